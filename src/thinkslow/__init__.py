@@ -1,0 +1,1 @@
+"""Decision-time refinement for trained world-model agents."""
