@@ -1,0 +1,396 @@
+"""Named arrays on disk: agents, and the parts of a checkpoint.
+
+A saved agent is a folder of two files, `weights.safetensors` and `manifest.json`. It is either
+wholly there or not there at all, and reading it either gives back exactly what was written or
+raises `Missing` or `Damaged` with one line that says what is wrong. Nothing in the files is
+executed. This module knows names, arrays and a JSON dictionary; it knows neither what the
+arrays mean nor which model they belong to.
+
+**How a folder is replaced.** The new content is written to a hidden sibling `.NAME.tmp-ID` and
+flushed to the disk; then NAME is renamed to `.NAME.old-ID`, the new folder to NAME, and the old
+one is deleted. POSIX has no call that replaces a filled folder in one step, so a crash between
+the two renames leaves no NAME: `recover`, which every read and every write calls first, then
+renames the old folder back. At every instant either the new or the old content can be loaded.
+One writer per folder at a time is assumed; readers may come at any time.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
+
+FORMAT = 1
+WEIGHTS = "weights.safetensors"
+MANIFEST = "manifest.json"
+DTYPES = frozenset(
+    np.dtype(kind).name
+    for kind in (
+        *(np.bool_, np.int8, np.int16, np.int32, np.int64),
+        *(np.uint8, np.uint16, np.uint32, np.uint64),
+        *(np.float16, ml_dtypes.bfloat16, np.float32, np.float64),
+    )
+)
+
+
+class Missing(FileNotFoundError):  # noqa: N818
+    """The folder, or a file that belongs in it, is not there."""
+
+
+class Damaged(ValueError):  # noqa: N818
+    """The files are there but are not what was written."""
+
+
+class Misfit(ValueError):  # noqa: N818
+    """The arrays are sound but belong to something of another shape."""
+
+
+class Full(OSError):  # noqa: N818
+    """There was no room on the disk; what was saved before is untouched."""
+
+
+def write(
+    folder: str | Path, weights: Mapping[str, np.ndarray], manifest: Mapping[str, Any]
+) -> None:
+    """Saves arrays and a manifest as an agent folder, replacing an agent that is already there.
+
+    `weights` maps names such as `enc/cnn0/kernel` to arrays of a dtype in `DTYPES`; `manifest`
+    must be JSON. The stored manifest has three more keys, which replace any of the same name:
+    `format`, `sha256` of the weights file, and `weights`, a table from name to `[shape, dtype]`.
+
+    **Errors:** `ValueError` or `TypeError` for what cannot be saved, before anything is written;
+    `ValueError` if `folder` holds files that are no agent's; `Full` if the disk is full.
+    **Cost:** one pass to write and one to hash; no copy of an array that is contiguous.
+    """
+    folder = _absolute(folder)
+    arrays = {name: _storable(name, value) for name, value in weights.items()}
+    described = {name: [list(array.shape), array.dtype.name] for name, array in arrays.items()}
+    full = {**manifest, "format": FORMAT, "sha256": "0" * 64, "weights": described}
+    json.dumps(full, allow_nan=False)  # what is not JSON is refused before the disk is touched
+    if folder.is_dir() and (others := sorted(set(os.listdir(folder)) - {WEIGHTS, MANIFEST})):
+        raise ValueError(
+            f"An agent can replace only an agent or an empty folder; {folder} holds {others[0]}. "
+            "Choose another folder."
+        )
+    with atomic_folder(folder) as temporary:
+        with _system_errors():
+            safetensors.numpy.save_file(arrays, temporary / WEIGHTS)
+        full["sha256"] = _sha256(temporary / WEIGHTS)
+        text = json.dumps(full, indent=1, allow_nan=False) + "\n"
+        (temporary / MANIFEST).write_text(text, encoding="utf-8")
+
+
+def read(folder: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Loads an agent folder: the arrays in the order they were saved, and the whole manifest.
+
+    The weights file is hashed before anything in it is interpreted; then names, shapes and
+    dtypes are compared with the manifest. A folder that is replaced meanwhile is read again.
+
+    **Errors:** `Missing`, `Damaged`.
+    **Cost:** two passes over the file, the second from the page cache; each array is in memory
+    once, and writable.
+    """
+    folder = _absolute(folder)
+    while True:
+        recover(folder)
+        before = _identity(folder)
+        try:
+            return _read(folder)
+        except (Damaged, FileNotFoundError):
+            if _identity(folder) == before:
+                raise
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """Loads only the manifest of an agent folder; the weights are neither opened nor checked.
+
+    **Errors:** `Missing` if the folder or the manifest is absent; `Damaged` if it is not JSON,
+    is no agent's manifest, or has a format that this version does not read.
+    """
+    folder = _absolute(folder)
+    recover(folder)
+    if not folder.exists():
+        raise Missing(f"An agent is a folder; {folder} does not exist. Check the path.")
+    if not folder.is_dir():
+        raise Damaged(f"An agent is a folder; {folder} is a file. Give the folder, or import it.")
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_bytes())
+    except (FileNotFoundError, IsADirectoryError):
+        raise Missing(
+            f"An agent folder holds {MANIFEST}; {folder} does not. Check the path, or import it."
+        ) from None
+    except (ValueError, RecursionError):
+        raise Damaged(f"{path} is not JSON: it was truncated or altered. Save it again.") from None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+        raise Damaged(f"{path} is not the manifest of an agent: it names no format.")
+    if manifest["format"] > FORMAT:
+        raise Damaged(
+            f"This version reads agents of format {FORMAT}; {folder} has format "
+            f"{manifest['format']}. Upgrade thinkslow."
+        )
+    if manifest["format"] != FORMAT:
+        raise Damaged(f"{path} names format {manifest['format']}, which never existed.")
+    return manifest
+
+
+def match(
+    weights: Mapping[str, np.ndarray],
+    expected: Mapping[str, tuple[int, ...]],
+    *,
+    what: str,
+    remedy: str = "",
+) -> None:
+    """Checks that names and shapes are the expected ones, whatever their order.
+
+    `what` opens the sentence of the error and `remedy` closes it.
+
+    **Errors:** `Misfit` with the first wrong shape, and the counts of missing and of unexpected
+    names.
+
+    >>> match({"a": np.zeros(3)}, {"a": (4,)}, what="Checkpoint x does not fit y")
+    Traceback (most recent call last):
+    thinkslow.store.Misfit: Checkpoint x does not fit y: a is (3,), expected (4,).
+    """
+    wrong = [n for n in expected if n in weights and weights[n].shape != tuple(expected[n])]
+    missing = [name for name in expected if name not in weights]
+    unexpected = [name for name in weights if name not in expected]
+    faults = []
+    if wrong:
+        name = wrong[0]
+        more = f" (and {len(wrong) - 1} more of another shape)" if len(wrong) > 1 else ""
+        faults.append(f"{name} is {weights[name].shape}, expected {tuple(expected[name])}{more}")
+    if missing:
+        faults.append(f"missing {len(missing)} of {len(expected)} names, first {missing[0]}")
+    if unexpected:
+        faults.append(f"{len(unexpected)} unexpected names, first {unexpected[0]}")
+    if faults:
+        raise Misfit(f"{what}: {'; '.join(faults)}. {remedy}".rstrip())
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yields an empty folder that takes the place of `path` if the body succeeds.
+
+    If the body fails, the temporary folder is removed and `path` is as it was. Temporary and
+    old folders that a killed process left beside `path` are removed first. Everything that the
+    body wrote is flushed to the disk before the swap.
+
+    **Errors:** `NotADirectoryError` if `path` is a file; `Full` if the disk fills up; whatever
+    the body raises.
+    """
+    path = _absolute(path)
+    recover(path)
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"{path} must be a folder or not exist yet; it is a file.")
+    for leftover in _siblings(path, "tmp") + _siblings(path, "old"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary = _sibling(path, "tmp")
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.mkdir()
+            yield temporary
+            _sync_tree(temporary)
+            _swap(temporary, path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def atomic_bytes(path: str | Path, chunks: Iterable[bytes | memoryview]) -> None:
+    """Writes a file that is either wholly there or as it was before, and flushes it to the disk.
+
+    **Errors:** `Full` if the disk is full.
+    """
+    path = _absolute(path)
+    for leftover in _siblings(path, "tmp"):
+        leftover.unlink(missing_ok=True)
+    temporary = _sibling(path, "tmp")
+    with _explained(path):
+        try:
+            with temporary.open("xb") as file:
+                for chunk in chunks:
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync(path.parent)
+
+
+def atomic_text(path: str | Path, text: str) -> None:
+    """Writes a UTF-8 file that is either wholly there or as it was before; see `atomic_bytes`."""
+    atomic_bytes(path, [text.encode()])
+
+
+def recover(path: str | Path) -> None:
+    """Renames the old folder back if a process was killed between the two renames of a swap.
+
+    Does nothing if `path` exists or if there is nothing to restore.
+    """
+    path = _absolute(path)
+    if path.exists() or not path.parent.is_dir():
+        return
+    # A writer or another reader may be faster, so that either end of a rename is gone: then
+    # `path` is there, which is all that is wanted.
+    with contextlib.suppress(FileNotFoundError, FileExistsError), _not_empty_as_exists():
+        old = sorted(_siblings(path, "old"), key=lambda folder: folder.stat().st_ctime_ns)
+        if old:
+            os.rename(old[-1], path)
+
+
+def _read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    manifest = read_manifest(folder)
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise Missing(f"An agent folder holds {WEIGHTS}; {folder} does not. Copy it again.")
+    expected, table = manifest.get("sha256"), manifest.get("weights")
+    if not isinstance(expected, str) or not isinstance(table, dict):
+        raise Damaged(f"{folder / MANIFEST} lacks the checksum or the table of its weights.")
+    if (found := _sha256(path)) != expected:
+        raise Damaged(
+            f"{path} is not the file that its manifest describes (SHA-256 {found[:12]}…, "
+            f"expected {expected[:12]}…): it was truncated, altered or swapped. Save it again."
+        )
+    try:
+        weights = safetensors.numpy.load_file(path)
+    except (SafetensorError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise Damaged(f"{path} is not a safetensors file of known arrays: {error}.") from None
+    for name in [*table, *weights]:
+        if name not in weights or name not in table:
+            where = MANIFEST if name in table else WEIGHTS
+            raise Damaged(f"{folder}: {name} is only in {where}. Save it again.")
+        described = [list(weights[name].shape), weights[name].dtype.name]
+        if table[name] != described:
+            raise Damaged(f"{path}: {name} is {described}, its manifest says {table[name]}.")
+    return {name: weights[name] for name in table}, manifest
+
+
+def _storable(name: str, value: np.ndarray) -> np.ndarray:
+    """The array as it is laid out on disk: contiguous and little-endian."""
+    if not isinstance(name, str) or name in ("", "__metadata__"):
+        raise ValueError(f"The name of an array must be a string of its own; got {name!r}.")
+    array = np.asarray(value)
+    if array.dtype.name not in DTYPES:
+        raise ValueError(f"{name} has dtype {array.dtype}, which cannot be saved. Convert it.")
+    return np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
+
+
+def _swap(temporary: Path, path: Path) -> None:
+    """Puts `temporary` in the place of `path`; see the module's docstring for crashes."""
+    old = _sibling(path, "old")
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(path, old)
+        try:
+            with _not_empty_as_exists():
+                os.rename(temporary, path)
+            break
+        except FileExistsError:
+            continue  # a reader saw no `path` and restored the old one: move it aside again
+        except BaseException:
+            recover(path)
+            raise
+    _sync(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _absolute(path: str | Path) -> Path:
+    """The path without links and dots, so that its siblings are where the content is."""
+    return Path(os.path.realpath(path))
+
+
+def _sibling(path: Path, role: str) -> Path:
+    return path.with_name(f".{path.name}.{role}-{uuid.uuid4().hex[:8]}")
+
+
+def _siblings(path: Path, role: str) -> list[Path]:
+    """What `_sibling` named earlier, in this process or in one that was killed."""
+    if not path.parent.is_dir():
+        return []
+    named = re.compile(re.escape(f".{path.name}.{role}-") + "[0-9a-f]{8}")
+    return [entry for entry in path.parent.iterdir() if named.fullmatch(entry.name)]
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Changes when the folder is replaced."""
+    try:
+        status = folder.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_ctime_ns
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_tree(folder: Path) -> None:
+    for root, _, files in os.walk(folder):
+        for name in files:
+            _sync(Path(root, name))
+        _sync(Path(root))
+
+
+@contextlib.contextmanager
+def _system_errors() -> Iterator[None]:
+    """Turns the system errors that safetensors reports as text into `OSError`."""
+    try:
+        yield
+    except SafetensorError as error:
+        if number := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+        raise
+
+
+@contextlib.contextmanager
+def _not_empty_as_exists() -> Iterator[None]:
+    """Renaming onto a filled folder fails as "not empty" or as "exists": makes it the latter."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOTEMPTY:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
+        raise
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turns "no space left" and "quota exceeded" into one line that helps."""
+    try:
+        yield
+    except Full:
+        raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        free = shutil.disk_usage(path.parent).free / 2**20 if path.parent.is_dir() else 0.0
+        full = Full(
+            f"Saving {path} needs more disk space than there is; {free:.1f} MiB are free. What "
+            "was saved before is untouched. Free some space and save again."
+        )
+        full.errno = error.errno
+        raise full from error
