@@ -87,8 +87,8 @@ def write(
         with _system_errors():
             safetensors.numpy.save_file(arrays, temporary / WEIGHTS)
         full["sha256"] = _sha256(temporary / WEIGHTS)
-        text = json.dumps(full, indent=1, allow_nan=False) + "\n"
-        (temporary / MANIFEST).write_text(text, encoding="utf-8")
+        (temporary / MANIFEST).write_text(_manifest_text(full), encoding="utf-8")
+        shutil.copymode(temporary / MANIFEST, temporary / WEIGHTS)  # safetensors makes it private
 
 
 def read(folder: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -219,6 +219,7 @@ def atomic_bytes(path: str | Path, chunks: Iterable[bytes | memoryview]) -> None
         leftover.unlink(missing_ok=True)
     temporary = _sibling(path, "tmp")
     with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("xb") as file:
                 for chunk in chunks:
@@ -278,6 +279,14 @@ def _read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         if table[name] != described:
             raise Damaged(f"{path}: {name} is {described}, its manifest says {table[name]}.")
     return {name: weights[name] for name in table}, manifest
+
+
+def _manifest_text(manifest: dict[str, Any]) -> str:
+    """JSON with one line per array, for people to read."""
+    head = {key: value for key, value in manifest.items() if key != "weights"}
+    rows = [f"  {json.dumps(n)}: {json.dumps(shape)}" for n, shape in manifest["weights"].items()]
+    body = json.dumps(head, indent=1, allow_nan=False).removesuffix("\n}")
+    return body + ',\n "weights": {\n' + ",\n".join(rows) + "\n }\n}\n"
 
 
 def _storable(name: str, value: np.ndarray) -> np.ndarray:
