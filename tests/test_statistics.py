@@ -21,7 +21,7 @@ def width(interval: tuple[float, float]) -> float:
 
 def assert_near(found: npt.ArrayLike, expected: npt.ArrayLike) -> None:
     """Equal but for sums taken in another order."""
-    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(np.asarray(found), np.asarray(expected), rtol=1e-9, atol=1e-9)
 
 
 def test_every_field_on_a_sample_worked_by_hand():
