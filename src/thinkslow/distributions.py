@@ -1,0 +1,245 @@
+"""Probability distributions as pytrees: what a belief is, and what a head of a model predicts.
+
+Each is for one example. Log-probabilities and entropies are in nats and summed over the
+event; there is no hidden averaging. A belief (`Categorical`, `Gaussian`) has `kl`, `entropy`
+and three readouts of a state: `sample` (straight-through), `mode` and `soft`.
+"""
+
+from typing import Protocol, Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+
+class Distribution(Protocol):
+    """What a head predicts: a point to read, and the log-probability of what came."""
+
+    def mode(self) -> Array: ...
+    def log_prob(self, value: Array) -> Float[Array, ""]: ...
+
+
+class Categorical(eqx.Module):
+    """Independent categoricals, one per factor, with a share of uniform mixed in.
+
+    `logits` are raw, as a network gave them: probabilities are
+    `(1 - mix) softmax(logits) + mix / classes`. Refinement steps these raw logits.
+    (Some code bases keep mixed log-probabilities as their logits; they fit with `mix=0`.)
+
+    >>> even = Categorical(jnp.zeros((2, 4)))
+    >>> float(even.entropy())     # two factors of two bits each
+    2.7725887...
+    """
+
+    logits: Float[Array, "*factors classes"]
+    mix: float = eqx.field(static=True, default=0.0)
+
+    def log_probs(self) -> Float[Array, "*factors classes"]:
+        """Log-probabilities after the mix."""
+        if not self.mix:
+            return jax.nn.log_softmax(self.logits)
+        return jnp.log(self.probs())
+
+    def probs(self) -> Float[Array, "*factors classes"]:
+        probs = jax.nn.softmax(self.logits)
+        if not self.mix:
+            return probs
+        return (1 - self.mix) * probs + self.mix / self.logits.shape[-1]
+
+    def sample(self, *, key: PRNGKeyArray) -> Float[Array, "*factors classes"]:
+        """One-hot sample; its gradient passes straight through to the probabilities."""
+        return self._straight_through(jr.categorical(key, self.log_probs()))
+
+    def mode(self) -> Float[Array, "*factors classes"]:
+        """One-hot of the likeliest class, straight-through as `sample`."""
+        return self._straight_through(jnp.argmax(self.logits, -1))
+
+    def soft(self) -> Float[Array, "*factors classes"]:
+        """The probabilities themselves in place of a sample: no noise, but no real code."""
+        return self.probs()
+
+    def log_prob(self, value: Float[Array, "*factors classes"]) -> Float[Array, ""]:
+        """Log-probability of a one-hot (or of a mixture: linear in `value`), over all factors."""
+        return jnp.sum(value * self.log_probs())
+
+    def entropy(self) -> Float[Array, ""]:
+        return -jnp.sum(self.probs() * self.log_probs())
+
+    def kl(self, other: Self) -> Float[Array, ""]:
+        """KL(self || other), exact, over all factors."""
+        return jnp.sum(self.probs() * (self.log_probs() - other.log_probs()))
+
+    def _straight_through(self, index: Int[Array, "*factors"]) -> Float[Array, "*factors classes"]:
+        return straight_through(jax.nn.one_hot(index, self.logits.shape[-1]), self.probs())
+
+
+class Gaussian(eqx.Module):
+    """Independent normals given by mean and log standard deviation: a continuous belief."""
+
+    mean: Float[Array, " dim"]
+    log_scale: Float[Array, " dim"]
+
+    def sample(self, *, key: PRNGKeyArray) -> Float[Array, " dim"]:
+        """Reparameterised sample."""
+        return self.mean + jnp.exp(self.log_scale) * jr.normal(key, self.mean.shape)
+
+    def mode(self) -> Float[Array, " dim"]:
+        return self.mean
+
+    def soft(self) -> Float[Array, " dim"]:
+        return self.mean
+
+    def log_prob(self, value: Float[Array, " dim"]) -> Float[Array, ""]:
+        deviation = (value - self.mean) * jnp.exp(-self.log_scale)
+        return jnp.sum(-0.5 * deviation**2 - self.log_scale - 0.5 * jnp.log(2 * jnp.pi))
+
+    def entropy(self) -> Float[Array, ""]:
+        return jnp.sum(self.log_scale + 0.5 * jnp.log(2 * jnp.pi * jnp.e))
+
+    def kl(self, other: Self) -> Float[Array, ""]:
+        """KL(self || other), exact."""
+        shift = (self.mean - other.mean) * jnp.exp(-other.log_scale)
+        ratio = 2 * (self.log_scale - other.log_scale)
+        return 0.5 * jnp.sum(shift**2 + jnp.exp(ratio) - 1 - ratio)
+
+
+Belief = Categorical | Gaussian
+
+
+class Bernoulli(eqx.Module):
+    """A probability of yes, given by its logit."""
+
+    logit: Float[Array, ""]
+
+    def mode(self) -> Float[Array, ""]:
+        return (self.logit > 0).astype(self.logit.dtype)
+
+    def prob(self) -> Float[Array, ""]:
+        return jax.nn.sigmoid(self.logit)
+
+    def log_prob(self, value: Float[Array, ""]) -> Float[Array, ""]:
+        """Cross-entropy, so that `value` may be a probability too."""
+        yes, no = jax.nn.log_sigmoid(self.logit), jax.nn.log_sigmoid(-self.logit)
+        return value * yes + (1 - value) * no
+
+
+class Squared(eqx.Module):
+    """A normal of fixed variance 1/2: log-density minus the squared error, constant left out.
+
+    The decoder of DreamerV3: images in [0, 1].
+    """
+
+    mean: Float[Array, "..."]
+
+    def mode(self) -> Float[Array, "..."]:
+        return self.mean
+
+    def log_prob(self, value: Float[Array, "..."]) -> Float[Array, ""]:
+        return -jnp.sum(jnp.square(self.mean - value))
+
+
+class SymlogSquared(eqx.Module):
+    """Squared error in symlog space: the decoder of DreamerV3 for vectors of any magnitude."""
+
+    symlog_mean: Float[Array, "..."]
+
+    def mode(self) -> Float[Array, "..."]:
+        return symexp(self.symlog_mean)
+
+    def log_prob(self, value: Float[Array, "..."]) -> Float[Array, ""]:
+        return -jnp.sum(jnp.square(self.symlog_mean - symlog(value)))
+
+
+class TwoHot(eqx.Module):
+    """A real number as a categorical over bins `symexp(linspace(-20, 20, n))`.
+
+    **References:** Hafner et al., Mastering Diverse Domains through World Models,
+    arXiv 2301.04104.
+
+    >>> logits = jnp.full(255, -1e9).at[127].set(0.0)     # all mass on the middle bin
+    >>> float(TwoHot(logits).mean())
+    0.0
+    """
+
+    logits: Float[Array, " bins"]
+
+    def mean(self) -> Float[Array, ""]:
+        """Expected bin, summed symmetrically so that equal masses cancel exactly."""
+        terms = jax.nn.softmax(self.logits) * self.bins()
+        half = terms.shape[-1] // 2
+        pairs = terms[:half][::-1] + terms[-half:]
+        return jnp.sum(terms[half:-half]) + jnp.sum(pairs)
+
+    def mode(self) -> Float[Array, ""]:
+        return self.mean()
+
+    def log_prob(self, value: Float[Array, ""]) -> Float[Array, ""]:
+        """Cross-entropy with `value` shared between its two neighbouring bins."""
+        bins, last = self.bins(), self.logits.shape[-1] - 1
+        below = jnp.clip(jnp.sum(bins <= value) - 1, 0, last)
+        above = jnp.clip(last + 1 - jnp.sum(bins > value), 0, last)
+        gap_below = jnp.where(below == above, 1.0, jnp.abs(bins[below] - value))
+        gap_above = jnp.where(below == above, 1.0, jnp.abs(bins[above] - value))
+        share_below = gap_above / (gap_below + gap_above)
+        log_probs = jax.nn.log_softmax(self.logits)
+        return share_below * log_probs[below] + (1 - share_below) * log_probs[above]
+
+    def bins(self) -> Float[Array, " bins"]:
+        """Centres, antisymmetric to the last bit; an even number of bins has zero twice."""
+        count = self.logits.shape[-1]
+        half = symexp(jnp.linspace(-20.0, 0.0, (count + 1) // 2))
+        return jnp.concatenate([half, -half[: count // 2][::-1]])
+
+
+class BoundedNormal(eqx.Module):
+    """Independent normals whose mean and deviation the head has bounded: continuous actions."""
+
+    mean: Float[Array, " dim"]
+    scale: Float[Array, " dim"]
+
+    def sample(self, *, key: PRNGKeyArray) -> Float[Array, " dim"]:
+        return self.mean + self.scale * jr.normal(key, self.mean.shape)
+
+    def mode(self) -> Float[Array, " dim"]:
+        return self.mean
+
+    def log_prob(self, value: Float[Array, " dim"]) -> Float[Array, ""]:
+        return Gaussian(self.mean, jnp.log(self.scale)).log_prob(value)
+
+    def entropy(self) -> Float[Array, ""]:
+        return Gaussian(self.mean, jnp.log(self.scale)).entropy()
+
+
+def straight_through(
+    value: Float[Array, "..."], gradient: Float[Array, "..."]
+) -> Float[Array, "..."]:
+    """`value` going forward, the gradient of `gradient` going back.
+
+    The result is `value` to the bit: `value + p - stop_gradient(p)` would not be.
+
+    >>> bool(straight_through(jnp.float32(1.0), jnp.float32(0.3)) == 1.0)
+    True
+    """
+    return jax.lax.stop_gradient(value) + _zero_with_gradient(gradient)
+
+
+@jax.custom_jvp
+def _zero_with_gradient(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    return jnp.zeros_like(x)
+
+
+@_zero_with_gradient.defjvp
+def _(primals: tuple, tangents: tuple) -> tuple:
+    return jnp.zeros_like(primals[0]), tangents[0]
+
+
+def symlog(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """sign(x) log(1 + |x|)."""
+    return jnp.sign(x) * jnp.log1p(jnp.abs(x))
+
+
+def symexp(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The inverse of `symlog`."""
+    return jnp.sign(x) * jnp.expm1(jnp.abs(x))

@@ -1,0 +1,1 @@
+"""DreamerV3, architecture profile `main`: the model, its losses, its training."""

@@ -1,0 +1,175 @@
+"""What a DreamerV3 agent is made of, and how it is trained: frozen, checked, named."""
+
+import dataclasses
+from typing import Any, Literal
+
+OFFICIAL = "https://github.com/danijar/dreamerv3"
+
+
+@dataclasses.dataclass(frozen=True)
+class MLPConfig:
+    """A stack of dense layers."""
+
+    layers: int
+    """Dense layers before the output."""
+    units: int
+    """Width of each."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of the world model, actor and critic. Everything else is fixed by the profile."""
+
+    deter: int
+    """Width of the recurrent memory h."""
+    hidden: int
+    """Width of the layers inside the recurrent core, the prior and the posterior."""
+    classes: int
+    """Classes of each factor of the stochastic latent z."""
+    encoder: MLPConfig
+    """Dense layers over vector observations. With patch vision, its units are the tokens."""
+    decoder: MLPConfig
+    """Dense layers before vector reconstructions; its units also size the image decoder."""
+    reward: MLPConfig
+    """Reward head."""
+    continuation: MLPConfig
+    """Head of the probability that the episode goes on."""
+    policy: MLPConfig
+    """Actor."""
+    value: MLPConfig
+    """Critic."""
+    stoch: int = 32
+    """Factors of the stochastic latent z."""
+    blocks: int = 8
+    """Diagonal blocks of the recurrent core."""
+    depth: int = 16
+    """Channels of the image layers, times `mults`; with patch vision, channels of a patch."""
+    mults: tuple[int, ...] = (2, 3, 4, 4)
+    """Channel multiple of each convolution; each halves the image."""
+    kernel: int = 5
+    """Side of a convolution kernel."""
+    decoder_blocks: int = 8
+    """Diagonal blocks of the decoder's first layer (`bspace` of the official code)."""
+    vision: Literal["conv", "patch"] = "conv"
+    """`conv`: the official convolutions. `patch`: non-overlapping 8x8 patches and dense
+    layers, for CPUs: 5 to 20 times faster there."""
+    core_layers: int = 1
+    """Block-linear layers before the gates of the recurrent core."""
+    prior_layers: int = 2
+    """Dense layers of the prior."""
+    posterior_layers: int = 1
+    """Dense layers of the posterior."""
+    reward_bins: int = 255
+    """Bins of the two-hot reward."""
+    value_bins: int = 255
+    """Bins of the two-hot value."""
+    unimix: float = 0.01
+    """Share of uniform mixed into the latent categoricals."""
+    free_nats: float = 1.0
+    """KL below which the training losses of prior and posterior stop pushing."""
+    rep_scale: float = 0.1
+    """Weight of the posterior's KL in training: the `beta` that the encoder knows."""
+
+    def __post_init__(self) -> None:
+        for name, blocks in (("blocks", self.blocks), ("decoder_blocks", self.decoder_blocks)):
+            if self.deter % blocks:
+                raise ValueError(f"`deter` must be a multiple of `{name}`; got {self.deter} and {blocks}.")
+        if self.vision not in ("conv", "patch"):
+            raise ValueError(f"`vision` must be 'conv' or 'patch'; got {self.vision!r}.")
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "ModelConfig":
+        """Rebuild from `dataclasses.asdict` after a trip through JSON. Unknown keys: TypeError."""
+        nested = {
+            key: MLPConfig(**value) if isinstance(value, dict)
+            else tuple(value) if isinstance(value, list) else value
+            for key, value in data.items()
+        }
+        return cls(**nested)
+
+
+def official(deter: int, hidden: int, classes: int, depth: int, units: int) -> ModelConfig:
+    """The official family: three dense layers, one in the reward and continue heads."""
+    three, one = MLPConfig(3, units), MLPConfig(1, units)
+    return ModelConfig(
+        deter=deter, hidden=hidden, classes=classes, depth=depth, encoder=three, decoder=three,
+        reward=one, continuation=one, policy=three, value=three,
+    )  # fmt: skip
+
+
+PRESETS: dict[str, ModelConfig] = {
+    "tiny": ModelConfig(
+        deter=256, hidden=128, classes=16, stoch=16, blocks=4, depth=32, vision="patch",
+        encoder=MLPConfig(2, 256), decoder=MLPConfig(2, 256),
+        reward=MLPConfig(1, 128), continuation=MLPConfig(1, 128),
+        policy=MLPConfig(2, 128), value=MLPConfig(2, 128),
+    ),
+    "size1m": official(512, 64, 4, 4, 64),
+    "size12m": official(2048, 256, 16, 16, 256),
+    "size25m": official(3072, 384, 24, 24, 384),
+    "size50m": official(4096, 512, 32, 32, 512),
+    "size100m": official(6144, 768, 48, 48, 768),
+    "size200m": official(8192, 1024, 64, 64, 1024),
+    "size400m": official(12288, 1536, 96, 96, 1536),
+}  # fmt: skip
+"""The official sizes, named by their parameters, and `tiny`, for a laptop's CPU."""
+
+
+def model_preset(name: str) -> ModelConfig:
+    """**Errors:** `ValueError` for an unknown name, listing the known ones."""
+    if name not in PRESETS:
+        raise ValueError(f"`--preset` must be one of {', '.join(PRESETS)}; got {name!r}.")
+    return PRESETS[name]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How an agent learns. Defaults are the official ones except where a docstring says so."""
+
+    batch_size: int = 16
+    """Sequences a batch."""
+    batch_length: int = 64
+    """Steps of a sequence."""
+    replay_ratio: float = 64.0
+    """Replayed steps per decision in the environment."""
+    replay_capacity: int = 500_000
+    """Steps kept."""
+    learning_rate: float = 4e-5
+    """Of LaProp."""
+    warmup: int = 1000
+    """Updates over which the learning rate rises from zero."""
+    clip: float = 0.3
+    """Adaptive gradient clipping: largest update as a share of the weights' norm."""
+    imagination: int = 15
+    """Imagined steps."""
+    imagination_starts: int = 0
+    """Last steps of each sequence from which to imagine; 0: all of them, as the official code."""
+    horizon: int = 333
+    """Discount 1 - 1/horizon, inside the continue head."""
+    actor_entropy: float = 3e-4
+    """Weight of the actor's entropy."""
+    trace: float = 0.95
+    """Lambda of the lambda-return."""
+    slow_rate: float = 0.02
+    """Share of the critic that its slow copy takes over each update."""
+    return_rate: float = 0.01
+    """Rate of the running percentiles that normalise returns."""
+    return_percentiles: tuple[float, float] = (5.0, 95.0)
+    """Those percentiles."""
+    replay_value_scale: float = 0.3
+    """Weight of the critic's loss on replayed steps."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the computation; weights are float32. `auto`: bfloat16 on a GPU, float32 on a CPU."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "batch_length", "imagination", "replay_capacity"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be 1 or more; got {getattr(self, name)}.")
+        for name in ("replay_ratio", "learning_rate"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"`{name}` must be above 0; got {getattr(self, name)}.")
+        if not 0 <= self.imagination_starts <= self.batch_length:
+            raise ValueError(
+                f"`imagination_starts` must be between 0 and `batch_length` ({self.batch_length}); "
+                f"got {self.imagination_starts}."
+            )

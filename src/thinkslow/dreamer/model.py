@@ -1,0 +1,207 @@
+"""The DreamerV3 agent: world model, actor and critic, under the official names of weights."""
+
+from collections.abc import Mapping
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from thinkslow.distributions import (
+    Bernoulli,
+    BoundedNormal,
+    Categorical,
+    Distribution,
+    TwoHot,
+)
+from thinkslow.dreamer.config import MLPConfig, ModelConfig
+from thinkslow.dreamer.rssm import RSSM
+from thinkslow.dreamer.vision import Decoder, Encoder, width
+from thinkslow.nets import MLP, Linear
+from thinkslow.spaces import Space
+from thinkslow.worldmodel import State, WorldModel
+
+MIN_STD, MAX_STD = 0.1, 1.0
+"""Bounds of the standard deviation of continuous actions."""
+
+
+class Head(eqx.Module):
+    """Dense layers and one linear output, whose name in the official code is `output`."""
+
+    mlp: MLP
+    head: dict[str, Linear]
+
+    def __init__(
+        self, inputs: int, outputs: int, config: MLPConfig, output: str, *,
+        scale: float = 1.0, key: PRNGKeyArray,
+    ):  # fmt: skip
+        mlp_key, head_key = jr.split(key)
+        self.mlp = MLP(inputs, config.units, config.layers, key=mlp_key)
+        self.head = {output: Linear(config.units, outputs, scale=scale, key=head_key)}
+
+    def __call__(self, features: Float[Array, " features"]) -> Float[Array, " outputs"]:
+        (layer,) = self.head.values()
+        out = layer(self.mlp(features))
+        return out.astype(jnp.promote_types(out.dtype, jnp.float32))
+
+
+class Actor(eqx.Module):
+    """A distribution for each action: categorical, or normal with bounded mean and spread."""
+
+    mlp: MLP
+    head: dict[str, dict[str, Linear]]
+    spaces: tuple[tuple[str, Space], ...] = eqx.field(static=True)
+
+    def __init__(
+        self, inputs: int, spaces: Mapping[str, Space], config: MLPConfig, *, key: PRNGKeyArray
+    ):
+        self.spaces = tuple(sorted(spaces.items()))
+        mlp_key, *keys = jr.split(key, 1 + len(self.spaces))
+        self.mlp = MLP(inputs, config.units, config.layers, key=mlp_key)
+        self.head = {}
+        for (name, space), head_key in zip(self.spaces, keys, strict=True):
+            parts = ("mean", "stddev") if space.classes is None else ("logits",)
+            self.head[name] = {
+                part: Linear(config.units, width(space), scale=0.01, key=part_key)
+                for part, part_key in zip(parts, jr.split(head_key, len(parts)), strict=True)
+            }
+
+    def __call__(
+        self, features: Float[Array, " features"]
+    ) -> dict[str, Categorical | BoundedNormal]:
+        x = self.mlp(features)
+        out: dict[str, Categorical | BoundedNormal] = {}
+        for name, space in self.spaces:
+            raw = {
+                part: layer(x).astype(jnp.promote_types(x.dtype, jnp.float32))
+                for part, layer in self.head[name].items()
+            }
+            if space.classes is None:
+                spread = (MAX_STD - MIN_STD) * jax.nn.sigmoid(raw["stddev"] + 2.0) + MIN_STD
+                out[name] = BoundedNormal(jnp.tanh(raw["mean"]), spread)
+            else:
+                out[name] = Categorical(raw["logits"].reshape(*space.shape, space.classes))
+        return out
+
+
+class Dreamer(WorldModel):
+    """DreamerV3, profile `main`. One example; batch with `vmap`.
+
+    The memory is the recurrent vector `deter`, the latent a one-hot matrix `stoch`. Actions
+    are one float vector: the sorted action keys joined, discrete ones one-hot.
+
+    **References:** Hafner et al., Mastering Diverse Domains through World Models,
+    arXiv 2301.04104.
+    """
+
+    enc: Encoder
+    dyn: RSSM
+    dec: Decoder
+    rew: Head
+    con: Head
+    pol: Actor
+    val: Head
+    config: ModelConfig = eqx.field(static=True)
+
+    def __init__(
+        self, observations: Mapping[str, Space], actions: Mapping[str, Space],
+        config: ModelConfig, *, key: PRNGKeyArray,
+    ):  # fmt: skip
+        keys = jr.split(key, 7)
+        features = config.deter + config.stoch * config.classes
+        self.enc = Encoder(observations, config, key=keys[0])
+        action = sum(width(space) for space in actions.values())
+        self.dyn = RSSM(config, self.enc.tokens, action, key=keys[1])
+        self.dec = Decoder(observations, config, key=keys[2])
+        self.rew = Head(features, config.reward_bins, config.reward, "logits", scale=0, key=keys[3])
+        self.con = Head(features, 1, config.continuation, "logit", key=keys[4])
+        self.pol = Actor(features, actions, config.policy, key=keys[5])
+        self.val = Head(features, config.value_bins, config.value, "logits", scale=0, key=keys[6])
+        self.config = config
+
+    def initial(self) -> State:
+        dtype = self.dyn.layers["dyngru"].bias.dtype
+        return State(
+            jnp.zeros(self.config.deter, dtype),
+            jnp.zeros((self.config.stoch, self.config.classes), dtype),
+        )
+
+    def predict(
+        self, state: State, action: Float[Array, " action"], is_first: Bool[Array, ""]
+    ) -> tuple[Float[Array, " deter"], Categorical]:
+        dtype = state.memory.dtype
+        keep = jnp.where(is_first, 0, 1).astype(dtype)
+        latent = state.latent.astype(dtype)
+        deter = self.dyn.core(state.memory * keep, latent * keep, action.astype(dtype) * keep)
+        return deter, self.dyn.prior(deter)
+
+    def infer(
+        self, memory: Float[Array, " deter"], observation: Mapping[str, Array]
+    ) -> Categorical:
+        return self.dyn.posterior(memory, self.enc(observation))
+
+    def decode(self, state: State) -> dict[str, Distribution]:
+        return self.dec(state.memory, state.latent.astype(state.memory.dtype))
+
+    def reward(self, state: State) -> TwoHot:
+        return TwoHot(self.rew(self.features(state)))
+
+    def continuation(self, state: State) -> Bernoulli:
+        """The probability contains the discount: it is trained toward that."""
+        return Bernoulli(self.con(self.features(state))[0])
+
+    def value(self, state: State) -> TwoHot:
+        return TwoHot(self.val(self.features(state)))
+
+    def actor(self, state: State) -> dict[str, Categorical | BoundedNormal]:
+        """The distribution of each action."""
+        return self.pol(self.features(state))
+
+    def policy(self, state: State, key: PRNGKeyArray) -> Float[Array, " action"]:
+        """A sampled action vector; the gradient reaches the actor's probabilities."""
+        heads = self.actor(state)
+        keys = jr.split(key, len(heads))
+        return self.join([d.sample(key=k) for d, k in zip(heads.values(), keys, strict=True)])
+
+    def greedy(self, state: State, key: PRNGKeyArray) -> Float[Array, " action"]:
+        """The likeliest action; `key` is not used."""
+        return self.join([d.mode() for d in self.actor(state).values()])
+
+    def join(self, parts: list[Array]) -> Float[Array, " action"]:
+        """Actions, in the order of `pol.spaces`, to one vector."""
+        return jnp.concatenate([part.ravel() for part in parts])
+
+    def parts(self, action: Float[Array, "*batch action"]) -> dict[str, Array]:
+        """The inverse of `join`, for any leading axes."""
+        out, start = {}, 0
+        for name, space in self.pol.spaces:
+            part = action[..., start : start + width(space)]
+            classes = () if space.classes is None else (space.classes,)
+            out[name] = part.reshape(*action.shape[:-1], *space.shape, *classes)
+            start += width(space)
+        return out
+
+    def split(self, action: Float[Array, "*batch action"]) -> dict[str, Array]:
+        """One vector to the action of each key as an environment takes it: discrete as integers."""
+        return {
+            name: part if space.classes is None else jnp.argmax(part, -1)
+            for (name, space), part in zip(
+                self.pol.spaces, self.parts(action).values(), strict=True
+            )
+        }
+
+    def encode_action(self, actions: Mapping[str, Array]) -> Float[Array, "*batch action"]:
+        """The inverse of `split`: actions as an environment takes them to one vector."""
+        flat = []
+        for name, space in self.pol.spaces:
+            action = jnp.asarray(actions[name])
+            lead = action.shape[: action.ndim - len(space.shape)]
+            if space.classes is not None:
+                action = jax.nn.one_hot(action, space.classes)
+            flat.append(action.reshape(*lead, width(space)))
+        return jnp.concatenate(flat, -1)
+
+    def features(self, state: State) -> Float[Array, " features"]:
+        """What every head but the decoder sees: memory, then latent."""
+        return jnp.concatenate([state.memory, state.latent.ravel().astype(state.memory.dtype)])

@@ -1,0 +1,97 @@
+"""The recurrent state-space model of DreamerV3: memory, prior, posterior."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from thinkslow.distributions import Categorical
+from thinkslow.dreamer.config import ModelConfig
+from thinkslow.nets import BlockLinear, Linear, RMSNorm
+
+
+class RSSM(eqx.Module):
+    """A GRU in diagonal blocks for the memory; categorical prior and posterior.
+
+    **References:** Hafner et al., arXiv 2301.04104; names and gates as in the official code.
+    """
+
+    layers: dict[str, Linear | BlockLinear | RMSNorm]
+    config: ModelConfig = eqx.field(static=True)
+
+    def __init__(self, config: ModelConfig, tokens: int, action: int, *, key: PRNGKeyArray):
+        deter, hidden, blocks = config.deter, config.hidden, config.blocks
+        latent = config.stoch * config.classes
+        keys = iter(jr.split(key, 8 + config.core_layers + config.prior_layers + config.posterior_layers))
+        layers: dict[str, Linear | BlockLinear | RMSNorm] = {}
+
+        def dense(name: str, inputs: int, outputs: int = hidden) -> None:
+            layers[name] = Linear(inputs, outputs, key=next(keys))
+            layers[f"{name}norm"] = RMSNorm(outputs)
+
+        for index, inputs in enumerate((deter, latent, action)):
+            dense(f"dynin{index}", inputs)
+        inputs = deter + 3 * hidden * blocks
+        for index in range(config.core_layers):
+            layers[f"dynhid{index}"] = BlockLinear(inputs, deter, blocks, key=next(keys))
+            layers[f"dynhid{index}norm"] = RMSNorm(deter)
+            inputs = deter
+        layers["dyngru"] = BlockLinear(inputs, 3 * deter, blocks, key=next(keys))
+        for index in range(config.posterior_layers):
+            dense(f"obs{index}", hidden if index else deter + tokens)
+        layers["obslogit"] = Linear(hidden, latent, key=next(keys))
+        for index in range(config.prior_layers):
+            dense(f"prior{index}", hidden if index else deter)
+        layers["priorlogit"] = Linear(hidden, latent, key=next(keys))
+        self.layers, self.config = layers, config
+
+    def core(
+        self,
+        deter: Float[Array, " deter"],
+        stoch: Float[Array, "stoch classes"],
+        action: Float[Array, " action"],
+    ) -> Float[Array, " deter"]:
+        """One step of the memory. Actions beyond [-1, 1] are scaled back to it."""
+        blocks = self.config.blocks
+        action = action / jax.lax.stop_gradient(jnp.maximum(1, jnp.abs(action)))
+        inputs = jnp.concatenate(
+            [self._dense(f"dynin{i}", x) for i, x in enumerate((deter, stoch.ravel(), action))]
+        )
+        # Each block sees its own share of the memory and the whole of the inputs.
+        shared = jnp.broadcast_to(inputs, (blocks, *inputs.shape))
+        x = jnp.concatenate([deter.reshape(blocks, -1), shared], -1).ravel()
+        for index in range(self.config.core_layers):
+            x = self._dense(f"dynhid{index}", x)
+        gates = self.layers["dyngru"](x).reshape(blocks, 3, -1)
+        reset, candidate, update = (gates[:, index].ravel() for index in range(3))
+        candidate = jnp.tanh(jax.nn.sigmoid(reset) * candidate)
+        update = jax.nn.sigmoid(update - 1)
+        return update * candidate + (1 - update) * deter
+
+    def prior(self, deter: Float[Array, " deter"]) -> Categorical:
+        """The latent as the memory predicts it."""
+        x = deter
+        for index in range(self.config.prior_layers):
+            x = self._dense(f"prior{index}", x)
+        return self._belief("priorlogit", x)
+
+    def posterior(
+        self, deter: Float[Array, " deter"], tokens: Float[Array, " tokens"]
+    ) -> Categorical:
+        """The latent as the encoded observation tells it."""
+        x = jnp.concatenate([deter, tokens])
+        for index in range(self.config.posterior_layers):
+            x = self._dense(f"obs{index}", x)
+        return self._belief("obslogit", x)
+
+    def _dense(self, name: str, x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
+        return jax.nn.silu(self.layers[f"{name}norm"](self.layers[name](x)))
+
+    def _belief(self, name: str, x: Float[Array, " hidden"]) -> Categorical:
+        logits = self.layers[name](x).reshape(self.config.stoch, self.config.classes)
+        return Categorical(logits.astype(_at_least_float32(x)), self.config.unimix)
+
+
+def _at_least_float32(x: Array) -> jnp.dtype:
+    return jnp.promote_types(x.dtype, jnp.float32)

@@ -1,0 +1,1 @@
+"""Agents of other projects: one module per format, and the unpickler that runs nothing."""

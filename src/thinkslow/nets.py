@@ -1,0 +1,145 @@
+"""Layers, and the names of their weights.
+
+Every leaf of a layer is an array and everything else is static, so plain `jax.jit`, `grad`,
+`vmap` and `scan` work on a model. Kernels are stored `(in, out)` under the leaf names of the
+official DreamerV3, so that importing weights is renaming. A layer maps one example; batch
+with `vmap`. Nothing here knows what a world model is.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+Tree = TypeVar("Tree")
+
+
+def truncated_normal(
+    key: PRNGKeyArray, shape: tuple[int, ...], fan_in: int, scale: float
+) -> Float[Array, "..."]:
+    """Normal of standard deviation `scale / sqrt(fan_in)`, cut at two deviations.
+
+    The divisor restores the deviation that the cut removes.
+    """
+    deviation = scale / np.sqrt(fan_in) / 0.87962566103423978
+    return deviation * jr.truncated_normal(key, -2.0, 2.0, shape)
+
+
+class Linear(eqx.Module):
+    """`x @ kernel + bias` over the last axis; leading axes pass through."""
+
+    kernel: Float[Array, "inputs outputs"]
+    bias: Float[Array, " outputs"]
+
+    def __init__(self, inputs: int, outputs: int, *, scale: float = 1.0, key: PRNGKeyArray):
+        self.kernel = truncated_normal(key, (inputs, outputs), inputs, scale)
+        self.bias = jnp.zeros(outputs)
+
+    def __call__(self, x: Float[Array, "... inputs"]) -> Float[Array, "... outputs"]:
+        return x @ self.kernel + self.bias
+
+
+class BlockLinear(eqx.Module):
+    """A linear map whose kernel is block-diagonal: block g of the input feeds block g only."""
+
+    kernel: Float[Array, "blocks block_inputs block_outputs"]
+    bias: Float[Array, " outputs"]
+
+    def __init__(self, inputs: int, outputs: int, blocks: int, *, key: PRNGKeyArray):
+        self.kernel = truncated_normal(
+            key, (blocks, inputs // blocks, outputs // blocks), inputs // blocks, 1.0
+        )
+        self.bias = jnp.zeros(outputs)
+
+    def __call__(self, x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
+        blocks = x.reshape(self.kernel.shape[0], -1)
+        return jnp.einsum("gi,gio->go", blocks, self.kernel).reshape(-1) + self.bias
+
+
+class Conv(eqx.Module):
+    """2D convolution of an image (height, width, channels), stride 1, padded to the same size."""
+
+    kernel: Float[Array, "size size inputs outputs"]
+    bias: Float[Array, " outputs"]
+
+    def __init__(self, inputs: int, outputs: int, size: int, *, key: PRNGKeyArray):
+        self.kernel = truncated_normal(
+            key, (size, size, inputs, outputs), size * size * inputs, 1.0
+        )
+        self.bias = jnp.zeros(outputs)
+
+    def __call__(
+        self, x: Float[Array, "height width inputs"]
+    ) -> Float[Array, "height width outputs"]:
+        out = jax.lax.conv_general_dilated(
+            x[None], self.kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return out[0] + self.bias
+
+
+class RMSNorm(eqx.Module):
+    """Divide by the root mean square over the last axis, then scale; epsilon 1e-4."""
+
+    scale: Float[Array, " channels"]
+
+    def __init__(self, channels: int):
+        self.scale = jnp.ones(channels)
+
+    def __call__(self, x: Float[Array, "... channels"]) -> Float[Array, "... channels"]:
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        size = jax.lax.rsqrt(jnp.mean(jnp.square(wide), -1, keepdims=True) + 1e-4)
+        return (wide * size).astype(x.dtype) * self.scale
+
+
+class MLP(eqx.Module):
+    """`layers` times linear, RMS norm, SiLU; named `linear{i}`, `norm{i}`."""
+
+    layers: dict[str, Linear | RMSNorm]
+
+    def __init__(self, inputs: int, units: int, layers: int, *, key: PRNGKeyArray):
+        self.layers = {}
+        for index, key in enumerate(jr.split(key, layers)):
+            self.layers[f"linear{index}"] = Linear(units if index else inputs, units, key=key)
+            self.layers[f"norm{index}"] = RMSNorm(units)
+
+    def __call__(self, x: Float[Array, "... inputs"]) -> Float[Array, "... units"]:
+        for index in range(len(self.layers) // 2):
+            x = jax.nn.silu(self.layers[f"norm{index}"](self.layers[f"linear{index}"](x)))
+        return x
+
+
+def named(tree: object) -> dict[str, Array]:
+    """The arrays of a model by name: attributes and keys joined by `/`.
+
+    An attribute called `layers` adds nothing to the name: it only groups.
+
+    >>> import jax.random as jr
+    >>> sorted(named(MLP(3, 4, 1, key=jr.key(0))))
+    ['linear0/bias', 'linear0/kernel', 'norm0/scale']
+    """
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {_name(path): leaf for path, leaf in leaves}
+
+
+def with_named(tree: Tree, arrays: Mapping[str, np.ndarray | Array]) -> Tree:
+    """The same model with the arrays of those names; each name must be there.
+
+    **Errors:** `KeyError` for a missing name; shapes are the caller's to check (`store.match`).
+    """
+    return _map_named(tree, lambda name, leaf: jnp.asarray(arrays[name], leaf.dtype))
+
+
+def _map_named(tree: Tree, function: Callable[[str, Array], Array]) -> Tree:
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: function(_name(path), leaf), tree
+    )
+
+
+def _name(path: tuple) -> str:
+    parts = (getattr(part, "name", None) or str(getattr(part, "key", part)) for part in path)
+    return "/".join(part for part in parts if part != "layers")

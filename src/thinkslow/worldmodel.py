@@ -1,0 +1,123 @@
+"""What a world model must offer to be refined, and imagination through it.
+
+A model is for one example; batch with `vmap`. It holds a `State`: a deterministic memory and
+one sampled latent. At each step it predicts a belief about the latent from the past (the
+prior) and infers another from the observation (the posterior); both are given the same
+memory. Nothing in a model stops a gradient; a caller who wants that wraps (`detached`).
+"""
+
+import abc
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeAlias
+
+import equinox as eqx
+import jax
+import jax.random as jr
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
+
+from thinkslow.distributions import Belief, Distribution
+
+Memory: TypeAlias = PyTree[Array]
+Observation: TypeAlias = Mapping[str, Array]
+Action: TypeAlias = Float[Array, " action"]
+Readout: TypeAlias = Literal["sample", "mode", "soft"]
+
+
+class State(eqx.Module):
+    """Where a model believes to be: its memory, and one value of the latent."""
+
+    memory: Memory
+    latent: Float[Array, "..."]
+
+
+class WorldModel(eqx.Module):
+    """The contract. Observations are mappings from name to array: images as uint8, or as
+    floats in [0, 1]; vectors as floats; discrete ones as integers or as probabilities."""
+
+    @abc.abstractmethod
+    def initial(self) -> State:
+        """The state before the first observation."""
+
+    @abc.abstractmethod
+    def predict(
+        self, state: State, action: Action, is_first: Bool[Array, ""]
+    ) -> tuple[Memory, Belief]:
+        """Advance the memory by an action; the prior belief. `is_first` forgets the past."""
+
+    @abc.abstractmethod
+    def infer(self, memory: Memory, observation: Observation) -> Belief:
+        """The encoder's answer: the posterior belief."""
+
+    @abc.abstractmethod
+    def decode(self, state: State) -> dict[str, Distribution]:
+        """The observation that the state predicts, by name. Empty without a decoder."""
+
+    def reward(self, state: State) -> Distribution | None:
+        """The reward of having arrived in the state, where the model predicts one."""
+        return None
+
+    def continuation(self, state: State) -> Distribution | None:
+        """Whether the episode goes on (times the discount), where the model predicts it."""
+        return None
+
+
+Policy: TypeAlias = Callable[[State, PRNGKeyArray], Action]
+
+
+class Step(eqx.Module):
+    """One imagined step: the action taken, the prior it led to, the state drawn from that."""
+
+    action: Action
+    prior: Belief
+    state: State
+
+
+def read(belief: Belief, how: Readout, *, key: PRNGKeyArray) -> Float[Array, "..."]:
+    """A latent from a belief: one sample, the likeliest value, or the soft expectation."""
+    match how:
+        case "sample":
+            return belief.sample(key=key)
+        case "mode":
+            return belief.mode()
+        case "soft":
+            return belief.soft()
+    raise ValueError(f"`readout` must be 'sample', 'mode' or 'soft'; got {how!r}.")
+
+
+def imagine(
+    model: WorldModel,
+    policy: Policy,
+    state: State,
+    *,
+    horizon: int,
+    key: PRNGKeyArray,
+    readout: Readout = "sample",
+) -> Step:
+    """Roll the policy forward through the model's own predictions.
+
+    Returns `horizon` steps stacked along a leading axis. The gradient flows through latents,
+    memory and policy; nothing is stopped. Costs `horizon` steps of the core and the policy.
+    """
+
+    def step(state: State, key: PRNGKeyArray) -> tuple[State, Step]:
+        action_key, latent_key = jr.split(key)
+        action = policy(state, action_key)
+        memory, prior = model.predict(state, action, jax.numpy.zeros((), bool))
+        state = State(memory, read(prior, readout, key=latent_key))
+        return state, Step(action, prior, state)
+
+    return jax.lax.scan(step, state, jr.split(key, horizon))[1]
+
+
+def detached(policy: Policy) -> Policy:
+    """The same policy, blind to gradients: DreamerV3's own imagination."""
+
+    def stopped(state: State, key: PRNGKeyArray) -> Action:
+        return policy(jax.lax.stop_gradient(state), key)
+
+    return stopped
+
+
+def stack(trees: list[Any]) -> Any:
+    """One tree whose leaves are the stacked leaves of several like it."""
+    return jax.tree.map(lambda *leaves: jax.numpy.stack(leaves), *trees)

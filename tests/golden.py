@@ -1,0 +1,245 @@
+"""Compare our outputs with those that another project's own code computed.
+
+    uv run python tests/golden.py DIR...
+
+A folder holds a checkpoint as its project writes it and `golden.npz`: inputs `in/` and
+outputs `out/` per step, `imag/` four imagined steps, `loss/` per element, and for some
+`grad/`, the gradient of the summed state information gain. Prints a line per array with the
+largest difference and exits 1 if one is beyond its tolerance.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+from thinkslow.distributions import Categorical, SymlogSquared, TwoHot
+from thinkslow.dreamer.config import TrainConfig
+from thinkslow.dreamer.losses import Batch, ReturnRange, losses, total
+from thinkslow.dreamer.model import Dreamer, Head
+from thinkslow.importers import danijar
+from thinkslow.nets import with_named
+from thinkslow.worldmodel import State
+
+# Float noise of this size is 2e-6 on logits and 1e-6 on images (float32 against float64 of the
+# same code); 1e-4 still catches a wrong norm epsilon or an unsorted key.
+TOLERANCE = 2e-5
+# Sums of thousands of squared pixels: the noise is relative to their size, about 1e3.
+RELATIVE = 2e-6
+
+
+class Line(NamedTuple):
+    name: str
+    difference: float
+    allowed: float
+
+    @property
+    def good(self) -> bool:
+        return self.difference <= self.allowed
+
+
+def compare(folder: Path) -> list[Line]:
+    """A line for each array of the golden file; one that we do not compute is infinitely off."""
+    golden = np.load(folder / "golden.npz")
+    ours = computed(folder, golden)
+    lines = []
+    for name in golden.files:
+        if name.startswith(("in/", "grad/f64")):
+            continue
+        theirs = golden[name].astype(np.float64)
+        allowed = TOLERANCE + RELATIVE * float(np.max(np.abs(theirs)))
+        difference = float("inf")
+        if name in ours and np.shape(ours[name]) == theirs.shape:
+            difference = float(np.max(np.abs(np.asarray(ours[name], np.float64) - theirs)))
+        lines.append(Line(name, difference, allowed))
+    return lines
+
+
+def computed(folder: Path, golden: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+    """Our value of each array, by the golden file's names."""
+    foreign = danijar.read(folder)
+    model = Dreamer(foreign.observations, foreign.actions, foreign.model, key=jr.key(0))
+    model = with_named(model, foreign.weights)
+    slow = with_named(model.val, {
+        name.removeprefix("slowval/"): array for name, array in foreign.weights.items()
+    })  # fmt: skip
+    batch = read_batch(model, golden)
+    out, states = _filtered(model, slow, batch)
+    ours = {f"out/{name}": array for name, array in out.items()}
+    start = jax.tree.map(lambda x: x[-1], states)
+    actions = _actions(model, golden["in/imag_action"])
+    ours |= {f"imag/{name}": array for name, array in _imagined(model, slow, start, actions).items()}
+    loss = _losses(model, slow, _returns(foreign.weights), batch, foreign.options["agent"])
+    ours |= {f"loss/{name}": array for name, array in loss.items()}
+    if "grad/f32/dJ_dlogit" in golden:
+        logits = jnp.asarray(golden["out/post_logit"][-1])
+        found = _gradients(model, start.memory, logits, actions)
+        ours |= {f"grad/f32/{name}": array for name, array in found.items()}
+    return ours
+
+
+def read_batch(model: Dreamer, golden: Mapping[str, np.ndarray]) -> Batch:
+    """The inputs, batch-major."""
+
+    def rows(name: str) -> jax.Array:
+        return jnp.swapaxes(jnp.asarray(golden[f"in/{name}"]), 0, 1)
+
+    count = golden["in/is_first"].shape[1]
+    return Batch(
+        {name: rows(name) for name, _ in model.enc.spaces},
+        jnp.swapaxes(_actions(model, golden["in/prev_action"]), 0, 1),
+        rows("reward"), rows("is_first"), rows("is_last"), rows("is_terminal"),
+        jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), model.initial()),
+    )  # fmt: skip
+
+
+def _actions(model: Dreamer, action: np.ndarray) -> jax.Array:
+    ((name, _),) = model.pol.spaces
+    return model.encode_action({name: action})
+
+
+@jax.jit
+def _filtered(model: Dreamer, slow: Head, batch: Batch) -> tuple[dict[str, jax.Array], State]:
+    """Filter with the contract's own `predict` and `infer`, latents at their mode."""
+
+    def step(state: State, inputs: tuple) -> tuple[State, tuple]:
+        observation, action, first = inputs
+        memory, prior = model.predict(state, action, first)
+        posterior = model.infer(memory, observation)
+        state = State(memory, posterior.mode())
+        extra = {
+            "tokens": model.enc(observation),
+            "kl": posterior.kl(prior),
+            **_latent("post", posterior),
+        }
+        return state, (describe(model, slow, state, prior) | extra, state)
+
+    sequences = (batch.observation, batch.previous_action, batch.is_first)
+    return jax.vmap(lambda s, x: jax.lax.scan(step, s, x)[1], out_axes=1)(batch.start, sequences)
+
+
+@jax.jit
+def _imagined(
+    model: Dreamer, slow: Head, start: State, actions: jax.Array
+) -> dict[str, jax.Array]:
+    def step(state: State, action: jax.Array) -> tuple[State, dict[str, jax.Array]]:
+        memory, prior = model.predict(state, action, jnp.zeros((), bool))
+        state = State(memory, prior.mode())
+        return state, describe(model, slow, state, prior)
+
+    return jax.vmap(lambda s, a: jax.lax.scan(step, s, a)[1], (0, 1), 1)(start, actions)
+
+
+def describe(model: Dreamer, slow: Head, state: State, prior: Categorical) -> dict[str, jax.Array]:
+    """What every head says of one state, by the golden file's names."""
+    reward, value = model.reward(state), model.value(state)
+    going_on = model.continuation(state)
+    (actor,) = model.actor(state).values()
+    if isinstance(actor, Categorical):
+        policy = {"policy_logits": actor.logits}
+    else:
+        policy = {"policy_mean": actor.mean, "policy_std": actor.scale}
+    reconstruction = {
+        f"recon_{name}": head.symlog_mean if isinstance(head, SymlogSquared) else head.mode()
+        for name, head in model.decode(state).items()
+    }
+    return {
+        "deter": state.memory, "stoch": state.latent, "reward": reward.mean(),
+        "reward_logits": reward.logits, "value": value.mean(), "value_logits": value.logits,
+        "slow_value": TwoHot(slow(model.features(state))).mean(), "cont_logit": going_on.logit,
+        "cont_prob": going_on.prob(), "policy_entropy": actor.entropy(),
+        **policy, **reconstruction, **_latent("prior", prior),
+    }  # fmt: skip
+
+
+def _latent(name: str, belief: Categorical) -> dict[str, jax.Array]:
+    return {
+        f"{name}_logit": belief.logits,
+        f"{name}_prob": belief.probs(),
+        f"{name}_entropy": belief.entropy(),
+    }
+
+
+def _returns(weights: Mapping[str, np.ndarray]) -> ReturnRange:
+    return ReturnRange(*(jnp.asarray(weights[f"retnorm/{end}/value"]) for end in ("lo", "hi")))
+
+
+def _losses(
+    model: Dreamer, slow: Head, returns: ReturnRange, batch: Batch, agent: Mapping[str, Any]
+) -> dict[str, jax.Array]:
+    """Every loss as the source configured it, time-major; its returns are not updated here."""
+    config = TrainConfig(
+        imagination=agent["imag_length"],
+        imagination_starts=agent["imag_last"],
+        horizon=agent["horizon"],
+        actor_entropy=agent["imag_loss"]["actent"],
+        trace=agent["imag_loss"]["lam"],
+        replay_value_scale=agent["loss_scales"]["repval"],
+    )
+    parts, *_ = jax.jit(
+        lambda *trees: losses(*trees, config, key=jr.key(0), readout="mode", update_returns=False)
+    )(model, slow, returns, batch)
+    return {name: part.T for name, part in parts.items()} | {"total": total(parts, model, config)}
+
+
+def information_gradient(
+    model: Dreamer, memory: jax.Array, logits: jax.Array, actions: jax.Array
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """State information gain of imagined steps under given actions, and its gradient.
+
+    The same objective as `objectives.state_information_gain` on `imagine`, with latents at
+    their mode and the actions given instead of the policy's.
+    """
+
+    def gain(logits: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        state = State(memory, Categorical(logits, model.config.unimix).mode())
+
+        def step(state: State, action: jax.Array) -> tuple[State, dict[str, jax.Array]]:
+            memory, prior = model.predict(state, action, jnp.zeros((), bool))
+            state = State(memory, prior.mode())
+            observation = {name: head.mode() for name, head in model.decode(state).items()}
+            posterior = model.infer(memory, observation)
+            return state, {
+                "kl": posterior.kl(prior),
+                "reencoded_tokens": model.enc(observation),
+                "reencoded_post_logit": posterior.logits,
+            }
+
+        steps = jax.lax.scan(step, state, actions)[1]
+        return jnp.sum(steps["kl"]), steps
+
+    (value, steps), gradient = jax.value_and_grad(gain, has_aux=True)(logits)
+    return {"J_per_batch": value, "dJ_dlogit": gradient}, steps
+
+
+@jax.jit
+def _gradients(
+    model: Dreamer, memory: jax.Array, logits: jax.Array, actions: jax.Array
+) -> dict[str, jax.Array]:
+    batched = jax.vmap(information_gradient, (None, 0, 0, 1), (0, 1))
+    found, steps = batched(model, memory, logits, actions)
+    return found | steps
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR")
+    bad = count = 0
+    for folder in parser.parse_args().folders:
+        print(folder)
+        for line in compare(folder):
+            count, bad = count + 1, bad + (not line.good)
+            mark = "ok " if line.good else "OFF"
+            print(f"  {mark} {line.name:32} {line.difference:.2e}  (allowed {line.allowed:.1e})")
+    print(f"{count - bad} of {count} arrays agree." if bad else f"All {count} arrays agree.")
+    return bad > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
