@@ -22,7 +22,7 @@ process killed at any instant leaves a checkpoint whose index still finds all of
 import math
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +35,7 @@ Batch = dict[str, np.ndarray]
 
 FORMAT = 1
 SEGMENT_BYTES = 64 * 2**20
-NAMED = re.compile(r"(?:rows|latents)-(\d+)-\d+-\d+\.bin")
+NAMED = re.compile(r"\.?(?:rows|latents)-(\d+)-\d+-\d+\.bin(?:\.tmp-[0-9a-f]{8})?")
 
 
 class Indices(NamedTuple):
@@ -79,6 +79,8 @@ class Replay:
             )
         self.fields = {n: (tuple(shape), np.dtype(kind)) for n, (shape, kind) in fields.items()}
         self.mutable = tuple(mutable)
+        if objects := [name for name, (_, kind) in self.fields.items() if kind.hasobject]:
+            raise ValueError(f"A field must hold numbers; {objects[0]} holds Python objects.")
         if unknown := [name for name in self.mutable if name not in self.fields]:
             raise ValueError(f"A mutable field must be a field; {unknown[0]} is none.")
         self.path = None if path is None else Path(path)
@@ -176,27 +178,25 @@ class Replay:
         """
         folder = self._folder()
         folder.mkdir(parents=True, exist_ok=True)
-        number = 1 + max((int(m[1]) for m in map(NAMED.fullmatch, _names(folder)) if m), default=0)
+        number = 1 + max(_numbers(folder).values(), default=0)
         fixed = [name for name in self.fields if name not in self.mutable]
         new: list[list[Any]] = []
+        latents: list[list[Any]] = []
         try:
-            for entry in self._write(f"rows-{number}", fixed, max(self._saved, self._oldest)):
-                new.append(entry)  # noqa: PERF402  (what is written must be known if it fails)
-            rows = [entry for entry in self._segments if entry[2] > self._oldest] + new
-            latents: list[list[Any]] = []
-            for entry in self._write(f"latents-{number}", self.mutable, self._oldest):
-                new.append(entry)
-                latents.append(entry)
+            self._write(new, f"rows-{number}", fixed, max(self._saved, self._oldest))
+            self._write(latents, f"latents-{number}", self.mutable, self._oldest)
         except BaseException:
-            for entry in new:
+            for entry in new + latents:
                 (folder / entry[0]).unlink(missing_ok=True)
             raise
+        rows = [entry for entry in self._segments if entry[2] > self._oldest] + new
         self._segments, self._saved = rows, self._added
         return {
             "format": FORMAT,
             "streams": self.streams,
             "size": self.size,
             "added": self._added,
+            "number": number,
             "fields": {n: [list(shape), kind.name] for n, (shape, kind) in self.fields.items()},
             "mutable": list(self.mutable),
             "rows": [list(entry) for entry in rows],
@@ -204,15 +204,14 @@ class Replay:
         }
 
     def commit(self, index: Mapping[str, Any]) -> None:
-        """Removes the files that neither `index` nor the next save needs.
+        """Removes what saves up to the one of `index` wrote and `index` does not need.
 
         Call it once the checkpoint that holds `index` is in place for good.
         """
         folder = self._folder()
-        kept = {entry[0] for entry in (*index["rows"], *index["latents"], *self._segments)}
-        for name in _names(folder):
-            known = NAMED.fullmatch(name) or re.fullmatch(r"\..*\.bin\.tmp-[0-9a-f]{8}", name)
-            if known and name not in kept:
+        kept = {entry[0] for entry in (*index["rows"], *index["latents"])}
+        for name, number in _numbers(folder).items():
+            if number <= index["number"] and name not in kept:
                 (folder / name).unlink(missing_ok=True)
 
     @classmethod
@@ -260,8 +259,10 @@ class Replay:
             raise ValueError("A replay is saved in its folder; this one has none. Give `path`.")
         return self.path
 
-    def _write(self, prefix: str, names: Iterable[str], start: int) -> Iterator[list[Any]]:
-        """Writes rows from time `start` on in segments of bounded size, yielding their entries.
+    def _write(
+        self, entries: list[list[Any]], prefix: str, names: Iterable[str], start: int
+    ) -> None:
+        """Writes rows from time `start` on in segments of bounded size, appending their entries.
 
         A segment holds field after field, each `(streams, time, *shape)`; its entry is the file,
         the first time, the last time plus one, the number of bytes and their CRC-32.
@@ -282,7 +283,7 @@ class Replay:
                 crc = zlib.crc32(chunk.data, crc)
             file = f"{prefix}-{first}-{stop}.bin"
             store.atomic_bytes(self._folder() / file, [chunk.data for chunk in chunks])
-            yield [file, first, stop, row * (stop - first), crc]
+            entries.append([file, first, stop, row * (stop - first), crc])
 
     def _read(
         self, names: Iterable[str], file: str, first: int, stop: int, size: int, crc: int
@@ -319,5 +320,7 @@ def _flat(rows: np.ndarray) -> np.ndarray:
     return rows.reshape(rows.shape[0] * rows.shape[1], *rows.shape[2:])
 
 
-def _names(folder: Path) -> list[str]:
-    return [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+def _numbers(folder: Path) -> dict[str, int]:
+    """The files of a replay, whole or torn, and the number of the save that wrote each."""
+    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    return {name: int(found[1]) for name in names if (found := NAMED.fullmatch(name))}
