@@ -261,6 +261,23 @@ def test_a_save_writes_only_what_is_new_and_the_disk_does_not_grow_with_time(tmp
     assert max(sizes) <= sizes[0] + 100 + 2 * 18  # one segment that is not yet all too old
 
 
+def test_rows_that_came_and_went_between_two_saves_are_not_written(tmp_path):
+    replay = filled(4, path=tmp_path)
+    replay.save()
+    for time_ in range(4, 40):
+        replay.add(row(time_, 2))
+    assert [entry[1:3] for entry in replay.save()["rows"]] == [[30, 40]]
+
+
+def test_a_new_replay_in_a_used_folder_does_not_touch_what_an_older_index_needs(tmp_path):
+    older = filled(4, path=tmp_path)
+    index = older.save()
+    newer = filled(4, path=tmp_path)
+    refresh(newer, np.random.default_rng(0))
+    newer.save()
+    assert content(Replay.load(tmp_path, index)) == content(older)
+
+
 def test_a_commit_of_an_older_index_keeps_what_a_newer_save_wrote(tmp_path):
     replay = filled(4, path=tmp_path)
     first = replay.save()

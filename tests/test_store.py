@@ -234,7 +234,7 @@ def test_weights_that_are_no_safetensors_are_damaged_though_the_checksum_holds(s
 
 
 def test_a_kill_at_any_instant_leaves_the_old_or_the_new_agent(tmp_path):
-    path = tmp_path / "agent"
+    path = tmp_path / "agent+[1]"
     outcomes = []
     for _ in every_kill(
         action=lambda: store.write(path, agent(1), {"steps": 1}),
@@ -245,7 +245,7 @@ def test_a_kill_at_any_instant_leaves_the_old_or_the_new_agent(tmp_path):
         outcomes.append(manifest["steps"])
     assert outcomes == sorted(outcomes)
     assert set(outcomes) == {0, 1}
-    assert os.listdir(tmp_path) == ["agent"], "the last write removes what the kills left"
+    assert os.listdir(tmp_path) == [path.name], "the last write removes what the kills left"
 
 
 def test_a_kill_at_the_first_save_leaves_no_agent_or_the_new_one(tmp_path):
@@ -258,6 +258,18 @@ def test_a_kill_at_the_first_save_leaves_no_agent_or_the_new_one(tmp_path):
             assert same(store.read(path)[0], agent())
         except store.Missing:
             assert not path.exists()
+
+
+def test_a_save_that_fails_after_a_kill_between_the_renames_leaves_the_old_agent(saved):
+    os.rename(saved, saved.with_name(".agent.old-0123abcd"))
+
+    def failing() -> None:
+        with store.atomic_folder(saved):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        failing()
+    assert same(store.read(saved)[0], agent())
 
 
 def test_a_failed_rename_puts_the_old_agent_back(saved, monkeypatch):

@@ -103,7 +103,6 @@ def read(folder: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """
     folder = _absolute(folder)
     while True:
-        recover(folder)
         before = _identity(folder)
         try:
             return _read(folder)

@@ -93,6 +93,7 @@ class Replay:
         }
         self._segments: list[list[Any]] = []
         self._saved = 0  # rows with a time below this are in self._segments, if still held
+        self._number = 0  # of the last save
 
     def __len__(self) -> int:
         """Time steps held, over all streams."""
@@ -178,7 +179,7 @@ class Replay:
         """
         folder = self._folder()
         folder.mkdir(parents=True, exist_ok=True)
-        number = 1 + max(_numbers(folder).values(), default=0)
+        number = 1 + max(self._number, 0, *_numbers(folder).values())
         fixed = [name for name in self.fields if name not in self.mutable]
         new: list[list[Any]] = []
         latents: list[list[Any]] = []
@@ -190,7 +191,7 @@ class Replay:
                 (folder / entry[0]).unlink(missing_ok=True)
             raise
         rows = [entry for entry in self._segments if entry[2] > self._oldest] + new
-        self._segments, self._saved = rows, self._added
+        self._segments, self._saved, self._number = rows, self._added, number
         return {
             "format": FORMAT,
             "streams": self.streams,
@@ -220,6 +221,7 @@ class Replay:
 
         **Errors:** `store.Missing` and `store.Damaged` name the file that is absent, truncated or
         altered, or the format that this version does not read.
+        **Cost:** one pass over the files, one segment (64 MiB) at a time.
         """
         if index.get("format") != FORMAT:
             raise store.Damaged(
@@ -234,6 +236,7 @@ class Replay:
             mutable=index["mutable"],
         )
         replay._added = replay._saved = index["added"]
+        replay._number = index["number"]
         replay._segments = [list(entry) for entry in index["rows"]]
         fixed = [name for name in replay.fields if name not in replay.mutable]
         for names, entries in ((fixed, index["rows"]), (replay.mutable, index["latents"])):
@@ -288,7 +291,11 @@ class Replay:
     def _read(
         self, names: Iterable[str], file: str, first: int, stop: int, size: int, crc: int
     ) -> None:
-        """Puts the rows of a segment that are still held in their places."""
+        """Puts the rows of a segment in their places.
+
+        Segments are read in order of time, so that the rows which had left the replay when it
+        was saved give way to those which took their places.
+        """
         path = self._folder() / file
         try:
             content = np.fromfile(path, np.uint8)
@@ -299,14 +306,13 @@ class Replay:
                 f"{path} is not what was saved ({content.size} bytes, expected {size}): it was "
                 "truncated or altered. Restore it, or start a new run."
             )
-        held = slice(max(0, self._oldest - first), None)
-        at = np.arange(first, stop)[held] % self.size
+        at = np.arange(first, stop) % self.size
         begin = 0
         for name in names:
             shape, kind = self.fields[name]
             end = begin + self._row_bytes(name) * (stop - first)
             rows = content[begin:end].view(kind).reshape(self.streams, stop - first, *shape)
-            self._rows[name][:, at] = rows[:, held]
+            self._rows[name][:, at] = rows
             begin = end
 
     def _row_bytes(self, name: str) -> int:
