@@ -74,7 +74,9 @@ def computed(folder: Path, golden: Mapping[str, np.ndarray]) -> dict[str, jax.Ar
     ours = {f"out/{name}": array for name, array in out.items()}
     start = jax.tree.map(lambda x: x[-1], states)
     actions = _actions(model, golden["in/imag_action"])
-    ours |= {f"imag/{name}": array for name, array in _imagined(model, slow, start, actions).items()}
+    ours |= {
+        f"imag/{name}": array for name, array in _imagined(model, slow, start, actions).items()
+    }
     loss = _losses(model, slow, _returns(foreign.weights), batch, foreign.options["agent"])
     ours |= {f"loss/{name}": array for name, array in loss.items()}
     if "grad/f32/dJ_dlogit" in golden:
@@ -125,9 +127,7 @@ def _filtered(model: Dreamer, slow: Head, batch: Batch) -> tuple[dict[str, jax.A
 
 
 @jax.jit
-def _imagined(
-    model: Dreamer, slow: Head, start: State, actions: jax.Array
-) -> dict[str, jax.Array]:
+def _imagined(model: Dreamer, slow: Head, start: State, actions: jax.Array) -> dict[str, jax.Array]:
     def step(state: State, action: jax.Array) -> tuple[State, dict[str, jax.Array]]:
         memory, prior = model.predict(state, action, jnp.zeros((), bool))
         state = State(memory, prior.mode())
@@ -228,7 +228,9 @@ def _gradients(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR")
     bad = count = 0
     for folder in parser.parse_args().folders:

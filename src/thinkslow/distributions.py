@@ -217,22 +217,13 @@ def straight_through(
 ) -> Float[Array, "..."]:
     """`value` going forward, the gradient of `gradient` going back.
 
-    The result is `value` to the bit: `value + p - stop_gradient(p)` would not be.
+    The result is `value` to the bit: the difference is formed first and is exactly zero,
+    whereas `(value + gradient) - stop_gradient(gradient)` would round.
 
     >>> bool(straight_through(jnp.float32(1.0), jnp.float32(0.3)) == 1.0)
     True
     """
-    return jax.lax.stop_gradient(value) + _zero_with_gradient(gradient)
-
-
-@jax.custom_jvp
-def _zero_with_gradient(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    return jnp.zeros_like(x)
-
-
-@_zero_with_gradient.defjvp
-def _(primals: tuple, tangents: tuple) -> tuple:
-    return jnp.zeros_like(primals[0]), tangents[0]
+    return jax.lax.stop_gradient(value) + (gradient - jax.lax.stop_gradient(gradient))
 
 
 def symlog(x: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -103,8 +103,9 @@ class MLP(eqx.Module):
 
     def __init__(self, inputs: int, units: int, layers: int, *, key: PRNGKeyArray):
         self.layers = {}
-        for index, key in enumerate(jr.split(key, layers)):
-            self.layers[f"linear{index}"] = Linear(units if index else inputs, units, key=key)
+        for index, layer_key in enumerate(jr.split(key, layers)):
+            width = units if index else inputs
+            self.layers[f"linear{index}"] = Linear(width, units, key=layer_key)
             self.layers[f"norm{index}"] = RMSNorm(units)
 
     def __call__(self, x: Float[Array, "... inputs"]) -> Float[Array, "... units"]:
@@ -135,9 +136,7 @@ def with_named(tree: Tree, arrays: Mapping[str, np.ndarray | Array]) -> Tree:
 
 
 def _map_named(tree: Tree, function: Callable[[str, Array], Array]) -> Tree:
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: function(_name(path), leaf), tree
-    )
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: function(_name(path), leaf), tree)
 
 
 def _name(path: tuple) -> str:

@@ -44,19 +44,19 @@ DTYPES = frozenset(
 )
 
 
-class Missing(FileNotFoundError):  # noqa: N818
+class Missing(FileNotFoundError):
     """The folder, or a file that belongs in it, is not there."""
 
 
-class Damaged(ValueError):  # noqa: N818
+class Damaged(ValueError):
     """The files are there but are not what was written."""
 
 
-class Misfit(ValueError):  # noqa: N818
+class Misfit(ValueError):
     """The arrays are sound but belong to something of another shape."""
 
 
-class Full(OSError):  # noqa: N818
+class Full(OSError):
     """There was no room on the disk; what was saved before is untouched."""
 
 

@@ -8,14 +8,15 @@ memory. Nothing in a model stops a gradient; a caller who wants that wraps (`det
 
 import abc
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
-from thinkslow.distributions import Belief, Distribution
+from thinkslow.distributions import Belief, Categorical, Distribution
 
 Memory: TypeAlias = PyTree[Array]
 Observation: TypeAlias = Mapping[str, Array]
@@ -51,6 +52,16 @@ class WorldModel(eqx.Module):
     @abc.abstractmethod
     def decode(self, state: State) -> dict[str, Distribution]:
         """The observation that the state predicts, by name. Empty without a decoder."""
+
+    @property
+    def trained_beta(self) -> float | None:
+        """Weight of KL(posterior || prior) under which the encoder was trained, if known."""
+        return None
+
+    @property
+    def trained_free_nats(self) -> float | None:
+        """Nats below which that KL was not trained, if known."""
+        return None
 
     def reward(self, state: State) -> Distribution | None:
         """The reward of having arrived in the state, where the model predicts one."""
@@ -102,11 +113,27 @@ def imagine(
     def step(state: State, key: PRNGKeyArray) -> tuple[State, Step]:
         action_key, latent_key = jr.split(key)
         action = policy(state, action_key)
-        memory, prior = model.predict(state, action, jax.numpy.zeros((), bool))
+        memory, prior = model.predict(state, action, jnp.zeros((), bool))
         state = State(memory, read(prior, readout, key=latent_key))
         return state, Step(action, prior, state)
 
     return jax.lax.scan(step, state, jr.split(key, horizon))[1]
+
+
+def surprise(model: WorldModel, state: State, observation: Observation) -> Float[Array, ""]:
+    """-log p(observation | state) in nats, summed over all parts that the model decodes."""
+    heads = model.decode(state)
+    parts = (head.log_prob(target(head, observation[name])) for name, head in heads.items())
+    return -sum(parts, jnp.zeros(()))
+
+
+def target(head: Distribution, value: Array) -> Float[Array, "..."]:
+    """An observation as a decoder's head speaks of it: images in [0, 1], classes one-hot."""
+    if value.dtype == jnp.uint8:
+        return value.astype(jnp.float32) / 255
+    if isinstance(head, Categorical) and jnp.issubdtype(value.dtype, jnp.integer):
+        return jax.nn.one_hot(value, head.logits.shape[-1])
+    return value
 
 
 def detached(policy: Policy) -> Policy:
@@ -116,8 +143,3 @@ def detached(policy: Policy) -> Policy:
         return policy(jax.lax.stop_gradient(state), key)
 
     return stopped
-
-
-def stack(trees: list[Any]) -> Any:
-    """One tree whose leaves are the stacked leaves of several like it."""
-    return jax.tree.map(lambda *leaves: jax.numpy.stack(leaves), *trees)

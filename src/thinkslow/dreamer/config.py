@@ -73,7 +73,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for name, blocks in (("blocks", self.blocks), ("decoder_blocks", self.decoder_blocks)):
             if self.deter % blocks:
-                raise ValueError(f"`deter` must be a multiple of `{name}`; got {self.deter} and {blocks}.")
+                raise ValueError(
+                    f"`deter` must be a multiple of `{name}`; got {self.deter} and {blocks}."
+                )
         if self.vision not in ("conv", "patch"):
             raise ValueError(f"`vision` must be 'conv' or 'patch'; got {self.vision!r}.")
 
@@ -81,8 +83,11 @@ class ModelConfig:
     def from_json(cls, data: dict[str, Any]) -> "ModelConfig":
         """Rebuild from `dataclasses.asdict` after a trip through JSON. Unknown keys: TypeError."""
         nested = {
-            key: MLPConfig(**value) if isinstance(value, dict)
-            else tuple(value) if isinstance(value, list) else value
+            key: MLPConfig(**value)
+            if isinstance(value, dict)
+            else tuple(value)
+            if isinstance(value, list)
+            else value
             for key, value in data.items()
         }
         return cls(**nested)

@@ -5,7 +5,6 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
@@ -38,15 +37,14 @@ class Update(NamedTuple):
 
 def start(model: Dreamer, config: TrainConfig) -> Learner:
     """A learner at its first update: the slow critic a copy, the optimiser empty."""
-    zero = jnp.zeros(())
     slow = jax.tree.map(jnp.copy, model.val)
     state = optimiser(config).init(model)
-    return Learner(model, slow, ReturnRange(zero, zero), state, jnp.zeros((), jnp.int32))
+    return Learner(
+        model, slow, ReturnRange(jnp.zeros(()), jnp.zeros(())), state, jnp.zeros((), jnp.int32)
+    )
 
 
-def update(
-    learner: Learner, batch: Batch, key: PRNGKeyArray, *, config: TrainConfig
-) -> Update:
+def update(learner: Learner, batch: Batch, key: PRNGKeyArray, *, config: TrainConfig) -> Update:
     """One step of learning on one batch. Compile with `jax.jit`, donating the learner."""
     dtype = compute_dtype(config)
 
@@ -92,9 +90,7 @@ def optimiser(config: TrainConfig) -> optax.GradientTransformation:
     )
 
 
-def clip_by_weight_norm(
-    clip: float, smallest: float = 1e-3
-) -> optax.GradientTransformation:
+def clip_by_weight_norm(clip: float, smallest: float = 1e-3) -> optax.GradientTransformation:
     """Bound the gradient of each array by `clip` times that array's own norm."""
 
     def change(gradient: PyTree, _: optax.EmptyState, weights: PyTree | None = None):
@@ -126,9 +122,7 @@ def normalise_by_rms(decay: float, epsilon: float) -> optax.GradientTransformati
             lambda m, g: decay * m + (1 - decay) * jnp.square(g), state.mean, gradient
         )
         debias = 1 - decay ** count.astype(jnp.float32)
-        scaled = jax.tree.map(
-            lambda g, m: g / (jnp.sqrt(m / debias) + epsilon), gradient, mean
-        )
+        scaled = jax.tree.map(lambda g, m: g / (jnp.sqrt(m / debias) + epsilon), gradient, mean)
         return scaled, Squares(count, mean)
 
     return optax.GradientTransformation(init, change)

@@ -14,11 +14,10 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from thinkslow.distributions import Belief, Categorical, TwoHot
+from thinkslow.distributions import Belief, TwoHot
 from thinkslow.dreamer.config import TrainConfig
 from thinkslow.dreamer.model import Dreamer, Head
-from thinkslow.spaces import Space
-from thinkslow.worldmodel import Readout, State, detached, imagine, read
+from thinkslow.worldmodel import Readout, State, detached, imagine, read, target
 
 stop = jax.lax.stop_gradient
 
@@ -52,9 +51,7 @@ class ReturnRange(eqx.Module):
     def updated(self, returns: Float[Array, "..."], config: TrainConfig) -> "ReturnRange":
         low, high = jnp.percentile(stop(returns), jnp.array(config.return_percentiles))
         rate = config.return_rate
-        return ReturnRange(
-            (1 - rate) * self.low + rate * low, (1 - rate) * self.high + rate * high
-        )
+        return ReturnRange((1 - rate) * self.low + rate * low, (1 - rate) * self.high + rate * high)
 
 
 def losses(
@@ -77,15 +74,15 @@ def losses(
     observe_key, imagine_key = jr.split(key)
     states, posterior, prior = observe(model, batch, key=observe_key, readout=readout)
     out = world_model_losses(model, batch, states, posterior, prior, config)
-    acting, target, returns, scalars = imagined_losses(
+    acting, future, returns, scalars = imagined_losses(
         model, slow_value, returns, states, batch.is_terminal, config,
         key=imagine_key, readout=readout, update_returns=update_returns,
     )  # fmt: skip
     out |= acting
-    start = batch.is_first.shape[1] - target.shape[1]
+    start = batch.is_first.shape[1] - future.shape[1]
     tail = (batch.reward[:, start:], batch.is_last[:, start:], batch.is_terminal[:, start:])
     recent = jax.tree.map(lambda x: x[:, start:], states)
-    out["repval"] = replayed_value_loss(model, slow_value, recent, *tail, target, config)
+    out["repval"] = replayed_value_loss(model, slow_value, recent, *tail, future, config)
     scalars |= {
         "prior_entropy": jnp.mean(_each(lambda b: b.entropy(), prior)),
         "posterior_entropy": jnp.mean(_each(lambda b: b.entropy(), posterior)),
@@ -98,7 +95,9 @@ def total(
 ) -> Float[Array, ""]:
     """The trained scalar: weighted sum of the means."""
     scales = {"rep": model.config.rep_scale, "repval": config.replay_value_scale}
-    return sum((scales.get(name, 1.0) * jnp.mean(part) for name, part in parts.items()), jnp.zeros(()))
+    return sum(
+        (scales.get(name, 1.0) * jnp.mean(part) for name, part in parts.items()), jnp.zeros(())
+    )
 
 
 def observe(
@@ -149,10 +148,9 @@ def world_model_losses(
     out["con"] = -_each(lambda s, c: model.continuation(s).log_prob(c), states, alive)
 
     def reconstruction(state: State, observation: dict[str, Array]) -> dict[str, Array]:
-        predicted = model.decode(state)
         return {
-            name: -predicted[name].log_prob(target(observation[name], space))
-            for name, space in model.dec.spaces
+            name: -head.log_prob(target(head, observation[name]))
+            for name, head in model.decode(state).items()
         }
 
     return out | _each(reconstruction, states, batch.observation)
@@ -176,9 +174,7 @@ def imagined_losses(
     roll_key, last_key = jr.split(key)
 
     def rollout(state: State, key: PRNGKeyArray, last_key: PRNGKeyArray):
-        steps = imagine(
-            frozen, policy, state, horizon=config.imagination, key=key, readout=readout
-        )
+        steps = imagine(frozen, policy, state, horizon=config.imagination, key=key, readout=readout)
         states = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), state, steps.state)
         last = policy(jax.tree.map(lambda x: x[-1], states), last_key)
         return states, jnp.concatenate([steps.action, last[None]])
@@ -193,12 +189,12 @@ def imagined_losses(
     baseline = stop(_each(TwoHot.mean, value))
     slow = _slow(slow_value, model, trajectory)
 
-    target = lambda_return(
+    future = lambda_return(
         jnp.zeros_like(alive), 1 - alive, reward, baseline, discount=1.0, trace=config.trace
     )
     if update_returns:
-        returns = returns.updated(target, config)
-    advantage = stop((target - baseline[:, :-1]) / returns.scale)
+        returns = returns.updated(future, config)
+    advantage = stop((future - baseline[:, :-1]) / returns.scale)
     weight = stop(jnp.cumprod(alive, 1))[:, :-1]
 
     zero = jnp.zeros(())
@@ -211,17 +207,17 @@ def imagined_losses(
     log_prob, entropy = _each(acting, trajectory, actions)
     log_prob, entropy = log_prob[:, :-1], entropy[:, :-1]
     policy_loss = -weight * (log_prob * advantage + config.actor_entropy * entropy)
-    value_loss = weight * _value_loss(value, stop(target), slow)
+    value_loss = weight * _value_loss(value, stop(future), slow)
     shape = (rows, count)
     scalars = {
         "actor_entropy": jnp.mean(entropy),
         "advantage_scale": jnp.std(advantage),
         "imagined_reward": jnp.mean(reward),
-        "imagined_return": jnp.mean(target),
+        "imagined_return": jnp.mean(future),
         "return_range": returns.scale,
     }
     out = {"policy": policy_loss.mean(1).reshape(shape), "value": value_loss.mean(1).reshape(shape)}
-    return out, target[:, 0].reshape(shape), returns, scalars
+    return out, future[:, 0].reshape(shape), returns, scalars
 
 
 def replayed_value_loss(
@@ -231,13 +227,13 @@ def replayed_value_loss(
 ) -> Float[Array, "B K-1"]:  # fmt: skip
     """The critic on the rewards that really came, bootstrapped by imagined returns."""
     discount = 1 - 1 / config.horizon
-    target = lambda_return(
+    future = lambda_return(
         is_last.astype(jnp.float32), is_terminal.astype(jnp.float32),
         reward, bootstrap, discount=discount, trace=config.trace,
     )  # fmt: skip
     value = _each(model.value, states)
     slow = _slow(slow_value, model, states)
-    return ~is_last[:, :-1] * _value_loss(value, stop(target), slow)
+    return ~is_last[:, :-1] * _value_loss(value, stop(future), slow)
 
 
 def lambda_return(
@@ -267,21 +263,12 @@ def lambda_return(
     return jax.lax.scan(step, bootstrap[:, -1], inputs, reverse=True)[1].T
 
 
-def target(value: Array, space: Space) -> Float[Array, "..."]:
-    """What a decoder should say of an observation: images in [0, 1], discrete ones one-hot."""
-    if space.classes is not None:
-        return jax.nn.one_hot(value, space.classes)
-    if jnp.issubdtype(value.dtype, jnp.integer):
-        return value.astype(jnp.float32) / 255
-    return value
-
-
 def _value_loss(
-    value: TwoHot, target: Float[Array, "N T-1"], slow: Float[Array, "N T"]
+    value: TwoHot, future: Float[Array, "N T-1"], slow: Float[Array, "N T"]
 ) -> Float[Array, "N T-1"]:
     """Cross-entropy with the return and, once more, with the slow critic's estimate."""
     value = jax.tree.map(lambda x: x[:, :-1], value)
-    return -_each(lambda v, y, s: v.log_prob(y) + v.log_prob(s), value, target, slow[:, :-1])
+    return -_each(lambda v, y, s: v.log_prob(y) + v.log_prob(s), value, future, slow[:, :-1])
 
 
 def _slow(slow_value: Head, model: Dreamer, states: State) -> Float[Array, "N T"]:
@@ -291,5 +278,3 @@ def _slow(slow_value: Head, model: Dreamer, states: State) -> Float[Array, "N T"
 def _each(function, *trees):
     """Apply to every element of two leading axes."""
     return jax.vmap(jax.vmap(function))(*trees)
-
-

@@ -120,6 +120,14 @@ class Dreamer(WorldModel):
         self.val = Head(features, config.value_bins, config.value, "logits", scale=0, key=keys[6])
         self.config = config
 
+    @property
+    def trained_beta(self) -> float:
+        return self.config.rep_scale
+
+    @property
+    def trained_free_nats(self) -> float:
+        return self.config.free_nats
+
     def initial(self) -> State:
         dtype = self.dyn.layers["dyngru"].bias.dtype
         return State(

@@ -23,7 +23,9 @@ class RSSM(eqx.Module):
     def __init__(self, config: ModelConfig, tokens: int, action: int, *, key: PRNGKeyArray):
         deter, hidden, blocks = config.deter, config.hidden, config.blocks
         latent = config.stoch * config.classes
-        keys = iter(jr.split(key, 8 + config.core_layers + config.prior_layers + config.posterior_layers))
+        keys = iter(
+            jr.split(key, 8 + config.core_layers + config.prior_layers + config.posterior_layers)
+        )
         layers: dict[str, Linear | BlockLinear | RMSNorm] = {}
 
         def dense(name: str, inputs: int, outputs: int = hidden) -> None:

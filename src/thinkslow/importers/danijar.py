@@ -49,10 +49,14 @@ def _model(weights: Mapping[str, np.ndarray], agent: Mapping[str, Any]) -> Model
     for part, options in (("enc", agent["enc"]["simple"]), ("dec", decoder)):
         for option in ("strided", "outer"):
             if options.get(option):
-                raise ValueError(f"`{part}.{option}` of the official code is not supported; got true.")
+                raise ValueError(
+                    f"`{part}.{option}` of the official code is not supported; got true."
+                )
     if rssm.get("absolute"):
         raise ValueError("`dyn.absolute` of the official code is not supported; got true.")
-    convolutions = [weights[f"enc/cnn{i}/kernel"] for i in range(_count(weights, r"enc/cnn(\d+)/kernel"))]
+    convolutions = [
+        weights[f"enc/cnn{i}/kernel"] for i in range(_count(weights, r"enc/cnn(\d+)/kernel"))
+    ]
     depth = agent["enc"]["simple"]["depth"]
     head = {
         name: MLPConfig(

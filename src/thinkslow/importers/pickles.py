@@ -37,7 +37,9 @@ class _Unpickler(pickle.Unpickler):
         return ALLOWED[module, name]
 
     def persistent_load(self, pid: Any) -> Any:
-        raise Refused(f"A checkpoint may hold arrays only; this one asks for persistent id {pid!r}.")
+        raise Refused(
+            f"A checkpoint may hold arrays only; this one asks for persistent id {pid!r}."
+        )
 
 
 def load(path: Path) -> Any:

@@ -1,0 +1,288 @@
+"""An agent that may think before it acts: model, policy, and how to refine the belief.
+
+One decision is one compiled call for the whole batch. The random numbers of a decision come in
+three independent streams (latent, action, thinking) of one key per environment, so that two
+agents given the same keys differ by their thinking alone, and an agent of zero steps is the
+base agent bit for bit.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Literal, TypeAlias
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import optax
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from thinkslow.distributions import Belief
+from thinkslow.objectives import check_terms, lookahead
+from thinkslow.refine import Direction, Gradient, Mirror, Random, Refined, refine
+from thinkslow.worldmodel import Memory, Observation, Readout, State, WorldModel, read, surprise
+
+UpdateName: TypeAlias = Literal["gradient", "adam", "mirror", "random"]
+Knob: TypeAlias = Float[Array, ""] | float
+
+
+@dataclasses.dataclass(frozen=True)
+class Thinking:
+    """How an agent refines its belief and reads a state from it. `steps=0`: not at all."""
+
+    terms: tuple[tuple[str, float], ...] = ()
+    """Names of `objectives.TERMS` with their weights."""
+    steps: int = 0
+    """Refinement steps per decision."""
+    rollout: int = 3
+    """Imagined steps, for terms of the future."""
+    rollouts: int = 1
+    """Futures to average over."""
+    samples: int = 1
+    """Latents to average the evidence over."""
+    latent: Readout = "sample"
+    """How the objective takes a latent from a belief: straight-through `sample`, or `soft`."""
+    update: UpdateName = "gradient"
+    """Plain `gradient`, `adam`, `mirror` (natural gradient), or the `random` control."""
+    step_size: float = 1.0
+    """Factor of the update's output."""
+    nats: float = 4.0
+    """KL that all steps together may move the belief; each step gets an equal share."""
+    accept: bool = False
+    """Take a step only if the objective falls on fresh random numbers."""
+    select: Literal["last", "best"] = "last"
+    """Which iterate to return."""
+    readout: Readout = "sample"
+    """How the state that acts is read from the belief."""
+    candidates: int = 1
+    """Read so many samples and keep the one that reconstructs the observation best."""
+    carry: bool = True
+    """Whether the refined state is carried on; otherwise it only chooses the action."""
+    beta: float | None = None
+    """Weight of the KL in `evidence`; None: as the model was trained."""
+    free_nats: float | None = None
+    """Free nats of `evidence`; None: as the model was trained."""
+
+    def __post_init__(self) -> None:
+        check_terms(dict(self.terms))
+        if self.steps < 0:
+            raise ValueError(f"`steps` must be 0 or more; got {self.steps}.")
+        if self.steps and not self.terms:
+            raise ValueError("`steps` needs at least one term to descend; got none.")
+        for name in ("rollout", "rollouts", "samples", "candidates"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be 1 or more; got {getattr(self, name)}.")
+        for name in ("step_size", "nats"):
+            value = getattr(self, name)
+            if not value >= 0:
+                raise ValueError(f"`{name}` must be 0 or more; got {value}.")
+        choices = {
+            "update": ("gradient", "adam", "mirror", "random"), "select": ("last", "best"),
+            "latent": ("sample", "mode", "soft"), "readout": ("sample", "mode", "soft"),
+        }  # fmt: skip
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"`{name}` must be one of {', '.join(allowed)}; got {getattr(self, name)!r}."
+                )
+        if self.candidates > 1 and self.readout != "sample":
+            raise ValueError(
+                f"`candidates` are samples, so `readout` must be 'sample'; got {self.readout!r}."
+            )
+
+
+class Knobs(eqx.Module):
+    """What may change between decisions without compiling again."""
+
+    weights: dict[str, Knob]
+    step_size: Knob
+    nats: Knob
+    beta: Knob
+    free_nats: Knob
+
+
+class Carry(eqx.Module):
+    """What an agent takes from one decision to the next; leading axis: the batch."""
+
+    state: State
+    action: Float[Array, "batch action"]
+
+
+class Thought(eqx.Module):
+    """What went on in one decision; leading axis: the batch."""
+
+    prior: Belief
+    before: Belief
+    """The encoder's belief."""
+    after: Belief
+    """The refined belief."""
+    base: State
+    """The state without thinking, on the same random numbers."""
+    state: State
+    """The state that chose the action."""
+    moved: Float[Array, " batch"]
+    """KL(after || before), nats."""
+    refined: Refined | None
+    """Every iterate; None without steps."""
+
+
+class Agent:
+    """A world model with a policy that thinks as it is told.
+
+    `policy(model, state, key)` gives an action vector; by default the model's own. Everything
+    is frozen. Compiled once per structure of `thinking`; its weights, sizes and budgets are
+    arguments, so that `with_thinking` does not compile again when only those change.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        thinking: Thinking | None = None,
+        *,
+        policy: Callable[[Any, State, PRNGKeyArray], Array] | None = None,
+    ):
+        self.model = model
+        self.thinking = thinking or Thinking()
+        self.policy = policy or _own_policy
+        self.knobs = _knobs(self.thinking, model)
+
+    def with_thinking(self, thinking: Thinking) -> "Agent":
+        """The same agent, thinking otherwise."""
+        return Agent(self.model, thinking, policy=self.policy)
+
+    def start(self, batch: int) -> Carry:
+        """The carry before the first observation of `batch` environments."""
+        state = self.model.initial()
+        action = jax.eval_shape(self.policy, self.model, state, jr.key(0))
+        carry = Carry(state, jnp.zeros(action.shape, action.dtype))
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *x.shape)), carry)
+
+    def act(
+        self,
+        carry: Carry,
+        observation: Mapping[str, Array],
+        is_first: Bool[Array, " batch"],
+        *,
+        keys: PRNGKeyArray,
+    ) -> tuple[Carry, Float[Array, "batch action"], Thought]:
+        """One decision for a batch: the new carry, the action vectors, and what was thought.
+
+        `is_first` marks environments that begin an episode; their past is forgotten. One key per
+        environment. One compiled call.
+        """
+        return _act(
+            self.model, self.knobs, carry, dict(observation), jnp.asarray(is_first), keys,
+            _structure(self.thinking), self.policy,
+        )  # fmt: skip
+
+
+def decide(
+    model: WorldModel,
+    policy: Callable[[Any, State, PRNGKeyArray], Array],
+    thinking: Thinking,
+    knobs: Knobs,
+    carry: Carry,
+    observation: Observation,
+    is_first: Bool[Array, ""],
+    key: PRNGKeyArray,
+) -> tuple[Carry, Float[Array, " action"], Thought]:
+    """One decision of one agent: predict, infer, refine, read, act."""
+    latent_key, action_key, think_key = jr.split(key, 3)
+    refine_key, pick_key = jr.split(think_key)
+    memory, prior = model.predict(carry.state, carry.action, is_first)
+    before = model.infer(memory, observation)
+    after, refined = before, None
+    if thinking.steps:
+        objective = lookahead(
+            model, lambda s, k: policy(model, s, k), memory, prior, before, observation,
+            terms=knobs.weights, horizon=thinking.rollout, rollouts=thinking.rollouts,
+            samples=thinking.samples, latent=thinking.latent,
+            beta=knobs.beta, free_nats=knobs.free_nats,
+        )  # fmt: skip
+        refined = refine(
+            objective, before, _direction(thinking, knobs), steps=thinking.steps, key=refine_key,
+            trust=knobs.nats / thinking.steps, accept=thinking.accept, select=thinking.select,
+        )  # fmt: skip
+        after = refined.belief
+    base = State(memory, before.sample(key=latent_key))
+    state = State(memory, read(after, thinking.readout, key=latent_key))
+    if thinking.candidates > 1:
+        state = _best(model, memory, after, observation, thinking.candidates, state, pick_key)
+    action = policy(model, state, action_key)
+    moved = after.kl(before) if thinking.steps else jnp.zeros(())
+    thought = Thought(prior, before, after, base, state, moved, refined)
+    return Carry(state if thinking.carry else base, action), action, thought
+
+
+@partial(jax.jit, static_argnums=(6, 7))
+def _act(
+    model: WorldModel, knobs: Knobs, carry: Carry, observation: Observation,
+    is_first: Bool[Array, " batch"], keys: PRNGKeyArray, thinking: Thinking, policy: Callable,
+) -> tuple[Carry, Array, Thought]:  # fmt: skip
+    return jax.vmap(partial(decide, model, policy, thinking, knobs))(
+        carry, observation, is_first, keys
+    )
+
+
+def _own_policy(model: Any, state: State, key: PRNGKeyArray) -> Array:
+    return model.policy(state, key)
+
+
+def _knobs(thinking: Thinking, model: WorldModel) -> Knobs:
+    """Arrays, so that changing a value does not compile again.
+
+    **Errors:** `ValueError` if the model does not say how it was trained and thinking needs it.
+    """
+    trained = {"beta": model.trained_beta, "free_nats": model.trained_free_nats}
+    for name, value in trained.items():
+        if getattr(thinking, name) is not None:
+            trained[name] = getattr(thinking, name)
+        elif value is None and "evidence" in dict(thinking.terms):
+            raise ValueError(
+                f"`evidence` needs `{name}`: this model does not say how it was trained."
+            )
+    values = {
+        "weights": dict(thinking.terms),
+        "step_size": thinking.step_size,
+        "nats": thinking.nats,
+        **{name: value or 0.0 for name, value in trained.items()},
+    }
+    return Knobs(**jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), values))
+
+
+def _structure(thinking: Thinking) -> Thinking:
+    """What of `thinking` decides the compiled program: values of knobs are blanked."""
+    return dataclasses.replace(
+        thinking, terms=tuple((name, 0.0) for name, _ in thinking.terms), step_size=0.0, nats=0.0,
+        beta=None, free_nats=None,
+    )  # fmt: skip
+
+
+def _direction(thinking: Thinking, knobs: Knobs) -> Direction:
+    match thinking.update:
+        case "gradient":
+            return Gradient(knobs.step_size)
+        case "adam":
+            return Gradient(knobs.step_size, _ADAM)
+        case "mirror":
+            return Mirror(knobs.step_size)
+        case "random":
+            return Random()
+
+
+_ADAM = optax.adam(1.0)
+
+
+def _best(
+    model: WorldModel, memory: Memory, belief: Belief, observation: Observation, count: int,
+    first: State, key: PRNGKeyArray,
+) -> State:  # fmt: skip
+    """Of `first` and `count - 1` more samples, the state that reconstructs best."""
+    others = jax.vmap(lambda k: belief.sample(key=k))(jr.split(key, count - 1))
+    latents = jnp.concatenate([first.latent[None], others])
+
+    def error(latent: Array) -> Float[Array, ""]:
+        return surprise(model, State(memory, latent), observation)
+
+    return State(memory, latents[jnp.argmin(jax.vmap(error)(latents))])

@@ -1,0 +1,106 @@
+"""A DreamerV3 agent as a folder: named weights and a manifest that says what they are."""
+
+import dataclasses
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.random as jr
+import numpy as np
+
+from thinkslow import store
+from thinkslow.dreamer.config import ModelConfig
+from thinkslow.dreamer.model import Dreamer
+from thinkslow.nets import named, with_named
+from thinkslow.spaces import Space
+
+ARCHITECTURE = "dreamerv3-main"
+"""The profile of names and meanings that the manifest declares."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """An agent read from disk."""
+
+    model: Dreamer
+    manifest: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.manifest["name"]
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """`{"id", "size", "repeat"}`: what it was trained on."""
+        return self.manifest["environment"]
+
+
+def save(
+    folder: Path, model: Dreamer, *, name: str, environment: Mapping[str, Any],
+    training: Mapping[str, Any], dtype: str = "float32",
+) -> None:  # fmt: skip
+    """Write an agent. `training` says how it came about: steps, seed, preset, configuration.
+
+    **Errors:** those of `store.write`.
+    """
+    weights = {name: np.asarray(array).astype(dtype) for name, array in named(model).items()}
+    manifest = {
+        "name": name,
+        "architecture": ARCHITECTURE,
+        "model": dataclasses.asdict(model.config),
+        "observations": {key: space.to_json() for key, space in model.enc.spaces},
+        "actions": {key: space.to_json() for key, space in model.pol.spaces},
+        "environment": dict(environment),
+        "training": dict(training),
+        **provenance(),
+    }
+    store.write(folder, weights, manifest)
+
+
+def load(folder: str | Path) -> Saved:
+    """Read an agent that `save` wrote; weights become float32.
+
+    **Errors:** `store.Missing`, `store.Damaged`, `store.Misfit`: what is wrong, in one line.
+    """
+    weights, manifest = store.read(folder)
+    if manifest.get("architecture") != ARCHITECTURE:
+        raise store.Damaged(
+            f"This version reads agents of architecture {ARCHITECTURE}; {folder} is "
+            f"{manifest.get('architecture')!r}. Upgrade thinkslow."
+        )
+    try:
+        config = ModelConfig.from_json(manifest["model"])
+        spaces = [
+            {key: Space.from_json(data) for key, data in manifest[kind].items()}
+            for kind in ("observations", "actions")
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise store.Damaged(
+            f"{folder}/manifest.json does not describe an agent: {error}."
+        ) from error
+    shape = jax.eval_shape(lambda: Dreamer(*spaces, config, key=jr.key(0)))
+    expected = {name: leaf.shape for name, leaf in named(shape).items()}
+    store.match(weights, expected, what=f"The weights of {folder} do not fit its manifest")
+    return Saved(with_named(shape, weights), manifest)
+
+
+def provenance() -> dict[str, Any]:
+    """Versions and revision that made a file."""
+    packages = ("thinkslow", "jax", "equinox", "numpy", "miniworld")
+    return {
+        "versions": {package: metadata.version(package) for package in packages},
+        "revision": revision(),
+    }
+
+
+def revision() -> str | None:
+    """The git revision of the source, `+` if it has uncommitted changes; None outside git."""
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--exclude", "*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
