@@ -31,7 +31,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tensorboardX import SummaryWriter
 
 from thinkslow import store
@@ -414,7 +414,7 @@ def _mesh(batch: int) -> NamedSharding:
             f"`batch_size` must be a multiple of the number of devices; got {batch} and "
             f"{len(devices)}. Pass another --learning.batch-size."
         )
-    return NamedSharding(jax.make_mesh((len(devices),), ("batch",)), PartitionSpec("batch"))
+    return NamedSharding(Mesh(np.array(devices), ("batch",)), PartitionSpec("batch"))
 
 
 @contextmanager

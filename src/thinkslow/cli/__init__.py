@@ -1,0 +1,90 @@
+"""The command line. One module per command, imported when it is asked for.
+
+Exit codes: 0 success, 1 failure with one line that says what to do, 2 wrong usage, 130 Ctrl-C.
+Results go to standard output, progress and logs to standard error; with `--json` standard output
+is one JSON object.
+"""
+
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+
+from thinkslow.cli.common import Usage, console
+
+COMMANDS = {
+    "demo": "bundled agents on a 3D task, fast against slow: a table and a page",
+    "train": "train an agent on an environment; stop and go on at any moment",
+    "evaluate": "play an agent with and without thinking under paired seeds",
+    "report": "build the page of an evaluation again",
+    "inspect": "what an agent is: sizes, spaces, provenance",
+    "doctor": "what works on this machine and how to mend what does not",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help"):
+        print(overview())
+        return 0 if given else 2
+    if given[0] == "--version":
+        from importlib.metadata import version
+
+        print(version("thinkslow"))
+        return 0
+    name, *rest = given
+    if name not in COMMANDS:
+        return _fail(f"A command must be one of {', '.join(COMMANDS)}; got {name!r}.", 2)
+    debug = "--debug" in rest
+    try:
+        command = importlib.import_module(f"thinkslow.cli.{name}")
+        result = command.run(command.parse(rest))
+        if "--json" in rest:
+            print(json.dumps(result))
+        return 0
+    except SystemExit as exit_:  # from the parser: --help, or wrong usage already explained
+        return exit_.code if isinstance(exit_.code, int) else 2
+    except KeyboardInterrupt:
+        return _fail("Stopped.", 130)
+    except Usage as error:
+        return _fail(str(error), 2)
+    except Exception as error:
+        if debug:
+            raise
+        return _fail(_one_line(error), 1)
+
+
+def overview() -> str:
+    """What `thinkslow --help` prints."""
+    lines = [f"  {name:10} {what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: thinkslow COMMAND [OPTIONS]",
+            "",
+            "Give trained world-model agents time to think, and measure whether it helps.",
+            "",
+            *lines,
+            "",
+            "thinkslow COMMAND --help explains a command and its options. Start with:",
+            "  thinkslow demo",
+        ]
+    )
+
+
+def _fail(message: str, code: int) -> int:
+    console().print(f"[bold red]thinkslow:[/] {_escape(message)}", highlight=False, soft_wrap=True)
+    return code
+
+
+def _one_line(error: Exception) -> str:
+    """The message of an expected error; an unexpected one is named and points at --debug."""
+    text = " ".join(str(error).split())
+    expected = (ValueError, OSError, RuntimeError)
+    if isinstance(error, expected) and text and not type(error).__module__.startswith("jax"):
+        return text
+    return f"{type(error).__name__}: {text or 'no message'}. Pass --debug for the traceback."
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")

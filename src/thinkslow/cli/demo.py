@@ -1,0 +1,53 @@
+"""`thinkslow demo`: bundled agents on a 3D task, fast against slow."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from thinkslow.arms import ARMS
+from thinkslow.cli.common import Common, Usage
+from thinkslow.cli.common import parse as parse_options
+
+DESCRIPTION = """Play two bundled agents on a first-person 3D task, fast against slow.
+
+One agent is half-trained, one trained; each plays with and without thinking and with the
+controls: a table, one honest sentence, a page. About two minutes on two cores.
+
+example: thinkslow demo --out out/demo"""
+
+ARMS_SHOWN = ("none", "sig-3", "evidence", "control-mode", "control-soft", "control-random")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    """Options of `thinkslow demo`."""
+
+    out: Path = Path("out/demo")
+    """Folder of the records and the page."""
+    episodes: int = 12
+    """Episodes per arm; more make narrower intervals."""
+    seed: int = 0
+    """Of the evaluation."""
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """**Errors:** `Usage` for impossible values."""
+    options = parse_options(Options, "demo", DESCRIPTION, arguments)
+    if options.episodes < 2:
+        raise Usage(f"--episodes must be 2 or more, to have an interval; got {options.episodes}.")
+    return options
+
+
+def run(options: Options) -> dict[str, Any]:
+    from thinkslow import zoo
+    from thinkslow.cli.evaluate import play_and_report
+    from thinkslow.dreamer import checkpoint
+
+    saved = [checkpoint.load(zoo.path(name)) for name in zoo.DEMO]
+    return play_and_report(
+        saved, {name: ARMS[name] for name in ARMS_SHOWN}, environment=saved[0].environment,
+        episodes=options.episodes, seed=options.seed, batch=6, out=options.out,
+        command=f"thinkslow demo --episodes {options.episodes} --seed {options.seed}",
+        learning=[Path(), Path()], quiet=options.json,
+    )  # fmt: skip

@@ -1,0 +1,173 @@
+"""`thinkslow evaluate`: does thinking help this agent?"""
+
+import dataclasses
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from thinkslow.arms import ARMS, DEFAULT, Arm, arm
+from thinkslow.cli.common import Common, Usage, console
+from thinkslow.cli.common import parse as parse_options
+
+DESCRIPTION = f"""Play agents with and without thinking, under paired seeds.
+
+Every arm plays the same environment seeds with the same random numbers, so that a difference
+is the thinking's. Prints a table and writes summary.json, episodes.jsonl and report.html.
+
+arms:
+{chr(10).join(f"  {name:18} {one.description}" for name, one in ARMS.items())}
+
+--steps, --rollout, --rollouts, --samples, --step-size, --nats and --update override every arm
+that refines.
+
+example: thinkslow evaluate runs/first/agents/60000 --episodes 50 --arms none,evidence"""
+
+OVERRIDES = ("steps", "rollout", "rollouts", "samples", "step_size", "nats", "update")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    """Options of `thinkslow evaluate`."""
+
+    agents: tyro.conf.Positional[tuple[Path, ...]]
+    """Agent folders."""
+    env: str | None = None
+    """Environment; by default the one that the agent was trained on."""
+    episodes: int = 20
+    """Episodes per arm."""
+    seed: int = 0
+    """Of the evaluation: environment seeds and noise."""
+    arms: str = ",".join(DEFAULT)
+    """Which arms, joined by commas; `none` is the baseline of every comparison."""
+    out: Path = Path("out/evaluate")
+    """Folder of the records and the page."""
+    batch: int = 8
+    """Environments played side by side, one process each."""
+    steps: int | None = None
+    """Refinement steps per decision."""
+    rollout: int | None = None
+    """Imagined steps."""
+    rollouts: int | None = None
+    """Futures to average over."""
+    samples: int | None = None
+    """Latents to average the evidence over."""
+    step_size: float | None = None
+    """Factor of each step."""
+    nats: float | None = None
+    """KL that all steps of a decision together may move the belief."""
+    update: str | None = None
+    """gradient, adam, mirror or random."""
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """**Errors:** `Usage` for impossible values."""
+    options = parse_options(Options, "evaluate", DESCRIPTION, arguments)
+    if not options.agents:
+        raise Usage("Say which agent: thinkslow evaluate AGENT. `thinkslow train` makes one.")
+    if options.episodes < 2:
+        raise Usage(f"--episodes must be 2 or more, to have an interval; got {options.episodes}.")
+    if options.batch < 1:
+        raise Usage(f"--batch must be 1 or more; got {options.batch}.")
+    chosen(options)
+    return options
+
+
+def chosen(options: Options) -> dict[str, Arm]:
+    """The arms to play, `none` first, with what the flags override.
+
+    **Errors:** `Usage` for an unknown arm or an impossible value.
+    """
+    names = [name.strip() for name in options.arms.split(",") if name.strip()]
+    changes = {name: getattr(options, name) for name in OVERRIDES}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    out = {}
+    try:
+        for name in dict.fromkeys(["none", *names]):
+            found = arm(name)
+            if found.thinking.steps and changes:
+                mine = dict(changes)
+                if found.thinking.update == "random":
+                    mine.pop("update", None)
+                thinking = dataclasses.replace(found.thinking, **mine)
+                found = dataclasses.replace(found, thinking=thinking)
+            out[name] = found
+    except ValueError as error:
+        raise Usage(str(error)) from error
+    return out
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Evaluate, print the table and the sentence, write the page."""
+    from thinkslow.dreamer import checkpoint
+
+    saved = [checkpoint.load(folder) for folder in options.agents]
+    environment = dict(saved[0].environment)
+    if options.env is not None:
+        environment["id"] = options.env
+    command = shlex.join(["thinkslow", "evaluate", *map(str, options.agents), *_flags(options)])
+    return play_and_report(
+        saved, chosen(options), environment=environment, episodes=options.episodes,
+        seed=options.seed, batch=options.batch, out=options.out, command=command,
+        learning=[folder.absolute().parents[1] / "metrics.jsonl" for folder in options.agents],
+        quiet=options.json,
+    )  # fmt: skip
+
+
+def play_and_report(
+    saved: Sequence[Any], arms: Mapping[str, Arm], *, environment: Mapping[str, Any],
+    episodes: int, seed: int, batch: int, out: Path, command: str, learning: Sequence[Path],
+    quiet: bool,
+) -> dict[str, Any]:  # fmt: skip
+    """What `evaluate` and `demo` share: play, write the page, print the table."""
+    from thinkslow.evaluate import evaluate
+    from thinkslow.learning import write_curves
+    from thinkslow.report.conclusion import conclusion
+    from thinkslow.report.page import build
+    from thinkslow.report.table import table
+
+    with progress() as show:
+        summary = evaluate(
+            saved, arms, environment=environment, episodes=episodes, seed=seed, batch=batch,
+            out=out, command=command, show=show,
+        )  # fmt: skip
+    write_curves(out / "learning.json", saved, learning)
+    page = build(out)
+    sentence = conclusion(summary)
+    if not quiet:
+        terminal = Console()
+        terminal.print(table(summary))
+        terminal.print(sentence)
+        terminal.print(f"The page: {page}", soft_wrap=True, highlight=False)
+    return summary | {"conclusion": sentence, "report": str(page)}
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar of finished blocks of episodes, on standard error."""
+    columns = (
+        TextColumn("{task.description:40}"), BarColumn(), MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console(), transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def show(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total)
+
+        yield show
+
+
+def _flags(options: Options) -> list[str]:
+    """The flags that differ from their defaults, as they would be typed."""
+    flags = []
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if field.name not in ("agents", "json", "debug") and value != field.default:
+            flags += [f"--{field.name.replace('_', '-')}", str(value)]
+    return flags

@@ -1,0 +1,132 @@
+"""`thinkslow train`: teach an agent a task."""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from thinkslow.cli.common import Common, Usage, console, log_to_console
+from thinkslow.cli.common import parse as parse_options
+from thinkslow.dreamer.config import TrainConfig, train_preset
+
+DESCRIPTION = """Train a DreamerV3 agent.
+
+The run folder holds the agent at the asked budgets (agents/STEPS), metrics.jsonl, TensorBoard
+events and latest/, from which --resume goes on exactly. Ctrl-C stops after the current decision
+and saves; a kill loses at most --save-every seconds.
+
+example: thinkslow train thinkslow/CollectGoodObjects-v0 --minutes 30 --run runs/first"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    """Options of `thinkslow train`."""
+
+    env: tyro.conf.Positional[str] = ""
+    """Gymnasium id of the environment; not needed with --resume."""
+    run: Path = Path("runs/latest")
+    """Folder of the run."""
+    preset: str = "tiny"
+    """Size: tiny (for CPUs), size1m, size12m, size25m, size50m, size100m, size200m, size400m."""
+    steps: int | None = None
+    """Stop when the run has made this many decisions, over all its environments."""
+    minutes: float | None = None
+    """Stop after this time; with --steps, whichever comes first."""
+    seed: int = 0
+    """Of weights, environments and every sample."""
+    envs: int = 4
+    """Environments played side by side, one process each."""
+    size: int = 64
+    """Side of the images, pixels."""
+    repeat: int = 1
+    """Times that each action is repeated."""
+    budgets: tuple[int, ...] = ()
+    """Decisions at which to keep the agent, besides the last."""
+    save_every: float = 300.0
+    """Seconds between two checkpoints."""
+    resume: bool = False
+    """Go on with the run in --run; everything but --steps and --minutes comes from there."""
+    learning: Annotated[TrainConfig, tyro.conf.arg(name="learning")] = dataclasses.field(
+        default_factory=lambda: train_preset("tiny")
+    )
+    """How to learn; the defaults are those of the preset."""
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """**Errors:** `Usage` for flags that contradict each other."""
+    default = Options()
+    if "--preset" in arguments[:-1]:
+        preset = arguments[list(arguments).index("--preset") + 1]
+        try:
+            default = Options(preset=preset, learning=train_preset(preset))
+        except ValueError as error:
+            raise Usage(str(error)) from error
+    options = parse_options(Options, "train", DESCRIPTION, arguments, default)
+    if options.steps is None and options.minutes is None:
+        raise Usage("Say how long to train: pass --steps N or --minutes M.")
+    for name in ("steps", "minutes"):
+        value = getattr(options, name)
+        if value is not None and value <= 0:
+            raise Usage(f"--{name} must be above 0; got {value}.")
+    if not options.resume and not options.env:
+        raise Usage("Say what to play: thinkslow train ENV, or --resume with --run RUN.")
+    return options
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Train, and say where the agent is."""
+    from thinkslow.dreamer.config import model_preset
+    from thinkslow.dreamer.train import Progress as State
+    from thinkslow.dreamer.train import RunConfig, Trainer
+
+    log_to_console()
+    if options.resume:
+        trainer = Trainer.resume(options.run)
+    else:
+        try:
+            config = RunConfig(
+                options.env, preset=options.preset, seed=options.seed,
+                environments=options.envs, size=options.size, repeat=options.repeat,
+                budgets=options.budgets, save_every=options.save_every,
+            )  # fmt: skip
+        except ValueError as error:
+            raise Usage(str(error)) from error
+        trainer = Trainer.begin(options.run, config, model_preset(options.preset), options.learning)
+    columns = (
+        SpinnerColumn(), TextColumn("{task.fields[rate]:>6} decisions/s"), BarColumn(),
+        MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("score {task.fields[score]}  update {task.fields[updates]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=console(), transient=True) as bar:
+        task = bar.add_task("", total=options.steps, rate="", score="", updates=0)
+
+        def show(state: State) -> None:
+            speed = bar.tasks[0].speed
+            bar.update(
+                task, completed=state.steps, updates=state.updates,
+                score=f"{state.score:.2f}", rate=f"{speed:.0f}" if speed else "",
+            )  # fmt: skip
+
+        try:
+            trainer.train(steps=options.steps, minutes=options.minutes, show=show)
+        finally:
+            trainer.close()
+    agent = options.run / "agents" / str(trainer.steps)
+    logging.getLogger("thinkslow").info("The agent is in %s", agent)
+    score = float(sum(trainer.scores) / len(trainer.scores)) if trainer.scores else None
+    return {
+        "run": str(options.run), "agent": str(agent), "steps": trainer.steps,
+        "updates": trainer.updates, "score": score,
+    }  # fmt: skip

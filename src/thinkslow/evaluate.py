@@ -1,0 +1,392 @@
+"""Episodes under paired seeds: does thinking help this agent?
+
+Every arm plays the same environment seeds with the same keys for latent and action noise, so
+that arms differ by thinking alone; an arm without thinking is the base agent bit for bit. The
+protocol `paired-v1`:
+
+- one episode per environment seed and arm; the unit of the statistics is the pair;
+- image metrics of every fifth decision: the present frame decoded from the state that acted,
+  and open-loop predictions 1, 3 and 8 steps ahead under the actions really taken, with the mode
+  of the imagined priors, against the frames that really came;
+- milliseconds per decision: one compiled call for the whole batch, warm, median over decisions.
+"""
+
+import dataclasses
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+from thinkslow import metrics, statistics, store
+from thinkslow.agent import Agent, Thinking, Thought
+from thinkslow.arms import Arm
+from thinkslow.dreamer.checkpoint import Saved, provenance
+from thinkslow.envs import VectorEnv
+from thinkslow.worldmodel import State, WorldModel
+
+PROTOCOL = "paired-v1"
+EVERY = 5
+"""Decisions between two frames that are scored."""
+AHEAD = (1, 3, 8)
+"""Steps ahead of the open-loop predictions."""
+STRIPS = 8
+"""Decisions of the first episode that are kept as pictures."""
+MEASURES = ("score", "length", "psnr", "ssim", "mse")
+"""Measures with a mean per arm."""
+
+
+class Episodes(NamedTuple):
+    """What a block of episodes left behind; leading axes time and environment."""
+
+    states: State
+    bases: State
+    actions: np.ndarray
+    frames: np.ndarray | None
+    rewards: np.ndarray
+    lengths: np.ndarray
+    moved: np.ndarray
+    crashed: np.ndarray
+    latency_ms: list[float]
+
+
+def evaluate(
+    subjects: Sequence[Saved],
+    arms: Mapping[str, Arm],
+    *,
+    environment: Mapping[str, Any],
+    episodes: int,
+    seed: int,
+    out: Path,
+    batch: int = 8,
+    command: str = "",
+    show: Callable[[str, int, int], None] = lambda *_: None,
+) -> dict[str, Any]:
+    """Play every arm of every agent and write the records to `out`; returns the summary.
+
+    `environment` holds `id`, `size`, `repeat`. `batch` environments are played side by side.
+    `show(what, done, total)` is told of every finished block of episodes. Records are written
+    as they come: an interrupted evaluation keeps the finished blocks in `episodes.jsonl`.
+
+    **Errors:** `ValueError` for fewer than 2 episodes or an agent that does not fit the
+    environment; those of the environment.
+    """
+    if episodes < 2:
+        raise ValueError(f"`episodes` must be 2 or more, to have an interval; got {episodes}.")
+    if "none" not in arms:
+        raise ValueError(f"`arms` must include `none`, the baseline; got {', '.join(arms)}.")
+    count = min(batch, episodes)
+    records: list[dict[str, Any]] = []
+    latencies: dict[tuple[str, str], list[float]] = {}
+    total = len(subjects) * len(arms) * -(-episodes // count)
+    done = 0
+    out.mkdir(parents=True, exist_ok=True)
+    with (
+        VectorEnv(
+            environment["id"], count, size=environment["size"], repeat=environment["repeat"]
+        ) as envs,
+        (out / "episodes.jsonl").open("w") as lines,
+    ):
+        for subject in subjects:
+            check_fits(subject, envs)
+            base = Agent(subject.model)
+            for name, arm in arms.items():
+                agent = base.with_thinking(arm.thinking)
+                for first in range(0, episodes, count):
+                    seeds = [episode_seed(seed, first + index) for index in range(count)]
+                    keep = min(count, episodes - first)
+                    played = play(agent, envs, seeds, seed)
+                    rows = _records(subject, name, agent.model, arm.thinking, played, seeds)[:keep]
+                    lines.writelines(json.dumps(row) + "\n" for row in rows)
+                    lines.flush()
+                    records += rows
+                    latencies.setdefault((subject.name, name), []).extend(played.latency_ms)
+                    if first == 0 and played.frames is not None:
+                        _write_strips(out, subject.name, name, agent.model, played)
+                    done += 1
+                    show(f"{subject.name}: {name}", done, total)
+    summary = {
+        "format": 1,
+        "agents": [describe(subject) for subject in subjects],
+        "environment": dict(environment),
+        "protocol": {
+            "name": PROTOCOL, "episodes": episodes, "seed": seed, "command": command,
+            **provenance(), "machine": machine(),
+        },
+        "arms": [
+            _arm_summary(records, subject.name, name, arm, latencies, count, seed)
+            for subject in subjects for name, arm in arms.items()
+        ],
+        "comparisons": _comparisons(records, [s.name for s in subjects], list(arms), seed),
+    }  # fmt: skip
+    store.atomic_text(out / "summary.json", json.dumps(summary, indent=1))
+    return summary
+
+
+def describe(saved: Saved) -> dict[str, Any]:
+    """What the records say of an agent."""
+    training = saved.manifest["training"]
+    return {
+        "name": saved.name,
+        "training_steps": training["steps"],
+        "training_seed": training["seed"],
+        "preset": training["preset"],
+        "parameters": sum(x.size for x in jax.tree.leaves(saved.model)),
+    }
+
+
+def episode_seed(seed: int, index: int) -> int:
+    """The environment seed of an episode: far from those that training derives."""
+    return int(np.random.SeedSequence([0xE7A1, seed, index]).generate_state(1)[0])
+
+
+def check_fits(saved: Saved, envs: VectorEnv) -> None:
+    """**Errors:** `ValueError` naming the first space in which agent and environment differ."""
+    model = saved.model
+    theirs = {**envs.observation_space, "action": envs.action_space}
+    for name, space in (*model.enc.spaces, *model.pol.spaces):
+        if theirs.get(name) != space:
+            raise ValueError(
+                f"{saved.name} does not fit {envs.id}: its `{name}` is {space}, the environment's "
+                f"is {theirs.get(name, 'missing')}. Pass the --env it was trained on."
+            )
+
+
+def play(agent: Agent, envs: VectorEnv, seeds: Sequence[int], seed: int) -> Episodes:
+    """One episode in each environment, the given seeds; every step's states, actions, frames."""
+    step = envs.reset(seeds)
+    carry = agent.start(envs.count)
+    alive = np.ones(envs.count, bool)
+    rewards, lengths = np.zeros(envs.count), np.zeros(envs.count, int)
+    crashed = np.zeros(envs.count, bool)
+    keep: list[tuple] = []
+    frames, latency_ms = [_image(step.observation)], []
+    # The first call compiles; its time is not the decision's.
+    keys = _keys(seed, jnp.array(seeds, jnp.uint32), 0)
+    jax.block_until_ready(agent.act(carry, step.observation, step.is_first, keys=keys))
+    while alive.any():
+        keys = jax.block_until_ready(_keys(seed, jnp.array(seeds, jnp.uint32), len(keep)))
+        begun = time.perf_counter()
+        carry, action, thought = jax.block_until_ready(
+            agent.act(carry, step.observation, step.is_first, keys=keys)
+        )
+        latency_ms.append(1e3 * (time.perf_counter() - begun))
+        action = np.asarray(action)
+        keep.append(_host(thought, action))
+        step = envs.step(np.asarray(agent.model.split(action)["action"]))
+        rewards += alive * step.reward
+        lengths += alive
+        crashed |= alive & step.crashed
+        frames.append(_image(step.observation))
+        alive &= ~step.is_last
+    states, bases, actions, moved = jax.tree.map(lambda *xs: np.stack(xs), *keep)
+    pixels = None if frames[0] is None else np.stack(frames)
+    return Episodes(states, bases, actions, pixels, rewards, lengths, moved, crashed, latency_ms)
+
+
+def _host(thought: Thought, action: np.ndarray) -> tuple:
+    return jax.tree.map(np.asarray, (thought.state, thought.base, action, thought.moved))
+
+
+def _image(observation: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    return observation["image"].copy() if "image" in observation else None
+
+
+@jax.jit
+def _keys(seed: int, seeds: jax.Array, decision: int) -> jax.Array:
+    """One key per environment: a function of protocol seed, environment seed and decision."""
+    key = jr.key(seed)
+    return jax.vmap(lambda s: jr.fold_in(jr.fold_in(key, s), decision))(seeds)
+
+
+def _records(
+    subject: Saved, name: str, model: WorldModel, thinking: Thinking, played: Episodes,
+    seeds: Sequence[int],
+) -> list[dict[str, Any]]:  # fmt: skip
+    rows = []
+    for index, environment_seed in enumerate(seeds):
+        length = int(played.lengths[index])
+        rows.append(
+            {
+                "agent": subject.name,
+                "arm": name,
+                "training_seed": subject.manifest["training"]["seed"],
+                "environment_seed": environment_seed,
+                "score": float(played.rewards[index]),
+                "length": length,
+                **_image_scores(model, played, index, length),
+                "thought_share": float(thinking.steps > 0),
+                "belief_kl": float(played.moved[:length, index].mean()),
+                "crashed": bool(played.crashed[index]),
+            }
+        )
+    return rows
+
+
+def _image_scores(model: WorldModel, played: Episodes, index: int, length: int) -> dict[str, Any]:
+    """Mean metrics over the scored decisions of one episode; None without images."""
+    if played.frames is None:
+        return {"psnr": None, "ssim": None, "mse": None, "open_loop": {}}
+    moments = np.arange(0, max(1, length - max(AHEAD)), EVERY)
+    states = jax.tree.map(lambda x: x[moments, index], played.states)
+    windows = np.minimum(moments[:, None] + np.arange(max(AHEAD)), length - 1)
+    now, later = _predict(model, states, played.actions[windows, index])
+    out: dict[str, Any] = _compare(now, played.frames[moments, index])
+    out["open_loop"] = {
+        str(steps): _compare(
+            later[:, steps - 1][moments + steps <= length],
+            played.frames[(moments + steps)[moments + steps <= length], index],
+        )
+        for steps in AHEAD
+        if (moments + steps <= length).any()
+    }
+    return out
+
+
+def _compare(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    measures = {"psnr": metrics.psnr, "ssim": metrics.ssim, "mse": metrics.mse}
+    return {name: float(np.mean(f(prediction, truth))) for name, f in measures.items()}
+
+
+def _predict(
+    model: WorldModel, states: State, actions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images now `[N, H, W, C]` and after each of the given actions `[N, ahead, H, W, C]`."""
+    # Padded to a power of two, so that episodes of any length share a few compiled programs.
+    number = len(actions)
+    size = 1 << (number - 1).bit_length()
+    pad = lambda x: np.concatenate([x, np.repeat(x[-1:], size - number, 0)])  # noqa: E731
+    now, later = _predict_images(model, jax.tree.map(pad, states), pad(actions))
+    return np.asarray(now)[:number], np.asarray(later)[:number]
+
+
+@jax.jit
+def _predict_images(
+    model: WorldModel, states: State, actions: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    def one(state: State, actions: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def step(state: State, action: jax.Array) -> tuple[State, jax.Array]:
+            memory, prior = model.predict(state, action, jnp.zeros((), bool))
+            state = State(memory, prior.mode())
+            return state, model.decode(state)["image"].mode()
+
+        return model.decode(state)["image"].mode(), jax.lax.scan(step, state, actions)[1]
+
+    return jax.vmap(one)(states, actions)
+
+
+def _write_strips(out: Path, agent: str, arm: str, model: WorldModel, played: Episodes) -> None:
+    """Pictures of the first episode, spread over it, for the report."""
+    length, ahead = int(played.lengths[0]), max(AHEAD)
+    if length <= ahead:
+        return
+    moments = np.linspace(0, length - ahead - 1, STRIPS).astype(int)
+    windows = moments[:, None] + np.arange(ahead)
+    bases = jax.tree.map(lambda x: x[moments, 0], played.bases)
+    states = jax.tree.map(lambda x: x[moments, 0], played.states)
+    before, _ = _predict(model, bases, played.actions[windows, 0])
+    after, later = _predict(model, states, played.actions[windows, 0])
+    chosen = np.array(AHEAD) - 1
+    (out / "strips").mkdir(exist_ok=True)
+    np.savez_compressed(
+        out / "strips" / f"{agent}--{arm}.npz",
+        real=played.frames[moments, 0], before=_bytes(before), after=_bytes(after),
+        imagined=_bytes(later[:, chosen]), came=played.frames[windows + 1, 0][:, chosen],
+        step=moments, ahead=np.array(AHEAD),
+    )  # fmt: skip
+
+
+def _bytes(images: np.ndarray) -> np.ndarray:
+    return (np.clip(images, 0, 1) * 255).round().astype(np.uint8)
+
+
+def _arm_summary(
+    records: list[dict[str, Any]], agent: str, name: str, arm: Arm,
+    latencies: Mapping[tuple[str, str], list[float]], batch: int, seed: int,
+) -> dict[str, Any]:  # fmt: skip
+    mine = _of(records, agent, name)
+    low, middle, high = np.percentile(latencies[agent, name], [10, 50, 90])
+    return {
+        "agent": agent,
+        "arm": name,
+        "description": arm.description,
+        "thinking": dataclasses.asdict(arm.thinking),
+        "episodes": len(mine),
+        **{measure: _mean(_values(mine, measure), seed) for measure in MEASURES},
+        "open_loop": {
+            steps: {
+                measure: _mean([row["open_loop"][steps][measure] for row in mine], seed)
+                for measure in ("psnr", "ssim", "mse")
+            }
+            for steps in mine[0]["open_loop"]
+        },
+        "latency_ms": {
+            "median": float(middle), "p10": float(low), "p90": float(high), "batch": batch,
+        },
+        "thought_share": float(np.mean([row["thought_share"] for row in mine])),
+        "belief_kl": float(np.mean([row["belief_kl"] for row in mine])),
+    }  # fmt: skip
+
+
+def _comparisons(
+    records: list[dict[str, Any]], agents: Sequence[str], arms: Sequence[str], seed: int
+) -> list[dict[str, Any]]:
+    """Every arm against `none`, pair by pair; Holm over the arms of one agent and measure."""
+    out = []
+    for agent in agents:
+        for measure in MEASURES:
+            family = list(_family(records, agent, arms, measure, seed))
+            adjusted = statistics.holm([row["p_value"] for row in family]) if family else []
+            for row, p in zip(family, adjusted, strict=True):
+                out.append(row | {"p_value_holm": float(p)})
+    return out
+
+
+def _family(
+    records: list[dict[str, Any]], agent: str, arms: Sequence[str], measure: str, seed: int
+) -> Iterator[dict[str, Any]]:
+    base = _values(_of(records, agent, "none"), measure)
+    if base is None:
+        return
+    for arm in arms:
+        if arm == "none":
+            continue
+        values = _values(_of(records, agent, arm), measure)
+        found = statistics.paired(np.subtract(values, base), seed=seed, name=f"{arm} {measure}")
+        yield {
+            "agent": agent, "arm": arm, "baseline": "none", "metric": measure,
+            "difference": found.mean, "interval": list(found.interval),
+            "trimmed_mean": found.trimmed_mean, "trimmed_interval": list(found.trimmed_interval),
+            "p_improve": found.p_improve, "p_improve_interval": list(found.p_improve_interval),
+            "p_value": found.p_value, "correlation": statistics.correlation(base, values),
+            "pairs": found.pairs, "unit": found.unit,
+        }  # fmt: skip
+
+
+def _of(records: list[dict[str, Any]], agent: str, arm: str) -> list[dict[str, Any]]:
+    return [row for row in records if row["agent"] == agent and row["arm"] == arm]
+
+
+def _values(rows: list[dict[str, Any]], measure: str) -> list[float] | None:
+    values = [row[measure] for row in rows]
+    return None if any(value is None for value in values) else values
+
+
+def _mean(values: list[float] | None, seed: int) -> dict[str, Any] | None:
+    if values is None:
+        return None
+    found = statistics.mean_interval(values, seed=seed)
+    return {"mean": found.mean, "interval": list(found.interval)}
+
+
+def machine() -> str:
+    """Processor and number of cores, devices: what the milliseconds were measured on."""
+    devices = ", ".join(sorted({device.device_kind for device in jax.local_devices()}))
+    return f"{platform.machine()}, {os.cpu_count()} cores, {devices}"

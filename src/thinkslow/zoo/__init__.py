@@ -1,0 +1,27 @@
+"""Small trained agents that come with the package.
+
+`tiny` on `thinkslow/CollectGoodObjects-v0`, one training seed at several budgets; docs/zoo.md
+says how they were made. Weights are float16; evaluation computes in float32.
+"""
+
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+
+DEMO = ("collect-half", "collect-good")
+"""The two that the demo plays."""
+
+
+def names() -> list[str]:
+    """Every bundled agent."""
+    return sorted(path.name for path in FOLDER.iterdir() if (path / "manifest.json").exists())
+
+
+def path(name: str) -> Path:
+    """Where a bundled agent lies.
+
+    **Errors:** `ValueError` for an unknown name, listing the known ones.
+    """
+    if name not in names():
+        raise ValueError(f"A bundled agent must be one of {', '.join(names())}; got {name!r}.")
+    return FOLDER / name
