@@ -48,7 +48,8 @@ class Thinking:
     step_size: float = 1.0
     """Factor of the update's output."""
     nats: float = 4.0
-    """KL that all steps together may move the belief; each step gets an equal share."""
+    """KL that all steps together may move the belief. Each step may move `nats / steps**2`,
+    which adds up to it along a straight line, where KL grows with the square of the way."""
     accept: bool = False
     """Take a step only if the objective falls on fresh random numbers."""
     select: Literal["last", "best"] = "last"
@@ -202,7 +203,7 @@ def decide(
         )  # fmt: skip
         refined = refine(
             objective, before, _direction(thinking, knobs), steps=thinking.steps, key=refine_key,
-            trust=knobs.nats / thinking.steps, accept=thinking.accept, select=thinking.select,
+            trust=knobs.nats / thinking.steps**2, budget=knobs.nats, accept=thinking.accept, select=thinking.select,
         )  # fmt: skip
         after = refined.belief
     base = State(memory, before.sample(key=latent_key))

@@ -126,20 +126,22 @@ def refine(
     steps: int,
     key: PRNGKeyArray,
     trust: Scalar = jnp.inf,
+    budget: Scalar = jnp.inf,
     accept: bool = False,
     select: Literal["last", "best"] = "last",
 ) -> Refined:
     """Descend `objective` from `belief` for `steps` steps.
 
-    A step moves the belief by at most `trust` nats, KL(new || old): a longer one is shortened
-    along its own line. With `accept`, a step is taken only if the objective falls on random
+    A step moves the belief by at most `trust` nats, KL(new || old), and never further than
+    `budget` nats from where it began, KL(new || first): a longer one is shortened along its own
+    line. With `accept`, a step is taken only if the objective falls on random
     numbers that it has not seen; a refused one halves the trust. All steps share one draw of
     random numbers, and `loss` is on that draw. `select` returns the last finite iterate or the
     one of least loss.
 
     A loss or gradient that is not finite ends the descent: the last good belief comes back and
-    `finite` says so. If the first belief is already bad, it comes back as it was. `step_size`
-    and `trust` may be traced: changing them does not recompile.
+    `finite` says so. If the first belief is already bad, it comes back as it was. `step_size`,
+    `trust` and `budget` may be traced: changing them does not recompile.
 
     **Cost:** `steps` gradients and one evaluation; with `accept`, `steps + 1` evaluations more.
 
@@ -166,7 +168,7 @@ def refine(
         (loss, terms), gradient = differentiate(now, noise_key)
         norm = optax.global_norm(gradient)
         change, state = update.propose(now, gradient, state, key=key)
-        new = within(now, change, trust)
+        new = within(now, change, trust, first=belief, budget=budget)
         after = judge(new)
         taken = jnp.isfinite(loss) & jnp.isfinite(norm) & _finite(new)
         taken &= (after < judged) if accept else jnp.isfinite(after)
@@ -193,8 +195,11 @@ def refine(
     return Refined(out, chosen, losses, terms, moved, norms, taken, finite)
 
 
-def within(belief: Belief, change: Belief, nats: Scalar) -> Belief:
-    """The belief moved along `change`, as far as KL(moved || belief) stays within `nats`.
+def within(
+    belief: Belief, change: Belief, trust: Scalar, *, first: Belief, budget: Scalar
+) -> Belief:
+    """The belief moved along `change`, as far as KL(moved || belief) stays within `trust` and
+    KL(moved || first) within `budget`.
 
     To the bit the whole change where that fits; otherwise the share of it that fits, found by
     bisection to a thousandth. A change that is nothing gives the belief back to the bit.
@@ -204,7 +209,8 @@ def within(belief: Belief, change: Belief, nats: Scalar) -> Belief:
         return jax.tree.map(lambda x, d: x + share * d, belief, change)
 
     def fits(share: Scalar) -> Bool[Array, ""]:
-        return at(share).kl(belief) <= nats
+        moved = at(share)
+        return (moved.kl(belief) <= trust) & (moved.kl(first) <= budget)
 
     def bisect(bounds: tuple, _: None) -> tuple[tuple, None]:
         few, many = bounds  # halvings that do not fit, and that do
