@@ -1,0 +1,353 @@
+"""The command line: what goes where, exit codes, and one clear line for every error."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from thinkslow import store
+from thinkslow.cli import COMMANDS, doctor, inspect, main
+
+THINKSLOW = (sys.executable, "-c", "import sys; from thinkslow.cli import main; sys.exit(main())")
+"""The command in a process of its own."""
+
+
+@pytest.fixture(scope="module")
+def original(dreamer, tmp_path_factory) -> Path:
+    """A random agent."""
+    from thinkslow.dreamer import checkpoint
+
+    folder = tmp_path_factory.mktemp("agents") / "random"
+    checkpoint.save(
+        folder, dreamer, name="random",
+        environment={"id": "thinkslow/CollectGoodObjects-v0", "size": 16, "repeat": 1},
+        training={"steps": 0, "seed": 0, "preset": "none"},
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def agent(original, tmp_path) -> Path:
+    """A copy to damage."""
+    folder = tmp_path / "agent"
+    folder.mkdir()
+    for name in (store.WEIGHTS, store.MANIFEST):
+        (folder / name).write_bytes((original / name).read_bytes())
+    return folder
+
+
+def missing(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+
+
+def without_weights(folder: Path) -> None:
+    (folder / store.WEIGHTS).unlink()
+
+
+def truncated(folder: Path) -> None:
+    path = folder / store.WEIGHTS
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def altered(folder: Path) -> None:
+    path = folder / store.WEIGHTS
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def truncated_manifest(folder: Path) -> None:
+    path = folder / store.MANIFEST
+    path.write_text(path.read_text()[:200])
+
+
+DAMAGES = {
+    missing: "does not exist",
+    without_weights: store.WEIGHTS,
+    truncated: "truncated",
+    altered: "altered",
+    truncated_manifest: "not JSON",
+}
+
+
+def one_line(capsys) -> str:
+    """The only line on standard error; standard output must be empty."""
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Traceback" not in err
+    lines = err.strip().splitlines()
+    assert len(lines) == 1, err
+    assert lines[0].startswith("thinkslow: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"]])
+def test_the_overview_names_every_command(arguments, capsys):
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert all(f"  {name} " in out for name in COMMANDS)
+
+
+def test_no_command_shows_the_overview_as_wrong_usage(capsys):
+    assert main([]) == 2
+    assert "usage: thinkslow COMMAND" in capsys.readouterr().out
+
+
+def test_an_unknown_command_is_wrong_usage_and_lists_the_known(capsys):
+    assert main(["dream"]) == 2
+    line = one_line(capsys)
+    assert "'dream'" in line
+    assert all(name in line for name in COMMANDS)
+
+
+def test_version_is_that_of_the_installed_package(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == "0.1.0"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_with_an_example(command, capsys):
+    assert main([command, "--help"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert f"usage: thinkslow {command}" in out
+    assert "example: thinkslow" in " ".join(out.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["demo", "--episodes", "1"], "--episodes must be 2 or more, to have an interval; got 1."),
+        (["evaluate"], "Say which agent"),
+        (["evaluate", "a", "--episodes", "1"], "--episodes must be 2 or more"),
+        (["evaluate", "a", "--batch", "0"], "--batch must be 1 or more; got 0."),
+        (["evaluate", "a", "--arms", "hard"], "got 'hard'"),
+        (["evaluate", "a", "--steps", "-1"], "`steps` must be 0 or more; got -1."),
+        (["evaluate", "a", "--rollout", "0"], "`rollout` must be 1 or more; got 0."),
+        (["evaluate", "a", "--nats", "-2"], "`nats` must be 0 or more; got -2.0."),
+        (["evaluate", "a", "--step-size", "nan"], "`step_size` must be 0 or more; got nan."),
+        (["train"], "pass --steps N or --minutes M"),
+        (["train", "some/Env-v0", "--steps", "0"], "--steps must be above 0; got 0."),
+        (["train", "some/Env-v0", "--minutes", "-1"], "--minutes must be above 0; got -1.0."),
+        (["train", "--steps", "9"], "Say what to play"),
+        (["train", "some/Env-v0", "--steps", "9", "--preset", "huge"], "got 'huge'"),
+    ],
+)
+def test_an_impossible_value_is_refused_in_one_line(arguments, said, capsys):
+    assert main(arguments) == 2
+    assert said in one_line(capsys)
+
+
+def test_an_unknown_update_lists_the_known():
+    """In a process of its own, without the type checks that the tests add."""
+    done = subprocess.run(
+        [*THINKSLOW, "evaluate", "a", "--update", "leap"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "mirror" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["inspect"],
+        ["inspect", "agent", "--no-such-flag"],
+        ["evaluate", "agent", "--episodes", "many"],
+        ["demo", "--seed", "1.5"],
+    ],
+)
+def test_the_parser_refuses_what_it_cannot_read(arguments, capsys):
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Traceback" not in err
+    assert err
+
+
+@pytest.mark.parametrize("command", ["inspect", "evaluate"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_agent_is_one_line_that_says_what_is_wrong(
+    command, damage, agent, tmp_path, capsys
+):
+    damage(agent)
+    out = [] if command == "inspect" else ["--out", str(tmp_path / "out")]
+    assert main([command, str(agent), *out]) == 1
+    line = one_line(capsys)
+    assert DAMAGES[damage] in line
+    assert str(agent) in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_agent_of_another_shape_names_the_array_and_both_shapes(agent, capsys):
+    weights, manifest = store.read(agent)
+    manifest["model"]["deter"] = 64
+    store.write(agent, weights, manifest)
+    assert main(["evaluate", str(agent)]) == 1
+    line = one_line(capsys)
+    assert "expected" in line
+    assert "(32" in line
+
+
+def test_inspect_counts_the_parameters(original, capsys):
+    assert main(["inspect", str(original), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    weights, _ = store.read(original)
+    assert facts["parameters"]["total"] == sum(np.size(array) for array in weights.values())
+    assert facts["environment"]["id"] == "thinkslow/CollectGoodObjects-v0"
+    assert "weights" not in facts
+
+
+def test_inspect_prints_a_table_for_people(original, capsys):
+    assert main(["inspect", str(original)]) == 0
+    assert "parameters total" in capsys.readouterr().out
+
+
+def test_json_is_exactly_one_object_on_standard_output(original):
+    """In a process of its own, so that nothing that a library prints goes unseen."""
+    done = subprocess.run(
+        [*THINKSLOW, "inspect", str(original), "--json"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert isinstance(json.loads(done.stdout), dict)
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_ctrl_c_ends_with_130_and_one_line(monkeypatch, capsys):
+    def interrupted(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(inspect, "run", interrupted)
+    assert main(["inspect", "agent"]) == 130
+    assert one_line(capsys) == "thinkslow: Stopped."
+
+
+def test_a_real_interrupt_ends_a_command_with_130(tmp_path):
+    """The signal arrives while the command waits for a file that never ends."""
+    folder = tmp_path / "agent"
+    folder.mkdir()
+    os.mkfifo(folder / store.MANIFEST)
+    process = subprocess.Popen(
+        [*THINKSLOW, "inspect", str(folder)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    # The command opens the pipe to read it: only then can it be opened to write.
+    pipe = os.open(folder / store.MANIFEST, os.O_WRONLY)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    os.close(pipe)
+    assert (process.returncode, out, err.strip()) == (130, "", "thinkslow: Stopped.")
+
+
+def test_an_unexpected_error_is_named_and_points_at_debug(monkeypatch, capsys):
+    def broken(options):
+        raise KeyError("gone")
+
+    monkeypatch.setattr(inspect, "run", broken)
+    assert main(["inspect", "agent"]) == 1
+    assert one_line(capsys) == "thinkslow: KeyError: 'gone'. Pass --debug for the traceback."
+    with pytest.raises(KeyError):
+        main(["inspect", "agent", "--debug"])
+
+
+def test_brackets_in_a_message_are_printed_as_they_are(monkeypatch, capsys):
+    def broken(options):
+        raise ValueError("`shape` must be [64, 64]; got [red].")
+
+    monkeypatch.setattr(inspect, "run", broken)
+    assert main(["inspect", "agent"]) == 1
+    assert one_line(capsys) == "thinkslow: `shape` must be [64, 64]; got [red]."
+
+
+def test_importing_the_package_loads_no_jax():
+    """The processes that run environments import it."""
+    code = "import sys, thinkslow, thinkslow.cli; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_public_name_is_there():
+    import thinkslow
+
+    for name in thinkslow.__all__:
+        assert getattr(thinkslow, name) is not None
+    assert set(thinkslow.__all__) <= set(dir(thinkslow))
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = thinkslow.nonsense
+
+
+@pytest.fixture
+def healthy(monkeypatch):
+    """A machine on which everything that takes long is fine."""
+    fine = doctor.Finding("renderer", True, "drew a frame")
+    monkeypatch.setattr(doctor, "renderer", lambda: fine)
+    monkeypatch.setattr(doctor, "agents", lambda: [])
+
+
+def test_doctor_says_that_the_demo_can_run(healthy, capsys):
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "can run here" in out
+    assert "No GPU" in out
+
+
+def test_doctor_prints_one_object(healthy, capsys):
+    assert main(["doctor", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["works"] is True
+    assert {one["what"] for one in report["findings"]} >= {"python", "jax", "renderer", "disk"}
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_doctor_names_missing_debian_packages_and_the_command(flags, healthy, monkeypatch, capsys):
+    from thinkslow.envs import requirements
+
+    monkeypatch.undo()
+    monkeypatch.setattr(requirements, "missing_packages", lambda: ["libegl1", "libgl1"])
+    assert main(["doctor", *flags]) == 1
+    out = capsys.readouterr().out
+    assert "sudo apt-get install -y libegl1 libgl1" in out
+    if flags:
+        assert json.loads(out)["works"] is False
+
+
+def test_doctor_survives_a_renderer_that_crashes(monkeypatch):
+    monkeypatch.setattr(doctor, "RENDER", "import os; os.abort()")
+    found = doctor.renderer()
+    assert not found.ok
+    assert "apt-get" in found.remedy
+
+
+def test_doctor_does_not_wait_for_ever_for_a_frame(monkeypatch):
+    monkeypatch.setattr(doctor, "RENDER", "import time; time.sleep(60)")
+    monkeypatch.setattr(doctor, "PATIENCE", 0.2)
+    assert "no frame within" in doctor.renderer().found
+
+
+def test_doctor_finds_an_altered_bundled_agent(agent, monkeypatch):
+    from thinkslow import zoo
+
+    altered(agent)
+    monkeypatch.setattr(zoo, "FOLDER", agent.parent)
+    monkeypatch.setattr(zoo, "DEMO", (agent.name,))
+    (found,) = doctor.agents()
+    assert found.needed
+    assert not found.ok
+    assert "altered" in found.found
+
+
+def test_doctor_warns_of_a_full_disk_but_the_demo_can_run(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "ROOM", 1e9)
+    found = doctor.disk(tmp_path)
+    assert not found.ok
+    assert not found.needed
