@@ -15,8 +15,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
 
 from thinkslow.distributions import Belief
 from thinkslow.objectives import check_terms, lookahead
@@ -107,7 +108,7 @@ class Carry(eqx.Module):
     """What an agent takes from one decision to the next; leading axis: the batch."""
 
     state: State
-    action: Float[Array, "batch action"]
+    action: Float[Array, "*batch action"]
 
 
 class Thought(eqx.Module):
@@ -122,7 +123,7 @@ class Thought(eqx.Module):
     """The state without thinking, on the same random numbers."""
     state: State
     """The state that chose the action."""
-    moved: Float[Array, " batch"]
+    moved: Float[Array, "*batch"]
     """KL(after || before), nats."""
     refined: Refined | None
     """Every iterate; None without steps."""
@@ -162,10 +163,10 @@ class Agent:
     def act(
         self,
         carry: Carry,
-        observation: Mapping[str, Array],
-        is_first: Bool[Array, " batch"],
+        observation: Mapping[str, Array | np.ndarray],
+        is_first: Bool[Array | np.ndarray, " batch"],
         *,
-        keys: PRNGKeyArray,
+        keys: Key[Array, " batch"],
     ) -> tuple[Carry, Float[Array, "batch action"], Thought]:
         """One decision for a batch: the new carry, the action vectors, and what was thought.
 
@@ -203,7 +204,8 @@ def decide(
         )  # fmt: skip
         refined = refine(
             objective, before, _direction(thinking, knobs), steps=thinking.steps, key=refine_key,
-            trust=knobs.nats / thinking.steps**2, budget=knobs.nats, accept=thinking.accept, select=thinking.select,
+            trust=knobs.nats / thinking.steps**2, budget=knobs.nats, accept=thinking.accept,
+            select=thinking.select,
         )  # fmt: skip
         after = refined.belief
     base = State(memory, before.sample(key=latent_key))
@@ -219,7 +221,7 @@ def decide(
 @partial(jax.jit, static_argnums=(6, 7))
 def _act(
     model: WorldModel, knobs: Knobs, carry: Carry, observation: Observation,
-    is_first: Bool[Array, " batch"], keys: PRNGKeyArray, thinking: Thinking, policy: Callable,
+    is_first: Bool[Array, " batch"], keys: Key[Array, " batch"], thinking: Thinking, policy: Callable,
 ) -> tuple[Carry, Array, Thought]:  # fmt: skip
     return jax.vmap(partial(decide, model, policy, thinking, knobs))(
         carry, observation, is_first, keys

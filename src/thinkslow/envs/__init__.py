@@ -1,0 +1,20 @@
+"""Environments: made by id, played side by side, the same for every family.
+
+Importing this registers the project's own tasks with Gymnasium and loads no simulator.
+"""
+
+import gymnasium
+
+from thinkslow.envs.make import make
+from thinkslow.envs.requirements import Unavailable
+from thinkslow.envs.vector import Step, VectorEnv
+
+__all__ = ["Step", "Unavailable", "VectorEnv", "make"]
+
+for _name in ("CollectGoodObjects", "CollectGoodObjectsTopDown"):
+    gymnasium.register(
+        f"thinkslow/{_name}-v0",
+        f"thinkslow.envs.collect:{_name}",
+        disable_env_checker=True,
+        order_enforce=False,
+    )

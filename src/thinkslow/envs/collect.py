@@ -1,0 +1,218 @@
+"""CollectGoodObjects: gather green boxes and avoid red ones in two rooms.
+
+After DeepMind Lab's collect-good-objects. Two rooms of 4.5 m by 9.3 m lie side by side
+behind a wall with one door, and differ in wall and floor. Five good boxes (green, +1) and
+three bad ones (red, -1) stand about; a box that is touched comes back elsewhere at once.
+The agent sees a square image in the first person, or, in the top-down twin, the whole
+world from above with itself as an arrow: a fully observable version of the same task. For
+the same seed and actions, both have the same world, motion, rewards and random numbers.
+
+A decision is a turn by 27 degrees or a walk of 0.66 m, made in three parts; a wall stops
+the part that would enter it. An episode is a fixed number of decisions and then truncated.
+
+Assumes that pyglet was told to draw without a display (`requirements.require_opengl`).
+MiniWorld compiles its static geometry into display list 1, which all instances in a
+process share; here every instance owns its lists, so that instances do not disturb each
+other.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from miniworld.entity import Box
+from miniworld.math import intersect_circle_segs
+from miniworld.miniworld import MiniWorldEnv
+from miniworld.opengl import FrameBuffer, drawBox
+from miniworld.params import DEFAULT_PARAMS
+from pyglet import gl
+
+ROOM = 4.5  # width of a room in metres; the floor plan is a square
+WALL = 0.3  # thickness of the wall between the rooms
+DOOR = 1.6
+DOOR_HEIGHT = 2.1
+HALF = ROOM + WALL / 2  # of the floor plan, which is centred on the origin
+
+BOXES = ("good",) * 5 + ("bad",) * 3
+REWARD = {"good": 1.0, "bad": -1.0}
+COLOUR = {"good": "green", "bad": "red"}
+BOX = 0.6
+
+PARTS = 3  # of one decision
+TURN = math.radians(9.0)
+STEP = 0.22
+AWAY = 1.5  # a box comes back at least this far from the agent
+
+PARAMS = DEFAULT_PARAMS.no_random()
+PARAMS.set("cam_height", 0.8)  # low enough to see a box until it is touched
+
+LEFT, RIGHT, FORWARD = range(3)
+
+
+class Thing(Box):
+    """A box that is good or bad."""
+
+    def __init__(self, kind: str):
+        super().__init__(color=COLOUR[kind], size=BOX)
+        self.reward = REWARD[kind]
+
+
+class CollectGoodObjects(MiniWorldEnv):
+    """The task in the first person. Actions: 0 turn left, 1 turn right, 2 forward."""
+
+    def __init__(self, size: int = 64, decisions: int = 250, render_mode: str | None = None):
+        window = 256 if render_mode else size
+        self.static_list = None
+        super().__init__(
+            max_episode_steps=decisions,
+            obs_width=size,
+            obs_height=size,
+            window_width=window,
+            window_height=window,
+            params=PARAMS,
+            render_mode=render_mode,
+        )
+        self.action_space = spaces.Discrete(3)
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Make one decision; the reward is that of every box touched on the way."""
+        reward = 0.0
+        for _ in range(PARTS):
+            self._move(action)
+            reward += self._collect()
+        self.step_count += 1
+        truncated = self.step_count >= self.max_episode_steps
+        return self.render_obs(), reward, False, truncated, {}
+
+    def _gen_world(self) -> None:
+        left = self.add_rect_room(
+            -HALF, -WALL / 2, -HALF, HALF, wall_tex="brick_wall", floor_tex="wood_planks"
+        )
+        right = self.add_rect_room(
+            WALL / 2, HALF, -HALF, HALF, wall_tex="drywall", floor_tex="floor_tiles_bw"
+        )
+        self.connect_rooms(left, right, min_z=-DOOR / 2, max_z=DOOR / 2, max_y=DOOR_HEIGHT)
+        self._gen_static_data()
+
+        self.agent.pos = self._place(self.agent.radius)
+        self.agent.dir = self.np_random.uniform(-math.pi, math.pi)
+        self.things: list[Thing] = []
+        for kind in BOXES:
+            thing = Thing(kind)
+            self._put(thing)
+            self.things.append(thing)
+        self.entities = [self.agent, *self.things]
+
+    def _move(self, action: int) -> None:
+        if action == FORWARD:
+            position = self.agent.pos + STEP * self.agent.dir_vec
+            if not intersect_circle_segs(position, self.agent.radius, self.wall_segs):
+                self.agent.pos = position
+        else:
+            self.agent.dir += TURN if action == LEFT else -TURN
+
+    def _collect(self) -> float:
+        """The reward for the boxes within reach, each of which is put elsewhere."""
+        reward = 0.0
+        for thing in self.things:
+            if _distance(thing.pos, self.agent.pos) < thing.radius + self.agent.radius:
+                reward += thing.reward
+                self._put(thing)
+        return reward
+
+    def _put(self, thing: Thing) -> None:
+        """Put a box at a random place, clear of the other boxes and away from the agent."""
+        others = [other for other in self.things if other is not thing]
+        while True:
+            place = self._place(thing.radius)
+            if _distance(place, self.agent.pos) > AWAY and all(
+                _distance(place, other.pos) > thing.radius + other.radius for other in others
+            ):
+                break
+        thing.pos = place
+        thing.dir = self.np_random.uniform(-math.pi, math.pi)
+
+    def _place(self, radius: float) -> np.ndarray:
+        """A random place in one of the rooms, clear of the walls and of the door."""
+        room = self.np_random.choice([-1.0, 1.0])
+        x = room * self.np_random.uniform(WALL / 2 + radius, HALF - radius)
+        z = self.np_random.uniform(-HALF + radius, HALF - radius)
+        return np.array([x, 0.0, z])
+
+    def _render_static(self) -> None:
+        """Compile the rooms and the boxes into display lists of this instance."""
+        self.shadow_window.switch_to()
+        if self.static_list is None:
+            self.static_list = gl.glGenLists(1)
+            self.thing_lists = {colour: gl.glGenLists(1) for colour in COLOUR.values()}
+        gl.glNewList(self.static_list, gl.GL_COMPILE)
+        # A light at infinity: the fourth coordinate is zero.
+        gl.glLightfv(gl.GL_LIGHT0, gl.GL_POSITION, (gl.GLfloat * 4)(1.0, 3.5, 1.0, 0.0))
+        gl.glLightfv(gl.GL_LIGHT0, gl.GL_AMBIENT, (gl.GLfloat * 4)(*self.light_ambient, 1.0))
+        gl.glLightfv(gl.GL_LIGHT0, gl.GL_DIFFUSE, (gl.GLfloat * 4)(*self.light_color, 1.0))
+        gl.glEnable(gl.GL_LIGHTING)
+        gl.glEnable(gl.GL_LIGHT0)
+        gl.glShadeModel(gl.GL_SMOOTH)
+        gl.glEnable(gl.GL_COLOR_MATERIAL)
+        gl.glColorMaterial(gl.GL_FRONT_AND_BACK, gl.GL_AMBIENT_AND_DIFFUSE)
+        gl.glEnable(gl.GL_TEXTURE_2D)
+        for room in self.rooms:
+            room._render()
+        gl.glDisable(gl.GL_TEXTURE_2D)
+        gl.glEndList()
+        for thing in self.things:
+            gl.glNewList(self.thing_lists[thing.color], gl.GL_COMPILE)
+            gl.glColor3f(*thing.color_vec)
+            drawBox(-BOX / 2, BOX / 2, 0.0, BOX, -BOX / 2, BOX / 2)
+            gl.glEndList()
+
+    def _render_world(self, frame_buffer: FrameBuffer, render_agent: bool) -> np.ndarray:
+        """Draw the world from the camera that is set, and read the image back."""
+        gl.glCallList(self.static_list)
+        for thing in self.things:
+            gl.glPushMatrix()
+            gl.glTranslatef(*thing.pos)
+            gl.glRotatef(math.degrees(thing.dir), 0.0, 1.0, 0.0)
+            gl.glCallList(self.thing_lists[thing.color])
+            gl.glPopMatrix()
+        if render_agent:
+            self._render_arrow()
+        return frame_buffer.resolve()
+
+    def _render_arrow(self) -> None:
+        """Draw the agent as an arrow, larger than it is so that its heading shows."""
+        ahead, right = self.agent.dir_vec, self.agent.right_vec
+        above = self.agent.pos + np.array([0.0, 3.0, 0.0])
+        gl.glDisable(gl.GL_LIGHTING)
+        gl.glBegin(gl.GL_TRIANGLES)
+        for side in (-1.0, 1.0):
+            tip, wing, notch = above + 0.8 * ahead, side * 0.5 * right - 0.6 * ahead, -0.3 * ahead
+            gl.glColor3f(*(1.0, 1.0, 0.0) if side < 0 else (1.0, 0.0, 1.0))
+            corners = (tip, above + wing, above + notch)
+            for corner in corners if side < 0 else reversed(corners):
+                gl.glVertex3f(*corner)
+        gl.glEnd()
+
+
+class CollectGoodObjectsTopDown(CollectGoodObjects):
+    """The same task seen whole from above, with the agent as an arrow."""
+
+    def render_obs(self, frame_buffer: FrameBuffer | None = None) -> np.ndarray:
+        """The floor plan, which fills the image."""
+        frame_buffer = self.obs_fb if frame_buffer is None else frame_buffer
+        self.shadow_window.switch_to()
+        frame_buffer.bind()
+        gl.glClearColor(0.0, 0.0, 0.0, 1.0)
+        gl.glClear(gl.GL_COLOR_BUFFER_BIT | gl.GL_DEPTH_BUFFER_BIT)
+        gl.glMatrixMode(gl.GL_PROJECTION)
+        gl.glLoadIdentity()
+        gl.glOrtho(-HALF, HALF, -HALF, HALF, 0.0, 20.0)
+        gl.glMatrixMode(gl.GL_MODELVIEW)
+        gl.glLoadIdentity()
+        gl.gluLookAt(0.0, 10.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)
+        return self._render_world(frame_buffer, render_agent=True)
+
+
+def _distance(place: np.ndarray, other: np.ndarray) -> float:
+    return math.hypot(place[0] - other[0], place[2] - other[2])

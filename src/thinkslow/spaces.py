@@ -1,0 +1,53 @@
+"""What an agent sees and does, described without any simulator.
+
+A `Space` is the shape, the type and, for a discrete quantity, the number of values. It is
+what manifests store and what networks are sized by; nothing here knows Gymnasium.
+"""
+
+import dataclasses
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Space:
+    """One observed quantity, or the action.
+
+    >>> Space((64, 64, 3), "uint8")
+    Space(shape=(64, 64, 3), dtype='uint8', classes=None)
+    >>> Space((), "int32", classes=3).discrete
+    True
+    """
+
+    shape: tuple[int, ...]
+    """Sizes of the axes, without the batch."""
+    dtype: str
+    """NumPy's name of the type, such as `uint8`."""
+    classes: int | None = None
+    """A discrete quantity takes the values 0 … classes - 1; `None`: it is continuous."""
+
+    def __post_init__(self) -> None:
+        if any(size < 0 for size in self.shape):
+            raise ValueError(f"`shape` must have sizes of 0 or more; got {self.shape}.")
+        if self.classes is not None and self.classes < 1:
+            raise ValueError(f"`classes` must be 1 or more, or None; got {self.classes}.")
+
+    @property
+    def discrete(self) -> bool:
+        """Whether the values are classes rather than numbers."""
+        return self.classes is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary that `from_json` reads back.
+
+        >>> Space.from_json(Space((4,), "float32").to_json()) == Space((4,), "float32")
+        True
+        """
+        return {"shape": list(self.shape), "dtype": self.dtype, "classes": self.classes}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Space":
+        """The space that `to_json` wrote; a missing or unknown key is an error."""
+        expected = {"shape", "dtype", "classes"}
+        if set(data) != expected:
+            raise ValueError(f"A space has the keys {sorted(expected)}; got {sorted(data)}.")
+        return cls(tuple(data["shape"]), data["dtype"], data["classes"])
