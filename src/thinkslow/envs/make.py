@@ -96,8 +96,9 @@ def _observation(id: str, key: str, space: spaces.Space, size: int) -> Space:
     if isinstance(space, spaces.Box) and len(space.shape) < 3:
         return Space(tuple(space.shape), "float32")
     raise Unavailable(
-        f"{id} shows {key or 'its observation'} as {space}, which no agent here reads. Observations "
-        "must be uint8 images (height, width, channels), vectors or discrete: wrap the environment."
+        f"{id} shows {key or 'its observation'} as {space}, which no agent here reads. "
+        "Observations must be uint8 images (height, width, channels), vectors or discrete: "
+        "wrap the environment."
     )
 
 

@@ -7,6 +7,7 @@ and its episode ends, marked.
 """
 
 import atexit
+import contextlib
 import ctypes
 import multiprocessing
 import os
@@ -61,9 +62,9 @@ class VectorEnv:
         atexit.register(self.close)
         try:
             self._workers = [_Worker(self._options) for _ in range(count)]
-            described = [worker.ready() for worker in self._workers if worker][0]
-            self.observation_space: dict[str, Space] = described[0]
-            self.action_space: Space = described[1]
+            spaces, *_ = [worker.ready() for worker in self._workers if worker]
+            self.observation_space: dict[str, Space] = spaces[0]
+            self.action_space: Space = spaces[1]
             sizes = [_bytes(space) for space in self.observation_space.values()]
             self._memory = SharedMemory(create=True, size=max(1, count * sum(sizes)))
             self._observation = _views(self._memory, self.observation_space, count)
@@ -236,10 +237,8 @@ class _Worker:
         self.send((name, spaces, count, index))
 
     def send(self, message: tuple) -> None:
-        try:
+        with contextlib.suppress(OSError):  # it died; `receive` tells, in its turn
             self.pipe.send(message)
-        except OSError:
-            pass  # it died; `receive` tells, in its turn
 
     def receive(self) -> Any:
         try:
