@@ -1,0 +1,117 @@
+"""What the documents say is so: links exist, commands parse, snippets and tables are in step.
+
+`uv run python tests/test_docs.py` writes the table of arms into docs/thinking.md.
+"""
+
+import doctest
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+BLOCK = re.compile(r"^```console\n(.*?)^```", re.DOTALL | re.MULTILINE)
+SESSION = re.compile(r"^```pycon\n(.*?)^```", re.DOTALL | re.MULTILINE)
+ARMS_PAGE = ROOT / "docs" / "thinking.md"
+BEGIN, END = "<!-- arms: written by tests/test_docs.py -->\n", "<!-- end of arms -->\n"
+
+if not (ROOT / "README.md").exists():
+    pytest.skip("the documents are not beside the tests", allow_module_level=True)
+
+
+def commands() -> list[tuple[str, str]]:
+    """Every `thinkslow …` line of the console blocks, with its page."""
+    found = []
+    for page in PAGES:
+        for block in BLOCK.findall(page.read_text()):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                while words and words[0] in ("$", "./uvw", "uv", "run"):
+                    words.pop(0)
+                if words and words[0] == "thinkslow":
+                    found.append((page.name, shlex.join(words)))
+    return found
+
+
+def arms_table() -> str:
+    """Every arm of `arms.py`, one line each."""
+    from thinkslow.arms import ARMS, DEFAULT
+
+    rows = ["| arm | terms | steps | imagined | what it is |", "|---|---|---|---|---|"]
+    for name, arm in ARMS.items():
+        thinking = arm.thinking
+        terms = " + ".join(f"`{term}`" for term, _ in thinking.terms) or "–"
+        imagined = (
+            thinking.rollout if {"sig", "elbo", "entropy"} & dict(thinking.terms).keys() else "–"
+        )
+        mark = " ●" if name in DEFAULT else ""
+        rows.append(
+            f"| `{name}`{mark} | {terms} | {thinking.steps} | {imagined} | {arm.description} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_exists(page):
+    gone = [
+        link for link in LINK.findall(page.read_text())
+        if not link.startswith(("http://", "https://", "#", "mailto:"))
+        and not (page.parent / link.split("#")[0]).exists()
+    ]  # fmt: skip
+    assert not gone
+
+
+@pytest.mark.parametrize(("page", "line"), commands())
+def test_every_command_shown_parses(page, line):
+    from thinkslow.cli import COMMANDS, main
+
+    _, *words = shlex.split(line)
+    if words[0].startswith("-") or "--help" in words:
+        assert main(words) == 0
+        return
+    assert words[0] in COMMANDS, f"{page} shows {words[0]!r}, which is no command"
+    importlib.import_module(f"thinkslow.cli.{words[0]}").parse(words[1:])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_session_shown_gives_what_it_says(page):
+    """Sessions of an agent that the reader has yet to train are only compiled."""
+    for number, block in enumerate(SESSION.findall(page.read_text())):
+        test = doctest.DocTestParser().get_doctest(block, {}, f"{page.name} {number}", None, None)
+        if "runs/" in block:
+            compile("".join(example.source for example in test.examples), page.name, "exec")
+        else:
+            assert doctest.DocTestRunner().run(test).failed == 0
+
+
+def test_the_documents_show_the_main_commands():
+    assert {line.split()[1] for _, line in commands()} >= {"demo", "train", "evaluate", "doctor"}
+
+
+def test_the_table_of_arms_is_in_step():
+    text = ARMS_PAGE.read_text()
+    assert text[text.index(BEGIN) + len(BEGIN) : text.index(END)] == arms_table()
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
+def test_an_example_shown_in_a_page_is_the_file(example):
+    shown = "```python\n" + example.read_text() + "```"
+    assert any(shown in page.read_text() for page in PAGES)
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
+def test_an_example_runs(example):
+    done = subprocess.run([sys.executable, example], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+if __name__ == "__main__":
+    before, rest = ARMS_PAGE.read_text().split(BEGIN)
+    ARMS_PAGE.write_text(before + BEGIN + arms_table() + END + rest.split(END)[1])
