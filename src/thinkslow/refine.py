@@ -140,7 +140,7 @@ def refine(
     one of least loss.
 
     A loss or gradient that is not finite ends the descent: the last good belief comes back and
-    `finite` says so. If the first belief is already bad, it comes back as it was. `step_size`,
+    `finite`, or for a gradient `gradient_norm`, says so. If the first belief is already bad, it comes back as it was. `step_size`,
     `trust` and `budget` may be traced: changing them does not recompile.
 
     **Cost:** `steps` gradients and one evaluation; with `accept`, `steps + 1` evaluations more.
@@ -166,7 +166,7 @@ def refine(
     def step(carry: tuple, key: PRNGKeyArray) -> tuple[tuple, tuple]:
         now, state, trust, judged = carry
         (loss, terms), gradient = differentiate(now, noise_key)
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         change, state = update.propose(now, gradient, state, key=key)
         new = within(now, change, trust, first=belief, budget=budget)
         after = judge(new)
@@ -202,7 +202,8 @@ def within(
     KL(moved || first) within `budget`.
 
     To the bit the whole change where that fits; otherwise the share of it that fits, found by
-    bisection to a thousandth. A change that is nothing gives the belief back to the bit.
+    bisection to a thousandth. A change that is nothing, or a bound of 0, gives the belief back
+    to the bit: the KL of a tiny move rounds to 0, so 0 nats are not left to the comparison.
     """
 
     def at(share: Scalar) -> Belief:
@@ -221,7 +222,8 @@ def within(
     bounds = (jnp.zeros(()), jnp.full((), SMALLEST))
     (_, halvings), _ = jax.lax.scan(bisect, bounds, None, BISECTIONS)
     share = 2.0**-halvings
-    return at(jnp.where(fits(1.0), 1.0, jnp.where(fits(share), share, 0.0)))
+    share = jnp.where(fits(1.0), 1.0, jnp.where(fits(share), share, 0.0))
+    return at(jnp.where((trust > 0) & (budget > 0), share, 0.0))
 
 
 def _finite(tree: PyTree) -> Bool[Array, ""]:
