@@ -14,12 +14,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
-from thinkslow.distributions import Belief, Categorical, Distribution
+from thinkslow.distributions import Belief, Categorical, Distribution, Squared
 
 Memory: TypeAlias = PyTree[Array]
-Observation: TypeAlias = Mapping[str, Array]
+Observation: TypeAlias = Mapping[str, Array | np.ndarray]
 Action: TypeAlias = Float[Array, " action"]
 Readout: TypeAlias = Literal["sample", "mode", "soft"]
 
@@ -114,7 +115,8 @@ def imagine(
         action_key, latent_key = jr.split(key)
         action = policy(state, action_key)
         memory, prior = model.predict(state, action, jnp.zeros((), bool))
-        state = State(memory, read(prior, readout, key=latent_key))
+        latent = read(prior, readout, key=latent_key).astype(state.latent.dtype)
+        state = State(memory, latent)
         return state, Step(action, prior, state)
 
     return jax.lax.scan(step, state, jr.split(key, horizon))[1]
@@ -129,11 +131,12 @@ def surprise(model: WorldModel, state: State, observation: Observation) -> Float
 
 def target(head: Distribution, value: Array) -> Float[Array, "..."]:
     """An observation as a decoder's head speaks of it: images in [0, 1], classes one-hot."""
-    if value.dtype == jnp.uint8:
-        return value.astype(jnp.float32) / 255
-    if isinstance(head, Categorical) and jnp.issubdtype(value.dtype, jnp.integer):
+    if jnp.issubdtype(value.dtype, jnp.floating):
+        return jnp.asarray(value)
+    if isinstance(head, Categorical):
         return jax.nn.one_hot(value, head.logits.shape[-1])
-    return value
+    numbers = jnp.asarray(value, jnp.float32)
+    return numbers / 255 if isinstance(head, Squared) and value.dtype == jnp.uint8 else numbers
 
 
 def detached(policy: Policy) -> Policy:
