@@ -58,7 +58,7 @@ def update(learner: Learner, batch: Batch, key: PRNGKeyArray, *, config: TrainCo
     (loss, (parts, scalars, states, returns)), gradient = jax.value_and_grad(
         objective, has_aux=True
     )(learner.model)
-    norm = optax.global_norm(gradient)
+    norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
     changes, state = optimiser(config).update(gradient, learner.optimiser, learner.model)
     model = optax.apply_updates(learner.model, changes)

@@ -144,7 +144,7 @@ def world_model_losses(
     out["dyn"] = jnp.maximum(kl(stop(posterior), prior), floor)
     out["rep"] = jnp.maximum(kl(posterior, stop(prior)), floor)
     out["rew"] = -_each(lambda s, r: model.reward(s).log_prob(r), states, batch.reward)
-    alive = (1.0 - batch.is_terminal) * (1 - 1 / config.horizon)
+    alive = (1 - batch.is_terminal.astype(jnp.float32)) * (1 - 1 / config.horizon)
     out["con"] = -_each(lambda s, c: model.continuation(s).log_prob(c), states, alive)
 
     def reconstruction(state: State, observation: dict[str, Array]) -> dict[str, Array]:
@@ -233,7 +233,8 @@ def replayed_value_loss(
     )  # fmt: skip
     value = _each(model.value, states)
     slow = _slow(slow_value, model, states)
-    return ~is_last[:, :-1] * _value_loss(value, stop(future), slow)
+    counts = 1 - is_last[:, :-1].astype(jnp.float32)
+    return counts * _value_loss(value, stop(future), slow)
 
 
 def lambda_return(
@@ -264,8 +265,8 @@ def lambda_return(
 
 
 def _value_loss(
-    value: TwoHot, future: Float[Array, "N T-1"], slow: Float[Array, "N T"]
-) -> Float[Array, "N T-1"]:
+    value: TwoHot, future: Float[Array, "N K"], slow: Float[Array, "N T"]
+) -> Float[Array, "N K"]:
     """Cross-entropy with the return and, once more, with the slow critic's estimate."""
     value = jax.tree.map(lambda x: x[:, :-1], value)
     return -_each(lambda v, y, s: v.log_prob(y) + v.log_prob(s), value, future, slow[:, :-1])

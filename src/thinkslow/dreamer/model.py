@@ -114,10 +114,14 @@ class Dreamer(WorldModel):
         action = sum(width(space) for space in actions.values())
         self.dyn = RSSM(config, self.enc.tokens, action, key=keys[1])
         self.dec = Decoder(observations, config, key=keys[2])
-        self.rew = Head(features, config.reward_bins, config.reward, "logits", scale=0, key=keys[3])
+        self.rew = Head(
+            features, config.reward_bins, config.reward, "logits", scale=0.0, key=keys[3]
+        )
         self.con = Head(features, 1, config.continuation, "logit", key=keys[4])
         self.pol = Actor(features, actions, config.policy, key=keys[5])
-        self.val = Head(features, config.value_bins, config.value, "logits", scale=0, key=keys[6])
+        self.val = Head(
+            features, config.value_bins, config.value, "logits", scale=0.0, key=keys[6]
+        )
         self.config = config
 
     @property
