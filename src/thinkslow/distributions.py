@@ -5,7 +5,7 @@ event; there is no hidden averaging. A belief (`Categorical`, `Gaussian`) has `k
 and three readouts of a state: `sample` (straight-through), `mode` and `soft`.
 """
 
-from typing import Protocol, Self
+from typing import Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -14,6 +14,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 
+@runtime_checkable
 class Distribution(Protocol):
     """What a head predicts: a point to read, and the log-probability of what came."""
 
@@ -67,7 +68,7 @@ class Categorical(eqx.Module):
     def entropy(self) -> Float[Array, ""]:
         return -jnp.sum(self.probs() * self.log_probs())
 
-    def kl(self, other: Self) -> Float[Array, ""]:
+    def kl(self, other: "Categorical") -> Float[Array, ""]:
         """KL(self || other), exact, over all factors."""
         return jnp.sum(self.probs() * (self.log_probs() - other.log_probs()))
 
@@ -98,7 +99,7 @@ class Gaussian(eqx.Module):
     def entropy(self) -> Float[Array, ""]:
         return jnp.sum(self.log_scale + 0.5 * jnp.log(2 * jnp.pi * jnp.e))
 
-    def kl(self, other: Self) -> Float[Array, ""]:
+    def kl(self, other: "Gaussian") -> Float[Array, ""]:
         """KL(self || other), exact."""
         shift = (self.mean - other.mean) * jnp.exp(-other.log_scale)
         ratio = 2 * (self.log_scale - other.log_scale)

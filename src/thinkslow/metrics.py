@@ -47,7 +47,8 @@ def psnr(prediction: npt.ArrayLike, truth: npt.ArrayLike) -> np.ndarray:
     >>> float(psnr(np.full((8, 8, 3), 0.1), np.zeros((8, 8, 3))).round(6))
     20.0
     """
-    return -10.0 * np.log10(np.maximum(mse(prediction, truth), 10.0 ** (-PSNR_CAP_DB / 10.0)))
+    floor = 10.0 ** (-PSNR_CAP_DB / 10.0)
+    return np.asarray(-10.0 * np.log10(np.maximum(mse(prediction, truth), floor)))
 
 
 def ssim(prediction: npt.ArrayLike, truth: npt.ArrayLike) -> np.ndarray:
