@@ -21,7 +21,7 @@ import logging
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -211,9 +211,8 @@ class Trainer:
         """One decision in every environment, and the updates that it pays for."""
         keys = jr.split(jr.fold_in(self.act_key, self.steps), self.config.environments)
         step, previous = self.step, self.carry
-        self.carry, actions = _act(
-            self.learner.model, previous, step.observation, jnp.asarray(step.is_first), keys
-        )
+        observation, is_first = jax.tree.map(jnp.asarray, (step.observation, step.is_first))
+        self.carry, actions = _act(self.learner.model, previous, observation, is_first, keys)
         state = self.carry[0]
         self.replay.add({
             **step.observation, "reward": step.reward, "action": np.asarray(self.carry[1]),
@@ -260,11 +259,10 @@ class Trainer:
         self.last_metrics = update.metrics
         self._write_back(indices, update.states)
 
-    def _batch(self, rows: dict[str, np.ndarray]) -> Batch:
+    def _batch(self, rows: Mapping[str, Any]) -> Batch:
         config = self.learner.model.config
-        start = State(
-            jnp.asarray(rows["deter"][:, 0]), jax.nn.one_hot(rows["stoch"][:, 0], config.classes)
-        )
+        rows = {name: jnp.asarray(value) for name, value in rows.items()}
+        start = State(rows["deter"][:, 0], jax.nn.one_hot(rows["stoch"][:, 0], config.classes))
         rest = {name: value[:, 1:] for name, value in rows.items()}
         return Batch(
             {name: rest[name] for name, _ in self.learner.model.enc.spaces},

@@ -81,12 +81,17 @@ def prepare(id: str, *, size: int) -> dict[str, Any]:
 
 
 def require_registered(id: str) -> None:
-    """Raise `Unavailable`, with the nearest ids, unless Gymnasium knows `id`."""
+    """Raise `Unavailable`, with the nearest ids, unless Gymnasium knows `id`.
+
+    Of `module:id`, the module is imported first: that registers the id.
+    """
+    module, _, name = id.rpartition(":")
     try:
-        gymnasium.spec(id)
+        if module:
+            importlib.import_module(module)
+        gymnasium.spec(name)
     except (gymnasium.error.Error, ModuleNotFoundError) as error:
-        known = sorted(gymnasium.registry)
-        near = difflib.get_close_matches(id.rpartition(":")[2], known, n=3, cutoff=0.5)
+        near = difflib.get_close_matches(name, sorted(gymnasium.registry), n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(near)}?" if near else "No registered id is like it."
         raise Unavailable(
             f"There is no environment {id!r}. {hint} Environments of your own are reached as "
