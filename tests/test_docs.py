@@ -81,13 +81,17 @@ def test_every_command_shown_parses(page, line):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_session_shown_gives_what_it_says(page):
-    """Sessions of an agent that the reader has yet to train are only compiled."""
+    """One after another; those of an agent that the reader has yet to train are only compiled."""
+    known = {}
     for number, block in enumerate(SESSION.findall(page.read_text())):
-        test = doctest.DocTestParser().get_doctest(block, {}, f"{page.name} {number}", None, None)
+        test = doctest.DocTestParser().get_doctest(
+            block, known, f"{page.name} {number}", None, None
+        )
         if "runs/" in block:
             compile("".join(example.source for example in test.examples), page.name, "exec")
         else:
-            assert doctest.DocTestRunner().run(test).failed == 0
+            assert doctest.DocTestRunner().run(test, clear_globs=False).failed == 0
+            known |= test.globs
 
 
 def test_the_documents_show_the_main_commands():
