@@ -1,0 +1,82 @@
+"""What every test shares: strict types and promotion, and one tiny agent.
+
+Nothing of `thinkslow` is imported at the top: the import hook that checks shapes and types
+(`--jaxtyping-packages` in pyproject.toml) must be in place first.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.random as jr
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from thinkslow.dreamer.config import ModelConfig
+    from thinkslow.dreamer.model import Dreamer
+
+
+def tiny_config(**changes) -> "ModelConfig":
+    """Sizes like those of the golden case a, on patches: compiles in a second."""
+    from thinkslow.dreamer.config import MLPConfig, ModelConfig
+
+    sizes: dict[str, Any] = {
+        "deter": 32, "hidden": 16, "classes": 8, "stoch": 6, "blocks": 4, "depth": 4,
+        "vision": "patch", "encoder": MLPConfig(1, 16), "decoder": MLPConfig(1, 16),
+        "reward": MLPConfig(1, 16), "continuation": MLPConfig(1, 16),
+        "policy": MLPConfig(1, 16), "value": MLPConfig(1, 16),
+        "reward_bins": 41, "value_bins": 41,
+    }  # fmt: skip
+    return ModelConfig(**sizes | changes)
+
+
+def tiny_dreamer(
+    seed: int = 0, observations: Mapping | None = None, actions: Mapping | None = None, **sizes
+) -> "Dreamer":
+    """A random agent; by default it sees a small image and takes one of three actions.
+
+    The reward and value heads of a new DreamerV3 are zero; here every weight is random, so
+    that nothing is right by vanishing.
+    """
+    from thinkslow.dreamer.model import Dreamer
+    from thinkslow.nets import named, with_named
+    from thinkslow.spaces import Space
+
+    observations = observations or {"image": Space((16, 16, 3), "uint8")}
+    actions = actions or {"action": Space((), "int32", 3)}
+    shape = jax.eval_shape(
+        lambda: Dreamer(observations, actions, tiny_config(**sizes), key=jr.key(0))
+    )
+    rng = np.random.default_rng(seed)
+
+    def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        if name.endswith("kernel"):
+            return rng.normal(0.0, 1 / np.sqrt(shape[-2]), shape)
+        return rng.normal(float(name.endswith("scale")), 0.3, shape)
+
+    weights = {name: weight(name, leaf.shape) for name, leaf in named(shape).items()}
+    return with_named(shape, weights)
+
+
+@pytest.fixture(scope="session")
+def dreamer() -> "Dreamer":
+    return tiny_dreamer()
+
+
+# Compilation is most of the time of these tests: this halves it, and changes no meaning.
+jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture
+def strict() -> Iterator[None]:
+    """No implicit promotion of types. Optax needs some inside, so this is asked for by name."""
+    with jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """Double precision within one test."""
+    with jax.enable_x64(True):
+        yield
