@@ -221,7 +221,8 @@ def decide(
 @partial(jax.jit, static_argnums=(6, 7))
 def _act(
     model: WorldModel, knobs: Knobs, carry: Carry, observation: Observation,
-    is_first: Bool[Array, " batch"], keys: Key[Array, " batch"], thinking: Thinking, policy: Callable,
+    is_first: Bool[Array, " batch"], keys: Key[Array, " batch"], thinking: Thinking,
+    policy: Callable,
 ) -> tuple[Carry, Array, Thought]:  # fmt: skip
     return jax.vmap(partial(decide, model, policy, thinking, knobs))(
         carry, observation, is_first, keys

@@ -140,8 +140,9 @@ def refine(
     one of least loss.
 
     A loss or gradient that is not finite ends the descent: the last good belief comes back and
-    `finite`, or for a gradient `gradient_norm`, says so. If the first belief is already bad, it comes back as it was. `step_size`,
-    `trust` and `budget` may be traced: changing them does not recompile.
+    `finite`, or for a gradient `gradient_norm`, says so. If the first belief is already bad, it
+    comes back as it was. `step_size`, `trust` and `budget` may be traced: changing them does not
+    recompile.
 
     **Cost:** `steps` gradients and one evaluation; with `accept`, `steps + 1` evaluations more.
 

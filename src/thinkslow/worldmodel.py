@@ -129,7 +129,7 @@ def surprise(model: WorldModel, state: State, observation: Observation) -> Float
     return -sum(parts, jnp.zeros(()))
 
 
-def target(head: Distribution, value: Array) -> Float[Array, "..."]:
+def target(head: Distribution, value: Array | np.ndarray) -> Float[Array, "..."]:
     """An observation as a decoder's head speaks of it: images in [0, 1], classes one-hot."""
     if jnp.issubdtype(value.dtype, jnp.floating):
         return jnp.asarray(value)

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from thinkslow.distributions import (
@@ -119,9 +120,7 @@ class Dreamer(WorldModel):
         )
         self.con = Head(features, 1, config.continuation, "logit", key=keys[4])
         self.pol = Actor(features, actions, config.policy, key=keys[5])
-        self.val = Head(
-            features, config.value_bins, config.value, "logits", scale=0.0, key=keys[6]
-        )
+        self.val = Head(features, config.value_bins, config.value, "logits", scale=0.0, key=keys[6])
         self.config = config
 
     @property
@@ -203,7 +202,9 @@ class Dreamer(WorldModel):
             )
         }
 
-    def encode_action(self, actions: Mapping[str, Array]) -> Float[Array, "*batch action"]:
+    def encode_action(
+        self, actions: Mapping[str, Array | np.ndarray]
+    ) -> Float[Array, "*batch action"]:
         """The inverse of `split`: actions as an environment takes them to one vector."""
         flat = []
         for name, space in self.pol.spaces:
