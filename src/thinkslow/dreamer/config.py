@@ -182,7 +182,7 @@ class TrainConfig:
 
 LEARNING: dict[str, TrainConfig] = {
     "tiny": TrainConfig(
-        batch_length=32, imagination_starts=8, replay_ratio=51.2, learning_rate=7e-4, warmup=100,
+        batch_length=32, imagination_starts=16, replay_ratio=51.2, learning_rate=4e-4, warmup=100,
         actor_entropy=3e-3,
     ),
 }  # fmt: skip
