@@ -7,7 +7,7 @@ with `vmap`. Nothing here knows what a world model is.
 """
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -114,8 +114,8 @@ class MLP(eqx.Module):
         return x
 
 
-def named(tree: object) -> dict[str, Array]:
-    """The arrays of a model by name: attributes and keys joined by `/`.
+def named(tree: object) -> dict[str, Any]:
+    """The arrays of a model, or their shapes, by name: attributes and keys joined by `/`.
 
     An attribute called `layers` adds nothing to the name: it only groups.
 
