@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.random as jr
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -73,6 +74,14 @@ def strict() -> Iterator[None]:
     """No implicit promotion of types. Optax needs some inside, so this is asked for by name."""
     with jax.numpy_dtype_promotion("strict"):
         yield
+
+
+@pytest.fixture
+def untyped() -> Iterator[None]:
+    """Without the checks of annotations: what a user meets who passes a wrong value."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

@@ -1,0 +1,372 @@
+import dataclasses
+import json
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from conftest import tiny_config, tiny_dreamer
+
+from thinkslow import store
+from thinkslow.distributions import Categorical, Squared, SymlogSquared
+from thinkslow.dreamer import checkpoint
+from thinkslow.dreamer.config import PRESETS, ModelConfig, TrainConfig, model_preset
+from thinkslow.dreamer.losses import Batch, ReturnRange, losses
+from thinkslow.dreamer.model import Dreamer
+from thinkslow.dreamer.vision import join_patches, split_patches
+from thinkslow.nets import MLP, BlockLinear, Conv, RMSNorm, named, with_named
+from thinkslow.spaces import Space
+from thinkslow.worldmodel import State, surprise
+
+pytestmark = pytest.mark.usefixtures("strict")
+
+MIXED = {
+    "image": Space((16, 16, 3), "uint8"),
+    "depth": Space((16, 16, 1), "uint8"),
+    "speed": Space((4,), "float32"),
+    "height": Space((), "float32"),
+    "bytes": Space((5,), "uint8"),
+    "room": Space((), "int32", 6),
+    "cards": Space((2,), "uint8", 3),
+}
+ACTIONS = {
+    "turn": Space((2,), "float32"),
+    "button": Space((), "int32", 4),
+    "keys": Space((3,), "int32", 2),
+}
+
+
+@pytest.fixture(scope="module")
+def mixed() -> Dreamer:
+    return tiny_dreamer(3, MIXED, ACTIONS)
+
+
+def observation(seed: int = 0, lead: tuple[int, ...] = ()) -> dict[str, jax.Array]:
+    """A random value of every space."""
+    rng = np.random.default_rng(seed)
+    out = {}
+    for name, space in MIXED.items():
+        if space.classes is not None:
+            value = rng.integers(space.classes, size=lead + space.shape)
+        elif space.dtype == "uint8":
+            value = rng.integers(256, size=lead + space.shape)
+        else:
+            value = rng.normal(size=lead + space.shape, scale=30.0)
+        out[name] = jnp.asarray(value.astype(space.dtype))
+    return out
+
+
+def action(seed: int = 0, lead: tuple[int, ...] = ()) -> dict[str, jax.Array]:
+    rng = np.random.default_rng(seed)
+    return {
+        "turn": jnp.asarray(rng.uniform(-1, 1, (*lead, 2)), jnp.float32),
+        "button": jnp.asarray(rng.integers(4, size=lead), jnp.int32),
+        "keys": jnp.asarray(rng.integers(2, size=(*lead, 3)), jnp.int32),
+    }
+
+
+# Counted in the official code, for 64x64x3 images and 17 actions, without the slow critic.
+OFFICIAL = {
+    "size1m": 687_875,
+    "size12m": 10_498_259,
+    "size25m": 23_495_475,
+    "size50m": 41_658_259,
+    "size100m": 93_480_531,
+    "size200m": 165_965_075,
+    "size400m": 372_920_979,
+}
+
+
+@pytest.mark.parametrize("preset", OFFICIAL)
+def test_every_official_size_has_the_official_number_of_parameters(preset):
+    def make() -> Dreamer:
+        spaces = {"image": Space((64, 64, 3), "uint8")}, {"action": Space((), "int32", 17)}
+        return Dreamer(*spaces, model_preset(preset), key=jr.key(0))
+
+    leaves = jax.tree.leaves(jax.eval_shape(make))
+    assert sum(leaf.size for leaf in leaves) == OFFICIAL[preset]
+
+
+def test_presets_are_the_official_sizes_and_tiny():
+    assert set(PRESETS) == {*OFFICIAL, "tiny"}
+    with pytest.raises(ValueError, match=r"`--preset` must be one of tiny, .*; got 'huge'"):
+        model_preset("huge")
+
+
+def test_weights_have_the_official_names():
+    spaces = {"image": Space((64, 64, 3), "uint8"), "speed": Space((4,), "float32")}
+    actions = {"action": Space((), "int32", 17)}
+    shape = jax.eval_shape(lambda: Dreamer(spaces, actions, model_preset("size1m"), key=jr.key(0)))
+
+    def pairs(*layers: str) -> set[str]:
+        return {f"{layer}/{part}" for layer in layers for part in ("kernel", "bias")}
+
+    def normed(*layers: str) -> set[str]:
+        return pairs(*layers) | {f"{layer}norm/scale" for layer in layers}
+
+    def mlp(head: str, layers: int) -> set[str]:
+        return pairs(*(f"{head}/mlp/linear{i}" for i in range(layers))) | {
+            f"{head}/mlp/norm{i}/scale" for i in range(layers)
+        }
+
+    expected = (
+        normed(*(f"enc/cnn{i}" for i in range(4)), *(f"enc/mlp{i}" for i in range(3)))
+        | normed(*(f"dyn/{n}" for n in ("dynin0", "dynin1", "dynin2", "dynhid0", "obs0")))
+        | normed("dyn/prior0", "dyn/prior1") | pairs("dyn/dyngru", "dyn/obslogit", "dyn/priorlogit")
+        | normed("dec/sp1", "dec/conv0", "dec/conv1", "dec/conv2") | {"dec/spnorm/scale"}
+        | pairs("dec/sp0", "dec/sp2", "dec/imgout", "dec/vec/speed/pred") | mlp("dec", 3)
+        | mlp("rew", 1) | mlp("con", 1) | mlp("pol", 3) | mlp("val", 3)
+        | pairs("rew/head/logits", "con/head/logit", "pol/head/action/logits", "val/head/logits")
+    )  # fmt: skip
+    assert set(named(shape)) == expected
+
+
+def test_named_and_with_named_are_inverse(mixed):
+    arrays = named(mixed)
+    other = with_named(tiny_dreamer(4, MIXED, ACTIONS), arrays)
+    assert len(arrays) == len(jax.tree.leaves(mixed))  # no name twice
+    for name, array in named(other).items():
+        np.testing.assert_array_equal(array, arrays[name])
+    with pytest.raises(KeyError, match="rew/head/logits/bias"):
+        with_named(mixed, {k: v for k, v in arrays.items() if k != "rew/head/logits/bias"})
+
+
+def test_a_block_linear_map_is_a_block_diagonal_matrix():
+    layer = BlockLinear(6, 9, 3, key=jr.key(0))
+    full = jax.scipy.linalg.block_diag(*layer.kernel)
+    x = jr.normal(jr.key(1), (6,))
+    # Sums of two products in another order.
+    np.testing.assert_allclose(layer(x), x @ full + layer.bias, rtol=1e-5, atol=1e-6)
+
+
+def test_a_norm_divides_by_the_root_mean_square_with_epsilon_1e4():
+    x = np.array([3.0, 4.0], np.float32)
+    expected = x / np.sqrt(12.5 + 1e-4)
+    np.testing.assert_allclose(RMSNorm(2)(jnp.asarray(x)), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        RMSNorm(2)(jnp.asarray(x * 1e-3)), x * 1e-3 / np.sqrt(1.25e-5 + 1e-4), rtol=1e-6
+    )
+
+
+def test_a_convolution_pads_to_the_same_size_and_reads_in_out_kernels():
+    layer = Conv(2, 3, 3, key=jr.key(0))
+    image = np.zeros((4, 4, 2), np.float32)
+    image[1, 2, 1] = 1.0
+    # A cross-correlation of a point is the kernel turned round.
+    np.testing.assert_allclose(
+        layer(jnp.asarray(image))[0:3, 1:4], layer.kernel[::-1, ::-1, 1], rtol=1e-6
+    )
+    assert layer(jnp.asarray(image)).shape == (4, 4, 3)
+
+
+def test_an_mlp_normalises_before_it_activates():
+    mlp = MLP(3, 4, 1, key=jr.key(0))
+    x = jr.normal(jr.key(1), (3,))
+    hidden = mlp.layers["norm0"](mlp.layers["linear0"](x))
+    np.testing.assert_array_equal(mlp(x), jax.nn.silu(hidden))
+
+
+def test_patches_cover_the_image_and_join_to_it():
+    image = jr.normal(jr.key(0), (16, 24, 3))
+    rows = split_patches(image)
+    assert rows.shape == (6, 192)
+    np.testing.assert_array_equal(rows[4].reshape(8, 8, 3), image[8:, 8:16])
+    np.testing.assert_array_equal(join_patches(rows, 16, 24), image)
+
+
+def test_every_part_of_a_mixed_observation_is_seen_and_decoded(mixed):
+    state = State(jr.normal(jr.key(0), (32,)), jax.nn.one_hot(jnp.arange(6), 8))
+    tokens = mixed.enc(observation())
+    assert tokens.shape == (mixed.enc.tokens,)
+    for name in MIXED:
+        changed = observation() | {name: observation(1)[name]}
+        assert not np.array_equal(mixed.enc(changed), tokens), f"{name} is not seen"
+    heads = mixed.decode(state)
+    assert set(heads) == set(MIXED)
+    for name, space in MIXED.items():
+        classes = () if space.classes is None else (space.classes,)
+        assert heads[name].mode().shape == space.shape + classes, name
+    assert {type(heads[n]) for n in ("image", "depth")} == {Squared}
+    assert {type(heads[n]) for n in ("speed", "height", "bytes")} == {SymlogSquared}
+    assert {type(heads[n]) for n in ("room", "cards")} == {Categorical}
+
+
+def test_surprise_scores_each_part_in_its_own_units(mixed):
+    """Bytes in a vector were read as pixels, and classes stored as bytes too."""
+    state = State(jr.normal(jr.key(0), (32,)), jax.nn.one_hot(jnp.arange(6), 8))
+    seen, heads = observation(), mixed.decode(state)
+
+    def symlog(name: str) -> np.ndarray:
+        value = np.asarray(seen[name], np.float64)
+        return np.sign(value) * np.log1p(np.abs(value))
+
+    expected = 0.0
+    for name in ("image", "depth"):
+        shown = np.asarray(heads[name].mode(), np.float64)
+        expected += np.sum((shown - np.asarray(seen[name]) / 255.0) ** 2)
+    for name in ("speed", "height", "bytes"):
+        head = heads[name]
+        assert isinstance(head, SymlogSquared)
+        expected += np.sum((np.asarray(head.symlog_mean, np.float64) - symlog(name)) ** 2)
+    for name in ("room", "cards"):
+        head = heads[name]
+        assert isinstance(head, Categorical)
+        index = np.asarray(seen[name]).astype(int)[..., None]
+        expected -= np.take_along_axis(np.asarray(head.log_probs()), index, -1).sum()
+    # A float32 sum of a thousand terms.
+    np.testing.assert_allclose(surprise(mixed, state, seen), expected, rtol=1e-5)
+
+
+def test_the_order_in_which_spaces_are_given_changes_nothing():
+    turned = {name: MIXED[name] for name in reversed(MIXED)}, dict(reversed(ACTIONS.items()))
+    first, second = tiny_dreamer(3, MIXED, ACTIONS), tiny_dreamer(3, *turned)
+    tokens = first.enc(observation()), second.enc(observation())
+    np.testing.assert_array_equal(*tokens)
+    np.testing.assert_array_equal(
+        first.encode_action(action()),
+        second.encode_action(dict(reversed(action().items()))),
+    )
+
+
+@pytest.mark.parametrize("lead", [(), (2,), (2, 3)])
+def test_actions_are_encoded_and_split_back_for_any_leading_axes(mixed, lead):
+    played = action(5, lead)
+    flat = mixed.encode_action(played)
+    assert flat.shape == (*lead, 2 + 4 + 3 * 2)
+    back = mixed.split(flat)
+    assert set(back) == set(played)
+    for name, value in played.items():
+        np.testing.assert_array_equal(back[name], value)
+        assert back[name].shape == value.shape
+
+
+def test_a_sampled_action_is_in_bounds_for_each_kind(mixed):
+    state = State(jnp.ones(32), jax.nn.one_hot(jnp.arange(6), 8))
+    sampled = jax.jit(jax.vmap(lambda k: mixed.policy(state, k)))(jr.split(jr.key(0), 50))
+    parts = mixed.parts(sampled)
+    assert set(np.unique(parts["button"])) == {0.0, 1.0}
+    np.testing.assert_array_equal(parts["keys"].sum(-1), 1.0)
+    assert len(np.unique(mixed.split(sampled)["button"])) > 1
+    heads = mixed.actor(state)
+    turn = heads["turn"]
+    assert np.all(np.abs(turn.mode()) <= 1)
+    np.testing.assert_array_equal(mixed.parts(mixed.greedy(state, jr.key(1)))["turn"], turn.mode())
+
+
+def test_a_mixed_agent_has_a_loss_for_each_part_of_what_it_sees(mixed):
+    lead = (2, 3)
+    no = jnp.zeros(lead, bool)
+    start = jax.tree.map(lambda x: jnp.broadcast_to(x, (2, *x.shape)), mixed.initial())
+    actions = mixed.encode_action(action(1, lead))
+    batch = Batch(observation(0, lead), actions, jnp.ones(lead), no, no, no, start)
+    config = TrainConfig(imagination=2)
+    returns = ReturnRange(jnp.zeros(()), jnp.zeros(()))
+    shapes = jax.eval_shape(
+        lambda m: losses(m, m.val, returns, batch, config, key=jr.key(0))[0], mixed
+    )
+    assert set(shapes) == {*MIXED, "dyn", "rep", "rew", "con", "policy", "value", "repval"}
+    assert {leaf.shape for leaf in shapes.values()} == {(2, 3), (2, 2)}
+    assert shapes["repval"].shape == (2, 2)
+
+
+def test_reset_forgets_the_past_entirely(dreamer):
+    state = State(jnp.full(32, 3.0), jax.nn.one_hot(jnp.arange(6), 8))
+    action = jnp.array([0.0, 1.0, 0.0])
+    predict = partial(jax.jit(Dreamer.predict), dreamer)
+    fresh, prior = predict(dreamer.initial(), jnp.zeros(3), jnp.array(True))
+    forgot, same = predict(state, action, jnp.array(True))
+    kept, _ = predict(state, action, jnp.array(False))
+    np.testing.assert_array_equal(fresh, forgot)
+    np.testing.assert_array_equal(prior.logits, same.logits)
+    assert not np.array_equal(kept, forgot)
+
+
+def test_an_action_beyond_one_is_scaled_back_to_one(dreamer):
+    state, first = State(jnp.ones(32), jax.nn.one_hot(jnp.arange(6), 8)), jnp.array(False)
+    predict = partial(jax.jit(Dreamer.predict), dreamer)
+    far, _ = predict(state, jnp.array([5.0, -7.0, 0.5]), first)
+    near, _ = predict(state, jnp.array([1.0, -1.0, 0.5]), first)
+    np.testing.assert_array_equal(far, near)
+
+
+def test_beliefs_keep_the_uniform_floor_of_their_configuration(dreamer):
+    state = State(1e4 * jr.normal(jr.key(0), (32,)), jax.nn.one_hot(jnp.arange(6), 8))
+    memory, prior = dreamer.predict(state, jnp.ones(3), jnp.array(False))
+    posterior = dreamer.infer(memory, {"image": jnp.full((16, 16, 3), 255, jnp.uint8)})
+    for belief in (prior, posterior):
+        assert np.min(belief.probs()) >= 0.01 / 8 * (1 - 1e-6)
+        np.testing.assert_allclose(belief.probs().sum(-1), 1.0, rtol=1e-6)
+
+
+def test_images_as_bytes_and_as_floats_are_the_same(dreamer):
+    image = np.random.default_rng(0).integers(256, size=(16, 16, 3)).astype(np.uint8)
+    floats = jnp.asarray(image.astype(np.float32) / 255)
+    np.testing.assert_allclose(
+        dreamer.enc({"image": jnp.asarray(image)}), dreamer.enc({"image": floats}),
+        rtol=1e-5, atol=1e-6,  # the division may be a multiplication
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"deter": 30}, "`deter` must be a multiple of `blocks`; got 30 and 4"),
+     ({"vision": "eyes"}, "`vision` must be 'conv' or 'patch'; got 'eyes'")],
+)  # fmt: skip
+@pytest.mark.usefixtures("untyped")
+def test_impossible_sizes_are_refused_with_rule_and_value(changes, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_config(**changes)
+
+
+@pytest.mark.parametrize(
+    ("vision", "message"),
+    [("patch", "multiples of 8; got 20x20"), ("conv", "multiples of 16; got 20x20")],
+)
+def test_an_image_that_cannot_be_halved_or_cut_is_refused(vision, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_dreamer(0, {"image": Space((20, 20, 3), "uint8")}, vision=vision)
+
+
+def test_a_configuration_survives_json():
+    config = PRESETS["size1m"]
+    assert ModelConfig.from_json(json.loads(json.dumps(dataclasses.asdict(config)))) == config
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_saved_agent_loads_as_it_was(mixed, tmp_path, dtype):
+    environment = {"id": "thinkslow/Some-v0", "size": 16, "repeat": 1}
+    checkpoint.save(
+        tmp_path / "agent", mixed, name="one", environment=environment,
+        training={"steps": 7}, dtype=dtype,
+    )  # fmt: skip
+    saved = checkpoint.load(tmp_path / "agent")
+    assert (saved.name, saved.environment, saved.manifest["training"]) == (
+        "one", environment, {"steps": 7},
+    )  # fmt: skip
+    assert saved.model.config == mixed.config
+    assert saved.model.enc.spaces == mixed.enc.spaces
+    assert saved.model.pol.spaces == mixed.pol.spaces
+    for name, array in named(saved.model).items():
+        assert array.dtype == jnp.float32
+        np.testing.assert_array_equal(array, named(mixed)[name].astype(dtype))
+
+
+def test_weights_that_do_not_fit_the_manifest_are_named_with_both_shapes(dreamer, tmp_path):
+    folder = tmp_path / "agent"
+    checkpoint.save(folder, dreamer, name="one", environment={}, training={})
+    weights = {name: np.asarray(array) for name, array in named(dreamer).items()}
+    weights["dyn/dynin0/kernel"] = np.zeros((64, 16), np.float32)
+    manifest = store.read(folder)[1]
+    store.write(tmp_path / "other", weights, {
+        key: manifest[key] for key in ("name", "architecture", "model", "observations", "actions")
+    })  # fmt: skip
+    with pytest.raises(store.Misfit, match=r"dyn/dynin0/kernel.*\(64, 16\).*\(32, 16\)"):
+        checkpoint.load(tmp_path / "other")
+
+
+def test_an_agent_of_another_architecture_says_so(dreamer, tmp_path):
+    store.write(tmp_path / "agent", {"x": np.zeros(1)}, {"architecture": "transformer"})
+    with pytest.raises(store.Damaged, match=r"dreamerv3-main.*'transformer'"):
+        checkpoint.load(tmp_path / "agent")
