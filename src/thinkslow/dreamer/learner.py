@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from thinkslow.dreamer.config import TrainConfig
@@ -135,13 +136,13 @@ def compute_dtype(config: TrainConfig) -> jnp.dtype:
     return jnp.dtype(config.precision)
 
 
-def cast(tree: PyTree, dtype: jnp.dtype) -> PyTree:
+def cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
     """Floating leaves to another precision."""
     return jax.tree.map(
         lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
     )
 
 
-def cast_start(batch: Batch, dtype: jnp.dtype) -> Batch:
+def cast_start(batch: Batch, dtype: DTypeLike) -> Batch:
     """The batch with its starting state in the precision of the computation."""
     return eqx.tree_at(lambda b: b.start, batch, cast(batch.start, dtype))

@@ -23,7 +23,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +118,6 @@ class Trainer:
         self.lengths = np.zeros(config.environments, int)
         self.carry = _start(network, config.environments)
         self.devices = _mesh(learning.batch_size)
-        self.update: Callable = jax.jit(partial(learner.update, config=learning), donate_argnums=0)
 
     @classmethod
     def begin(
@@ -245,7 +243,8 @@ class Trainer:
             self.rng, self.learning.batch_size, self.learning.batch_length + 1
         )
         batch = jax.device_put(self._batch(rows), self.devices)
-        update = self.update(self.learner, batch, jr.fold_in(self.update_key, self.updates))
+        key = jr.fold_in(self.update_key, self.updates)
+        update = _update(self.learner, batch, key, config=self.learning)
         self.learner = update.learner
         self.updates += 1
         if not bool(update.finite):
@@ -366,6 +365,9 @@ class Trainer:
             "deter": ((config.deter,), np.float32),
             "stoch": ((config.stoch,), _index_dtype(config.classes)),
         }  # fmt: skip
+
+
+_update = jax.jit(learner.update, static_argnames="config", donate_argnums=0)
 
 
 @jax.jit
