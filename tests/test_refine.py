@@ -1,0 +1,336 @@
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+import pytest
+import scipy.special
+
+from thinkslow.distributions import Categorical, Gaussian
+from thinkslow.refine import Gradient, Mirror, Random, refine
+
+pytestmark = pytest.mark.usefixtures("strict")
+
+COST = jnp.array([[1.0, 2.0, -1.0], [0.5, 0.0, 3.0]])
+
+
+def linear(belief: Any, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Expected cost: no noise, and its minimum is far away."""
+    cost = jnp.sum(COST * belief.probs())
+    return cost, {"cost": cost}
+
+
+def noisy(belief: Any, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """A cost drawn anew for each key: what falls on one draw may rise on another."""
+    return jnp.sum(jr.normal(key, COST.shape) * belief.probs()), {}
+
+
+def bowl(belief: Any, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    return jnp.sum((belief.mean - 3.0) ** 2) + jnp.sum(belief.log_scale**2), {}
+
+
+def categorical(seed: int = 0, mix: float = 0.01) -> Categorical:
+    raw = np.random.default_rng(seed).normal(size=(2, 3))
+    return Categorical(jnp.asarray(raw, jnp.float32), mix)
+
+
+def gaussian() -> Gaussian:
+    return Gaussian(jnp.array([0.0, 5.0]), jnp.array([0.5, -0.5]))
+
+
+def equal(first: object, second: object) -> None:
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+@partial(jax.jit, static_argnames=("objective", "update", "steps", "accept", "select"))
+def descend(objective, belief, size, update, *, steps=4, seed=0, trust=jnp.inf, budget=jnp.inf,
+            accept=False, select: Any = "last"):  # fmt: skip
+    direction = Random() if update is Random else update(size)
+    return refine(
+        objective, belief, direction, steps=steps, key=jr.key(seed), trust=trust, budget=budget,
+        accept=accept, select=select,
+    )  # fmt: skip
+
+
+def test_zero_steps_are_the_identity_with_its_loss():
+    belief = categorical()
+    out = refine(linear, belief, Gradient(1.0), steps=0, key=jr.key(0))
+    equal(out.belief, belief)
+    np.testing.assert_array_equal(out.loss, [linear(belief, jr.key(0))[0]])
+    assert (int(out.chosen), out.gradient_norm.shape, out.accepted.shape) == (0, (0,), (0,))
+    assert out.moved[0] == 0.0
+
+
+@pytest.mark.parametrize("update", [Gradient, Mirror])
+@pytest.mark.parametrize("accept", [False, True])
+def test_a_step_of_size_zero_is_the_identity_to_the_bit(update, accept):
+    belief = categorical()
+    out = descend(linear, belief, 0.0, update, accept=accept)
+    equal(out.belief, belief)
+    equal(out.moved, np.zeros(5, np.float32))
+
+
+@pytest.mark.parametrize("bound", ["trust", "budget"])
+@pytest.mark.parametrize("update", [Gradient, Mirror, Random])
+@pytest.mark.parametrize("seed", range(5))
+def test_zero_nats_are_the_identity_to_the_bit(bound, update, seed):
+    """The KL of a tiny move rounds to 0, or below: comparing it with 0 let the move pass."""
+    belief = categorical(seed)
+    out = descend(linear, belief, 1.0, update, seed=seed, **{bound: 0.0})
+    equal(out.belief, belief)
+
+
+def test_plain_descent_is_the_textbook_iteration():
+    belief = gaussian()
+    out = descend(bowl, belief, 0.1, Gradient)
+    mean, log_scale = np.asarray(belief.mean, np.float64), np.asarray(belief.log_scale, np.float64)
+    for _ in range(4):
+        mean, log_scale = mean - 0.2 * (mean - 3.0), log_scale - 0.2 * log_scale
+    np.testing.assert_allclose(out.belief.mean, mean, rtol=1e-6)
+    np.testing.assert_allclose(out.belief.log_scale, log_scale, rtol=1e-6)
+    assert np.all(np.diff(out.loss) < 0)
+    first = 2 * np.sqrt(9 + 4 + 0.25 + 0.25)
+    np.testing.assert_allclose(out.gradient_norm[0], first, rtol=1e-6)
+
+
+def test_a_mirror_step_is_exponentiated_gradient_on_the_simplex():
+    belief, size = categorical(3, mix=0.01), 0.7
+    out = descend(linear, belief, size, Mirror, steps=3)
+    probs = scipy.special.softmax(np.asarray(belief.logits, np.float64), -1)
+    for _ in range(3):
+        # The cost's slope by a probability before the mix is 99% of its slope after it.
+        probs = probs * np.exp(-size * 0.99 * np.asarray(COST, np.float64))
+        probs /= probs.sum(-1, keepdims=True)
+    # Float32 exponentials, and logits that are known up to a constant.
+    np.testing.assert_allclose(jax.nn.softmax(out.belief.logits), probs, rtol=1e-5)
+
+
+def test_a_mirror_step_refuses_a_belief_that_is_no_categorical():
+    with pytest.raises(TypeError, match="A mirror step needs a categorical belief; this one is Ga"):
+        refine(bowl, gaussian(), Mirror(1.0), steps=1, key=jr.key(0))
+
+
+@pytest.mark.parametrize(
+    "optimiser",
+    [
+        optax.sgd(0.1, momentum=0.9),
+        optax.lion(0.1),
+        optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.5)),
+    ],
+    ids=["momentum", "lion", "clipped"],
+)
+def test_any_optax_optimiser_steps_as_it_does_by_hand(optimiser):
+    belief = gaussian()
+    out = refine(bowl, belief, Gradient(0.5, optimiser), steps=3, key=jr.key(0))
+    state = optimiser.init(belief)
+    for _ in range(3):
+        gradient = jax.grad(lambda b: bowl(b, jr.key(0))[0])(belief)
+        change, state = optimiser.update(gradient, state, belief)
+        belief = jax.tree.map(lambda x, d: x + 0.5 * d, belief, change)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), out.belief, belief)
+
+
+@pytest.mark.parametrize("select", ["last", "best"])
+def test_the_reported_loss_belongs_to_the_returned_belief(select):
+    # Steps of this size climb on the far side of the bowl's first coordinate.
+    out = descend(bowl, gaussian(), 1.05, Gradient, select=select)
+    np.testing.assert_allclose(out.loss[out.chosen], bowl(out.belief, jr.key(0))[0], rtol=1e-6)
+    np.testing.assert_allclose(out.moved[out.chosen], out.belief.kl(gaussian()), rtol=1e-5)
+    assert int(out.chosen) == (4 if select == "last" else 0)
+    assert np.argmin(out.loss) == 0  # or the two would not differ
+
+
+def test_terms_are_reported_for_every_iterate_unweighted():
+    out = descend(linear, categorical(), 0.5, Gradient)
+    np.testing.assert_array_equal(out.terms["cost"], out.loss)
+    assert out.loss.shape == (5,)
+
+
+@pytest.mark.parametrize("update", [Gradient, Mirror, Random])
+@pytest.mark.parametrize("nats", [0.01, 0.3])
+def test_a_long_step_moves_as_many_nats_as_it_may_and_no_more(update, nats):
+    """A random control must move the same KL as what it controls."""
+    belief = categorical(1)
+    out = descend(linear, belief, 1e3, update, steps=1, trust=nats)
+    moved = float(out.belief.kl(belief))
+    # Bisection finds the share to a thousandth; the KL of it is quadratic, so two of them.
+    assert nats * (1 - 3e-3) - 1e-6 <= moved <= nats
+    np.testing.assert_allclose(out.moved[1], moved, atol=2e-7)  # sums in another order
+
+
+def test_a_short_step_is_taken_whole_to_the_bit():
+    belief = categorical(1)
+    free = descend(linear, belief, 0.1, Gradient, steps=1)
+    bound = descend(linear, belief, 0.1, Gradient, steps=1, trust=5.0, budget=5.0)
+    equal(free.belief, bound.belief)
+    assert free.moved[1] > 0
+
+
+def test_each_step_stays_within_its_trust_and_all_within_the_budget():
+    belief = categorical(2)
+    out = descend(linear, belief, 1e3, Gradient, steps=8, trust=0.05, budget=0.12)
+    # Nothing but float noise beyond the bound.
+    assert np.all(out.moved <= 0.12 * (1 + 1e-5))
+    assert out.moved[-1] > 0.1
+    assert out.moved[1] <= 0.05 * (1 + 1e-5)
+    alone = descend(linear, belief, 1e3, Gradient, steps=8, trust=0.05)
+    assert alone.moved[-1] > 0.12  # steps of 0.05 nats go far beyond it together
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_accepted_steps_never_end_worse_on_the_judges_draw(seed):
+    belief = categorical(seed)
+    out = descend(noisy, belief, 5.0, Mirror, seed=seed, steps=6, trust=1.0, accept=True)
+    judge = jr.split(jr.key(seed), 3)[1]
+    before, after = noisy(belief, judge)[0], noisy(out.belief, judge)[0]
+    assert after <= before
+    assert bool(after < before) == bool(np.any(out.accepted))
+
+
+def test_without_acceptance_descent_over_fits_its_draw():
+    """The reason for acceptance: on fresh noise many of these seeds end worse."""
+    worse = 0
+    for seed in range(20):
+        belief = categorical(seed)
+        out = descend(noisy, belief, 5.0, Mirror, seed=seed, steps=6, trust=1.0)
+        judge = jr.split(jr.key(seed), 3)[1]
+        assert out.loss[-1] < out.loss[0]
+        worse += bool(noisy(out.belief, judge)[0] > noisy(belief, judge)[0])
+    assert worse >= 5
+
+
+def test_a_refused_step_halves_the_trust():
+    # From 1.1 beyond the bottom, 8 nats are 4 deviations and 4 are 2.8: too far; 2 are 2.
+    start = Gaussian(jnp.array([4.1]), jnp.zeros(1))
+    out = descend(bowl, start, 1e3, Gradient, steps=3, trust=8.0, accept=True)
+    np.testing.assert_array_equal(out.accepted, [False, False, True])
+    np.testing.assert_allclose(out.moved, [0.0, 0.0, 0.0, 2.0], rtol=2e-3)
+
+
+def sick(belief: Any, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """An expected cost that is not a number once the belief has moved by 0.2 nats."""
+    cost = linear(belief, key)[0]
+    return jnp.where(belief.kl(categorical()) > 0.2, jnp.nan, cost), {}
+
+
+@pytest.mark.parametrize("select", ["last", "best"])
+@pytest.mark.parametrize("accept", [False, True])
+def test_the_last_finite_belief_leaves_where_the_objective_fails_on_the_way(select, accept):
+    out = descend(
+        sick, categorical(), 3.0, Gradient, steps=8, trust=0.02, select=select, accept=accept
+    )
+    assert np.all(np.isfinite(out.belief.logits))
+    assert np.isfinite(out.loss[out.chosen])
+    assert 0.05 < out.moved[out.chosen] <= 0.2
+    np.testing.assert_array_equal(out.finite, np.isfinite(out.loss))
+    if not accept:  # an accepting descent never steps there
+        assert not np.all(out.finite)
+        first_bad = int(np.argmin(out.finite))
+        assert int(out.chosen) == first_bad - 1
+        np.testing.assert_array_equal(out.accepted[first_bad:], False)
+
+
+def test_a_belief_that_is_bad_from_the_start_comes_back_as_it_was_and_flagged():
+    belief = categorical()
+    out = descend(lambda b, key: (jnp.nan * jnp.sum(b.logits), {}), belief, 1.0, Gradient)
+    equal(out.belief, belief)
+    assert int(out.chosen) == 0
+    assert not np.any(out.finite)
+    assert not np.any(out.accepted)
+
+
+def test_a_belief_of_nan_comes_back_flagged_not_hidden():
+    belief = Categorical(jnp.full((2, 3), jnp.nan), 0.01)
+    out = descend(linear, belief, 1.0, Gradient)
+    assert np.all(np.isnan(out.belief.logits))
+    assert not np.any(out.finite)
+
+
+def test_a_gradient_that_is_no_number_moves_nothing_and_shows_in_its_norm():
+    belief = Gaussian(jnp.zeros(2), jnp.zeros(2))
+    out = descend(lambda b, key: (jnp.sum(jnp.sqrt(b.mean)), {}), belief, 1.0, Gradient)
+    equal(out.belief, belief)
+    assert not np.any(np.isfinite(out.gradient_norm))
+    assert not np.any(out.accepted)
+
+
+def test_a_gaussian_belief_is_bound_too():
+    out = descend(bowl, gaussian(), 10.0, Gradient, steps=1, trust=0.5)
+    assert 0.49 < out.belief.kl(gaussian()) <= 0.5
+    assert out.loss[1] < out.loss[0]
+
+
+def test_random_steps_do_not_look_at_the_objective_and_differ_by_key():
+    belief = categorical()
+    one, same = (descend(f, belief, 1.0, Random, trust=0.3) for f in (linear, noisy))
+    other = descend(linear, belief, 1.0, Random, trust=0.3, seed=1)
+    equal(one.belief, same.belief)
+    assert not np.array_equal(one.belief.logits, other.belief.logits)
+
+
+CASES: list[tuple[Any, Any, Any, dict[str, Any]]] = [
+    (linear, categorical, Gradient, {}),
+    (noisy, categorical, Mirror, {"accept": True}),
+    (linear, categorical, Random, {}),
+    (bowl, gaussian, Gradient, {"select": "best"}),
+]
+
+
+@pytest.mark.parametrize(("objective", "make", "update", "options"), CASES)
+def test_a_batch_is_as_one_by_one(objective, make, update, options):
+    beliefs = [make()] if make is gaussian else [make(seed) for seed in range(3)]
+    many = jax.tree.map(lambda *x: jnp.stack(x), *beliefs)
+    run = partial(descend, objective, size=0.5, update=update, trust=0.2, **options)
+    together = jax.vmap(run)(many)
+    for index, belief in enumerate(beliefs):
+        alone = run(belief)
+        one = jax.tree.map(lambda x, i=index: x[i], together)
+        # Sums in another order.
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), one, alone)
+
+
+def test_compiled_is_as_eager():
+    belief = categorical()
+    compiled = descend(linear, belief, 0.5, Mirror, steps=1, trust=0.2)
+    with jax.disable_jit():
+        eager = refine(linear, belief, Mirror(0.5), steps=1, key=jr.key(0), trust=0.2)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), compiled, eager)
+
+
+def test_the_same_key_gives_the_same_result_and_structure_is_kept():
+    belief = categorical()
+    one, two = (descend(noisy, belief, 1.0, Gradient, accept=True) for _ in range(2))
+    equal(one, two)
+    assert jax.tree.structure(one.belief) == jax.tree.structure(belief)
+    assert one.belief.logits.dtype == belief.logits.dtype
+
+
+def test_changing_sizes_and_bounds_traces_once():
+    traces = 0
+
+    def counted(belief, key):
+        nonlocal traces
+        traces += 1
+        return linear(belief, key)
+
+    belief, seen = categorical(), []
+    for size, trust, budget in ((0.1, 0.2, 0.3), (0.5, 1.0, 2.0), (9.0, 0.01, 0.02)):
+        out = descend(counted, belief, size, Gradient, trust=trust, budget=budget)
+        seen.append(traces)
+        assert out.moved[-1] <= budget * (1 + 1e-5)
+    assert seen[0] > 0
+    assert seen[0] == seen[1] == seen[2]
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"steps": -1}, r"`steps` must be 0 or more; got -1\."),
+     ({"steps": 1, "select": "first"}, "`select` must be 'last' or 'best'; got 'first'")],
+)  # fmt: skip
+def test_impossible_arguments_are_refused_with_rule_and_value(options, message):
+    with pytest.raises(ValueError, match=message):
+        refine(linear, categorical(), Gradient(1.0), key=jr.key(0), **options)
