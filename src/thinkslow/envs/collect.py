@@ -16,16 +16,21 @@ process share; here every instance owns its lists, so that instances do not dist
 other.
 """
 
+import contextlib
 import math
+import sys
 from typing import Any
 
 import numpy as np
+import pyglet
 from gymnasium import spaces
-from miniworld.entity import Box
+from miniworld.entity import COLORS, Box
 from miniworld.math import intersect_circle_segs
 from miniworld.miniworld import MiniWorldEnv
-from miniworld.opengl import FrameBuffer, drawBox
+from miniworld.opengl import FrameBuffer, Texture, drawBox
 from miniworld.params import DEFAULT_PARAMS
+from miniworld.utils import get_file_path
+from PIL import Image
 from pyglet import gl
 
 ROOM = 4.5  # width of a room in metres; the floor plan is a square
@@ -53,6 +58,9 @@ LEFT, RIGHT, FORWARD = range(3)
 class Thing(Box):
     """A box that is good or bad."""
 
+    pos: Any  # MiniWorld declares no types
+    dir: Any
+
     def __init__(self, kind: str):
         super().__init__(color=COLOUR[kind], size=BOX)
         self.reward = REWARD[kind]
@@ -61,21 +69,28 @@ class Thing(Box):
 class CollectGoodObjects(MiniWorldEnv):
     """The task in the first person. Actions: 0 turn left, 1 turn right, 2 forward."""
 
+    agent: Any
+    light_ambient: Any
+    light_color: Any
+
     def __init__(self, size: int = 64, decisions: int = 250, render_mode: str | None = None):
         window = 256 if render_mode else size
-        self.static_list = None
-        super().__init__(
-            max_episode_steps=decisions,
-            obs_width=size,
-            obs_height=size,
-            window_width=window,
-            window_height=window,
-            params=PARAMS,
-            render_mode=render_mode,
-        )
+        self.lists: dict[str, int] = {}
+        with contextlib.redirect_stdout(sys.stderr):  # MiniWorld prints; results are the caller's
+            super().__init__(
+                max_episode_steps=decisions,
+                obs_width=size,
+                obs_height=size,
+                window_width=window,
+                window_height=window,
+                params=PARAMS,
+                render_mode=render_mode,
+            )
         self.action_space = spaces.Discrete(3)
 
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(  # pyright: ignore[reportIncompatibleMethodOverride]: inferred there as constants
+        self, action: Any
+    ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Make one decision; the reward is that of every box touched on the way."""
         reward = 0.0
         for _ in range(PARTS):
@@ -93,6 +108,9 @@ class CollectGoodObjects(MiniWorldEnv):
             WALL / 2, HALF, -HALF, HALF, wall_tex="drywall", floor_tex="floor_tiles_bw"
         )
         self.connect_rooms(left, right, min_z=-DOOR / 2, max_z=DOOR / 2, max_y=DOOR_HEIGHT)
+        for room in self.rooms:
+            for name in (room.wall_tex_name, room.floor_tex_name, room.ceil_tex_name):
+                _load_texture(name)
         self._gen_static_data()
 
         self.agent.pos = self._place(self.agent.radius)
@@ -143,10 +161,9 @@ class CollectGoodObjects(MiniWorldEnv):
     def _render_static(self) -> None:
         """Compile the rooms and the boxes into display lists of this instance."""
         self.shadow_window.switch_to()
-        if self.static_list is None:
-            self.static_list = gl.glGenLists(1)
-            self.thing_lists = {colour: gl.glGenLists(1) for colour in COLOUR.values()}
-        gl.glNewList(self.static_list, gl.GL_COMPILE)
+        if not self.lists:
+            self.lists = {name: gl.glGenLists(1) for name in ("rooms", *COLOUR.values())}
+        gl.glNewList(self.lists["rooms"], gl.GL_COMPILE)
         # A light at infinity: the fourth coordinate is zero.
         gl.glLightfv(gl.GL_LIGHT0, gl.GL_POSITION, (gl.GLfloat * 4)(1.0, 3.5, 1.0, 0.0))
         gl.glLightfv(gl.GL_LIGHT0, gl.GL_AMBIENT, (gl.GLfloat * 4)(*self.light_ambient, 1.0))
@@ -161,20 +178,20 @@ class CollectGoodObjects(MiniWorldEnv):
             room._render()
         gl.glDisable(gl.GL_TEXTURE_2D)
         gl.glEndList()
-        for thing in self.things:
-            gl.glNewList(self.thing_lists[thing.color], gl.GL_COMPILE)
-            gl.glColor3f(*thing.color_vec)
+        for colour in COLOUR.values():
+            gl.glNewList(self.lists[colour], gl.GL_COMPILE)
+            gl.glColor3f(*COLORS[colour])
             drawBox(-BOX / 2, BOX / 2, 0.0, BOX, -BOX / 2, BOX / 2)
             gl.glEndList()
 
     def _render_world(self, frame_buffer: FrameBuffer, render_agent: bool) -> np.ndarray:
         """Draw the world from the camera that is set, and read the image back."""
-        gl.glCallList(self.static_list)
+        gl.glCallList(self.lists["rooms"])
         for thing in self.things:
             gl.glPushMatrix()
             gl.glTranslatef(*thing.pos)
             gl.glRotatef(math.degrees(thing.dir), 0.0, 1.0, 0.0)
-            gl.glCallList(self.thing_lists[thing.color])
+            gl.glCallList(self.lists[thing.color])
             gl.glPopMatrix()
         if render_agent:
             self._render_arrow()
@@ -212,6 +229,29 @@ class CollectGoodObjectsTopDown(CollectGoodObjects):
         gl.glLoadIdentity()
         gl.gluLookAt(0.0, 10.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)
         return self._render_world(frame_buffer, render_agent=True)
+
+
+def _load_texture(name: str) -> None:
+    """Put a texture where MiniWorld looks for it.
+
+    The pixels are those that `Texture.load` would give, which converts them to RGBA by a regular
+    expression and takes half a second for each texture.
+    """
+    path = get_file_path("textures", f"{name}_1", "png")
+    if path in Texture.tex_cache:
+        return
+    with Image.open(path) as image:
+        pixels = image.convert("RGBA").transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+    size, data = pixels.size, pixels.tobytes()
+    texture = pyglet.image.ImageData(*size, "RGBA", data).get_texture()
+    gl.glBindTexture(texture.target, texture.id)
+    gl.glTexImage2D(texture.target, 0, gl.GL_RGB, *size, 0, gl.GL_RGBA, gl.GL_UNSIGNED_BYTE, data)
+    gl.glHint(gl.GL_GENERATE_MIPMAP_HINT, gl.GL_NICEST)
+    gl.glGenerateMipmap(texture.target)
+    gl.glTexParameteri(texture.target, gl.GL_TEXTURE_MAG_FILTER, gl.GL_LINEAR)
+    gl.glTexParameteri(texture.target, gl.GL_TEXTURE_MIN_FILTER, gl.GL_LINEAR_MIPMAP_LINEAR)
+    gl.glBindTexture(texture.target, 0)
+    Texture.tex_cache[path] = Texture(texture, name)
 
 
 def _distance(place: np.ndarray, other: np.ndarray) -> float:

@@ -26,7 +26,7 @@ def make(id: str, *, size: int = 64, repeat: int = 1) -> "Player":
         if value < 1:
             raise ValueError(f"`{name}` must be 1 or more; got {value}.")
     options = prepare(id, size=size)
-    return Player(gymnasium.make(id, **options), id, size, repeat)
+    return Player(gymnasium.make(id, disable_env_checker=True, **options), id, size, repeat)
 
 
 class Player(gymnasium.Env):
@@ -43,8 +43,10 @@ class Player(gymnasium.Env):
             name = key or ("image" if len(described.shape) == 3 else "vector")
             self.names[key], self.observations[name] = name, described
         self.action = _action(id, env.action_space)
-        self.observation_space = given
-        self.action_space = env.action_space
+        self.observation_space = spaces.Dict(
+            {name: _gymnasium(space) for name, space in self.observations.items()}
+        )
+        self.action_space = _gymnasium(self.action, bound=1.0)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -53,14 +55,13 @@ class Player(gymnasium.Env):
         return self._dress(observation), info
 
     def step(self, action: Any) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
-        action = self._native(action)
-        total = 0.0
-        for _ in range(self.repeat):
-            observation, reward, terminated, truncated, info = self.env.step(action)
-            total += float(reward)
-            if terminated or truncated:
-                break
-        return self._dress(observation), total, bool(terminated), bool(truncated), info
+        native = self._native(action)
+        total, repeats = 0.0, 0
+        while True:
+            observation, reward, terminated, truncated, info = self.env.step(native)
+            total, repeats = total + float(reward), repeats + 1
+            if terminated or truncated or repeats == self.repeat:
+                return self._dress(observation), total, bool(terminated), bool(truncated), info
 
     def close(self) -> None:
         self.env.close()
@@ -78,11 +79,13 @@ class Player(gymnasium.Env):
         return out
 
     def _native(self, action: Any) -> Any:
-        space = self.action_space
+        """The environment's own action for one in the agent's range."""
+        space = self.env.action_space
         if isinstance(space, spaces.Discrete):
             return int(action) + int(space.start)
-        low, high = space.low, space.high
-        bounded = np.isfinite(low) & np.isfinite(high)
+        assert isinstance(space, spaces.Box)
+        bounded = np.isfinite(space.low) & np.isfinite(space.high)
+        low, high = np.where(bounded, space.low, 0), np.where(bounded, space.high, 0)
         action = np.asarray(action, np.float32)
         stretched = low + (np.clip(action, -1, 1) + 1) / 2 * (high - low)
         return np.where(bounded, stretched, action).astype(space.dtype)
@@ -91,14 +94,15 @@ class Player(gymnasium.Env):
 def _observation(id: str, key: str, space: spaces.Space, size: int) -> Space:
     if isinstance(space, spaces.Discrete):
         return Space((), "int32", int(space.n))
-    if isinstance(space, spaces.Box) and len(space.shape) == 3 and space.dtype == np.uint8:
-        return Space((size, size, space.shape[-1]), "uint8")
-    if isinstance(space, spaces.Box) and len(space.shape) < 3:
-        return Space(tuple(space.shape), "float32")
+    if isinstance(space, spaces.Box):
+        if len(space.shape) == 3 and space.dtype == np.uint8 and space.shape[-1] <= 4:
+            return Space((size, size, space.shape[-1]), "uint8")
+        if len(space.shape) < 3:
+            return Space(tuple(space.shape), "float32")
     raise Unavailable(
         f"{id} shows {key or 'its observation'} as {space}, which no agent here reads. "
-        "Observations must be uint8 images (height, width, channels), vectors or discrete: "
-        "wrap the environment."
+        "Observations must be uint8 images (height, width, at most 4 channels), vectors or "
+        "discrete: wrap the environment."
     )
 
 
@@ -110,6 +114,15 @@ def _action(id: str, space: spaces.Space) -> Space:
     raise Unavailable(
         f"{id} acts in {space}. Actions must be Discrete or a Box of rank 1: wrap the environment."
     )
+
+
+def _gymnasium(space: Space, *, bound: float = np.inf) -> spaces.Space:
+    """Gymnasium's own description of a space; `bound` limits numbers that are not pixels."""
+    if space.classes is not None:
+        return spaces.Discrete(space.classes, dtype=np.int32)
+    if space.dtype == "uint8":
+        return spaces.Box(0, 255, space.shape, np.uint8)
+    return spaces.Box(-bound, bound, space.shape, np.float32)
 
 
 def _resize(image: np.ndarray, size: int) -> np.ndarray:
