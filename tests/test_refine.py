@@ -190,6 +190,14 @@ def test_accepted_steps_never_end_worse_on_the_judges_draw(seed):
     assert bool(after < before) == bool(np.any(out.accepted))
 
 
+def test_an_accepted_step_is_better_than_the_one_before_not_only_than_the_first():
+    # From 5 to 1 beyond the bottom in one step; the next would end 3 on the other side.
+    start = Gaussian(jnp.array([8.0]), jnp.zeros(1))
+    out = descend(bowl, start, 1e3, Gradient, steps=4, trust=8.0, accept=True)
+    assert np.all(np.diff(out.loss) <= 0)
+    np.testing.assert_array_equal(out.accepted[:2], [True, False])
+
+
 def test_without_acceptance_descent_over_fits_its_draw():
     """The reason for acceptance: on fresh noise many of these seeds end worse."""
     worse = 0
