@@ -32,6 +32,9 @@ from thinkslow.worldmodel import State
 TOLERANCE = 2e-5
 # Sums of thousands of squared pixels: the noise is relative to their size, about 1e3.
 RELATIVE = 2e-6
+# A near tie in a max-pooling of case a: as rounding falls, the float32 gradient is one of three
+# values 2.4e-4 apart. `test_objectives.py` holds it in float64 to 1e-8.
+TIED = {"grad/f32/dJ_dlogit": 1e-3}
 
 
 class Line(NamedTuple):
@@ -53,7 +56,7 @@ def compare(folder: Path) -> list[Line]:
         if name.startswith(("in/", "grad/f64")):
             continue
         theirs = golden[name].astype(np.float64)
-        allowed = TOLERANCE + RELATIVE * float(np.max(np.abs(theirs)))
+        allowed = TIED.get(name, TOLERANCE + RELATIVE * float(np.max(np.abs(theirs))))
         difference = float("inf")
         if name in ours and np.shape(ours[name]) == theirs.shape:
             difference = float(np.max(np.abs(np.asarray(ours[name], np.float64) - theirs)))
