@@ -150,7 +150,9 @@ def test_budgets_keep_agents_that_load(uninterrupted):
 
 
 def test_metrics_are_one_json_object_a_line(uninterrupted):
-    lines = [json.loads(text) for text in (uninterrupted[0] / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(text) for text in (uninterrupted[0] / "metrics.jsonl").read_text().splitlines()
+    ]
     assert any("episode" in line for line in lines)
     assert all(np.isfinite(line["loss/total"]) for line in lines if "loss/total" in line)
 
