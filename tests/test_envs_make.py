@@ -1,0 +1,106 @@
+"""Any environment in one dress, and errors that say what to install."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from thinkslow.envs import Unavailable, make, requirements
+from thinkslow.spaces import Space
+
+TASK = "thinkslow/CollectGoodObjects-v0"
+
+
+def test_a_box_action_is_stretched_to_bounds_and_left_alone_without():
+    env = make("tiny_envs:tiny/Echo-v0")
+    assert env.action == Space((2,), "float32")
+    env.reset(seed=0)
+    for action, native in (([-1, -7], [0, -7]), ([0, 0.5], [5, 0.5]), ([3, 9], [10, 9])):
+        observation, *_ = env.step(np.array(action, np.float32))
+        np.testing.assert_array_equal(observation["vector"], np.array(native, np.float32))
+    assert env.observation_space.contains(observation)
+
+
+def test_a_dictionary_keeps_its_keys_and_discrete_values_start_at_zero():
+    env = make("tiny_envs:tiny/Gears-v0", size=10)
+    assert env.observations == {
+        "camera": Space((10, 10, 3), "uint8"),
+        "gear": Space((), "int32", 4),
+        "speed": Space((), "float32"),
+    }
+    assert env.action == Space((), "int32", 3)
+    observation, _ = env.reset(seed=0)
+    assert observation["gear"] == 0
+    observation, *_ = env.step(2)
+    assert observation["gear"] == 2
+    assert env.observation_space.contains(observation)
+
+
+def test_an_image_of_another_size_is_averaged_over_areas():
+    env = make("tiny_envs:tiny/Gears-v0", size=5)
+    camera = env.reset(seed=0)[0]["camera"]
+    np.testing.assert_array_equal(camera[0, :, 0], [0, 0, 100, 200, 200])
+
+
+def test_repeating_an_action_adds_its_rewards_and_stops_at_the_end():
+    env = make("tiny_envs:tiny/Echo-v0", repeat=3)
+    env.reset(seed=0)
+    first, second = env.step(np.zeros(2)), env.step(np.zeros(2))
+    assert (first[1], first[3]) == (1 + 2 + 3, False)
+    assert (second[1], second[3]) == (4 + 5, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [("Pairs", "acts in MultiDiscrete"), ("ChannelsFirst", "at most 4 channels")],
+)
+def test_spaces_that_no_agent_reads_are_refused(name, problem):
+    with pytest.raises(Unavailable, match=problem):
+        make(f"tiny_envs:tiny/{name}-v0")
+
+
+@pytest.mark.parametrize("options", [{"size": 0}, {"repeat": 0}])
+def test_impossible_sizes_are_refused(options):
+    with pytest.raises(ValueError, match="must be 1 or more; got 0"):
+        make(TASK, **options)
+
+
+def test_an_unknown_id_names_the_nearest():
+    with pytest.raises(Unavailable, match=r"Did you mean .*thinkslow/CollectGoodObjects-v0"):
+        make("thinkslow/ColectGoodObjects-v0")
+    with pytest.raises(Unavailable, match="There is no environment 'no_such_module:Task-v0'"):
+        make("no_such_module:Task-v0")
+
+
+def test_a_missing_package_is_named_with_its_command(monkeypatch):
+    absent = dataclasses.replace(requirements.FAMILIES[-1], module="absent_package")
+    monkeypatch.setattr(requirements, "FAMILIES", (absent,))
+    with pytest.raises(Unavailable, match=r"needs the Python package absent_package.*pip install"):
+        make("ALE/Pong-v5")
+
+
+def test_exactly_the_missing_debian_packages_are_named(monkeypatch):
+    monkeypatch.setattr(requirements, "loads", lambda library: library == "libGL.so.1")
+    monkeypatch.setattr(requirements, "DRIVERS", ())
+    with pytest.raises(Unavailable) as error:
+        make(TASK)
+    assert str(error.value) == (
+        f"{TASK} draws with OpenGL and this machine lacks libegl1, libglu1-mesa, "
+        "libgl1-mesa-dri. Install on Debian or Ubuntu: "
+        "sudo apt-get install -y libegl1 libglu1-mesa libgl1-mesa-dri"
+    )
+
+
+def test_a_driver_elsewhere_is_no_reason_to_refuse(monkeypatch):
+    monkeypatch.setattr(requirements, "loads", lambda library: library != requirements.NVIDIA)
+    monkeypatch.setattr(requirements, "DRIVERS", ())
+    assert requirements.missing_packages() == []
+
+
+def test_a_space_survives_json_and_refuses_nonsense():
+    space = Space((3,), "int32", 4)
+    assert Space.from_json(space.to_json()) == space
+    with pytest.raises(ValueError, match="`classes` must be 1 or more"):
+        Space((), "int32", 0)
+    with pytest.raises(ValueError, match="A space has the keys"):
+        Space.from_json({"shape": []})

@@ -1,0 +1,100 @@
+"""Environments of a few lines that show what the real ones seldom do.
+
+Reached as `tiny_envs:tiny/NAME-v0`, also from the processes of a `VectorEnv`.
+"""
+
+import os
+import signal
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+
+class Echo(gymnasium.Env):
+    """Shows the action that came; ends in time at `LENGTH` steps, itself after three 1s."""
+
+    LENGTH = 5
+    observation_space = spaces.Box(-100.0, 100.0, (2,), np.float64)
+    action_space = spaces.Box(np.array([0.0, -np.inf]), np.array([10.0, np.inf]), dtype=np.float64)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.time = 0
+        return np.zeros(2), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.time += 1
+        return np.array(action), float(self.time), False, self.time >= self.LENGTH, {}
+
+
+class Gears(Echo):
+    """A dictionary of every kind, and actions that start at 5."""
+
+    observation_space = spaces.Dict(
+        camera=spaces.Box(0, 255, (20, 30, 3), np.uint8),
+        gear=spaces.Discrete(4, start=1),
+        speed=spaces.Box(-1, 1, (), np.float32),
+    )
+    action_space = spaces.Discrete(3, start=5)
+
+    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
+        super().reset(**options)
+        return self._see(1), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        _, *rest = super().step(action)
+        return self._see(action - 4), *rest  # pyright: ignore[reportReturnType]
+
+    @staticmethod
+    def _see(gear: int) -> dict[str, Any]:
+        camera = np.zeros((20, 30, 3), np.uint8)
+        camera[:, 15:] = 200
+        return {"camera": camera, "gear": gear, "speed": np.float32(0.5)}
+
+
+class Fragile(Echo):
+    """Noise that follows from seed and actions; action 1 kills the process, action 2 raises."""
+
+    LENGTH = 9
+    observation_space = spaces.Box(0, 255, (16, 16, 3), np.uint8)
+    action_space = spaces.Discrete(4)
+
+    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
+        super().reset(**options)
+        return self.np_random.integers(0, 255, (16, 16, 3), np.uint8), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        if action == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if action == 2:
+            raise ArithmeticError("a bug of the environment")
+        _, _, _, over, _ = super().step(action)
+        image = self.np_random.integers(0, 255, (16, 16, 3), np.uint8)
+        return image + np.uint8(action), float(self.np_random.normal()), False, over, {}
+
+
+class Unborn(Echo):
+    """Cannot be made."""
+
+    def __init__(self) -> None:
+        raise ArithmeticError("no memory for the map")
+
+
+class Pairs(Echo):
+    """Acts in two choices at once."""
+
+    action_space = spaces.MultiDiscrete([2, 3])
+
+
+class ChannelsFirst(Echo):
+    """Shows its image the other way round."""
+
+    observation_space = spaces.Box(0, 255, (3, 64, 64), np.uint8)
+
+
+for _class in (Echo, Gears, Fragile, Unborn, Pairs, ChannelsFirst):
+    gymnasium.register(f"tiny/{_class.__name__}-v0", f"tiny_envs:{_class.__name__}")
