@@ -235,17 +235,30 @@ def test_a_real_interrupt_ends_a_command_with_130(tmp_path):
     folder = tmp_path / "agent"
     folder.mkdir()
     os.mkfifo(folder / store.MANIFEST)
-    process = subprocess.Popen(
-        [*THINKSLOW, "inspect", str(folder)],
+    # A test run in the background ignores interrupts, and its children with it.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    with subprocess.Popen(
+        [*THINKSLOW[:2], heed + THINKSLOW[2], "inspect", str(folder)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    # The command opens the pipe to read it: only then can it be opened to write.
-    pipe = os.open(folder / store.MANIFEST, os.O_WRONLY)
-    time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
-    os.close(pipe)
+    ) as process:  # fmt: skip
+        try:
+            pipe = opened_by_reader(folder / store.MANIFEST)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=30)
+            os.close(pipe)
+        finally:
+            process.kill()
     assert (process.returncode, out, err.strip()) == (130, "", "thinkslow: Stopped.")
+
+
+def opened_by_reader(path: Path) -> int:
+    """The writing end of a named pipe, once someone reads it."""
+    for _ in range(600):
+        try:
+            return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # nobody reads yet
+            time.sleep(0.05)
+    raise TimeoutError(f"Nobody read {path} within 30 s.")
 
 
 def test_an_unexpected_error_is_named_and_points_at_debug(monkeypatch, capsys):
