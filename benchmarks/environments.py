@@ -1,8 +1,8 @@
 """Frames per second of the project's own task, alone and side by side.
 
 Claim: the simulator is no bottleneck of training on a CPU: two busy cores give more than a
-thousand decisions per second, rendering, resets and the way through shared memory included, where the
-tiny agent learns from some tens per second.
+thousand decisions per second, rendering, resets and the way through shared memory included,
+where the tiny agent learns from some tens per second.
 
 Method: `VectorEnv` of 1 and 2 processes, both views, 64×64, uniformly random actions drawn
 beforehand. After 50 steps of warm-up, 30 repeats of 250 steps; each repeat holds one reset per
