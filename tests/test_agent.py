@@ -1,0 +1,253 @@
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+from thinkslow import agent as agents
+from thinkslow.agent import Agent, Carry, Thinking
+from thinkslow.distributions import Categorical
+from thinkslow.worldmodel import State, surprise
+
+pytestmark = pytest.mark.usefixtures("strict")
+
+BATCH = 3
+EVIDENCE = Thinking(terms=(("evidence", 1.0),), steps=2, latent="soft", nats=2.0)
+
+
+@pytest.fixture(scope="module")
+def stream() -> list[tuple[dict[str, np.ndarray], np.ndarray]]:
+    """Four observations of three environments; one of them begins anew on the way."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(4, BATCH, 16, 16, 3)).astype(np.uint8)
+    first = np.zeros((4, BATCH), bool)
+    first[0], first[2, 1] = True, True
+    return [({"image": image}, flags) for image, flags in zip(images, first, strict=True)]
+
+
+def losses(thought: agents.Thought) -> np.ndarray:
+    """Of every iterate, `[batch, steps + 1]`."""
+    assert thought.refined is not None
+    return np.asarray(thought.refined.loss)
+
+
+def play(agent: Agent, stream: list, seed: int = 0) -> list[tuple[Carry, Any, agents.Thought]]:
+    carry, out = agent.start(BATCH), []
+    for time, (observation, first) in enumerate(stream):
+        keys = jr.split(jr.fold_in(jr.key(seed), time), BATCH)
+        carry, action, thought = agent.act(carry, observation, first, keys=keys)
+        out.append((carry, action, thought))
+    return out
+
+
+def equal(first: Any, second: Any) -> None:
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+@pytest.fixture(scope="module")
+def base(dreamer, stream):
+    return play(Agent(dreamer), stream)
+
+
+@pytest.fixture(scope="module")
+def thought(dreamer, stream):
+    return play(Agent(dreamer, EVIDENCE), stream)
+
+
+def test_the_base_agent_is_predict_infer_sample_act(dreamer, stream, base):
+    """Written out for one environment, with the documented three streams of one key."""
+
+    @jax.jit
+    def decide(state: State, action: jax.Array, image: jax.Array, first: jax.Array, key: jax.Array):
+        latent_key, action_key, _ = jr.split(key, 3)
+        memory, _ = dreamer.predict(state, action, first)
+        latent = dreamer.infer(memory, {"image": image}).sample(key=latent_key)
+        state = State(memory, latent)
+        return state, dreamer.policy(state, action_key)
+
+    state, action = dreamer.initial(), jnp.zeros(3)
+    for time, (observation, first) in enumerate(stream):
+        key = jr.split(jr.fold_in(jr.key(0), time), BATCH)[1]
+        image = jnp.asarray(observation["image"][1])
+        state, action = decide(state, action, image, jnp.asarray(first[1]), key)
+        carry, played, _ = base[time]
+        # One example and a batch of three sum in another order; draws are the same.
+        np.testing.assert_allclose(carry.state.memory[1], state.memory, rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(carry.state.latent[1], state.latent)
+        np.testing.assert_array_equal(played[1], action)
+
+
+@pytest.mark.parametrize("steps_of", ["zero size", "zero nats"])
+def test_thinking_of_no_size_is_the_base_agent_bit_for_bit(dreamer, stream, base, steps_of):
+    idle = {"step_size": 0.0} if steps_of == "zero size" else {"nats": 0.0}
+    out = play(Agent(dreamer, dataclasses.replace(EVIDENCE, **idle)), stream)
+    for (carry, action, thought), (carry0, action0, thought0) in zip(out, base, strict=True):
+        equal(carry, carry0)
+        equal(action, action0)
+        equal(thought.after, thought0.before)
+        np.testing.assert_array_equal(thought.moved, 0.0)
+
+
+def test_zero_steps_are_the_base_agent_whatever_else_is_asked(dreamer, stream, base):
+    lazy = Thinking(terms=(("sig", 3.0),), rollout=7, update="mirror", accept=True, select="best")
+    assert lazy.steps == 0
+    for (carry, action, thought), (carry0, action0, _) in zip(
+        play(Agent(dreamer, lazy), stream), base, strict=True
+    ):
+        equal(carry, carry0)
+        equal(action, action0)
+        assert thought.refined is None
+
+
+def test_thinking_lowers_its_objective_within_its_nats(thought):
+    for _, _, one in thought:
+        assert np.all(losses(one)[:, -1] < losses(one)[:, 0])
+        assert np.all(one.moved > 0.1)
+        assert np.all(one.moved <= 2.0 * (1 + 1e-5))
+        assert one.refined is not None
+        # The same KL by two compiled sums.
+        np.testing.assert_allclose(one.moved, one.refined.moved[:, -1], rtol=1e-4)
+
+
+def test_arms_share_the_noise_of_latent_and_action(base, thought):
+    """At the first decision both hold the same carry: the base state inside is the same."""
+    equal(thought[0][2].base, base[0][2].base)
+    equal(thought[0][2].before, base[0][2].before)
+    differs = np.any(thought[0][2].state.latent != base[0][2].state.latent, (1, 2))
+    unmoved = ~differs  # where the refined belief drew the same latent, the same action came
+    np.testing.assert_array_equal(thought[0][1][unmoved], base[0][1][unmoved])
+    assert np.any([np.any(t[2].state.latent != b[2].state.latent)
+                   for t, b in zip(thought, base, strict=True)])  # fmt: skip
+
+
+def test_the_refined_state_is_carried_and_acts(thought):
+    for carry, action, one in thought:
+        equal(carry.state, one.state)
+        equal(carry.action, action)
+    assert np.any(thought[-1][2].state.latent != thought[-1][2].base.latent)
+
+
+def test_an_uncarried_thought_acts_but_leaves_the_base_state(dreamer, stream, thought):
+    out = play(Agent(dreamer, dataclasses.replace(EVIDENCE, carry=False)), stream)
+    equal(out[0][1], thought[0][1])  # the first action is that of the carrying twin
+    equal(out[0][2].state, thought[0][2].state)
+    for carry, action, one in out:
+        equal(carry.state, one.base)
+        equal(carry.action, action)
+
+
+def test_a_new_episode_forgets_the_thoughts_before_it(dreamer, stream, base, thought):
+    """Environment 1 begins anew at time 2: from the same key, the same base state."""
+    np.testing.assert_array_equal(thought[2][2].base.memory[1], base[2][2].base.memory[1])
+    assert np.any(thought[2][2].base.memory[0] != base[2][2].base.memory[0])
+
+
+@pytest.mark.parametrize("readout", ["mode", "soft"])
+def test_readouts_take_the_mode_or_the_probabilities(dreamer, stream, readout):
+    _, _, thought = play(Agent(dreamer, Thinking(readout=readout)), stream[:1])[0]
+    belief = thought.before
+    assert isinstance(belief, Categorical)
+    if readout == "soft":
+        np.testing.assert_allclose(thought.state.latent, belief.probs(), rtol=1e-6)
+    else:
+        np.testing.assert_array_equal(
+            np.argmax(thought.state.latent, -1), np.argmax(belief.logits, -1)
+        )
+        assert set(np.unique(thought.state.latent)) == {0.0, 1.0}
+
+
+def test_of_several_candidates_the_one_that_reconstructs_best_acts(dreamer, stream, base):
+    _, _, best = play(Agent(dreamer, Thinking(candidates=16)), stream[:1])[0]
+    _, _, plain = base[0]
+    equal(best.base, plain.base)
+
+    @jax.jit
+    @jax.vmap
+    def error(memory: jax.Array, latent: jax.Array, image: jax.Array) -> jax.Array:
+        return surprise(dreamer, State(memory, latent), {"image": image})
+
+    image = jnp.asarray(stream[0][0]["image"])
+    found = error(best.state.memory, best.state.latent, image)
+    one = error(plain.state.memory, plain.state.latent, image)
+    assert np.all(found <= one)
+    assert np.any(found < one)
+    # Sixteen fresh samples are not better on average than the best of the agent's sixteen.
+    samples = jax.vmap(lambda k: jax.vmap(lambda b, k: b.sample(key=k))(
+        plain.before, jr.split(k, BATCH)))(jr.split(jr.key(9), 16))  # fmt: skip
+    others = jnp.stack([error(plain.state.memory, s, image) for s in samples])
+    assert np.all(found < others.mean(0))
+
+
+def test_acting_leaves_every_parameter_as_it_was(dreamer, thought):
+    from conftest import tiny_dreamer
+
+    equal(dreamer, tiny_dreamer())
+
+
+def test_changing_knobs_does_not_compile_again(dreamer, stream, thought):
+    act: Any = agents._act
+    before = act._cache_size()
+    variants = [
+        {"step_size": 0.3}, {"nats": 0.5}, {"terms": (("evidence", 7.0),)}, {"beta": 0.9},
+        {"free_nats": 0.0},
+    ]  # fmt: skip
+    seen = []
+    for change in variants:
+        changed = dataclasses.replace(EVIDENCE, **change)
+        seen.append(play(Agent(dreamer, EVIDENCE).with_thinking(changed), stream[:1])[0])
+    assert act._cache_size() == before
+    for _, _, one in seen[:2]:  # and the knob is heard
+        assert np.any(one.moved != thought[0][2].moved)
+
+
+def test_the_same_keys_give_the_same_play_and_others_another(dreamer, stream, base):
+    equal(play(Agent(dreamer), stream), base)
+    other = play(Agent(dreamer), stream, seed=1)
+    assert np.any(other[0][2].state.latent != base[0][2].state.latent)
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"steps": -1}, r"`steps` must be 0 or more; got -1\."),
+     ({"steps": 1}, "`steps` needs at least one term to descend; got none"),
+     ({"terms": (("magic", 1.0),)}, r"A term must be one of sig, .*; got 'magic'"),
+     ({"rollout": 0}, "`rollout` must be 1 or more; got 0"),
+     ({"candidates": 0}, "`candidates` must be 1 or more; got 0"),
+     ({"nats": -1.0}, r"`nats` must be 0 or more; got -1\.0"),
+     ({"step_size": float("nan")}, "`step_size` must be 0 or more; got nan"),
+     ({"update": "newton"}, "`update` must be one of gradient, adam, mirror, random; got 'newton'"),
+     ({"candidates": 2, "readout": "mode"}, "`readout` must be 'sample'; got 'mode'")],
+)  # fmt: skip
+def test_impossible_thinking_is_refused_with_rule_and_value(options, message):
+    with pytest.raises(ValueError, match=message):
+        Thinking(**options)
+
+
+def test_evidence_needs_to_know_how_the_model_was_trained(dreamer):
+    from test_objectives import Line
+
+    line = Line(jnp.array(0.8))
+    with pytest.raises(ValueError, match="`evidence` needs `beta`: this model does not say"):
+        Agent(line, EVIDENCE)
+    Agent(line, dataclasses.replace(EVIDENCE, beta=1.0, free_nats=0.0))  # told, it is content
+
+
+def test_a_model_of_ones_own_thinks_and_acts():
+    """Gaussian beliefs, a policy given by hand: nothing in the agent knows DreamerV3."""
+    from test_objectives import Line, push
+
+    def policy(model: Any, state: State, key: jax.Array) -> jax.Array:
+        return push(state, key)
+
+    thinking = Thinking(terms=(("sig", 1.0), ("anchor", 0.1)), steps=2, step_size=0.1)
+    agent = Agent(Line(jnp.array(0.8)), thinking, policy=policy)
+    seen = {"seen": jnp.ones((2, 2))}
+    keys = jr.split(jr.key(0), 2)
+    carry, action, thought = agent.act(agent.start(2), seen, np.ones(2, bool), keys=keys)
+    assert action.shape == (2, 2)
+    equal(carry.state, thought.state)
+    assert np.all(losses(thought)[:, -1] < losses(thought)[:, 0])
