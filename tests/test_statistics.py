@@ -206,7 +206,9 @@ def test_pairs_needed_agrees_with_the_power_of_a_paired_test():
     assert pairs_needed(0.5, 1.0, 0.05) == 2
 
 
-@pytest.mark.parametrize("wrong", [(-1, 0, 0.1), (1, 2, 0.1), (1, 0, 0), (math.nan, 0, 0.1)])
+@pytest.mark.parametrize(
+    "wrong", [(-1.0, 0.0, 0.1), (1.0, 2.0, 0.1), (1.0, 0.0, 0.0), (math.nan, 0.0, 0.1)]
+)
 def test_impossible_plans_are_refused(wrong):
     with pytest.raises(ValueError, match="`cv` must be 0 or more"):
         pairs_needed(*wrong)
@@ -219,8 +221,8 @@ def test_errors_name_the_arm_the_rule_and_the_value():
         paired([1.0, math.nan, math.inf], seed=0, name="psnr of arm sig")
     with pytest.raises(ValueError, match="one training seed for each of the 2 values"):
         mean_interval([1.0, 2.0], [0, 1, 2], seed=0)
-    with pytest.raises(ValueError, match="`level` between 0 and 1; got 10000 and 95"):
-        paired([1.0, 2.0], seed=0, level=95)
+    with pytest.raises(ValueError, match=r"`level` between 0 and 1; got 10000 and 95.0"):
+        paired([1.0, 2.0], seed=0, level=95.0)
     with pytest.raises(ValueError, match="got 2 and 1 episodes"):
         correlation([1.0, 2.0], [1.0])
     with pytest.raises(ValueError, match=r"numbers in \[0, 1\]; got \[0.1, nan\]"):

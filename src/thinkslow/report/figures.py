@@ -150,6 +150,7 @@ def cost(summary: Record, agent: str) -> go.Figure | None:
             "array": [_distance(spread.get("p90"), median) for _, median, spread in timed],
             "arrayminus": [_distance(median, spread.get("p10")) for _, median, spread in timed],
             "thickness": 1.4,
+            "color": COLOURS["base"],
             "width": 3,
         },
         hoverinfo="skip",
@@ -169,13 +170,13 @@ def cost(summary: Record, agent: str) -> go.Figure | None:
     )
     _shape(figure, "", "milliseconds per decision (p10 to p90)", "", len(timed))
     widest = max(max(median, finite(spread.get("p90")) or 0.0) for _, median, spread in timed)
-    figure.update_xaxes(range=[0, 1.35 * widest])  # room for the last number
+    figure.update_xaxes(range=[0, 1.5 * widest])  # room for the last number
     return _listed(figure, [arm for arm, _, _ in timed])
 
 
 def open_loop(summary: Record, agent: str, metric: str) -> go.Figure | None:
     """A metric of open-loop predictions against how many steps ahead they look."""
-    figure = go.Figure()
+    figure, steps = go.Figure(), set()
     drawn: dict[str, int] = {"refinement": 0, "control": 0, "base": 0}
     for arm in arms(summary, agent):
         ahead = {int(step): scores for step, scores in (arm.get("open_loop") or {}).items()}
@@ -186,6 +187,7 @@ def open_loop(summary: Record, agent: str, metric: str) -> go.Figure | None:
         }
         if not found:
             continue
+        steps |= set(found)
         group = kind(arm["arm"])
         turn = drawn[group]
         drawn[group] += 1
@@ -205,6 +207,7 @@ def open_loop(summary: Record, agent: str, metric: str) -> go.Figure | None:
         return None
     label = f"{_with_unit(metric_name(metric), metric)} ({metric_direction(metric)})"
     _shape(figure, "", "steps ahead of the last frame seen", label, 11)
+    figure.update_xaxes(tickvals=sorted(steps))
     return _legend(figure)
 
 
@@ -240,7 +243,7 @@ def learning(record: Record | None) -> go.Figure | None:
     return _legend(figure)
 
 
-def _at(run: Record, step: float) -> float | None:
+def _at(run: Record, step: int | float) -> float | None:
     """The score of the recorded point nearest to a step: nothing is interpolated."""
     nearest = min(range(len(run["step"])), key=lambda index: abs(run["step"][index] - step))
     return finite(run["score"][nearest])

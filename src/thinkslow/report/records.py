@@ -35,7 +35,8 @@ class Evaluation:
     """Learning curves with the evaluated agents marked, if they were recorded."""
     strips: dict[tuple[str, str], dict[str, np.ndarray]]
     """By agent and arm: frames real, before, after `[N, H, W, 3]`, imagined and came
-    `[N, L, H, W, 3]`, all uint8, and step `[N]`."""
+    `[N, L, H, W, 3]`, all uint8; step `[N]`; ahead `[L]`, how many steps ahead each looks
+    (1 to L where the file does not say)."""
 
 
 @dataclass(frozen=True)
@@ -185,8 +186,10 @@ def _learning(path: Path) -> Record | None:
 
 def _strip(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             strip = {name: file[name] for name in (*_IMAGES, "step")}
+            horizon = strip["imagined"].shape[1] if strip["imagined"].ndim > 1 else 0
+            strip["ahead"] = file["ahead"] if "ahead" in file else np.arange(1, horizon + 1)
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is not a readable strip of frames: {error}.") from None
     count = len(strip["step"])
@@ -199,6 +202,12 @@ def _strip(path: Path) -> dict[str, np.ndarray]:
             )
         if len(images) != count:
             raise ValueError(f"{path}: `{name}` has {len(images)} entries, `step` has {count}.")
+    for name in ("imagined", "came"):
+        if strip[name].shape[1] != len(strip["ahead"]):
+            raise ValueError(
+                f"{path}: `{name}` has {strip[name].shape[1]} frames a step, "
+                f"`ahead` names {len(strip['ahead'])}."
+            )
     return strip
 
 

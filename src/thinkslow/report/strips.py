@@ -13,6 +13,7 @@ import imageio.v3 as iio
 import numpy as np
 
 from thinkslow import metrics
+from thinkslow.report.records import kind
 
 AMPLIFY = 8
 """How much the difference between the two reconstructions is magnified, around mid-grey."""
@@ -37,8 +38,9 @@ class Row:
     now: list[Picture]
     """Real, before, after, amplified difference."""
     future: Picture | None
-    """Imagined frames above the frames that came, `horizon` columns of both."""
-    horizon: int
+    """Imagined frames above the frames that came, a column for each of `ahead`."""
+    ahead: list[int]
+    """How many steps ahead each column looks."""
 
 
 def rows(
@@ -46,12 +48,15 @@ def rows(
 ) -> list[Row]:
     """Rows of all arms within `budget` bytes of text, in the order of agents and arms.
 
-    Every arm shows its first decisions; one more of each while the budget lasts.
+    Every arm shows its first decisions, refinements first; one more of each while the budget
+    lasts.
     """
+    order = sorted(strips, key=lambda key: ("refinement", "base", "control").index(kind(key[1])))
     kept: dict[tuple[str, str], list[Row]] = {key: [] for key in strips}
     spent = 0
     for index in range(max((len(strip["step"]) for strip in strips.values()), default=0)):
-        for key, strip in strips.items():
+        for key in order:
+            strip = strips[key]
             if index >= len(strip["step"]):
                 continue
             row = _row(*key, strip, index)
@@ -96,7 +101,7 @@ def _row(agent: str, arm: str, strip: dict[str, np.ndarray], index: int) -> Row:
             ),
         ],
         future=future,
-        horizon=len(imagined),
+        ahead=[int(steps) for steps in strip["ahead"]],
     )
 
 

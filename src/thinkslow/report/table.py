@@ -38,7 +38,7 @@ def table(summary: Record) -> Table:
                 _difference(score.get(name), interval=True),
                 number(improved),
                 _difference(psnr.get(name), interval=False),
-                number(finite(arm.get("latency_ms", {}).get("median"))),
+                number(finite((arm.get("latency_ms") or {}).get("median"))),
                 "–" if share is None else f"{share:.0%}",
             )
     return result
