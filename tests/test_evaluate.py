@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
@@ -123,7 +124,7 @@ def played(tmp_path, monkeypatch):
 
 def test_the_frame_after_a_state_is_the_one_its_action_led_to(played):
     """Rows of the picture light up with the count, and action 2 counts on."""
-    saved, episodes = played
+    _, episodes = played
     lit = (episodes.frames[..., 0, 0] == 200).sum(-1)
     counted = np.argmax(episodes.actions, -1) == 2
     np.testing.assert_array_equal(np.diff(lit, axis=0), counted)
@@ -136,9 +137,9 @@ def test_open_loop_scores_compare_with_the_frame_that_came(played):
     saved, episodes = played
     scores = _image_scores(saved.model, episodes, 0, LENGTH)
     model = saved.model
-    state = jax.tree.map(lambda x: x[0, 0], episodes.states)
-    for action in episodes.actions[:3, 0]:
-        memory, prior = model.predict(state, action, np.zeros((), bool))
+    state = jax.tree.map(lambda x: jnp.asarray(x[0, 0]), episodes.states)
+    for action in jnp.asarray(episodes.actions[:3, 0]):
+        memory, prior = model.predict(state, action, jnp.zeros((), bool))
         state = type(state)(memory, prior.mode())
     predicted = np.asarray(model.decode(state)["image"].mode())
     expected = metrics.psnr(predicted, episodes.frames[3, 0])

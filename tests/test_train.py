@@ -105,7 +105,7 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path, uninterrupted):
         process.send_signal(signal.SIGKILL)
         process.wait()
     saved = store.read_manifest(run / "latest")["counters"]["steps"]
-    assert 0 < saved
+    assert saved > 0
     trainer = Trainer.resume(run)
     steps = max(60, saved)
     weights = finish(trainer, steps)
@@ -132,12 +132,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
     trainer.train(steps=30)
     good = {name: np.array(array) for name, array in named(trainer.learner).items()}
     trainer.replay._rows["reward"][:] = np.nan
-    with pytest.raises(Diverged, match="not finite .*latest"):
+    with pytest.raises(Diverged, match=r"not finite .*latest"):
         trainer.train(steps=1000)
     trainer.close()
     saved, _ = store.read(tmp_path / "run" / "latest")
     for name, array in good.items():
-        np.testing.assert_array_equal(saved[f"0/{name}"], array, err_msg=name)
+        np.testing.assert_array_equal(saved[f"learner/{name}"], array, err_msg=name)
 
 
 def test_budgets_keep_agents_that_load(uninterrupted):

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jaxtyping import Array
 
 from thinkslow import metrics, statistics, store
 from thinkslow.agent import Agent, Thinking, Thought
@@ -178,7 +179,6 @@ def play(agent: Agent, envs: VectorEnv, seeds: Sequence[int], seed: int) -> Epis
             agent.act(carry, step.observation, step.is_first, keys=keys)
         )
         latency_ms.append(1e3 * (time.perf_counter() - begun))
-        action = np.asarray(action)
         keep.append(_host(thought, action))
         step = envs.step(np.asarray(agent.model.split(action)["action"]))
         rewards += alive * step.reward
@@ -191,7 +191,7 @@ def play(agent: Agent, envs: VectorEnv, seeds: Sequence[int], seed: int) -> Epis
     return Episodes(states, bases, actions, pixels, rewards, lengths, moved, crashed, latency_ms)
 
 
-def _host(thought: Thought, action: np.ndarray) -> tuple:
+def _host(thought: Thought, action: Array) -> tuple:
     return jax.tree.map(np.asarray, (thought.state, thought.base, action, thought.moved))
 
 
@@ -200,7 +200,7 @@ def _image(observation: Mapping[str, np.ndarray]) -> np.ndarray | None:
 
 
 @jax.jit
-def _keys(seed: int, seeds: jax.Array, decision: int) -> jax.Array:
+def _keys(seed: int | Array, seeds: Array, decision: int | Array) -> Array:
     """One key per environment: a function of protocol seed, environment seed and decision."""
     key = jr.key(seed)
     return jax.vmap(lambda s: jr.fold_in(jr.fold_in(key, s), decision))(seeds)
@@ -263,16 +263,15 @@ def _predict(
     number = len(actions)
     size = 1 << (number - 1).bit_length()
     pad = lambda x: np.concatenate([x, np.repeat(x[-1:], size - number, 0)])  # noqa: E731
-    now, later = _predict_images(model, jax.tree.map(pad, states), pad(actions))
+    padded = jax.tree.map(lambda x: jnp.asarray(pad(x)), (states, actions))
+    now, later = _predict_images(model, *padded)
     return np.asarray(now)[:number], np.asarray(later)[:number]
 
 
 @jax.jit
-def _predict_images(
-    model: WorldModel, states: State, actions: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    def one(state: State, actions: jax.Array) -> tuple[jax.Array, jax.Array]:
-        def step(state: State, action: jax.Array) -> tuple[State, jax.Array]:
+def _predict_images(model: WorldModel, states: State, actions: Array) -> tuple[Array, Array]:
+    def one(state: State, actions: Array) -> tuple[Array, Array]:
+        def step(state: State, action: Array) -> tuple[State, Array]:
             memory, prior = model.predict(state, action, jnp.zeros((), bool))
             state = State(memory, prior.mode())
             return state, model.decode(state)["image"].mode()
@@ -376,7 +375,7 @@ def _of(records: list[dict[str, Any]], agent: str, arm: str) -> list[dict[str, A
 
 def _values(rows: list[dict[str, Any]], measure: str) -> list[float] | None:
     values = [row[measure] for row in rows]
-    return None if any(value is None for value in values) else values
+    return None if any(value is None for value in values) else [float(value) for value in values]
 
 
 def _mean(values: list[float] | None, seed: int) -> dict[str, Any] | None:

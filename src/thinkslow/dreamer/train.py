@@ -333,18 +333,19 @@ class Trainer:
             "metrics_bytes": self.metrics.tell(), "replay": index,
             "environments": self.envs.state(),
         }  # fmt: skip
-        arrays = {name: np.asarray(a) for name, a in named((self.learner, self.carry)).items()}
+        arrays = {name: np.asarray(a) for name, a in named(self._arrays()).items()}
         store.write(self.run / "latest", arrays, {"counters": counters})
         self.replay.commit(index)
 
     def _restore(self) -> None:
         arrays, manifest = store.read(self.run / "latest")
-        expected = named((self.learner, self.carry))
+        expected = named(self._arrays())
         store.match(
             arrays, {name: leaf.shape for name, leaf in expected.items()},
             what=f"{self.run / 'latest'} does not fit {self.run / 'config.json'}",
         )  # fmt: skip
-        self.learner, self.carry = with_named((self.learner, self.carry), arrays)
+        restored = with_named(self._arrays(), arrays)
+        self.learner, self.carry = restored["learner"], restored["carry"]
         counters = manifest["counters"]
         self.steps, self.updates = counters["steps"], counters["updates"]
         self.credit = counters["credit"]
@@ -354,6 +355,10 @@ class Trainer:
         self.replay = Replay.load(self.run / "replay", counters["replay"])
         self.step = self.envs.restore(counters["environments"])
         self._log_files(counters["metrics_bytes"])
+
+    def _arrays(self) -> dict[str, Any]:
+        """All arrays that a run must keep, besides the replay."""
+        return {"learner": self.learner, "carry": self.carry}
 
     def _fields(self, model: Dreamer) -> dict[str, tuple[tuple[int, ...], Any]]:
         config = model.config
