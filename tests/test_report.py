@@ -381,9 +381,9 @@ def test_the_interval_of_a_single_pair_is_left_out_not_drawn_as_certain(folder, 
 def test_more_frames_than_the_page_can_hold_are_left_out_and_counted(folder):
     strips = records.read(folder).strips
     assert len(rows(strips, budget=100_000_000)) == 30
-    few = rows(strips, budget=150_000)
+    few = rows(strips, budget=60_000)
     assert 0 < len(few) < 10
-    assert sum(len(p.source) for row in few for p in row.now) < 150_000
+    assert sum(len(p.source) for row in few for p in row.now) < 60_000
     assert {row.arm for row in few} <= {"sig", "elbo"}  # refinements come first
 
 
@@ -519,6 +519,23 @@ def test_the_scope_of_the_claim_is_that_of_what_was_resampled():
     several = said(gain, unit="training seed, episode")
     assert "resampled by training seed and episode" in several
     assert "this checkpoint" not in several
+
+
+def test_too_few_pairs_are_said_to_be_too_few():
+    # two episodes once "beat none and the best control" without a word of caution
+    gain = ("sig", 1.0, 0.5, 1.5)
+    assert "Fewer than 20 pairs" in said(gain, pairs=2)
+    assert "Fewer" not in said(gain, pairs=20)
+
+
+def test_episodes_that_end_at_one_step_are_one_point_of_the_learning_curve(folder, tmp_path):
+    run = {"seed": 0, "step": [10, 10, 20, 30], "score": [1.0, 3.0, 5.0, None]}
+    changed(folder, tmp_path)
+    marked = [{"seed": 0, "step": 19, "name": "mine"}]
+    (tmp_path / "learning.json").write_text(json.dumps({"runs": [run], "agents": marked}))
+    line, star = figures(build(tmp_path).read_text())[-1].data
+    assert (list(line.x), list(line.y)) == ([10, 20], [2, 5])
+    assert (list(star.x), list(star.y)) == ([19], [5])
 
 
 def test_psnr_has_its_unit_and_its_own_verdict():

@@ -107,7 +107,12 @@ def test_p_value_and_interval_tell_the_same_story():
         excluded = not result.interval[0] <= 0 <= result.interval[1]
         if abs(result.p_value - 0.05) > 0.002:  # the quantile interpolates, the count does not
             assert (result.p_value < 0.05) == excluded
-    assert paired(np.full(9, 2.0), seed=0).p_value == pytest.approx(2 / 10_001)
+    assert paired(np.full(20, 2.0), seed=0).p_value == pytest.approx(2 / 10_001)
+
+
+def test_a_handful_of_pairs_is_never_significant_however_alike():
+    # four equal differences gave p = .0002 and a star; flipping signs cannot go below 1/8
+    assert paired([1.0, 1.0, 1.1, 1.0], seed=0).p_value == 1 / 8
 
 
 def test_p_values_are_uniform_when_nothing_differs():

@@ -42,7 +42,7 @@ class Paired:
     """P(difference > 0) + P(difference = 0) / 2 over pairs."""
     p_improve_interval: Interval
     p_value: float
-    """Two-sided bootstrap p-value of a mean difference of zero; 1 for a single pair."""
+    """Two-sided bootstrap p-value of a mean difference of zero, at least 2^(1 - pairs)."""
     pairs: int
     clusters: int
     unit: str
@@ -97,7 +97,7 @@ def paired(
         trimmed_interval=_interval(boot.trimmed_mean, level, single),
         p_improve=float(_wins(values).mean()),
         p_improve_interval=_interval(boot.p_improve, level, single),
-        p_value=1.0 if single else _two_sided_p(boot.mean),
+        p_value=_two_sided_p(boot.mean, pairs=len(values)),
         pairs=len(values),
         clusters=boot.clusters,
         unit=boot.unit,
@@ -285,10 +285,14 @@ def _interval(statistics: np.ndarray, level: float, single: bool) -> Interval:
     return (float(low), float(high))
 
 
-def _two_sided_p(means: np.ndarray) -> float:
-    """Twice the smaller tail of the bootstrap beyond zero, never below 2 / (resamples + 1)."""
+def _two_sided_p(means: np.ndarray, pairs: int) -> float:
+    """Twice the smaller tail of the bootstrap beyond zero.
+
+    Never below 2 / (resamples + 1), which is as far as so many resamples see, nor below
+    2^(1 - pairs), the least that an exact test by flipping signs could give for so few pairs.
+    """
     tail = min(int(np.sum(means <= 0)), int(np.sum(means >= 0)))
-    return min(1.0, 2 * (tail + 1) / (len(means) + 1))
+    return min(1.0, max(2 * (tail + 1) / (len(means) + 1), 2.0 ** (1 - pairs)))
 
 
 def _checked(

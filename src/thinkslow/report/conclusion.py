@@ -20,6 +20,7 @@ from thinkslow.report.records import (
 from thinkslow.report.text import estimated, metric_name, metric_unit
 
 _METRICS = ("score", "psnr")
+_ENOUGH = 20  # pairs from which a bootstrap interval is roughly what it says
 
 
 def conclusion(summary: Record) -> str:
@@ -133,15 +134,16 @@ def _scope(summary: Record, agent: str) -> str:
         for metric in _METRICS
         for record in comparisons(summary, agent, metric, BASE).values()
     ]
-    counts = sorted({record["pairs"] for record in records if "pairs" in record})
-    pairs = (
-        "–".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
-        if counts
-        else "the"
+    counts = [record["pairs"] for record in records if "pairs" in record]
+    pairs = str(min(counts, default="the"))
+    caution = (
+        f" Fewer than {_ENOUGH} pairs: such intervals are too narrow to be relied on."
+        if counts and min(counts) < _ENOUGH
+        else ""
     )
     if all(record.get("unit") == "episode" for record in records):
         return (
             f"This is over {pairs} paired episodes of this checkpoint "
-            "and says nothing of other training runs."
+            f"and says nothing of other training runs.{caution}"
         )
-    return f"This is over {pairs} paired episodes, resampled by training seed and episode."
+    return f"This is over {pairs} paired episodes, resampled by training seed and episode.{caution}"

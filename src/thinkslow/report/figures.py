@@ -160,7 +160,7 @@ def cost(summary: Record, agent: str) -> go.Figure | None:
         x=[max(median, finite(spread.get("p90")) or 0.0) for _, median, spread in timed],
         y=[arm for arm, _, _ in timed],
         text=[
-            f" {median:.3g} ms" + (f" (×{median / base:.3g})" if base else "")
+            f" {median:.3g} ms" + (f" (×{median / base:.2f})" if base else "")
             for _, median, _ in timed
         ],
         mode="text",
@@ -217,20 +217,20 @@ def learning(record: Record | None) -> go.Figure | None:
         return None
     figure = go.Figure()
     for turn, run in enumerate(record["runs"]):
-        colour = _LINES[turn % len(_LINES)]
+        colour, curve = _LINES[turn % len(_LINES)], _curve(run)
         figure.add_scatter(
             name=f"training seed {run['seed']}",
-            x=run["step"],
-            y=[finite(score) for score in run["score"]],
+            x=list(curve),
+            y=list(curve.values()),
             mode="lines",
             line={"color": colour, "width": 1.8},
             hovertemplate="step %{x}: %{y:.3g}<extra></extra>",
         )
         marked = [agent for agent in record.get("agents", []) if agent["seed"] == run["seed"]]
-        if marked and run["step"]:
+        if marked and curve:
             figure.add_scatter(
                 x=[agent["step"] for agent in marked],
-                y=[_at(run, agent["step"]) for agent in marked],
+                y=[_at(curve, agent["step"]) for agent in marked],
                 text=[agent["name"] for agent in marked],
                 mode="markers+text",
                 textposition="top left",
@@ -243,10 +243,18 @@ def learning(record: Record | None) -> go.Figure | None:
     return _legend(figure)
 
 
-def _at(run: Record, step: int | float) -> float | None:
+def _curve(run: Record) -> dict[float, float]:
+    """Score by step; several environments may end an episode at one step, which is averaged."""
+    scores: dict[float, list[float]] = {}
+    for step, score in zip(run["step"], run["score"], strict=True):
+        if (value := finite(score)) is not None:
+            scores.setdefault(float(step), []).append(value)
+    return {step: sum(found) / len(found) for step, found in sorted(scores.items())}
+
+
+def _at(curve: dict[float, float], step: int | float) -> float:
     """The score of the recorded point nearest to a step: nothing is interpolated."""
-    nearest = min(range(len(run["step"])), key=lambda index: abs(run["step"][index] - step))
-    return finite(run["score"][nearest])
+    return curve[min(curve, key=lambda recorded: abs(recorded - step))]
 
 
 def _tested(record: Record, difference: Estimate, metric: str) -> str:
