@@ -38,4 +38,6 @@ class Counting(gymnasium.Env):
         return image
 
 
-gymnasium.register("thinkslow-test/Counting-v0", Counting, disable_env_checker=True)
+gymnasium.register(
+    "thinkslow-test/Counting-v0", f"{__name__}:{Counting.__name__}", disable_env_checker=True
+)

@@ -185,9 +185,11 @@ def _losses(
         trace=agent["imag_loss"]["lam"],
         replay_value_scale=agent["loss_scales"]["repval"],
     )
-    parts, *_ = jax.jit(
-        lambda *trees: losses(*trees, config, key=jr.key(0), readout="mode", update_returns=False)
-    )(model, slow, returns, batch)
+    compiled = jax.jit(losses, static_argnames=("config", "readout", "update_returns"))
+    parts, *_ = compiled(
+        model, slow, returns, batch, config=config, key=jr.key(0), readout="mode",
+        update_returns=False,
+    )  # fmt: skip
     return {name: part.T for name, part in parts.items()} | {"total": total(parts, model, config)}
 
 

@@ -94,8 +94,10 @@ def test_the_summary_holds_the_means_and_differences_of_the_records(evaluated):
     (difference,) = (
         row for row in summary["comparisons"] if (row["arm"], row["metric"]) == ("evidence", "psnr")
     )
-    paired = [[row["psnr"] for row in rows if row["arm"] == arm] for arm in ("evidence", "none")]
-    assert difference["difference"] == pytest.approx(np.mean(np.subtract(*paired)))
+    after, before = (
+        np.array([row["psnr"] for row in rows if row["arm"] == arm]) for arm in ("evidence", "none")
+    )
+    assert difference["difference"] == pytest.approx(np.mean(after - before))
     assert difference["pairs"] == 3
 
 

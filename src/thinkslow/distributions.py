@@ -5,7 +5,8 @@ event; there is no hidden averaging. A belief (`Categorical`, `Gaussian`) has `k
 and three readouts of a state: `sample` (straight-through), `mode` and `soft`.
 """
 
-from typing import Protocol, runtime_checkable
+import abc
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -22,7 +23,38 @@ class Distribution(Protocol):
     def log_prob(self, value: Array) -> Float[Array, ""]: ...
 
 
-class Categorical(eqx.Module):
+class Belief(eqx.Module):
+    """What a model thinks the latent is: a distribution that can be refined.
+
+    Its arrays are what refinement steps.
+    """
+
+    @abc.abstractmethod
+    def sample(self, *, key: PRNGKeyArray) -> Float[Array, "..."]:
+        """A draw, differentiable in the belief."""
+
+    @abc.abstractmethod
+    def mode(self) -> Float[Array, "..."]:
+        """The likeliest value."""
+
+    @abc.abstractmethod
+    def soft(self) -> Float[Array, "..."]:
+        """The expectation in place of a value."""
+
+    @abc.abstractmethod
+    def log_prob(self, value: Float[Array, "..."]) -> Float[Array, ""]:
+        """Log-density of a value."""
+
+    @abc.abstractmethod
+    def entropy(self) -> Float[Array, ""]:
+        """In nats."""
+
+    @abc.abstractmethod
+    def kl(self, other: Any) -> Float[Array, ""]:
+        """KL(self || other); `other` is a belief of the same kind."""
+
+
+class Categorical(Belief):
     """Independent categoricals, one per factor, with a share of uniform mixed in.
 
     `logits` are raw, as a network gave them: probabilities are
@@ -76,7 +108,7 @@ class Categorical(eqx.Module):
         return straight_through(jax.nn.one_hot(index, self.logits.shape[-1]), self.probs())
 
 
-class Gaussian(eqx.Module):
+class Gaussian(Belief):
     """Independent normals given by mean and log standard deviation: a continuous belief."""
 
     mean: Float[Array, " dim"]
@@ -104,9 +136,6 @@ class Gaussian(eqx.Module):
         shift = (self.mean - other.mean) * jnp.exp(-other.log_scale)
         ratio = 2 * (self.log_scale - other.log_scale)
         return 0.5 * jnp.sum(shift**2 + jnp.exp(ratio) - 1 - ratio)
-
-
-Belief = Categorical | Gaussian
 
 
 class Bernoulli(eqx.Module):

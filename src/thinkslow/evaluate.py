@@ -109,7 +109,7 @@ def evaluate(
                     lines.flush()
                     records += rows
                     latencies.setdefault((subject.name, name), []).extend(played.latency_ms)
-                    if first == 0 and played.frames is not None:
+                    if first == 0:
                         _write_strips(out, subject.name, name, agent.model, played)
                     done += 1
                     show(f"{subject.name}: {name}", done, total)
@@ -162,13 +162,15 @@ def check_fits(saved: Saved, envs: VectorEnv) -> None:
 
 def play(agent: Agent, envs: VectorEnv, seeds: Sequence[int], seed: int) -> Episodes:
     """One episode in each environment, the given seeds; every step's states, actions, frames."""
+    model: Any = agent.model  # which also splits an action vector into actions
     step = envs.reset(seeds)
     carry = agent.start(envs.count)
     alive = np.ones(envs.count, bool)
     rewards, lengths = np.zeros(envs.count), np.zeros(envs.count, int)
     crashed = np.zeros(envs.count, bool)
     keep: list[tuple] = []
-    frames, latency_ms = [_image(step.observation)], []
+    sighted = "image" in step.observation
+    frames, latency_ms = [step.observation.get("image")], []
     # The first call compiles; its time is not the decision's.
     keys = _keys(seed, jnp.array(seeds, jnp.uint32), 0)
     jax.block_until_ready(agent.act(carry, step.observation, step.is_first, keys=keys))
@@ -180,23 +182,19 @@ def play(agent: Agent, envs: VectorEnv, seeds: Sequence[int], seed: int) -> Epis
         )
         latency_ms.append(1e3 * (time.perf_counter() - begun))
         keep.append(_host(thought, action))
-        step = envs.step(np.asarray(agent.model.split(action)["action"]))
+        step = envs.step(np.asarray(model.split(action)["action"]))
         rewards += alive * step.reward
         lengths += alive
         crashed |= alive & step.crashed
-        frames.append(_image(step.observation))
+        frames.append(step.observation.get("image"))
         alive &= ~step.is_last
     states, bases, actions, moved = jax.tree.map(lambda *xs: np.stack(xs), *keep)
-    pixels = None if frames[0] is None else np.stack(frames)
+    pixels = np.array(frames) if sighted else None
     return Episodes(states, bases, actions, pixels, rewards, lengths, moved, crashed, latency_ms)
 
 
 def _host(thought: Thought, action: Array) -> tuple:
     return jax.tree.map(np.asarray, (thought.state, thought.base, action, thought.moved))
-
-
-def _image(observation: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    return observation["image"].copy() if "image" in observation else None
 
 
 @jax.jit
@@ -284,7 +282,8 @@ def _predict_images(model: WorldModel, states: State, actions: Array) -> tuple[A
 def _write_strips(out: Path, agent: str, arm: str, model: WorldModel, played: Episodes) -> None:
     """Pictures of the first episode, spread over it, for the report."""
     length, ahead = int(played.lengths[0]), max(AHEAD)
-    if length <= ahead:
+    frames = played.frames
+    if frames is None or length <= ahead:
         return
     moments = np.linspace(0, length - ahead - 1, STRIPS).astype(int)
     windows = moments[:, None] + np.arange(ahead)
@@ -296,8 +295,8 @@ def _write_strips(out: Path, agent: str, arm: str, model: WorldModel, played: Ep
     (out / "strips").mkdir(exist_ok=True)
     np.savez_compressed(
         out / "strips" / f"{agent}--{arm}.npz",
-        real=played.frames[moments, 0], before=_bytes(before), after=_bytes(after),
-        imagined=_bytes(later[:, chosen]), came=played.frames[windows + 1, 0][:, chosen],
+        real=frames[moments, 0], before=_bytes(before), after=_bytes(after),
+        imagined=_bytes(later[:, chosen]), came=frames[windows + 1, 0][:, chosen],
         step=moments, ahead=np.array(AHEAD),
     )  # fmt: skip
 
@@ -358,6 +357,8 @@ def _family(
         if arm == "none":
             continue
         values = _values(_of(records, agent, arm), measure)
+        if values is None:
+            continue
         found = statistics.paired(np.subtract(values, base), seed=seed, name=f"{arm} {measure}")
         yield {
             "agent": agent, "arm": arm, "baseline": "none", "metric": measure,

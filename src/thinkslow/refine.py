@@ -74,10 +74,10 @@ class Gradient(Direction):
     step_size: Scalar
     optimiser: optax.GradientTransformation = eqx.field(static=True, default=optax.sgd(1.0))
 
-    def init(self, belief: Belief) -> PyTree:
+    def init(self, belief: Any) -> PyTree:
         return self.optimiser.init(belief)
 
-    def propose(self, belief: Belief, gradient: Belief, state: PyTree, *, key: PRNGKeyArray):
+    def propose(self, belief: Any, gradient: Any, state: PyTree, *, key: PRNGKeyArray):
         change, state = self.optimiser.update(gradient, state, belief)
         return jax.tree.map(lambda x: self.step_size * x, change), state
 
@@ -98,7 +98,7 @@ class Mirror(Direction):
                 f"Use a gradient step."
             )
 
-    def propose(self, belief: Belief, gradient: Belief, state: PyTree, *, key: PRNGKeyArray):
+    def propose(self, belief: Any, gradient: Any, state: PyTree, *, key: PRNGKeyArray):
         # Below 1e-6 a class cannot be told from an absent one, and the quotient is noise.
         probs = jnp.maximum(jax.nn.softmax(belief.logits), 1e-6)
         return jax.tree.map(lambda g: -self.step_size * g / probs, gradient), state

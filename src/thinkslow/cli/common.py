@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 from rich.console import Console
@@ -33,7 +33,7 @@ def parse(options: type[Options], name: str, description: str, arguments: Sequen
 
     **Errors:** `Usage` for a value that the option itself refuses; `SystemExit` from the parser.
     """
-    given = {} if default is None else {"default": default}
+    given: dict[str, Any] = {} if default is None else {"default": default}
     try:
         return tyro.cli(
             options, prog=f"thinkslow {name}", description=description, args=list(arguments),

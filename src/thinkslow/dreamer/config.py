@@ -82,14 +82,12 @@ class ModelConfig:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "ModelConfig":
         """Rebuild from `dataclasses.asdict` after a trip through JSON. Unknown keys: TypeError."""
-        nested = {
-            key: MLPConfig(**value)
-            if isinstance(value, dict)
-            else tuple(value)
-            if isinstance(value, list)
-            else value
-            for key, value in data.items()
-        }
+        nested: dict[str, Any] = {}
+        for key, value in data.items():
+            if isinstance(value, dict):
+                nested[key] = MLPConfig(**value)
+            else:
+                nested[key] = tuple(value) if isinstance(value, list) else value
         return cls(**nested)
 
 

@@ -1,6 +1,6 @@
 """One update of a DreamerV3 agent, compiled: losses, gradient, optimiser, slow critic."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -39,7 +39,8 @@ class Update(NamedTuple):
 def start(model: Dreamer, config: TrainConfig) -> Learner:
     """A learner at its first update: the slow critic a copy, the optimiser empty."""
     slow = jax.tree.map(jnp.copy, model.val)
-    state = optimiser(config).init(model)
+    weights: Any = model  # optax annotates dictionaries of arrays and takes any tree of them
+    state = optimiser(config).init(weights)
     return Learner(
         model, slow, ReturnRange(jnp.zeros(()), jnp.zeros(())), state, jnp.zeros((), jnp.int32)
     )
@@ -61,8 +62,9 @@ def update(learner: Learner, batch: Batch, key: PRNGKeyArray, *, config: TrainCo
     )(learner.model)
     norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-    changes, state = optimiser(config).update(gradient, learner.optimiser, learner.model)
-    model = optax.apply_updates(learner.model, changes)
+    weights: Any = learner.model
+    changes, state = optimiser(config).update(gradient, learner.optimiser, weights)
+    model: Any = optax.apply_updates(weights, changes)
     rate = config.slow_rate
     slow = jax.tree.map(lambda a, b: (1 - rate) * a + rate * b, learner.slow_value, model.val)
     after = Learner(model, slow, returns, state, learner.updates + 1)
@@ -94,39 +96,42 @@ def optimiser(config: TrainConfig) -> optax.GradientTransformation:
 def clip_by_weight_norm(clip: float, smallest: float = 1e-3) -> optax.GradientTransformation:
     """Bound the gradient of each array by `clip` times that array's own norm."""
 
-    def change(gradient: PyTree, _: optax.EmptyState, weights: PyTree | None = None):
+    def init(params: Any) -> Any:
+        return optax.EmptyState()
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
         def one(g: Array, w: Array) -> Array:
             bound = clip * jnp.maximum(smallest, jnp.linalg.norm(w.ravel()))
             return g / jnp.maximum(1.0, jnp.linalg.norm(g.ravel()) / bound)
 
-        return jax.tree.map(one, gradient, weights), optax.EmptyState()
+        return jax.tree.map(one, updates, params), state
 
-    return optax.GradientTransformation(lambda _: optax.EmptyState(), change)
+    return optax.GradientTransformation(init, update)
 
 
 class Squares(NamedTuple):
     """Running mean of squared gradients."""
 
-    count: Int[Array, ""]
+    seen: Int[Array, ""]
     mean: PyTree
 
 
 def normalise_by_rms(decay: float, epsilon: float) -> optax.GradientTransformation:
     """Divide by the debiased root mean square: LaProp normalises before it averages."""
 
-    def init(weights: PyTree) -> Squares:
-        return Squares(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, weights))
+    def init(params: Any) -> Any:
+        return Squares(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
 
-    def change(gradient: PyTree, state: Squares, weights: PyTree | None = None):
-        count = state.count + 1
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        count = state.seen + 1
         mean = jax.tree.map(
-            lambda m, g: decay * m + (1 - decay) * jnp.square(g), state.mean, gradient
+            lambda m, g: decay * m + (1 - decay) * jnp.square(g), state.mean, updates
         )
         debias = 1 - decay ** count.astype(jnp.float32)
-        scaled = jax.tree.map(lambda g, m: g / (jnp.sqrt(m / debias) + epsilon), gradient, mean)
+        scaled = jax.tree.map(lambda g, m: g / (jnp.sqrt(m / debias) + epsilon), updates, mean)
         return scaled, Squares(count, mean)
 
-    return optax.GradientTransformation(init, change)
+    return optax.GradientTransformation(init, update)
 
 
 def compute_dtype(config: TrainConfig) -> jnp.dtype:

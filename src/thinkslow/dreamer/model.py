@@ -21,7 +21,7 @@ from thinkslow.dreamer.rssm import RSSM
 from thinkslow.dreamer.vision import Decoder, Encoder, width
 from thinkslow.nets import MLP, Linear
 from thinkslow.spaces import Space
-from thinkslow.worldmodel import State, WorldModel
+from thinkslow.worldmodel import Observation, State, WorldModel
 
 MIN_STD, MAX_STD = 0.1, 1.0
 """Bounds of the standard deviation of continuous actions."""
@@ -132,7 +132,7 @@ class Dreamer(WorldModel):
         return self.config.free_nats
 
     def initial(self) -> State:
-        dtype = self.dyn.layers["dyngru"].bias.dtype
+        dtype = jax.tree.leaves(self.dyn)[0].dtype
         return State(
             jnp.zeros(self.config.deter, dtype),
             jnp.zeros((self.config.stoch, self.config.classes), dtype),
@@ -147,9 +147,7 @@ class Dreamer(WorldModel):
         deter = self.dyn.core(state.memory * keep, latent * keep, action.astype(dtype) * keep)
         return deter, self.dyn.prior(deter)
 
-    def infer(
-        self, memory: Float[Array, " deter"], observation: Mapping[str, Array]
-    ) -> Categorical:
+    def infer(self, memory: Float[Array, " deter"], observation: Observation) -> Categorical:
         return self.dyn.posterior(memory, self.enc(observation))
 
     def decode(self, state: State) -> dict[str, Distribution]:

@@ -264,10 +264,14 @@ class Trainer:
         start = State(rows["deter"][:, 0], jax.nn.one_hot(rows["stoch"][:, 0], config.classes))
         rest = {name: value[:, 1:] for name, value in rows.items()}
         return Batch(
-            {name: rest[name] for name, _ in self.learner.model.enc.spaces},
-            rows["action"][:, :-1], rest["reward"],
-            *(rest[flag] for flag in FLAGS), start,
-        )  # fmt: skip
+            observation={name: rest[name] for name, _ in self.learner.model.enc.spaces},
+            previous_action=rows["action"][:, :-1],
+            reward=rest["reward"],
+            is_first=rest["is_first"],
+            is_last=rest["is_last"],
+            is_terminal=rest["is_terminal"],
+            start=start,
+        )
 
     def _write_back(self, indices: Indices, states: State) -> None:
         """Keep the refreshed latents, so that later sequences start from the present model."""
@@ -384,7 +388,8 @@ def _act(
 
     def one(carry: tuple, observation: dict, is_first: jax.Array, key: jax.Array):
         latent_key, action_key = jr.split(key)
-        memory, _ = model.predict(*carry, is_first)
+        state, action = carry
+        memory, _ = model.predict(state, action, is_first)
         state = State(memory, model.infer(memory, observation).sample(key=latent_key))
         return state, model.policy(state, action_key)
 

@@ -24,6 +24,7 @@ from thinkslow.distributions import (
 from thinkslow.dreamer.config import ModelConfig
 from thinkslow.nets import MLP, BlockLinear, Conv, Linear, RMSNorm
 from thinkslow.spaces import Space
+from thinkslow.worldmodel import Observation
 
 PATCH = 8
 """Side of a patch, pixels."""
@@ -77,7 +78,7 @@ class Encoder(eqx.Module):
         rows, columns = smallest_map(height, breadth, self.config)
         return units + rows * columns * self.config.depth * self.config.mults[-1]
 
-    def __call__(self, observation: Mapping[str, Array]) -> Float[Array, " tokens"]:
+    def __call__(self, observation: Observation) -> Float[Array, " tokens"]:
         """Images as uint8 or as floats in [0, 1]; discrete values as integers or one-hot."""
         dtype = jax.tree.leaves(self.layers)[0].dtype
         out = []
