@@ -33,6 +33,8 @@ MIXED = {
 }
 ACTIONS = {
     "turn": Space((2,), "float32"),
+    "grip": Space((2, 3), "float32"),
+    "lever": Space((), "float32"),
     "button": Space((), "int32", 4),
     "keys": Space((3,), "int32", 2),
 }
@@ -62,6 +64,8 @@ def action(seed: int = 0, lead: tuple[int, ...] = ()) -> dict[str, jax.Array]:
     rng = np.random.default_rng(seed)
     return {
         "turn": jnp.asarray(rng.uniform(-1, 1, (*lead, 2)), jnp.float32),
+        "grip": jnp.asarray(rng.uniform(-1, 1, (*lead, 2, 3)), jnp.float32),
+        "lever": jnp.asarray(rng.uniform(-1, 1, lead), jnp.float32),
         "button": jnp.asarray(rng.integers(4, size=lead), jnp.int32),
         "keys": jnp.asarray(rng.integers(2, size=(*lead, 3)), jnp.int32),
     }
@@ -234,7 +238,7 @@ def test_the_order_in_which_spaces_are_given_changes_nothing():
 def test_actions_are_encoded_and_split_back_for_any_leading_axes(mixed, lead):
     played = action(5, lead)
     flat = mixed.encode_action(played)
-    assert flat.shape == (*lead, 2 + 4 + 3 * 2)
+    assert flat.shape == (*lead, 2 + 2 * 3 + 1 + 4 + 3 * 2)
     back = mixed.split(flat)
     assert set(back) == set(played)
     for name, value in played.items():

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from thinkslow.distributions import Belief, TwoHot
+from thinkslow.distributions import Belief, BoundedNormal, TwoHot
 from thinkslow.dreamer.config import TrainConfig
 from thinkslow.dreamer.model import Dreamer, Head
 from thinkslow.worldmodel import Readout, State, detached, imagine, read, target
@@ -201,7 +201,10 @@ def imagined_losses(
 
     def acting(state: State, action: Array) -> tuple[Array, Array]:
         heads, parts = model.actor(state), model.parts(action)
-        log_probs = [head.log_prob(parts[name]) for name, head in heads.items()]
+        log_probs = [  # the normals are flat, whatever the shape of the action
+            head.log_prob(parts[name].ravel() if isinstance(head, BoundedNormal) else parts[name])
+            for name, head in heads.items()
+        ]
         return sum(log_probs, zero), sum((head.entropy() for head in heads.values()), zero)
 
     log_prob, entropy = _each(acting, trajectory, actions)
