@@ -92,7 +92,9 @@ def test_the_summary_holds_the_means_and_differences_of_the_records(evaluated):
         for measure in ("score", "psnr", "ssim", "mse"):
             assert arm[measure]["mean"] == pytest.approx(np.mean([row[measure] for row in mine]))
     (difference,) = (
-        row for row in summary["comparisons"] if (row["arm"], row["metric"]) == ("evidence", "psnr")
+        row
+        for row in summary["comparisons"]
+        if (row["arm"], row["metric"], row["baseline"]) == ("evidence", "psnr", "none")
     )
     after, before = (
         np.array([row["psnr"] for row in rows if row["arm"] == arm]) for arm in ("evidence", "none")

@@ -40,6 +40,8 @@ AHEAD = (1, 3, 8)
 """Steps ahead of the open-loop predictions."""
 STRIPS = 8
 """Decisions of the first episode that are kept as pictures."""
+CONTROL = "control-"
+"""How the names of control arms begin."""
 MEASURES = ("score", "length", "psnr", "ssim", "mse")
 """Measures with a mean per arm."""
 
@@ -336,32 +338,37 @@ def _arm_summary(
 def _comparisons(
     records: list[dict[str, Any]], agents: Sequence[str], arms: Sequence[str], seed: int
 ) -> list[dict[str, Any]]:
-    """Every arm against `none`, pair by pair; Holm over the arms of one agent and measure."""
+    """Every arm against `none`, and every refinement against every control, pair by pair.
+
+    Holm's correction runs over the arms of one agent, measure and baseline.
+    """
+    controls = [arm for arm in arms if arm.startswith(CONTROL)]
     out = []
     for agent in agents:
         for measure in MEASURES:
-            family = list(_family(records, agent, arms, measure, seed))
-            adjusted = statistics.holm([row["p_value"] for row in family]) if family else []
-            for row, p in zip(family, adjusted, strict=True):
-                out.append(row | {"p_value_holm": float(p)})
+            for baseline in ("none", *controls):
+                against = [arm for arm in arms if arm != "none"]
+                if baseline != "none":
+                    against = [arm for arm in against if arm not in controls]
+                family = list(_family(records, agent, against, baseline, measure, seed))
+                adjusted = statistics.holm([row["p_value"] for row in family]) if family else []
+                for row, p in zip(family, adjusted, strict=True):
+                    out.append(row | {"p_value_holm": float(p)})
     return out
 
 
 def _family(
-    records: list[dict[str, Any]], agent: str, arms: Sequence[str], measure: str, seed: int
-) -> Iterator[dict[str, Any]]:
-    base = _values(_of(records, agent, "none"), measure)
-    if base is None:
-        return
+    records: list[dict[str, Any]], agent: str, arms: Sequence[str], baseline: str, measure: str,
+    seed: int,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    base = _values(_of(records, agent, baseline), measure)
     for arm in arms:
-        if arm == "none":
-            continue
         values = _values(_of(records, agent, arm), measure)
-        if values is None:
+        if values is None or base is None:
             continue
         found = statistics.paired(np.subtract(values, base), seed=seed, name=f"{arm} {measure}")
         yield {
-            "agent": agent, "arm": arm, "baseline": "none", "metric": measure,
+            "agent": agent, "arm": arm, "baseline": baseline, "metric": measure,
             "difference": found.mean, "interval": list(found.interval),
             "trimmed_mean": found.trimmed_mean, "trimmed_interval": list(found.trimmed_interval),
             "p_improve": found.p_improve, "p_improve_interval": list(found.p_improve_interval),

@@ -83,13 +83,15 @@ class Encoder(eqx.Module):
         dtype = jax.tree.leaves(self.layers)[0].dtype
         out = []
         if vectors(self.spaces):
-            parts = [_vector(observation[key], space) for key, space in vectors(self.spaces)]
+            parts = [
+                _vector(jnp.asarray(observation[key]), space) for key, space in vectors(self.spaces)
+            ]
             x = jnp.concatenate(parts).astype(dtype)
             for index in range(self.config.encoder.layers):
                 x = self._act(f"mlp{index}", x)
             out.append(x)
         if images(self.spaces):
-            parts = [_unit(observation[key], dtype) for key, _ in images(self.spaces)]
+            parts = [_unit(jnp.asarray(observation[key]), dtype) for key, _ in images(self.spaces)]
             x = jnp.concatenate(parts, -1) - 0.5
             out.append(self._patches(x) if self.config.vision == "patch" else self._convolve(x))
         return jnp.concatenate(out)
