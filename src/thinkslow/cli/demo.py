@@ -49,5 +49,5 @@ def run(options: Options) -> dict[str, Any]:
         saved, {name: ARMS[name] for name in ARMS_SHOWN}, environment=saved[0].environment,
         episodes=options.episodes, seed=options.seed, batch=6, out=options.out,
         command=f"thinkslow demo --episodes {options.episodes} --seed {options.seed}",
-        learning=[Path(), Path()], quiet=options.json,
+        learning=[zoo.path(name) / "metrics.jsonl" for name in zoo.DEMO], quiet=options.json,
     )  # fmt: skip

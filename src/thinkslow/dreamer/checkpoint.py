@@ -98,9 +98,14 @@ def provenance() -> dict[str, Any]:
 
 def revision() -> str | None:
     """The git revision of the source, `+` if it has uncommitted changes; None outside git."""
-    here = Path(__file__).parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--exclude", "*"]
-    try:
+    here = Path(__file__)
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here.parent), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", here.name)  # an installed copy is nobody's source
+        return git("describe", "--always", "--dirty=+", "--exclude", "*")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -2,7 +2,8 @@
 
     python -m thinkslow.zoo.bundle RUN STEPS NAME
 
-Weights become float16; the run's learning curve goes into the manifest.
+Weights become float16; the run's learning curve, the command that made it and the revision that
+it ran with go into the manifest.
 """
 
 import argparse
@@ -16,7 +17,15 @@ from thinkslow.zoo import FOLDER
 def bundle(run: Path, steps: int, name: str) -> Path:
     """Copy `RUN/agents/STEPS` to the zoo as `name`; returns the new folder."""
     saved = checkpoint.load(run / "agents" / str(steps))
-    training = saved.manifest["training"] | {"curve": read_curve(run / "metrics.jsonl")}
+    made = {
+        "command": f"thinkslow train {saved.environment['id']} --steps {steps} --budgets {steps} "
+        f"--preset {saved.manifest['training']['preset']} "
+        f"--seed {saved.manifest['training']['seed']}",
+        "revision": saved.manifest["revision"],
+        "versions": saved.manifest["versions"],
+        "curve": read_curve(run / "metrics.jsonl"),
+    }
+    training = saved.manifest["training"] | made
     checkpoint.save(
         FOLDER / name, saved.model, name=name, environment=saved.environment, training=training,
         dtype="float16",
