@@ -97,9 +97,11 @@ def test_the_summary_holds_the_means_and_differences_of_the_records(evaluated):
         if (row["arm"], row["metric"], row["baseline"]) == ("evidence", "psnr", "none")
     )
     after, before = (
-        np.array([row["psnr"] for row in rows if row["arm"] == arm]) for arm in ("evidence", "none")
+        np.array([row["gain"]["psnr"] for row in rows if row["arm"] == arm])
+        for arm in ("evidence", "none")
     )
-    assert difference["difference"] == pytest.approx(np.mean(after - before))
+    assert difference["difference"] == pytest.approx(np.mean(after))
+    np.testing.assert_array_equal(before, 0)  # the base agent gains nothing on itself
     assert difference["pairs"] == 3
 
 

@@ -8,6 +8,9 @@ protocol `paired-v1`:
 - image metrics of every fifth decision: the present frame decoded from the state that acted,
   and open-loop predictions 1, 3 and 8 steps ahead under the actions really taken, with the mode
   of the imagined priors, against the frames that really came;
+- differences of image metrics are taken on the same frames, between the state that acted and the
+  one that the agent would have had without thinking at that moment: arms go different ways and
+  see different frames, of which some are easier to predict;
 - milliseconds per decision: one compiled call for the whole batch, warm, median over decisions.
 """
 
@@ -42,8 +45,10 @@ STRIPS = 8
 """Decisions of the first episode that are kept as pictures."""
 CONTROL = "control-"
 """How the names of control arms begin."""
-MEASURES = ("score", "length", "psnr", "ssim", "mse")
-"""Measures with a mean per arm."""
+IMAGE = {"psnr": metrics.psnr, "ssim": metrics.ssim, "mse": metrics.mse}
+"""Measures of an image against the one that came."""
+MEASURES = ("score", "length", *IMAGE)
+"""Measures with a mean and a difference per arm."""
 
 
 class Episodes(NamedTuple):
@@ -233,12 +238,15 @@ def _records(
 def _image_scores(model: WorldModel, played: Episodes, index: int, length: int) -> dict[str, Any]:
     """Mean metrics over the scored decisions of one episode; None without images."""
     if played.frames is None:
-        return {"psnr": None, "ssim": None, "mse": None, "open_loop": {}}
+        return {**dict.fromkeys(IMAGE), "gain": dict.fromkeys(IMAGE), "open_loop": {}}
     moments = np.arange(0, max(1, length - max(AHEAD)), EVERY)
-    states = jax.tree.map(lambda x: x[moments, index], played.states)
+    states, bases = jax.tree.map(lambda x: x[moments, index], (played.states, played.bases))
     windows = np.minimum(moments[:, None] + np.arange(max(AHEAD)), length - 1)
     now, later = _predict(model, states, played.actions[windows, index])
+    base, _ = _predict(model, bases, played.actions[windows, index])
     out: dict[str, Any] = _compare(now, played.frames[moments, index])
+    before = _compare(base, played.frames[moments, index])
+    out["gain"] = {name: out[name] - before[name] for name in IMAGE}
     out["open_loop"] = {
         str(steps): _compare(
             later[:, steps - 1][moments + steps <= length],
@@ -251,8 +259,7 @@ def _image_scores(model: WorldModel, played: Episodes, index: int, length: int) 
 
 
 def _compare(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    measures = {"psnr": metrics.psnr, "ssim": metrics.ssim, "mse": metrics.mse}
-    return {name: float(np.mean(f(prediction, truth))) for name, f in measures.items()}
+    return {name: float(np.mean(measure(prediction, truth))) for name, measure in IMAGE.items()}
 
 
 def _predict(
@@ -323,7 +330,7 @@ def _arm_summary(
         "open_loop": {
             steps: {
                 measure: _mean([row["open_loop"][steps][measure] for row in mine], seed)
-                for measure in ("psnr", "ssim", "mse")
+                for measure in IMAGE
             }
             for steps in mine[0]["open_loop"]
         },
@@ -361,9 +368,9 @@ def _family(
     records: list[dict[str, Any]], agent: str, arms: Sequence[str], baseline: str, measure: str,
     seed: int,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    base = _values(_of(records, agent, baseline), measure)
+    base = _effects(_of(records, agent, baseline), measure)
     for arm in arms:
-        values = _values(_of(records, agent, arm), measure)
+        values = _effects(_of(records, agent, arm), measure)
         if values is None or base is None:
             continue
         found = statistics.paired(np.subtract(values, base), seed=seed, name=f"{arm} {measure}")
@@ -384,6 +391,11 @@ def _of(records: list[dict[str, Any]], agent: str, arm: str) -> list[dict[str, A
 def _values(rows: list[dict[str, Any]], measure: str) -> list[float] | None:
     values = [row[measure] for row in rows]
     return None if any(value is None for value in values) else [float(value) for value in values]
+
+
+def _effects(rows: list[dict[str, Any]], measure: str) -> list[float] | None:
+    """What arms are compared by: the measure itself, or for images its gain on the same frames."""
+    return _values([row["gain"] for row in rows] if measure in IMAGE else rows, measure)
 
 
 def _mean(values: list[float] | None, seed: int) -> dict[str, Any] | None:
