@@ -362,3 +362,25 @@ def test_doctor_warns_of_a_full_disk_but_the_demo_can_run(monkeypatch, tmp_path)
     found = doctor.disk(tmp_path)
     assert not found.ok
     assert not found.needed
+
+
+def test_terms_of_ones_own_replace_the_objective_of_every_arm_that_refines():
+    from thinkslow.cli import evaluate
+
+    options = evaluate.parse(["agent", "--arms", "sig-3,control-mode", "--terms", "evidence=2,sig"])
+    arms = evaluate.chosen(options)
+    assert arms["sig-3"].thinking.terms == (("evidence", 2.0), ("sig", 1.0))
+    assert arms["control-mode"].thinking.terms == ()
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--terms", "sig=much"], "A weight must be a number; got 'much'"),
+        (["--terms", "surprise=1"], "A term must be one of"),
+        (["--nats", "-1"], "`nats` must be 0 or more; got -1.0"),
+    ],
+)
+def test_impossible_thinking_is_wrong_usage(flags, complaint, capsys):
+    assert main(["evaluate", "agent", "--arms", "sig-3", *flags]) == 2
+    assert complaint in " ".join(capsys.readouterr().err.split())

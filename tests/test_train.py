@@ -181,6 +181,11 @@ def test_a_batch_starts_from_the_latent_stored_one_step_before(tmp_path):
     trainer.close()
 
 
+def test_a_replay_too_small_to_learn_from_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="`replay_capacity` must hold two sequences"):
+        begin(tmp_path / "run", dataclasses.replace(LEARNING, replay_capacity=19))
+
+
 def test_impossible_settings_are_refused():
     with pytest.raises(ValueError, match="`environments` must be 1 or more; got 0"):
         dataclasses.replace(CONFIG, environments=0)

@@ -327,19 +327,23 @@ def _arm_summary(
         "thinking": dataclasses.asdict(arm.thinking),
         "episodes": len(mine),
         **{measure: _mean(_values(mine, measure), seed) for measure in MEASURES},
-        "open_loop": {
-            steps: {
-                measure: _mean([row["open_loop"][steps][measure] for row in mine], seed)
-                for measure in IMAGE
-            }
-            for steps in mine[0]["open_loop"]
-        },
+        "open_loop": _open_loop_summary([row["open_loop"] for row in mine], seed),
         "latency_ms": {
             "median": float(middle), "p10": float(low), "p90": float(high), "batch": batch,
         },
         "thought_share": float(np.mean([row["thought_share"] for row in mine])),
         "belief_kl": float(np.mean([row["belief_kl"] for row in mine])),
     }  # fmt: skip
+
+
+def _open_loop_summary(rows: list[dict[str, Any]], seed: int) -> dict[str, Any]:
+    """Means by steps ahead, each over the episodes that were long enough."""
+    out = {}
+    for steps in map(str, AHEAD):
+        long = [row[steps] for row in rows if steps in row]
+        if long:
+            out[steps] = {name: _mean(_values(long, name), seed) for name in IMAGE}
+    return out
 
 
 def _comparisons(

@@ -5,15 +5,17 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from thinkslow.agent import Thinking, UpdateName
 from thinkslow.arms import ARMS, DEFAULT, Arm, arm
 from thinkslow.cli.common import Common, Usage, console
 from thinkslow.cli.common import parse as parse_options
+from thinkslow.worldmodel import Readout
 
 DESCRIPTION = f"""Play agents with and without thinking, under paired seeds.
 
@@ -23,12 +25,13 @@ is the thinking's. Prints a table and writes summary.json, episodes.jsonl and re
 arms:
 {chr(10).join(f"  {name:18} {one.description}" for name, one in ARMS.items())}
 
---steps, --rollout, --rollouts, --samples, --step-size, --nats and --update override every arm
-that refines.
+The options after --batch change every arm that refines: a study of one setting, or, with
+--terms, an objective of your own.
 
 example: thinkslow evaluate runs/first/agents/60000 --episodes 50 --arms none,evidence"""
 
-OVERRIDES = ("steps", "rollout", "rollouts", "samples", "step_size", "nats", "update")
+OVERRIDES = tuple(field.name for field in dataclasses.fields(Thinking) if field.name != "terms")
+"""Options that change what the arms do: those of `Thinking`, under the same names."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,8 +64,26 @@ class Options(Common):
     """Factor of each step."""
     nats: float | None = None
     """KL that all steps of a decision together may move the belief."""
-    update: str | None = None
-    """gradient, adam, mirror or random."""
+    update: UpdateName | None = None
+    """How to step; `random` arms stay random."""
+    terms: str | None = None
+    """The objective: terms with weights, such as sig=1,evidence=0.5."""
+    latent: Readout | None = None
+    """How the objective takes a latent from a belief."""
+    readout: Readout | None = None
+    """How the state that acts is read from the belief."""
+    candidates: int | None = None
+    """Read so many samples and keep the one that reconstructs best."""
+    accept: bool | None = None
+    """Take a step only if the objective falls on fresh random numbers."""
+    select: Literal["last", "best"] | None = None
+    """Which iterate to return."""
+    carry: bool | None = None
+    """Whether the refined state is carried on."""
+    beta: float | None = None
+    """Weight of the KL in `evidence`; by default as the model was trained."""
+    free_nats: float | None = None
+    """Free nats of `evidence`; by default as the model was trained."""
 
 
 def parse(arguments: Sequence[str]) -> Options:
@@ -84,10 +105,12 @@ def chosen(options: Options) -> dict[str, Arm]:
     **Errors:** `Usage` for an unknown arm or an impossible value.
     """
     names = [name.strip() for name in options.arms.split(",") if name.strip()]
-    changes = {name: getattr(options, name) for name in OVERRIDES}
-    changes = {name: value for name, value in changes.items() if value is not None}
+    given = {name: getattr(options, name) for name in OVERRIDES}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     out = {}
     try:
+        if options.terms is not None:
+            changes["terms"] = weighted(options.terms)
         for name in dict.fromkeys(["none", *names]):
             found = arm(name)
             if found.thinking.steps and changes:
@@ -100,6 +123,24 @@ def chosen(options: Options) -> dict[str, Arm]:
     except ValueError as error:
         raise Usage(str(error)) from error
     return out
+
+
+def weighted(text: str) -> tuple[tuple[str, float], ...]:
+    """Terms with weights from `name=weight,...`; a name alone weighs 1.
+
+    **Errors:** `ValueError` for a weight that is no number.
+
+    >>> weighted("sig=1,evidence=0.5")
+    (('sig', 1.0), ('evidence', 0.5))
+    """
+    out = []
+    for part in text.split(","):
+        name, _, weight = part.partition("=")
+        try:
+            out.append((name.strip(), float(weight or 1)))
+        except ValueError:
+            raise ValueError(f"A weight must be a number; got {weight!r} in --terms.") from None
+    return tuple(out)
 
 
 def run(options: Options) -> dict[str, Any]:

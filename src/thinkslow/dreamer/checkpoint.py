@@ -77,11 +77,11 @@ def load(folder: str | Path) -> Saved:
             {key: Space.from_json(data) for key, data in manifest[kind].items()}
             for kind in ("observations", "actions")
         )
+        shape = jax.eval_shape(lambda: Dreamer(observations, actions, config, key=jr.key(0)))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise store.Damaged(
             f"{folder}/manifest.json does not describe an agent: {error}."
         ) from error
-    shape = jax.eval_shape(lambda: Dreamer(observations, actions, config, key=jr.key(0)))
     expected = {name: leaf.shape for name, leaf in named(shape).items()}
     store.match(weights, expected, what=f"The weights of {folder} do not fit its manifest")
     return Saved(with_named(shape, weights), manifest)

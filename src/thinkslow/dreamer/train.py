@@ -96,6 +96,12 @@ class Trainer:
 
     def __init__(self, run: Path, config: RunConfig, model: ModelConfig, learning: TrainConfig):
         self.run, self.config, self.learning = run, config, learning
+        least = config.environments * (2 * learning.batch_length + 2)
+        if learning.replay_capacity < least:
+            raise ValueError(
+                f"`replay_capacity` must hold two sequences of each environment, {least} steps; "
+                f"got {learning.replay_capacity}."
+            )
         self.envs = VectorEnv(
             config.environment, config.environments, seed=config.seed,
             size=config.size, repeat=config.repeat,
