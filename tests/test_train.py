@@ -149,6 +149,12 @@ def test_budgets_keep_agents_that_load(uninterrupted):
         np.testing.assert_array_equal(array, weights[f"model/{name}"], err_msg=name)
 
 
+def test_the_log_says_how_it_went(uninterrupted):
+    text = (uninterrupted[0] / "log.txt").read_text()
+    assert "begun at step 0" in text
+    assert "step 56, update" in text
+
+
 def test_metrics_are_one_json_object_a_line(uninterrupted):
     lines = [
         json.loads(text) for text in (uninterrupted[0] / "metrics.jsonl").read_text().splitlines()

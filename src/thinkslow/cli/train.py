@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +15,6 @@ from rich.progress import (
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 
 from thinkslow.cli.common import Common, Usage, console, log_to_console
@@ -106,17 +106,21 @@ def run(options: Options) -> dict[str, Any]:
         trainer = Trainer.begin(options.run, config, model_preset(options.preset), options.learning)
     columns = (
         SpinnerColumn(), TextColumn("{task.fields[rate]:>6} decisions/s"), BarColumn(),
-        MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+        MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[left]} left"),
         TextColumn("score {task.fields[score]}  update {task.fields[updates]}"),
     )  # fmt: skip
     with Progress(*columns, console=console(), transient=True) as bar:
-        task = bar.add_task("", total=options.steps, rate="", score="", updates=0)
+        task = bar.add_task("", total=options.steps, rate="", score="", left="?", updates=0)
+        begun, first = time.monotonic(), trainer.steps
 
         def show(state: State) -> None:
-            speed = bar.tasks[0].speed
+            spent = time.monotonic() - begun
+            rate = (state.steps - first) / spent
+            ends = [60 * options.minutes - spent] if options.minutes else []
+            ends += [(options.steps - state.steps) / rate] if options.steps else []
             bar.update(
-                task, completed=state.steps, updates=state.updates,
-                score=f"{state.score:.2f}", rate=f"{speed:.0f}" if speed else "",
+                task, completed=state.steps, updates=state.updates, rate=f"{rate:.0f}",
+                score=f"{state.score:.2f}", left=f"{min(ends) / 60:.0f} min",
             )  # fmt: skip
 
         try:

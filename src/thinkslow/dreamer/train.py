@@ -210,6 +210,8 @@ class Trainer:
         if hasattr(self, "events"):
             self.events.close()
             self.metrics.close()
+            log.removeHandler(self.log_file)
+            self.log_file.close()
 
     def _advance(self) -> None:
         """One decision in every environment, and the updates that it pays for."""
@@ -314,6 +316,11 @@ class Trainer:
         self.metrics = path.open("r+")
         self.metrics.truncate(length)
         self.metrics.seek(length)
+        self.log_file = logging.FileHandler(self.run / "log.txt")
+        self.log_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        log.setLevel(logging.INFO)
+        log.addHandler(self.log_file)
+        log.info("%s at step %d", "resumed" if length else "begun", self.steps)
         purge = self.steps if length else None
         self.events = SummaryWriter(str(self.run / "tensorboard"), purge_step=purge)
 
