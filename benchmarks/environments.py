@@ -11,14 +11,12 @@ repeats. Starting is the time until the first observation, processes and OpenGL 
 
 | view         | processes | frames/s | p10–p90     | start, s |
 |--------------|-----------|----------|-------------|----------|
-| first person | 1         | 1,805    | 1,454–1,919 | 2.1      |
-| first person | 2         | 1,625    | 1,015–1,768 | 4.3      |
-| top-down     | 1         | 2,178    | 2,015–2,292 | 2.8      |
-| top-down     | 2         | 1,985    | 1,676–2,048 | 2.4      |
+| first person | 1         | 1,521    | 1,477–1,555 | 1.0      |
+| first person | 2         | 2,519    | 2,009–2,893 | 1.0      |
+| top-down     | 1         | 1,669    | 1,581–1,744 | 0.9      |
+| top-down     | 2         | 2,968    | 2,248–3,600 | 0.9      |
 
-Machine: two cores of an AMD EPYC, Python 3.11.7, Mesa llvmpipe, beside two training runs and
-other work that kept both cores busy (load 8, this at priority -15): lower bounds, and no measure
-of what a second process gains. Revision bbfc286.
+Machine: two cores of an AMD EPYC, otherwise idle, Python 3.11.7, Mesa llvmpipe. Revision ee987ee.
 
 Reproduce: `uv run python benchmarks/environments.py` (`--json` for one JSON object).
 """
