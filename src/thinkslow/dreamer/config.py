@@ -52,7 +52,7 @@ class ModelConfig:
     """Diagonal blocks of the decoder's first layer (`bspace` of the official code)."""
     vision: Literal["conv", "patch"] = "conv"
     """`conv`: the official convolutions. `patch`: non-overlapping 8x8 patches and dense
-    layers, for CPUs: 5 to 20 times faster there."""
+    layers, for CPUs: 28 times faster there (benchmarks/update.py)."""
     core_layers: int = 1
     """Block-linear layers before the gates of the recurrent core."""
     prior_layers: int = 2
