@@ -1,8 +1,8 @@
 """Encoder and decoder: observations to tokens, and latent states to observations.
 
 Two kinds of vision: the official convolutions, and non-overlapping patches with dense
-layers, which a CPU computes 28 times faster (benchmarks/update.py). Vectors go through dense layers in symlog
-space. Keys are taken in sorted order.
+layers, which a CPU computes 28 times faster (benchmarks/update.py). Vectors go through dense
+layers in symlog space. Keys are taken in sorted order.
 """
 
 import math
