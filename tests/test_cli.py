@@ -384,3 +384,24 @@ def test_terms_of_ones_own_replace_the_objective_of_every_arm_that_refines():
 def test_impossible_thinking_is_wrong_usage(flags, complaint, capsys):
     assert main(["evaluate", "agent", "--arms", "sig-3", *flags]) == 2
     assert complaint in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--resume", "--minutes", "1", "--seed", "3"], "takes everything but --steps and"),
+        (["--preset=huge", "--minutes", "1"], "`--preset` must be one of"),
+    ],
+)
+def test_flags_that_would_be_ignored_are_wrong_usage(flags, complaint, capsys):
+    assert main(["train", *flags]) == 2
+    assert complaint in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_preset_decides_how_to_learn_however_it_is_given():
+    from thinkslow.cli import train
+
+    spaced = train.parse(["CartPole-v1", "--minutes", "1", "--preset", "size1m"])
+    joined = train.parse(["CartPole-v1", "--minutes", "1", "--preset=size1m"])
+    assert spaced.learning == joined.learning
+    assert joined.learning.batch_length == 64

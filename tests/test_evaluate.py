@@ -174,7 +174,8 @@ def test_impossible_evaluations_are_refused(tmp_path):
 def test_a_curve_is_the_mean_score_by_decision(tmp_path):
     lines = [{"episode": {"step": step, "score": step / 10}} for step in range(400)]
     file = tmp_path / "metrics.jsonl"
-    file.write_text("\n".join(json.dumps(line) for line in [{"step": 1}, *lines]))
+    whole = "".join(json.dumps(line) + "\n" for line in [{"step": 1}, *lines])
+    file.write_text(whole + '{"episode": {"st')  # a run that is being written
     curve = read_curve(file)
     assert curve is not None
     assert len(curve["step"]) == 200

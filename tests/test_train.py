@@ -84,6 +84,16 @@ def test_a_resumed_run_writes_the_same_metrics(tmp_path, uninterrupted):
     assert (run / "metrics.jsonl").read_text() == (uninterrupted[0] / "metrics.jsonl").read_text()
 
 
+def test_a_run_that_resumes_before_an_update_still_writes_its_metrics(tmp_path):
+    """It failed with AttributeError, again at every resume, when a log line came first."""
+    rare = dataclasses.replace(LEARNING, replay_ratio=0.6)  # an update every 14 decisions
+    run = tmp_path / "run"
+    finish(begin(run, rare), 50)
+    trainer = Trainer.resume(run)
+    finish(trainer, 58)
+    assert trainer.last_metrics
+
+
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path, uninterrupted):
     run = tmp_path / "run"
     script = (

@@ -14,6 +14,7 @@ protocol `paired-v1`:
 - milliseconds per decision: one compiled call for the whole batch, warm, median over decisions.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -47,6 +48,7 @@ CONTROL = "control-"
 """How the names of control arms begin."""
 IMAGE = {"psnr": metrics.psnr, "ssim": metrics.ssim, "mse": metrics.mse}
 """Measures of an image against the one that came."""
+LOWER_IS_BETTER = ("mse",)
 MEASURES = ("score", "length", *IMAGE)
 """Measures with a mean and a difference per arm."""
 
@@ -90,6 +92,9 @@ def evaluate(
         raise ValueError(f"`episodes` must be 2 or more, to have an interval; got {episodes}.")
     if "none" not in arms:
         raise ValueError(f"`arms` must include `none`, the baseline; got {', '.join(arms)}.")
+    names = [subject.name for subject in subjects]
+    if len(set(names)) < len(names):
+        raise ValueError(f"Agents must have names of their own, to be told apart; got {names}.")
     count = min(batch, episodes)
     records: list[dict[str, Any]] = []
     latencies: dict[tuple[str, str], list[float]] = {}
@@ -100,10 +105,14 @@ def evaluate(
         VectorEnv(
             environment["id"], count, size=environment["size"], repeat=environment["repeat"]
         ) as envs,
-        (out / "episodes.jsonl").open("w") as lines,
+        contextlib.ExitStack() as files,
     ):
         for subject in subjects:
             check_fits(subject, envs)
+        for old in ("summary.json", "report.html", "learning.json"):
+            (out / old).unlink(missing_ok=True)  # they would speak of other episodes
+        lines = files.enter_context((out / "episodes.jsonl").open("w"))
+        for subject in subjects:
             base = Agent(subject.model)
             for name, arm in arms.items():
                 agent = base.with_thinking(arm.thinking)
@@ -378,11 +387,14 @@ def _family(
         if values is None or base is None:
             continue
         found = statistics.paired(np.subtract(values, base), seed=seed, name=f"{arm} {measure}")
+        better, better_interval = found.p_improve, list(found.p_improve_interval)
+        if measure in LOWER_IS_BETTER:
+            better, better_interval = 1 - better, [1 - end for end in reversed(better_interval)]
         yield {
             "agent": agent, "arm": arm, "baseline": baseline, "metric": measure,
             "difference": found.mean, "interval": list(found.interval),
             "trimmed_mean": found.trimmed_mean, "trimmed_interval": list(found.trimmed_interval),
-            "p_improve": found.p_improve, "p_improve_interval": list(found.p_improve_interval),
+            "p_improve": better, "p_improve_interval": better_interval,
             "p_value": found.p_value, "correlation": statistics.correlation(base, values),
             "pairs": found.pairs, "unit": found.unit,
         }  # fmt: skip

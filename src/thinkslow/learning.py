@@ -37,10 +37,9 @@ def read_curve(metrics: Path) -> dict[str, list[float]] | None:
     """Score by decision, averaged in up to `POINTS` groups; None without finished episodes."""
     if not metrics.exists():
         return None
-    episodes = [
-        line["episode"] for text in metrics.read_text().splitlines()
-        if "episode" in (line := json.loads(text))
-    ]  # fmt: skip
+    # A run that is going on may be half-way through its last line.
+    whole = [text for text in metrics.read_text().splitlines(keepends=True) if text.endswith("\n")]
+    episodes = [line["episode"] for text in whole if "episode" in (line := json.loads(text))]
     if not episodes:
         return None
     size = -(-len(episodes) // POINTS)

@@ -36,6 +36,8 @@ def parse(arguments: Sequence[str]) -> Options:
     options = parse_options(Options, "demo", DESCRIPTION, arguments)
     if options.episodes < 2:
         raise Usage(f"--episodes must be 2 or more, to have an interval; got {options.episodes}.")
+    if not 0 <= options.seed < 2**31:
+        raise Usage(f"--seed must be between 0 and {2**31 - 1}; got {options.seed}.")
     return options
 
 

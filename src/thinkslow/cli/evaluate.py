@@ -93,6 +93,8 @@ def parse(arguments: Sequence[str]) -> Options:
         raise Usage("Say which agent: thinkslow evaluate AGENT. `thinkslow train` makes one.")
     if options.episodes < 2:
         raise Usage(f"--episodes must be 2 or more, to have an interval; got {options.episodes}.")
+    if not 0 <= options.seed < 2**31:
+        raise Usage(f"--seed must be between 0 and {2**31 - 1}; got {options.seed}.")
     if options.batch < 1:
         raise Usage(f"--batch must be 1 or more; got {options.batch}.")
     chosen(options)
@@ -116,7 +118,10 @@ def chosen(options: Options) -> dict[str, Arm]:
             if found.thinking.steps and changes:
                 mine = dict(changes)
                 if found.thinking.update == "random":
-                    mine.pop("update", None)
+                    # It descends nothing, so that nothing may select among its steps.
+                    mine = {
+                        k: v for k, v in mine.items() if k not in ("update", "accept", "select")
+                    }
                 thinking = dataclasses.replace(found.thinking, **mine)
                 found = dataclasses.replace(found, thinking=thinking)
             out[name] = found
@@ -149,13 +154,19 @@ def run(options: Options) -> dict[str, Any]:
 
     saved = [checkpoint.load(folder) for folder in options.agents]
     environment = dict(saved[0].environment)
+    for one in saved[1:]:
+        if options.env is None and one.environment != environment:
+            raise Usage(
+                f"{saved[0].name} was trained on {environment} and {one.name} on "
+                f"{one.environment}. Evaluate them apart, or pass --env."
+            )
     if options.env is not None:
         environment["id"] = options.env
     command = shlex.join(["thinkslow", "evaluate", *map(str, options.agents), *_flags(options)])
     return play_and_report(
         saved, chosen(options), environment=environment, episodes=options.episodes,
         seed=options.seed, batch=options.batch, out=options.out, command=command,
-        learning=[folder.absolute().parents[1] / "metrics.jsonl" for folder in options.agents],
+        learning=[folder.resolve() / "../../metrics.jsonl" for folder in options.agents],
         quiet=options.json,
     )  # fmt: skip
 

@@ -67,8 +67,8 @@ class Options(Common):
 def parse(arguments: Sequence[str]) -> Options:
     """**Errors:** `Usage` for flags that contradict each other."""
     default = Options()
-    if "--preset" in arguments[:-1]:
-        preset = arguments[list(arguments).index("--preset") + 1]
+    preset = _preset(arguments)
+    if preset is not None:
         try:
             default = Options(preset=preset, learning=train_preset(preset))
         except ValueError as error:
@@ -80,9 +80,29 @@ def parse(arguments: Sequence[str]) -> Options:
         value = getattr(options, name)
         if value is not None and value <= 0:
             raise Usage(f"--{name} must be above 0; got {value}.")
+    kept = ("run", "steps", "minutes", "resume", "json", "debug")
+    if options.resume:
+        for field in dataclasses.fields(options):
+            if field.name not in kept and getattr(options, field.name) != getattr(
+                default, field.name
+            ):
+                raise Usage(
+                    f"--resume takes everything but --steps and --minutes from the run; got "
+                    f"{field.name} too. Leave it out, or begin another run."
+                )
     if not options.resume and not options.env:
         raise Usage("Say what to play: thinkslow train ENV, or --resume with --run RUN.")
     return options
+
+
+def _preset(arguments: Sequence[str]) -> str | None:
+    """What --preset says, which decides the other defaults; None without it."""
+    for flag, value in zip(arguments, [*arguments[1:], ""], strict=False):
+        if flag == "--preset" and value:
+            return value
+        if flag.startswith("--preset="):
+            return flag.removeprefix("--preset=")
+    return None
 
 
 def run(options: Options) -> dict[str, Any]:

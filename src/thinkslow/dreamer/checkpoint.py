@@ -66,6 +66,11 @@ def load(folder: str | Path) -> Saved:
     **Errors:** `store.Missing`, `store.Damaged`, `store.Misfit`: what is wrong, in one line.
     """
     weights, manifest = store.read(folder)
+    if "counters" in manifest:
+        raise store.Damaged(
+            f"{folder} is the state of a training run, not an agent. "
+            "Agents are in RUN/agents/STEPS."
+        )
     if manifest.get("architecture") != ARCHITECTURE:
         raise store.Damaged(
             f"This version reads agents of architecture {ARCHITECTURE}; {folder} is "

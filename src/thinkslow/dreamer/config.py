@@ -165,7 +165,13 @@ class TrainConfig:
     """Of the computation; weights are float32. `auto`: bfloat16 on a GPU, float32 on a CPU."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "batch_length", "imagination", "replay_capacity"):
+        if self.batch_length < 2 or self.imagination_starts == 1:
+            raise ValueError(
+                "`batch_length` must be 2 or more and `imagination_starts` not 1, for the critic "
+                f"to learn from a step and the next; got {self.batch_length} and "
+                f"{self.imagination_starts}."
+            )
+        for name in ("batch_size", "imagination", "replay_capacity"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be 1 or more; got {getattr(self, name)}.")
         for name in ("replay_ratio", "learning_rate"):

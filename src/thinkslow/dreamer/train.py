@@ -122,6 +122,7 @@ class Trainer:
         self.scores: deque[float] = deque(maxlen=20)
         self.sums = np.zeros(config.environments)
         self.lengths = np.zeros(config.environments, int)
+        self.last_metrics: Mapping[str, Any] = {}
         self.carry = _start(network, config.environments)
         self.devices = _mesh(learning.batch_size)
 
@@ -240,7 +241,10 @@ class Trainer:
             self.credit -= 1
         if not ready:
             self.credit = 0.0
-        if self.steps // self.config.log_every > before // self.config.log_every and self.updates:
+        if (
+            self.steps // self.config.log_every > before // self.config.log_every
+            and self.last_metrics
+        ):
             self._write_metrics()
         for budget in self.config.budgets:
             if before < budget <= self.steps:
@@ -261,7 +265,8 @@ class Trainer:
             self.save()
             raise Diverged(
                 f"Update {self.updates + 1} gave values that are not finite ({', '.join(bad)}); "
-                f"the state before it is in {self.run / 'latest'}. Lower --learning.learning-rate."
+                f"the state before it is in {self.run / 'latest'}. "
+                "Begin another run with a lower --learning.learning-rate."
             )
         self.last_metrics = update.metrics
         self._write_back(indices, update.states)
@@ -346,7 +351,9 @@ class Trainer:
         counters = {
             "steps": self.steps, "updates": self.updates, "credit": self.credit,
             "scores": list(self.scores), "sums": self.sums.tolist(),
-            "lengths": self.lengths.tolist(), "rng": self.rng.bit_generator.state,
+            "lengths": self.lengths.tolist(),
+            "last_metrics": {name: float(value) for name, value in self.last_metrics.items()},
+            "rng": self.rng.bit_generator.state,
             "metrics_bytes": self.metrics.tell(), "replay": index,
             "environments": self.envs.state(),
         }  # fmt: skip
@@ -366,6 +373,7 @@ class Trainer:
         counters = manifest["counters"]
         self.steps, self.updates = counters["steps"], counters["updates"]
         self.credit = counters["credit"]
+        self.last_metrics = counters["last_metrics"]
         self.scores.extend(counters["scores"])
         self.sums, self.lengths = np.array(counters["sums"]), np.array(counters["lengths"])
         self.rng.bit_generator.state = counters["rng"]

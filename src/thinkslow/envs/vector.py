@@ -72,7 +72,8 @@ class VectorEnv:
                 worker.attach(self.observation_space, count, index)
         except Died as death:
             self.close()
-            raise RuntimeError(f"{id} could not be made. {death}") from None
+            cause = str(death).strip().splitlines()[-1]  # of a traceback, what went wrong
+            raise RuntimeError(f"{id} could not be made. {cause}") from None
         except BaseException:
             self.close()
             raise
