@@ -278,8 +278,9 @@ def _predict(
     # Padded to a power of two, so that episodes of any length share a few compiled programs.
     number = len(actions)
     size = 1 << (number - 1).bit_length()
-    pad = lambda x: np.concatenate([x, np.repeat(x[-1:], size - number, 0)])  # noqa: E731
-    padded = jax.tree.map(lambda x: jnp.asarray(pad(x)), (states, actions))
+    padded = jax.tree.map(
+        lambda x: jnp.concatenate([x, np.repeat(x[-1:], size - number, 0)]), (states, actions)
+    )
     now, later = _predict_images(model, *padded)
     return np.asarray(now)[:number], np.asarray(later)[:number]
 

@@ -44,8 +44,7 @@ def read_curve(metrics: Path) -> dict[str, list[float]] | None:
         return None
     size = -(-len(episodes) // POINTS)
     groups = [episodes[start : start + size] for start in range(0, len(episodes), size)]
-    mean = lambda group, name: sum(episode[name] for episode in group) / len(group)  # noqa: E731
     return {
-        "step": [mean(group, "step") for group in groups],
-        "score": [mean(group, "score") for group in groups],
+        name: [sum(episode[name] for episode in group) / len(group) for group in groups]
+        for name in ("step", "score")
     }
