@@ -7,8 +7,9 @@ Claim: on a CPU, the `tiny` preset learns 28 times faster with patch vision than
 convolutions of about as many parameters.
 
 Method: one compiled update of the preset's learning configuration (`tiny`: 16 sequences of 32
-steps of 64x64 images, imagination from 16 starts; official sizes: 16 of 64, from all) on random data; compile time apart, 2 warm updates,
-then `--repeats` (30 by default) each waited for; median, 10th and 90th percentile. `conv` has the
+steps of 64x64 images, imagination from 16 starts; official sizes: 16 of 64, from all) on random
+data; compile time apart, 2 warm updates, then `--repeats` (30 by default) each waited for; median,
+10th and 90th percentile. `conv` has the
 same sizes but four 5x5 convolutions of 16 (2, 3, 4, 4) channels each way.
 
 | vision | parameters | update, s | p10–p90     | replayed steps/s | compile, s |

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -25,9 +25,6 @@ from thinkslow.dreamer.vision import Decoder, Encoder, width
 from thinkslow.nets import MLP, Linear
 from thinkslow.spaces import Space
 from thinkslow.worldmodel import Observation, State, WorldModel
-
-Vector = TypeVar("Vector", Array, np.ndarray)
-"""Action vectors with any leading axes, of either library."""
 
 MIN_STD, MAX_STD = 0.1, 1.0
 """Bounds of the standard deviation of continuous actions."""
@@ -188,7 +185,7 @@ class Dreamer(WorldModel):
         """Actions, in the order of `pol.spaces`, to one vector."""
         return jnp.concatenate([part.ravel() for part in parts])
 
-    def parts(self, action: Vector) -> dict[str, Vector]:
+    def parts(self, action: Array | np.ndarray) -> dict[str, Any]:
         """The inverse of `join`, for any leading axes."""
         out, start = {}, 0
         for name, space in self.pol.spaces:
@@ -198,7 +195,7 @@ class Dreamer(WorldModel):
             start += width(space)
         return out
 
-    def split(self, action: Vector) -> dict[str, Vector]:
+    def split(self, action: Array | np.ndarray) -> dict[str, Any]:
         """One vector to the action of each key as an environment takes it: discrete as integers."""
         return {
             name: part if space.classes is None else part.argmax(-1)
