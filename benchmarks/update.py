@@ -1,13 +1,15 @@
-"""Updates per second of the learner: patches against convolutions on a CPU.
+"""Updates per second of the learner: patches against convolutions on a CPU, or any preset.
 
     uv run python benchmarks/update.py --json
+    uv run python benchmarks/update.py --preset size12m size50m --json
 
 Claim: on a CPU, the `tiny` preset learns 28 times faster with patch vision than with
 convolutions of about as many parameters.
 
-Method: one compiled update of the preset's learning configuration (16 sequences of 32 steps of
-64x64 images, imagination from 16 starts) on random data; compile time apart, 2 warm updates,
-then `--repeats` (30 by default) each waited for; median, 10th and 90th percentile. `conv` has the
+Method: one compiled update of the preset's learning configuration (`tiny`: 16 sequences of 32
+steps of 64x64 images, imagination from 16 starts; official sizes: 16 of 64, from all) on random
+data; compile time apart, 2 warm updates, then `--repeats` (30 by default) each waited for; median,
+10th and 90th percentile. `conv` has the
 same sizes but four 5x5 convolutions of 16 (2, 3, 4, 4) channels each way.
 
 | vision | parameters | update, s | p10–p90     | replayed steps/s | compile, s |
@@ -31,7 +33,13 @@ import numpy as np
 
 from thinkslow.dreamer import learner
 from thinkslow.dreamer.checkpoint import revision
-from thinkslow.dreamer.config import ModelConfig, model_preset, train_preset
+from thinkslow.dreamer.config import (
+    PRESETS,
+    ModelConfig,
+    TrainConfig,
+    model_preset,
+    train_preset,
+)
 from thinkslow.dreamer.losses import Batch
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.evaluate import machine
@@ -42,9 +50,8 @@ VISIONS = {"patch": TINY, "conv": dataclasses.replace(TINY, vision="conv", depth
 WARM = 2
 
 
-def measure(config: ModelConfig, repeats: int) -> dict[str, float]:
+def measure(config: ModelConfig, learning: TrainConfig, repeats: int) -> dict[str, float]:
     """Seconds of an update and what they make in replayed steps."""
-    learning = train_preset("tiny")
     rows, steps = learning.batch_size, learning.batch_length
     model = Dreamer(
         {"image": Space((64, 64, 3), "uint8")}, {"action": Space((), "int32", 3)}, config,
@@ -83,10 +90,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--preset", nargs="+", default=[], choices=list(PRESETS))
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    found = {name: measure(config, given.repeats) for name, config in VISIONS.items()}
+    if given.preset:
+        asked = {name: (model_preset(name), train_preset(name)) for name in given.preset}
+    else:
+        asked = {name: (config, train_preset("tiny")) for name, config in VISIONS.items()}
+    found = {name: measure(*configs, given.repeats) for name, configs in asked.items()}
     about = {"machine": machine(), "revision": revision()}
     if given.json:
         print(json.dumps(found | about))

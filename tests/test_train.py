@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from thinkslow import store
-from thinkslow.dreamer import checkpoint
+from thinkslow.distributions import Gaussian
+from thinkslow.dreamer import checkpoint, experience
 from thinkslow.dreamer.config import MLPConfig, ModelConfig, TrainConfig
 from thinkslow.dreamer.train import Diverged, RunConfig, Trainer
 from thinkslow.nets import named
@@ -124,6 +125,23 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path, uninterrupted):
             np.testing.assert_array_equal(weights[name], array, err_msg=name)
 
 
+def test_an_agent_with_a_gaussian_latent_trains_and_resumes_bit_for_bit(tmp_path):
+    model = dataclasses.replace(MODEL, classes=None)
+
+    def started(name: str) -> Trainer:
+        return Trainer.begin(tmp_path / name, CONFIG, model, LEARNING)
+
+    whole = finish(started("whole"), 44)
+    finish(started("parts"), 30)
+    parts = finish(Trainer.resume(tmp_path / "parts"), 44)
+    for name, array in whole.items():
+        np.testing.assert_array_equal(parts[name], array, err_msg=name)
+    loaded = checkpoint.load(tmp_path / "parts" / "agents" / "44").model
+    prior = loaded.dyn.prior(jnp.zeros(MODEL.deter))
+    assert isinstance(prior, Gaussian)
+    assert prior.mean.shape == (4,)
+
+
 def test_ctrl_c_saves_before_it_stops(tmp_path):
     trainer = begin(tmp_path / "run")
 
@@ -188,7 +206,7 @@ def test_a_batch_starts_from_the_latent_stored_one_step_before(tmp_path):
     trainer = begin(tmp_path / "run")
     trainer.train(steps=24)
     rows, _ = trainer.replay.sample(np.random.default_rng(0), 2, 5)
-    batch = trainer._batch(rows)
+    batch = experience.batch(rows, trainer.learner.model)
     np.testing.assert_array_equal(batch.start.memory, rows["deter"][:, 0])
     np.testing.assert_array_equal(jnp.argmax(batch.start.latent, -1), rows["stoch"][:, 0])
     np.testing.assert_array_equal(batch.previous_action, rows["action"][:, :-1])

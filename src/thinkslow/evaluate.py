@@ -198,7 +198,7 @@ def play(agent: Agent, envs: VectorEnv, seeds: Sequence[int], seed: int) -> Epis
         )
         latency_ms.append(1e3 * (time.perf_counter() - begun))
         keep.append(_host(thought, action))
-        step = envs.step(np.asarray(model.split(action)["action"]))
+        step = envs.step(model.split(np.asarray(action))["action"])
         rewards += alive * step.reward
         lengths += alive
         crashed |= alive & step.crashed

@@ -39,7 +39,8 @@ class Options(Common):
     run: Path = Path("runs/latest")
     """Folder of the run."""
     preset: str = "tiny"
-    """Size: tiny (for CPUs), size1m, size12m, size25m, size50m, size100m, size200m, size400m."""
+    """Size: tiny or tiny-gaussian (for CPUs), size1m, size12m, size25m, size50m, size100m,
+    size200m, size400m."""
     steps: int | None = None
     """Stop when the run has made this many decisions, over all its environments."""
     minutes: float | None = None
@@ -53,7 +54,7 @@ class Options(Common):
     repeat: int = 1
     """Times that each action is repeated."""
     budgets: tuple[int, ...] = ()
-    """Decisions at which to keep the agent, besides the last."""
+    """Decisions at which to keep the agent, or just after, besides the last."""
     save_every: float = 300.0
     """Seconds between two checkpoints."""
     resume: bool = False

@@ -24,8 +24,8 @@ class ModelConfig:
     """Width of the recurrent memory h."""
     hidden: int
     """Width of the layers inside the recurrent core, the prior and the posterior."""
-    classes: int
-    """Classes of each factor of the stochastic latent z."""
+    classes: int | None
+    """Classes of each factor of the stochastic latent z; None: a Gaussian latent."""
     encoder: MLPConfig
     """Dense layers over vector observations. With patch vision, its units are the tokens."""
     decoder: MLPConfig
@@ -39,7 +39,7 @@ class ModelConfig:
     value: MLPConfig
     """Critic."""
     stoch: int = 32
-    """Factors of the stochastic latent z."""
+    """Factors of the stochastic latent z, or its dimensions if it is Gaussian."""
     blocks: int = 8
     """Diagonal blocks of the recurrent core."""
     depth: int = 16
@@ -79,6 +79,11 @@ class ModelConfig:
         if self.vision not in ("conv", "patch"):
             raise ValueError(f"`vision` must be 'conv' or 'patch'; got {self.vision!r}.")
 
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of z."""
+        return (self.stoch,) if self.classes is None else (self.stoch, self.classes)
+
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "ModelConfig":
         """Rebuild from `dataclasses.asdict` after a trip through JSON. Unknown keys: TypeError."""
@@ -100,13 +105,16 @@ def official(deter: int, hidden: int, classes: int, depth: int, units: int) -> M
     )  # fmt: skip
 
 
+_TINY = ModelConfig(
+    deter=256, hidden=128, classes=16, stoch=16, blocks=4, depth=32, vision="patch",
+    encoder=MLPConfig(2, 256), decoder=MLPConfig(2, 256),
+    reward=MLPConfig(1, 128), continuation=MLPConfig(1, 128),
+    policy=MLPConfig(2, 128), value=MLPConfig(2, 128),
+)  # fmt: skip
+
 PRESETS: dict[str, ModelConfig] = {
-    "tiny": ModelConfig(
-        deter=256, hidden=128, classes=16, stoch=16, blocks=4, depth=32, vision="patch",
-        encoder=MLPConfig(2, 256), decoder=MLPConfig(2, 256),
-        reward=MLPConfig(1, 128), continuation=MLPConfig(1, 128),
-        policy=MLPConfig(2, 128), value=MLPConfig(2, 128),
-    ),
+    "tiny": _TINY,
+    "tiny-gaussian": dataclasses.replace(_TINY, classes=None, stoch=32),
     "size1m": official(512, 64, 4, 4, 64),
     "size12m": official(2048, 256, 16, 16, 256),
     "size25m": official(3072, 384, 24, 24, 384),
@@ -115,7 +123,8 @@ PRESETS: dict[str, ModelConfig] = {
     "size200m": official(8192, 1024, 64, 64, 1024),
     "size400m": official(12288, 1536, 96, 96, 1536),
 }  # fmt: skip
-"""The official sizes, named by their parameters, and `tiny`, for a laptop's CPU."""
+"""The official sizes, named by their parameters, and `tiny`, for a laptop's CPU, with the
+official categorical latent or a Gaussian one."""
 
 
 def model_preset(name: str) -> ModelConfig:
@@ -174,9 +183,17 @@ class TrainConfig:
         for name in ("batch_size", "imagination", "replay_capacity"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be 1 or more; got {getattr(self, name)}.")
-        for name in ("replay_ratio", "learning_rate"):
-            if getattr(self, name) <= 0:
+        for name in ("replay_ratio", "learning_rate", "clip"):
+            if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` must be above 0; got {getattr(self, name)}.")
+        for name in ("warmup", "actor_entropy"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"`{name}` must be 0 or more; got {getattr(self, name)}.")
+        for name in ("trace", "slow_rate", "return_rate"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` must be between 0 and 1; got {getattr(self, name)}.")
+        if self.horizon < 2:
+            raise ValueError(f"`horizon` must be 2 or more; got {self.horizon}.")
         if not 0 <= self.imagination_starts <= self.batch_length:
             raise ValueError(
                 f"`imagination_starts` must be between 0 and `batch_length` ({self.batch_length}); "
@@ -184,12 +201,12 @@ class TrainConfig:
             )
 
 
-LEARNING: dict[str, TrainConfig] = {
-    "tiny": TrainConfig(
-        batch_length=32, imagination_starts=16, replay_ratio=51.2, learning_rate=4e-4, warmup=100,
-        actor_entropy=3e-3,
-    ),
-}  # fmt: skip
+_TINY_LEARNING = TrainConfig(
+    batch_length=32, imagination_starts=16, replay_ratio=51.2, learning_rate=4e-4, warmup=100,
+    actor_entropy=3e-3,
+)  # fmt: skip
+
+LEARNING: dict[str, TrainConfig] = {"tiny": _TINY_LEARNING, "tiny-gaussian": _TINY_LEARNING}
 """Presets that learn otherwise than the official defaults. `tiny`: one update of 16 x 32 steps
 per 10 decisions, a larger rate for a smaller network, and ten times the official actor entropy,
 under which the policy collapses early on the tasks here."""

@@ -1,6 +1,8 @@
 """The DreamerV3 agent: world model, actor and critic, under the official names of weights."""
 
+import math
 from collections.abc import Mapping
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -10,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from thinkslow.distributions import (
+    Belief,
     Bernoulli,
     BoundedNormal,
     Categorical,
@@ -89,8 +92,9 @@ class Actor(eqx.Module):
 class Dreamer(WorldModel):
     """DreamerV3, profile `main`. One example; batch with `vmap`.
 
-    The memory is the recurrent vector `deter`, the latent a one-hot matrix `stoch`. Actions
-    are one float vector: the sorted action keys joined, discrete ones one-hot.
+    The memory is the recurrent vector `deter`, the latent `stoch` a one-hot matrix, or a vector
+    if it is Gaussian. Actions are one float vector: the sorted action keys joined, discrete ones
+    one-hot.
 
     **References:** Hafner et al., Mastering Diverse Domains through World Models,
     arXiv 2301.04104.
@@ -110,7 +114,7 @@ class Dreamer(WorldModel):
         config: ModelConfig, *, key: PRNGKeyArray,
     ):  # fmt: skip
         keys = jr.split(key, 7)
-        features = config.deter + config.stoch * config.classes
+        features = config.deter + math.prod(config.latent_shape)
         self.enc = Encoder(observations, config, key=keys[0])
         action = sum(width(space) for space in actions.values())
         self.dyn = RSSM(config, self.enc.tokens, action, key=keys[1])
@@ -135,19 +139,19 @@ class Dreamer(WorldModel):
         dtype = jax.tree.leaves(self.dyn)[0].dtype
         return State(
             jnp.zeros(self.config.deter, dtype),
-            jnp.zeros((self.config.stoch, self.config.classes), dtype),
+            jnp.zeros(self.config.latent_shape, dtype),
         )
 
     def predict(
         self, state: State, action: Float[Array, " action"], is_first: Bool[Array, ""]
-    ) -> tuple[Float[Array, " deter"], Categorical]:
+    ) -> tuple[Float[Array, " deter"], Belief]:
         dtype = state.memory.dtype
         keep = jnp.where(is_first, 0, 1).astype(dtype)
         latent = state.latent.astype(dtype)
         deter = self.dyn.core(state.memory * keep, latent * keep, action.astype(dtype) * keep)
         return deter, self.dyn.prior(deter)
 
-    def infer(self, memory: Float[Array, " deter"], observation: Observation) -> Categorical:
+    def infer(self, memory: Float[Array, " deter"], observation: Observation) -> Belief:
         return self.dyn.posterior(memory, self.enc(observation))
 
     def decode(self, state: State) -> dict[str, Distribution]:
@@ -181,7 +185,7 @@ class Dreamer(WorldModel):
         """Actions, in the order of `pol.spaces`, to one vector."""
         return jnp.concatenate([part.ravel() for part in parts])
 
-    def parts(self, action: Float[Array, "*batch action"]) -> dict[str, Array]:
+    def parts(self, action: Array | np.ndarray) -> dict[str, Any]:
         """The inverse of `join`, for any leading axes."""
         out, start = {}, 0
         for name, space in self.pol.spaces:
@@ -191,10 +195,10 @@ class Dreamer(WorldModel):
             start += width(space)
         return out
 
-    def split(self, action: Float[Array, "*batch action"]) -> dict[str, Array]:
+    def split(self, action: Array | np.ndarray) -> dict[str, Any]:
         """One vector to the action of each key as an environment takes it: discrete as integers."""
         return {
-            name: part if space.classes is None else jnp.argmax(part, -1)
+            name: part if space.classes is None else part.argmax(-1)
             for (name, space), part in zip(
                 self.pol.spaces, self.parts(action).values(), strict=True
             )

@@ -1,4 +1,9 @@
-"""The recurrent state-space model of DreamerV3: memory, prior, posterior."""
+"""The recurrent state-space model of DreamerV3: memory, prior, posterior.
+
+The latent is categorical, as in the official code, or Gaussian, as in PlaNet and DreamerV1.
+"""
+
+import math
 
 import equinox as eqx
 import jax
@@ -6,15 +11,20 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from thinkslow.distributions import Categorical
+from thinkslow.distributions import Belief, Categorical, Gaussian
 from thinkslow.dreamer.config import ModelConfig
 from thinkslow.nets import BlockLinear, Linear, RMSNorm
 
+MIN_SCALE, MAX_SCALE = 0.1, 2.1
+"""Bounds of the standard deviation of a Gaussian latent."""
+
 
 class RSSM(eqx.Module):
-    """A GRU in diagonal blocks for the memory; categorical prior and posterior.
+    """A GRU in diagonal blocks for the memory; prior and posterior of the latent.
 
-    **References:** Hafner et al., arXiv 2301.04104; names and gates as in the official code.
+    **References:** Hafner et al., arXiv 2301.04104; names and gates as in the official code. The
+    Gaussian latent's bounded deviation follows arXiv 2010.02193; its output layers, which the
+    official code has not, are `obsstats` and `priorstats`: means, then raw deviations.
     """
 
     layers: dict[str, Linear | BlockLinear | RMSNorm]
@@ -22,7 +32,9 @@ class RSSM(eqx.Module):
 
     def __init__(self, config: ModelConfig, tokens: int, action: int, *, key: PRNGKeyArray):
         deter, hidden, blocks = config.deter, config.hidden, config.blocks
-        latent = config.stoch * config.classes
+        latent = math.prod(config.latent_shape)
+        outputs = 2 * latent if config.classes is None else latent
+        output = "stats" if config.classes is None else "logit"
         keys = iter(
             jr.split(key, 8 + config.core_layers + config.prior_layers + config.posterior_layers)
         )
@@ -42,16 +54,16 @@ class RSSM(eqx.Module):
         layers["dyngru"] = BlockLinear(inputs, 3 * deter, blocks, key=next(keys))
         for index in range(config.posterior_layers):
             dense(f"obs{index}", hidden if index else deter + tokens)
-        layers["obslogit"] = Linear(hidden, latent, key=next(keys))
+        layers[f"obs{output}"] = Linear(hidden, outputs, key=next(keys))
         for index in range(config.prior_layers):
             dense(f"prior{index}", hidden if index else deter)
-        layers["priorlogit"] = Linear(hidden, latent, key=next(keys))
+        layers[f"prior{output}"] = Linear(hidden, outputs, key=next(keys))
         self.layers, self.config = layers, config
 
     def core(
         self,
         deter: Float[Array, " deter"],
-        stoch: Float[Array, "stoch classes"],
+        stoch: Float[Array, "*latent"],
         action: Float[Array, " action"],
     ) -> Float[Array, " deter"]:
         """One step of the memory. Actions beyond [-1, 1] are scaled back to it."""
@@ -71,29 +83,28 @@ class RSSM(eqx.Module):
         update = jax.nn.sigmoid(update - 1)
         return update * candidate + (1 - update) * deter
 
-    def prior(self, deter: Float[Array, " deter"]) -> Categorical:
+    def prior(self, deter: Float[Array, " deter"]) -> Belief:
         """The latent as the memory predicts it."""
         x = deter
         for index in range(self.config.prior_layers):
             x = self._dense(f"prior{index}", x)
-        return self._belief("priorlogit", x)
+        return self._belief("prior", x)
 
-    def posterior(
-        self, deter: Float[Array, " deter"], tokens: Float[Array, " tokens"]
-    ) -> Categorical:
+    def posterior(self, deter: Float[Array, " deter"], tokens: Float[Array, " tokens"]) -> Belief:
         """The latent as the encoded observation tells it."""
         x = jnp.concatenate([deter, tokens])
         for index in range(self.config.posterior_layers):
             x = self._dense(f"obs{index}", x)
-        return self._belief("obslogit", x)
+        return self._belief("obs", x)
 
     def _dense(self, name: str, x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
         return jax.nn.silu(self.layers[f"{name}norm"](self.layers[name](x)))
 
-    def _belief(self, name: str, x: Float[Array, " hidden"]) -> Categorical:
-        logits = self.layers[name](x).reshape(self.config.stoch, self.config.classes)
-        return Categorical(logits.astype(_at_least_float32(x)), self.config.unimix)
-
-
-def _at_least_float32(x: Array) -> jnp.dtype:
-    return jnp.promote_types(x.dtype, jnp.float32)
+    def _belief(self, name: str, x: Float[Array, " hidden"]) -> Belief:
+        dtype = jnp.promote_types(x.dtype, jnp.float32)
+        if self.config.classes is None:
+            mean, raw = jnp.split(self.layers[f"{name}stats"](x).astype(dtype), 2)
+            scale = MIN_SCALE + (MAX_SCALE - MIN_SCALE) * jax.nn.sigmoid(raw)
+            return Gaussian(mean, jnp.log(scale))
+        logits = self.layers[f"{name}logit"](x).astype(dtype)
+        return Categorical(logits.reshape(self.config.latent_shape), self.config.unimix)

@@ -17,8 +17,9 @@ replaying the actions of their unfinished episode.
 
 import dataclasses
 import json
-import logging
+import shlex
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -27,25 +28,19 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from tensorboardX import SummaryWriter
 
 from thinkslow import store
-from thinkslow.dreamer import checkpoint, learner
+from thinkslow.agent import Agent
+from thinkslow.dreamer import checkpoint, experience, learner
 from thinkslow.dreamer.config import ModelConfig, TrainConfig
-from thinkslow.dreamer.losses import Batch
+from thinkslow.dreamer.logs import Logs, log
 from thinkslow.dreamer.model import Dreamer
-from thinkslow.dreamer.replay import Indices, Replay
+from thinkslow.dreamer.replay import Replay
 from thinkslow.envs import Step, VectorEnv
 from thinkslow.nets import named, with_named
-from thinkslow.worldmodel import State
-
-log = logging.getLogger("thinkslow.train")
-
-FLAGS = ("is_first", "is_last", "is_terminal")
 
 
 class Diverged(RuntimeError):
@@ -95,13 +90,14 @@ class Trainer:
     """One run in memory. Make it with `Trainer.begin` or `Trainer.resume`; then `train`."""
 
     def __init__(self, run: Path, config: RunConfig, model: ModelConfig, learning: TrainConfig):
-        self.run, self.config, self.learning = run, config, learning
         least = config.environments * (2 * learning.batch_length + 2)
         if learning.replay_capacity < least:
             raise ValueError(
                 f"`replay_capacity` must hold two sequences of each environment, {least} steps; "
                 f"got {learning.replay_capacity}."
             )
+        self.run, self.config, self.learning = run, config, learning
+        self.devices = _mesh(learning.batch_size)
         self.envs = VectorEnv(
             config.environment, config.environments, seed=config.seed,
             size=config.size, repeat=config.repeat,
@@ -113,8 +109,8 @@ class Trainer:
         )
         self.learner = learner.start(network, learning)
         self.replay = Replay(
-            self._fields(network), streams=config.environments, path=run / "replay",
-            capacity=learning.replay_capacity, mutable=("deter", "stoch"),
+            experience.fields(network), streams=config.environments, path=run / "replay",
+            capacity=learning.replay_capacity, mutable=experience.LATENTS,
         )  # fmt: skip
         self.rng = np.random.default_rng(config.seed)
         self.steps = self.updates = 0
@@ -123,8 +119,8 @@ class Trainer:
         self.sums = np.zeros(config.environments)
         self.lengths = np.zeros(config.environments, int)
         self.last_metrics: Mapping[str, Any] = {}
-        self.carry = _start(network, config.environments)
-        self.devices = _mesh(learning.batch_size)
+        self.carry = Agent(network).start(config.environments)
+        self.logs: Logs | None = None
 
     @classmethod
     def begin(
@@ -142,11 +138,12 @@ class Trainer:
         run.mkdir(parents=True, exist_ok=True)
         description = {
             "run": dataclasses.asdict(config), "model": dataclasses.asdict(model),
-            "learning": dataclasses.asdict(learning), **checkpoint.provenance(),
+            "learning": dataclasses.asdict(learning), "command": shlex.join(sys.argv),
+            **checkpoint.provenance(),
         }  # fmt: skip
         store.atomic_text(run / "config.json", json.dumps(description, indent=1))
         trainer.step = trainer.envs.reset()
-        trainer._log_files(0)
+        trainer.logs = Logs(run)
         return trainer
 
     @classmethod
@@ -173,7 +170,7 @@ class Trainer:
             trainer._restore()
         else:  # killed before its first save: begin again
             trainer.step = trainer.envs.reset()
-            trainer._log_files(0)
+            trainer.logs = Logs(run)
         return trainer
 
     def train(
@@ -208,26 +205,19 @@ class Trainer:
     def close(self) -> None:
         """End the environments' processes and the event file."""
         self.envs.close()
-        if hasattr(self, "events"):
-            self.events.close()
-            self.metrics.close()
-            log.removeHandler(self.log_file)
-            self.log_file.close()
+        if self.logs:
+            self.logs.close()
 
     def _advance(self) -> None:
         """One decision in every environment, and the updates that it pays for."""
         keys = jr.split(jr.fold_in(self.act_key, self.steps), self.config.environments)
-        step, previous = self.step, self.carry
-        observation, is_first = jax.tree.map(jnp.asarray, (step.observation, step.is_first))
-        self.carry, actions = _act(self.learner.model, previous, observation, is_first, keys)
-        state = self.carry[0]
-        self.replay.add({
-            **step.observation, "reward": step.reward, "action": np.asarray(self.carry[1]),
-            **{flag: getattr(step, flag) for flag in FLAGS},
-            "deter": np.asarray(state.memory, np.float32), "stoch": _indices(state.latent),
-        })  # fmt: skip
+        step, model = self.step, self.learner.model
+        self.carry, action, _ = Agent(model).act(
+            self.carry, step.observation, step.is_first, keys=keys
+        )
+        self.replay.add(experience.row(step, self.carry, model.config.classes))
         self._count_episodes(step)
-        self.step = self.envs.step(np.asarray(actions["action"]))
+        self.step = self.envs.step(model.split(np.asarray(action))["action"])
         before = self.steps
         self.steps += self.config.environments
         self.credit += (
@@ -254,7 +244,7 @@ class Trainer:
         rows, indices = self.replay.sample(
             self.rng, self.learning.batch_size, self.learning.batch_length + 1
         )
-        batch = jax.device_put(self._batch(rows), self.devices)
+        batch = jax.device_put(experience.batch(rows, self.learner.model), self.devices)
         key = jr.fold_in(self.update_key, self.updates)
         update = _update(self.learner, batch, key, config=self.learning)
         self.learner = update.learner
@@ -269,27 +259,9 @@ class Trainer:
                 "Begin another run with a lower --learning.learning-rate."
             )
         self.last_metrics = update.metrics
-        self._write_back(indices, update.states)
-
-    def _batch(self, rows: Mapping[str, Any]) -> Batch:
-        config = self.learner.model.config
-        rows = {name: jnp.asarray(value) for name, value in rows.items()}
-        start = State(rows["deter"][:, 0], jax.nn.one_hot(rows["stoch"][:, 0], config.classes))
-        rest = {name: value[:, 1:] for name, value in rows.items()}
-        return Batch(
-            observation={name: rest[name] for name, _ in self.learner.model.enc.spaces},
-            previous_action=rows["action"][:, :-1],
-            reward=rest["reward"],
-            is_first=rest["is_first"],
-            is_last=rest["is_last"],
-            is_terminal=rest["is_terminal"],
-            start=start,
-        )
-
-    def _write_back(self, indices: Indices, states: State) -> None:
-        """Keep the refreshed latents, so that later sequences start from the present model."""
-        latents = {"deter": np.asarray(states.memory), "stoch": _indices(states.latent)}
-        self.replay.write(indices.part(1), latents)
+        # Keep the refreshed latents, so that later sequences start from the present model.
+        refreshed = experience.latents(update.states, self.learner.model.config.classes)
+        self.replay.write(indices.part(1), refreshed)
 
     def _count_episodes(self, step: Step) -> None:
         self.sums = np.where(step.is_first, 0.0, self.sums) + step.reward
@@ -309,25 +281,8 @@ class Trainer:
         log.info("step %d, update %d, score %.2f", self.steps, self.updates, score)
 
     def _write(self, line: dict[str, Any], scalars: dict[str, float]) -> None:
-        self.metrics.write(json.dumps(line) + "\n")
-        self.metrics.flush()
-        for name, value in scalars.items():
-            self.events.add_scalar(name, value, self.steps)
-
-    def _log_files(self, length: int) -> None:
-        """Open the logs, cut back to what was there at the last save."""
-        path = self.run / "metrics.jsonl"
-        path.touch()
-        self.metrics = path.open("r+")
-        self.metrics.truncate(length)
-        self.metrics.seek(length)
-        self.log_file = logging.FileHandler(self.run / "log.txt")
-        self.log_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        log.setLevel(logging.INFO)
-        log.addHandler(self.log_file)
-        log.info("%s at step %d", "resumed" if length else "begun", self.steps)
-        purge = self.steps if length else None
-        self.events = SummaryWriter(str(self.run / "tensorboard"), purge_step=purge)
+        assert self.logs is not None
+        self.logs.write(line, scalars, self.steps)
 
     def keep(self) -> None:
         """Save the agent of this moment under `agents/`."""
@@ -347,14 +302,14 @@ class Trainer:
     def save(self) -> None:
         """Write `latest`: if this is killed half-way, the one before it is still there."""
         index = self.replay.save()
-        self.metrics.flush()
+        assert self.logs is not None
         counters = {
             "steps": self.steps, "updates": self.updates, "credit": self.credit,
             "scores": list(self.scores), "sums": self.sums.tolist(),
             "lengths": self.lengths.tolist(),
             "last_metrics": {name: float(value) for name, value in self.last_metrics.items()},
             "rng": self.rng.bit_generator.state,
-            "metrics_bytes": self.metrics.tell(), "replay": index,
+            "metrics_bytes": self.logs.position(), "replay": index,
             "environments": self.envs.state(),
         }  # fmt: skip
         arrays = {name: np.asarray(a) for name, a in named(self._arrays()).items()}
@@ -379,59 +334,14 @@ class Trainer:
         self.rng.bit_generator.state = counters["rng"]
         self.replay = Replay.load(self.run / "replay", counters["replay"])
         self.step = self.envs.restore(counters["environments"])
-        self._log_files(counters["metrics_bytes"])
+        self.logs = Logs(self.run, length=counters["metrics_bytes"], step=self.steps)
 
     def _arrays(self) -> dict[str, Any]:
         """All arrays that a run must keep, besides the replay."""
         return {"learner": self.learner, "carry": self.carry}
 
-    def _fields(self, model: Dreamer) -> dict[str, tuple[tuple[int, ...], Any]]:
-        config = model.config
-        action = jax.eval_shape(model.policy, jax.eval_shape(model.initial), jr.key(0))
-        return {
-            **{name: (space.shape, space.dtype) for name, space in model.enc.spaces},
-            "action": (action.shape, np.float32), "reward": ((), np.float32),
-            **{flag: ((), np.bool_) for flag in FLAGS},
-            "deter": ((config.deter,), np.float32),
-            "stoch": ((config.stoch,), _index_dtype(config.classes)),
-        }  # fmt: skip
-
 
 _update = jax.jit(learner.update, static_argnames="config", donate_argnums=0)
-
-
-@jax.jit
-def _act(
-    model: Dreamer, carry: tuple[State, jax.Array], observation: dict[str, jax.Array],
-    is_first: jax.Array, keys: jax.Array,
-) -> tuple[tuple[State, jax.Array], dict[str, jax.Array]]:  # fmt: skip
-    """One decision for a batch: the state and the action to carry, the action to play."""
-
-    def one(carry: tuple, observation: dict, is_first: jax.Array, key: jax.Array):
-        latent_key, action_key = jr.split(key)
-        state, action = carry
-        memory, _ = model.predict(state, action, is_first)
-        state = State(memory, model.infer(memory, observation).sample(key=latent_key))
-        return state, model.policy(state, action_key)
-
-    state, action = jax.vmap(one)(carry, observation, is_first, keys)
-    return (state, action), model.split(action)
-
-
-def _start(model: Dreamer, count: int) -> tuple[State, jax.Array]:
-    state = model.initial()
-    action = jax.eval_shape(model.policy, state, jr.key(0))
-    carry = (state, jnp.zeros(action.shape, action.dtype))
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), carry)
-
-
-def _indices(latent: jax.Array) -> np.ndarray:
-    """One-hot latents as the integers that the replay keeps."""
-    return np.argmax(np.asarray(latent), -1).astype(_index_dtype(latent.shape[-1]))
-
-
-def _index_dtype(classes: int) -> type[np.unsignedinteger]:
-    return np.uint8 if classes <= 256 else np.uint16
 
 
 def _mesh(batch: int) -> NamedSharding:

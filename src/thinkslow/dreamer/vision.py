@@ -122,7 +122,7 @@ class Decoder(eqx.Module):
 
     def __init__(self, spaces: Mapping[str, Space], config: ModelConfig, *, key: PRNGKeyArray):
         self.spaces, self.config = tuple(sorted(spaces.items())), config
-        deter, latent = config.deter, config.stoch * config.classes
+        deter, latent = config.deter, math.prod(config.latent_shape)
         units = config.decoder.units
         image_key, mlp_key, *head_keys = jr.split(key, 2 + len(self.spaces))
         self.mlp, self.vec = None, {}
@@ -160,7 +160,7 @@ class Decoder(eqx.Module):
         self.layers = layers
 
     def __call__(
-        self, deter: Float[Array, " deter"], stoch: Float[Array, "stoch classes"]
+        self, deter: Float[Array, " deter"], stoch: Float[Array, "*latent"]
     ) -> dict[str, Distribution]:
         latent = stoch.ravel()
         out: dict[str, Distribution] = {}
