@@ -38,7 +38,7 @@ def read(folder: Path) -> Foreign:
     options = yaml.safe_load(_there(folder / "config.yaml").read_text())
     latest = _there(folder / "ckpt" / "latest").read_text().strip()
     weights = pickles.load(_there(folder / "ckpt" / latest / "agent.pkl"))["params"]
-    weights = {name: array for name, array in weights.items() if not name.startswith("opt/")}
+    weights = {name: array.read() for name, array in weights.items() if not name.startswith("opt/")}
     model = _model(weights, options["agent"])
     observations, actions = _spaces(weights, model)
     return Foreign(weights, model, observations, actions, options)
