@@ -168,7 +168,7 @@ def check_fits(saved: Saved, envs: VectorEnv) -> None:
     """**Errors:** `ValueError` naming the first space in which agent and environment differ."""
     model = saved.model
     theirs = {**envs.observation_space, "action": envs.action_space}
-    for name, space in (*model.enc.spaces, *model.pol.spaces):
+    for name, space in (*model.observation_spaces, *model.action_spaces):
         if theirs.get(name) != space:
             raise ValueError(
                 f"{saved.name} does not fit {envs.id}: its `{name}` is {space}, the environment's "

@@ -91,7 +91,7 @@ class Encoder(eqx.Module):
                 x = self._act(f"mlp{index}", x)
             out.append(x)
         if images(self.spaces):
-            parts = [_unit(jnp.asarray(observation[key]), dtype) for key, _ in images(self.spaces)]
+            parts = [unit(jnp.asarray(observation[key]), dtype) for key, _ in images(self.spaces)]
             x = jnp.concatenate(parts, -1) - 0.5
             out.append(self._patches(x) if self.config.vision == "patch" else self._convolve(x))
         return jnp.concatenate(out)
@@ -279,7 +279,8 @@ def _double(x: Float[Array, "height width channels"]) -> Float[Array, "height2 w
     return jnp.repeat(jnp.repeat(x, 2, 0), 2, 1)
 
 
-def _unit(image: Array, dtype: jnp.dtype) -> Float[Array, "height width channels"]:
+def unit(image: Array, dtype: jnp.dtype) -> Float[Array, "height width channels"]:
+    """Pixels in [0, 1], whether they came so or as bytes."""
     if jnp.issubdtype(image.dtype, jnp.integer):
         return image.astype(dtype) / 255
     return image.astype(dtype)
