@@ -55,11 +55,13 @@ class Actor(eqx.Module):
     mlp: MLP
     head: dict[str, dict[str, Linear]]
     spaces: tuple[tuple[str, Space], ...] = eqx.field(static=True)
+    unimix: float = eqx.field(static=True)
 
     def __init__(
-        self, inputs: int, spaces: Mapping[str, Space], config: MLPConfig, *, key: PRNGKeyArray
-    ):
-        self.spaces = tuple(sorted(spaces.items()))
+        self, inputs: int, spaces: Mapping[str, Space], config: MLPConfig, *,
+        unimix: float = 0.0, key: PRNGKeyArray,
+    ):  # fmt: skip
+        self.spaces, self.unimix = tuple(sorted(spaces.items())), unimix
         mlp_key, *keys = jr.split(key, 1 + len(self.spaces))
         self.mlp = MLP(inputs, config.units, config.layers, key=mlp_key)
         self.head = {}
@@ -83,7 +85,8 @@ class Actor(eqx.Module):
             if space.classes is None:
                 out[name] = BoundedNormal.from_raw(raw["mean"], raw["stddev"], MIN_STD, MAX_STD)
             else:
-                out[name] = Categorical(raw["logits"].reshape(*space.shape, space.classes))
+                logits = raw["logits"].reshape(*space.shape, space.classes)
+                out[name] = Categorical(logits, self.unimix)
         return out
 
 
@@ -120,7 +123,7 @@ class Dreamer(ActorCritic):
             features, config.reward_bins, config.reward, "logits", scale=0.0, key=keys[3]
         )
         self.con = Head(features, 1, config.continuation, "logit", key=keys[4])
-        self.pol = Actor(features, actions, config.policy, key=keys[5])
+        self.pol = Actor(features, actions, config.policy, unimix=config.actor_unimix, key=keys[5])
         self.val = Head(features, config.value_bins, config.value, "logits", scale=0.0, key=keys[6])
         self.config = config
 
@@ -166,11 +169,11 @@ class Dreamer(ActorCritic):
         return TwoHot(self.rew(self.features(state)))
 
     def continuation(self, state: State) -> Bernoulli:
-        """The probability contains the discount: it is trained toward that."""
+        """In the official code the probability contains the discount: it is trained to."""
         return Bernoulli(self.con(self.features(state))[0])
 
     def discount(self, state: State) -> Float[Array, ""]:
-        return self.continuation(state).prob()
+        return self.config.discount * self.continuation(state).prob()
 
     def value(self, state: State) -> TwoHot:
         return TwoHot(self.val(self.features(state)))

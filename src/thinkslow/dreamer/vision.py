@@ -121,7 +121,11 @@ class Decoder(eqx.Module):
     config: ModelConfig = eqx.field(static=True)
 
     def __init__(self, spaces: Mapping[str, Space], config: ModelConfig, *, key: PRNGKeyArray):
-        self.spaces, self.config = tuple(sorted(spaces.items())), config
+        known = config.decoded
+        self.spaces = tuple(
+            sorted((k, space) for k, space in spaces.items() if known is None or k in known)
+        )
+        self.config = config
         deter, latent = config.deter, math.prod(config.latent_shape)
         units = config.decoder.units
         image_key, mlp_key, *head_keys = jr.split(key, 2 + len(self.spaces))

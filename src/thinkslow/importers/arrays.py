@@ -5,12 +5,12 @@ read, and what is read is in memory once.
 """
 
 import dataclasses
+import io
 import math
 import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 import ml_dtypes
 import numpy as np
@@ -95,7 +95,7 @@ class File:
                 raise Damaged(f"{self.path} ends before its arrays do. Copy it again.")
             return data
 
-    def check(self, file: IO[bytes]) -> None:
+    def check(self, file: io.BufferedIOBase) -> None:
         """That the open file is still the same."""
         if _identity(os.fstat(file.fileno())) != self._identity:
             raise Damaged(f"{self.path} changed while it was read. Try again.")

@@ -15,7 +15,6 @@ import numpy as np
 import yaml
 
 from thinkslow.dreamer.config import ModelConfig
-from thinkslow.importers.arrays import Stored
 from thinkslow.spaces import Space
 from thinkslow.store import Damaged
 
@@ -67,12 +66,54 @@ class Foreign:
     """The source's own configuration; empty where it writes none."""
 
 
-def numbers(arrays: Mapping[str, Stored]) -> dict[str, np.ndarray]:
-    """Read arrays, as float32.
+class Options:
+    """A source's configuration, or its defaults where no file was found.
 
-    **Errors:** `Damaged`.
+    With a file, an option without a default must be in it.
     """
-    return {name: array.read().astype(np.float32, copy=False) for name, array in arrays.items()}
+
+    def __init__(self, found: Found):
+        self.file = found.config
+        self.data = read_options(found.config) if found.config else {}
+
+    def __call__(self, path: str, kind: type, default: Any) -> Any:
+        """The option, which is `default` where there is no file.
+
+        **Errors:** `Damaged` naming the option.
+        """
+        return option(self.data, path, kind, default if self.file is None else None)
+
+    def maybe(self, path: str, kind: type, default: Any) -> Any:
+        """The option, which is `default` where it is missing."""
+        return option(self.data, path, kind, default)
+
+    def require(self, known: Mapping[str, Any]) -> None:
+        """That options which change what weights mean are those that are known here.
+
+        **Errors:** `Damaged` naming the first that is not.
+        """
+        for path, value in known.items():
+            if (given := option(self.data, path, type(value), value)) != value:
+                raise Damaged(
+                    f"`{path}` of {self.file} must be {value!r}, which is all that is known here; "
+                    f"it is {given!r}."
+                )
+
+    def classes(self, path: str, given: int | None, found: Found) -> int:
+        """Classes of the latent, which no shape tells.
+
+        **Errors:** `FileNotFoundError` where nothing does.
+        """
+        if given is not None:
+            return given
+        if self.file is None:
+            name = path.rpartition(".")[2]
+            raise FileNotFoundError(
+                f"{found.file} does not say how many classes its latent has, and its configuration "
+                f"is not beside it. Give the whole log folder, or pass `{name}` of its training as "
+                "--classes."
+            )
+        return option(self.data, path, int)
 
 
 def read_options(path: Path) -> dict[str, Any]:

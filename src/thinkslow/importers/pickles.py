@@ -16,7 +16,7 @@ import pickle
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -82,7 +82,7 @@ def load(path: Path) -> Any:
 
 
 def interpret(
-    stream: IO[bytes], size: int, path: Path, *, file: File | None = None,
+    stream: io.BufferedIOBase, size: int, path: Path, *, file: File | None = None,
     calls: Mapping[tuple[str, str], Callable[..., Any]] | None = None,
     persistent: Callable[[Any], Any] | None = None,
 ) -> Any:  # fmt: skip
@@ -107,7 +107,7 @@ class _Machine:
     """The stack, the memo and the instructions of a pickle."""
 
     def __init__(
-        self, stream: IO[bytes], size: int, file: File | None,
+        self, stream: io.BufferedIOBase, size: int, file: File | None,
         calls: Mapping[tuple[str, str], Callable[..., Any]],
         persistent: Callable[[Any], Any] | None,
     ):  # fmt: skip

@@ -12,7 +12,7 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -155,7 +155,7 @@ class _Archive:
         return _Storage(self, entry, dtype)
 
 
-def _opened(stream: IO[bytes], path: Path) -> zipfile.ZipFile:
+def _opened(stream: io.BufferedIOBase, path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(stream)
     except (OSError, MemoryError):
