@@ -24,8 +24,12 @@ def folder_of(name: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    "name", ["danijar_main-a", "danijar_main-b", "r2dreamer-a", "r2dreamer-b", "sheeprl_v35-a"]
-)
+    "name",
+    [
+        "danijar_main-a", "danijar_main-b", "r2dreamer-a", "r2dreamer-b", "sheeprl_v35-a",
+        "dreamerv3_v150-a", "dreamerv3_v150-b", "nm512_torch-a", "sheeprl-a",
+    ],
+)  # fmt: skip
 def test_every_array_equals_the_sources_own_code(name):
     lines = golden.compare(folder_of(name))
     assert len(lines) > 35, "the golden file lost its arrays"
@@ -48,3 +52,17 @@ def test_an_agent_without_a_decoder_is_the_same_otherwise():
     assert "decode" in without.manifest["cannot"]
     names = {name for name in named(with_decoder) if not name.startswith("dec/")}
     assert names == set(named(without.model))
+
+
+@pytest.mark.parametrize(
+    ("name", "twin", "classes"),
+    [
+        ("sheeprl-a-rb", "sheeprl-a", None),  # beside its replay buffer
+        ("nm512_torch-a/nocompile", "nm512_torch-a", 8),  # names without wrappers
+        ("dreamerv3_v150-a-float16", "dreamerv3_v150-a", None),  # computed in half precision
+    ],
+)
+def test_the_same_agent_in_another_file_is_the_same(name, twin, classes):
+    first, second = (importers.load(folder_of(n), classes=classes) for n in (name, twin))
+    assert jax.tree.structure(first.model) == jax.tree.structure(second.model)
+    jax.tree.map(np.testing.assert_array_equal, named(first.model), named(second.model))

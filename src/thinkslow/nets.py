@@ -107,8 +107,9 @@ class LayerNorm(eqx.Module):
 
     def __call__(self, x: Float[Array, "... channels"]) -> Float[Array, "... channels"]:
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        standard = jax.nn.standardize(wide, axis=-1, epsilon=1e-3)
-        return standard.astype(x.dtype) * self.scale + self.bias
+        centred = wide - jnp.mean(wide, -1, keepdims=True)
+        size = jax.lax.rsqrt(jnp.mean(jnp.square(centred), -1, keepdims=True) + 1e-3)
+        return (centred * size).astype(x.dtype) * self.scale + self.bias
 
 
 class NormLinear(eqx.Module):

@@ -7,6 +7,7 @@ import abc
 from collections.abc import Mapping
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -27,6 +28,9 @@ from thinkslow.worldmodel import State, WorldModel
 
 class ActorCritic(WorldModel):
     """A world model that acts and judges. The memory is one vector, the latent any array."""
+
+    config: eqx.AbstractVar[Any]
+    """Its sizes and habits, a frozen dataclass that goes to JSON and back."""
 
     @property
     @abc.abstractmethod

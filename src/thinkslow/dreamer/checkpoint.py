@@ -2,7 +2,7 @@
 
 import dataclasses
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from thinkslow.dreamer.model import Dreamer
 from thinkslow.nets import named, with_named
 from thinkslow.spaces import Space
 
-ARCHITECTURES: dict[str, tuple[type[ActorCritic], type[ModelConfig] | type[ClassicConfig]]] = {
+ARCHITECTURES: dict[str, tuple[Callable[..., ActorCritic], type[ModelConfig | ClassicConfig]]] = {
     "dreamerv3-main": (Dreamer, ModelConfig),
     "dreamerv3-v1": (ClassicDreamer, ClassicConfig),
 }

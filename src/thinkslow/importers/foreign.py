@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
+from thinkslow.dreamer.classic.config import ClassicConfig
 from thinkslow.dreamer.config import ModelConfig
 from thinkslow.spaces import Space
 from thinkslow.store import Damaged
@@ -42,7 +43,7 @@ class Foreign:
 
     architecture: str
     """Of the model: `dreamerv3-main` or `dreamerv3-v1`."""
-    model: ModelConfig
+    model: ModelConfig | ClassicConfig
     weights: dict[str, np.ndarray]
     """float32, under the names of that architecture."""
     extras: dict[str, np.ndarray]

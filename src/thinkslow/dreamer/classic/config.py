@@ -100,7 +100,7 @@ class ClassicConfig:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "ClassicConfig":
         """Rebuild from `dataclasses.asdict` after a trip through JSON. Unknown keys: TypeError."""
-        plain = {
+        plain: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
         }
         for name in ("encoder_convs", "decoder_convs"):

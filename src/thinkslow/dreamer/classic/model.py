@@ -43,7 +43,7 @@ class ClassicHead(eqx.Module):
         }
 
     def __call__(self, features: Float[Array, " features"]) -> dict[str, Float[Array, " outputs"]]:
-        x = through(self.layers, features, len(self.layers))
+        x = through(self.layers, features)
         out = {name: layer(x) for name, layer in self.dist_out.items()}
         return {
             name: raw.astype(jnp.promote_types(raw.dtype, jnp.float32)) for name, raw in out.items()

@@ -82,7 +82,7 @@ class ClassicEncoder(eqx.Module):
             ]
             x = jnp.concatenate(parts)
             x = symlog(x) if self.config.symlog_inputs else x
-            out.append(through(self.mlp, x.astype(dtype), len(self.mlp)))
+            out.append(through(self.mlp, x.astype(dtype)))
         return jnp.concatenate(out)
 
 
@@ -134,7 +134,9 @@ class ClassicDecoder(eqx.Module):
                 out[name] = Squared(pixels[..., start : start + space.shape[-1]])
                 start += space.shape[-1]
         if vectors(self.spaces):
-            hidden = through(self.mlp, features, len(self.config.decoder))
+            names = [f"h{index}" for index in range(len(self.config.decoder))]
+            layers = {name: self.mlp[name] for name in names}
+            hidden = through(layers, features)
             for name, space in vectors(self.spaces):
                 mean = self.mlp[f"dist_{name}"]["out"](hidden).reshape(space.shape)
                 out[name] = SymlogSquared(mean.astype(jnp.promote_types(mean.dtype, jnp.float32)))
@@ -184,10 +186,8 @@ def dense(inputs: int, widths: Widths, *, key: PRNGKeyArray) -> dict[str, NormLi
     return layers
 
 
-def through(
-    layers: Mapping[str, NormLinear], x: Float[Array, " inputs"], count: int
-) -> Float[Array, " units"]:
-    """`x` through `count` layers named `h{i}`, each followed by SiLU."""
-    for index in range(count):
+def through(layers: Mapping[str, NormLinear], x: Float[Array, " inputs"]) -> Float[Array, " units"]:
+    """`x` through layers named `h{i}`, each followed by SiLU."""
+    for index in range(len(layers)):
         x = jax.nn.silu(layers[f"h{index}"](x))
     return x
