@@ -78,7 +78,9 @@ def test_predictions_are_compared_on_the_same_frames():
 
 def test_predictions_that_short_episodes_lack_are_not_compared():
     rows = records({"a": 0.5})
-    del rows[0]["open_loop_gain"]["8"]
+    for row in rows:
+        if row["environment_seed"] == 0:
+            del row["open_loop_gain"]["8"]
     latencies = {("a", arm): [1.0] for arm in CHOSEN}
     found = summarise(rows, CHOSEN, latencies, batch=2, seed=0)
     metrics = {row["metric"] for row in found["comparisons"]}
