@@ -21,8 +21,20 @@ from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
 
 from thinkslow.distributions import Belief
 from thinkslow.objectives import check_terms, lookahead
+from thinkslow.objectives.lookahead import Imagery, check_reinforce
+from thinkslow.objectives.terms import NEED_MEMBERS
+from thinkslow.parameters import Members
 from thinkslow.refine import Direction, Gradient, Mirror, Random, Refined, refine
-from thinkslow.worldmodel import Memory, Observation, Readout, State, WorldModel, read, surprise
+from thinkslow.worldmodel import (
+    Draw,
+    Memory,
+    Observation,
+    Readout,
+    State,
+    WorldModel,
+    read,
+    surprise,
+)
 
 UpdateName: TypeAlias = Literal["gradient", "adam", "mirror", "random"]
 Knob: TypeAlias = Float[Array, ""] | float
@@ -42,8 +54,11 @@ class Thinking:
     """Futures to average over."""
     samples: int = 1
     """Latents to average the evidence over."""
-    latent: Readout = "sample"
-    """How the objective takes a latent from a belief: straight-through `sample`, or `soft`."""
+    latent: Draw = "sample"
+    """How the objective takes a latent from a belief, and so what its gradient is:
+    straight-through `sample` or `mode`, the `soft` latent, relaxed `gumbel`, or `reinforce`."""
+    imagery: Imagery = "mode"
+    """An imagined observation: the decoder's `mode`, or a `sample` where it has a spread."""
     update: UpdateName = "gradient"
     """Plain `gradient`, `adam`, `mirror` (natural gradient), or the `random` control."""
     step_size: float = 1.0
@@ -81,13 +96,16 @@ class Thinking:
                 raise ValueError(f"`{name}` must be 0 or more; got {value}.")
         choices = {
             "update": ("gradient", "adam", "mirror", "random"), "select": ("last", "best"),
-            "latent": ("sample", "mode", "soft"), "readout": ("sample", "mode", "soft"),
+            "latent": ("sample", "mode", "soft", "gumbel", "reinforce"),
+            "readout": ("sample", "mode", "soft"), "imagery": ("mode", "sample"),
         }  # fmt: skip
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(
                     f"`{name}` must be one of {', '.join(allowed)}; got {getattr(self, name)!r}."
                 )
+        if self.latent == "reinforce":
+            check_reinforce(dict(self.terms), self.rollouts, self.samples)
         if self.candidates > 1 and self.readout != "sample":
             raise ValueError(
                 f"`candidates` are samples, so `readout` must be 'sample'; got {self.readout!r}."
@@ -132,8 +150,8 @@ class Thought(eqx.Module):
 class Agent:
     """A world model with a policy that thinks as it is told.
 
-    `policy(model, state, key)` gives an action vector; by default the model's own. Everything
-    is frozen. Compiled once per structure of `thinking`; its weights, sizes and budgets are
+    `policy(model, state, key)` gives an action vector; by default the model's own. `members` are
+    plausible parameters, for terms that compare them. Everything is frozen. Compiled once per structure of `thinking`; its weights, sizes and budgets are
     arguments, so that `with_thinking` does not compile again when only those change.
     """
 
@@ -143,15 +161,23 @@ class Agent:
         thinking: Thinking | None = None,
         *,
         policy: Callable[[Any, State, PRNGKeyArray], Array] | None = None,
+        members: Members | None = None,
     ):
         self.model = model
         self.thinking = thinking or Thinking()
         self.policy = policy or _own_policy
+        self.members = members
+        blind = [name for name, _ in self.thinking.terms if name in NEED_MEMBERS]
+        if self.thinking.steps and blind and members is None:
+            raise ValueError(
+                f"`{blind[0]}` compares plausible parameters and this agent has none. Fit them: "
+                f"thinkslow ensemble AGENT."
+            )
         self.knobs = _knobs(self.thinking, model)
 
     def with_thinking(self, thinking: Thinking) -> "Agent":
         """The same agent, thinking otherwise."""
-        return Agent(self.model, thinking, policy=self.policy)
+        return Agent(self.model, thinking, policy=self.policy, members=self.members)
 
     def start(self, batch: int) -> Carry:
         """The carry before the first observation of `batch` environments."""
@@ -174,8 +200,8 @@ class Agent:
         environment. One compiled call.
         """
         return _act(
-            self.model, self.knobs, carry, dict(observation), jnp.asarray(is_first), keys,
-            _structure(self.thinking), self.policy,
+            self.model, self.members, self.knobs, carry, dict(observation),
+            jnp.asarray(is_first), keys, _structure(self.thinking), self.policy,
         )  # fmt: skip
 
 
@@ -188,6 +214,8 @@ def decide(
     observation: Observation,
     is_first: Bool[Array, ""],
     key: PRNGKeyArray,
+    *,
+    members: Members | None = None,
 ) -> tuple[Carry, Float[Array, " action"], Thought]:
     """One decision of one agent: predict, infer, refine, read, act."""
     latent_key, action_key, think_key = jr.split(key, 3)
@@ -199,7 +227,8 @@ def decide(
         objective = lookahead(
             model, lambda s, k: policy(model, s, k), memory, prior, before, observation,
             terms=knobs.weights, horizon=thinking.rollout, rollouts=thinking.rollouts,
-            samples=thinking.samples, latent=thinking.latent,
+            samples=thinking.samples, latent=thinking.latent, imagery=thinking.imagery,
+            members=members,
             beta=knobs.beta, free_nats=knobs.free_nats,
         )  # fmt: skip
         refined = refine(
@@ -218,13 +247,13 @@ def decide(
     return Carry(state if thinking.carry else base, action), action, thought
 
 
-@partial(jax.jit, static_argnums=(6, 7))
+@partial(jax.jit, static_argnums=(7, 8))
 def _act(
-    model: WorldModel, knobs: Knobs, carry: Carry, observation: Observation,
-    is_first: Bool[Array, " batch"], keys: Key[Array, " batch"], thinking: Thinking,
-    policy: Callable,
+    model: WorldModel, members: Members | None, knobs: Knobs, carry: Carry,
+    observation: Observation, is_first: Bool[Array, " batch"], keys: Key[Array, " batch"],
+    thinking: Thinking, policy: Callable,
 ) -> tuple[Carry, Array, Thought]:  # fmt: skip
-    return jax.vmap(partial(decide, model, policy, thinking, knobs))(
+    return jax.vmap(partial(decide, model, policy, thinking, knobs, members=members))(
         carry, observation, is_first, keys
     )
 
