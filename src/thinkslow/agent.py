@@ -20,11 +20,24 @@ import optax
 from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
 
 from thinkslow.distributions import Belief
-from thinkslow.objectives import check_terms, lookahead
-from thinkslow.refine import Direction, Gradient, Mirror, Random, Refined, refine
-from thinkslow.worldmodel import Memory, Observation, Readout, State, WorldModel, read, surprise
+from thinkslow.joint import joint, moved
+from thinkslow.objectives import Objective, check_terms, lookahead
+from thinkslow.objectives.lookahead import Imagery, check_reinforce
+from thinkslow.objectives.terms import NEED_MEMBERS
+from thinkslow.parameters import Members
+from thinkslow.refine import Direction, Gradient, Langevin, Mirror, Random, Refined, refine
+from thinkslow.worldmodel import (
+    Draw,
+    Memory,
+    Observation,
+    Readout,
+    State,
+    WorldModel,
+    read,
+    surprise,
+)
 
-UpdateName: TypeAlias = Literal["gradient", "adam", "mirror", "random"]
+UpdateName: TypeAlias = Literal["gradient", "adam", "mirror", "langevin", "random"]
 Knob: TypeAlias = Float[Array, ""] | float
 
 
@@ -42,17 +55,31 @@ class Thinking:
     """Futures to average over."""
     samples: int = 1
     """Latents to average the evidence over."""
-    latent: Readout = "sample"
-    """How the objective takes a latent from a belief: straight-through `sample`, or `soft`."""
+    latent: Draw = "sample"
+    """How the objective takes a latent from a belief, and so what its gradient is:
+    straight-through `sample` or `mode`, the `soft` latent, relaxed `gumbel`, or `reinforce`."""
+    imagery: Imagery = "mode"
+    """An imagined observation: the decoder's `mode`, or a `sample` where it has a spread."""
     update: UpdateName = "gradient"
-    """Plain `gradient`, `adam`, `mirror` (natural gradient), or the `random` control."""
+    """Plain `gradient`, `adam`, `mirror` (natural gradient), `langevin` (gradient with noise), or
+    the `random` control."""
     step_size: float = 1.0
     """Factor of the update's output."""
     nats: float = 4.0
     """KL that all steps together may move the belief. Each step may move `nats / steps**2`,
     which adds up to it along a straight line, where KL grows with the square of the way."""
+    temperature: float = 1.0
+    """Of `langevin`'s noise."""
     accept: bool = False
     """Take a step only if the objective falls on fresh random numbers."""
+    judges: int = 1
+    """Draws of fresh random numbers that judge a step: of several, the mean must fall by two
+    standard errors."""
+    tolerance: float | None = None
+    """Stop after a step that lowers the objective by less than this share of it, and once the
+    nats are spent; None: make every step."""
+    memory: float = 0.0
+    """Let refinement move the memory too, by at most this share of its length."""
     select: Literal["last", "best"] = "last"
     """Which iterate to return."""
     readout: Readout = "sample"
@@ -72,22 +99,26 @@ class Thinking:
             raise ValueError(f"`steps` must be 0 or more; got {self.steps}.")
         if self.steps and not self.terms:
             raise ValueError("`steps` needs at least one term to descend; got none.")
-        for name in ("rollout", "rollouts", "samples", "candidates"):
+        for name in ("rollout", "rollouts", "samples", "candidates", "judges"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be 1 or more; got {getattr(self, name)}.")
-        for name in ("step_size", "nats"):
+        for name in ("step_size", "nats", "temperature", "memory", "tolerance"):
             value = getattr(self, name)
-            if not value >= 0:
+            if value is not None and not value >= 0:
                 raise ValueError(f"`{name}` must be 0 or more; got {value}.")
         choices = {
-            "update": ("gradient", "adam", "mirror", "random"), "select": ("last", "best"),
-            "latent": ("sample", "mode", "soft"), "readout": ("sample", "mode", "soft"),
+            "update": ("gradient", "adam", "mirror", "langevin", "random"),
+            "select": ("last", "best"),
+            "latent": ("sample", "mode", "soft", "gumbel", "reinforce"),
+            "readout": ("sample", "mode", "soft"), "imagery": ("mode", "sample"),
         }  # fmt: skip
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(
                     f"`{name}` must be one of {', '.join(allowed)}; got {getattr(self, name)!r}."
                 )
+        if self.latent == "reinforce":
+            check_reinforce(dict(self.terms), self.rollouts, self.samples)
         if self.candidates > 1 and self.readout != "sample":
             raise ValueError(
                 f"`candidates` are samples, so `readout` must be 'sample'; got {self.readout!r}."
@@ -100,6 +131,9 @@ class Knobs(eqx.Module):
     weights: dict[str, Knob]
     step_size: Knob
     nats: Knob
+    temperature: Knob
+    tolerance: Knob
+    memory: Knob
     beta: Knob
     free_nats: Knob
 
@@ -132,9 +166,10 @@ class Thought(eqx.Module):
 class Agent:
     """A world model with a policy that thinks as it is told.
 
-    `policy(model, state, key)` gives an action vector; by default the model's own. Everything
-    is frozen. Compiled once per structure of `thinking`; its weights, sizes and budgets are
-    arguments, so that `with_thinking` does not compile again when only those change.
+    `policy(model, state, key)` gives an action vector; by default the model's own. `members` are
+    plausible parameters, for terms that compare them. Everything is frozen. Compiled once per
+    structure of `thinking`; its weights, sizes and budgets are arguments, so that `with_thinking`
+    does not compile again when only those change.
     """
 
     def __init__(
@@ -143,15 +178,23 @@ class Agent:
         thinking: Thinking | None = None,
         *,
         policy: Callable[[Any, State, PRNGKeyArray], Array] | None = None,
+        members: Members | None = None,
     ):
         self.model = model
         self.thinking = thinking or Thinking()
         self.policy = policy or _own_policy
+        self.members = members
+        blind = [name for name, _ in self.thinking.terms if name in NEED_MEMBERS]
+        if self.thinking.steps and blind and members is None:
+            raise ValueError(
+                f"`{blind[0]}` compares plausible parameters and this agent has none. Fit them: "
+                f"thinkslow ensemble AGENT."
+            )
         self.knobs = _knobs(self.thinking, model)
 
     def with_thinking(self, thinking: Thinking) -> "Agent":
         """The same agent, thinking otherwise."""
-        return Agent(self.model, thinking, policy=self.policy)
+        return Agent(self.model, thinking, policy=self.policy, members=self.members)
 
     def start(self, batch: int) -> Carry:
         """The carry before the first observation of `batch` environments."""
@@ -174,8 +217,8 @@ class Agent:
         environment. One compiled call.
         """
         return _act(
-            self.model, self.knobs, carry, dict(observation), jnp.asarray(is_first), keys,
-            _structure(self.thinking), self.policy,
+            self.model, self.members, self.knobs, carry, dict(observation),
+            jnp.asarray(is_first), keys, _structure(self.thinking), self.policy,
         )  # fmt: skip
 
 
@@ -188,45 +231,69 @@ def decide(
     observation: Observation,
     is_first: Bool[Array, ""],
     key: PRNGKeyArray,
+    *,
+    members: Members | None = None,
 ) -> tuple[Carry, Float[Array, " action"], Thought]:
     """One decision of one agent: predict, infer, refine, read, act."""
     latent_key, action_key, think_key = jr.split(key, 3)
     refine_key, pick_key = jr.split(think_key)
     memory, prior = model.predict(carry.state, carry.action, is_first)
     before = model.infer(memory, observation)
-    after, refined = before, None
+    after, refined, start = before, None, memory
     if thinking.steps:
-        objective = lookahead(
-            model, lambda s, k: policy(model, s, k), memory, prior, before, observation,
-            terms=knobs.weights, horizon=thinking.rollout, rollouts=thinking.rollouts,
-            samples=thinking.samples, latent=thinking.latent,
-            beta=knobs.beta, free_nats=knobs.free_nats,
-        )  # fmt: skip
-        refined = refine(
-            objective, before, _direction(thinking, knobs), steps=thinking.steps, key=refine_key,
-            trust=knobs.nats / thinking.steps**2, budget=knobs.nats, accept=thinking.accept,
-            select=thinking.select,
-        )  # fmt: skip
+
+        def objective_at(memory: Memory) -> Objective:
+            return lookahead(
+                model, lambda s, k: policy(model, s, k), memory, prior, before, observation,
+                terms=knobs.weights, horizon=thinking.rollout, rollouts=thinking.rollouts,
+                samples=thinking.samples, latent=thinking.latent, imagery=thinking.imagery,
+                members=members, beta=knobs.beta, free_nats=knobs.free_nats,
+            )  # fmt: skip
+
+        refined = _refine(thinking, knobs, objective_at, before, memory, refine_key)
         after = refined.belief
+        if thinking.memory:
+            after, start = after.belief, moved(memory, after.shift, knobs.memory)
     base = State(memory, before.sample(key=latent_key))
-    state = State(memory, read(after, thinking.readout, key=latent_key))
+    state = State(start, read(after, thinking.readout, key=latent_key))
     if thinking.candidates > 1:
-        state = _best(model, memory, after, observation, thinking.candidates, state, pick_key)
+        state = _best(model, start, after, observation, thinking.candidates, state, pick_key)
     action = policy(model, state, action_key)
-    moved = after.kl(before) if thinking.steps else jnp.zeros(())
-    thought = Thought(prior, before, after, base, state, moved, refined)
+    nats = after.kl(before) if thinking.steps else jnp.zeros(())
+    thought = Thought(prior, before, after, base, state, nats, refined)
     return Carry(state if thinking.carry else base, action), action, thought
 
 
-@partial(jax.jit, static_argnums=(6, 7))
+@partial(jax.jit, static_argnums=(7, 8))
 def _act(
-    model: WorldModel, knobs: Knobs, carry: Carry, observation: Observation,
-    is_first: Bool[Array, " batch"], keys: Key[Array, " batch"], thinking: Thinking,
-    policy: Callable,
+    model: WorldModel, members: Members | None, knobs: Knobs, carry: Carry,
+    observation: Observation, is_first: Bool[Array, " batch"], keys: Key[Array, " batch"],
+    thinking: Thinking, policy: Callable,
 ) -> tuple[Carry, Array, Thought]:  # fmt: skip
-    return jax.vmap(partial(decide, model, policy, thinking, knobs))(
+    return jax.vmap(partial(decide, model, policy, thinking, knobs, members=members))(
         carry, observation, is_first, keys
     )
+
+
+def _refine(
+    thinking: Thinking, knobs: Knobs, objective_at: Callable[[Memory], Objective], before: Belief,
+    memory: Memory, key: PRNGKeyArray,
+) -> Refined:  # fmt: skip
+    """Refine the belief, and the memory with it where thinking may move it."""
+    descend = partial(
+        refine, update=_direction(thinking, knobs), steps=thinking.steps, key=key,
+        # Random steps lie on one line and look at nothing: the budget alone bounds them.
+        trust=jnp.inf if thinking.update == "random" else knobs.nats / thinking.steps**2,
+        budget=knobs.nats, accept=thinking.accept, judges=thinking.judges,
+        tolerance=None if thinking.tolerance is None else knobs.tolerance, select=thinking.select,
+    )  # fmt: skip
+    if not thinking.memory:
+        return descend(objective_at(memory), before)
+
+    def objective(both: Any, key: PRNGKeyArray) -> Any:
+        return objective_at(moved(memory, both.shift, knobs.memory))(both.belief, key)
+
+    return descend(objective, joint(before, memory))
 
 
 def _own_policy(model: Any, state: State, key: PRNGKeyArray) -> Array:
@@ -250,6 +317,9 @@ def _knobs(thinking: Thinking, model: WorldModel) -> Knobs:
         "weights": dict(thinking.terms),
         "step_size": thinking.step_size,
         "nats": thinking.nats,
+        "temperature": thinking.temperature,
+        "tolerance": thinking.tolerance or 0.0,
+        "memory": thinking.memory,
         **{name: value or 0.0 for name, value in trained.items()},
     }
     return Knobs(**jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), values))
@@ -259,7 +329,8 @@ def _structure(thinking: Thinking) -> Thinking:
     """What of `thinking` decides the compiled program: values of knobs are blanked."""
     return dataclasses.replace(
         thinking, terms=tuple((name, 0.0) for name, _ in thinking.terms), step_size=0.0, nats=0.0,
-        beta=None, free_nats=None,
+        temperature=0.0, tolerance=None if thinking.tolerance is None else 0.0,
+        memory=float(thinking.memory > 0), beta=None, free_nats=None,
     )  # fmt: skip
 
 
@@ -271,6 +342,8 @@ def _direction(thinking: Thinking, knobs: Knobs) -> Direction:
             return Gradient(knobs.step_size, _ADAM)
         case "mirror":
             return Mirror(knobs.step_size)
+        case "langevin":
+            return Langevin(knobs.step_size, knobs.temperature)
         case "random":
             return Random()
 
