@@ -45,7 +45,7 @@ class Window(eqx.Module):
     """The state before each decision, from which its memory was predicted."""
     actions: Float[Array, "*batch lag action"]
     """The action that led to it."""
-    observations: dict[str, Array]
+    observations: Observation
     first: Bool[Array, "*batch lag"]
     """Whether an episode began there."""
 
@@ -53,7 +53,7 @@ class Window(eqx.Module):
         self, state: State, action: Array, observation: Observation, is_first: Array
     ) -> "Window":
         """One decision later."""
-        new = Window(state, action, dict(observation), is_first)
+        new = Window(state, action, observation, is_first)
         return jax.tree.map(lambda old, x: jnp.concatenate([old[1:], x[None]]), self, new)
 
 
