@@ -19,7 +19,6 @@ from thinkslow.toy import (
     family,
     filtered,
     hidden_markov,
-    information,
     noisy,
     off_manifold,
     ring,
@@ -222,7 +221,7 @@ def distances(found: tuple) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(kl(encoded, truth)), np.asarray(kl(after, truth))
 
 
-SIG, EVIDENCE, ANCHOR = ("sig", 1.0), ("evidence", 1.0), ("anchor", 2.0)
+SIG, EVIDENCE, ANCHOR = ("sig", 1.0), ("evidence", 1.0), ("anchor", 5.0)
 
 
 @pytest.fixture(scope="module")

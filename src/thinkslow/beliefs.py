@@ -43,10 +43,10 @@ class Window(eqx.Module):
 
     states: State
     """The state before each decision, from which its memory was predicted."""
-    actions: Float[Array, "*batch lag action"]
+    actions: Float[Array, "*lag action"]
     """The action that led to it."""
     observations: Observation
-    first: Bool[Array, "*batch lag"]
+    first: Bool[Array, "*lag"]
     """Whether an episode began there."""
 
     def pushed(
@@ -151,7 +151,7 @@ def systematic(
     One uniform number places a comb of equal teeth over the weights laid end to end.
     """
     count = log_weights.shape[-1]
-    teeth = (jnp.arange(count) + jr.uniform(key)) / count
+    teeth = (jnp.arange(count, dtype=log_weights.dtype) + jr.uniform(key)) / count
     ends = jnp.cumsum(jnp.exp(log_weights))
     # Rounding may leave the last end, which is 1, below the last tooth.
     return jnp.minimum(jnp.searchsorted(ends, teeth, side="right"), count - 1)
