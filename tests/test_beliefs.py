@@ -189,7 +189,7 @@ def test_resampling_waits_until_half_the_particles_count_for_nothing():
 def test_dreamer_refines_on_top_of_more_of_the_past(dreamer, thinking):
     rng = np.random.default_rng(0)
     agent, begins = Agent(dreamer, thinking), np.ones(2, bool)
-    carry = agent.start(2)
+    carry, thought = agent.start(2), None
     for time in range(4):
         seen = {"image": rng.integers(256, size=(2, 16, 16, 3)).astype(np.uint8)}
         keys = jr.split(jr.fold_in(jr.key(0), time), 2)
@@ -201,6 +201,7 @@ def test_dreamer_refines_on_top_of_more_of_the_past(dreamer, thinking):
         assert set(np.unique(thought.state.latent)) == {0.0, 1.0}
         np.testing.assert_array_equal(np.sum(action, -1), 1.0)
     if thinking.particles > 1:
+        assert thought is not None
         assert thought.mixture is not None
         np.testing.assert_allclose(np.exp(thought.mixture.log_weights).sum(-1), 1.0, rtol=1e-5)
 
@@ -224,7 +225,7 @@ def test_particles_need_a_decoder():
         return push(state, key)
 
     agent = Agent(Blind(jnp.array(0.8)), Thinking(particles=2), policy=policy)
-    with pytest.raises(ValueError, match="this model has no decoder. Use `lag`"):
+    with pytest.raises(ValueError, match=r"this model has no decoder\. Use `lag`"):
         agent.act(agent.start(1), {"seen": jnp.ones((1, 2))}, np.ones(1, bool),
                   keys=jr.split(jr.key(0), 1))  # fmt: skip
 

@@ -3,6 +3,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -11,7 +12,14 @@ import pytest
 
 from thinkslow.distributions import Categorical, Gaussian, Squared
 from thinkslow.nets import with_named
-from thinkslow.objectives import TERMS, lookahead, state_information_gain
+from thinkslow.objectives import (
+    TERMS,
+    lookahead,
+    parameter_information_gain,
+    state_information_gain,
+)
+from thinkslow.parameters import Members, noisy, replaced
+from thinkslow.objectives.terms import NEED_SPREAD
 from thinkslow.refine import Gradient, refine
 from thinkslow.worldmodel import State, WorldModel, detached, imagine
 
@@ -189,10 +197,25 @@ def finite_differences(function: Any, belief: Any, direction: Any) -> float:
     return float((ahead - behind) / (2 * size))
 
 
+class Fuzzy(Line):
+    """The same seen through a noise that grows with the distance."""
+
+    def decode(self, state: State) -> dict[str, Any]:
+        return {"seen": Gaussian(state.latent + 0.1 * state.memory, 0.3 * state.latent)}
+
+
+def gains(*values: float, kind: Any = Line, dtype: Any = None) -> Members:
+    """Members that disagree about how far the memory moves the latent."""
+    return replaced(kind(jnp.array(0.0)), lambda m: m.gain, jnp.array(values, dtype))
+
+
 @pytest.mark.parametrize("term", TERMS)
 def test_the_gradient_of_a_gaussian_model_equals_finite_differences(term, x64):
-    at = moment(Line(jnp.array(0.8, jnp.float64)))
-    objective = lookahead(*at, terms={term: 1.0}, horizon=3, rollouts=2, beta=0.3)
+    at = moment(Fuzzy(jnp.array(0.8, jnp.float64)))
+    members = gains(0.5, 0.8, 1.5, kind=Fuzzy, dtype=jnp.float64)
+    objective = lookahead(
+        *at, terms={term: 1.0}, horizon=3, rollouts=2, beta=0.3, members=members
+    )
     belief = jax.tree.map(lambda x: x + 0.3, at[4])
     function = jax.jit(lambda b: objective(b, jr.key(0))[0])
     gradient = jax.grad(function)(belief)
@@ -217,10 +240,11 @@ def test_the_gradient_of_a_dreamer_equals_finite_differences_on_the_soft_latent(
     def policy(state: State, key: jax.Array) -> jax.Array:
         return model.actor(state)["action"].soft()
 
-    terms = dict.fromkeys(TERMS, 1.0)
+    terms = dict.fromkeys([name for name in TERMS if name not in NEED_SPREAD], 1.0)
+    members = noisy(model, lambda m: m.dyn.layers["priorlogit"], scale=0.5, count=3, key=jr.key(5))
     objective = lookahead(
         model, policy, memory, prior, posterior, seen, terms=terms, horizon=2, latent="soft",
-        beta=0.3,
+        beta=0.3, members=members,
     )  # fmt: skip
     belief = Categorical(posterior.logits + 0.3 * jr.normal(jr.key(1), (6, 8)), posterior.mix)
     function = jax.jit(lambda b: objective(b, jr.key(0))[0])
@@ -347,3 +371,75 @@ def test_counts_below_one_are_refused(name):
     counts = {"horizon": 1} | {name: 0}
     with pytest.raises(ValueError, match=f"`{name}` must be 1 or more; got 0"):
         lookahead(*moment(), terms={"entropy": 1.0}, **counts)
+
+
+def test_the_bound_of_barber_and_agakov_and_its_distance_come_out_beside_sig():
+    at = moment()
+    model, _, memory, _, posterior, _ = at
+    objective = lookahead(*at, terms={"sig": 2.0}, horizon=1, latent="mode")
+    total, found = objective(posterior, jr.key(0))
+    (key,) = _policy_keys(jr.key(0), 1)
+    state = State(memory, posterior.mean)
+    memory, prior = model.predict(state, push(state, key), jnp.array(False))
+    again = model.infer(memory, {"seen": prior.mean + 0.1 * memory})
+    bound = again.log_prob(prior.mean) - prior.log_prob(prior.mean)
+    np.testing.assert_allclose(found["barber-agakov"], bound, rtol=1e-5)
+    np.testing.assert_allclose(found["self-consistency"], found["sig"] - bound, rtol=1e-5)
+    assert total == 2 * found["sig"]  # neither is descended
+
+
+def test_parameters_that_agree_are_worth_nothing_and_opposed_ones_log_m():
+    raw = jr.normal(jr.key(0), (6, 8))
+    same = Categorical(jnp.stack([raw] * 5), 0.01)
+    np.testing.assert_allclose(parameter_information_gain(same), 0.0, atol=1e-5)
+    opposed = Categorical(200 * jnp.eye(3)[:, None, :].repeat(2, 1))  # two factors, three members
+    np.testing.assert_allclose(parameter_information_gain(opposed), 2 * np.log(3), rtol=1e-5)
+    many = jax.vmap(Gaussian)
+    one = many(jnp.zeros((4, 3)), jnp.ones((4, 3)))
+    np.testing.assert_allclose(parameter_information_gain(one), 0.0, atol=1e-6)
+    apart = many(1e3 * jnp.arange(4.0)[:, None] * jnp.ones(3), jnp.zeros((4, 3)))
+    np.testing.assert_allclose(parameter_information_gain(apart), np.log(4), rtol=1e-6)
+
+
+def test_parameter_information_gain_of_gaussians_bounds_the_true_one_from_above():
+    """Against the mixture's entropy by quadrature, in one dimension."""
+    grid = np.linspace(-30, 30, 200_001)
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        mean, scale = rng.normal(0, 2, 4), np.exp(rng.normal(0, 0.5, 4))
+        density = np.exp(-0.5 * ((grid[:, None] - mean) / scale) ** 2) / scale / np.sqrt(2 * np.pi)
+        mixture = density.mean(1)
+        mixed = -np.trapezoid(mixture * np.log(mixture + 1e-300), grid)
+        true = mixed - np.mean(np.log(scale) + 0.5 * np.log(2 * np.pi * np.e))
+        belief = jax.vmap(Gaussian)(*(jnp.asarray(x, jnp.float32)[:, None] for x in (mean, np.log(scale))))
+        found = float(parameter_information_gain(belief))
+        assert true - 1e-4 <= found <= np.log(4) + 1e-6
+
+
+def test_pig_is_summed_over_what_members_predict_from_the_imagined_states():
+    at = moment()
+    model, _, memory, _, posterior, _ = at
+    members = gains(0.2, 1.0)
+    found = lookahead(*at, terms={"pig": 1.0}, horizon=2, latent="mode", members=members)(
+        posterior, jr.key(0)
+    )[1]["pig"]
+    state, expected = State(memory, posterior.mean), 0.0
+    for key in _policy_keys(jr.key(0), 2):
+        memory, prior = model.predict(state, push(state, key), jnp.array(False))
+        means = jnp.stack([0.2 * memory, 1.0 * memory])
+        expected += float(parameter_information_gain(jax.vmap(Gaussian)(means, jnp.full((2, 2), -0.5))))
+        state = State(memory, prior.mean)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_members_that_differ_in_a_head_share_one_core(dreamer):
+    """Or an ensemble of heads would cost as much as one of models."""
+    heads = noisy(dreamer, lambda m: m.dyn.layers["priorlogit"], scale=0.1, count=7, key=jr.key(0))
+    state, action = State(jnp.zeros(32), jnp.zeros((6, 8))), jnp.zeros(3)
+    # `out_axes=None` refuses what was computed once per member.
+    predict = jax.vmap(
+        lambda part: eqx.combine(part, dreamer).predict(state, action, jnp.array(False)),
+        out_axes=(None, 0),
+    )
+    memory, prior = jax.eval_shape(predict, heads.differing)
+    assert (heads.count, memory.shape, prior.logits.shape) == (7, (32,), (7, 6, 8))

@@ -31,8 +31,20 @@ from thinkslow.beliefs import (
 )
 from thinkslow.distributions import Belief
 from thinkslow.objectives import check_terms, lookahead
+from thinkslow.objectives.lookahead import Imagery, check_reinforce
+from thinkslow.objectives.terms import NEED_MEMBERS
+from thinkslow.parameters import Members
 from thinkslow.refine import Direction, Gradient, Mirror, Random, Refined, refine
-from thinkslow.worldmodel import Memory, Observation, Readout, State, WorldModel, read, surprise
+from thinkslow.worldmodel import (
+    Draw,
+    Memory,
+    Observation,
+    Readout,
+    State,
+    WorldModel,
+    read,
+    surprise,
+)
 
 UpdateName: TypeAlias = Literal["gradient", "adam", "mirror", "random"]
 Knob: TypeAlias = Float[Array, ""] | float
@@ -55,8 +67,11 @@ class Thinking:
     """Futures to average over."""
     samples: int = 1
     """Latents to average the evidence over."""
-    latent: Readout = "sample"
-    """How the objective takes a latent from a belief: straight-through `sample`, or `soft`."""
+    latent: Draw = "sample"
+    """How the objective takes a latent from a belief, and so what its gradient is:
+    straight-through `sample` or `mode`, the `soft` latent, relaxed `gumbel`, or `reinforce`."""
+    imagery: Imagery = "mode"
+    """An imagined observation: the decoder's `mode`, or a `sample` where it has a spread."""
     update: UpdateName = "gradient"
     """Plain `gradient`, `adam`, `mirror` (natural gradient), or the `random` control."""
     step_size: float = 1.0
@@ -100,13 +115,16 @@ class Thinking:
                 raise ValueError(f"`{name}` must be 0 or more; got {value}.")
         choices = {
             "update": ("gradient", "adam", "mirror", "random"), "select": ("last", "best"),
-            "latent": ("sample", "mode", "soft"), "readout": ("sample", "mode", "soft"),
+            "latent": ("sample", "mode", "soft", "gumbel", "reinforce"),
+            "readout": ("sample", "mode", "soft"), "imagery": ("mode", "sample"),
         }  # fmt: skip
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(
                     f"`{name}` must be one of {', '.join(allowed)}; got {getattr(self, name)!r}."
                 )
+        if self.latent == "reinforce":
+            check_reinforce(dict(self.terms), self.rollouts, self.samples)
         if self.candidates > 1 and self.readout != "sample":
             raise ValueError(
                 f"`candidates` are samples, so `readout` must be 'sample'; got {self.readout!r}."
@@ -163,8 +181,8 @@ class Thought(eqx.Module):
 class Agent:
     """A world model with a policy that thinks as it is told.
 
-    `policy(model, state, key)` gives an action vector; by default the model's own. Everything
-    is frozen. Compiled once per structure of `thinking`; its weights, sizes and budgets are
+    `policy(model, state, key)` gives an action vector; by default the model's own. `members` are
+    plausible parameters, for terms that compare them. Everything is frozen. Compiled once per structure of `thinking`; its weights, sizes and budgets are
     arguments, so that `with_thinking` does not compile again when only those change.
     """
 
@@ -174,15 +192,23 @@ class Agent:
         thinking: Thinking | None = None,
         *,
         policy: Callable[[Any, State, PRNGKeyArray], Array] | None = None,
+        members: Members | None = None,
     ):
         self.model = model
         self.thinking = thinking or Thinking()
         self.policy = policy or _own_policy
+        self.members = members
+        blind = [name for name, _ in self.thinking.terms if name in NEED_MEMBERS]
+        if self.thinking.steps and blind and members is None:
+            raise ValueError(
+                f"`{blind[0]}` compares plausible parameters and this agent has none. Fit them: "
+                f"thinkslow ensemble AGENT."
+            )
         self.knobs = _knobs(self.thinking, model)
 
     def with_thinking(self, thinking: Thinking) -> "Agent":
         """The same agent, thinking otherwise."""
-        return Agent(self.model, thinking, policy=self.policy)
+        return Agent(self.model, thinking, policy=self.policy, members=self.members)
 
     def start(self, batch: int) -> Carry:
         """The carry before the first observation of `batch` environments."""
@@ -212,7 +238,7 @@ class Agent:
         if self.thinking.lag and carry.past is None:
             carry = _with_window(carry, seen, is_first, self.thinking.lag)
         return _act(
-            self.model, self.knobs, carry, seen, is_first, keys,
+            self.model, self.members, self.knobs, carry, seen, is_first, keys,
             _structure(self.thinking), self.policy,
         )  # fmt: skip
 
@@ -226,21 +252,20 @@ def decide(
     observation: Observation,
     is_first: Bool[Array, ""],
     key: PRNGKeyArray,
+    *,
+    members: Members | None = None,
 ) -> tuple[Carry, Float[Array, " action"], Thought]:
     """One decision of one agent: predict, infer, refine, read, act."""
+    think = partial(_think, model, policy, thinking, knobs, members, observation)
     if isinstance(carry.past, Cloud):
-        return _decide_together(
-            model, policy, thinking, knobs, carry, carry.past, observation, is_first, key
-        )
+        return _decide_together(model, policy, think, carry, carry.past, observation, is_first, key)
     latent_key, action_key, think_key = jr.split(key, 3)
     plain = moment = perceive(model, carry.state, carry.action, is_first, observation)
     past = carry.past
     if isinstance(past, Window):
         moment = perceive(model, reinferred(model, past), carry.action, is_first, observation)
         past = past.pushed(carry.state, carry.action, observation, is_first)
-    after, refined, state = _think(
-        model, policy, thinking, knobs, moment, observation, latent_key, think_key
-    )
+    after, refined, state = think(moment, latent_key, think_key)
     base = State(plain.memory, plain.posterior.sample(key=latent_key))
     action = policy(model, state, action_key)
     thought_over = thinking.steps or thinking.lag
@@ -250,20 +275,18 @@ def decide(
 
 
 def _decide_together(
-    model: WorldModel, policy: Callable, thinking: Thinking, knobs: Knobs, carry: Carry,
-    cloud: Cloud, observation: Observation, is_first: Bool[Array, ""], key: PRNGKeyArray,
+    model: WorldModel, policy: Callable, think: Callable, carry: Carry, cloud: Cloud,
+    observation: Observation, is_first: Bool[Array, ""], key: PRNGKeyArray,
 ) -> tuple[Carry, Float[Array, " action"], Thought]:  # fmt: skip
     """One decision of many particles; the one that acts is drawn by weight."""
     latent_key, action_key, think_key = jr.split(key, 3)
     pick_key, resample_key, own_key = jr.split(think_key, 3)
-    latent_keys, think_keys = jr.split(own_key, (2, thinking.particles))
-    known = jnp.where(is_first, -jnp.log(thinking.particles), cloud.log_weights)
+    count = cloud.log_weights.shape[-1]
+    known = jnp.where(is_first, -jnp.log(count), cloud.log_weights)
     moments = jax.vmap(
         lambda state: perceive(model, state, carry.action, is_first, observation)
     )(cloud.states)  # fmt: skip
-    afters, refined, states = jax.vmap(
-        lambda moment, *keys: _think(model, policy, thinking, knobs, moment, observation, *keys)
-    )(moments, latent_keys, think_keys)
+    afters, refined, states = jax.vmap(think)(moments, *jr.split(own_key, (2, count)))
     weights = weighted(model, known, moments, afters, states, observation)
 
     def pick(weights: Array, tree: Any) -> Any:
@@ -283,8 +306,9 @@ def _decide_together(
 
 
 def _think(
-    model: WorldModel, policy: Callable, thinking: Thinking, knobs: Knobs, moment: Moment,
-    observation: Observation, latent_key: PRNGKeyArray, think_key: PRNGKeyArray,
+    model: WorldModel, policy: Callable, thinking: Thinking, knobs: Knobs,
+    members: Members | None, observation: Observation, moment: Moment,
+    latent_key: PRNGKeyArray, think_key: PRNGKeyArray,
 ) -> tuple[Belief, Refined | None, State]:  # fmt: skip
     """Refine the belief of a moment and read a state from it."""
     refine_key, pick_key = jr.split(think_key)
@@ -294,7 +318,8 @@ def _think(
         objective = lookahead(
             model, lambda s, k: policy(model, s, k), memory, prior, before, observation,
             terms=knobs.weights, horizon=thinking.rollout, rollouts=thinking.rollouts,
-            samples=thinking.samples, latent=thinking.latent,
+            samples=thinking.samples, latent=thinking.latent, imagery=thinking.imagery,
+            members=members,
             beta=knobs.beta, free_nats=knobs.free_nats,
         )  # fmt: skip
         refined = refine(
@@ -309,13 +334,13 @@ def _think(
     return after, refined, state
 
 
-@partial(jax.jit, static_argnums=(6, 7))
+@partial(jax.jit, static_argnums=(7, 8))
 def _act(
-    model: WorldModel, knobs: Knobs, carry: Carry, observation: Observation,
-    is_first: Bool[Array, " batch"], keys: Key[Array, " batch"], thinking: Thinking,
-    policy: Callable,
+    model: WorldModel, members: Members | None, knobs: Knobs, carry: Carry,
+    observation: Observation, is_first: Bool[Array, " batch"], keys: Key[Array, " batch"],
+    thinking: Thinking, policy: Callable,
 ) -> tuple[Carry, Array, Thought]:  # fmt: skip
-    return jax.vmap(partial(decide, model, policy, thinking, knobs))(
+    return jax.vmap(partial(decide, model, policy, thinking, knobs, members=members))(
         carry, observation, is_first, keys
     )
 

@@ -41,6 +41,11 @@ class Belief(eqx.Module):
     def soft(self) -> Float[Array, "..."]:
         """The expectation in place of a value."""
 
+    def relaxed(self, *, key: PRNGKeyArray) -> Float[Array, "..."]:
+        """A draw whose own gradient is exact, off the codes if it must be: `sample`, unless a
+        kind of belief overrides it."""
+        return self.sample(key=key)
+
     @abc.abstractmethod
     def log_prob(self, value: Float[Array, "..."]) -> Float[Array, ""]:
         """Log-density of a value."""
@@ -93,6 +98,14 @@ class Categorical(Belief):
         """The probabilities themselves in place of a sample: no noise, but no real code."""
         return self.probs()
 
+    def relaxed(self, *, key: PRNGKeyArray) -> Float[Array, "*factors classes"]:
+        """Gumbel-softmax sample of temperature 1: inside the simplex, no real code.
+
+        **References:** Jang, Gu and Poole, arXiv 1611.01144.
+        """
+        log_probs = self.log_probs()
+        return jax.nn.softmax(log_probs + jr.gumbel(key, log_probs.shape, log_probs.dtype))
+
     def log_prob(self, value: Float[Array, "*factors classes"]) -> Float[Array, ""]:
         """Log-probability of a one-hot (or of a mixture: linear in `value`), over all factors."""
         return jnp.sum(value * self.log_probs())
@@ -139,20 +152,30 @@ class Gaussian(Belief):
 
 
 class Bernoulli(eqx.Module):
-    """A probability of yes, given by its logit."""
+    """Independent probabilities of yes, given by their logits."""
 
-    logit: Float[Array, ""]
+    logit: Float[Array, "..."]
 
-    def mode(self) -> Float[Array, ""]:
+    def mode(self) -> Float[Array, "..."]:
         return (self.logit > 0).astype(self.logit.dtype)
 
-    def prob(self) -> Float[Array, ""]:
+    def prob(self) -> Float[Array, "..."]:
         return jax.nn.sigmoid(self.logit)
 
-    def log_prob(self, value: Float[Array, ""]) -> Float[Array, ""]:
-        """Cross-entropy, so that `value` may be a probability too."""
+    def sample(self, *, key: PRNGKeyArray) -> Float[Array, "..."]:
+        """0 or 1; the gradient passes straight through to the probability."""
+        drawn = jr.bernoulli(key, self.prob()).astype(self.logit.dtype)
+        return straight_through(drawn, self.prob())
+
+    def entropy(self) -> Float[Array, ""]:
+        """In nats, summed."""
+        each = jax.nn.softplus(self.logit) - self.logit * self.prob()
+        return jnp.sum(each)
+
+    def log_prob(self, value: Float[Array, "..."]) -> Float[Array, ""]:
+        """Cross-entropy, so that `value` may be a probability too; summed."""
         yes, no = jax.nn.log_sigmoid(self.logit), jax.nn.log_sigmoid(-self.logit)
-        return value * yes + (1 - value) * no
+        return jnp.sum(value * yes + (1 - value) * no)
 
 
 class Squared(eqx.Module):

@@ -23,6 +23,8 @@ Memory: TypeAlias = PyTree[Array]
 Observation: TypeAlias = Mapping[str, Array | np.ndarray]
 Action: TypeAlias = Float[Array, " action"]
 Readout: TypeAlias = Literal["sample", "mode", "soft"]
+Draw: TypeAlias = Readout | Literal["gumbel", "reinforce"]
+"""How an objective takes a latent from a belief, and so what its gradient is."""
 
 
 class State(eqx.Module):
@@ -84,8 +86,12 @@ class Step(eqx.Module):
     state: State
 
 
-def read(belief: Belief, how: Readout, *, key: PRNGKeyArray) -> Float[Array, "..."]:
-    """A latent from a belief: one sample, the likeliest value, or the soft expectation."""
+def read(belief: Belief, how: Draw, *, key: PRNGKeyArray) -> Float[Array, "..."]:
+    """A latent from a belief: one sample, the likeliest value, or the soft expectation.
+
+    For objectives also `gumbel`, a relaxed sample, and `reinforce`, a sample without a gradient:
+    the objective adds that of the score.
+    """
     match how:
         case "sample":
             return belief.sample(key=key)
@@ -93,7 +99,13 @@ def read(belief: Belief, how: Readout, *, key: PRNGKeyArray) -> Float[Array, "..
             return belief.mode()
         case "soft":
             return belief.soft()
-    raise ValueError(f"`readout` must be 'sample', 'mode' or 'soft'; got {how!r}.")
+        case "gumbel":
+            return belief.relaxed(key=key)
+        case "reinforce":
+            return jax.lax.stop_gradient(belief.sample(key=key))
+    raise ValueError(
+        f"`readout` must be 'sample', 'mode', 'soft', 'gumbel' or 'reinforce'; got {how!r}."
+    )
 
 
 def imagine(
@@ -103,7 +115,7 @@ def imagine(
     *,
     horizon: int,
     key: PRNGKeyArray,
-    readout: Readout = "sample",
+    readout: Draw = "sample",
 ) -> Step:
     """Roll the policy forward through the model's own predictions.
 
