@@ -19,6 +19,16 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
 
+from thinkslow.beliefs import (
+    Cloud,
+    Mixture,
+    Moment,
+    Window,
+    perceive,
+    reinferred,
+    resampled,
+    weighted,
+)
 from thinkslow.distributions import Belief
 from thinkslow.joint import joint, moved
 from thinkslow.objectives import Objective, check_terms, lookahead
@@ -43,7 +53,10 @@ Knob: TypeAlias = Float[Array, ""] | float
 
 @dataclasses.dataclass(frozen=True)
 class Thinking:
-    """How an agent refines its belief and reads a state from it. `steps=0`: not at all."""
+    """How an agent comes to its belief, refines it, and reads a state from it.
+
+    `lag` and `particles` use more of the real past, `steps` refine. The default does neither.
+    """
 
     terms: tuple[tuple[str, float], ...] = ()
     """Names of `objectives.TERMS` with their weights."""
@@ -92,14 +105,20 @@ class Thinking:
     """Weight of the KL in `evidence`; None: as the model was trained."""
     free_nats: float | None = None
     """Free nats of `evidence`; None: as the model was trained."""
+    lag: int = 0
+    """Frames before the present that are encoded again, with soft latents between them."""
+    particles: int = 1
+    """Samples of the state that are carried, weighted by the evidence. Each refines its own
+    belief; the action is of one drawn by weight: a mixture of their policies."""
 
     def __post_init__(self) -> None:
         check_terms(dict(self.terms))
-        if self.steps < 0:
-            raise ValueError(f"`steps` must be 0 or more; got {self.steps}.")
+        for name in ("steps", "lag"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` must be 0 or more; got {getattr(self, name)}.")
         if self.steps and not self.terms:
             raise ValueError("`steps` needs at least one term to descend; got none.")
-        for name in ("rollout", "rollouts", "samples", "candidates", "judges"):
+        for name in ("rollout", "rollouts", "samples", "candidates", "judges", "particles"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be 1 or more; got {getattr(self, name)}.")
         for name in ("step_size", "nats", "temperature", "memory", "tolerance"):
@@ -123,6 +142,14 @@ class Thinking:
             raise ValueError(
                 f"`candidates` are samples, so `readout` must be 'sample'; got {self.readout!r}."
             )
+        if self.particles > 1:
+            plain = {"readout": "sample", "candidates": 1, "carry": True, "lag": 0}
+            for name, value in plain.items():
+                if getattr(self, name) != value:
+                    raise ValueError(
+                        f"`particles` are weighted samples that are carried, so `{name}` must be "
+                        f"{value!r}; got {getattr(self, name)!r}."
+                    )
 
 
 class Knobs(eqx.Module):
@@ -143,6 +170,8 @@ class Carry(eqx.Module):
 
     state: State
     action: Float[Array, "*batch action"]
+    past: Window | Cloud | None = None
+    """With `lag` the last decisions (None: there was none yet); with `particles` the cloud."""
 
 
 class Thought(eqx.Module):
@@ -152,7 +181,7 @@ class Thought(eqx.Module):
     before: Belief
     """The encoder's belief."""
     after: Belief
-    """The refined belief."""
+    """The belief after thinking; of particles, the one whose state acts."""
     base: State
     """The state without thinking, on the same random numbers."""
     state: State
@@ -161,6 +190,8 @@ class Thought(eqx.Module):
     """KL(after || before), nats."""
     refined: Refined | None
     """Every iterate; None without steps."""
+    mixture: Mixture | None = None
+    """The belief of all particles."""
 
 
 class Agent:
@@ -200,7 +231,11 @@ class Agent:
         """The carry before the first observation of `batch` environments."""
         state = self.model.initial()
         action = jax.eval_shape(self.policy, self.model, state, jr.key(0))
-        carry = Carry(state, jnp.zeros(action.shape, action.dtype))
+        past, count = None, self.thinking.particles
+        if count > 1:
+            many = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), state)
+            past = Cloud(many, jnp.full(count, -jnp.log(count)))
+        carry = Carry(state, jnp.zeros(action.shape, action.dtype), past)
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *x.shape)), carry)
 
     def act(
@@ -216,9 +251,12 @@ class Agent:
         `is_first` marks environments that begin an episode; their past is forgotten. One key per
         environment. One compiled call.
         """
+        seen, is_first = dict(observation), jnp.asarray(is_first)
+        if self.thinking.lag and carry.past is None:
+            carry = _with_window(carry, seen, is_first, self.thinking.lag)
         return _act(
-            self.model, self.members, self.knobs, carry, dict(observation),
-            jnp.asarray(is_first), keys, _structure(self.thinking), self.policy,
+            self.model, self.members, self.knobs, carry, seen, is_first, keys,
+            _structure(self.thinking), self.policy,
         )  # fmt: skip
 
 
@@ -235,10 +273,63 @@ def decide(
     members: Members | None = None,
 ) -> tuple[Carry, Float[Array, " action"], Thought]:
     """One decision of one agent: predict, infer, refine, read, act."""
+    think = partial(_think, model, policy, thinking, knobs, members, observation)
+    if isinstance(carry.past, Cloud):
+        return _decide_together(model, policy, think, carry, carry.past, observation, is_first, key)
     latent_key, action_key, think_key = jr.split(key, 3)
+    plain = moment = perceive(model, carry.state, carry.action, is_first, observation)
+    past = carry.past
+    if isinstance(past, Window):
+        moment = perceive(model, reinferred(model, past), carry.action, is_first, observation)
+        past = past.pushed(carry.state, carry.action, observation, is_first)
+    after, refined, state = think(moment, latent_key, think_key)
+    base = State(plain.memory, plain.posterior.sample(key=latent_key))
+    action = policy(model, state, action_key)
+    thought_over = thinking.steps or thinking.lag
+    nats = after.kl(plain.posterior) if thought_over else jnp.zeros(())
+    thought = Thought(plain.prior, plain.posterior, after, base, state, nats, refined)
+    return Carry(state if thinking.carry else base, action, past), action, thought
+
+
+def _decide_together(
+    model: WorldModel, policy: Callable, think: Callable, carry: Carry, cloud: Cloud,
+    observation: Observation, is_first: Bool[Array, ""], key: PRNGKeyArray,
+) -> tuple[Carry, Float[Array, " action"], Thought]:  # fmt: skip
+    """One decision of many particles; the one that acts is drawn by weight."""
+    latent_key, action_key, think_key = jr.split(key, 3)
+    pick_key, resample_key, own_key = jr.split(think_key, 3)
+    count = cloud.log_weights.shape[-1]
+    known = jnp.where(is_first, -jnp.log(count), cloud.log_weights)
+    moments = jax.vmap(
+        lambda state: perceive(model, state, carry.action, is_first, observation)
+    )(cloud.states)  # fmt: skip
+    afters, refined, states = jax.vmap(think)(moments, *jr.split(own_key, (2, count)))
+    weights = weighted(model, known, moments, afters, states, observation)
+
+    def pick(weights: Array, tree: Any) -> Any:
+        index = jr.categorical(pick_key, weights)
+        return jax.tree.map(lambda x: x[index], tree)
+
+    plain = pick(known, moments)
+    base = State(plain.memory, plain.posterior.sample(key=latent_key))
+    after, refined, state = pick(weights, (afters, refined, states))
+    action = policy(model, state, action_key)
+    thought = Thought(
+        plain.prior, plain.posterior, after, base, state, after.kl(plain.posterior), refined,
+        Mixture(afters, weights),
+    )  # fmt: skip
+    past = resampled(Cloud(states, weights), key=resample_key)
+    return Carry(state, action, past), action, thought
+
+
+def _think(
+    model: WorldModel, policy: Callable, thinking: Thinking, knobs: Knobs,
+    members: Members | None, observation: Observation, moment: Moment,
+    latent_key: PRNGKeyArray, think_key: PRNGKeyArray,
+) -> tuple[Belief, Refined | None, State]:  # fmt: skip
+    """Refine the belief of a moment and read a state from it."""
     refine_key, pick_key = jr.split(think_key)
-    memory, prior = model.predict(carry.state, carry.action, is_first)
-    before = model.infer(memory, observation)
+    memory, prior, before = moment
     after, refined, start = before, None, memory
     if thinking.steps:
 
@@ -254,14 +345,10 @@ def decide(
         after = refined.belief
         if thinking.memory:
             after, start = after.belief, moved(memory, after.shift, knobs.memory)
-    base = State(memory, before.sample(key=latent_key))
     state = State(start, read(after, thinking.readout, key=latent_key))
     if thinking.candidates > 1:
         state = _best(model, start, after, observation, thinking.candidates, state, pick_key)
-    action = policy(model, state, action_key)
-    nats = after.kl(before) if thinking.steps else jnp.zeros(())
-    thought = Thought(prior, before, after, base, state, nats, refined)
-    return Carry(state if thinking.carry else base, action), action, thought
+    return after, refined, state
 
 
 @partial(jax.jit, static_argnums=(7, 8))
@@ -294,6 +381,15 @@ def _refine(
         return objective_at(moved(memory, both.shift, knobs.memory))(both.belief, key)
 
     return descend(objective, joint(before, memory))
+
+
+def _with_window(
+    carry: Carry, observation: dict[str, Any], is_first: Bool[Array, " batch"], lag: int
+) -> Carry:
+    """With a window of the right shapes, whose frames an episode's first observation forgets."""
+    window = Window(carry.state, carry.action, observation, jnp.ones_like(is_first))
+    many = jax.tree.map(lambda x: jnp.repeat(jnp.asarray(x)[:, None], lag, 1), window)
+    return Carry(carry.state, carry.action, many)
 
 
 def _own_policy(model: Any, state: State, key: PRNGKeyArray) -> Array:

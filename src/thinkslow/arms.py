@@ -63,6 +63,12 @@ ARMS: dict[str, Arm] = {
     "control-best8": Arm(
         Thinking(candidates=8), "control: the best of 8 samples by reconstruction"
     ),
+    "control-lag-3": Arm(
+        Thinking(lag=3), "control, real evidence: the last 3 frames encoded again, soft between"
+    ),
+    "control-particles-16": Arm(
+        Thinking(particles=16), "control, real evidence: 16 samples carried, weighted by evidence"
+    ),
     "control-random": Arm(
         dataclasses.replace(_SIG, update="random"), "control: one random step of equal KL"
     ),

@@ -106,6 +106,10 @@ class Options(Opening):
     """Weight of the KL in `evidence`; by default as the model was trained."""
     free_nats: float | None = None
     """Free nats of `evidence`; by default as the model was trained."""
+    lag: int | None = None
+    """Frames before the present that are encoded again before the belief is refined."""
+    particles: int | None = None
+    """Samples of the state that are carried, weighted by the evidence, each refined."""
 
 
 def parse(arguments: Sequence[str]) -> Options:

@@ -1,0 +1,157 @@
+"""Beliefs from real evidence: what more of the past says about the present.
+
+An RSSM carries one sample of its latent, and what that sample leaves out is lost. Two remedies use
+real observations and no gradient: to encode the last frames again with soft latents between them
+(`reinferred`), and to carry several samples, each weighted by how well it predicts what comes
+(`weighted`, `resampled`). Nothing here knows what an agent is; all is for one example.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from thinkslow.distributions import Belief
+from thinkslow.worldmodel import Memory, Observation, State, WorldModel, surprise
+
+
+class Moment(NamedTuple):
+    """What a model makes of one observation."""
+
+    memory: Memory
+    prior: Belief
+    posterior: Belief
+
+
+def perceive(
+    model: WorldModel,
+    state: State,
+    action: Float[Array, " action"],
+    is_first: Bool[Array, ""],
+    observation: Observation,
+) -> Moment:
+    """Predict from the state before, then look."""
+    memory, prior = model.predict(state, action, is_first)
+    return Moment(memory, prior, model.infer(memory, observation))
+
+
+class Window(eqx.Module):
+    """The last decisions, oldest first; leading axis `lag`. The present is not among them."""
+
+    states: State
+    """The state before each decision, from which its memory was predicted."""
+    actions: Float[Array, "*lag action"]
+    """The action that led to it."""
+    observations: Observation
+    first: Bool[Array, "*lag"]
+    """Whether an episode began there."""
+
+    def pushed(
+        self, state: State, action: Array, observation: Observation, is_first: Array
+    ) -> "Window":
+        """One decision later."""
+        new = Window(state, action, observation, is_first)
+        return jax.tree.map(lambda old, x: jnp.concatenate([old[1:], x[None]]), self, new)
+
+
+def reinferred(model: WorldModel, window: Window) -> State:
+    """The state after the window: from the oldest state, every frame encoded again.
+
+    Between frames the latent is soft, the expectation in place of a sample. Where memory is
+    linear in the latent, that is the exact filter started from one sample `lag` decisions ago.
+    An episode that began within the window forgets what was before it, the model's own way.
+
+    **Cost:** `lag` steps of the core and the encoder.
+    """
+
+    def step(state: State, now: Window) -> tuple[State, None]:
+        moment = perceive(model, state, now.actions, now.first, now.observations)
+        latent = moment.posterior.soft().astype(state.latent.dtype)
+        return State(moment.memory, latent), None
+
+    oldest = jax.tree.map(lambda x: x[0], window.states)
+    return jax.lax.scan(step, oldest, window)[0]
+
+
+class Cloud(eqx.Module):
+    """A belief as weighted samples; the axis `particles` leads in every array."""
+
+    states: State
+    log_weights: Float[Array, "*batch particles"]
+    """Normalised."""
+
+
+class Mixture(eqx.Module):
+    """The belief of a cloud before one sample was drawn from each particle's own."""
+
+    beliefs: Belief
+    log_weights: Float[Array, "*batch particles"]
+    """Normalised; the present observation counts."""
+
+
+def weighted(
+    model: WorldModel,
+    log_weights: Float[Array, " particles"],
+    moments: Moment,
+    proposals: Belief,
+    states: State,
+    observation: Observation,
+) -> Float[Array, " particles"]:
+    """The log-weights after an observation, normalised.
+
+    A particle whose latent was drawn from `proposals` gains log p(x | h, z) + log p(z | h)
+    - log q(z), which estimates log p(x | h) without bias, and equals it if q is exact.
+
+    **Cost:** one decoding for each particle.
+
+    **Errors:** `ValueError` for a model without a decoder.
+    """
+
+    def gain(moment: Moment, proposal: Belief, state: State) -> Float[Array, ""]:
+        if not model.decode(state):
+            raise ValueError(
+                "`particles` are weighted by what they predict, and this model has no decoder. "
+                "Use `lag`."
+            )
+        ratio = moment.prior.log_prob(state.latent) - proposal.log_prob(state.latent)
+        return ratio - surprise(model, state, observation)
+
+    return jax.nn.log_softmax(log_weights + jax.vmap(gain)(moments, proposals, states))
+
+
+def resampled(cloud: Cloud, *, key: PRNGKeyArray) -> Cloud:
+    """The same cloud, or one of equal weights if fewer than half of it count.
+
+    How many count is the effective sample size, 1 / sum(w^2).
+    """
+    count = cloud.log_weights.shape[-1]
+    chosen = jax.tree.map(lambda x: x[systematic(cloud.log_weights, key=key)], cloud.states)
+    even = Cloud(chosen, jnp.full_like(cloud.log_weights, -jnp.log(count)))
+    few = effective(cloud.log_weights) < count / 2
+    return jax.tree.map(lambda new, old: jnp.where(few, new, old), even, cloud)
+
+
+def effective(log_weights: Float[Array, " particles"]) -> Float[Array, ""]:
+    """The effective sample size of normalised weights: how many equal ones vary as much.
+
+    >>> round(float(effective(jnp.log(jnp.array([0.5, 0.5, 1e-9])))), 3)
+    2.0
+    """
+    return jnp.exp(-jax.nn.logsumexp(2 * log_weights))
+
+
+def systematic(
+    log_weights: Float[Array, " particles"], *, key: PRNGKeyArray
+) -> Int[Array, " particles"]:
+    """Indices, each drawn on average `particles * weight` times, and never a whole one off.
+
+    One uniform number places a comb of equal teeth over the weights laid end to end.
+    """
+    count = log_weights.shape[-1]
+    teeth = (jnp.arange(count, dtype=log_weights.dtype) + jr.uniform(key)) / count
+    ends = jnp.cumsum(jnp.exp(log_weights))
+    # Rounding may leave the last end, which is 1, below the last tooth.
+    return jnp.minimum(jnp.searchsorted(ends, teeth, side="right"), count - 1)

@@ -1,0 +1,24 @@
+"""Problems so small that every belief is known exactly, and a world model over them.
+
+What the engine claims is proved here: the belief of a refiner, a filter or an encoder is compared
+with the true one, and information in nats with its sum over all cases.
+"""
+
+from thinkslow.toy.exact import Information, filtered, information
+from thinkslow.toy.model import Toy, exact, noisy, off_manifold
+from thinkslow.toy.problem import Problem, family, hidden_markov, ring, simulate
+
+__all__ = [
+    "Information",
+    "Problem",
+    "Toy",
+    "exact",
+    "family",
+    "filtered",
+    "hidden_markov",
+    "information",
+    "noisy",
+    "off_manifold",
+    "ring",
+    "simulate",
+]
