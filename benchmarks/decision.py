@@ -21,13 +21,14 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from thinkslow.agent import Agent, Thinking
+from thinkslow.agent import Agent
 from thinkslow.dreamer.checkpoint import revision
 from thinkslow.dreamer.config import model_preset
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.evaluate import machine
 from thinkslow.objectives import TERMS
 from thinkslow.spaces import Space
+from thinkslow.thinking import Thinking
 
 WARM = 5
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from thinkslow import agent as agents
-from thinkslow.agent import Agent, Carry, Thinking
+from thinkslow.agent import Agent, Carry
 from thinkslow.distributions import Categorical
+from thinkslow.thinking import Thinking
 from thinkslow.worldmodel import State, surprise
 
 pytestmark = pytest.mark.usefixtures("strict")

@@ -12,7 +12,7 @@ import pytest
 from counting import LENGTH
 
 from thinkslow import metrics
-from thinkslow.agent import Agent, Thinking
+from thinkslow.agent import Agent
 from thinkslow.arms import ARMS, Arm
 from thinkslow.dreamer import checkpoint
 from thinkslow.dreamer.config import MLPConfig, ModelConfig
@@ -21,6 +21,7 @@ from thinkslow.envs import VectorEnv
 from thinkslow.evaluate import episode_seed, evaluate, play
 from thinkslow.learning import read_curve
 from thinkslow.spaces import Space
+from thinkslow.thinking import Thinking
 
 ENVIRONMENT = {"id": "counting:thinkslow-test/Counting-v0", "size": 16, "repeat": 1}
 SMALL = MLPConfig(1, 16)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from thinkslow.distributions import Categorical, Gaussian, Squared
-from thinkslow.nets import with_named
 from thinkslow.objectives import (
     TERMS,
     lookahead,

@@ -9,21 +9,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from thinkslow.agent import Agent, Carry, Thinking, Thought
+    from thinkslow.agent import Agent, Carry, Thought
     from thinkslow.arms import ARMS, Arm
     from thinkslow.distributions import Categorical, Gaussian
     from thinkslow.dreamer.checkpoint import load, save
+    from thinkslow.gates import Gated, calibrate
     from thinkslow.objectives import TERMS, lookahead
     from thinkslow.refine import Gradient, Mirror, Refined
+    from thinkslow.thinking import Thinking
     from thinkslow.worldmodel import State, WorldModel, detached, imagine
 
 _HOMES = {
-    "agent": ("Agent", "Carry", "Thinking", "Thought"),
+    "agent": ("Agent", "Carry", "Thought"),
     "arms": ("ARMS", "Arm"),
     "distributions": ("Categorical", "Gaussian"),
     "dreamer.checkpoint": ("load", "save"),
     "objectives": ("TERMS", "lookahead"),
+    "gates": ("Gated", "calibrate"),
     "refine": ("Gradient", "Mirror", "Refined"),
+    "thinking": ("Thinking",),
     "worldmodel": ("State", "WorldModel", "detached", "imagine"),
 }
 
@@ -34,6 +38,7 @@ __all__ = [
     "Arm",
     "Carry",
     "Categorical",
+    "Gated",
     "Gaussian",
     "Gradient",
     "Mirror",
@@ -42,6 +47,7 @@ __all__ = [
     "Thinking",
     "Thought",
     "WorldModel",
+    "calibrate",
     "detached",
     "imagine",
     "load",

@@ -9,7 +9,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from thinkslow.agent import Thinking
+from thinkslow.gates import SCORES, Score
+from thinkslow.thinking import Thinking
 
 LENGTHS = (1, 3, 8, 16)
 """Rollout lengths of the paper."""
@@ -21,6 +22,18 @@ class Arm:
 
     thinking: Thinking
     description: str
+    gate: Score | None = None
+    """What of `gates.SCORES` it goes by in when to think; None: it thinks always."""
+    share: float = 1.0
+    """Of the decisions with a gate, how many should think; the threshold is calibrated to it."""
+
+    def __post_init__(self) -> None:
+        if self.gate is not None and self.gate not in SCORES:
+            raise ValueError(f"`gate` must be one of {', '.join(SCORES)}; got {self.gate!r}.")
+        if not 0 < self.share <= 1:
+            raise ValueError(f"`share` must be above 0 and at most 1; got {self.share}.")
+        if self.gate is None and self.share != 1:
+            raise ValueError("`share` is what a gate is calibrated to: name a `gate` too.")
 
 
 LONG = 1e3
@@ -54,6 +67,12 @@ ARMS: dict[str, Arm] = {
     ),
     "sig-evidence": Arm(_HELD, "ours: state information gain held by the present-step ELBO"),
     "anchored": Arm(_ANCHORED, "ours: state information gain, anchored at the encoder's belief"),
+    "evidence-in-doubt": Arm(
+        _EVIDENCE,
+        "ours: `evidence` in the fifth of the decisions that surprised most",
+        gate="surprise",
+        share=0.2,
+    ),
     "ambiguity-3": Arm(
         dataclasses.replace(_SIG, terms=(("ambiguity", 1.0),)),
         "ours: entropy of 3 imagined observations; refused for decoders of fixed variance",
@@ -71,6 +90,12 @@ ARMS: dict[str, Arm] = {
     ),
     "control-random": Arm(
         dataclasses.replace(_SIG, update="random"), "control: one random step of equal KL"
+    ),
+    "control-gate": Arm(
+        _EVIDENCE,
+        "control: `evidence` in a random fifth of the decisions",
+        gate="random",
+        share=0.2,
     ),
     "control-uncarried": Arm(
         dataclasses.replace(_EVIDENCE, carry=False),
@@ -93,8 +118,9 @@ def arm(name: str) -> Arm:
 def overridden(name: str, changes: Mapping[str, Any]) -> tuple[str, Arm]:
     """An arm of which some settings are changed, under a name that says which.
 
-    Only an arm that refines is changed. The random control stays random: it descends nothing,
-    so that nothing selects among its steps. A setting that is as it was adds nothing to the name.
+    Only an arm that refines is changed. The random controls stay random: a random step descends
+    nothing, so that nothing selects among its steps. A setting that is as it was adds nothing to
+    the name.
 
     **Errors:** `ValueError` for an unknown arm or an impossible value.
 
@@ -107,14 +133,19 @@ def overridden(name: str, changes: Mapping[str, Any]) -> tuple[str, Arm]:
     if not found.thinking.steps:
         return name, found
     fixed = ("update", "accept", "select") if found.thinking.update == "random" else ()
+    if found.gate == "random":
+        fixed += ("gate",)
+    when = {"gate": found.gate, "share": found.share}
+    before = dataclasses.asdict(found.thinking) | when
     mine = {
-        key: value
-        for key, value in changes.items()
-        if key not in fixed and value != getattr(found.thinking, key)
+        key: value for key, value in changes.items() if key not in fixed and value != before[key]
     }
-    thinking = dataclasses.replace(found.thinking, **mine)
+    thinking = dataclasses.replace(
+        found.thinking, **{key: value for key, value in mine.items() if key not in when}
+    )
     label = "".join(f"+{key}={_shown(value)}" for key, value in mine.items())
-    return name + label, dataclasses.replace(found, thinking=thinking)
+    gated = {key: value for key, value in mine.items() if key in when}
+    return name + label, dataclasses.replace(found, thinking=thinking, **gated)
 
 
 def _shown(value: Any) -> str:

@@ -30,12 +30,14 @@ import numpy as np
 from jaxtyping import Array
 
 from thinkslow import store
-from thinkslow.agent import Agent, Thinking, Thought
+from thinkslow.agent import Agent, Thought
 from thinkslow.arms import Arm
 from thinkslow.dreamer.checkpoint import Saved, provenance
 from thinkslow.dreamer.fit import fit
 from thinkslow.envs import VectorEnv
+from thinkslow.gates import Gated, calibrate
 from thinkslow.summary import AHEAD, IMAGE, summarise
+from thinkslow.thinking import Thinking
 from thinkslow.worldmodel import State, WorldModel
 
 ActionName: TypeAlias = Literal["sample", "mode"]
@@ -43,6 +45,8 @@ ActionName: TypeAlias = Literal["sample", "mode"]
 PROTOCOL = "paired-v1"
 EVERY = 5
 """Decisions between two frames that are scored."""
+EVALUATION, CALIBRATION = 0xE7A1, 0xCA1B
+"""What seeds are for: episodes of one are never of the other."""
 STRIPS = 8
 """Decisions of the first episode that are kept as pictures."""
 
@@ -57,6 +61,8 @@ class Episodes(NamedTuple):
     rewards: np.ndarray
     lengths: np.ndarray
     moved: np.ndarray
+    thinks: np.ndarray
+    doubt: np.ndarray | None
     crashed: np.ndarray
     latency_ms: list[float]
 
@@ -127,12 +133,12 @@ def evaluate(
             greedy = (action or convention(subject)) == "mode"
             base = Agent(subject.model, policy=_greedy if greedy else None)
             for name, arm in arms.items():
-                agent = base.with_thinking(arm.thinking)
+                agent = heeding(arm, base.with_thinking(arm.thinking), envs, seed)
                 for first in range(0, episodes, count):
                     seeds = [episode_seed(seed, first + index) for index in range(count)]
                     keep = min(count, episodes - first)
                     played = play(agent, envs, seeds, seed)
-                    rows = _records(subject, name, agent.model, arm.thinking, played, seeds)[:keep]
+                    rows = _records(subject, name, agent.model, played, seeds)[:keep]
                     lines.writelines(json.dumps(row) + "\n" for row in rows)
                     lines.flush()
                     records += rows
@@ -170,9 +176,9 @@ def describe(saved: Saved) -> dict[str, Any]:
     }
 
 
-def episode_seed(seed: int, index: int) -> int:
+def episode_seed(seed: int, index: int, purpose: int = EVALUATION) -> int:
     """The environment seed of an episode: far from those that training derives."""
-    return int(np.random.SeedSequence([0xE7A1, seed, index]).generate_state(1)[0])
+    return int(np.random.SeedSequence([purpose, seed, index]).generate_state(1)[0])
 
 
 def convention(saved: Saved) -> ActionName:
@@ -196,7 +202,19 @@ def _greedy(model: Any, state: State, key: Array) -> Array:
     return model.greedy(state, key)
 
 
-def play(agent: Agent, envs: VectorEnv, seeds: Sequence[int], seed: int) -> Episodes:
+def heeding(arm: Arm, agent: Agent, envs: VectorEnv, seed: int) -> Agent | Gated:
+    """The agent behind the arm's gate, whose threshold is calibrated on episodes of its own."""
+    if arm.gate is None:
+        return agent
+    closed = Gated(agent, arm.gate, np.inf)
+    seeds = [episode_seed(seed, index, purpose=CALIBRATION) for index in range(envs.count)]
+    played = play(closed, envs, seeds, seed)
+    assert played.doubt is not None
+    lived = np.arange(len(played.doubt))[:, None] < played.lengths
+    return Gated(agent, arm.gate, calibrate(played.doubt[lived], arm.share))
+
+
+def play(agent: Agent | Gated, envs: VectorEnv, seeds: Sequence[int], seed: int) -> Episodes:
     """One episode in each environment, the given seeds; every step's states, actions, frames."""
     model: Any = agent.model  # which also splits an action vector into actions
     step = envs.reset(seeds)
@@ -225,13 +243,15 @@ def play(agent: Agent, envs: VectorEnv, seeds: Sequence[int], seed: int) -> Epis
         crashed |= alive & step.crashed
         frames.append(step.observation.get("image"))
         alive &= ~step.is_last
-    states, bases, actions, moved = jax.tree.map(lambda *xs: np.stack(xs), *keep)
+    states, bases, actions, *rest = jax.tree.map(lambda *xs: np.stack(xs), *keep)
     pixels = np.array(frames) if sighted else None
-    return Episodes(states, bases, actions, pixels, rewards, lengths, moved, crashed, latency_ms)
+    return Episodes(states, bases, actions, pixels, rewards, lengths, *rest, crashed, latency_ms)
 
 
 def _host(thought: Thought, action: Array) -> tuple:
-    return jax.tree.map(np.asarray, (thought.state, thought.base, action, thought.moved))
+    return jax.tree.map(np.asarray, (
+        thought.state, thought.base, action, thought.moved, thought.thinks, thought.doubt
+    ))  # fmt: skip
 
 
 @jax.jit
@@ -242,8 +262,7 @@ def _keys(seed: int | Array, seeds: Array, decision: int | Array) -> Array:
 
 
 def _records(
-    subject: Saved, name: str, model: WorldModel, thinking: Thinking, played: Episodes,
-    seeds: Sequence[int],
+    subject: Saved, name: str, model: WorldModel, played: Episodes, seeds: Sequence[int]
 ) -> list[dict[str, Any]]:  # fmt: skip
     rows = []
     for index, environment_seed in enumerate(seeds):
@@ -257,7 +276,7 @@ def _records(
                 "score": float(played.rewards[index]),
                 "length": length,
                 **_image_scores(model, played, index, length),
-                "thought_share": float(thinking.steps > 0),
+                "thought_share": float(played.thinks[:length, index].mean()),
                 "belief_kl": float(played.moved[:length, index].mean()),
                 "crashed": bool(played.crashed[index]),
             }

@@ -56,7 +56,7 @@ def summarise(
             taken = [ms for member in members for ms in latencies[member, name]]
             out["arms"].append(
                 {"agent": group, "arm": name, "description": arm.description,
-                 "thinking": dataclasses.asdict(arm.thinking),
+                 "thinking": dataclasses.asdict(arm.thinking), "gate": arm.gate, "share": arm.share,
                  **_arm(_of(mine, name), seed), "latency_ms": _spread(taken) | {"batch": batch}}
             )  # fmt: skip
         out["comparisons"] += [{"agent": group, **row} for row in _comparisons(mine, arms, seed)]
@@ -161,4 +161,7 @@ def _clusters(rows: list[Record]) -> list[str]:
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
     low, middle, high = np.percentile(values, [10, 50, 90])
-    return {"median": float(middle), "p10": float(low), "p90": float(high)}
+    return {
+        "mean": float(np.mean(values)), "median": float(middle), "p10": float(low),
+        "p90": float(high),
+    }  # fmt: skip

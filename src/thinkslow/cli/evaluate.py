@@ -11,11 +11,12 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from thinkslow.agent import Thinking, UpdateName
 from thinkslow.arms import ARMS, DEFAULT, Arm, overridden
 from thinkslow.cli.common import Opening, Usage, console
 from thinkslow.cli.common import parse as parse_options
+from thinkslow.gates import Score
 from thinkslow.objectives.lookahead import Imagery
+from thinkslow.thinking import Thinking, UpdateName
 from thinkslow.worldmodel import Draw, Readout
 
 DESCRIPTION = f"""Play agents with and without thinking, under paired seeds.
@@ -24,15 +25,21 @@ Every arm plays the same environment seeds with the same random numbers, so that
 is the thinking's. Prints a table and writes summary.json, episodes.jsonl and report.html.
 
 arms:
-{chr(10).join(f"  {name:18} {one.description}" for name, one in ARMS.items())}
+{chr(10).join(f"  {name:20} {one.description}" for name, one in ARMS.items())}
 
-The options after --batch change every arm that refines: a study of one setting, or, with
+gates (--gate):
+{chr(10).join(f"  {name:20} {what}" for name, what in SCORES.items())}
+
+The options after --pool change every arm that refines: a study of one setting, or, with
 --terms, an objective of your own.
 
 example: thinkslow evaluate runs/first/agents/60000 --episodes 50 --arms none,evidence"""
 
-OVERRIDES = tuple(field.name for field in dataclasses.fields(Thinking) if field.name != "terms")
-"""Options that change what the arms do: those of `Thinking`, under the same names."""
+OVERRIDES = (
+    *(field.name for field in dataclasses.fields(Thinking) if field.name != "terms"),
+    "gate", "share",
+)  # fmt: skip
+"""Options that change what the arms do: those of `Thinking` and of `Arm`, under the same names."""
 
 
 WITHOUT_DECODER = "entropy-3"
@@ -64,6 +71,11 @@ class Options(Opening):
     """Environments played side by side, one process each."""
     pool: bool = False
     """The agents are training seeds of one recipe: speak of all of them together too."""
+    gate: Score | None = None
+    """Think only in doubt, by this score of the moment."""
+    share: float | None = None
+    """Share of the decisions that the gate should open for, a fifth unless told otherwise; its
+    threshold is calibrated to it on other episodes."""
     steps: int | None = None
     """Refinement steps per decision."""
     rollout: int | None = None
@@ -139,6 +151,8 @@ def chosen(options: Options) -> dict[str, Arm]:
     names = [name.strip() for name in options.arms.split(",") if name.strip()]
     given = {name: getattr(options, name) for name in OVERRIDES}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if options.gate is not None:
+        changes.setdefault("share", 0.2)
     out = {}
     try:
         if options.terms is not None:

@@ -32,13 +32,15 @@ def table(summary: Record) -> Table:
             name = arm["arm"]
             improved = finite(score.get(name, {}).get("p_improve"))
             share = finite(arm.get("thought_share"))
+            gated = share is not None and 0 < share < 1  # its median says nothing of its cost
+            latency = (arm.get("latency_ms") or {}).get("mean" if gated else "median")
             result.add_row(
                 Text(name, style="" if kind(name) == "refinement" else "dim"),
                 Text(_narrow(estimated(estimate(arm["score"])))),
                 _difference(score.get(name), interval=True),
                 number(improved),
                 _difference(psnr.get(name), interval=False),
-                number(finite((arm.get("latency_ms") or {}).get("median"))),
+                number(finite(latency)),
                 "–" if share is None else f"{share:.0%}",
             )
     return result
