@@ -71,7 +71,14 @@ def test_each_environment_thinks_by_its_own_doubt(dreamer, given, row):
     doubtful = scores > np.sort(scores)[1]
     np.testing.assert_array_equal(thought.thinks, doubtful)
     expected = act(agent if doubtful[row] else Agent(dreamer), given)
-    equal(some((carry, action), row), some(expected[:2], row))
+    if not doubtful[row]:
+        equal(some((carry, action), row), some(expected[:2], row))
+    # Thinking in a smaller batch rounds otherwise, in the last bits.
+    np.testing.assert_array_equal(action[row], expected[1][row])
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(one[row], other[row], atol=1e-5),
+        carry, expected[0],
+    )  # fmt: skip
 
 
 def test_a_threshold_compiles_nothing_anew(dreamer, given):
@@ -155,8 +162,6 @@ def test_a_calibrated_threshold_opens_for_the_asked_share(share):
 
 def test_impossible_gates_are_refused(dreamer):
     agent = Agent(dreamer, EVIDENCE)
-    with pytest.raises(ValueError, match="`score` must be one of surprise"):
-        Gated(agent, "mood", 0.0)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="A gate opens for refinement"):
         Gated(Agent(dreamer), "surprise", 0.0)
     with pytest.raises(ValueError, match="A gate opens for refinement"):

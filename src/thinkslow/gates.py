@@ -4,7 +4,8 @@ A closed gate has to cost nothing. Under `vmap` a conditional becomes a selectio
 work, so the choice is made between two compiled programs: the first decides for the whole batch
 without thinking and scores each moment; the second decides again, thinking, for the environments
 in doubt alone, gathered into a batch whose size is the next power of two. A moment without doubt
-is the base agent's, bit for bit, and one in doubt is the thinking agent's.
+is the base agent's, bit for bit; one in doubt is the thinking agent's, but for the rounding of
+another batch size.
 
 Scores come without a scale. `calibrate` turns recorded ones into the threshold of a budget: think
 in so large a share of the decisions.
