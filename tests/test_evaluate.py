@@ -34,6 +34,7 @@ CHOSEN = {
     "none": ARMS["none"],
     "evidence": Arm(Thinking(terms=(("evidence", 1.0),), steps=2, latent="soft"), "refined"),
     "zero": Arm(Thinking(terms=(("sig", 1.0),), steps=0), "no steps"),
+    "control-lag": Arm(Thinking(lag=2), "the last two frames again"),
 }
 
 
@@ -73,7 +74,7 @@ def test_every_arm_plays_the_same_environment_seeds(evaluated):
         for arm in CHOSEN
     }
     assert seeds["none"] == [episode_seed(1, index) for index in range(3)]
-    assert seeds["none"] == seeds["evidence"] == seeds["zero"]
+    assert all(seeds[arm] == seeds["none"] for arm in CHOSEN)
 
 
 def test_an_arm_of_no_steps_plays_the_very_episodes_of_the_base(evaluated):
@@ -104,6 +105,13 @@ def test_the_summary_holds_the_means_and_differences_of_the_records(evaluated):
     assert difference["difference"] == pytest.approx(np.mean(after))
     np.testing.assert_array_equal(before, 0)  # the base agent gains nothing on itself
     assert difference["pairs"] == 3
+
+
+def test_a_refinement_is_compared_with_beliefs_from_real_evidence(evaluated):
+    rows = [row for row in evaluated[1]["comparisons"] if row["metric"] == "psnr"]
+    assert {row["baseline"] for row in rows if row["arm"] == "evidence"} == {"none", "control-lag"}
+    mine = [row for row in records(evaluated[0]) if row["arm"] == "control-lag"]
+    assert all(row["belief_kl"] > 0 for row in mine)
 
 
 def test_scores_and_lengths_are_those_of_the_episodes(evaluated):
