@@ -374,7 +374,11 @@ def main() -> int:
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR")
     bad = count = 0
-    for folder in parser.parse_args().folders:
+    folders = parser.parse_args().folders
+    for folder in folders:
+        if not (folder / "golden.npz").is_file():
+            parser.error(f"{folder} holds no golden.npz to compare with. Leave it out.")
+    for folder in folders:
         print(folder)
         for line in compare(folder):
             count, bad = count + 1, bad + (not line.good)

@@ -1,5 +1,6 @@
 """The command line: what goes where, exit codes, and one clear line for every error."""
 
+import errno
 import json
 import os
 import signal
@@ -267,6 +268,18 @@ def opened_by_reader(path: Path) -> int:
         except OSError:  # nobody reads yet
             time.sleep(0.05)
     raise TimeoutError(f"Nobody read {path} within 30 s.")
+
+
+def test_a_full_disk_says_how_to_go_on(monkeypatch, capsys):
+    def full(options):
+        raise OSError(errno.ENOSPC, "No space left on device", "runs/first/metrics.jsonl")
+
+    monkeypatch.setattr(inspect, "run", full)
+    assert main(["inspect", "agent"]) == 1
+    said = one_line(capsys)
+    assert "The disk is full" in said
+    assert "metrics.jsonl" in said
+    assert "--resume" in said
 
 
 def test_an_unexpected_error_is_named_and_points_at_debug(monkeypatch, capsys):

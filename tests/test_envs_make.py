@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -86,9 +87,33 @@ def test_exactly_the_missing_debian_packages_are_named(monkeypatch):
         make(TASK)
     assert str(error.value) == (
         f"{TASK} draws with OpenGL and this machine lacks libegl1, libglu1-mesa, "
-        "libgl1-mesa-dri. Install on Debian or Ubuntu: "
-        "sudo apt-get install -y libegl1 libglu1-mesa libgl1-mesa-dri"
+        "libfreetype6, libfontconfig1, libgl1-mesa-dri. Install on Debian or Ubuntu: "
+        "sudo apt-get install -y libegl1 libglu1-mesa libfreetype6 libfontconfig1 libgl1-mesa-dri"
     )
+
+
+def test_a_simulator_that_fails_is_named_with_where_to_look(monkeypatch):
+    """A broken driver used to end in the simulator's own words, without a remedy."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise OSError("no usable config")
+
+    monkeypatch.setattr(gymnasium, "make", broken)
+    with pytest.raises(
+        Unavailable, match=r"could not open a renderer here \(OSError: no usable.*doctor"
+    ):
+        make(TASK)
+    with pytest.raises(Unavailable, match=r"CartPole-v1 could not be made here \(OSError"):
+        make("CartPole-v1")
+
+
+def test_a_package_that_the_simulator_misses_is_told_in_its_own_words(monkeypatch):
+    def broken(*_: object, **__: object) -> None:
+        raise gymnasium.error.DependencyNotInstalled("Box2D is not installed, pip install swig")
+
+    monkeypatch.setattr(gymnasium, "make", broken)
+    with pytest.raises(Unavailable, match="needs a package that is not installed here. Box2D is"):
+        make("CartPole-v1")
 
 
 def test_a_driver_elsewhere_is_no_reason_to_refuse(monkeypatch):

@@ -5,6 +5,7 @@ Results go to standard output, progress and logs to standard error; with `--json
 is one JSON object.
 """
 
+import errno
 import importlib
 import json
 import sys
@@ -84,6 +85,12 @@ def _fail(message: str, code: int) -> int:
 def _one_line(error: Exception) -> str:
     """The message of an expected error; an unexpected one is named and points at --debug."""
     text = " ".join(str(error).split())
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full and type(error).__module__ != "thinkslow.store":  # which says what it was writing
+        return (
+            f"The disk is full ({text}). Free some space and run the command again; "
+            "a training run goes on with --resume from its last save."
+        )
     expected = (ValueError, OSError, RuntimeError)
     if isinstance(error, expected) and text and not type(error).__module__.startswith("jax"):
         return text

@@ -118,8 +118,8 @@ def renderer() -> Finding:
 
 
 _RENDER_REMEDY = (
-    "sudo apt-get install -y libegl1 libgl1 libglu1-mesa libgl1-mesa-dri; if they are there, "
-    "see docs/troubleshooting.md"
+    "sudo apt-get install -y libegl1 libgl1 libglu1-mesa libgl1-mesa-dri libfreetype6 "
+    "libfontconfig1; if they are there, see docs/troubleshooting.md"
 )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium import spaces
 from PIL import Image
 
-from thinkslow.envs.requirements import Unavailable, prepare
+from thinkslow.envs.requirements import Unavailable, failure, prepare
 from thinkslow.spaces import Space
 
 
@@ -26,7 +26,11 @@ def make(id: str, *, size: int = 64, repeat: int = 1) -> "Player":
         if value < 1:
             raise ValueError(f"`{name}` must be 1 or more; got {value}.")
     options = prepare(id, size=size)
-    return Player(gymnasium.make(id, disable_env_checker=True, **options), id, size, repeat)
+    try:
+        env = gymnasium.make(id, disable_env_checker=True, **options)
+    except Exception as error:  # whatever the simulator raises, from wherever
+        raise Unavailable(failure(id, error)) from error
+    return Player(env, id, size, repeat)
 
 
 class Player(gymnasium.Env):

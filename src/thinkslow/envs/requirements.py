@@ -53,7 +53,10 @@ FAMILIES = (
 )
 
 # The library that must load, and the Debian package that has it.
-OPENGL = {"libEGL.so.1": "libegl1", "libGL.so.1": "libgl1", "libGLU.so.1": "libglu1-mesa"}
+OPENGL = {
+    "libEGL.so.1": "libegl1", "libGL.so.1": "libgl1", "libGLU.so.1": "libglu1-mesa",
+    "libfreetype.so.6": "libfreetype6", "libfontconfig.so.1": "libfontconfig1",
+}  # fmt: skip
 # Where Mesa keeps its drivers. An NVIDIA driver serves as well and lies elsewhere.
 DRIVER_PACKAGE = "libgl1-mesa-dri"
 DRIVERS = ("/usr/lib/*/dri/*_dri.so", "/usr/lib*/dri/*_dri.so", "/usr/lib*/**/libgallium*.so")
@@ -148,6 +151,19 @@ def missing_packages() -> list[str]:
 def has_driver() -> bool:
     """Whether a driver for EGL is found at one of the usual places."""
     return any(glob.glob(pattern) for pattern in DRIVERS) or loads(NVIDIA)
+
+
+def failure(id: str, error: Exception) -> str:
+    """The message for an environment that failed while it was being made."""
+    said = f"{type(error).__name__}: {error}"
+    if isinstance(error, gymnasium.error.DependencyNotInstalled):
+        return f"{id} needs a package that is not installed here. {error}"
+    if any(family.opengl and id.startswith(family.prefix) for family in FAMILIES):
+        return (
+            f"{id} could not open a renderer here ({said}). `thinkslow doctor` tries each step "
+            "of drawing and says how to mend it."
+        )
+    return f"{id} could not be made here ({said}). Try gymnasium.make({id!r}) by itself."
 
 
 def no_renderer(id: str, packages: list[str]) -> str:
