@@ -99,9 +99,7 @@ def test_a_simulator_that_fails_is_named_with_where_to_look(monkeypatch):
         raise OSError("no usable config")
 
     monkeypatch.setattr(gymnasium, "make", broken)
-    with pytest.raises(
-        Unavailable, match=r"could not open a renderer here \(OSError: no usable.*doctor"
-    ):
+    with pytest.raises(Unavailable, match=r"could not open a renderer here \(OSError.*doctor"):
         make(TASK)
     with pytest.raises(Unavailable, match=r"CartPole-v1 could not be made here \(OSError"):
         make("CartPole-v1")
@@ -112,7 +110,7 @@ def test_a_package_that_the_simulator_misses_is_told_in_its_own_words(monkeypatc
         raise gymnasium.error.DependencyNotInstalled("Box2D is not installed, pip install swig")
 
     monkeypatch.setattr(gymnasium, "make", broken)
-    with pytest.raises(Unavailable, match="needs a package that is not installed here. Box2D is"):
+    with pytest.raises(Unavailable, match=r"needs a package that is not installed here\. Box2D is"):
         make("CartPole-v1")
 
 

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from thinkslow.arms import ARMS, DEFAULT, Arm, overridden
 from thinkslow.cli.common import Opening, Usage, console
 from thinkslow.cli.common import parse as parse_options
-from thinkslow.gates import Score
+from thinkslow.gates import SCORES, Score
 from thinkslow.objectives.lookahead import Imagery
 from thinkslow.thinking import Thinking, UpdateName
 from thinkslow.worldmodel import Draw, Readout
