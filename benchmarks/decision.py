@@ -2,19 +2,32 @@
 
     uv run python benchmarks/decision.py --preset tiny --rollout 8 --steps 1 --batch 1 \
         --objective sig --json
+    uv run python benchmarks/decision.py --sweep
+    uv run python benchmarks/decision.py --gate surprise --share 0.2
 
-**Claim.** A decision is one compiled call; the price of thinking is known before it is paid.
+**Claim.** A decision is one compiled call; its price grows at most linearly in rollout, steps and
+batch, nothing compiles between decisions, and a closed gate costs no thinking.
 
 **Method.** A freshly initialised agent of the preset on random 64x64 images (the time does not
 depend on the weights), three actions. Compile time apart; 5 warm calls, then at least 30 pairs
 of one base and one thinking decision in turn, each waited for. Median, 10th and 90th
-percentile; `ratio` is the ratio of the medians.
+percentile; `ratio` is the ratio of the medians, of the means with a gate. `gflop` counts the
+multiplications and additions of all matrix products and convolutions, loops included;
+`peak_gflop_s` is what a product of two 2048x2048 float32 matrices reaches here.
+
+TABLE
+
+Machine: MACHINE
+Revision REVISION.
 """
 
 import argparse
+import dataclasses
 import json
+import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,81 +39,194 @@ from thinkslow.dreamer.checkpoint import revision
 from thinkslow.dreamer.config import model_preset
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.evaluate import machine
+from thinkslow.gates import SCORES, Gated, calibrate
 from thinkslow.objectives import TERMS
 from thinkslow.spaces import Space
 from thinkslow.thinking import Thinking
 
-WARM = 5
+WARM, FRAMES = 5, 20
+"""Calls before the clock runs; frames that a gate sees."""
+SWEEP = (
+    *({"rollout": rollout} for rollout in (1, 3, 8, 16)),
+    *({"steps": steps} for steps in (2, 4, 8)),
+    *({"rollouts": rollouts} for rollouts in (2, 4)),
+    *({"batch": batch} for batch in (8, 64)),
+    *({"objective": objective} for objective in ("entropy", "elbo", "evidence")),
+    *({"preset": preset, "rollout": 8} for preset in ("size1m", "size12m")),
+)
+"""What `--sweep` changes, one at a time, from the flags given."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One decision to measure."""
+
+    preset: str = "tiny"
+    objective: str = "sig"
+    rollout: int = 3
+    rollouts: int = 1
+    steps: int = 1
+    batch: int = 1
+    gate: str | None = None
+    share: float = 0.2
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--preset", default="tiny")
-    parser.add_argument("--objective", default="sig", choices=list(TERMS))
-    parser.add_argument("--rollout", type=int, default=3)
-    parser.add_argument("--rollouts", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=1)
-    parser.add_argument("--batch", type=int, default=1)
+    for field in dataclasses.fields(Setting):
+        choices = {"objective": list(TERMS), "gate": list(SCORES)}.get(field.name)
+        kind = str if field.default is None else type(field.default)
+        parser.add_argument(f"--{field.name}", type=kind, default=field.default, choices=choices)
     parser.add_argument("--repeats", type=int, default=50)
-    parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
+    parser.add_argument("--sweep", action="store_true", help="a table of many settings")
+    parser.add_argument("--json", action="store_true", help="one JSON object per setting")
+    given = vars(parser.parse_args())
+    repeats, sweep, as_json = (given.pop(name) for name in ("repeats", "sweep", "json"))
+    base = Setting(**given)
+    about = {"peak_gflop_s": peak(), "machine": machine(), "revision": revision()}
+    for change in SWEEP if sweep else ({},):
+        found = measure(dataclasses.replace(base, **change), max(30, repeats)) | about
+        if as_json:
+            print(json.dumps(found), flush=True)
+        elif sweep:
+            shown = ", ".join(f"{key} {value}" for key, value in change.items())
+            print(
+                f"| {shown} | {found['base_ms']:.2f} | {found['latency_ms']:.2f} | "
+                f"{found['ratio']:.1f} | {found['gflop_s']:.1f} | {found['compile_s']:.1f} |",
+                flush=True,
+            )
+        else:
+            print("\n".join(f"{key}: {value}" for key, value in found.items()))
 
+
+def measure(setting: Setting, repeats: int) -> dict[str, Any]:
+    """Milliseconds of the base decision and of the thinking one, in turn."""
     model = Dreamer(
         {"image": Space((64, 64, 3), "uint8")},
         {"action": Space((), "int32", 3)},
-        model_preset(given.preset),
+        model_preset(setting.preset),
         key=jr.key(0),
     )
     thinking = Thinking(
-        terms=((given.objective, 1.0),), steps=given.steps, rollout=given.rollout,
-        rollouts=given.rollouts,
+        terms=((setting.objective, 1.0),), steps=setting.steps, rollout=setting.rollout,
+        rollouts=setting.rollouts, step_size=1e3,
     )  # fmt: skip
-    agents = {"base": Agent(model), "thinking": Agent(model, thinking)}
-    decide = {name: decision(agent, given.batch) for name, agent in agents.items()}
-    compile_s = {name: seconds(call) for name, call in decide.items()}
+    agents: dict[str, Any] = {"base": Agent(model), "thinking": Agent(model, thinking)}
+    flop = {name: operations(agent, setting.batch) for name, agent in agents.items()}
+    if setting.gate is not None:
+        agents["thinking"] = gated(agents["thinking"], setting)
+    decide = {name: decision(agent, setting.batch) for name, agent in agents.items()}
+    compile_s = {name: seconds(call, 0) for name, call in decide.items()}
+    compiled = compilations()
     for call in decide.values():
-        for _ in range(WARM):
-            call()
+        for index in range(WARM if setting.gate is None else FRAMES):
+            call(index)
     pairs = [
-        {name: 1e3 * seconds(call) for name, call in decide.items()}
-        for _ in range(max(30, given.repeats))
+        {name: 1e3 * seconds(call, index) for name, call in decide.items()}
+        for index in range(repeats)
     ]
+    if setting.gate is None and compilations() != compiled:
+        raise RuntimeError("Something was compiled between two decisions.")
     times = {name: np.array([pair[name] for pair in pairs]) for name in decide}
-    middle = {name: float(np.median(values)) for name, values in times.items()}
-    found = {
-        **{name: getattr(given, name) for name in
-           ("preset", "objective", "rollout", "rollouts", "steps", "batch")},
+    centre = np.median if setting.gate is None else np.mean
+    middle = {name: float(centre(values)) for name, values in times.items()}
+    return {
+        **dataclasses.asdict(setting),
         "ratio": middle["thinking"] / middle["base"],
         "latency_ms": middle["thinking"],
         "base_ms": middle["base"],
         "p10_p90_ms": np.percentile(times["thinking"], [10, 90]).tolist(),
         "compile_s": compile_s["thinking"],
+        "gflop": flop["thinking"] / 1e9,
+        "gflop_s": flop["thinking"] / 1e6 / middle["thinking"],
+        "base_gflop_s": flop["base"] / 1e6 / middle["base"],
         "repeats": len(pairs),
-        "machine": machine(),
-        "revision": revision(),
-    }  # fmt: skip
-    print(json.dumps(found) if given.json else "\n".join(f"{k}: {v}" for k, v in found.items()))
+    }
 
 
-def decision(agent: Agent, batch: int) -> Callable[[], None]:
-    """A call that decides once for the whole batch and waits for the answer."""
-    images = np.random.default_rng(0).integers(0, 255, (batch, 64, 64, 3), dtype=np.uint8)
-    observation = {"image": jnp.asarray(images)}
-    carry, first = agent.start(batch), jnp.zeros(batch, bool)
-    keys = jr.split(jr.key(1), batch)
+def inputs(agent: Agent | Gated, batch: int, index: int) -> tuple:
+    images = np.random.default_rng(index).integers(0, 255, (batch, 64, 64, 3), dtype=np.uint8)
+    keys = jr.split(jr.key(index), batch)
+    return agent.start(batch), {"image": jnp.asarray(images)}, jnp.zeros(batch, bool), keys
 
-    def call() -> None:
-        jax.block_until_ready(agent.act(carry, observation, first, keys=keys))
+
+def decision(agent: Agent | Gated, batch: int) -> Callable[[int], None]:
+    """A call that decides once for the whole batch and waits for the answer.
+
+    With a gate every call sees another frame, so that it opens for some; else always the same.
+    """
+    frames = [inputs(agent, batch, index) for index in range(FRAMES if isinstance(agent, Gated) else 1)]
+
+    def call(index: int) -> None:
+        *arguments, keys = frames[index % len(frames)]
+        jax.block_until_ready(agent.act(*arguments, keys=keys))
 
     return call
 
 
-def seconds(call: Callable[[], None]) -> float:
+def gated(agent: Agent, setting: Setting) -> Gated:
+    """The agent behind a gate that opens for `share` of the frames to come."""
+    closed = Gated(agent, setting.gate, np.inf)
+    scores = []
+    for index in range(FRAMES):
+        *arguments, keys = inputs(agent, setting.batch, index)
+        scores.append(closed.act(*arguments, keys=keys)[2].doubt)
+    return Gated(agent, setting.gate, calibrate(np.array(scores), setting.share))
+
+
+def seconds(call: Callable[[int], None], index: int) -> float:
     begun = time.perf_counter()
-    call()
+    call(index)
     return time.perf_counter() - begun
+
+
+def compilations() -> int:
+    from thinkslow import agent
+
+    return agent._act._cache_size()
+
+
+def peak() -> float:
+    """Gigaflops a second of a product of large float32 matrices."""
+    side = 2048
+    matrix = jr.normal(jr.key(0), (side, side))
+    product = jax.jit(lambda x: x @ x)
+    product(matrix).block_until_ready()
+    times = [seconds(lambda _: product(matrix).block_until_ready(), 0) for _ in range(10)]
+    return 2 * side**3 / 1e9 / float(np.median(times))
+
+
+def operations(agent: Agent, batch: int) -> float:
+    """Floating-point operations of the products and convolutions of one decision."""
+    *arguments, keys = inputs(agent, batch, 0)
+    traced = jax.make_jaxpr(lambda *a: agent.act(*a[:-1], keys=a[-1]))(*arguments, keys)
+    return _operations(traced.jaxpr)
+
+
+def _operations(jaxpr: Any) -> float:
+    total = 0.0
+    for equation in jaxpr.eqns:
+        out = math.prod(equation.outvars[0].aval.shape) if equation.outvars else 0
+        match equation.primitive.name:
+            case "dot_general":
+                (contracted, _), _ = equation.params["dimension_numbers"]
+                shape = equation.invars[0].aval.shape
+                total += 2 * out * math.prod(shape[axis] for axis in contracted)
+            case "conv_general_dilated":
+                kernel = equation.invars[1].aval.shape
+                channels = equation.params["dimension_numbers"].rhs_spec[0]
+                total += 2 * out * math.prod(kernel) / kernel[channels]
+            case name:
+                times = equation.params["length"] if name == "scan" else 1
+                total += times * sum(
+                    _operations(getattr(inner, "jaxpr", inner))
+                    for value in equation.params.values()
+                    for inner in (value if isinstance(value, tuple | list) else (value,))
+                    if hasattr(getattr(inner, "jaxpr", inner), "eqns")
+                )
+    return total
 
 
 if __name__ == "__main__":
