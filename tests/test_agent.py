@@ -219,7 +219,8 @@ def test_the_same_keys_give_the_same_play_and_others_another(dreamer, stream, ba
      ({"candidates": 0}, "`candidates` must be 1 or more; got 0"),
      ({"nats": -1.0}, r"`nats` must be 0 or more; got -1\.0"),
      ({"step_size": float("nan")}, "`step_size` must be 0 or more; got nan"),
-     ({"update": "newton"}, "`update` must be one of gradient, adam, mirror, random; got 'newton'"),
+     ({"update": "newton"},
+      "`update` must be one of gradient, adam, mirror, langevin, random; got 'newton'"),
      ({"candidates": 2, "readout": "mode"}, "`readout` must be 'sample'; got 'mode'")],
 )  # fmt: skip
 def test_impossible_thinking_is_refused_with_rule_and_value(options, message):

@@ -377,7 +377,8 @@ def test_terms_of_ones_own_replace_the_objective_of_every_arm_that_refines():
 
     options = evaluate.parse(["agent", "--arms", "sig-3,control-mode", "--terms", "evidence=2,sig"])
     arms = evaluate.chosen(options)
-    assert arms["sig-3"].thinking.terms == (("evidence", 2.0), ("sig", 1.0))
+    changed = arms["sig-3+terms=evidence:2,sig:1"]
+    assert changed.thinking.terms == (("evidence", 2.0), ("sig", 1.0))
     assert arms["control-mode"].thinking.terms == ()
 
 

@@ -18,8 +18,8 @@ from thinkslow.objectives import (
     parameter_information_gain,
     state_information_gain,
 )
-from thinkslow.parameters import Members, noisy, replaced
 from thinkslow.objectives.terms import NEED_SPREAD
+from thinkslow.parameters import Members, noisy, replaced
 from thinkslow.refine import Gradient, refine
 from thinkslow.worldmodel import State, WorldModel, detached, imagine
 
@@ -204,6 +204,24 @@ class Fuzzy(Line):
         return {"seen": Gaussian(state.latent + 0.1 * state.memory, 0.3 * state.latent)}
 
 
+class Coded(WorldModel):
+    """Two factors of three classes, seen as the entry of a table: nothing else matters."""
+
+    table: jax.Array
+
+    def initial(self) -> State:
+        return State(jnp.zeros(1), jnp.zeros((2, 3)))
+
+    def predict(self, state: State, action: jax.Array, is_first: jax.Array):
+        return state.memory, Categorical(state.latent, 0.01)
+
+    def infer(self, memory: jax.Array, observation: Mapping[str, Any]) -> Categorical:
+        return Categorical(jnp.zeros((2, 3)), 0.01)
+
+    def decode(self, state: State) -> dict[str, Any]:
+        return {"seen": Squared(state.latent[0] @ self.table @ state.latent[1])}
+
+
 def gains(*values: float, kind: Any = Line, dtype: Any = None) -> Members:
     """Members that disagree about how far the memory moves the latent."""
     return replaced(kind(jnp.array(0.0)), lambda m: m.gain, jnp.array(values, dtype))
@@ -213,9 +231,7 @@ def gains(*values: float, kind: Any = Line, dtype: Any = None) -> Members:
 def test_the_gradient_of_a_gaussian_model_equals_finite_differences(term, x64):
     at = moment(Fuzzy(jnp.array(0.8, jnp.float64)))
     members = gains(0.5, 0.8, 1.5, kind=Fuzzy, dtype=jnp.float64)
-    objective = lookahead(
-        *at, terms={term: 1.0}, horizon=3, rollouts=2, beta=0.3, members=members
-    )
+    objective = lookahead(*at, terms={term: 1.0}, horizon=3, rollouts=2, beta=0.3, members=members)
     belief = jax.tree.map(lambda x: x + 0.3, at[4])
     function = jax.jit(lambda b: objective(b, jr.key(0))[0])
     gradient = jax.grad(function)(belief)
@@ -411,7 +427,9 @@ def test_parameter_information_gain_of_gaussians_bounds_the_true_one_from_above(
         mixture = density.mean(1)
         mixed = -np.trapezoid(mixture * np.log(mixture + 1e-300), grid)
         true = mixed - np.mean(np.log(scale) + 0.5 * np.log(2 * np.pi * np.e))
-        belief = jax.vmap(Gaussian)(*(jnp.asarray(x, jnp.float32)[:, None] for x in (mean, np.log(scale))))
+        belief = jax.vmap(Gaussian)(
+            *(jnp.asarray(x, jnp.float32)[:, None] for x in (mean, np.log(scale)))
+        )
         found = float(parameter_information_gain(belief))
         assert true - 1e-4 <= found <= np.log(4) + 1e-6
 
@@ -427,7 +445,9 @@ def test_pig_is_summed_over_what_members_predict_from_the_imagined_states():
     for key in _policy_keys(jr.key(0), 2):
         memory, prior = model.predict(state, push(state, key), jnp.array(False))
         means = jnp.stack([0.2 * memory, 1.0 * memory])
-        expected += float(parameter_information_gain(jax.vmap(Gaussian)(means, jnp.full((2, 2), -0.5))))
+        expected += float(
+            parameter_information_gain(jax.vmap(Gaussian)(means, jnp.full((2, 2), -0.5)))
+        )
         state = State(memory, prior.mean)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 

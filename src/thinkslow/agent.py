@@ -30,11 +30,12 @@ from thinkslow.beliefs import (
     weighted,
 )
 from thinkslow.distributions import Belief
-from thinkslow.objectives import check_terms, lookahead
+from thinkslow.joint import joint, moved
+from thinkslow.objectives import Objective, check_terms, lookahead
 from thinkslow.objectives.lookahead import Imagery, check_reinforce
 from thinkslow.objectives.terms import NEED_MEMBERS
 from thinkslow.parameters import Members
-from thinkslow.refine import Direction, Gradient, Mirror, Random, Refined, refine
+from thinkslow.refine import Direction, Gradient, Langevin, Mirror, Random, Refined, refine
 from thinkslow.worldmodel import (
     Draw,
     Memory,
@@ -46,7 +47,7 @@ from thinkslow.worldmodel import (
     surprise,
 )
 
-UpdateName: TypeAlias = Literal["gradient", "adam", "mirror", "random"]
+UpdateName: TypeAlias = Literal["gradient", "adam", "mirror", "langevin", "random"]
 Knob: TypeAlias = Float[Array, ""] | float
 
 
@@ -73,14 +74,25 @@ class Thinking:
     imagery: Imagery = "mode"
     """An imagined observation: the decoder's `mode`, or a `sample` where it has a spread."""
     update: UpdateName = "gradient"
-    """Plain `gradient`, `adam`, `mirror` (natural gradient), or the `random` control."""
+    """Plain `gradient`, `adam`, `mirror` (natural gradient), `langevin` (gradient with noise), or
+    the `random` control."""
     step_size: float = 1.0
     """Factor of the update's output."""
     nats: float = 4.0
     """KL that all steps together may move the belief. Each step may move `nats / steps**2`,
     which adds up to it along a straight line, where KL grows with the square of the way."""
+    temperature: float = 1.0
+    """Of `langevin`'s noise."""
     accept: bool = False
     """Take a step only if the objective falls on fresh random numbers."""
+    judges: int = 1
+    """Draws of fresh random numbers that judge a step: of several, the mean must fall by two
+    standard errors."""
+    tolerance: float | None = None
+    """Stop after a step that lowers the objective by less than this share of it, and once the
+    nats are spent; None: make every step."""
+    memory: float = 0.0
+    """Let refinement move the memory too, by at most this share of its length."""
     select: Literal["last", "best"] = "last"
     """Which iterate to return."""
     readout: Readout = "sample"
@@ -106,15 +118,16 @@ class Thinking:
                 raise ValueError(f"`{name}` must be 0 or more; got {getattr(self, name)}.")
         if self.steps and not self.terms:
             raise ValueError("`steps` needs at least one term to descend; got none.")
-        for name in ("rollout", "rollouts", "samples", "candidates", "particles"):
+        for name in ("rollout", "rollouts", "samples", "candidates", "judges", "particles"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be 1 or more; got {getattr(self, name)}.")
-        for name in ("step_size", "nats"):
+        for name in ("step_size", "nats", "temperature", "memory", "tolerance"):
             value = getattr(self, name)
-            if not value >= 0:
+            if value is not None and not value >= 0:
                 raise ValueError(f"`{name}` must be 0 or more; got {value}.")
         choices = {
-            "update": ("gradient", "adam", "mirror", "random"), "select": ("last", "best"),
+            "update": ("gradient", "adam", "mirror", "langevin", "random"),
+            "select": ("last", "best"),
             "latent": ("sample", "mode", "soft", "gumbel", "reinforce"),
             "readout": ("sample", "mode", "soft"), "imagery": ("mode", "sample"),
         }  # fmt: skip
@@ -130,7 +143,9 @@ class Thinking:
                 f"`candidates` are samples, so `readout` must be 'sample'; got {self.readout!r}."
             )
         if self.particles > 1:
-            plain = {"readout": "sample", "candidates": 1, "carry": True, "lag": 0}
+            plain = {
+                "readout": "sample", "candidates": 1, "carry": True, "lag": 0, "memory": 0.0,
+            }  # fmt: skip
             for name, value in plain.items():
                 if getattr(self, name) != value:
                     raise ValueError(
@@ -145,6 +160,9 @@ class Knobs(eqx.Module):
     weights: dict[str, Knob]
     step_size: Knob
     nats: Knob
+    temperature: Knob
+    tolerance: Knob
+    memory: Knob
     beta: Knob
     free_nats: Knob
 
@@ -182,8 +200,9 @@ class Agent:
     """A world model with a policy that thinks as it is told.
 
     `policy(model, state, key)` gives an action vector; by default the model's own. `members` are
-    plausible parameters, for terms that compare them. Everything is frozen. Compiled once per structure of `thinking`; its weights, sizes and budgets are
-    arguments, so that `with_thinking` does not compile again when only those change.
+    plausible parameters, for terms that compare them. Everything is frozen. Compiled once per
+    structure of `thinking`; its weights, sizes and budgets are arguments, so that `with_thinking`
+    does not compile again when only those change.
     """
 
     def __init__(
@@ -269,8 +288,8 @@ def decide(
     base = State(plain.memory, plain.posterior.sample(key=latent_key))
     action = policy(model, state, action_key)
     thought_over = thinking.steps or thinking.lag
-    moved = after.kl(plain.posterior) if thought_over else jnp.zeros(())
-    thought = Thought(plain.prior, plain.posterior, after, base, state, moved, refined)
+    nats = after.kl(plain.posterior) if thought_over else jnp.zeros(())
+    thought = Thought(plain.prior, plain.posterior, after, base, state, nats, refined)
     return Carry(state if thinking.carry else base, action, past), action, thought
 
 
@@ -313,24 +332,24 @@ def _think(
     """Refine the belief of a moment and read a state from it."""
     refine_key, pick_key = jr.split(think_key)
     memory, prior, before = moment
-    after, refined = before, None
+    after, refined, start = before, None, memory
     if thinking.steps:
-        objective = lookahead(
-            model, lambda s, k: policy(model, s, k), memory, prior, before, observation,
-            terms=knobs.weights, horizon=thinking.rollout, rollouts=thinking.rollouts,
-            samples=thinking.samples, latent=thinking.latent, imagery=thinking.imagery,
-            members=members,
-            beta=knobs.beta, free_nats=knobs.free_nats,
-        )  # fmt: skip
-        refined = refine(
-            objective, before, _direction(thinking, knobs), steps=thinking.steps, key=refine_key,
-            trust=knobs.nats / thinking.steps**2, budget=knobs.nats, accept=thinking.accept,
-            select=thinking.select,
-        )  # fmt: skip
+
+        def objective_at(memory: Memory) -> Objective:
+            return lookahead(
+                model, lambda s, k: policy(model, s, k), memory, prior, before, observation,
+                terms=knobs.weights, horizon=thinking.rollout, rollouts=thinking.rollouts,
+                samples=thinking.samples, latent=thinking.latent, imagery=thinking.imagery,
+                members=members, beta=knobs.beta, free_nats=knobs.free_nats,
+            )  # fmt: skip
+
+        refined = _refine(thinking, knobs, objective_at, before, memory, refine_key)
         after = refined.belief
-    state = State(memory, read(after, thinking.readout, key=latent_key))
+        if thinking.memory:
+            after, start = after.belief, moved(memory, after.shift, knobs.memory)
+    state = State(start, read(after, thinking.readout, key=latent_key))
     if thinking.candidates > 1:
-        state = _best(model, memory, after, observation, thinking.candidates, state, pick_key)
+        state = _best(model, start, after, observation, thinking.candidates, state, pick_key)
     return after, refined, state
 
 
@@ -343,6 +362,27 @@ def _act(
     return jax.vmap(partial(decide, model, policy, thinking, knobs, members=members))(
         carry, observation, is_first, keys
     )
+
+
+def _refine(
+    thinking: Thinking, knobs: Knobs, objective_at: Callable[[Memory], Objective], before: Belief,
+    memory: Memory, key: PRNGKeyArray,
+) -> Refined:  # fmt: skip
+    """Refine the belief, and the memory with it where thinking may move it."""
+    descend = partial(
+        refine, update=_direction(thinking, knobs), steps=thinking.steps, key=key,
+        # Random steps lie on one line and look at nothing: the budget alone bounds them.
+        trust=jnp.inf if thinking.update == "random" else knobs.nats / thinking.steps**2,
+        budget=knobs.nats, accept=thinking.accept, judges=thinking.judges,
+        tolerance=None if thinking.tolerance is None else knobs.tolerance, select=thinking.select,
+    )  # fmt: skip
+    if not thinking.memory:
+        return descend(objective_at(memory), before)
+
+    def objective(both: Any, key: PRNGKeyArray) -> Any:
+        return objective_at(moved(memory, both.shift, knobs.memory))(both.belief, key)
+
+    return descend(objective, joint(before, memory))
 
 
 def _with_window(
@@ -375,6 +415,9 @@ def _knobs(thinking: Thinking, model: WorldModel) -> Knobs:
         "weights": dict(thinking.terms),
         "step_size": thinking.step_size,
         "nats": thinking.nats,
+        "temperature": thinking.temperature,
+        "tolerance": thinking.tolerance or 0.0,
+        "memory": thinking.memory,
         **{name: value or 0.0 for name, value in trained.items()},
     }
     return Knobs(**jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), values))
@@ -384,7 +427,8 @@ def _structure(thinking: Thinking) -> Thinking:
     """What of `thinking` decides the compiled program: values of knobs are blanked."""
     return dataclasses.replace(
         thinking, terms=tuple((name, 0.0) for name, _ in thinking.terms), step_size=0.0, nats=0.0,
-        beta=None, free_nats=None,
+        temperature=0.0, tolerance=None if thinking.tolerance is None else 0.0,
+        memory=float(thinking.memory > 0), beta=None, free_nats=None,
     )  # fmt: skip
 
 
@@ -396,6 +440,8 @@ def _direction(thinking: Thinking, knobs: Knobs) -> Direction:
             return Gradient(knobs.step_size, _ADAM)
         case "mirror":
             return Mirror(knobs.step_size)
+        case "langevin":
+            return Langevin(knobs.step_size, knobs.temperature)
         case "random":
             return Random()
 

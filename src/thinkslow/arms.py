@@ -6,6 +6,8 @@ with other agents and seeds than those reported; no arm was tuned on the agents 
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from thinkslow.agent import Thinking
 
@@ -27,7 +29,8 @@ imagined terms differ from those of the evidence by orders of magnitude."""
 
 _SIG = Thinking(terms=(("sig", 1.0),), steps=1, step_size=LONG)
 _EVIDENCE = Thinking(terms=(("evidence", 1.0),), steps=5, latent="soft", step_size=LONG)
-_ANCHORED = dataclasses.replace(_EVIDENCE, terms=(("sig", 1.0), ("evidence", 1.0)))
+_HELD = dataclasses.replace(_EVIDENCE, terms=(("sig", 1.0), ("evidence", 1.0)))
+_ANCHORED = dataclasses.replace(_SIG, terms=(("sig", 1.0), ("anchor", 1.0)), steps=5)
 
 ARMS: dict[str, Arm] = {
     "none": Arm(Thinking(), "the base agent: the encoder's belief, sampled"),
@@ -38,6 +41,7 @@ ARMS: dict[str, Arm] = {
         )
         for name, what in (
             ("sig", "state information gain"),
+            ("pig", "parameter information gain over the agent's ensemble"),
             ("entropy", "prior entropy"),
             ("elbo", "imagined ELBO"),
         )
@@ -48,7 +52,12 @@ ARMS: dict[str, Arm] = {
         dataclasses.replace(_EVIDENCE, update="mirror", accept=True),
         "ours: the same by mirror steps, each accepted only if the objective falls",
     ),
-    "anchored": Arm(_ANCHORED, "ours: state information gain held by the present-step ELBO"),
+    "sig-evidence": Arm(_HELD, "ours: state information gain held by the present-step ELBO"),
+    "anchored": Arm(_ANCHORED, "ours: state information gain, anchored at the encoder's belief"),
+    "ambiguity-3": Arm(
+        dataclasses.replace(_SIG, terms=(("ambiguity", 1.0),)),
+        "ours: entropy of 3 imagined observations; refused for decoders of fixed variance",
+    ),
     "control-mode": Arm(Thinking(readout="mode"), "control: the likeliest latent, no refinement"),
     "control-soft": Arm(Thinking(readout="soft"), "control: the soft latent, no refinement"),
     "control-best8": Arm(
@@ -79,3 +88,36 @@ def arm(name: str) -> Arm:
     if name not in ARMS:
         raise ValueError(f"An arm must be one of {', '.join(ARMS)}; got {name!r}.")
     return ARMS[name]
+
+
+def overridden(name: str, changes: Mapping[str, Any]) -> tuple[str, Arm]:
+    """An arm of which some settings are changed, under a name that says which.
+
+    Only an arm that refines is changed. The random control stays random: it descends nothing,
+    so that nothing selects among its steps. A setting that is as it was adds nothing to the name.
+
+    **Errors:** `ValueError` for an unknown arm or an impossible value.
+
+    >>> overridden("sig-3", {"rollout": 8, "steps": 1})[0]
+    'sig-3+rollout=8'
+    >>> overridden("sig-3", {"terms": (("sig", 1.0), ("anchor", 0.5))})[0]
+    'sig-3+terms=sig:1,anchor:0.5'
+    """
+    found = arm(name)
+    if not found.thinking.steps:
+        return name, found
+    fixed = ("update", "accept", "select") if found.thinking.update == "random" else ()
+    mine = {
+        key: value
+        for key, value in changes.items()
+        if key not in fixed and value != getattr(found.thinking, key)
+    }
+    thinking = dataclasses.replace(found.thinking, **mine)
+    label = "".join(f"+{key}={_shown(value)}" for key, value in mine.items())
+    return name + label, dataclasses.replace(found, thinking=thinking)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(f"{term}:{weight:g}" for term, weight in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from thinkslow.agent import Thinking, UpdateName
-from thinkslow.arms import ARMS, DEFAULT, Arm, arm
+from thinkslow.arms import ARMS, DEFAULT, Arm, overridden
 from thinkslow.cli.common import Common, Usage, console
 from thinkslow.cli.common import parse as parse_options
-from thinkslow.worldmodel import Readout
+from thinkslow.objectives.lookahead import Imagery
+from thinkslow.worldmodel import Draw, Readout
 
 DESCRIPTION = f"""Play agents with and without thinking, under paired seeds.
 
@@ -68,14 +69,24 @@ class Options(Common):
     """How to step; `random` arms stay random."""
     terms: str | None = None
     """The objective: terms with weights, such as sig=1,evidence=0.5."""
-    latent: Readout | None = None
+    latent: Draw | None = None
     """How the objective takes a latent from a belief."""
+    imagery: Imagery | None = None
+    """How an imagined observation is taken from the decoder."""
     readout: Readout | None = None
     """How the state that acts is read from the belief."""
     candidates: int | None = None
     """Read so many samples and keep the one that reconstructs best."""
     accept: bool | None = None
     """Take a step only if the objective falls on fresh random numbers."""
+    judges: int | None = None
+    """Draws that judge a step."""
+    tolerance: float | None = None
+    """Stop after a step that lowers the objective by less than this share of it."""
+    temperature: float | None = None
+    """Of the noise of `langevin`."""
+    memory: float | None = None
+    """Refine the memory too, by at most this share of its length."""
     select: Literal["last", "best"] | None = None
     """Which iterate to return."""
     carry: bool | None = None
@@ -118,17 +129,8 @@ def chosen(options: Options) -> dict[str, Arm]:
         if options.terms is not None:
             changes["terms"] = weighted(options.terms)
         for name in dict.fromkeys(["none", *names]):
-            found = arm(name)
-            if found.thinking.steps and changes:
-                mine = dict(changes)
-                if found.thinking.update == "random":
-                    # It descends nothing, so that nothing may select among its steps.
-                    mine = {
-                        k: v for k, v in mine.items() if k not in ("update", "accept", "select")
-                    }
-                thinking = dataclasses.replace(found.thinking, **mine)
-                found = dataclasses.replace(found, thinking=thinking)
-            out[name] = found
+            label, found = overridden(name, changes)
+            out[label] = found
     except ValueError as error:
         raise Usage(str(error)) from error
     return out

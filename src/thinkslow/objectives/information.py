@@ -44,7 +44,9 @@ def parameter_information_gain(members: Any) -> Float[Array, ""]:
         )
     if isinstance(members, Categorical):
         log_probs = members.log_probs()
-        mixture = jax.nn.logsumexp(log_probs, axis=0) - jnp.log(jnp.asarray(len(log_probs), log_probs.dtype))
+        mixture = jax.nn.logsumexp(log_probs, axis=0) - jnp.log(
+            jnp.asarray(len(log_probs), log_probs.dtype)
+        )
         gain = jnp.sum(members.probs() * (log_probs - mixture)) / len(log_probs)
         return jnp.maximum(gain, 0.0)  # rounding may go below
     apart = jax.vmap(lambda one: jax.vmap(one.kl)(members))(members)

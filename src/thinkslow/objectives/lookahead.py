@@ -97,9 +97,7 @@ def lookahead(
             def future(key: PRNGKeyArray) -> tuple[Array, Terms]:
                 start_key, roll_key, code_key = jr.split(key, 3)
                 state = State(memory, read(belief, latent, key=start_key))
-                steps = imagine(
-                    model, policy, state, horizon=horizon, key=roll_key, readout=latent
-                )
+                steps = imagine(model, policy, state, horizon=horizon, key=roll_key, readout=latent)
 
                 def each(before: State, action: Action, belief: Belief, after: State, key: Any):
                     return _at_step(
@@ -108,16 +106,16 @@ def lookahead(
                     )  # fmt: skip
 
                 before = jax.tree.map(
-                    lambda first, rest: jnp.concatenate([first[None], rest[:-1]]), state, steps.state
+                    lambda first, rest: jnp.concatenate([first[None], rest[:-1]]),
+                    state,
+                    steps.state,
                 )
                 keys = jr.split(code_key, horizon)
                 values = jax.vmap(each)(before, steps.action, steps.prior, steps.state, keys)
                 return state.latent, jax.tree.map(jnp.sum, values)
 
             latents, values = jax.vmap(future)(jr.split(future_key, rollouts))
-            found |= {
-                name: _mean(each, latents, belief, latent) for name, each in values.items()
-            }
+            found |= {name: _mean(each, latents, belief, latent) for name, each in values.items()}
         weighted = (terms[name] * value for name, value in found.items() if name in terms)
         return sum(weighted, jnp.zeros(())), found
 
@@ -251,7 +249,10 @@ def _check(
 
 def check_reinforce(terms: Mapping, rollouts: int, samples: int) -> None:
     """**Errors:** `ValueError` where leave-one-out would leave nothing."""
-    for name, count, kind in (("rollouts", rollouts, IMAGINED), ("samples", samples, ("evidence",))):
+    for name, count, kind in (
+        ("rollouts", rollouts, IMAGINED),
+        ("samples", samples, ("evidence",)),
+    ):
         if count < 2 and any(term in kind for term in terms):
             raise ValueError(
                 f"`reinforce` compares each draw with the others: `{name}` must be 2 or more; "
