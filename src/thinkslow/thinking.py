@@ -116,7 +116,9 @@ class Thinking:
                 f"`candidates` are samples, so `readout` must be 'sample'; got {self.readout!r}."
             )
         if self.particles > 1:
-            plain = {"readout": "sample", "candidates": 1, "carry": True, "lag": 0}
+            plain = {
+                "readout": "sample", "candidates": 1, "carry": True, "lag": 0, "memory": 0.0,
+            }  # fmt: skip
             for name, value in plain.items():
                 if getattr(self, name) != value:
                     raise ValueError(
