@@ -345,7 +345,7 @@ def information_gradient(
             memory, prior = model.predict(state, action, jnp.zeros((), bool))
             state = State(memory, prior.mode())
             observation = {name: head.mode() for name, head in model.decode(state).items()}
-            posterior = model.infer(memory, observation)
+            posterior: Any = model.infer(memory, observation)
             return state, {
                 "kl": posterior.kl(prior),
                 "reencoded_tokens": model.enc(observation),

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from conftest import tiny_classic
 from counting import LENGTH
 
 from thinkslow import metrics
@@ -180,3 +181,23 @@ def test_a_curve_is_the_mean_score_by_decision(tmp_path):
     assert curve is not None
     assert len(curve["step"]) == 200
     np.testing.assert_allclose(curve["score"], np.array(curve["step"]) / 10)
+
+
+def test_an_agent_of_2023_is_evaluated_like_any_other(tmp_path, monkeypatch):
+    here = str(Path(__file__).parent)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([here, os.environ.get("PYTHONPATH", "")]))
+    checkpoint.save(
+        tmp_path / "old", tiny_classic(), name="old", environment=ENVIRONMENT,
+        training={"steps": 7, "seed": 3, "preset": "test"},
+    )  # fmt: skip
+    evaluate(
+        [checkpoint.load(tmp_path / "old")], CHOSEN, environment=ENVIRONMENT, episodes=2, seed=1,
+        batch=2, out=tmp_path / "out",
+    )  # fmt: skip
+    rows = records(tmp_path)
+    base, thought, zero = (
+        [row | {"arm": ""} for row in rows if row["arm"] == arm]
+        for arm in ("none", "evidence", "zero")
+    )
+    assert base == zero
+    assert all(row["length"] == LENGTH and row["gain"]["psnr"] != 0 for row in thought)
