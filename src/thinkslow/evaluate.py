@@ -22,7 +22,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -34,8 +34,11 @@ from thinkslow import metrics, statistics, store
 from thinkslow.agent import Agent, Thinking, Thought
 from thinkslow.arms import Arm
 from thinkslow.dreamer.checkpoint import Saved, provenance
+from thinkslow.dreamer.fit import fit
 from thinkslow.envs import VectorEnv
 from thinkslow.worldmodel import State, WorldModel
+
+ActionName: TypeAlias = Literal["sample", "mode"]
 
 PROTOCOL = "paired-v1"
 EVERY = 5
@@ -76,23 +79,29 @@ def evaluate(
     seed: int,
     out: Path,
     batch: int = 8,
+    action: ActionName | None = None,
     command: str = "",
     show: Callable[[str, int, int], None] = lambda *_: None,
 ) -> dict[str, Any]:
     """Play every arm of every agent and write the records to `out`; returns the summary.
 
     `environment` holds `id`, `size`, `repeat`. `batch` environments are played side by side.
+    `action` says how an action is taken from the policy; by default as each agent's source does.
     `show(what, done, total)` is told of every finished block of episodes. Records are written
     as they come: an interrupted evaluation keeps the finished blocks in `episodes.jsonl`.
 
-    **Errors:** `ValueError` for fewer than 2 episodes or an agent that does not fit the
-    environment; those of the environment.
+    **Errors:** `ValueError` for fewer than 2 episodes or an arm that an agent cannot play;
+    `store.Misfit` for an agent that does not fit the environment; those of the environment.
     """
     if episodes < 2:
         raise ValueError(f"`episodes` must be 2 or more, to have an interval; got {episodes}.")
     if "none" not in arms:
         raise ValueError(f"`arms` must include `none`, the baseline; got {', '.join(arms)}.")
     names = [subject.name for subject in subjects]
+    for subject in subjects:
+        for name, arm in arms.items():
+            if (reason := unable(subject.model, arm.thinking)) is not None:
+                raise ValueError(f"{subject.name} cannot play {name}: {reason}.")
     if len(set(names)) < len(names):
         raise ValueError(f"Agents must have names of their own, to be told apart; got {names}.")
     count = min(batch, episodes)
@@ -107,13 +116,16 @@ def evaluate(
         ) as envs,
         contextlib.ExitStack() as files,
     ):
-        for subject in subjects:
-            check_fits(subject, envs)
+        subjects = [
+            fit(subject, envs.observation_space, envs.action_space, id=envs.id)
+            for subject in subjects
+        ]
         for old in ("summary.json", "report.html", "learning.json"):
             (out / old).unlink(missing_ok=True)  # they would speak of other episodes
         lines = files.enter_context((out / "episodes.jsonl").open("w"))
         for subject in subjects:
-            base = Agent(subject.model)
+            greedy = (action or convention(subject)) == "mode"
+            base = Agent(subject.model, policy=_greedy if greedy else None)
             for name, arm in arms.items():
                 agent = base.with_thinking(arm.thinking)
                 for first in range(0, episodes, count):
@@ -131,7 +143,9 @@ def evaluate(
                     show(f"{subject.name}: {name}", done, total)
     summary = {
         "format": 1,
-        "agents": [describe(subject) for subject in subjects],
+        "agents": [
+            describe(subject) | {"action": action or convention(subject)} for subject in subjects
+        ],
         "environment": dict(environment),
         "protocol": {
             "name": PROTOCOL, "episodes": episodes, "seed": seed, "command": command,
@@ -155,6 +169,7 @@ def describe(saved: Saved) -> dict[str, Any]:
         "training_steps": training["steps"],
         "training_seed": training["seed"],
         "preset": training["preset"],
+        "source": saved.manifest.get("source", {}).get("project"),
         "parameters": sum(x.size for x in jax.tree.leaves(saved.model)),
     }
 
@@ -164,16 +179,25 @@ def episode_seed(seed: int, index: int) -> int:
     return int(np.random.SeedSequence([0xE7A1, seed, index]).generate_state(1)[0])
 
 
-def check_fits(saved: Saved, envs: VectorEnv) -> None:
-    """**Errors:** `ValueError` naming the first space in which agent and environment differ."""
-    model = saved.model
-    theirs = {**envs.observation_space, "action": envs.action_space}
-    for name, space in (*model.observation_spaces, *model.action_spaces):
-        if theirs.get(name) != space:
-            raise ValueError(
-                f"{saved.name} does not fit {envs.id}: its `{name}` is {space}, the environment's "
-                f"is {theirs.get(name, 'missing')}. Pass the --env it was trained on."
-            )
+def convention(saved: Saved) -> ActionName:
+    """How the agent's source takes an action when it evaluates; our own sample."""
+    return saved.manifest.get("conventions", {}).get("action", "sample")
+
+
+def unable(model: WorldModel, thinking: Thinking) -> str | None:
+    """Why a model cannot think so; None if it can."""
+    decoded = set(jax.eval_shape(model.decode, model.initial()))
+    terms = {name for name, _ in thinking.terms}
+    if not decoded and (terms & {"sig", "elbo", "evidence"} or thinking.candidates > 1):
+        return "it has no decoder"
+    seen = {name for name, _ in getattr(model, "observation_spaces", ())}
+    if terms & {"sig", "elbo"} and seen - decoded:
+        return f"it does not decode {', '.join(sorted(seen - decoded))}, which it sees"
+    return None
+
+
+def _greedy(model: Any, state: State, key: Array) -> Array:
+    return model.greedy(state, key)
 
 
 def play(agent: Agent, envs: VectorEnv, seeds: Sequence[int], seed: int) -> Episodes:
@@ -185,7 +209,8 @@ def play(agent: Agent, envs: VectorEnv, seeds: Sequence[int], seed: int) -> Epis
     rewards, lengths = np.zeros(envs.count), np.zeros(envs.count, int)
     crashed = np.zeros(envs.count, bool)
     keep: list[tuple] = []
-    sighted = "image" in step.observation
+    drawn = jax.eval_shape(model.decode, model.initial())
+    sighted = "image" in step.observation and "image" in drawn
     frames, latency_ms = [step.observation.get("image")], []
     # The first call compiles; its time is not the decision's.
     keys = _keys(seed, jnp.array(seeds, jnp.uint32), 0)

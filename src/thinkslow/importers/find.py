@@ -78,7 +78,7 @@ def newest(path: Path) -> Path:
     if path.is_file():
         return path
     if not path.exists():
-        raise Missing(f"There is nothing at {path}. Check the path.")
+        raise Missing(f"An agent is a folder or a file; {path} does not exist. Check the path.")
     here = list(_checkpoints(path))
     if not here:
         below = [(folder, found) for folder in _below(path) for found in [*_checkpoints(folder)]]

@@ -32,7 +32,7 @@ def open_agent(
     """
     if is_own(path) and source == "auto":
         saved = checkpoint.load(path)
-        _check_finite(named(saved.model), path, allow=allow_nonfinite)
+        check_finite(named(saved.model), path, allow=allow_nonfinite)
         return saved
     return load(path, source=source, classes=classes, allow_nonfinite=allow_nonfinite)
 
@@ -69,7 +69,7 @@ def saved_from(
         raise store.Misfit(f"{found.file} describes no agent that could be: {error}") from error
     expected = {name: leaf.shape for name, leaf in named(shape).items()}
     store.match(foreign.weights, expected, what=f"{found.file} does not fit its own sizes")
-    bad = _check_finite(foreign.weights, found.file, allow=allow_nonfinite)
+    bad = check_finite(foreign.weights, found.file, allow=allow_nonfinite)
     manifest = _manifest(path, found, foreign)
     if bad:
         manifest["nonfinite"] = bad
@@ -93,6 +93,35 @@ def read(found: Found, *, classes: int | None = None) -> Foreign:
             f"{found.file} is not laid out as {SOURCES[found.source].title} does "
             f"({type(error).__name__}: {' '.join(str(error).split())[:200]})."
         ) from error
+
+
+def told(saved: Saved) -> list[str]:
+    """What was found of another project's agent, a line each."""
+    manifest = saved.manifest
+    source, training = manifest["source"], manifest["training"]
+    steps = "steps not stored" if training["steps"] is None else f"{training['steps']:,} steps"
+    size = sum(array.size for array in named(saved.model).values())
+    lines = [
+        f"{saved.name}: {source['project']}, {steps}, {size:,} parameters, {source['file']}",
+        f"{saved.name}: sees {_spaces(manifest['observations'])}; "
+        f"does {_spaces(manifest['actions'])}",
+    ]
+    if source["config"] is None:
+        lines.append(f"{saved.name}: no configuration beside it, so that code's defaults")
+    lines += [f"{saved.name}: cannot {what}: {why}" for what, why in manifest["cannot"].items()]
+    for name, count in manifest.get("nonfinite", {}).items():
+        lines.append(f"{saved.name}: {count} values of {name} are not finite")
+    return lines
+
+
+def _spaces(spaces: dict[str, Any]) -> str:
+    """For people: `image 64x64x3, action one of 17`."""
+
+    def one(space: dict[str, Any]) -> str:
+        shape = "x".join(map(str, space["shape"])) or "number"
+        return f"one of {space['classes']}" if space["classes"] else shape
+
+    return ", ".join(f"{name} {one(space)}" for name, space in spaces.items())
 
 
 def write(saved: Saved, folder: Path) -> None:
@@ -130,7 +159,7 @@ def _manifest(path: Path, found: Found, foreign: Foreign) -> dict[str, Any]:
     }
 
 
-def _check_finite(weights: dict[str, Any], file: Path, *, allow: bool) -> dict[str, int]:
+def check_finite(weights: dict[str, Any], file: Path, *, allow: bool) -> dict[str, int]:
     """How many values of each weight are not finite; empty if all are.
 
     **Errors:** `ValueError` if any is not, unless allowed.
