@@ -199,4 +199,5 @@ def test_an_agent_of_2023_is_evaluated_like_any_other(tmp_path, monkeypatch):
         for arm in ("none", "evidence", "zero")
     )
     assert base == zero
-    assert all(row["length"] == LENGTH and row["gain"]["psnr"] != 0 for row in thought)
+    assert [row["length"] for row in thought] == [LENGTH, LENGTH]
+    assert any(row["gain"]["psnr"] != 0 for row in thought)
