@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -157,9 +158,7 @@ def test_an_agent_of_another_image_size_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     saved = saved_agent(tmp_path / "agent", image=24)
     with pytest.raises(ValueError, match=r"does not fit .*its image is 24x24x3, .* 16x16x3"):
-        evaluate(
-            [saved], CHOSEN, environment=ENVIRONMENT, episodes=2, seed=0, out=tmp_path / "out"
-        )
+        evaluate([saved], CHOSEN, environment=ENVIRONMENT, episodes=2, seed=0, out=tmp_path / "out")
 
 
 def test_impossible_evaluations_are_refused(tmp_path):
@@ -193,11 +192,9 @@ def test_an_agent_of_2023_is_evaluated_like_any_other(tmp_path, monkeypatch):
         [checkpoint.load(tmp_path / "old")], CHOSEN, environment=ENVIRONMENT, episodes=2, seed=1,
         batch=2, out=tmp_path / "out",
     )  # fmt: skip
-    rows = records(tmp_path)
-    base, thought, zero = (
-        [row | {"arm": ""} for row in rows if row["arm"] == arm]
-        for arm in ("none", "evidence", "zero")
-    )
-    assert base == zero
-    assert [row["length"] for row in thought] == [LENGTH, LENGTH]
-    assert any(row["gain"]["psnr"] != 0 for row in thought)
+    rows = {
+        arm: [row | {"arm": ""} for row in records(tmp_path) if row["arm"] == arm] for arm in CHOSEN
+    }
+    assert rows["none"] == rows["zero"]
+    assert [row["length"] for row in rows["evidence"]] == [LENGTH, LENGTH]
+    assert any(row["gain"]["psnr"] != 0 for row in rows["evidence"])

@@ -156,9 +156,18 @@ def test_the_order_of_vectors_is_asked_for_where_nothing_tells_it(tmp_path):
     source = as_danijar(model, tmp_path, encoder=keys, decoder=keys)
     with pytest.raises(Misfit, match=r"4 numbers.*a has 3, b has 1.*Name them all"):
         danijar_v1.read(source)
-    check_same(danijar_v1.read(source, vectors=("a", "b")), model)
+    told = danijar_v1.read(source, vectors=("a", "b"))
+    check_same(told, model)
+    assert not told.assumed
     swapped = danijar_v1.read(source, vectors=("b", "a"))
     assert list(swapped.observations) == ["b", "a"]
+
+
+def test_an_order_that_the_configuration_lists_is_taken_and_said(tmp_path):
+    model = agent(**CASES["vectors only"])
+    (said,) = danijar_v1.read(as_danijar(model, tmp_path)).assumed
+    assert "a, b" in said
+    assert "--vectors" in said
 
 
 def test_a_vector_that_is_not_decoded_has_what_is_left(tmp_path):

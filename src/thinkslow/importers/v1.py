@@ -206,7 +206,7 @@ def _vectors(weights: Weights, order: tuple[str, ...] | None) -> dict[str, int]:
         raise Misfit(
             f"The agent sees vectors of {total} numbers; the checkpoint does not say in which "
             f"order ({', '.join(f'{name} has {size}' for name, size in sorted(known.items()))}). "
-            "Name them all in the order of the source's observation space."
+            "Name them all in the order of the source's observation space: --vectors A,B,..."
         )
     if missing := sorted(set(known) - set(order)):
         raise Misfit(f"The agent reconstructs {missing[0]}, which it does not see.")
@@ -235,9 +235,10 @@ def _cannot(observations: Mapping[str, Space], decoded: Sequence[str]) -> dict[s
     blind = [name for name in observations if name not in decoded]
     if not blind:
         return {}
+    arms = "sig and elbo" if decoded else "sig, elbo, evidence and best of N"
     return {
-        "decode": f"it has no decoder for {', '.join(blind)}, so that there are no metrics of it "
-        "and objectives that reconstruct leave it out"
+        "decode": f"it was trained without a decoder of {', '.join(blind)}, so there are no "
+        f"metrics of that and no arms that need it: {arms}"
     }
 
 
