@@ -3,7 +3,6 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -192,9 +191,9 @@ def test_an_agent_of_2023_is_evaluated_like_any_other(tmp_path, monkeypatch):
         [checkpoint.load(tmp_path / "old")], CHOSEN, environment=ENVIRONMENT, episodes=2, seed=1,
         batch=2, out=tmp_path / "out",
     )  # fmt: skip
-    rows = {
-        arm: [row | {"arm": ""} for row in records(tmp_path) if row["arm"] == arm] for arm in CHOSEN
-    }
+    rows: dict[str, list[dict]] = {arm: [] for arm in CHOSEN}
+    for row in records(tmp_path):
+        rows[row.pop("arm")].append(row)
     assert rows["none"] == rows["zero"]
     assert [row["length"] for row in rows["evidence"]] == [LENGTH, LENGTH]
     assert any(row["gain"]["psnr"] != 0 for row in rows["evidence"])
