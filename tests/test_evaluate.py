@@ -156,9 +156,7 @@ def test_an_agent_of_another_image_size_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     saved = saved_agent(tmp_path / "agent", image=24)
     with pytest.raises(ValueError, match=r"does not fit .*its image is 24x24x3, .* 16x16x3"):
-        evaluate(
-            [saved], CHOSEN, environment=ENVIRONMENT, episodes=2, seed=0, out=tmp_path / "out"
-        )
+        evaluate([saved], CHOSEN, environment=ENVIRONMENT, episodes=2, seed=0, out=tmp_path / "out")
 
 
 def test_impossible_evaluations_are_refused(tmp_path):
