@@ -385,5 +385,5 @@ def test_a_folder_or_a_pipe_is_no_file_to_read(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(Damaged, match="is none"):
         pickles.load(tmp_path / "pipe")
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(Damaged, match="is none"):
         torchfile.load(tmp_path)

@@ -384,6 +384,7 @@ CALLS: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "dtype"): _dtype,
     ("collections", "OrderedDict"): lambda: {},
     ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): lambda: b"",
 }
 """Our own functions for the global names that checkpoints need."""
 for _core in ("numpy.core", "numpy._core"):

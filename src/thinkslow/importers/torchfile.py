@@ -158,10 +158,10 @@ class _Archive:
 def _opened(stream: io.BufferedIOBase, path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(stream)
-    except (OSError, MemoryError):
+    except MemoryError:
         raise
     except Exception as error:
-        # Whatever a broken directory makes the reader stumble over.
+        # Whatever a broken directory makes the reader stumble over, a seek before the start too.
         raise Damaged(
             f"{path} is not what `torch.save` writes since PyTorch 1.6, a zip archive: {error}. "
             "Copy it again, or save it again with a newer PyTorch."
