@@ -1,6 +1,5 @@
 """Reading what others wrote: arrays come out as they were, and nothing else ever happens."""
 
-import math
 import os
 import pickle
 import struct
@@ -38,7 +37,7 @@ def same(ours: Any, theirs: Any) -> bool:
         return ours.keys() == theirs.keys() and all(same(ours[k], theirs[k]) for k in theirs)
     if isinstance(theirs, list | tuple):
         return len(ours) == len(theirs) and all(map(same, ours, theirs))
-    return ours == theirs or (isinstance(theirs, float) and math.isnan(theirs))
+    return ours == theirs or str(ours) == str(theirs) == "nan"
 
 
 def load(data: bytes, folder: Path, reader: Any = pickles) -> Any:
@@ -81,7 +80,7 @@ CONTENT = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(CONTENT, st.sampled_from([2, 3, 4, 5]))
 def test_arrays_in_any_structure_come_back_as_they_were(tmp_path_factory, content, protocol):
     found = load(pickle.dumps(content, protocol), tmp_path_factory.mktemp("pickle"))
@@ -206,7 +205,7 @@ def test_a_name_given_twice_is_damage(tmp_path):
         load(PROTOCOL + b"}(X\x01\x00\x00\x00aK\x01X\x01\x00\x00\x00aK\x02u.", tmp_path)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_load_or_give_one_error(tmp_path_factory, data):
     _, error = attempt(PROTOCOL + data, tmp_path_factory.mktemp("fuzz"))
@@ -224,7 +223,7 @@ def test_every_truncation_is_damage(tmp_path):
                 load(data[:end], tmp_path)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.data())
 def test_flipped_bytes_load_or_give_one_error(tmp_path_factory, data):
     raw = bytearray(pickle.dumps(SMALL, data.draw(st.sampled_from([2, 4, 5]))))
@@ -347,7 +346,7 @@ def test_every_truncation_of_an_archive_is_damage(tmp_path):
             load(data[:end], tmp_path, torchfile)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.data())
 def test_flipped_bytes_of_an_archive_are_found_or_do_not_matter(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("flip")
