@@ -52,6 +52,10 @@ RELATIVE = 2e-6
 TIED = {"grad/f32/dJ_dlogit": 1e-3}
 
 
+# What a source stores nowhere: `dyn_discrete` of the torch case.
+CLASSES = {"dreamerv3-torch": 8}
+
+
 class Line(NamedTuple):
     name: str
     difference: float

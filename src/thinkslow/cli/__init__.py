@@ -84,6 +84,7 @@ def _fail(message: str, code: int) -> int:
 def _one_line(error: Exception) -> str:
     """The message of an expected error; an unexpected one is named and points at --debug."""
     text = " ".join(str(error).split())
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
     expected = (ValueError, OSError, RuntimeError)
     if isinstance(error, expected) and text and not type(error).__module__.startswith("jax"):
         return text
