@@ -63,8 +63,9 @@ def main() -> None:
     if given.json:
         print(json.dumps(result))
         return
-    print(f"{given.preset}: {result['seconds_median']:.2f} s (median of {given.repeats}), memory "
-          f"{result['peak_over_weights']:.2f} times the weights ({size / 2**20:.0f} MiB)")  # fmt: skip
+    median, ratio = result["seconds_median"], result["peak_over_weights"]
+    print(f"{given.preset}: {median:.2f} s (median of {given.repeats})")
+    print(f"memory: {ratio:.2f} times the weights ({size / 2**20:.0f} MiB)")
     print(f"{result['machine']}, revision {result['revision']}")
 
 
