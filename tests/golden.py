@@ -52,6 +52,10 @@ RELATIVE = 2e-6
 TIED = {"grad/f32/dJ_dlogit": 1e-3}
 
 
+# What a source stores nowhere: `dyn_discrete` of the torch case.
+CLASSES = {"dreamerv3-torch": 8}
+
+
 class Line(NamedTuple):
     name: str
     difference: float
@@ -345,7 +349,7 @@ def information_gradient(
             memory, prior = model.predict(state, action, jnp.zeros((), bool))
             state = State(memory, prior.mode())
             observation = {name: head.mode() for name, head in model.decode(state).items()}
-            posterior = model.infer(memory, observation)
+            posterior: Any = model.infer(memory, observation)
             return state, {
                 "kl": posterior.kl(prior),
                 "reencoded_tokens": model.enc(observation),

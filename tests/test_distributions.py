@@ -15,6 +15,7 @@ from thinkslow.distributions import (
     Gaussian,
     Squared,
     SymlogSquared,
+    SymlogTwoHot,
     TwoHot,
     straight_through,
     symexp,
@@ -62,6 +63,19 @@ def test_the_mix_is_a_floor_under_every_probability():
     sure = Categorical(jnp.array([[1e4, 0.0, -1e4, 0.0]]), 0.01)
     np.testing.assert_allclose(sure.probs()[0, 1:], 0.0025, rtol=1e-6)
     assert np.isfinite(sure.kl(Categorical(jnp.array([[-1e4, 0.0, 1e4, 0.0]]), 0.01)))
+
+
+def test_a_belief_that_holds_the_mix_is_the_same_belief_with_another_gradient():
+    raw, other = Categorical(logits(3), 0.3), Categorical(logits(4), 0.3)
+    held = raw.holding_mixed()
+    assert (held.mix, held.mixed) == (0.3, True)
+    close(held.logits, jnp.log(raw.probs()))
+    close(held.probs(), raw.probs())
+    close(held.entropy(), raw.entropy())
+    close(held.kl(other.holding_mixed()), raw.kl(other))
+    close(held.holding_mixed().logits, held.logits)
+    by_raw, by_held = (jax.grad(lambda belief: belief.entropy())(b).logits for b in (raw, held))
+    assert np.abs(by_raw - by_held).max() > 0.1
 
 
 @pytest.mark.parametrize("how", ["sample", "mode"])
@@ -218,3 +232,15 @@ def test_a_value_beyond_the_bins_belongs_to_the_last_one(value, bin_):
     raw = logits(8, (41,))
     expected = jax.nn.log_softmax(raw)[bin_]
     np.testing.assert_allclose(TwoHot(raw).log_prob(jnp.float32(value)), expected, rtol=1e-6)
+
+
+def test_the_two_hot_of_2023_means_in_symlog_space():
+    # Half on symlog(x) = 1, half on 2: symexp(1.5), not the mean of symexp(1) and symexp(2).
+    head = SymlogTwoHot(jnp.full(41, -1e9).at[21:23].set(0.0))
+    close(head.mean(), np.expm1(1.5))
+    # symlog(e^1.25 - 1) lies a quarter of the way from the bin of 1 to that of 2.
+    uneven = SymlogTwoHot(jnp.zeros(41).at[22].set(1.0))
+    log_probs = scipy.special.log_softmax(np.asarray(uneven.logits))
+    value = jnp.float32(np.expm1(1.25))
+    close(uneven.log_prob(value), 0.75 * log_probs[21] + 0.25 * log_probs[22])
+    close(uneven.log_prob(jnp.float32(-1e30)), log_probs[0])

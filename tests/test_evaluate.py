@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from conftest import tiny_classic
 from counting import LENGTH
 
 from thinkslow import metrics
@@ -186,3 +187,22 @@ def test_a_curve_is_the_mean_score_by_decision(tmp_path):
     assert curve is not None
     assert len(curve["step"]) == 200
     np.testing.assert_allclose(curve["score"], np.array(curve["step"]) / 10)
+
+
+def test_an_agent_of_2023_is_evaluated_like_any_other(tmp_path, monkeypatch):
+    here = str(Path(__file__).parent)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([here, os.environ.get("PYTHONPATH", "")]))
+    checkpoint.save(
+        tmp_path / "old", tiny_classic(), name="old", environment=ENVIRONMENT,
+        training={"steps": 7, "seed": 3, "preset": "test"},
+    )  # fmt: skip
+    evaluate(
+        [checkpoint.load(tmp_path / "old")], CHOSEN, environment=ENVIRONMENT, episodes=2, seed=1,
+        batch=2, out=tmp_path / "out",
+    )  # fmt: skip
+    rows: dict[str, list[dict]] = {arm: [] for arm in CHOSEN}
+    for row in records(tmp_path):
+        rows[row.pop("arm")].append(row)
+    assert rows["none"] == rows["zero"]
+    assert [row["length"] for row in rows["evidence"]] == [LENGTH, LENGTH]
+    assert any(row["gain"]["psnr"] != 0 for row in rows["evidence"])

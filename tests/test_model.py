@@ -350,8 +350,8 @@ def test_a_saved_agent_loads_as_it_was(mixed, tmp_path, dtype):
         "one", environment, {"steps": 7},
     )  # fmt: skip
     assert saved.model.config == mixed.config
-    assert saved.model.enc.spaces == mixed.enc.spaces
-    assert saved.model.pol.spaces == mixed.pol.spaces
+    assert saved.model.observation_spaces == mixed.observation_spaces
+    assert saved.model.action_spaces == mixed.action_spaces
     for name, array in named(saved.model).items():
         assert array.dtype == jnp.float32
         np.testing.assert_array_equal(array, named(mixed)[name].astype(dtype))

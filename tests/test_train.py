@@ -17,6 +17,7 @@ from thinkslow import store
 from thinkslow.distributions import Gaussian
 from thinkslow.dreamer import checkpoint, experience
 from thinkslow.dreamer.config import MLPConfig, ModelConfig, TrainConfig
+from thinkslow.dreamer.model import Dreamer
 from thinkslow.dreamer.train import Diverged, RunConfig, Trainer
 from thinkslow.nets import named
 
@@ -137,6 +138,7 @@ def test_an_agent_with_a_gaussian_latent_trains_and_resumes_bit_for_bit(tmp_path
     for name, array in whole.items():
         np.testing.assert_array_equal(parts[name], array, err_msg=name)
     loaded = checkpoint.load(tmp_path / "parts" / "agents" / "44").model
+    assert isinstance(loaded, Dreamer)
     prior = loaded.dyn.prior(jnp.zeros(MODEL.deter))
     assert isinstance(prior, Gaussian)
     assert prior.mean.shape == (4,)

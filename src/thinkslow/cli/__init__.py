@@ -85,6 +85,7 @@ def _fail(message: str, code: int) -> int:
 def _one_line(error: Exception) -> str:
     """The message of an expected error; an unexpected one is named and points at --debug."""
     text = " ".join(str(error).split())
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     if full and type(error).__module__ != "thinkslow.store":  # which says what it was writing
         return (

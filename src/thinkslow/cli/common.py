@@ -42,6 +42,8 @@ class Opening(Common):
     """Whose agent it is; it shows in the file."""
     classes: int | None = None
     """Classes of the latent, where a source wrote no configuration."""
+    vectors: str | None = None
+    """Names of vectors in their order, joined by commas, where a source did not store that."""
     allow_nonfinite: bool = False
     """Take weights that are not finite."""
 
@@ -52,9 +54,11 @@ class Opening(Common):
         """
         from thinkslow import importers
 
+        vectors = self.vectors and tuple(name.strip() for name in self.vectors.split(","))
         saved = importers.open_agent(
-            path, source=self.format, classes=self.classes, allow_nonfinite=self.allow_nonfinite
-        )
+            path, source=self.format, classes=self.classes, vectors=vectors or None,
+            allow_nonfinite=self.allow_nonfinite,
+        )  # fmt: skip
         if "source" in saved.manifest and not importers.is_own(path):
             for line in importers.told(saved):
                 console().print(line, markup=False, highlight=False, soft_wrap=True)

@@ -35,8 +35,8 @@ def read(found: Found, *, classes: int | None = None) -> Foreign:
         name: array for name, array in content["params"].items() if not name.startswith("opt/")
     }
     taken = Taken(arrays, found.file)
-    for name, array in arrays.items():
-        taken.move(name, name, len(getattr(array, "shape", ())))
+    for name, array in dict(taken.left).items():
+        taken.move(name, name, len(array.shape))
     weights = {name: x for name, x in taken.out.items() if not re.fullmatch(EXTRAS, name)}
     task = options.maybe("task", str, "unknown")
     environment = f"env.{task.partition('_')[0]}"

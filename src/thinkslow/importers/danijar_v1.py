@@ -7,6 +7,7 @@ from typing import Any
 from thinkslow.importers.foreign import Foreign, Found, Options
 from thinkslow.importers.taking import Taken
 from thinkslow.importers.v1 import EXTRAS, Told, count, sized, sorted_out
+from thinkslow.spaces import Space
 from thinkslow.store import Damaged
 
 PARTS = ("wm/", "task_behavior/ac/actor/", "task_behavior/critic/net/", *EXTRAS)
@@ -82,8 +83,19 @@ def read(
         steps=step if type(step) is int else None,
         seed=options.maybe("seed", int, 0) if options.file else None,
         environment=_environment(options), action="sample", logits="mixed", cannot=cannot,
-        options=options.data,
+        options=options.data, assumed=_assumed(observations, vectors),
     )  # fmt: skip
+
+
+def _assumed(observations: Mapping[str, Space], told: tuple[str, ...] | None) -> tuple[str, ...]:
+    """That the order of the vectors is the one in which `encoder.mlp_keys` names them."""
+    vectors = [name for name, space in observations.items() if len(space.shape) < 3]
+    if told or len(vectors) < 2:
+        return ()
+    return (
+        f"it sees its vectors in the order of `encoder.mlp_keys`: {', '.join(vectors)}. If its "
+        "environment had another order, pass that as --vectors",
+    )
 
 
 def _names(options: Options, path: str) -> tuple[str, ...] | None:

@@ -105,16 +105,15 @@ def whose(content: Any, file: Path) -> str:
     **Errors:** `Damaged` if none did, or a version in between that is not read.
     """
     if isinstance(content, Mapping):
-        agent = content.get("agent", content)
-        names = set(agent.get("params", agent)) if isinstance(agent, Mapping) else set()
-        names = {name for name in names if isinstance(name, str)}
+        agent = _mapping(content.get("agent", content))
+        names = {name for name in _mapping(agent.get("params", agent)) if isinstance(name, str)}
         if any(name.startswith("agent/enc/conv0") or "dyn/dyncore" in name for name in names):
             raise Damaged(
                 f"{file} is of danijar/dreamerv3 between April and July 2024, whose agents are "
                 "neither those of 2023 nor those since December 2024 and are not read. Train it "
                 "again with another version."
             )
-        if "params" in agent and isinstance(agent["params"], Mapping):
+        if isinstance(agent.get("params"), Mapping):
             return "dreamerv3"
         if any(name.startswith("agent/wm/") for name in names):
             return "dreamerv3-v1"
@@ -135,6 +134,10 @@ def whose(content: Any, file: Path) -> str:
     raise Damaged(
         f"{file} holds no agent of a known project: {', '.join(s.title for s in SOURCES.values())}."
     )
+
+
+def _mapping(value: Any) -> Mapping[Any, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _checkpoints(folder: Path) -> Iterator[tuple[tuple, Path]]:

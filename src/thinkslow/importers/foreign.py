@@ -65,6 +65,8 @@ class Foreign:
     """What this agent cannot do, with the reason."""
     options: dict[str, Any]
     """The source's own configuration; empty where it writes none."""
+    assumed: tuple[str, ...] = ()
+    """What no file tells and was taken to be so, a clause each."""
 
 
 class Options:

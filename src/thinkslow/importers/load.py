@@ -24,8 +24,9 @@ def is_own(path: Path) -> bool:
 
 
 def open_agent(
-    path: Path, *, source: str = "auto", classes: int | None = None, allow_nonfinite: bool = False
-) -> Saved:
+    path: Path, *, source: str = "auto", classes: int | None = None,
+    vectors: tuple[str, ...] | None = None, allow_nonfinite: bool = False,
+) -> Saved:  # fmt: skip
     """An agent at a path: ours, or that of another project; the options are those of `load`.
 
     **Errors:** those of `checkpoint.load` and of `load`.
@@ -34,17 +35,20 @@ def open_agent(
         saved = checkpoint.load(path)
         check_finite(named(saved.model), path, allow=allow_nonfinite)
         return saved
-    return load(path, source=source, classes=classes, allow_nonfinite=allow_nonfinite)
+    return load(
+        path, source=source, classes=classes, vectors=vectors, allow_nonfinite=allow_nonfinite
+    )
 
 
 def load(
-    path: Path, *, source: str = "auto", classes: int | None = None, allow_nonfinite: bool = False
-) -> Saved:
+    path: Path, *, source: str = "auto", classes: int | None = None,
+    vectors: tuple[str, ...] | None = None, allow_nonfinite: bool = False,
+) -> Saved:  # fmt: skip
     """The newest agent of another project at a path: log folder, checkpoint folder, or file.
 
     `source` names one of `SOURCES`; `classes` of the latent are needed where the source wrote no
-    configuration. Nothing in the files is executed. Names and shapes must be exactly those of the
-    model.
+    configuration, and `vectors`, their names in order, where it did not store that. Nothing in
+    the files is executed. Names and shapes must be exactly those of the model.
 
     **Errors:** those of `find`; `store.Misfit` naming a weight that is missing, unknown or of
     another shape; `ValueError` for weights that are not finite, unless allowed.
@@ -52,7 +56,7 @@ def load(
     becomes an array of the model.
     """
     found = find(path, source=source)
-    foreign = read(found, classes=classes)
+    foreign = read(found, classes=classes, vectors=vectors)
     return saved_from(path, found, foreign, allow_nonfinite=allow_nonfinite)
 
 
@@ -76,12 +80,22 @@ def saved_from(
     return Saved(with_named(shape, foreign.weights), manifest)
 
 
-def read(found: Found, *, classes: int | None = None) -> Foreign:
+def read(
+    found: Found, *, classes: int | None = None, vectors: tuple[str, ...] | None = None
+) -> Foreign:
     """The agent of a checkpoint that was found, under our names.
 
-    **Errors:** `Damaged`, `Misfit`, `FileNotFoundError` for a configuration that is needed.
+    **Errors:** `Damaged`, `Misfit`, `FileNotFoundError` for a configuration that is needed;
+    `ValueError` for `vectors` of a source that stores their order.
     """
-    given = {} if classes is None else {"classes": classes}
+    given: dict[str, Any] = {} if classes is None else {"classes": classes}
+    if vectors is not None:
+        if found.source != "dreamerv3-v1":
+            raise ValueError(
+                f"`vectors` orders the vectors of {SOURCES['dreamerv3-v1'].title}; "
+                f"{SOURCES[found.source].title} stores their order. Leave --vectors out."
+            )
+        given["vectors"] = vectors
     module = importlib.import_module(f"thinkslow.importers.{SOURCES[found.source].module}")
     try:
         return module.read(found, **given)
@@ -108,6 +122,7 @@ def told(saved: Saved) -> list[str]:
     ]
     if source["config"] is None:
         lines.append(f"{saved.name}: no configuration beside it, so that code's defaults")
+    lines += [f"{saved.name}: assumed that {what}" for what in manifest["assumed"]]
     lines += [f"{saved.name}: cannot {what}: {why}" for what, why in manifest["cannot"].items()]
     for name, count in manifest.get("nonfinite", {}).items():
         lines.append(f"{saved.name}: {count} values of {name} are not finite")
@@ -154,6 +169,7 @@ def _manifest(path: Path, found: Found, foreign: Foreign) -> dict[str, Any]:
             "options": foreign.options,
         },
         "conventions": {"action": foreign.action, "logits": foreign.logits},
+        "assumed": list(foreign.assumed),
         "cannot": foreign.cannot,
         **provenance(),
     }

@@ -384,6 +384,7 @@ CALLS: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "dtype"): _dtype,
     ("collections", "OrderedDict"): lambda: {},
     ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): lambda: b"",
 }
 """Our own functions for the global names that checkpoints need."""
 for _core in ("numpy.core", "numpy._core"):
@@ -434,6 +435,7 @@ def _plain(value: Any) -> Any:
 
 
 def _short(value: Any) -> str:
-    """For a message: what a file says may be long."""
+    """For a message: what a file says may be long, or meant for the terminal."""
     text = str(value) if isinstance(value, str | Global) else type(value).__name__
+    text = text.encode("unicode_escape").decode()
     return text if len(text) <= 200 else f"{text[:200]}..."

@@ -84,10 +84,12 @@ def _core(taken: Taken) -> None:
             taken.move(f"enc/cnn{index}norm/scale", f"encoder.encoders.0.layers.{4 * index + 2}"
                        ".weight")  # fmt: skip
     dense = f"encoder.encoders.{int(convolutions)}.layers.mlp_encoder_"
-    units = 0
-    for index in range(taken.count(dense + "linear{}.weight")):
+    units, count = 0, taken.count(dense + "linear{}.weight")
+    for index in range(count):
         taken.dense(f"enc/mlp{index}", f"{dense}linear{index}", f"{dense}norm{index}")
         units = taken.out[f"enc/mlp{index}/bias"].size
+    if any(name.startswith(dense) for name in taken.left):
+        taken.shape(f"{dense}linear{count}.weight", 2)  # which is missing
     deter_net = "rssm._deter_net._dyn_"
     for index in range(3):
         taken.dense(f"dyn/dynin{index}", f"{deter_net}in{index}.0", f"{deter_net}in{index}.1")

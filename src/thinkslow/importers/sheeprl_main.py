@@ -13,8 +13,6 @@ from thinkslow.store import Damaged, Misfit
 FIXED = {
     "algo.dense_act": "torch.nn.SiLU", "algo.norm_eps": 1e-4, "algo.actor.min_std": 0.1,
     "algo.actor.max_std": 1.0, "algo.world_model.encoder.symlog_inputs": True,
-    "env.frame_stack": 1, "env.grayscale": False, "env.actions_as_observation.num_stack": -1,
-    "env.reward_as_observation": False,
 }  # fmt: skip
 """Options that change what the weights mean, with the one value that is known here."""
 CORE, DECODER = "world_model.rssm.recurrent_model.", "world_model.observation_model."

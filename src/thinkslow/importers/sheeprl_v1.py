@@ -125,7 +125,7 @@ def _world(taken: Torch, vectors: tuple[str, ...]) -> None:
         taken.linear("wm/dec/cnn/in", f"{decoder}.cnn_decoder.model.0")
         taken.swap("wm/dec/cnn/in/kernel", deter, latent)
         taken.up(f"{decoder}.cnn_decoder.model.2._model")
-        taken.units("wm/dec/cnn/in", taken.out["wm/dec/cnn/s0res/kernel"].shape[3])
+        taken.units("wm/dec/cnn/in", "wm/dec/cnn/s0res")
     _dense(taken, "wm/dec/mlp", f"{decoder}.mlp_decoder.model._model", swap=(deter, latent))
     for index, key in enumerate(vectors):
         taken.linear(f"wm/dec/mlp/dist_{key}/out", f"{decoder}.mlp_decoder.heads.{index}")

@@ -11,6 +11,8 @@ USUAL = 1024
 """Numbers of the latent in every preset of that code: 32 factors of 32 classes."""
 IGNORED = r"_expl_behavior\..*|_task_behavior\._world_model\..*"
 """Second copies of the same modules, and what explores."""
+ASSUMED = ("its latent has 32 classes", "the uniform mix is 0.01 and one nat is free")
+"""What no shape tells."""
 MEMORY, LATENT = "wm/rssm/initial", "wm/rssm/img_stats/bias"
 
 
@@ -48,6 +50,7 @@ def read(found: Found, *, classes: int | None = None) -> Foreign:
         architecture="dreamerv3-v1", model=model, weights=weights, extras=extras,
         observations=observations, actions=actions, steps=None, seed=None, environment={},
         action="mode", logits="raw", cannot=cannot, options={},
+        assumed=ASSUMED if classes is None else ASSUMED[1:],
     )  # fmt: skip
 
 

@@ -107,14 +107,14 @@ class _Archive:
             if entry.flag_bits & 1 or entry.compress_type not in (
                 zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED,
             ):  # fmt: skip
-                raise Damaged(f"{path} is not readable: {entry.filename} is encrypted or packed "
+                raise Damaged(f"{path} is not readable: {entry.filename!r} is encrypted or packed "
                               "in an unknown way.")  # fmt: skip
             if (
-                entry.header_offset + entry.compress_size > size
-                or entry.file_size < 0
+                entry.header_offset < 0
+                or entry.header_offset + entry.compress_size > size
                 or (stored and entry.file_size != entry.compress_size)
             ):
-                raise Damaged(f"{path} is broken: {entry.filename} does not fit into the file.")
+                raise Damaged(f"{path} is broken: {entry.filename!r} does not fit into the file.")
         if sum(entry.file_size for entry in entries) > MOST_SWELLING * size + SLACK:
             raise Damaged(f"{path} is no checkpoint: unpacked it would be over {MOST_SWELLING} "
                           "times as large.")  # fmt: skip
@@ -125,16 +125,16 @@ class _Archive:
         mark, name, extra = _HEADER.unpack(header)
         start = entry.header_offset + _HEADER.size + name + extra
         if mark != b"PK\x03\x04":
-            raise Damaged(f"{self.path} is broken at {entry.filename}. Copy it again.")
+            raise Damaged(f"{self.path} is broken at {entry.filename!r}. Copy it again.")
         data: bytes | bytearray = self.file.read(start, entry.compress_size)
         if entry.compress_type == zipfile.ZIP_DEFLATED:
             try:
                 data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, entry.file_size + 1)
             except zlib.error as error:
-                raise Damaged(f"{self.path} is broken at {entry.filename}: {error}.") from error
+                raise Damaged(f"{self.path} is broken at {entry.filename!r}: {error}.") from error
         if len(data) != entry.file_size or zlib.crc32(data) != entry.CRC:
             raise Damaged(
-                f"{self.path} is broken: {entry.filename} is not what was written there (its "
+                f"{self.path} is broken: {entry.filename!r} is not what was written there (its "
                 "checksum differs). Copy it again."
             )
         return bytearray(data) if isinstance(data, bytes) else data
@@ -148,20 +148,20 @@ class _Archive:
             raise ValueError("a storage has no known type")
         entry = self.entries.get(f"{self.folder}data/{key}") if isinstance(key, str) else None
         if entry is None:
-            raise ValueError(f"the storage {str(key)[:40]} is missing")
+            raise ValueError(f"the storage {str(key)[:40]!r} is missing")
         dtype = DTYPES[STORAGES[kind.name]]
         if type(count) is not int or entry.file_size != count * dtype.itemsize:
-            raise ValueError(f"the storage {key} has another size than announced")
+            raise ValueError(f"the storage {key!r} has another size than announced")
         return _Storage(self, entry, dtype)
 
 
 def _opened(stream: io.BufferedIOBase, path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(stream)
-    except (OSError, MemoryError):
+    except MemoryError:
         raise
     except Exception as error:
-        # Whatever a broken directory makes the reader stumble over.
+        # Whatever a broken directory makes the reader stumble over, a seek before the start too.
         raise Damaged(
             f"{path} is not what `torch.save` writes since PyTorch 1.6, a zip archive: {error}. "
             "Copy it again, or save it again with a newer PyTorch."

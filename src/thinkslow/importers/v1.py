@@ -105,11 +105,13 @@ def sorted_out(
 
 
 def array(weights: Weights, name: str, axes: int = 1) -> np.ndarray:
-    """**Errors:** `Misfit` if the array is missing or has another number of axes."""
+    """**Errors:** `Misfit` if the array is missing, empty or has another number of axes."""
     if name not in weights:
         raise Misfit(f"The checkpoint has no {name}. It is incomplete, or of another version.")
-    if weights[name].ndim != axes:
-        raise Misfit(f"{name} is {weights[name].shape}, expected {axes} axes.")
+    if weights[name].ndim != axes or not weights[name].size:
+        raise Misfit(
+            f"{name} is {weights[name].shape}, expected {axes} axes with something in them."
+        )
     return weights[name]
 
 
@@ -204,7 +206,7 @@ def _vectors(weights: Weights, order: tuple[str, ...] | None) -> dict[str, int]:
         raise Misfit(
             f"The agent sees vectors of {total} numbers; the checkpoint does not say in which "
             f"order ({', '.join(f'{name} has {size}' for name, size in sorted(known.items()))}). "
-            "Name them all in the order of the source's observation space."
+            "Name them all in the order of the source's observation space: --vectors A,B,..."
         )
     if missing := sorted(set(known) - set(order)):
         raise Misfit(f"The agent reconstructs {missing[0]}, which it does not see.")
@@ -233,9 +235,10 @@ def _cannot(observations: Mapping[str, Space], decoded: Sequence[str]) -> dict[s
     blind = [name for name in observations if name not in decoded]
     if not blind:
         return {}
+    arms = "sig and elbo" if decoded else "sig, elbo, evidence and best of N"
     return {
-        "reconstruct": f"it has no decoder for {', '.join(blind)}: no image metrics of it, and "
-        "objectives that reconstruct leave it out"
+        "decode": f"it was trained without a decoder of {', '.join(blind)}, so there are no "
+        f"metrics of that and no arms that need it: {arms}"
     }
 
 
@@ -281,25 +284,27 @@ class Torch(Taken):
         convs = count(self.out, "wm/enc/cnn/s{}res/kernel")
         if not convs:
             return
-        channels = self.out[f"wm/enc/cnn/s{convs - 1}res/kernel"].shape[3]
+        channels = array(self.out, f"wm/enc/cnn/s{convs - 1}res/kernel", 4).shape[3]
         vectors = widths(self.out, "wm/enc/mlp")
         vector = vectors[-1] if vectors else 0
         side = math.isqrt(max(rows - deter - vector, 0) // channels)
         image = (channels, side, side)
         self.rows(name, [(0, (deter,)), (deter, image), (deter + math.prod(image), (vector,))])
 
-    def units(self, new: str, channels: int) -> None:
-        """The outputs of a decoder's first layer from (c, h, w) to (h, w, c)."""
+    def units(self, new: str, first: str) -> None:
+        """The outputs of a decoder's first layer from (c, h, w) to (h, w, c), the channels being
+        the inputs of its first convolution."""
+        channels = array(self.out, f"{first}/kernel", 4).shape[3]
         for part in ("kernel", "bias"):
-            array = self.out[f"{new}/{part}"]
-            side = math.isqrt(array.shape[-1] // channels)
-            if channels * side * side != array.shape[-1]:
+            values = self.out[f"{new}/{part}"]
+            side = math.isqrt(values.shape[-1] // channels)
+            if not side or channels * side * side != values.shape[-1]:
                 raise Misfit(
-                    f"{self.file}: the image decoder begins with {array.shape[-1]} numbers, which "
-                    f"are no square map of {channels} channels."
+                    f"{self.file}: the image decoder begins with {values.shape[-1]} numbers, "
+                    f"which are no square map of {channels} channels."
                 )
-            grid = array.reshape(-1, channels, side, side).transpose(0, 2, 3, 1)
-            self.out[f"{new}/{part}"] = grid.reshape(array.shape).copy()
+            grid = values.reshape(-1, channels, side, side).transpose(0, 2, 3, 1)
+            self.out[f"{new}/{part}"] = grid.reshape(values.shape).copy()
 
     def join(self, new: str, count: int) -> None:
         """Layers `{new}0`, `{new}1`, ... of one input to one layer with all their outputs."""

@@ -1,0 +1,462 @@
+"""Agents of other projects: found, checked, fitted to an environment, played and kept.
+
+Parity with their own code is `test_golden.py`'s; here are other sizes than its cases have, wrong
+files, and the command line.
+"""
+
+import dataclasses
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import yaml
+from conftest import tiny_dreamer
+from test_golden import folder_of
+
+from thinkslow import importers, store
+from thinkslow.arms import ARMS
+from thinkslow.cli import main
+from thinkslow.dreamer import checkpoint
+from thinkslow.dreamer.config import MLPConfig
+from thinkslow.dreamer.fit import fit
+from thinkslow.dreamer.model import Dreamer
+from thinkslow.importers.arrays import Stored
+from thinkslow.importers.load import read, saved_from
+from thinkslow.nets import named
+from thinkslow.spaces import Space
+
+MAIN = ("danijar_main-a", "r2dreamer-b", "sheeprl_v35-a")
+
+
+def image(side: int, channels: int = 3) -> Space:
+    return Space((side, side, channels), "uint8")
+
+
+def vector(*shape: int) -> Space:
+    return Space(shape, "float32")
+
+
+def choice(classes: int) -> Space:
+    return Space((), "int32", classes)
+
+
+def as_danijar(folder: Path, model: Dreamer, **more: Any) -> Path:
+    """A log folder as danijar/dreamerv3 writes it."""
+    config = model.config
+    params = {name: np.asarray(array) for name, array in named(model).items()} | more
+    params |= {"opt/state/0": np.zeros(3, np.float32), "retnorm/lo/value": np.zeros((), "f4")}
+    inside = folder / "ckpt" / "20260101T000000F000000"
+    inside.mkdir(parents=True)
+    agent = {"params": params, "counters": {"actions": 7}}
+    (inside / "agent.pkl").write_bytes(pickle.dumps(agent))
+    (inside / "done").touch()
+    (folder / "ckpt" / "latest").write_text(inside.name)
+    rssm = {"classes": config.classes, "unimix": config.unimix, "free_nats": config.free_nats}
+    options = {
+        "agent": {"dyn": {"rssm": rssm}, "loss_scales": {"rep": config.rep_scale},
+                  "contdisc": True},
+        "task": "gym_cartpole", "seed": 3,
+    }  # fmt: skip
+    (folder / "config.yaml").write_text(yaml.safe_dump(options))
+    return folder
+
+
+# --- sizes that the golden cases do not have -----------------------------------------------------
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "an image of 96": {"observations": {"image": image(96)}, "mults": (1, 2, 3)},
+    "an image of 128": {"observations": {"image": image(128, 1)}, "mults": (1, 2, 2, 3, 3)},
+    "one convolution, another kernel": {"observations": {"image": image(8)}, "mults": (1,),
+                                        "kernel": 3},
+    "vectors only, one a number, one of classes": {
+        "observations": {"b": vector(3), "a": vector(), "c": choice(4)},
+        "encoder": MLPConfig(3, 5), "decoder": MLPConfig(2, 7), "mults": (),
+    },
+    "several actions": {
+        "observations": {"image": image(8)}, "mults": (1,),
+        "actions": {"jump": choice(2), "aim": vector(3), "turn": choice(5)},
+    },
+    "layers, blocks and bins": {
+        "observations": {"image": image(8), "x": vector(2)}, "mults": (2, 4), "blocks": 8,
+        "core_layers": 2, "prior_layers": 3, "posterior_layers": 2, "reward_bins": 7,
+        "value_bins": 9, "reward": MLPConfig(2, 6), "policy": MLPConfig(4, 5),
+        "decoder_blocks": 2, "classes": 3, "stoch": 5,
+    },
+    "twelve layers": {"observations": {"image": image(8)}, "mults": (1,),
+                      "policy": MLPConfig(12, 4)},
+    "other widths of prior and posterior": {
+        "observations": {"image": image(8)}, "mults": (1,), "prior_hidden": 5,
+        "posterior_hidden": 9,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_what_danijars_code_writes_is_what_is_read(name, tmp_path):
+    case = {"depth": 4, "decoder_blocks": 4, "vision": "conv"} | SHAPES[name]
+    model = tiny_dreamer(**case)
+    saved = importers.load(as_danijar(tmp_path / "log", model))
+    jax.tree.map(np.testing.assert_array_equal, named(saved.model), named(model))
+    assert dict(saved.model.observation_spaces) == dict(model.observation_spaces)
+    assert dict(saved.model.action_spaces) == dict(model.action_spaces)
+    assert saved.manifest["training"] == {"steps": 7, "seed": 3, "preset": None}
+    channels = [saved.model.config.depth * mult for mult in saved.model.config.mults]
+    assert channels == [model.config.depth * mult for mult in model.config.mults]
+
+
+def test_an_imported_agent_is_the_same_agent(tmp_path):
+    saved = importers.load(folder_of("r2dreamer-a-nodecoder"))
+    importers.write(saved, tmp_path / "ours")
+    again = checkpoint.load(tmp_path / "ours")
+    jax.tree.map(np.testing.assert_array_equal, named(again.model), named(saved.model))
+    assert again.model.config == saved.model.config
+    for key in ("source", "conventions", "cannot", "environment"):
+        assert again.manifest[key] == saved.manifest[key]
+
+
+# --- finding -------------------------------------------------------------------------------------
+
+
+def test_the_newest_checkpoint_is_taken_and_an_unfinished_one_is_not(tmp_path):
+    log = as_danijar(tmp_path / "log", tiny_dreamer(**SHAPES["one convolution, another kernel"],
+                                                    vision="conv", decoder_blocks=4))  # fmt: skip
+    first = next((log / "ckpt").glob("*/agent.pkl"))
+    newer = log / "ckpt" / "20260102T000000F000000"
+    newer.mkdir()
+    (newer / "agent.pkl").write_bytes(first.read_bytes()[:100])
+    for given in (log, log / "ckpt", first.parent, first):
+        assert importers.find(given).file == first
+    (log / "ckpt" / "latest").unlink()  # as a crash leaves it
+    assert importers.find(log).file == first
+    (log / "ckpt" / "latest").write_text("../../elsewhere")
+    assert importers.find(log).file == first
+
+
+def test_of_sheeprls_versions_and_steps_the_last_is_taken_and_of_two_runs_none(tmp_path):
+    source = folder_of("sheeprl_v35-a") / "version_0"
+    run = tmp_path / "logs" / "runs" / "dreamer_v3_5" / "crafter" / "one"
+    for version, steps in ((0, 900), (1, 200), (1, 1000)):
+        inside = run / f"version_{version}" / "checkpoint"
+        inside.mkdir(parents=True, exist_ok=True)
+        data = (source / "checkpoint" / "ckpt_4096_0.ckpt").read_bytes()
+        (inside / f"ckpt_{steps}_0.ckpt").write_bytes(data)
+        (inside.parent / "config.yaml").write_bytes((source / "config.yaml").read_bytes())
+    assert importers.load(tmp_path / "logs").manifest["training"]["steps"] == 1000
+    assert importers.load(run / "version_0").manifest["training"]["steps"] == 900
+    (run.parent / "two").mkdir()
+    (run.parent / "two" / "latest.pt").touch()
+    with pytest.raises(ValueError, match="holds 2 runs"):
+        importers.find(tmp_path / "logs")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"agent": {"agent/enc/conv0/kernel": 1}}, "between April and July 2024"),
+        ({"params": {"dyn/dyncore/kernel": 1}}, "between April and July 2024"),
+        ({"weights": 1}, "no agent of a known project"),
+        ([], "no agent of a known project"),
+        ({"agent": 3}, "no agent of a known project"),
+        ({"params": {}}, "does not hold a whole agent"),
+        ({"params": 5}, "no agent of a known project"),
+        ({"agent": {"params": {"enc/cnn0/kernel": 1}}}, "does not hold a whole agent"),
+    ],
+)
+def test_what_is_no_agent_that_is_known_says_so(content, said, tmp_path):
+    (tmp_path / "checkpoint.pkl").write_bytes(pickle.dumps(content))
+    with pytest.raises(ValueError, match=said) as caught:
+        importers.load(tmp_path, classes=4)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_option_that_changes_what_weights_mean_is_refused(tmp_path):
+    log = as_danijar(tmp_path / "log", tiny_dreamer(**SHAPES["one convolution, another kernel"],
+                                                    vision="conv", decoder_blocks=4))  # fmt: skip
+    options = yaml.safe_load((log / "config.yaml").read_text())
+    options["agent"]["enc"] = {"simple": {"strided": True}}
+    (log / "config.yaml").write_text(yaml.safe_dump(options))
+    with pytest.raises(store.Damaged, match=r"`agent\.enc\.simple\.strided` .* must be False"):
+        importers.load(log)
+    (log / "config.yaml").write_text("!!python/object/apply:os.system [touch tricked]")
+    with pytest.raises(store.Damaged, match="is not YAML"):
+        importers.load(log)
+    (log / "config.yaml").unlink()
+    with pytest.raises(FileNotFoundError, match="--classes"):
+        importers.load(log)
+
+
+# --- wrong weights -------------------------------------------------------------------------------
+
+
+def state(content: Any) -> dict[str, Any]:
+    """The names and arrays of a checkpoint, to change."""
+    for key in ("params", "agent_state_dict", "world_model"):
+        if key in content:
+            return content[key]
+    return content["agent"]
+
+
+def some(arrays: dict[str, Any]) -> str:
+    """A weight that is neither square nor frozen."""
+    return next(
+        name for name, x in arrays.items()
+        if isinstance(x, Stored) and len(x.shape) == 2 and x.shape[0] != x.shape[1]
+        and not name.startswith(("opt", "_frozen")) and x.size > 100
+    )  # fmt: skip
+
+
+def replaced(array: Stored, values: np.ndarray) -> Stored:
+    return dataclasses.replace(array, shape=values.shape, dtype=values.dtype, fetch=values.copy)
+
+
+def changed(folder: Path, change: Any, **options: Any) -> checkpoint.Saved:
+    """The agent of a checkpoint whose content was changed."""
+    found = importers.find(folder)
+    change(state(found.content))
+    return saved_from(folder, found, read(found), **options)
+
+
+@pytest.mark.parametrize("name", MAIN)
+def test_a_missing_weight_is_named(name):
+    with pytest.raises(store.Misfit, match="missing"):
+        changed(folder_of(name), lambda arrays: arrays.pop(some(arrays)))
+
+
+@pytest.mark.parametrize("name", MAIN)
+def test_an_unknown_weight_is_named(name):
+    def add(arrays: dict[str, Any]) -> None:
+        arrays["rssm.surplus.weight"] = arrays[some(arrays)]
+
+    with pytest.raises(store.Misfit, match=r"rssm\.surplus\.weight"):
+        changed(folder_of(name), add)
+
+
+@pytest.mark.parametrize("name", MAIN)
+def test_a_transposed_weight_is_refused(name):
+    def transpose(arrays: dict[str, Any]) -> None:
+        array = arrays[some(arrays)]
+        arrays[some(arrays)] = replaced(array, array.read().T.copy())
+
+    with pytest.raises(store.Misfit):
+        changed(folder_of(name), transpose)
+
+
+@pytest.mark.parametrize("name", MAIN)
+def test_weights_that_are_not_finite_are_refused_unless_allowed(name):
+    def spoil(arrays: dict[str, Any]) -> None:
+        values = arrays[some(arrays)].read()
+        values[0, :2] = np.nan, np.inf
+        arrays[some(arrays)] = replaced(arrays[some(arrays)], values)
+
+    with pytest.raises(ValueError, match=r"2 of \d+ values of .* are not finite.*nonfinite"):
+        changed(folder_of(name), spoil)
+    saved = changed(folder_of(name), spoil, allow_nonfinite=True)
+    assert list(saved.manifest["nonfinite"].values()) == [2]
+
+
+# --- broken files --------------------------------------------------------------------------------
+
+
+def weights_of(file: Path, config: Path | None) -> dict[str, np.ndarray] | str:
+    """What a file gives: weights, or the one line of its error."""
+    try:
+        found = dataclasses.replace(importers.find(file), config=config)
+        foreign = read(found)
+        saved_shapes = {name: array.shape for name, array in foreign.weights.items()}
+        store.match(foreign.weights, saved_shapes, what="")
+    except (ValueError, OSError) as error:
+        return str(error)
+    return foreign.weights
+
+
+@pytest.mark.parametrize("name", MAIN)
+def test_a_file_cut_at_any_kilobyte_gives_one_error(name, tmp_path):
+    found = importers.find(folder_of(name))
+    data = found.file.read_bytes()
+    file = tmp_path / found.file.name
+    # An archive without its end fails at once; of a pickle, all that is there is looked at first.
+    for end in range(0, len(data), 1024 if found.source != "dreamerv3" else 24 * 1024):
+        file.write_bytes(data[:end])
+        error = weights_of(file, found.config)
+        assert isinstance(error, str)
+        assert "\n" not in error
+
+
+@pytest.mark.parametrize("name", MAIN)
+def test_a_flipped_byte_spoils_one_weight_at_most_or_is_found(name, tmp_path):
+    """A pickle has no checksum, so that a flip inside of a number cannot be seen; an archive's
+    checksums see it. Neither ever moves a weight to another place."""
+    found = importers.find(folder_of(name))
+    right = read(found).weights
+    data = bytearray(found.file.read_bytes())
+    rng = np.random.default_rng(0)
+    # Half of them in what is not numbers, where a flip changes what the numbers are.
+    text = [i for i in rng.integers(0, len(data), 4000) if data[i] in b"/_kernelbiasc\x94R\x85"]
+    for where in [*rng.integers(0, len(data), 10), *text[:12]]:
+        before = data[where]
+        data[where] ^= 1 << rng.integers(8)
+        file = tmp_path / found.file.name
+        file.write_bytes(data)
+        data[where] = before
+        got = weights_of(file, found.config)
+        if isinstance(got, str):
+            assert "\n" not in got
+            continue
+        assert got.keys() == right.keys()
+        other = [n for n in right if not np.array_equal(got[n], right[n])]
+        assert len(other) <= (name == "danijar_main-a")
+
+
+# --- fitting to an environment -------------------------------------------------------------------
+
+
+def saved(**case: Any) -> checkpoint.Saved:
+    model = tiny_dreamer(**case)
+    return checkpoint.Saved(model, {"name": "theirs", "architecture": "dreamerv3-main"})
+
+
+def test_what_is_alone_of_its_kind_may_have_another_name():
+    one = saved(observations={"rgb": image(16), "state": vector(6)}, actions={"act": choice(3)})
+    spaces = {"image": image(16), "vector": vector(2, 3)}
+    fitted = fit(one, spaces, choice(3), id="some/Env-v0").model
+    assert dict(fitted.observation_spaces) == spaces
+    observation = {"rgb": np.ones((16, 16, 3), np.uint8), "state": np.arange(6.0)}
+    renamed = {"image": observation["rgb"], "vector": np.arange(6.0).reshape(2, 3)}
+    memory = jnp.ones(32)
+    np.testing.assert_allclose(
+        np.asarray(one.model.infer(memory, observation).probs()),  # pyright: ignore
+        np.asarray(fitted.infer(memory, renamed).probs()), rtol=1e-6,  # pyright: ignore
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("spaces", "action", "said"),
+    [
+        ({"image": image(24)}, choice(9), "its image is 16x16x3, the environment's 24x24x3"),
+        ({"image": image(16, 1)}, choice(9), "16x16x3, the environment's 16x16x1"),
+        ({"vector": vector(3)}, choice(9), "sees the image image, the environment shows no image"),
+        ({"image": image(16)}, choice(4), "one of 9 actions, the environment one of 4 actions"),
+        ({"image": image(16)}, vector(9), "one of 9 actions, the environment 9 continuous"),
+        ({"image": image(16)}, choice(15), "the 9 of IMPALA and the 15 of PopArt"),
+        ({"image": image(8)}, choice(4), "8x8x3; it takes one of 9"),
+    ],
+)
+def test_a_mismatch_is_told_field_by_field(spaces, action, said):
+    one = saved(observations={"image": image(16)}, actions={"action": choice(9)})
+    with pytest.raises(store.Misfit) as caught:
+        fit(one, spaces, action, id="some/Env-v0")
+    assert said in str(caught.value)
+
+
+def test_vectors_that_differ_are_told():
+    one = saved(observations={"a": vector(3), "b": choice(4)})
+    for spaces, part in (
+        ({"a": vector(4), "b": choice(4)}, "its a has 3 numbers, the environment's 4"),
+        ({"a": vector(3), "b": vector(4)}, "its b is discrete, the environment's continuous"),
+        ({"a": vector(3)}, "it sees the vector b, the environment shows a"),
+    ):
+        with pytest.raises(store.Misfit) as caught:
+            fit(one, spaces, choice(3), id="some/Env-v0")
+        assert part in str(caught.value)
+
+
+# --- the command line ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def environments(monkeypatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+
+
+def play(*arguments: Any, out: Path) -> dict[str, Any]:
+    """What `evaluate` wrote."""
+    given = ["evaluate", *map(str, arguments), "--episodes", "2", "--batch", "2", "--json"]
+    assert main([*given, "--out", str(out)]) == 0
+    return json.loads((out / "summary.json").read_text())
+
+
+@pytest.mark.usefixtures("environments")
+def test_every_arm_plays_an_agent_of_another_project(tmp_path, capsys):
+    summary = play(
+        folder_of("danijar_main-a"), "--env", "tiny_envs:tiny/Foreign-v0", "--arms",
+        ",".join(ARMS), out=tmp_path,
+    )  # fmt: skip
+    assert {arm["arm"] for arm in summary["arms"]} == set(ARMS)
+    assert all(np.isfinite(arm["score"]["mean"]) for arm in summary["arms"])
+    err = capsys.readouterr().err
+    assert "danijar/dreamerv3 since December 2024, 4,567 steps" in err
+    assert "sees image 64x64x3; does action one of 17" in err
+
+
+@pytest.mark.usefixtures("environments")
+@pytest.mark.parametrize("name", ["danijar_main-b", "r2dreamer-b", "dreamerv3_v150-b"])
+def test_vectors_and_continuous_actions_are_played(name, tmp_path, capsys):
+    summary = play(
+        folder_of(name), "--env", "tiny_envs:tiny/ForeignVectors-v0", "--arms", "none,evidence",
+        out=tmp_path,
+    )  # fmt: skip
+    assert summary["agents"][0]["action"] == ("mode" if name == "r2dreamer-b" else "sample")
+    assert [arm["psnr"] is not None for arm in summary["arms"]] == [True, True]
+    assert ("takes the mode of its policy" in capsys.readouterr().err) == (name == "r2dreamer-b")
+
+
+@pytest.mark.usefixtures("environments")
+def test_an_agent_without_a_decoder_plays_the_arms_that_it_can(tmp_path, capsys):
+    folder = folder_of("r2dreamer-a-nodecoder")
+    environment = ("--env", "tiny_envs:tiny/Foreign-v0", "--action", "sample")
+    summary = play(folder, *environment, out=tmp_path)
+    assert [arm["arm"] for arm in summary["arms"]] == [
+        "none", "control-mode", "control-soft", "entropy-3",
+    ]  # fmt: skip
+    assert all(arm["psnr"] is None for arm in summary["arms"])
+    assert summary["agents"][0]["action"] == "sample"
+    assert "no evidence, because it has no decoder" in capsys.readouterr().err
+    assert main(["evaluate", str(folder), *environment, "--arms", "evidence"]) == 2
+    assert "cannot play evidence: it has no decoder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["danijar_main-b", "r2dreamer-a-nodecoder", "sheeprl-a"])
+def test_inspect_tells_what_was_found(name, capsys):
+    assert main(["inspect", str(folder_of(name)), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["source"]["file"].startswith(str(folder_of(name)))
+    assert facts["parameters"]["total"] > 10_000
+    assert ("decode" in facts["cannot"]) == ("nodecoder" in name)
+
+
+def test_import_writes_what_every_command_reads(tmp_path, capsys):
+    log = as_danijar(tmp_path / "log", tiny_dreamer(**SHAPES["one convolution, another kernel"],
+                                                    vision="conv", decoder_blocks=4))  # fmt: skip
+    assert main(["import", str(log), str(tmp_path / "ours")]) == 0
+    assert main(["inspect", str(tmp_path / "ours"), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert facts["source"]["format"] == "dreamerv3"
+    assert main(["import", str(tmp_path / "ours"), str(tmp_path / "again")]) == 2
+    assert "ours already" in capsys.readouterr().err
+    assert main(["import", str(log), str(tmp_path / "x"), "--format", "r2dreamer"]) == 1
+    assert "not by NM512/r2dreamer" in capsys.readouterr().err
+
+
+def test_an_environment_that_is_not_stored_is_asked_for_with_suggestions(tmp_path, capsys):
+    log = as_danijar(tmp_path / "log", tiny_dreamer(**SHAPES["one convolution, another kernel"],
+                                                    vision="conv", decoder_blocks=4))  # fmt: skip
+    assert main(["evaluate", str(log)]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "its task was gym_cartpole. Pass --env, perhaps one of CartPole-v" in line
+
+
+def test_weights_that_are_not_finite_are_said_on_the_command_line(tmp_path, capsys):
+    model = tiny_dreamer(**SHAPES["one convolution, another kernel"], vision="conv",
+                         decoder_blocks=4)  # fmt: skip
+    bad = np.asarray(named(model)["dyn/obs0/bias"]).copy()
+    bad[0] = np.nan
+    log = as_danijar(tmp_path / "log", model, **{"dyn/obs0/bias": bad})
+    assert main(["inspect", str(log)]) == 1
+    assert "1 of 16 values of dyn/obs0/bias are not finite" in capsys.readouterr().err
+    assert main(["inspect", str(log), "--allow-nonfinite", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["nonfinite"] == {"dyn/obs0/bias": 1}
