@@ -19,7 +19,6 @@ from conftest import tiny_dreamer
 from test_golden import folder_of
 
 from thinkslow import importers, store
-from thinkslow.arms import ARMS
 from thinkslow.cli import main
 from thinkslow.dreamer import checkpoint
 from thinkslow.dreamer.config import MLPConfig
@@ -381,12 +380,12 @@ def play(*arguments: Any, out: Path) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("environments")
-def test_every_arm_plays_an_agent_of_another_project(tmp_path, capsys):
+def test_arms_of_every_kind_play_an_agent_of_another_project(tmp_path, capsys):
     summary = play(
         folder_of("danijar_main-a"), "--env", "tiny_envs:tiny/Foreign-v0", "--arms",
-        ",".join(ARMS), out=tmp_path,
+        "none,sig-1,control-best8", out=tmp_path,
     )  # fmt: skip
-    assert {arm["arm"] for arm in summary["arms"]} == set(ARMS)
+    assert {arm["arm"] for arm in summary["arms"]} == {"none", "sig-1", "control-best8"}
     assert all(np.isfinite(arm["score"]["mean"]) for arm in summary["arms"])
     err = capsys.readouterr().err
     assert "danijar/dreamerv3 since December 2024, 4,567 steps" in err
@@ -394,7 +393,7 @@ def test_every_arm_plays_an_agent_of_another_project(tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("environments")
-@pytest.mark.parametrize("name", ["danijar_main-b", "r2dreamer-b", "dreamerv3_v150-b"])
+@pytest.mark.parametrize("name", ["r2dreamer-b", "dreamerv3_v150-b"])
 def test_vectors_and_continuous_actions_are_played(name, tmp_path, capsys):
     summary = play(
         folder_of(name), "--env", "tiny_envs:tiny/ForeignVectors-v0", "--arms", "none,evidence",
