@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
+    from thinkslow.dreamer.classic.config import ClassicConfig
+    from thinkslow.dreamer.classic.model import ClassicDreamer
     from thinkslow.dreamer.config import ModelConfig
     from thinkslow.dreamer.model import Dreamer
 
@@ -41,7 +43,6 @@ def tiny_dreamer(
     that nothing is right by vanishing.
     """
     from thinkslow.dreamer.model import Dreamer
-    from thinkslow.nets import named, with_named
     from thinkslow.spaces import Space
 
     observations = observations or {"image": Space((16, 16, 3), "uint8")}
@@ -49,6 +50,42 @@ def tiny_dreamer(
     shape = jax.eval_shape(
         lambda: Dreamer(observations, actions, tiny_config(**sizes), key=jr.key(0))
     )
+    return with_random_weights(shape, seed)
+
+
+def tiny_classic_config(**changes) -> "ClassicConfig":
+    """Profile `v1`: every width another, two convolutions, for images of 16."""
+    from thinkslow.dreamer.classic.config import ClassicConfig, ConvConfig
+
+    sizes: dict[str, Any] = {
+        "deter": 20, "stoch": 4, "classes": 5, "recurrent": 11, "prior": 12, "posterior": 13,
+        "reward": (9, 10), "continuation": (8,), "policy": (7, 6), "value": (14,),
+        "encoder": (15, 16), "decoder": (17,), "encoder_convs": (ConvConfig(3), ConvConfig(6)),
+        "decoder_convs": (ConvConfig(4), ConvConfig(3)), "decoder_seed": 5, "reward_bins": 21,
+        "value_bins": 31,
+    }  # fmt: skip
+    return ClassicConfig(**sizes | changes)
+
+
+def tiny_classic(
+    seed: int = 0, observations: Mapping | None = None, actions: Mapping | None = None, **sizes
+) -> "ClassicDreamer":
+    """A random agent of profile `v1`; by default it sees what `tiny_dreamer` sees."""
+    from thinkslow.dreamer.classic.model import ClassicDreamer
+    from thinkslow.spaces import Space
+
+    observations = observations or {"image": Space((16, 16, 3), "uint8")}
+    actions = actions or {"action": Space((), "int32", 3)}
+    shape = jax.eval_shape(
+        lambda: ClassicDreamer(observations, actions, tiny_classic_config(**sizes), key=jr.key(0))
+    )
+    return with_random_weights(shape, seed)
+
+
+def with_random_weights(shape: Any, seed: int) -> Any:
+    """A model of these shapes, every weight of it random."""
+    from thinkslow.nets import named, with_named
+
     rng = np.random.default_rng(seed)
 
     def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -63,6 +100,11 @@ def tiny_dreamer(
 @pytest.fixture(scope="session")
 def dreamer() -> "Dreamer":
     return tiny_dreamer()
+
+
+@pytest.fixture(scope="session")
+def classic() -> "ClassicDreamer":
+    return tiny_classic()
 
 
 # Compilation is most of the time of these tests: this halves it, and changes no meaning.

@@ -9,23 +9,38 @@ largest difference and exits 1 if one is beyond its tolerance.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import golden_v1
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
+from thinkslow import importers
 from thinkslow.distributions import Categorical, SymlogSquared, TwoHot
 from thinkslow.dreamer.config import TrainConfig
-from thinkslow.dreamer.losses import Batch, ReturnRange, losses, total
+from thinkslow.dreamer.fit import fit
+from thinkslow.dreamer.losses import (
+    Batch,
+    ReturnRange,
+    lambda_return,
+    losses,
+    observe,
+    replayed_value_loss,
+    total,
+    world_model_losses,
+)
 from thinkslow.dreamer.model import Dreamer, Head
-from thinkslow.importers import danijar
+from thinkslow.importers.foreign import Foreign
+from thinkslow.importers.load import read, saved_from
 from thinkslow.nets import with_named
-from thinkslow.worldmodel import State
+from thinkslow.spaces import Space
+from thinkslow.worldmodel import State, imagine
 
 # Float noise of this size is 2e-6 on logits and 1e-6 on images (float32 against float64 of the
 # same code); 1e-4 still catches a wrong norm epsilon or an unsorted key.
@@ -64,29 +79,72 @@ def compare(folder: Path) -> list[Line]:
     return lines
 
 
-def computed(folder: Path, golden: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+def computed(folder: Path, golden: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Our value of each array, by the golden file's names."""
-    foreign = danijar.read(folder)
-    model = Dreamer(foreign.observations, foreign.actions, foreign.model, key=jr.key(0))
-    model = with_named(model, foreign.weights)
-    slow = with_named(model.val, {
-        name.removeprefix("slowval/"): array for name, array in foreign.weights.items()
-    })  # fmt: skip
+    found = importers.find(folder)
+    foreign = read(found, classes=unwritten_classes(folder))
+    if foreign.architecture == "dreamerv3-v1":
+        return golden_v1.computed(foreign, golden, found.source)
+    model, slow = fitted(folder, foreign, golden)
     batch = read_batch(model, golden)
     out, states = _filtered(model, slow, batch)
-    ours = {f"out/{name}": array for name, array in out.items()}
     start = jax.tree.map(lambda x: x[-1], states)
     actions = _actions(model, golden["in/imag_action"])
-    ours |= {
-        f"imag/{name}": array for name, array in _imagined(model, slow, start, actions).items()
-    }
-    loss = _losses(model, slow, _returns(foreign.weights), batch, foreign.options["agent"])
-    ours |= {f"loss/{name}": array for name, array in loss.items()}
+    imag = _imagined(model, slow, start, actions)
+    ours: dict[str, Any] = {f"out/{name}": array for name, array in out.items()}
+    ours |= {f"imag/{name}": array for name, array in imag.items()}
+    if found.source == "dreamerv3":
+        loss = _losses(model, slow, _returns(foreign.extras), batch, foreign.options["agent"])
+        ours |= {f"loss/{name}": array for name, array in loss.items()}
+    else:
+        ours |= {name.replace("image", "rgb"): x for name, x in ours.items()}
+        ours = {name: as_torch(name, x, model) for name, x in ours.items()}
+        loss = _torch_losses(model, slow, _returns(foreign.extras), batch)
+        ours |= {f"loss/{name}": x for name, x in loss.items()}
     if "grad/f32/dJ_dlogit" in golden:
         logits = jnp.asarray(golden["out/post_logit"][-1])
-        found = _gradients(model, start.memory, logits, actions)
-        ours |= {f"grad/f32/{name}": array for name, array in found.items()}
+        gradients = _gradients(model, start.memory, logits, actions)
+        ours |= {f"grad/f32/{name}": array for name, array in gradients.items()}
     return ours
+
+
+def unwritten_classes(folder: Path) -> int | None:
+    """What a user passes as `--classes` for the one source that writes no configuration."""
+    overrides = json.loads((folder / "golden.json").read_text()).get("overrides")
+    return overrides.get("dyn_discrete") if isinstance(overrides, dict) else None
+
+
+def fitted(
+    folder: Path, foreign: Foreign, golden: Mapping[str, np.ndarray]
+) -> tuple[Dreamer, Head]:
+    """The agent and its slow critic, under the names and shapes of the golden inputs."""
+    spaces = {
+        name.removeprefix("in/"): Space(x.shape[2:], "uint8" if x.ndim == 5 else "float32")
+        for name, x in golden.items()
+        if name.removeprefix("in/").split("_")[0] in ("image", "orientations", "height", "velocity")
+        and name.startswith("in/")
+    }
+    (action,) = foreign.actions.values()
+    saved = saved_from(folder, importers.find(folder), foreign)
+    model = fit(saved, spaces, action, id="the golden inputs").model
+    assert isinstance(model, Dreamer)
+    slow = with_named(model.val, {
+        name.removeprefix("slowval/"): array
+        for name, array in foreign.extras.items() if name.startswith("slowval/")
+    })  # fmt: skip
+    return model, slow
+
+
+def as_torch(name: str, x: Any, model: Dreamer) -> Any:
+    """An array as PyTorch projects lay it out: image tokens first, channels first."""
+    kind = name.partition("/")[2]
+    if kind == "tokens":
+        units = model.config.encoder.units if model.config.encoder.layers else 0
+        side = dict(model.enc.spaces)["image"].shape[0] // 2 ** len(model.config.mults)
+        vectors, image = x[..., :units], x[..., units:]
+        image = jnp.moveaxis(image.reshape(*x.shape[:2], side, side, -1), -1, 2)
+        return jnp.concatenate([image.reshape(*x.shape[:2], -1), vectors], -1)
+    return jnp.moveaxis(x, -1, 2) if kind == "recon_rgb" else x
 
 
 def read_batch(model: Dreamer, golden: Mapping[str, np.ndarray]) -> Batch:
@@ -121,6 +179,7 @@ def _filtered(model: Dreamer, slow: Head, batch: Batch) -> tuple[dict[str, jax.A
         extra = {
             "tokens": model.enc(observation),
             "kl": posterior.kl(prior),
+            "kl_raw": raw(posterior).kl(raw(prior)),
             **_latent("post", posterior),
         }
         return state, (describe(model, slow, state, prior) | extra, state)
@@ -139,29 +198,42 @@ def _imagined(model: Dreamer, slow: Head, start: State, actions: jax.Array) -> d
     return jax.vmap(lambda s, a: jax.lax.scan(step, s, a)[1], (0, 1), 1)(start, actions)
 
 
-def describe(model: Dreamer, slow: Head, state: State, prior: Categorical) -> dict[str, jax.Array]:
+def describe(model: Dreamer, slow: Head, state: State, prior: Any) -> dict[str, jax.Array]:
     """What every head says of one state, by the golden file's names."""
     reward, value = model.reward(state), model.value(state)
     going_on = model.continuation(state)
     (actor,) = model.actor(state).values()
     if isinstance(actor, Categorical):
-        policy = {"policy_logits": actor.logits}
+        logits = actor.log_probs() if actor.mix else actor.logits
+        policy = {
+            "policy_logits": logits, "policy_logits_raw": actor.logits,
+            "policy_prob": actor.probs(),
+        }  # fmt: skip
     else:
         policy = {"policy_mean": actor.mean, "policy_std": actor.scale}
     reconstruction = {
         f"recon_{name}": head.symlog_mean if isinstance(head, SymlogSquared) else head.mode()
         for name, head in model.decode(state).items()
-    }
+    } | {
+        f"recon_symexp_{name}": head.mode()
+        for name, head in model.decode(state).items() if isinstance(head, SymlogSquared)
+    }  # fmt: skip
     return {
         "deter": state.memory, "stoch": state.latent, "reward": reward.mean(),
         "reward_logits": reward.logits, "value": value.mean(), "value_logits": value.logits,
         "slow_value": TwoHot(slow(model.features(state))).mean(), "cont_logit": going_on.logit,
         "cont_prob": going_on.prob(), "policy_entropy": actor.entropy(),
+        "feat": jnp.concatenate([state.latent.ravel(), state.memory]),  # as PyTorch projects join
         **policy, **reconstruction, **_latent("prior", prior),
     }  # fmt: skip
 
 
-def _latent(name: str, belief: Categorical) -> dict[str, jax.Array]:
+def raw(belief: Any) -> Categorical:
+    """The same logits without the uniform mix."""
+    return Categorical(belief.logits)
+
+
+def _latent(name: str, belief: Any) -> dict[str, jax.Array]:
     return {
         f"{name}_logit": belief.logits,
         f"{name}_prob": belief.probs(),
@@ -191,6 +263,70 @@ def _losses(
         update_returns=False,
     )  # fmt: skip
     return {name: part.T for name, part in parts.items()} | {"total": total(parts, model, config)}
+
+
+@jax.jit
+def _torch_losses(
+    model: Dreamer, slow: Head, returns: ReturnRange, batch: Batch
+) -> dict[str, jax.Array]:
+    """The losses of r2dreamer, means, with its defaults.
+
+    It differs from the official code in what a KL is of (raw logits), in where the discount is
+    (outside of the continue head) and in the weights of imagined steps that follow from it.
+    """
+    states, posterior, prior = observe(model, batch, key=jr.key(0), readout="mode")
+    # A horizon without end: its continue head learns 1 where an episode goes on.
+    endless, config = TrainConfig(horizon=10**12), TrainConfig()
+    out = world_model_losses(model, batch, states, posterior, prior, endless)
+    each = jax.vmap(jax.vmap(lambda a, b: raw(a).kl(raw(b))))(posterior, prior)
+    out["dyn"] = out["rep"] = jnp.maximum(each, model.config.free_nats)
+    rows, count = batch.is_first.shape
+    start = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), states)
+
+    def rollout(state: State) -> tuple[State, jax.Array]:
+        steps = imagine(model, model.greedy, state, horizon=config.imagination, key=jr.key(0),
+                        readout="mode")  # fmt: skip
+        states = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), state, steps.state)
+        last = model.greedy(jax.tree.map(lambda x: x[-1], states), jr.key(0))
+        return states, jnp.concatenate([steps.action, last[None]])
+
+    future, actions = jax.vmap(rollout)(start)
+
+    def judge(state: State, action: jax.Array) -> tuple[jax.Array, ...]:
+        ((name, actor),) = model.actor(state).items()
+        taken = model.parts(action)[name]
+        return (
+            model.reward(state).mean(), model.discount(state), model.value(state).mean(),
+            TwoHot(slow(model.features(state))).mean(), actor.log_prob(taken), actor.entropy(),
+        )  # fmt: skip
+
+    reward, going_on, value, calm, log_prob, entropy = jax.vmap(jax.vmap(judge))(future, actions)
+    gain = lambda_return(
+        jnp.zeros_like(value), 1 - going_on, reward, value, discount=1.0, trace=config.trace
+    )
+    weight = jnp.cumprod(going_on, 1)[:, :-1]
+    returns = returns.updated(gain, config)
+    advantage = (gain - value[:, :-1]) / returns.scale
+    entropy = entropy[:, :-1]
+    out["policy"] = -weight * (log_prob[:, :-1] * advantage + config.actor_entropy * entropy)
+    score = jax.vmap(jax.vmap(lambda s, a, b: -sum(map(model.value(s).log_prob, (a, b)))))
+    early = jax.tree.map(lambda x: x[:, :-1], future)
+    out["value"] = weight * score(early, gain, calm[:, :-1])
+    out["repval"] = replayed_value_loss(
+        model, slow, states, batch.reward, batch.is_last, batch.is_terminal,
+        gain[:, 0].reshape(rows, count), config,
+    )  # fmt: skip
+    parts = {name: jnp.mean(part) for name, part in out.items()}
+    entropies = {
+        f"metric_{name}_entropy": jnp.mean(jax.vmap(jax.vmap(lambda b: b.entropy()))(belief))
+        for name, belief in (("dyn", prior), ("rep", posterior))
+    }
+    return parts | entropies | {
+        "metric_ret": jnp.mean((gain - returns.low) / returns.scale),
+        "metric_ret_005": returns.low, "metric_ret_095": returns.high,
+        "metric_adv": jnp.mean(advantage), "metric_action_entropy": jnp.mean(entropy),
+        "metric_opt_loss": total(out, model, config),
+    }  # fmt: skip
 
 
 def information_gradient(

@@ -68,14 +68,14 @@ def test_every_relative_link_exists(page):
 
 @pytest.mark.parametrize(("page", "line"), commands())
 def test_every_command_shown_parses(page, line):
-    from thinkslow.cli import COMMANDS, main
+    from thinkslow.cli import COMMANDS, MODULES, main
 
     _, *words = shlex.split(line)
     if words[0].startswith("-") or "--help" in words:
         assert main(words) == 0
         return
     assert words[0] in COMMANDS, f"{page} shows {words[0]!r}, which is no command"
-    importlib.import_module(f"thinkslow.cli.{words[0]}").parse(words[1:])
+    importlib.import_module(f"thinkslow.cli.{MODULES.get(words[0], words[0])}").parse(words[1:])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

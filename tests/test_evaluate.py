@@ -18,7 +18,7 @@ from thinkslow.dreamer import checkpoint
 from thinkslow.dreamer.config import MLPConfig, ModelConfig
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.envs import VectorEnv
-from thinkslow.evaluate import check_fits, episode_seed, evaluate, play
+from thinkslow.evaluate import episode_seed, evaluate, play
 from thinkslow.learning import read_curve
 from thinkslow.spaces import Space
 
@@ -155,11 +155,8 @@ def test_open_loop_scores_compare_with_the_frame_that_came(played):
 def test_an_agent_of_another_image_size_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     saved = saved_agent(tmp_path / "agent", image=24)
-    with (
-        VectorEnv(ENVIRONMENT["id"], 1, size=16) as envs,
-        pytest.raises(ValueError, match=r"does not fit .*image"),
-    ):
-        check_fits(saved, envs)
+    with pytest.raises(ValueError, match=r"does not fit .*its image is 24x24x3, .* 16x16x3"):
+        evaluate([saved], CHOSEN, environment=ENVIRONMENT, episodes=2, seed=0, out=tmp_path / "out")
 
 
 def test_impossible_evaluations_are_refused(tmp_path):

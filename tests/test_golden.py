@@ -1,23 +1,68 @@
-"""Parity with the official DreamerV3: every array of the golden files."""
+"""Parity with other projects' own code: every array of the golden files."""
 
 import os
 from pathlib import Path
 
 import golden
+import jax
+import numpy as np
 import pytest
 
-GOLDEN = Path(__file__).parents[1] / ".." / "shared" / "golden"
+from thinkslow import importers
+from thinkslow.nets import named
+
+GOLDEN = (Path(__file__).parents[1] / ".." / "shared" / "golden").resolve()
 
 
-@pytest.mark.parametrize("name", ["danijar_main-a", "danijar_main-b"])
-def test_every_array_equals_the_official_code(name):
-    folder = (GOLDEN / name).resolve()
+def folder_of(name: str) -> Path:
+    folder = GOLDEN / name
     if not folder.exists():
         if os.environ.get("THINKSLOW_REQUIRE_GOLDEN") == "1":
             pytest.fail(f"THINKSLOW_REQUIRE_GOLDEN=1, but {folder} is not there.")
         pytest.skip(f"{folder} is not there: it comes with the project's shared folder")
-    lines = golden.compare(folder)
-    assert len(lines) > 40, "the golden file lost its arrays"
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "danijar_main-a", "danijar_main-b", "r2dreamer-a", "r2dreamer-b", "sheeprl_v35-a",
+        "dreamerv3_v150-a", "dreamerv3_v150-b", "nm512_torch-a", "sheeprl-a",
+    ],
+)  # fmt: skip
+def test_every_array_equals_the_sources_own_code(name):
+    lines = golden.compare(folder_of(name))
+    assert len(lines) > 35, "the golden file lost its arrays"
     off = [f"{line.name}: {line.difference:.2e} > {line.allowed:.1e}" for line in lines
            if not line.good]  # fmt: skip
     assert not off, "\n".join(off)
+
+
+def test_the_container_of_december_2024_holds_the_same_agent():
+    first = importers.load(folder_of("danijar_main-a"))
+    second = importers.load(folder_of("danijar_dec2024-a"), classes=8)
+    assert first.manifest["training"]["steps"] == second.manifest["training"]["steps"] == 4567
+    jax.tree.map(np.testing.assert_array_equal, named(first.model), named(second.model))
+
+
+def test_an_agent_without_a_decoder_is_the_same_otherwise():
+    with_decoder = importers.load(folder_of("r2dreamer-a")).model
+    without = importers.load(folder_of("r2dreamer-a-nodecoder"))
+    assert without.model.decode(without.model.initial()) == {}
+    assert "decode" in without.manifest["cannot"]
+    names = {name for name in named(with_decoder) if not name.startswith("dec/")}
+    assert names == set(named(without.model))
+
+
+@pytest.mark.parametrize(
+    ("name", "twin", "classes"),
+    [
+        ("sheeprl-a-rb", "sheeprl-a", None),  # beside its replay buffer
+        ("nm512_torch-a/nocompile", "nm512_torch-a", 8),  # names without wrappers
+        ("dreamerv3_v150-a-float16", "dreamerv3_v150-a", None),  # computed in half precision
+    ],
+)
+def test_the_same_agent_in_another_file_is_the_same(name, twin, classes):
+    first, second = (importers.load(folder_of(n), classes=classes) for n in (name, twin))
+    assert jax.tree.structure(first.model) == jax.tree.structure(second.model)
+    jax.tree.map(np.testing.assert_array_equal, named(first.model), named(second.model))

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from thinkslow.distributions import Categorical, Gaussian, Squared
-from thinkslow.nets import with_named
 from thinkslow.objectives import (
     TERMS,
     lookahead,
@@ -278,14 +277,9 @@ def test_the_engines_gradient_equals_that_of_the_official_model(x64):
     In float64: a near tie in a max-pooling of this case makes the float32 gradient one of
     three values 2.4e-4 apart, as rounding falls.
     """
-    from thinkslow.dreamer.model import Dreamer
-    from thinkslow.importers import danijar
+    from thinkslow import importers
 
-    golden, foreign = np.load(GOLDEN / "golden.npz"), danijar.read(GOLDEN)
-    shape = jax.eval_shape(
-        lambda: Dreamer(foreign.observations, foreign.actions, foreign.model, key=jr.key(0))
-    )
-    model = with_named(shape, foreign.weights)
+    golden, model = np.load(GOLDEN / "golden.npz"), importers.load(GOLDEN).model
     model = jax.tree.map(lambda x: x.astype(jnp.float64), model)
     actions = jax.nn.one_hot(jnp.asarray(golden["in/imag_action"]), 17, dtype=jnp.float64)
     found = jax.jit(jax.vmap(jax.value_and_grad(partial(_gain_of_played, model)), (0, 0, 1)))

@@ -96,5 +96,43 @@ class ChannelsFirst(Echo):
     observation_space = spaces.Box(0, 255, (3, 64, 64), np.uint8)
 
 
-for _class in (Echo, Gears, Fragile, Unborn, Pairs, ChannelsFirst):
+class Foreign(Echo):
+    """Sees and does what the golden agents of case a do; noise that follows from the seed."""
+
+    LENGTH = 12
+    observation_space = spaces.Box(0, 255, (64, 64, 3), np.uint8)
+    action_space = spaces.Discrete(17)
+
+    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
+        super().reset(**options)
+        return self._noise(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        _, _, *rest = super().step(action)
+        return self._noise(), float(np.mean(action)), *rest  # pyright: ignore[reportReturnType]
+
+    def _noise(self) -> Any:
+        shapes = {name: space.shape for name, space in self._parts().items()}
+        noise = {name: self.np_random.normal(size=shape) for name, shape in shapes.items()}
+        noise["image"] = self.np_random.integers(0, 255, shapes["image"], np.uint8)
+        return noise if isinstance(self.observation_space, spaces.Dict) else noise["image"]
+
+    def _parts(self) -> dict[str, Any]:
+        whole: Any = self.observation_space
+        return dict(whole.spaces) if isinstance(whole, spaces.Dict) else {"image": whole}
+
+
+class ForeignVectors(Foreign):
+    """The same of case b: an image, vectors under their own names, continuous actions."""
+
+    observation_space = spaces.Dict(
+        image=spaces.Box(0, 255, (64, 64, 3), np.uint8),
+        orientations=spaces.Box(-np.inf, np.inf, (7, 2), np.float32),
+        height=spaces.Box(-np.inf, np.inf, (), np.float64),
+        velocity=spaces.Box(-np.inf, np.inf, (9,), np.float32),
+    )
+    action_space = spaces.Box(-2.0, 2.0, (6,), np.float32)
+
+
+for _class in (Echo, Gears, Fragile, Unborn, Pairs, ChannelsFirst, Foreign, ForeignVectors):
     gymnasium.register(f"tiny/{_class.__name__}-v0", f"tiny_envs:{_class.__name__}")

@@ -62,9 +62,10 @@ class Belief(eqx.Module):
 class Categorical(Belief):
     """Independent categoricals, one per factor, with a share of uniform mixed in.
 
-    `logits` are raw, as a network gave them: probabilities are
-    `(1 - mix) softmax(logits) + mix / classes`. Refinement steps these raw logits.
-    (Some code bases keep mixed log-probabilities as their logits; they fit with `mix=0`.)
+    `logits` are raw, as a network gave them, and probabilities are
+    `(1 - mix) softmax(logits) + mix / classes`; or, where `mixed`, the uniform is in the logits
+    already and probabilities are `softmax(logits)`. Both say the same, but refinement steps the
+    logits, so that gradients differ: a model keeps the kind that its code base keeps.
 
     >>> even = Categorical(jnp.zeros((2, 4)))
     >>> float(even.entropy())     # two factors of two bits each
@@ -73,18 +74,24 @@ class Categorical(Belief):
 
     logits: Float[Array, "*factors classes"]
     mix: float = eqx.field(static=True, default=0.0)
+    mixed: bool = eqx.field(static=True, default=False)
+    """Whether `logits` hold the mix already."""
 
     def log_probs(self) -> Float[Array, "*factors classes"]:
         """Log-probabilities after the mix."""
-        if not self.mix:
+        if self.mixed or not self.mix:
             return jax.nn.log_softmax(self.logits)
         return jnp.log(self.probs())
 
     def probs(self) -> Float[Array, "*factors classes"]:
         probs = jax.nn.softmax(self.logits)
-        if not self.mix:
+        if self.mixed or not self.mix:
             return probs
         return (1 - self.mix) * probs + self.mix / self.logits.shape[-1]
+
+    def holding_mixed(self) -> "Categorical":
+        """The same distribution, with log-probabilities after the mix as its logits."""
+        return Categorical(self.log_probs(), self.mix, mixed=True)
 
     def sample(self, *, key: PRNGKeyArray) -> Float[Array, "*factors classes"]:
         """One-hot sample; its gradient passes straight through to the probabilities."""
@@ -230,14 +237,7 @@ class TwoHot(eqx.Module):
 
     def log_prob(self, value: Float[Array, ""]) -> Float[Array, ""]:
         """Cross-entropy with `value` shared between its two neighbouring bins."""
-        bins, last = self.bins(), self.logits.shape[-1] - 1
-        below = jnp.clip(jnp.sum(bins <= value) - 1, 0, last)
-        above = jnp.clip(last + 1 - jnp.sum(bins > value), 0, last)
-        gap_below = jnp.where(below == above, 1.0, jnp.abs(bins[below] - value))
-        gap_above = jnp.where(below == above, 1.0, jnp.abs(bins[above] - value))
-        share_below = gap_above / (gap_below + gap_above)
-        log_probs = jax.nn.log_softmax(self.logits)
-        return share_below * log_probs[below] + (1 - share_below) * log_probs[above]
+        return _shared_log_prob(self.logits, self.bins(), value)
 
     def bins(self) -> Float[Array, " bins"]:
         """Centres, antisymmetric to the last bit; an even number of bins has zero twice."""
@@ -246,11 +246,46 @@ class TwoHot(eqx.Module):
         return jnp.concatenate([half, -half[: count // 2][::-1]])
 
 
+class SymlogTwoHot(eqx.Module):
+    """A real number as a categorical over bins `linspace(-20, 20, n)` of its symlog.
+
+    The DreamerV3 of 2023: the mean is taken in symlog space, `symexp` of the expected bin.
+
+    >>> logits = jnp.zeros(41).at[21].set(1e9)     # all mass on the bin of symlog(x) = 1
+    >>> float(SymlogTwoHot(logits).mean())         # e - 1
+    1.7182818...
+    """
+
+    logits: Float[Array, " bins"]
+
+    def mean(self) -> Float[Array, ""]:
+        return symexp(jnp.sum(jax.nn.softmax(self.logits) * self.bins()))
+
+    def mode(self) -> Float[Array, ""]:
+        return self.mean()
+
+    def log_prob(self, value: Float[Array, ""]) -> Float[Array, ""]:
+        """Cross-entropy with `symlog(value)` shared between its two neighbouring bins."""
+        return _shared_log_prob(self.logits, self.bins(), symlog(value))
+
+    def bins(self) -> Float[Array, " bins"]:
+        """Centres, in symlog space."""
+        return jnp.linspace(-20.0, 20.0, self.logits.shape[-1])
+
+
 class BoundedNormal(eqx.Module):
     """Independent normals whose mean and deviation the head has bounded: continuous actions."""
 
     mean: Float[Array, " dim"]
     scale: Float[Array, " dim"]
+
+    @classmethod
+    def from_raw(
+        cls, mean: Float[Array, " dim"], scale: Float[Array, " dim"], least: float, most: float
+    ) -> "BoundedNormal":
+        """DreamerV3's bounds of a network's raw outputs: the mean within [-1, 1], the deviation
+        within [least, most]."""
+        return cls(jnp.tanh(mean), (most - least) * jax.nn.sigmoid(scale + 2.0) + least)
 
     def sample(self, *, key: PRNGKeyArray) -> Float[Array, " dim"]:
         return self.mean + self.scale * jr.normal(key, self.mean.shape)
@@ -263,6 +298,20 @@ class BoundedNormal(eqx.Module):
 
     def entropy(self) -> Float[Array, ""]:
         return Gaussian(self.mean, jnp.log(self.scale)).entropy()
+
+
+def _shared_log_prob(
+    logits: Float[Array, " bins"], bins: Float[Array, " bins"], value: Float[Array, ""]
+) -> Float[Array, ""]:
+    """Cross-entropy with a value shared between its two neighbouring bins, nearer the more."""
+    last = logits.shape[-1] - 1
+    below = jnp.clip(jnp.sum(bins <= value) - 1, 0, last)
+    above = jnp.clip(last + 1 - jnp.sum(bins > value), 0, last)
+    gap_below = jnp.where(below == above, 1.0, jnp.abs(bins[below] - value))
+    gap_above = jnp.where(below == above, 1.0, jnp.abs(bins[above] - value))
+    share_below = gap_above / (gap_below + gap_above)
+    log_probs = jax.nn.log_softmax(logits)
+    return share_below * log_probs[below] + (1 - share_below) * log_probs[above]
 
 
 def straight_through(

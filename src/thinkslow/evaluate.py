@@ -8,21 +8,20 @@ protocol `paired-v1`:
 - image metrics of every fifth decision: the present frame decoded from the state that acted,
   and open-loop predictions 1, 3 and 8 steps ahead under the actions really taken, with the mode
   of the imagined priors, against the frames that really came;
-- differences of image metrics are taken on the same frames, between the state that acted and the
-  one that the agent would have had without thinking at that moment: arms go different ways and
-  see different frames, of which some are easier to predict;
+- differences of image metrics, of the present and of predictions, are taken on the same frames,
+  between the state that acted and the one that the agent would have had without thinking at that
+  moment: arms go different ways and see different frames, of which some are easier to predict;
 - milliseconds per decision: one compiled call for the whole batch, warm, median over decisions.
 """
 
 import contextlib
-import dataclasses
 import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -30,27 +29,22 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array
 
-from thinkslow import metrics, statistics, store
+from thinkslow import store
 from thinkslow.agent import Agent, Thinking, Thought
 from thinkslow.arms import Arm
 from thinkslow.dreamer.checkpoint import Saved, provenance
+from thinkslow.dreamer.fit import fit
 from thinkslow.envs import VectorEnv
+from thinkslow.summary import AHEAD, IMAGE, summarise
 from thinkslow.worldmodel import State, WorldModel
+
+ActionName: TypeAlias = Literal["sample", "mode"]
 
 PROTOCOL = "paired-v1"
 EVERY = 5
 """Decisions between two frames that are scored."""
-AHEAD = (1, 3, 8)
-"""Steps ahead of the open-loop predictions."""
 STRIPS = 8
 """Decisions of the first episode that are kept as pictures."""
-CONTROL = "control-"
-"""How the names of control arms begin."""
-IMAGE = {"psnr": metrics.psnr, "ssim": metrics.ssim, "mse": metrics.mse}
-"""Measures of an image against the one that came."""
-LOWER_IS_BETTER = ("mse",)
-MEASURES = ("score", "length", *IMAGE)
-"""Measures with a mean and a difference per arm."""
 
 
 class Episodes(NamedTuple):
@@ -76,23 +70,38 @@ def evaluate(
     seed: int,
     out: Path,
     batch: int = 8,
+    action: ActionName | None = None,
+    pool: bool = False,
     command: str = "",
     show: Callable[[str, int, int], None] = lambda *_: None,
 ) -> dict[str, Any]:
     """Play every arm of every agent and write the records to `out`; returns the summary.
 
     `environment` holds `id`, `size`, `repeat`. `batch` environments are played side by side.
-    `show(what, done, total)` is told of every finished block of episodes. Records are written
-    as they come: an interrupted evaluation keeps the finished blocks in `episodes.jsonl`.
+    `action` says how an action is taken from the policy; by default as each agent's source does.
+    With `pool` the agents are training seeds of one recipe, and the summary speaks of all of them
+    together too. `show(what, done, total)` is told of every finished block of episodes. Records
+    are written as they come: an interrupted evaluation keeps the finished blocks in
+    `episodes.jsonl`.
 
-    **Errors:** `ValueError` for fewer than 2 episodes or an agent that does not fit the
-    environment; those of the environment.
+    **Errors:** `ValueError` for fewer than 2 episodes, agents that cannot be pooled, or an arm that
+    an agent cannot play;
+    `store.Misfit` for an agent that does not fit the environment; those of the environment.
     """
     if episodes < 2:
         raise ValueError(f"`episodes` must be 2 or more, to have an interval; got {episodes}.")
     if "none" not in arms:
         raise ValueError(f"`arms` must include `none`, the baseline; got {', '.join(arms)}.")
     names = [subject.name for subject in subjects]
+    trained = [subject.manifest["training"]["seed"] for subject in subjects]
+    if pool and (len(trained) < 2 or len(set(trained)) < len(trained)):
+        raise ValueError(
+            f"`pool` needs two agents or more, each of another training seed; got {trained}."
+        )
+    for subject in subjects:
+        for name, arm in arms.items():
+            if (reason := unable(subject.model, arm.thinking)) is not None:
+                raise ValueError(f"{subject.name} cannot play {name}: {reason}.")
     if len(set(names)) < len(names):
         raise ValueError(f"Agents must have names of their own, to be told apart; got {names}.")
     count = min(batch, episodes)
@@ -107,13 +116,16 @@ def evaluate(
         ) as envs,
         contextlib.ExitStack() as files,
     ):
-        for subject in subjects:
-            check_fits(subject, envs)
+        subjects = [
+            fit(subject, envs.observation_space, envs.action_space, id=envs.id)
+            for subject in subjects
+        ]
         for old in ("summary.json", "report.html", "learning.json"):
             (out / old).unlink(missing_ok=True)  # they would speak of other episodes
         lines = files.enter_context((out / "episodes.jsonl").open("w"))
         for subject in subjects:
-            base = Agent(subject.model)
+            greedy = (action or convention(subject)) == "mode"
+            base = Agent(subject.model, policy=_greedy if greedy else None)
             for name, arm in arms.items():
                 agent = base.with_thinking(arm.thinking)
                 for first in range(0, episodes, count):
@@ -131,17 +143,15 @@ def evaluate(
                     show(f"{subject.name}: {name}", done, total)
     summary = {
         "format": 1,
-        "agents": [describe(subject) for subject in subjects],
+        "agents": [
+            describe(subject) | {"action": action or convention(subject)} for subject in subjects
+        ],
         "environment": dict(environment),
         "protocol": {
             "name": PROTOCOL, "episodes": episodes, "seed": seed, "command": command,
             **provenance(), "machine": machine(),
         },
-        "arms": [
-            _arm_summary(records, subject.name, name, arm, latencies, count, seed)
-            for subject in subjects for name, arm in arms.items()
-        ],
-        "comparisons": _comparisons(records, [s.name for s in subjects], list(arms), seed),
+        **summarise(records, arms, latencies, batch=count, seed=seed, pool=pool),
     }  # fmt: skip
     store.atomic_text(out / "summary.json", json.dumps(summary, indent=1))
     return summary
@@ -155,6 +165,7 @@ def describe(saved: Saved) -> dict[str, Any]:
         "training_steps": training["steps"],
         "training_seed": training["seed"],
         "preset": training["preset"],
+        "source": saved.manifest.get("source", {}).get("project"),
         "parameters": sum(x.size for x in jax.tree.leaves(saved.model)),
     }
 
@@ -164,16 +175,25 @@ def episode_seed(seed: int, index: int) -> int:
     return int(np.random.SeedSequence([0xE7A1, seed, index]).generate_state(1)[0])
 
 
-def check_fits(saved: Saved, envs: VectorEnv) -> None:
-    """**Errors:** `ValueError` naming the first space in which agent and environment differ."""
-    model = saved.model
-    theirs = {**envs.observation_space, "action": envs.action_space}
-    for name, space in (*model.enc.spaces, *model.pol.spaces):
-        if theirs.get(name) != space:
-            raise ValueError(
-                f"{saved.name} does not fit {envs.id}: its `{name}` is {space}, the environment's "
-                f"is {theirs.get(name, 'missing')}. Pass the --env it was trained on."
-            )
+def convention(saved: Saved) -> ActionName:
+    """How the agent's source takes an action when it evaluates; our own sample."""
+    return saved.manifest.get("conventions", {}).get("action", "sample")
+
+
+def unable(model: WorldModel, thinking: Thinking) -> str | None:
+    """Why a model cannot think so; None if it can."""
+    decoded = set(jax.eval_shape(model.decode, model.initial()))
+    terms = {name for name, _ in thinking.terms}
+    if not decoded and (terms & {"sig", "elbo", "evidence"} or thinking.candidates > 1):
+        return "it has no decoder"
+    seen = {name for name, _ in getattr(model, "observation_spaces", ())}
+    if terms & {"sig", "elbo"} and seen - decoded:
+        return f"it does not decode {', '.join(sorted(seen - decoded))}, which it sees"
+    return None
+
+
+def _greedy(model: Any, state: State, key: Array) -> Array:
+    return model.greedy(state, key)
 
 
 def play(agent: Agent, envs: VectorEnv, seeds: Sequence[int], seed: int) -> Episodes:
@@ -185,7 +205,8 @@ def play(agent: Agent, envs: VectorEnv, seeds: Sequence[int], seed: int) -> Epis
     rewards, lengths = np.zeros(envs.count), np.zeros(envs.count, int)
     crashed = np.zeros(envs.count, bool)
     keep: list[tuple] = []
-    sighted = "image" in step.observation
+    drawn = jax.eval_shape(model.decode, model.initial())
+    sighted = "image" in step.observation and "image" in drawn
     frames, latency_ms = [step.observation.get("image")], []
     # The first call compiles; its time is not the decision's.
     keys = _keys(seed, jnp.array(seeds, jnp.uint32), 0)
@@ -247,24 +268,31 @@ def _records(
 def _image_scores(model: WorldModel, played: Episodes, index: int, length: int) -> dict[str, Any]:
     """Mean metrics over the scored decisions of one episode; None without images."""
     if played.frames is None:
-        return {**dict.fromkeys(IMAGE), "gain": dict.fromkeys(IMAGE), "open_loop": {}}
+        nothing = dict.fromkeys(IMAGE)
+        return {**nothing, "gain": nothing, "open_loop": {}, "open_loop_gain": {}}
     moments = np.arange(0, max(1, length - max(AHEAD)), EVERY)
     states, bases = jax.tree.map(lambda x: x[moments, index], (played.states, played.bases))
     windows = np.minimum(moments[:, None] + np.arange(max(AHEAD)), length - 1)
     now, later = _predict(model, states, played.actions[windows, index])
-    base, _ = _predict(model, bases, played.actions[windows, index])
-    out: dict[str, Any] = _compare(now, played.frames[moments, index])
-    before = _compare(base, played.frames[moments, index])
-    out["gain"] = {name: out[name] - before[name] for name in IMAGE}
-    out["open_loop"] = {
-        str(steps): _compare(
-            later[:, steps - 1][moments + steps <= length],
-            played.frames[(moments + steps)[moments + steps <= length], index],
-        )
-        for steps in AHEAD
-        if (moments + steps <= length).any()
-    }
+    base, base_later = _predict(model, bases, played.actions[windows, index])
+    real = played.frames[moments, index]
+    out: dict[str, Any] = _compare(now, real)
+    out["gain"] = _less(out, _compare(base, real))
+    out["open_loop"], out["open_loop_gain"] = {}, {}
+    for steps in AHEAD:
+        long = moments + steps <= length
+        if long.any():
+            came = played.frames[(moments + steps)[long], index]
+            found = _compare(later[:, steps - 1][long], came)
+            out["open_loop"][str(steps)] = found
+            out["open_loop_gain"][str(steps)] = _less(
+                found, _compare(base_later[:, steps - 1][long], came)
+            )
     return out
+
+
+def _less(after: dict[str, float], before: dict[str, float]) -> dict[str, float]:
+    return {name: after[name] - before[name] for name in IMAGE}
 
 
 def _compare(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -322,104 +350,6 @@ def _write_strips(out: Path, agent: str, arm: str, model: WorldModel, played: Ep
 
 def _bytes(images: np.ndarray) -> np.ndarray:
     return (np.clip(images, 0, 1) * 255).round().astype(np.uint8)
-
-
-def _arm_summary(
-    records: list[dict[str, Any]], agent: str, name: str, arm: Arm,
-    latencies: Mapping[tuple[str, str], list[float]], batch: int, seed: int,
-) -> dict[str, Any]:  # fmt: skip
-    mine = _of(records, agent, name)
-    low, middle, high = np.percentile(latencies[agent, name], [10, 50, 90])
-    return {
-        "agent": agent,
-        "arm": name,
-        "description": arm.description,
-        "thinking": dataclasses.asdict(arm.thinking),
-        "episodes": len(mine),
-        **{measure: _mean(_values(mine, measure), seed) for measure in MEASURES},
-        "open_loop": _open_loop_summary([row["open_loop"] for row in mine], seed),
-        "latency_ms": {
-            "median": float(middle), "p10": float(low), "p90": float(high), "batch": batch,
-        },
-        "thought_share": float(np.mean([row["thought_share"] for row in mine])),
-        "belief_kl": float(np.mean([row["belief_kl"] for row in mine])),
-    }  # fmt: skip
-
-
-def _open_loop_summary(rows: list[dict[str, Any]], seed: int) -> dict[str, Any]:
-    """Means by steps ahead, each over the episodes that were long enough."""
-    out = {}
-    for steps in map(str, AHEAD):
-        long = [row[steps] for row in rows if steps in row]
-        if long:
-            out[steps] = {name: _mean(_values(long, name), seed) for name in IMAGE}
-    return out
-
-
-def _comparisons(
-    records: list[dict[str, Any]], agents: Sequence[str], arms: Sequence[str], seed: int
-) -> list[dict[str, Any]]:
-    """Every arm against `none`, and every refinement against every control, pair by pair.
-
-    Holm's correction runs over the arms of one agent, measure and baseline.
-    """
-    controls = [arm for arm in arms if arm.startswith(CONTROL)]
-    out = []
-    for agent in agents:
-        for measure in MEASURES:
-            for baseline in ("none", *controls):
-                against = [arm for arm in arms if arm != "none"]
-                if baseline != "none":
-                    against = [arm for arm in against if arm not in controls]
-                family = list(_family(records, agent, against, baseline, measure, seed))
-                adjusted = statistics.holm([row["p_value"] for row in family]) if family else []
-                for row, p in zip(family, adjusted, strict=True):
-                    out.append(row | {"p_value_holm": float(p)})
-    return out
-
-
-def _family(
-    records: list[dict[str, Any]], agent: str, arms: Sequence[str], baseline: str, measure: str,
-    seed: int,
-) -> Iterator[dict[str, Any]]:  # fmt: skip
-    base = _effects(_of(records, agent, baseline), measure)
-    for arm in arms:
-        values = _effects(_of(records, agent, arm), measure)
-        if values is None or base is None:
-            continue
-        found = statistics.paired(np.subtract(values, base), seed=seed, name=f"{arm} {measure}")
-        better, better_interval = found.p_improve, list(found.p_improve_interval)
-        if measure in LOWER_IS_BETTER:
-            better, better_interval = 1 - better, [1 - end for end in reversed(better_interval)]
-        yield {
-            "agent": agent, "arm": arm, "baseline": baseline, "metric": measure,
-            "difference": found.mean, "interval": list(found.interval),
-            "trimmed_mean": found.trimmed_mean, "trimmed_interval": list(found.trimmed_interval),
-            "p_improve": better, "p_improve_interval": better_interval,
-            "p_value": found.p_value, "correlation": statistics.correlation(base, values),
-            "pairs": found.pairs, "unit": found.unit,
-        }  # fmt: skip
-
-
-def _of(records: list[dict[str, Any]], agent: str, arm: str) -> list[dict[str, Any]]:
-    return [row for row in records if row["agent"] == agent and row["arm"] == arm]
-
-
-def _values(rows: list[dict[str, Any]], measure: str) -> list[float] | None:
-    values = [row[measure] for row in rows]
-    return None if any(value is None for value in values) else [float(value) for value in values]
-
-
-def _effects(rows: list[dict[str, Any]], measure: str) -> list[float] | None:
-    """What arms are compared by: the measure itself, or for images its gain on the same frames."""
-    return _values([row["gain"] for row in rows] if measure in IMAGE else rows, measure)
-
-
-def _mean(values: list[float] | None, seed: int) -> dict[str, Any] | None:
-    if values is None:
-        return None
-    found = statistics.mean_interval(values, seed=seed)
-    return {"mean": found.mean, "interval": list(found.interval)}
 
 
 def machine() -> str:

@@ -11,7 +11,7 @@ POINTS = 200
 """Points kept of a curve, each the mean of its share of the episodes."""
 
 
-def write_curves(path: Path, saved: Sequence[Saved], metrics: Sequence[Path]) -> None:
+def write_curves(path: Path, saved: Sequence[Saved], metrics: Sequence[Path | None]) -> None:
     """Write the curves of the runs that exist, and where the agents stand on them.
 
     A run's `metrics.jsonl` is read; a bundled agent keeps its curve in its manifest. Writes
@@ -20,7 +20,7 @@ def write_curves(path: Path, saved: Sequence[Saved], metrics: Sequence[Path]) ->
     runs: dict[int, dict] = {}
     for one, file in zip(saved, metrics, strict=True):
         seed = one.manifest["training"]["seed"]
-        curve = one.manifest["training"].get("curve") or read_curve(file)
+        curve = one.manifest["training"].get("curve") or (read_curve(file) if file else None)
         if curve and (seed not in runs or len(curve["step"]) > len(runs[seed]["step"])):
             runs[seed] = {"seed": seed, **curve}
     if not runs:

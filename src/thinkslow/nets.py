@@ -96,6 +96,93 @@ class RMSNorm(eqx.Module):
         return (wide * size).astype(x.dtype) * self.scale
 
 
+class LayerNorm(eqx.Module):
+    """Standardise over the last axis, then scale and shift; epsilon 1e-3."""
+
+    scale: Float[Array, " channels"]
+    bias: Float[Array, " channels"]
+
+    def __init__(self, channels: int):
+        self.scale, self.bias = jnp.ones(channels), jnp.zeros(channels)
+
+    def __call__(self, x: Float[Array, "... channels"]) -> Float[Array, "... channels"]:
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        centred = wide - jnp.mean(wide, -1, keepdims=True)
+        size = jax.lax.rsqrt(jnp.mean(jnp.square(centred), -1, keepdims=True) + 1e-3)
+        return (centred * size).astype(x.dtype) * self.scale + self.bias
+
+
+class NormLinear(eqx.Module):
+    """`x @ kernel` over the last axis, layer-normed; no bias of its own."""
+
+    kernel: Float[Array, "inputs outputs"]
+    norm: LayerNorm
+
+    def __init__(self, inputs: int, outputs: int, *, key: PRNGKeyArray):
+        self.kernel = truncated_normal(key, (inputs, outputs), inputs, 1.0)
+        self.norm = LayerNorm(outputs)
+
+    def __call__(self, x: Float[Array, "... inputs"]) -> Float[Array, "... outputs"]:
+        return self.norm(x @ self.kernel)
+
+
+class StridedConv(eqx.Module):
+    """2D convolution that shrinks an image by its stride, layer-normed over channels."""
+
+    kernel: Float[Array, "size size inputs outputs"]
+    norm: LayerNorm
+    stride: int = eqx.field(static=True)
+
+    def __init__(self, inputs: int, outputs: int, size: int, stride: int, *, key: PRNGKeyArray):
+        self.kernel = truncated_normal(
+            key, (size, size, inputs, outputs), size * size * inputs, 1.0
+        )
+        self.norm, self.stride = LayerNorm(outputs), stride
+
+    def __call__(
+        self, x: Float[Array, "height width inputs"]
+    ) -> Float[Array, "small_height small_width outputs"]:
+        out = jax.lax.conv_general_dilated(
+            x[None], self.kernel, (self.stride, self.stride), "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )  # fmt: skip
+        return self.norm(out[0])
+
+
+class TransposedConv(eqx.Module):
+    """2D convolution of an image spread apart by the stride: it grows by that factor.
+
+    The kernel is `(size, size, outputs, inputs)` and is not flipped. Layer-normed over
+    channels, or, as the last of a decoder, with a bias instead.
+    """
+
+    kernel: Float[Array, "size size outputs inputs"]
+    norm: LayerNorm | None
+    bias: Float[Array, " outputs"] | None
+    stride: int = eqx.field(static=True)
+
+    def __init__(
+        self, inputs: int, outputs: int, size: int, stride: int, *, last: bool = False,
+        key: PRNGKeyArray,
+    ):  # fmt: skip
+        self.kernel = truncated_normal(
+            key, (size, size, outputs, inputs), size * size * inputs, 1.0
+        )
+        self.norm = None if last else LayerNorm(outputs)
+        self.bias = jnp.zeros(outputs) if last else None
+        self.stride = stride
+
+    def __call__(
+        self, x: Float[Array, "height width inputs"]
+    ) -> Float[Array, "large_height large_width outputs"]:
+        out = jax.lax.conv_transpose(
+            x[None], self.kernel, (self.stride, self.stride), "SAME",
+            dimension_numbers=("NHWC", "HWOI", "NHWC"),
+        )[0]  # fmt: skip
+        out = out if self.norm is None else self.norm(out)
+        return out if self.bias is None else out + self.bias
+
+
 class MLP(eqx.Module):
     """`layers` times linear, RMS norm, SiLU; named `linear{i}`, `norm{i}`."""
 

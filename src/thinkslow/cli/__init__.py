@@ -17,9 +17,13 @@ COMMANDS = {
     "train": "train an agent on an environment; stop and go on at any moment",
     "evaluate": "play an agent with and without thinking under paired seeds",
     "report": "build the page of an evaluation again",
+    "import": "make an agent of another project one of ours",
     "inspect": "what an agent is: sizes, spaces, provenance",
     "doctor": "what works on this machine and how to mend what does not",
 }
+
+MODULES = {"import": "import_agent"}
+"""Commands whose name no module may have."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"A command must be one of {', '.join(COMMANDS)}; got {name!r}.", 2)
     debug = "--debug" in rest
     try:
-        command = importlib.import_module(f"thinkslow.cli.{name}")
+        command = importlib.import_module(f"thinkslow.cli.{MODULES.get(name, name)}")
         result = command.run(command.parse(rest))
         if "--json" in rest:
             print(json.dumps(result))

@@ -4,11 +4,15 @@ import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import tyro
 from rich.console import Console
 from rich.logging import RichHandler
+
+if TYPE_CHECKING:
+    from thinkslow.dreamer.checkpoint import Saved
 
 Options = TypeVar("Options", bound="Common")
 
@@ -25,6 +29,36 @@ class Common:
     """Print one JSON object on standard output."""
     debug: bool = False
     """Show the traceback of an error."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Opening(Common):
+    """Options of every command that takes an agent, ours or another project's."""
+
+    format: Literal[
+        "auto", "dreamerv3", "dreamerv3-v1", "dreamerv3-torch", "r2dreamer", "sheeprl",
+        "sheeprl-3.5",
+    ] = "auto"  # fmt: skip
+    """Whose agent it is; it shows in the file."""
+    classes: int | None = None
+    """Classes of the latent, where a source wrote no configuration."""
+    allow_nonfinite: bool = False
+    """Take weights that are not finite."""
+
+    def open(self, path: Path) -> "Saved":
+        """The agent at a path; of another project's, what was found is said on standard error.
+
+        **Errors:** those of `importers.open_agent`.
+        """
+        from thinkslow import importers
+
+        saved = importers.open_agent(
+            path, source=self.format, classes=self.classes, allow_nonfinite=self.allow_nonfinite
+        )
+        if "source" in saved.manifest and not importers.is_own(path):
+            for line in importers.told(saved):
+                console().print(line, markup=False, highlight=False, soft_wrap=True)
+        return saved
 
 
 def parse(options: type[Options], name: str, description: str, arguments: Sequence[str],

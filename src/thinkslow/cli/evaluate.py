@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from thinkslow.agent import Thinking, UpdateName
 from thinkslow.arms import ARMS, DEFAULT, Arm, overridden
-from thinkslow.cli.common import Common, Usage, console
+from thinkslow.cli.common import Opening, Usage, console
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.objectives.lookahead import Imagery
 from thinkslow.worldmodel import Draw, Readout
@@ -35,14 +35,23 @@ OVERRIDES = tuple(field.name for field in dataclasses.fields(Thinking) if field.
 """Options that change what the arms do: those of `Thinking`, under the same names."""
 
 
+WITHOUT_DECODER = "entropy-3"
+"""Played in place of the default refinements that need a decoder."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(Common):
+class Options(Opening):
     """Options of `thinkslow evaluate`."""
 
     agents: tyro.conf.Positional[tuple[Path, ...]]
-    """Agent folders."""
+    """Agent folders, or what other projects wrote: log folders, checkpoints."""
     env: str | None = None
     """Environment; by default the one that the agent was trained on."""
+    repeat: int | None = None
+    """Times that each action is repeated; by default as the agent was trained."""
+    action: Literal["sample", "mode"] | None = None
+    """How to take an action from the policy; by default as the agent's own project does when it
+    evaluates."""
     episodes: int = 20
     """Episodes per arm."""
     seed: int = 0
@@ -53,6 +62,8 @@ class Options(Common):
     """Folder of the records and the page."""
     batch: int = 8
     """Environments played side by side, one process each."""
+    pool: bool = False
+    """The agents are training seeds of one recipe: speak of all of them together too."""
     steps: int | None = None
     """Refinement steps per decision."""
     rollout: int | None = None
@@ -106,6 +117,10 @@ def parse(arguments: Sequence[str]) -> Options:
         raise Usage(f"--episodes must be 2 or more, to have an interval; got {options.episodes}.")
     if not 0 <= options.seed < 2**31:
         raise Usage(f"--seed must be between 0 and {2**31 - 1}; got {options.seed}.")
+    if options.repeat is not None and options.repeat < 1:
+        raise Usage(f"--repeat must be 1 or more; got {options.repeat}.")
+    if options.pool and len(options.agents) < 2:
+        raise Usage("--pool needs two agents or more, each of another training seed.")
     if options.batch < 1:
         raise Usage(f"--batch must be 1 or more; got {options.batch}.")
     chosen(options)
@@ -152,9 +167,9 @@ def weighted(text: str) -> tuple[tuple[str, float], ...]:
 
 def run(options: Options) -> dict[str, Any]:
     """Evaluate, print the table and the sentence, write the page."""
-    from thinkslow.dreamer import checkpoint
+    from thinkslow import importers
 
-    saved = [checkpoint.load(folder) for folder in options.agents]
+    saved = [options.open(folder) for folder in options.agents]
     environment = dict(saved[0].environment)
     for one in saved[1:]:
         if options.env is None and one.environment != environment:
@@ -164,19 +179,65 @@ def run(options: Options) -> dict[str, Any]:
             )
     if options.env is not None:
         environment["id"] = options.env
+    if options.repeat is not None:
+        environment["repeat"] = options.repeat
+    if environment["id"] is None:
+        raise Usage(unnamed(saved[0]))
     command = shlex.join(["thinkslow", "evaluate", *map(str, options.agents), *_flags(options)])
     return play_and_report(
-        saved, chosen(options), environment=environment, episodes=options.episodes,
+        saved, playable(options, saved), environment=environment, episodes=options.episodes,
         seed=options.seed, batch=options.batch, out=options.out, command=command,
-        learning=[folder.resolve() / "../../metrics.jsonl" for folder in options.agents],
-        quiet=options.json,
+        learning=[
+            folder.resolve() / "../../metrics.jsonl" if importers.is_own(folder) else None
+            for folder in options.agents
+        ],
+        quiet=options.json, action=options.action, pool=options.pool,
     )  # fmt: skip
+
+
+def playable(options: Options, saved: Sequence[Any]) -> dict[str, Arm]:
+    """The arms to play; of the default ones, those that the agents can.
+
+    **Errors:** `Usage` for an arm that was asked for and that an agent cannot play.
+    """
+    from thinkslow.evaluate import convention, unable
+
+    arms, asked = chosen(options), options.arms != ",".join(DEFAULT)
+    for one in saved:
+        if (way := options.action or convention(one)) != "sample":
+            said = "as asked" if options.action else "as its own project does; or --action sample"
+            _say(f"{one.name}: takes the {way} of its policy ({said})")
+        for name in list(arms):
+            if (reason := unable(one.model, arms[name].thinking)) is None:
+                continue
+            if asked:
+                raise Usage(f"{one.name} cannot play {name}: {reason}. Leave it out of --arms.")
+            del arms[name]
+            _say(f"{one.name}: no {name}, because {reason}")
+    if not asked and not any(one.thinking.steps for one in arms.values()):
+        _say(f"{WITHOUT_DECODER} instead, which needs no decoder")
+        arms[WITHOUT_DECODER] = ARMS[WITHOUT_DECODER]
+    return arms
+
+
+def unnamed(saved: Any) -> str:
+    """What to say of an agent whose source names no environment that is known here."""
+    from thinkslow.envs.requirements import closest
+
+    task = saved.environment.get("task")
+    near = closest(task) if task else []
+    return (
+        f"{saved.name} does not say which environment of Gymnasium it plays"
+        f"{f'; its task was {task}' if task else ''}. Pass --env"
+        f"{f', perhaps one of {chr(44).join(near)}' if near else ''}."
+    )
 
 
 def play_and_report(
     saved: Sequence[Any], arms: Mapping[str, Arm], *, environment: Mapping[str, Any],
-    episodes: int, seed: int, batch: int, out: Path, command: str, learning: Sequence[Path],
-    quiet: bool,
+    episodes: int, seed: int, batch: int, out: Path, command: str,
+    learning: Sequence[Path | None], quiet: bool, action: Literal["sample", "mode"] | None = None,
+    pool: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """What `evaluate` and `demo` share: play, write the page, print the table."""
     from thinkslow.evaluate import evaluate
@@ -188,7 +249,7 @@ def play_and_report(
     with progress() as show:
         summary = evaluate(
             saved, arms, environment=environment, episodes=episodes, seed=seed, batch=batch,
-            out=out, command=command, show=show,
+            out=out, action=action, pool=pool, command=command, show=show,
         )  # fmt: skip
     write_curves(out / "learning.json", saved, learning)
     page = build(out)
@@ -199,6 +260,10 @@ def play_and_report(
         terminal.print(sentence)
         terminal.print(f"The page: {page}", soft_wrap=True, highlight=False)
     return summary | {"conclusion": sentence, "report": str(page)}
+
+
+def _say(text: str) -> None:
+    console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import dataclasses
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,26 @@ import jax.random as jr
 import numpy as np
 
 from thinkslow import store
+from thinkslow.dreamer.acting import ActorCritic
+from thinkslow.dreamer.classic.config import ClassicConfig
+from thinkslow.dreamer.classic.model import ClassicDreamer
 from thinkslow.dreamer.config import ModelConfig
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.nets import named, with_named
 from thinkslow.spaces import Space
 
-ARCHITECTURE = "dreamerv3-main"
-"""The profile of names and meanings that the manifest declares."""
+ARCHITECTURES: dict[str, tuple[Callable[..., ActorCritic], type[ModelConfig | ClassicConfig]]] = {
+    "dreamerv3-main": (Dreamer, ModelConfig),
+    "dreamerv3-v1": (ClassicDreamer, ClassicConfig),
+}
+"""The profiles of names and meanings that a manifest declares: what each is made as."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Saved:
     """An agent read from disk."""
 
-    model: Dreamer
+    model: ActorCritic
     manifest: dict[str, Any]
 
     @property
@@ -39,7 +45,7 @@ class Saved:
 
 
 def save(
-    folder: Path, model: Dreamer, *, name: str, environment: Mapping[str, Any],
+    folder: Path, model: ActorCritic, *, name: str, environment: Mapping[str, Any],
     training: Mapping[str, Any], dtype: str = "float32",
 ) -> None:  # fmt: skip
     """Write an agent. `training` says how it came about: steps, seed, preset, configuration.
@@ -49,10 +55,10 @@ def save(
     weights = {name: np.asarray(array).astype(dtype) for name, array in named(model).items()}
     manifest = {
         "name": name,
-        "architecture": ARCHITECTURE,
+        "architecture": architecture(model),
         "model": dataclasses.asdict(model.config),
-        "observations": {key: space.to_json() for key, space in model.enc.spaces},
-        "actions": {key: space.to_json() for key, space in model.pol.spaces},
+        "observations": {key: space.to_json() for key, space in model.observation_spaces},
+        "actions": {key: space.to_json() for key, space in model.action_spaces},
         "environment": dict(environment),
         "training": dict(training),
         **provenance(),
@@ -71,18 +77,20 @@ def load(folder: str | Path) -> Saved:
             f"{folder} is the state of a training run, not an agent. "
             "Agents are in RUN/agents/STEPS."
         )
-    if manifest.get("architecture") != ARCHITECTURE:
+    profile = manifest.get("architecture")
+    if profile not in ARCHITECTURES:
         raise store.Damaged(
-            f"This version reads agents of architecture {ARCHITECTURE}; {folder} is "
-            f"{manifest.get('architecture')!r}. Upgrade thinkslow."
+            f"This version reads agents of architecture {' or '.join(ARCHITECTURES)}; {folder} is "
+            f"{profile!r}. Upgrade thinkslow."
         )
+    make, sizes = ARCHITECTURES[profile]
     try:
-        config = ModelConfig.from_json(manifest["model"])
+        config = sizes.from_json(manifest["model"])
         observations, actions = (
             {key: Space.from_json(data) for key, data in manifest[kind].items()}
             for kind in ("observations", "actions")
         )
-        shape = jax.eval_shape(lambda: Dreamer(observations, actions, config, key=jr.key(0)))
+        shape = jax.eval_shape(lambda: make(observations, actions, config, key=jr.key(0)))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise store.Damaged(
             f"{folder}/manifest.json does not describe an agent: {error}."
@@ -90,6 +98,11 @@ def load(folder: str | Path) -> Saved:
     expected = {name: leaf.shape for name, leaf in named(shape).items()}
     store.match(weights, expected, what=f"The weights of {folder} do not fit its manifest")
     return Saved(with_named(shape, weights), manifest)
+
+
+def architecture(model: ActorCritic) -> str:
+    """The profile of a model, as a manifest names it."""
+    return next(name for name, (kind, _) in ARCHITECTURES.items() if type(model) is kind)
 
 
 def provenance() -> dict[str, Any]:

@@ -59,12 +59,25 @@ class ModelConfig:
     """Dense layers of the prior."""
     posterior_layers: int = 1
     """Dense layers of the posterior."""
+    prior_hidden: int | None = None
+    """Width of the prior's layers; None: `hidden`."""
+    posterior_hidden: int | None = None
+    """Width of the posterior's layers; None: `hidden`."""
     reward_bins: int = 255
     """Bins of the two-hot reward."""
     value_bins: int = 255
     """Bins of the two-hot value."""
     unimix: float = 0.01
     """Share of uniform mixed into the latent categoricals."""
+    mixed_logits: bool = False
+    """Whether a belief holds its logits after the mix, as sheeprl does."""
+    actor_unimix: float = 0.0
+    """Share of uniform in discrete actions; the official code has none."""
+    decoded: tuple[str, ...] | None = None
+    """Observations that are reconstructed; None: all."""
+    discount: float = 1.0
+    """Of each imagined step that goes on, besides what the continue head has learned; the
+    official head contains all of it."""
     free_nats: float = 1.0
     """KL below which the training losses of prior and posterior stop pushing."""
     rep_scale: float = 0.1

@@ -2,13 +2,11 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from thinkslow.distributions import (
@@ -19,12 +17,13 @@ from thinkslow.distributions import (
     Distribution,
     TwoHot,
 )
+from thinkslow.dreamer.acting import ActorCritic
 from thinkslow.dreamer.config import MLPConfig, ModelConfig
 from thinkslow.dreamer.rssm import RSSM
 from thinkslow.dreamer.vision import Decoder, Encoder, width
 from thinkslow.nets import MLP, Linear
 from thinkslow.spaces import Space
-from thinkslow.worldmodel import Observation, State, WorldModel
+from thinkslow.worldmodel import Observation, State
 
 MIN_STD, MAX_STD = 0.1, 1.0
 """Bounds of the standard deviation of continuous actions."""
@@ -56,11 +55,13 @@ class Actor(eqx.Module):
     mlp: MLP
     head: dict[str, dict[str, Linear]]
     spaces: tuple[tuple[str, Space], ...] = eqx.field(static=True)
+    unimix: float = eqx.field(static=True)
 
     def __init__(
-        self, inputs: int, spaces: Mapping[str, Space], config: MLPConfig, *, key: PRNGKeyArray
-    ):
-        self.spaces = tuple(sorted(spaces.items()))
+        self, inputs: int, spaces: Mapping[str, Space], config: MLPConfig, *,
+        unimix: float = 0.0, key: PRNGKeyArray,
+    ):  # fmt: skip
+        self.spaces, self.unimix = tuple(sorted(spaces.items())), unimix
         mlp_key, *keys = jr.split(key, 1 + len(self.spaces))
         self.mlp = MLP(inputs, config.units, config.layers, key=mlp_key)
         self.head = {}
@@ -82,19 +83,18 @@ class Actor(eqx.Module):
                 for part, layer in self.head[name].items()
             }
             if space.classes is None:
-                spread = (MAX_STD - MIN_STD) * jax.nn.sigmoid(raw["stddev"] + 2.0) + MIN_STD
-                out[name] = BoundedNormal(jnp.tanh(raw["mean"]), spread)
+                out[name] = BoundedNormal.from_raw(raw["mean"], raw["stddev"], MIN_STD, MAX_STD)
             else:
-                out[name] = Categorical(raw["logits"].reshape(*space.shape, space.classes))
+                logits = raw["logits"].reshape(*space.shape, space.classes)
+                out[name] = Categorical(logits, self.unimix)
         return out
 
 
-class Dreamer(WorldModel):
+class Dreamer(ActorCritic):
     """DreamerV3, profile `main`. One example; batch with `vmap`.
 
     The memory is the recurrent vector `deter`, the latent `stoch` a one-hot matrix, or a vector
-    if it is Gaussian. Actions are one float vector: the sorted action keys joined, discrete ones
-    one-hot.
+    if it is Gaussian. Action keys are joined in sorted order.
 
     **References:** Hafner et al., Mastering Diverse Domains through World Models,
     arXiv 2301.04104.
@@ -123,9 +123,17 @@ class Dreamer(WorldModel):
             features, config.reward_bins, config.reward, "logits", scale=0.0, key=keys[3]
         )
         self.con = Head(features, 1, config.continuation, "logit", key=keys[4])
-        self.pol = Actor(features, actions, config.policy, key=keys[5])
+        self.pol = Actor(features, actions, config.policy, unimix=config.actor_unimix, key=keys[5])
         self.val = Head(features, config.value_bins, config.value, "logits", scale=0.0, key=keys[6])
         self.config = config
+
+    @property
+    def observation_spaces(self) -> tuple[tuple[str, Space], ...]:
+        return self.enc.spaces
+
+    @property
+    def action_spaces(self) -> tuple[tuple[str, Space], ...]:
+        return self.pol.spaces
 
     @property
     def trained_beta(self) -> float:
@@ -161,62 +169,14 @@ class Dreamer(WorldModel):
         return TwoHot(self.rew(self.features(state)))
 
     def continuation(self, state: State) -> Bernoulli:
-        """The probability contains the discount: it is trained toward that."""
+        """In the official code the probability contains the discount: it is trained to."""
         return Bernoulli(self.con(self.features(state))[0])
+
+    def discount(self, state: State) -> Float[Array, ""]:
+        return self.config.discount * self.continuation(state).prob()
 
     def value(self, state: State) -> TwoHot:
         return TwoHot(self.val(self.features(state)))
 
     def actor(self, state: State) -> dict[str, Categorical | BoundedNormal]:
-        """The distribution of each action."""
         return self.pol(self.features(state))
-
-    def policy(self, state: State, key: PRNGKeyArray) -> Float[Array, " action"]:
-        """A sampled action vector; the gradient reaches the actor's probabilities."""
-        heads = self.actor(state)
-        keys = jr.split(key, len(heads))
-        return self.join([d.sample(key=k) for d, k in zip(heads.values(), keys, strict=True)])
-
-    def greedy(self, state: State, key: PRNGKeyArray) -> Float[Array, " action"]:
-        """The likeliest action; `key` is not used."""
-        return self.join([d.mode() for d in self.actor(state).values()])
-
-    def join(self, parts: list[Array]) -> Float[Array, " action"]:
-        """Actions, in the order of `pol.spaces`, to one vector."""
-        return jnp.concatenate([part.ravel() for part in parts])
-
-    def parts(self, action: Array | np.ndarray) -> dict[str, Any]:
-        """The inverse of `join`, for any leading axes."""
-        out, start = {}, 0
-        for name, space in self.pol.spaces:
-            part = action[..., start : start + width(space)]
-            classes = () if space.classes is None else (space.classes,)
-            out[name] = part.reshape(*action.shape[:-1], *space.shape, *classes)
-            start += width(space)
-        return out
-
-    def split(self, action: Array | np.ndarray) -> dict[str, Any]:
-        """One vector to the action of each key as an environment takes it: discrete as integers."""
-        return {
-            name: part if space.classes is None else part.argmax(-1)
-            for (name, space), part in zip(
-                self.pol.spaces, self.parts(action).values(), strict=True
-            )
-        }
-
-    def encode_action(
-        self, actions: Mapping[str, Array | np.ndarray]
-    ) -> Float[Array, "*batch action"]:
-        """The inverse of `split`: actions as an environment takes them to one vector."""
-        flat = []
-        for name, space in self.pol.spaces:
-            action = jnp.asarray(actions[name])
-            lead = action.shape[: action.ndim - len(space.shape)]
-            if space.classes is not None:
-                action = jax.nn.one_hot(action, space.classes)
-            flat.append(action.reshape(*lead, width(space)))
-        return jnp.concatenate(flat, -1)
-
-    def features(self, state: State) -> Float[Array, " features"]:
-        """What every head but the decoder sees: memory, then latent."""
-        return jnp.concatenate([state.memory, state.latent.ravel().astype(state.memory.dtype)])

@@ -52,12 +52,13 @@ class RSSM(eqx.Module):
             layers[f"dynhid{index}norm"] = RMSNorm(deter)
             inputs = deter
         layers["dyngru"] = BlockLinear(inputs, 3 * deter, blocks, key=next(keys))
-        for index in range(config.posterior_layers):
-            dense(f"obs{index}", hidden if index else deter + tokens)
-        layers[f"obs{output}"] = Linear(hidden, outputs, key=next(keys))
-        for index in range(config.prior_layers):
-            dense(f"prior{index}", hidden if index else deter)
-        layers[f"prior{output}"] = Linear(hidden, outputs, key=next(keys))
+        for name, inputs, count, units in (
+            ("obs", deter + tokens, config.posterior_layers, config.posterior_hidden or hidden),
+            ("prior", deter, config.prior_layers, config.prior_hidden or hidden),
+        ):
+            for index in range(count):
+                dense(f"{name}{index}", units if index else inputs, units)
+            layers[f"{name}{output}"] = Linear(units if count else inputs, outputs, key=next(keys))
         self.layers, self.config = layers, config
 
     def core(
@@ -107,4 +108,5 @@ class RSSM(eqx.Module):
             scale = MIN_SCALE + (MAX_SCALE - MIN_SCALE) * jax.nn.sigmoid(raw)
             return Gaussian(mean, jnp.log(scale))
         logits = self.layers[f"{name}logit"](x).astype(dtype)
-        return Categorical(logits.reshape(self.config.latent_shape), self.config.unimix)
+        belief = Categorical(logits.reshape(self.config.latent_shape), self.config.unimix)
+        return belief.holding_mixed() if self.config.mixed_logits else belief

@@ -91,7 +91,7 @@ class Encoder(eqx.Module):
                 x = self._act(f"mlp{index}", x)
             out.append(x)
         if images(self.spaces):
-            parts = [_unit(jnp.asarray(observation[key]), dtype) for key, _ in images(self.spaces)]
+            parts = [unit(jnp.asarray(observation[key]), dtype) for key, _ in images(self.spaces)]
             x = jnp.concatenate(parts, -1) - 0.5
             out.append(self._patches(x) if self.config.vision == "patch" else self._convolve(x))
         return jnp.concatenate(out)
@@ -121,7 +121,11 @@ class Decoder(eqx.Module):
     config: ModelConfig = eqx.field(static=True)
 
     def __init__(self, spaces: Mapping[str, Space], config: ModelConfig, *, key: PRNGKeyArray):
-        self.spaces, self.config = tuple(sorted(spaces.items())), config
+        known = config.decoded
+        self.spaces = tuple(
+            sorted((k, space) for k, space in spaces.items() if known is None or k in known)
+        )
+        self.config = config
         deter, latent = config.deter, math.prod(config.latent_shape)
         units = config.decoder.units
         image_key, mlp_key, *head_keys = jr.split(key, 2 + len(self.spaces))
@@ -279,7 +283,8 @@ def _double(x: Float[Array, "height width channels"]) -> Float[Array, "height2 w
     return jnp.repeat(jnp.repeat(x, 2, 0), 2, 1)
 
 
-def _unit(image: Array, dtype: jnp.dtype) -> Float[Array, "height width channels"]:
+def unit(image: Array, dtype: jnp.dtype) -> Float[Array, "height width channels"]:
+    """Pixels in [0, 1], whether they came so or as bytes."""
     if jnp.issubdtype(image.dtype, jnp.integer):
         return image.astype(dtype) / 255
     return image.astype(dtype)

@@ -99,6 +99,26 @@ def require_registered(id: str) -> None:
         ) from error
 
 
+def closest(task: str, *, count: int = 3) -> list[str]:
+    """Registered ids whose names are like that of another project's task, likest first.
+
+    >>> closest("gym_cartpole")
+    ['CartPole-v0', 'CartPole-v1']
+    """
+
+    def bare(name: str) -> str:
+        name = name.rpartition("/")[2].lower().replace("_", "")
+        return name.rpartition("-v")[0] or name
+
+    family, _, rest = task.partition("_")
+    ids: dict[str, list[str]] = {}
+    for id in sorted(gymnasium.registry):
+        ids.setdefault(bare(id), []).append(id)
+    wanted = (bare(task), bare(rest), bare(family))
+    near = [name for want in wanted for name in difflib.get_close_matches(want, ids, cutoff=0.75)]
+    return [id for name in dict.fromkeys(near) for id in ids[name]][:count]
+
+
 def require_opengl(id: str) -> None:
     """Set up drawing without a display; raise `Unavailable` if a library is missing.
 

@@ -1,125 +1,66 @@
-"""danijar/dreamerv3 since January 2025: `LOGDIR/config.yaml` and `LOGDIR/ckpt/<time>/agent.pkl`."""
+"""danijar/dreamerv3 since December 2024: profile `main` under its own names."""
 
-import dataclasses
-import math
 import re
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import yaml
+from thinkslow.importers.foreign import Foreign, Found, Options, option
+from thinkslow.importers.sizes import acted, observed, sizes
+from thinkslow.importers.taking import Taken
 
-from thinkslow.dreamer.config import MLPConfig, ModelConfig
-from thinkslow.importers import pickles
-from thinkslow.spaces import Space
+EXTRAS = r"(slowval|slowval_count|retnorm|valnorm|advnorm)/.*"
+"""What training keeps besides the agent."""
+FIXED = {
+    "dyn.typ": "rssm", "enc.typ": "simple", "dec.typ": "simple", "dyn.rssm.absolute": False,
+    "dyn.rssm.act": "silu", "dyn.rssm.norm": "rms", "enc.simple.act": "silu",
+    "enc.simple.norm": "rms", "enc.simple.strided": False, "enc.simple.outer": False,
+    "enc.simple.symlog": True, "dec.simple.act": "silu", "dec.simple.norm": "rms",
+    "dec.simple.strided": False, "dec.simple.outer": False, "policy.act": "silu",
+    "policy.norm": "rms", "policy.minstd": 0.1, "policy.maxstd": 1.0,
+    "policy_dist_disc": "categorical", "policy_dist_cont": "bounded_normal",
+    "rewhead.output": "symexp_twohot", "value.output": "symexp_twohot",
+    "conhead.output": "binary",
+}  # fmt: skip
+"""Options that change what the weights mean, with the one value that is known here."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Foreign:
-    """A foreign agent: weights under our names, and what they are weights of."""
+def read(found: Found, *, classes: int | None = None) -> Foreign:
+    """`classes` of the latent, where no `config.yaml` tells; the rest is then official.
 
-    weights: dict[str, np.ndarray]
-    model: ModelConfig
-    observations: dict[str, Space]
-    actions: dict[str, Space]
-    options: dict[str, Any]
-    """The source's own configuration."""
-
-
-def read(folder: Path) -> Foreign:
-    """The newest checkpoint of a log folder.
-
-    Sizes come from the weights; the classes of the latent, the uniform mix and the scales
-    from `config.yaml`, which alone knows them.
-
-    **Errors:** `FileNotFoundError` naming what is missing; `pickles.Refused`, `ValueError`.
+    **Errors:** `Damaged`, `Misfit`; `FileNotFoundError` if nothing tells the classes.
     """
-    options = yaml.safe_load(_there(folder / "config.yaml").read_text())
-    latest = _there(folder / "ckpt" / "latest").read_text().strip()
-    weights = pickles.load(_there(folder / "ckpt" / latest / "agent.pkl"))["params"]
-    weights = {name: array for name, array in weights.items() if not name.startswith("opt/")}
-    model = _model(weights, options["agent"])
-    observations, actions = _spaces(weights, model)
-    return Foreign(weights, model, observations, actions, options)
-
-
-def _model(weights: Mapping[str, np.ndarray], agent: Mapping[str, Any]) -> ModelConfig:
-    rssm, decoder = agent["dyn"]["rssm"], agent["dec"]["simple"]
-    for part, options in (("enc", agent["enc"]["simple"]), ("dec", decoder)):
-        for option in ("strided", "outer"):
-            if options.get(option):
-                raise ValueError(
-                    f"`{part}.{option}` of the official code is not supported; got true."
-                )
-    if rssm.get("absolute"):
-        raise ValueError("`dyn.absolute` of the official code is not supported; got true.")
-    convolutions = [
-        weights[f"enc/cnn{i}/kernel"] for i in range(_count(weights, r"enc/cnn(\d+)/kernel"))
-    ]
-    depth = agent["enc"]["simple"]["depth"]
-    head = {
-        name: MLPConfig(
-            _count(weights, rf"{name}/mlp/linear(\d+)/kernel"),
-            weights[f"{name}/mlp/linear0/kernel"].shape[1],
-        )
-        for name in ("rew", "con", "pol", "val")
+    options = Options(found)
+    options.require({f"agent.{name}": value for name, value in FIXED.items()})
+    content = found.content.get("agent", found.content)
+    arrays = {
+        name: array for name, array in content["params"].items() if not name.startswith("opt/")
     }
-    return ModelConfig(
-        deter=weights["dyn/dynin0/kernel"].shape[0],
-        hidden=weights["dyn/dynin0/kernel"].shape[1],
-        stoch=weights["dyn/priorlogit/bias"].size // rssm["classes"],
-        classes=rssm["classes"],
-        blocks=weights["dyn/dyngru/kernel"].shape[0],
-        encoder=MLPConfig(agent["enc"]["simple"]["layers"], agent["enc"]["simple"]["units"]),
-        decoder=MLPConfig(decoder["layers"], decoder["units"]),
-        reward=head["rew"], continuation=head["con"], policy=head["pol"], value=head["val"],
-        depth=depth,
-        mults=tuple(kernel.shape[-1] // depth for kernel in convolutions),
-        kernel=convolutions[0].shape[0] if convolutions else agent["enc"]["simple"]["kernel"],
-        decoder_blocks=decoder["bspace"],
-        core_layers=_count(weights, r"dyn/dynhid(\d+)/kernel"),
-        prior_layers=_count(weights, r"dyn/prior(\d+)/kernel"),
-        posterior_layers=_count(weights, r"dyn/obs(\d+)/kernel"),
-        reward_bins=weights["rew/head/logits/bias"].size,
-        value_bins=weights["val/head/logits/bias"].size,
-        unimix=rssm["unimix"],
-        free_nats=rssm["free_nats"],
-        rep_scale=agent["loss_scales"]["rep"],
+    taken = Taken(arrays, found.file)
+    for name, array in arrays.items():
+        taken.move(name, name, len(getattr(array, "shape", ())))
+    weights = {name: x for name, x in taken.out.items() if not re.fullmatch(EXTRAS, name)}
+    task = options.maybe("task", str, "unknown")
+    environment = f"env.{task.partition('_')[0]}"
+    observations = observed(weights, size=options.maybe(f"{environment}.size", list, []))
+    model = sizes(
+        weights, observations,
+        classes=options.classes("agent.dyn.rssm.classes", classes, found),
+        unimix=options("agent.dyn.rssm.unimix", float, 0.01),
+        free_nats=options("agent.dyn.rssm.free_nats", float, 1.0),
+        rep_scale=options("agent.loss_scales.rep", float, 0.1),
+        discount=1.0 if options("agent.contdisc", bool, True)
+        else 1 - 1 / options("agent.horizon", float, 333.0),
+    )  # fmt: skip
+    return Foreign(
+        architecture="dreamerv3-main", model=model, weights=weights,
+        extras={name: x for name, x in taken.out.items() if name not in weights},
+        observations=observations, actions=acted(weights),
+        steps=_steps(found), seed=option(options.data, "seed", int, 0) if options.file else None,
+        environment={"task": task, "repeat": options.maybe(f"{environment}.repeat", int, 1)},
+        action="sample", logits="raw", cannot={}, options=options.data,
     )  # fmt: skip
 
 
-def _spaces(
-    weights: Mapping[str, np.ndarray], model: ModelConfig
-) -> tuple[dict[str, Space], dict[str, Space]]:
-    observations: dict[str, Space] = {}
-    for name in weights:
-        if match := re.fullmatch(r"dec/vec/(.+)/(pred|logits)/bias", name):
-            size = weights[name].size
-            classes = size if match[2] == "logits" else None
-            shape = () if size == 1 or classes else (size,)
-            observations[match[1]] = Space(shape, "int32" if classes else "float32", classes)
-    if "enc/cnn0/kernel" in weights:
-        cells = weights["dec/sp2/bias"].size // (model.depth * model.mults[-1])
-        side = math.isqrt(cells) * 2 ** len(model.mults)
-        channels = weights["enc/cnn0/kernel"].shape[2]
-        observations["image"] = Space((side, side, channels), "uint8", None)
-    actions: dict[str, Space] = {}
-    for name in weights:
-        if match := re.fullmatch(r"pol/head/(.+)/(logits|mean)/bias", name):
-            size = weights[name].size
-            discrete = match[2] == "logits"
-            actions[match[1]] = (
-                Space((), "int32", size) if discrete else Space((size,), "float32", None)
-            )
-    return observations, actions
-
-
-def _count(weights: Mapping[str, np.ndarray], pattern: str) -> int:
-    return len({match[1] for name in weights if (match := re.fullmatch(pattern, name))})
-
-
-def _there(path: Path) -> Path:
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing from this dreamerv3 log folder.")
-    return path
+def _steps(found: Found) -> int | None:
+    content: dict[str, Any] = found.content
+    steps = content.get("step", content.get("counters", {}).get("actions"))
+    return steps if isinstance(steps, int) else None

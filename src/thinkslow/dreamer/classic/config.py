@@ -1,0 +1,130 @@
+"""What an agent of profile `v1` is made of. Widths are given layer by layer."""
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+Widths = tuple[int, ...]
+"""Of dense layers, in order."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvConfig:
+    """One convolution."""
+
+    channels: int
+    """Channels that it puts out."""
+    kernel: int = 4
+    """Side of the kernel."""
+    stride: int = 2
+    """Factor by which it shrinks an image, or grows it in a decoder."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassicConfig:
+    """Sizes and habits of an agent of profile `v1`."""
+
+    deter: int
+    """Width of the recurrent memory h."""
+    stoch: int
+    """Factors of the stochastic latent z."""
+    classes: int
+    """Classes of each factor."""
+    recurrent: int
+    """Width of the layer before the recurrent core (`img_in`)."""
+    prior: int
+    """Width of the prior's layer (`img_out`)."""
+    posterior: int
+    """Width of the posterior's layer (`obs_out`)."""
+    reward: Widths
+    """Reward head."""
+    continuation: Widths
+    """Head of the probability that the episode goes on."""
+    policy: Widths
+    """Actor."""
+    value: Widths
+    """Critic."""
+    encoder: Widths = ()
+    """Dense layers over vector observations."""
+    decoder: Widths = ()
+    """Dense layers before vector reconstructions."""
+    encoder_convs: tuple[ConvConfig, ...] = ()
+    """Convolutions over images."""
+    decoder_convs: tuple[ConvConfig, ...] = ()
+    """Transposed convolutions to images; the last one's channels are those of the images."""
+    decoder_seed: int = 0
+    """Channels of the map that these begin with."""
+    decoded: tuple[str, ...] | None = None
+    """Observations that are reconstructed; None: all."""
+    symlog_inputs: bool = True
+    """Whether vector observations are seen in symlog space."""
+    reward_bins: int = 255
+    """Bins of the two-hot reward."""
+    value_bins: int = 255
+    """Bins of the two-hot value."""
+    unimix: float = 0.01
+    """Share of uniform in the latent categoricals."""
+    mixed_logits: bool = True
+    """Whether a belief holds its logits after the mix, as danijar's code and sheeprl do."""
+    actor_unimix: float = 0.01
+    """Share of uniform in discrete actions."""
+    min_std: float = 0.1
+    """Least standard deviation of continuous actions."""
+    max_std: float = 1.0
+    """Largest one."""
+    going_on: Literal["mode", "mean"] = "mode"
+    """Whether imagination asks the continue head for yes or no, or for its probability."""
+    discount: float = 1 - 1 / 333
+    """Of each imagined step that goes on."""
+    free_nats: float = 1.0
+    """KL below which the training losses of prior and posterior stop pushing."""
+    dyn_scale: float = 0.5
+    """Weight of the prior's KL in training."""
+    rep_scale: float = 0.1
+    """Weight of the posterior's KL in training: the `beta` that the encoder knows."""
+
+    def __post_init__(self) -> None:
+        if self.going_on not in ("mode", "mean"):
+            raise ValueError(f"`going_on` must be 'mode' or 'mean'; got {self.going_on!r}.")
+        for name in ("unimix", "actor_unimix"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"`{name}` must be 0 or more and below 1; got {getattr(self, name)}."
+                )
+
+    @property
+    def growth(self) -> int:
+        """How many times larger an image is than the map that its decoder begins with."""
+        return math.prod(conv.stride for conv in self.decoder_convs)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "ClassicConfig":
+        """Rebuild from `dataclasses.asdict` after a trip through JSON. Unknown keys: TypeError."""
+        plain: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
+        }
+        for name in ("encoder_convs", "decoder_convs"):
+            plain[name] = tuple(ConvConfig(**conv) for conv in plain.get(name, ()))
+        return cls(**plain)
+
+
+def official(deter: int, units: int, depth: int, layers: int) -> ClassicConfig:
+    """The family of 2023, for images of 64x64x3."""
+    depths = [depth * 2**index for index in range(4)]
+    same = (units,) * layers
+    return ClassicConfig(
+        deter=deter, stoch=32, classes=32, recurrent=units, prior=units, posterior=units,
+        reward=same, continuation=same, policy=same, value=same, encoder=same, decoder=same,
+        encoder_convs=tuple(ConvConfig(width) for width in depths),
+        decoder_convs=tuple(ConvConfig(width) for width in (*depths[-2::-1], 3)),
+        decoder_seed=depths[-1],
+    )  # fmt: skip
+
+
+CLASSIC: dict[str, ClassicConfig] = {
+    "small": official(512, 512, 32, 2),
+    "medium": official(1024, 640, 48, 3),
+    "large": official(2048, 768, 64, 4),
+    "xlarge": official(4096, 1024, 96, 5),
+}
+"""The sizes of 2023 by their names."""

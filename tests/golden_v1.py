@@ -1,0 +1,185 @@
+"""Our values of the golden arrays of profile `v1`, by each source's own names and layouts."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+from thinkslow.distributions import Categorical, SymlogSquared, SymlogTwoHot
+from thinkslow.dreamer.classic.config import ClassicConfig
+from thinkslow.dreamer.classic.model import ClassicDreamer, ClassicHead
+from thinkslow.importers.foreign import Foreign
+from thinkslow.nets import named, with_named
+from thinkslow.store import match
+from thinkslow.worldmodel import State, target
+
+SLOW = "task_behavior/critic/slow/"
+
+
+class Sequences(NamedTuple):
+    """Inputs, time-major."""
+
+    observation: dict[str, jax.Array]
+    action: jax.Array
+    is_first: jax.Array
+    reward: jax.Array
+    is_terminal: jax.Array
+
+
+def computed(foreign: Foreign, golden: Mapping[str, np.ndarray], source: str) -> dict:
+    """Our value of each array, by the golden file's names."""
+    config = foreign.model
+    assert isinstance(config, ClassicConfig)
+    model = jax.eval_shape(
+        lambda: ClassicDreamer(foreign.observations, foreign.actions, config, key=jr.key(0))
+    )
+    match(foreign.weights, {n: x.shape for n, x in named(model).items()}, what="Does not fit")
+    model = with_named(model, foreign.weights)
+    slow = with_named(
+        model.task_behavior["critic"]["net"],
+        {n.removeprefix(SLOW): x for n, x in foreign.extras.items() if n.startswith(SLOW)},
+    )
+    images = [name for name, space in model.observation_spaces if len(space.shape) == 3]
+    ((action, _),) = model.action_spaces
+    sequences = Sequences(
+        {name: jnp.asarray(golden["in/image" if name in images else f"in/{name}"])
+         for name, _ in model.observation_spaces},
+        model.encode_action({action: golden["in/prev_action"]}),
+        *(jnp.asarray(golden[f"in/{name}"]) for name in ("is_first", "reward", "is_terminal")),
+    )  # fmt: skip
+    out, states, losses = _filtered(model, slow, sequences)
+    last = jax.tree.map(lambda x: x[-1], states)
+    imag = _imagined(model, slow, last, model.encode_action({action: golden["in/imag_action"]}))
+    rows = golden["in/is_first"].shape[1]
+    start = model.initial()
+    ours = {f"out/{name}": array for name, array in out.items()}
+    ours |= {f"imag/{name}": array for name, array in imag.items()}
+    ours |= {
+        "init/deter": jnp.stack([start.memory] * rows),
+        "init/stoch": jnp.stack([start.latent] * rows),
+        "init/logit": jnp.zeros((rows, *start.latent.shape)),
+    }  # theirs, and never read
+    losses = _losses(losses, model, source)
+    ours |= {f"loss/{name}": array for name, array in losses.items()}
+    return {name: _theirs(name, array, model, source) for name, array in ours.items()}
+
+
+@jax.jit
+def _filtered(model: ClassicDreamer, slow: ClassicHead, sequences: Sequences) -> tuple:
+    """Filter with the contract's own `predict` and `infer`, latents at their mode."""
+
+    def step(state: State, inputs: Sequences) -> tuple[State, tuple]:
+        memory, prior = model.predict(state, inputs.action, inputs.is_first)
+        posterior = model.infer(memory, inputs.observation)
+        state = State(memory, posterior.mode())
+        decoded = model.decode(state)
+        kl = posterior.kl(prior)
+        losses = {
+            "kl": kl,
+            "dyn": jnp.maximum(kl, model.config.free_nats),
+            "rep": jnp.maximum(kl, model.config.free_nats),
+            "reward": -model.reward(state).log_prob(inputs.reward),
+            "cont": -model.continuation(state).log_prob(1.0 - inputs.is_terminal),
+            "post_entropy": posterior.entropy(), "prior_entropy": prior.entropy(),
+            **{name: -head.log_prob(target(head, inputs.observation[name]))
+               for name, head in decoded.items()},
+        }  # fmt: skip
+        extra = {
+            "tokens": model.wm.enc(inputs.observation), "kl": kl,
+            "prior_stoch": prior.mode(), **_latent("post", posterior),
+        }  # fmt: skip
+        return state, (_describe(model, slow, state, prior) | extra, state, losses)
+
+    def one(inputs: Sequences) -> tuple:
+        return jax.lax.scan(step, model.initial(), inputs)[1]
+
+    return jax.vmap(one, in_axes=1, out_axes=1)(sequences)
+
+
+@jax.jit
+def _imagined(
+    model: ClassicDreamer, slow: ClassicHead, start: State, actions: jax.Array
+) -> dict[str, jax.Array]:
+    def step(state: State, action: jax.Array) -> tuple[State, dict[str, jax.Array]]:
+        memory, prior = model.predict(state, action, jnp.zeros((), bool))
+        state = State(memory, prior.mode())
+        return state, _describe(model, slow, state, prior)
+
+    return jax.vmap(lambda s, a: jax.lax.scan(step, s, a)[1], (0, 1), 1)(start, actions)
+
+
+def _describe(
+    model: ClassicDreamer, slow: ClassicHead, state: State, prior: Categorical
+) -> dict[str, jax.Array]:
+    """What every head says of one state."""
+    reward, value, going_on = model.reward(state), model.value(state), model.continuation(state)
+    (actor,) = model.actor(state).values()
+    if isinstance(actor, Categorical):
+        policy = {
+            "policy_logits": actor.log_probs(), "policy_logits_raw": actor.logits,
+            "policy_prob": actor.probs(),
+        }  # fmt: skip
+    else:
+        policy = {"policy_mean": actor.mean, "policy_std": actor.scale}
+    pictures = {}
+    for name, head in model.decode(state).items():
+        vector = isinstance(head, SymlogSquared)
+        pictures[f"recon_{name}"] = head.symlog_mean if vector else head.mode()
+        if vector:
+            pictures[f"recon_symexp_{name}"] = head.mode()
+    return {
+        "deter": state.memory, "stoch": state.latent, "reward": reward.mean(),
+        "reward_logits": reward.logits, "value": value.mean(), "value_logits": value.logits,
+        "slow_value": SymlogTwoHot(slow(model.features(state))["out"]).mean(),
+        "cont_logit": going_on.logit, "cont_prob": going_on.prob(), "cont_mode": going_on.mode(),
+        "policy_entropy": actor.entropy(),
+        "feat": jnp.concatenate([state.latent.ravel(), state.memory]),  # as torch has it
+        **policy, **pictures, **_latent("prior", prior),
+    }  # fmt: skip
+
+
+def _latent(name: str, belief: Categorical) -> dict[str, jax.Array]:
+    return {
+        f"{name}_logit": belief.logits,
+        f"{name}_prob": belief.probs(),
+        f"{name}_entropy": belief.entropy(),
+    }
+
+
+def _losses(
+    each: Mapping[str, jax.Array], model: ClassicDreamer, source: str
+) -> dict[str, jax.Array]:
+    """Per element, or as sheeprl: means. Scales as the source was configured."""
+    state = model.config.dyn_scale * each["dyn"] + model.config.rep_scale * each["rep"]
+    seen = sum((each[name] for name, _ in model.wm.dec.spaces), jnp.zeros(()))
+    total = jnp.mean(seen + each["reward"] + each["cont"] + state)
+    if source != "sheeprl":
+        return {**each, "total": total}
+    means = {
+        "observation_loss": seen, "reward_loss": each["reward"], "continue_loss": each["cont"],
+        "state_loss": state, **{n: each[n] for n in ("kl", "post_entropy", "prior_entropy")},
+    }  # fmt: skip
+    return {
+        **{name: jnp.mean(array) for name, array in means.items()},
+        "world_model_loss": total,
+        "total": total,
+    }
+
+
+def _theirs(name: str, array: jax.Array, model: ClassicDreamer, source: str) -> jax.Array:
+    """In the layout of the source: torch holds channels first, sheeprl centres images."""
+    part: Callable[[str], bool] = name.rsplit("/", maxsplit=1)[-1].__eq__
+    if part("tokens") and source != "dreamerv3-v1":
+        convs = model.config.encoder_convs
+        flat = convs[-1].channels if convs else 0
+        cells = model.wm.enc.tokens - (model.config.encoder[-1] if model.config.encoder else 0)
+        image = array[..., :cells].reshape(*array.shape[:2], cells // flat, flat)
+        image = jnp.swapaxes(image, -1, -2).reshape(*array.shape[:2], cells)
+        return jnp.concatenate([image, array[..., cells:]], -1)
+    pictures = [name for name, space in model.observation_spaces if len(space.shape) == 3]
+    if source == "sheeprl" and any(part(f"recon_{picture}") for picture in pictures):
+        return jnp.moveaxis(array, -1, -3) - 0.5
+    return array
