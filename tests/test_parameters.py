@@ -27,7 +27,7 @@ class Rows(eqx.Module):
     other: jax.Array
 
 
-def prior(model: Rows, memory: jax.Array) -> Categorical:
+def prior(model: Rows, memory: Any) -> Categorical:
     return Categorical(model.table[memory][None])
 
 
@@ -35,7 +35,7 @@ def table(model: Any) -> Any:
     return model.table
 
 
-def gain(members: Any, model: Rows, context: int) -> float:
+def gain(members: Any, model: Rows, context: Any) -> float:
     return float(parameter_information_gain(members.each(model, lambda m: prior(m, context))))
 
 
