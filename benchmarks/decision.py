@@ -157,7 +157,8 @@ def decision(agent: Agent | Gated, batch: int) -> Callable[[int], None]:
 
     With a gate every call sees another frame, so that it opens for some; else always the same.
     """
-    frames = [inputs(agent, batch, index) for index in range(FRAMES if isinstance(agent, Gated) else 1)]
+    count = FRAMES if isinstance(agent, Gated) else 1
+    frames = [inputs(agent, batch, index) for index in range(count)]
 
     def call(index: int) -> None:
         *arguments, keys = frames[index % len(frames)]

@@ -42,14 +42,13 @@ def commands() -> list[tuple[str, str]]:
 def arms_table() -> str:
     """Every arm of `arms.py`, one line each."""
     from thinkslow.arms import ARMS, DEFAULT
+    from thinkslow.objectives import IMAGINED
 
     rows = ["| arm | terms | steps | imagined | what it is |", "|---|---|---|---|---|"]
     for name, arm in ARMS.items():
         thinking = arm.thinking
         terms = " + ".join(f"`{term}`" for term, _ in thinking.terms) or "–"
-        imagined = (
-            thinking.rollout if {"sig", "elbo", "entropy"} & dict(thinking.terms).keys() else "–"
-        )
+        imagined = thinking.rollout if IMAGINED.keys() & dict(thinking.terms).keys() else "–"
         mark = " ●" if name in DEFAULT else ""
         rows.append(
             f"| `{name}`{mark} | {terms} | {thinking.steps} | {imagined} | {arm.description} |"

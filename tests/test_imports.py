@@ -46,7 +46,24 @@ def test_imports_go_one_way(level):
 
 
 @pytest.mark.parametrize(
-    "module", ["agent", "refine", "objectives", "worldmodel", "distributions", "nets", "store"]
+    "module",
+    [
+        "agent",
+        "refine",
+        "objectives",
+        "worldmodel",
+        "distributions",
+        "nets",
+        "store",
+        "parameters",
+        "updates",
+        "trust",
+        "descent",
+        "adaptive",
+        "anytime",
+        "coordinate",
+        "joint",
+    ],
 )
 def test_the_engine_does_not_know_dreamer_environments_or_the_command_line(module):
     outer = {"dreamer", "envs", "cli", "importers", "zoo", "evaluate", "report", "arms"}

@@ -41,10 +41,10 @@ def begin(rules: Rules, trust: Scalar, *, steps: int, noise: PRNGKeyArray) -> Ru
     def buffer(value: Array) -> Array:
         return jnp.broadcast_to(value, (steps + 1, *jnp.shape(value)))
 
+    beliefs, losses, all_terms = jax.tree.map(buffer, (belief, loss, terms))
     return Running(
-        belief, gradient, held, jnp.zeros((), jnp.int32), jnp.isfinite(loss),
-        *jax.tree.map(buffer, (belief, loss, terms)),
-        jnp.zeros(steps, loss.dtype), jnp.zeros(steps, bool),
+        belief, gradient, held, jnp.zeros((), jnp.int32), jnp.isfinite(loss), beliefs, losses,
+        all_terms, jnp.zeros(steps, loss.dtype), jnp.zeros(steps, bool),
     )  # fmt: skip
 
 

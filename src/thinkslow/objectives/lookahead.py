@@ -184,7 +184,7 @@ def _at_step(
         out["pig-observed"] = sum(gains, jnp.zeros(()))
     if not {"sig", "elbo", "ambiguity"} & set(names):
         return out
-    heads = model.decode(state)
+    heads: dict[str, Any] = model.decode(state)
     if "ambiguity" in names:
         entropies = [head.entropy() for head in heads.values() if _spread(head)]
         out["ambiguity"] = sum(entropies, jnp.zeros(()))
