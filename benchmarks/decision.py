@@ -34,12 +34,13 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
+from thinkslow import agent as engine
 from thinkslow.agent import Agent
 from thinkslow.dreamer.checkpoint import revision
 from thinkslow.dreamer.config import model_preset
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.evaluate import machine
-from thinkslow.gates import SCORES, Gated, calibrate
+from thinkslow.gates import SCORES, Gated, Score, calibrate
 from thinkslow.objectives import TERMS
 from thinkslow.spaces import Space
 from thinkslow.thinking import Thinking
@@ -67,7 +68,7 @@ class Setting:
     rollouts: int = 1
     steps: int = 1
     batch: int = 1
-    gate: str | None = None
+    gate: Score | None = None
     share: float = 0.2
 
 
@@ -116,7 +117,7 @@ def measure(setting: Setting, repeats: int) -> dict[str, Any]:
     agents: dict[str, Any] = {"base": Agent(model), "thinking": Agent(model, thinking)}
     flop = {name: operations(agent, setting.batch) for name, agent in agents.items()}
     if setting.gate is not None:
-        agents["thinking"] = gated(agents["thinking"], setting)
+        agents["thinking"] = gated(agents["thinking"], setting.gate, setting)
     decide = {name: decision(agent, setting.batch) for name, agent in agents.items()}
     compile_s = {name: seconds(call, 0) for name, call in decide.items()}
     compiled = compilations()
@@ -167,14 +168,14 @@ def decision(agent: Agent | Gated, batch: int) -> Callable[[int], None]:
     return call
 
 
-def gated(agent: Agent, setting: Setting) -> Gated:
+def gated(agent: Agent, gate: Score, setting: Setting) -> Gated:
     """The agent behind a gate that opens for `share` of the frames to come."""
-    closed = Gated(agent, setting.gate, np.inf)
+    closed = Gated(agent, gate, np.inf)
     scores = []
     for index in range(FRAMES):
         *arguments, keys = inputs(agent, setting.batch, index)
         scores.append(closed.act(*arguments, keys=keys)[2].doubt)
-    return Gated(agent, setting.gate, calibrate(np.array(scores), setting.share))
+    return Gated(agent, gate, calibrate(np.array(scores), setting.share))
 
 
 def seconds(call: Callable[[int], None], index: int) -> float:
@@ -184,9 +185,8 @@ def seconds(call: Callable[[int], None], index: int) -> float:
 
 
 def compilations() -> int:
-    from thinkslow import agent
-
-    return agent._act._cache_size()
+    program: Any = engine._act
+    return program._cache_size()
 
 
 def peak() -> float:

@@ -1,5 +1,7 @@
 """A gate chooses between the base agent and the thinking one, and costs what it lets through."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -35,6 +37,13 @@ def act(agent, given):
     return agent.act(*arguments, keys=keys)
 
 
+def doubts(agent: Agent, score: gates.Score, given) -> np.ndarray:
+    """The scores of a closed gate."""
+    found = act(Gated(agent, score, np.inf), given)[2].doubt
+    assert found is not None
+    return np.asarray(found)
+
+
 def equal(one, other):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
@@ -64,7 +73,7 @@ def test_an_open_gate_is_the_thinking_agent(dreamer, given):
 @pytest.mark.parametrize("row", range(BATCH))
 def test_each_environment_thinks_by_its_own_doubt(dreamer, given, row):
     agent = Agent(dreamer, EVIDENCE)
-    scores = act(Gated(agent, "surprise", np.inf), given)[2].doubt
+    scores = doubts(agent, "surprise", given)
     others = np.delete(scores, row)
     assert scores[row] not in others
     carry, action, thought = act(Gated(agent, "surprise", float(np.sort(scores)[1])), given)
@@ -84,18 +93,17 @@ def test_each_environment_thinks_by_its_own_doubt(dreamer, given, row):
 def test_a_threshold_compiles_nothing_anew(dreamer, given):
     agent = Agent(dreamer, EVIDENCE)
     act(Gated(agent, "surprise", -np.inf), given)
-    before = gates._look._cache_size(), gates._think_again._cache_size()
+    programs: tuple[Any, ...] = (gates._look, gates._think_again)
+    before = [program._cache_size() for program in programs]
     act(Gated(agent, "surprise", -1.0), given)
-    assert (gates._look._cache_size(), gates._think_again._cache_size()) == before
+    assert [program._cache_size() for program in programs] == before
 
 
 def test_scores_are_what_their_names_say(dreamer, given):
     agent = Agent(dreamer, EVIDENCE)
     base = act(Agent(dreamer), given)[2]
-    found = {
-        name: act(Gated(agent, name, np.inf), given)[2].doubt
-        for name in ("surprise", "entropy", "random")
-    }
+    names: tuple[gates.Score, ...] = ("surprise", "entropy", "random")
+    found = {name: doubts(agent, name, given) for name in names}
     kl = jax.vmap(lambda q, p: q.kl(p))(base.before, base.prior)
     np.testing.assert_allclose(found["surprise"], kl, rtol=1e-5)
     entropy = jax.vmap(lambda q: q.entropy())(base.before)
@@ -116,7 +124,7 @@ def test_sensitivity_is_the_chance_that_two_latents_act_apart(dreamer, given):
     def score(policy):
         agent = Agent(dreamer, EVIDENCE, policy=policy)
         carry = agent.start(BATCH)
-        return act(Gated(agent, "sensitivity", np.inf), (carry, *given[1:]))[2].doubt
+        return doubts(agent, "sensitivity", (carry, *given[1:]))
 
     np.testing.assert_array_equal(score(blind), np.zeros(BATCH))
     assert (score(follows) > 0).all()
@@ -127,8 +135,8 @@ def test_novelty_is_zero_where_there_is_no_history(dreamer, given):
     """At a first frame the history is no history, and what remains is KL(q || q) = 0."""
     carry, seen, _, keys = given
     first = jnp.ones(BATCH, bool)
-    found = act(Gated(Agent(dreamer, EVIDENCE), "novelty", np.inf), (carry, seen, first, keys))
-    np.testing.assert_allclose(found[2].doubt, np.zeros(BATCH), atol=1e-5)
+    found = doubts(Agent(dreamer, EVIDENCE), "novelty", (carry, seen, first, keys))
+    np.testing.assert_allclose(found, np.zeros(BATCH), atol=1e-5)
 
 
 def test_disagreement_is_zero_for_identical_members_and_positive_for_others(dreamer, given):
@@ -138,7 +146,7 @@ def test_disagreement_is_zero_for_identical_members_and_positive_for_others(drea
     def score(scale):
         members = noisy(dreamer, heads, scale=scale, count=3, key=jr.key(2))
         agent = Agent(dreamer, EVIDENCE, members=members)
-        return act(Gated(agent, "disagreement", np.inf), given)[2].doubt
+        return doubts(agent, "disagreement", given)
 
     np.testing.assert_allclose(score(0.0), np.zeros(BATCH), atol=1e-6)
     assert (score(1.0) > 1e-3).all()

@@ -243,9 +243,11 @@ def play(agent: Agent | Gated, envs: VectorEnv, seeds: Sequence[int], seed: int)
         crashed |= alive & step.crashed
         frames.append(step.observation.get("image"))
         alive &= ~step.is_last
-    states, bases, actions, *rest = jax.tree.map(lambda *xs: np.stack(xs), *keep)
-    pixels = np.array(frames) if sighted else None
-    return Episodes(states, bases, actions, pixels, rewards, lengths, *rest, crashed, latency_ms)
+    states, bases, actions, moved, thinks, doubt = jax.tree.map(lambda *xs: np.stack(xs), *keep)
+    return Episodes(
+        states, bases, actions, np.array(frames) if sighted else None, rewards, lengths,
+        moved, thinks, doubt, crashed, latency_ms,
+    )  # fmt: skip
 
 
 def _host(thought: Thought, action: Array) -> tuple:

@@ -213,7 +213,8 @@ def _think_again(
     some = jax.tree.map(lambda x: x[chosen], (carry, observation, is_first, keys))
     think = partial(decide, model, policy, thinking, knobs, members=members)
     carry_again, action, thought = jax.vmap(think)(*some)
-    thought = dataclasses.replace(thought, refined=None, doubt=first[2].doubt[chosen])
+    scores = jax.tree.map(lambda x: x[chosen], first[2].doubt)
+    thought = dataclasses.replace(thought, refined=None, doubt=scores)
     return jax.tree.map(
         lambda old, new: old.at[chosen].set(new), first, (carry_again, action, thought)
     )
