@@ -91,7 +91,7 @@ def test_the_contract_holds_for_a_gaussian_model():
 def test_the_contract_holds_for_a_dreamer(dreamer):
     entries = check(
         dreamer, {"image": jnp.zeros((16, 16, 3), jnp.uint8)}, dreamer.policy,
-        action=jnp.array([1.0, 0.0, 0.0]), terms=["sig", "evidence", "ambiguity"],
+        action=jnp.array([1.0, 0.0, 0.0]), terms=["evidence", "ambiguity"],
         updates={"mirror-accepted": UPDATES["mirror-accepted"]},
     )  # fmt: skip
     (refused,) = [entry for entry in entries if entry.rule == "can be asked for"]
