@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "thinkslow"
 # A module imports from groups further right only (or from its own group).
 ORDER = [
-    {"report"}, {"evaluate"}, {"agent"}, {"refine"}, {"objectives"}, {"worldmodel"},
+    {"report"}, {"evaluate"}, {"summary"}, {"agent"}, {"refine"}, {"objectives"}, {"worldmodel"},
     {"distributions"}, {"nets"},
 ]  # fmt: skip
 # `refine > objectives` is by type only; neither may import the agent.

@@ -8,19 +8,18 @@ protocol `paired-v1`:
 - image metrics of every fifth decision: the present frame decoded from the state that acted,
   and open-loop predictions 1, 3 and 8 steps ahead under the actions really taken, with the mode
   of the imagined priors, against the frames that really came;
-- differences of image metrics are taken on the same frames, between the state that acted and the
-  one that the agent would have had without thinking at that moment: arms go different ways and
-  see different frames, of which some are easier to predict;
+- differences of image metrics, of the present and of predictions, are taken on the same frames,
+  between the state that acted and the one that the agent would have had without thinking at that
+  moment: arms go different ways and see different frames, of which some are easier to predict;
 - milliseconds per decision: one compiled call for the whole batch, warm, median over decisions.
 """
 
 import contextlib
-import dataclasses
 import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -30,12 +29,13 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array
 
-from thinkslow import metrics, statistics, store
+from thinkslow import store
 from thinkslow.agent import Agent, Thinking, Thought
 from thinkslow.arms import Arm
 from thinkslow.dreamer.checkpoint import Saved, provenance
 from thinkslow.dreamer.fit import fit
 from thinkslow.envs import VectorEnv
+from thinkslow.summary import AHEAD, IMAGE, summarise
 from thinkslow.worldmodel import State, WorldModel
 
 ActionName: TypeAlias = Literal["sample", "mode"]
@@ -43,17 +43,8 @@ ActionName: TypeAlias = Literal["sample", "mode"]
 PROTOCOL = "paired-v1"
 EVERY = 5
 """Decisions between two frames that are scored."""
-AHEAD = (1, 3, 8)
-"""Steps ahead of the open-loop predictions."""
 STRIPS = 8
 """Decisions of the first episode that are kept as pictures."""
-CONTROL = "control-"
-"""How the names of control arms begin."""
-IMAGE = {"psnr": metrics.psnr, "ssim": metrics.ssim, "mse": metrics.mse}
-"""Measures of an image against the one that came."""
-LOWER_IS_BETTER = ("mse",)
-MEASURES = ("score", "length", *IMAGE)
-"""Measures with a mean and a difference per arm."""
 
 
 class Episodes(NamedTuple):
@@ -80,6 +71,7 @@ def evaluate(
     out: Path,
     batch: int = 8,
     action: ActionName | None = None,
+    pool: bool = False,
     command: str = "",
     show: Callable[[str, int, int], None] = lambda *_: None,
 ) -> dict[str, Any]:
@@ -87,10 +79,13 @@ def evaluate(
 
     `environment` holds `id`, `size`, `repeat`. `batch` environments are played side by side.
     `action` says how an action is taken from the policy; by default as each agent's source does.
-    `show(what, done, total)` is told of every finished block of episodes. Records are written
-    as they come: an interrupted evaluation keeps the finished blocks in `episodes.jsonl`.
+    With `pool` the agents are training seeds of one recipe, and the summary speaks of all of them
+    together too. `show(what, done, total)` is told of every finished block of episodes. Records
+    are written as they come: an interrupted evaluation keeps the finished blocks in
+    `episodes.jsonl`.
 
-    **Errors:** `ValueError` for fewer than 2 episodes or an arm that an agent cannot play;
+    **Errors:** `ValueError` for fewer than 2 episodes, agents that cannot be pooled, or an arm that
+    an agent cannot play;
     `store.Misfit` for an agent that does not fit the environment; those of the environment.
     """
     if episodes < 2:
@@ -98,6 +93,11 @@ def evaluate(
     if "none" not in arms:
         raise ValueError(f"`arms` must include `none`, the baseline; got {', '.join(arms)}.")
     names = [subject.name for subject in subjects]
+    trained = [subject.manifest["training"]["seed"] for subject in subjects]
+    if pool and (len(trained) < 2 or len(set(trained)) < len(trained)):
+        raise ValueError(
+            f"`pool` needs two agents or more, each of another training seed; got {trained}."
+        )
     for subject in subjects:
         for name, arm in arms.items():
             if (reason := unable(subject.model, arm.thinking)) is not None:
@@ -151,11 +151,7 @@ def evaluate(
             "name": PROTOCOL, "episodes": episodes, "seed": seed, "command": command,
             **provenance(), "machine": machine(),
         },
-        "arms": [
-            _arm_summary(records, subject.name, name, arm, latencies, count, seed)
-            for subject in subjects for name, arm in arms.items()
-        ],
-        "comparisons": _comparisons(records, [s.name for s in subjects], list(arms), seed),
+        **summarise(records, arms, latencies, batch=count, seed=seed, pool=pool),
     }  # fmt: skip
     store.atomic_text(out / "summary.json", json.dumps(summary, indent=1))
     return summary
@@ -272,24 +268,31 @@ def _records(
 def _image_scores(model: WorldModel, played: Episodes, index: int, length: int) -> dict[str, Any]:
     """Mean metrics over the scored decisions of one episode; None without images."""
     if played.frames is None:
-        return {**dict.fromkeys(IMAGE), "gain": dict.fromkeys(IMAGE), "open_loop": {}}
+        nothing = dict.fromkeys(IMAGE)
+        return {**nothing, "gain": nothing, "open_loop": {}, "open_loop_gain": {}}
     moments = np.arange(0, max(1, length - max(AHEAD)), EVERY)
     states, bases = jax.tree.map(lambda x: x[moments, index], (played.states, played.bases))
     windows = np.minimum(moments[:, None] + np.arange(max(AHEAD)), length - 1)
     now, later = _predict(model, states, played.actions[windows, index])
-    base, _ = _predict(model, bases, played.actions[windows, index])
-    out: dict[str, Any] = _compare(now, played.frames[moments, index])
-    before = _compare(base, played.frames[moments, index])
-    out["gain"] = {name: out[name] - before[name] for name in IMAGE}
-    out["open_loop"] = {
-        str(steps): _compare(
-            later[:, steps - 1][moments + steps <= length],
-            played.frames[(moments + steps)[moments + steps <= length], index],
-        )
-        for steps in AHEAD
-        if (moments + steps <= length).any()
-    }
+    base, base_later = _predict(model, bases, played.actions[windows, index])
+    real = played.frames[moments, index]
+    out: dict[str, Any] = _compare(now, real)
+    out["gain"] = _less(out, _compare(base, real))
+    out["open_loop"], out["open_loop_gain"] = {}, {}
+    for steps in AHEAD:
+        long = moments + steps <= length
+        if long.any():
+            came = played.frames[(moments + steps)[long], index]
+            found = _compare(later[:, steps - 1][long], came)
+            out["open_loop"][str(steps)] = found
+            out["open_loop_gain"][str(steps)] = _less(
+                found, _compare(base_later[:, steps - 1][long], came)
+            )
     return out
+
+
+def _less(after: dict[str, float], before: dict[str, float]) -> dict[str, float]:
+    return {name: after[name] - before[name] for name in IMAGE}
 
 
 def _compare(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -347,104 +350,6 @@ def _write_strips(out: Path, agent: str, arm: str, model: WorldModel, played: Ep
 
 def _bytes(images: np.ndarray) -> np.ndarray:
     return (np.clip(images, 0, 1) * 255).round().astype(np.uint8)
-
-
-def _arm_summary(
-    records: list[dict[str, Any]], agent: str, name: str, arm: Arm,
-    latencies: Mapping[tuple[str, str], list[float]], batch: int, seed: int,
-) -> dict[str, Any]:  # fmt: skip
-    mine = _of(records, agent, name)
-    low, middle, high = np.percentile(latencies[agent, name], [10, 50, 90])
-    return {
-        "agent": agent,
-        "arm": name,
-        "description": arm.description,
-        "thinking": dataclasses.asdict(arm.thinking),
-        "episodes": len(mine),
-        **{measure: _mean(_values(mine, measure), seed) for measure in MEASURES},
-        "open_loop": _open_loop_summary([row["open_loop"] for row in mine], seed),
-        "latency_ms": {
-            "median": float(middle), "p10": float(low), "p90": float(high), "batch": batch,
-        },
-        "thought_share": float(np.mean([row["thought_share"] for row in mine])),
-        "belief_kl": float(np.mean([row["belief_kl"] for row in mine])),
-    }  # fmt: skip
-
-
-def _open_loop_summary(rows: list[dict[str, Any]], seed: int) -> dict[str, Any]:
-    """Means by steps ahead, each over the episodes that were long enough."""
-    out = {}
-    for steps in map(str, AHEAD):
-        long = [row[steps] for row in rows if steps in row]
-        if long:
-            out[steps] = {name: _mean(_values(long, name), seed) for name in IMAGE}
-    return out
-
-
-def _comparisons(
-    records: list[dict[str, Any]], agents: Sequence[str], arms: Sequence[str], seed: int
-) -> list[dict[str, Any]]:
-    """Every arm against `none`, and every refinement against every control, pair by pair.
-
-    Holm's correction runs over the arms of one agent, measure and baseline.
-    """
-    controls = [arm for arm in arms if arm.startswith(CONTROL)]
-    out = []
-    for agent in agents:
-        for measure in MEASURES:
-            for baseline in ("none", *controls):
-                against = [arm for arm in arms if arm != "none"]
-                if baseline != "none":
-                    against = [arm for arm in against if arm not in controls]
-                family = list(_family(records, agent, against, baseline, measure, seed))
-                adjusted = statistics.holm([row["p_value"] for row in family]) if family else []
-                for row, p in zip(family, adjusted, strict=True):
-                    out.append(row | {"p_value_holm": float(p)})
-    return out
-
-
-def _family(
-    records: list[dict[str, Any]], agent: str, arms: Sequence[str], baseline: str, measure: str,
-    seed: int,
-) -> Iterator[dict[str, Any]]:  # fmt: skip
-    base = _effects(_of(records, agent, baseline), measure)
-    for arm in arms:
-        values = _effects(_of(records, agent, arm), measure)
-        if values is None or base is None:
-            continue
-        found = statistics.paired(np.subtract(values, base), seed=seed, name=f"{arm} {measure}")
-        better, better_interval = found.p_improve, list(found.p_improve_interval)
-        if measure in LOWER_IS_BETTER:
-            better, better_interval = 1 - better, [1 - end for end in reversed(better_interval)]
-        yield {
-            "agent": agent, "arm": arm, "baseline": baseline, "metric": measure,
-            "difference": found.mean, "interval": list(found.interval),
-            "trimmed_mean": found.trimmed_mean, "trimmed_interval": list(found.trimmed_interval),
-            "p_improve": better, "p_improve_interval": better_interval,
-            "p_value": found.p_value, "correlation": statistics.correlation(base, values),
-            "pairs": found.pairs, "unit": found.unit,
-        }  # fmt: skip
-
-
-def _of(records: list[dict[str, Any]], agent: str, arm: str) -> list[dict[str, Any]]:
-    return [row for row in records if row["agent"] == agent and row["arm"] == arm]
-
-
-def _values(rows: list[dict[str, Any]], measure: str) -> list[float] | None:
-    values = [row[measure] for row in rows]
-    return None if any(value is None for value in values) else [float(value) for value in values]
-
-
-def _effects(rows: list[dict[str, Any]], measure: str) -> list[float] | None:
-    """What arms are compared by: the measure itself, or for images its gain on the same frames."""
-    return _values([row["gain"] for row in rows] if measure in IMAGE else rows, measure)
-
-
-def _mean(values: list[float] | None, seed: int) -> dict[str, Any] | None:
-    if values is None:
-        return None
-    found = statistics.mean_interval(values, seed=seed)
-    return {"mean": found.mean, "interval": list(found.interval)}
 
 
 def machine() -> str:

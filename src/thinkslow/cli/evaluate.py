@@ -61,6 +61,8 @@ class Options(Opening):
     """Folder of the records and the page."""
     batch: int = 8
     """Environments played side by side, one process each."""
+    pool: bool = False
+    """The agents are training seeds of one recipe: speak of all of them together too."""
     steps: int | None = None
     """Refinement steps per decision."""
     rollout: int | None = None
@@ -106,6 +108,8 @@ def parse(arguments: Sequence[str]) -> Options:
         raise Usage(f"--seed must be between 0 and {2**31 - 1}; got {options.seed}.")
     if options.repeat is not None and options.repeat < 1:
         raise Usage(f"--repeat must be 1 or more; got {options.repeat}.")
+    if options.pool and len(options.agents) < 2:
+        raise Usage("--pool needs two agents or more, each of another training seed.")
     if options.batch < 1:
         raise Usage(f"--batch must be 1 or more; got {options.batch}.")
     chosen(options)
@@ -185,7 +189,7 @@ def run(options: Options) -> dict[str, Any]:
             folder.resolve() / "../../metrics.jsonl" if importers.is_own(folder) else None
             for folder in options.agents
         ],
-        quiet=options.json, action=options.action,
+        quiet=options.json, action=options.action, pool=options.pool,
     )  # fmt: skip
 
 
@@ -231,6 +235,7 @@ def play_and_report(
     saved: Sequence[Any], arms: Mapping[str, Arm], *, environment: Mapping[str, Any],
     episodes: int, seed: int, batch: int, out: Path, command: str,
     learning: Sequence[Path | None], quiet: bool, action: Literal["sample", "mode"] | None = None,
+    pool: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """What `evaluate` and `demo` share: play, write the page, print the table."""
     from thinkslow.evaluate import evaluate
@@ -242,7 +247,7 @@ def play_and_report(
     with progress() as show:
         summary = evaluate(
             saved, arms, environment=environment, episodes=episodes, seed=seed, batch=batch,
-            out=out, action=action, command=command, show=show,
+            out=out, action=action, pool=pool, command=command, show=show,
         )  # fmt: skip
     write_curves(out / "learning.json", saved, learning)
     page = build(out)

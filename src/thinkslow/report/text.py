@@ -10,6 +10,9 @@ METRICS = {
     "psnr": ("PSNR", " dB", "higher is better"),
     "ssim": ("SSIM", "", "higher is better"),
     "mse": ("MSE", "", "lower is better"),
+    "psnr+1": ("PSNR one step ahead", " dB", "higher is better"),
+    "psnr+3": ("PSNR 3 steps ahead", " dB", "higher is better"),
+    "psnr+8": ("PSNR 8 steps ahead", " dB", "higher is better"),
 }
 """Name, unit and direction of each metric that an evaluation records."""
 

@@ -7,9 +7,13 @@ it ran with go into the manifest.
 """
 
 import argparse
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from thinkslow.dreamer import checkpoint
+from thinkslow.dreamer.config import train_preset
 from thinkslow.learning import read_curve
 from thinkslow.zoo import FOLDER
 
@@ -17,20 +21,29 @@ from thinkslow.zoo import FOLDER
 def bundle(run: Path, steps: int, name: str) -> Path:
     """Copy `RUN/agents/STEPS` to the zoo as `name`; returns the new folder."""
     saved = checkpoint.load(run / "agents" / str(steps))
+    training = saved.manifest["training"]
     made = {
-        "command": f"thinkslow train {saved.environment['id']} --steps {steps} --budgets {steps} "
-        f"--preset {saved.manifest['training']['preset']} "
-        f"--seed {saved.manifest['training']['seed']}",
+        "command": f"thinkslow train {saved.environment['id']} --preset {training['preset']} "
+        f"--seed {training['seed']} --steps {steps}{_settings(training)}",
         "revision": saved.manifest["revision"],
         "versions": saved.manifest["versions"],
         "curve": read_curve(run / "metrics.jsonl"),
     }
-    training = saved.manifest["training"] | made
     checkpoint.save(
-        FOLDER / name, saved.model, name=name, environment=saved.environment, training=training,
-        dtype="float16",
+        FOLDER / name, saved.model, name=name, environment=saved.environment,
+        training=training | made, dtype="float16",
     )  # fmt: skip
     return FOLDER / name
+
+
+def _settings(training: Mapping[str, Any]) -> str:
+    """The flags by which the run learned otherwise than its preset."""
+    preset = dataclasses.asdict(train_preset(training["preset"]))
+    return "".join(
+        f" --learning.{name.replace('_', '-')} {value}"
+        for name, value in training["configuration"].items()
+        if value != preset[name] and name != "return_percentiles"
+    )
 
 
 def main() -> None:
