@@ -31,6 +31,8 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
+from thinkslow import tensorfile
+
 FORMAT = 1
 WEIGHTS = "weights.safetensors"
 MANIFEST = "manifest.json"
@@ -267,7 +269,7 @@ def _read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             f"expected {expected[:12]}…): it was truncated, altered or swapped. Save it again."
         )
     try:
-        weights = safetensors.numpy.load_file(path)
+        weights = tensorfile.load(path)
     except (SafetensorError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise Damaged(f"{path} is not a safetensors file of known arrays: {error}.") from None
     for name in [*table, *weights]:
