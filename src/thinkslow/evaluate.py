@@ -229,6 +229,8 @@ def play(agent: Agent | Gated, envs: VectorEnv, seeds: Sequence[int], seed: int)
     # The first call compiles; its time is not the decision's.
     keys = _keys(seed, jnp.array(seeds, jnp.uint32), 0)
     jax.block_until_ready(agent.act(carry, step.observation, step.is_first, keys=keys))
+    if isinstance(agent, Gated):
+        agent.warm(carry, step.observation, step.is_first, keys=keys)
     while alive.any():
         keys = jax.block_until_ready(_keys(seed, jnp.array(seeds, jnp.uint32), len(keep)))
         begun = time.perf_counter()
