@@ -36,8 +36,8 @@ from thinkslow.dreamer.checkpoint import Saved, provenance
 from thinkslow.dreamer.fit import fit
 from thinkslow.envs import VectorEnv
 from thinkslow.gates import Gated, calibrate
+from thinkslow.objectives.terms import NEED_MEMBERS
 from thinkslow.summary import AHEAD, IMAGE, summarise
-from thinkslow.thinking import Thinking
 from thinkslow.worldmodel import State, WorldModel
 
 ActionName: TypeAlias = Literal["sample", "mode"]
@@ -106,7 +106,7 @@ def evaluate(
         )
     for subject in subjects:
         for name, arm in arms.items():
-            if (reason := unable(subject.model, arm.thinking)) is not None:
+            if (reason := unable(subject, arm)) is not None:
                 raise ValueError(f"{subject.name} cannot play {name}: {reason}.")
     if len(set(names)) < len(names):
         raise ValueError(f"Agents must have names of their own, to be told apart; got {names}.")
@@ -131,7 +131,7 @@ def evaluate(
         lines = files.enter_context((out / "episodes.jsonl").open("w"))
         for subject in subjects:
             greedy = (action or convention(subject)) == "mode"
-            base = Agent(subject.model, policy=_greedy if greedy else None)
+            base = Agent(subject.model, policy=_greedy if greedy else None, members=subject.members)
             for name, arm in arms.items():
                 agent = heeding(arm, base.with_thinking(arm.thinking), envs, seed)
                 for first in range(0, episodes, count):
@@ -186,10 +186,14 @@ def convention(saved: Saved) -> ActionName:
     return saved.manifest.get("conventions", {}).get("action", "sample")
 
 
-def unable(model: WorldModel, thinking: Thinking) -> str | None:
-    """Why a model cannot think so; None if it can."""
+def unable(saved: Saved, arm: Arm) -> str | None:
+    """Why an agent cannot play an arm; None if it can."""
+    model, thinking = saved.model, arm.thinking
     decoded = set(jax.eval_shape(model.decode, model.initial()))
     terms = {name for name, _ in thinking.terms}
+    compared = thinking.steps and terms & {*NEED_MEMBERS}
+    if (compared or arm.gate == "disagreement") and saved.members is None:
+        return "it has no ensemble: thinkslow ensemble AGENT"
     if not decoded and (terms & {"sig", "elbo", "evidence"} or thinking.candidates > 1):
         return "it has no decoder"
     seen = {name for name, _ in getattr(model, "observation_spaces", ())}

@@ -222,7 +222,19 @@ def with_named(tree: Tree, arrays: Mapping[str, np.ndarray | Array]) -> Tree:
     return _map_named(tree, lambda name, leaf: jnp.asarray(arrays[name], leaf.dtype))
 
 
-def _map_named(tree: Tree, function: Callable[[str, Array], Array]) -> Tree:
+def with_only(tree: Tree, arrays: Mapping[str, np.ndarray | Array]) -> Tree:
+    """The arrays of those names, of whatever shape, in the place of the model's; None elsewhere.
+
+    **Errors:** `KeyError` for a name that the model has not.
+    """
+    if unknown := arrays.keys() - named(tree).keys():
+        raise KeyError(f"{min(unknown)} is no array of the model.")
+    return _map_named(
+        tree, lambda name, leaf: jnp.asarray(arrays[name], leaf.dtype) if name in arrays else None
+    )
+
+
+def _map_named(tree: Tree, function: Callable[[str, Array], Array | None]) -> Tree:
     return jax.tree_util.tree_map_with_path(lambda path, leaf: function(_name(path), leaf), tree)
 
 

@@ -1,6 +1,7 @@
 """Named arrays on disk: agents, and the parts of a checkpoint.
 
-A saved agent is a folder of two files, `weights.safetensors` and `manifest.json`. It is either
+A saved agent is a folder of two files, `weights.safetensors` and `manifest.json`, and of a third,
+`ensemble.safetensors`, where the manifest lists it. It is either
 wholly there or not there at all, and reading it either gives back exactly what was written or
 raises `Missing` or `Damaged` with one line that says what is wrong. Nothing in the files is
 executed. This module knows names, arrays and a JSON dictionary; it knows neither what the
@@ -22,9 +23,9 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ml_dtypes
 import numpy as np
@@ -33,9 +34,12 @@ from safetensors import SafetensorError
 
 from thinkslow import tensorfile
 
+Read = TypeVar("Read")
+
 FORMAT = 1
 WEIGHTS = "weights.safetensors"
 MANIFEST = "manifest.json"
+ENSEMBLE = "ensemble.safetensors"
 DTYPES = frozenset(
     np.dtype(kind).name
     for kind in (
@@ -70,27 +74,46 @@ def write(
     `weights` maps names such as `enc/cnn0/kernel` to arrays of a dtype in `DTYPES`; `manifest`
     must be JSON. The stored manifest has three more keys, which replace any of the same name:
     `format`, `sha256` of the weights file, and `weights`, a table from name to `[shape, dtype]`.
+    An ensemble belongs to the weights that it was fitted beside: what is replaced takes its own
+    along, and an `ensemble` in `manifest` is left out.
 
     **Errors:** `ValueError` or `TypeError` for what cannot be saved, before anything is written;
     `ValueError` if `folder` holds files that are no agent's; `Full` if the disk is full.
     **Cost:** one pass to write and one to hash; no copy of an array that is contiguous.
     """
     folder = _absolute(folder)
-    arrays = {name: _storable(name, value) for name, value in weights.items()}
-    described = {name: [list(array.shape), array.dtype.name] for name, array in arrays.items()}
-    full = {**manifest, "format": FORMAT, "sha256": "0" * 64, "weights": described}
+    arrays, described = _described(weights)
+    kept = {key: value for key, value in manifest.items() if key != "ensemble"}
+    full = {**kept, "format": FORMAT, "sha256": "0" * 64, "weights": described}
     json.dumps(full, allow_nan=False)  # what is not JSON is refused before the disk is touched
-    if folder.is_dir() and (others := sorted(set(os.listdir(folder)) - {WEIGHTS, MANIFEST})):
-        raise ValueError(
-            f"An agent can replace only an agent or an empty folder; {folder} holds {others[0]}. "
-            "Choose another folder."
-        )
+    _refuse_others(folder)
     with atomic_folder(folder) as temporary:
-        with _system_errors():
-            safetensors.numpy.save_file(arrays, temporary / WEIGHTS)
-        full["sha256"] = _sha256(temporary / WEIGHTS)
-        (temporary / MANIFEST).write_text(_manifest_text(full), encoding="utf-8")
-        shutil.copymode(temporary / MANIFEST, temporary / WEIGHTS)  # safetensors makes it private
+        full["sha256"] = _save(arrays, temporary / WEIGHTS)
+        _write_manifest(temporary, full)
+
+
+def write_ensemble(
+    folder: str | Path, members: Mapping[str, np.ndarray], facts: Mapping[str, Any]
+) -> None:
+    """Gives an agent an ensemble, replacing the one that it has; its weights stay as they are.
+
+    `members` maps names of the agent's arrays to members stacked along a first axis. The manifest
+    gains `ensemble`: `facts`, which must be JSON, with `sha256` of the file and the table
+    `weights`, as for an agent's own.
+
+    **Errors:** those of `write`; `Missing` or `Damaged` for what is no sound agent.
+    **Cost:** a copy of the agent's weights.
+    """
+    folder = _absolute(folder)
+    arrays, described = _described(members)
+    entry = {**facts, "sha256": "0" * 64, "weights": described}
+    json.dumps(entry, allow_nan=False)
+    _refuse_others(folder)
+    _, manifest = read(folder)
+    with atomic_folder(folder) as temporary:
+        shutil.copy(folder / WEIGHTS, temporary / WEIGHTS)
+        entry["sha256"] = _save(arrays, temporary / ENSEMBLE)
+        _write_manifest(temporary, {**manifest, "ensemble": entry})
 
 
 def read(folder: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -103,14 +126,17 @@ def read(folder: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     **Cost:** two passes over the file, the second from the page cache; each array is in memory
     once, and writable.
     """
-    folder = _absolute(folder)
-    while True:
-        before = _identity(folder)
-        try:
-            return _read(folder)
-        except (Damaged, FileNotFoundError):
-            if _identity(folder) == before:
-                raise
+    return _unless_replaced(folder, _read)
+
+
+def read_whole(
+    folder: str | Path,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray] | None, dict[str, Any]]:
+    """`read`, with the members of the agent's ensemble between; None if it has none.
+
+    **Errors:** `Missing`, `Damaged`; also for an ensemble that the manifest lists.
+    """
+    return _unless_replaced(folder, _read_whole)
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
@@ -255,18 +281,47 @@ def recover(path: str | Path) -> None:
             os.rename(old[-1], path)
 
 
+def _unless_replaced(folder: str | Path, reading: Callable[[Path], Read]) -> Read:
+    """What `reading` gives of a folder that is not replaced meanwhile."""
+    folder = _absolute(folder)
+    while True:
+        before = _identity(folder)
+        try:
+            return reading(folder)
+        except (Damaged, FileNotFoundError):
+            if _identity(folder) == before:
+                raise
+
+
 def _read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     manifest = read_manifest(folder)
-    path = folder / WEIGHTS
+    return _read_arrays(folder / WEIGHTS, manifest, "Save it again, or copy it again."), manifest
+
+
+def _read_whole(
+    folder: Path,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray] | None, dict[str, Any]]:
+    weights, manifest = _read(folder)
+    if (entry := manifest.get("ensemble")) is None:
+        return weights, None, manifest
+    remedy = f"Fit it again: thinkslow ensemble {folder}"
+    return weights, _read_arrays(folder / ENSEMBLE, entry, remedy), manifest
+
+
+def _read_arrays(path: Path, entry: Any, remedy: str) -> dict[str, np.ndarray]:
+    """The arrays of a file, which must be those that `entry` of the manifest describes."""
+    folder, file = path.parent, path.name
+    expected, table = (
+        (entry.get("sha256"), entry.get("weights")) if isinstance(entry, dict) else (None, None)
+    )
     if not path.is_file():
-        raise Missing(f"An agent folder holds {WEIGHTS}; {folder} does not. Copy it again.")
-    expected, table = manifest.get("sha256"), manifest.get("weights")
+        raise Missing(f"An agent folder holds {file}; {folder} does not. {remedy}")
     if not isinstance(expected, str) or not isinstance(table, dict):
-        raise Damaged(f"{folder / MANIFEST} lacks the checksum or the table of its weights.")
+        raise Damaged(f"{folder / MANIFEST} lacks the checksum or the table of {file}. {remedy}")
     if (found := _sha256(path)) != expected:
         raise Damaged(
             f"{path} is not the file that its manifest describes (SHA-256 {found[:12]}…, "
-            f"expected {expected[:12]}…): it was truncated, altered or swapped. Save it again."
+            f"expected {expected[:12]}…): it was truncated, altered or swapped. {remedy}"
         )
     try:
         weights = tensorfile.load(path)
@@ -274,12 +329,44 @@ def _read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         raise Damaged(f"{path} is not a safetensors file of known arrays: {error}.") from None
     for name in [*table, *weights]:
         if name not in weights or name not in table:
-            where = MANIFEST if name in table else WEIGHTS
-            raise Damaged(f"{folder}: {name} is only in {where}. Save it again.")
+            where = MANIFEST if name in table else file
+            raise Damaged(f"{folder}: {name} is only in {where}. {remedy}")
         described = [list(weights[name].shape), weights[name].dtype.name]
         if table[name] != described:
             raise Damaged(f"{path}: {name} is {described}, its manifest says {table[name]}.")
-    return {name: weights[name] for name in table}, manifest
+    return {name: weights[name] for name in table}
+
+
+def _described(
+    arrays: Mapping[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], dict[str, list[Any]]]:
+    """Arrays as they are stored, and the table from name to `[shape, dtype]`."""
+    stored = {name: _storable(name, value) for name, value in arrays.items()}
+    return stored, {name: [list(x.shape), x.dtype.name] for name, x in stored.items()}
+
+
+def _refuse_others(folder: Path) -> None:
+    """**Errors:** `ValueError` for a folder with files that are no agent's."""
+    known = {WEIGHTS, MANIFEST, ENSEMBLE}
+    if folder.is_dir() and (others := sorted(set(os.listdir(folder)) - known)):
+        raise ValueError(
+            f"An agent can replace only an agent or an empty folder; {folder} holds {others[0]}. "
+            "Choose another folder."
+        )
+
+
+def _save(arrays: dict[str, np.ndarray], path: Path) -> str:
+    """Writes a file of arrays; returns its SHA-256."""
+    with _system_errors():
+        safetensors.numpy.save_file(arrays, path)
+    return _sha256(path)
+
+
+def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    path = folder / MANIFEST
+    path.write_text(_manifest_text(manifest), encoding="utf-8")
+    for arrays in folder.glob("*.safetensors"):
+        shutil.copymode(path, arrays)  # safetensors makes them private
 
 
 def _manifest_text(manifest: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ COMMANDS = {
     "demo": "bundled agents on a 3D task, fast against slow: a table and a page",
     "train": "train an agent on an environment; stop and go on at any moment",
     "evaluate": "play an agent with and without thinking under paired seeds",
+    "ensemble": "fit plausible parameters to an agent, for pig and disagreement",
     "report": "build the page of an evaluation again",
     "import": "make an agent of another project one of ours",
     "inspect": "what an agent is: sizes, spaces, provenance",

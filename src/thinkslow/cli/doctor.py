@@ -154,7 +154,7 @@ def agents() -> list[Finding]:
     for name in names:
         what, needed = f"agent {name}", name in zoo.DEMO
         try:
-            weights, _ = store.read(zoo.FOLDER / name)
+            weights, _, _ = store.read_whole(zoo.FOLDER / name)
         except (store.Missing, store.Damaged) as error:
             remedy = "Install thinkslow again"
             found.append(Finding(what, False, _line(str(error)), remedy, needed=needed))

@@ -226,7 +226,7 @@ def playable(options: Options, saved: Sequence[Any]) -> dict[str, Arm]:
             said = "as asked" if options.action else "as its own project does; or --action sample"
             _say(f"{one.name}: takes the {way} of its policy ({said})")
         for name in list(arms):
-            if (reason := unable(one.model, arms[name].thinking)) is None:
+            if (reason := unable(one, arms[name])) is None:
                 continue
             if asked:
                 raise Usage(f"{one.name} cannot play {name}: {reason}. Leave it out of --arms.")

@@ -41,7 +41,7 @@ def run(options: Options) -> dict[str, Any]:
     from thinkslow.nets import named
 
     if importers.is_own(options.agent):
-        weights, manifest = store.read(options.agent)
+        weights, _, manifest = store.read_whole(options.agent)
         if bad := importers.check_finite(weights, options.agent, allow=options.allow_nonfinite):
             manifest["nonfinite"] = bad
     else:
@@ -56,7 +56,7 @@ def run(options: Options) -> dict[str, Any]:
         table = Table("what", "value", show_header=False)
         for key, value in facts.items():
             for name, part in value.items() if isinstance(value, dict) else [("", value)]:
-                if name not in ("curve", "options"):
+                if name not in ("curve", "options", "weights"):
                     table.add_row(f"{key} {name}".strip(), str(part))
         Console().print(table)
     return facts

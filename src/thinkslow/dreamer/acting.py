@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from thinkslow.distributions import (
+    Belief,
     Bernoulli,
     BoundedNormal,
     Categorical,
@@ -22,6 +23,7 @@ from thinkslow.distributions import (
     TwoHot,
 )
 from thinkslow.dreamer.vision import width
+from thinkslow.nets import Linear
 from thinkslow.spaces import Space
 from thinkslow.worldmodel import State, WorldModel
 
@@ -41,6 +43,15 @@ class ActorCritic(WorldModel):
     @abc.abstractmethod
     def action_spaces(self) -> tuple[tuple[str, Space], ...]:
         """What it does, in the order in which an action vector joins it."""
+
+    @property
+    @abc.abstractmethod
+    def prior_layer(self) -> Linear:
+        """The last layer of the head that predicts the prior from the memory."""
+
+    @abc.abstractmethod
+    def prior(self, memory: Float[Array, " deter"]) -> Belief:
+        """The prior belief at a memory, as `predict` gives it."""
 
     @abc.abstractmethod
     def reward(self, state: State) -> TwoHot | SymlogTwoHot: ...

@@ -17,7 +17,8 @@ from thinkslow.dreamer.classic.config import ClassicConfig
 from thinkslow.dreamer.classic.model import ClassicDreamer
 from thinkslow.dreamer.config import ModelConfig
 from thinkslow.dreamer.model import Dreamer
-from thinkslow.nets import named, with_named
+from thinkslow.nets import named, with_named, with_only
+from thinkslow.parameters import Members
 from thinkslow.spaces import Space
 
 ARCHITECTURES: dict[str, tuple[Callable[..., ActorCritic], type[ModelConfig | ClassicConfig]]] = {
@@ -33,6 +34,8 @@ class Saved:
 
     model: ActorCritic
     manifest: dict[str, Any]
+    members: Members | None = None
+    """Plausible parameters, if an ensemble is stored with the agent."""
 
     @property
     def name(self) -> str:
@@ -66,12 +69,30 @@ def save(
     store.write(folder, weights, manifest)
 
 
-def load(folder: str | Path) -> Saved:
-    """Read an agent that `save` wrote; weights become float32.
+def save_members(folder: Path, members: Members, facts: Mapping[str, Any]) -> None:
+    """Store an ensemble with the agent that is in `folder`, in place of the one it has.
+
+    `facts` say how the ensemble came about. Types are those of the agent's own weights on disk.
+
+    **Errors:** those of `store.write_ensemble`.
+    """
+    types = {name: kind for name, (_, kind) in store.read_manifest(folder)["weights"].items()}
+    arrays = named(members.differing)
+    stored = {name: np.asarray(array).astype(types[name]) for name, array in arrays.items()}
+    store.write_ensemble(folder, stored, {**facts, **provenance()})
+
+
+def load(folder: str | Path, *, ensemble: bool = True) -> Saved:
+    """Read an agent that `save` wrote, and its ensemble unless told not to; weights become
+    float32.
 
     **Errors:** `store.Missing`, `store.Damaged`, `store.Misfit`: what is wrong, in one line.
     """
-    weights, manifest = store.read(folder)
+    members = None
+    if ensemble:
+        weights, members, manifest = store.read_whole(folder)
+    else:
+        weights, manifest = store.read(folder)
     if "counters" in manifest:
         raise store.Damaged(
             f"{folder} is the state of a training run, not an agent. "
@@ -97,7 +118,16 @@ def load(folder: str | Path) -> Saved:
         ) from error
     expected = {name: leaf.shape for name, leaf in named(shape).items()}
     store.match(weights, expected, what=f"The weights of {folder} do not fit its manifest")
-    return Saved(with_named(shape, weights), manifest)
+    model = with_named(shape, weights)
+    if members is None:
+        return Saved(model, manifest)
+    counts = {len(array) if array.ndim else 0 for array in members.values()}
+    described = {
+        name: (count, *expected[name]) for name in members for count in counts if name in expected
+    }
+    what = f"The ensemble of {folder} does not fit its agent"
+    store.match(members, described, what=what, remedy=f"Fit it again: thinkslow ensemble {folder}")
+    return Saved(model, manifest, Members(with_only(shape, members)))
 
 
 def architecture(model: ActorCritic) -> str:

@@ -16,7 +16,8 @@ import numpy as np
 from thinkslow import store
 from thinkslow.dreamer.checkpoint import ARCHITECTURES, Saved
 from thinkslow.dreamer.vision import width
-from thinkslow.nets import named, with_named
+from thinkslow.nets import named, with_named, with_only
+from thinkslow.parameters import Members
 from thinkslow.spaces import Space
 
 JOINED = "+"
@@ -56,7 +57,11 @@ def fit(saved: Saved, observations: Spaces, action: Space, *, id: str) -> Saved:
     shape = jax.eval_shape(lambda: make(renamed, {"action": action}, config, key=jr.key(0)))
     expected = {name: leaf.shape for name, leaf in named(shape).items()}
     store.match(weights, expected, what=f"{saved.name} does not fit {id}")
-    return Saved(with_named(shape, weights), saved.manifest)
+    members = saved.members
+    if members is not None:
+        # An ensemble is of arrays that see no names: it keeps its own.
+        members = Members(with_only(shape, named(members.differing)))
+    return Saved(with_named(shape, weights), saved.manifest, members)
 
 
 def _matched(ours: Spaces, theirs: Spaces) -> tuple[dict[str, list[str]], list[str]]:

@@ -159,6 +159,13 @@ class Dreamer(ActorCritic):
         deter = self.dyn.core(state.memory * keep, latent * keep, action.astype(dtype) * keep)
         return deter, self.dyn.prior(deter)
 
+    @property
+    def prior_layer(self) -> Linear:
+        return self.dyn.prior_layer
+
+    def prior(self, memory: Float[Array, " deter"]) -> Belief:
+        return self.dyn.prior(memory)
+
     def infer(self, memory: Float[Array, " deter"], observation: Observation) -> Belief:
         return self.dyn.posterior(memory, self.enc(observation))
 

@@ -91,6 +91,12 @@ class RSSM(eqx.Module):
             x = self._dense(f"prior{index}", x)
         return self._belief("prior", x)
 
+    @property
+    def prior_layer(self) -> Linear:
+        layer = self.layers["priorlogit" if self.config.classes is not None else "priorstats"]
+        assert isinstance(layer, Linear)
+        return layer
+
     def posterior(self, deter: Float[Array, " deter"], tokens: Float[Array, " tokens"]) -> Belief:
         """The latent as the encoded observation tells it."""
         x = jnp.concatenate([deter, tokens])

@@ -134,6 +134,13 @@ class ClassicDreamer(ActorCritic):
         deter = self.wm.rssm.core(state.memory, state.latent, action.astype(dtype) * keep)
         return deter, self.wm.rssm.prior(deter)
 
+    @property
+    def prior_layer(self) -> Linear:
+        return self.wm.rssm.prior_layer
+
+    def prior(self, memory: Float[Array, " deter"]) -> Categorical:
+        return self.wm.rssm.prior(memory)
+
     def infer(self, memory: Float[Array, " deter"], observation: Observation) -> Categorical:
         return self.wm.rssm.posterior(memory, self.wm.enc(observation))
 

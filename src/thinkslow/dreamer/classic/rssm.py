@@ -56,6 +56,12 @@ class ClassicRSSM(eqx.Module):
         """The latent as the memory predicts it."""
         return self._belief("img_stats", self._dense("img_out", deter))
 
+    @property
+    def prior_layer(self) -> Linear:
+        layer = self.layers["img_stats"]
+        assert isinstance(layer, Linear)
+        return layer
+
     def posterior(
         self, deter: Float[Array, " deter"], tokens: Float[Array, " tokens"]
     ) -> Categorical:

@@ -1,0 +1,115 @@
+"""`thinkslow ensemble`: plausible parameters for an agent."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from thinkslow.cli.common import Common, Usage
+from thinkslow.cli.common import parse as parse_options
+
+DESCRIPTION = """Fit an ensemble to an agent and store it with the agent.
+
+What the arms `pig-*`, the term `pig` and the gate `disagreement` compare: copies of the last
+layer of the head that predicts the next latent, each fitted to a resample of episodes that the
+agent plays now. The agent's weights stay as they are; an ensemble that it has is replaced. Prints
+how well the trained layer and the members predict, also on episodes that none was fitted to.
+
+example: thinkslow ensemble runs/first/agents/60000"""
+
+ENVIRONMENTS = 4
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    """Options of `thinkslow ensemble`."""
+
+    agent: tyro.conf.Positional[Path]
+    """Agent folder."""
+    decisions: int = 4000
+    """Decisions to play, over all environments."""
+    members: int = 4
+    """Layers to fit."""
+    steps: int = 300
+    """Steps of each fit; many more fit the resample better and other episodes worse."""
+    seed: int = 0
+    """Of the episodes, the resamples and the fits."""
+    env: str | None = None
+    """Environment; by default the one that the agent was trained on."""
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """**Errors:** `Usage` for impossible values."""
+    options = parse_options(Options, "ensemble", DESCRIPTION, arguments)
+    for name, least in (("decisions", 1), ("members", 2), ("steps", 1)):
+        if (value := getattr(options, name)) < least:
+            raise Usage(f"--{name} must be {least} or more; got {value}.")
+    if not 0 <= options.seed < 2**31:
+        raise Usage(f"--seed must be between 0 and {2**31 - 1}; got {options.seed}.")
+    return options
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Play, fit, judge, store.
+
+    **Errors:** `Usage` for another project's agent; those of reading, of the environment and of
+    `ensemble.make`.
+    """
+    from thinkslow import importers
+    from thinkslow.cli.evaluate import progress, unnamed
+    from thinkslow.dreamer import checkpoint
+    from thinkslow.dreamer.fit import fit
+    from thinkslow.ensemble import make, seed_of
+    from thinkslow.envs import VectorEnv
+
+    if options.agent.exists() and not importers.is_own(options.agent):
+        raise Usage(
+            f"An ensemble is stored with an agent of ours, and {options.agent} is none. First: "
+            f"thinkslow import {options.agent} AGENT"
+        )
+    saved = checkpoint.load(options.agent, ensemble=False)
+    environment = saved.environment
+    id = options.env or environment["id"]
+    if id is None:
+        raise Usage(unnamed(saved))
+    with (
+        VectorEnv(
+            id, ENVIRONMENTS, seed=seed_of(options.seed),
+            size=environment["size"], repeat=environment["repeat"],
+        ) as envs,
+        progress() as show,
+    ):  # fmt: skip
+        fitted = fit(saved, envs.observation_space, envs.action_space, id=envs.id)
+        members, facts = make(
+            fitted.model, envs, decisions=options.decisions, members=options.members,
+            steps=options.steps, seed=options.seed, show=show,
+        )  # fmt: skip
+    facts = {"environment": id, **facts}
+    checkpoint.save_members(options.agent, members, facts)
+    if not options.json:
+        terminal = Console()
+        terminal.print(_table(facts))
+        terminal.print(f"Stored in {options.agent}", soft_wrap=True, highlight=False)
+    return {"agent": str(options.agent), **facts}
+
+
+def _table(facts: dict[str, Any]) -> Table:
+    parts = {"training": "fitted to", "held_out": "held out"}
+    table = Table(
+        "mean over decisions, nats",
+        *(f"{title}, {facts['episodes'][part]} episodes" for part, title in parts.items()),
+    )
+    rows = {
+        "KL(posterior || prior), trained layer": lambda fit: fit["trained"],
+        f"the same, mean of {facts['members']} members": lambda fit: np.mean(fit["members"]),
+        "the same, worst member": lambda fit: max(fit["members"]),
+        "information gain of the members": lambda fit: fit["disagreement"],
+    }
+    for title, value in rows.items():
+        table.add_row(title, *(f"{value(facts[part]):.3f}" for part in parts))
+    return table
