@@ -35,6 +35,7 @@ import jax.random as jr
 import numpy as np
 
 from thinkslow import agent as engine
+from thinkslow import gates
 from thinkslow.agent import Agent
 from thinkslow.dreamer.checkpoint import revision
 from thinkslow.dreamer.config import model_preset
@@ -121,14 +122,17 @@ def measure(setting: Setting, repeats: int) -> dict[str, Any]:
     decide = {name: decision(agent, setting.batch) for name, agent in agents.items()}
     compile_s = {name: seconds(call, 0) for name, call in decide.items()}
     compiled = compilations()
+    if isinstance(agents["thinking"], Gated):
+        *arguments, keys = inputs(agents["thinking"], setting.batch, 0)
+        agents["thinking"].warm(*arguments, keys=keys)
     for call in decide.values():
-        for index in range(WARM if setting.gate is None else FRAMES):
+        for index in range(WARM):
             call(index)
     pairs = [
         {name: 1e3 * seconds(call, index) for name, call in decide.items()}
         for index in range(repeats)
     ]
-    if setting.gate is None and compilations() != compiled:
+    if compilations() != compiled:
         raise RuntimeError("Something was compiled between two decisions.")
     times = {name: np.array([pair[name] for pair in pairs]) for name in decide}
     centre = np.median if setting.gate is None else np.mean
@@ -185,8 +189,8 @@ def seconds(call: Callable[[int], None], index: int) -> float:
 
 
 def compilations() -> int:
-    program: Any = engine._act
-    return program._cache_size()
+    programs: tuple[Any, ...] = (engine._act, gates._look, gates._think_again)
+    return sum(program._cache_size() for program in programs)
 
 
 def peak() -> float:

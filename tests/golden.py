@@ -378,16 +378,17 @@ def main() -> int:
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR")
     bad = count = 0
-    folders = parser.parse_args().folders
-    for folder in folders:
-        if not (folder / "golden.npz").is_file():
-            parser.error(f"{folder} holds no golden.npz to compare with. Leave it out.")
-    for folder in folders:
+    for folder in parser.parse_args().folders:
         print(folder)
+        if not (folder / "golden.npz").is_file():
+            print("  holds no golden.npz: nothing to compare with")
+            continue
         for line in compare(folder):
             count, bad = count + 1, bad + (not line.good)
             mark = "ok " if line.good else "OFF"
             print(f"  {mark} {line.name:32} {line.difference:.2e}  (allowed {line.allowed:.1e})")
+    if not count:
+        parser.error("no folder holds a golden.npz to compare with.")
     print(f"{count - bad} of {count} arrays agree." if bad else f"All {count} arrays agree.")
     return bad > 0
 

@@ -19,7 +19,7 @@ from thinkslow.dreamer import checkpoint
 from thinkslow.dreamer.config import MLPConfig, ModelConfig
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.envs import VectorEnv
-from thinkslow.evaluate import episode_seed, evaluate, play
+from thinkslow.evaluate import episode_seed, evaluate, play, unable
 from thinkslow.learning import read_curve
 from thinkslow.spaces import Space
 from thinkslow.thinking import Thinking
@@ -167,6 +167,17 @@ def test_an_agent_of_another_image_size_is_refused(tmp_path, monkeypatch):
     saved = saved_agent(tmp_path / "agent", image=24)
     with pytest.raises(ValueError, match=r"does not fit .*its image is 24x24x3, .* 16x16x3"):
         evaluate([saved], CHOSEN, environment=ENVIRONMENT, episodes=2, seed=0, out=tmp_path / "out")
+
+
+def test_what_an_agent_cannot_play_is_known_before_it_plays(tmp_path):
+    """`ambiguity` was refused only when the first decision was compiled."""
+    saved = saved_agent(tmp_path / "agent")
+    assert unable(saved, ARMS["ambiguity-3"]) == (
+        "its decoder's variance is fixed, so that the term is constant"
+    )
+    assert unable(saved, ARMS["pig-3"]) == "it has no ensemble: thinkslow ensemble AGENT"
+    for name in ("sig-3", "evidence", "control-particles-16", "evidence-in-doubt"):
+        assert unable(saved, ARMS[name]) is None
 
 
 def test_impossible_evaluations_are_refused(tmp_path):

@@ -99,6 +99,18 @@ def test_a_threshold_compiles_nothing_anew(dreamer, given):
     assert [program._cache_size() for program in programs] == before
 
 
+def test_a_warm_gate_compiles_nothing_however_many_are_in_doubt(dreamer, given):
+    *arguments, keys = given
+    agent = Agent(dreamer, EVIDENCE)
+    gate = Gated(agent, "surprise", np.inf)
+    gate.warm(*arguments, keys=keys)
+    again: Any = gates._think_again
+    before = again._cache_size()
+    for threshold in np.sort(doubts(agent, "surprise", given)) - 1e-3:
+        act(Gated(agent, "surprise", float(threshold)), given)
+    assert again._cache_size() == before
+
+
 def test_scores_are_what_their_names_say(dreamer, given):
     agent = Agent(dreamer, EVIDENCE)
     base = act(Agent(dreamer), given)[2]

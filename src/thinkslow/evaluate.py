@@ -36,7 +36,8 @@ from thinkslow.dreamer.checkpoint import Saved, provenance
 from thinkslow.dreamer.fit import fit
 from thinkslow.envs import VectorEnv
 from thinkslow.gates import Gated, calibrate
-from thinkslow.objectives.terms import NEED_MEMBERS
+from thinkslow.objectives.lookahead import has_spread
+from thinkslow.objectives.terms import NEED_DECODER, NEED_MEMBERS, NEED_SPREAD
 from thinkslow.summary import AHEAD, IMAGE, summarise
 from thinkslow.worldmodel import State, WorldModel
 
@@ -189,16 +190,19 @@ def convention(saved: Saved) -> ActionName:
 def unable(saved: Saved, arm: Arm) -> str | None:
     """Why an agent cannot play an arm; None if it can."""
     model, thinking = saved.model, arm.thinking
-    decoded = set(jax.eval_shape(model.decode, model.initial()))
+    decoded = jax.eval_shape(model.decode, model.initial())
     terms = {name for name, _ in thinking.terms}
     compared = thinking.steps and terms & {*NEED_MEMBERS}
     if (compared or arm.gate == "disagreement") and saved.members is None:
         return "it has no ensemble: thinkslow ensemble AGENT"
-    if not decoded and (terms & {"sig", "elbo", "evidence"} or thinking.candidates > 1):
+    weighs = thinking.candidates > 1 or thinking.particles > 1
+    if not decoded and (terms & {*NEED_DECODER} or weighs):
         return "it has no decoder"
+    if terms & {*NEED_SPREAD} and not any(has_spread(head) for head in decoded.values()):
+        return "its decoder's variance is fixed, so that the term is constant"
     seen = {name for name, _ in getattr(model, "observation_spaces", ())}
-    if terms & {"sig", "elbo"} and seen - decoded:
-        return f"it does not decode {', '.join(sorted(seen - decoded))}, which it sees"
+    if terms & {"sig", "elbo", "pig-observed"} and seen - {*decoded}:
+        return f"it does not decode {', '.join(sorted(seen - {*decoded}))}, which it sees"
     return None
 
 
@@ -233,6 +237,8 @@ def play(agent: Agent | Gated, envs: VectorEnv, seeds: Sequence[int], seed: int)
     # The first call compiles; its time is not the decision's.
     keys = _keys(seed, jnp.array(seeds, jnp.uint32), 0)
     jax.block_until_ready(agent.act(carry, step.observation, step.is_first, keys=keys))
+    if isinstance(agent, Gated):
+        agent.warm(carry, step.observation, step.is_first, keys=keys)
     while alive.any():
         keys = jax.block_until_ready(_keys(seed, jnp.array(seeds, jnp.uint32), len(keep)))
         begun = time.perf_counter()

@@ -92,18 +92,39 @@ class Gated:
 
         One compiled call if no environment is in doubt, two if any is. A score that is not a
         number opens no gate. Compiles the thinking program once for each power of two up to the
-        batch.
+        batch, when it is first needed or by `warm`.
         """
-        agent = self.agent
-        given = (agent.model, agent.members, agent.knobs, carry, dict(observation),
-                 jnp.asarray(is_first), keys)  # fmt: skip
-        first = _look(*given, agent.policy, self.score)
+        given = self._given(carry, observation, is_first, keys)
+        first = _look(*given, self.agent.policy, self.score)
         doubtful = np.flatnonzero(np.asarray(first[2].doubt) > self.threshold)
         if not len(doubtful):
             return first
-        size = 1 << (len(doubtful) - 1).bit_length()
-        chosen = np.resize(doubtful, size)  # repeats fill the batch; equal rows are written twice
-        return _think_again(*given, structure_of(agent.thinking), agent.policy, first, chosen)
+        # Repeats fill the batch; equal rows are written twice.
+        return self._again(given, first, np.resize(doubtful, _size(len(doubtful))))
+
+    def warm(
+        self, carry: Carry, observation: Mapping[str, Array | np.ndarray],
+        is_first: Bool[Array | np.ndarray, " batch"], *, keys: Key[Array, " batch"],
+    ) -> None:  # fmt: skip
+        """Compile all that a decision for this batch may need, so that none waits for it later."""
+        given = self._given(carry, observation, is_first, keys)
+        first = _look(*given, self.agent.policy, self.score)
+        for size in {_size(count) for count in range(1, len(keys) + 1)}:
+            jax.block_until_ready(self._again(given, first, np.zeros(size, int)))
+
+    def _given(self, carry: Carry, observation: Any, is_first: Any, keys: Any) -> tuple:
+        agent = self.agent
+        seen, first = dict(observation), jnp.asarray(is_first)
+        return agent.model, agent.members, agent.knobs, carry, seen, first, keys
+
+    def _again(self, given: tuple, first: tuple, chosen: np.ndarray) -> tuple:
+        structure = structure_of(self.agent.thinking)
+        return _think_again(*given, structure, self.agent.policy, first, chosen)
+
+
+def _size(count: int) -> int:
+    """The next power of two."""
+    return 1 << (count - 1).bit_length()
 
 
 def calibrate(scores: npt.ArrayLike, share: float) -> float:

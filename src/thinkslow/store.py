@@ -32,6 +32,8 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
+from thinkslow import tensorfile
+
 Read = TypeVar("Read")
 
 FORMAT = 1
@@ -322,7 +324,7 @@ def _read_arrays(path: Path, entry: Any, remedy: str) -> dict[str, np.ndarray]:
             f"expected {expected[:12]}…): it was truncated, altered or swapped. {remedy}"
         )
     try:
-        weights = safetensors.numpy.load_file(path)
+        weights = tensorfile.load(path)
     except (SafetensorError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise Damaged(f"{path} is not a safetensors file of known arrays: {error}.") from None
     for name in [*table, *weights]:

@@ -29,7 +29,9 @@ def make(id: str, *, size: int = 64, repeat: int = 1) -> "Player":
     try:
         env = gymnasium.make(id, disable_env_checker=True, **options)
     except Exception as error:  # whatever the simulator raises, from wherever
-        raise Unavailable(failure(id, error)) from error
+        if (said := failure(id, error)) is None:
+            raise
+        raise Unavailable(said) from error
     return Player(env, id, size, repeat)
 
 

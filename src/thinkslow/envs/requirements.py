@@ -105,7 +105,7 @@ def require_registered(id: str) -> None:
 def closest(task: str, *, count: int = 3) -> list[str]:
     """Registered ids whose names are like that of another project's task, likest first.
 
-    >>> closest("gym_cartpole")
+    >>> closest("gym_cartpole")[:2]
     ['CartPole-v0', 'CartPole-v1']
     """
 
@@ -153,17 +153,17 @@ def has_driver() -> bool:
     return any(glob.glob(pattern) for pattern in DRIVERS) or loads(NVIDIA)
 
 
-def failure(id: str, error: Exception) -> str:
-    """The message for an environment that failed while it was being made."""
-    said = f"{type(error).__name__}: {error}"
+def failure(id: str, error: Exception) -> str | None:
+    """The message for an environment that failed while it was being made; None if there is
+    nothing to add to the simulator's own words."""
     if isinstance(error, gymnasium.error.DependencyNotInstalled):
         return f"{id} needs a package that is not installed here. {error}"
     if any(family.opengl and id.startswith(family.prefix) for family in FAMILIES):
         return (
-            f"{id} could not open a renderer here ({said}). `thinkslow doctor` tries each step "
-            "of drawing and says how to mend it."
+            f"{id} could not open a renderer here ({type(error).__name__}: {error}). "
+            "`thinkslow doctor` tries each step of drawing and says how to mend it."
         )
-    return f"{id} could not be made here ({said}). Try gymnasium.make({id!r}) by itself."
+    return None
 
 
 def no_renderer(id: str, packages: list[str]) -> str:

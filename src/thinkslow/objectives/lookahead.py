@@ -180,13 +180,13 @@ def _at_step(
         )
     if "pig-observed" in names and members is not None:
         heads = members.each(model, lambda one: one.decode(state))
-        gains = [parameter_information_gain(head) for head in heads.values() if _spread(head)]
+        gains = [parameter_information_gain(head) for head in heads.values() if has_spread(head)]
         out["pig-observed"] = sum(gains, jnp.zeros(()))
     if not {"sig", "elbo", "ambiguity"} & set(names):
         return out
     heads: dict[str, Any] = model.decode(state)
     if "ambiguity" in names:
-        entropies = [head.entropy() for head in heads.values() if _spread(head)]
+        entropies = [head.entropy() for head in heads.values() if has_spread(head)]
         out["ambiguity"] = sum(entropies, jnp.zeros(()))
     if "sig" in names or "elbo" in names:
         seen = {name: _imagined(head, imagery, key) for name, head in heads.items()}
@@ -205,12 +205,12 @@ def _at_step(
 
 
 def _imagined(head: Any, imagery: Imagery, key: PRNGKeyArray) -> Float[Array, "..."]:
-    if imagery == "sample" and _spread(head):
+    if imagery == "sample" and has_spread(head):
         return head.sample(key=jr.fold_in(key, 1))
     return head.mode()
 
 
-def _spread(head: Distribution) -> bool:
+def has_spread(head: Distribution) -> bool:
     """Whether the head says how uncertain it is: one of fixed variance has no `entropy`."""
     return hasattr(head, "entropy")
 
@@ -233,7 +233,7 @@ def _check(
             raise ValueError(
                 f"`{name}` needs a decoder and this model has none. Use `entropy` or `anchor`."
             )
-        if name in NEED_SPREAD and not any(_spread(head) for head in heads.values()):
+        if name in NEED_SPREAD and not any(has_spread(head) for head in heads.values()):
             part, head = next(iter(heads.items()))
             raise ValueError(
                 f"`{name}` needs a decoder whose spread depends on the state; that of `{part}` is "

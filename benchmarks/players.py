@@ -1,0 +1,60 @@
+"""What players score on the project's task who have learnt nothing: random and scripted.
+
+Claim: the task tells play from chance. Random play scores 0.72 (200 episodes, standard deviation
+1.5), a scripted player who sees the whole world 22.8 (40 episodes, standard deviation 3.7).
+
+Method: environment seeds 0, 1, …; 250 decisions an episode; uniformly random actions of NumPy's
+generator with seed 0; the scripted player is `thinkslow.envs.scripted.towards_good`.
+
+Reproduce: `uv run python benchmarks/players.py` (`--json` for one JSON object).
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+
+import numpy as np
+
+from thinkslow.envs import make
+from thinkslow.envs.make import Player
+from thinkslow.envs.scripted import towards_good
+
+TASK = "thinkslow/CollectGoodObjects-v0"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    env, rng = make(TASK), np.random.default_rng(0)
+    found = {
+        "random": scores(env, lambda: int(rng.integers(3)), 200),
+        "scripted": scores(env, lambda: towards_good(env), 40),
+    }
+    summary = {
+        name: {
+            "mean": float(np.mean(all_)),
+            "deviation": float(np.std(all_)),
+            "episodes": len(all_),
+        }
+        for name, all_ in found.items()
+    }
+    print(json.dumps(summary) if given.json else "\n".join(f"{k}: {v}" for k, v in summary.items()))
+
+
+def scores(env: Player, act: Callable[[], int], episodes: int) -> list[float]:
+    out = []
+    for seed in range(episodes):
+        env.reset(seed=seed)
+        total, over = 0.0, False
+        while not over:
+            _, reward, terminated, truncated, _ = env.step(act())
+            total, over = total + float(reward), terminated or truncated
+        out.append(total)
+    return out
+
+
+if __name__ == "__main__":
+    main()
