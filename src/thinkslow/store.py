@@ -1,11 +1,10 @@
 """Named arrays on disk: agents, and the parts of a checkpoint.
 
 A saved agent is a folder of two files, `weights.safetensors` and `manifest.json`, and of a third,
-`ensemble.safetensors`, where the manifest lists it. It is either
-wholly there or not there at all, and reading it either gives back exactly what was written or
-raises `Missing` or `Damaged` with one line that says what is wrong. Nothing in the files is
-executed. This module knows names, arrays and a JSON dictionary; it knows neither what the
-arrays mean nor which model they belong to.
+`ensemble.safetensors`, where the manifest lists it. It is either wholly there or not there at
+all, and reading it either gives back exactly what was written or raises `Missing` or `Damaged`
+with one line that says what is wrong. Nothing in the files is executed. This module knows names,
+arrays and a JSON dictionary; it knows neither what the arrays mean nor which model they belong to.
 
 **How a folder is replaced.** The new content is written to a hidden sibling `.NAME.tmp-ID` and
 flushed to the disk; then NAME is renamed to `.NAME.old-ID`, the new folder to NAME, and the old
