@@ -9,6 +9,9 @@ no two copies of its weights are ever in memory.
 of its own loads it as many times as asked, and each time waits for the arrays: seconds from the
 path to the model, checksum included, imports apart. A second one loads it once: the largest
 resident memory of that process, less what it had before, over the bytes of the weights.
+
+size200m (633 MiB): 0.47 s (median of 5), 0.99 times the weights. Two cores of an AMD EPYC,
+otherwise idle. Revision 9005fa1.
 """
 
 import argparse

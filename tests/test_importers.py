@@ -7,6 +7,8 @@ files, and the command line.
 import dataclasses
 import json
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -279,12 +281,37 @@ def test_a_file_cut_at_any_kilobyte_gives_one_error(name, tmp_path):
     found = importers.find(folder_of(name))
     data = found.file.read_bytes()
     file = tmp_path / found.file.name
-    # An archive without its end fails at once; of a pickle, all that is there is looked at first.
+    # An archive without its end fails at once; of a pickle, all that is there is looked at first,
+    # which takes long with every call type-checked: the next test cuts it at every kilobyte.
     for end in range(0, len(data), 1024 if found.source != "dreamerv3" else 24 * 1024):
         file.write_bytes(data[:end])
         error = weights_of(file, found.config)
         assert isinstance(error, str)
         assert "\n" not in error
+
+
+CUT = """
+import sys
+from pathlib import Path
+from thinkslow.importers import pickles
+whole, cut = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
+for end in range(0, len(whole), 1024):
+    cut.write_bytes(whole[:end])
+    try:
+        pickles.load(cut)
+    except pickles.Damaged as error:
+        assert str(error) and chr(10) not in str(error)
+    else:
+        sys.exit(f"cut after {end} bytes it was read")
+"""
+
+
+def test_a_pickle_cut_at_every_kilobyte_is_damaged(tmp_path):
+    """In a process of its own, where calls are not type-checked."""
+    whole = importers.find(folder_of("danijar_main-a")).file
+    command = [sys.executable, "-c", CUT, str(whole), str(tmp_path / "agent.pkl")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", MAIN)
