@@ -110,6 +110,8 @@ def test_an_example_shown_in_a_page_is_the_file(example):
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
 def test_an_example_runs(example):
+    if example.name == "crafter_env.py":
+        pytest.importorskip("crafter")
     done = subprocess.run([sys.executable, example], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout

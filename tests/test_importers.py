@@ -6,6 +6,7 @@ files, and the command line.
 
 import dataclasses
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -429,6 +430,19 @@ def test_every_arm_plays_an_agent_of_another_project(tmp_path, capsys):
     err = capsys.readouterr().err
     assert "danijar/dreamerv3 since December 2024, 4,567 steps" in err
     assert "sees image 64x64x3; does action one of 17" in err
+
+
+def test_an_agent_of_another_project_plays_crafter_where_it_is_installed(tmp_path, monkeypatch):
+    pytest.importorskip("crafter")
+    examples = Path(__file__).parents[1] / "examples"
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(examples), *sys.path]))
+    monkeypatch.syspath_prepend(str(examples))
+    summary = play(
+        folder_of("danijar_main-a"), "--env", "crafter_env:thinkslow-example/Crafter-v0", "--arms",
+        "none,control-soft", out=tmp_path,
+    )  # fmt: skip
+    assert all(arm["length"]["mean"] > 1 for arm in summary["arms"])
+    assert all(np.isfinite(arm["psnr"]["mean"]) for arm in summary["arms"])
 
 
 @pytest.mark.usefixtures("environments")

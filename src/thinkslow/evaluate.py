@@ -285,7 +285,8 @@ def _records(
                 "arm": name,
                 "training_seed": subject.manifest["training"]["seed"],
                 "environment_seed": environment_seed,
-                "score": float(played.rewards[index]),
+                # The same rewards in another order add up to another last bit, which is no effect.
+                "score": round(float(played.rewards[index]), 6),
                 "length": length,
                 **_image_scores(model, played, index, length),
                 "thought_share": float(played.thinks[:length, index].mean()),
