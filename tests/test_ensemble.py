@@ -332,13 +332,3 @@ def test_another_projects_agent_is_imported_first(tmp_path, capsys):
     assert "First: thinkslow import" in " ".join(capsys.readouterr().err.split())
     assert main(["ensemble", str(tmp_path / "nowhere")]) == 1
     assert "does not exist" in capsys.readouterr().err
-
-
-def test_the_bundled_agents_of_the_demo_have_an_ensemble():
-    from thinkslow import zoo
-
-    for name in zoo.DEMO:
-        saved = checkpoint.load(zoo.path(name))
-        assert saved.members is not None
-        held = saved.manifest["ensemble"]["held_out"]
-        assert np.mean(held["members"]) < held["trained"]
