@@ -55,6 +55,7 @@ def test_imports_go_one_way(level):
         "distributions",
         "nets",
         "store",
+        "atomic",
         "parameters",
         "updates",
         "trust",

@@ -18,7 +18,7 @@ from crashes import every_kill
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thinkslow import store
+from thinkslow import atomic, store
 from thinkslow.dreamer import replay as module
 from thinkslow.dreamer.replay import Indices, Replay
 
@@ -300,7 +300,7 @@ class Trainer:
 
     @classmethod
     def resume(cls, run: Path) -> "Trainer":
-        store.recover(run / "latest")
+        atomic.recover(run / "latest")
         if not (run / "latest").exists():
             return cls.start(run)
         state = json.loads((run / "latest" / "state.json").read_text())
@@ -316,7 +316,7 @@ class Trainer:
 
     def checkpoint(self) -> None:
         index = self.replay.save()
-        with store.atomic_folder(self.run / "latest") as folder:
+        with atomic.folder(self.run / "latest") as folder:
             state = {"replay": index, "rng": self.rng.bit_generator.state}
             (folder / "state.json").write_text(json.dumps(state))
         self.replay.commit(index)
@@ -430,7 +430,7 @@ def test_a_full_disk_during_a_save_loses_nothing(tmp_path, monkeypatch):
                     raise OSError(errno.ENOSPC, "No space left on device")
 
             patch.setattr(os, "fsync", fsync)
-            with pytest.raises(store.Full, match="Free some space"):
+            with pytest.raises(atomic.Full, match="Free some space"):
                 replay.save()
         assert set(os.listdir(tmp_path)) == files
         assert content(Replay.load(tmp_path, first)) == before

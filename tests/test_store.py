@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError
 
-from thinkslow import store
+from thinkslow import atomic, store
 
 
 def agent(seed: int = 0) -> dict[str, np.ndarray]:
@@ -227,7 +227,7 @@ def test_a_table_that_does_not_describe_the_weights_is_damaged(saved):
 def test_weights_that_are_no_safetensors_are_damaged_though_the_checksum_holds(saved):
     (saved / store.WEIGHTS).write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     path = saved / store.MANIFEST
-    found = store._sha256(saved / store.WEIGHTS)
+    found = store.sha256(saved / store.WEIGHTS)
     path.write_text(path.read_text().replace(store.read_manifest(saved)["sha256"], found))
     with pytest.raises(store.Damaged, match="not a safetensors file"):
         store.read(saved)
@@ -264,7 +264,7 @@ def test_a_save_that_fails_after_a_kill_between_the_renames_leaves_the_old_agent
     os.rename(saved, saved.with_name(".agent.old-0123abcd"))
 
     def failing() -> None:
-        with store.atomic_folder(saved):
+        with atomic.folder(saved):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -303,7 +303,7 @@ def test_a_reader_between_the_two_renames_gets_the_old_agent(saved, monkeypatch)
 
 
 def test_a_reader_whose_agent_is_replaced_meanwhile_gets_the_new_one(saved, monkeypatch):
-    real, once = store._sha256, [None]
+    real, once = store.sha256, [None]
 
     def digest(path):
         if once:  # the manifest is the old one, the weights are about to be the new ones
@@ -311,7 +311,7 @@ def test_a_reader_whose_agent_is_replaced_meanwhile_gets_the_new_one(saved, monk
             store.write(saved, agent(1), {})
         return real(path)
 
-    monkeypatch.setattr(store, "_sha256", digest)
+    monkeypatch.setattr(store, "sha256", digest)
     assert same(store.read(saved)[0], agent(1))
 
 
@@ -343,7 +343,7 @@ def no_quota_for_the_manifest(patch: pytest.MonkeyPatch) -> None:
 def test_a_full_disk_leaves_the_old_agent_and_says_so_in_one_line(saved, monkeypatch, no_space):
     with monkeypatch.context() as patch:
         no_space(patch)
-        with pytest.raises(store.Full, match=r"MiB are free.*untouched.*Free some") as error:
+        with pytest.raises(atomic.Full, match=r"MiB are free.*untouched.*Free some") as error:
             store.write(saved, agent(1), {})
     assert "\n" not in str(error.value)
     assert error.value.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -368,23 +368,23 @@ def test_a_disk_that_is_really_full_leaves_the_old_agent(tmp_path):
         pytest.skip("mounting a small disk needs root")
     try:
         store.write(disk / "agent", agent(), {})
-        with pytest.raises(store.Full):
+        with pytest.raises(atomic.Full):
             store.write(disk / "agent", {"a": np.zeros(2**17)}, {})
         assert same(store.read(disk / "agent")[0], agent())
-        with pytest.raises(store.Full):
-            store.atomic_bytes(disk / "text", [bytes(2**21)])
+        with pytest.raises(atomic.Full):
+            atomic.write_bytes(disk / "text", [bytes(2**21)])
         assert os.listdir(disk) == ["agent"]
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_a_body_that_fails_leaves_the_folder_as_it_was(tmp_path):
-    with store.atomic_folder(tmp_path / "latest") as folder:
+    with atomic.folder(tmp_path / "latest") as folder:
         (folder / "deep").mkdir()
         (folder / "deep" / "file").write_text("one")
 
     def interrupted() -> None:
-        with store.atomic_folder(tmp_path / "latest") as folder:
+        with atomic.folder(tmp_path / "latest") as folder:
             (folder / "file").write_text("two")
             raise KeyboardInterrupt
 
@@ -398,8 +398,8 @@ def test_text_is_wholly_old_or_wholly_new_after_a_kill(tmp_path):
     path = tmp_path / "run" / "config.json"
     outcomes = set()
     for _ in every_kill(
-        action=lambda: store.atomic_text(path, "new"),
-        prepare=lambda: store.atomic_text(path, "old"),
+        action=lambda: atomic.write_text(path, "new"),
+        prepare=lambda: atomic.write_text(path, "old"),
     ):
         outcomes.add(path.read_text())
     assert outcomes == {"old", "new"}

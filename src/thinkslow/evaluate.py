@@ -29,7 +29,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array
 
-from thinkslow import store
+from thinkslow import atomic
 from thinkslow.agent import Agent, Thought
 from thinkslow.arms import Arm
 from thinkslow.dreamer.checkpoint import Saved, provenance
@@ -160,7 +160,7 @@ def evaluate(
         },
         **summarise(records, arms, latencies, batch=count, seed=seed, pool=pool),
     }  # fmt: skip
-    store.atomic_text(out / "summary.json", json.dumps(summary, indent=1))
+    atomic.write_text(out / "summary.json", json.dumps(summary, indent=1))
     return summary
 
 

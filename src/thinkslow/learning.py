@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from thinkslow import store
+from thinkslow import atomic
 from thinkslow.dreamer.checkpoint import Saved
 
 POINTS = 200
@@ -30,7 +30,7 @@ def write_curves(path: Path, saved: Sequence[Saved], metrics: Sequence[Path | No
          "name": one.name}
         for one in saved
     ]  # fmt: skip
-    store.atomic_text(path, json.dumps({"runs": list(runs.values()), "agents": agents}))
+    atomic.write_text(path, json.dumps({"runs": list(runs.values()), "agents": agents}))
 
 
 def read_curve(metrics: Path) -> dict[str, list[float]] | None:

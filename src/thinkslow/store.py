@@ -4,25 +4,17 @@ A saved agent is a folder of two files, `weights.safetensors` and `manifest.json
 `ensemble.safetensors`, where the manifest lists it. It is either wholly there or not there at
 all, and reading it either gives back exactly what was written or raises `Missing` or `Damaged`
 with one line that says what is wrong. Nothing in the files is executed. This module knows names,
-arrays and a JSON dictionary; it knows neither what the arrays mean nor which model they belong to.
-
-**How a folder is replaced.** The new content is written to a hidden sibling `.NAME.tmp-ID` and
-flushed to the disk; then NAME is renamed to `.NAME.old-ID`, the new folder to NAME, and the old
-one is deleted. POSIX has no call that replaces a filled folder in one step, so a crash between
-the two renames leaves no NAME: `recover`, which every read and every write calls first, then
-renames the old folder back. At every instant either the new or the old content can be loaded.
-One writer per folder at a time is assumed; readers may come at any time.
+arrays and a JSON dictionary; it knows neither what the arrays mean nor which model they belong
+to. How a folder is replaced, so that a kill at any instant loses nothing, is said in `atomic`.
 """
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
 import re
 import shutil
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,7 +23,7 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from thinkslow import tensorfile
+from thinkslow import atomic, tensorfile
 
 Read = TypeVar("Read")
 
@@ -61,10 +53,6 @@ class Misfit(ValueError):
     """The arrays are sound but belong to something of another shape."""
 
 
-class Full(OSError):
-    """There was no room on the disk; what was saved before is untouched."""
-
-
 def write(
     folder: str | Path, weights: Mapping[str, np.ndarray], manifest: Mapping[str, Any]
 ) -> None:
@@ -77,16 +65,16 @@ def write(
     along, and an `ensemble` in `manifest` is left out.
 
     **Errors:** `ValueError` or `TypeError` for what cannot be saved, before anything is written;
-    `ValueError` if `folder` holds files that are no agent's; `Full` if the disk is full.
+    `ValueError` if `folder` holds files that are no agent's; `atomic.Full` if the disk is full.
     **Cost:** one pass to write and one to hash; no copy of an array that is contiguous.
     """
-    folder = _absolute(folder)
+    folder = atomic.absolute(folder)
     arrays, described = _described(weights)
     kept = {key: value for key, value in manifest.items() if key != "ensemble"}
     full = {**kept, "format": FORMAT, "sha256": "0" * 64, "weights": described}
     json.dumps(full, allow_nan=False)  # what is not JSON is refused before the disk is touched
     _refuse_others(folder)
-    with atomic_folder(folder) as temporary:
+    with atomic.folder(folder) as temporary:
         full["sha256"] = _save(arrays, temporary / WEIGHTS)
         _write_manifest(temporary, full)
 
@@ -103,13 +91,13 @@ def write_ensemble(
     **Errors:** those of `write`; `Missing` or `Damaged` for what is no sound agent.
     **Cost:** a copy of the agent's weights.
     """
-    folder = _absolute(folder)
+    folder = atomic.absolute(folder)
     arrays, described = _described(members)
     entry = {**facts, "sha256": "0" * 64, "weights": described}
     json.dumps(entry, allow_nan=False)
     _refuse_others(folder)
     _, manifest = read(folder)
-    with atomic_folder(folder) as temporary:
+    with atomic.folder(folder) as temporary:
         shutil.copy(folder / WEIGHTS, temporary / WEIGHTS)
         entry["sha256"] = _save(arrays, temporary / ENSEMBLE)
         _write_manifest(temporary, {**manifest, "ensemble": entry})
@@ -144,8 +132,8 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     **Errors:** `Missing` if the folder or the manifest is absent; `Damaged` if it is not JSON,
     is no agent's manifest, or has a format that this version does not read.
     """
-    folder = _absolute(folder)
-    recover(folder)
+    folder = atomic.absolute(folder)
+    atomic.recover(folder)
     if not folder.exists():
         raise Missing(f"An agent is a folder; {folder} does not exist. Check the path.")
     if not folder.is_dir():
@@ -205,84 +193,9 @@ def match(
         raise Misfit(f"{what}: {'; '.join(faults)}. {remedy}".rstrip())
 
 
-@contextlib.contextmanager
-def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yields an empty folder that takes the place of `path` if the body succeeds.
-
-    If the body fails, the temporary folder is removed and `path` is as it was. Temporary and
-    old folders that a killed process left beside `path` are removed first. Everything that the
-    body wrote is flushed to the disk before the swap.
-
-    **Errors:** `NotADirectoryError` if `path` is a file; `Full` if the disk fills up; whatever
-    the body raises.
-    """
-    path = _absolute(path)
-    recover(path)
-    if path.exists() and not path.is_dir():
-        raise NotADirectoryError(f"{path} must be a folder or not exist yet; it is a file.")
-    for leftover in _siblings(path, "tmp") + _siblings(path, "old"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    temporary = _sibling(path, "tmp")
-    with _explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.mkdir()
-            yield temporary
-            _sync_tree(temporary)
-            _swap(temporary, path)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-
-
-def atomic_bytes(path: str | Path, chunks: Iterable[bytes | memoryview]) -> None:
-    """Writes a file that is either wholly there or as it was before, and flushes it to the disk.
-
-    **Errors:** `Full` if the disk is full.
-    """
-    path = _absolute(path)
-    for leftover in _siblings(path, "tmp"):
-        leftover.unlink(missing_ok=True)
-    temporary = _sibling(path, "tmp")
-    with _explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("xb") as file:
-                for chunk in chunks:
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        _sync(path.parent)
-
-
-def atomic_text(path: str | Path, text: str) -> None:
-    """Writes a UTF-8 file that is either wholly there or as it was before; see `atomic_bytes`."""
-    atomic_bytes(path, [text.encode()])
-
-
-def recover(path: str | Path) -> None:
-    """Renames the old folder back if a process was killed between the two renames of a swap.
-
-    Does nothing if `path` exists or if there is nothing to restore.
-    """
-    path = _absolute(path)
-    if path.exists() or not path.parent.is_dir():
-        return
-    # A writer or another reader may be faster, so that either end of a rename is gone: then
-    # `path` is there, which is all that is wanted.
-    with contextlib.suppress(FileNotFoundError, FileExistsError), _not_empty_as_exists():
-        old = sorted(_siblings(path, "old"), key=lambda folder: folder.stat().st_ctime_ns)
-        if old:
-            os.rename(old[-1], path)
-
-
 def _unless_replaced(folder: str | Path, reading: Callable[[Path], Read]) -> Read:
     """What `reading` gives of a folder that is not replaced meanwhile."""
-    folder = _absolute(folder)
+    folder = atomic.absolute(folder)
     while True:
         before = _identity(folder)
         try:
@@ -317,7 +230,7 @@ def _read_arrays(path: Path, entry: Any, remedy: str) -> dict[str, np.ndarray]:
         raise Missing(f"An agent folder holds {file}; {folder} does not. {remedy}")
     if not isinstance(expected, str) or not isinstance(table, dict):
         raise Damaged(f"{folder / MANIFEST} lacks the checksum or the table of {file}. {remedy}")
-    if (found := _sha256(path)) != expected:
+    if (found := sha256(path)) != expected:
         raise Damaged(
             f"{path} is not the file that its manifest describes (SHA-256 {found[:12]}…, "
             f"expected {expected[:12]}…): it was truncated, altered or swapped. {remedy}"
@@ -358,7 +271,7 @@ def _save(arrays: dict[str, np.ndarray], path: Path) -> str:
     """Writes a file of arrays; returns its SHA-256."""
     with _system_errors():
         safetensors.numpy.save_file(arrays, path)
-    return _sha256(path)
+    return sha256(path)
 
 
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
@@ -386,42 +299,6 @@ def _storable(name: str, value: np.ndarray) -> np.ndarray:
     return np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
 
 
-def _swap(temporary: Path, path: Path) -> None:
-    """Puts `temporary` in the place of `path`; see the module's docstring for crashes."""
-    old = _sibling(path, "old")
-    while True:
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(path, old)
-        try:
-            with _not_empty_as_exists():
-                os.rename(temporary, path)
-            break
-        except FileExistsError:
-            continue  # a reader saw no `path` and restored the old one: move it aside again
-        except BaseException:
-            recover(path)
-            raise
-    _sync(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _absolute(path: str | Path) -> Path:
-    """The path without links and dots, so that its siblings are where the content is."""
-    return Path(os.path.realpath(path))
-
-
-def _sibling(path: Path, role: str) -> Path:
-    return path.with_name(f".{path.name}.{role}-{uuid.uuid4().hex[:8]}")
-
-
-def _siblings(path: Path, role: str) -> list[Path]:
-    """What `_sibling` named earlier, in this process or in one that was killed."""
-    if not path.parent.is_dir():
-        return []
-    named = re.compile(re.escape(f".{path.name}.{role}-") + "[0-9a-f]{8}")
-    return [entry for entry in path.parent.iterdir() if named.fullmatch(entry.name)]
-
-
 def _identity(folder: Path) -> tuple[int, int] | None:
     """Changes when the folder is replaced."""
     try:
@@ -431,24 +308,10 @@ def _identity(folder: Path) -> tuple[int, int] | None:
     return status.st_ino, status.st_ctime_ns
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync_tree(folder: Path) -> None:
-    for root, _, files in os.walk(folder):
-        for name in files:
-            _sync(Path(root, name))
-        _sync(Path(root))
 
 
 @contextlib.contextmanager
@@ -460,33 +323,3 @@ def _system_errors() -> Iterator[None]:
         if number := re.search(r"\(os error (\d+)\)", str(error)):
             raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
         raise
-
-
-@contextlib.contextmanager
-def _not_empty_as_exists() -> Iterator[None]:
-    """Renaming onto a filled folder fails as "not empty" or as "exists": makes it the latter."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.ENOTEMPTY:
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
-        raise
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turns "no space left" and "quota exceeded" into one line that helps."""
-    try:
-        yield
-    except Full:
-        raise
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        free = shutil.disk_usage(path.parent).free / 2**20 if path.parent.is_dir() else 0.0
-        full = Full(
-            f"Saving {path} needs more disk space than there is; {free:.1f} MiB are free. What "
-            "was saved before is untouched. Free some space and save again."
-        )
-        full.errno = error.errno
-        raise full from error

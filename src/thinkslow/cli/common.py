@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -93,8 +92,3 @@ def log_to_console() -> None:
     logger = logging.getLogger("thinkslow")
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)
-
-
-def interactive() -> bool:
-    """Whether someone watches standard error."""
-    return sys.stderr.isatty()

@@ -14,7 +14,7 @@ earlier saves go only at `commit`, which the caller calls once its checkpoint is
 process killed at any instant leaves a checkpoint whose index still finds all of its files:
 
     index = replay.save()
-    with store.atomic_folder(run / "latest") as folder:  # holds the index
+    with atomic.folder(run / "latest") as folder:  # holds the index
         ...
     replay.commit(index)
 """
@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from thinkslow import store
+from thinkslow import atomic, store
 
 Fields = Mapping[str, tuple[tuple[int, ...], Any]]
 Batch = dict[str, np.ndarray]
@@ -173,7 +173,7 @@ class Replay:
 
         The files of every earlier save stay until `commit`.
 
-        **Errors:** `store.Full` if the disk is full: the files of this save are removed, and the
+        **Errors:** `atomic.Full` if the disk is full: the files of this save are removed, and the
         replay and its earlier saves are as they were.
         **Cost:** the rows added since the last save, and every held row of the mutable fields.
         """
@@ -285,7 +285,7 @@ class Replay:
             for chunk in chunks:
                 crc = zlib.crc32(chunk.data, crc)
             file = f"{prefix}-{first}-{stop}.bin"
-            store.atomic_bytes(self._folder() / file, [chunk.data for chunk in chunks])
+            atomic.write_bytes(self._folder() / file, [chunk.data for chunk in chunks])
             entries.append([file, first, stop, row * (stop - first), crc])
 
     def _read(

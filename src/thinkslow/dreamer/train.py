@@ -32,7 +32,7 @@ import jax.random as jr
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from thinkslow import store
+from thinkslow import atomic, store
 from thinkslow.agent import Agent
 from thinkslow.dreamer import checkpoint, experience, learner
 from thinkslow.dreamer.config import ModelConfig, TrainConfig
@@ -141,7 +141,7 @@ class Trainer:
             "learning": dataclasses.asdict(learning), "command": shlex.join(sys.argv),
             **checkpoint.provenance(),
         }  # fmt: skip
-        store.atomic_text(run / "config.json", json.dumps(description, indent=1))
+        atomic.write_text(run / "config.json", json.dumps(description, indent=1))
         trainer.step = trainer.envs.reset()
         trainer.logs = Logs(run)
         return trainer
@@ -165,7 +165,7 @@ class Trainer:
         percentiles = {"return_percentiles": tuple(described["learning"]["return_percentiles"])}
         learning = TrainConfig(**described["learning"] | percentiles)
         trainer = cls(run, config, ModelConfig.from_json(described["model"]), learning)
-        store.recover(run / "latest")
+        atomic.recover(run / "latest")
         if (run / "latest").exists():
             trainer._restore()
         else:  # killed before its first save: begin again

@@ -1,7 +1,6 @@
 """A foreign checkpoint as an agent of ours."""
 
 import dataclasses
-import hashlib
 import importlib
 from pathlib import Path
 from typing import Any
@@ -164,7 +163,7 @@ def _manifest(path: Path, found: Found, foreign: Foreign) -> dict[str, Any]:
             "format": found.source,
             "project": SOURCES[found.source].title,
             "file": str(found.file.resolve()),
-            "sha256": _sha256(found.file),
+            "sha256": store.sha256(found.file),
             "config": str(found.config) if found.config else None,
             "options": foreign.options,
         },
@@ -192,8 +191,3 @@ def check_finite(weights: dict[str, Any], file: Path, *, allow: bool) -> dict[st
             "down. Take an earlier checkpoint, or pass --allow-nonfinite."
         )
     return bad
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
