@@ -83,7 +83,10 @@ def write(folder: Path, preset: str) -> int:
         "from thinkslow.spaces import Space\n"
         "spaces = {'image': Space((64, 64, 3), 'uint8')}, {'action': Space((), 'int32', 17)}\n"
         "model = Dreamer(*spaces, model_preset(sys.argv[2]), key=jr.key(0))\n"
-        "checkpoint.save(Path(sys.argv[1]), model, name='random', environment={}, training={})\n"
+        "environment = {'id': None, 'size': 64, 'repeat': 1}\n"
+        "training = {'steps': 0, 'seed': 0, 'preset': sys.argv[2]}\n"
+        "facts = {'environment': environment, 'training': training}\n"
+        "checkpoint.save(Path(sys.argv[1]), model, name='random', **facts)\n"
     )
     subprocess.run([sys.executable, "-c", code, str(folder), preset], check=True)
     return (folder / "weights.safetensors").stat().st_size

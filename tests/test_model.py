@@ -1,6 +1,7 @@
 import dataclasses
 import json
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -338,16 +339,24 @@ def test_a_configuration_survives_json():
     assert ModelConfig.from_json(json.loads(json.dumps(dataclasses.asdict(config)))) == config
 
 
+FACTS: dict[str, Any] = {
+    "environment": {"id": None, "size": 16, "repeat": 1},
+    "training": {"steps": 0, "seed": 0, "preset": None},
+}
+"""What every agent says of itself besides its model."""
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_a_saved_agent_loads_as_it_was(mixed, tmp_path, dtype):
     environment = {"id": "thinkslow/Some-v0", "size": 16, "repeat": 1}
+    training = {"steps": 7, "seed": 1, "preset": "tiny"}
     checkpoint.save(
         tmp_path / "agent", mixed, name="one", environment=environment,
-        training={"steps": 7}, dtype=dtype,
+        training=training, dtype=dtype,
     )  # fmt: skip
     saved = checkpoint.load(tmp_path / "agent")
     assert (saved.name, saved.environment, saved.manifest["training"]) == (
-        "one", environment, {"steps": 7},
+        "one", environment, training,
     )  # fmt: skip
     assert saved.model.config == mixed.config
     assert saved.model.observation_spaces == mixed.observation_spaces
@@ -359,13 +368,12 @@ def test_a_saved_agent_loads_as_it_was(mixed, tmp_path, dtype):
 
 def test_weights_that_do_not_fit_the_manifest_are_named_with_both_shapes(dreamer, tmp_path):
     folder = tmp_path / "agent"
-    checkpoint.save(folder, dreamer, name="one", environment={}, training={})
+    checkpoint.save(folder, dreamer, name="one", **FACTS)
     weights = {name: np.asarray(array) for name, array in named(dreamer).items()}
     weights["dyn/dynin0/kernel"] = np.zeros((64, 16), np.float32)
+    kept = ("name", "architecture", "model", "observations", "actions", *FACTS)
     manifest = store.read(folder)[1]
-    store.write(tmp_path / "other", weights, {
-        key: manifest[key] for key in ("name", "architecture", "model", "observations", "actions")
-    })  # fmt: skip
+    store.write(tmp_path / "other", weights, {key: manifest[key] for key in kept})
     with pytest.raises(store.Misfit, match=r"dyn/dynin0/kernel.*\(64, 16\).*\(32, 16\)"):
         checkpoint.load(tmp_path / "other")
 
@@ -374,3 +382,22 @@ def test_an_agent_of_another_architecture_says_so(dreamer, tmp_path):
     store.write(tmp_path / "agent", {"x": np.zeros(1)}, {"architecture": "transformer"})
     with pytest.raises(store.Damaged, match=r"dreamerv3-main.*'transformer'"):
         checkpoint.load(tmp_path / "agent")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "../../elsewhere"}, "its name must be one that a file can have"),
+        ({"name": 3}, "its name must be one that a file can have"),
+        ({"environment": {"id": "CartPole-v1"}}, "its environment lacks size, repeat"),
+        ({"training": {}}, "its training lacks steps, seed, preset"),
+    ],
+)
+def test_a_manifest_without_what_commands_need_is_damaged(dreamer, tmp_path, change, message):
+    """A missing key was a KeyError later; a name with a path wrote pictures outside of --out."""
+    folder = tmp_path / "agent"
+    checkpoint.save(folder, dreamer, name="agent", **FACTS)
+    weights, manifest = store.read(folder)
+    store.write(folder, weights, manifest | change)
+    with pytest.raises(store.Damaged, match=message):
+        checkpoint.load(folder)

@@ -106,6 +106,7 @@ def load(folder: str | Path, *, ensemble: bool = True) -> Saved:
         )
     make, sizes = ARCHITECTURES[profile]
     try:
+        _check_facts(manifest)
         config = sizes.from_json(manifest["model"])
         observations, actions = (
             {key: Space.from_json(data) for key, data in manifest[kind].items()}
@@ -128,6 +129,21 @@ def load(folder: str | Path, *, ensemble: bool = True) -> Saved:
     what = f"The ensemble of {folder} does not fit its agent"
     store.match(members, described, what=what, remedy=f"Fit it again: thinkslow ensemble {folder}")
     return Saved(model, manifest, Members(with_only(shape, members)))
+
+
+def _check_facts(manifest: Mapping[str, Any]) -> None:
+    """What every command takes for granted of an agent, besides its model.
+
+    **Errors:** `ValueError` saying what is missing or wrong.
+    """
+    parts = {"environment": ("id", "size", "repeat"), "training": ("steps", "seed", "preset")}
+    for part, keys in {"": ("name", *parts), **parts}.items():
+        absent = [key for key in keys if key not in (manifest[part] if part else manifest)]
+        if absent:
+            raise ValueError(f"{f'its {part}' if part else 'it'} lacks {', '.join(absent)}")
+    name = manifest["name"]
+    if not isinstance(name, str) or name != Path(name).name:
+        raise ValueError(f"its name must be one that a file can have; got {name!r}")
 
 
 def architecture(model: ActorCritic) -> str:
