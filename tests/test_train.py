@@ -203,6 +203,14 @@ def test_a_folder_without_a_run_cannot_be_resumed(tmp_path):
         Trainer.resume(tmp_path)
 
 
+@pytest.mark.parametrize("change", [{"run": {}}, {"learning": {"speed": 1}}, {"model": {}}])
+def test_a_run_that_describes_no_run_is_damaged(tmp_path, uninterrupted, change):
+    described = json.loads((uninterrupted[0] / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(described | change))
+    with pytest.raises(store.Damaged, match="does not describe a run of this version"):
+        Trainer.resume(tmp_path)
+
+
 def test_a_batch_starts_from_the_latent_stored_one_step_before(tmp_path):
     """The first row of a window is the starting state: its latent, and its action led on."""
     trainer = begin(tmp_path / "run")

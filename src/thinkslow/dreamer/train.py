@@ -160,11 +160,17 @@ class Trainer:
             described = json.loads((run / "config.json").read_text())
         except ValueError as error:
             raise store.Damaged(f"{run}/config.json is not JSON: {error}.") from error
-        tuples = {"budgets": tuple(described["run"]["budgets"])}
-        config = RunConfig(**described["run"] | tuples)
-        percentiles = {"return_percentiles": tuple(described["learning"]["return_percentiles"])}
-        learning = TrainConfig(**described["learning"] | percentiles)
-        trainer = cls(run, config, ModelConfig.from_json(described["model"]), learning)
+        try:
+            tuples = {"budgets": tuple(described["run"]["budgets"])}
+            config = RunConfig(**described["run"] | tuples)
+            percentiles = {"return_percentiles": tuple(described["learning"]["return_percentiles"])}
+            learning = TrainConfig(**described["learning"] | percentiles)
+            model = ModelConfig.from_json(described["model"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise store.Damaged(
+                f"{run}/config.json does not describe a run of this version: {error}."
+            ) from error
+        trainer = cls(run, config, model, learning)
         atomic.recover(run / "latest")
         if (run / "latest").exists():
             trainer._restore()
