@@ -12,6 +12,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 from conftest import tiny_classic, tiny_dreamer
+from test_golden import folder_of
 
 from thinkslow import store
 from thinkslow.agent import Agent
@@ -326,9 +327,22 @@ def test_impossible_ensembles_are_wrong_usage(arguments, said, capsys):
     assert said in " ".join(capsys.readouterr().err.split())
 
 
-def test_another_projects_agent_is_imported_first(tmp_path, capsys):
+def test_another_projects_agent_is_kept_as_one_of_ours(importable, tmp_path, capsys):
+    golden, kept = str(folder_of("danijar_main-a")), tmp_path / "kept"
+    assert main(["ensemble", golden]) == 2
+    assert "Say where to keep it as one: --out AGENT" in " ".join(capsys.readouterr().err.split())
+    few = ["--decisions", "64", "--members", "2", "--steps", "2"]
+    env = ["--env", "tiny_envs:tiny/Foreign-v0", "--out", str(kept), "--json"]
+    assert main(["ensemble", golden, *few, *env]) == 0
+    saved = checkpoint.load(kept)
+    assert saved.members is not None
+    assert saved.members.count == 2
+    assert saved.manifest["source"]["format"] == "dreamerv3"
+
+
+def test_an_ensemble_of_nothing_is_refused(tmp_path, capsys):
     (tmp_path / "logdir").mkdir()
-    assert main(["ensemble", str(tmp_path / "logdir")]) == 2
-    assert "First: thinkslow import" in " ".join(capsys.readouterr().err.split())
+    assert main(["ensemble", str(tmp_path / "logdir")]) == 1
+    assert "holds no agent" in " ".join(capsys.readouterr().err.split())
     assert main(["ensemble", str(tmp_path / "nowhere")]) == 1
     assert "does not exist" in capsys.readouterr().err

@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from thinkslow.cli.common import Common, Usage
+from thinkslow.cli.common import Opening, Usage
 from thinkslow.cli.common import parse as parse_options
 
 DESCRIPTION = """Fit an ensemble to an agent and store it with the agent.
@@ -26,11 +26,13 @@ ENVIRONMENTS = 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(Common):
+class Options(Opening):
     """Options of `thinkslow ensemble`."""
 
     agent: tyro.conf.Positional[Path]
-    """Agent folder."""
+    """Agent folder, or what another project wrote."""
+    out: Path | None = None
+    """Of another project's agent: folder in which to keep it as one of ours, with its ensemble."""
     decisions: int = 4000
     """Decisions to play, over all environments."""
     members: int = 4
@@ -57,8 +59,8 @@ def parse(arguments: Sequence[str]) -> Options:
 def run(options: Options) -> dict[str, Any]:
     """Play, fit, judge, store.
 
-    **Errors:** `Usage` for another project's agent; those of reading, of the environment and of
-    `ensemble.make`.
+    **Errors:** `Usage` for another project's agent without `out`; those of reading, of the
+    environment and of `ensemble.make`.
     """
     from thinkslow import importers
     from thinkslow.cli.evaluate import progress, unnamed
@@ -67,12 +69,17 @@ def run(options: Options) -> dict[str, Any]:
     from thinkslow.ensemble import make, seed_of
     from thinkslow.envs import VectorEnv
 
-    if options.agent.exists() and not importers.is_own(options.agent):
-        raise Usage(
-            f"An ensemble is stored with an agent of ours, and {options.agent} is none. First: "
-            f"thinkslow import {options.agent} AGENT"
-        )
-    saved = checkpoint.load(options.agent, ensemble=False)
+    folder = options.agent
+    if importers.is_own(folder):
+        saved = checkpoint.load(folder, ensemble=False)  # so that a damaged one can be replaced
+    else:
+        saved = options.open(folder)
+        if options.out is None:
+            raise Usage(
+                f"An ensemble is stored with an agent of ours, and {folder} is none. Say where to "
+                "keep it as one: --out AGENT"
+            )
+        folder = options.out
     environment = saved.environment
     id = options.env or environment["id"]
     if id is None:
@@ -90,12 +97,14 @@ def run(options: Options) -> dict[str, Any]:
             steps=options.steps, seed=options.seed, show=show,
         )  # fmt: skip
     facts = {"environment": id, **facts}
-    checkpoint.save_members(options.agent, members, facts)
+    if folder == options.out:
+        importers.write(saved, folder)
+    checkpoint.save_members(folder, members, facts)
     if not options.json:
         terminal = Console()
         terminal.print(_table(facts))
-        terminal.print(f"Stored in {options.agent}", soft_wrap=True, highlight=False)
-    return {"agent": str(options.agent), **facts}
+        terminal.print(f"Stored in {folder}", soft_wrap=True, highlight=False)
+    return {"agent": str(folder), **facts}
 
 
 def _table(facts: dict[str, Any]) -> Table:
