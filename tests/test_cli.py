@@ -1,8 +1,10 @@
 """The command line: what goes where, exit codes, and one clear line for every error."""
 
 import errno
+import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -268,6 +270,28 @@ def opened_by_reader(path: Path) -> int:
         except OSError:  # nobody reads yet
             time.sleep(0.05)
     raise TimeoutError(f"Nobody read {path} within 30 s.")
+
+
+def test_a_run_in_place_of_an_agent_points_at_its_newest(original, tmp_path, capsys):
+    run = tmp_path / "run"
+    (run / "agents").mkdir(parents=True)
+    (run / "config.json").write_text("{}")
+    assert main(["inspect", str(run)]) == 1
+    assert "there is none yet" in one_line(capsys)
+    shutil.copytree(original, run / "agents" / "60")
+    assert main(["evaluate", str(run)]) == 1
+    assert str(run / "agents" / "60") in one_line(capsys)
+
+
+def test_an_interrupted_evaluation_says_where_its_episodes_are(
+    original, tmp_path, monkeypatch, capsys
+):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib.import_module("thinkslow.evaluate"), "evaluate", interrupted)
+    assert main(["evaluate", str(original), "--out", str(tmp_path / "out")]) == 130
+    assert "out/episodes.jsonl" in "".join(capsys.readouterr().err.split())
 
 
 def test_a_full_disk_says_how_to_go_on(monkeypatch, capsys):

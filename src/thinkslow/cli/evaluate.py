@@ -264,11 +264,15 @@ def play_and_report(
     from thinkslow.report.page import build
     from thinkslow.report.table import table
 
-    with progress() as show:
-        summary = evaluate(
-            saved, arms, environment=environment, episodes=episodes, seed=seed, batch=batch,
-            out=out, action=action, pool=pool, command=command, show=show,
-        )  # fmt: skip
+    try:
+        with progress() as show:
+            summary = evaluate(
+                saved, arms, environment=environment, episodes=episodes, seed=seed, batch=batch,
+                out=out, action=action, pool=pool, command=command, show=show,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        _say(f"The episodes that were finished are in {out / 'episodes.jsonl'}")
+        raise
     write_curves(out / "learning.json", saved, learning)
     page = build(out)
     sentence = conclusion(summary)

@@ -34,6 +34,10 @@ def open_agent(
         saved = checkpoint.load(path)
         check_finite(named(saved.model), path, allow=allow_nonfinite)
         return saved
+    if (path / "config.json").is_file() and (path / "agents").is_dir():
+        kept = sorted((path / "agents").iterdir(), key=lambda one: one.stat().st_mtime)
+        newest = f"the newest is {kept[-1]}" if kept else "there is none yet"
+        raise store.Missing(f"{path} is a training run; its agents are in agents/: {newest}.")
     return load(
         path, source=source, classes=classes, vectors=vectors, allow_nonfinite=allow_nonfinite
     )
@@ -115,7 +119,8 @@ def told(saved: Saved) -> list[str]:
     steps = "steps not stored" if training["steps"] is None else f"{training['steps']:,} steps"
     size = sum(array.size for array in named(saved.model).values())
     lines = [
-        f"{saved.name}: {source['project']}, {steps}, {size:,} parameters, {source['file']}",
+        f"{saved.name}: {source['project']}, {steps}, {size:,} parameters, profile "
+        f"{manifest['architecture']}, {source['file']}",
         f"{saved.name}: sees {_spaces(manifest['observations'])}; "
         f"does {_spaces(manifest['actions'])}",
     ]
