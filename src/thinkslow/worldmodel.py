@@ -92,17 +92,21 @@ def read(belief: Belief, how: Draw, *, key: PRNGKeyArray) -> Float[Array, "..."]
     For objectives also `gumbel`, a relaxed sample, and `reinforce`, a sample without a gradient:
     the objective adds that of the score.
     """
+    return _read(belief, how, belief.noise(key=key))
+
+
+def _read(belief: Belief, how: Draw, noise: Float[Array, "..."]) -> Float[Array, "..."]:
     match how:
         case "sample":
-            return belief.sample(key=key)
+            return belief.sample_of(noise)
         case "mode":
             return belief.mode()
         case "soft":
             return belief.soft()
         case "gumbel":
-            return belief.relaxed(key=key)
+            return belief.relaxed_of(noise)
         case "reinforce":
-            return jax.lax.stop_gradient(belief.sample(key=key))
+            return jax.lax.stop_gradient(belief.sample_of(noise))
     raise ValueError(
         f"`readout` must be 'sample', 'mode', 'soft', 'gumbel' or 'reinforce'; got {how!r}."
     )
@@ -123,15 +127,22 @@ def imagine(
     memory and policy; nothing is stopped. Costs `horizon` steps of the core and the policy.
     """
 
-    def step(state: State, key: PRNGKeyArray) -> tuple[State, Step]:
-        action_key, latent_key = jr.split(key)
+    still = jnp.zeros((), bool)
+    action_keys, latent_keys = jax.vmap(jr.split, out_axes=1)(jr.split(key, horizon))
+    shape = jax.eval_shape(
+        lambda state, key: model.predict(state, policy(state, key), still)[1], state, key
+    )
+    noises = jax.vmap(lambda key: shape.noise(key=key))(latent_keys)
+
+    def step(state: State, random: tuple[PRNGKeyArray, Array]) -> tuple[State, Step]:
+        action_key, noise = random
         action = policy(state, action_key)
-        memory, prior = model.predict(state, action, jnp.zeros((), bool))
-        latent = read(prior, readout, key=latent_key).astype(state.latent.dtype)
+        memory, prior = model.predict(state, action, still)
+        latent = _read(prior, readout, noise).astype(state.latent.dtype)
         state = State(memory, latent)
         return state, Step(action, prior, state)
 
-    return jax.lax.scan(step, state, jr.split(key, horizon))[1]
+    return jax.lax.scan(step, state, (action_keys, noises))[1]
 
 
 def surprise(model: WorldModel, state: State, observation: Observation) -> Float[Array, ""]:

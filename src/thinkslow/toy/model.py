@@ -26,14 +26,14 @@ class Symbol(Categorical):
 
     expected: Float[Array, " symbols"] = eqx.field(kw_only=True)
     """E log p(x | z)."""
-    noise: Float[Array, ""] = eqx.field(kw_only=True)
+    ambiguity: Float[Array, ""] = eqx.field(kw_only=True)
     """E H(x | z)."""
 
     def log_prob(self, value: Float[Array, " symbols"]) -> Float[Array, ""]:
         return jnp.sum(value * self.expected)
 
     def entropy(self) -> Float[Array, ""]:
-        return self.noise
+        return self.ambiguity
 
 
 class Toy(WorldModel):
@@ -80,7 +80,7 @@ class Toy(WorldModel):
             "symbol": Symbol(
                 jnp.log(state.latent @ emission),
                 expected=state.latent @ logs,
-                noise=-state.latent @ jnp.sum(emission * logs, -1),
+                ambiguity=-state.latent @ jnp.sum(emission * logs, -1),
             )
         }
 
