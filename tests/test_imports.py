@@ -57,13 +57,6 @@ def test_imports_go_one_way(level):
         "store",
         "atomic",
         "parameters",
-        "updates",
-        "trust",
-        "descent",
-        "adaptive",
-        "anytime",
-        "coordinate",
-        "joint",
     ],
 )
 def test_the_engine_does_not_know_dreamer_environments_or_the_command_line(module):

@@ -12,12 +12,10 @@ import pytest
 from test_objectives import Coded
 from test_refine import bowl, categorical, equal, gaussian, linear, noisy
 
-from thinkslow.anytime import Anytime
-from thinkslow.coordinate import coordinate
 from thinkslow.distributions import Categorical, Gaussian
-from thinkslow.joint import joint, moved
 from thinkslow.objectives import lookahead
-from thinkslow.refine import Gradient, Langevin, Mirror, Random, refine
+from thinkslow.refine import Anytime, Gradient, Langevin, Mirror, Random, coordinate, refine
+from thinkslow.refine.joint import joint, moved
 
 run = partial(jax.jit, static_argnames=("objective", "steps", "accept", "judges", "select"))(refine)
 
@@ -257,7 +255,7 @@ def test_a_deadline_gives_the_best_so_far_and_more_time_no_worse():
 
 def test_between_two_looks_at_the_clock_a_deadline_stops_the_descent(monkeypatch):
     """A clock ticks 10 ms a look: a piece that would end after the deadline never begins."""
-    from thinkslow import anytime as module
+    from thinkslow.refine import anytime as module
 
     ticks = itertools.count(0.0, 0.010)
     monkeypatch.setattr(module.time, "perf_counter", lambda: next(ticks))

@@ -28,11 +28,11 @@ from thinkslow.beliefs import (
     weighted,
 )
 from thinkslow.distributions import Belief
-from thinkslow.joint import joint, moved
 from thinkslow.objectives import Objective, lookahead
 from thinkslow.objectives.terms import NEED_MEMBERS
 from thinkslow.parameters import Members
 from thinkslow.refine import Refined, refine
+from thinkslow.refine.joint import joint, moved
 from thinkslow.thinking import Knobs, Thinking, direction_of, knobs_of, structure_of
 from thinkslow.worldmodel import Memory, Observation, State, WorldModel, read, surprise
 

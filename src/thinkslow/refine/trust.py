@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from thinkslow.updates import Scalar
+from thinkslow.refine.updates import Scalar
 
 LONGEST = 2.0**10
 """A change that does not fit is first shortened so that no number changes by more than this."""

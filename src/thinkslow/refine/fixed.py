@@ -1,26 +1,24 @@
-"""Decision-time refinement of a latent belief.
-
-A world model gives a belief about the present state in one encoder pass. This module improves
-that belief, with every parameter frozen, by a few descent steps on an objective of the belief.
-Nothing here knows the model: a belief is a pytree of floating arrays with a `kl`, an objective
-any differentiable scalar function of it.
-
-How far a step goes is bounded by the KL it moves the belief, because gradient norms differ
-50-fold between states: a step length that suits one is nothing or ruin for another.
-"""
+"""A fixed number of steps, or the adaptive loop: one compiled call."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Key, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
-from thinkslow.adaptive import adaptive
-from thinkslow.descent import Held, Objective, Refined, Rules, Select, choose
-from thinkslow.updates import Direction, Gradient, Langevin, Mirror, Random, Scalar
-
-__all__ = ["Direction", "Gradient", "Langevin", "Mirror", "Random", "Refined", "refine"]
+from thinkslow.refine.adaptive import adaptive
+from thinkslow.refine.descent import (
+    Held,
+    Objective,
+    Refined,
+    Rules,
+    Select,
+    check,
+    choose,
+    judging,
+)
+from thinkslow.refine.updates import Direction, Scalar
 
 
 def refine(
@@ -60,6 +58,7 @@ def refine(
     **Errors:** `ValueError` for negative `steps`, no `judges`, or an unknown `select`.
 
     >>> from thinkslow.distributions import Gaussian
+    >>> from thinkslow.refine import Gradient
     >>> q = Gaussian(jnp.zeros(1), jnp.zeros(1))
     >>> bowl = lambda q, key: (jnp.sum((q.mean - 3.0) ** 2), {})
     >>> refine(bowl, q, Gradient(0.25), steps=3, key=jr.key(0)).loss
@@ -90,18 +89,3 @@ def refine(
     )  # fmt: skip
     used = jnp.asarray(steps, jnp.int32)
     return choose(beliefs, belief, losses, terms, norms, accepted, used, select)
-
-
-def judging(key: PRNGKeyArray, judges: int) -> Key[Array, " judges"]:
-    """Keys of the draws that judge."""
-    return key[None] if judges == 1 else jr.split(key, judges)
-
-
-def check(steps: int, judges: int, select: str) -> None:
-    """**Errors:** `ValueError` for what no descent can be told."""
-    if steps < 0:
-        raise ValueError(f"`steps` must be 0 or more; got {steps}.")
-    if judges < 1:
-        raise ValueError(f"`judges` must be 1 or more; got {judges}.")
-    if select not in ("last", "best"):
-        raise ValueError(f"`select` must be 'last' or 'best'; got {select!r}.")

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from thinkslow.updates import Scalar
+from thinkslow.refine.updates import Scalar
 
 
 class Joint(eqx.Module):

@@ -15,10 +15,9 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Key
 
-from thinkslow.adaptive import Running, advance, begin, finish
-from thinkslow.descent import Objective, Refined, Rules, Select
-from thinkslow.refine import check, judging
-from thinkslow.updates import Direction, Scalar
+from thinkslow.refine.adaptive import Running, advance, begin, finish
+from thinkslow.refine.descent import Objective, Refined, Rules, Select, check, judging
+from thinkslow.refine.updates import Direction, Scalar
 
 Context = TypeVar("Context")
 

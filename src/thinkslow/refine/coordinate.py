@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from thinkslow.descent import Objective, Refined, choose, where
 from thinkslow.distributions import Categorical
-from thinkslow.updates import Scalar
+from thinkslow.refine.descent import Objective, Refined, choose, where
+from thinkslow.refine.updates import Scalar
 
 CERTAIN = 40.0
 """A logit that leaves the other classes nothing but the mix."""

@@ -6,12 +6,13 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, PyTree
 
-from thinkslow.trust import within
-from thinkslow.updates import Direction, Scalar
+from thinkslow.refine.trust import within
+from thinkslow.refine.updates import Direction, Scalar
 
 Objective: TypeAlias = Callable[[Any, PRNGKeyArray], tuple[Array, dict[str, Array]]]
 Select: TypeAlias = Literal["last", "best"]
@@ -118,3 +119,18 @@ def all_finite(tree: PyTree) -> Bool[Array, ""]:
 
 def where(condition: Bool[Array, ""], new: Any, old: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+
+
+def judging(key: PRNGKeyArray, judges: int) -> Key[Array, " judges"]:
+    """Keys of the draws that judge."""
+    return key[None] if judges == 1 else jr.split(key, judges)
+
+
+def check(steps: int, judges: int, select: str) -> None:
+    """**Errors:** `ValueError` for what no descent can be told."""
+    if steps < 0:
+        raise ValueError(f"`steps` must be 0 or more; got {steps}.")
+    if judges < 1:
+        raise ValueError(f"`judges` must be 1 or more; got {judges}.")
+    if select not in ("last", "best"):
+        raise ValueError(f"`select` must be 'last' or 'best'; got {select!r}.")

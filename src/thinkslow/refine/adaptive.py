@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
-from thinkslow.descent import Held, Refined, Rules, Select, choose
-from thinkslow.updates import Scalar
+from thinkslow.refine.descent import Held, Refined, Rules, Select, choose
+from thinkslow.refine.updates import Scalar
 
 SPENT = 0.99
 """Share of the budget from which on it counts as spent: the bound is found to a thousandth."""
