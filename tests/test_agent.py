@@ -6,9 +6,11 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from test_contract import BITS, codes, steer
 
 from thinkslow import agent as agents
-from thinkslow.agent import Agent, Carry
+from thinkslow.agent import Agent
+from thinkslow.decision import Carry, Thought
 from thinkslow.distributions import Categorical
 from thinkslow.thinking import Thinking
 from thinkslow.worldmodel import State, surprise
@@ -29,13 +31,13 @@ def stream() -> list[tuple[dict[str, np.ndarray], np.ndarray]]:
     return [({"image": image}, flags) for image, flags in zip(images, first, strict=True)]
 
 
-def losses(thought: agents.Thought) -> np.ndarray:
+def losses(thought: Thought) -> np.ndarray:
     """Of every iterate, `[batch, steps + 1]`."""
     assert thought.refined is not None
     return np.asarray(thought.refined.loss)
 
 
-def play(agent: Agent, stream: list, seed: int = 0) -> list[tuple[Carry, Any, agents.Thought]]:
+def play(agent: Agent, stream: list, seed: int = 0) -> list[tuple[Carry, Any, Thought]]:
     carry, out = agent.start(BATCH), []
     for time, (observation, first) in enumerate(stream):
         keys = jr.split(jr.fold_in(jr.key(seed), time), BATCH)
@@ -253,3 +255,25 @@ def test_a_model_of_ones_own_thinks_and_acts():
     assert action.shape == (2, 2)
     equal(carry.state, thought.state)
     assert np.all(losses(thought)[:, -1] < losses(thought)[:, 0])
+
+
+@pytest.mark.parametrize("thinking", [
+    Thinking(), dataclasses.replace(EVIDENCE, beta=0.1, free_nats=1.0), Thinking(lag=2),
+    Thinking(particles=4),
+])  # fmt: skip
+def test_an_observation_that_is_no_number_leaves_the_prior_and_says_so(thinking):
+    """NaN logits once gave class 0, and NaN weights of particles never came back."""
+    agent = Agent(codes(), thinking, policy=lambda model, state, key: steer(state, key))
+    keys, first = jr.split(jr.key(0), 2), np.ones(2, bool)
+    good = np.asarray(BITS["bits"])
+    carry = agent.start(2)
+    carry, _, thought = agent.act(carry, {"bits": np.stack([good, good])}, first, keys=keys)
+    assert thought.seen.all()
+    broken = {"bits": np.stack([good, np.full_like(good, np.nan)])}
+    carry, action, thought = agent.act(carry, broken, ~first, keys=keys)
+    np.testing.assert_array_equal(thought.seen, [True, False])
+    if not thinking.lag:  # which has a prior of its own
+        equal(*(jax.tree.map(lambda x: x[1], belief) for belief in (thought.after, thought.prior)))
+    carry, action, thought = agent.act(carry, {"bits": np.stack([good, good])}, ~first, keys=keys)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((carry.state, action, thought.after)))
+    assert thought.seen.all()

@@ -9,9 +9,10 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from thinkslow.agent import Agent, Carry, Thought
+from thinkslow.agent import Agent
 from thinkslow.arms import ARMS
 from thinkslow.beliefs import Cloud, effective, resampled, systematic
+from thinkslow.decision import Carry, Thought
 from thinkslow.thinking import Thinking
 from thinkslow.toy import exact, filtered, hidden_markov, simulate
 from thinkslow.worldmodel import State

@@ -425,6 +425,8 @@ def test_terms_of_ones_own_replace_the_objective_of_every_arm_that_refines():
         (["--terms", "sig=much"], "A weight must be a number; got 'much'"),
         (["--terms", "surprise=1"], "A term must be one of"),
         (["--nats", "-1"], "`nats` must be 0 or more; got -1.0"),
+        (["--deadline-ms", "-1"], "`deadline_ms` must be 0 or more; got -1.0"),
+        (["--deadline-ms", "9", "--gate", "entropy"], "goes with neither a `gate` nor `particles`"),
     ],
 )
 def test_impossible_thinking_is_wrong_usage(flags, complaint, capsys):

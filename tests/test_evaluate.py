@@ -35,6 +35,9 @@ CHOSEN = {
     "none": ARMS["none"],
     "evidence": Arm(Thinking(terms=(("evidence", 1.0),), steps=2, latent="soft"), "refined"),
     "zero": Arm(Thinking(terms=(("sig", 1.0),), steps=0), "no steps"),
+    "hurried": Arm(
+        Thinking(terms=(("evidence", 1.0),), steps=2, latent="soft"), "in time", deadline_ms=1e6
+    ),
     "control-lag": Arm(Thinking(lag=2), "the last two frames again"),
 }
 
@@ -84,6 +87,13 @@ def test_an_arm_of_no_steps_plays_the_very_episodes_of_the_base(evaluated):
     zero = [row for row in rows if row["arm"] == "zero"]
     for one, other in zip(base, zero, strict=True):
         assert one | {"arm": ""} == other | {"arm": ""}
+
+
+def test_an_arm_with_a_deadline_plays_and_says_so(evaluated):
+    (arm,) = (arm for arm in evaluated[1]["arms"] if arm["arm"] == "hurried")
+    assert arm["deadline_ms"] == 1e6
+    assert arm["thought_share"] == 1
+    assert arm["latency_ms"]["median"] > 0
 
 
 def test_the_summary_holds_the_means_and_differences_of_the_records(evaluated):

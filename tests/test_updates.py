@@ -231,9 +231,12 @@ def test_memory_moves_with_the_belief_within_its_own_radius():
     equal(moved(memory, jnp.zeros(2), 0.1), memory)
 
 
-def steep(context: jax.Array) -> Any:
+ONE = jnp.ones(())
+
+
+def steep(scale: jax.Array, context: jax.Array) -> Any:
     def objective(belief: Any, key: jax.Array) -> Any:
-        return jnp.sum((belief.mean - context) ** 2) + jnp.sum(belief.log_scale**2), {}
+        return scale * jnp.sum((belief.mean - context) ** 2) + jnp.sum(belief.log_scale**2), {}
 
     return objective
 
@@ -242,14 +245,14 @@ def test_a_deadline_gives_the_best_so_far_and_more_time_no_worse():
     anytime = Anytime(steep, Gradient(0.1), steps=16, chunk=2)
     beliefs = jax.vmap(Gaussian)(jnp.zeros((3, 2)), jnp.ones((3, 2)))
     context, keys = jnp.arange(3.0) + 1, jr.split(jr.key(0), 3)
-    anytime.warm(context, beliefs, keys=keys)
-    none = anytime(context, beliefs, keys=keys, deadline_ms=0.0)
+    anytime.warm(ONE, context, beliefs, keys=keys)
+    none = anytime(ONE, context, beliefs, keys=keys, deadline_ms=0.0)
     equal(none.belief, beliefs)
     np.testing.assert_array_equal(none.used, 0)
-    all_steps = anytime(context, beliefs, keys=keys, deadline_ms=1e6)
+    all_steps = anytime(ONE, context, beliefs, keys=keys, deadline_ms=1e6)
     np.testing.assert_array_equal(all_steps.used, 16)
-    plain = run(steep(context[1]), Gaussian(jnp.zeros(2), jnp.ones(2)), Gradient(0.1), steps=16,
-                key=keys[1])  # fmt: skip
+    begun = Gaussian(jnp.zeros(2), jnp.ones(2))
+    plain = run(steep(ONE, context[1]), begun, Gradient(0.1), steps=16, key=keys[1])
     np.testing.assert_allclose(all_steps.belief.mean[1], plain.belief.mean, rtol=1e-5)
 
 
@@ -261,6 +264,6 @@ def test_between_two_looks_at_the_clock_a_deadline_stops_the_descent(monkeypatch
     monkeypatch.setattr(module.time, "perf_counter", lambda: next(ticks))
     anytime = Anytime(steep, Gradient(0.1), steps=50, chunk=3)
     beliefs = jax.vmap(Gaussian)(jnp.zeros((1, 2)), jnp.ones((1, 2)))
-    out = anytime(jnp.ones(1), beliefs, keys=jr.split(jr.key(0), 1), deadline_ms=45.0)
+    out = anytime(ONE, jnp.ones(1), beliefs, keys=jr.split(jr.key(0), 1), deadline_ms=45.0)
     # Begun at 0, started at 10, pieces to 20, 30 and 40; the next would end at 50.
     assert int(out.used[0]) == 9

@@ -9,8 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from thinkslow.agent import Agent, Carry, Thought
+    from thinkslow.agent import Agent
     from thinkslow.arms import ARMS, Arm
+    from thinkslow.deadline import Timed
+    from thinkslow.decision import Carry, Thought
     from thinkslow.distributions import Categorical, Gaussian
     from thinkslow.dreamer.checkpoint import load, save
     from thinkslow.gates import Gated, calibrate
@@ -20,8 +22,10 @@ if TYPE_CHECKING:
     from thinkslow.worldmodel import State, WorldModel, detached, imagine
 
 _HOMES = {
-    "agent": ("Agent", "Carry", "Thought"),
+    "agent": ("Agent",),
     "arms": ("ARMS", "Arm"),
+    "deadline": ("Timed",),
+    "decision": ("Carry", "Thought"),
     "distributions": ("Categorical", "Gaussian"),
     "dreamer.checkpoint": ("load", "save"),
     "objectives": ("TERMS", "lookahead"),
@@ -46,6 +50,7 @@ __all__ = [
     "State",
     "Thinking",
     "Thought",
+    "Timed",
     "WorldModel",
     "calibrate",
     "detached",

@@ -26,6 +26,8 @@ class Arm:
     """What of `gates.SCORES` it goes by in when to think; None: it thinks always."""
     share: float = 1.0
     """Of the decisions with a gate, how many should think; the threshold is calibrated to it."""
+    deadline_ms: float | None = None
+    """Milliseconds after which a decision of the whole batch acts on its best belief so far."""
 
     def __post_init__(self) -> None:
         if self.gate is not None and self.gate not in SCORES:
@@ -34,6 +36,13 @@ class Arm:
             raise ValueError(f"`share` must be above 0 and at most 1; got {self.share}.")
         if self.gate is None and self.share != 1:
             raise ValueError("`share` is what a gate is calibrated to: name a `gate` too.")
+        if self.deadline_ms is not None and not self.deadline_ms >= 0:
+            raise ValueError(f"`deadline_ms` must be 0 or more; got {self.deadline_ms}.")
+        if self.deadline_ms is not None and (self.gate or self.thinking.particles > 1):
+            raise ValueError(
+                "`deadline_ms` stops the refinement of every decision of one belief: it goes with "
+                "neither a `gate` nor `particles`."
+            )
 
 
 LONG = 1e3
@@ -135,7 +144,7 @@ def overridden(name: str, changes: Mapping[str, Any]) -> tuple[str, Arm]:
     fixed = ("update", "accept", "select") if found.thinking.update == "random" else ()
     if found.gate == "random":
         fixed += ("gate",)
-    when = {"gate": found.gate, "share": found.share}
+    when = {"gate": found.gate, "share": found.share, "deadline_ms": found.deadline_ms}
     before = dataclasses.asdict(found.thinking) | when
     mine = {
         key: value for key, value in changes.items() if key not in fixed and value != before[key]

@@ -15,6 +15,7 @@ import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from thinkslow.distributions import Belief
+from thinkslow.trees import all_finite, where
 from thinkslow.worldmodel import Memory, Observation, State, WorldModel, surprise
 
 
@@ -24,6 +25,9 @@ class Moment(NamedTuple):
     memory: Memory
     prior: Belief
     posterior: Belief
+    """The encoder's belief, or the prior where that is not finite."""
+    seen: Bool[Array, ""]
+    """Whether the encoder's belief was finite."""
 
 
 def perceive(
@@ -35,7 +39,9 @@ def perceive(
 ) -> Moment:
     """Predict from the state before, then look."""
     memory, prior = model.predict(state, action, is_first)
-    return Moment(memory, prior, model.infer(memory, observation))
+    posterior = model.infer(memory, observation)
+    seen = all_finite(posterior)
+    return Moment(memory, prior, where(seen, posterior, prior), seen)
 
 
 class Window(eqx.Module):
@@ -103,7 +109,8 @@ def weighted(
     """The log-weights after an observation, normalised.
 
     A particle whose latent was drawn from `proposals` gains log p(x | h, z) + log p(z | h)
-    - log q(z), which estimates log p(x | h) without bias, and equals it if q is exact.
+    - log q(z), which estimates log p(x | h) without bias, and equals it if q is exact. An
+    observation that is not a number, or that no particle can explain, leaves them as they were.
 
     **Cost:** one decoding for each particle.
 
@@ -119,7 +126,9 @@ def weighted(
         ratio = moment.prior.log_prob(state.latent) - proposal.log_prob(state.latent)
         return ratio - surprise(model, state, observation)
 
-    return jax.nn.log_softmax(log_weights + jax.vmap(gain)(moments, proposals, states))
+    total = log_weights + jax.vmap(gain)(moments, proposals, states)
+    told = jnp.isfinite(jax.nn.logsumexp(total))
+    return jnp.where(told, jax.nn.log_softmax(total), log_weights)
 
 
 def resampled(cloud: Cloud, *, key: PRNGKeyArray) -> Cloud:

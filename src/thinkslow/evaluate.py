@@ -30,8 +30,10 @@ import numpy as np
 from jaxtyping import Array
 
 from thinkslow import atomic
-from thinkslow.agent import Agent, Thought
+from thinkslow.agent import Agent
 from thinkslow.arms import Arm
+from thinkslow.deadline import Timed
+from thinkslow.decision import Thought
 from thinkslow.dreamer.checkpoint import Saved, provenance
 from thinkslow.dreamer.fit import fit
 from thinkslow.envs import VectorEnv
@@ -210,8 +212,11 @@ def _greedy(model: Any, state: State, key: Array) -> Array:
     return model.greedy(state, key)
 
 
-def heeding(arm: Arm, agent: Agent, envs: VectorEnv, seed: int) -> Agent | Gated:
-    """The agent behind the arm's gate, whose threshold is calibrated on episodes of its own."""
+def heeding(arm: Arm, agent: Agent, envs: VectorEnv, seed: int) -> Agent | Gated | Timed:
+    """The agent with the arm's deadline, or behind its gate, whose threshold is calibrated on
+    episodes of its own."""
+    if arm.deadline_ms is not None:
+        return Timed(agent, arm.deadline_ms)
     if arm.gate is None:
         return agent
     closed = Gated(agent, arm.gate, np.inf)
@@ -222,7 +227,9 @@ def heeding(arm: Arm, agent: Agent, envs: VectorEnv, seed: int) -> Agent | Gated
     return Gated(agent, arm.gate, calibrate(played.doubt[lived], arm.share))
 
 
-def play(agent: Agent | Gated, envs: VectorEnv, seeds: Sequence[int], seed: int) -> Episodes:
+def play(
+    agent: Agent | Gated | Timed, envs: VectorEnv, seeds: Sequence[int], seed: int
+) -> Episodes:
     """One episode in each environment, the given seeds; every step's states, actions, frames."""
     model: Any = agent.model  # which also splits an action vector into actions
     step = envs.reset(seeds)
@@ -237,7 +244,7 @@ def play(agent: Agent | Gated, envs: VectorEnv, seeds: Sequence[int], seed: int)
     # The first call compiles; its time is not the decision's.
     keys = _keys(seed, jnp.array(seeds, jnp.uint32), 0)
     jax.block_until_ready(agent.act(carry, step.observation, step.is_first, keys=keys))
-    if isinstance(agent, Gated):
+    if not isinstance(agent, Agent):
         agent.warm(carry, step.observation, step.is_first, keys=keys)
     while alive.any():
         keys = jax.block_until_ready(_keys(seed, jnp.array(seeds, jnp.uint32), len(keep)))

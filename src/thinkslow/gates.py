@@ -23,10 +23,11 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
-from thinkslow.agent import Agent, Carry, Thought, decide
+from thinkslow.agent import Agent
+from thinkslow.decision import Carry, Thought, decide
 from thinkslow.objectives import parameter_information_gain
 from thinkslow.parameters import Members
-from thinkslow.thinking import Knobs, Thinking, structure_of
+from thinkslow.thinking import Knobs, Thinking
 from thinkslow.worldmodel import Observation, State, WorldModel
 
 Score: TypeAlias = Literal[
@@ -94,7 +95,7 @@ class Gated:
         number opens no gate. Compiles the thinking program once for each power of two up to the
         batch, when it is first needed or by `warm`.
         """
-        given = self._given(carry, observation, is_first, keys)
+        given = self.agent.given(carry, observation, is_first, keys)
         first = _look(*given, self.agent.policy, self.score)
         doubtful = np.flatnonzero(np.asarray(first[2].doubt) > self.threshold)
         if not len(doubtful):
@@ -107,19 +108,13 @@ class Gated:
         is_first: Bool[Array | np.ndarray, " batch"], *, keys: Key[Array, " batch"],
     ) -> None:  # fmt: skip
         """Compile all that a decision for this batch may need, so that none waits for it later."""
-        given = self._given(carry, observation, is_first, keys)
+        given = self.agent.given(carry, observation, is_first, keys)
         first = _look(*given, self.agent.policy, self.score)
         for size in {_size(count) for count in range(1, len(keys) + 1)}:
             jax.block_until_ready(self._again(given, first, np.zeros(size, int)))
 
-    def _given(self, carry: Carry, observation: Any, is_first: Any, keys: Any) -> tuple:
-        agent = self.agent
-        seen, first = dict(observation), jnp.asarray(is_first)
-        return agent.model, agent.members, agent.knobs, carry, seen, first, keys
-
     def _again(self, given: tuple, first: tuple, chosen: np.ndarray) -> tuple:
-        structure = structure_of(self.agent.thinking)
-        return _think_again(*given, structure, self.agent.policy, first, chosen)
+        return _think_again(*given, *self.agent.structure, first, chosen)
 
 
 def _size(count: int) -> int:

@@ -57,6 +57,7 @@ def summarise(
             out["arms"].append(
                 {"agent": group, "arm": name, "description": arm.description,
                  "thinking": dataclasses.asdict(arm.thinking), "gate": arm.gate, "share": arm.share,
+                 "deadline_ms": arm.deadline_ms,
                  **_arm(_of(mine, name), seed), "latency_ms": _spread(taken) | {"batch": batch}}
             )  # fmt: skip
         out["comparisons"] += [{"agent": group, **row} for row in _comparisons(mine, arms, seed)]

@@ -37,7 +37,7 @@ example: thinkslow evaluate runs/first/agents/60000 --episodes 50 --arms none,ev
 
 OVERRIDES = (
     *(field.name for field in dataclasses.fields(Thinking) if field.name != "terms"),
-    "gate", "share",
+    "gate", "share", "deadline_ms",
 )  # fmt: skip
 """Options that change what the arms do: those of `Thinking` and of `Arm`, under the same names."""
 
@@ -76,6 +76,9 @@ class Options(Opening):
     share: float | None = None
     """Share of the decisions that the gate should open for, a fifth unless told otherwise; its
     threshold is calibrated to it on other episodes."""
+    deadline_ms: float | None = None
+    """Milliseconds after which a decision of all environments side by side acts on its best belief
+    so far, with --steps at most."""
     steps: int | None = None
     """Refinement steps per decision."""
     rollout: int | None = None

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from thinkslow.agent import Carry
+from thinkslow.decision import Carry
 from thinkslow.dreamer.losses import Batch
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.envs import Step

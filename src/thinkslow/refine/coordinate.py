@@ -15,8 +15,9 @@ import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from thinkslow.distributions import Categorical
-from thinkslow.refine.descent import Objective, Refined, choose, where
+from thinkslow.refine.descent import Objective, Refined, choose
 from thinkslow.refine.updates import Scalar
+from thinkslow.trees import where
 
 CERTAIN = 40.0
 """A logit that leaves the other classes nothing but the mix."""

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, PyTree
 
 from thinkslow.refine.trust import within
 from thinkslow.refine.updates import Direction, Scalar
+from thinkslow.trees import all_finite, where
 
 Objective: TypeAlias = Callable[[Any, PRNGKeyArray], tuple[Array, dict[str, Array]]]
 Select: TypeAlias = Literal["last", "best"]
@@ -111,14 +112,6 @@ def _falls(change: Float[Array, " judges"]) -> Bool[Array, ""]:
 
 def _differ(new: Any, old: Any) -> Bool[Array, ""]:
     return jnp.any(jnp.array(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.any(a != b), new, old))))
-
-
-def all_finite(tree: PyTree) -> Bool[Array, ""]:
-    return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))
-
-
-def where(condition: Bool[Array, ""], new: Any, old: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
 def judging(key: PRNGKeyArray, judges: int) -> Key[Array, " judges"]:

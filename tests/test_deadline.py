@@ -1,0 +1,98 @@
+"""A deadline: as much thinking as fits, the best belief so far, and always an action."""
+
+import dataclasses
+import itertools
+
+import jax
+import jax.random as jr
+import numpy as np
+import pytest
+
+from thinkslow.agent import Agent
+from thinkslow.deadline import Timed
+from thinkslow.decision import Thought
+from thinkslow.refine import Refined, anytime
+from thinkslow.thinking import Thinking
+
+BATCH = 3
+THINKING = Thinking(terms=(("evidence", 1.0),), steps=4, latent="soft", nats=2.0, select="best")
+
+
+@pytest.fixture(scope="module")
+def given(dreamer):
+    """A carry in the middle of an episode, what is seen there, and keys."""
+    images = np.random.default_rng(0).integers(256, size=(2, BATCH, 16, 16, 3)).astype(np.uint8)
+    first, agent = np.ones(BATCH, bool), Agent(dreamer)
+    keys = jr.split(jr.key(0), BATCH)
+    carry, _, _ = agent.act(agent.start(BATCH), {"image": images[0]}, first, keys=keys)
+    return carry, {"image": images[1]}, ~first, jr.split(jr.key(1), BATCH)
+
+
+def act(agent, given):
+    *arguments, keys = given
+    return agent.act(*arguments, keys=keys)
+
+
+def refinement(thought: Thought) -> Refined:
+    assert thought.refined is not None
+    return thought.refined
+
+
+def close(one, other):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one, other)
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"memory": 0.1}, {"lag": 2}, {"accept": True}, {"candidates": 4}]
+)
+def test_with_time_enough_it_is_the_thinking_agent(dreamer, given, change):
+    agent = Agent(dreamer, dataclasses.replace(THINKING, **change))
+    carry, action, thought = act(Timed(agent, 1e9), given)
+    whole = act(agent, given)
+    close((carry.state, action, thought.after), (whole[0].state, whole[1], whole[2].after))
+    assert thought.thinks.all()
+
+
+def test_without_time_it_acts_as_the_base_agent(dreamer, given):
+    carry, action, thought = act(Timed(Agent(dreamer, THINKING), 0.0), given)
+    base = act(Agent(dreamer), given)
+    close((carry, action), base[:2])
+    assert not thought.thinks.any()
+    assert np.all(thought.moved == 0)
+
+
+def test_no_step_begins_that_would_not_leave_the_time_to_act(dreamer, given, monkeypatch):
+    """A clock that ticks 10 ms a look: what earlier decisions took is kept free."""
+    timed = Timed(Agent(dreamer, dataclasses.replace(THINKING, steps=50)), 105.0)
+    timed.warm(*given[:3], keys=given[3])
+    ticks = itertools.count(0.0, 0.010)
+    monkeypatch.setattr(anytime.time, "perf_counter", lambda: next(ticks))
+    timed._acting_ms, timed._refine._piece_ms = 30.0, 10.0
+    refined = refinement(act(timed, given)[2])
+    # It has looked at 10, so that 95 ms are left, of them 65 to refine. The descent's own clock
+    # shows 10 when it has begun and 60 after five steps; the sixth would end at 70.
+    np.testing.assert_array_equal(refined.used, 5)
+    assert next(ticks) == pytest.approx(0.110)  # the action was there at 100
+
+
+def test_the_best_belief_so_far_comes_back(dreamer, given):
+    """Steps of evidence that only go up: the first belief is the best of all."""
+    uphill = dataclasses.replace(THINKING, terms=(("evidence", 1.0),), update="random", nats=8.0)
+    refined = refinement(act(Timed(Agent(dreamer, uphill), 1e9), given)[2])
+    loss = np.asarray(refined.loss)
+    assert (loss[:, 1:] > loss[:, :1]).any()
+    best = np.take_along_axis(loss, np.asarray(refined.chosen)[:, None], 1)[:, 0]
+    np.testing.assert_array_equal(best, loss.min(1))
+
+
+@pytest.mark.parametrize(
+    ("thinking", "deadline_ms", "message"),
+    [
+        (THINKING, -1.0, r"`deadline_ms` must be 0 or more; got -1\.0"),
+        (Thinking(), 10.0, "`steps` must be 1 or more and `particles` 1; got 0 and 1"),
+        (Thinking(particles=4), 10.0, "got 0 and 4"),
+    ],
+)
+def test_a_deadline_needs_something_to_stop(dreamer, thinking, deadline_ms, message):
+    with pytest.raises(ValueError, match=message):
+        Timed(Agent(dreamer, thinking), deadline_ms)
