@@ -253,6 +253,19 @@ def layers(model: ClassicDreamer, part: str) -> int:
     return sum(n.startswith(f"{part}/h") and n.endswith("kernel") for n in named(model))
 
 
+def grow(put: Callable, model: ClassicDreamer, layers: str, norm: str) -> None:
+    """The transposed convolutions of a decoder of torch: each but the last is normed."""
+    count = len(model.config.decoder_convs)
+    for i in range(count):
+        ours = f"wm/dec/cnn/s{i}res"
+        put(f"{layers}.{3 * i}.weight", f"{ours}/kernel", "up")
+        if i == count - 1:
+            put(f"{layers}.{3 * i}.bias", f"{ours}/bias", "same")
+            continue
+        for name, theirs in (("scale", "weight"), ("bias", "bias")):
+            put(f"{layers}.{3 * i + 1}{norm}.{theirs}", f"{ours}/norm/{name}", "same")
+
+
 def as_torch(model: ClassicDreamer, folder: Path, *, compiled: bool) -> Found:
     lay, out = layout(model, swap_gru=True), {}
 
@@ -299,15 +312,7 @@ def as_torch(model: ClassicDreamer, folder: Path, *, compiled: bool) -> Found:
     dec = "_wm.heads.decoder"
     if "wm/dec/cnn/in/kernel" in has:
         linear(f"{dec}._cnn._linear_layer", "wm/dec/cnn/in", "features")
-        count = len(model.config.decoder_convs)
-        for i in range(count):
-            put(f"{dec}._cnn.layers.{3 * i}.weight", f"wm/dec/cnn/s{i}res/kernel", "up")
-            if i == count - 1:
-                put(f"{dec}._cnn.layers.{3 * i}.bias", f"wm/dec/cnn/s{i}res/bias", "same")
-                continue
-            for ours, theirs in (("scale", "weight"), ("bias", "bias")):
-                put(f"{dec}._cnn.layers.{3 * i + 1}.norm.{theirs}",
-                    f"wm/dec/cnn/s{i}res/norm/{ours}", "same")  # fmt: skip
+        grow(put, model, f"{dec}._cnn.layers", ".norm")
     dense(f"{dec}._mlp", "wm/dec/mlp", "Decoder", "features")
     for name, space in model.observation_spaces:
         if len(space.shape) < 3:
@@ -430,15 +435,7 @@ def as_sheeprl(model: ClassicDreamer, folder: Path, heads: tuple[int, ...] = ())
             module[f"_forward_module.observation_model.cnn_decoder.model.0.{part}"] = grid.reshape(
                 array.shape
             )
-        count = len(model.config.decoder_convs)
-        for i in range(count):
-            put(f"{net}.2._model.{3 * i}.weight", f"wm/dec/cnn/s{i}res/kernel", "up")
-            if i == count - 1:
-                put(f"{net}.2._model.{3 * i}.bias", f"wm/dec/cnn/s{i}res/bias", "same")
-                continue
-            for ours, theirs in (("scale", "weight"), ("bias", "bias")):
-                put(f"{net}.2._model.{3 * i + 1}.{theirs}",
-                    f"wm/dec/cnn/s{i}res/norm/{ours}", "same")  # fmt: skip
+        grow(put, model, f"{net}.2._model", "")
     dense(f"{dec}.mlp_decoder.model._model", "wm/dec/mlp", "features")
     vectors = [name for name, space in model.observation_spaces if len(space.shape) < 3]
     for i, name in enumerate(vectors):
