@@ -132,7 +132,7 @@ def fitted(
     saved = saved_from(folder, importers.find(folder), foreign)
     model = fit(saved, spaces, action, id="the golden inputs").model
     assert isinstance(model, Dreamer)
-    slow = with_named(model.val, {
+    slow = with_named(model.critic, {
         name.removeprefix("slowval/"): array
         for name, array in foreign.extras.items() if name.startswith("slowval/")
     })  # fmt: skip

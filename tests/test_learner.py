@@ -225,7 +225,7 @@ def test_imagined_losses_teach_their_own_head_and_nothing_else(imagined_gradient
 @pytest.mark.usefixtures("strict")
 def test_losses_need_no_implicit_promotion(begun, batch):
     parts = jax.eval_shape(
-        lambda m: losses(m, m.val, begun.returns, batch, CONFIG, key=jr.key(0))[0], begun.model
+        lambda m: losses(m, m.critic, begun.returns, batch, CONFIG, key=jr.key(0))[0], begun.model
     )
     assert {part.dtype for part in parts.values()} == {jnp.dtype("float32")}
     assert parts["policy"].shape == (B, 2)

@@ -14,6 +14,7 @@ from thinkslow import store
 from thinkslow.distributions import Categorical, Squared, SymlogSquared
 from thinkslow.dreamer import checkpoint
 from thinkslow.dreamer.config import PRESETS, ModelConfig, TrainConfig, model_preset
+from thinkslow.dreamer.learner import start
 from thinkslow.dreamer.losses import Batch, ReturnRange, losses
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.dreamer.vision import join_patches, split_patches
@@ -269,7 +270,7 @@ def test_a_mixed_agent_has_a_loss_for_each_part_of_what_it_sees(mixed):
     config = TrainConfig(imagination=2)
     returns = ReturnRange(jnp.zeros(()), jnp.zeros(()))
     shapes = jax.eval_shape(
-        lambda m: losses(m, m.val, returns, batch, config, key=jr.key(0))[0], mixed
+        lambda m: losses(m, m.critic, returns, batch, config, key=jr.key(0))[0], mixed
     )
     assert set(shapes) == {*MIXED, "dyn", "rep", "rew", "con", "policy", "value", "repval"}
     assert {leaf.shape for leaf in shapes.values()} == {(2, 3), (2, 2)}
@@ -364,6 +365,22 @@ def test_a_saved_agent_loads_as_it_was(mixed, tmp_path, dtype):
     for name, array in named(saved.model).items():
         assert array.dtype == jnp.float32
         np.testing.assert_array_equal(array, named(mixed)[name].astype(dtype))
+
+
+def test_an_agent_without_its_critic_acts_as_before_and_cannot_be_trained(mixed, tmp_path):
+    checkpoint.save(tmp_path / "agent", mixed.without_critic(), name="one", **FACTS)
+    actor = checkpoint.load(tmp_path / "agent").model
+    whole = named(mixed)
+    assert set(named(actor)) == {name for name in whole if not name.startswith("val/")}
+    for name, array in named(actor).items():
+        np.testing.assert_array_equal(array, whole[name])
+    assert isinstance(actor, Dreamer)
+    action, expected = (m.greedy(m.initial(), jr.key(0)) for m in (actor, mixed))
+    np.testing.assert_array_equal(action, expected)
+    with pytest.raises(ValueError, match=r"stored without it\. Load the agent of the run"):
+        actor.value(actor.initial())
+    with pytest.raises(ValueError, match="stored without it"):
+        start(actor, TrainConfig())
 
 
 def test_weights_that_do_not_fit_the_manifest_are_named_with_both_shapes(dreamer, tmp_path):

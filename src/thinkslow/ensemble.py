@@ -81,7 +81,7 @@ def make(
     goes: with many more it predicts its own resample better and other episodes worse.
 
     **Errors:** `ValueError` for fewer than 2 members, or too few episodes.
-    **Cost:** half a minute for 4,000 decisions of a `tiny` agent on two cores.
+    **Cost:** 12 to 20 seconds for 4,000 decisions of a `tiny` agent on two cores.
     """
     if members < 2:
         raise ValueError(f"`members` must be 2 or more, to disagree; got {members}.")

@@ -58,5 +58,7 @@ def run(options: Options) -> dict[str, Any]:
             for name, part in value.items() if isinstance(value, dict) else [("", value)]:
                 if name not in ("curve", "options", "weights"):
                     table.add_row(f"{key} {name}".strip(), str(part))
+        if facts.get("model", {}).get("value", ...) is None:
+            table.add_row("critic", "left out: it acts, and cannot be trained further")
         Console().print(table)
     return facts

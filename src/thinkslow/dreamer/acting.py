@@ -65,7 +65,10 @@ class ActorCritic(WorldModel):
 
     @abc.abstractmethod
     def value(self, state: State) -> TwoHot | SymlogTwoHot:
-        """The critic: the discounted return from the state on."""
+        """The critic: the discounted return from the state on.
+
+        **Errors:** `ValueError` for an agent that was stored without its critic.
+        """
 
     @abc.abstractmethod
     def actor(self, state: State) -> dict[str, Categorical | BoundedNormal]:

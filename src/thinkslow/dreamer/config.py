@@ -36,8 +36,8 @@ class ModelConfig:
     """Head of the probability that the episode goes on."""
     policy: MLPConfig
     """Actor."""
-    value: MLPConfig
-    """Critic."""
+    value: MLPConfig | None
+    """Critic; None: it is left out, and the agent acts but cannot be trained."""
     stoch: int = 32
     """Factors of the stochastic latent z, or its dimensions if it is Gaussian."""
     blocks: int = 8

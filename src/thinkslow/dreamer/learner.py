@@ -37,8 +37,11 @@ class Update(NamedTuple):
 
 
 def start(model: Dreamer, config: TrainConfig) -> Learner:
-    """A learner at its first update: the slow critic a copy, the optimiser empty."""
-    slow = jax.tree.map(jnp.copy, model.val)
+    """A learner at its first update: the slow critic a copy, the optimiser empty.
+
+    **Errors:** `ValueError` for a model without a critic.
+    """
+    slow = jax.tree.map(jnp.copy, model.critic)
     weights: Any = model  # optax annotates dictionaries of arrays and takes any tree of them
     state = optimiser(config).init(weights)
     return Learner(
@@ -66,7 +69,7 @@ def update(learner: Learner, batch: Batch, key: PRNGKeyArray, *, config: TrainCo
     changes, state = optimiser(config).update(gradient, learner.optimiser, weights)
     model: Any = optax.apply_updates(weights, changes)
     rate = config.slow_rate
-    slow = jax.tree.map(lambda a, b: (1 - rate) * a + rate * b, learner.slow_value, model.val)
+    slow = jax.tree.map(lambda a, b: (1 - rate) * a + rate * b, learner.slow_value, model.critic)
     after = Learner(model, slow, returns, state, learner.updates + 1)
     after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, learner)
     metrics = {f"loss/{name}": jnp.mean(part) for name, part in parts.items()}

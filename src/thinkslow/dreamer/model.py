@@ -1,5 +1,6 @@
 """The DreamerV3 agent: world model, actor and critic, under the official names of weights."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 
@@ -21,7 +22,7 @@ from thinkslow.dreamer.acting import ActorCritic
 from thinkslow.dreamer.config import MLPConfig, ModelConfig
 from thinkslow.dreamer.rssm import RSSM
 from thinkslow.dreamer.vision import Decoder, Encoder, width
-from thinkslow.nets import MLP, Linear
+from thinkslow.nets import MLP, Linear, named, with_named
 from thinkslow.spaces import Space
 from thinkslow.worldmodel import Observation, State
 
@@ -106,7 +107,7 @@ class Dreamer(ActorCritic):
     rew: Head
     con: Head
     pol: Actor
-    val: Head
+    val: Head | None
     config: ModelConfig = eqx.field(static=True)
 
     def __init__(
@@ -124,8 +125,19 @@ class Dreamer(ActorCritic):
         )
         self.con = Head(features, 1, config.continuation, "logit", key=keys[4])
         self.pol = Actor(features, actions, config.policy, unimix=config.actor_unimix, key=keys[5])
-        self.val = Head(features, config.value_bins, config.value, "logits", scale=0.0, key=keys[6])
+        self.val = None
+        if config.value is not None:
+            self.val = Head(
+                features, config.value_bins, config.value, "logits", scale=0.0, key=keys[6]
+            )
         self.config = config
+
+    def without_critic(self) -> "Dreamer":
+        """The same agent for acting only: no decision and no term asks the critic."""
+        config = dataclasses.replace(self.config, value=None)
+        spaces = dict(self.observation_spaces), dict(self.action_spaces)
+        shape = jax.eval_shape(lambda: Dreamer(*spaces, config, key=jr.key(0)))
+        return with_named(shape, named(self))
 
     @property
     def observation_spaces(self) -> tuple[tuple[str, Space], ...]:
@@ -182,8 +194,19 @@ class Dreamer(ActorCritic):
     def discount(self, state: State) -> Float[Array, ""]:
         return self.config.discount * self.continuation(state).prob()
 
+    @property
+    def critic(self) -> Head:
+        """**Errors:** `ValueError` for an agent that was stored without it."""
+        if self.val is None:
+            raise ValueError(
+                "A value needs the agent's critic; this agent was stored without it. Load the "
+                "agent of the run that it came from, or train one."
+            )
+        return self.val
+
     def value(self, state: State) -> TwoHot:
-        return TwoHot(self.val(self.features(state)))
+        """**Errors:** those of `critic`."""
+        return TwoHot(self.critic(self.features(state)))
 
     def actor(self, state: State) -> dict[str, Categorical | BoundedNormal]:
         return self.pol(self.features(state))

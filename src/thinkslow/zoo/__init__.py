@@ -1,7 +1,8 @@
 """Small trained agents that come with the package.
 
 `tiny` on `thinkslow/CollectGoodObjects-v0`, one training seed at several budgets; docs/zoo.md
-says how they were made. Weights are float16; evaluation computes in float32.
+says how they were made. Weights are float16; evaluation computes in float32. Each has an ensemble
+and no critic: they act, and cannot be trained further.
 """
 
 from pathlib import Path

@@ -1,0 +1,83 @@
+"""The bundled agents: small, and all that they need to think is with them."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from thinkslow import store, zoo
+from thinkslow.cli import main
+from thinkslow.dreamer import checkpoint
+from thinkslow.dreamer.config import train_preset
+from thinkslow.nets import named
+from thinkslow.zoo import bundle
+
+COUNTING = "counting:thinkslow-test/Counting-v0"
+LIMIT = 12_000_000
+"""Bytes of all bundled agents together."""
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch) -> None:
+    """Processes of a `VectorEnv` find the environment of these tests."""
+    here = str(Path(__file__).parent)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([here, os.environ.get("PYTHONPATH", "")]))
+
+
+def test_the_bundled_agents_together_stay_small():
+    files = [path for name in zoo.names() for path in zoo.path(name).iterdir()]
+    assert sum(path.stat().st_size for path in files) < LIMIT
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_a_bundled_agent_has_an_ensemble_and_no_critic(name):
+    saved = checkpoint.load(zoo.path(name))
+    assert saved.members is not None
+    assert saved.members.count == saved.manifest["ensemble"]["members"] == 4
+    assert saved.manifest["model"]["value"] is None
+    assert not any(weight.startswith("val/") for weight in named(saved.model))
+    with pytest.raises(ValueError, match=r"stored without it\. Load the agent of the run"):
+        saved.model.value(saved.model.initial())
+
+
+def test_a_bundled_agent_thinks_by_its_ensemble(tmp_path, capsys):
+    """Episodes of nine decisions, for the sake of time, in place of its task's 250."""
+    arms = ["--arms", "pig-3", "--gate", "disagreement", "--share", "0.9", "--env", COUNTING]
+    few = ["--episodes", "2", "--batch", "1", "--json"]
+    agent = str(zoo.path("collect-early"))
+    assert main(["evaluate", agent, *arms, *few, "--out", str(tmp_path)]) == 0
+    capsys.readouterr()
+    rows = [json.loads(line) for line in (tmp_path / "episodes.jsonl").read_text().splitlines()]
+    thought = [row for row in rows if row["arm"].startswith("pig-3")]
+    assert any(row["thought_share"] > 0 and row["belief_kl"] > 0 for row in thought)
+
+
+def test_inspect_says_that_the_critic_is_left_out(capsys):
+    assert main(["inspect", str(zoo.path("collect-early"))]) == 0
+    assert "cannot be trained" in capsys.readouterr().out
+
+
+def test_bundling_leaves_out_the_critic_and_fits_an_ensemble(dreamer, monkeypatch, tmp_path):
+    learning = dataclasses.asdict(train_preset("tiny")) | {"precision": "float32"}
+    agent = tmp_path / "run" / "agents" / "7"
+    agent.parent.mkdir(parents=True)
+    training = {"steps": 7, "seed": 3, "preset": "tiny", "configuration": learning}
+    checkpoint.save(
+        agent, dreamer, name="7", training=training,
+        environment={"id": COUNTING, "size": 16, "repeat": 1},
+    )  # fmt: skip
+    (tmp_path / "run" / "metrics.jsonl").write_text("")
+    monkeypatch.setattr(bundle, "FOLDER", tmp_path / "zoo")
+    saved = checkpoint.load(bundle.bundle(tmp_path / "run", 7, "small"))
+    assert saved.name == "small"
+    assert saved.manifest["training"]["command"].endswith("--learning.precision float32")
+    assert {kind for _, kind in saved.manifest["weights"].values()} == {"float16"}
+    assert saved.members is not None
+    assert saved.manifest["ensemble"]["decisions"] == 4000
+    kept = {name for name in named(dreamer) if not name.startswith("val/")}
+    assert set(named(saved.model)) == kept
+    assert sorted(os.listdir(tmp_path / "zoo" / "small")) == sorted(
+        [store.ENSEMBLE, store.MANIFEST, store.WEIGHTS]
+    )
