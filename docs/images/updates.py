@@ -87,7 +87,7 @@ def draw(found: dict[str, np.ndarray]) -> None:
     for row, (name, values) in enumerate(found.items()):
         heights = np.log10(np.maximum(values, LEAST))
         plot.line(list(enumerate(heights)), COLOURS[row], dashed=name == "coordinate")
-        plot.text(plot.width - 24, plot.box[3] + 18 + 18 * row, name, "end", COLOURS[row])
+        plot.text(plot.width - 24, plot.box[2] - 77 + 15 * row, name, "end", COLOURS[row])
     plot.save(Path(__file__).with_suffix(".svg"))
 
 
