@@ -253,3 +253,27 @@ def test_a_model_of_ones_own_thinks_and_acts():
     assert action.shape == (2, 2)
     equal(carry.state, thought.state)
     assert np.all(losses(thought)[:, -1] < losses(thought)[:, 0])
+
+
+def test_thinking_leaves_environment_and_global_random_numbers_as_they_were(dreamer):
+    """The same actions in an environment that rolls dice of its own and of everybody's."""
+    import random
+
+    from tiny_envs import Fragile
+
+    def played(thinking: Thinking) -> list[Any]:
+        random.seed(7)
+        np.random.seed(7)
+        env, agent = Fragile(), Agent(dreamer, thinking)
+        seen, _ = env.reset(seed=3)
+        carry, out = agent.start(1), [seen]
+        for time, action in enumerate([0, 3, 0, 3]):
+            keys = jr.split(jr.fold_in(jr.key(0), time), 1)
+            batch = {"image": seen[None]}
+            carry, _, thought = agent.act(carry, batch, np.array([time == 0]), keys=keys)
+            assert not thinking.steps or thought.moved[0] > 0.1
+            seen, reward, *_ = env.step(action)
+            out += [seen, reward, random.random(), np.random.random()]
+        return out
+
+    equal(played(EVIDENCE), played(Thinking()))
