@@ -277,3 +277,27 @@ def test_an_observation_that_is_no_number_leaves_the_prior_and_says_so(thinking)
     carry, action, thought = agent.act(carry, {"bits": np.stack([good, good])}, ~first, keys=keys)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((carry.state, action, thought.after)))
     assert thought.seen.all()
+
+
+def test_thinking_leaves_environment_and_global_random_numbers_as_they_were(dreamer):
+    """The same actions in an environment that rolls dice of its own and of everybody's."""
+    import random
+
+    from tiny_envs import Fragile
+
+    def played(thinking: Thinking) -> list[Any]:
+        random.seed(7)
+        np.random.seed(7)
+        env, agent = Fragile(), Agent(dreamer, thinking)
+        seen, _ = env.reset(seed=3)
+        carry, out = agent.start(1), [seen]
+        for time, action in enumerate([0, 3, 0, 3]):
+            keys = jr.split(jr.fold_in(jr.key(0), time), 1)
+            batch = {"image": seen[None]}
+            carry, _, thought = agent.act(carry, batch, np.array([time == 0]), keys=keys)
+            assert not thinking.steps or thought.moved[0] > 0.1
+            seen, reward, *_ = env.step(action)
+            out += [seen, reward, random.random(), np.random.random()]
+        return out
+
+    equal(played(EVIDENCE), played(Thinking()))

@@ -1,0 +1,80 @@
+"""The contract of a refinement, checked on any world model with one call.
+
+What this library promises of every model, term and update is one table; `check` runs it. A
+model of one's own that passes is refined as the bundled ones are, and a null result is then the
+world's answer, not a bug of the model's wiring.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thinkslow.objectives import TERMS
+from thinkslow.parameters import Members
+from thinkslow.testing.entries import Broken, Entry
+from thinkslow.testing.models import model_entries
+from thinkslow.testing.moment import Moment, Values
+from thinkslow.testing.terms import term_entries
+from thinkslow.testing.updates import UPDATES, Update, update_entries
+from thinkslow.worldmodel import Observation, Policy, WorldModel
+
+__all__ = ["UPDATES", "Broken", "Entry", "Update", "check"]
+
+
+def check(
+    model: WorldModel,
+    observation: Observation,
+    policy: Policy,
+    *,
+    action: Any,
+    members: Members | None = None,
+    terms: Sequence[str] | None = None,
+    updates: Mapping[str, Update] = UPDATES,
+    beta: float = 0.5,
+    free_nats: float = 0.0,
+) -> list[Entry]:
+    """Run the table on a model; returns its entries, or raises with those that do not hold.
+
+    `observation` is one that the model can see and `action` one that it can take, both without a
+    batch. Every term that the model can be asked for is refined by itself under every update,
+    and so is their sum. A term or an update that refuses the model (`pig` without `members`, a
+    mirror step of a Gaussian) is an entry that is not applicable, with the reason.
+
+    **Cost:** COST
+
+    **Errors:** `Broken`, naming model, term, update and rule.
+    """
+    before = _dice()
+    moment = Moment(model, members, observation, jnp.asarray(action), policy, beta, free_nats)
+    entries = list(model_entries(moment))
+    usable: list[str] = []
+    for term in TERMS if terms is None else terms:
+        reason = moment.refuses(term)
+        if reason:
+            entries.append(Entry(moment.name, term, "", "can be asked for", None, reason))
+        else:
+            usable.append(term)
+    if usable:
+        values, at = Values(moment, usable), jax.jit(moment.beliefs)(model)
+        entries += term_entries(moment, values, at)
+        if updates:
+            entries += update_entries(moment, values, at, updates)
+    rule = "the global random numbers of Python and NumPy are untouched"
+    entries.append(Entry(moment.name, "", "", rule, _dice() == before))
+    broken = [entry for entry in entries if entry.holds is False]
+    if broken:
+        raise Broken(
+            f"{len(broken)} of {len(entries)} entries of the contract do not hold:\n"
+            + "\n".join(map(str, broken))
+        )
+    return entries
+
+
+def _dice() -> str:
+    """The state of the generators that everybody shares."""
+    name, numbers, *rest = np.random.get_state(legacy=True)
+    return repr((random.getstate(), name, numbers.tolist(), rest))

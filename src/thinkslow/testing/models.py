@@ -1,0 +1,80 @@
+"""Entries of a model: its shapes, and what an agent that has it does without thinking."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+from thinkslow.agent import Agent
+from thinkslow.testing.entries import Entry, same
+from thinkslow.testing.moment import Moment
+from thinkslow.thinking import Thinking
+
+ANCHOR = (("anchor", 1.0),)
+
+
+def model_entries(moment: Moment) -> Iterator[Entry]:
+    initial = moment.model.initial()
+    memory, prior, posterior = jax.eval_shape(moment.beliefs, moment.model)
+    latent = jax.eval_shape(lambda b: b.mode(), posterior)
+    pairs = {
+        "predict keeps the memory's shapes and types": (_shapes(memory), _shapes(initial.memory)),
+        "prior and posterior are of one kind and shape": (_shapes(prior), _shapes(posterior)),
+        "a latent has the shape of the initial one": (latent.shape, initial.latent.shape),
+    }
+    for rule, (found, expected) in pairs.items():
+        equal = found == expected
+        yield Entry(
+            moment.name, "", "", rule, equal, "" if equal else f"{found}, expected {expected}"
+        )
+    if all(found == expected for found, expected in pairs.values()):
+        yield from _agent_entries(moment)
+
+
+def _agent_entries(moment: Moment) -> Iterator[Entry]:
+    """Thinking of no steps or 0 nats is no thinking; and thinking draws no other's numbers."""
+
+    def policy(model: Any, state: Any, key: Any) -> Any:
+        """The action, and beside it numbers that tell which key it was drawn with."""
+        action = jnp.ravel(moment.policy(state, key))
+        return jnp.concatenate([action, jr.normal(key, (4,), action.dtype)])
+
+    def act(thinking: Thinking) -> tuple[Any, Any, Any]:
+        agent = Agent(moment.model, thinking, policy=policy)
+        carry = dataclasses.replace(agent.start(1), action=moment.action[None])
+        batch = {key: np.asarray(value)[None] for key, value in moment.observation.items()}
+        return agent.act(carry, batch, np.ones(1, bool), keys=jr.split(jr.key(0), 1))
+
+    def entry(rule: str, holds: bool, detail: str) -> Entry:
+        return Entry(moment.name, "", "", rule, holds, detail)
+
+    def drawn(nats: float) -> Thinking:
+        return Thinking(terms=ANCHOR, steps=2, update="random", nats=nats)
+
+    plain, acted, thought = act(Thinking())
+    for what, thinking in {
+        "no steps": Thinking(terms=ANCHOR, accept=True, select="best", update="mirror"),
+        "0 nats": drawn(0.0),
+    }.items():
+        rule = f"thinking of {what} leaves state and action to the bit"
+        yield entry(rule, *same(act(thinking)[:2], (plain, acted)))
+    _, other, moved = act(drawn(0.5))
+    equal = same((moved.base, other[:, -4:]), (thought.base, acted[:, -4:]))[0]
+    far = float(moved.moved[0])
+    yield entry(
+        "thinking leaves the random numbers of latent and action", equal and far > 0,
+        f"equal {equal}, moved by {far:.2g} nats",
+    )  # fmt: skip
+
+
+def _shapes(tree: Any) -> Any:
+    return jax.tree.map(lambda x: (x.shape, str(x.dtype)), eqx.filter(tree, _is_array))
+
+
+def _is_array(x: Any) -> bool:
+    return hasattr(x, "dtype")

@@ -1,0 +1,116 @@
+"""A model at one moment, and the values of its terms there: what every entry is checked on."""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+from thinkslow.objectives import lookahead
+from thinkslow.parameters import Members
+from thinkslow.worldmodel import Observation, Policy, State
+
+
+@dataclasses.dataclass(frozen=True)
+class Moment:
+    """A model, what it sees, and the action that led there."""
+
+    model: Any
+    members: Members | None
+    observation: Observation
+    action: Any
+    policy: Policy
+    beta: float
+    free_nats: float
+
+    @property
+    def name(self) -> str:
+        return type(self.model).__name__
+
+    def start(self, model: Any) -> State:
+        """The state after an episode's first observation."""
+        memory, _ = model.predict(model.initial(), self.action, jnp.ones((), bool))
+        return State(memory, model.infer(memory, dict(self.observation)).mode())
+
+    def beliefs(self, model: Any) -> tuple[Any, Any, Any]:
+        """Memory, prior and posterior after the action that follows, and the same observation."""
+        memory, prior = model.predict(self.start(model), self.action, jnp.zeros((), bool))
+        return memory, prior, model.infer(memory, dict(self.observation))
+
+    def objective(
+        self, weights: dict[str, Any], model: Any, members: Any, observation: Any, at: Any,
+        policy: Policy | None = None, latent: Any = "sample",
+    ) -> Any:  # fmt: skip
+        memory, prior, posterior = at
+        return lookahead(
+            model, policy or self.policy, memory, prior, posterior, observation,
+            terms=weights, horizon=2, rollouts=2, samples=2, latent=latent,
+            members=members, beta=self.beta, free_nats=self.free_nats,
+        )  # fmt: skip
+
+    def refuses(self, term: str) -> str:
+        """Why the model cannot be asked for a term; nothing if it can."""
+        try:
+            at = jax.eval_shape(self.beliefs, self.model)
+            jax.eval_shape(
+                lambda m, s, x, at: self.objective({term: 1.0}, m, s, x, at)(at[2], jr.key(0))[0],
+                self.model, self.members, dict(self.observation), at,
+            )  # fmt: skip
+        except ValueError as error:
+            return str(error)
+        return ""
+
+
+class Values:
+    """Several terms as a function of everything: traced once for all programs that ask for them.
+
+    Weights are arguments. One that is 0 leaves its term out of the sum even where the term is
+    not a number, so that each term can be judged by itself.
+    """
+
+    def __init__(self, moment: Moment, terms: Sequence[str]):
+        self.terms = tuple(terms)
+
+        @jax.jit
+        def found(weights: Any, model: Any, members: Any, seen: Any, at: Any, belief: Any, key: Any):
+            return moment.objective(weights, model, members, seen, at)(belief, key)
+
+        self.found = found
+
+    def objective(self, weights: dict[str, Any], *fixed: Any) -> Any:
+        """What `refine` descends; `fixed` is model, members, observation and beliefs."""
+
+        def objective(belief: Any, key: Any) -> tuple[Any, dict[str, Any]]:
+            _, found = self.found(weights, *fixed, belief, key)
+            return weighed(weights, found), {name: found[name] for name in weights}
+
+        return objective
+
+    def weights(self, *terms: str) -> dict[str, Any]:
+        """1 for these and 0 for the others."""
+        return {name: jnp.float32(name in terms) for name in self.terms}
+
+
+def weighed(weights: dict[str, Any], found: dict[str, Any]) -> Any:
+    """The weighted sum of those whose weight is not 0."""
+    parts = (jnp.where(w != 0, w * found[name], 0.0) for name, w in weights.items())
+    return sum(parts, jnp.zeros(()))
+
+
+def fingerprint(tree: Any) -> str:
+    """A hash of every array."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def cast(tree: Any, dtype: Any) -> Any:
+    """The same with floats of another precision."""
+    return jax.tree.map(
+        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
+    )

@@ -1,0 +1,84 @@
+"""Entries of a term: all of them in a few compiled programs, judged one by one."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+from thinkslow.distributions import Categorical
+from thinkslow.testing.entries import Entry, close
+from thinkslow.testing.moment import Moment, Values, cast
+from thinkslow.worldmodel import State
+
+
+def term_entries(moment: Moment, values: Values, at: Any) -> Iterator[Entry]:
+    weights = {name: jnp.float32(1.5 - i) for i, name in enumerate(values.terms)}
+    given = (weights, moment.model, moment.members, dict(moment.observation), at, at[2], jr.key(1))
+    total, compiled = values.found(*given)
+    with jax.disable_jit():
+        _, eager = values.found(*given)
+    expected = sum(float(weights[name] * compiled[name]) for name in weights)
+    # A sum of a few float32 numbers, relative to the largest of them.
+    size = 1 + max(abs(float(weights[name] * compiled[name])) for name in weights)
+    yield Entry(
+        moment.name, "+".join(values.terms), "", "the objective is the weighted sum of its terms",
+        bool(abs(float(total) - expected) <= 1e-5 * size), f"{total} against {expected}",
+    )  # fmt: skip
+    analytic, numeric = _slopes(moment, values.terms)
+    heads = jax.eval_shape(moment.model.decode, State(at[0], at[2].mode()))
+    classes = [name for name, head in heads.items() if isinstance(head, Categorical)]
+    for term in values.terms:
+        yield Entry(
+            moment.name, term, "", "compiled is as eager",
+            *close(compiled[term], eager[term], 1e-4),
+        )  # fmt: skip
+        rule = "gradient is that of finite differences"
+        if term in ("sig", "elbo") and classes:
+            reason = f"an imagined class (`{classes[0]}`) has a straight-through gradient"
+            yield Entry(moment.name, term, "", rule, None, reason)
+            continue
+        # Central differences in float64: 1e-10 of the third derivative, 1e-11 of rounding.
+        good = bool(np.isclose(analytic[term], numeric[term], rtol=1e-5, atol=1e-7))
+        yield Entry(
+            moment.name, term, "", rule, good, f"{analytic[term]} against {numeric[term]}",
+        )  # fmt: skip
+
+
+def _slopes(moment: Moment, terms: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Along one direction, on the soft latent, with the actions held: in float64."""
+    with jax.enable_x64(True):
+        arrays = (moment.model, moment.members, dict(moment.observation), moment.action)
+        model, members, seen, action = cast(jax.tree.map(jnp.asarray, arrays), jnp.float64)
+        wide = dataclasses.replace(moment, observation=seen, action=action)
+
+        @jax.jit
+        def both(model: Any, members: Any) -> tuple[Any, Any]:
+            at, held = wide.beliefs(model), wide.start(model)
+
+            def policy(state: State, key: Any) -> Any:
+                return moment.policy(held, key).astype(jnp.float64)
+
+            belief = jax.tree.map(lambda x: x + 0.3 * _wave(x, 1.0), at[2])
+            way = jax.tree.map(lambda x: _wave(x, 2.0), belief)
+            weights = dict.fromkeys(terms, 1.0)
+            objective = wide.objective(weights, model, members, seen, at, policy, "soft")
+
+            def along(length: Any) -> Any:
+                there = jax.tree.map(lambda x, d: x + length * d, belief, way)
+                return objective(there, jr.key(0))[1]
+
+            step = 1e-5
+            ends = jax.vmap(along)(jnp.array([step, -step]))
+            numeric = jax.tree.map(lambda x: (x[0] - x[1]) / (2 * step), ends)
+            return jax.jvp(along, (0.0,), (1.0,))[1], numeric
+
+        return jax.tree.map(float, both(model, members))
+
+
+def _wave(x: Any, phase: float) -> Any:
+    """A direction without symmetry."""
+    return jnp.sin(phase + jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape)

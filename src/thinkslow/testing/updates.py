@@ -1,0 +1,314 @@
+"""Entries of a refinement: every term by itself, and their sum, under every update.
+
+What is expensive is compiling, so one program serves all terms, their weights being arguments,
+and all updates of equal options, which of them being an argument too.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from thinkslow.distributions import Categorical
+from thinkslow.refine import Direction, Gradient, Langevin, Mirror, Random, refine
+from thinkslow.testing.entries import Entry, close, same
+from thinkslow.testing.moment import Moment, Values, cast, fingerprint, weighed
+
+BATCH = 8
+"""Beliefs refined side by side."""
+STEPS = 3
+DRAWS = 64
+"""Fresh draws of random numbers on which a belief is judged."""
+NATS = 0.5
+SIZE = np.float32(0.3)
+
+Update = tuple[Callable[[Any], Direction], dict[str, Any]]
+
+UPDATES: dict[str, Update] = {
+    "gradient": (Gradient, {}),
+    "adam": (partial(Gradient, optimiser=optax.adam(1.0)), {}),
+    "mirror": (Mirror, {}),
+    "langevin": (partial(Langevin, temperature=0.01), {}),
+    "random": (lambda _: Random(), {}),
+    "gradient-accepted": (Gradient, {"accept": True, "judges": 16}),
+    "mirror-accepted": (Mirror, {"accept": True, "judges": 16}),
+    "gradient-adaptive": (Gradient, {"tolerance": 1e-3, "select": "best"}),
+}
+"""Every update, with the options of `refine` that it is checked under."""
+
+
+class OneOf(Direction):
+    """One of several updates; which one may be traced."""
+
+    which: Int[Array, ""]
+    choices: tuple[Direction, ...]
+
+    def init(self, belief: Any) -> Any:
+        return tuple(choice.init(belief) for choice in self.choices)
+
+    def propose(self, belief: Any, gradient: Any, state: Any, *, key: PRNGKeyArray) -> Any:
+        def by(index: int) -> tuple[Any, Any]:
+            change, new = self.choices[index].propose(belief, gradient, state[index], key=key)
+            return change, (*state[:index], new, *state[index + 1 :])
+
+        return jax.lax.switch(self.which, [partial(by, i) for i in range(len(self.choices))])
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Updates of equal options, and the programs that refine by any of them."""
+
+    updates: dict[str, Callable[[Any], Direction]]
+    options: dict[str, Any]
+    batched: Callable
+    """`(which, weights, fixed, beliefs, keys, (size, nats))` to `Refined`; all but `which`,
+    `fixed` and `size` have a batch."""
+    single: Callable
+    """The same without a batch."""
+    traces: list[int]
+    """How often the batched program was traced."""
+
+
+def update_entries(
+    moment: Moment, values: Values, at: Any, updates: Mapping[str, Update]
+) -> Iterator[Entry]:
+    judge = Judge(moment, values, at)
+    if judge.mesh is None:
+        reason = "this machine shows one device"
+        yield Entry(moment.name, "", "", "two devices are as one", None, reason)
+    usable = {}
+    for label, (make, options) in updates.items():
+        try:
+            make(1.0).init(at[2])
+        except TypeError as error:
+            yield Entry(moment.name, "", label, "can be stepped", None, str(error))
+        else:
+            usable[label] = (make, options)
+    alone = [(term,) for term in values.terms]
+    together = [values.terms] if len(values.terms) > 1 else []
+    for group in _groups(values, usable):
+        for which, label in enumerate(group.updates):
+            for terms in [*alone, *together]:
+                yield from judge.entries(group, which, label, terms)
+
+
+def _groups(values: Values, updates: Mapping[str, Update]) -> Iterator[Group]:
+    """The updates by their options."""
+    waiting = dict(updates)
+    while waiting:
+        options = next(iter(waiting.values()))[1]
+        makes = {label: make for label, (make, given) in waiting.items() if given == options}
+        waiting = {label: update for label, update in waiting.items() if label not in makes}
+        yield _group(values, makes, options)
+
+
+def _group(values: Values, makes: dict[str, Callable], options: dict[str, Any]) -> Group:
+    traces: list[int] = []
+
+    def one(which: Any, weights: Any, fixed: Any, belief: Any, key: Any, knobs: Any) -> Any:
+        size, nats = knobs
+        choices = tuple(make(size) for make in makes.values())
+        update = OneOf(which, choices) if len(choices) > 1 else choices[0]
+        return refine(
+            values.objective(weights, *fixed), belief, update, steps=STEPS, key=key, trust=nats,
+            budget=nats, **options,
+        )  # fmt: skip
+
+    def batched(*given: Any) -> Any:
+        traces.append(1)
+        return jax.vmap(one, (None, 0, None, 0, 0, (None, 0)))(*given)
+
+    return Group(makes, options, jax.jit(batched), jax.jit(one), traces)
+
+
+class Judge:
+    """Beliefs to refine at one moment, and what is to be true of the refined ones.
+
+    On a machine of several devices the batch is spread over two of them, so that the loop on one
+    device which it is compared with is the loop and the one device in one.
+    """
+
+    def __init__(self, moment: Moment, values: Values, at: Any):
+        self.moment, self.values = moment, values
+        self.fixed = (moment.model, moment.members, dict(moment.observation), at)
+        half = cast((moment.model, moment.members), jnp.bfloat16)
+        self.half = (*half, self.fixed[2], jax.jit(moment.beliefs)(half[0]))
+        self.beliefs = jax.tree.map(
+            lambda x: x + 0.5 * jr.normal(jr.key(5), (BATCH, *x.shape), x.dtype), at[2]
+        )
+        self.keys = jr.split(jr.key(7), BATCH)
+        self.order = np.asarray(jr.permutation(jr.key(3), BATCH))
+        self.apart = jax.jit(jax.vmap(lambda a, b: a.kl(b)))
+        self.mesh = None
+        if len(jax.devices()) > 1:
+            self.mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("batch",))
+        draws = jr.split(jr.key(99), DRAWS)
+
+        @jax.jit
+        def at_once(fixed: Any, beliefs: Any, keys: Any) -> Any:
+            weights = values.weights()
+            return jax.vmap(lambda b, k: values.found(weights, *fixed, b, k)[1])(beliefs, keys)
+
+        @jax.jit
+        def fresh(beliefs: Any) -> Any:
+            """Term to its mean over the draws, one after another to spare memory."""
+
+            def once(key: Any) -> Any:
+                return at_once(self.fixed, beliefs, jnp.broadcast_to(key, BATCH))
+
+            return jax.tree.map(partial(jnp.mean, axis=0), jax.lax.map(once, draws))
+
+        self.at_once, self.fresh = at_once, fresh
+        self.before = fresh(self.beliefs)
+        self.noise = jax.vmap(lambda key: jr.split(key, 3)[0])(self.keys)
+        """What `refine` makes of its key for the objective."""
+        self.spoilt = {
+            what: (fixed, at_once(fixed, self.beliefs, self.noise))
+            for what, fixed in self._spoilt().items()
+        }
+
+    def entries(
+        self, group: Group, which: int, label: str, terms: tuple[str, ...]
+    ) -> Iterator[Entry]:
+        entry = partial(Entry, self.moment.name, "+".join(terms), label)
+        weights = self.values.weights(*terms)
+        many = jax.tree.map(lambda w: jnp.full(BATCH, w), weights)
+        nats = jnp.full(BATCH, NATS, jnp.float32)
+        go = partial(self._go, group, which)
+        before = fingerprint(self.fixed[:2])
+        out = go(many, self.fixed, self.beliefs, self.keys, nats)
+
+        chosen = np.take_along_axis(out.loss, out.chosen[:, None], 1)[:, 0]
+        found = self.at_once(self.fixed, out.belief, self.noise)
+        yield entry(
+            "the reported loss is the returned belief's", *close(chosen, weighed(many, found), 1e-4)
+        )
+        yield entry("float32 and finite", *_sound(out))
+        moved = self.apart(out.belief, self.beliefs)
+        yield entry("within its nats", bool(np.all(moved <= NATS * (1 + 1e-3))), f"{moved.max()}")
+        yield from self._as_a_loop(entry, group, which, weights, out)
+
+        # The same beliefs in another order: two of 0 nats, two of an objective that is no number.
+        order, idle, lost, rest = self.order, slice(0, 2), slice(2, 4), slice(4, None)
+        none = {name: jnp.where(w != 0, jnp.nan, w) for name, w in weights.items()}
+        mixed = go(
+            jax.tree.map(lambda w, bad: w.at[lost].set(bad), many, none), self.fixed,
+            *_at(order, (self.beliefs, self.keys)), nats.at[idle].set(0.0),
+        )  # fmt: skip
+        given = _at(order, self.beliefs)
+        expected = _at(order[rest], out.belief)
+        yield entry(
+            "each of a batch is refined by itself", *close(_at(rest, mixed.belief), expected, 1e-5)
+        )
+        yield entry(
+            "0 nats are the identity", *same(_at(idle, mixed.belief), _at(idle, given))
+        )  # fmt: skip
+        yield entry(
+            "NaN in the objective gives the last finite belief, flagged",
+            *_safe(_at(lost, mixed), _at(lost, given)),
+        )
+        for what, (fixed, values) in self.spoilt.items():
+            rule = f"{what} gives the last finite belief, flagged"
+            if np.all(np.isfinite(weighed(many, values))):
+                yield entry(rule, None, "the term does not look at it")
+                continue
+            sick = go(many, fixed, self.beliefs, self.keys, nats)
+            yield entry(rule, *_safe(sick, self.beliefs))
+        count = len(group.traces)
+        yield entry("changed knobs do not trace again", count == 1, f"{count} traces")
+
+        half = self._single(group, which, weights, self.half, 0)
+        yield entry("float32 and finite under a bfloat16 model", *_sound(half))
+        if isinstance(out.belief, Categorical):
+            probs = np.asarray(out.belief.probs())
+            simplex = np.all(probs >= 0) and np.allclose(probs.sum(-1), 1, atol=1e-5)
+            yield entry("probabilities are on the simplex", bool(simplex))
+        if group.options.get("accept"):
+            after = self.fresh(out.belief)
+            change = sum(np.asarray(after[term] - self.before[term]) for term in terms)
+            error = np.std(change, ddof=1) / np.sqrt(BATCH)
+            yield entry(
+                "never worse in expectation over fresh noise",
+                bool(np.mean(change) <= 2 * error + 1e-5),
+                f"{np.mean(change):+.3g} nats, standard error {error:.2g}",
+            )  # fmt: skip
+        yield entry("parameters are untouched", fingerprint(self.fixed[:2]) == before)
+
+    def _go(
+        self, group: Group, which: int, weights: Any, fixed: Any, beliefs: Any, keys: Any,
+        nats: Any,
+    ) -> Any:  # fmt: skip
+        """Refine a batch; what comes back lies with the host."""
+        given = (jnp.int32(which), weights, fixed, beliefs, keys, (SIZE, nats))
+        if self.mesh is not None:
+            spread, whole = (
+                jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec(*axes))
+                for axes in (("batch",), ())
+            )
+            given = jax.device_put(given, (whole, spread, whole, spread, spread, (whole, spread)))
+        return jax.device_get(group.batched(*given))
+
+    def _single(self, group: Group, which: int, weights: Any, fixed: Any, index: int) -> Any:
+        one = _at(index, (self.beliefs, self.keys))
+        knobs = (SIZE, jnp.float32(NATS))
+        return jax.device_get(group.single(jnp.int32(which), weights, fixed, *one, knobs))
+
+    def _as_a_loop(
+        self, entry: Callable[..., Entry], group: Group, which: int, weights: Any, out: Any
+    ) -> Iterator[Entry]:
+        """Some of the batch, of which the first and the last lie on two devices if there are two.
+
+        Judges whose verdict hangs on the last bit of a sum may refuse here a step that was taken
+        there. Such a belief tells nothing; of the others there must be one.
+        """
+        found, expected = [], []
+        for index in (0, BATCH // 2 - 1, BATCH - 1):
+            one = self._single(group, which, weights, self.fixed, index)
+            judged = group.options.get("accept")
+            if not judged or np.array_equal(one.accepted, out.accepted[index]):
+                found.append(one.belief)
+                expected.append(_at(index, out.belief))
+        # Another order of sums may end the bisection of a step's length one halving aside: 34 of
+        # them are told apart by 2**-15, so by 0.07% of each of the steps.
+        good, detail = close(found, expected, 2e-3)
+        verdict = (good and bool(found), detail if found else "every one took other steps")
+        yield entry("a batch is as a loop", *verdict)
+        if self.mesh is not None:
+            yield entry("two devices are as one", *verdict)
+
+    def _spoilt(self) -> dict[str, Any]:
+        """Model and observation with a number that is none."""
+        model, members, seen, at = self.fixed
+        nan = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), model)
+        out = {"NaN in the model": (nan, members, seen, at)}
+        kinds = {name: jnp.asarray(x).dtype for name, x in seen.items()}
+        floats = [name for name, kind in kinds.items() if jnp.issubdtype(kind, jnp.floating)]
+        for what, number in (("NaN", jnp.nan), ("Inf", jnp.inf)) if floats else ():
+            bad = {name: jnp.full_like(seen[name], number) for name in floats}
+            out[f"{what} in the observation"] = (model, members, {**seen, **bad}, at)
+        return out
+
+
+def _at(index: Any, tree: Any) -> Any:
+    return jax.tree.map(lambda x: x[index], tree)
+
+
+def _safe(out: Any, beliefs: Any) -> tuple[bool, str]:
+    returned = same(out.belief, beliefs)[0]
+    flagged = not np.any(out.finite[:, 0])
+    return returned and flagged, f"returned {returned}, flagged {flagged}"
+
+
+def _sound(out: Any) -> tuple[bool, str]:
+    """Whether every belief, loss and gradient of a refinement is a float32 number."""
+    types = sorted({str(x.dtype) for x in jax.tree.leaves(out.belief)})
+    numbers = (out.belief, out.loss, out.gradient_norm)
+    finite = all(np.all(np.isfinite(x)) for x in jax.tree.leaves(numbers))
+    return types == ["float32"] and finite, f"types {types}, finite {finite}"
