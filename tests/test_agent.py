@@ -279,6 +279,7 @@ def test_an_observation_that_is_no_number_leaves_the_prior_and_says_so(thinking)
     assert thought.seen.all()
 
 
+@pytest.mark.usefixtures("untyped")  # beartype draws from Python's generator
 def test_thinking_leaves_environment_and_global_random_numbers_as_they_were(dreamer):
     """The same actions in an environment that rolls dice of its own and of everybody's."""
     import random

@@ -5,7 +5,6 @@ model of one's own that passes is refined as the bundled ones are, and a null re
 world's answer, not a bug of the model's wiring.
 """
 
-import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,7 +43,11 @@ def check(
     and so is their sum. A term or an update that refuses the model (`pig` without `members`, a
     mirror step of a Gaussian) is an entry that is not applicable, with the reason.
 
-    **Cost:** COST
+    **Cost:** compilation. Updates of equal options share their programs, and all terms do: three
+    programs of 2 to 5 s for each set of options (`UPDATES` has three), 10 s for the terms run
+    eagerly and in float64, 5 s besides. A model of a few numbers takes about a minute of one
+    core, a small Dreamer two to three, with all its terms and updates. Name fewer terms, or
+    updates of the same options, to compile less.
 
     **Errors:** `Broken`, naming model, term, update and rule.
     """
@@ -63,7 +66,7 @@ def check(
         entries += term_entries(moment, values, at)
         if updates:
             entries += update_entries(moment, values, at, updates)
-    rule = "the global random numbers of Python and NumPy are untouched"
+    rule = "NumPy's global random numbers are untouched"
     entries.append(Entry(moment.name, "", "", rule, _dice() == before))
     broken = [entry for entry in entries if entry.holds is False]
     if broken:
@@ -75,6 +78,6 @@ def check(
 
 
 def _dice() -> str:
-    """The state of the generators that everybody shares."""
-    name, numbers, *rest = np.random.get_state(legacy=True)
-    return repr((random.getstate(), name, numbers.tolist(), rest))
+    """The state of NumPy's generator that everybody shares. Python's own is not looked at: a
+    run-time type checker of the caller's, such as beartype, draws from it."""
+    return str([np.asarray(part).tolist() for part in np.random.get_state(legacy=True)])

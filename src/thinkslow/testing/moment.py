@@ -76,7 +76,9 @@ class Values:
         self.terms = tuple(terms)
 
         @jax.jit
-        def found(weights: Any, model: Any, members: Any, seen: Any, at: Any, belief: Any, key: Any):
+        def found(
+            weights: Any, model: Any, members: Any, seen: Any, at: Any, belief: Any, key: Any
+        ):
             return moment.objective(weights, model, members, seen, at)(belief, key)
 
         self.found = found

@@ -114,8 +114,8 @@ def _group(values: Values, makes: dict[str, Callable], options: dict[str, Any]) 
 
     def one(which: Any, weights: Any, fixed: Any, belief: Any, key: Any, knobs: Any) -> Any:
         size, nats = knobs
-        choices = tuple(make(size) for make in makes.values())
-        update = OneOf(which, choices) if len(choices) > 1 else choices[0]
+        choices = [make(size) for make in makes.values()]
+        update = OneOf(which, tuple(choices)) if len(choices) > 1 else choices[0]
         return refine(
             values.objective(weights, *fixed), belief, update, steps=STEPS, key=key, trust=nats,
             budget=nats, **options,
@@ -137,12 +137,10 @@ class Judge:
 
     def __init__(self, moment: Moment, values: Values, at: Any):
         self.moment, self.values = moment, values
-        self.fixed = (moment.model, moment.members, dict(moment.observation), at)
+        self.fixed: tuple = (moment.model, moment.members, dict(moment.observation), at)
         half = cast((moment.model, moment.members), jnp.bfloat16)
-        self.half = (*half, self.fixed[2], jax.jit(moment.beliefs)(half[0]))
-        self.beliefs = jax.tree.map(
-            lambda x: x + 0.5 * jr.normal(jr.key(5), (BATCH, *x.shape), x.dtype), at[2]
-        )
+        self.half: tuple = (*half, self.fixed[2], jax.jit(moment.beliefs)(half[0]))
+        self.beliefs, self.half_beliefs = _around(at[2]), _around(self.half[3][2])
         self.keys = jr.split(jr.key(7), BATCH)
         self.order = np.asarray(jr.permutation(jr.key(3), BATCH))
         self.apart = jax.jit(jax.vmap(lambda a, b: a.kl(b)))
@@ -198,11 +196,11 @@ class Judge:
         # The same beliefs in another order: two of 0 nats, two of an objective that is no number.
         order, idle, lost, rest = self.order, slice(0, 2), slice(2, 4), slice(4, None)
         none = {name: jnp.where(w != 0, jnp.nan, w) for name, w in weights.items()}
+        given, keys = _at(order, (self.beliefs, self.keys))
         mixed = go(
-            jax.tree.map(lambda w, bad: w.at[lost].set(bad), many, none), self.fixed,
-            *_at(order, (self.beliefs, self.keys)), nats.at[idle].set(0.0),
+            jax.tree.map(lambda w, bad: w.at[lost].set(bad), many, none), self.fixed, given, keys,
+            nats.at[idle].set(0.0),
         )  # fmt: skip
-        given = _at(order, self.beliefs)
         expected = _at(order[rest], out.belief)
         yield entry(
             "each of a batch is refined by itself", *close(_at(rest, mixed.belief), expected, 1e-5)
@@ -224,8 +222,8 @@ class Judge:
         count = len(group.traces)
         yield entry("changed knobs do not trace again", count == 1, f"{count} traces")
 
-        half = self._single(group, which, weights, self.half, 0)
-        yield entry("float32 and finite under a bfloat16 model", *_sound(half))
+        rule = "float32 and finite under a bfloat16 model"
+        yield entry(rule, *self._half(group, which, weights))
         if isinstance(out.belief, Categorical):
             probs = np.asarray(out.belief.probs())
             simplex = np.all(probs >= 0) and np.allclose(probs.sum(-1), 1, atol=1e-5)
@@ -255,10 +253,18 @@ class Judge:
             given = jax.device_put(given, (whole, spread, whole, spread, spread, (whole, spread)))
         return jax.device_get(group.batched(*given))
 
-    def _single(self, group: Group, which: int, weights: Any, fixed: Any, index: int) -> Any:
-        one = _at(index, (self.beliefs, self.keys))
+    def _single(
+        self, group: Group, which: int, weights: Any, fixed: Any, belief: Any, key: Any
+    ) -> Any:
         knobs = (SIZE, jnp.float32(NATS))
-        return jax.device_get(group.single(jnp.int32(which), weights, fixed, *one, knobs))
+        return jax.device_get(group.single(jnp.int32(which), weights, fixed, belief, key, knobs))
+
+    def _half(self, group: Group, which: int, weights: Any) -> tuple[bool, str]:
+        belief, key = _at(0, (self.half_beliefs, self.keys))
+        types = {str(x.dtype) for x in jax.tree.leaves(belief)}
+        if types != {"float32"}:
+            return False, f"the model's belief is of {', '.join(sorted(types))}"
+        return _sound(self._single(group, which, weights, self.half, belief, key))
 
     def _as_a_loop(
         self, entry: Callable[..., Entry], group: Group, which: int, weights: Any, out: Any
@@ -270,7 +276,8 @@ class Judge:
         """
         found, expected = [], []
         for index in (0, BATCH // 2 - 1, BATCH - 1):
-            one = self._single(group, which, weights, self.fixed, index)
+            belief, key = _at(index, (self.beliefs, self.keys))
+            one = self._single(group, which, weights, self.fixed, belief, key)
             judged = group.options.get("accept")
             if not judged or np.array_equal(one.accepted, out.accepted[index]):
                 found.append(one.belief)
@@ -294,6 +301,13 @@ class Judge:
             bad = {name: jnp.full_like(seen[name], number) for name in floats}
             out[f"{what} in the observation"] = (model, members, {**seen, **bad}, at)
         return out
+
+
+def _around(belief: Any) -> Any:
+    """A batch of beliefs near one."""
+    return jax.tree.map(
+        lambda x: x + 0.5 * jr.normal(jr.key(5), (BATCH, *x.shape), x.dtype), belief
+    )
 
 
 def _at(index: Any, tree: Any) -> Any:
