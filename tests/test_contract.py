@@ -138,9 +138,15 @@ MODELS: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("name", "terms", "updates", "refused", "blind"),
     [
-        ("codes", TERMS, tuple(UPDATES), set(), {"anchor"}),
+        ("codes", tuple(TERMS), tuple(UPDATES), set(), {"anchor"}),
         # Its one parameter is in the prior's mean alone.
-        ("gaussian", TERMS, ("langevin", "mirror"), {"mirror"}, {"anchor", "entropy", "evidence"}),
+        (
+            "gaussian",
+            tuple(TERMS),
+            ("langevin", "mirror"),
+            {"mirror"},
+            {"anchor", "entropy", "evidence"},
+        ),
         ("toy", ("sig", "pig", "ambiguity", "evidence"), ("mirror",), set(), set()),
         ("dreamer", ("sig", "pig", "entropy", "evidence"), ("gradient",), set(), set()),
         ("dreamer of 2023", ("sig", "ambiguity"), ("mirror",), {"ambiguity"}, set()),
