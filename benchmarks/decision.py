@@ -25,7 +25,8 @@ multiplications and additions of all matrix products and convolutions, loops inc
 | 3 imagined steps, batch 64     | 3.43     | 41.59        | 12.1  | 5.4        |
 | `evidence`                     | 0.35     | 0.57         | 1.6   | 2.3        |
 
-docs/results.md has the rest. Seven runs of 8 imagined steps gave ratios from 5.4 to 6.6.
+docs/results.md has the rest. Runs of 8 imagined steps gave ratios from 5.4 to 6.6; since the noise
+of a future is drawn before its loop, four on a slower machine 4.3 to 5.6.
 
 Machine: two cores of an AMD EPYC, otherwise idle, Python 3.11.7, jax 0.10.2.
 Revision 9005fa1.
