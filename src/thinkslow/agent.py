@@ -4,6 +4,7 @@ One decision is one compiled call for the whole batch. Two agents given the same
 their thinking alone.
 """
 
+import abc
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -14,10 +15,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
 
-from thinkslow.beliefs import (
-    Cloud,
-    Window,
-)
+from thinkslow.beliefs import Cloud, Window
 from thinkslow.decision import Carry, Thought, decide
 from thinkslow.objectives.terms import NEED_MEMBERS
 from thinkslow.parameters import Members
@@ -101,6 +99,33 @@ class Agent:
     def structure(self) -> tuple[Thinking, Callable]:
         """What decides which program that is."""
         return structure_of(self.thinking), self.policy
+
+
+class Wrapped(abc.ABC):
+    """What is used like an `Agent` and says when, or for how long, that agent thinks."""
+
+    agent: Agent
+
+    @property
+    def model(self) -> WorldModel:
+        return self.agent.model
+
+    def start(self, batch: int) -> Carry:
+        return self.agent.start(batch)
+
+    @abc.abstractmethod
+    def act(
+        self, carry: Carry, observation: Mapping[str, Array | np.ndarray],
+        is_first: Bool[Array | np.ndarray, " batch"], *, keys: Key[Array, " batch"],
+    ) -> tuple[Carry, Float[Array, "batch action"], Thought]:  # fmt: skip
+        """One decision for a batch, as `Agent.act`."""
+
+    @abc.abstractmethod
+    def warm(
+        self, carry: Carry, observation: Mapping[str, Array | np.ndarray],
+        is_first: Bool[Array | np.ndarray, " batch"], *, keys: Key[Array, " batch"],
+    ) -> None:  # fmt: skip
+        """Compile all that a decision for this batch may need, so that none waits for it later."""
 
 
 @partial(jax.jit, static_argnums=(7, 8))

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
-from thinkslow.agent import Agent
+from thinkslow.agent import Agent, Wrapped
 from thinkslow.decision import Carry, Look, Thought, bounds, conclude, look, posed, streams
 from thinkslow.parameters import Members
 from thinkslow.refine import Anytime, Refined
@@ -19,7 +19,7 @@ from thinkslow.thinking import Knobs, Thinking, direction_of
 from thinkslow.worldmodel import Observation, WorldModel
 
 
-class Timed:
+class Timed(Wrapped):
     """An agent whose decisions take at most `deadline_ms`; used like an `Agent`.
 
     A decision is several compiled calls: to look, to refine in pieces of one step until the time
@@ -54,13 +54,6 @@ class Timed:
             objective, direction_of(thinking, agent.knobs), steps=thinking.steps, select="best",
             **bounds(thinking, agent.knobs),
         )  # fmt: skip
-
-    @property
-    def model(self) -> WorldModel:
-        return self.agent.model
-
-    def start(self, batch: int) -> Carry:
-        return self.agent.start(batch)
 
     def act(
         self,

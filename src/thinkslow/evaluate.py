@@ -30,7 +30,7 @@ import numpy as np
 from jaxtyping import Array
 
 from thinkslow import atomic
-from thinkslow.agent import Agent
+from thinkslow.agent import Agent, Wrapped
 from thinkslow.arms import Arm
 from thinkslow.deadline import Timed
 from thinkslow.decision import Thought
@@ -212,7 +212,7 @@ def _greedy(model: Any, state: State, key: Array) -> Array:
     return model.greedy(state, key)
 
 
-def heeding(arm: Arm, agent: Agent, envs: VectorEnv, seed: int) -> Agent | Gated | Timed:
+def heeding(arm: Arm, agent: Agent, envs: VectorEnv, seed: int) -> Agent | Wrapped:
     """The agent with the arm's deadline, or behind its gate, whose threshold is calibrated on
     episodes of its own."""
     if arm.deadline_ms is not None:
@@ -227,9 +227,7 @@ def heeding(arm: Arm, agent: Agent, envs: VectorEnv, seed: int) -> Agent | Gated
     return Gated(agent, arm.gate, calibrate(played.doubt[lived], arm.share))
 
 
-def play(
-    agent: Agent | Gated | Timed, envs: VectorEnv, seeds: Sequence[int], seed: int
-) -> Episodes:
+def play(agent: Agent | Wrapped, envs: VectorEnv, seeds: Sequence[int], seed: int) -> Episodes:
     """One episode in each environment, the given seeds; every step's states, actions, frames."""
     model: Any = agent.model  # which also splits an action vector into actions
     step = envs.reset(seeds)
@@ -244,7 +242,7 @@ def play(
     # The first call compiles; its time is not the decision's.
     keys = _keys(seed, jnp.array(seeds, jnp.uint32), 0)
     jax.block_until_ready(agent.act(carry, step.observation, step.is_first, keys=keys))
-    if not isinstance(agent, Agent):
+    if isinstance(agent, Wrapped):
         agent.warm(carry, step.observation, step.is_first, keys=keys)
     while alive.any():
         keys = jax.block_until_ready(_keys(seed, jnp.array(seeds, jnp.uint32), len(keep)))

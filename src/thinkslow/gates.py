@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
-from thinkslow.agent import Agent
+from thinkslow.agent import Agent, Wrapped
 from thinkslow.decision import Carry, Thought, decide
 from thinkslow.objectives import parameter_information_gain
 from thinkslow.parameters import Members
@@ -48,7 +48,7 @@ LATENTS = 8
 """Latents that `sensitivity` compares."""
 
 
-class Gated:
+class Gated(Wrapped):
     """An agent that thinks where `score` is above `threshold`; used like an `Agent`.
 
     `threshold` may change between decisions: nothing compiles again.
@@ -73,13 +73,6 @@ class Gated:
                 "thinkslow ensemble AGENT."
             )
         self.agent, self.score, self.threshold = agent, score, threshold
-
-    @property
-    def model(self) -> WorldModel:
-        return self.agent.model
-
-    def start(self, batch: int) -> Carry:
-        return self.agent.start(batch)
 
     def act(
         self,
@@ -107,7 +100,6 @@ class Gated:
         self, carry: Carry, observation: Mapping[str, Array | np.ndarray],
         is_first: Bool[Array | np.ndarray, " batch"], *, keys: Key[Array, " batch"],
     ) -> None:  # fmt: skip
-        """Compile all that a decision for this batch may need, so that none waits for it later."""
         given = self.agent.given(carry, observation, is_first, keys)
         first = _look(*given, self.agent.policy, self.score)
         for size in {_size(count) for count in range(1, len(keys) + 1)}:
