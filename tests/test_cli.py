@@ -278,6 +278,9 @@ def test_a_run_in_place_of_an_agent_points_at_its_newest(original, tmp_path, cap
     (run / "config.json").write_text("{}")
     assert main(["inspect", str(run)]) == 1
     assert "there is none yet" in one_line(capsys)
+    (run / "agents" / ".70.tmp-1").mkdir()  # one that is being written
+    assert main(["inspect", str(run)]) == 1
+    assert "there is none yet" in one_line(capsys)
     shutil.copytree(original, run / "agents" / "60")
     assert main(["evaluate", str(run)]) == 1
     assert str(run / "agents" / "60") in one_line(capsys)
@@ -286,7 +289,9 @@ def test_a_run_in_place_of_an_agent_points_at_its_newest(original, tmp_path, cap
 def test_an_interrupted_evaluation_says_where_its_episodes_are(
     original, tmp_path, monkeypatch, capsys
 ):
-    def interrupted(*_: object, **__: object) -> None:
+    def interrupted(*_: object, out: Path, **__: object) -> None:
+        out.mkdir()
+        (out / "episodes.jsonl").touch()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(importlib.import_module("thinkslow.evaluate"), "evaluate", interrupted)

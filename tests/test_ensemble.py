@@ -338,6 +338,8 @@ def test_another_projects_agent_is_kept_as_one_of_ours(importable, tmp_path, cap
     assert saved.members is not None
     assert saved.members.count == 2
     assert saved.manifest["source"]["format"] == "dreamerv3"
+    assert main(["ensemble", str(kept), "--out", str(tmp_path / "other")]) == 2
+    assert "leave out --out" in " ".join(capsys.readouterr().err.split())
 
 
 def test_an_ensemble_of_nothing_is_refused(tmp_path, capsys):

@@ -59,8 +59,8 @@ def parse(arguments: Sequence[str]) -> Options:
 def run(options: Options) -> dict[str, Any]:
     """Play, fit, judge, store.
 
-    **Errors:** `Usage` for another project's agent without `out`; those of reading, of the
-    environment and of `ensemble.make`.
+    **Errors:** `Usage` for another project's agent without `out`, or one of ours with it; those
+    of reading, of the environment and of `ensemble.make`.
     """
     from thinkslow import importers
     from thinkslow.cli.evaluate import progress, unnamed
@@ -69,8 +69,10 @@ def run(options: Options) -> dict[str, Any]:
     from thinkslow.ensemble import make, seed_of
     from thinkslow.envs import VectorEnv
 
-    folder = options.agent
-    if importers.is_own(folder):
+    folder, own = options.agent, importers.is_own(options.agent)
+    if own and options.out is not None:
+        raise Usage(f"{folder} is an agent of ours and keeps its ensemble itself: leave out --out.")
+    if own:
         saved = checkpoint.load(folder, ensemble=False)  # so that a damaged one can be replaced
     else:
         saved = options.open(folder)
@@ -97,7 +99,7 @@ def run(options: Options) -> dict[str, Any]:
             steps=options.steps, seed=options.seed, show=show,
         )  # fmt: skip
     facts = {"environment": id, **facts}
-    if folder == options.out:
+    if not own:
         importers.write(saved, folder)
     checkpoint.save_members(folder, members, facts)
     if not options.json:

@@ -274,7 +274,8 @@ def play_and_report(
                 out=out, action=action, pool=pool, command=command, show=show,
             )  # fmt: skip
     except KeyboardInterrupt:
-        _say(f"The episodes that were finished are in {out / 'episodes.jsonl'}")
+        if (out / "episodes.jsonl").exists():
+            _say(f"The episodes that were finished are in {out / 'episodes.jsonl'}")
         raise
     write_curves(out / "learning.json", saved, learning)
     page = build(out)

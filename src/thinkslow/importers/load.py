@@ -35,7 +35,8 @@ def open_agent(
         check_finite(named(saved.model), path, allow=allow_nonfinite)
         return saved
     if (path / "config.json").is_file() and (path / "agents").is_dir():
-        kept = sorted((path / "agents").iterdir(), key=lambda one: one.stat().st_mtime)
+        found = filter(is_own, (path / "agents").iterdir())
+        kept = sorted(found, key=lambda one: one.stat().st_mtime)
         newest = f"the newest is {kept[-1]}" if kept else "there is none yet"
         raise store.Missing(f"{path} is a training run; its agents are in agents/: {newest}.")
     return load(
