@@ -185,11 +185,13 @@ class Judge:
 
         chosen = np.take_along_axis(out.loss, out.chosen[:, None], 1)[:, 0]
         found = self.at_once(self.fixed, out.belief, self.noise)
+        # Another program adds up in another order: some 1e-6 of sums of up to hundreds of numbers.
         yield entry(
             "the reported loss is the returned belief's", *close(chosen, weighed(many, found), 1e-4)
         )
         yield entry("float32 and finite", *_sound(out))
         moved = self.apart(out.belief, self.beliefs)
+        # A length is found to a thousandth.
         yield entry("within its nats", bool(np.all(moved <= NATS * (1 + 1e-3))), f"{moved.max()}")
         yield from self._as_a_loop(entry, group, which, weights, out)
 
@@ -201,7 +203,7 @@ class Judge:
             jax.tree.map(lambda w, bad: w.at[lost].set(bad), many, none), self.fixed, given, keys,
             nats.at[idle].set(0.0),
         )  # fmt: skip
-        expected = _at(order[rest], out.belief)
+        expected = _at(order[rest], out.belief)  # by the same program: rounding of vector lanes
         yield entry(
             "each of a batch is refined by itself", *close(_at(rest, mixed.belief), expected, 1e-5)
         )
@@ -232,6 +234,7 @@ class Judge:
             after = self.fresh(out.belief)
             change = sum(np.asarray(after[term] - self.before[term]) for term in terms)
             error = np.std(change, ddof=1) / np.sqrt(BATCH)
+            # Below 1e-5 nats float32 does not tell a change from none.
             yield entry(
                 "never worse in expectation over fresh noise",
                 bool(np.mean(change) <= 2 * error + 1e-5),
