@@ -111,6 +111,16 @@ def classic() -> "ClassicDreamer":
 jax.config.update("jax_disable_most_optimizations", True)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs() -> Iterator[None]:
+    """Each compiled program keeps several of the 65,530 memory maps that Linux grants a process.
+
+    All tests together compile more programs than that allows, and XLA then aborts.
+    """
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def strict() -> Iterator[None]:
     """No implicit promotion of types. Optax needs some inside, so this is asked for by name."""

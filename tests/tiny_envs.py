@@ -99,7 +99,7 @@ class ChannelsFirst(Echo):
 class Foreign(Echo):
     """Sees and does what the golden agents of case a do; noise that follows from the seed."""
 
-    LENGTH = 12
+    LENGTH = 6
     observation_space = spaces.Box(0, 255, (64, 64, 3), np.uint8)
     action_space = spaces.Discrete(17)
 
