@@ -4,6 +4,7 @@ Nothing of `thinkslow` is imported at the top: the import hook that checks shape
 (`--jaxtyping-packages` in pyproject.toml) must be in place first.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -107,8 +108,9 @@ def classic() -> "ClassicDreamer":
     return tiny_classic()
 
 
-# Compilation is most of the time of these tests: this halves it, and changes no meaning.
+# Compilation is most of the time of these tests. Each of these halves it, and changes no meaning.
 jax.config.update("jax_disable_most_optimizations", True)
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -111,6 +112,7 @@ def fingerprint(tree: Any) -> str:
     return digest.hexdigest()
 
 
+@partial(jax.jit, static_argnums=1)
 def cast(tree: Any, dtype: Any) -> Any:
     """The same with floats of another precision."""
     return jax.tree.map(

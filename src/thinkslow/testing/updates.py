@@ -296,7 +296,7 @@ class Judge:
     def _spoilt(self) -> dict[str, Any]:
         """Model and observation with a number that is none."""
         model, members, seen, at = self.fixed
-        nan = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), model)
+        nan = jax.jit(partial(jax.tree.map, lambda x: jnp.full_like(x, jnp.nan)))(model)
         out = {"NaN in the model": (nan, members, seen, at)}
         kinds = {name: jnp.asarray(x).dtype for name, x in seen.items()}
         floats = [name for name, kind in kinds.items() if jnp.issubdtype(kind, jnp.floating)]
@@ -306,6 +306,7 @@ class Judge:
         return out
 
 
+@jax.jit
 def _around(belief: Any) -> Any:
     """A batch of beliefs near one."""
     return jax.tree.map(
