@@ -132,9 +132,9 @@ MODELS: dict[str, Any] = {
 }
 
 
-# All models under every update take long: `python tests/test_contract.py`. Here the smallest
-# is held to the whole cross, and the others to an update each, since what the others add does not
-# look at the model.
+# All models under every update take nine minutes: `python tests/test_contract.py`. Here the
+# smallest is held to the whole cross, and the others to an update each, since what the others add
+# does not look at the model.
 @pytest.mark.parametrize(
     ("name", "terms", "updates", "refused", "blind"),
     [

@@ -274,15 +274,14 @@ class Judge:
     ) -> Iterator[Entry]:
         """Some of the batch, of which the first and the last lie on two devices if there are two.
 
-        Judges whose verdict hangs on the last bit of a sum may refuse here a step that was taken
-        there. Such a belief tells nothing; of the others there must be one.
+        A step accepted, stopped at or chosen by the last bit of a sum may be another one here. Such
+        a belief tells nothing; of the others there must be one.
         """
         found, expected = [], []
         for index in (0, BATCH // 2 - 1, BATCH - 1):
             belief, key = _at(index, (self.beliefs, self.keys))
             one = self._single(group, which, weights, self.fixed, belief, key)
-            judged = group.options.get("accept")
-            if not judged or np.array_equal(one.accepted, out.accepted[index]):
+            if same(_choices(one), _choices(_at(index, out)))[0]:
                 found.append(one.belief)
                 expected.append(_at(index, out.belief))
         # Another order of sums may end the bisection of a step's length one halving aside: 34 of
@@ -316,6 +315,11 @@ def _around(belief: Any) -> Any:
 
 def _at(index: Any, tree: Any) -> Any:
     return jax.tree.map(lambda x: x[index], tree)
+
+
+def _choices(out: Any) -> Any:
+    """What a refinement decided."""
+    return out.accepted, out.used, out.chosen
 
 
 def _safe(out: Any, beliefs: Any) -> tuple[bool, str]:
