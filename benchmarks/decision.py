@@ -17,19 +17,19 @@ multiplications and additions of all matrix products and convolutions, loops inc
 
 | thinking (`sig` unless said)   | base, ms | thinking, ms | ratio | compile, s |
 |--------------------------------|----------|--------------|-------|------------|
-| 1 imagined step                | 0.39     | 0.83         | 2.1   | 4.1        |
-| 3 imagined steps               | 0.36     | 1.36         | 3.8   | 4.8        |
-| 8 imagined steps               | 0.40     | 2.54         | 6.3   | 5.0        |
-| 16 imagined steps              | 0.69     | 4.90         | 7.1   | 4.8        |
-| 3 imagined steps, 8 refinements| 0.59     | 6.42         | 11.0  | 5.2        |
-| 3 imagined steps, batch 64     | 3.43     | 41.59        | 12.1  | 5.4        |
-| `evidence`                     | 0.35     | 0.57         | 1.6   | 2.3        |
+| 1 imagined step                | 0.74     | 1.69         | 2.3   | 6.0        |
+| 3 imagined steps               | 1.21     | 4.36         | 3.6   | 8.3        |
+| 8 imagined steps               | 1.12     | 5.13         | 4.6   | 8.5        |
+| 16 imagined steps              | 0.64     | 5.65         | 8.8   | 7.2        |
+| 3 imagined steps, 8 refinements| 1.20     | 11.11        | 9.3   | 7.1        |
+| 3 imagined steps, batch 64     | 5.02     | 62.22        | 12.4  | 9.7        |
+| `evidence`                     | 1.27     | 2.05         | 1.6   | 4.5        |
 
-docs/results.md has the rest. Runs of 8 imagined steps gave ratios from 5.4 to 6.6; since the noise
-of a future is drawn before its loop, four on a slower machine 4.3 to 5.6.
+docs/results.md has the rest. Seven runs of 8 imagined steps gave ratios from 4.3 to 5.6. Compare
+ratios only: the host is shared, and its speed changed twofold within this sweep.
 
-Machine: two cores of an AMD EPYC, otherwise idle, Python 3.11.7, jax 0.10.2.
-Revision 9005fa1.
+Machine: two cores, x86-64, nothing else running, Python 3.11.7, jax 0.10.2.
+Revision 2e6d7b2.
 """
 
 import argparse
