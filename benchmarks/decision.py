@@ -26,7 +26,7 @@ multiplications and additions of all matrix products and convolutions, loops inc
 | `evidence`                     | 1.27     | 2.05         | 1.6   | 4.5        |
 
 docs/results.md has the rest. Seven runs of 8 imagined steps gave ratios from 4.3 to 5.6. Compare
-ratios only: the host is shared, and its speed changed twofold within this sweep.
+ratios only: the host is shared, and its speed changed more than twofold within this sweep.
 
 Machine: two cores, x86-64, nothing else running, Python 3.11.7, jax 0.10.2.
 Revision 2e6d7b2.
