@@ -45,17 +45,17 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from thinkslow import agent as engine
-from thinkslow import gates
-from thinkslow.agent import Agent
-from thinkslow.dreamer.checkpoint import revision
+from thinkslow.agent import agent as engine
+from thinkslow.agent import gates
+from thinkslow.agent.agent import Agent
+from thinkslow.agent.gates import SCORES, Gated, Score, calibrate
+from thinkslow.agent.thinking import Thinking
 from thinkslow.dreamer.config import model_preset
 from thinkslow.dreamer.model import Dreamer
-from thinkslow.evaluate import machine
-from thinkslow.gates import SCORES, Gated, Score, calibrate
+from thinkslow.dreamer.saved import revision
+from thinkslow.evaluation.protocol import machine
 from thinkslow.objectives import TERMS
 from thinkslow.spaces import Space
-from thinkslow.thinking import Thinking
 
 WARM, FRAMES = 5, 20
 """Calls before the clock runs; frames that a gate sees."""

@@ -23,13 +23,13 @@ from pathlib import Path
 
 import numpy as np
 
-from thinkslow.dreamer.checkpoint import revision
-from thinkslow.evaluate import machine
+from thinkslow.dreamer.saved import revision
+from thinkslow.evaluation.protocol import machine
 
 LOAD = """
 import json, resource, sys, time
 import jax
-from thinkslow.dreamer import checkpoint
+from thinkslow.dreamer import saved as checkpoint
 jax.block_until_ready(jax.numpy.zeros(1))
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -4,7 +4,7 @@ Claim: the task tells play from chance. Random play scores 0.72 (200 episodes, s
 1.5), a scripted player who sees the whole world 22.8 (40 episodes, standard deviation 3.7).
 
 Method: environment seeds 0, 1, …; 250 decisions an episode; uniformly random actions of NumPy's
-generator with seed 0; the scripted player is `thinkslow.envs.scripted.towards_good`.
+generator with seed 0; the scripted player is `thinkslow.envs.tasks.scripted.towards_good`.
 
 Reproduce: `uv run python benchmarks/players.py` (`--json` for one JSON object).
 """
@@ -17,7 +17,7 @@ import numpy as np
 
 from thinkslow.envs import make
 from thinkslow.envs.make import Player
-from thinkslow.envs.scripted import towards_good
+from thinkslow.envs.tasks.scripted import towards_good
 
 TASK = "thinkslow/CollectGoodObjects-v0"
 

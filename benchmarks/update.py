@@ -31,8 +31,6 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from thinkslow.dreamer import learner
-from thinkslow.dreamer.checkpoint import revision
 from thinkslow.dreamer.config import (
     PRESETS,
     ModelConfig,
@@ -40,9 +38,11 @@ from thinkslow.dreamer.config import (
     model_preset,
     train_preset,
 )
-from thinkslow.dreamer.losses import Batch
 from thinkslow.dreamer.model import Dreamer
-from thinkslow.evaluate import machine
+from thinkslow.dreamer.saved import revision
+from thinkslow.dreamer.training import learner
+from thinkslow.dreamer.training.losses import Batch
+from thinkslow.evaluation.protocol import machine
 from thinkslow.spaces import Space
 
 TINY = model_preset("tiny")

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
-    from thinkslow.dreamer.classic.config import ClassicConfig
-    from thinkslow.dreamer.classic.model import ClassicDreamer
     from thinkslow.dreamer.config import ModelConfig
     from thinkslow.dreamer.model import Dreamer
+    from thinkslow.dreamer.v1.config import ClassicConfig
+    from thinkslow.dreamer.v1.model import ClassicDreamer
 
 
 def tiny_config(**changes) -> "ModelConfig":
@@ -56,7 +56,7 @@ def tiny_dreamer(
 
 def tiny_classic_config(**changes) -> "ClassicConfig":
     """Profile `v1`: every width another, two convolutions, for images of 16."""
-    from thinkslow.dreamer.classic.config import ClassicConfig, ConvConfig
+    from thinkslow.dreamer.v1.config import ClassicConfig, ConvConfig
 
     sizes: dict[str, Any] = {
         "deter": 20, "stoch": 4, "classes": 5, "recurrent": 11, "prior": 12, "posterior": 13,
@@ -72,7 +72,7 @@ def tiny_classic(
     seed: int = 0, observations: Mapping | None = None, actions: Mapping | None = None, **sizes
 ) -> "ClassicDreamer":
     """A random agent of profile `v1`; by default it sees what `tiny_dreamer` sees."""
-    from thinkslow.dreamer.classic.model import ClassicDreamer
+    from thinkslow.dreamer.v1.model import ClassicDreamer
     from thinkslow.spaces import Space
 
     observations = observations or {"image": Space((16, 16, 3), "uint8")}
@@ -85,7 +85,7 @@ def tiny_classic(
 
 def with_random_weights(shape: Any, seed: int) -> Any:
     """A model of these shapes, every weight of it random."""
-    from thinkslow.nets import named, with_named
+    from thinkslow.dreamer.nets import named, with_named
 
     rng = np.random.default_rng(seed)
 

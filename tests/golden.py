@@ -24,8 +24,10 @@ import numpy as np
 from thinkslow import importers
 from thinkslow.distributions import Categorical, SymlogSquared, TwoHot
 from thinkslow.dreamer.config import TrainConfig
-from thinkslow.dreamer.fit import fit
-from thinkslow.dreamer.losses import (
+from thinkslow.dreamer.match_spaces import fit
+from thinkslow.dreamer.model import Dreamer, Head
+from thinkslow.dreamer.nets import with_named
+from thinkslow.dreamer.training.losses import (
     Batch,
     ReturnRange,
     lambda_return,
@@ -35,10 +37,8 @@ from thinkslow.dreamer.losses import (
     total,
     world_model_losses,
 )
-from thinkslow.dreamer.model import Dreamer, Head
 from thinkslow.importers.foreign import Foreign
 from thinkslow.importers.load import read, saved_from
-from thinkslow.nets import with_named
 from thinkslow.spaces import Space
 from thinkslow.worldmodel import State, imagine
 

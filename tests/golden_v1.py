@@ -9,11 +9,11 @@ import jax.random as jr
 import numpy as np
 
 from thinkslow.distributions import Categorical, SymlogSquared, SymlogTwoHot
-from thinkslow.dreamer.classic.config import ClassicConfig
-from thinkslow.dreamer.classic.model import ClassicDreamer, ClassicHead
+from thinkslow.dreamer.nets import named, with_named
+from thinkslow.dreamer.v1.config import ClassicConfig
+from thinkslow.dreamer.v1.model import ClassicDreamer, ClassicHead
 from thinkslow.importers.foreign import Foreign
-from thinkslow.nets import named, with_named
-from thinkslow.store import match
+from thinkslow.storage.store import match
 from thinkslow.worldmodel import State, target
 
 SLOW = "task_behavior/critic/slow/"

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from test_contract import BITS, codes, steer
 
-from thinkslow import agent as agents
-from thinkslow.agent import Agent
-from thinkslow.decision import Carry, Thought
+from thinkslow.agent import agent as agents
+from thinkslow.agent.agent import Agent
+from thinkslow.agent.decision import Carry, Thought
+from thinkslow.agent.thinking import Thinking
 from thinkslow.distributions import Categorical
-from thinkslow.thinking import Thinking
 from thinkslow.worldmodel import State, surprise
 
 pytestmark = pytest.mark.usefixtures("strict")

@@ -9,11 +9,11 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from thinkslow.agent import Agent
-from thinkslow.arms import ARMS
-from thinkslow.beliefs import Cloud, effective, resampled, systematic
-from thinkslow.decision import Carry, Thought
-from thinkslow.thinking import Thinking
+from thinkslow.agent.agent import Agent
+from thinkslow.agent.decision import Carry, Thought
+from thinkslow.agent.past import Cloud, effective, resampled, systematic
+from thinkslow.agent.presets import ARMS
+from thinkslow.agent.thinking import Thinking
 from thinkslow.toy import exact, filtered, hidden_markov, simulate
 from thinkslow.worldmodel import State
 

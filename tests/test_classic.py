@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from conftest import tiny_classic, tiny_classic_config, with_random_weights
 
-from thinkslow.agent import Agent
-from thinkslow.arms import ARMS
+from thinkslow.agent.agent import Agent
+from thinkslow.agent.presets import ARMS
 from thinkslow.distributions import BoundedNormal, Categorical, SymlogSquared
-from thinkslow.dreamer import checkpoint
-from thinkslow.dreamer.classic.config import CLASSIC, ClassicConfig, ConvConfig
-from thinkslow.dreamer.classic.model import ClassicDreamer
-from thinkslow.nets import LayerNorm, StridedConv, TransposedConv, named
-from thinkslow.parameters import noisy
+from thinkslow.dreamer import saved as checkpoint
+from thinkslow.dreamer.nets import LayerNorm, StridedConv, TransposedConv, named
+from thinkslow.dreamer.v1.config import CLASSIC, ClassicConfig, ConvConfig
+from thinkslow.dreamer.v1.model import ClassicDreamer
+from thinkslow.objectives.members import noisy
 from thinkslow.spaces import Space
 from thinkslow.worldmodel import State, surprise
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from thinkslow import store
 from thinkslow.cli import COMMANDS, doctor, inspect, main
+from thinkslow.storage import store
 
 THINKSLOW = (sys.executable, "-c", "import sys; from thinkslow.cli import main; sys.exit(main())")
 """The command in a process of its own."""
@@ -25,7 +25,7 @@ THINKSLOW = (sys.executable, "-c", "import sys; from thinkslow.cli import main; 
 @pytest.fixture(scope="module")
 def original(dreamer, tmp_path_factory) -> Path:
     """A random agent."""
-    from thinkslow.dreamer import checkpoint
+    from thinkslow.dreamer import saved as checkpoint
 
     folder = tmp_path_factory.mktemp("agents") / "random"
     checkpoint.save(
@@ -294,7 +294,9 @@ def test_an_interrupted_evaluation_says_where_its_episodes_are(
         (out / "episodes.jsonl").touch()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(importlib.import_module("thinkslow.evaluate"), "evaluate", interrupted)
+    monkeypatch.setattr(
+        importlib.import_module("thinkslow.evaluation.protocol"), "evaluate", interrupted
+    )
     assert main(["evaluate", str(original), "--out", str(tmp_path / "out")]) == 130
     assert "out/episodes.jsonl" in "".join(capsys.readouterr().err.split())
 

@@ -17,12 +17,12 @@ from conftest import tiny_classic, tiny_dreamer
 from test_objectives import Fuzzy, gains, push
 
 from thinkslow import toy
-from thinkslow.agent import Agent
+from thinkslow.agent.agent import Agent
 from thinkslow.distributions import Bernoulli, Categorical
-from thinkslow.dreamer import checkpoint
+from thinkslow.dreamer import saved as checkpoint
 from thinkslow.objectives import TERMS, lookahead
-from thinkslow.parameters import checkpoints, noisy
-from thinkslow.refine import Gradient, refine
+from thinkslow.objectives.members import checkpoints, noisy
+from thinkslow.refinement import Gradient, refine
 from thinkslow.spaces import Space
 from thinkslow.testing import UPDATES, Broken, check, models, moment, updates
 from thinkslow.worldmodel import State, WorldModel

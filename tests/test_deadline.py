@@ -2,17 +2,18 @@
 
 import dataclasses
 import itertools
+import time
 
 import jax
 import jax.random as jr
 import numpy as np
 import pytest
 
-from thinkslow.agent import Agent
-from thinkslow.deadline import Timed
-from thinkslow.decision import Thought
-from thinkslow.refine import Refined, anytime
-from thinkslow.thinking import Thinking
+from thinkslow.agent.agent import Agent
+from thinkslow.agent.deadline import Timed
+from thinkslow.agent.decision import Thought
+from thinkslow.agent.thinking import Thinking
+from thinkslow.refinement import Refined
 
 BATCH = 3
 THINKING = Thinking(terms=(("evidence", 1.0),), steps=4, latent="soft", nats=2.0, select="best")
@@ -66,7 +67,7 @@ def test_no_step_begins_that_would_not_leave_the_time_to_act(dreamer, given, mon
     timed = Timed(Agent(dreamer, dataclasses.replace(THINKING, steps=50)), 105.0)
     timed.warm(*given[:3], keys=given[3])
     ticks = itertools.count(0.0, 0.010)
-    monkeypatch.setattr(anytime.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
     timed._acting_ms, timed._refine._piece_ms = 30.0, 10.0
     refined = refinement(act(timed, given)[2])
     # It has looked at 10, so that 95 ms are left, of them 65 to refine. The descent's own clock

@@ -40,8 +40,8 @@ def commands() -> list[tuple[str, str]]:
 
 
 def arms_table() -> str:
-    """Every arm of `arms.py`, one line each."""
-    from thinkslow.arms import ARMS, DEFAULT
+    """Every arm of `agent/presets.py`, one line each."""
+    from thinkslow.agent.presets import ARMS, DEFAULT
     from thinkslow.objectives import IMAGINED
 
     rows = ["| arm | terms | steps | imagined | what it is |", "|---|---|---|---|---|"]

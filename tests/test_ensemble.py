@@ -14,17 +14,17 @@ import pytest
 from conftest import tiny_classic, tiny_dreamer
 from test_golden import folder_of
 
-from thinkslow import store
-from thinkslow.agent import Agent
-from thinkslow.arms import ARMS, Arm, arm
+from thinkslow.agent.agent import Agent
+from thinkslow.agent.presets import ARMS, Arm, arm
 from thinkslow.cli import main
 from thinkslow.distributions import Categorical, Gaussian
-from thinkslow.dreamer import checkpoint
-from thinkslow.ensemble import Experience, collect, fit, judged, make, resampled, split
+from thinkslow.dreamer import saved as checkpoint
+from thinkslow.dreamer.ensemble import Experience, collect, fit, judged, make, resampled, split
+from thinkslow.dreamer.nets import named
 from thinkslow.envs import VectorEnv
-from thinkslow.evaluate import unable
-from thinkslow.nets import named
+from thinkslow.evaluation.protocol import unable
 from thinkslow.objectives import parameter_information_gain
+from thinkslow.storage import store
 
 ENVIRONMENT = {"id": "counting:thinkslow-test/Counting-v0", "size": 16, "repeat": 1}
 CONTEXTS, CLASSES, EPISODES = 2, 4, 6
@@ -77,7 +77,7 @@ def folder(dreamer, tmp_path) -> Path:
 
 def layers(model: Any, seed: int = 0) -> Any:
     """Three members of which nothing is right."""
-    from thinkslow.parameters import noisy
+    from thinkslow.objectives.members import noisy
 
     return noisy(model, lambda m: m.prior_layer, scale=0.5, count=3, key=jr.key(seed))
 
@@ -129,7 +129,7 @@ def test_fits_are_judged_by_divergences_and_gain_of_known_value():
     experience = seen(np.zeros(5, int), np.zeros(5, int), np.arange(5))
     model = Rows(jnp.zeros((CONTEXTS, CLASSES)), jnp.ones(3))
     sure = jnp.zeros((CONTEXTS, CLASSES)).at[0, 0].set(40.0)
-    from thinkslow.parameters import replaced
+    from thinkslow.objectives.members import replaced
 
     members = replaced(model, table, jnp.stack([sure, model.table]))
     found = judged(model, members, by_row, experience)

@@ -8,7 +8,7 @@ import pytest
 
 from thinkslow.envs import VectorEnv, make
 from thinkslow.envs.make import Player
-from thinkslow.envs.scripted import towards_good
+from thinkslow.envs.tasks.scripted import towards_good
 
 TASK = "thinkslow/CollectGoodObjects-v0"
 TOP_DOWN = "thinkslow/CollectGoodObjectsTopDown-v0"
@@ -96,7 +96,7 @@ def test_an_episode_is_cut_after_its_number_of_decisions(env):
 
 
 def test_a_touched_box_pays_and_comes_back_elsewhere(env):
-    from thinkslow.envs.collect import AWAY
+    from thinkslow.envs.tasks.collect import AWAY
 
     env.reset(seed=5)
     world = world_of(env)
@@ -112,7 +112,7 @@ def test_a_touched_box_pays_and_comes_back_elsewhere(env):
 
 
 def test_the_agent_and_the_boxes_stay_in_the_rooms(env):
-    from thinkslow.envs.collect import DOOR, HALF, WALL
+    from thinkslow.envs.tasks.collect import DOOR, HALF, WALL
 
     env.reset(seed=6)
     world = world_of(env)

@@ -12,17 +12,17 @@ import pytest
 from conftest import tiny_classic
 from counting import LENGTH
 
-from thinkslow import metrics
-from thinkslow.agent import Agent
-from thinkslow.arms import ARMS, Arm
-from thinkslow.dreamer import checkpoint
+from thinkslow.agent.agent import Agent
+from thinkslow.agent.presets import ARMS, Arm
+from thinkslow.agent.thinking import Thinking
+from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.config import MLPConfig, ModelConfig
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.envs import VectorEnv
-from thinkslow.evaluate import episode_seed, evaluate, play, unable
-from thinkslow.learning import read_curve
+from thinkslow.evaluation import metrics
+from thinkslow.evaluation.curves import read_curve
+from thinkslow.evaluation.protocol import episode_seed, evaluate, play, unable
 from thinkslow.spaces import Space
-from thinkslow.thinking import Thinking
 
 ENVIRONMENT = {"id": "counting:thinkslow-test/Counting-v0", "size": 16, "repeat": 1}
 SMALL = MLPConfig(1, 16)
@@ -158,7 +158,7 @@ def test_the_frame_after_a_state_is_the_one_its_action_led_to(played):
 
 
 def test_open_loop_scores_compare_with_the_frame_that_came(played):
-    from thinkslow.evaluate import _image_scores
+    from thinkslow.evaluation.protocol import _image_scores
 
     saved, episodes = played
     scores = _image_scores(saved.model, episodes, 0, LENGTH)

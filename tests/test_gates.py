@@ -1,6 +1,6 @@
 """A gate chooses between the base agent and the thinking one, and costs what it lets through."""
 
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +8,11 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from thinkslow import gates
-from thinkslow.agent import Agent
-from thinkslow.gates import SCORES, Gated, calibrate
-from thinkslow.parameters import noisy
-from thinkslow.thinking import Thinking
+from thinkslow.agent import gates
+from thinkslow.agent.agent import Agent
+from thinkslow.agent.gates import SCORES, Gated, calibrate
+from thinkslow.agent.thinking import Thinking
+from thinkslow.objectives.members import noisy
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -194,4 +194,4 @@ def test_impossible_gates_are_refused(dreamer):
 
 
 def test_every_score_is_described():
-    assert set(SCORES) == set(gates.get_args(gates.Score))
+    assert set(SCORES) == set(get_args(gates.Score))

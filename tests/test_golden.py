@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from thinkslow import importers
-from thinkslow.nets import named
+from thinkslow.dreamer.nets import named
 
 GOLDEN = (Path(__file__).parents[1] / ".." / "shared" / "golden").resolve()
 

@@ -21,17 +21,18 @@ import yaml
 from conftest import tiny_dreamer
 from test_golden import folder_of
 
-from thinkslow import importers, store
-from thinkslow.arms import ARMS
+from thinkslow import importers
+from thinkslow.agent.presets import ARMS
 from thinkslow.cli import main
-from thinkslow.dreamer import checkpoint
+from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.config import MLPConfig
-from thinkslow.dreamer.fit import fit
+from thinkslow.dreamer.match_spaces import fit
 from thinkslow.dreamer.model import Dreamer
-from thinkslow.importers.arrays import Stored
+from thinkslow.dreamer.nets import named
+from thinkslow.importers.formats.arrays import Stored
 from thinkslow.importers.load import read, saved_from
-from thinkslow.nets import named
 from thinkslow.spaces import Space
+from thinkslow.storage import store
 
 MAIN = ("danijar_main-a", "r2dreamer-b", "sheeprl_v35-a")
 
@@ -294,7 +295,7 @@ def test_a_file_cut_at_any_kilobyte_gives_one_error(name, tmp_path):
 CUT = """
 import sys
 from pathlib import Path
-from thinkslow.importers import pickles
+from thinkslow.importers.formats import pickles
 whole, cut = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
 for end in range(0, len(whole), 1024):
     cut.write_bytes(whole[:end])

@@ -17,14 +17,14 @@ import pytest
 import yaml
 from conftest import tiny_classic
 
-from thinkslow.dreamer.classic.config import ClassicConfig, ConvConfig
-from thinkslow.dreamer.classic.model import ClassicDreamer
-from thinkslow.importers import danijar_v1, sheeprl_v1, torch_v1
-from thinkslow.importers.arrays import Stored
+from thinkslow.dreamer.nets import named
+from thinkslow.dreamer.v1.config import ClassicConfig, ConvConfig
+from thinkslow.dreamer.v1.model import ClassicDreamer
 from thinkslow.importers.foreign import Foreign, Found
-from thinkslow.nets import named
+from thinkslow.importers.formats.arrays import Stored
+from thinkslow.importers.sources import danijar_v1, sheeprl_v1, torch_v1
 from thinkslow.spaces import Space
-from thinkslow.store import Damaged, Misfit, match
+from thinkslow.storage.store import Damaged, Misfit, match
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -13,11 +13,17 @@ import optax
 import pytest
 from conftest import tiny_dreamer
 
-from thinkslow.dreamer import learner
 from thinkslow.dreamer.config import TrainConfig
-from thinkslow.dreamer.losses import Batch, ReturnRange, imagined_losses, lambda_return, losses
 from thinkslow.dreamer.model import Dreamer
-from thinkslow.nets import named
+from thinkslow.dreamer.nets import named
+from thinkslow.dreamer.training import learner
+from thinkslow.dreamer.training.losses import (
+    Batch,
+    ReturnRange,
+    imagined_losses,
+    lambda_return,
+    losses,
+)
 from thinkslow.worldmodel import State
 
 # Optax promotes types inside, so `strict` holds where only our own code runs.
@@ -238,8 +244,8 @@ sys.path.insert(0, {here!r})
 import jax
 import numpy as np
 import test_learner as t
-from thinkslow.dreamer import learner
-from thinkslow.dreamer.train import _mesh
+from thinkslow.dreamer.training import learner
+from thinkslow.dreamer.training.trainer import _mesh
 begun = learner.start(t.tiny_dreamer(), t.CONFIG)
 batch = jax.device_put(t.make_batch(begun.model), _mesh(t.B))
 shards = batch.reward.addressable_shards

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from thinkslow import metrics
+from thinkslow.evaluation import metrics
 
 
 def pictures(*shape: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

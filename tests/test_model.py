@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from conftest import tiny_config, tiny_dreamer
 
-from thinkslow import store
 from thinkslow.distributions import Categorical, Squared, SymlogSquared
-from thinkslow.dreamer import checkpoint
+from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.config import PRESETS, ModelConfig, TrainConfig, model_preset
-from thinkslow.dreamer.learner import start
-from thinkslow.dreamer.losses import Batch, ReturnRange, losses
 from thinkslow.dreamer.model import Dreamer
+from thinkslow.dreamer.nets import MLP, BlockLinear, Conv, RMSNorm, named, with_named
+from thinkslow.dreamer.training.learner import start
+from thinkslow.dreamer.training.losses import Batch, ReturnRange, losses
 from thinkslow.dreamer.vision import join_patches, split_patches
-from thinkslow.nets import MLP, BlockLinear, Conv, RMSNorm, named, with_named
 from thinkslow.spaces import Space
+from thinkslow.storage import store
 from thinkslow.worldmodel import State, surprise
 
 pytestmark = pytest.mark.usefixtures("strict")

@@ -17,9 +17,9 @@ from thinkslow.objectives import (
     parameter_information_gain,
     state_information_gain,
 )
+from thinkslow.objectives.members import Members, noisy, replaced
 from thinkslow.objectives.terms import NEED_SPREAD
-from thinkslow.parameters import Members, noisy, replaced
-from thinkslow.refine import Gradient, refine
+from thinkslow.refinement import Gradient, refine
 from thinkslow.worldmodel import State, WorldModel, detached, imagine
 
 GOLDEN = (Path(__file__).parents[1] / ".." / "shared" / "golden" / "danijar_main-a").resolve()
@@ -177,7 +177,7 @@ def test_imagination_in_half_precision_keeps_its_types():
     """The scan failed: a bfloat16 latent went in and a float32 sample came out."""
     from conftest import tiny_dreamer
 
-    from thinkslow.dreamer.learner import cast
+    from thinkslow.dreamer.training.learner import cast
 
     model = cast(tiny_dreamer(), jnp.bfloat16)
     steps = jax.eval_shape(

@@ -15,7 +15,7 @@ import pytest
 
 from thinkslow.distributions import Categorical
 from thinkslow.objectives import parameter_information_gain
-from thinkslow.parameters import checkpoints, dropped, laplace, noisy, replaced
+from thinkslow.objectives.members import checkpoints, dropped, laplace, noisy, replaced
 
 COUNTS = (25, 100, 400)
 CLASSES = 5

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thinkslow.importers import arrays, pickles, torchfile
-from thinkslow.store import Damaged
+from thinkslow.importers.formats import arrays, pickles, torchfile
+from thinkslow.storage.store import Damaged
 
 NUMBERS = ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"]
 PROTOCOL = b"\x80\x02"

@@ -10,7 +10,7 @@ import pytest
 import scipy.special
 
 from thinkslow.distributions import Categorical, Gaussian
-from thinkslow.refine import Gradient, Mirror, Random, refine
+from thinkslow.refinement import Gradient, Mirror, Random, refine
 
 pytestmark = pytest.mark.usefixtures("strict")
 

@@ -18,9 +18,9 @@ from crashes import every_kill
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thinkslow import atomic, store
-from thinkslow.dreamer import replay as module
-from thinkslow.dreamer.replay import Indices, Replay
+from thinkslow.dreamer.training import replay as module
+from thinkslow.dreamer.training.replay import Indices, Replay
+from thinkslow.storage import atomic, store
 
 FIELDS = {
     "image": ((2, 2, 3), np.uint8),

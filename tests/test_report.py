@@ -12,13 +12,12 @@ import plotly.graph_objects as go
 import pytest
 from rich.console import Console
 
-from thinkslow import statistics
-from thinkslow.report import records
-from thinkslow.report.conclusion import conclusion
-from thinkslow.report.page import build
-from thinkslow.report.strips import rows
-from thinkslow.report.table import table
-from thinkslow.report.text import estimated
+from thinkslow.evaluation import records, statistics
+from thinkslow.evaluation.report.conclusion import conclusion
+from thinkslow.evaluation.report.page import build
+from thinkslow.evaluation.report.strips import rows
+from thinkslow.evaluation.report.table import table
+from thinkslow.evaluation.report.text import estimated
 
 ARMS = {
     "none": (0.0, 0.0, "The agent as it was trained."),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from thinkslow.statistics import correlation, holm, mean_interval, paired, pairs_needed
+from thinkslow.evaluation.statistics import correlation, holm, mean_interval, paired, pairs_needed
 
 numbers = st.floats(-1e3, 1e3).map(lambda x: round(x, 3))
 samples = st.lists(numbers, min_size=2, max_size=30)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError
 
-from thinkslow import atomic, store
+from thinkslow.storage import atomic, store
 
 
 def agent(seed: int = 0) -> dict[str, np.ndarray]:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from thinkslow.arms import ARMS
-from thinkslow.summary import IMAGE, PREDICTED, summarise
+from thinkslow.agent.presets import ARMS
+from thinkslow.evaluation.summary import IMAGE, PREDICTED, summarise
 
 CHOSEN = {name: ARMS[name] for name in ("none", "evidence", "control-mode", "control-uncarried")}
 

@@ -13,8 +13,8 @@ import scipy.stats
 
 from thinkslow.distributions import Categorical
 from thinkslow.objectives import lookahead
-from thinkslow.parameters import Members, checkpoints
-from thinkslow.refine import Gradient, Mirror, Random, refine
+from thinkslow.objectives.members import Members, checkpoints
+from thinkslow.refinement import Gradient, Mirror, Random, refine
 from thinkslow.toy import (
     Information,
     Problem,

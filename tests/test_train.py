@@ -13,13 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from thinkslow import store
 from thinkslow.distributions import Gaussian
-from thinkslow.dreamer import checkpoint, experience
+from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.config import MLPConfig, ModelConfig, TrainConfig
 from thinkslow.dreamer.model import Dreamer
-from thinkslow.dreamer.train import Diverged, RunConfig, Trainer
-from thinkslow.nets import named
+from thinkslow.dreamer.nets import named
+from thinkslow.dreamer.training import experience
+from thinkslow.dreamer.training.trainer import Diverged, RunConfig, Trainer
+from thinkslow.storage import store
 
 ENVIRONMENT = "counting:thinkslow-test/Counting-v0"
 SMALL = MLPConfig(1, 16)

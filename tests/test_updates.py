@@ -1,6 +1,7 @@
 """Steps beyond the plain ones: known answers on problems small enough to enumerate."""
 
 import itertools
+import time
 from functools import partial
 from typing import Any
 
@@ -14,8 +15,8 @@ from test_refine import bowl, categorical, equal, gaussian, linear, noisy
 
 from thinkslow.distributions import Categorical, Gaussian
 from thinkslow.objectives import lookahead
-from thinkslow.refine import Anytime, Gradient, Langevin, Mirror, Random, coordinate, refine
-from thinkslow.refine.joint import joint, moved
+from thinkslow.refinement import Anytime, Gradient, Langevin, Mirror, Random, coordinate, refine
+from thinkslow.refinement.joint import joint, moved
 
 run = partial(jax.jit, static_argnames=("objective", "steps", "accept", "judges", "select"))(refine)
 
@@ -258,10 +259,8 @@ def test_a_deadline_gives_the_best_so_far_and_more_time_no_worse():
 
 def test_between_two_looks_at_the_clock_a_deadline_stops_the_descent(monkeypatch):
     """A clock ticks 10 ms a look: a piece that would end after the deadline never begins."""
-    from thinkslow.refine import anytime as module
-
     ticks = itertools.count(0.0, 0.010)
-    monkeypatch.setattr(module.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
     anytime = Anytime(steep, Gradient(0.1), steps=50, chunk=3)
     beliefs = jax.vmap(Gaussian)(jnp.zeros((1, 2)), jnp.ones((1, 2)))
     out = anytime(ONE, jnp.ones(1), beliefs, keys=jr.split(jr.key(0), 1), deadline_ms=45.0)

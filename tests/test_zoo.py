@@ -5,14 +5,15 @@ import json
 import os
 from pathlib import Path
 
+import bundle
 import pytest
 
-from thinkslow import store, zoo
+from thinkslow import zoo
 from thinkslow.cli import main
-from thinkslow.dreamer import checkpoint
+from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.config import train_preset
-from thinkslow.nets import named
-from thinkslow.zoo import bundle
+from thinkslow.dreamer.nets import named
+from thinkslow.storage import store
 
 COUNTING = "counting:thinkslow-test/Counting-v0"
 LIMIT = 12_000_000

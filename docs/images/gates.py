@@ -20,7 +20,7 @@ import scipy.stats
 from svg import COLOURS, INK, Plot
 
 from thinkslow import Agent, Thinking
-from thinkslow.gates import doubt
+from thinkslow.agent.gates import doubt
 from thinkslow.toy import exact, hidden_markov, noisy, simulate
 
 SEEDS, EPISODES, TIME, ERROR = 10, 32, 40, 1.2

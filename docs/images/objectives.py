@@ -19,7 +19,7 @@ import scipy.stats
 from svg import COLOURS, INK, Plot
 
 from thinkslow import Categorical, Gradient, Mirror, lookahead
-from thinkslow.refine import Random, refine
+from thinkslow.refinement import Random, refine
 from thinkslow.toy import exact, filtered, hidden_markov, noisy, simulate
 
 SEEDS, MOMENTS, ERROR, NATS = 10, 128, 1.2, 1.0

@@ -20,7 +20,7 @@ import optax
 from svg import COLOURS, Plot
 
 from thinkslow import Categorical, Gradient, Mirror, lookahead
-from thinkslow.refine import Langevin, coordinate, refine
+from thinkslow.refinement import Langevin, coordinate, refine
 from thinkslow.toy import filtered, hidden_markov, noisy, simulate
 
 SEEDS, MOMENTS, ERROR, STEPS = 5, 128, 1.2, 16

@@ -1,37 +1,36 @@
 """Give trained world-model agents time to think, and measure whether it helps.
 
 The public names, loaded when first asked for: the processes that run environments import this
-package and must not load JAX. The functions `refine` and `evaluate` live in the modules of the
-same names: `from thinkslow.refine import refine`.
+package and must not load JAX.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from thinkslow.agent import Agent
-    from thinkslow.arms import ARMS, Arm
-    from thinkslow.deadline import Timed
-    from thinkslow.decision import Carry, Thought
+    from thinkslow.agent.agent import Agent
+    from thinkslow.agent.deadline import Timed
+    from thinkslow.agent.decision import Carry, Thought
+    from thinkslow.agent.gates import Gated, calibrate
+    from thinkslow.agent.presets import ARMS, Arm
+    from thinkslow.agent.thinking import Thinking
     from thinkslow.distributions import Categorical, Gaussian
-    from thinkslow.dreamer.checkpoint import load, save
-    from thinkslow.gates import Gated, calibrate
+    from thinkslow.dreamer.saved import load, save
     from thinkslow.objectives import TERMS, lookahead
-    from thinkslow.refine import Gradient, Mirror, Refined
-    from thinkslow.thinking import Thinking
+    from thinkslow.refinement import Gradient, Mirror, Refined
     from thinkslow.worldmodel import State, WorldModel, detached, imagine
 
 _HOMES = {
-    "agent": ("Agent",),
-    "arms": ("ARMS", "Arm"),
-    "deadline": ("Timed",),
-    "decision": ("Carry", "Thought"),
+    "agent.agent": ("Agent",),
+    "agent.presets": ("ARMS", "Arm"),
+    "agent.deadline": ("Timed",),
+    "agent.decision": ("Carry", "Thought"),
     "distributions": ("Categorical", "Gaussian"),
-    "dreamer.checkpoint": ("load", "save"),
+    "dreamer.saved": ("load", "save"),
     "objectives": ("TERMS", "lookahead"),
-    "gates": ("Gated", "calibrate"),
-    "refine": ("Gradient", "Mirror", "Refined"),
-    "thinking": ("Thinking",),
+    "agent.gates": ("Gated", "calibrate"),
+    "refinement": ("Gradient", "Mirror", "Refined"),
+    "agent.thinking": ("Thinking",),
     "worldmodel": ("State", "WorldModel", "detached", "imagine"),
 }
 

@@ -88,7 +88,8 @@ def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     text = "".join(letter if letter.isprintable() else "?" for letter in text)
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if full and type(error).__module__ != "thinkslow.atomic":  # which says what it was writing
+    said = type(error).__module__ == "thinkslow.storage.atomic"  # which says what it was writing
+    if full and not said:
         return (
             f"The disk is full ({text}). Free some space and run the command again; "
             "a training run goes on with --resume from its last save."

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 if TYPE_CHECKING:
-    from thinkslow.dreamer.checkpoint import Saved
+    from thinkslow.dreamer.saved import Saved
 
 Options = TypeVar("Options", bound="Common")
 

@@ -147,7 +147,8 @@ def disk(folder: Path) -> Finding:
 
 def agents() -> list[Finding]:
     """The bundled agents, their weights verified by checksum."""
-    from thinkslow import store, zoo
+    from thinkslow import zoo
+    from thinkslow.storage import store
 
     names = sorted({*zoo.names(), *zoo.DEMO})
     found = []

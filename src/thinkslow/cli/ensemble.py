@@ -64,9 +64,9 @@ def run(options: Options) -> dict[str, Any]:
     """
     from thinkslow import importers
     from thinkslow.cli.evaluate import progress, unnamed
-    from thinkslow.dreamer import checkpoint
-    from thinkslow.dreamer.fit import fit
-    from thinkslow.ensemble import make, seed_of
+    from thinkslow.dreamer import saved as checkpoint
+    from thinkslow.dreamer.ensemble import make, seed_of
+    from thinkslow.dreamer.match_spaces import fit
     from thinkslow.envs import VectorEnv
 
     folder, own = options.agent, importers.is_own(options.agent)

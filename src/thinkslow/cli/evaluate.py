@@ -11,12 +11,12 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from thinkslow.arms import ARMS, DEFAULT, Arm, overridden
+from thinkslow.agent.gates import SCORES, Score
+from thinkslow.agent.presets import ARMS, DEFAULT, Arm, overridden
+from thinkslow.agent.thinking import Thinking, UpdateName
 from thinkslow.cli.common import Opening, Usage, console
 from thinkslow.cli.common import parse as parse_options
-from thinkslow.gates import SCORES, Score
 from thinkslow.objectives.lookahead import Imagery
-from thinkslow.thinking import Thinking, UpdateName
 from thinkslow.worldmodel import Draw, Readout
 
 DESCRIPTION = f"""Play agents with and without thinking, under paired seeds.
@@ -221,7 +221,7 @@ def playable(options: Options, saved: Sequence[Any]) -> dict[str, Arm]:
 
     **Errors:** `Usage` for an arm that was asked for and that an agent cannot play.
     """
-    from thinkslow.evaluate import convention, unable
+    from thinkslow.evaluation.protocol import convention, unable
 
     arms, asked = chosen(options), options.arms != ",".join(DEFAULT)
     for one in saved:
@@ -261,11 +261,11 @@ def play_and_report(
     pool: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """What `evaluate` and `demo` share: play, write the page, print the table."""
-    from thinkslow.evaluate import evaluate
-    from thinkslow.learning import write_curves
-    from thinkslow.report.conclusion import conclusion
-    from thinkslow.report.page import build
-    from thinkslow.report.table import table
+    from thinkslow.evaluation.curves import write_curves
+    from thinkslow.evaluation.protocol import evaluate
+    from thinkslow.evaluation.report.conclusion import conclusion
+    from thinkslow.evaluation.report.page import build
+    from thinkslow.evaluation.report.table import table
 
     try:
         with progress() as show:

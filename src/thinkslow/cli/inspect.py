@@ -11,9 +11,9 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from thinkslow import store
 from thinkslow.cli.common import Opening
 from thinkslow.cli.common import parse as parse_options
+from thinkslow.storage import store
 
 DESCRIPTION = """Say what an agent is: sizes, parameters, spaces, how it was made.
 
@@ -38,7 +38,7 @@ def parse(arguments: Sequence[str]) -> Options:
 def run(options: Options) -> dict[str, Any]:
     """**Errors:** those of reading; `ValueError` for weights that are not finite."""
     from thinkslow import importers
-    from thinkslow.nets import named
+    from thinkslow.dreamer.nets import named
 
     if importers.is_own(options.agent):
         weights, _, manifest = store.read_whole(options.agent)

@@ -29,7 +29,7 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def run(options: Options) -> dict[str, Any]:
-    from thinkslow.report.page import build
+    from thinkslow.evaluation.report.page import build
 
     page = build(options.folder)
     if not options.json:

@@ -109,8 +109,8 @@ def _preset(arguments: Sequence[str]) -> str | None:
 def run(options: Options) -> dict[str, Any]:
     """Train, and say where the agent is."""
     from thinkslow.dreamer.config import model_preset
-    from thinkslow.dreamer.train import Progress as State
-    from thinkslow.dreamer.train import RunConfig, Trainer
+    from thinkslow.dreamer.training.trainer import Progress as State
+    from thinkslow.dreamer.training.trainer import RunConfig, Trainer
 
     log_to_console()
     if options.resume:

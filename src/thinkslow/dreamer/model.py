@@ -18,11 +18,11 @@ from thinkslow.distributions import (
     Distribution,
     TwoHot,
 )
-from thinkslow.dreamer.acting import ActorCritic
+from thinkslow.dreamer.actor_critic import ActorCritic
 from thinkslow.dreamer.config import MLPConfig, ModelConfig
+from thinkslow.dreamer.nets import MLP, Linear, named, with_named
 from thinkslow.dreamer.rssm import RSSM
 from thinkslow.dreamer.vision import Decoder, Encoder, width
-from thinkslow.nets import MLP, Linear, named, with_named
 from thinkslow.spaces import Space
 from thinkslow.worldmodel import Observation, State
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from thinkslow.distributions import Belief, Categorical, Gaussian
 from thinkslow.dreamer.config import ModelConfig
-from thinkslow.nets import BlockLinear, Linear, RMSNorm
+from thinkslow.dreamer.nets import BlockLinear, Linear, RMSNorm
 
 MIN_SCALE, MAX_SCALE = 0.1, 2.1
 """Bounds of the standard deviation of a Gaussian latent."""

@@ -22,7 +22,7 @@ from thinkslow.distributions import (
     symlog,
 )
 from thinkslow.dreamer.config import ModelConfig
-from thinkslow.nets import MLP, BlockLinear, Conv, Linear, RMSNorm
+from thinkslow.dreamer.nets import MLP, BlockLinear, Conv, Linear, RMSNorm
 from thinkslow.spaces import Space
 from thinkslow.worldmodel import Observation
 

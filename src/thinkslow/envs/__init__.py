@@ -14,7 +14,7 @@ __all__ = ["Step", "Unavailable", "VectorEnv", "make"]
 for _name in ("CollectGoodObjects", "CollectGoodObjectsTopDown"):
     gymnasium.register(
         f"thinkslow/{_name}-v0",
-        f"thinkslow.envs.collect:{_name}",
+        f"thinkslow.envs.tasks.collect:{_name}",
         disable_env_checker=True,
         order_enforce=False,
     )

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from thinkslow.importers import pickles, torchfile
 from thinkslow.importers.foreign import Found
-from thinkslow.store import Damaged, Missing
+from thinkslow.importers.formats import pickles, torchfile
+from thinkslow.storage.store import Damaged, Missing
 
 DEEPEST = 6
 """Folders below the given one that are searched; sheeprl's logs are five deep."""

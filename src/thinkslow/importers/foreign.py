@@ -14,10 +14,10 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
-from thinkslow.dreamer.classic.config import ClassicConfig
 from thinkslow.dreamer.config import ModelConfig
+from thinkslow.dreamer.v1.config import ClassicConfig
 from thinkslow.spaces import Space
-from thinkslow.store import Damaged
+from thinkslow.storage.store import Damaged
 
 LARGEST_CONFIG = 2**20
 """Bytes of a configuration file; real ones have 10,000."""

@@ -9,12 +9,12 @@ import jax
 import jax.random as jr
 import numpy as np
 
-from thinkslow import store
-from thinkslow.dreamer import checkpoint
-from thinkslow.dreamer.checkpoint import ARCHITECTURES, Saved, provenance
+from thinkslow.dreamer import saved as checkpoint
+from thinkslow.dreamer.nets import named, with_named
+from thinkslow.dreamer.saved import ARCHITECTURES, Saved, provenance
 from thinkslow.importers.find import SOURCES, find
 from thinkslow.importers.foreign import Foreign, Found
-from thinkslow.nets import named, with_named
+from thinkslow.storage import store
 
 
 def is_own(path: Path) -> bool:
@@ -100,7 +100,7 @@ def read(
                 f"{SOURCES[found.source].title} stores their order. Leave --vectors out."
             )
         given["vectors"] = vectors
-    module = importlib.import_module(f"thinkslow.importers.{SOURCES[found.source].module}")
+    module = importlib.import_module(f"thinkslow.importers.sources.{SOURCES[found.source].module}")
     try:
         return module.read(found, **given)
     except (ValueError, OSError, MemoryError):

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from thinkslow.distributions import Belief, Distribution
 from thinkslow.objectives.information import parameter_information_gain, state_information_gain
+from thinkslow.objectives.members import Members
 from thinkslow.objectives.terms import (
     IMAGINED,
     NEED_DECODER,
@@ -24,7 +25,6 @@ from thinkslow.objectives.terms import (
     NEED_SPREAD,
     check_terms,
 )
-from thinkslow.parameters import Members
 from thinkslow.worldmodel import (
     Action,
     Draw,
@@ -243,7 +243,7 @@ def _check(
         if name in NEED_MEMBERS and members is None:
             raise ValueError(
                 f"`{name}` compares plausible parameters and was given none. Pass `members` from "
-                f"`thinkslow.parameters`, or fit an agent's with `thinkslow ensemble AGENT`."
+                "`thinkslow.objectives.members`, or fit an agent's: thinkslow ensemble AGENT."
             )
 
 

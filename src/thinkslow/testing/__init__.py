@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thinkslow.objectives import TERMS
-from thinkslow.parameters import Members
+from thinkslow.objectives.members import Members
 from thinkslow.testing.entries import Broken, Entry
 from thinkslow.testing.models import model_entries
 from thinkslow.testing.moment import Moment, Values

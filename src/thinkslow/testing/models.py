@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from thinkslow.agent import Agent
+from thinkslow.agent.agent import Agent
+from thinkslow.agent.thinking import Thinking
 from thinkslow.testing.entries import Entry, same
 from thinkslow.testing.moment import Moment
-from thinkslow.thinking import Thinking
 
 ANCHOR = (("anchor", 1.0),)
 

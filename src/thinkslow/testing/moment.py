@@ -12,7 +12,7 @@ import jax.random as jr
 import numpy as np
 
 from thinkslow.objectives import lookahead
-from thinkslow.parameters import Members
+from thinkslow.objectives.members import Members
 from thinkslow.worldmodel import Observation, Policy, State
 
 

@@ -17,7 +17,7 @@ import optax
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from thinkslow.distributions import Categorical
-from thinkslow.refine import Direction, Gradient, Langevin, Mirror, Random, refine
+from thinkslow.refinement import Direction, Gradient, Langevin, Mirror, Random, refine
 from thinkslow.testing.entries import Entry, close, same
 from thinkslow.testing.moment import Moment, Values, cast, fingerprint, weighed
 

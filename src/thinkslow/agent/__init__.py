@@ -1,0 +1,1 @@
+"""Who acts: an agent, how it thinks, and when."""

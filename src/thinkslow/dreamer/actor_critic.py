@@ -1,0 +1,125 @@
+"""What every Dreamer has besides a world model: an actor, a critic, and vectors of actions.
+
+An action is one float vector: the actions of all keys joined, discrete ones one-hot.
+"""
+
+import abc
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from thinkslow.distributions import (
+    Belief,
+    Bernoulli,
+    BoundedNormal,
+    Categorical,
+    SymlogTwoHot,
+    TwoHot,
+)
+from thinkslow.dreamer.nets import Linear
+from thinkslow.dreamer.vision import width
+from thinkslow.spaces import Space
+from thinkslow.worldmodel import State, WorldModel
+
+
+class ActorCritic(WorldModel):
+    """A world model that acts and judges. The memory is one vector, the latent any array."""
+
+    config: eqx.AbstractVar[Any]
+    """Its sizes and habits, a frozen dataclass that goes to JSON and back."""
+
+    @property
+    @abc.abstractmethod
+    def observation_spaces(self) -> tuple[tuple[str, Space], ...]:
+        """What it sees, in the order in which the encoder joins it."""
+
+    @property
+    @abc.abstractmethod
+    def action_spaces(self) -> tuple[tuple[str, Space], ...]:
+        """What it does, in the order in which an action vector joins it."""
+
+    @property
+    @abc.abstractmethod
+    def prior_layer(self) -> Linear:
+        """The last layer of the head that predicts the prior from the memory."""
+
+    @abc.abstractmethod
+    def prior(self, memory: Float[Array, " deter"]) -> Belief:
+        """The prior belief at a memory, as `predict` gives it."""
+
+    @abc.abstractmethod
+    def reward(self, state: State) -> TwoHot | SymlogTwoHot: ...
+
+    @abc.abstractmethod
+    def continuation(self, state: State) -> Bernoulli: ...
+
+    @abc.abstractmethod
+    def discount(self, state: State) -> Float[Array, ""]:
+        """What a reward after the state is worth, as the agent's own imagination weighs it."""
+
+    @abc.abstractmethod
+    def value(self, state: State) -> TwoHot | SymlogTwoHot:
+        """The critic: the discounted return from the state on.
+
+        **Errors:** `ValueError` for an agent that was stored without its critic.
+        """
+
+    @abc.abstractmethod
+    def actor(self, state: State) -> dict[str, Categorical | BoundedNormal]:
+        """The distribution of each action, in the order of `action_spaces`."""
+
+    def policy(self, state: State, key: PRNGKeyArray) -> Float[Array, " action"]:
+        """A sampled action vector; the gradient reaches the actor's probabilities."""
+        heads = self.actor(state)
+        keys = jr.split(key, len(heads))
+        return self.join([d.sample(key=k) for d, k in zip(heads.values(), keys, strict=True)])
+
+    def greedy(self, state: State, key: PRNGKeyArray) -> Float[Array, " action"]:
+        """The likeliest action; `key` is not used."""
+        return self.join([d.mode() for d in self.actor(state).values()])
+
+    def join(self, parts: list[Array]) -> Float[Array, " action"]:
+        """Actions, in the order of `action_spaces`, to one vector."""
+        return jnp.concatenate([part.ravel() for part in parts])
+
+    def parts(self, action: Array | np.ndarray) -> dict[str, Any]:
+        """The inverse of `join`, for any leading axes."""
+        out, start = {}, 0
+        for name, space in self.action_spaces:
+            part = action[..., start : start + width(space)]
+            classes = () if space.classes is None else (space.classes,)
+            out[name] = part.reshape(*action.shape[:-1], *space.shape, *classes)
+            start += width(space)
+        return out
+
+    def split(self, action: Array | np.ndarray) -> dict[str, Any]:
+        """One vector to the action of each key as an environment takes it: discrete as integers."""
+        return {
+            name: part if space.classes is None else part.argmax(-1)
+            for (name, space), part in zip(
+                self.action_spaces, self.parts(action).values(), strict=True
+            )
+        }
+
+    def encode_action(
+        self, actions: Mapping[str, Array | np.ndarray]
+    ) -> Float[Array, "*batch action"]:
+        """The inverse of `split`: actions as an environment takes them to one vector."""
+        flat = []
+        for name, space in self.action_spaces:
+            action = jnp.asarray(actions[name])
+            lead = action.shape[: action.ndim - len(space.shape)]
+            if space.classes is not None:
+                action = jax.nn.one_hot(action, space.classes)
+            flat.append(action.reshape(*lead, width(space)))
+        return jnp.concatenate(flat, -1)
+
+    def features(self, state: State) -> Float[Array, " features"]:
+        """What every head but the decoder sees: memory, then latent."""
+        return jnp.concatenate([state.memory, state.latent.ravel().astype(state.memory.dtype)])

@@ -1,0 +1,160 @@
+"""Fitting an agent to an environment that calls the same things by other names.
+
+An agent of another project knows its observations by its own keys, a vector by its width only,
+and sometimes several vectors by the sum of their widths. An environment here has names and
+shapes. Where they mean the same, the agent takes those of the environment; where they do not,
+every difference is told.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.random as jr
+import numpy as np
+
+from thinkslow.dreamer.nets import named, with_named, with_only
+from thinkslow.dreamer.saved import ARCHITECTURES, Saved
+from thinkslow.dreamer.vision import width
+from thinkslow.objectives.members import Members
+from thinkslow.spaces import Space
+from thinkslow.storage import store
+
+JOINED = "+"
+"""Between the names of vectors that an agent knows by the sum of their widths."""
+SETS = {9: "the 9 of IMPALA", 15: "the 15 of PopArt"}
+"""Action sets of DeepMind Lab that agents were trained with."""
+
+HEADS = ("dec/vec/", "wm/dec/mlp/dist_")
+"""What the names of weights begin with that name a vector."""
+
+Spaces = Mapping[str, Space]
+
+
+def fit(saved: Saved, observations: Spaces, action: Space, *, id: str) -> Saved:
+    """The agent, seeing and acting by the names and shapes of the environment `id`.
+
+    **Errors:** `store.Misfit` with every difference, field by field.
+    """
+    model = saved.model
+    ours, acts = dict(model.observation_spaces), dict(model.action_spaces)
+    if acts == {"action": action} and all(observations.get(k) == ours[k] for k in ours):
+        return saved
+    names, faults = _matched(ours, observations)
+    faults += _action_faults(acts, action)
+    if faults:
+        raise store.Misfit(
+            f"{saved.name} does not fit {id}: {'; '.join(faults)}. Pass the --env it was trained "
+            "on, or wrap the environment."
+        )
+    renamed = {name: observations[name] for parts in names.values() for name in parts}
+    weights = _renamed(saved, names, renamed, next(iter(acts)))
+    decoded = model.config.decoded
+    if decoded is not None:
+        decoded = tuple(name for old in decoded for name in names[old])
+    config = dataclasses.replace(model.config, decoded=decoded)
+    make, _ = ARCHITECTURES[saved.manifest["architecture"]]
+    shape = jax.eval_shape(lambda: make(renamed, {"action": action}, config, key=jr.key(0)))
+    expected = {name: leaf.shape for name, leaf in named(shape).items()}
+    store.match(weights, expected, what=f"{saved.name} does not fit {id}")
+    members = saved.members
+    if members is not None:
+        # An ensemble is of arrays that see no names: it keeps its own.
+        members = Members(with_only(shape, named(members.differing)))
+    return Saved(with_named(shape, weights), saved.manifest, members)
+
+
+def _matched(ours: Spaces, theirs: Spaces) -> tuple[dict[str, list[str]], list[str]]:
+    """The environment's names for each of the agent's, and what does not fit."""
+    out: dict[str, list[str]] = {}
+    faults: list[str] = []
+    for kind, picture in (("image", True), ("vector", False)):
+        mine = {k: space for k, space in ours.items() if (len(space.shape) == 3) == picture}
+        other = {k: space for k, space in theirs.items() if (len(space.shape) == 3) == picture}
+        for name, space in mine.items():
+            parts = name.split(JOINED)
+            if not set(parts) <= set(other):
+                free = [k for k in other if k not in mine]
+                if len(mine) != 1 or not free:
+                    shown = ", ".join(other) or f"no {kind}"
+                    faults.append(f"it sees the {kind} {name}, the environment shows {shown}")
+                    continue
+                # The only one of its kind, under another name.
+                parts = sorted(free) if sum(width(other[k]) for k in free) == width(space) else (
+                    free[:1]
+                )  # fmt: skip
+            fault = _difference(name, space, [other[part] for part in parts])
+            faults += [fault] if fault else []
+            out[name] = parts
+    return out, faults
+
+
+def _difference(name: str, ours: Space, theirs: list[Space]) -> str | None:
+    """Why the spaces are not the same numbers in another shape; None if they are."""
+    if len(ours.shape) == 3:
+        if theirs[0].shape == ours.shape:
+            return None
+        return f"its {name} is {_sides(ours)}, the environment's {_sides(theirs[0])}"
+    kinds = {space.discrete for space in theirs}
+    if kinds != {ours.discrete}:
+        words = {True: "discrete", False: "continuous"}
+        return f"its {name} is {words[ours.discrete]}, the environment's {words[not ours.discrete]}"
+    number = sum(map(width, theirs))
+    if number != width(ours):
+        return f"its {name} has {width(ours)} numbers, the environment's {number}"
+    return None
+
+
+def _action_faults(ours: Spaces, theirs: Space) -> list[str]:
+    if len(ours) > 1:
+        return [f"it takes {len(ours)} actions at once ({', '.join(ours)}), the environment one"]
+    (mine,) = ours.values()
+    words = {True: "one of {} actions", False: "{} continuous numbers"}
+    if mine.discrete != theirs.discrete or width(mine) != width(theirs):
+        sizes = {width(mine), width(theirs)}
+        hint = (
+            f" (DeepMind Lab has two action sets, {' and '.join(SETS.values())})"
+            if mine.discrete and theirs.discrete and sizes == set(SETS) else ""
+        )  # fmt: skip
+        return [
+            f"it takes {words[mine.discrete].format(width(mine))}, the environment "
+            f"{words[theirs.discrete].format(width(theirs))}{hint}"
+        ]
+    return []
+
+
+def _sides(space: Space) -> str:
+    return "x".join(map(str, space.shape))
+
+
+def _renamed(
+    saved: Saved, names: Mapping[str, list[str]], spaces: Spaces, action: str
+) -> dict[str, np.ndarray]:
+    """The weights under the environment's names: heads split and renamed, inputs reordered."""
+    out: dict[str, np.ndarray] = {}
+    for name, leaf in named(saved.model).items():
+        array = np.asarray(leaf)
+        head = next(
+            (before + old for before in HEADS for old in names
+             if name.startswith(f"{before}{old}/")), None,
+        )  # fmt: skip
+        if head is None:
+            out[name.replace(f"pol/head/{action}/", "pol/head/action/")] = array
+            continue
+        before = next(before for before in HEADS if head.startswith(before))
+        start = 0
+        for part in names[head.removeprefix(before)]:
+            here = slice(start, start := start + width(spaces[part]))
+            out[f"{before}{part}{name.removeprefix(head)}"] = array[..., here]
+    kernel = "enc/mlp0/kernel"
+    if saved.manifest["architecture"] == "dreamerv3-main" and kernel in out:
+        # Inputs are joined in the sorted order of their names, which may have changed.
+        rows: dict[str, np.ndarray] = {}
+        start = 0
+        for old in sorted(k for k in names if len(spaces[names[k][0]].shape) < 3):
+            for part in names[old]:
+                here = np.arange(start, start := start + width(spaces[part]))
+                rows[part] = here
+        order = np.concatenate([rows[name] for name in sorted(rows)])
+        out[kernel] = out[kernel][order]
+    return out

@@ -1,0 +1,1 @@
+"""Training a Dreamer: replay, losses, one update, the run."""

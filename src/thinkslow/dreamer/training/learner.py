@@ -1,0 +1,156 @@
+"""One update of a DreamerV3 agent, compiled: losses, gradient, optimiser, slow critic."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from thinkslow.dreamer.config import TrainConfig
+from thinkslow.dreamer.model import Dreamer, Head
+from thinkslow.dreamer.training.losses import Batch, ReturnRange, losses, total
+from thinkslow.worldmodel import State
+
+
+class Learner(eqx.Module):
+    """All that learning changes. Weights are float32 whatever the compute precision."""
+
+    model: Dreamer
+    slow_value: Head
+    returns: ReturnRange
+    optimiser: PyTree
+    updates: Int[Array, ""]
+
+
+class Update(NamedTuple):
+    """What one update gives back."""
+
+    learner: Learner
+    states: State
+    """Refreshed posterior states of the batch, `[B, T, ...]`, to write back to the replay."""
+    metrics: dict[str, Float[Array, ""]]
+    finite: Array
+    """Whether loss and gradient were finite; if not, the learner came back unchanged."""
+
+
+def start(model: Dreamer, config: TrainConfig) -> Learner:
+    """A learner at its first update: the slow critic a copy, the optimiser empty.
+
+    **Errors:** `ValueError` for a model without a critic.
+    """
+    slow = jax.tree.map(jnp.copy, model.critic)
+    weights: Any = model  # optax annotates dictionaries of arrays and takes any tree of them
+    state = optimiser(config).init(weights)
+    return Learner(
+        model, slow, ReturnRange(jnp.zeros(()), jnp.zeros(())), state, jnp.zeros((), jnp.int32)
+    )
+
+
+def update(learner: Learner, batch: Batch, key: PRNGKeyArray, *, config: TrainConfig) -> Update:
+    """One step of learning on one batch. Compile with `jax.jit`, donating the learner."""
+    dtype = compute_dtype(config)
+
+    def objective(model: Dreamer) -> tuple[Array, tuple]:
+        parts, scalars, states, returns = losses(
+            cast(model, dtype), cast(learner.slow_value, dtype), learner.returns,
+            cast_start(batch, dtype), config, key=key,
+        )  # fmt: skip
+        return total(parts, model, config), (parts, scalars, states, returns)
+
+    (loss, (parts, scalars, states, returns)), gradient = jax.value_and_grad(
+        objective, has_aux=True
+    )(learner.model)
+    norm = optax.tree.norm(gradient)
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    weights: Any = learner.model
+    changes, state = optimiser(config).update(gradient, learner.optimiser, weights)
+    model: Any = optax.apply_updates(weights, changes)
+    rate = config.slow_rate
+    slow = jax.tree.map(lambda a, b: (1 - rate) * a + rate * b, learner.slow_value, model.critic)
+    after = Learner(model, slow, returns, state, learner.updates + 1)
+    after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, learner)
+    metrics = {f"loss/{name}": jnp.mean(part) for name, part in parts.items()}
+    metrics |= {"loss/total": loss, "gradient_norm": norm} | scalars
+    return Update(after, cast(states, jnp.float32), metrics, finite)
+
+
+def optimiser(config: TrainConfig) -> optax.GradientTransformation:
+    """LaProp with adaptive gradient clipping, after the official code.
+
+    **References:** Ziyin et al., LaProp, arXiv 2002.04839; Brock et al., adaptive gradient
+    clipping, arXiv 2102.06171.
+    """
+    rate = optax.join_schedules(
+        [optax.linear_schedule(0.0, config.learning_rate, config.warmup),
+         optax.constant_schedule(config.learning_rate)],
+        [config.warmup],
+    )  # fmt: skip
+    return optax.chain(
+        clip_by_weight_norm(config.clip),
+        normalise_by_rms(decay=0.999, epsilon=1e-20),
+        optax.ema(0.9, debias=True),
+        optax.scale_by_learning_rate(rate),
+    )
+
+
+def clip_by_weight_norm(clip: float, smallest: float = 1e-3) -> optax.GradientTransformation:
+    """Bound the gradient of each array by `clip` times that array's own norm."""
+
+    def init(params: Any) -> Any:
+        return optax.EmptyState()
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        def one(g: Array, w: Array) -> Array:
+            bound = clip * jnp.maximum(smallest, jnp.linalg.norm(w.ravel()))
+            return g / jnp.maximum(1.0, jnp.linalg.norm(g.ravel()) / bound)
+
+        return jax.tree.map(one, updates, params), state
+
+    return optax.GradientTransformation(init, update)
+
+
+class Squares(NamedTuple):
+    """Running mean of squared gradients."""
+
+    seen: Int[Array, ""]
+    mean: PyTree
+
+
+def normalise_by_rms(decay: float, epsilon: float) -> optax.GradientTransformation:
+    """Divide by the debiased root mean square: LaProp normalises before it averages."""
+
+    def init(params: Any) -> Any:
+        return Squares(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        count = state.seen + 1
+        mean = jax.tree.map(
+            lambda m, g: decay * m + (1 - decay) * jnp.square(g), state.mean, updates
+        )
+        debias = 1 - decay ** count.astype(jnp.float32)
+        scaled = jax.tree.map(lambda g, m: g / (jnp.sqrt(m / debias) + epsilon), updates, mean)
+        return scaled, Squares(count, mean)
+
+    return optax.GradientTransformation(init, update)
+
+
+def compute_dtype(config: TrainConfig) -> jnp.dtype:
+    """What `precision` means on the default device."""
+    if config.precision == "auto":
+        return jnp.dtype(jnp.bfloat16 if jax.default_backend() == "gpu" else jnp.float32)
+    return jnp.dtype(config.precision)
+
+
+def cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
+    """Floating leaves to another precision."""
+    return jax.tree.map(
+        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
+    )
+
+
+def cast_start(batch: Batch, dtype: DTypeLike) -> Batch:
+    """The batch with its starting state in the precision of the computation."""
+    return eqx.tree_at(lambda b: b.start, batch, cast(batch.start, dtype))

@@ -1,0 +1,332 @@
+"""Replay of sequences: the latest time steps of several parallel streams of experience.
+
+A row is one time step of every stream: observation, action, reward, flags, and the latent that
+the agent carried then. They are all just named fields of fixed shape and dtype here. Each
+stream is a ring; all streams advance together, so that a time step is named by its stream and
+by its absolute time, the number of rows added before it. Only numpy is used, nothing is locked:
+one thread adds, samples and writes back.
+
+**On disk**, a save writes new files only and never changes one that is there, whoever wrote it:
+rows since the last save as `rows-…` segments, and the fields that `write` may have changed
+(`mutable`) in full as `latents-…` segments. What belongs together is listed in the index that
+`save` returns, a small JSON dictionary which the caller stores in its own checkpoint. Files of
+earlier saves go only at `commit`, which the caller calls once its checkpoint is in place. So a
+process killed at any instant leaves a checkpoint whose index still finds all of its files:
+
+    index = replay.save()
+    with atomic.folder(run / "latest") as folder:  # holds the index
+        ...
+    replay.commit(index)
+"""
+
+import math
+import re
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from thinkslow.storage import atomic, store
+
+Fields = Mapping[str, tuple[tuple[int, ...], Any]]
+Batch = dict[str, np.ndarray]
+
+FORMAT = 1
+SEGMENT_BYTES = 64 * 2**20
+NAMED = re.compile(r"\.?(?:rows|latents)-(\d+)-\d+-\d+\.bin(?:\.tmp-[0-9a-f]{8})?")
+
+
+class Indices(NamedTuple):
+    """Which time steps a sample came from: `stream[b]` at absolute `time[b, t]`."""
+
+    stream: np.ndarray
+    time: np.ndarray
+
+    def part(self, start: int | None, stop: int | None = None) -> "Indices":
+        """The same windows cut to steps `start:stop`, to write back only those."""
+        return Indices(self.stream, self.time[:, start:stop])
+
+
+class Replay:
+    """The last `capacity // streams` time steps of each of `streams` streams.
+
+    Memory is taken as rows come in, not at the start: a large buffer costs nothing while empty.
+    """
+
+    def __init__(
+        self,
+        fields: Fields,
+        *,
+        streams: int,
+        capacity: int,
+        path: str | Path | None = None,
+        mutable: Iterable[str] = (),
+    ):
+        """Makes an empty replay.
+
+        `fields` maps a name to the shape and dtype of one time step of one stream; `capacity`
+        counts time steps over all streams; `path` is the folder for `save`, which belongs to
+        the replay alone; `mutable` names the fields that `write` may change.
+
+        **Errors:** `ValueError` for sizes below one, or a mutable name that is no field.
+        """
+        if streams < 1 or capacity < streams:
+            raise ValueError(
+                f"`capacity` must be at least `streams`, and `streams` at least 1; got "
+                f"{capacity} and {streams}. Raise the capacity."
+            )
+        self.fields = {n: (tuple(shape), np.dtype(kind)) for n, (shape, kind) in fields.items()}
+        self.mutable = tuple(mutable)
+        if objects := [name for name, (_, kind) in self.fields.items() if kind.hasobject]:
+            raise ValueError(f"A field must hold numbers; {objects[0]} holds Python objects.")
+        if unknown := [name for name in self.mutable if name not in self.fields]:
+            raise ValueError(f"A mutable field must be a field; {unknown[0]} is none.")
+        self.path = None if path is None else Path(path)
+        self.streams = streams
+        self.size = capacity // streams
+        self._added = 0  # rows ever added, which is the absolute time of the next one
+        self._rows = {  # zeros, because Linux gives those pages only when they are touched
+            name: np.zeros((streams, self.size, *shape), kind)
+            for name, (shape, kind) in self.fields.items()
+        }
+        self._segments: list[list[Any]] = []
+        self._saved = 0  # rows with a time below this are in self._segments, if still held
+        self._number = 0  # of the last save
+
+    def __len__(self) -> int:
+        """Time steps held, over all streams."""
+        return self.streams * (self._added - self._oldest)
+
+    @property
+    def steps(self) -> int:
+        """Time steps ever added, over all streams."""
+        return self.streams * self._added
+
+    @property
+    def _oldest(self) -> int:
+        return max(0, self._added - self.size)
+
+    def add(self, row: Mapping[str, np.ndarray]) -> None:
+        """Appends one time step, `row[name]` of shape `(streams, *shape)`, dropping the oldest.
+
+        **Errors:** `ValueError` for other names or shapes, `TypeError` for a dtype that would
+        lose meaning (integers to smaller or unsigned ones, floats to integers); nothing is
+        added then.
+        """
+        if row.keys() != self.fields.keys():
+            names = sorted(row.keys() ^ self.fields.keys())
+            raise ValueError(f"A row must have exactly the fields of the replay; see {names}.")
+        checked = {name: self._checked(name, row[name], (self.streams,)) for name in row}
+        position = self._added % self.size
+        for name, value in checked.items():
+            self._rows[name][:, position] = value
+        self._added += 1
+
+    def sample(self, rng: np.random.Generator, batch: int, length: int) -> tuple[Batch, Indices]:
+        """Draws `batch` windows of `length` successive steps, uniformly, with replacement.
+
+        A window lies in one stream and never spans the newest and the oldest step; it may cross
+        from one episode to the next (look at `is_first`). Each field comes as a fresh array
+        `(batch, length, *shape)`. One draw from `rng` decides all.
+
+        **Errors:** `ValueError` if fewer than `length` steps per stream are held.
+        **Cost:** one copy of what is returned: 16 windows of 65 images of 64x64x3 are 13 MB.
+        """
+        held = self._added - self._oldest
+        if batch < 1 or length < 1:
+            raise ValueError(f"`batch` and `length` must be 1 or more; got {batch} and {length}.")
+        if held < length:
+            raise ValueError(
+                f"A window of {length} steps needs as many in each stream; the replay holds "
+                f"{held} (it can hold {self.size}). Add more steps, or sample shorter windows."
+            )
+        windows = held - length + 1
+        stream, start = np.divmod(rng.integers(self.streams * windows, size=batch), windows)
+        indices = Indices(stream, self._oldest + start[:, None] + np.arange(length))
+        places = self._places(indices)
+        return {
+            name: _flat(rows).take(places, axis=0) for name, rows in self._rows.items()
+        }, indices
+
+    def write(self, indices: Indices, fields: Mapping[str, np.ndarray]) -> None:
+        """Overwrites mutable fields at sampled steps, `fields[name]` being `(batch, length, …)`.
+
+        Steps that left the replay since they were sampled are skipped. Where windows overlap,
+        the later in batch order wins.
+
+        **Errors:** `ValueError` or `TypeError` as in `add`; `ValueError` for a field that is not
+        mutable. Nothing is written then.
+        """
+        if fixed := [name for name in fields if name not in self.mutable]:
+            raise ValueError(f"Only mutable fields can be written: {self.mutable}; got {fixed[0]}.")
+        shape = indices.time.shape
+        checked = {name: self._checked(name, value, shape) for name, value in fields.items()}
+        live = indices.time >= self._oldest
+        places = self._places(indices)[live]
+        for name, value in checked.items():
+            _flat(self._rows[name])[places] = value[live]
+
+    def save(self) -> dict[str, Any]:
+        """Writes what is new to `path` and returns the index that `load` needs.
+
+        The files of every earlier save stay until `commit`.
+
+        **Errors:** `atomic.Full` if the disk is full: the files of this save are removed, and the
+        replay and its earlier saves are as they were.
+        **Cost:** the rows added since the last save, and every held row of the mutable fields.
+        """
+        folder = self._folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        number = 1 + max(self._number, 0, *_numbers(folder).values())
+        fixed = [name for name in self.fields if name not in self.mutable]
+        new: list[list[Any]] = []
+        latents: list[list[Any]] = []
+        try:
+            self._write(new, f"rows-{number}", fixed, max(self._saved, self._oldest))
+            self._write(latents, f"latents-{number}", self.mutable, self._oldest)
+        except BaseException:
+            for entry in new + latents:
+                (folder / entry[0]).unlink(missing_ok=True)
+            raise
+        rows = [entry for entry in self._segments if entry[2] > self._oldest] + new
+        self._segments, self._saved, self._number = rows, self._added, number
+        return {
+            "format": FORMAT,
+            "streams": self.streams,
+            "size": self.size,
+            "added": self._added,
+            "number": number,
+            "fields": {n: [list(shape), kind.name] for n, (shape, kind) in self.fields.items()},
+            "mutable": list(self.mutable),
+            "rows": [list(entry) for entry in rows],
+            "latents": latents,
+        }
+
+    def commit(self, index: Mapping[str, Any]) -> None:
+        """Removes what saves up to the one of `index` wrote and `index` does not need.
+
+        Call it once the checkpoint that holds `index` is in place for good.
+        """
+        folder = self._folder()
+        kept = {entry[0] for entry in (*index["rows"], *index["latents"])}
+        for name, number in _numbers(folder).items():
+            if number <= index["number"] and name not in kept:
+                (folder / name).unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | Path, index: Mapping[str, Any]) -> "Replay":
+        """The replay as it was when `save` returned `index`; later files are ignored.
+
+        **Errors:** `store.Missing` and `store.Damaged` name the file that is absent, truncated or
+        altered, or the format that this version does not read.
+        **Cost:** one pass over the files, one segment (64 MiB) at a time.
+        """
+        if index.get("format") != FORMAT:
+            raise store.Damaged(
+                f"This version reads replays of format {FORMAT}; the index has format "
+                f"{index.get('format')}. Resume with the version that wrote it."
+            )
+        replay = cls(
+            {name: (tuple(shape), kind) for name, (shape, kind) in index["fields"].items()},
+            streams=index["streams"],
+            capacity=index["streams"] * index["size"],
+            path=path,
+            mutable=index["mutable"],
+        )
+        replay._added = replay._saved = index["added"]
+        replay._number = index["number"]
+        replay._segments = [list(entry) for entry in index["rows"]]
+        fixed = [name for name in replay.fields if name not in replay.mutable]
+        for names, entries in ((fixed, index["rows"]), (replay.mutable, index["latents"])):
+            for entry in entries:
+                replay._read(names, *entry)
+        return replay
+
+    def _checked(self, name: str, value: Any, leading: tuple[int, ...]) -> np.ndarray:
+        shape, kind = self.fields[name]
+        array = np.asarray(value)
+        if array.shape != (*leading, *shape):
+            raise ValueError(f"{name} must have shape {(*leading, *shape)}; got {array.shape}.")
+        if not np.can_cast(array.dtype, kind, "same_kind"):
+            raise TypeError(f"{name} is stored as {kind}; got {array.dtype}. Convert it.")
+        return array
+
+    def _places(self, indices: Indices) -> np.ndarray:
+        """Positions of time steps in a field whose streams are laid end to end."""
+        return indices.stream[:, None] * self.size + indices.time % self.size
+
+    def _folder(self) -> Path:
+        if self.path is None:
+            raise ValueError("A replay is saved in its folder; this one has none. Give `path`.")
+        return self.path
+
+    def _write(
+        self, entries: list[list[Any]], prefix: str, names: Iterable[str], start: int
+    ) -> None:
+        """Writes rows from time `start` on in segments of bounded size, appending their entries.
+
+        A segment holds field after field, each `(streams, time, *shape)`; its entry is the file,
+        the first time, the last time plus one, the number of bytes and their CRC-32.
+        """
+        names = list(names)
+        row = sum(self._row_bytes(name) for name in names)
+        if not row:
+            return
+        span = max(1, SEGMENT_BYTES // row)
+        for first in range(start, self._added, span):
+            stop = min(first + span, self._added)
+            at = np.arange(first, stop) % self.size
+            chunks = [
+                self._rows[name].take(at, axis=1).reshape(-1).view(np.uint8) for name in names
+            ]
+            crc = 0
+            for chunk in chunks:
+                crc = zlib.crc32(chunk.data, crc)
+            file = f"{prefix}-{first}-{stop}.bin"
+            atomic.write_bytes(self._folder() / file, [chunk.data for chunk in chunks])
+            entries.append([file, first, stop, row * (stop - first), crc])
+
+    def _read(
+        self, names: Iterable[str], file: str, first: int, stop: int, size: int, crc: int
+    ) -> None:
+        """Puts the rows of a segment in their places.
+
+        Segments are read in order of time, so that the rows which had left the replay when it
+        was saved give way to those which took their places.
+        """
+        path = self._folder() / file
+        try:
+            content = np.fromfile(path, np.uint8)
+        except FileNotFoundError:
+            raise store.Missing(f"The replay needs {path}, which does not exist.") from None
+        if content.size != size or zlib.crc32(content.data) != crc:
+            raise store.Damaged(
+                f"{path} is not what was saved ({content.size} bytes, expected {size}): it was "
+                "truncated or altered. Restore it, or start a new run."
+            )
+        at = np.arange(first, stop) % self.size
+        begin = 0
+        for name in names:
+            shape, kind = self.fields[name]
+            end = begin + self._row_bytes(name) * (stop - first)
+            rows = content[begin:end].view(kind).reshape(self.streams, stop - first, *shape)
+            self._rows[name][:, at] = rows
+            begin = end
+
+    def _row_bytes(self, name: str) -> int:
+        """Bytes of one time step of all streams."""
+        shape, kind = self.fields[name]
+        return self.streams * math.prod(shape) * kind.itemsize
+
+
+def _flat(rows: np.ndarray) -> np.ndarray:
+    """A view with the streams laid end to end."""
+    return rows.reshape(rows.shape[0] * rows.shape[1], *rows.shape[2:])
+
+
+def _numbers(folder: Path) -> dict[str, int]:
+    """The files of a replay, whole or torn, and the number of the save that wrote each."""
+    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    return {name: int(found[1]) for name in names if (found := NAMED.fullmatch(name))}

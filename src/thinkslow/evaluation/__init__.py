@@ -1,0 +1,1 @@
+"""Did thinking help: play, records, metrics, statistics, and the page."""

@@ -1,0 +1,62 @@
+"""The arms of an evaluation as a table for the terminal."""
+
+from rich.table import Table
+from rich.text import Text
+
+from thinkslow.evaluation.records import Record, agents, arms, comparisons, estimate, finite, kind
+from thinkslow.evaluation.report.text import estimated, number
+
+
+def table(summary: Record) -> Table:
+    """Arms as rows, grouped by agent: score, what the arm changed, and what it cost.
+
+    Differences are paired and against `none`. A star marks an interval without zero.
+    """
+    environment, protocol = summary["environment"], summary["protocol"]
+    result = Table(
+        title=f"{environment.get('id', '')}, {protocol.get('episodes', '?')} episodes an arm",
+        caption="diff: paired, from none, [95% interval], * without zero; better: P(improve)",
+        box=None,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    result.add_column("arm", no_wrap=True)
+    for heading in ("score", "diff", "better", "dPSNR", "ms/act", "think"):
+        result.add_column(heading, justify="right")
+    for agent in agents(summary):
+        if result.rows:
+            result.add_row()
+        result.add_row(Text(agent, style="bold"))
+        score, psnr = comparisons(summary, agent, "score"), comparisons(summary, agent, "psnr")
+        for arm in arms(summary, agent):
+            name = arm["arm"]
+            improved = finite(score.get(name, {}).get("p_improve"))
+            share = finite(arm.get("thought_share"))
+            gated = share is not None and 0 < share < 1  # its median says nothing of its cost
+            latency = (arm.get("latency_ms") or {}).get("mean" if gated else "median")
+            result.add_row(
+                Text(name, style="" if kind(name) == "refinement" else "dim"),
+                Text(_narrow(estimated(estimate(arm["score"])))),
+                _difference(score.get(name), interval=True),
+                number(improved),
+                _difference(psnr.get(name), interval=False),
+                number(finite(latency)),
+                "–" if share is None else f"{share:.0%}",
+            )
+    return result
+
+
+def _difference(record: Record | None, *, interval: bool) -> Text:
+    """A difference, green or red with a star where its interval excludes zero."""
+    difference = estimate(record, "difference")
+    if difference is None:
+        return Text("–")
+    star = "*" if difference.above or difference.below else ""
+    style = "green" if difference.above else "red" if difference.below else ""
+    shown = _narrow(estimated(difference, signed=True))
+    return Text((shown if interval else shown.split(" ")[0]) + star, style=style)
+
+
+def _narrow(shown: str) -> str:
+    """No space inside an interval, so that a narrow terminal never breaks one."""
+    return shown.replace(", ", ",")

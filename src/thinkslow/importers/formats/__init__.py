@@ -1,0 +1,1 @@
+"""File formats of other projects, read without running anything in them."""

@@ -1,0 +1,136 @@
+"""Arrays that are still in a foreign file: name, shape and dtype are known, the numbers not yet.
+
+A checkpoint holds its optimiser too, often three times the agent. What is not asked for is never
+read, and what is read is in memory once.
+"""
+
+import dataclasses
+import io
+import math
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+
+from thinkslow.storage.store import Damaged
+
+DTYPES = {
+    name: np.dtype(kind)
+    for name, kind in {
+        "b1": np.bool_, "f2": np.float16, "f4": np.float32, "f8": np.float64,
+        "i1": np.int8, "i2": np.int16, "i4": np.int32, "i8": np.int64,
+        "u1": np.uint8, "u2": np.uint16, "u4": np.uint32, "u8": np.uint64,
+        "bfloat16": ml_dtypes.bfloat16,
+    }.items()
+}  # fmt: skip
+"""Kinds of numbers that a foreign array may hold."""
+MOST_AXES = 16
+"""Of an array; the agents here need five."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """An array in a file. `fetch` reads it; `read` also checks that it is what was announced."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    fetch: Callable[[], np.ndarray] = dataclasses.field(repr=False)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    def read(self) -> np.ndarray:
+        """The numbers, contiguous and writable.
+
+        **Errors:** `Damaged` if the file changed or broke since it was opened.
+        """
+        array = self.fetch()
+        assert array.shape == self.shape
+        assert array.dtype == self.dtype
+        return array
+
+
+@dataclasses.dataclass(frozen=True)
+class Span:
+    """Bytes of a file that were not read yet."""
+
+    file: "File"
+    start: int
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    def read(self) -> bytearray:
+        return self.file.read(self.start, self.length)
+
+
+class File:
+    """A file that must stay as it was when it was opened.
+
+    **Errors:** `FileNotFoundError` if it is not there, `Damaged` if it is no file; later `Damaged`
+    if it was replaced or changed meanwhile, as training does.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise Damaged(f"A checkpoint is a file; {path} is none. Check the path.")
+        self.size = status.st_size
+        self._identity = _identity(status)
+
+    def read(self, start: int, length: int) -> bytearray:
+        if start + length > self.size:
+            raise Damaged(f"{self.path} ends before its arrays do. Copy it again.")
+        with self.path.open("rb") as file:
+            self.check(file)
+            file.seek(start)
+            data = bytearray(length)
+            if file.readinto(data) != length:
+                raise Damaged(f"{self.path} ends before its arrays do. Copy it again.")
+            return data
+
+    def check(self, file: io.BufferedIOBase) -> None:
+        """That the open file is still the same."""
+        if _identity(os.fstat(file.fileno())) != self._identity:
+            raise Damaged(f"{self.path} changed while it was read. Try again.")
+
+
+def checked_shape(shape: object) -> tuple[int, ...]:
+    """**Errors:** `ValueError` for what is no shape of an array that could exist."""
+    if (
+        not isinstance(shape, tuple | list)
+        or len(shape) > MOST_AXES
+        or not all(type(side) is int and 0 <= side < 2**40 for side in shape)
+    ):
+        raise ValueError("an array has no possible shape")
+    return tuple(shape)
+
+
+def filled(data: bytes | bytearray | Span, shape: tuple[int, ...], dtype: np.dtype,
+           order: str = "C") -> Stored:  # fmt: skip
+    """An array of these bytes.
+
+    **Errors:** `ValueError` if they are too few or too many.
+    """
+    if len(data) != math.prod(shape) * dtype.itemsize:
+        raise ValueError(
+            f"an array of shape {shape} and type {dtype} has {len(data)} bytes in place of "
+            f"{math.prod(shape) * dtype.itemsize}"
+        )
+
+    def fetch() -> np.ndarray:
+        raw = data.read() if isinstance(data, Span) else bytearray(data)
+        array = np.frombuffer(raw, dtype).reshape(shape, order=order)  # pyright: ignore
+        return np.ascontiguousarray(array).reshape(shape)
+
+    return Stored(shape, dtype, fetch)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_ino, status.st_size, status.st_mtime_ns

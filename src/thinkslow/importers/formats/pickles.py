@@ -1,0 +1,441 @@
+"""Reading pickled arrays without running what a pickle asks for.
+
+A pickle is a program that may call anything. This module does not run it with Python's own
+unpickler: it interprets the few instructions that checkpoints are made of, as data. A name of a
+module and a class stays a name. What those names stand for is a table of functions of our own;
+every other name is refused before anything else happens. Nothing is imported, and no code but
+ours is called.
+
+Limits keep a small file from asking for much: nothing is allocated that the file does not hold
+the bytes of, and instructions, text and numbers are bounded.
+"""
+
+import dataclasses
+import io
+import pickle
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from thinkslow.importers.formats.arrays import DTYPES, File, Span, Stored, checked_shape, filled
+from thinkslow.storage.store import Damaged
+
+MOST_INSTRUCTIONS = 2_000_000
+"""Of one file; an agent with its optimiser has 50,000, whatever its size."""
+LONGEST_TEXT = 2**20
+"""Bytes of a string, such as a name."""
+LONGEST_NUMBER = 64
+"""Bytes of an integer."""
+LAZY = 4096
+"""Bytes from which on they are left in the file until asked for."""
+
+
+class Refused(ValueError):
+    """A file that asks for something other than arrays."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Global:
+    """The name of a class or function. Only a name: nothing is behind it."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Stub:
+    """In place of an object that is of no use here, such as an optimiser's state."""
+
+    type: Global
+
+
+@dataclasses.dataclass(frozen=True)
+class _Type:
+    """A NumPy dtype."""
+
+    dtype: np.dtype
+
+
+class Array:
+    """An array on its way: its content comes later."""
+
+    stored: Stored | None = None
+
+
+def load(path: Path) -> Any:
+    """What the file holds: numbers, strings, lists, dictionaries, and `Stored` for arrays.
+
+    Tuples and sets become lists, and objects of optimisers become `Stub`.
+
+    **Errors:** `Refused` for anything else, naming it; `Damaged` for a file that is broken.
+    **Cost:** one pass over the file that skips the arrays.
+    """
+    file = File(path)
+    with path.open("rb") as stream:
+        return interpret(stream, file.size, path, file=file)
+
+
+def interpret(
+    stream: io.BufferedIOBase, size: int, path: Path, *, file: File | None = None,
+    calls: Mapping[tuple[str, str], Callable[..., Any]] | None = None,
+    persistent: Callable[[Any], Any] | None = None,
+) -> Any:  # fmt: skip
+    """`load` for a stream of `size` bytes; `path` is for messages.
+
+    `calls` are functions that stand for more global names, and `persistent` gives the object of
+    a persistent id. With `file`, long byte strings stay in it.
+    """
+    try:
+        return _plain(_Machine(stream, size, file, calls or {}, persistent).run())
+    except Refused as error:
+        raise Refused(f"{path}: {error}") from None
+    except (Damaged, OSError, MemoryError):
+        raise
+    except Exception as error:
+        # A broken program can fail in any way its instructions can: all of them mean damage.
+        why = str(error) if type(error) is ValueError else "its instructions make no sense"
+        raise Damaged(f"{path} is not a readable checkpoint: {why}. Copy it again.") from error
+
+
+class _Machine:
+    """The stack, the memo and the instructions of a pickle."""
+
+    def __init__(
+        self, stream: io.BufferedIOBase, size: int, file: File | None,
+        calls: Mapping[tuple[str, str], Callable[..., Any]],
+        persistent: Callable[[Any], Any] | None,
+    ):  # fmt: skip
+        self.stream, self.size, self.file = stream, size, file
+        self.calls = CALLS | dict(calls)
+        self.persistent = persistent
+        self.stack: list[Any] = []
+        self.marks: list[list[Any]] = []
+        self.memo: dict[int, Any] = {}
+
+    def run(self) -> Any:
+        for _ in range(MOST_INSTRUCTIONS):
+            code = self.take(1)
+            if code == pickle.STOP:
+                if len(self.stack) != 1 or self.marks:
+                    raise ValueError("it stops in the middle of something")
+                return self.stack.pop()
+            step = _STEPS.get(code)
+            if step is None:
+                what = _FORBIDDEN.get(code)
+                if what is None:
+                    raise ValueError(f"it holds the unknown instruction {code!r}")
+                raise Refused(
+                    f"a checkpoint may hold arrays only, and this one asks for {what}. "
+                    "Nothing was run."
+                )
+            step(self)
+        raise Refused(f"a checkpoint has fewer than {MOST_INSTRUCTIONS:,} instructions.")
+
+    def take(self, count: int) -> bytes:
+        """The next bytes. Only for what is short: memory is asked for before they are seen."""
+        data = self.stream.read(count)
+        if len(data) != count:
+            raise ValueError("it is cut off")
+        return data
+
+    def number(self, form: str) -> int:
+        return struct.unpack(form, self.take(struct.calcsize(form)))[0]
+
+    def text(self, count: int) -> str:
+        if count > LONGEST_TEXT:
+            raise ValueError(f"it holds a text of {count:,} bytes")
+        return self.take(count).decode()
+
+    def line(self) -> str:
+        line = self.stream.readline(LONGEST_TEXT)
+        if not line.endswith(b"\n"):
+            raise ValueError("it is cut off")
+        return line[:-1].decode()
+
+    def bytes(self, count: int) -> bytes | Span:
+        here = self.stream.tell()
+        if count > self.size - here:
+            raise ValueError("it is cut off")
+        if self.file is None or count < LAZY:
+            return self.take(count)
+        self.stream.seek(count, io.SEEK_CUR)
+        return Span(self.file, here, count)
+
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def marked(self) -> list[Any]:
+        """What was pushed since the last mark."""
+        items, self.stack = self.stack, self.marks.pop()
+        return items
+
+    def remember(self, index: int) -> None:
+        self.memo[index] = self.stack[-1]
+
+    def make_global(self, module: Any, name: Any) -> None:
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise ValueError("it names a class by something that is no text")
+        found = Global(module, name)
+        if (module, name) not in self.calls and not _stubbed(module, name):
+            raise Refused(
+                f"a checkpoint may hold arrays only, and this one asks for {_short(found)}. "
+                "Nothing was run. Do not open it with other tools."
+            )
+        self.push(found)
+
+    def call(self) -> None:
+        """Our own function in the place of the one that is named."""
+        arguments, function = self.stack.pop(), self.stack.pop()
+        if not isinstance(function, Global) or not isinstance(arguments, tuple):
+            raise Refused("a checkpoint may hold arrays only, and this one calls what is none.")
+        own = self.calls.get((function.module, function.name))
+        self.push(own(*arguments) if own else Stub(function))
+
+    def create(self, arguments: int) -> None:
+        """An object of a class: only of those that are of no use here."""
+        for _ in range(arguments):
+            self.stack.pop()
+        kind = self.stack.pop()
+        if not isinstance(kind, Global) or not _stubbed(kind.module, kind.name):
+            raise Refused(
+                f"a checkpoint may hold arrays only, and this one makes "
+                f"{_short(kind) if isinstance(kind, Global) else 'an object of no class'}. "
+                "Nothing was run."
+            )
+        self.push(Stub(kind))
+
+    def build(self) -> None:
+        """The content of an object that was made before."""
+        state, target = self.stack.pop(), self.stack[-1]
+        if isinstance(target, Array):
+            target.stored = _array(*state[-4:])
+        elif isinstance(target, _Type):
+            _check_type(state)
+        elif not isinstance(target, Stub | dict):  # attributes of a dictionary: of no use here
+            raise Refused("a checkpoint may hold arrays only, and this one fills in what is none.")
+
+    def set_items(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        if isinstance(target, Stub):
+            return
+        if type(target) is not dict:
+            raise ValueError("it puts names into what is no dictionary")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            # Hashing a deeply nested key would overflow the stack.
+            if not isinstance(key, str | int | float | bytes | None):
+                raise ValueError("it has a name that is neither text nor number")
+            if key in target:
+                raise ValueError(f"it gives {_short(key)} twice")
+            target[key] = value
+
+    def append(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        if isinstance(target, Stub):
+            return
+        if type(target) is not list:
+            raise ValueError("it adds items to what is no list")
+        target.extend(items)
+
+    def number_of(self, count: int) -> int:
+        if count > LONGEST_NUMBER:
+            raise ValueError(f"it holds a number of {count:,} bytes")
+        return int.from_bytes(self.take(count), "little", signed=True)
+
+    def load_persistent(self) -> None:
+        if self.persistent is None:
+            raise Refused("a checkpoint may hold arrays only, and this one asks for a persistent "
+                          "id. Nothing was run.")  # fmt: skip
+        self.push(self.persistent(self.stack.pop()))
+
+    def tuple_of(self, count: int) -> None:
+        if len(self.stack) < count:
+            raise ValueError("it takes more than there is")
+        items = tuple(self.stack[-count:])
+        del self.stack[-count:]
+        self.push(items)
+
+    def begin(self) -> None:
+        self.marks.append(self.stack)
+        self.stack = []
+
+    def protocol(self) -> None:
+        if (version := self.take(1)[0]) > pickle.HIGHEST_PROTOCOL:
+            raise ValueError(f"it is a pickle of protocol {version}")
+
+
+_STEPS: dict[bytes, Callable[[_Machine], Any]] = {
+    pickle.PROTO: _Machine.protocol,
+    pickle.FRAME: lambda m: m.take(8),
+    pickle.MARK: _Machine.begin,
+    pickle.POP: lambda m: m.stack.pop() if m.stack else m.marked(),
+    pickle.POP_MARK: _Machine.marked,
+    pickle.DUP: lambda m: m.push(m.stack[-1]),
+    pickle.NONE: lambda m: m.push(None),
+    pickle.NEWTRUE: lambda m: m.push(True),
+    pickle.NEWFALSE: lambda m: m.push(False),
+    pickle.BININT: lambda m: m.push(m.number("<i")),
+    pickle.BININT1: lambda m: m.push(m.number("<B")),
+    pickle.BININT2: lambda m: m.push(m.number("<H")),
+    pickle.LONG1: lambda m: m.push(m.number_of(m.number("<B"))),
+    pickle.LONG4: lambda m: m.push(m.number_of(m.number("<I"))),
+    pickle.BINFLOAT: lambda m: m.push(struct.unpack(">d", m.take(8))[0]),
+    pickle.SHORT_BINUNICODE: lambda m: m.push(m.text(m.number("<B"))),
+    pickle.BINUNICODE: lambda m: m.push(m.text(m.number("<I"))),
+    pickle.BINUNICODE8: lambda m: m.push(m.text(m.number("<Q"))),
+    pickle.SHORT_BINBYTES: lambda m: m.push(m.bytes(m.number("<B"))),
+    pickle.BINBYTES: lambda m: m.push(m.bytes(m.number("<I"))),
+    pickle.BINBYTES8: lambda m: m.push(m.bytes(m.number("<Q"))),
+    pickle.BYTEARRAY8: lambda m: m.push(m.bytes(m.number("<Q"))),
+    pickle.EMPTY_LIST: lambda m: m.push([]),
+    pickle.EMPTY_SET: lambda m: m.push([]),
+    pickle.EMPTY_TUPLE: lambda m: m.push(()),
+    pickle.EMPTY_DICT: lambda m: m.push({}),
+    pickle.APPEND: lambda m: m.append([m.stack.pop()]),
+    pickle.APPENDS: lambda m: m.append(m.marked()),
+    pickle.ADDITEMS: lambda m: m.append(m.marked()),
+    pickle.FROZENSET: lambda m: m.push(m.marked()),
+    pickle.TUPLE: lambda m: m.push(tuple(m.marked())),
+    pickle.TUPLE1: lambda m: m.tuple_of(1),
+    pickle.TUPLE2: lambda m: m.tuple_of(2),
+    pickle.TUPLE3: lambda m: m.tuple_of(3),
+    pickle.SETITEM: lambda m: m.set_items([m.stack.pop(), m.stack.pop()][::-1]),
+    pickle.SETITEMS: lambda m: m.set_items(m.marked()),
+    pickle.MEMOIZE: lambda m: m.remember(len(m.memo)),
+    pickle.BINPUT: lambda m: m.remember(m.number("<B")),
+    pickle.LONG_BINPUT: lambda m: m.remember(m.number("<I")),
+    pickle.BINGET: lambda m: m.push(m.memo[m.number("<B")]),
+    pickle.LONG_BINGET: lambda m: m.push(m.memo[m.number("<I")]),
+    pickle.GLOBAL: lambda m: m.make_global(m.line(), m.line()),
+    pickle.STACK_GLOBAL: lambda m: m.make_global(*[m.stack.pop(), m.stack.pop()][::-1]),
+    pickle.REDUCE: _Machine.call,
+    pickle.NEWOBJ: lambda m: m.create(1),
+    pickle.NEWOBJ_EX: lambda m: m.create(2),
+    pickle.BUILD: _Machine.build,
+    pickle.BINPERSID: _Machine.load_persistent,
+}
+_FORBIDDEN = {
+    pickle.INST: "an object of a class (INST)",
+    pickle.OBJ: "an object of a class (OBJ)",
+    pickle.EXT1: "a class by number (EXT1)",
+    pickle.EXT2: "a class by number (EXT2)",
+    pickle.EXT4: "a class by number (EXT4)",
+    pickle.PERSID: "a persistent id",
+    pickle.NEXT_BUFFER: "a buffer outside the file",
+    pickle.READONLY_BUFFER: "a buffer outside the file",
+    **dict.fromkeys(
+        (pickle.INT, pickle.LONG, pickle.FLOAT, pickle.STRING, pickle.UNICODE, pickle.GET,
+         pickle.PUT, pickle.BINSTRING, pickle.SHORT_BINSTRING, pickle.LIST, pickle.DICT),
+        "an instruction of Python 2, which no checkpoint uses",
+    ),
+}  # fmt: skip
+
+
+def _dtype(kind: Any, *_: Any) -> _Type:
+    if kind not in DTYPES or kind == "bfloat16":
+        what = "Python objects" if kind in ("O", "O8") else f"values of type {_short(kind)}"
+        raise Refused(f"a checkpoint may hold arrays of numbers only, and this one holds {what}.")
+    return _Type(DTYPES[kind])
+
+
+def _check_type(state: Any) -> None:
+    """That the rest of a type's description is what weights have: little-endian, no records.
+
+    A big-endian mark is one flipped bit away from a little-endian one, and nobody trains there.
+    """
+    if not isinstance(state, tuple) or len(state) < 5 or state[1] not in ("<", "|", "="):
+        raise ValueError("its numbers are not little-endian")
+    if state[2:5] != (None, None, None):
+        raise Refused("a checkpoint may hold arrays of numbers only, and this one holds records.")
+
+
+def _array(shape: Any, kind: Any, fortran: Any, data: Any) -> Stored:
+    if not isinstance(kind, _Type) or not isinstance(data, bytes | Span):
+        raise ValueError("an array has no numbers")
+    return filled(data, checked_shape(shape), kind.dtype, "F" if fortran else "C")
+
+
+def _scalar(kind: Any, data: Any) -> Any:
+    if not isinstance(kind, _Type) or not isinstance(data, bytes):
+        raise ValueError("a number has no value")
+    return filled(data, (), kind.dtype).read()[()].item()
+
+
+def _frombuffer(data: Any, kind: Any, shape: Any, order: Any, *_: Any) -> Array:
+    array = Array()
+    array.stored = _array(shape, kind, order == "F", data)
+    return array
+
+
+def _encode(text: Any, encoding: Any = "latin1") -> bytes:
+    """How protocol 2 spells bytes."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise ValueError("it spells bytes in an unknown way")
+    return text.encode("latin1")
+
+
+CALLS: dict[tuple[str, str], Callable[..., Any]] = {
+    ("numpy", "ndarray"): lambda *_: Array(),
+    ("numpy", "dtype"): _dtype,
+    ("collections", "OrderedDict"): lambda: {},
+    ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): lambda: b"",
+}
+"""Our own functions for the global names that checkpoints need."""
+for _core in ("numpy.core", "numpy._core"):
+    CALLS[f"{_core}.multiarray", "_reconstruct"] = lambda *_: Array()
+    CALLS[f"{_core}.multiarray", "scalar"] = _scalar
+    CALLS[f"{_core}.numeric", "_frombuffer"] = _frombuffer
+
+STUBS = {
+    "sheeprl.utils.fs": ("BufferFiles",),
+    "sheeprl.utils.memmap": ("MemmapArray",),
+    "sheeprl.data.buffers": (
+        "ReplayBuffer", "SequentialReplayBuffer", "EnvIndependentReplayBuffer", "EpisodeBuffer",
+    ),
+    "numpy.random._pickle": ("__generator_ctor", "__bit_generator_ctor"),
+    "numpy.random._pcg64": ("PCG64",),
+    "numpy.random.bit_generator": ("SeedSequence", "__pyx_unpickle_SeedSequence"),
+}  # fmt: skip
+"""Names of objects that are of no use here and become `Stub`, besides all of optax."""
+
+
+def _stubbed(module: str, name: str) -> bool:
+    return module == "optax" or module.startswith("optax.") or name in STUBS.get(module, ())
+
+
+def _plain(value: Any) -> Any:
+    """The structure with arrays in the place of those that were on their way."""
+    done: dict[int, Any] = {}
+    todo: list[tuple[Any, Any]] = []
+
+    def replaced(item: Any) -> Any:
+        if isinstance(item, Array):
+            if item.stored is None:
+                raise ValueError("an array has no content")
+            return item.stored
+        if type(item) in (dict, list, tuple) and id(item) not in done:
+            done[id(item)] = {} if isinstance(item, dict) else []
+            todo.append((item, done[id(item)]))
+        return done.get(id(item), item)
+
+    out = replaced(value)
+    while todo:
+        before, after = todo.pop()
+        if isinstance(before, dict):
+            after.update((key, replaced(item)) for key, item in before.items())
+        else:
+            after.extend(map(replaced, before))
+    return out
+
+
+def _short(value: Any) -> str:
+    """For a message: what a file says may be long, or meant for the terminal."""
+    text = str(value) if isinstance(value, str | Global) else type(value).__name__
+    text = text.encode("unicode_escape").decode()
+    return text if len(text) <= 200 else f"{text[:200]}..."

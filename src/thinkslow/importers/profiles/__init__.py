@@ -1,0 +1,1 @@
+"""What the shapes of a profile's arrays say of its sizes."""

@@ -1,0 +1,105 @@
+"""A descent that stops by itself, in one compiled loop or in pieces from the host.
+
+The state of such a descent is `Running`: buffers of fixed size hold every iterate, so that it can
+be stopped after any step and `finish` gives the record.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
+
+from thinkslow.refinement.step import Held, Refined, Rules, Select, choose
+from thinkslow.refinement.updates import Scalar
+
+SPENT = 0.99
+"""Share of the budget from which on it counts as spent: the bound is found to a thousandth."""
+
+
+class Running(NamedTuple):
+    """A descent between two steps."""
+
+    belief: Any
+    gradient: Any
+    held: Held
+    used: Int[Array, ""]
+    going: Bool[Array, ""]
+    beliefs: Any
+    losses: Float[Array, " iterates"]
+    terms: dict[str, Float[Array, " iterates"]]
+    norms: Float[Array, " steps"]
+    accepted: Bool[Array, " steps"]
+
+
+def begin(rules: Rules, trust: Scalar, *, steps: int, noise: PRNGKeyArray) -> Running:
+    """Before the first of at most `steps` steps."""
+    belief = rules.first
+    (loss, terms), gradient = jax.value_and_grad(rules.objective, has_aux=True)(belief, noise)
+    held = Held(rules.update.init(belief), jnp.asarray(trust, jnp.float32), rules.judge(belief))
+
+    def buffer(value: Array) -> Array:
+        return jnp.broadcast_to(value, (steps + 1, *jnp.shape(value)))
+
+    beliefs, losses, all_terms = jax.tree.map(buffer, (belief, loss, terms))
+    return Running(
+        belief, gradient, held, jnp.zeros((), jnp.int32), jnp.isfinite(loss), beliefs, losses,
+        all_terms, jnp.zeros(steps, loss.dtype), jnp.zeros(steps, bool),
+    )  # fmt: skip
+
+
+def advance(
+    rules: Rules, running: Running, limit: Int[Array, ""] | int, *, tolerance: Scalar,
+    noise: PRNGKeyArray, keys: Key[Array, " steps"],
+) -> Running:  # fmt: skip
+    """Steps until `limit` have been made, or a step lowers the objective by less than
+    `tolerance` of it, or the budget is spent, or nothing more can be done."""
+
+    def step(run: Running) -> Running:
+        index = run.used
+        before = run.losses[index]
+        belief, held, norm, accepted = rules.step(
+            run.belief, before, run.gradient, run.held, keys[index]
+        )
+        (loss, terms), gradient = jax.value_and_grad(rules.objective, has_aux=True)(belief, noise)
+        gain = before - loss
+        enough = gain >= tolerance * jnp.abs(before)
+        # A refused step may be followed by a shorter one; a finite loss, by a step at all.
+        again = jnp.where(accepted, enough, rules.judges is not None) & jnp.isfinite(loss)
+        again &= belief.kl(rules.first) < SPENT * jnp.asarray(rules.budget)
+        later = jnp.arange(len(run.losses)) > index
+
+        def put(many: Array, one: Array) -> Array:
+            """From here to the end, so that what comes after a stop repeats it."""
+            return jnp.where(later.reshape(-1, *[1] * (many.ndim - 1)), one, many)
+
+        beliefs, losses, all_terms = jax.tree.map(
+            put, (run.beliefs, run.losses, run.terms), (belief, loss, terms)
+        )
+        return Running(
+            belief, gradient, held, index + 1, again, beliefs, losses, all_terms,
+            run.norms.at[index].set(norm), run.accepted.at[index].set(accepted),
+        )  # fmt: skip
+
+    last = jnp.minimum(jnp.asarray(limit, jnp.int32), len(keys))
+    return jax.lax.while_loop(lambda run: run.going & (run.used < last), step, running)
+
+
+def finish(rules: Rules, running: Running, select: Select) -> Refined:
+    return choose(
+        running.beliefs, rules.first, running.losses, running.terms, running.norms,
+        running.accepted, running.used, select,
+    )  # fmt: skip
+
+
+def adaptive(
+    rules: Rules, trust: Scalar, *, steps: int, tolerance: Scalar, noise: PRNGKeyArray,
+    keys: Key[Array, " steps"], select: Select,
+) -> Refined:  # fmt: skip
+    """At most `steps` steps in one compiled loop.
+
+    **Cost:** `used + 1` gradients; under `vmap`, those of the slowest member of the batch.
+    """
+    running = begin(rules, trust, steps=steps, noise=noise)
+    running = advance(rules, running, steps, tolerance=tolerance, noise=noise, keys=keys)
+    return finish(rules, running, select)

@@ -1,0 +1,119 @@
+"""Refinement until a deadline: the best belief so far, whenever time is up.
+
+A compiled loop cannot see the clock. So the host runs pieces of `chunk` steps, compiled once, and
+looks at the clock between them; it begins no piece that would not end in time as far as the
+slowest of the recent ones tells. The granularity is therefore one piece, for the whole batch.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Key
+
+from thinkslow.refinement.adaptive import Running, advance, begin, finish
+from thinkslow.refinement.step import Objective, Refined, Rules, Select, check, judging
+from thinkslow.refinement.updates import Direction, Scalar
+
+Context = TypeVar("Context")
+Shared = TypeVar("Shared")
+
+FADING = 0.9
+"""How much of the longest piece so far is still believed after one more: a hiccup is forgotten."""
+
+
+class Anytime(Generic[Shared, Context]):
+    """Refines a batch of beliefs until a deadline.
+
+    `objective(shared, context)` gives the objective of one decision; both are any pytrees of
+    arrays, so that nothing is compiled again for another decision. Beliefs and contexts have a
+    leading axis: the batch; what is shared, such as a model, has none. At most `steps` steps,
+    `chunk` of them between two looks at the clock. `trust`, `budget`, `accept`, `judges`,
+    `tolerance` and `select` are those of `refine`; bounds may be changed by making another one
+    with the same `objective`, which compiles again.
+
+    **Errors:** those of `refine`; `ValueError` for a `chunk` below 1.
+    """
+
+    def __init__(
+        self, objective: Callable[[Shared, Context], Objective], update: Direction, *,
+        steps: int = 64, chunk: int = 1, trust: Scalar = jnp.inf, budget: Scalar = jnp.inf,
+        accept: bool = False, judges: int = 1, tolerance: Scalar | None = None,
+        select: Select = "best",
+    ):  # fmt: skip
+        check(steps, judges, select)
+        if chunk < 1:
+            raise ValueError(f"`chunk` must be 1 or more; got {chunk}.")
+        self.steps, self.chunk = steps, chunk
+        self._piece_ms = 0.0
+        least = -jnp.inf if tolerance is None else tolerance
+
+        def rules(shared: Shared, context: Context, belief: Any, judge_key: Any) -> Rules:
+            judges_ = judging(judge_key, judges) if accept else None
+            return Rules(objective(shared, context), update, belief, budget, judges_)
+
+        def start(shared: Shared, context: Context, belief: Any, key: Any) -> Running:
+            noise, judge_key, _ = jr.split(key, 3)
+            given = rules(shared, context, belief, judge_key)
+            return begin(given, trust, steps=steps, noise=noise)
+
+        def more(
+            shared: Shared, context: Context, first: Any, key: Any, running: Running
+        ) -> Running:
+            noise, judge_key, step_key = jr.split(key, 3)
+            return advance(
+                rules(shared, context, first, judge_key), running, running.used + chunk,
+                tolerance=least, noise=noise, keys=jr.split(step_key, steps),
+            )  # fmt: skip
+
+        def end(
+            shared: Shared, context: Context, first: Any, key: Any, running: Running
+        ) -> Refined:
+            return finish(
+                rules(shared, context, first, jr.split(key, 3)[1]), running, select
+            )  # fmt: skip
+
+        def batched(function: Callable, more: int) -> Callable:
+            return jax.jit(jax.vmap(function, (None, *[0] * more)))
+
+        self._start, self._more, self._end = batched(start, 3), batched(more, 4), batched(end, 4)
+
+    def __call__(
+        self, shared: Shared, contexts: Context, beliefs: Any, *, keys: Key[Array, " batch"],
+        deadline_ms: float,
+    ) -> Refined:  # fmt: skip
+        """The refined beliefs, after at most `deadline_ms` milliseconds from the call.
+
+        Call `warm` first: otherwise the first call compiles, which no deadline stops. Beginning
+        (one gradient) and ending (a choice among the iterates) are always done, and are what a
+        deadline of 0 costs; such a call returns the beliefs as they came. The result is finite
+        wherever the first beliefs were.
+        """
+        begun, given = time.perf_counter(), (shared, contexts, beliefs, keys)
+        running, at = _timed(begun, self._start, *given)
+        for _ in range(-(-self.steps // self.chunk)):
+            if at + self._piece_ms >= deadline_ms or not bool(running.going.any()):
+                break
+            running, now = _timed(begun, self._more, *given, running)
+            self._piece_ms = max(FADING * self._piece_ms, now - at)
+            at = now
+        return jax.block_until_ready(self._end(*given, running))
+
+    def warm(
+        self, shared: Shared, contexts: Context, beliefs: Any, *, keys: Key[Array, " batch"]
+    ) -> None:
+        """Compile for contexts and beliefs of these shapes; costs two pieces besides."""
+        given = (shared, contexts, beliefs, keys)
+        running = self._start(*given)
+        running = jax.block_until_ready(self._more(*given, running))
+        running, self._piece_ms = _timed(time.perf_counter(), self._more, *given, running)
+        jax.block_until_ready(self._end(*given, running))
+
+
+def _timed(begun: float, function: Callable, *arguments: Any) -> tuple[Any, float]:
+    """The result once it is there, and the milliseconds since `begun`."""
+    result = jax.block_until_ready(function(*arguments))
+    return result, 1e3 * (time.perf_counter() - begun)

@@ -1,0 +1,58 @@
+"""A belief and the memory together, for a refinement that may move both."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from thinkslow.refinement.updates import Scalar
+
+
+class Joint(eqx.Module):
+    """A belief with a shift of the memory, as one thing to refine.
+
+    Its KL is the belief's alone: the memory is a value, not a distribution, and has a trust
+    region of its own, the ball of `moved`.
+    """
+
+    belief: Any
+    shift: PyTree[Float[Array, "..."]]
+
+    def kl(self, other: "Joint") -> Float[Array, ""]:
+        return self.belief.kl(other.belief)
+
+
+def joint(belief: Any, memory: PyTree) -> Joint:
+    """The belief, and a shift of nothing.
+
+    **Errors:** `TypeError` for a memory that is not of floats.
+    """
+    for leaf in jax.tree.leaves(memory):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise TypeError(
+                f"Only a memory of floating arrays can be refined; this one has {leaf.dtype}. "
+                f"Set `memory` to 0."
+            )
+    return Joint(belief, jax.tree.map(jnp.zeros_like, memory))
+
+
+def moved(memory: PyTree, shift: PyTree, radius: Scalar) -> PyTree:
+    """The memory shifted, by at most `radius` times its own length.
+
+    A shift of nothing, or a radius of 0, gives the memory back to the bit.
+    """
+    most = radius * _length(memory)
+    length = _length(shift)
+    share = jnp.where(length > most, most / jnp.where(length > 0, length, 1.0), 1.0)
+    return jax.tree.map(lambda h, d: h + (share * d).astype(h.dtype), memory, shift)
+
+
+def _length(tree: PyTree) -> Float[Array, ""]:
+    total = sum(
+        (jnp.sum(jnp.square(x.astype(jnp.promote_types(x.dtype, jnp.float32))))
+         for x in jax.tree.leaves(tree)),
+        jnp.zeros(()),
+    )  # fmt: skip
+    return jnp.where(total > 0, jnp.sqrt(jnp.where(total > 0, total, 1.0)), 0.0)

@@ -1,0 +1,48 @@
+"""How far a step may go: as far as the KL that it moves the belief stays within a bound."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool
+
+from thinkslow.refinement.updates import Scalar
+
+LONGEST = 2.0**10
+"""A change that does not fit is first shortened so that no number changes by more than this."""
+HALVINGS = 34.0
+"""Halvings of such a change beyond which it is nothing."""
+BISECTIONS = 15
+"""To find the number of halvings to a thousandth."""
+
+
+def within(belief: Any, change: Any, trust: Scalar, *, first: Any, budget: Scalar) -> Any:
+    """The belief moved along `change`, as far as KL(moved || belief) stays within `trust` and
+    KL(moved || first) within `budget`.
+
+    To the bit the whole change where that fits; otherwise the share of it that fits, found by
+    bisection to a thousandth, however long the change is. A change that is nothing, or a bound
+    of 0, gives the belief back to the bit: the KL of a tiny move rounds to 0, so 0 nats are not
+    left to the comparison.
+    """
+    longest = jnp.max(jnp.array([jnp.max(jnp.abs(x)) for x in jax.tree.leaves(change)]))
+    start = jnp.minimum(1.0, LONGEST / longest)
+
+    def at(share: Scalar) -> Any:
+        return jax.tree.map(lambda x, d: x + share * d, belief, change)
+
+    def fits(share: Scalar) -> Bool[Array, ""]:
+        moved = at(share)
+        return (moved.kl(belief) <= trust) & (moved.kl(first) <= budget)
+
+    def bisect(bounds: tuple, _: None) -> tuple[tuple, None]:
+        few, many = bounds  # halvings that do not fit, and that do
+        middle = 0.5 * (few + many)
+        good = fits(start * 2.0**-middle)
+        return (jnp.where(good, few, middle), jnp.where(good, middle, many)), None
+
+    bounds = (jnp.zeros_like(start), jnp.full_like(start, HALVINGS))
+    (_, halvings), _ = jax.lax.scan(bisect, bounds, None, BISECTIONS)
+    share = start * 2.0**-halvings
+    share = jnp.where(fits(1.0), 1.0, jnp.where(fits(share), share, 0.0))
+    return at(jnp.where((trust > 0) & (budget > 0), share, 0.0))

@@ -1,0 +1,325 @@
+"""Named arrays on disk: agents, and the parts of a checkpoint.
+
+A saved agent is a folder of two files, `weights.safetensors` and `manifest.json`, and of a third,
+`ensemble.safetensors`, where the manifest lists it. It is either wholly there or not there at
+all, and reading it either gives back exactly what was written or raises `Missing` or `Damaged`
+with one line that says what is wrong. Nothing in the files is executed. This module knows names,
+arrays and a JSON dictionary; it knows neither what the arrays mean nor which model they belong
+to. How a folder is replaced, so that a kill at any instant loses nothing, is said in `atomic`.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ml_dtypes
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from thinkslow.storage import atomic, tensorfile
+
+Read = TypeVar("Read")
+
+FORMAT = 1
+WEIGHTS = "weights.safetensors"
+MANIFEST = "manifest.json"
+ENSEMBLE = "ensemble.safetensors"
+DTYPES = frozenset(
+    np.dtype(kind).name
+    for kind in (
+        *(np.bool_, np.int8, np.int16, np.int32, np.int64),
+        *(np.uint8, np.uint16, np.uint32, np.uint64),
+        *(np.float16, ml_dtypes.bfloat16, np.float32, np.float64),
+    )
+)
+
+
+class Missing(FileNotFoundError):
+    """The folder, or a file that belongs in it, is not there."""
+
+
+class Damaged(ValueError):
+    """The files are there but are not what was written."""
+
+
+class Misfit(ValueError):
+    """The arrays are sound but belong to something of another shape."""
+
+
+def write(
+    folder: str | Path, weights: Mapping[str, np.ndarray], manifest: Mapping[str, Any]
+) -> None:
+    """Saves arrays and a manifest as an agent folder, replacing an agent that is already there.
+
+    `weights` maps names such as `enc/cnn0/kernel` to arrays of a dtype in `DTYPES`; `manifest`
+    must be JSON. The stored manifest has three more keys, which replace any of the same name:
+    `format`, `sha256` of the weights file, and `weights`, a table from name to `[shape, dtype]`.
+    An ensemble belongs to the weights that it was fitted beside: what is replaced takes its own
+    along, and an `ensemble` in `manifest` is left out.
+
+    **Errors:** `ValueError` or `TypeError` for what cannot be saved, before anything is written;
+    `ValueError` if `folder` holds files that are no agent's; `atomic.Full` if the disk is full.
+    **Cost:** one pass to write and one to hash; no copy of an array that is contiguous.
+    """
+    folder = atomic.absolute(folder)
+    arrays, described = _described(weights)
+    kept = {key: value for key, value in manifest.items() if key != "ensemble"}
+    full = {**kept, "format": FORMAT, "sha256": "0" * 64, "weights": described}
+    json.dumps(full, allow_nan=False)  # what is not JSON is refused before the disk is touched
+    _refuse_others(folder)
+    with atomic.folder(folder) as temporary:
+        full["sha256"] = _save(arrays, temporary / WEIGHTS)
+        _write_manifest(temporary, full)
+
+
+def write_ensemble(
+    folder: str | Path, members: Mapping[str, np.ndarray], facts: Mapping[str, Any]
+) -> None:
+    """Gives an agent an ensemble, replacing the one that it has; its weights stay as they are.
+
+    `members` maps names of the agent's arrays to members stacked along a first axis. The manifest
+    gains `ensemble`: `facts`, which must be JSON, with `sha256` of the file and the table
+    `weights`, as for an agent's own.
+
+    **Errors:** those of `write`; `Missing` or `Damaged` for what is no sound agent.
+    **Cost:** a copy of the agent's weights.
+    """
+    folder = atomic.absolute(folder)
+    arrays, described = _described(members)
+    entry = {**facts, "sha256": "0" * 64, "weights": described}
+    json.dumps(entry, allow_nan=False)
+    _refuse_others(folder)
+    _, manifest = read(folder)
+    with atomic.folder(folder) as temporary:
+        shutil.copy(folder / WEIGHTS, temporary / WEIGHTS)
+        entry["sha256"] = _save(arrays, temporary / ENSEMBLE)
+        _write_manifest(temporary, {**manifest, "ensemble": entry})
+
+
+def read(folder: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Loads an agent folder: the arrays in the order they were saved, and the whole manifest.
+
+    The weights file is hashed before anything in it is interpreted; then names, shapes and
+    dtypes are compared with the manifest. A folder that is replaced meanwhile is read again.
+
+    **Errors:** `Missing`, `Damaged`.
+    **Cost:** two passes over the file, the second from the page cache; each array is in memory
+    once, and writable.
+    """
+    return _unless_replaced(folder, _read)
+
+
+def read_whole(
+    folder: str | Path,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray] | None, dict[str, Any]]:
+    """`read`, with the members of the agent's ensemble between; None if it has none.
+
+    **Errors:** `Missing`, `Damaged`; also for an ensemble that the manifest lists.
+    """
+    return _unless_replaced(folder, _read_whole)
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """Loads only the manifest of an agent folder; the weights are neither opened nor checked.
+
+    **Errors:** `Missing` if the folder or the manifest is absent; `Damaged` if it is not JSON,
+    is no agent's manifest, or has a format that this version does not read.
+    """
+    folder = atomic.absolute(folder)
+    atomic.recover(folder)
+    if not folder.exists():
+        raise Missing(f"An agent is a folder; {folder} does not exist. Check the path.")
+    if not folder.is_dir():
+        raise Damaged(f"An agent is a folder; {folder} is a file. Give the folder, or import it.")
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_bytes())
+    except (FileNotFoundError, IsADirectoryError):
+        raise Missing(
+            f"An agent folder holds {MANIFEST}; {folder} does not. Check the path, or import it."
+        ) from None
+    except (ValueError, RecursionError):
+        raise Damaged(f"{path} is not JSON: it was truncated or altered. Save it again.") from None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+        raise Damaged(f"{path} is not the manifest of an agent: it names no format.")
+    if manifest["format"] > FORMAT:
+        raise Damaged(
+            f"This version reads agents of format {FORMAT}; {folder} has format "
+            f"{manifest['format']}. Upgrade thinkslow."
+        )
+    if manifest["format"] != FORMAT:
+        raise Damaged(f"{path} names format {manifest['format']}, which never existed.")
+    return manifest
+
+
+def match(
+    weights: Mapping[str, np.ndarray],
+    expected: Mapping[str, tuple[int, ...]],
+    *,
+    what: str,
+    remedy: str = "",
+) -> None:
+    """Checks that names and shapes are the expected ones, whatever their order.
+
+    `what` opens the sentence of the error and `remedy` closes it.
+
+    **Errors:** `Misfit` with the first wrong shape, and the counts of missing and of unexpected
+    names.
+
+    >>> match({"a": np.zeros(3)}, {"a": (4,)}, what="Checkpoint x does not fit y")
+    Traceback (most recent call last):
+    thinkslow.storage.store.Misfit: Checkpoint x does not fit y: a is (3,), expected (4,).
+    """
+    wrong = [n for n in expected if n in weights and weights[n].shape != tuple(expected[n])]
+    missing = [name for name in expected if name not in weights]
+    unexpected = [name for name in weights if name not in expected]
+    faults = []
+    if wrong:
+        name = wrong[0]
+        more = f" (and {len(wrong) - 1} more of another shape)" if len(wrong) > 1 else ""
+        faults.append(f"{name} is {weights[name].shape}, expected {tuple(expected[name])}{more}")
+    if missing:
+        faults.append(f"missing {len(missing)} of {len(expected)} names, first {missing[0]}")
+    if unexpected:
+        faults.append(f"{len(unexpected)} unexpected names, first {unexpected[0]}")
+    if faults:
+        raise Misfit(f"{what}: {'; '.join(faults)}. {remedy}".rstrip())
+
+
+def _unless_replaced(folder: str | Path, reading: Callable[[Path], Read]) -> Read:
+    """What `reading` gives of a folder that is not replaced meanwhile."""
+    folder = atomic.absolute(folder)
+    while True:
+        before = _identity(folder)
+        try:
+            return reading(folder)
+        except (Damaged, FileNotFoundError):
+            if _identity(folder) == before:
+                raise
+
+
+def _read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    manifest = read_manifest(folder)
+    return _read_arrays(folder / WEIGHTS, manifest, "Save it again, or copy it again."), manifest
+
+
+def _read_whole(
+    folder: Path,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray] | None, dict[str, Any]]:
+    weights, manifest = _read(folder)
+    if (entry := manifest.get("ensemble")) is None:
+        return weights, None, manifest
+    remedy = f"Fit it again: thinkslow ensemble {folder}"
+    return weights, _read_arrays(folder / ENSEMBLE, entry, remedy), manifest
+
+
+def _read_arrays(path: Path, entry: Any, remedy: str) -> dict[str, np.ndarray]:
+    """The arrays of a file, which must be those that `entry` of the manifest describes."""
+    folder, file = path.parent, path.name
+    expected, table = (
+        (entry.get("sha256"), entry.get("weights")) if isinstance(entry, dict) else (None, None)
+    )
+    if not path.is_file():
+        raise Missing(f"An agent folder holds {file}; {folder} does not. {remedy}")
+    if not isinstance(expected, str) or not isinstance(table, dict):
+        raise Damaged(f"{folder / MANIFEST} lacks the checksum or the table of {file}. {remedy}")
+    if (found := sha256(path)) != expected:
+        raise Damaged(
+            f"{path} is not the file that its manifest describes (SHA-256 {found[:12]}…, "
+            f"expected {expected[:12]}…): it was truncated, altered or swapped. {remedy}"
+        )
+    try:
+        weights = tensorfile.load(path)
+    except (SafetensorError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise Damaged(f"{path} is not a safetensors file of known arrays: {error}.") from None
+    for name in [*table, *weights]:
+        if name not in weights or name not in table:
+            where = MANIFEST if name in table else file
+            raise Damaged(f"{folder}: {name} is only in {where}. {remedy}")
+        described = [list(weights[name].shape), weights[name].dtype.name]
+        if table[name] != described:
+            raise Damaged(f"{path}: {name} is {described}, its manifest says {table[name]}.")
+    return {name: weights[name] for name in table}
+
+
+def _described(
+    arrays: Mapping[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], dict[str, list[Any]]]:
+    """Arrays as they are stored, and the table from name to `[shape, dtype]`."""
+    stored = {name: _storable(name, value) for name, value in arrays.items()}
+    return stored, {name: [list(x.shape), x.dtype.name] for name, x in stored.items()}
+
+
+def _refuse_others(folder: Path) -> None:
+    """**Errors:** `ValueError` for a folder with files that are no agent's."""
+    known = {WEIGHTS, MANIFEST, ENSEMBLE}
+    if folder.is_dir() and (others := sorted(set(os.listdir(folder)) - known)):
+        raise ValueError(
+            f"An agent can replace only an agent or an empty folder; {folder} holds {others[0]}. "
+            "Choose another folder."
+        )
+
+
+def _save(arrays: dict[str, np.ndarray], path: Path) -> str:
+    """Writes a file of arrays; returns its SHA-256."""
+    with _system_errors():
+        safetensors.numpy.save_file(arrays, path)
+    return sha256(path)
+
+
+def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    path = folder / MANIFEST
+    path.write_text(_manifest_text(manifest), encoding="utf-8")
+    for arrays in folder.glob("*.safetensors"):
+        shutil.copymode(path, arrays)  # safetensors makes them private
+
+
+def _manifest_text(manifest: dict[str, Any]) -> str:
+    """JSON with one line per array, for people to read."""
+    head = {key: value for key, value in manifest.items() if key != "weights"}
+    rows = [f"  {json.dumps(n)}: {json.dumps(shape)}" for n, shape in manifest["weights"].items()]
+    body = json.dumps(head, indent=1, allow_nan=False).removesuffix("\n}")
+    return body + ',\n "weights": {\n' + ",\n".join(rows) + "\n }\n}\n"
+
+
+def _storable(name: str, value: np.ndarray) -> np.ndarray:
+    """The array as it is laid out on disk: contiguous and little-endian."""
+    if not isinstance(name, str) or name in ("", "__metadata__"):
+        raise ValueError(f"The name of an array must be a string of its own; got {name!r}.")
+    array = np.asarray(value)
+    if array.dtype.name not in DTYPES:
+        raise ValueError(f"{name} has dtype {array.dtype}, which cannot be saved. Convert it.")
+    return np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Changes when the folder is replaced."""
+    try:
+        status = folder.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_ctime_ns
+
+
+def sha256(path: Path) -> str:
+    """Of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _system_errors() -> Iterator[None]:
+    """Turns the system errors that safetensors reports as text into `OSError`."""
+    try:
+        yield
+    except SafetensorError as error:
+        if number := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+        raise
