@@ -1,0 +1,201 @@
+"""One writer per folder: a training run or an evaluation that is going on holds its folder.
+
+The claim is a file in the folder, `lock.json`, that says who holds it: host, process id, when
+that process began, its command. It is removed at the end. A process that was killed leaves it
+behind: a claim of this machine whose process is gone, or whose id now belongs to a process that
+began at another time, is stale and is taken over. Of another machine nothing can be known, so
+that its claim stands until somebody deletes the file.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+from thinkslow.storage import atomic
+
+NAME = "lock.json"
+
+
+class Locked(RuntimeError):
+    """Another process writes in the folder."""
+
+
+class Lost(RuntimeError):
+    """The folder was deleted, or taken over, while it was held."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Holder:
+    """Who holds a folder."""
+
+    host: str
+    process: int
+    started: str
+    """When the process began, as its system counts: it tells a process from a later one."""
+    command: str
+    since: str
+    """When the folder was claimed, local time."""
+
+    @classmethod
+    def me(cls) -> "Holder":
+        """This process."""
+        process = os.getpid()
+        return cls(
+            platform.node(), process, began(process) or "", shlex.join(sys.argv),
+            time.strftime("%Y-%m-%d %H:%M:%S"),
+        )  # fmt: skip
+
+    def same(self, other: "Holder") -> bool:
+        """Whether both are one process."""
+        mine, theirs = (dataclasses.astuple(one)[:3] for one in (self, other))
+        return mine == theirs
+
+    @property
+    def gone(self) -> bool:
+        """Whether it surely runs no more."""
+        return self.host == platform.node() and began(self.process) != self.started
+
+
+class Lock:
+    """A folder that this process holds. Make it with `claim`; `release` it at the end."""
+
+    def __init__(self, folder: Path, holder: Holder):
+        self.folder, self.holder = folder, holder
+        # Also when it is forgotten, and when the interpreter ends.
+        self._finalizer = weakref.finalize(self, _release, folder, holder)
+
+    def check(self) -> None:
+        """Whether the folder is still this process's, to be asked before each write.
+
+        **Errors:** `Lost` if the folder or the claim was deleted, or is another's by now.
+        """
+        try:
+            found = _read(self.folder)
+        except ValueError:
+            found = None
+        if found is None or not found.same(self.holder):
+            what = "deleted" if found is None else f"taken over by process {found.process}"
+            raise Lost(f"{self.folder} was {what} while process {self.holder.process} wrote in it.")
+
+    def release(self) -> None:
+        """Give the folder free; safe to call twice."""
+        self._finalizer()
+
+
+def claim(folder: str | Path, *, what: str, remedy: str = "choose another folder") -> Lock:
+    """Hold a folder, which is made if it is not there, until `release` or the process's end.
+
+    Args:
+        folder: What is to be written in.
+        what: What goes on there, for the message to others, such as `training run`.
+        remedy: What another process can do instead, for the same message.
+
+    **Errors:** `Locked` if another process holds it, or this one already does, with its process
+    id, its host and what to do; `OSError` if the folder cannot be made or written in.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     held = claim(folder, what="training run")
+    ...     held.check()
+    ...     held.release()
+    """
+    folder = atomic.absolute(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _one_at_a_time(folder):
+        try:
+            found = _read(folder)
+        except ValueError as error:
+            raise Locked(
+                f"{folder / NAME} does not say who writes in {folder} ({error}). If nobody does, "
+                "delete that file."
+            ) from None
+        if found is not None and not found.gone:
+            here = found.host == platform.node()
+            where = "this machine" if here else found.host
+            end = f"end it (kill {found.process})" if here else "end it there"
+            stale = "" if here else f" If it runs no more, delete {folder / NAME}."
+            raise Locked(
+                f"{folder} is in use: process {found.process} on {where} writes this {what} "
+                f"since {found.since} ({found.command}). Wait for it, {end}, or {remedy}.{stale}"
+            )
+        holder = Holder.me()
+        text = json.dumps(dataclasses.asdict(holder), indent=1)
+        atomic.write_text(folder / NAME, text + "\n")
+    return Lock(folder, holder)
+
+
+def began(process: int) -> str | None:
+    """When a process of this machine began, in its system's own count; None if it runs no more."""
+    system = Path("/proc")
+    if (system / "self" / "stat").exists():
+        try:
+            fields = (system / str(process) / "stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        # A process that has ended and that its parent has not asked for is a zombie, Z.
+        return None if fields[0] in "ZX" else fields[19]
+    command = ["ps", "-o", "lstart=", "-p", str(process)]
+    return (
+        subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
+    )
+
+
+def _read(folder: Path) -> Holder | None:
+    """The claim; None if there is none.
+
+    **Errors:** `ValueError` for a file that is no claim.
+    """
+    try:
+        found = json.loads((folder / NAME).read_bytes())
+        kinds = {field.name: type(found[field.name]) for field in dataclasses.fields(Holder)}
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{error} is missing") from error
+    wrong = [n for n, kind in kinds.items() if kind is not (int if n == "process" else str)]
+    if wrong:
+        raise ValueError(f"{wrong[0]} is a {kinds[wrong[0]].__name__}")
+    return Holder(**{name: found[name] for name in kinds})
+
+
+def _release(folder: Path, holder: Holder) -> None:
+    if os.getpid() != holder.process:  # a fork of the one that holds it
+        return
+    with (
+        contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError),
+        _one_at_a_time(folder),
+    ):
+        found = _read(folder)
+        if found is not None and found.same(holder):
+            (folder / NAME).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Of processes that look at a claim and change it, one after the other.
+
+    The system's own lock on the folder, which ends with the process. It is held for an instant
+    only: processes that are started meanwhile may inherit it. Where a file system has none, two
+    that claim at the same instant are not told apart.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF):
+                raise
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,132 @@
+"""A folder has one writer at a time, and one that was killed does not keep it."""
+
+import dataclasses
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from thinkslow.storage import atomic, lock
+
+HOLD = """
+import sys, time
+from thinkslow.storage import lock
+held = lock.claim(sys.argv[1], what="test")
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+def elsewhere(folder: Path) -> subprocess.Popen:
+    """A process that holds the folder until it is ended."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE)
+    assert process.stdout
+    assert process.stdout.readline() == b"held\n"
+    return process
+
+
+def claimed_by(folder: Path, **changes) -> None:
+    """The folder as another process left it."""
+    claim = dataclasses.asdict(lock.Holder.me()) | changes
+    atomic.write_text(folder / lock.NAME, json.dumps(claim))
+
+
+def test_a_second_process_is_refused_by_name_until_the_first_ends(tmp_path):
+    first = elsewhere(tmp_path)
+    try:
+        with pytest.raises(lock.Locked, match=rf"process {first.pid} .*pass another --run"):
+            lock.claim(tmp_path, what="run", remedy="pass another --run")
+    finally:
+        first.terminate()
+        first.communicate()
+    lock.claim(tmp_path, what="run").release()
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("waited_for", [True, False])
+def test_a_killed_process_does_not_keep_its_folder(tmp_path, waited_for):
+    """One that was killed and not waited for is a zombie, which still has its process id."""
+    first = elsewhere(tmp_path)
+    first.send_signal(signal.SIGKILL)
+    os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)
+    if waited_for:
+        first.wait()
+    held = lock.claim(tmp_path, what="run")
+    held.check()
+    held.release()
+    first.communicate()
+
+
+def test_a_process_does_not_claim_twice(tmp_path):
+    held = lock.claim(tmp_path, what="run")
+    with pytest.raises(lock.Locked, match=str(os.getpid())):
+        lock.claim(tmp_path, what="run")
+    held.release()
+    held.release()
+    lock.claim(tmp_path, what="run").release()
+
+
+def test_a_process_id_that_was_given_again_is_not_the_holder(tmp_path):
+    claimed_by(tmp_path, started="long ago")
+    lock.claim(tmp_path, what="run").release()
+
+
+def test_the_claim_of_another_machine_stands_until_its_file_is_deleted(tmp_path):
+    claimed_by(tmp_path, host=platform.node() + "-2")
+    with pytest.raises(lock.Locked, match=rf"{platform.node()}-2 .*delete .*{lock.NAME}"):
+        lock.claim(tmp_path, what="run")
+    (tmp_path / lock.NAME).unlink()
+    lock.claim(tmp_path, what="run").release()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"host": 1}', "null"])
+def test_a_claim_that_says_nothing_is_refused_with_the_file_to_delete(tmp_path, text):
+    (tmp_path / lock.NAME).write_text(text)
+    with pytest.raises(lock.Locked, match=r"delete that file") as error:
+        lock.claim(tmp_path, what="run")
+    assert lock.NAME in str(error.value)
+
+
+def test_a_folder_that_is_deleted_while_it_is_held_is_noticed(tmp_path):
+    held = lock.claim(tmp_path / "run", what="run")
+    (tmp_path / "run" / lock.NAME).unlink()
+    (tmp_path / "run").rmdir()
+    with pytest.raises(lock.Lost, match="deleted"):
+        held.check()
+    held.release()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_is_taken_over_is_noticed_and_not_given_free(tmp_path):
+    held = lock.claim(tmp_path, what="run")
+    claimed_by(tmp_path, process=1)
+    with pytest.raises(lock.Lost, match="taken over by process 1"):
+        held.check()
+    held.release()
+    assert (tmp_path / lock.NAME).exists()
+
+
+def test_of_many_that_claim_at_once_one_gets_the_folder(tmp_path):
+    script = (
+        "import sys, time\nfrom thinkslow.storage import lock\n"
+        "try: held = lock.claim(sys.argv[1], what='run')\n"
+        "except lock.Locked: print('no', flush=True)\n"
+        "else: print('yes', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    many = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for _ in range(4)
+    ]  # fmt: skip
+    answers = [process.stdout.readline().strip() for process in many if process.stdout]
+    for process in many:
+        process.communicate()
+    assert sorted(answers) == ["no", "no", "no", "yes"]
