@@ -386,6 +386,13 @@ def test_more_frames_than_the_page_can_hold_are_left_out_and_counted(folder):
     assert {row.arm for row in few} <= {"sig", "elbo"}  # refinements come first
 
 
+def test_frames_of_one_channel_are_shown(folder):
+    strip = records.read(folder).strips["tiny-8k", "none"]
+    pictures = ("real", "before", "after", "imagined", "came")
+    grey = {key: value[..., :1] if key in pictures else value for key, value in strip.items()}
+    assert rows({("a", "none"): grey})[0].now[0].source.startswith("data:image/png;base64,")
+
+
 def test_strips_are_labelled_by_the_steps_they_look_ahead(folder, tmp_path):
     with np.load(folder / "strips" / "tiny-8k--sig.npz") as file:
         strip: dict[str, Any] = dict(file)

@@ -64,7 +64,7 @@ def run(options: Options) -> dict[str, Any]:
 
     **Errors:** `SystemExit` with code 1 if the demo cannot run; the result is printed before.
     """
-    findings = [python(), devices(), renderer(), ffmpeg(), disk(Path.cwd()), *agents()]
+    findings = [python(), devices(), renderer(), disk(Path.cwd()), *agents()]
     works = all(one.ok for one in findings if one.needed)
     result = {"works": works, "findings": [dataclasses.asdict(one) for one in findings]}
     if not options.json:
@@ -121,18 +121,6 @@ _RENDER_REMEDY = (
     "sudo apt-get install -y libegl1 libgl1 libglu1-mesa libgl1-mesa-dri libfreetype6 "
     "libfontconfig1; if they are there, see docs/troubleshooting.md"
 )
-
-
-def ffmpeg() -> Finding:
-    """The encoder of videos; the demo does without."""
-    try:
-        import imageio_ffmpeg
-
-        version = imageio_ffmpeg.get_ffmpeg_version()
-    except (ImportError, RuntimeError, OSError) as error:
-        remedy = "pip install --force-reinstall imageio-ffmpeg"
-        return Finding("ffmpeg", False, _line(str(error)), remedy, needed=False)
-    return Finding("ffmpeg", True, version, needed=False)
 
 
 def disk(folder: Path) -> Finding:

@@ -7,10 +7,11 @@ small however many arms it has.
 """
 
 import base64
+import io
 from dataclasses import dataclass
 
-import imageio.v3 as iio
 import numpy as np
+from PIL import Image
 
 from thinkslow.evaluation import metrics
 from thinkslow.evaluation.records import kind
@@ -115,5 +116,9 @@ def _row(agent: str, arm: str, strip: dict[str, np.ndarray], index: int) -> Row:
 
 def _picture(image: np.ndarray, caption: str, description: str) -> Picture:
     # 256 colours of its own: a third of the size, and decoded noise still looks like itself
-    png = iio.imwrite("<bytes>", image, extension=".png", bits=8, optimize=True)
-    return Picture(f"data:image/png;base64,{base64.b64encode(png).decode()}", caption, description)
+    if image.shape[-1] == 1:
+        image = image[..., 0]
+    png = io.BytesIO()
+    Image.fromarray(image).quantize(256).save(png, "PNG", optimize=True)
+    source = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
+    return Picture(source, caption, description)
