@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Sequence
 
+from thinkslow.cli import compilation_cache
 from thinkslow.cli.common import Usage, console
 
 COMMANDS = {
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"A command must be one of {', '.join(COMMANDS)}; got {name!r}.", 2)
     debug = "--debug" in rest
     try:
+        compilation_cache.enable()
         command = importlib.import_module(f"thinkslow.cli.{MODULES.get(name, name)}")
         result = command.run(command.parse(rest))
         if "--json" in rest:

@@ -64,7 +64,7 @@ def run(options: Options) -> dict[str, Any]:
 
     **Errors:** `SystemExit` with code 1 if the demo cannot run; the result is printed before.
     """
-    findings = [python(), devices(), renderer(), disk(Path.cwd()), *agents()]
+    findings = [python(), devices(), renderer(), disk(Path.cwd()), cache(), *agents()]
     works = all(one.ok for one in findings if one.needed)
     result = {"works": works, "findings": [dataclasses.asdict(one) for one in findings]}
     if not options.json:
@@ -131,6 +131,17 @@ def disk(folder: Path) -> Finding:
         remedy = f"Free {ROOM:.0f} GiB, or pass --out and --run on another disk"
         return Finding("disk", False, found, remedy, needed=False)
     return Finding("disk", True, found, needed=False)
+
+
+def cache() -> Finding:
+    """Where compiled programs are kept between commands."""
+    from thinkslow.cli.compilation_cache import folder
+
+    kept = folder()
+    if kept is None:
+        return Finding("compiled", True, "not kept: every start compiles", needed=False)
+    size = sum(file.stat().st_size for file in kept.glob("*")) if kept.is_dir() else 0
+    return Finding("compiled", True, f"{size / 2**20:.0f} MiB kept in {kept}", needed=False)
 
 
 def agents() -> list[Finding]:

@@ -1,0 +1,72 @@
+"""Where compiled programs are kept, so that a command's second start need not compile again.
+
+In `thinkslow/jax` of the user's cache folder ($XDG_CACHE_HOME, or ~/.cache). THINKSLOW_CACHE=off
+keeps nothing. Where JAX_COMPILATION_CACHE_DIR is set, JAX's own variables decide, and this module
+does nothing. JAX reads the variables when it is imported, so `enable` comes before.
+"""
+
+import contextlib
+import os
+import warnings
+from pathlib import Path
+
+LEAST_SECONDS = 0.5
+"""Programs that compile faster are not kept."""
+MOST_BYTES = 2**30
+"""Above this, the oldest programs are removed."""
+
+
+def folder() -> Path | None:
+    """Where compiled programs are kept; None where nothing is.
+
+    **Errors:** `ValueError` for another THINKSLOW_CACHE than `off`.
+    """
+    asked = os.environ.get("THINKSLOW_CACHE", "")
+    if asked not in ("", "off"):
+        raise ValueError(
+            f"THINKSLOW_CACHE must be off or unset; got {asked!r}. To keep compiled programs in "
+            "another folder, set JAX_COMPILATION_CACHE_DIR."
+        )
+    if (theirs := os.environ.get("JAX_COMPILATION_CACHE_DIR")) is not None:
+        return Path(theirs) if theirs else None
+    if asked == "off":
+        return None
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    with contextlib.suppress(RuntimeError):  # no home folder
+        return (base if base.is_absolute() else Path.home() / ".cache") / "thinkslow" / "jax"
+    return None
+
+
+def enable() -> None:
+    """Let JAX keep what it compiles, here and in processes that are started from here.
+
+    A folder that cannot be written is no error: then every start compiles.
+
+    **Errors:** those of `folder`.
+    """
+    kept = folder()
+    if kept is None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    try:
+        kept.mkdir(parents=True, exist_ok=True)
+        prune(kept, MOST_BYTES)
+    except OSError:
+        return
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(kept)
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", str(LEAST_SECONDS))
+    # Of a program that a killed process wrote half, JAX says so and compiles it again.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+
+
+def prune(folder: Path, most: int) -> None:
+    """Remove the oldest files of a folder until at most `most` bytes are left."""
+    files = sorted(
+        ((entry.stat().st_mtime, entry.stat().st_size, entry.path) for entry in os.scandir(folder)
+         if entry.is_file()), reverse=True,
+    )  # fmt: skip
+    total = 0
+    for _, size, path in files:
+        total += size
+        if total > most:
+            with contextlib.suppress(FileNotFoundError):  # another process removed it
+                os.unlink(path)
