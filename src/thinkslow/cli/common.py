@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import tyro
 from rich.console import Console
-from rich.logging import RichHandler
 
 if TYPE_CHECKING:
     from thinkslow.dreamer.saved import Saved
@@ -87,6 +86,8 @@ def console() -> Console:
 
 def log_to_console() -> None:
     """Send the package's log to standard error."""
+    from rich.logging import RichHandler
+
     handler = RichHandler(console=console(), show_path=False, show_level=False)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("thinkslow")

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from thinkslow.agent.presets import ARMS
 from thinkslow.cli.common import Common, Usage
 from thinkslow.cli.common import parse as parse_options
 
@@ -43,6 +42,7 @@ def parse(arguments: Sequence[str]) -> Options:
 
 def run(options: Options) -> dict[str, Any]:
     from thinkslow import zoo
+    from thinkslow.agent.presets import ARMS
     from thinkslow.cli.evaluate import play_and_report
     from thinkslow.dreamer import saved as checkpoint
 

@@ -3,9 +3,9 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
-import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -117,7 +117,7 @@ def _table(facts: dict[str, Any]) -> Table:
     )
     rows = {
         "KL(posterior || prior), trained layer": lambda fit: fit["trained"],
-        f"the same, mean of {facts['members']} members": lambda fit: np.mean(fit["members"]),
+        f"the same, mean of {facts['members']} members": lambda fit: mean(fit["members"]),
         "the same, worst member": lambda fit: max(fit["members"]),
         "information gain of the members": lambda fit: fit["disagreement"],
     }

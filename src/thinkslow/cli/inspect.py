@@ -1,19 +1,18 @@
 """`thinkslow inspect`: what an agent is."""
 
 import dataclasses
+import math
+import shutil
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tyro
-from rich.console import Console
-from rich.table import Table
 
 from thinkslow.cli.common import Opening
 from thinkslow.cli.common import parse as parse_options
-from thinkslow.storage import store
 
 DESCRIPTION = """Say what an agent is: sizes, parameters, spaces, how it was made.
 
@@ -37,28 +36,40 @@ def parse(arguments: Sequence[str]) -> Options:
 
 def run(options: Options) -> dict[str, Any]:
     """**Errors:** those of reading; `ValueError` for weights that are not finite."""
-    from thinkslow import importers
-    from thinkslow.dreamer.nets import named
+    from thinkslow.storage import store
 
-    if importers.is_own(options.agent):
+    if store.is_own(options.agent):  # read without JAX, which takes a second to import
         weights, _, manifest = store.read_whole(options.agent)
-        if bad := importers.check_finite(weights, options.agent, allow=options.allow_nonfinite):
+        if bad := store.check_finite(weights, options.agent, allow=options.allow_nonfinite):
             manifest["nonfinite"] = bad
     else:
+        from thinkslow.dreamer.nets import named
+
         saved = options.open(options.agent)
         weights, manifest = named(saved.model), saved.manifest
     parameters: Counter[str] = Counter()
     for name, array in weights.items():
-        parameters[name.split("/")[0]] += int(np.prod(array.shape))
+        parameters[name.split("/")[0]] += math.prod(array.shape)
     facts = {key: value for key, value in manifest.items() if key != "weights"}
     facts["parameters"] = {**parameters, "total": parameters.total()}
     if not options.json:
-        table = Table("what", "value", show_header=False)
-        for key, value in facts.items():
-            for name, part in value.items() if isinstance(value, dict) else [("", value)]:
-                if name not in ("curve", "options", "weights"):
-                    table.add_row(f"{key} {name}".strip(), str(part))
-        if facts.get("model", {}).get("value", ...) is None:
-            table.add_row("critic", "left out: it acts, and cannot be trained further")
-        Console().print(table)
+        print(_text(facts))
     return facts
+
+
+def _text(facts: dict[str, Any]) -> str:
+    """One fact a line, long ones wrapped."""
+    rows = []
+    for key, value in facts.items():
+        for name, part in value.items() if isinstance(value, dict) else [("", value)]:
+            if name not in ("curve", "options", "weights"):
+                rows.append((f"{key} {name}".strip(), str(part)))
+    if facts.get("model", {}).get("value", ...) is None:
+        rows.append(("critic", "left out: it acts, and cannot be trained further"))
+    width = max(len(name) for name, _ in rows) + 2
+    room = max(shutil.get_terminal_size().columns - width, 40)
+    lines = []
+    for name, part in rows:
+        first, *more = textwrap.wrap(part, room) or [""]
+        lines += [f"{name:{width}}{first}", *(" " * width + line for line in more)]
+    return "\n".join(lines)

@@ -15,11 +15,7 @@ from thinkslow.dreamer.saved import ARCHITECTURES, Saved, provenance
 from thinkslow.importers.find import SOURCES, find
 from thinkslow.importers.foreign import Foreign, Found
 from thinkslow.storage import store
-
-
-def is_own(path: Path) -> bool:
-    """Whether a path is an agent folder of thinkslow."""
-    return path.is_dir() and (path / store.MANIFEST).exists()
+from thinkslow.storage.store import check_finite, is_own
 
 
 def open_agent(
@@ -178,22 +174,3 @@ def _manifest(path: Path, found: Found, foreign: Foreign) -> dict[str, Any]:
         "cannot": foreign.cannot,
         **provenance(),
     }
-
-
-def check_finite(weights: dict[str, Any], file: Path, *, allow: bool) -> dict[str, int]:
-    """How many values of each weight are not finite; empty if all are.
-
-    **Errors:** `ValueError` if any is not, unless allowed.
-    """
-    bad = {}
-    for name, array in weights.items():
-        if count := int(array.size - np.isfinite(array).sum()):
-            bad[name] = count
-    if bad and not allow:
-        name = next(iter(bad))
-        raise ValueError(
-            f"{file}: {bad[name]} of {weights[name].size} values of {name} are not finite"
-            f"{f', and some of {len(bad) - 1} more weights' * (len(bad) > 1)}: the training broke "
-            "down. Take an earlier checkpoint, or pass --allow-nonfinite."
-        )
-    return bad

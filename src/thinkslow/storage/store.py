@@ -159,6 +159,30 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     return manifest
 
 
+def is_own(path: Path) -> bool:
+    """Whether a path is an agent folder of thinkslow."""
+    return path.is_dir() and (path / MANIFEST).exists()
+
+
+def check_finite(weights: dict[str, Any], file: Path, *, allow: bool) -> dict[str, int]:
+    """How many values of each weight are not finite; empty if all are.
+
+    **Errors:** `ValueError` if any is not, unless allowed.
+    """
+    bad = {}
+    for name, array in weights.items():
+        if count := int(array.size - np.isfinite(array).sum()):
+            bad[name] = count
+    if bad and not allow:
+        name = next(iter(bad))
+        raise ValueError(
+            f"{file}: {bad[name]} of {weights[name].size} values of {name} are not finite"
+            f"{f', and some of {len(bad) - 1} more weights' * (len(bad) > 1)}: the training broke "
+            "down. Take an earlier checkpoint, or pass --allow-nonfinite."
+        )
+    return bad
+
+
 def match(
     weights: Mapping[str, np.ndarray],
     expected: Mapping[str, tuple[int, ...]],

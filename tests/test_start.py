@@ -1,0 +1,85 @@
+"""What is imported before it is needed: help texts, argument errors and environments stay light.
+
+Nothing here is timed: JAX takes a second to import and NumPy a tenth of one, so a command that
+loads neither is fast.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import thinkslow
+from thinkslow.cli import COMMANDS
+
+HEAVY = {"jax", "numpy", "optax", "equinox", "gymnasium", "plotly", "jinja2", "tensorboardX"}
+HELP = [[name, "--help"] for name in COMMANDS]
+ERRORS = [
+    ["dream"],
+    ["inspect", "agent", "--no-such-flag"],
+    ["report"],
+    ["demo", "--episodes", "1"],
+    ["train", "some/Env-v0", "--steps", "0"],
+    ["ensemble", "agent", "--members", "1"],
+    ["evaluate"],
+]
+INSPECT = ["inspect", str(Path(thinkslow.__file__).parent / "zoo" / "collect-half")]
+LIGHT = ("thinkslow", "thinkslow.cli", "thinkslow.envs", "thinkslow.spaces")
+
+FORKS = """
+import json, os, sys
+import rich.console, tyro  # what every command loads, once
+for code in json.load(sys.stdin):
+    read, write = os.pipe()
+    if not os.fork():
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1), os.dup2(null, 2)
+        exec(code)
+        os.write(write, json.dumps(list({name.split(".")[0] for name in sys.modules})).encode())
+        os._exit(0)
+    os.close(write)
+    with open(read) as pipe:
+        print(pipe.read() or "null")
+    os.wait()
+"""
+"""Runs each piece of code in a fork of one process and says what packages were loaded."""
+
+
+def command(words: list[str]) -> str:
+    return f"from thinkslow.cli import main; main({words!r})"
+
+
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, list[str]]:
+    """Packages that each piece of code has loaded when it ends; None if it failed."""
+    codes = [command(words) for words in (*HELP, *ERRORS, INSPECT)]
+    codes += [f"import {module}" for module in LIGHT]
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS], input=json.dumps(codes), stdout=subprocess.PIPE, text=True,
+        check=True,
+    )  # fmt: skip
+    return dict(zip(codes, map(json.loads, done.stdout.splitlines()), strict=True))
+
+
+def still(words: list[str]) -> list[pytest.MarkDecorator]:
+    """The flags and arms of `evaluate` come from modules that import JAX."""
+    return [pytest.mark.xfail(strict=False)] if words[0] == "evaluate" else []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [pytest.param(words, id=" ".join(words), marks=still(words)) for words in (*HELP, *ERRORS)],
+)
+def test_help_and_argument_errors_load_nothing_heavy(words, loaded):
+    assert not HEAVY.intersection(loaded[command(words)])
+
+
+def test_an_agent_is_inspected_without_jax(loaded):
+    assert not (HEAVY - {"numpy"}).intersection(loaded[command(INSPECT)])
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_what_runs_in_an_environments_process_does_not_import_jax(module, loaded):
+    assert "jax" not in loaded[f"import {module}"]
