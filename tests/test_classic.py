@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from conftest import tiny_classic, tiny_classic_config, with_random_weights
+from helpers import tiny_classic, tiny_classic_config, with_random_weights
 
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.presets import ARMS

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from conftest import tiny_classic, tiny_dreamer
+from helpers import tiny_classic, tiny_dreamer
 from test_golden import folder_of
 
 from thinkslow.agent.agent import Agent

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from conftest import tiny_classic
 from counting import LENGTH
+from helpers import tiny_classic
 
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.presets import ARMS, Arm

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
-from conftest import tiny_dreamer
+from helpers import tiny_dreamer
 from test_golden import folder_of
 
 from thinkslow import importers

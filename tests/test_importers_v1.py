@@ -15,7 +15,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 import yaml
-from conftest import tiny_classic
+from helpers import tiny_classic
 
 from thinkslow.dreamer.nets import named
 from thinkslow.dreamer.v1.config import ClassicConfig, ConvConfig

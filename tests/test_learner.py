@@ -11,7 +11,7 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
-from conftest import tiny_dreamer
+from helpers import tiny_dreamer
 
 from thinkslow.dreamer.config import TrainConfig
 from thinkslow.dreamer.model import Dreamer

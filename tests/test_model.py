@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from conftest import tiny_config, tiny_dreamer
+from helpers import tiny_config, tiny_dreamer
 
 from thinkslow.distributions import Categorical, Squared, SymlogSquared
 from thinkslow.dreamer import saved as checkpoint
