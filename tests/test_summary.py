@@ -52,15 +52,15 @@ def test_a_difference_is_the_mean_over_pairs():
     assert (found["pairs"], found["unit"]) == (4, "episode")
 
 
-def test_a_pool_resamples_training_seeds_before_episodes():
+def test_a_pool_speaks_of_training_seeds_and_three_allow_no_test():
     found = summary({"a": 0.0, "b": 1.0, "c": 5.0}, pool=True)
     pooled = difference(found, "3 training seeds", "score")
     assert pooled["difference"] == 2.0
-    assert pooled["unit"] == "training seed, episode"
-    assert pooled["pairs"] == 12
-    # Effects do not vary inside a seed, so that all spread is between seeds: of all resamples of
-    # three seeds, one in 27 holds the first alone and one in 27 the last.
-    np.testing.assert_allclose(pooled["interval"], [0.0, 5.0])
+    assert (pooled["unit"], pooled["clusters"], pooled["pairs"]) == ("training seed", 3, 12)
+    assert pooled["untested"] == "few training seeds"
+    assert pooled["p_value"] >= 0.25
+    # t of 0, 1 and 5 with two degrees of freedom: 4.303 times sqrt(7) / sqrt(3)
+    np.testing.assert_allclose(pooled["interval"], [2 - 6.572, 2 + 6.572], atol=1e-3)
     arm = next(a for a in found["arms"] if a["agent"] == "3 training seeds")
     assert arm["episodes"] == 12
     assert arm["score"]["mean"] == 1.5

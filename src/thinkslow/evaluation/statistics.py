@@ -1,30 +1,45 @@
 """Paired statistics of two arms that played the same episodes.
 
 A pair is one (training seed, environment seed); its difference is refined minus base. Pairs
-of one training seed share a checkpoint and so are not independent: with several training
-seeds the bootstrap resamples first the seeds, then the episodes inside each (`clusters`
-names each pair's training seed). With a single training seed only episodes are resampled,
-`unit` says so, and the interval speaks of that one checkpoint, not of the method.
+of one training seed share a checkpoint and so are not independent. Therefore:
 
-All intervals are bootstrap percentiles from a seeded generator: the same seed, the same
-interval, and swapping the arms mirrors it. They assume that units are exchangeable. With
-fewer than about five training seeds, and in samples of fewer than about twenty pairs, such
-intervals are known to be somewhat too narrow.
+- with one training seed the unit is the episode: intervals are bootstrap percentiles, and speak
+  of that one checkpoint, not of the method;
+- with several (`clusters` names each pair's training seed) the unit is the training seed: each
+  seed gives one number, seeds count alike, and the interval is Student's t of these numbers
+  with seeds - 1 degrees of freedom. Percentiles of three to five seeds are much too narrow.
 
-Plain NumPy. Nothing here knows arms, files or metrics.
+p-values are those of a t test over the units, never below 2^(1 - units), the least that an exact
+test by flipping signs could give. Where that floor lies above 5%, `untested` says why there is no
+test: below six pairs, or six training seeds.
+
+Nothing here knows arms, files or metrics.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from statistics import NormalDist
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-Interval = tuple[float, float]
+from thinkslow.evaluation import student
 
-_CHUNK = 2_000_000  # counts held at once: 16 MB for each intermediate array
+Interval: TypeAlias = tuple[float, float]
+Unit: TypeAlias = Literal["episode", "training seed"]
+Untested: TypeAlias = Literal["few episodes", "few training seeds"]
+
+ALPHA = 0.05
+"""Chance of a false positive that every test here allows."""
+POWER = 0.8
+"""Chance to find a difference that plans ask for."""
+
+_CHUNK = 2_000_000  # counts held at once as floats: 16 MB for each intermediate array
 
 
 @dataclass(frozen=True)
@@ -32,21 +47,26 @@ class Paired:
     """What a set of paired differences says. Intervals are (low, high)."""
 
     mean: float
-    """Mean difference, in units of the metric."""
+    """Mean difference, in units of the metric; training seeds count alike."""
     interval: Interval
     """Of the mean; (nan, nan) for a single pair, which has no spread."""
     trimmed_mean: float
-    """Interquartile mean: the mean without the lowest and the highest quarter of pairs."""
+    """Interquartile mean: the mean without the lowest and the highest quarter of pairs; with
+    several training seeds the mean of theirs."""
     trimmed_interval: Interval
     p_improve: float
-    """P(difference > 0) + P(difference = 0) / 2 over pairs."""
+    """P(difference > 0) + P(difference = 0) / 2 over pairs; training seeds count alike."""
     p_improve_interval: Interval
     p_value: float
-    """Two-sided bootstrap p-value of a mean difference of zero, at least 2^(1 - pairs)."""
+    """Two-sided, of a mean difference of zero: t test over the units, at least 2^(1 - units)."""
+    deviation: float
+    """Standard deviation of the difference between units; nan for a single one."""
     pairs: int
     clusters: int
-    unit: str
-    """What was resampled: "episode", or "training seed, episode"."""
+    unit: Unit
+    """What the interval generalises to: more episodes, or more training seeds."""
+    untested: Untested | None
+    """Why no result could have been significant at 5%; None if there is a test."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +77,29 @@ class Mean:
     interval: Interval
     episodes: int
     clusters: int
-    unit: str
-    """What was resampled: "episode", or "training seed, episode"."""
+    unit: Unit
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """Whether two arms do the same within a margin: two one-sided tests."""
+
+    margin: float
+    """In units of the metric."""
+    p_value: float
+    """Of a difference of the margin or more in either direction: small says "equivalent"."""
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """How much larger an effect is in one setting than in another."""
+
+    difference: float
+    interval: Interval
+    p_value: float
+    """Two-sided, at least the chance of one of the two extreme ways to label the units."""
+    unit: Unit
+    untested: Untested | None
 
 
 def paired(
@@ -70,37 +111,50 @@ def paired(
     level: float = 0.95,
     name: str = "differences",
 ) -> Paired:
-    """Summarise the differences of pairs `[pairs]` with bootstrap intervals.
+    """Summarise the differences of pairs `[pairs]` with intervals and a test.
 
     Args:
       differences: refined minus base, one number a pair.
       clusters: each pair's training seed (or any label), `[pairs]`; None for a single one.
-      seed: of the bootstrap; equal seeds give equal intervals.
-      resamples: bootstrap resamples; time and memory grow as resamples × pairs (about .1 s
-        for the default and 100 pairs).
+      seed: of the bootstrap over episodes; equal seeds give equal intervals.
+      resamples: of the bootstrap.
       level: coverage of the intervals, between 0 and 1.
       name: what the values are, for error messages, such as "score of arm sig".
 
-    Raises ValueError for no pairs, a value that is not finite, or labels that do not match.
+    **Errors:** `ValueError` for no pairs, a value that is not finite, or labels that do not match.
+
+    **Cost:** time grows as resamples × pairs, about 15 ms for the default and 40 pairs; what was
+    drawn is kept for the next call with as many pairs. Several training seeds cost nothing.
 
     >>> result = paired([1.0, 1.0, 1.0, 1.0], seed=0)
-    >>> result.mean, result.interval, result.p_improve, result.unit
-    (1.0, (1.0, 1.0), 1.0, 'episode')
+    >>> result.mean, result.interval, result.p_value, result.untested
+    (1.0, (1.0, 1.0), 0.125, 'few episodes')
     """
     values, labels = _checked(differences, clusters, name)
-    boot = _bootstrap(values, labels, seed=seed, resamples=resamples, level=level)
-    single = len(values) == 1
+    count = int(labels.max()) + 1
+    several = count > 1
+    if several:
+        means, trimmed, improved = (
+            _by_seed(values, labels, statistic) for statistic in (_mean, _trimmed_mean, _improved)
+        )
+        intervals = [_t_interval(each, level) for each in (means, trimmed, improved)]
+    else:
+        means, trimmed, improved = values, values, _wins(values)
+        intervals = _percentiles(values, seed=seed, resamples=resamples, level=level)
+    low, high = intervals[2]
     return Paired(
-        mean=_mean(values),
-        interval=_interval(boot.mean, level, single),
-        trimmed_mean=_trimmed_mean(values),
-        trimmed_interval=_interval(boot.trimmed_mean, level, single),
-        p_improve=float(_wins(values).mean()),
-        p_improve_interval=_interval(boot.p_improve, level, single),
-        p_value=_two_sided_p(boot.mean, pairs=len(values)),
+        mean=_mean(means),
+        interval=intervals[0],
+        trimmed_mean=_mean(trimmed) if several else _trimmed_mean(values),
+        trimmed_interval=intervals[1],
+        p_improve=_mean(improved),
+        p_improve_interval=(max(low, 0.0), min(high, 1.0)) if several else (low, high),
+        p_value=min(1.0, 2 * min(_tail(means), _tail(-means))),
+        deviation=_deviation(means),
         pairs=len(values),
-        clusters=boot.clusters,
-        unit=boot.unit,
+        clusters=count,
+        unit=_unit(labels),
+        untested=_untested(2.0 ** (1 - len(means)), labels),
     )
 
 
@@ -113,30 +167,129 @@ def mean_interval(
     level: float = 0.95,
     name: str = "values",
 ) -> Mean:
-    """The mean of one arm's values `[episodes]` with a bootstrap interval; see `paired`.
+    """The mean of one arm's values `[episodes]` with its interval; arguments as of `paired`.
 
     >>> mean_interval([2.0, 2.0], seed=0).interval
     (2.0, 2.0)
     """
     numbers, labels = _checked(values, clusters, name)
-    boot = _bootstrap(numbers, labels, seed=seed, resamples=resamples, level=level)
-    interval = _interval(boot.mean, level, single=len(numbers) == 1)
-    return Mean(_mean(numbers), interval, len(numbers), boot.clusters, boot.unit)
+    count = int(labels.max()) + 1
+    if count > 1:
+        numbers = _by_seed(numbers, labels, _mean)
+        interval = _t_interval(numbers, level)
+    else:
+        interval = _percentiles(numbers, seed=seed, resamples=resamples, level=level)[0]
+    return Mean(_mean(numbers), interval, len(labels), count, _unit(labels))
+
+
+def equivalence(
+    base: npt.ArrayLike,
+    refined: npt.ArrayLike,
+    clusters: npt.ArrayLike | None = None,
+    *,
+    share: float = 0.05,
+    name: str = "values",
+) -> Equivalence:
+    """Whether `refined` equals `base` within a share of the mean of `base`.
+
+    Two one-sided t tests over the units: that the difference is not below minus the share, and
+    not above it. Both are taken of `difference ± share × base`, pair by pair, so that the
+    margin's own uncertainty counts.
+
+    Args:
+      base: of the arm without thinking, one number a pair, `[pairs]`.
+      refined: of the other arm, in the same order.
+      clusters: each pair's training seed, as for `paired`.
+      share: half-width of what counts as the same; a mean of zero leaves no margin.
+      name: what the values are, for error messages.
+
+    **References:** Schuirmann, A Comparison of the Two One-Sided Tests Procedure and the Power
+    Approach, Journal of Pharmacokinetics and Biopharmaceutics 15(6), 1987.
+
+    >>> result = equivalence([20.0, 21.0, 19.0] * 4, [20.1, 20.9, 19.1] * 4)
+    >>> result.margin, result.p_value < 0.05
+    (1.0, True)
+    """
+    if not share > 0:
+        raise ValueError(f"`share` must be above 0, such as 0.05 for ±5%; got {share}.")
+    before, after, labels = _checked_pairs(base, refined, clusters, name)
+    level = _mean(_units(before, labels))
+    margins = share * math.copysign(1.0, level) * before
+    difference = after - before
+    tails = [_tail(_units(margins + sign * difference, labels)) for sign in (1, -1)]
+    return Equivalence(margin=share * abs(level), p_value=max(tails))
+
+
+def interaction(
+    first: npt.ArrayLike,
+    second: npt.ArrayLike,
+    first_clusters: npt.ArrayLike | None = None,
+    second_clusters: npt.ArrayLike | None = None,
+    *,
+    level: float = 0.95,
+    name: str = "differences",
+) -> Interaction:
+    """Difference of differences: how much larger an effect is in `first` than in `second`.
+
+    Welch's t interval and test over the units of two settings that share no pairs, with the
+    degrees of freedom rounded down.
+
+    Args:
+      first: paired differences of one setting, `[pairs]`, such as rollout 8 - rollout 1 of the
+        agents that see part of the world.
+      second: those of the other setting; their number may differ.
+      first_clusters: training seeds of `first`, as for `paired`.
+      second_clusters: training seeds of `second`; both settings have several, or neither.
+      level: coverage of the interval.
+      name: what the values are, for error messages.
+
+    **Errors:** `ValueError` for a single unit in a setting, or several training seeds in one alone.
+
+    >>> result = interaction([2.0, 3.0, 4.0, 3.0], [1.0, 0.0, 2.0, 1.0])
+    >>> result.difference, round(result.p_value, 3)
+    (2.0, 0.029)
+    """
+    _check_level(level)
+    settings = [
+        _checked(values, clusters, name)
+        for values, clusters in ((first, first_clusters), (second, second_clusters))
+    ]
+    if len({_unit(labels) for _, labels in settings}) > 1:
+        raise ValueError(f"{name}: both settings need several training seeds, or one each.")
+    units = [_units(values, labels) for values, labels in settings]
+    sizes = [len(each) for each in units]
+    if min(sizes) < 2:
+        raise ValueError(f"{name}: each setting needs 2 values or more; got {sizes}.")
+    difference = _mean(units[0]) - _mean(units[1])
+    errors = [_deviation(each) ** 2 / len(each) for each in units]
+    error = math.sqrt(sum(errors))
+    if error > 0:
+        inverse = sum((e / error**2) ** 2 / (n - 1) for e, n in zip(errors, sizes, strict=True))
+        df = math.floor(1 / inverse + 1e-9)
+        half = error * student.quantile((1 + level) / 2, df)
+        p = 1 - student.within(abs(difference) / error, df)
+    else:
+        half, p = 0.0, float(difference == 0)
+    floor = min(1.0, 2 / math.comb(sum(sizes), sizes[0]))
+    return Interaction(
+        difference=difference,
+        interval=(difference - half, difference + half),
+        p_value=max(p, floor),
+        unit=_unit(settings[0][1]),
+        untested=_untested(floor, settings[0][1]),
+    )
 
 
 def correlation(base: npt.ArrayLike, refined: npt.ArrayLike) -> float | None:
     """Pearson correlation that the pairing achieved; None where an arm does not vary.
 
-    The higher it is, the fewer pairs are needed: see `pairs_needed`.
+    The higher it is, the fewer pairs are needed.
 
     >>> correlation([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])
     1.0
     >>> correlation([1.0, 2.0, 3.0], [5.0, 5.0, 5.0])
     """
-    first, _ = _checked(base, None, "base")
-    second, _ = _checked(refined, None, "refined")
-    if len(first) != len(second):
-        raise ValueError(f"Pairs need both arms; got {len(first)} and {len(second)} episodes.")
+    first, second, _ = _checked_pairs(base, refined, None, "values")
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
     first, second = ((x - x.mean()) / np.ptp(x) for x in (first, second))
@@ -166,92 +319,161 @@ def holm(p_values: npt.ArrayLike) -> np.ndarray:
     return adjusted
 
 
-def pairs_needed(cv: float, correlation: float, effect: float) -> int:
-    """Pairs for 80% power at 5% on one checkpoint: 15.7 cv² (1 - correlation) / effect².
+def fewest_units(tests: int = 1) -> int:
+    """Units below which no result of so many tests, corrected, could be significant at 5%.
 
-    `cv` is the coefficient of variation of an episode's score (deviation / mean),
-    `correlation` that of the pairs, `effect` the difference to see as a share of the mean.
-    At least 2. Raises ValueError outside cv >= 0, -1 <= correlation <= 1, effect != 0.
-
-    >>> pairs_needed(0.5, 0.6, 0.05), pairs_needed(0.5, 0.6, 0.10)
-    (628, 157)
+    >>> fewest_units(), fewest_units(8)
+    (6, 9)
     """
-    if not (cv >= 0 and -1 <= correlation <= 1 and effect != 0 and math.isfinite(cv / effect)):
-        raise ValueError(
-            "`cv` must be 0 or more, `correlation` in [-1, 1], `effect` not 0; "
-            f"got {cv}, {correlation}, {effect}."
-        )
-    needed = 15.7 * cv**2 * (1 - correlation) / effect**2
-    return max(2, math.ceil(round(needed, 6)))  # 628.0000000001 is 628
+    return 1 + math.ceil(math.log2(tests / ALPHA))
 
 
-@dataclass(frozen=True)
-class _Bootstrap:
-    """Statistics of every resample, each `[resamples]`."""
+def detectable(deviation: float, units: int, tests: int = 1) -> float:
+    """The smallest true difference that such an evaluation finds in four of five repetitions.
 
-    mean: np.ndarray
-    trimmed_mean: np.ndarray
-    p_improve: np.ndarray
-    clusters: int
-    unit: str
+    Args:
+      deviation: of the difference between units, as in `Paired`.
+      units: episodes, or training seeds.
+      tests: tests that are corrected together; the first of Holm's is planned for.
 
+    Infinite where so few units cannot show any difference.
 
-def _bootstrap(
-    values: np.ndarray, labels: np.ndarray, *, seed: int, resamples: int, level: float
-) -> _Bootstrap:
-    """Resample `values` and compute each resample's statistics from its counts.
-
-    A resample is how often each pair was drawn. Counts of the pairs in sorted order give the
-    trimmed mean by a cumulative sum, so that no resample is ever sorted.
+    >>> round(detectable(1.0, 100), 2), detectable(1.0, 5)
+    (0.28, inf)
     """
-    if resamples < 1 or not 0 < level < 1:
+    if units < fewest_units(tests):
+        return math.inf
+    reach = student.quantile(1 - ALPHA / 2 / tests, units - 1) + student.quantile(POWER, units - 1)
+    return reach * deviation / math.sqrt(units)
+
+
+def units_needed(deviation: float, effect: float, tests: int = 1) -> int:
+    """Units with which a true difference of `effect` is `detectable`; arguments as there.
+
+    >>> units_needed(deviation=7.0, effect=2.0)
+    99
+    """
+    if not (deviation >= 0 and effect > 0 and math.isfinite(deviation / effect)):
         raise ValueError(
-            "`resamples` must be 1 or more and `level` between 0 and 1; "
-            f"got {resamples} and {level}."
+            f"`deviation` must be 0 or more and `effect` above 0; got {deviation}, {effect}."
         )
-    rng = np.random.default_rng(seed)
+    normal = NormalDist()
+    reach = normal.inv_cdf(1 - ALPHA / 2 / tests) + normal.inv_cdf(POWER)
+    units = max(fewest_units(tests), math.floor((reach * deviation / effect) ** 2))
+    while detectable(deviation, units, tests) > effect:
+        units += 1
+    return units
+
+
+def look(seeds: int) -> float:
+    """The two-sided p-value below which a study of 12 training seeds may stop at this look.
+
+    O'Brien-Fleming bounds |z| of 3.47, 2.45 and 2.00 at 5, 8 and 12 training seeds: over all
+    three looks a false positive has a chance of 5% at most. Five seeds allow no p-value below
+    1/16 here, so that the first look can stop a study for futility alone.
+
+    **References:** O'Brien and Fleming, A Multiple Testing Procedure for Clinical Trials,
+    Biometrics 35(3), 1979.
+
+    >>> round(look(8), 4)
+    0.0143
+    """
+    bounds = {5: 3.47, 8: 2.45, 12: 2.00}
+    if seeds not in bounds:
+        raise ValueError(f"Looks are planned at {', '.join(map(str, bounds))} seeds; got {seeds}.")
+    return 2 * NormalDist().cdf(-bounds[seeds])
+
+
+def _tail(units: np.ndarray) -> float:
+    """One-sided p of a t test that the mean lies above zero, at least 2^-units."""
+    mean, deviation, count = _mean(units), _deviation(units), len(units)
+    if deviation > 0:
+        outside = 1 - student.within(abs(mean) * math.sqrt(count) / deviation, count - 1)
+        p = outside / 2 if mean > 0 else 1 - outside / 2
+    else:  # equal values, or a single one
+        p = 0.5 - 0.5 * float(np.sign(mean))
+    return max(p, 2.0**-count)
+
+
+def _untested(least: float, labels: np.ndarray) -> Untested | None:
+    """The reason why a test whose p-values begin at `least` is none."""
+    if least <= ALPHA:
+        return None
+    return "few episodes" if _unit(labels) == "episode" else "few training seeds"
+
+
+def _unit(labels: np.ndarray) -> Unit:
+    return "training seed" if labels.any() else "episode"
+
+
+def _units(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """One number a unit: the values of a single training seed, or the means of several."""
+    return _by_seed(values, labels, _mean) if labels.any() else values
+
+
+def _by_seed(
+    values: np.ndarray, labels: np.ndarray, statistic: Callable[[np.ndarray], float]
+) -> np.ndarray:
+    return np.array([statistic(values[labels == label]) for label in range(labels.max() + 1)])
+
+
+def _t_interval(units: np.ndarray, level: float) -> Interval:
+    _check_level(level)
+    mean, error = _mean(units), _deviation(units) / math.sqrt(len(units))
+    half = error * student.quantile((1 + level) / 2, len(units) - 1)
+    return (mean - half, mean + half)
+
+
+def _percentiles(
+    values: np.ndarray, *, seed: int, resamples: int, level: float
+) -> tuple[Interval, Interval, Interval]:
+    """Bootstrap intervals of the mean, the interquartile mean and P(improve) of episodes.
+
+    Counts of the pairs in sorted order give the interquartile mean by a cumulative sum, so that
+    no resample is ever sorted.
+    """
+    _check_level(level)
+    if resamples < 1:
+        raise ValueError(f"`resamples` must be 1 or more; got {resamples}.")
+    count = len(values)
+    if count == 1:
+        nothing = (math.nan, math.nan)
+        return nothing, nothing, nothing
+    drawn = _draws(count, seed, resamples)
     order = np.argsort(values, kind="stable")
     # deviations from one of the values: equal values then give an exact answer
     deviations, wins = values - values[0], _wins(values)
-    rows = max(1, _CHUNK // len(values))
+    rows = max(1, _CHUNK // count)
     means, trimmed, improved = [], [], []
     for at in range(0, resamples, rows):
-        counts = _counts(rng, labels, min(rows, resamples - at))
-        drawn = counts.sum(axis=1)
-        means.append(values[0] + counts @ deviations / drawn)
-        improved.append(counts @ wins / drawn)
+        counts = drawn[at : at + rows].astype(np.float64)
+        means.append(values[0] + counts @ deviations / count)
+        improved.append(counts @ wins / count)
         kept = _trim(counts[:, order])
-        trimmed.append(values[0] + kept @ deviations[order] / kept.sum(axis=1))
-    clusters = int(labels.max()) + 1
-    return _Bootstrap(
-        mean=np.concatenate(means),
-        trimmed_mean=np.concatenate(trimmed),
-        p_improve=np.concatenate(improved),
-        clusters=clusters,
-        unit="episode" if clusters == 1 else "training seed, episode",
+        trimmed.append(values[0] + kept @ deviations[order] / (count - 2 * (count // 4)))
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    first, second, third = (
+        np.quantile(np.concatenate(each), ends).tolist() for each in (means, trimmed, improved)
     )
+    return (first[0], first[1]), (second[0], second[1]), (third[0], third[1])
 
 
-def _counts(rng: np.random.Generator, labels: np.ndarray, resamples: int) -> np.ndarray:
-    """How often each pair is drawn in each resample, `[resamples, pairs]`, as floats.
+@lru_cache(maxsize=4)
+def _draws(pairs: int, seed: int, resamples: int) -> np.ndarray:
+    """How often each pair is drawn in each resample, `[resamples, pairs]`.
 
-    As many clusters are drawn as there are, with replacement, and from each drawn cluster as
-    many of its pairs as it has, with replacement. Clusters may differ in size: draws are made
-    for the largest, and a smaller cluster ignores the surplus.
+    Drawn once for every measure and arm with as many pairs; 20 kB a pair by default.
     """
-    sizes = np.bincount(labels)
-    members = np.argsort(labels, kind="stable")  # pairs by cluster
-    starts = np.cumsum(sizes) - sizes
-    widest = int(sizes.max())
-    shape = (resamples, len(sizes))
-    chosen = rng.integers(len(sizes), size=shape) if len(sizes) > 1 else np.zeros(shape, np.intp)
-    size = sizes[chosen][..., None]
-    within = (rng.random((*shape, widest)) * size).astype(np.intp)  # below size, exactly
-    pair = members[starts[chosen][..., None] + within]
-    flat = pair + len(labels) * np.arange(resamples)[:, None, None]
-    taken = flat[np.broadcast_to(np.arange(widest) < size, flat.shape)]
-    counts = np.bincount(taken, minlength=resamples * len(labels))
-    return counts.reshape(resamples, len(labels)).astype(np.float64)
+    rng = np.random.default_rng(seed)
+    counts = np.empty((resamples, pairs), np.uint16)
+    rows = max(1, _CHUNK // pairs)
+    for at in range(0, resamples, rows):
+        number = min(rows, resamples - at)
+        pair = (rng.random((number, pairs)) * pairs).astype(np.intp)
+        flat = (pair + pairs * np.arange(number)[:, None]).ravel()
+        counts[at : at + number] = np.bincount(flat, minlength=number * pairs).reshape(number, -1)
+    counts.flags.writeable = False
+    return counts
 
 
 def _trim(counts: np.ndarray) -> np.ndarray:
@@ -267,6 +489,11 @@ def _mean(values: np.ndarray) -> float:
     return float(values[0] + (values - values[0]).mean())
 
 
+def _deviation(values: np.ndarray) -> float:
+    """Of the sample, exactly 0 for equal values; nan for a single one."""
+    return float(np.std(values - values[0], ddof=1)) if len(values) > 1 else math.nan
+
+
 def _trimmed_mean(values: np.ndarray) -> float:
     """As `scipy.stats.trim_mean(values, 0.25)`, and exact for equal values."""
     cut = len(values) // 4
@@ -278,21 +505,13 @@ def _wins(differences: np.ndarray) -> np.ndarray:
     return (np.sign(differences) + 1) / 2
 
 
-def _interval(statistics: np.ndarray, level: float, single: bool) -> Interval:
-    if single:
-        return (math.nan, math.nan)
-    low, high = np.quantile(statistics, [(1 - level) / 2, (1 + level) / 2])
-    return (float(low), float(high))
+def _improved(differences: np.ndarray) -> float:
+    return float(_wins(differences).mean())
 
 
-def _two_sided_p(means: np.ndarray, pairs: int) -> float:
-    """Twice the smaller tail of the bootstrap beyond zero.
-
-    Never below 2 / (resamples + 1), which is as far as so many resamples see, nor below
-    2^(1 - pairs), the least that an exact test by flipping signs could give for so few pairs.
-    """
-    tail = min(int(np.sum(means <= 0)), int(np.sum(means >= 0)))
-    return min(1.0, max(2 * (tail + 1) / (len(means) + 1), 2.0 ** (1 - pairs)))
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"`level` must be between 0 and 1; got {level}.")
 
 
 def _checked(
@@ -320,3 +539,13 @@ def _checked(
             f"values; got shape {labels.shape}."
         )
     return numbers, np.unique(labels, return_inverse=True)[1].reshape(-1)
+
+
+def _checked_pairs(
+    base: npt.ArrayLike, refined: npt.ArrayLike, clusters: npt.ArrayLike | None, name: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    first, labels = _checked(base, clusters, f"{name} of the base")
+    second, _ = _checked(refined, None, f"{name} of the refined")
+    if len(first) != len(second):
+        raise ValueError(f"Pairs need both arms; got {len(first)} and {len(second)} episodes.")
+    return first, second, labels

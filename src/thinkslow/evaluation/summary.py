@@ -2,7 +2,7 @@
 
 A record is one episode of one arm of one agent, a plain dictionary as in `episodes.jsonl`.
 Agents that are training seeds of one recipe can be pooled: the pool stands in the summary like
-one more agent, and its intervals resample training seeds first, then episodes.
+one more agent, whose intervals are over training seeds.
 """
 
 import dataclasses
@@ -121,13 +121,20 @@ def _family(
         better, better_interval = found.p_improve, list(found.p_improve_interval)
         if measure in LOWER_IS_BETTER:
             better, better_interval = 1 - better, [1 - end for end in reversed(better_interval)]
+        same = (
+            statistics.equivalence(base, values, _clusters(rows)).p_value
+            if measure == "score"
+            else None
+        )
         yield {
             "arm": arm, "baseline": baseline, "metric": measure,
             "difference": found.mean, "interval": list(found.interval),
             "trimmed_mean": found.trimmed_mean, "trimmed_interval": list(found.trimmed_interval),
             "p_improve": better, "p_improve_interval": better_interval,
             "p_value": found.p_value, "correlation": statistics.correlation(base, values),
-            "pairs": found.pairs, "unit": found.unit,
+            "p_equivalent": same, "deviation": found.deviation,
+            "pairs": found.pairs, "clusters": found.clusters, "unit": found.unit,
+            "untested": found.untested,
         }  # fmt: skip
 
 
