@@ -151,6 +151,7 @@ def test_an_impossible_value_is_refused_in_one_line(arguments, said, capsys):
     assert said in one_line(capsys)
 
 
+@pytest.mark.slow
 def test_an_unknown_update_lists_the_known():
     """In a process of its own, without the type checks that the tests add."""
     done = subprocess.run(
@@ -235,6 +236,7 @@ def test_ctrl_c_ends_with_130_and_one_line(monkeypatch, capsys):
     assert one_line(capsys) == "thinkslow: Stopped."
 
 
+@pytest.mark.slow
 def test_a_real_interrupt_ends_a_command_with_130(tmp_path):
     """The signal arrives while the command waits for a file that never ends."""
     folder = tmp_path / "agent"

@@ -108,6 +108,7 @@ def test_an_example_shown_in_a_page_is_the_file(example):
     assert any(shown in page.read_text() for page in PAGES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
 def test_an_example_runs(example):
     if example.name == "crafter_env.py":

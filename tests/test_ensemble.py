@@ -290,6 +290,7 @@ def test_arms_that_compare_parameters_need_an_ensemble(folder, dreamer):
     assert unable(saved, ARMS["pig-3"]) is unable(saved, gated) is None
 
 
+@pytest.mark.slow
 def test_a_command_fits_an_ensemble_by_which_an_agent_thinks(folder, importable, tmp_path, capsys):
     assert main(["evaluate", str(folder), "--arms", "pig-1"]) == 2
     assert "no ensemble: thinkslow ensemble" in " ".join(capsys.readouterr().err.split())
@@ -327,6 +328,7 @@ def test_impossible_ensembles_are_wrong_usage(arguments, said, capsys):
     assert said in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_another_projects_agent_is_kept_as_one_of_ours(importable, tmp_path, capsys):
     golden, kept = str(folder_of("danijar_main-a")), tmp_path / "kept"
     assert main(["ensemble", golden]) == 2

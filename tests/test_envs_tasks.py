@@ -36,6 +36,7 @@ def env() -> Player:
     return make(TASK)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [TASK, TOP_DOWN])
 def test_a_seed_gives_the_same_frames_in_every_process(task):
     here = frames(make(task), 7, 40)

@@ -229,6 +229,7 @@ time.sleep({sleep})
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", [True, False])
 def test_workers_end_with_their_parent_however_it_ends(killed, tmp_path: Path):
     script = tmp_path / "script.py"

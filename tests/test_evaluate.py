@@ -210,6 +210,7 @@ def test_a_curve_is_the_mean_score_by_decision(tmp_path):
     np.testing.assert_allclose(curve["score"], np.array(curve["step"]) / 10)
 
 
+@pytest.mark.slow
 def test_an_agent_of_2023_is_evaluated_like_any_other(tmp_path, monkeypatch):
     here = str(Path(__file__).parent)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([here, os.environ.get("PYTHONPATH", "")]))

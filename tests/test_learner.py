@@ -264,6 +264,7 @@ def two_updates(one: learner.Learner, batch: Batch) -> dict[str, Any]:
     return found | {name: np.asarray(weight) for name, weight in named(one.model).items()}
 
 
+@pytest.mark.slow
 def test_two_devices_learn_as_one(begun, batch, tmp_path):
     """The batch is spread over two CPU devices; loss and weights stay those of one."""
     target = tmp_path / "two.npz"

@@ -366,6 +366,7 @@ def test_a_run_killed_at_any_instant_of_a_checkpoint_goes_on_as_if_never_killed(
     assert reached == {rounds, rounds + 1}
 
 
+@pytest.mark.slow
 def test_a_run_killed_by_the_system_goes_on_as_if_never_killed(tmp_path):
     script = (
         "import sys; from pathlib import Path; from test_replay import Trainer\n"

@@ -97,6 +97,7 @@ def test_a_run_that_resumes_before_an_update_still_writes_its_metrics(tmp_path):
     assert trainer.last_metrics
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path, uninterrupted):
     run = tmp_path / "run"
     script = (
