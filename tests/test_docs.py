@@ -5,10 +5,10 @@
 
 import doctest
 import importlib
+import pkgutil
 import re
+import runpy
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+PATH = re.compile(r"(?<![\w/.~-])(?:src|tests|docs|benchmarks|examples|scripts|\.ci)/[\w./-]*\w")
+NAME = re.compile(r"(?<![\w.])thinkslow(?:\.\w+)+(?![\w/-])")
 BLOCK = re.compile(r"^```console\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SESSION = re.compile(r"^```pycon\n(.*?)^```", re.DOTALL | re.MULTILINE)
 ARMS_PAGE = ROOT / "docs" / "thinking.md"
@@ -66,6 +68,14 @@ def test_every_relative_link_exists(page):
     assert not gone
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_path_and_every_name_of_the_package_exists(page):
+    text = page.read_text()
+    assert not [path for path in PATH.findall(text) if not (ROOT / path).exists()]
+    for name in set(NAME.findall(text)):
+        pkgutil.resolve_name(name)
+
+
 @pytest.mark.parametrize(("page", "line"), commands())
 def test_every_command_shown_parses(page, line):
     from thinkslow.cli import COMMANDS, MODULES, main
@@ -110,12 +120,11 @@ def test_an_example_shown_in_a_page_is_the_file(example):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
-def test_an_example_runs(example):
+def test_an_example_runs(example, capsys):
     if example.name == "crafter_env.py":
         pytest.importorskip("crafter")
-    done = subprocess.run([sys.executable, example], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
+    runpy.run_path(str(example), run_name="__main__")
+    assert capsys.readouterr().out
 
 
 if __name__ == "__main__":
