@@ -1,6 +1,8 @@
 """Any environment in one dress, and errors that say what to install."""
 
 import dataclasses
+import sys
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -51,13 +53,81 @@ def test_repeating_an_action_adds_its_rewards_and_stops_at_the_end():
     assert (second[1], second[3]) == (4 + 5, True)
 
 
-@pytest.mark.parametrize(
-    ("name", "problem"),
-    [("Pairs", "acts in MultiDiscrete"), ("ChannelsFirst", "at most 4 channels")],
-)
-def test_spaces_that_no_agent_reads_are_refused(name, problem):
-    with pytest.raises(Unavailable, match=problem):
-        make(f"tiny_envs:tiny/{name}-v0")
+def test_an_image_with_its_channels_first_is_turned():
+    assert make("tiny_envs:tiny/ChannelsFirst-v0").observations["image"].shape == (64, 64, 3)
+
+
+def test_several_actions_at_once_have_names():
+    env = make("tiny_envs:tiny/Pairs-v0")
+    assert env.actions == {"action/0": Space((), "int32", 2), "action/1": Space((), "int32", 3)}
+    env.reset(seed=0)
+    observation, *_ = env.step({"action/0": 1, "action/1": 2})
+    np.testing.assert_array_equal(observation["vector"], [1, 2])
+    with pytest.raises(Unavailable, match="2 actions at once"):
+        _ = env.action
+
+
+def test_arguments_reach_the_constructor_and_a_missing_one_is_named():
+    levels = "tiny_envs:tiny/Levels-v0"
+    with pytest.raises(Unavailable, match=r"argument: 'level'.*--env-option NAME=VALUE"):
+        make(levels)
+    env = make(levels, options={"level": 3})
+    np.testing.assert_array_equal(env.reset()[0]["vector"], [3, 3])
+
+
+def test_wrappers_are_put_around_in_their_order():
+    doubled = "tiny_envs:Doubled"
+    env = make("tiny_envs:tiny/Levels-v0", options={"level": 3}, wrappers=[doubled, doubled])
+    np.testing.assert_array_equal(env.reset()[0]["vector"], [12, 12])
+    for wrong, problem in (
+        ("Doubled", "module:Class"), ("tiny_envs:Tripled", "no class Tripled"),
+        ("tiny_envs:LENGTH", "no class LENGTH"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=problem):
+            make("tiny_envs:tiny/Echo-v0", wrappers=[wrong])
+
+
+def test_the_interface_before_gym_026_is_adapted_and_said():
+    env = make("tiny_envs:tiny/Old-v0")
+    observation, info = env.reset(seed=57)
+    np.testing.assert_array_equal(observation["vector"], [7, 7])
+    assert info == {}
+    ends = [env.step(np.zeros(2))[2:4] for _ in range(5)]
+    assert ends == [(False, False)] * 4 + [(False, True)]
+    assert [note for note in env.notes if "seed" in note]
+    assert [note for note in env.notes if "done" in note]
+
+
+def test_a_module_is_found_in_the_working_folder(tmp_path, monkeypatch):
+    (tmp_path / "lies_here.py").write_text("import gymnasium, tiny_envs\n"
+        "gymnasium.register('here/Echo-v0', 'tiny_envs:Echo')\n")  # fmt: skip
+    (tmp_path / "broken_here.py").write_text("import nobody_has_this\n")
+    (tmp_path / "wrong_here.py").write_text("def f(:\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [one for one in sys.path if one])
+    assert make("lies_here:here/Echo-v0").action.shape == (2,)
+    with pytest.raises(Unavailable, match=rf"no module lie_here: looked in {tmp_path}.*lies_here"):
+        make("lie_here:here/Echo-v0")
+    with pytest.raises(Unavailable, match=r"broken_here failed.*'nobody_has_this'.*your code"):
+        make("broken_here:here/Echo-v0")
+    with pytest.raises(Unavailable, match=r"wrong_here failed: SyntaxError.*wrong_here.py:1"):
+        make("wrong_here:here/Echo-v0")
+
+
+def test_a_package_that_the_environments_own_code_misses_is_named_with_its_command():
+    with pytest.raises(Unavailable, match=r"a_package_that_nobody_has'.*in __init__.*pip install"):
+        make("tiny_envs:tiny/Lost-v0")
+
+
+def test_the_command_to_install_is_for_the_python_that_runs(monkeypatch, tmp_path):
+    clone = Path(requirements.__file__).parents[3]
+    monkeypatch.setattr(sys, "prefix", str(clone / ".venv"))
+    monkeypatch.chdir(clone)
+    assert requirements.install("ale-py") == "./uvw pip install ale-py"
+    monkeypatch.chdir(tmp_path)
+    assert requirements.install("ale-py") == f"{clone}/uvw pip install ale-py"
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    assert requirements.install("ale-py").startswith(("pip install", "uv pip install --python"))
 
 
 @pytest.mark.parametrize("options", [{"size": 0}, {"repeat": 0}])
@@ -69,7 +139,7 @@ def test_impossible_sizes_are_refused(options):
 def test_an_unknown_id_names_the_nearest():
     with pytest.raises(Unavailable, match=r"Did you mean .*thinkslow/CollectGoodObjects-v0"):
         make("thinkslow/ColectGoodObjects-v0")
-    with pytest.raises(Unavailable, match="There is no environment 'no_such_module:Task-v0'"):
+    with pytest.raises(Unavailable, match="There is no module no_such_module: looked in"):
         make("no_such_module:Task-v0")
 
 
@@ -99,9 +169,9 @@ def test_a_simulator_that_fails_is_named_with_where_to_look(monkeypatch):
         raise OSError("no usable config")
 
     monkeypatch.setattr(gymnasium, "make", broken)
-    with pytest.raises(Unavailable, match=r"could not open a renderer here \(OSError.*doctor"):
+    with pytest.raises(Unavailable, match=r"could not open a renderer here: OSError.*doctor"):
         make(TASK)
-    with pytest.raises(OSError, match="no usable config"):
+    with pytest.raises(Unavailable, match=r"could not be made\. OSError: no usable config"):
         make("CartPole-v1")  # draws nothing: its own words are all there is to say
 
 

@@ -3,8 +3,11 @@
 Reached as `tiny_envs:tiny/NAME-v0`, also from the processes of a `VectorEnv`.
 """
 
+import ctypes
 import os
 import signal
+import sys
+import time
 from typing import Any
 
 import gymnasium
@@ -135,4 +138,116 @@ class ForeignVectors(Foreign):
 
 
 for _class in (Echo, Gears, Fragile, Unborn, Pairs, ChannelsFirst, Foreign, ForeignVectors):
+    gymnasium.register(f"tiny/{_class.__name__}-v0", f"tiny_envs:{_class.__name__}")
+
+
+class Hangs(Echo):
+    """Does not come back from its third step, nor can Python do anything about it."""
+
+    LENGTH = 30
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        if self.time == 2:
+            signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals) - {signal.SIGCHLD})
+            ctypes.PyDLL(None).sleep(1000)  # holds the interpreter's lock
+        return super().step(action)
+
+
+class HangsAtBirth(Echo):
+    """Is never made."""
+
+    def __init__(self) -> None:
+        time.sleep(1000)
+
+
+class Talks(Echo):
+    """Writes a megabyte to standard error in every step, and fails in the fourth."""
+
+    LENGTH = 30
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        sys.stderr.write("a line of no interest\n" * 50_000)
+        print("to standard output, too")
+        if self.time == 3:
+            sys.stderr.write("the last word\n")
+            sys.stderr.flush()
+            os._exit(7)
+        return super().step(action)
+
+
+class Leaves(Echo):
+    """Ends Python in a step, as some scripts do."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        raise SystemExit("licence expired")
+
+
+class Unfinite(Echo):
+    """The second observation holds NaN, the third reward is infinite."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        _, reward, *rest = super().step(action)
+        seen = np.array([1.0, np.nan if self.time == 2 else 2.0])
+        return seen, np.inf if self.time == 3 else reward, *rest  # pyright: ignore[reportReturnType]
+
+
+class Whimsical(Echo):
+    """Follows from no seed."""
+
+    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
+        super().reset(**options)
+        return np.random.default_rng().normal(size=2), {}
+
+
+class Old(Echo):
+    """The interface of gym before 0.26."""
+
+    def seed(self, seed: int) -> None:
+        self.first = float(seed % 50)
+
+    def reset(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        self.time = 0
+        return np.full(2, self.first)
+
+    def step(self, action: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        observation, reward, _, over, info = super().step(action)
+        return observation, reward, over, info | {"TimeLimit.truncated": over}
+
+
+class Levels(Echo):
+    """Needs to be told which."""
+
+    def __init__(self, level: int):
+        self.level = level
+
+    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
+        super().reset(**options)
+        return np.full(2, float(self.level)), {}
+
+
+class Lies(Echo):
+    """Declares two numbers and shows three."""
+
+    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
+        super().reset(**options)
+        return np.zeros(3), {}
+
+
+class Doubled(gymnasium.ObservationWrapper):
+    """A wrapper of a user's."""
+
+    def observation(self, observation: Any) -> Any:
+        return 2 * observation
+
+
+class Lost(Echo):
+    """Its code imports a package that nobody has."""
+
+    def __init__(self) -> None:
+        import a_package_that_nobody_has  # noqa: F401  # pyright: ignore[reportMissingImports]
+
+
+for _class in (
+    Hangs, HangsAtBirth, Talks, Leaves, Unfinite, Whimsical, Old, Levels, Lies, Lost,
+):  # fmt: skip
     gymnasium.register(f"tiny/{_class.__name__}-v0", f"tiny_envs:{_class.__name__}")

@@ -1,125 +1,216 @@
-"""Any Gymnasium environment in one dress: named observations, one action in a known range."""
+"""Any environment in one dress: named observations, actions in a known range."""
 
+import copy
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from PIL import Image
+from gymnasium.envs.registration import load_env_creator
 
-from thinkslow.envs.requirements import Unavailable, failure, prepare
+from thinkslow.envs.acting import parts
+from thinkslow.envs.adapt import Adapted, adapted
+from thinkslow.envs.failures import Mismatch
+from thinkslow.envs.observing import Sight, at, sights
+from thinkslow.envs.requirements import Unavailable, explained, load, prepare
 from thinkslow.spaces import Space
 
 
-def make(id: str, *, size: int = 64, repeat: int = 1) -> "Player":
+def make(
+    id: str,
+    *,
+    size: int = 64,
+    repeat: int = 1,
+    image: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
+    wrappers: Sequence[str] = (),
+) -> "Player":
     """Make an environment.
 
-    Observations are dictionaries: `image` (size, size, channels) uint8 for an image,
-    `vector` float32 for other boxes, the keys of a dictionary kept; discrete ones int32.
-    Discrete actions are integers from 0, continuous ones float32 in [-1, 1], stretched to the
-    environment's bounds. An action is repeated `repeat` times and the rewards added.
+    Observations are dictionaries: `image` (size, size, channels) uint8 for an image, `vector`
+    float32 for other boxes, the keys of a dictionary kept; discrete ones int32. Whatever is shown
+    is compared with the declared space. Discrete actions are integers from 0, continuous ones
+    float32 in [-1, 1], brought into the environment's bounds.
 
-    **Errors:** `Unavailable` if the id is unknown, something it needs is missing, or its spaces
-    are of a kind that no agent here can play; `ValueError` for impossible sizes.
+    Args:
+        id: Gymnasium's, also as `module:id`, where importing the module registers the id.
+        size: Side of the images, pixels.
+        repeat: Times that an action is played, the rewards added. Ids that repeat actions
+            themselves are made without that, unless `repeat` is 1.
+        image: Observations to read as images that would not be recognised.
+        options: Arguments of the environment's constructor.
+        wrappers: Wrappers to put around it, inside out, each as `module:Class`.
+
+    **Errors:** `Unavailable` if the id is unknown, something it needs is missing, it cannot be
+    made, or its spaces are of a kind that no agent here can play; `ValueError` for impossible
+    arguments. Later `Mismatch` for an observation that is not as declared.
     """
     for name, value in (("size", size), ("repeat", repeat)):
         if value < 1:
             raise ValueError(f"`{name}` must be 1 or more; got {value}.")
-    options = prepare(id, size=size)
-    try:
-        env = gymnasium.make(id, disable_env_checker=True, **options)
-    except Exception as error:  # whatever the simulator raises, from wherever
-        if (said := failure(id, error)) is None:
-            raise
-        raise Unavailable(said) from error
-    return Player(env, id, size, repeat)
+    notes: list[str] = []
+    given, note = prepare(id, size=size, repeat=repeat)
+    if note and "frameskip" not in (options or {}):
+        notes.append(note)
+    env = _constructed(id, {**given, **(options or {})}, notes)
+    for wrapper in wrappers:
+        env = _wrapped(env, wrapper)
+    return Player(env, id, size=size, repeat=repeat, image=image, notes=notes)
+
+
+ARGUMENTS = ("id", "size", "repeat", "image", "options", "wrappers")
+"""Of `make`: what a description of an environment may hold."""
+
+
+def arguments(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """What `make` takes of a description of an environment, such as a manifest's.
+
+    >>> arguments({"id": "CartPole-v1", "size": 64, "repeat": 1, "task": "gym_cartpole"})
+    {'id': 'CartPole-v1', 'size': 64, 'repeat': 1}
+    """
+    return {name: environment[name] for name in ARGUMENTS if name in environment}
 
 
 class Player(gymnasium.Env):
-    """An environment seen through `make`; `observations` and `action` describe it."""
+    """An environment seen through `make`; `observations` and `actions` describe it."""
 
-    def __init__(self, env: gymnasium.Env, id: str, size: int, repeat: int):
-        self.env, self.size, self.repeat = env, size, repeat
-        given = env.observation_space
-        self.keys = dict(given.spaces) if isinstance(given, spaces.Dict) else {"": given}
-        self.observations: dict[str, Space] = {}
-        self.names: dict[str, str] = {}
-        for key, space in self.keys.items():
-            described = _observation(id, key, space, size)
-            name = key or ("image" if len(described.shape) == 3 else "vector")
-            self.names[key], self.observations[name] = name, described
-        self.action = _action(id, env.action_space)
+    def __init__(
+        self,
+        env: gymnasium.Env,
+        id: str,
+        *,
+        size: int = 64,
+        repeat: int = 1,
+        image: Sequence[str] = (),
+        notes: list[str] | None = None,
+    ):
+        self.env, self.id, self.repeat = env, id, repeat
+        self.notes: list[str] = [] if notes is None else notes
+        """What was converted, adapted or left out; each is said once."""
+        self.nonfinite: tuple[str, ...] = ()
+        """Of the last step: the observations, and `reward`, that were NaN or infinite."""
+        self.sights: list[Sight] = sights(
+            id, env.observation_space, size=size, image=image, say=self._say
+        )
+        self.observations: dict[str, Space] = {one.name: one.space for one in self.sights}
+        self._acts = parts(id, env.action_space, self._say)
+        self.actions: dict[str, Space] = self._acts.names
         self.observation_space = spaces.Dict(
             {name: _gymnasium(space) for name, space in self.observations.items()}
         )
-        self.action_space = _gymnasium(self.action, bound=1.0)
+        acts = {name: _gymnasium(space, bound=1.0) for name, space in self.actions.items()}
+        self.action_space = spaces.Dict(acts) if len(acts) > 1 else next(iter(acts.values()))
+
+    @property
+    def action(self) -> Space:
+        """The action, of an environment that takes a single one.
+
+        **Errors:** `Unavailable` if it takes several at once.
+        """
+        return only(self.id, self.actions)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         observation, info = self.env.reset(seed=seed, options=options)
+        self.nonfinite = ()
         return self._dress(observation), info
 
     def step(self, action: Any) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
-        native = self._native(action)
+        """Play one action; of an environment that takes several at once, a dictionary of them."""
+        named = action if isinstance(action, Mapping) else {next(iter(self.actions)): action}
+        native = self._acts.native(named)
         total, repeats = 0.0, 0
         while True:
             observation, reward, terminated, truncated, info = self.env.step(native)
-            total, repeats = total + float(reward), repeats + 1
+            total, repeats = total + _reward(reward), repeats + 1
             if terminated or truncated or repeats == self.repeat:
-                return self._dress(observation), total, bool(terminated), bool(truncated), info
+                break
+        self.nonfinite = () if math.isfinite(total) else ("reward",)
+        return self._dress(observation), total, bool(terminated), bool(truncated), info
 
     def close(self) -> None:
         self.env.close()
 
     def _dress(self, observation: Any) -> dict[str, np.ndarray]:
-        values = observation if isinstance(observation, dict) else {"": observation}
         out = {}
-        for key, name in self.names.items():
-            space, value = self.observations[name], np.asarray(values[key])
-            if len(space.shape) == 3 and value.shape != space.shape:
-                value = _resize(value, self.size)
-            if space.discrete:
-                value = value - getattr(self.keys[key], "start", 0)
-            out[name] = np.asarray(value, space.dtype).reshape(space.shape)
+        for sight in self.sights:
+            out[sight.name], finite = sight.see(at(observation, sight.path))
+            if not finite:
+                self.nonfinite += (sight.name,)
         return out
 
-    def _native(self, action: Any) -> Any:
-        """The environment's own action for one in the agent's range."""
-        space = self.env.action_space
-        if isinstance(space, spaces.Discrete):
-            return int(action) + int(space.start)
-        assert isinstance(space, spaces.Box)
-        bounded = np.isfinite(space.low) & np.isfinite(space.high)
-        low, high = np.where(bounded, space.low, 0), np.where(bounded, space.high, 0)
-        action = np.asarray(action, np.float32)
-        stretched = low + (np.clip(action, -1, 1) + 1) / 2 * (high - low)
-        return np.where(bounded, stretched, action).astype(space.dtype)
+    def _say(self, what: str) -> None:
+        if what not in self.notes:
+            self.notes.append(what)
 
 
-def _observation(id: str, key: str, space: spaces.Space, size: int) -> Space:
-    if isinstance(space, spaces.Discrete):
-        return Space((), "int32", int(space.n))
-    if isinstance(space, spaces.Box):
-        if len(space.shape) == 3 and space.dtype == np.uint8 and space.shape[-1] <= 4:
-            return Space((size, size, space.shape[-1]), "uint8")
-        if len(space.shape) < 3:
-            return Space(tuple(space.shape), "float32")
-    raise Unavailable(
-        f"{id} shows {key or 'its observation'} as {space}, which no agent here reads. "
-        "Observations must be uint8 images (height, width, at most 4 channels), vectors or "
-        "discrete: wrap the environment."
-    )
+def only(id: str, actions: Mapping[str, Space]) -> Space:
+    """The single action of `actions`.
+
+    **Errors:** `Unavailable` if there are several.
+    """
+    if len(actions) > 1:
+        raise Unavailable(
+            f"{id} takes {len(actions)} actions at once ({', '.join(actions)}); one was expected."
+        )
+    return next(iter(actions.values()))
 
 
-def _action(id: str, space: spaces.Space) -> Space:
-    if isinstance(space, spaces.Discrete):
-        return Space((), "int32", int(space.n))
-    if isinstance(space, spaces.Box) and len(space.shape) == 1:
-        return Space(tuple(space.shape), "float32")
-    raise Unavailable(
-        f"{id} acts in {space}. Actions must be Discrete or a Box of rank 1: wrap the environment."
-    )
+def _constructed(id: str, options: dict[str, Any], notes: list[str]) -> gymnasium.Env:
+    """What Gymnasium makes of an id, behind the present interface right where it was made."""
+    spec = copy.copy(gymnasium.spec(id.rpartition(":")[2]))
+    creator = spec.entry_point
+    made: list[Adapted] = []
+
+    def create(**given: Any) -> gymnasium.Env:
+        build: Any = load_env_creator(creator) if isinstance(creator, str) else creator
+        made.append(adapted(build(**given), notes.append))
+        return made[0].env
+
+    spec.entry_point = create
+    try:
+        env: Any = gymnasium.make(spec, disable_env_checker=True, **options)
+    except Exception as error:  # whatever the simulator raises, from wherever
+        cause = error.__cause__ if isinstance(error.__cause__, TypeError) else error
+        raise Unavailable(explained(id, cause)) from error
+    return _replaced(env, made[0])
+
+
+def _replaced(env: Any, by: Any) -> gymnasium.Env:
+    """The same stack of wrappers around `by` in place of what `by` wraps."""
+    if env is by.env:
+        return by
+    outer = env
+    while outer.env is not by.env:
+        outer = outer.env
+    outer.env = by
+    return env
+
+
+def _wrapped(env: gymnasium.Env, wrapper: str) -> gymnasium.Env:
+    module, _, name = wrapper.rpartition(":")
+    if not module:
+        raise ValueError(f"`wrappers` must be `module:Class`; got {wrapper!r}.")
+    found: Any = getattr(load(module), name, None)
+    if not callable(found):
+        raise ValueError(f"`wrappers` must be `module:Class`; {module} has no class {name}.")
+    try:
+        return found(env)
+    except Exception as error:  # whatever the user's code raises
+        raise Unavailable(explained(wrapper, error)) from error
+
+
+def _reward(value: Any) -> float:
+    try:
+        array = np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+        array = np.full(2, np.nan)
+    if value is None or array.size != 1:
+        raise Mismatch(f"its reward must be one number; got {value!r}.")
+    return array.item()
 
 
 def _gymnasium(space: Space, *, bound: float = np.inf) -> spaces.Space:
@@ -129,12 +220,3 @@ def _gymnasium(space: Space, *, bound: float = np.inf) -> spaces.Space:
     if space.dtype == "uint8":
         return spaces.Box(0, 255, space.shape, np.uint8)
     return spaces.Box(-bound, bound, space.shape, np.float32)
-
-
-def _resize(image: np.ndarray, size: int) -> np.ndarray:
-    """Area-averaged to a square of that side, as the official agents see it."""
-    channels = [
-        np.asarray(Image.fromarray(image[..., index]).resize((size, size), Image.Resampling.BOX))
-        for index in range(image.shape[-1])
-    ]
-    return np.stack(channels, -1)

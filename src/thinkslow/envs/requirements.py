@@ -11,11 +11,16 @@ import difflib
 import glob
 import importlib
 import importlib.util
+import os
+import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium
+
+from thinkslow.envs.failures import failure
 
 
 class Unavailable(ValueError):
@@ -36,6 +41,12 @@ class Family:
     """Arguments that make the simulator itself draw at a given size."""
     opengl: bool = False
     """Whether it draws with OpenGL."""
+
+    def register(self) -> None:
+        """Make Gymnasium know the family's ids."""
+        module = importlib.import_module(self.module)
+        if self.module == "ale_py":
+            gymnasium.register_envs(module)
 
 
 FAMILIES = (
@@ -63,24 +74,48 @@ DRIVERS = ("/usr/lib/*/dri/*_dri.so", "/usr/lib*/dri/*_dri.so", "/usr/lib*/**/li
 NVIDIA = "libEGL_nvidia.so.0"
 
 
-def prepare(id: str, *, size: int) -> dict[str, Any]:
-    """Import what registers `id`, and say how to make it draw `size` × `size` images.
+def prepare(id: str, *, size: int, repeat: int = 1) -> tuple[dict[str, Any], str]:
+    """Import what registers `id`; how to make it draw `size` × `size` images, and what to say.
 
-    Raises `Unavailable` if a package or a library is missing, or if nobody registered
-    the id.
+    **Errors:** `Unavailable` if a package or a library is missing, or if nobody registered the
+    id.
     """
-    family = next((family for family in FAMILIES if id.startswith(family.prefix)), None)
+    family = family_of(id)
     if family is not None:
         if importlib.util.find_spec(family.module) is None:
             raise Unavailable(
                 f"{id} needs the Python package {family.module}, which is not installed here. "
-                f"Install it: pip install {family.install}"
+                f"Install it: {install(family.install)}"
             )
         if family.opengl:
             require_opengl(id)
-        importlib.import_module(family.module)
+        family.register()
     require_registered(id)
-    return {} if family is None else family.options(size)
+    if family is None:
+        return {}, ""
+    skips, said = _frames(id, repeat)
+    return family.options(size) | skips, said
+
+
+def family_of(id: str) -> Family | None:
+    """The family that an id belongs to; None for an environment of the user's own."""
+    name = id.rpartition(":")[2]
+    return next((family for family in FAMILIES if name.startswith(family.prefix)), None)
+
+
+def _frames(id: str, repeat: int) -> tuple[dict[str, Any], str]:
+    """Arguments that leave repeating to the agent, for an id that repeats actions itself.
+
+    An agent that repeats four times, on an id that does as well, would see every sixteenth frame.
+    """
+    spec = gymnasium.spec(id.rpartition(":")[2])
+    own = spec.kwargs.get("frameskip", 1)
+    if repeat == 1 or own == 1:
+        return {}, ""
+    return {"frameskip": 1}, (
+        f"it repeats each action {own} times itself; made with frameskip=1, so that a decision "
+        f"is the {repeat} frames of --repeat {repeat}. To take its own, pass --repeat 1"
+    )
 
 
 def require_registered(id: str) -> None:
@@ -89,17 +124,74 @@ def require_registered(id: str) -> None:
     Of `module:id`, the module is imported first: that registers the id.
     """
     module, _, name = id.rpartition(":")
+    if module:
+        load(module)
     try:
-        if module:
-            importlib.import_module(module)
         gymnasium.spec(name)
-    except (gymnasium.error.Error, ModuleNotFoundError) as error:
+    except gymnasium.error.Error as error:
         near = difflib.get_close_matches(name, sorted(gymnasium.registry), n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(near)}?" if near else "No registered id is like it."
         raise Unavailable(
             f"There is no environment {id!r}. {hint} Environments of your own are reached as "
             "`module:id`, where importing the module registers the id."
         ) from error
+
+
+def load(module: str) -> Any:
+    """Import a module of the user's, which may lie in the working folder.
+
+    **Errors:** `Unavailable` saying which import failed, and where it was looked for.
+    """
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)  # last: it hides no installed package
+    try:
+        return importlib.import_module(module)
+    except Exception as error:  # whatever a module does when it is imported
+        if isinstance(error, ModuleNotFoundError) and error.name is not None and (
+            module == error.name or module.startswith(f"{error.name}.")
+        ):  # fmt: skip
+            given = [one for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one]
+            looked = ", ".join(dict.fromkeys([here, *given]))
+            near = difflib.get_close_matches(error.name, _modules(here), n=2, cutoff=0.6)
+            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            raise Unavailable(
+                f"There is no module {error.name}: looked in {looked} and in the installed "
+                f"packages.{hint} Start in its folder, or put that on PYTHONPATH."
+            ) from error
+        raise Unavailable(f"Importing {module} failed: {said(error, 'import')}") from error
+
+
+def said(error: Exception, call: str) -> str:
+    """An exception of a user's code in one line, with what to install if that is all."""
+    text = failure(error, call).line
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        text += f". Install the package that has it: {install(error.name.partition('.')[0])}"
+    return text
+
+
+def install(package: str) -> str:
+    """The command that installs a package for the Python that runs.
+
+    In a clone that runs in its own environment that is uv, by way of the clone's script: there
+    the system's pip would install for another Python.
+    """
+    clone = Path(__file__).resolve().parents[3]
+    package = package if package.isidentifier() or "'" in package else _quoted(package)
+    if (clone / "uvw").exists() and Path(sys.prefix).resolve() == clone / ".venv":
+        script = "./uvw" if Path.cwd() == clone else str(clone / "uvw")
+        return f"{script} pip install {package}"
+    if importlib.util.find_spec("pip") is not None:
+        return f"pip install {package}"
+    return f"uv pip install --python {sys.executable} {package}"
+
+
+def _quoted(package: str) -> str:
+    return package if re.fullmatch(r"[\w.-]+( [\w.-]+)*", package) else f"'{package}'"
+
+
+def _modules(folder: str) -> list[str]:
+    return [path.stem for path in Path(folder).glob("*.py")]
 
 
 def closest(task: str, *, count: int = 3) -> list[str]:
@@ -153,17 +245,29 @@ def has_driver() -> bool:
     return any(glob.glob(pattern) for pattern in DRIVERS) or loads(NVIDIA)
 
 
-def failure(id: str, error: Exception) -> str | None:
-    """The message for an environment that failed while it was being made; None if there is
-    nothing to add to the simulator's own words."""
+def explained(id: str, error: Exception) -> str:
+    """The message for an environment that failed while it was being made: the cause first."""
     if isinstance(error, gymnasium.error.DependencyNotInstalled):
-        return f"{id} needs a package that is not installed here. {error}"
-    if any(family.opengl and id.startswith(family.prefix) for family in FAMILIES):
+        return f"{id} needs a package that is not installed here. {_installing(str(error))}"
+    what = said(error, "make")
+    if isinstance(error, TypeError) and "required positional argument" in str(error):
+        what += ". Give it by name: --env-option NAME=VALUE"
+    family = family_of(id)
+    if family is not None and family.opengl:
         return (
-            f"{id} could not open a renderer here ({type(error).__name__}: {error}). "
+            f"{id} could not open a renderer here: {what}. "
             "`thinkslow doctor` tries each step of drawing and says how to mend it."
         )
-    return None
+    return f"{id} could not be made. {what}"
+
+
+def _installing(text: str) -> str:
+    """Gymnasium's own hint, `pip install x`, with the command for the environment that runs."""
+    return re.sub(
+        r"`?pip install ([\w.-]+\[[\w.,-]+\]|\\?\"[^\"]+\"|'[^']+'|[\w.-]+)`?",
+        lambda found: f"`{install(found[1].strip(chr(39) + chr(34)))}`",
+        text,
+    )
 
 
 def no_renderer(id: str, packages: list[str]) -> str:

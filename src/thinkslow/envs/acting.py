@@ -1,0 +1,123 @@
+"""From an agent's actions to an environment's own, which always lie in its space.
+
+Agents act in classes counted from 0 and in numbers of [-1, 1]. Numbers with two bounds are
+stretched to them; with one bound, shifted to it, so that -1 is a lower bound and 1 an upper one;
+without bounds they stay as they are. Of whole numbers each is given an equal share of [-1, 1].
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from thinkslow.envs.requirements import Unavailable
+from thinkslow.spaces import Space
+
+Say = Callable[[str], None]
+
+UNBOUNDED = 1e15
+"""A bound beyond this, such as the largest float32, is none."""
+NAME = "action"
+"""Of an action that has no other."""
+
+
+class Part:
+    """One named part of an action, of one number or several."""
+
+    def __init__(self, names: dict[str, Space], native: Callable[[Mapping[str, Any]], Any]):
+        self.names, self.native = names, native
+
+
+def parts(id: str, space: spaces.Space, say: Say, name: str = "") -> Part:
+    """A space of actions in an agent's terms, and the way back.
+
+    **Errors:** `Unavailable` for a space that no agent here acts in.
+    """
+    if isinstance(space, spaces.Discrete):
+        return _discrete(name or NAME, int(space.n), int(space.start))
+    if isinstance(space, spaces.Box):
+        return _box(name or NAME, space, say)
+    if isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary):
+        return _several(name or NAME, space)
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        inside = space.spaces
+        named = inside.items() if isinstance(inside, dict) else enumerate(inside)
+        below = {key: parts(id, one, say, f"{name}/{key}" if name else f"{key}")
+                 for key, one in named}  # fmt: skip
+        names = {name: space for part in below.values() for name, space in part.names.items()}
+
+        def native(action: Mapping[str, Any]) -> Any:
+            found = {key: part.native(action) for key, part in below.items()}
+            return found if isinstance(space, spaces.Dict) else tuple(found.values())
+
+        return Part(names, native)
+    raise Unavailable(
+        f"{id} acts in {space}. Actions must be Discrete, MultiDiscrete, MultiBinary, a Box, or a "
+        "Dict or Tuple of these: wrap the environment (--wrapper module:Class)."
+    )
+
+
+def _discrete(name: str, classes: int, start: int) -> Part:
+    def native(action: Mapping[str, Any]) -> int:
+        return _class(name, action[name], classes) + start
+
+    return Part({name: Space((), "int32", classes)}, native)
+
+
+def _several(name: str, space: "spaces.MultiDiscrete | spaces.MultiBinary") -> Part:
+    shape = space.shape
+    assert shape is not None
+    binary = isinstance(space, spaces.MultiBinary)
+    counts = np.full(shape, 2).ravel() if binary else space.nvec.ravel()
+    starts = np.zeros(shape, int).ravel() if binary else space.start.ravel()
+    names = {f"{name}/{part}": Space((), "int32", int(n)) for part, n in enumerate(counts)}
+
+    def native(action: Mapping[str, Any]) -> np.ndarray:
+        chosen = [
+            _class(key, action[key], int(n)) + int(start)
+            for key, n, start in zip(names, counts, starts, strict=True)
+        ]
+        return np.array(chosen, space.dtype).reshape(shape)
+
+    return Part(names, native)
+
+
+def _class(name: str, value: Any, classes: int) -> int:
+    number = np.asarray(value).item()
+    if number % 1 or not 0 <= number < classes:
+        raise ValueError(f"`{name}` must be a whole number from 0 to {classes - 1}; got {number}.")
+    return int(number)
+
+
+def _box(name: str, space: spaces.Box, say: Say) -> Part:
+    shape, whole = space.shape, np.issubdtype(space.dtype, np.integer)
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    below, above = np.abs(low) < UNBOUNDED, np.abs(high) < UNBOUNDED
+    both = below & above
+    if (below != above).any():
+        say(
+            f"{name} has one bound only, in {space}: an agent's [-1, 1] begins at a lower bound "
+            "and ends at an upper one"
+        )
+    # One more step, so that whole numbers have equal shares; the last is clipped below.
+    width = np.where(both, high - low + whole, 0.0)
+    first = np.where(both, low, 0.0)
+    limits = np.where(below, low, -np.inf), np.where(above, high, np.inf)
+
+    def native(action: Mapping[str, Any]) -> np.ndarray:
+        given = np.asarray(action[name], np.float64).reshape(shape)
+        if not np.isfinite(given).all():
+            raise ValueError(f"`{name}` must be finite; got {given.tolist()}.")
+        stretched = first + (np.clip(given, -1, 1) + 1) / 2 * width
+        shifted = np.where(
+            below, limits[0] + given + 1, np.where(above, limits[1] + given - 1, given)
+        )
+        out = np.where(both, np.floor(stretched) if whole else stretched,
+                       np.rint(shifted) if whole else shifted)  # fmt: skip
+        out = np.clip(out, low, high).astype(space.dtype)
+        # Rounded to its type, a bound may be passed.
+        return np.asarray(np.clip(out, space.low, space.high), space.dtype)
+
+    return Part({name: Space((math.prod(shape),), "float32")}, native)

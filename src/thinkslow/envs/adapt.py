@@ -1,0 +1,129 @@
+"""Environments of older interfaces, made to behave as Gymnasium's do now.
+
+Before gym 0.26, `reset` took no seed and returned the observation alone, and `step` returned one
+`done` in place of `terminated` and `truncated`. What is adapted is said once.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+from gymnasium import spaces
+
+Say = Callable[[str], None]
+
+
+class Adapted(gymnasium.Wrapper):
+    """Any environment, with `reset` and `step` as Gymnasium defines them."""
+
+    def __init__(self, env: gymnasium.Env, say: Say):
+        super().__init__(env)
+        self._say = say
+        inner: Any = env.env if isinstance(env, Foreign) else env
+        self._seeded = _takes(inner.reset, "seed")
+        self._optioned = _takes(inner.reset, "options")
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        given: dict[str, Any] = {"seed": seed} if self._seeded else {}
+        if self._optioned:
+            given["options"] = options
+        if not self._seeded and seed is not None:
+            self._seed_otherwise(seed)
+        found = self.env.reset(**given)
+        if isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], dict):
+            return found
+        self._say("its `reset` returns an observation alone, as before gym 0.26: adapted")
+        return found, {}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        found: Any = self.env.step(action)
+        if len(found) == 5:
+            return found
+        if len(found) != 4:
+            raise ValueError(f"`step` must return 5 values; this one returned {len(found)}.")
+        self._say("its `step` returns one `done`, as before gym 0.26: adapted")
+        observation, reward, done, info = found
+        truncated = bool(info.get("TimeLimit.truncated", False))
+        return observation, reward, bool(done) and not truncated, truncated, info
+
+    def _seed_otherwise(self, seed: int) -> None:
+        method = getattr(self.env.unwrapped, "seed", None)
+        if callable(method):
+            method(seed)
+            self._say("its `reset` takes no seed: its method `seed` is called before")
+        else:
+            self._say(
+                "its `reset` takes no seed, so that episodes do not follow from one: they cannot "
+                "be paired, nor a run made again"
+            )
+
+
+class Foreign(gymnasium.Env):
+    """An environment that is no `gymnasium.Env`, such as the old package gym's."""
+
+    def __init__(self, env: Any):
+        self.env = env
+        self.observation_space = translated(env.observation_space)
+        self.action_space = translated(env.action_space)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "env":  # not set yet: nothing to ask
+            raise AttributeError(name)
+        return getattr(self.env, name)
+
+    def reset(self, **given: Any) -> Any:
+        return self.env.reset(**given)
+
+    def step(self, action: Any) -> Any:
+        return self.env.step(action)
+
+    def close(self) -> None:
+        if hasattr(self.env, "close"):
+            self.env.close()
+
+
+def adapted(env: Any, say: Say) -> Adapted:
+    """What a constructor returned, behind the present interface.
+
+    **Errors:** `TypeError` for what has no `reset` and `step`.
+    """
+    if not isinstance(env, gymnasium.Env):
+        for name in ("reset", "step", "observation_space", "action_space"):
+            if not hasattr(env, name):
+                raise TypeError(f"An environment must have `{name}`; {type(env).__name__} has not.")
+        env = Foreign(env)
+    return Adapted(env, say)
+
+
+def translated(space: Any) -> spaces.Space:
+    """A space of the old package gym in Gymnasium's words; others as they are."""
+    if isinstance(space, spaces.Space):
+        return space
+    kind = type(space).__name__
+    if kind == "Box":
+        return spaces.Box(space.low, space.high, space.shape, space.dtype)
+    if kind == "Discrete":
+        return spaces.Discrete(int(space.n), start=int(getattr(space, "start", 0)))
+    if kind == "MultiDiscrete":
+        return spaces.MultiDiscrete(space.nvec)
+    if kind == "MultiBinary":
+        return spaces.MultiBinary(space.n)
+    if kind == "Tuple":
+        return spaces.Tuple([translated(one) for one in space.spaces])
+    if kind == "Dict":
+        return spaces.Dict({name: translated(one) for name, one in space.spaces.items()})
+    return space
+
+
+def _takes(function: Callable, name: str) -> bool:
+    """Whether a function can be called with an argument of that name."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # of C, without a signature: the interface is assumed
+        return True
+    return name in parameters or any(
+        one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()
+    )

@@ -1,0 +1,129 @@
+"""What went wrong inside an environment, as data that can cross a pipe and be kept in a record.
+
+The cause comes first: the last line of the traceback, where it was raised and whose code that is.
+The traceback itself is kept beside it, for whoever asks.
+"""
+
+import dataclasses
+import signal
+import sysconfig
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+LIBRARIES = tuple(
+    str(Path(sysconfig.get_path(name)).resolve()) for name in ("purelib", "platlib", "stdlib")
+)
+OURS = Path(__file__).resolve().parents[1]
+KEPT = 20_000
+"""Characters of a traceback that are kept."""
+
+
+class Mismatch(ValueError):
+    """An environment shows what its spaces do not declare; the message has both."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """Why an environment did not answer."""
+
+    call: str
+    """What it was asked for: `make`, `reset` or `step`."""
+    kind: str
+    """The exception's type; `Hang` if no answer came in time, `Killed` if its process ended."""
+    message: str
+    where: str = ""
+    """File, line and function, and whose code that is; empty if nobody knows."""
+    traceback: str = ""
+    """The whole traceback, or what a process that ended wrote last."""
+
+    @property
+    def line(self) -> str:
+        """All but the traceback in one line.
+
+        >>> Failure("step", "KeyError", "'key'", "play.py:7 in step, your code").line
+        "KeyError: 'key' (in `step`; play.py:7 in step, your code)"
+        """
+        message = " ".join(self.message.split())
+        what = f"{self.kind}: {message}" if message else self.kind
+        return f"{what} (in `{self.call}`{f'; {self.where}' if self.where else ''})"
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary, `line` included."""
+        return dataclasses.asdict(self) | {"line": self.line}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Failure":
+        """The failure that `to_json` wrote."""
+        return cls(**{name: value for name, value in data.items() if name != "line"})
+
+
+class Nonfinite(NamedTuple):
+    """A number that is NaN or infinite, found where an environment gave it."""
+
+    key: str
+    """The observation's name, or `reward`."""
+    environment: int
+    episode: int
+    """Number of the environment's episode, from 0."""
+    step: int
+    """Decisions before it in this episode; 0 is the first observation."""
+
+
+class Failed(RuntimeError):
+    """An environment that cannot go on; `failure` says why, and the traceback is a note."""
+
+    def __init__(self, message: str, failure: Failure):
+        super().__init__(message)
+        self.failure = failure
+        if failure.traceback:
+            self.add_note(failure.traceback)
+
+
+def failure(error: BaseException, call: str) -> Failure:
+    """The data of an exception that was caught where the environment was called."""
+    last = traceback.format_exception_only(error)[-1].strip()
+    kind, _, message = last.partition(": ")
+    text = "".join(traceback.format_exception(error))
+    return Failure(call, kind.rpartition(".")[2], message, origin(error), text[-KEPT:])
+
+
+def origin(error: BaseException) -> str:
+    """Where an exception was raised, and whose code that is: rather the user's than a library's."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{Path(error.filename).name}:{error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return ""
+    theirs = [frame for frame in frames if _owner(frame.filename) == "your code"]
+    frame = (theirs or frames)[-1]
+    place = f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}"
+    return f"{place}, {_owner(frame.filename)}"
+
+
+def ended(code: int, call: str, words: str) -> Failure:
+    """The data of a process that ended by itself, with what it wrote last."""
+    if code < 0:
+        message = f"its process was ended by {signal.Signals(-code).name}"
+        if code == -signal.SIGKILL:
+            message += ", as the system does when memory is short"
+    else:
+        message = f"its process ended with exit code {code}"
+    lines = words.strip().splitlines()
+    if lines:
+        message += f"; its last words: {lines[-1].strip()}"
+    return Failure(call, "Killed", message, traceback=words)
+
+
+def _owner(filename: str) -> str:
+    path = Path(filename)
+    resolved = path.resolve() if path.is_absolute() else path
+    if resolved.is_relative_to(OURS):
+        return "thinkslow's own code"
+    if filename.startswith("<") or any(resolved.is_relative_to(place) for place in LIBRARIES):
+        parts = resolved.parts
+        if "site-packages" in parts[:-1]:
+            return f"code of {parts[parts.index('site-packages') + 1].removesuffix('.py')}"
+        return "Python's own code"
+    return "your code"

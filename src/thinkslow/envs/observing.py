@@ -1,0 +1,361 @@
+"""From what an environment shows to named arrays of a known type, checked on the way.
+
+Every observation is compared with the space that was declared for it: shape, type and range.
+What differs is refused with both values, or converted where only one meaning is possible, and
+that is said once. Numbers that are not finite are counted and replaced by 0.
+
+Whether something is an image follows from its type, range and shape, and can be told. Images
+become uint8 of (size, size, channels): a grey picture (height, width), channels before or after
+the sides, a stack of frames, numbers in [0, 1], [-1, 1] or [0, 255].
+"""
+
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from PIL import Image
+
+from thinkslow.envs.failures import Mismatch
+from thinkslow.envs.requirements import Unavailable
+from thinkslow.spaces import Space
+
+CHANNELS = 16
+"""An axis of at most so many, beside two longer ones, holds channels or frames."""
+SIDE = 16
+"""Of numbers that are no bytes, what has sides of fewer pixels is no image unless told."""
+NUMBERS = 4096
+"""A vector of more is more likely an image that was not recognised."""
+CHOICES = 16
+"""So many discrete values side by side are one-hot each; more are read as numbers."""
+RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
+"""Of floats that may be pixels."""
+
+Say = Callable[[str], None]
+Path = tuple[str, ...]
+
+
+class Sight:
+    """One observed quantity: where it lies, how it is declared, and what agents see of it."""
+
+    def __init__(self, path: Path, name: str, declared: spaces.Space, space: Space, say: Say):
+        self.path, self.name, self.declared, self.space = path, name, declared, space
+        self._say, self._said = say, set[str]()
+
+    def see(self, value: Any) -> tuple[np.ndarray, bool]:
+        """What agents see of a value, and whether all its numbers were finite.
+
+        **Errors:** `Mismatch` for a value that is not as declared.
+        """
+        raise NotImplementedError
+
+    def shaped(self, value: Any) -> np.ndarray:
+        """The value in the declared shape, where it differs from it by axes of 1 alone."""
+        declared = self.declared.shape
+        assert declared is not None
+        try:
+            array = np.asarray(value)
+        except ValueError as error:  # rows of different lengths
+            raise self.mismatch("rows of different lengths") from error
+        if array.dtype.kind not in "biuf":
+            raise self.mismatch(f"a {type(value).__name__}")
+        if array.shape == declared:
+            return array
+        if _long(array.shape) != _long(declared):
+            raise self.mismatch(str(array.shape))
+        self.once(f"shows {array.shape}, declared {declared}: read as declared")
+        return array.reshape(declared)
+
+    def mismatch(self, shown: str, hint: str = "") -> Mismatch:
+        hint = hint or "Mend the environment's observation_space or what it returns."
+        return Mismatch(
+            f"{self.named} shows {shown}, declared {self.described}. {hint} Or wrap it "
+            "(--wrapper module:Class)."
+        )
+
+    def once(self, what: str) -> None:
+        """Say something of this quantity, the first time."""
+        if what not in self._said:
+            self._said.add(what)
+            self._say(f"{self.named} {what}")
+
+    @property
+    def named(self) -> str:
+        return f"its observation {'/'.join(self.path)}" if self.path else "its observation"
+
+    @property
+    def described(self) -> str:
+        declared = self.declared
+        if isinstance(declared, spaces.Box):
+            low, high = _number(declared.low.min(initial=0)), _number(declared.high.max(initial=0))
+            return f"{declared.shape} {declared.dtype} in [{low}, {high}]"
+        return str(declared)
+
+
+class Choice(Sight):
+    """A discrete quantity, counted from 0."""
+
+    def __init__(self, path: Path, name: str, declared: spaces.Space, say: Say, *,
+                 start: int, classes: int, part: int | None = None):  # fmt: skip
+        super().__init__(path, name, declared, Space((), "int32", classes), say)
+        self.start, self.classes, self.part = start, classes, part
+
+    def see(self, value: Any) -> tuple[np.ndarray, bool]:
+        array = self.shaped(value)
+        number = array.item() if self.part is None else array[self.part].item()
+        if number - self.start not in range(self.classes):
+            raise self.mismatch(f"{number}")
+        return np.asarray(number - self.start, np.int32), True
+
+
+class Vector(Sight):
+    """Numbers, as float32; of three axes or more, one after the other."""
+
+    def __init__(self, path: Path, name: str, declared: spaces.Space, say: Say):
+        shape = declared.shape
+        assert shape is not None
+        if len(shape) > 2:
+            shape = (math.prod(shape),)
+            say(f"{'/'.join(path) or 'its observation'} of {declared.shape} is no image: read as "
+                f"{shape[0]} numbers")  # fmt: skip
+        super().__init__(path, name, declared, Space(shape, "float32"), say)
+        bounds = declared if isinstance(declared, spaces.Box) else None
+        self._bounds = None if bounds is None else (bounds.low, bounds.high)
+
+    def see(self, value: Any) -> tuple[np.ndarray, bool]:
+        array = self.shaped(value)
+        if self._bounds is not None and array.dtype.kind != "b":
+            low, high = self._bounds
+            slack = 1e-5 * np.maximum(1.0, np.abs(array, dtype=np.float64))
+            if ((array < low - slack) | (array > high + slack)).any():
+                found = f"[{_number(array.min())}, {_number(array.max())}]"
+                self.once(f"goes beyond its bounds, {found}, declared {self.described}")
+                self._bounds = None
+        with np.errstate(over="ignore"):  # found as infinite just below
+            seen = array.astype(np.float32).reshape(self.space.shape)
+        finite = np.isfinite(seen)
+        return (seen, True) if finite.all() else (np.where(finite, seen, np.float32(0)), False)
+
+
+class Picture(Sight):
+    """An image, as uint8 of (size, size, channels)."""
+
+    def __init__(self, path: Path, name: str, declared: spaces.Box, say: Say, *,
+                 axes: tuple[int, ...], scale: tuple[float, float], size: int):  # fmt: skip
+        ordered = [declared.shape[axis] for axis in axes]
+        channels = math.prod(ordered[2:])
+        super().__init__(path, name, declared, Space((size, size, channels), "uint8"), say)
+        self.axes, self.low, self.high, self.size = axes, *scale, size
+        self._sides = (ordered[0], ordered[1], channels)
+        self._whole = np.issubdtype(declared.dtype, np.integer)
+        if axes != tuple(range(len(axes))) or channels > 4:
+            self.once(f"of {declared.shape} is read as an image of {self._sides}")
+        self._bytes_as_floats = False
+
+    def see(self, value: Any) -> tuple[np.ndarray, bool]:
+        array = self.shaped(value)
+        finite = True
+        if array.dtype.kind == "f":
+            good = np.isfinite(array)
+            if not (finite := bool(good.all())):
+                array = np.where(good, array, max(self.low, 0.0))
+        self._compare(array)
+        if (self.low, self.high) != (0.0, 255.0):
+            array = (array.astype(np.float64) - self.low) * (255.0 / (self.high - self.low))
+        if array.dtype != np.uint8:
+            array = np.clip(np.rint(array), 0, 255).astype(np.uint8)
+        image = array.transpose(self.axes).reshape(self._sides)
+        return (image if image.shape == self.space.shape else _resized(image, self.size)), finite
+
+    def _compare(self, array: np.ndarray) -> None:
+        """**Errors:** `Mismatch` for pixels of another type or range than declared."""
+        if array.dtype == np.uint8 and self.high == 255.0:
+            return
+        low, high = float(array.min(initial=0)), float(array.max(initial=0))
+        slack = 0.01 * (self.high - self.low) if array.dtype.kind == "f" else 0.0
+        shown = f"{array.dtype} in [{_number(low)}, {_number(high)}]"
+        if low < self.low - slack or high > self.high + slack:
+            raise self.mismatch(shown)
+        if self._whole and array.dtype.kind in "fb" and not self._bytes_as_floats:
+            if high > 1:
+                self._bytes_as_floats = True
+                self.once(f"shows {shown}, declared {self.described}: rounded")
+            elif high > 0:  # black is black on any scale
+                raise self.mismatch(
+                    shown,
+                    f"If its pixels are from 0 to 1, declare Box(0, 1, {array.shape}, float32).",
+                )
+
+
+def sights(
+    id: str, declared: spaces.Space, *, size: int, image: Collection[str], say: Say
+) -> list[Sight]:
+    """Everything that agents see of an environment's observation space.
+
+    Parts of dictionaries and tuples are named by their path, `a/b`; what no agent can read, such
+    as text, is left out and said.
+
+    **Errors:** `Unavailable` if nothing can be read, or something only in a way that is not
+    certain; `ValueError` for a name in `image` that is not observed or cannot be an image.
+    """
+    found: list[Sight] = []
+    told, left = set(image), []
+    for path, space in leaves(declared):
+        name = "/".join(path)
+        is_told = name in told or (not path and bool(told & {"image", "observation"}))
+        told -= {name} if path else {name, "image", "observation"}
+        if (one := _sights(id, path, space, size=size, told=is_told, say=say)) is None:
+            left.append(f"{name or 'its observation'} ({type(space).__name__})")
+        else:
+            found += one
+    if told:
+        names = ", ".join("/".join(path) for path, _ in leaves(declared) if path) or "image"
+        raise ValueError(f"`image` must name observations, {names}; got {', '.join(sorted(told))}.")
+    if not found:
+        raise Unavailable(
+            f"{id} shows {declared}, of which no agent here reads anything: boxes, discrete "
+            "values, and dictionaries or tuples of them are read. Wrap it (--wrapper module:Class)."
+        )
+    if left:
+        say(f"left out {', '.join(left)}: no agent here reads it")
+    return found
+
+
+def leaves(space: spaces.Space, path: Path = ()) -> Iterator[tuple[Path, spaces.Space]]:
+    """The spaces inside dictionaries and tuples, with the way to them."""
+    if isinstance(space, spaces.Dict):
+        for key, one in space.spaces.items():
+            yield from leaves(one, (*path, str(key)))
+    elif isinstance(space, spaces.Tuple):
+        for index, one in enumerate(space.spaces):
+            yield from leaves(one, (*path, str(index)))
+    else:
+        yield path, space
+
+
+def at(value: Any, path: Path) -> Any:
+    """What lies at a path of an observation.
+
+    **Errors:** `Mismatch` if the observation lacks it.
+    """
+    for depth, key in enumerate(path):
+        if isinstance(value, Mapping):
+            if key not in value:
+                raise Mismatch(
+                    f"its observation lacks {'/'.join(path[: depth + 1])}, which is declared; it "
+                    f"shows {', '.join(map(str, value)) or 'nothing'}."
+                )
+            value = value[key]
+        elif isinstance(value, tuple | list) and key.isdigit() and int(key) < len(value):
+            value = value[int(key)]
+        else:
+            raise Mismatch(
+                f"its observation {'/'.join(path[:depth])} shows a {type(value).__name__}, in "
+                f"which {key} is declared."
+            )
+    return value
+
+
+def _sights(
+    id: str, path: Path, space: spaces.Space, *, size: int, told: bool, say: Say
+) -> list[Sight] | None:
+    """One space as agents see it; None if none can read it."""
+    name = "/".join(path)
+    if told and not isinstance(space, spaces.Box):
+        raise ValueError(f"`image` must name boxes; {name or 'the observation'} is {space}.")
+    if isinstance(space, spaces.Discrete):
+        start, classes = int(space.start), int(space.n)
+        return [Choice(path, name or "vector", space, say, start=start, classes=classes)]
+    if isinstance(space, spaces.MultiDiscrete) and len(space.shape) == 1 and (
+        space.shape[0] <= CHOICES
+    ):  # fmt: skip
+        return [
+            Choice(path, f"{name or 'vector'}/{part}", space, say, start=int(start), classes=int(n),
+                   part=part)
+            for part, (n, start) in enumerate(zip(space.nvec, space.start, strict=True))
+        ]  # fmt: skip
+    if isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary):
+        return [Vector(path, name or "vector", space, say)]
+    if not isinstance(space, spaces.Box):
+        return None
+    if (how := as_image(space, told=told)) is not None:
+        axes, scale = how
+        return [Picture(path, name or "image", space, say, axes=axes, scale=scale, size=size)]
+    if told:
+        raise ValueError(
+            f"{name or 'the observation'} of {id} cannot be an image: it is {space}. An image has "
+            "two sides, channels or frames at most, and bounds."
+        )
+    if math.prod(space.shape) > NUMBERS:
+        raise Unavailable(
+            f"{id} shows {name or 'its observation'} as {space}: {math.prod(space.shape)} numbers, "
+            "and no image that is recognised. If it is one, say so: --image "
+            f"{name or 'image'}. Otherwise wrap it (--wrapper module:Class)."
+        )
+    return [Vector(path, name or "vector", space, say)]
+
+
+def as_image(
+    space: spaces.Box, *, told: bool = False
+) -> tuple[tuple[int, ...], tuple[float, float]] | None:
+    """The order of axes that makes a box (height, width, channels…), and the range of its
+    pixels; None if it is not certainly an image.
+
+    >>> as_image(spaces.Box(0, 255, (4, 84, 84), np.uint8))
+    ((1, 2, 0), (0.0, 255.0))
+    >>> as_image(spaces.Box(-np.inf, np.inf, (64, 64, 3), np.float32))
+    """
+    if (axes := _axes(space.shape)) is None or not space.shape:
+        return None
+    low, high = float(space.low.min()), float(space.high.max())
+    sides = [space.shape[axis] for axis in axes[:2]]
+    channels = math.prod(space.shape[axis] for axis in axes[2:])
+    if space.dtype == np.uint8 and (told or (low, high) == (0.0, 255.0) or len(axes) > 2):
+        if len(axes) == 2 and min(sides) < SIDE and not told:
+            return None
+        return axes, (0.0, 255.0)
+    if told:
+        return (axes, (low, high)) if np.isfinite([low, high]).all() and low < high else None
+    whole = np.issubdtype(space.dtype, np.integer)
+    ranges = ((0.0, 255.0),) if whole else RANGES
+    pixels = channels in (1, 3, 4) or channels % 3 == 0 or len(axes) == 2
+    if (low, high) in ranges and min(sides) >= SIDE and pixels:
+        return axes, (low, high)
+    return None
+
+
+def _axes(shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Which axes are height, width, then frames and channels; None if that is not clear."""
+    rank = len(shape)
+    if rank == 2:
+        return (0, 1)
+    few = [size <= CHANNELS for size in shape]
+    if rank == 3:
+        if shape[2] <= 4 or (few[2] and shape[2] < min(shape[:2])):
+            return (0, 1, 2)
+        if few[0] and shape[0] < min(shape[1:]):
+            return (1, 2, 0)
+    if rank == 4 and few[0]:  # a stack of frames
+        if shape[3] <= 4 and shape[3] < min(shape[1:3]):
+            return (1, 2, 0, 3)
+        if shape[1] <= 4 and shape[1] < min(shape[2:]):
+            return (2, 3, 0, 1)
+    return None
+
+
+def _resized(image: np.ndarray, size: int) -> np.ndarray:
+    """Area-averaged to a square of that side, as the official agents see it."""
+    channels = [
+        np.asarray(Image.fromarray(image[..., index]).resize((size, size), Image.Resampling.BOX))
+        for index in range(image.shape[-1])
+    ]
+    return np.stack(channels, -1)
+
+
+def _long(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size for size in shape if size != 1)
+
+
+def _number(value: Any) -> str:
+    return f"{float(value):.4g}"

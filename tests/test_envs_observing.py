@@ -1,0 +1,214 @@
+"""What an environment shows, against what it declares."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from thinkslow.envs import Mismatch, Unavailable
+from thinkslow.envs.make import Player
+from thinkslow.spaces import Space
+
+BYTES, FLOATS = np.uint8, np.float32
+GRADIENT = np.arange(64 * 48, dtype=np.uint32).reshape(64, 48) % 256
+
+
+class Shows(gymnasium.Env):
+    """Declares one thing and shows another."""
+
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, declared: spaces.Space, shown: Any):
+        self.observation_space, self.shown = declared, shown
+
+    def reset(self, **_: Any) -> tuple[Any, dict[str, Any]]:
+        return self.shown, {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return self.shown, 0.0, False, False, {}
+
+
+def look(declared: spaces.Space, shown: Any, size: int = 64, **options: Any) -> Any:
+    """What a player sees, and what it has to say."""
+    player = Player(Shows(declared, shown), "its-id", size=size, **options)
+    seen = player.reset()[0]
+    assert player.observation_space.contains(seen)
+    return seen, player.notes
+
+
+def box(low: float, high: float, shape: tuple[int, ...], dtype: Any) -> spaces.Box:
+    return spaces.Box(low, high, shape, dtype)
+
+
+RGB = np.stack([GRADIENT, 255 - GRADIENT, GRADIENT // 2], -1).astype(BYTES)
+
+
+@pytest.mark.parametrize(
+    ("declared", "shown"),
+    [
+        (box(0, 255, (64, 48, 3), BYTES), RGB),
+        (box(0, 255, (3, 64, 48), BYTES), RGB.transpose(2, 0, 1)),
+        (box(0, 1, (64, 48, 3), FLOATS), RGB.astype(FLOATS) / 255),
+        (box(0, 1, (3, 64, 48), np.float64), RGB.transpose(2, 0, 1) / 255),
+        (box(-1, 1, (64, 48, 3), FLOATS), RGB.astype(FLOATS) / 127.5 - 1),
+        (box(0, 255, (64, 48, 3), FLOATS), RGB.astype(FLOATS)),
+        (box(0, 255, (64, 48, 3), np.int32), RGB.astype(np.int32)),
+        (box(0, 255, (64, 48, 3), BYTES), RGB.astype(np.int64)),
+        (box(0, 255, (64, 48, 3), BYTES), RGB.astype(np.float64)),
+        (box(0, 255, (64, 48, 3), BYTES), RGB[None]),
+    ],
+)
+def test_an_image_is_the_same_however_it_is_laid_out(declared, shown):
+    seen, _ = look(declared, shown, size=48)
+    expected, _ = look(box(0, 255, (64, 48, 3), BYTES), RGB, size=48)
+    np.testing.assert_array_equal(seen["image"], expected["image"])
+    assert seen["image"].std() > 20
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels"),
+    [((84, 84), 1), ((84, 84, 1), 1), ((1, 84, 84), 1), ((4, 84, 84), 4), ((84, 84, 4), 4),
+     ((84, 84, 12), 12), ((4, 84, 84, 3), 12), ((4, 84, 84, 1), 4), ((4, 3, 84, 84), 12)],
+)  # fmt: skip
+def test_grey_pictures_and_stacks_are_images(shape, channels):
+    declared = box(0, 255, shape, BYTES)
+    seen, _ = look(declared, np.full(shape, 7, BYTES), size=32)
+    assert seen["image"].shape == (32, 32, channels)
+    assert (seen["image"] == 7).all()
+
+
+def test_a_stack_of_frames_keeps_each_frame_together():
+    frames = np.stack([np.full((20, 20, 3), value, BYTES) for value in (10, 20)])
+    seen, _ = look(box(0, 255, (2, 20, 20, 3), BYTES), frames, size=20)
+    np.testing.assert_array_equal(seen["image"][0, 0], [10, 10, 10, 20, 20, 20])
+
+
+@pytest.mark.parametrize("shape", [(128,), (2, 128), (5, 5, 5), (9, 9)])
+def test_bytes_that_are_no_picture_are_numbers(shape):
+    seen, _ = look(box(0, 255, shape, BYTES), np.full(shape, 9, BYTES))
+    assert seen["vector"].dtype == np.float32
+    assert seen["vector"].size == np.prod(shape)
+
+
+def test_what_is_not_certainly_an_image_can_be_told():
+    declared, shown = box(-np.inf, np.inf, (64, 64, 3), FLOATS), np.zeros((64, 64, 3), FLOATS)
+    with pytest.raises(Unavailable, match=r"12288 numbers.*--image"):
+        look(declared, shown)
+    with pytest.raises(ValueError, match="cannot be an image"):  # nobody knows its range
+        look(declared, shown, image=["image"])
+    small = spaces.Dict(map=box(0, 10, (8, 8, 3), FLOATS), pose=box(-1, 1, (3,), FLOATS))
+    value = {"map": np.full((8, 8, 3), 5.0), "pose": np.zeros(3)}
+    assert look(small, value)[0]["map"].shape == (192,)
+    seen, _ = look(small, value, size=8, image=["map"])
+    assert seen["map"].shape == (8, 8, 3)
+    assert set(seen["map"].ravel()) == {128}
+    with pytest.raises(ValueError, match=r"map, pose; got mop"):
+        look(small, value, image=["mop"])
+
+
+@pytest.mark.parametrize(
+    ("declared", "shown", "both"),
+    [
+        (box(0, 255, (64, 64, 3), BYTES), np.full((64, 64, 3), 0.4), ["float64", "uint8"]),
+        (box(0, 255, (64, 64, 3), BYTES), np.zeros((3, 64, 64), BYTES), ["(3, 64, 64)",
+         "(64, 64, 3)"]),
+        (box(0, 255, (64, 64, 3), BYTES), np.zeros((80, 60, 3), BYTES), ["(80, 60, 3)",
+         "(64, 64, 3)"]),
+        (box(0, 255, (64, 64, 3), BYTES), np.full((64, 64, 3), 300), ["300", "255"]),
+        (box(0, 1, (64, 64, 3), FLOATS), np.full((64, 64, 3), 200, BYTES), ["200", "[0, 1]"]),
+        (box(-1, 1, (3,), FLOATS), np.zeros(4), ["(4,)", "(3,)"]),
+        (box(-1, 1, (3,), FLOATS), [[1.0], [1.0, 2.0], []], ["lengths", "(3,)"]),
+        (box(-1, 1, (3,), FLOATS), None, ["NoneType", "(3,)"]),
+        (spaces.Discrete(4), 4, ["4", "Discrete(4)"]),
+        (spaces.Discrete(4), 1.5, ["1.5", "Discrete(4)"]),
+        (spaces.Dict(a=spaces.Discrete(4)), {"b": 1}, ["lacks a", "shows b"]),
+        (spaces.Dict(a=spaces.Discrete(4)), np.zeros(4), ["ndarray", "a is declared"]),
+        (spaces.MultiDiscrete([2, 3]), [1, 3], ["3", "MultiDiscrete"]),
+    ],
+)  # fmt: skip
+def test_what_is_not_as_declared_is_refused_with_both(declared, shown, both):
+    with pytest.raises(Mismatch) as error:
+        look(declared, shown)
+    for part in both:
+        assert part in str(error.value)
+
+
+def test_a_black_first_frame_does_not_hide_what_comes_after():
+    env = Shows(box(0, 255, (16, 16, 3), BYTES), np.zeros((16, 16, 3)))
+    player = Player(env, "its-id")
+    player.reset()
+    env.shown = np.full((16, 16, 3), 0.7)
+    with pytest.raises(Mismatch, match="If its pixels are from 0 to 1"):
+        player.step(0)
+
+
+def test_numbers_beyond_their_bounds_are_taken_and_said_once():
+    env = Shows(box(-1, 1, (2,), FLOATS), np.array([0.0, 7.0]))
+    player = Player(env, "its-id")
+    seen, _ = player.reset()
+    player.step(0)
+    np.testing.assert_array_equal(seen["vector"], [0, 7])
+    assert [note for note in player.notes if "beyond its bounds" in note and "7" in note]
+    assert len(player.notes) == 1
+
+
+def test_nested_observations_are_named_by_their_path_and_text_is_left_out():
+    declared = spaces.Dict(
+        robot=spaces.Dict(pose=box(-9, 9, (2,), FLOATS), gear=spaces.Discrete(3, start=1)),
+        cameras=spaces.Tuple([box(0, 255, (16, 16, 3), BYTES), box(0, 255, (16, 16), BYTES)]),
+        mission=spaces.Text(9),
+        keys=spaces.MultiBinary(4),
+        switches=spaces.MultiDiscrete([2, 5]),
+    )
+    shown = {
+        "robot": {"pose": np.ones(2), "gear": 3}, "mission": "go", "keys": [0, 1, 0, 1],
+        "cameras": (np.zeros((16, 16, 3), BYTES), np.zeros((16, 16), BYTES)),
+        "switches": np.array([1, 4]), "undeclared": 1,
+    }  # fmt: skip
+    player = Player(Shows(declared, shown), "its-id", size=16)
+    assert player.observations == {
+        "cameras/0": Space((16, 16, 3), "uint8"), "cameras/1": Space((16, 16, 1), "uint8"),
+        "keys": Space((4,), "float32"), "robot/gear": Space((), "int32", 3),
+        "robot/pose": Space((2,), "float32"), "switches/0": Space((), "int32", 2),
+        "switches/1": Space((), "int32", 5),
+    }  # fmt: skip
+    seen, _ = player.reset()
+    assert (seen["robot/gear"], seen["switches/1"]) == (2, 4)
+    assert [note for note in player.notes if "left out mission" in note]
+
+
+def test_an_environment_of_text_alone_is_refused():
+    with pytest.raises(Unavailable, match="reads anything"):
+        look(spaces.Dict(story=spaces.Text(9)), {"story": "x"})
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e39])
+def test_numbers_that_are_not_finite_are_named_and_become_zero(bad):
+    declared = spaces.Dict(
+        pose=box(-np.inf, np.inf, (2,), np.float64), image=box(0, 1, (16, 16, 3), FLOATS)
+    )
+    shown = {"pose": np.array([bad, 3.0]), "image": np.full((16, 16, 3), 0.5)}
+    player = Player(Shows(declared, shown), "its-id", size=16)
+    seen, _ = player.reset()
+    np.testing.assert_array_equal(seen["pose"], [0, 3])
+    assert player.nonfinite == ("pose",)
+    with np.errstate(over="ignore"):
+        shown["image"][0, 0, 0] = bad
+    if not np.isfinite(shown["image"]).all():
+        seen, *_ = player.step(0)
+        assert (seen["image"][0, 0, 0], seen["image"][1, 1, 1]) == (0, 128)
+        assert set(player.nonfinite) == {"pose", "image"}
+
+
+@pytest.mark.parametrize("reward", [None, "much", [1.0, 2.0]])
+def test_a_reward_that_is_no_number_is_refused(reward):
+    class Pays(Shows):
+        def step(self, action: Any) -> Any:
+            return self.shown, reward, False, False, {}
+
+    player = Player(Pays(spaces.Discrete(2), 0), "its-id")
+    player.reset()
+    with pytest.raises(Mismatch, match="reward must be one number"):
+        player.step(0)
