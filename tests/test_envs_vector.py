@@ -6,13 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
-from thinkslow.envs import Step, Unavailable, VectorEnv, make
+from thinkslow.envs import Failed, Mismatch, Nonfinite, Step, Unavailable, VectorEnv, make
 
 FRAGILE = "tiny_envs:tiny/Fragile-v0"
 KILL, RAISE = 1, 2  # actions of Fragile
@@ -27,7 +29,8 @@ def play(envs: VectorEnv, steps: int, seed: int = 0) -> list[Step]:
 def same(one: Step, other: Step) -> None:
     for name, array in one.observation.items():
         np.testing.assert_array_equal(array, other.observation[name])
-    for name in Step._fields[1:]:
+    assert (one.errors, one.nonfinite) == (other.errors, other.nonfinite)
+    for name in ("reward", "is_first", "is_last", "is_terminal", "crashed"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
 
 
@@ -128,17 +131,189 @@ def test_an_environment_that_keeps_dying_is_given_up_with_its_own_words():
         for _ in range(2):
             assert envs.step(np.array([RAISE])).crashed[0]
             assert envs.step(np.array([0])).is_first[0]
-        with pytest.raises(RuntimeError, match="died 3 times in a row") as error:
+        with pytest.raises(Failed, match=r"Fragile.*failed 3 times in a row") as error:
             envs.step(np.array([RAISE]))
-    assert "Fragile" in str(error.value)
     assert "ArithmeticError: a bug of the environment" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "Traceback" in error.value.__notes__[0]
+
+
+def test_why_an_environment_failed_is_data():
+    with VectorEnv(FRAGILE, 2) as envs:
+        envs.reset()
+        play(envs, 2)
+        step = envs.step(np.array([RAISE, 0]))
+        failure, nothing = step.errors
+        assert nothing is None
+        assert failure is not None
+        assert (failure.call, failure.kind) == ("step", "ArithmeticError")
+        assert failure.message == "a bug of the environment"
+        assert "tiny_envs.py" in failure.where
+        assert "your code" in failure.where
+        assert failure.traceback.startswith("Traceback")
+        assert json.loads(json.dumps(failure.to_json()))["line"] == failure.line
+        (killed, _) = envs.step(np.array([0, 0])).errors
+        assert killed is None
+        (_, killed) = envs.step(np.array([0, KILL])).errors
+        assert killed is not None
+        assert (killed.kind, "SIGKILL" in killed.message) == ("Killed", True)
+
+
+def test_an_environment_that_ends_python_has_failed_like_any_other():
+    with VectorEnv("tiny_envs:tiny/Leaves-v0", 1) as envs:
+        envs.reset()
+        (failure,) = envs.step(np.zeros((1, 2))).errors
+    assert failure is not None
+    assert failure.line.startswith("SystemExit: licence expired")
+
+
+def test_a_simulator_that_hangs_is_ended_in_its_time_and_marked():
+    with VectorEnv("tiny_envs:tiny/Hangs-v0", 2, step_limit_s=1.0) as envs:
+        envs.reset()
+        envs.step(np.zeros((2, 2)))
+        envs.step(np.zeros((2, 2)))
+        before = pids(envs)
+        step = envs.step(np.zeros((2, 2)))
+        assert step.crashed.all()
+        assert all(one is not None and (one.kind, one.call) == ("Hang", "step")
+                   for one in step.errors)  # fmt: skip
+        assert envs.step(np.zeros((2, 2))).is_first.all()
+        assert not any(psutil.pid_exists(pid) for pid in before)
+
+
+def test_whoever_wants_to_stop_need_not_wait():
+    with VectorEnv("tiny_envs:tiny/Hangs-v0", 1) as envs:  # a minute, otherwise
+        envs.reset()
+        envs.step(np.zeros((1, 2)))
+        envs.step(np.zeros((1, 2)))
+        threading.Timer(0.2, envs.hurry, [0.5]).start()
+        assert envs.step(np.zeros((1, 2))).crashed[0]
+
+
+def test_an_environment_that_is_never_made_is_told():
+    with pytest.raises(Failed, match=r"could not be made\. Hang: no answer within"):
+        VectorEnv("tiny_envs:tiny/HangsAtBirth-v0", 1, reset_limit_s=2.0)
+
+
+def test_what_a_simulator_writes_neither_blocks_nor_grows():
+    with VectorEnv("tiny_envs:tiny/Talks-v0", 1) as envs:
+        envs.reset()
+        for _ in range(3):
+            assert not envs.step(np.zeros((1, 2))).crashed[0]
+        (failure,) = envs.step(np.zeros((1, 2))).errors
+    assert failure is not None
+    assert failure.message == "its process ended with exit code 7; its last words: the last word"
+    assert len(failure.traceback) < 5000
+
+
+def test_numbers_that_are_not_finite_are_reported_where_they_came():
+    with VectorEnv("tiny_envs:tiny/Unfinite-v0", 2) as envs:
+        first = envs.reset()
+        steps = [envs.step(np.zeros((2, 2))) for _ in range(7)]
+    assert not first.nonfinite
+    assert not steps[0].nonfinite
+    assert steps[1].nonfinite == (Nonfinite("vector", 0, 0, 2), Nonfinite("vector", 1, 0, 2))
+    np.testing.assert_array_equal(steps[1].observation["vector"], [[1, 0], [1, 0]])
+    assert steps[2].nonfinite == (Nonfinite("reward", 0, 0, 3), Nonfinite("reward", 1, 0, 3))
+    assert np.isinf(steps[2].reward).all()
+    assert not any(one.nonfinite for one in steps[3:])
+
+
+def test_what_was_adapted_is_said_once(caplog):
+    with VectorEnv("tiny_envs:tiny/Old-v0", 2) as envs:
+        envs.reset()
+        for _ in range(7):
+            envs.step(np.zeros((2, 2)))
+    said = [record.message for record in caplog.records]
+    assert len(said) == len(set(said)) > 0
+    assert [line for line in said if "takes no seed" in line]
+
+
+def test_a_seed_tells_two_episodes_that_are_a_pair():
+    with VectorEnv(FRAGILE, 3) as envs:
+        envs.reset([5, 6, 5])
+        one, other, again = envs.first_seen
+        play(envs, 2)
+        assert envs.first_seen == [one, other, again]
+    assert one == again != other
+    with VectorEnv("tiny_envs:tiny/Whimsical-v0", 2) as envs:
+        envs.reset([5, 5])
+        assert len({*envs.first_seen}) == 2
+
+
+def test_an_episode_that_does_not_replay_is_told_and_another_begins():
+    whim = "tiny_envs:tiny/Whimsical-v0"
+    with VectorEnv(whim, 2) as envs:
+        envs.reset()
+        state = envs.state()
+        envs.step(np.zeros((2, 2)))
+        later = envs.state()  # shows what was done, which does replay
+    with VectorEnv(whim, 2) as envs:
+        step = envs.restore(state)
+        assert step.is_first.all()
+        assert all(one is not None and one.kind == "NotReplayed" for one in step.errors)
+        assert envs.state()["seeds"] != state["seeds"]
+        assert not envs.restore(later).is_first.any()
+
+
+def test_an_interrupted_step_leaves_the_state_before_it():
+    actions = np.array([0, 0])
+    with VectorEnv(FRAGILE, 2, seed=2) as envs, VectorEnv(FRAGILE, 2, seed=2) as calm:
+        for both in (envs, calm):
+            both.reset()
+            play(both, 9)
+        before = envs.state()
+        with pytest.raises(KeyboardInterrupt):
+            interrupted(envs, actions)
+        assert envs.state() == before
+        with pytest.raises(RuntimeError, match="was interrupted"):
+            envs.step(actions)
+        envs.restore(before)
+        same(envs.step(actions), calm.step(actions))
+        with pytest.raises(KeyboardInterrupt):
+            interrupted(envs, actions)
+        same(envs.reset([1, 2]), calm.reset([1, 2]))
+
+
+def interrupted(envs: VectorEnv, actions: np.ndarray) -> None:
+    """A step during which Ctrl-C is pressed, while the workers do not answer."""
+    for pid in pids(envs):
+        os.kill(pid, signal.SIGSTOP)
+    threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
+    try:
+        envs.step(actions)
+    finally:
+        for pid in pids(envs):
+            os.kill(pid, signal.SIGCONT)
+
+
+def test_several_actions_at_once_are_a_dictionary():
+    with VectorEnv("tiny_envs:tiny/Pairs-v0", 2) as envs:
+        envs.reset()
+        assert set(envs.action_spaces) == {"action/0", "action/1"}
+        step = envs.step({"action/0": np.array([0, 1]), "action/1": np.array([2, 1])})
+        np.testing.assert_array_equal(step.observation["vector"], [[0, 2], [1, 1]])
+        same(envs.restore(json.loads(json.dumps(envs.state()))), step._replace(reward=step.reward))
+        with pytest.raises(ValueError, match="must be of action/0, action/1; got action/0"):
+            envs.step({"action/0": np.array([0, 1])})
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_an_action_that_is_not_finite_is_the_agents_fault(bad):
+    with VectorEnv("tiny_envs:tiny/Echo-v0", 1) as envs:
+        envs.reset()
+        with pytest.raises(ValueError, match="`actions` must be finite"):
+            envs.step(np.array([[0.0, bad]]))
+        assert not envs.step(np.zeros((1, 2))).crashed[0]
 
 
 def test_what_cannot_be_made_says_why():
     with pytest.raises(Unavailable, match="Did you mean"):
         VectorEnv("CartPole-v11", 2)
-    with pytest.raises(RuntimeError, match="no memory for the map"):
+    with pytest.raises(Unavailable, match="no memory for the map"):
         VectorEnv("tiny_envs:tiny/Unborn-v0", 2)
+    with pytest.raises(Mismatch, match=r"shows \(3,\), declared \(2,\)"):
+        VectorEnv("tiny_envs:tiny/Lies-v0", 2).reset()
 
 
 @pytest.mark.parametrize("steps", [0, 3, 9, 10, 14])
@@ -221,27 +396,33 @@ def test_workers_ignore_ctrl_c():
 # No `if __name__ == "__main__"`: workers must not run the script again.
 SCRIPT = """
 import time
+import numpy as np
 from thinkslow.envs import VectorEnv
-envs = VectorEnv("CartPole-v1", 2)
+envs = VectorEnv("tiny_envs:tiny/Hangs-v0", 2)
 envs.reset()
 print(*[worker.process.pid for worker in envs._workers], flush=True)
+if {hangs}:
+    for _ in range(3):
+        envs.step(np.zeros((2, 2)))
 time.sleep({sleep})
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("killed", [True, False])
-def test_workers_end_with_their_parent_however_it_ends(killed, tmp_path: Path):
+@pytest.mark.parametrize(("killed", "hangs"), [(True, True), (True, False), (False, False)])
+def test_workers_end_with_their_parent_whatever_they_do(killed, hangs, tmp_path: Path):
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT.format(sleep=60 if killed else 0))
+    script.write_text(SCRIPT.format(sleep=60 if killed else 0, hangs=hangs))
     with subprocess.Popen(
-        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as parent:
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+    ) as parent:  # fmt: skip
         assert parent.stdout is not None
         assert parent.stderr is not None
         workers = [int(pid) for pid in parent.stdout.readline().split()]
         assert len(workers) == 2
         if killed:
+            time.sleep(1.0 if hangs else 0.0)  # for the third step to begin
             parent.kill()
         assert parent.wait(20) == (-signal.SIGKILL if killed else 0)
         assert parent.stderr.read() == ""

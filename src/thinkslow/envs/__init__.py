@@ -5,11 +5,22 @@ Importing this registers the project's own tasks with Gymnasium and loads no sim
 
 import gymnasium
 
-from thinkslow.envs.make import make
+from thinkslow.envs.failures import Failed, Failure, Mismatch, Nonfinite
+from thinkslow.envs.make import arguments, make
 from thinkslow.envs.requirements import Unavailable
 from thinkslow.envs.vector import Step, VectorEnv
 
-__all__ = ["Step", "Unavailable", "VectorEnv", "make"]
+__all__ = [
+    "Failed",
+    "Failure",
+    "Mismatch",
+    "Nonfinite",
+    "Step",
+    "Unavailable",
+    "VectorEnv",
+    "arguments",
+    "make",
+]
 
 for _name in ("CollectGoodObjects", "CollectGoodObjectsTopDown"):
     gymnasium.register(

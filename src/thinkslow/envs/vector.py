@@ -2,37 +2,56 @@
 
 The convention is DreamerV3's: the step after a last one is a reset, whose action is ignored and
 whose reward is 0. Episode seeds follow from the seed, the environment's index and the number of
-its episode, so that a run is the same whenever it is made. A process that dies is started anew
-and its episode ends, marked.
+its episode, so that a run is the same whenever it is made. A process that dies, fails or does not
+answer in time is started anew and its episode ends, marked, with the cause as data.
+
+Gymnasium's `AsyncVectorEnv` has the same convention (`AutoresetMode.NEXT_STEP`) and shared
+memory, but neither starts a dead worker again nor bounds how long one may take, gives no seeds to
+the episodes that it begins itself, cannot bring a state back by replay, and runs the user's
+script once more in every worker that is spawned.
 """
 
+import contextlib
+import hashlib
+import logging
 import mmap
+import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from thinkslow.envs.worker import Died, Worker, nameless_memory, size_of, views
+from thinkslow.envs.failures import Failed, Failure, Mismatch, Nonfinite
+from thinkslow.envs.make import only
+from thinkslow.envs.requirements import Unavailable
+from thinkslow.envs.worker import PATIENCE_S, Died, Played, Worker, nameless_memory, size_of, views
 from thinkslow.spaces import Space
 
 DEATHS = 3
 """Of one environment without a completed step in between, after which the cause is raised."""
+
+log = logging.getLogger("thinkslow")
 
 
 class Step(NamedTuple):
     """One step of every environment; arrays over the environments."""
 
     observation: dict[str, np.ndarray]
+    """Finite throughout: what was not is 0 here, and in `nonfinite`."""
     reward: np.ndarray
-    """float32; of the action that led here, 0 at a first step."""
+    """float32; of the action that led here, 0 at a first step. Not finite if it came so."""
     is_first: np.ndarray
     is_last: np.ndarray
     """The episode ends here, for whatever reason."""
     is_terminal: np.ndarray
     """It ends because the task does: nothing comes after."""
     crashed: np.ndarray
-    """It ends because the process died; the observation is the one before."""
+    """It ends because the environment failed; the observation is the one before."""
+    errors: tuple[Failure | None, ...] = ()
+    """Why, where `crashed`; and, after `restore`, where an episode did not replay."""
+    nonfinite: tuple[Nonfinite, ...] = ()
+    """Numbers of this step that were NaN or infinite."""
 
 
 class VectorEnv:
@@ -44,46 +63,87 @@ class VectorEnv:
     >>> step.observation["vector"].shape, step.reward
     ((2, 4), array([1., 1.], dtype=float32))
 
-    **Errors:** at construction, what `make` raises; later `RuntimeError` with the worker's own
-    traceback if an environment keeps dying.
+    Args:
+        id: As `make` takes it.
+        count: Environments, one process each.
+        seed: What the seeds of the episodes follow from.
+        step_limit_s: Seconds that a step may take before its environment counts as hung.
+        reset_limit_s: The same of a reset, and of making the environment.
+        making: Further arguments of `make`.
+
+    **Errors:** at construction, what `make` raises. Later `Failed`, with the traceback of the
+    environment's process as a note, if one keeps failing; `Mismatch` for an observation that is
+    not as declared.
     """
 
-    def __init__(self, id: str, count: int, *, seed: int = 0, size: int = 64, repeat: int = 1):
+    def __init__(
+        self,
+        id: str,
+        count: int,
+        *,
+        seed: int = 0,
+        step_limit_s: float = 60.0,
+        reset_limit_s: float = 300.0,
+        **making: Any,
+    ):
         if count < 1:
             raise ValueError(f"`count` must be 1 or more; got {count}.")
+        for name, value in (("step_limit_s", step_limit_s), ("reset_limit_s", reset_limit_s)):
+            if not value > 0:
+                raise ValueError(f"`{name}` must be above 0; got {value}.")
         self.id, self.count, self.seed = id, count, seed
-        self._options = {"size": size, "repeat": repeat}
+        self.limits = {"step": float(step_limit_s), "reset": float(reset_limit_s)}
+        self._making = {"id": id, **making}
+        self._said: set[str] = set()
+        self._hurried: float | None = None
         self._file = nameless_memory()
         self._workers: list[Worker] = []
         # Also when this is forgotten, and when the interpreter ends.
         self._finalizer = weakref.finalize(self, _close, self._workers, self._file)
         try:
             self._workers.extend(self._start() for _ in range(count))
-            self.observation_space: dict[str, Space]
-            self.action_space: Space
-            self.observation_space, self.action_space = self._workers[0].ready()
+            spaces = self._ready(0)
+            self.observation_space: dict[str, Space] = spaces.observations
+            self.action_spaces: dict[str, Space] = spaces.actions
             size_bytes = size_of(self.observation_space, count)
             self._file.truncate(size_bytes)
             memory = mmap.mmap(self._file.fileno(), size_bytes)
             self._observation = views(memory, self.observation_space, count)
             for index, worker in enumerate(self._workers):
                 if index:
-                    worker.ready()
+                    self._ready(index)
                 worker.attach(self.observation_space, count, index)
         except Died as death:
             self.close()
-            cause = str(death).strip().splitlines()[-1]  # of a traceback, what went wrong
-            raise RuntimeError(f"{id} could not be made. {cause}") from None
+            raise Failed(f"{id} could not be made. {death}", death.failure) from None
         except BaseException:
             self.close()
             raise
         self._started = False
-        self._episodes = [0] * count
+        self._episodes = [0] * count  # of the run's own seeds
+        self._begun = [0] * count  # of all
         self._seeds = [0] * count
         self._actions: list[list[Any]] = [[] for _ in range(count)]
         self._deaths = [0] * count
         self._last = np.zeros(count, bool)
-        self._crashed = np.zeros(count, bool)
+        self._crashes: list[Failure | None] = [None] * count
+        self._first_seen = [""] * count
+
+    @property
+    def action_space(self) -> Space:
+        """The action, of environments that take a single one.
+
+        **Errors:** `Unavailable` if they take several at once.
+        """
+        return only(self.id, self.action_spaces)
+
+    @property
+    def first_seen(self) -> list[str]:
+        """A hash of the first observation of each environment's episode.
+
+        Two episodes of one seed are a pair only if these are equal.
+        """
+        return list(self._first_seen)
 
     def reset(self, seeds: Sequence[int] | None = None) -> Step:
         """A new episode everywhere, with these seeds or with the next of the run's own."""
@@ -92,27 +152,39 @@ class VectorEnv:
             raise ValueError(
                 f"`seeds` must be one per environment, {self.count}; got {len(seeds)}."
             )
+        self._settle()
         self._started = True
-        for index in range(self.count):
-            self._begin(index, None if seeds is None else int(seeds[index]))
-        return self._collect([True] * self.count)
+        with self._undone_if_interrupted():
+            for index in range(self.count):
+                self._begin(index, None if seeds is None else int(seeds[index]))
+            return self._remember(self._collect([True] * self.count))
 
-    def step(self, actions: np.ndarray) -> Step:
-        """Play one action in each environment; where the episode was over, begin a new one."""
+    def step(self, actions: np.ndarray | Mapping[str, np.ndarray]) -> Step:
+        """Play one action in each environment; where the episode was over, begin a new one.
+
+        `actions` has one row for each environment; where several actions are taken at once, it is
+        a dictionary of such arrays.
+        """
         self._check_started()
-        if len(actions) != self.count:
-            raise ValueError(
-                f"`actions` must be one per environment, {self.count}; got {len(actions)}."
-            )
+        rows = self._rows(actions)
+        if any(worker.owes for worker in self._workers):
+            raise RuntimeError("The step before was interrupted. Call `reset`, or `restore`.")
         first = self._last.tolist()
-        for index, over in enumerate(first):
-            if over:
-                self._begin(index, None)
-            else:
-                action = np.asarray(actions[index]).tolist()
-                self._actions[index].append(action)
-                self._workers[index].send(("step", action))
-        return self._collect(first)
+        with self._undone_if_interrupted():
+            for index, over in enumerate(first):
+                if over:
+                    self._begin(index, None)
+                else:
+                    self._actions[index].append(rows[index])
+                    self._workers[index].ask("step", rows[index])
+            return self._remember(self._collect(first))
+
+    def hurry(self, seconds: float) -> None:
+        """Wait no longer than this for the answers that are due: for whoever wants to stop.
+
+        May be called from a signal handler while `step` or `reset` waits.
+        """
+        self._hurried = time.monotonic() + seconds
 
     def state(self) -> dict[str, Any]:
         """Where every environment is: enough, as JSON, for `restore`."""
@@ -121,14 +193,17 @@ class VectorEnv:
             "episodes": list(self._episodes),
             "seeds": list(self._seeds),
             "actions": [list(actions) for actions in self._actions],
-            "crashed": self._crashed.tolist(),
+            "errors": [None if one is None else one.to_json() for one in self._crashes],
+            "first_seen": list(self._first_seen),
+            "seen": [_hash(self._shown, index) for index in range(self.count)],
         }
 
     def restore(self, state: dict[str, Any]) -> Step:
         """Bring back a state by playing each unfinished episode again; returns its last step.
 
-        Exact where an episode follows from its seed and its actions. The episodes that come
-        after follow from this object's own `seed`.
+        Exact where an episode follows from its seed and its actions. Where the observation is not
+        the one that was saved, a new episode begins instead: there `is_first` is set, and
+        `errors` says so. The episodes that come after follow from this object's own `seed`.
 
         **Errors:** `ValueError` for another number of environments.
         """
@@ -137,8 +212,9 @@ class VectorEnv:
             raise ValueError(
                 f"The state is of {len(state['seeds'])} environments; this has {self.count}."
             )
+        self._settle()
         self._started = True
-        self._episodes = list(state["episodes"])
+        self._episodes, self._begun = list(state["episodes"]), list(state["episodes"])
         self._seeds = list(state["seeds"])
         self._actions = [list(actions) for actions in state["actions"]]
         for index in range(self.count):
@@ -146,10 +222,17 @@ class VectorEnv:
         first = [not actions for actions in self._actions]
         step = self._collect([True] * self.count)
         step.is_first[:] = first
-        for index in np.flatnonzero(state["crashed"]):
-            step.is_first[index] = False
-            self._end(int(index), step)
-        return self._remember(step)
+        crashes = [None if one is None else Failure.from_json(one) for one in state["errors"]]
+        for index, crash in enumerate(crashes):
+            if crash is not None:
+                step.is_first[index] = False
+                self._end(index, step)
+        step = step._replace(errors=tuple(crashes))
+        found = [_hash(self._observation, index) for index in range(self.count)]
+        unfaithful = [i for i, (one, kept) in enumerate(zip(found, state["seen"], strict=True))
+                      if one != kept]  # fmt: skip
+        self._first_seen = list(state["first_seen"])
+        return self._remember(self._renewed(unfaithful, step))
 
     def close(self) -> None:
         """End all processes; safe to call twice."""
@@ -170,19 +253,53 @@ class VectorEnv:
         if not self._started:
             raise RuntimeError("No episode has begun. Call `reset` first.")
 
+    def _rows(self, actions: np.ndarray | Mapping[str, np.ndarray]) -> list[Any]:
+        """What each environment is sent: a number, a list, or a dictionary of them."""
+        named = (
+            actions if isinstance(actions, Mapping) else {next(iter(self.action_spaces)): actions}
+        )
+        if set(named) != set(self.action_spaces):
+            raise ValueError(
+                f"`actions` must be of {', '.join(self.action_spaces)}; got {', '.join(named)}."
+            )
+        for name, array in named.items():
+            if len(array) != self.count:
+                raise ValueError(
+                    f"`actions` must be one per environment, {self.count}; got {len(array)}."
+                )
+            if not np.isfinite(array).all():
+                raise ValueError(f"`actions` must be finite; got {name} {np.asarray(array)!r}.")
+        lists = {name: np.asarray(array).tolist() for name, array in named.items()}
+        if len(lists) == 1:
+            return next(iter(lists.values()))
+        return [{name: rows[i] for name, rows in lists.items()} for i in range(self.count)]
+
     def _start(self) -> Worker:
-        return Worker(self.id, memory=self._file, **self._options)
+        return Worker(self._making, memory=self._file)
+
+    def _ready(self, index: int) -> Any:
+        spaces, notes = self._workers[index].ready(self.limits["reset"])
+        self._say(notes)
+        return spaces
+
+    def _say(self, notes: Sequence[str]) -> None:
+        """Log what was not said before."""
+        for note in notes:
+            if note not in self._said:
+                self._said.add(note)
+                log.warning("%s: %s.", self.id, note.rstrip("."))
 
     def _begin(self, index: int, seed: int | None) -> None:
         if seed is None:
             entropy = [self.seed, index, self._episodes[index]]
             seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
             self._episodes[index] += 1
+        self._begun[index] += 1
         self._seeds[index], self._actions[index] = seed, []
         self._replay(index)
 
     def _replay(self, index: int) -> None:
-        self._workers[index].send(("replay", self._seeds[index], self._actions[index]))
+        self._workers[index].ask("replay", self._seeds[index], self._actions[index])
 
     def _collect(self, replayed: Sequence[bool]) -> Step:
         """What the environments answer; a death ends an episode, unless it was a replay's.
@@ -191,6 +308,8 @@ class VectorEnv:
         """
         before = {name: array.copy() for name, array in self._observation.items()}
         count = self.count
+        errors: list[Failure | None] = [None] * count
+        nonfinite: list[Nonfinite] = []
         step = Step(
             observation={},
             reward=np.zeros(count, np.float32),
@@ -200,60 +319,160 @@ class VectorEnv:
             crashed=np.zeros(count, bool),
         )
         for index in range(count):
-            outcome = self._receive(index, replayed[index])
-            if outcome is None:
+            played = self._receive(index, replayed[index])
+            if isinstance(played, Failure):
+                errors[index] = played
                 self._actions[index].pop()  # it had no effect that anybody saw
                 for name, array in self._observation.items():
                     array[index] = before[name][index]
                 self._end(index, step)
-            else:
-                step.reward[index], step.is_last[index], step.is_terminal[index] = outcome
+                continue
+            with np.errstate(over="ignore"):  # infinite then, and found below
+                step.reward[index] = played.reward
+            step.is_last[index], step.is_terminal[index] = played.over, played.terminated
+            keys = [*played.nonfinite]
+            if "reward" not in keys and not np.isfinite(step.reward[index]):
+                keys.append("reward")
+            moment = (index, self._begun[index] - 1, len(self._actions[index]))
+            nonfinite += [Nonfinite(key, *moment) for key in keys]
+            self._say(played.notes)
+            if replayed[index]:
+                self._first_seen[index] = _hash(self._observation, index)
         step.observation.update({name: a.copy() for name, a in self._observation.items()})
-        return self._remember(step)
+        return step._replace(errors=tuple(errors), nonfinite=tuple(nonfinite))
 
-    def _receive(self, index: int, replayed: bool) -> tuple[float, bool, bool] | None:
-        """One answer; `None` if the worker died in a step. Its successor is up."""
+    def _receive(self, index: int, replayed: bool) -> Played | Failure:
+        """One answer, or why there is none to a step. A successor is up then."""
         while True:
+            limit = self.limits["reset" if replayed else "step"]
+            if replayed:
+                limit += len(self._actions[index]) * self.limits["step"]
             try:
-                outcome = self._workers[index].receive()
+                played = self._workers[index].receive(limit, lambda: self._hurried)
+            except Mismatch as error:
+                raise Mismatch(f"Environment {index} of {self.id}: {error}") from None
             except Died as death:
-                self._restart(index, death)
+                self._report(index, death.failure)
+                self._restart(index, death.failure)
                 if not replayed:
-                    return None
+                    return death.failure
                 self._replay(index)
             else:
                 if not replayed:
                     self._deaths[index] = 0
-                return outcome
+                return played
 
-    def _restart(self, index: int, death: Died) -> None:
+    def _report(self, index: int, failure: Failure) -> None:
+        """Log a failure, each kind of it once."""
+        if failure.line not in self._said:
+            self._said.add(failure.line)
+            what = (
+                "the reset is tried again" if failure.call == "reset" else "its episode ends here"
+            )
+            log.warning(
+                "%s, environment %d, episode %d, step %d: %s; %s.",
+                self.id, index, self._begun[index] - 1, len(self._actions[index]),
+                failure.line, what,
+            )  # fmt: skip
+
+    def _restart(self, index: int, failure: Failure) -> None:
         self._deaths[index] += 1
         if self._deaths[index] >= DEATHS:
-            raise RuntimeError(
-                f"Environment {index} of {self.id} died {DEATHS} times in a row. {death}"
-            ) from None
+            raise Failed(
+                f"Environment {index} of {self.id} failed {DEATHS} times in a row: {failure.line}",
+                failure,
+            )
         self._workers[index].close()
         worker = self._workers[index] = self._start()
         try:
-            worker.ready()
+            self._ready(index)
         except Died as again:
-            raise RuntimeError(f"{self.id} could not be made again. {again}") from None
+            raise Failed(f"{self.id} could not be made again. {again}", again.failure) from None
+        except Unavailable as again:
+            raise Unavailable(f"{self.id} could not be made again. {again}") from None
         worker.attach(self.observation_space, self.count, index)
+
+    def _renewed(self, unfaithful: Sequence[int], step: Step) -> Step:
+        """New episodes where the replay of one led elsewhere."""
+        if not unfaithful:
+            return step
+        errors: list[Failure | None] = list(step.errors)
+        for index in unfaithful:
+            errors[index] = Failure(
+                "replay", "NotReplayed",
+                "the seed and the actions of the episode led to another observation",
+            )  # fmt: skip
+            log.warning(
+                "%s, environment %d: its episode could not be brought back, because its seed and "
+                "actions led to another observation; a new one begins.", self.id, index,
+            )  # fmt: skip
+            self._begin(index, None)
+        for index in unfaithful:
+            played = self._receive(index, True)
+            assert isinstance(played, Played)
+            self._first_seen[index] = _hash(self._observation, index)
+            for name, array in self._observation.items():
+                step.observation[name][index] = array[index]
+            step.reward[index] = 0.0
+            step.is_first[index] = True
+            step.is_last[index] = step.is_terminal[index] = step.crashed[index] = False
+        return step._replace(errors=tuple(errors))
 
     @staticmethod
     def _end(index: int, step: Step) -> None:
-        """Mark an episode as ended by a dead process."""
+        """Mark an episode as ended by a failure."""
         step.reward[index], step.is_terminal[index] = 0.0, False
         step.is_last[index] = step.crashed[index] = True
 
     def _remember(self, step: Step) -> Step:
-        self._last, self._crashed = step.is_last.copy(), step.crashed.copy()
+        self._last = step.is_last.copy()
+        self._crashes = [
+            error if crashed else None
+            for error, crashed in zip(step.errors, step.crashed, strict=True)
+        ]
+        self._shown = {name: array.copy() for name, array in step.observation.items()}
         return step
+
+    @contextlib.contextmanager
+    def _undone_if_interrupted(self) -> Iterator[None]:
+        """Leave the books as they were before a step that does not come to its end.
+
+        So what `state` says is the step before it, whoever saves that.
+        """
+        books: Any = (
+            self._episodes, self._begun, self._seeds, self._first_seen, self._actions,
+        )  # fmt: skip
+        kept = [list(book) for book in books]
+        lengths = [len(actions) for actions in self._actions]
+        try:
+            yield
+        except BaseException:
+            for book, before in zip(books, kept, strict=True):
+                book[:] = before
+            for actions, length in zip(self._actions, lengths, strict=True):
+                del actions[length:]
+            raise
+
+    def _settle(self) -> None:
+        """Let workers whose answers nobody took, after an interruption, come to rest."""
+        for index, worker in enumerate(self._workers):
+            if worker.owes:
+                with contextlib.suppress(Mismatch):
+                    self._receive(index, False)
+
+
+def _hash(observation: Mapping[str, np.ndarray], index: int) -> str:
+    """Of what one environment shows."""
+    digest = hashlib.blake2b(digest_size=12)
+    for name in sorted(observation):
+        digest.update(observation[name][index].tobytes())
+    return digest.hexdigest()
 
 
 def _close(workers: list[Worker], file: IO[bytes]) -> None:
     for worker in workers:
         worker.leave()
+    until = time.monotonic() + PATIENCE_S
     for worker in workers:
-        worker.close()
+        worker.close(until)
     file.close()

@@ -3,18 +3,21 @@
 The process is started plainly, neither forked (an OpenGL context or a JAX runtime of the parent
 would not survive it) nor by `multiprocessing`, which would run the user's script once more in
 every worker. It loads no more than the environment, and ends when its parent closes the pipe or
-dies, whatever way. Observations go through memory that both map and that has no name, so that
-nothing is left behind after a kill.
+dies, whatever way and whatever it is doing. Observations go through memory that both map and that
+has no name, so that nothing is left behind after a kill. Of what a simulator writes, only the
+last is kept.
 
 From the parent `("replay", seed, actions)` or `("step", action)`; back `(kind, content)`:
 
-- `ready`: the spaces; the first message unless the environment cannot be made,
-- `unavailable`: the message of `Unavailable`,
-- `played`: reward, whether the episode is over, whether the task itself ended it,
-- `error`: a traceback; the process ends.
+- `ready`: the spaces and what there is to say; the first message unless it cannot be made,
+- `refused`: an exception for the parent to raise: it cannot be made here, or it shows what it
+  does not declare,
+- `played`: a `Played`,
+- `failed`: a `Failure`; the process ends.
 """
 
 import contextlib
+import ctypes
 import faulthandler
 import mmap
 import os
@@ -23,102 +26,184 @@ import socket
 import subprocess
 import sys
 import tempfile
-import traceback
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import gymnasium
 import numpy as np
 
+from thinkslow.envs.failures import Failure, Mismatch, ended, failure
 from thinkslow.envs.make import Player, make
 from thinkslow.envs.requirements import Unavailable
 from thinkslow.spaces import Space
 
-Spaces = tuple[dict[str, Space], Space]
-"""Of the observations and of the action."""
-Outcome = tuple[float, bool, bool]
-"""Reward, whether the episode is over, whether the task itself ended it."""
-
 PATIENCE_S = 5.0
-"""How long a worker may take to end before it is killed."""
-LAST_WORDS = 2000
-"""How much of what a dead worker wrote is shown, in characters."""
+"""How long workers may take to end before they are killed."""
+LAST_WORDS = 4000
+"""How much of what a worker writes is kept, in bytes."""
+GLANCE_S = 0.5
+"""Between two looks at whether the parent is still willing to wait."""
+END_WITH_PARENT = 1
+"""PR_SET_PDEATHSIG of Linux."""
+
+
+class Spaces(NamedTuple):
+    """What an environment shows and takes."""
+
+    observations: dict[str, Space]
+    actions: dict[str, Space]
+
+
+class Played(NamedTuple):
+    """What a step led to, besides the observation."""
+
+    reward: float
+    over: bool
+    terminated: bool
+    nonfinite: tuple[str, ...] = ()
+    """Observations, and `reward`, that were NaN or infinite."""
+    notes: tuple[str, ...] = ()
+    """What is to be said of the environment, since the last answer."""
 
 
 class Died(Exception):
-    """A worker is gone; the text says how, and what it wrote last."""
+    """A worker is gone, or does not answer; `failure` says how."""
+
+    def __init__(self, failure: Failure):
+        super().__init__(failure.line)
+        self.failure = failure
 
 
 class Worker:
     """The parent's end. Starting returns at once; `ready` waits until the environment is made."""
 
-    def __init__(self, id: str, *, size: int, repeat: int, memory: IO[bytes]):
+    def __init__(self, arguments: Mapping[str, Any], *, memory: IO[bytes]):
         ours, theirs = socket.socketpair()
         self.pipe = Connection(ours.detach())
-        self.words = nameless_memory()
+        self.owes = "make"
+        """What the worker was asked for last and has not answered; empty: nothing."""
+        self._asked = time.monotonic()
         inherited = (theirs.fileno(), memory.fileno())
+        # Linux ends the child with the *thread* that made it: to be asked for by one that stays.
+        stays = threading.current_thread() is threading.main_thread()
         call = "from thinkslow.envs.worker import main; main()"
         path = [entry or os.getcwd() for entry in sys.path]
+        numbers = map(str, (*inherited, os.getpid(), int(stays)))
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-c", call, *map(str, inherited)],
+                [sys.executable, "-P", "-c", call, *numbers],
                 pass_fds=inherited,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,  # simulators print; standard output is the parent's
-                stderr=self.words,
+                stderr=subprocess.PIPE,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
                 start_new_session=True,  # Ctrl-C is the parent's to handle
             )
         finally:
             theirs.close()
-        self.send((id, size, repeat, _registered(id)))
+        self.words = Words(self.process)
+        self._send((dict(arguments), _registered(arguments["id"])))
 
-    def ready(self) -> Spaces:
-        """What the environment shows and takes."""
-        return self._receive("ready")
+    def ready(self, limit_s: float) -> tuple[Spaces, tuple[str, ...]]:
+        """What the environment shows and takes, and what there is to say of it."""
+        return self._receive("ready", limit_s)
 
     def attach(self, spaces: dict[str, Space], count: int, index: int) -> None:
         """Tell where its observations go: row `index` of `count` in the shared memory."""
-        self.send((spaces, count, index))
+        self._send((spaces, count, index))
 
-    def send(self, message: tuple) -> None:
+    def ask(self, kind: str, *content: Any) -> None:
+        """Send a `replay` or a `step`, which `receive` answers."""
+        self.owes, self._asked = "reset" if kind == "replay" else kind, time.monotonic()
+        self._send((kind, *content))
+
+    def receive(self, limit_s: float, hurried: Any = lambda: None) -> Played:
+        """The answer to a replay or a step.
+
+        `limit_s` counts from the question; `hurried()` may bring the end forward, as a moment of
+        `time.monotonic`.
+
+        **Errors:** `Died` if there will be no answer, or none in time.
+        """
+        return self._receive("played", limit_s, hurried)
+
+    def _send(self, message: tuple) -> None:
         with contextlib.suppress(OSError):  # it died; `receive` tells, in its turn
             self.pipe.send(message)
 
-    def receive(self) -> Outcome:
-        """The answer to a replay or a step; raises `Died` if there will be none."""
-        return self._receive("played")
-
-    def _receive(self, expected: str) -> Any:
+    def _receive(self, expected: str, limit_s: float, hurried: Any = lambda: None) -> Any:
+        call = self.owes
         try:
+            while not self.pipe.poll(GLANCE_S):
+                now, end = time.monotonic(), self._asked + limit_s
+                if now >= min(end, hurried() or end):
+                    raise Died(self._hang(call, now - self._asked))
             kind, content = self.pipe.recv()
         except (EOFError, OSError):
             self.process.wait()
-            self.words.seek(0)
-            words = self.words.read().decode(errors="replace").strip()[-LAST_WORDS:]
-            text = f"Its process ended with code {self.process.returncode}."
-            raise Died(f"{text} It wrote:\n{words}" if words else text) from None
-        if kind == "unavailable":
-            raise Unavailable(content)
-        if kind == "error":
+            raise Died(ended(self.process.returncode, call, self.words.last())) from None
+        self.owes = ""
+        if kind == "refused":
+            raise content
+        if kind == "failed":
             raise Died(content)
         assert kind == expected
         return content
+
+    def _hang(self, call: str, waited: float) -> Failure:
+        return Failure(
+            call, "Hang", f"no answer within {waited:.0f} s", traceback=self.words.last()
+        )
 
     def leave(self) -> None:
         """Close the pipe, which ends the worker in its own time."""
         self.pipe.close()
 
-    def close(self) -> None:
-        """Wait until the process is gone, and kill it if that takes too long."""
+    def close(self, until: float | None = None) -> None:
+        """Wait until the process is gone, and kill it, and what it started, if that takes too
+        long: past the moment `until`, or if it hangs already."""
         self.leave()
-        try:
-            self.process.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        until = time.monotonic() + PATIENCE_S if until is None else until
+        left = until - time.monotonic()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            # One that owes an answer may never come to see that the pipe is closed.
+            self.process.wait(max(0.0, min(left, GLANCE_S) if self.owes else left))
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
         self.words.close()
+
+
+class Words:
+    """The last of what a process writes to its standard error, read as it comes.
+
+    Read by a thread, so that a process that writes much neither waits nor fills the memory.
+    """
+
+    def __init__(self, process: subprocess.Popen):
+        assert process.stderr is not None
+        self._stream = process.stderr
+        self._last = b""
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def last(self) -> str:
+        """Of a process that has ended, or hangs."""
+        self._thread.join(GLANCE_S)
+        return self._last.decode(errors="replace").strip()
+
+    def close(self) -> None:
+        self._thread.join(GLANCE_S)
+        if not self._thread.is_alive():
+            self._stream.close()
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            while more := os.read(self._stream.fileno(), 65536):
+                self._last = (self._last + more)[-LAST_WORDS:]
 
 
 def nameless_memory() -> IO[bytes]:
@@ -156,54 +241,75 @@ def _registered(id: str) -> Any:
 
 def main() -> None:
     """The worker's end: make the environment, then answer until the pipe closes."""
+    file, memory, parent, stays = map(int, sys.argv[1:])
+    end_with(parent, kernel=bool(stays))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()
-    pipe, memory = Connection(int(sys.argv[1])), int(sys.argv[2])
+    pipe = Connection(file)
+    served = _Served()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
-            _serve(pipe, memory)
-        except Unavailable as error:
-            pipe.send(("unavailable", str(error)))
-        except (EOFError, BrokenPipeError, ConnectionResetError):
-            raise  # the parent closed the pipe, or is gone
-        except Exception:
-            pipe.send(("error", traceback.format_exc()))
+            _serve(pipe, memory, served)
+        except (Unavailable, Mismatch) as error:
+            pipe.send(("refused", type(error)(str(error))))
+        except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+            if not served.idle:  # the environment's own, not of a parent that is gone
+                pipe.send(("failed", failure(error, served.call)))
+        except BaseException as error:  # the environment's, which may even exit
+            pipe.send(("failed", failure(error, served.call)))
+    if served.env is not None:  # after the message: closing may hang
+        served.env.close()
 
 
-def _serve(pipe: Connection, memory: int) -> None:
-    id, size, repeat, spec = pipe.recv()
+def end_with(parent: int, *, kernel: bool) -> None:
+    """See to it that this process ends when its parent does, whatever it is doing then."""
+    if kernel and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(END_WITH_PARENT, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before that
+        os._exit(1)
+
+
+class _Served:
+    """What the worker is doing: waiting for its parent, or in a call of the environment."""
+
+    call = "make"
+    idle = False
+    env: Player | None = None
+
+
+def _serve(pipe: Connection, memory: int, served: _Served) -> None:
+    arguments, spec = pipe.recv()
     if spec is not None:
-        gymnasium.registry.setdefault(id, spec)
-    env = make(id, size=size, repeat=repeat)
-    try:
-        pipe.send(("ready", (env.observations, env.action)))
-        spaces, count, index = pipe.recv()
-        arrays = views(mmap.mmap(memory, size_of(spaces, count)), spaces, count)
-        rows = {name: array[index : index + 1] for name, array in arrays.items()}
-        while True:
-            kind, *content = pipe.recv()
-            outcome = (
-                _replay(env, rows, *content) if kind == "replay" else _step(env, rows, *content)
-            )
-            pipe.send(("played", outcome))
-    finally:
-        env.close()
+        gymnasium.registry.setdefault(arguments["id"], spec)
+    env = served.env = make(**arguments)
+    pipe.send(("ready", (Spaces(env.observations, env.actions), tuple(env.notes))))
+    said, served.idle = len(env.notes), True
+    spaces, count, index = pipe.recv()
+    arrays = views(mmap.mmap(memory, size_of(spaces, count)), spaces, count)
+    rows = {name: array[index : index + 1] for name, array in arrays.items()}
+    while True:
+        kind, *content = pipe.recv()
+        served.call, served.idle = "reset" if kind == "replay" else kind, False
+        played = _replay(env, rows, *content) if kind == "replay" else _step(env, rows, *content)
+        served.idle = True
+        pipe.send(("played", played._replace(notes=tuple(env.notes[said:]))))
+        said = len(env.notes)
 
 
-def _replay(env: Player, rows: dict[str, np.ndarray], seed: int, actions: Sequence[Any]) -> Outcome:
+def _replay(env: Player, rows: dict[str, np.ndarray], seed: int, actions: Sequence[Any]) -> Played:
     """Begin the episode of a seed and play actions of it again."""
     observation, _ = env.reset(seed=seed)
     _show(observation, rows)
-    outcome = (0.0, False, False)
+    played = Played(0.0, False, False, env.nonfinite)
     for action in actions:
-        outcome = _step(env, rows, action)
-    return outcome
+        played = _step(env, rows, action)
+    return played
 
 
-def _step(env: Player, rows: dict[str, np.ndarray], action: Any) -> Outcome:
+def _step(env: Player, rows: dict[str, np.ndarray], action: Any) -> Played:
     observation, reward, terminated, truncated, _ = env.step(action)
     _show(observation, rows)
-    return reward, terminated or truncated, terminated
+    return Played(reward, terminated or truncated, terminated, env.nonfinite)
 
 
 def _show(observation: dict[str, np.ndarray], rows: dict[str, np.ndarray]) -> None:
