@@ -91,7 +91,9 @@ def devices() -> Finding:
     found = f"jax {jax.__version__}, {len(kinds)} device{'s' * (len(kinds) > 1)}: {kinds[0]}"
     if jax.default_backend() != "cpu":
         return Finding("jax", True, found)
-    remedy = "No GPU: runs on the CPU. For NVIDIA: pip install 'thinkslow[cuda]'"
+    from thinkslow.envs.requirements import install
+
+    remedy = f"No GPU: runs on the CPU. For NVIDIA: {install('jax[cuda12]')}"
     return Finding("jax", True, found, remedy)
 
 
