@@ -165,7 +165,8 @@ def revision() -> str | None:
     here = Path(__file__)
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(here.parent), *arguments]
+        # Without locks: a commit of the user's at this instant must not fail.
+        command = ["git", "--no-optional-locks", "-C", str(here.parent), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
