@@ -198,9 +198,10 @@ def _wrapped(env: gymnasium.Env, wrapper: str) -> gymnasium.Env:
     if not callable(found):
         raise ValueError(f"`wrappers` must be `module:Class`; {module} has no class {name}.")
     try:
-        return found(env)
+        around: Any = found(env)
     except Exception as error:  # whatever the user's code raises
         raise Unavailable(explained(wrapper, error)) from error
+    return around
 
 
 def _reward(value: Any) -> float:
