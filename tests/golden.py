@@ -245,6 +245,11 @@ def _latent(name: str, belief: Any) -> dict[str, jax.Array]:
     }
 
 
+def official(name: str) -> str:
+    """A loss as the source calls it: a reconstruction by the name of its observation alone."""
+    return name.removeprefix("reconstruction/")
+
+
 def _returns(weights: Mapping[str, np.ndarray]) -> ReturnRange:
     return ReturnRange(*(jnp.asarray(weights[f"retnorm/{end}/value"]) for end in ("lo", "hi")))
 
@@ -266,7 +271,8 @@ def _losses(
         model, slow, returns, batch, config=config, key=jr.key(0), readout="mode",
         update_returns=False,
     )  # fmt: skip
-    return {name: part.T for name, part in parts.items()} | {"total": total(parts, model, config)}
+    named = {official(name): part.T for name, part in parts.items()}
+    return named | {"total": total(parts, model, config)}
 
 
 @jax.jit
@@ -320,7 +326,7 @@ def _torch_losses(
         model, slow, states, batch.reward, batch.is_last, batch.is_terminal,
         gain[:, 0].reshape(rows, count), config,
     )  # fmt: skip
-    parts = {name: jnp.mean(part) for name, part in out.items()}
+    parts = {official(name): jnp.mean(part) for name, part in out.items()}
     entropies = {
         f"metric_{name}_entropy": jnp.mean(jax.vmap(jax.vmap(lambda b: b.entropy()))(belief))
         for name, belief in (("dyn", prior), ("rep", posterior))

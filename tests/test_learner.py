@@ -24,6 +24,7 @@ from thinkslow.dreamer.training.losses import (
     lambda_return,
     losses,
 )
+from thinkslow.spaces import Space
 from thinkslow.worldmodel import State
 
 # Optax promotes types inside, so `strict` holds where only our own code runs.
@@ -136,7 +137,9 @@ def test_an_update_counts_moves_weights_and_reports_every_loss(begun, batch, upd
     before, after = named(begun.model), named(second.learner.model)
     still = [name for name in before if np.array_equal(before[name], after[name])]
     assert not still, "weights that no loss reaches"
-    expected = {"con", "dyn", "image", "policy", "rep", "repval", "rew", "total", "value"}
+    expected = {
+        "con", "dyn", "reconstruction/image", "policy", "rep", "repval", "rew", "total", "value",
+    }  # fmt: skip
     assert {n.removeprefix("loss/") for n in updated.metrics if n.startswith("loss/")} == expected
     assert all(np.isfinite(value) for value in updated.metrics.values())
     assert bool(updated.finite)
@@ -152,6 +155,24 @@ def test_an_update_refreshes_the_state_of_every_step(begun, batch, updated):
         batch.start, batch.previous_action[:, 0]
     )
     np.testing.assert_allclose(updated.states.memory[:, 0], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["value", "policy", "rew", "repval", "dyn", "total"])
+def test_an_observation_that_is_called_like_a_loss_is_learnt_beside_it(name):
+    """It took the place of the loss: the critic, or the reconstruction, was not trained."""
+    spaces = {"image": Space((16, 16, 3), "uint8"), name: Space((3,), "float32")}
+    model = tiny_dreamer(observations=spaces)
+    batch = make_batch(model)
+    seen = batch.observation | {name: jnp.ones((B, T, 3))}
+    batch = Batch(**{**vars(batch), "observation": seen})
+    returns = ReturnRange(jnp.zeros(()), jnp.zeros(()))
+    parts = jax.eval_shape(
+        lambda m: losses(m, m.critic, returns, batch, CONFIG, key=jr.key(0))[0], model
+    )
+    assert {f"reconstruction/{name}", "reconstruction/image"} < set(parts)
+    own = {"dyn", "rep", "rew", "con", "policy", "value", "repval"}
+    assert own < set(parts)
+    assert len(parts) == len(own) + 2
 
 
 def test_the_slow_critic_takes_over_its_rate_of_the_fast_one(begun, batch):
@@ -181,7 +202,7 @@ def test_training_on_one_batch_lowers_its_loss(begun, batch):
     for step in range(30):
         out = UPDATE(one, batch, jr.key(step), config=CONFIG)
         one = out.learner
-        seen.append(float(out.metrics["loss/image"]))
+        seen.append(float(out.metrics["loss/reconstruction/image"]))
     assert seen[-1] < 0.85 * seen[0]
 
 
@@ -191,7 +212,7 @@ def test_half_precision_computes_finite_losses_near_those_of_single(begun, batch
     out = UPDATE(begun, batch, jr.key(0), config=config)
     assert bool(out.finite)
     # Bfloat16 keeps eight bits; a sum of pixels averages that out.
-    for name in ("loss/image", "loss/dyn"):
+    for name in ("loss/reconstruction/image", "loss/dyn"):
         np.testing.assert_allclose(out.metrics[name], updated.metrics[name], rtol=0.05)
     kinds = {str(x.dtype) for x in jax.tree.leaves(out.learner.model)}
     assert kinds == {"float32"}, "weights stay float32"

@@ -272,7 +272,8 @@ def test_a_mixed_agent_has_a_loss_for_each_part_of_what_it_sees(mixed):
     shapes = jax.eval_shape(
         lambda m: losses(m, m.critic, returns, batch, config, key=jr.key(0))[0], mixed
     )
-    assert set(shapes) == {*MIXED, "dyn", "rep", "rew", "con", "policy", "value", "repval"}
+    seen = {f"reconstruction/{name}" for name in MIXED}
+    assert set(shapes) == {*seen, "dyn", "rep", "rew", "con", "policy", "value", "repval"}
     assert {leaf.shape for leaf in shapes.values()} == {(2, 3), (2, 2)}
     assert shapes["repval"].shape == (2, 2)
 
@@ -287,6 +288,15 @@ def test_reset_forgets_the_past_entirely(dreamer):
     np.testing.assert_array_equal(fresh, forgot)
     np.testing.assert_array_equal(prior.logits, same.logits)
     assert not np.array_equal(kept, forgot)
+
+
+def test_the_first_step_of_an_episode_heals_a_carry_that_is_not_finite(dreamer):
+    """It multiplied by 0, and 0 x NaN is NaN: no reset ever mended the agent."""
+    broken = State(jnp.full(32, jnp.nan), jnp.full((6, 8), jnp.inf))
+    predict = partial(jax.jit(Dreamer.predict), dreamer)
+    healed, _ = predict(broken, jnp.full(3, jnp.nan), jnp.array(True))
+    fresh, _ = predict(dreamer.initial(), jnp.zeros(3), jnp.array(True))
+    np.testing.assert_array_equal(healed, fresh)
 
 
 def test_an_action_beyond_one_is_scaled_back_to_one(dreamer):

@@ -30,6 +30,19 @@ MIN_STD, MAX_STD = 0.1, 1.0
 """Bounds of the standard deviation of continuous actions."""
 
 
+def carried(
+    state: State, action: Float[Array, " action"], is_first: Bool[Array, ""]
+) -> tuple[Float[Array, " deter"], Float[Array, "..."], Float[Array, " action"]]:
+    """Memory, latent and action as the core takes them; zeros at a first step, whatever they were.
+
+    Chosen and not multiplied, because 0 x NaN is NaN: an episode heals a broken carry.
+    """
+    dtype = state.memory.dtype
+    parts = (state.memory, state.latent.astype(dtype), action.astype(dtype))
+    memory, latent, action = (jnp.where(is_first, jnp.zeros_like(part), part) for part in parts)
+    return memory, latent, action
+
+
 class Head(eqx.Module):
     """Dense layers and one linear output, whose name in the official code is `output`."""
 
@@ -165,10 +178,8 @@ class Dreamer(ActorCritic):
     def predict(
         self, state: State, action: Float[Array, " action"], is_first: Bool[Array, ""]
     ) -> tuple[Float[Array, " deter"], Belief]:
-        dtype = state.memory.dtype
-        keep = jnp.where(is_first, 0, 1).astype(dtype)
-        latent = state.latent.astype(dtype)
-        deter = self.dyn.core(state.memory * keep, latent * keep, action.astype(dtype) * keep)
+        memory, latent, action = carried(state, action, is_first)
+        deter = self.dyn.core(memory, latent, action)
         return deter, self.dyn.prior(deter)
 
     @property

@@ -68,8 +68,7 @@ def update(learner: Learner, batch: Batch, key: PRNGKeyArray, *, config: TrainCo
     weights: Any = learner.model
     changes, state = optimiser(config).update(gradient, learner.optimiser, weights)
     model: Any = optax.apply_updates(weights, changes)
-    rate = config.slow_rate
-    slow = jax.tree.map(lambda a, b: (1 - rate) * a + rate * b, learner.slow_value, model.critic)
+    slow: Any = optax.incremental_update(model.critic, learner.slow_value, config.slow_rate)
     after = Learner(model, slow, returns, state, learner.updates + 1)
     after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, learner)
     metrics = {f"loss/{name}": jnp.mean(part) for name, part in parts.items()}
@@ -90,7 +89,7 @@ def optimiser(config: TrainConfig) -> optax.GradientTransformation:
     )  # fmt: skip
     return optax.chain(
         clip_by_weight_norm(config.clip),
-        normalise_by_rms(decay=0.999, epsilon=1e-20),
+        optax.scale_by_rms(0.999, 1e-20, eps_in_sqrt=False, bias_correction=True),
         optax.ema(0.9, debias=True),
         optax.scale_by_learning_rate(rate),
     )
@@ -108,31 +107,6 @@ def clip_by_weight_norm(clip: float, smallest: float = 1e-3) -> optax.GradientTr
             return g / jnp.maximum(1.0, jnp.linalg.norm(g.ravel()) / bound)
 
         return jax.tree.map(one, updates, params), state
-
-    return optax.GradientTransformation(init, update)
-
-
-class Squares(NamedTuple):
-    """Running mean of squared gradients."""
-
-    seen: Int[Array, ""]
-    mean: PyTree
-
-
-def normalise_by_rms(decay: float, epsilon: float) -> optax.GradientTransformation:
-    """Divide by the debiased root mean square: LaProp normalises before it averages."""
-
-    def init(params: Any) -> Any:
-        return Squares(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
-
-    def update(updates: Any, state: Any, params: Any = None) -> Any:
-        count = state.seen + 1
-        mean = jax.tree.map(
-            lambda m, g: decay * m + (1 - decay) * jnp.square(g), state.mean, updates
-        )
-        debias = 1 - decay ** count.astype(jnp.float32)
-        scaled = jax.tree.map(lambda g, m: g / (jnp.sqrt(m / debias) + epsilon), updates, mean)
-        return scaled, Squares(count, mean)
 
     return optax.GradientTransformation(init, update)
 

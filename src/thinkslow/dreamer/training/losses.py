@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from thinkslow.distributions import Belief, BoundedNormal, TwoHot
 from thinkslow.dreamer.config import TrainConfig
-from thinkslow.dreamer.model import Dreamer, Head
+from thinkslow.dreamer.model import Dreamer, Head, carried
 from thinkslow.worldmodel import Readout, State, detached, imagine, read, target
 
 stop = jax.lax.stop_gradient
@@ -110,9 +110,7 @@ def observe(
         tokens, action, is_first, keys = inputs
 
         def one(state: State, tokens: Array, action: Array, first: Array, key: Array):
-            keep = jnp.where(first, 0, 1).astype(state.memory.dtype)
-            action = action.astype(state.memory.dtype)
-            deter = model.dyn.core(state.memory * keep, state.latent * keep, action * keep)
+            deter = model.dyn.core(*carried(state, action, first))
             belief = model.dyn.posterior(deter, tokens)
             latent = read(belief, readout, key=key).astype(state.memory.dtype)
             return State(deter, latent), belief
@@ -133,7 +131,7 @@ def world_model_losses(
     model: Dreamer, batch: Batch, states: State, posterior: Belief, prior: Belief,
     config: TrainConfig,
 ) -> dict[str, Float[Array, "B T"]]:  # fmt: skip
-    """Reconstruction, reward, continuation and both KLs.
+    """Reconstructions (as `reconstruction/NAME`), reward, continuation and both KLs.
 
     KLs below `free_nats` are constant. The continue head learns
     `(1 - terminal)(1 - 1/horizon)`: its probability contains the discount.
@@ -149,7 +147,7 @@ def world_model_losses(
 
     def reconstruction(state: State, observation: dict[str, Array]) -> dict[str, Array]:
         return {
-            name: -head.log_prob(target(head, observation[name]))
+            f"reconstruction/{name}": -head.log_prob(target(head, observation[name]))
             for name, head in model.decode(state).items()
         }
 

@@ -130,8 +130,8 @@ class ClassicDreamer(ActorCritic):
         state = jax.tree.map(
             lambda new, old: jnp.where(is_first, new, old.astype(dtype)), self.initial(), state
         )
-        keep = jnp.where(is_first, 0, 1).astype(dtype)
-        deter = self.wm.rssm.core(state.memory, state.latent, action.astype(dtype) * keep)
+        action = jnp.where(is_first, 0, action.astype(dtype))  # chosen: 0 x NaN is NaN
+        deter = self.wm.rssm.core(state.memory, state.latent, action)
         return deter, self.wm.rssm.prior(deter)
 
     @property
