@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import tyro
 from rich.console import Console
 
+from thinkslow.cli.numbers import WHOLE
+
 if TYPE_CHECKING:
     from thinkslow.dreamer.saved import Saved
 
@@ -71,10 +73,11 @@ def parse(options: type[Options], name: str, description: str, arguments: Sequen
     """
     given: dict[str, Any] = {} if default is None else {"default": default}
     try:
-        return tyro.cli(
-            options, prog=f"thinkslow {name}", description=description, args=list(arguments),
-            **given,
-        )  # fmt: skip
+        with WHOLE:
+            return tyro.cli(
+                options, prog=f"thinkslow {name}", description=description, args=list(arguments),
+                **given,
+            )  # fmt: skip
     except ValueError as error:
         raise Usage(str(error)) from error
 
