@@ -266,9 +266,9 @@ import jax
 import numpy as np
 import test_learner as t
 from thinkslow.dreamer.training import learner
-from thinkslow.dreamer.training.trainer import _mesh
+from thinkslow.dreamer.training.trainer import shardings
 begun = learner.start(t.tiny_dreamer(), t.CONFIG)
-batch = jax.device_put(t.make_batch(begun.model), _mesh(t.B))
+batch = jax.device_put(t.make_batch(begun.model), shardings(t.B)[0])
 shards = batch.reward.addressable_shards
 assert [s.data.shape for s in shards] == [(t.B // 2, t.T)] * 2, shards
 np.savez({target!r}, **t.two_updates(begun, batch))

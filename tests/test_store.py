@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError
 
-from thinkslow.storage import atomic, store
+from thinkslow.storage import atomic, saves, store
 
 
 def agent(seed: int = 0) -> dict[str, np.ndarray]:
@@ -245,7 +246,8 @@ def test_a_kill_at_any_instant_leaves_the_old_or_the_new_agent(tmp_path):
         outcomes.append(manifest["steps"])
     assert outcomes == sorted(outcomes)
     assert set(outcomes) == {0, 1}
-    assert os.listdir(tmp_path) == [path.name], "the last write removes what the kills left"
+    assert len(os.listdir(path)) == 2, "the last write removes what the kills left"
+    assert os.listdir(tmp_path) == [path.name]
 
 
 def test_a_kill_at_the_first_save_leaves_no_agent_or_the_new_one(tmp_path):
@@ -260,59 +262,108 @@ def test_a_kill_at_the_first_save_leaves_no_agent_or_the_new_one(tmp_path):
             assert not path.exists()
 
 
-def test_a_save_that_fails_after_a_kill_between_the_renames_leaves_the_old_agent(saved):
-    os.rename(saved, saved.with_name(".agent.old-0123abcd"))
+def test_a_kill_while_an_ensemble_is_fitted_again_leaves_the_old_or_the_new_one(tmp_path):
+    path, outcomes = tmp_path / "agent", []
+    store.write(path, agent(), {"steps": 0})
+    members = {name: np.stack([array, array]) for name, array in agent(5).items()}
 
-    def failing() -> None:
-        with atomic.folder(saved):
-            raise KeyboardInterrupt
+    for _ in every_kill(
+        action=lambda: store.write_ensemble(path, agent(6), {"fit": 1}),
+        prepare=lambda: store.write_ensemble(path, members, {"fit": 0}),
+    ):
+        weights, ensemble, manifest = store.read_whole(path)
+        assert same(weights, agent())
+        assert ensemble
+        assert same(ensemble, agent(6) if manifest["ensemble"]["fit"] else members)
+        outcomes.append(manifest["ensemble"]["fit"])
+    assert set(outcomes) == {0, 1}
+    assert len(os.listdir(path)) == 3
 
-    with pytest.raises(KeyboardInterrupt):
-        failing()
+
+@pytest.mark.parametrize("step", ["before", "after"])
+def test_an_interruption_around_the_new_manifest_leaves_a_whole_agent(saved, monkeypatch, step):
+    """Right after it, the file of the new arrays is the one that must not be tidied away."""
+    real = os.replace
+
+    def replace(source, target):
+        if step == "after":
+            real(source, target)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace)
+        with pytest.raises(KeyboardInterrupt):
+            store.write(saved, agent(1), {})
+    assert same(store.read(saved)[0], agent(step == "after"))
+
+
+def test_an_agent_that_is_written_again_as_it_is_keeps_its_files(saved):
+    store.write(saved, agent(), {"steps": 5})
+    assert sorted(os.listdir(saved)) == [store.MANIFEST, store.WEIGHTS]
+    (saved / store.WEIGHTS).write_bytes(b"damaged")
+    store.write(saved, agent(), {"steps": 6})
     assert same(store.read(saved)[0], agent())
-
-
-def test_a_failed_rename_puts_the_old_agent_back(saved, monkeypatch):
-    real = os.rename
-
-    def rename(source, target):
-        if ".tmp-" in str(source):
-            raise PermissionError(errno.EACCES, "no")
-        real(source, target)
-
-    monkeypatch.setattr(os, "rename", rename)
-    with pytest.raises(PermissionError):
-        store.write(saved, agent(1), {})
-    assert same(store.read(saved)[0], agent())
-    assert os.listdir(saved.parent) == ["agent"]
-
-
-def test_a_reader_between_the_two_renames_gets_the_old_agent(saved, monkeypatch):
-    real, seen = os.rename, []
-
-    def rename(source, target):
-        if ".tmp-" in str(source) and not seen:
-            seen.append(store.read(saved)[0])
-        real(source, target)
-
-    monkeypatch.setattr(os, "rename", rename)
-    store.write(saved, agent(1), {})
-    assert same(seen[0], agent(0))
-    assert same(store.read(saved)[0], agent(1))
-    assert os.listdir(saved.parent) == ["agent"]
 
 
 def test_a_reader_whose_agent_is_replaced_meanwhile_gets_the_new_one(saved, monkeypatch):
-    real, once = store.sha256, [None]
+    real, once = store.read_manifest, [None]
 
-    def digest(path):
-        if once:  # the manifest is the old one, the weights are about to be the new ones
+    def read_manifest(folder):
+        manifest = real(folder)
+        if once:  # the manifest is the old one, and its weights are about to go
             once.clear()
             store.write(saved, agent(1), {})
-        return real(path)
+        return manifest
 
-    monkeypatch.setattr(store, "sha256", digest)
+    monkeypatch.setattr(store, "read_manifest", read_manifest)
     assert same(store.read(saved)[0], agent(1))
+
+
+@pytest.mark.parametrize("name", ["../weights.safetensors", "manifest.json", "x", 3, None])
+def test_a_manifest_that_names_another_file_as_its_weights_is_damaged(saved, name):
+    path = saved / store.MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"file": name}))
+    with pytest.raises(store.Damaged, match="altered"):
+        store.read(saved)
+
+
+def test_a_new_folder_takes_the_place_of_nothing_that_is_there(saved):
+    with pytest.raises(FileExistsError, match="must not exist"), atomic.folder(saved):
+        pass
+    assert same(store.read(saved)[0], agent())
+
+
+def test_a_kill_at_any_instant_of_a_save_leaves_the_old_or_the_new_one(tmp_path):
+    outcomes = []
+    for _ in every_kill(
+        action=lambda: saves.write(tmp_path, agent(1), {"steps": 1}),
+        prepare=lambda: saves.write(tmp_path, agent(0), {"steps": 0}),
+    ):
+        save = saves.latest(tmp_path)
+        assert save
+        weights, manifest = store.read(save)
+        assert same(weights, agent(manifest["steps"]))
+        outcomes.append(manifest["steps"])
+    assert outcomes == sorted(outcomes)
+    assert set(outcomes) == {0, 1}
+    save = saves.latest(tmp_path)
+    assert save
+    assert sorted(os.listdir(tmp_path)) == [save.name, "latest"]
+
+
+def test_there_is_no_save_before_the_first(tmp_path):
+    assert saves.latest(tmp_path) is None
+    assert saves.latest(tmp_path / "absent") is None
+
+
+@pytest.mark.parametrize("text", [b"", b"../agent", b"7", b"\xff", "٠٠٠٠٠١".encode()])
+def test_a_pointer_that_names_no_save_is_damaged(tmp_path, text):
+    (tmp_path / "latest").write_bytes(text)
+    with pytest.raises(store.Damaged, match="number of a save"):
+        saves.latest(tmp_path)
+    (tmp_path / "latest").write_text("000007")
+    with pytest.raises(store.Missing, match="000007"):
+        saves.latest(tmp_path)
 
 
 def no_space_in_safetensors(patch: pytest.MonkeyPatch) -> None:
@@ -378,20 +429,16 @@ def test_a_disk_that_is_really_full_leaves_the_old_agent(tmp_path):
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_body_that_fails_leaves_the_folder_as_it_was(tmp_path):
-    with atomic.folder(tmp_path / "latest") as folder:
-        (folder / "deep").mkdir()
-        (folder / "deep" / "file").write_text("one")
-
+def test_a_body_that_fails_leaves_no_folder(tmp_path):
     def interrupted() -> None:
-        with atomic.folder(tmp_path / "latest") as folder:
-            (folder / "file").write_text("two")
+        with atomic.folder(tmp_path / "new") as folder:
+            (folder / "deep").mkdir()
+            (folder / "deep" / "file").write_text("one")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    assert (tmp_path / "latest" / "deep" / "file").read_text() == "one"
-    assert os.listdir(tmp_path) == ["latest"]
+    assert os.listdir(tmp_path) == []
 
 
 def test_text_is_wholly_old_or_wholly_new_after_a_kill(tmp_path):

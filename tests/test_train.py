@@ -2,16 +2,21 @@
 
 import dataclasses
 import json
+import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from counting import Names
 
 from thinkslow.distributions import Gaussian
 from thinkslow.dreamer import saved as checkpoint
@@ -19,8 +24,10 @@ from thinkslow.dreamer.config import MLPConfig, ModelConfig, TrainConfig
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.dreamer.nets import named
 from thinkslow.dreamer.training import experience
-from thinkslow.dreamer.training.trainer import Diverged, RunConfig, Trainer
-from thinkslow.storage import store
+from thinkslow.dreamer.training import trainer as module
+from thinkslow.dreamer.training.run import RunConfig
+from thinkslow.dreamer.training.trainer import Diverged, Trainer
+from thinkslow.storage import lock, saves, store
 
 ENVIRONMENT = "counting:thinkslow-test/Counting-v0"
 SMALL = MLPConfig(1, 16)
@@ -54,6 +61,35 @@ def finish(trainer: Trainer, steps: int) -> dict[str, np.ndarray]:
         trainer.close()
 
 
+def counters(run: Path) -> dict[str, Any]:
+    """What the save that holds counted."""
+    save = saves.latest(run / "saves")
+    assert save
+    return store.read_manifest(save)["counters"]
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    """`metrics.jsonl`, held to what JSON allows."""
+
+    def refused(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    text = (run / "metrics.jsonl").read_text()
+    return [json.loads(line, parse_constant=refused) for line in text.splitlines()]
+
+
+class Killed(Exception):
+    """Ends a run without a save, as a kill would."""
+
+
+def killed_at(steps: int):
+    def show(progress) -> None:
+        if progress.steps >= steps:
+            raise Killed
+
+    return show
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, np.ndarray]]:
     patch = pytest.MonkeyPatch()
@@ -79,10 +115,10 @@ def test_a_resumed_run_writes_the_same_metrics(tmp_path, uninterrupted):
     run = tmp_path / "run"
     trainer = begin(run)
     trainer.train(steps=30)
-    trainer.save()
-    for _ in range(5):  # decisions that the kill will lose
-        trainer._advance()
+    with pytest.raises(Killed):
+        trainer.train(steps=60, show=killed_at(40))
     trainer.close()
+    assert counters(run)["steps"] == 30
     finish(Trainer.resume(run), 60)
     assert (run / "metrics.jsonl").read_text() == (uninterrupted[0] / "metrics.jsonl").read_text()
 
@@ -101,7 +137,7 @@ def test_a_run_that_resumes_before_an_update_still_writes_its_metrics(tmp_path):
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path, uninterrupted):
     run = tmp_path / "run"
     script = (
-        "import sys; from pathlib import Path; import test_train as t\n"
+        "import conftest, sys; from pathlib import Path; import test_train as t\n"
         "if __name__ == '__main__':\n"
         "    trainer = t.begin(Path(sys.argv[1]))\n"
         "    trainer.config = t.dataclasses.replace(trainer.config, save_every=0.2)\n"
@@ -111,14 +147,14 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path, uninterrupted):
     process = subprocess.Popen([sys.executable, str(tmp_path / "main.py"), str(run)])
     try:
         deadline = time.monotonic() + 120
-        while not (run / "latest" / "manifest.json").exists():
+        while not (run / "saves" / "latest").exists():
             assert time.monotonic() < deadline, "the run saved nothing in two minutes"
             assert process.poll() is None, "the run ended by itself"
             time.sleep(0.05)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    saved = store.read_manifest(run / "latest")["counters"]["steps"]
+    saved = counters(run)["steps"]
     assert saved > 0
     trainer = Trainer.resume(run)
     steps = max(60, saved)
@@ -146,30 +182,199 @@ def test_an_agent_with_a_gaussian_latent_trains_and_resumes_bit_for_bit(tmp_path
     assert prior.mean.shape == (4,)
 
 
-def test_ctrl_c_saves_before_it_stops(tmp_path):
+@pytest.mark.parametrize(
+    ("sent", "ends"),
+    [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit), (signal.SIGHUP, SystemExit)],
+)
+def test_a_signal_saves_before_it_stops(tmp_path, sent, ends):
+    """SIGTERM, with which a batch system ends a job, lost all since the last save."""
     trainer = begin(tmp_path / "run")
 
     def press(progress) -> None:
         if progress.steps == 20:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), sent)
 
-    with pytest.raises(KeyboardInterrupt):
+    before = signal.getsignal(sent)
+    with pytest.raises(ends) as raised:
         trainer.train(steps=1000, show=press)
     trainer.close()
-    assert store.read_manifest(tmp_path / "run" / "latest")["counters"]["steps"] == 20
+    if ends is SystemExit:
+        assert raised.value.code == 128 + sent
+    assert counters(tmp_path / "run")["steps"] == 20
+    assert signal.getsignal(sent) == before
+
+
+def test_a_second_signal_ends_the_run_at_once_and_leaves_the_last_save(tmp_path):
+    run = tmp_path / "run"
+    trainer = begin(run)
+    trainer.train(steps=30)
+
+    def press_twice(progress) -> None:
+        if progress.steps == 40:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as raised:
+        trainer.train(steps=1000, show=press_twice)
+    trainer.close()
+    assert raised.value.code == 143
+    assert counters(run)["steps"] == 30
+    finish(Trainer.resume(run), 32)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(tmp_path):
-    trainer = begin(tmp_path / "run")
-    trainer.train(steps=30)
-    good = {name: np.array(array) for name, array in named(trainer.learner).items()}
-    trainer.replay._rows["reward"][:] = np.nan
-    with pytest.raises(Diverged, match=r"not finite .*latest"):
+    trainer = begin(tmp_path / "run", dataclasses.replace(LEARNING, learning_rate=1e30))
+    with pytest.raises(Diverged, match=r"not finite.*saves.*learning-rate"):
         trainer.train(steps=1000)
     trainer.close()
-    saved, _ = store.read(tmp_path / "run" / "latest")
-    for name, array in good.items():
-        np.testing.assert_array_equal(saved[f"learner/{name}"], array, err_msg=name)
+    save = saves.latest(tmp_path / "run" / "saves")
+    assert save
+    arrays, manifest = store.read(save)
+    assert all(np.isfinite(array).all() for name, array in arrays.items() if "seen" not in name)
+    assert manifest["counters"]["updates"] == arrays["learner/updates"] > 0
+
+
+@pytest.mark.parametrize("fault", ["reward", "nan", "inf"])
+def test_a_value_that_is_not_finite_is_found_where_it_enters(tmp_path, monkeypatch, fault, caplog):
+    """It stopped the run as a loss that diverged, or its log line stopped the save."""
+    monkeypatch.setenv("FAULT", fault)
+    config = dataclasses.replace(CONFIG, environment="counting:thinkslow-test/Faulty-v0")
+    run = tmp_path / "run"
+    finish(Trainer.begin(run, config, MODEL, LEARNING), 90)
+    trainer = Trainer.resume(run)
+    weights = finish(trainer, 120)
+    assert trainer.updates > 10
+    assert all(np.isfinite(array).all() for array in weights.values())
+    episodes = [line["episode"] for line in lines(run) if "episode" in line]
+    marked = [episode["nonfinite"] for episode in episodes if "nonfinite" in episode]
+    assert marked == [1 if fault == "reward" else 2] * len(marked)
+    assert 0 < len(marked) < len(episodes)
+    if fault == "reward":
+        assert all((one["score"] is None) == ("nonfinite" in one) for one in episodes)
+    name = "reward" if fault == "reward" else "`speed`"
+    said = [text for text in caplog.messages if name in text and "step 3 of its episode 2" in text]
+    assert len(said) == CONFIG.environments, "each environment is named once"
+
+
+def test_one_folder_has_one_trainer(tmp_path):
+    """Two of them destroyed the run for good."""
+    run = tmp_path / "run"
+    trainer = begin(run)
+    trainer.train(steps=20)
+    with pytest.raises(lock.Locked, match=rf"process {os.getpid()} .*--run"):
+        Trainer.resume(run)
+    trainer.close()
+    finish(Trainer.resume(run), 22)
+    assert not (run / lock.NAME).exists()
+
+
+def test_a_run_whose_folder_is_deleted_says_so_and_loses_nothing(
+    tmp_path, monkeypatch, uninterrupted
+):
+    """It went on without a word, and what it saved afterwards could not be resumed."""
+    monkeypatch.setattr(module, "LOOK_EVERY", 0.0)
+    run = tmp_path / "run"
+    trainer = begin(run)
+    trainer.train(steps=20)
+
+    def delete(progress) -> None:
+        if progress.steps == 40:
+            shutil.rmtree(run)
+
+    with pytest.raises(lock.Lost, match=r"deleted.*40.*--resume"):
+        trainer.train(steps=60, show=delete)
+    trainer.close()
+    weights = finish(Trainer.resume(run), 60)
+    for name, array in uninterrupted[1].items():
+        np.testing.assert_array_equal(weights[name], array, err_msg=name)
+    assert (run / "metrics.jsonl").read_text() == (uninterrupted[0] / "metrics.jsonl").read_text()
+
+
+def test_a_run_whose_replay_is_deleted_writes_it_again(tmp_path, uninterrupted):
+    run = tmp_path / "run"
+    trainer = begin(run)
+    trainer.train(steps=30)
+    shutil.rmtree(run / "replay")
+    finish(trainer, 40)
+    weights = finish(Trainer.resume(run), 60)
+    for name, array in uninterrupted[1].items():
+        np.testing.assert_array_equal(weights[name], array, err_msg=name)
+
+
+def test_a_run_that_has_all_its_steps_says_so(tmp_path, uninterrupted, caplog):
+    trainer = Trainer.resume(uninterrupted[0])
+    finish(trainer, 60)
+    assert "60 of 60 steps" in caplog.text
+    assert trainer.steps == 60
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ACTIONS": "5"}, "5 actions now, the run was trained with 4"),
+        ({"WIDTH": "6"}, r"\(6,\) as `speed` now, the run was trained with float32, \(2,\)"),
+    ],
+)
+def test_an_environment_that_has_changed_is_named_when_its_run_goes_on(
+    tmp_path, monkeypatch, change, message
+):
+    monkeypatch.setenv("ACTIONS", "4")
+    config = dataclasses.replace(CONFIG, environment="counting:thinkslow-test/Changing-v0")
+    finish(Trainer.begin(tmp_path / "run", config, MODEL, LEARNING), 8)
+    for name, value in change.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=message):
+        Trainer.resume(tmp_path / "run")
+    monkeypatch.setenv("ACTIONS", "4")
+    monkeypatch.delenv("WIDTH", raising=False)
+    finish(Trainer.resume(tmp_path / "run"), 10)
+
+
+def test_an_environment_that_does_not_come_back_begins_another_episode(tmp_path):
+    """Its next observations were learnt as what followed from those before the stop."""
+    config = dataclasses.replace(CONFIG, environment="counting:thinkslow-test/Unseeded-v0")
+    run = tmp_path / "run"
+    trainer = Trainer.begin(run, config, MODEL, LEARNING)
+    trainer.train(steps=14)
+    seen = trainer.step.observation["image"]
+    trainer.close()
+    trainer = Trainer.resume(run)
+    np.testing.assert_array_equal(trainer.step.observation["image"], seen)
+    assert trainer.step.is_last.all()
+    finish(trainer, 40)
+    episodes = [line["episode"] for line in lines(run) if "episode" in line]
+    assert [one["length"] for one in episodes if one["crashed"]] == [7, 7]
+    assert all(one["length"] == 9 for one in episodes if not one["crashed"])
+
+
+def test_what_an_environment_shows_may_have_any_name(tmp_path):
+    """What it called `action`, `reward`, ... took the place of that field, and was learnt as it."""
+    config = dataclasses.replace(CONFIG, environment="counting:thinkslow-test/Names-v0")
+    finish(Trainer.begin(tmp_path / "run", config, MODEL, LEARNING), 60)
+    trainer = Trainer.resume(tmp_path / "run")
+    rows, _ = trainer.replay.sample(np.random.default_rng(0), 8, 5)
+    batch = experience.batch(rows, trainer.learner.model)
+    for index, name in enumerate(Names.CALLED):
+        np.testing.assert_array_equal(batch.observation[name], np.full((8, 4, 3), 7.0 + index))
+    assert set(np.unique(batch.previous_action)) == {0.0, 1.0}
+    np.testing.assert_array_equal(batch.previous_action.sum(-1), 1.0)
+    assert set(np.unique(batch.reward)) == {0.0, 1.0}
+    assert batch.is_first.dtype == bool
+    finish(trainer, 62)
+    told = next(line for line in lines(tmp_path / "run") if "loss/total" in line)
+    assert {f"loss/reconstruction/{name}" for name in Names.CALLED} < told.keys()
+    assert {"loss/value", "loss/policy", "loss/rew", "loss/con"} < told.keys()
+
+
+def test_a_run_compiles_its_decision_and_its_update_once(tmp_path, caplog):
+    """It compiled them three times and twice: arrays came back laid out otherwise."""
+    jax.clear_caches()
+    with jax.log_compiles(), caplog.at_level(logging.WARNING, logger="jax"):
+        finish(begin(tmp_path / "run"), 40)
+        finish(Trainer.resume(tmp_path / "run"), 60)
+    for name in ("_act", "_update"):
+        done = [text for text in caplog.messages if f"XLA compilation of jit({name})" in text]
+        assert len(done) == 1, done
 
 
 def test_budgets_keep_agents_that_load(uninterrupted):
@@ -188,15 +393,13 @@ def test_the_log_says_how_it_went(uninterrupted):
 
 
 def test_metrics_are_one_json_object_a_line(uninterrupted):
-    lines = [
-        json.loads(text) for text in (uninterrupted[0] / "metrics.jsonl").read_text().splitlines()
-    ]
-    assert any("episode" in line for line in lines)
-    assert all(np.isfinite(line["loss/total"]) for line in lines if "loss/total" in line)
+    found = lines(uninterrupted[0])
+    assert any("episode" in line for line in found)
+    assert all(np.isfinite(line["loss/total"]) for line in found if "loss/total" in line)
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(uninterrupted):
-    with pytest.raises(FileExistsError, match="--resume"):
+    with pytest.raises(FileExistsError, match=r"60 decisions.*--resume --run"):
         begin(uninterrupted[0])
 
 
@@ -222,7 +425,7 @@ def test_a_batch_starts_from_the_latent_stored_one_step_before(tmp_path):
     np.testing.assert_array_equal(batch.start.memory, rows["deter"][:, 0])
     np.testing.assert_array_equal(jnp.argmax(batch.start.latent, -1), rows["stoch"][:, 0])
     np.testing.assert_array_equal(batch.previous_action, rows["action"][:, :-1])
-    np.testing.assert_array_equal(batch.observation["image"], rows["image"][:, 1:])
+    np.testing.assert_array_equal(batch.observation["image"], rows["observation/image"][:, 1:])
     np.testing.assert_array_equal(batch.reward, rows["reward"][:, 1:])
     trainer.close()
 

@@ -2,32 +2,26 @@
 
 import dataclasses
 import logging
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
-from thinkslow.cli.common import Common, Usage, console, log_to_console
+from thinkslow.cli.common import Common, Usage, log_to_console
 from thinkslow.cli.common import parse as parse_options
+from thinkslow.cli.progress import shown
 from thinkslow.dreamer.config import TrainConfig, train_preset
 
 DESCRIPTION = """Train a DreamerV3 agent.
 
 The run folder holds the agent at the asked budgets (agents/STEPS), metrics.jsonl, TensorBoard
-events and latest/, from which --resume goes on exactly. Ctrl-C stops after the current decision
-and saves; a kill loses at most --save-every seconds.
+events and saves/, from which --resume goes on exactly. Ctrl-C, or SIGTERM from a batch system,
+stops after the current decision and saves; a kill loses at most --save-every seconds.
 
 example: thinkslow train thinkslow/CollectGoodObjects-v0 --minutes 30 --run runs/first"""
+
+log = logging.getLogger("thinkslow")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,7 +38,7 @@ class Options(Common):
     steps: int | None = None
     """Stop when the run has made this many decisions, over all its environments."""
     minutes: float | None = None
-    """Stop after this time; with --steps, whichever comes first."""
+    """Stop after this time from the first decision; with --steps, whichever comes first."""
     seed: int = 0
     """Of weights, environments and every sample."""
     envs: int = 4
@@ -56,7 +50,7 @@ class Options(Common):
     budgets: tuple[int, ...] = ()
     """Decisions at which to keep the agent, or just after, besides the last."""
     save_every: float = 300.0
-    """Seconds between two checkpoints."""
+    """Seconds between two saves."""
     resume: bool = False
     """Go on with the run in --run; everything but --steps and --minutes comes from there."""
     learning: Annotated[TrainConfig, tyro.conf.arg(name="learning")] = dataclasses.field(
@@ -96,21 +90,22 @@ def parse(arguments: Sequence[str]) -> Options:
     return options
 
 
+@dataclasses.dataclass(frozen=True)
+class _Preset:
+    preset: str | None = None
+
+
 def _preset(arguments: Sequence[str]) -> str | None:
     """What --preset says, which decides the other defaults; None without it."""
-    for flag, value in zip(arguments, [*arguments[1:], ""], strict=False):
-        if flag == "--preset" and value:
-            return value
-        if flag.startswith("--preset="):
-            return flag.removeprefix("--preset=")
-    return None
+    first, _ = tyro.cli(_Preset, args=list(arguments), return_unknown_args=True, add_help=False)
+    return first.preset
 
 
 def run(options: Options) -> dict[str, Any]:
     """Train, and say where the agent is."""
     from thinkslow.dreamer.config import model_preset
-    from thinkslow.dreamer.training.trainer import Progress as State
-    from thinkslow.dreamer.training.trainer import RunConfig, Trainer
+    from thinkslow.dreamer.training.run import RunConfig
+    from thinkslow.dreamer.training.trainer import Trainer, refuse_used
 
     log_to_console()
     if options.resume:
@@ -124,34 +119,21 @@ def run(options: Options) -> dict[str, Any]:
             )  # fmt: skip
         except ValueError as error:
             raise Usage(str(error)) from error
+        refuse_used(options.run)
         trainer = Trainer.begin(options.run, config, model_preset(options.preset), options.learning)
-    columns = (
-        SpinnerColumn(), TextColumn("{task.fields[rate]:>6} decisions/s"), BarColumn(),
-        MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[left]} left"),
-        TextColumn("score {task.fields[score]}  update {task.fields[updates]}"),
-    )  # fmt: skip
-    with Progress(*columns, console=console(), transient=True) as bar:
-        task = bar.add_task("", total=options.steps, rate="", score="", left="?", updates=0)
-        begun, first = time.monotonic(), trainer.steps
-
-        def show(state: State) -> None:
-            spent = time.monotonic() - begun
-            rate = (state.steps - first) / spent
-            ends = [60 * options.minutes - spent] if options.minutes else []
-            ends += [(options.steps - state.steps) / rate] if options.steps else []
-            bar.update(
-                task, completed=state.steps, updates=state.updates, rate=f"{rate:.0f}",
-                score=f"{state.score:.2f}", left=f"{min(ends) / 60:.0f} min",
-            )  # fmt: skip
-
-        try:
+    try:
+        with shown(steps=options.steps, minutes=options.minutes) as show:
             trainer.train(steps=options.steps, minutes=options.minutes, show=show)
-        finally:
-            trainer.close()
+    finally:
+        trainer.close()
     agent = options.run / "agents" / str(trainer.steps)
-    logging.getLogger("thinkslow").info("The agent is in %s", agent)
-    score = float(sum(trainer.scores) / len(trainer.scores)) if trainer.scores else None
+    log.info("The agent is in %s: %d decisions, %d updates", agent, trainer.steps, trainer.updates)
+    if not trainer.updates:
+        log.warning(
+            "It is untrained: the first update comes after %d decisions. Train longer.",
+            trainer.config.environments * (2 * trainer.learning.batch_length + 1),
+        )  # fmt: skip
     return {
         "run": str(options.run), "agent": str(agent), "steps": trainer.steps,
-        "updates": trainer.updates, "score": score,
+        "updates": trainer.updates, "score": trainer.episodes.mean,
     }  # fmt: skip

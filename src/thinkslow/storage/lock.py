@@ -34,6 +34,11 @@ class Locked(RuntimeError):
 class Lost(RuntimeError):
     """The folder was deleted, or taken over, while it was held."""
 
+    def __init__(self, message: str, *, deleted: bool):
+        super().__init__(message)
+        self.deleted = deleted
+        """Whether nobody else holds it."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Holder:
@@ -86,7 +91,10 @@ class Lock:
             found = None
         if found is None or not found.same(self.holder):
             what = "deleted" if found is None else f"taken over by process {found.process}"
-            raise Lost(f"{self.folder} was {what} while process {self.holder.process} wrote in it.")
+            raise Lost(
+                f"{self.folder} was {what} while process {self.holder.process} wrote in it.",
+                deleted=found is None,
+            )
 
     def release(self) -> None:
         """Give the folder free; safe to call twice."""
@@ -111,8 +119,7 @@ def claim(folder: str | Path, *, what: str, remedy: str = "choose another folder
     ...     held.release()
     """
     folder = atomic.absolute(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with _one_at_a_time(folder):
+    with _writable(folder), _one_at_a_time(folder):
         try:
             found = _read(folder)
         except ValueError as error:
@@ -179,6 +186,19 @@ def _release(folder: Path, holder: Holder) -> None:
         found = _read(folder)
         if found is not None and found.same(holder):
             (folder / NAME).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    """Makes the folder; says what to do where it cannot be written in."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        text = f"{folder} cannot be written in ({error.strerror}). Choose another folder."
+        raise PermissionError(error.errno, text) from error
 
 
 @contextlib.contextmanager

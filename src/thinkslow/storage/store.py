@@ -5,7 +5,12 @@ A saved agent is a folder of two files, `weights.safetensors` and `manifest.json
 all, and reading it either gives back exactly what was written or raises `Missing` or `Damaged`
 with one line that says what is wrong. Nothing in the files is executed. This module knows names,
 arrays and a JSON dictionary; it knows neither what the arrays mean nor which model they belong
-to. How a folder is replaced, so that a kill at any instant loses nothing, is said in `atomic`.
+to.
+
+**How an agent is replaced.** A file of arrays is never changed. New arrays come under a name of
+their own, `weights-ID.safetensors`, flushed to the disk; then the manifest, which says under
+`file` what they are called, is replaced in one step; then the old arrays are removed. At every
+instant the manifest belongs to a file that is whole: a kill leaves the old agent or the new one.
 """
 
 import contextlib
@@ -14,6 +19,7 @@ import json
 import os
 import re
 import shutil
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +37,11 @@ FORMAT = 1
 WEIGHTS = "weights.safetensors"
 MANIFEST = "manifest.json"
 ENSEMBLE = "ensemble.safetensors"
+FILES = re.compile(
+    r"(weights|ensemble)(-[0-9a-f]{8})?\.safetensors|manifest\.json|"
+    r"\.manifest\.json\.tmp-[0-9a-f]{8}"
+)
+"""What an agent folder may hold, whole or left by a kill."""
 DTYPES = frozenset(
     np.dtype(kind).name
     for kind in (
@@ -59,10 +70,11 @@ def write(
     """Saves arrays and a manifest as an agent folder, replacing an agent that is already there.
 
     `weights` maps names such as `enc/cnn0/kernel` to arrays of a dtype in `DTYPES`; `manifest`
-    must be JSON. The stored manifest has three more keys, which replace any of the same name:
-    `format`, `sha256` of the weights file, and `weights`, a table from name to `[shape, dtype]`.
-    An ensemble belongs to the weights that it was fitted beside: what is replaced takes its own
-    along, and an `ensemble` in `manifest` is left out.
+    must be JSON. The stored manifest has more keys, which replace any of the same name: `format`,
+    `sha256` of the weights file, `weights`, a table from name to `[shape, dtype]`, and `file`,
+    what the weights file is called if that is not `weights.safetensors`. An ensemble belongs to
+    the weights that it was fitted beside: what is replaced takes its own along, and an `ensemble`
+    in `manifest` is left out.
 
     **Errors:** `ValueError` or `TypeError` for what cannot be saved, before anything is written;
     `ValueError` if `folder` holds files that are no agent's; `atomic.Full` if the disk is full.
@@ -70,13 +82,17 @@ def write(
     """
     folder = atomic.absolute(folder)
     arrays, described = _described(weights)
-    kept = {key: value for key, value in manifest.items() if key != "ensemble"}
+    kept = {key: value for key, value in manifest.items() if key not in ("ensemble", "file")}
     full = {**kept, "format": FORMAT, "sha256": "0" * 64, "weights": described}
     json.dumps(full, allow_nan=False)  # what is not JSON is refused before the disk is touched
     _refuse_others(folder)
+    if folder.is_dir() and any(folder.iterdir()):
+        _replace(folder, WEIGHTS, arrays, full, full)
+        return
     with atomic.folder(folder) as temporary:
         full["sha256"] = _save(arrays, temporary / WEIGHTS)
-        _write_manifest(temporary, full)
+        (temporary / MANIFEST).write_text(_manifest_text(full), encoding="utf-8")
+        shutil.copymode(temporary / MANIFEST, temporary / WEIGHTS)
 
 
 def write_ensemble(
@@ -89,31 +105,29 @@ def write_ensemble(
     `weights`, as for an agent's own.
 
     **Errors:** those of `write`; `Missing` or `Damaged` for what is no sound agent.
-    **Cost:** a copy of the agent's weights.
+    **Cost:** one pass over the agent's weights, to see that they are sound.
     """
     folder = atomic.absolute(folder)
     arrays, described = _described(members)
-    entry = {**facts, "sha256": "0" * 64, "weights": described}
+    kept = {key: value for key, value in facts.items() if key != "file"}
+    entry = {**kept, "sha256": "0" * 64, "weights": described}
     json.dumps(entry, allow_nan=False)
     _refuse_others(folder)
     _, manifest = read(folder)
-    with atomic.folder(folder) as temporary:
-        shutil.copy(folder / WEIGHTS, temporary / WEIGHTS)
-        entry["sha256"] = _save(arrays, temporary / ENSEMBLE)
-        _write_manifest(temporary, {**manifest, "ensemble": entry})
+    _replace(folder, ENSEMBLE, arrays, {**manifest, "ensemble": entry}, entry)
 
 
 def read(folder: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Loads an agent folder: the arrays in the order they were saved, and the whole manifest.
 
     The weights file is hashed before anything in it is interpreted; then names, shapes and
-    dtypes are compared with the manifest. A folder that is replaced meanwhile is read again.
+    dtypes are compared with the manifest. An agent that is replaced meanwhile is read again.
 
     **Errors:** `Missing`, `Damaged`.
     **Cost:** two passes over the file, the second from the page cache; each array is in memory
     once, and writable.
     """
-    return _unless_replaced(folder, _read)
+    return _of_one_manifest(folder, _read)
 
 
 def read_whole(
@@ -123,7 +137,7 @@ def read_whole(
 
     **Errors:** `Missing`, `Damaged`; also for an ensemble that the manifest lists.
     """
-    return _unless_replaced(folder, _read_whole)
+    return _of_one_manifest(folder, _read_whole)
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
@@ -133,7 +147,6 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     is no agent's manifest, or has a format that this version does not read.
     """
     folder = atomic.absolute(folder)
-    atomic.recover(folder)
     if not folder.exists():
         raise Missing(f"An agent is a folder; {folder} does not exist. Check the path.")
     if not folder.is_dir():
@@ -217,39 +230,40 @@ def match(
         raise Misfit(f"{what}: {'; '.join(faults)}. {remedy}".rstrip())
 
 
-def _unless_replaced(folder: str | Path, reading: Callable[[Path], Read]) -> Read:
-    """What `reading` gives of a folder that is not replaced meanwhile."""
+def _of_one_manifest(folder: str | Path, reading: Callable[[Path, dict[str, Any]], Read]) -> Read:
+    """What `reading` gives of an agent that is not replaced meanwhile."""
     folder = atomic.absolute(folder)
     while True:
-        before = _identity(folder)
+        manifest = read_manifest(folder)
         try:
-            return reading(folder)
-        except (Damaged, FileNotFoundError):
-            if _identity(folder) == before:
+            return reading(folder, manifest)
+        except Missing:  # its files go once there is a newer manifest
+            if read_manifest(folder) == manifest:
                 raise
 
 
-def _read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    manifest = read_manifest(folder)
-    return _read_arrays(folder / WEIGHTS, manifest, "Save it again, or copy it again."), manifest
+def _read(folder: Path, manifest: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    remedy = "Save it again, or copy it again."
+    return _read_arrays(folder, WEIGHTS, manifest, remedy), manifest
 
 
 def _read_whole(
-    folder: Path,
+    folder: Path, manifest: dict[str, Any]
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray] | None, dict[str, Any]]:
-    weights, manifest = _read(folder)
+    weights, manifest = _read(folder, manifest)
     if (entry := manifest.get("ensemble")) is None:
         return weights, None, manifest
     remedy = f"Fit it again: thinkslow ensemble {folder}"
-    return weights, _read_arrays(folder / ENSEMBLE, entry, remedy), manifest
+    return weights, _read_arrays(folder, ENSEMBLE, entry, remedy), manifest
 
 
-def _read_arrays(path: Path, entry: Any, remedy: str) -> dict[str, np.ndarray]:
+def _read_arrays(folder: Path, usual: str, entry: Any, remedy: str) -> dict[str, np.ndarray]:
     """The arrays of a file, which must be those that `entry` of the manifest describes."""
-    folder, file = path.parent, path.name
     expected, table = (
         (entry.get("sha256"), entry.get("weights")) if isinstance(entry, dict) else (None, None)
     )
+    file = _file(entry, usual)
+    path = folder / file
     if not path.is_file():
         raise Missing(f"An agent folder holds {file}; {folder} does not. {remedy}")
     if not isinstance(expected, str) or not isinstance(table, dict):
@@ -282,13 +296,30 @@ def _described(
 
 
 def _refuse_others(folder: Path) -> None:
-    """**Errors:** `ValueError` for a folder with files that are no agent's."""
-    known = {WEIGHTS, MANIFEST, ENSEMBLE}
-    if folder.is_dir() and (others := sorted(set(os.listdir(folder)) - known)):
+    """**Errors:** `NotADirectoryError` for a file, `ValueError` for files that are no agent's."""
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} must be a folder or not exist yet; it is a file.")
+    names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    if others := [name for name in names if not FILES.fullmatch(name)]:
         raise ValueError(
             f"An agent can replace only an agent or an empty folder; {folder} holds {others[0]}. "
             "Choose another folder."
         )
+
+
+def _file(entry: Any, usual: str) -> str:
+    """What the file of arrays is called that an entry of the manifest describes.
+
+    **Errors:** `Damaged` for a name that none can have.
+    """
+    name = entry.get("file", usual) if isinstance(entry, dict) else usual
+    kind = usual.partition(".")[0]
+    if not isinstance(name, str) or not FILES.fullmatch(name) or not name.startswith(kind):
+        raise Damaged(
+            f"The {MANIFEST} names {name!r:.99} as the file of its {kind}: it was altered. "
+            "Save it again, or copy it again."
+        )
+    return name
 
 
 def _save(arrays: dict[str, np.ndarray], path: Path) -> str:
@@ -298,11 +329,49 @@ def _save(arrays: dict[str, np.ndarray], path: Path) -> str:
     return sha256(path)
 
 
-def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    path = folder / MANIFEST
-    path.write_text(_manifest_text(manifest), encoding="utf-8")
-    for arrays in folder.glob("*.safetensors"):
-        shutil.copymode(path, arrays)  # safetensors makes them private
+def _replace(
+    folder: Path, usual: str, arrays: dict[str, np.ndarray], manifest: dict[str, Any],
+    entry: dict[str, Any],
+) -> None:  # fmt: skip
+    """Puts a file of arrays, which `entry` of the manifest describes, and then the manifest."""
+    path = folder / usual
+    if path.exists():
+        path = folder / f"{usual.partition('.')[0]}-{uuid.uuid4().hex[:8]}.safetensors"
+    try:
+        with atomic.explained(path):
+            entry["sha256"] = _save(arrays, path)
+            if path.name != usual and sha256(folder / usual) == entry["sha256"]:
+                path.unlink()  # what is there already is what was to be written
+                path = folder / usual
+            if path.name != usual:
+                entry["file"] = path.name
+            if (folder / MANIFEST).exists():
+                shutil.copymode(folder / MANIFEST, path)  # safetensors makes it private
+            atomic.sync(path)
+            atomic.write_text(folder / MANIFEST, _manifest_text(manifest))
+    except BaseException:
+        # An interruption may come right after the manifest was replaced.
+        if path.name not in _needed(folder):
+            path.unlink(missing_ok=True)
+        raise
+    needed = _needed(folder)
+    for name in os.listdir(folder):
+        if name not in needed and FILES.fullmatch(name):
+            (folder / name).unlink(missing_ok=True)
+
+
+def _needed(folder: Path) -> set[str]:
+    """The files that the manifest, as it is on the disk, lives by; all, if it cannot be read."""
+    try:
+        manifest = read_manifest(folder)
+        needed = {MANIFEST, _file(manifest, WEIGHTS)}
+        if (entry := manifest.get("ensemble")) is not None:
+            needed.add(_file(entry, ENSEMBLE))
+    except Missing:
+        return set()
+    except Damaged:
+        return set(os.listdir(folder))
+    return needed
 
 
 def _manifest_text(manifest: dict[str, Any]) -> str:
@@ -321,15 +390,6 @@ def _storable(name: str, value: np.ndarray) -> np.ndarray:
     if array.dtype.name not in DTYPES:
         raise ValueError(f"{name} has dtype {array.dtype}, which cannot be saved. Convert it.")
     return np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
-
-
-def _identity(folder: Path) -> tuple[int, int] | None:
-    """Changes when the folder is replaced."""
-    try:
-        status = folder.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_ino, status.st_ctime_ns
 
 
 def sha256(path: Path) -> str:

@@ -1,8 +1,10 @@
 """What a run remembers of a decision, and how a batch to learn from is made of it.
 
 A row holds what was seen, the action chosen there, and the latent state at that moment, so that
-a replayed sequence starts from a state instead of from nothing. Categorical latents are kept as
-the integers of their classes.
+a replayed sequence starts from a state instead of from nothing. What was seen is named
+`observation/NAME`, so that an environment may call it what it likes. Categorical latents are
+kept as the integers of their classes, the memory in bfloat16, in which the official code
+computes it: eight bits of the mantissa for a state that starts a sequence.
 """
 
 from collections.abc import Mapping
@@ -11,9 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import ml_dtypes
 import numpy as np
+from jaxtyping import Array
 
-from thinkslow.agent.decision import Carry
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.dreamer.training.losses import Batch
 from thinkslow.envs import Step
@@ -32,39 +35,41 @@ def fields(model: Dreamer) -> dict[str, tuple[tuple[int, ...], Any]]:
     if config.classes is not None:
         stoch = (config.latent_shape[:-1], _index_dtype(config.classes))
     return {
-        **{name: (space.shape, space.dtype) for name, space in model.enc.spaces},
+        **{_seen(name): (space.shape, space.dtype) for name, space in model.enc.spaces},
         "action": (action.shape, np.float32), "reward": ((), np.float32),
         **{flag: ((), np.bool_) for flag in FLAGS},
-        "deter": ((config.deter,), np.float32), "stoch": stoch,
+        "deter": ((config.deter,), ml_dtypes.bfloat16), "stoch": stoch,
     }  # fmt: skip
 
 
-def row(step: Step, carry: Carry, classes: int | None) -> dict[str, np.ndarray]:
+def row(step: Step, action: np.ndarray, latents: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """One decision of every environment: what was seen and what the agent made of it."""
     return {
-        **step.observation, "reward": step.reward, "action": np.asarray(carry.action, np.float32),
-        **{flag: getattr(step, flag) for flag in FLAGS}, **latents(carry.state, classes),
+        **{_seen(name): value for name, value in step.observation.items()},
+        "action": action, "reward": step.reward, **{flag: getattr(step, flag) for flag in FLAGS},
+        **latents,
     }  # fmt: skip
 
 
-def latents(state: State, classes: int | None) -> dict[str, np.ndarray]:
+def latents(state: State, classes: int | None) -> dict[str, Array]:
     """States, with any leading axes, as a row keeps them."""
-    stoch = np.asarray(state.latent, np.float32)
+    stoch = state.latent
     if classes is not None:
-        stoch = np.argmax(stoch, -1).astype(_index_dtype(classes))
-    return {"deter": np.asarray(state.memory, np.float32), "stoch": stoch}
+        stoch = jnp.argmax(stoch, -1).astype(_index_dtype(classes))
+    return {"deter": state.memory.astype(jnp.bfloat16), "stoch": stoch}
 
 
-def batch(rows: Mapping[str, np.ndarray], model: Dreamer) -> Batch:
+def batch(rows: Mapping[str, Array | np.ndarray], model: Dreamer) -> Batch:
     """Sequences to learn from, `[B, T]`, of rows `[B, T + 1]`: the first is the starting state."""
     arrays = {name: jnp.asarray(value) for name, value in rows.items()}
     stoch, classes = arrays["stoch"][:, 0], model.config.classes
     start = State(
-        arrays["deter"][:, 0], stoch if classes is None else jax.nn.one_hot(stoch, classes)
+        arrays["deter"][:, 0].astype(jnp.float32),
+        stoch if classes is None else jax.nn.one_hot(stoch, classes),
     )
     rest = {name: value[:, 1:] for name, value in arrays.items()}
     return Batch(
-        observation={name: rest[name] for name, _ in model.enc.spaces},
+        observation={name: rest[_seen(name)] for name, _ in model.enc.spaces},
         previous_action=arrays["action"][:, :-1],
         reward=rest["reward"],
         is_first=rest["is_first"],
@@ -72,6 +77,10 @@ def batch(rows: Mapping[str, np.ndarray], model: Dreamer) -> Batch:
         is_terminal=rest["is_terminal"],
         start=start,
     )
+
+
+def _seen(name: str) -> str:
+    return f"observation/{name}"
 
 
 def _index_dtype(classes: int) -> type[np.unsignedinteger]:

@@ -33,7 +33,8 @@ class Update(NamedTuple):
     """Refreshed posterior states of the batch, `[B, T, ...]`, to write back to the replay."""
     metrics: dict[str, Float[Array, ""]]
     finite: Array
-    """Whether loss and gradient were finite; if not, the learner came back unchanged."""
+    """Whether loss, gradient and what came of them were finite; if not, the learner came back
+    unchanged."""
 
 
 def start(model: Dreamer, config: TrainConfig) -> Learner:
@@ -68,8 +69,10 @@ def update(learner: Learner, batch: Batch, key: PRNGKeyArray, *, config: TrainCo
     weights: Any = learner.model
     changes, state = optimiser(config).update(gradient, learner.optimiser, weights)
     model: Any = optax.apply_updates(weights, changes)
-    slow: Any = optax.incremental_update(model.critic, learner.slow_value, config.slow_rate)
+    before: Any = learner.slow_value
+    slow: Any = optax.incremental_update(model.critic, before, config.slow_rate)
     after = Learner(model, slow, returns, state, learner.updates + 1)
+    finite &= jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(after)]))
     after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, learner)
     metrics = {f"loss/{name}": jnp.mean(part) for name, part in parts.items()}
     metrics |= {"loss/total": loss, "gradient_norm": norm} | scalars

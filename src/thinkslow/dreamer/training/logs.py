@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,29 +20,66 @@ class Logs:
         path = run / "metrics.jsonl"
         path.touch()
         self.metrics = path.open("r+")
+        length = min(length, path.stat().st_size)
         self.metrics.truncate(length)
         self.metrics.seek(length)
         self.handler = logging.FileHandler(run / "log.txt")
         self.handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         log.setLevel(logging.INFO)
         log.addHandler(self.handler)
-        log.info("%s at step %d", "resumed" if length else "begun", step)
-        self.events = SummaryWriter(str(run / "tensorboard"), purge_step=step if length else None)
+        log.info("%s at step %d", "resumed" if step else "begun", step)
+        self.events = SummaryWriter(str(run / "tensorboard"), purge_step=step if step else None)
+        self._said: set[str] = set()
 
     def write(self, line: Mapping[str, Any], scalars: Mapping[str, float], step: int) -> None:
-        """A line of metrics and its scalars as events."""
-        self.metrics.write(json.dumps(line) + "\n")
+        """A line of metrics and its scalars as events.
+
+        JSON has no NaN and no infinity: such a value is null, and each is named once.
+        """
+        whole, bad = null_nonfinite(line)
+        self.metrics.write(json.dumps(whole, allow_nan=False) + "\n")
         self.metrics.flush()
+        if new := [name for name in bad if name not in self._said]:
+            self._said.update(new)
+            log.warning(
+                "Not finite at step %d, and null in metrics.jsonl: %s (said once for each).",
+                step, ", ".join(new),
+            )  # fmt: skip
         for name, value in scalars.items():
-            self.events.add_scalar(name, value, step)
+            if math.isfinite(value):
+                self.events.add_scalar(name, value, step)
 
     def position(self) -> int:
         """Bytes of metrics.jsonl so far."""
         self.metrics.flush()
         return self.metrics.tell()
 
+    def text(self) -> str:
+        """What metrics.jsonl holds, even if it was deleted meanwhile."""
+        length = self.position()
+        self.metrics.seek(0)
+        text = self.metrics.read()
+        self.metrics.seek(length)
+        return text
+
     def close(self) -> None:
         self.events.close()
         self.metrics.close()
         log.removeHandler(self.handler)
         self.handler.close()
+
+
+def null_nonfinite(value: Any, name: str = "") -> tuple[Any, list[str]]:
+    """The same for JSON, with null for numbers that are not finite, and the names of those.
+
+    >>> null_nonfinite({"step": 3, "episode": {"score": float("nan")}})
+    ({'step': 3, 'episode': {'score': None}}, ['episode/score'])
+    """
+    if isinstance(value, Mapping):
+        parts = {key: null_nonfinite(each, f"{name}/{key}" if name else str(key))
+                 for key, each in value.items()}  # fmt: skip
+        bad = [each for _, names in parts.values() for each in names]
+        return {key: each for key, (each, _) in parts.items()}, bad
+    if isinstance(value, float) and not math.isfinite(value):
+        return None, [name]
+    return value, []

@@ -7,15 +7,16 @@ by its absolute time, the number of rows added before it. Only numpy is used, no
 one thread adds, samples and writes back.
 
 **On disk**, a save writes new files only and never changes one that is there, whoever wrote it:
-rows since the last save as `rows-…` segments, and the fields that `write` may have changed
-(`mutable`) in full as `latents-…` segments. What belongs together is listed in the index that
-`save` returns, a small JSON dictionary which the caller stores in its own checkpoint. Files of
-earlier saves go only at `commit`, which the caller calls once its checkpoint is in place. So a
-process killed at any instant leaves a checkpoint whose index still finds all of its files:
+rows since the last save as `rows-…` segments, and what `write` has changed since then of rows
+that are in segments already as `latents-…` patches. Once the patches hold more rows than the
+replay, one that holds every changed row takes their place. What belongs together is listed in
+the index that `save` returns, a small JSON dictionary which the caller stores in its own
+checkpoint. Files of earlier saves go only at `commit`, which the caller calls once its
+checkpoint is in place. So a process killed at any instant leaves a checkpoint whose index still
+finds all of its files:
 
     index = replay.save()
-    with atomic.folder(run / "latest") as folder:  # holds the index
-        ...
+    saves.write(run / "saves", arrays, {"replay": index})
     replay.commit(index)
 """
 
@@ -33,7 +34,7 @@ from thinkslow.storage import atomic, store
 Fields = Mapping[str, tuple[tuple[int, ...], Any]]
 Batch = dict[str, np.ndarray]
 
-FORMAT = 1
+FORMAT = 2
 SEGMENT_BYTES = 64 * 2**20
 NAMED = re.compile(r"\.?(?:rows|latents)-(\d+)-\d+-\d+\.bin(?:\.tmp-[0-9a-f]{8})?")
 
@@ -91,7 +92,12 @@ class Replay:
             name: np.zeros((streams, self.size, *shape), kind)
             for name, (shape, kind) in self.fields.items()
         }
+        # Of each time step, where its mutable fields differ from those of its segment, and from
+        # those of the last save.
+        self._changed = np.zeros((streams, self.size), bool)
+        self._unsaved = np.zeros((streams, self.size), bool)
         self._segments: list[list[Any]] = []
+        self._patches: list[list[Any]] = []
         self._saved = 0  # rows with a time below this are in self._segments, if still held
         self._number = 0  # of the last save
 
@@ -122,6 +128,7 @@ class Replay:
         position = self._added % self.size
         for name, value in checked.items():
             self._rows[name][:, position] = value
+        self._changed[:, position] = self._unsaved[:, position] = False
         self._added += 1
 
     def sample(self, rng: np.random.Generator, batch: int, length: int) -> tuple[Batch, Indices]:
@@ -167,6 +174,8 @@ class Replay:
         places = self._places(indices)[live]
         for name, value in checked.items():
             _flat(self._rows[name])[places] = value[live]
+        old = places[indices.time[live] < self._saved]
+        _flat(self._changed)[old] = _flat(self._unsaved)[old] = True
 
     def save(self) -> dict[str, Any]:
         """Writes what is new to `path` and returns the index that `load` needs.
@@ -175,23 +184,29 @@ class Replay:
 
         **Errors:** `atomic.Full` if the disk is full: the files of this save are removed, and the
         replay and its earlier saves are as they were.
-        **Cost:** the rows added since the last save, and every held row of the mutable fields.
+        **Cost:** the rows added since the last save and the mutable fields of the rows that were
+        written back since; every now and then those of every row that ever was.
         """
         folder = self._folder()
         folder.mkdir(parents=True, exist_ok=True)
         number = 1 + max(self._number, 0, *_numbers(folder).values())
-        fixed = [name for name in self.fields if name not in self.mutable]
         new: list[list[Any]] = []
-        latents: list[list[Any]] = []
+        patches: list[list[Any]] = []
+        kept = [entry for entry in self._patches if entry[1] > self._oldest]
+        unsaved = self._unsaved
+        if sum(entry[2] for entry in kept) + int(unsaved.sum()) > len(self):
+            kept, unsaved = [], self._changed
         try:
-            self._write(new, f"rows-{number}", fixed, max(self._saved, self._oldest))
-            self._write(latents, f"latents-{number}", self.mutable, self._oldest)
+            self._write_rows(new, f"rows-{number}", max(self._saved, self._oldest))
+            self._write_patches(patches, f"latents-{number}", unsaved)
         except BaseException:
-            for entry in new + latents:
+            for entry in new + patches:
                 (folder / entry[0]).unlink(missing_ok=True)
             raise
         rows = [entry for entry in self._segments if entry[2] > self._oldest] + new
-        self._segments, self._saved, self._number = rows, self._added, number
+        self._segments, self._patches = rows, kept + patches
+        self._saved, self._number = self._added, number
+        self._unsaved[...] = False
         return {
             "format": FORMAT,
             "streams": self.streams,
@@ -201,8 +216,20 @@ class Replay:
             "fields": {n: [list(shape), kind.name] for n, (shape, kind) in self.fields.items()},
             "mutable": list(self.mutable),
             "rows": [list(entry) for entry in rows],
-            "latents": latents,
+            "latents": [list(entry) for entry in self._patches],
         }
+
+    def missing(self) -> Path | None:
+        """A file of the last save that is gone, if any is."""
+        entries = [entry for entry in self._segments if entry[2] > self._oldest]
+        entries += [entry for entry in self._patches if entry[1] > self._oldest]
+        paths = (self._folder() / entry[0] for entry in entries)
+        return next((path for path in paths if not path.exists()), None)
+
+    def forget_files(self) -> None:
+        """The files of all saves are gone: the next save writes everything."""
+        self._segments, self._patches, self._saved = [], [], 0
+        self._changed[...] = self._unsaved[...] = False
 
     def commit(self, index: Mapping[str, Any]) -> None:
         """Removes what saves up to the one of `index` wrote and `index` does not need.
@@ -238,10 +265,11 @@ class Replay:
         replay._added = replay._saved = index["added"]
         replay._number = index["number"]
         replay._segments = [list(entry) for entry in index["rows"]]
-        fixed = [name for name in replay.fields if name not in replay.mutable]
-        for names, entries in ((fixed, index["rows"]), (replay.mutable, index["latents"])):
-            for entry in entries:
-                replay._read(names, *entry)
+        replay._patches = [list(entry) for entry in index["latents"]]
+        for entry in replay._segments:
+            replay._read_rows(*entry)
+        for entry in replay._patches:
+            replay._read_patch(*entry)
         return replay
 
     def _checked(self, name: str, value: Any, leading: tuple[int, ...]) -> np.ndarray:
@@ -262,39 +290,78 @@ class Replay:
             raise ValueError("A replay is saved in its folder; this one has none. Give `path`.")
         return self.path
 
-    def _write(
-        self, entries: list[list[Any]], prefix: str, names: Iterable[str], start: int
-    ) -> None:
+    def _write_rows(self, entries: list[list[Any]], prefix: str, start: int) -> None:
         """Writes rows from time `start` on in segments of bounded size, appending their entries.
 
         A segment holds field after field, each `(streams, time, *shape)`; its entry is the file,
         the first time, the last time plus one, the number of bytes and their CRC-32.
         """
-        names = list(names)
-        row = sum(self._row_bytes(name) for name in names)
-        if not row:
-            return
-        span = max(1, SEGMENT_BYTES // row)
+        row = self.streams * sum(self._bytes(name) for name in self.fields)
+        span = max(1, SEGMENT_BYTES // max(1, row))
         for first in range(start, self._added, span):
             stop = min(first + span, self._added)
             at = np.arange(first, stop) % self.size
-            chunks = [
-                self._rows[name].take(at, axis=1).reshape(-1).view(np.uint8) for name in names
-            ]
-            crc = 0
-            for chunk in chunks:
-                crc = zlib.crc32(chunk.data, crc)
+            chunks = [rows.take(at, axis=1) for rows in self._rows.values()]
             file = f"{prefix}-{first}-{stop}.bin"
-            atomic.write_bytes(self._folder() / file, [chunk.data for chunk in chunks])
-            entries.append([file, first, stop, row * (stop - first), crc])
+            entries.append([file, first, stop, *self._write(file, chunks)])
 
-    def _read(
-        self, names: Iterable[str], file: str, first: int, stop: int, size: int, crc: int
-    ) -> None:
+    def _write_patches(self, entries: list[list[Any]], prefix: str, chosen: np.ndarray) -> None:
+        """Writes the mutable fields of chosen time steps, appending entries.
+
+        A patch holds the streams and the times, each int64, then field after field; its entry is
+        the file, the last time plus one, the number of rows, of bytes and their CRC-32.
+        """
+        stream, position = np.nonzero(chosen)
+        # The newest row is one before `_added`, and each position holds one of the last `size`.
+        time = self._added - 1 - (self._added - 1 - position) % self.size
+        span = max(1, SEGMENT_BYTES // (16 + sum(self._bytes(name) for name in self.mutable)))
+        for part, first in enumerate(range(0, len(stream), span)):
+            own = slice(first, first + span)
+            places = stream[own], position[own]
+            chunks = [stream[own].astype(np.int64), time[own].astype(np.int64)]
+            chunks += [self._rows[name][places] for name in self.mutable]
+            file, last = f"{prefix}-{part}-{len(stream)}.bin", int(time[own].max()) + 1
+            entries.append([file, last, len(stream[own]), *self._write(file, chunks)])
+
+    def _write(self, file: str, chunks: Iterable[np.ndarray]) -> tuple[int, int]:
+        """Writes arrays one after the other; their bytes and the CRC-32 of those."""
+        flat = [np.ascontiguousarray(chunk).reshape(-1).view(np.uint8) for chunk in chunks]
+        crc = 0
+        for chunk in flat:
+            crc = zlib.crc32(chunk.data, crc)
+        atomic.write_bytes(self._folder() / file, [chunk.data for chunk in flat])
+        return sum(chunk.size for chunk in flat), crc
+
+    def _read_rows(self, file: str, first: int, stop: int, size: int, crc: int) -> None:
         """Puts the rows of a segment in their places.
 
         Segments are read in order of time, so that the rows which had left the replay when it
         was saved give way to those which took their places.
+        """
+        at = np.arange(first, stop) % self.size
+        content = self._read(file, size, crc)
+        for name, (shape, kind) in self.fields.items():
+            end = self.streams * (stop - first) * self._bytes(name)
+            rows = content[:end].view(kind).reshape(self.streams, stop - first, *shape)
+            self._rows[name][:, at], content = rows, content[end:]
+
+    def _read_patch(self, file: str, last: int, count: int, size: int, crc: int) -> None:
+        """Puts the mutable fields of a patch in their places; patches are read in their order."""
+        content = self._read(file, size, crc)
+        stream, time = content[: 16 * count].view(np.int64).reshape(2, count)
+        content, live = content[16 * count :], time >= self._oldest
+        places = stream[live], time[live] % self.size
+        for name in self.mutable:
+            shape, kind = self.fields[name]
+            end = count * self._bytes(name)
+            self._rows[name][places] = content[:end].view(kind).reshape(count, *shape)[live]
+            content = content[end:]
+        self._changed[places] = True
+
+    def _read(self, file: str, size: int, crc: int) -> np.ndarray:
+        """The bytes of a file.
+
+        **Errors:** `store.Missing`, `store.Damaged`.
         """
         path = self._folder() / file
         try:
@@ -306,19 +373,12 @@ class Replay:
                 f"{path} is not what was saved ({content.size} bytes, expected {size}): it was "
                 "truncated or altered. Restore it, or start a new run."
             )
-        at = np.arange(first, stop) % self.size
-        begin = 0
-        for name in names:
-            shape, kind = self.fields[name]
-            end = begin + self._row_bytes(name) * (stop - first)
-            rows = content[begin:end].view(kind).reshape(self.streams, stop - first, *shape)
-            self._rows[name][:, at] = rows
-            begin = end
+        return content
 
-    def _row_bytes(self, name: str) -> int:
-        """Bytes of one time step of all streams."""
+    def _bytes(self, name: str) -> int:
+        """Bytes of one time step of one stream."""
         shape, kind = self.fields[name]
-        return self.streams * math.prod(shape) * kind.itemsize
+        return math.prod(shape) * kind.itemsize
 
 
 def _flat(rows: np.ndarray) -> np.ndarray:

@@ -6,85 +6,65 @@ A run is a folder:
     metrics.jsonl   one line per log step and one per finished episode
     tensorboard/    the same as events
     agents/STEPS/   the agent at the asked budgets
-    latest/         all that is needed to go on exactly
-    replay/         the experience, which `latest` points into
+    saves/          all that is needed to go on exactly; `saves/latest` says which holds
+    replay/         the experience, which a save points into
     log.txt         what the terminal showed
+    lock.json       who trains it, while it is trained
 
 A run that is stopped and resumed gives the same weights, bit for bit on a CPU, as one that was
 not: random keys are functions of the seed and of counters, and environments are brought back by
 replaying the actions of their unfinished episode.
+
+An update runs while the environments play: what it gives back is read at the next decision,
+which waits for its weights anyway. So a batch never waits for the one before.
 """
 
 import dataclasses
-import json
-import shlex
-import signal
-import sys
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.random as jr
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, PRNGKeyArray
 
 from thinkslow.agent.agent import Agent
+from thinkslow.agent.decision import Carry
 from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.config import ModelConfig, TrainConfig
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.dreamer.nets import named, with_named
 from thinkslow.dreamer.training import experience, learner
-from thinkslow.dreamer.training.logs import Logs, log
-from thinkslow.dreamer.training.replay import Replay
+from thinkslow.dreamer.training import run as runs
+from thinkslow.dreamer.training.episodes import Episodes, Progress
+from thinkslow.dreamer.training.learner import Learner
+from thinkslow.dreamer.training.logs import Logs, log, null_nonfinite
+from thinkslow.dreamer.training.replay import Indices, Replay
+from thinkslow.dreamer.training.run import RunConfig
+from thinkslow.dreamer.training.stopping import stoppable
 from thinkslow.envs import Step, VectorEnv
-from thinkslow.storage import atomic, store
+from thinkslow.storage import atomic, lock, saves, store
+
+LOOK_EVERY = 1.0
+"""Seconds between two looks whether the folder of the run is still there."""
 
 
 class Diverged(RuntimeError):
     """A loss was not finite; the state before it is saved."""
 
 
-@dataclasses.dataclass(frozen=True)
-class RunConfig:
-    """A training run: what, where, with which sizes."""
+class Pending(NamedTuple):
+    """An update that runs, and what it will give back."""
 
-    environment: str
-    """Gymnasium id."""
-    preset: str = "tiny"
-    """Name of the model's size, for the records."""
-    seed: int = 0
-    """Of the weights, the environments and every sample."""
-    environments: int = 4
-    """Played side by side, one process each."""
-    size: int = 64
-    """Side of the images, pixels."""
-    repeat: int = 1
-    """Times that each action is repeated."""
-    budgets: tuple[int, ...] = ()
-    """Decisions at which the agent is kept under `agents/`."""
-    log_every: int = 1000
-    """Decisions between two lines of metrics."""
-    save_every: float = 300.0
-    """Seconds between two checkpoints."""
-
-    def __post_init__(self) -> None:
-        for name in ("environments", "size", "repeat", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be 1 or more; got {getattr(self, name)}.")
-
-
-@dataclasses.dataclass
-class Progress:
-    """What a run shows while it goes on."""
-
-    steps: int
-    updates: int
-    score: float
-    """Mean of the last 20 episodes; NaN before the first."""
+    finite: Array
+    latents: dict[str, Array]
+    """Refreshed, of the rows of the batch."""
+    metrics: dict[str, Array]
+    indices: Indices
 
 
 class Trainer:
@@ -98,17 +78,24 @@ class Trainer:
                 f"got {learning.replay_capacity}."
             )
         self.run, self.config, self.learning = run, config, learning
-        self.devices = _mesh(learning.batch_size)
+        self.spread, self.everywhere = shardings(learning.batch_size)
         self.envs = VectorEnv(
             config.environment, config.environments, seed=config.seed,
             size=config.size, repeat=config.repeat,
         )  # fmt: skip
+        self.description = runs.describe(
+            config, model, learning, self.envs.observation_space, self.envs.action_space
+        )
         key = jr.key(config.seed)
         weights_key, self.act_key, self.update_key = jr.split(key, 3)
         network = Dreamer(
             self.envs.observation_space, {"action": self.envs.action_space}, model, key=weights_key
         )
-        self.learner = learner.start(network, learning)
+        self.split, self.classes = network.split, model.classes
+        self.learner, self.carry = jax.device_put(
+            (learner.start(network, learning), Agent(network).start(config.environments)),
+            self.everywhere,
+        )
         self.replay = Replay(
             experience.fields(network), streams=config.environments, path=run / "replay",
             capacity=learning.replay_capacity, mutable=experience.LATENTS,
@@ -116,12 +103,11 @@ class Trainer:
         self.rng = np.random.default_rng(config.seed)
         self.steps = self.updates = 0
         self.credit = 0.0
-        self.scores: deque[float] = deque(maxlen=20)
-        self.sums = np.zeros(config.environments)
-        self.lengths = np.zeros(config.environments, int)
-        self.last_metrics: Mapping[str, Any] = {}
-        self.carry = Agent(network).start(config.environments)
+        self.episodes = Episodes(config.environments)
+        self.last_metrics: dict[str, float] = {}
+        self.pending: list[Pending] = []
         self.logs: Logs | None = None
+        self.lock: lock.Lock | None = None
 
     @classmethod
     def begin(
@@ -129,55 +115,49 @@ class Trainer:
     ) -> "Trainer":
         """A new run.
 
-        **Errors:** `FileExistsError` if the folder holds a run; those of the environment.
+        **Errors:** `FileExistsError` if the folder holds a run; `lock.Locked` if another process
+        writes in it; those of the environment.
         """
-        if (run / "config.json").exists():
-            raise FileExistsError(
-                f"{run} holds a run already. Pass --resume to go on with it, or another --run."
-            )
+        refuse_used(run)
         trainer = cls(run, config, model, learning)
-        run.mkdir(parents=True, exist_ok=True)
-        description = {
-            "run": dataclasses.asdict(config), "model": dataclasses.asdict(model),
-            "learning": dataclasses.asdict(learning), "command": shlex.join(sys.argv),
-            **checkpoint.provenance(),
-        }  # fmt: skip
-        atomic.write_text(run / "config.json", json.dumps(description, indent=1))
-        trainer.step = trainer.envs.reset()
-        trainer.logs = Logs(run)
+        try:
+            trainer._claim()
+            refuse_used(run)  # by one that began meanwhile
+            atomic.write_text(run / runs.CONFIG, trainer.description)
+            trainer.step = trainer.envs.reset()
+            trainer.logs = Logs(run)
+        except BaseException:
+            trainer.close()
+            raise
         return trainer
 
     @classmethod
     def resume(cls, run: Path) -> "Trainer":
         """The run as it was when it last saved.
 
-        **Errors:** `store.Missing` if the folder holds no run; `store.Damaged`.
+        **Errors:** `store.Missing` if the folder holds no run; `store.Damaged`; `lock.Locked` if
+        another process writes in it; `ValueError` if the environment shows or takes something
+        else now.
         """
-        if not (run / "config.json").exists():
-            raise store.Missing(
-                f"{run} holds no run to resume: config.json is missing. Pass another --run."
-            )
+        described = runs.read(run)
+        held = lock.claim(run, what="training run", remedy="pass another --run")
         try:
-            described = json.loads((run / "config.json").read_text())
-        except ValueError as error:
-            raise store.Damaged(f"{run}/config.json is not JSON: {error}.") from error
+            trainer = cls(run, described.run, described.model, described.learning)
+        except BaseException:
+            held.release()
+            raise
+        trainer.lock = held
         try:
-            tuples = {"budgets": tuple(described["run"]["budgets"])}
-            config = RunConfig(**described["run"] | tuples)
-            percentiles = {"return_percentiles": tuple(described["learning"]["return_percentiles"])}
-            learning = TrainConfig(**described["learning"] | percentiles)
-            model = ModelConfig.from_json(described["model"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise store.Damaged(
-                f"{run}/config.json does not describe a run of this version: {error}."
-            ) from error
-        trainer = cls(run, config, model, learning)
-        atomic.recover(run / "latest")
-        if (run / "latest").exists():
-            trainer._restore()
-        else:  # killed before its first save: begin again
-            trainer.step = trainer.envs.reset()
-            trainer.logs = Logs(run)
+            runs.check_spaces(described, trainer.envs.observation_space, trainer.envs.action_space)
+            save = saves.latest(run / "saves")
+            if save is not None:
+                trainer._restore(save)
+            else:  # killed before its first save: begin again
+                trainer.step = trainer.envs.reset()
+                trainer.logs = Logs(run)
+        except BaseException:
+            trainer.close()
+            raise
         return trainer
 
     def train(
@@ -189,110 +169,173 @@ class Trainer:
     ) -> None:
         """Go on until the run has made `steps` decisions, or for `minutes`; save at the end.
 
-        Ctrl-C ends the run at the next decision, saved; a second one ends it at once.
+        Minutes count from the first decision: what must be compiled is, before. Ctrl-C, SIGTERM
+        or SIGHUP ends the run at the next decision, saved; a second one ends it at once.
 
-        **Errors:** `Diverged` at a loss that is not finite, with the state before it saved.
+        **Errors:** `Diverged` at a loss that is not finite, with the state before it saved;
+        `lock.Lost` if the folder was deleted, with everything saved anew; `KeyboardInterrupt` or
+        `SystemExit` after a signal.
         """
-        begun = saved = time.monotonic()
-        with _interruptible() as interrupted:
-            while steps is None or self.steps < steps:
+        if steps is not None and self.steps >= steps:
+            log.info("%s has %d of %d steps: pass more.", self.run, self.steps, steps)
+            return
+        self._compile(steps)
+        begun = saved = looked = time.monotonic()
+        with stoppable() as stop:
+            while (steps is None or self.steps < steps) and stop.signal is None:
                 now = time.monotonic()
-                if interrupted() or (minutes is not None and now - begun >= 60 * minutes):
+                if minutes is not None and now - begun >= 60 * minutes:
                     break
+                if now - looked > LOOK_EVERY:
+                    self._look()
+                    looked = now
                 if now - saved > self.config.save_every:
                     self.save()
                     saved = now
                 self._advance()
-                show(Progress(self.steps, self.updates, float(np.mean(self.scores or [np.nan]))))
+                show(Progress(self.steps, self.updates, self.episodes.mean))
             self.save()
             self.keep()
-        if interrupted():
-            raise KeyboardInterrupt
+        stop.raise_if_asked()
 
     def close(self) -> None:
-        """End the environments' processes and the event file."""
+        """End the environments' processes, close the logs, and give the folder free."""
         self.envs.close()
         if self.logs:
             self.logs.close()
+        if self.lock:
+            self.lock.release()
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is enough to learn from."""
+        # A window is one step longer than a sequence: its first row is the starting state.
+        return len(self.replay) // self.config.environments > 2 * self.learning.batch_length
+
+    def _compile(self, steps: int | None) -> None:
+        """The decision, and the update unless no update comes within `steps`."""
+        begun = time.monotonic()
+        decision = (self.learner.model, self.carry, self.step.observation, self.step.is_first)
+        what = "decision"
+        _act.lower(*decision, self.act_key, self.steps).compile()
+        ahead = self.config.environments * 2 * self.learning.batch_length
+        if self.ready or steps is None or steps - self.steps + len(self.replay) > ahead:
+            what = "decision and the update"
+            log.info("Compiling the %s, which may take a minute or two.", what)
+            lead = (self.learning.batch_size, self.learning.batch_length + 1)
+            rows = {
+                name: jax.ShapeDtypeStruct((*lead, *shape), kind, sharding=self.spread)
+                for name, (shape, kind) in self.replay.fields.items()
+            }
+            _update.lower(
+                self.learner, rows, self.update_key, self.updates, config=self.learning
+            ).compile()
+        log.info("Compiled the %s in %.0f s.", what, time.monotonic() - begun)
 
     def _advance(self) -> None:
         """One decision in every environment, and the updates that it pays for."""
-        keys = jr.split(jr.fold_in(self.act_key, self.steps), self.config.environments)
-        step, model = self.step, self.learner.model
-        self.carry, action, _ = Agent(model).act(
-            self.carry, step.observation, step.is_first, keys=keys
-        )
-        self.replay.add(experience.row(step, self.carry, model.config.classes))
-        self._count_episodes(step)
-        self.step = self.envs.step(model.split(np.asarray(action))["action"])
+        step = self.step
+        carry, action, latents = _act(
+            self.learner.model, self.carry, step.observation, step.is_first, self.act_key,
+            self.steps,
+        )  # fmt: skip
+        action = np.asarray(action)  # waits for the weights of the last update, and so for all
+        self._finish_updates()
+        self.carry = carry
+        clean, records = self.episodes.see(step, self.steps)
+        latents = {name: np.asarray(value) for name, value in latents.items()}
+        self.replay.add(experience.row(clean, action, latents))
+        for record in records:
+            scalars = {name: record[name] for name in ("score", "length")}
+            self._write({"episode": record}, scalars)
         before = self.steps
         self.steps += self.config.environments
         self.credit += (
             self.config.environments * self.learning.replay_ratio
             / (self.learning.batch_size * self.learning.batch_length)
         )  # fmt: skip
-        # A window is one step longer than a sequence: its first row is the starting state.
-        ready = len(self.replay) // self.config.environments > 2 * self.learning.batch_length
-        while ready and self.credit >= 1:
-            self._learn()
-            self.credit -= 1
-        if not ready:
+        if not self.ready:
             self.credit = 0.0
-        if (
-            self.steps // self.config.log_every > before // self.config.log_every
-            and self.last_metrics
-        ):
+        while self.credit >= 1:
+            self._begin_update()
+            self.credit -= 1
+        self.step = self.envs.step(self.split(action)["action"])
+        if self.steps // self.config.log_every > before // self.config.log_every:
+            self._finish_updates()
             self._write_metrics()
         for budget in self.config.budgets:
             if before < budget <= self.steps:
                 self.keep()
 
-    def _learn(self) -> None:
+    def _begin_update(self) -> None:
         rows, indices = self.replay.sample(
             self.rng, self.learning.batch_size, self.learning.batch_length + 1
         )
-        batch = jax.device_put(experience.batch(rows, self.learner.model), self.devices)
-        key = jr.fold_in(self.update_key, self.updates)
-        update = _update(self.learner, batch, key, config=self.learning)
-        self.learner = update.learner
+        self.learner, finite, latents, metrics = _update(
+            self.learner, jax.device_put(rows, self.spread), self.update_key, self.updates,
+            config=self.learning,
+        )  # fmt: skip
         self.updates += 1
-        if not bool(update.finite):
-            self.updates -= 1
-            bad = [name for name, value in update.metrics.items() if not np.isfinite(value)]
-            self.save()
-            raise Diverged(
-                f"Update {self.updates + 1} gave values that are not finite ({', '.join(bad)}); "
-                f"the state before it is in {self.run / 'latest'}. "
-                "Begin another run with a lower --learning.learning-rate."
-            )
-        self.last_metrics = update.metrics
-        # Keep the refreshed latents, so that later sequences start from the present model.
-        refreshed = experience.latents(update.states, self.learner.model.config.classes)
-        self.replay.write(indices.part(1), refreshed)
+        for array in jax.tree.leaves((finite, latents, metrics)):
+            array.copy_to_host_async()
+        self.pending.append(Pending(finite, latents, metrics, indices.part(1)))
 
-    def _count_episodes(self, step: Step) -> None:
-        self.sums = np.where(step.is_first, 0.0, self.sums) + step.reward
-        self.lengths = np.where(step.is_first, 0, self.lengths + 1)
-        for index in np.flatnonzero(step.is_last):
-            self.scores.append(float(self.sums[index]))
-            line = {
-                "step": self.steps, "score": float(self.sums[index]),
-                "length": int(self.lengths[index]), "crashed": bool(step.crashed[index]),
-            }  # fmt: skip
-            self._write({"episode": line}, {"score": line["score"], "length": line["length"]})
+    def _finish_updates(self) -> None:
+        """Take what the updates that were begun gave back.
+
+        Refreshed latents go into the replay, so that later sequences start from the present
+        model.
+
+        **Errors:** `Diverged`.
+        """
+        pending, self.pending = self.pending, []
+        for index, update in enumerate(pending):
+            if not bool(update.finite):
+                self.updates -= len(pending) - index
+                bad = [name for name, value in update.metrics.items() if not np.isfinite(value)]
+                self.save()
+                raise Diverged(
+                    f"Update {self.updates + 1} gave values that are not finite "
+                    f"({', '.join(bad) or 'weights'}), though everything that the environment "
+                    f"gave was; the state before it is in {self.run / 'saves'}. Begin another "
+                    "run with a lower --learning.learning-rate."
+                )
+            self.last_metrics = {name: float(value) for name, value in update.metrics.items()}
+            latents = {name: np.asarray(value) for name, value in update.latents.items()}
+            self.replay.write(update.indices, latents)
 
     def _write_metrics(self) -> None:
-        values = {name: float(value) for name, value in self.last_metrics.items()}
+        if not self.last_metrics:
+            return
+        values = self.last_metrics
         self._write({"step": self.steps, "updates": self.updates, **values}, values)
-        score = np.mean(self.scores) if self.scores else float("nan")
-        log.info("step %d, update %d, score %.2f", self.steps, self.updates, score)
+        score = self.episodes.mean
+        text = "no episode yet" if score is None else f"score {score:.4g}"
+        log.info("step %d, update %d, %s", self.steps, self.updates, text)
 
-    def _write(self, line: dict[str, Any], scalars: dict[str, float]) -> None:
+    def _write(self, line: dict[str, Any], scalars: Mapping[str, float]) -> None:
         assert self.logs is not None
         self.logs.write(line, scalars, self.steps)
 
     def keep(self) -> None:
-        """Save the agent of this moment under `agents/`."""
+        """Save the agent of this moment under `agents/`.
+
+        **Errors:** those of `save`.
+        """
+        self._finish_updates()
+        self._look()
+        self._keep()
+
+    def save(self) -> None:
+        """Write a save: if this is killed half-way, the one before it still holds.
+
+        **Errors:** `Diverged`; `lock.Lost`, as `train`.
+        """
+        self._finish_updates()
+        self._look()
+        self._save()
+
+    def _keep(self) -> None:
         config = self.config
         checkpoint.save(
             self.run / "agents" / str(self.steps), self.learner.model,
@@ -300,59 +343,171 @@ class Trainer:
             environment={"id": config.environment, "size": config.size, "repeat": config.repeat},
             training={
                 "steps": self.steps, "updates": self.updates, "seed": config.seed,
-                "preset": config.preset,
-                "score": float(np.mean(self.scores)) if self.scores else None,
+                "preset": config.preset, "score": self.episodes.mean,
                 "configuration": dataclasses.asdict(self.learning),
             },
         )  # fmt: skip
 
-    def save(self) -> None:
-        """Write `latest`: if this is killed half-way, the one before it is still there."""
-        index = self.replay.save()
+    def _save(self) -> None:
         assert self.logs is not None
+        if gone := self.replay.missing():
+            log.warning("%s was deleted: writing the whole replay again.", gone)
+            self.replay.forget_files()
+        index = self.replay.save()
         counters = {
             "steps": self.steps, "updates": self.updates, "credit": self.credit,
-            "scores": list(self.scores), "sums": self.sums.tolist(),
-            "lengths": self.lengths.tolist(),
-            "last_metrics": {name: float(value) for name, value in self.last_metrics.items()},
-            "rng": self.rng.bit_generator.state,
-            "metrics_bytes": self.logs.position(), "replay": index,
-            "environments": self.envs.state(),
+            "scores": list(self.episodes.recent),
+            "last_metrics": null_nonfinite(self.last_metrics)[0],
+            "rng": self.rng.bit_generator.state, "metrics_bytes": self.logs.position(),
+            "replay": index, "environments": self.envs.state(),
         }  # fmt: skip
-        arrays = {name: np.asarray(a) for name, a in named(self._arrays()).items()}
-        store.write(self.run / "latest", arrays, {"counters": counters})
+        arrays = {name: np.asarray(array) for name, array in named(self._learnt()).items()}
+        arrays |= {f"episodes/{name}": array for name, array in self.episodes.arrays().items()}
+        arrays |= {f"seen/{name}": array for name, array in self.step.observation.items()}
+        saves.write(self.run / "saves", arrays, {"counters": counters})
         self.replay.commit(index)
 
-    def _restore(self) -> None:
-        arrays, manifest = store.read(self.run / "latest")
-        expected = named(self._arrays())
-        store.match(
-            arrays, {name: leaf.shape for name, leaf in expected.items()},
-            what=f"{self.run / 'latest'} does not fit {self.run / 'config.json'}",
-        )  # fmt: skip
-        restored = with_named(self._arrays(), arrays)
-        self.learner, self.carry = restored["learner"], restored["carry"]
+    def _restore(self, save: Path) -> None:
+        arrays, manifest = store.read(save)
+        lead = (self.config.environments,)
+        expected = {name: leaf.shape for name, leaf in named(self._learnt()).items()}
+        expected |= {f"episodes/{name}": lead for name in self.episodes.arrays()}
+        expected |= {
+            f"seen/{name}": lead + space.shape
+            for name, space in self.envs.observation_space.items()
+        }
+        store.match(arrays, expected, what=f"{save} does not fit {self.run / runs.CONFIG}")
+        restored = with_named(self._learnt(), arrays)
+        self.learner, self.carry = jax.device_put(
+            (restored["learner"], restored["carry"]), self.everywhere
+        )
         counters = manifest["counters"]
         self.steps, self.updates = counters["steps"], counters["updates"]
         self.credit = counters["credit"]
-        self.last_metrics = counters["last_metrics"]
-        self.scores.extend(counters["scores"])
-        self.sums, self.lengths = np.array(counters["sums"]), np.array(counters["lengths"])
+        self.last_metrics = {
+            name: float("nan") if value is None else value
+            for name, value in counters["last_metrics"].items()
+        }
+        self.episodes.recent.extend(counters["scores"])
+        self.episodes.restore({
+            name: arrays[f"episodes/{name}"] for name in self.episodes.arrays()
+        })  # fmt: skip
         self.rng.bit_generator.state = counters["rng"]
         self.replay = Replay.load(self.run / "replay", counters["replay"])
-        self.step = self.envs.restore(counters["environments"])
         self.logs = Logs(self.run, length=counters["metrics_bytes"], step=self.steps)
+        seen = {name: arrays[f"seen/{name}"] for name in self.envs.observation_space}
+        self.step = self._back(counters["environments"], seen)
 
-    def _arrays(self) -> dict[str, Any]:
-        """All arrays that a run must keep, besides the replay."""
+    def _back(self, state: dict[str, Any], seen: Mapping[str, np.ndarray]) -> Step:
+        """The environments where they were; where one shows something else, its episode ends.
+
+        An environment may depend on more than its seed and its actions. Learning must not take
+        what it shows now for what followed from what it showed then.
+        """
+        step = self.envs.restore(state)
+        other = [
+            index for index in range(self.config.environments)
+            if not all(
+                np.array_equal(step.observation[name][index], array[index],
+                               equal_nan=array.dtype.kind == "f")
+                for name, array in seen.items()
+            )
+        ]  # fmt: skip
+        broken = [index for index in other if not step.is_first[index]]
+        if broken:
+            log.warning(
+                "Environment %s did not come back to where it was when the run was saved: it "
+                "depends on more than its seed and its actions. The episode ends there, marked as "
+                "crashed, and another begins.", ", ".join(map(str, broken)),
+            )  # fmt: skip
+            crashed = [index in broken or was for index, was in enumerate(state["crashed"])]
+            step = self.envs.restore({**state, "crashed": crashed})
+            for name, array in seen.items():
+                step.observation[name][broken] = array[broken]
+        return step
+
+    def _learnt(self) -> dict[str, Any]:
+        """What learning and acting carry on, as one tree."""
         return {"learner": self.learner, "carry": self.carry}
 
+    def _claim(self) -> None:
+        self.lock = lock.claim(self.run, what="training run", remedy="pass another --run")
 
-_update = jax.jit(learner.update, static_argnames="config", donate_argnums=0)
+    def _look(self) -> None:
+        """Whether the folder is still this run's; one that was deleted is written anew.
+
+        **Errors:** `lock.Lost`, in either case.
+        """
+        assert self.lock is not None
+        try:
+            self.lock.check()
+        except lock.Lost as error:
+            if error.deleted:
+                self._rescue()
+                raise lock.Lost(
+                    f"{error} All that it had learnt by decision {self.steps:,} was saved there "
+                    "anew. Go on with --resume, or delete it again.",
+                    deleted=True,
+                ) from None
+            raise
+
+    def _rescue(self) -> None:
+        """Write the whole run into a folder that was deleted."""
+        assert self.logs is not None
+        time.sleep(LOOK_EVERY)  # for the deletion to come to its end
+        log.warning("%s was deleted: saving it anew, and stopping.", self.run)
+        self._claim()
+        text = self.logs.text()
+        self.logs.close()
+        atomic.write_text(self.run / runs.CONFIG, self.description)
+        atomic.write_text(self.run / "metrics.jsonl", text)
+        self.logs = Logs(self.run, length=len(text.encode()), step=self.steps)
+        self._save()
+        self._keep()
 
 
-def _mesh(batch: int) -> NamedSharding:
-    """The batch spread over all local devices.
+def refuse_used(run: Path) -> None:
+    """**Errors:** `FileExistsError` if the folder holds a run, with how to go on with it."""
+    if not (run / runs.CONFIG).exists():
+        return
+    done = ""
+    try:
+        save = saves.latest(run / "saves")
+        if save is not None:
+            done = f" of {store.read_manifest(save)['counters']['steps']:,} decisions"
+    except (store.Damaged, store.Missing, KeyError):
+        done = " (its save cannot be read)"
+    raise FileExistsError(
+        f"{run} holds a run already{done}. Go on with it: thinkslow train --resume --run {run} "
+        "--steps N or --minutes M. Or pass another --run."
+    )
+
+
+@jax.jit
+def _act(
+    model: Dreamer, carry: Carry, observation: Mapping[str, Array], is_first: Array,
+    key: PRNGKeyArray, steps: Array | int,
+) -> tuple[Carry, Array, dict[str, Array]]:  # fmt: skip
+    """One decision of every environment: carry, action vectors, and latents as rows keep them."""
+    keys = jr.split(jr.fold_in(key, steps), is_first.shape[0])
+    carry, action, _ = Agent(model).act(carry, observation, is_first, keys=keys)
+    return carry, action, experience.latents(carry.state, model.config.classes)
+
+
+@partial(jax.jit, static_argnames="config", donate_argnums=0)
+def _update(
+    one: Learner, rows: Mapping[str, Array], key: PRNGKeyArray, updates: Array | int,
+    *, config: TrainConfig,
+) -> tuple[Learner, Array, dict[str, Array], dict[str, Array]]:  # fmt: skip
+    """One update on replayed rows: the learner, whether it is finite, latents, metrics."""
+    batch = experience.batch(rows, one.model)
+    update = learner.update(one, batch, jr.fold_in(key, updates), config=config)
+    refreshed = experience.latents(update.states, one.model.config.classes)
+    return update.learner, update.finite, refreshed, update.metrics
+
+
+def shardings(batch: int) -> tuple[NamedSharding, NamedSharding]:
+    """A batch spread over all local devices, and an array that is whole on each.
 
     **Errors:** `ValueError` if they cannot share it evenly.
     """
@@ -362,27 +517,5 @@ def _mesh(batch: int) -> NamedSharding:
             f"`batch_size` must be a multiple of the number of devices; got {batch} and "
             f"{len(devices)}. Pass another --learning.batch-size."
         )
-    return NamedSharding(Mesh(np.array(devices), ("batch",)), PartitionSpec("batch"))
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into a question that the loop asks; the second one interrupts."""
-    asked = False
-
-    def handle(*_: object) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-        log.warning("Stopping after this decision and saving; Ctrl-C again to stop at once.")
-
-    try:
-        before = signal.signal(signal.SIGINT, handle)
-    except ValueError:  # not in the main thread: its interrupts are not ours to take
-        yield lambda: False
-        return
-    try:
-        yield lambda: asked
-    finally:
-        signal.signal(signal.SIGINT, before)
+    mesh = Mesh(np.array(devices), ("batch",))
+    return NamedSharding(mesh, PartitionSpec("batch")), NamedSharding(mesh, PartitionSpec())

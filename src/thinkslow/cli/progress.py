@@ -1,0 +1,92 @@
+"""What a training run shows meanwhile: a bar on a terminal, elsewhere a line now and then."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from thinkslow.cli.common import console
+
+if TYPE_CHECKING:
+    from thinkslow.dreamer.training.episodes import Progress
+
+LINE_EVERY = 30.0
+"""Seconds between two lines where there is no terminal to draw on."""
+
+log = logging.getLogger("thinkslow")
+
+Show = Callable[["Progress"], None]
+
+
+@contextmanager
+def shown(*, steps: int | None, minutes: float | None) -> Iterator[Show]:
+    """What to call after each decision."""
+    pace = Pace(steps, minutes)
+    if not console().is_terminal:
+        yield lines(pace)
+        return
+    from rich import progress
+
+    columns = (
+        progress.SpinnerColumn(), progress.TextColumn("{task.fields[rate]:>6} decisions/s"),
+        progress.BarColumn(), progress.MofNCompleteColumn(), progress.TimeElapsedColumn(),
+        progress.TextColumn("{task.fields[left]} left"),
+        progress.TextColumn("score {task.fields[score]}  update {task.fields[updates]}"),
+    )  # fmt: skip
+    with progress.Progress(*columns, console=console(), transient=True) as bar:
+        task = bar.add_task("", total=steps, rate="", score="-", left="?", updates="0")
+
+        def show(state: "Progress") -> None:
+            rate, left = pace.of(state)
+            bar.update(
+                task, completed=state.steps, rate=rate, left=left, score=score(state),
+                updates=f"{state.updates:,}",
+            )  # fmt: skip
+
+        yield show
+
+
+def lines(pace: "Pace") -> Show:
+    """A line each `LINE_EVERY` seconds."""
+    said = time.monotonic()
+
+    def show(state: "Progress") -> None:
+        nonlocal said
+        rate, left = pace.of(state)
+        if time.monotonic() - said < LINE_EVERY:
+            return
+        said = time.monotonic()
+        of = f" of {pace.steps:,}" if pace.steps else ""
+        log.info(
+            "%s%s decisions, %s updates, score %s, %s decisions/s, %s left",
+            f"{state.steps:,}", of, f"{state.updates:,}", score(state), rate, left,
+        )  # fmt: skip
+
+    return show
+
+
+def score(state: "Progress") -> str:
+    """Of the last episodes, in four digits whatever its size."""
+    return "-" if state.score is None else f"{state.score:.4g}"
+
+
+class Pace:
+    """How fast a run goes, from its first decision on."""
+
+    def __init__(self, steps: int | None, minutes: float | None):
+        self.steps, self.minutes = steps, minutes
+        self.began: float | None = None
+        self.first = 0
+
+    def of(self, state: "Progress") -> tuple[str, str]:
+        """Decisions a second, and the time that is left."""
+        if self.began is None:
+            self.began, self.first = time.monotonic(), state.steps
+            return "?", "?"
+        spent = time.monotonic() - self.began
+        rate = (state.steps - self.first) / max(spent, 1e-9)
+        ends = [60 * self.minutes - spent] if self.minutes else []
+        ends += [(self.steps - state.steps) / rate] if self.steps and rate else []
+        left = f"{max(0.0, min(ends)) / 60:.0f} min" if ends else "?"
+        return f"{rate:.3g}", left

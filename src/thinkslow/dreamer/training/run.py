@@ -1,0 +1,133 @@
+"""What a training run is: its settings, and `config.json`, which keeps them."""
+
+import dataclasses
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from thinkslow.dreamer import saved as checkpoint
+from thinkslow.dreamer.config import ModelConfig, TrainConfig
+from thinkslow.spaces import Space
+from thinkslow.storage import store
+
+CONFIG = "config.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """A training run: what, where, with which sizes."""
+
+    environment: str
+    """Gymnasium id."""
+    preset: str = "tiny"
+    """Name of the model's size, for the records."""
+    seed: int = 0
+    """Of the weights, the environments and every sample."""
+    environments: int = 4
+    """Played side by side, one process each."""
+    size: int = 64
+    """Side of the images, pixels."""
+    repeat: int = 1
+    """Times that each action is repeated."""
+    budgets: tuple[int, ...] = ()
+    """Decisions at which the agent is kept under `agents/`."""
+    log_every: int = 1000
+    """Decisions between two lines of metrics."""
+    save_every: float = 300.0
+    """Seconds between two saves."""
+
+    def __post_init__(self) -> None:
+        for name in ("environments", "size", "repeat", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be 1 or more; got {getattr(self, name)}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Described:
+    """What `config.json` says of a run."""
+
+    run: RunConfig
+    model: ModelConfig
+    learning: TrainConfig
+    observations: dict[str, Space]
+    actions: Space
+
+
+def describe(
+    run: RunConfig, model: ModelConfig, learning: TrainConfig,
+    observations: Mapping[str, Space], actions: Space,
+) -> str:  # fmt: skip
+    """The text of `config.json`."""
+    described = {
+        "run": dataclasses.asdict(run), "model": dataclasses.asdict(model),
+        "learning": dataclasses.asdict(learning),
+        "observations": {name: space.to_json() for name, space in observations.items()},
+        "actions": actions.to_json(), "command": shlex.join(sys.argv),
+        **checkpoint.provenance(),
+    }  # fmt: skip
+    return json.dumps(described, indent=1)
+
+
+def read(folder: Path) -> Described:
+    """The run in a folder.
+
+    **Errors:** `store.Missing` if it holds none; `store.Damaged`.
+    """
+    path = folder / CONFIG
+    try:
+        described = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise store.Missing(
+            f"{folder} holds no run to resume: {CONFIG} is missing. Pass another --run."
+        ) from None
+    except ValueError as error:
+        raise store.Damaged(f"{path} is not JSON: {error}.") from error
+    try:
+        tuples = {"budgets": tuple(described["run"]["budgets"])}
+        percentiles = {"return_percentiles": tuple(described["learning"]["return_percentiles"])}
+        return Described(
+            RunConfig(**described["run"] | tuples),
+            ModelConfig.from_json(described["model"]),
+            TrainConfig(**described["learning"] | percentiles),
+            {name: Space.from_json(data) for name, data in described["observations"].items()},
+            Space.from_json(described["actions"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise store.Damaged(f"{path} does not describe a run of this version: {error}.") from error
+
+
+def check_spaces(described: Described, observations: Mapping[str, Space], actions: Space) -> None:
+    """Whether an environment is still the one that a run was trained with.
+
+    **Errors:** `ValueError` saying what it shows or takes now, and what it did then.
+    """
+    faults = []
+    if actions != described.actions:
+        now, then = (_action(space) for space in (actions, described.actions))
+        faults.append(f"the environment has {now} now, the run was trained with {then}")
+    for name in sorted(observations.keys() | described.observations.keys()):
+        now, then = (
+            _said(spaces[name]) if name in spaces else "nothing"
+            for spaces in (observations, described.observations)
+        )
+        if now != then:
+            faults.append(
+                f"the environment shows {now} as `{name}` now, the run was trained with {then}"
+            )
+    if faults:
+        raise ValueError(
+            f"{described.run.environment}: {'; '.join(faults)}. Resume with the environment as it "
+            "was, or begin another run."
+        )
+
+
+def _action(space: Space) -> str:
+    single = space.classes is not None and not space.shape
+    return f"{space.classes} actions" if single else f"an action of {_said(space)}"
+
+
+def _said(space: Space) -> str:
+    what = space.dtype if space.classes is None else f"one of {space.classes}"
+    return f"{what}, {space.shape}" if space.shape else what

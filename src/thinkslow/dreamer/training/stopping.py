@@ -1,0 +1,58 @@
+"""How a run ends when a signal tells it to: after the decision, and saved."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from thinkslow.dreamer.training.logs import log
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stop:
+    """Whether, and by which signal, the run was told to end."""
+
+    signal: int | None = None
+
+    def raise_if_asked(self) -> None:
+        """End the process as the signal would have: `KeyboardInterrupt`, or exit code 128 + n."""
+        if self.signal == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.signal is not None:
+            raise SystemExit(128 + self.signal)
+
+
+@contextmanager
+def stoppable() -> Iterator[Stop]:
+    """Turn the first Ctrl-C, SIGTERM or SIGHUP into a question that the loop asks.
+
+    The second ends the run at once, from wherever it is, without a save; a third is left to the
+    system, for code that Python cannot interrupt. Outside the main thread signals are not ours.
+    """
+    stop = Stop()
+
+    def handle(number: int, _: object) -> None:
+        if stop.signal is not None:
+            stop.signal = number
+            for each in before:
+                signal.signal(each, signal.SIG_DFL)
+            stop.raise_if_asked()
+        stop.signal = number
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        log.warning("%s: stopping after this decision and saving; again to stop at once.", name)
+
+    before = {}
+    try:
+        for number in SIGNALS:
+            # One that was started with nohup goes on when its terminal closes.
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue
+            before[number] = signal.signal(number, handle)
+    except ValueError:  # not in the main thread
+        yield stop
+        return
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,65 @@
+"""The saves of something that goes on: each a folder of its own, and a file that says which holds.
+
+    saves/000124/    arrays and a manifest, as `store` writes them
+    saves/latest     the name of the save that holds: 000124
+
+A save is written once and never changed. `latest` is replaced in one step when the new save is
+whole on the disk; only then do the older ones go. A process killed at any instant leaves a
+`latest` whose save is whole. One writer at a time is assumed (see `lock`).
+"""
+
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from thinkslow.storage import atomic, store
+
+LATEST = "latest"
+NUMBERED = re.compile(r"\.?([0-9]{6,})(\.tmp-[0-9a-f]{8})?")
+
+
+def latest(folder: str | Path) -> Path | None:
+    """The save that holds; None if nothing was saved yet.
+
+    **Errors:** `store.Damaged` if `latest` names no save; `store.Missing` if that save is gone.
+    """
+    path = Path(folder) / LATEST
+    try:
+        name = path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError:
+        name = ""
+    if not re.fullmatch("[0-9]{6,}", name):
+        raise store.Damaged(f"{path} must hold the number of a save; it was altered. Restore it.")
+    if not (path.parent / name).is_dir():
+        raise store.Missing(f"{path} names the save {name}, which is gone. Restore it.")
+    return path.parent / name
+
+
+def write(
+    folder: str | Path, arrays: Mapping[str, np.ndarray], manifest: Mapping[str, Any]
+) -> Path:
+    """A new save, which holds from then on; the older ones are removed. Returns its folder.
+
+    **Errors:** those of `store.write`; the save before holds then.
+    """
+    folder = Path(folder)
+    numbers = [int(found[1]) for found in _found(folder).values()]
+    save = folder / f"{max(numbers, default=0) + 1:06}"
+    store.write(save, arrays, manifest)
+    atomic.write_text(folder / LATEST, save.name + "\n")
+    for name in _found(folder):
+        if name != save.name:
+            shutil.rmtree(folder / name, ignore_errors=True)
+    return save
+
+
+def _found(folder: Path) -> dict[str, re.Match]:
+    """Saves in a folder, whole or left by a kill."""
+    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    return {name: found for name in names if (found := NUMBERED.fullmatch(name))}
