@@ -75,6 +75,16 @@ def test_arguments_reach_the_constructor_and_a_missing_one_is_named():
     np.testing.assert_array_equal(env.reset()[0]["vector"], [3, 3])
 
 
+def test_a_class_or_a_function_makes_an_environment_without_a_registration():
+    for name in ("Levels", "level_of"):
+        env = make(f"tiny_envs:{name}", options={"level": 4})
+        np.testing.assert_array_equal(env.reset(seed=0)[0]["vector"], [4, 4])
+    with pytest.raises(Unavailable, match="There is no environment 'tiny_envs:Livels'"):
+        make("tiny_envs:Livels")
+    with pytest.raises(Unavailable, match="must have `reset`; dict has not"):
+        make("tiny_envs:level_of", options={"level": 4, "kind": "none"})
+
+
 def test_wrappers_are_put_around_in_their_order():
     doubled = "tiny_envs:Doubled"
     env = make("tiny_envs:tiny/Levels-v0", options={"level": 3}, wrappers=[doubled, doubled])

@@ -2,19 +2,20 @@
 
 import copy
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.envs.registration import load_env_creator
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from thinkslow.envs.acting import parts
 from thinkslow.envs.adapt import Adapted, adapted
 from thinkslow.envs.failures import Mismatch
 from thinkslow.envs.observing import Sight, at, sights
-from thinkslow.envs.requirements import Unavailable, explained, load, prepare
+from thinkslow.envs.requirements import Unavailable, explained, factory, load, prepare
 from thinkslow.spaces import Space
 
 
@@ -35,7 +36,8 @@ def make(
     float32 in [-1, 1], brought into the environment's bounds.
 
     Args:
-        id: Gymnasium's, also as `module:id`, where importing the module registers the id.
+        id: Gymnasium's, also as `module:id`, where importing the module registers the id; or
+            `module:function`, of a class or function that makes the environment.
         size: Side of the images, pixels.
         repeat: Times that an action is played, the rewards added. Ids that repeat actions
             themselves are made without that, unless `repeat` is 1.
@@ -161,7 +163,11 @@ def only(id: str, actions: Mapping[str, Space]) -> Space:
 
 def _constructed(id: str, options: dict[str, Any], notes: list[str]) -> gymnasium.Env:
     """What Gymnasium makes of an id, behind the present interface right where it was made."""
-    spec = copy.copy(gymnasium.spec(id.rpartition(":")[2]))
+    own = factory(id)
+    name = re.sub(r"\W", "-", id)
+    spec = EnvSpec(f"{name}-v0", entry_point=own, order_enforce=False) if own else copy.copy(
+        gymnasium.spec(id.rpartition(":")[2])
+    )  # fmt: skip
     creator = spec.entry_point
     made: list[Adapted] = []
 

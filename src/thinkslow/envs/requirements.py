@@ -108,14 +108,22 @@ def _frames(id: str, repeat: int) -> tuple[dict[str, Any], str]:
 
     An agent that repeats four times, on an id that does as well, would see every sixteenth frame.
     """
-    spec = gymnasium.spec(id.rpartition(":")[2])
-    own = spec.kwargs.get("frameskip", 1)
+    own = gymnasium.spec(id.rpartition(":")[2]).kwargs.get("frameskip", 1)
     if repeat == 1 or own == 1:
         return {}, ""
     return {"frameskip": 1}, (
         f"it repeats each action {own} times itself; made with frameskip=1, so that a decision "
         f"is the {repeat} frames of --repeat {repeat}. To take its own, pass --repeat 1"
     )
+
+
+def factory(id: str) -> Callable[..., Any] | None:
+    """The class or function that `module:name` is; None if `name` is an id of Gymnasium's."""
+    module, _, name = id.rpartition(":")
+    if not module or name in gymnasium.registry:
+        return None
+    found = getattr(load(module), name, None)
+    return found if callable(found) else None
 
 
 def require_registered(id: str) -> None:
@@ -126,6 +134,8 @@ def require_registered(id: str) -> None:
     module, _, name = id.rpartition(":")
     if module:
         load(module)
+    if factory(id) is not None:
+        return
     try:
         gymnasium.spec(name)
     except gymnasium.error.Error as error:
@@ -133,7 +143,7 @@ def require_registered(id: str) -> None:
         hint = f"Did you mean {' or '.join(near)}?" if near else "No registered id is like it."
         raise Unavailable(
             f"There is no environment {id!r}. {hint} Environments of your own are reached as "
-            "`module:id`, where importing the module registers the id."
+            "`module:id`, where importing the module registers the id, or as `module:function`."
         ) from error
 
 

@@ -193,6 +193,7 @@ class VectorEnv:
             "episodes": list(self._episodes),
             "seeds": list(self._seeds),
             "actions": [list(actions) for actions in self._actions],
+            "crashed": [one is not None for one in self._crashes],
             "errors": [None if one is None else one.to_json() for one in self._crashes],
             "first_seen": list(self._first_seen),
             "seen": [_hash(self._shown, index) for index in range(self.count)],
@@ -223,10 +224,9 @@ class VectorEnv:
         step = self._collect([True] * self.count)
         step.is_first[:] = first
         crashes = [None if one is None else Failure.from_json(one) for one in state["errors"]]
-        for index, crash in enumerate(crashes):
-            if crash is not None:
-                step.is_first[index] = False
-                self._end(index, step)
+        for index in np.flatnonzero(state["crashed"]):
+            step.is_first[index] = False
+            self._end(int(index), step)
         step = step._replace(errors=tuple(crashes))
         found = [_hash(self._observation, index) for index in range(self.count)]
         unfaithful = [i for i, (one, kept) in enumerate(zip(found, state["seen"], strict=True))
@@ -255,9 +255,10 @@ class VectorEnv:
 
     def _rows(self, actions: np.ndarray | Mapping[str, np.ndarray]) -> list[Any]:
         """What each environment is sent: a number, a list, or a dictionary of them."""
-        named = (
-            actions if isinstance(actions, Mapping) else {next(iter(self.action_spaces)): actions}
-        )
+        single = next(iter(self.action_spaces))
+        named = actions if isinstance(actions, Mapping) else {single: actions}
+        if len(named) == len(self.action_spaces) == 1:  # whatever the agent calls it
+            named = {single: next(iter(named.values()))}
         if set(named) != set(self.action_spaces):
             raise ValueError(
                 f"`actions` must be of {', '.join(self.action_spaces)}; got {', '.join(named)}."
