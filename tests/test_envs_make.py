@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from thinkslow.envs import Unavailable, make, requirements
+from thinkslow.envs.families import atari
 from thinkslow.spaces import Space
 
 TASK = "thinkslow/CollectGoodObjects-v0"
@@ -154,7 +155,7 @@ def test_an_unknown_id_names_the_nearest():
 
 
 def test_a_missing_package_is_named_with_its_command(monkeypatch):
-    absent = dataclasses.replace(requirements.FAMILIES[-1], module="absent_package")
+    absent = dataclasses.replace(atari.FAMILY, module="absent_package")
     monkeypatch.setattr(requirements, "FAMILIES", (absent,))
     with pytest.raises(Unavailable, match=r"needs the Python package absent_package.*pip install"):
         make("ALE/Pong-v5")

@@ -22,6 +22,7 @@ COMMANDS = {
     "report": "build the page of an evaluation again",
     "import": "make an agent of another project one of ours",
     "inspect": "what an agent is: sizes, spaces, provenance",
+    "envs": "environments that play here, and what to install for the others",
     "doctor": "what works on this machine and how to mend what does not",
 }
 

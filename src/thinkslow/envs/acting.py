@@ -72,7 +72,8 @@ def _several(name: str, space: "spaces.MultiDiscrete | spaces.MultiBinary") -> P
     binary = isinstance(space, spaces.MultiBinary)
     counts = np.full(shape, 2).ravel() if binary else space.nvec.ravel()
     starts = np.zeros(shape, int).ravel() if binary else space.start.ravel()
-    names = {f"{name}/{part}": Space((), "int32", int(n)) for part, n in enumerate(counts)}
+    digits = len(str(len(counts) - 1))  # so that the order of names is that of the parts
+    names = {f"{name}/{i:0{digits}}": Space((), "int32", int(n)) for i, n in enumerate(counts)}
 
     def native(action: Mapping[str, Any]) -> np.ndarray:
         chosen = [

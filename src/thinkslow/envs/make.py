@@ -15,7 +15,7 @@ from thinkslow.envs.acting import parts
 from thinkslow.envs.adapt import Adapted, adapted
 from thinkslow.envs.failures import Mismatch
 from thinkslow.envs.observing import Sight, at, sights
-from thinkslow.envs.requirements import Unavailable, explained, factory, load, prepare
+from thinkslow.envs.requirements import Unavailable, explained, factory, family_of, load, prepare
 from thinkslow.spaces import Space
 
 
@@ -54,9 +54,15 @@ def make(
             raise ValueError(f"`{name}` must be 1 or more; got {value}.")
     notes: list[str] = []
     given, note = prepare(id, size=size, repeat=repeat)
-    if note and "frameskip" not in (options or {}):
+    family, asked = family_of(id), dict(options or {})
+    if note and (family is None or family.repeats not in asked):
         notes.append(note)
-    env = _constructed(id, {**given, **(options or {})}, notes)
+    own = {} if family is None else {
+        name: asked.pop(name, default) for name, default in family.options.items()
+    }  # fmt: skip
+    env = _constructed(id, {**given, **asked}, notes)
+    if family is not None:
+        env = family.dress(env, size, **own)
     for wrapper in wrappers:
         env = _wrapped(env, wrapper)
     return Player(env, id, size=size, repeat=repeat, image=image, notes=notes)

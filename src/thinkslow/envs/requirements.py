@@ -6,13 +6,13 @@ named, with the command that installs it, before the simulator is touched.
 """
 
 import ctypes
-import dataclasses
 import difflib
 import glob
 import importlib
 import importlib.util
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,47 +21,12 @@ from typing import Any
 import gymnasium
 
 from thinkslow.envs.failures import failure
+from thinkslow.envs.families import FAMILIES, Family
 
 
 class Unavailable(ValueError):
     """An environment that cannot be made here; the message says why and what to do."""
 
-
-@dataclasses.dataclass(frozen=True)
-class Family:
-    """Environments that come from one Python package."""
-
-    prefix: str
-    """How the family's ids begin."""
-    module: str
-    """What to import so that Gymnasium knows the ids."""
-    install: str
-    """What pip has to install."""
-    options: Callable[[int], dict[str, Any]] = lambda size: {}
-    """Arguments that make the simulator itself draw at a given size."""
-    opengl: bool = False
-    """Whether it draws with OpenGL."""
-
-    def register(self) -> None:
-        """Make Gymnasium know the family's ids."""
-        module = importlib.import_module(self.module)
-        if self.module == "ale_py":
-            gymnasium.register_envs(module)
-
-
-FAMILIES = (
-    Family("thinkslow/", "miniworld", "miniworld", lambda size: {"size": size}, opengl=True),
-    Family(
-        "MiniWorld-",
-        "miniworld",
-        "miniworld",
-        lambda size: dict.fromkeys(
-            ("obs_width", "obs_height", "window_width", "window_height"), size
-        ),
-        opengl=True,
-    ),
-    Family("ALE/", "ale_py", "ale-py"),
-)
 
 # The library that must load, and the Debian package that has it.
 OPENGL = {
@@ -82,38 +47,43 @@ def prepare(id: str, *, size: int, repeat: int = 1) -> tuple[dict[str, Any], str
     """
     family = family_of(id)
     if family is not None:
-        if importlib.util.find_spec(family.module) is None:
+        if not family.installed:
             raise Unavailable(
-                f"{id} needs the Python package {family.module}, which is not installed here. "
-                f"Install it: {install(family.install)}"
+                f"{id} needs the Python package {family.module.partition('.')[0]}, which is not "
+                f"installed here. Install it: {install(family.packages)}"
             )
         if family.opengl:
             require_opengl(id)
-        family.register()
+        try:
+            family.register()
+        except Exception as error:  # whatever a simulator does when it is imported
+            what = said(error, "import")
+            raise Unavailable(f"Importing {family.module} failed: {what}") from error
     require_registered(id)
     if family is None:
         return {}, ""
-    skips, said = _frames(id, repeat)
-    return family.options(size) | skips, said
+    skips, note = _frames(family, id, repeat)
+    return family.arguments(size) | skips, note
 
 
 def family_of(id: str) -> Family | None:
     """The family that an id belongs to; None for an environment of the user's own."""
-    name = id.rpartition(":")[2]
-    return next((family for family in FAMILIES if name.startswith(family.prefix)), None)
+    return next((family for family in FAMILIES if family.has(id)), None)
 
 
-def _frames(id: str, repeat: int) -> tuple[dict[str, Any], str]:
+def _frames(family: Family, id: str, repeat: int) -> tuple[dict[str, Any], str]:
     """Arguments that leave repeating to the agent, for an id that repeats actions itself.
 
     An agent that repeats four times, on an id that does as well, would see every sixteenth frame.
     """
-    own = gymnasium.spec(id.rpartition(":")[2]).kwargs.get("frameskip", 1)
-    if repeat == 1 or own == 1:
+    if family.repeats is None or repeat == 1:
         return {}, ""
-    return {"frameskip": 1}, (
-        f"it repeats each action {own} times itself; made with frameskip=1, so that a decision "
-        f"is the {repeat} frames of --repeat {repeat}. To take its own, pass --repeat 1"
+    own = gymnasium.spec(id.rpartition(":")[2]).kwargs.get(family.repeats, 1)
+    if own == 1:
+        return {}, ""
+    return {family.repeats: 1}, (
+        f"it repeats each action {own} times itself; made with {family.repeats}=1, so that a "
+        f"decision is the {repeat} frames of --repeat {repeat}. To take its own, pass --repeat 1"
     )
 
 
@@ -181,23 +151,19 @@ def said(error: Exception, call: str) -> str:
 
 
 def install(package: str) -> str:
-    """The command that installs a package for the Python that runs.
+    """The command that installs packages, with spaces between, for the Python that runs.
 
     In a clone that runs in its own environment that is uv, by way of the clone's script: there
     the system's pip would install for another Python.
     """
     clone = Path(__file__).resolve().parents[3]
-    package = package if package.isidentifier() or "'" in package else _quoted(package)
+    package = " ".join(shlex.quote(one) for one in package.split())
     if (clone / "uvw").exists() and Path(sys.prefix).resolve() == clone / ".venv":
         script = "./uvw" if Path.cwd() == clone else str(clone / "uvw")
         return f"{script} pip install {package}"
     if importlib.util.find_spec("pip") is not None:
         return f"pip install {package}"
     return f"uv pip install --python {sys.executable} {package}"
-
-
-def _quoted(package: str) -> str:
-    return package if re.fullmatch(r"[\w.-]+( [\w.-]+)*", package) else f"'{package}'"
 
 
 def _modules(folder: str) -> list[str]:

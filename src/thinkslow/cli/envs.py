@@ -1,0 +1,117 @@
+"""`thinkslow envs`: what can be played here, and what to install for the rest."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import tyro
+
+from thinkslow.cli.common import Common
+from thinkslow.cli.common import parse as parse_options
+
+DESCRIPTION = """List environments that play here, and what to install for the others.
+
+Of a family that is installed all ids are listed, of another one example. Any other Gymnasium
+environment plays too: by its id, as module:id, or as module:function.
+
+example: thinkslow envs pong"""
+
+SHOWN = 12
+"""Ids of a family in a list that was not narrowed."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    """Options of `thinkslow envs`."""
+
+    pattern: tyro.conf.Positional[str] = ""
+    """A part of an id or of a family's name, in letters of any case."""
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    return parse_options(Options, "envs", DESCRIPTION, arguments)
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Look, and print it.
+
+    **Errors:** `ValueError` if nothing is found.
+    """
+    found = find(options.pattern)
+    if not (found["families"] or found["others"]):
+        absent = [f"{one['family']} ({one['install']})" for one in find()["families"]
+                  if "install" in one]  # fmt: skip
+        others = f" Ids of families that are not installed are not known: {', '.join(absent)}."
+        raise ValueError(
+            f"No environment that is known here is like {options.pattern!r}."
+            f"{others if absent else ''} One of your own is played as module:id or module:function."
+        )
+    if not options.json:
+        _show(found, all_=bool(options.pattern))
+    return found
+
+
+def find(pattern: str = "") -> dict[str, Any]:
+    """Families and registered ids that match a part of a name.
+
+    Simulators are imported to ask for their ids; one that does not import says why.
+    """
+    import gymnasium
+
+    from thinkslow.envs.families import FAMILIES
+    from thinkslow.envs.requirements import install, missing_packages, said
+
+    part = pattern.lower()
+    families = []
+    for family in FAMILIES:
+        row: dict[str, Any] = {"family": family.name, "installed": family.installed}
+        ids = [family.example]
+        if not family.installed:
+            row["install"] = install(family.packages)
+        elif family.opengl and (missing := missing_packages()):
+            row["install"] = f"sudo apt-get install -y {' '.join(missing)}"
+        elif not family.opengl:
+            try:
+                family.register()
+            except Exception as error:  # whatever a simulator does when it is imported
+                row["fault"] = said(error, "import")
+            ids = family.ids() or ids
+        else:
+            ids = _opengl_ids(family)
+        if part not in family.name.lower():
+            ids = [id for id in ids if part in id.lower()]
+            if not ids:
+                continue
+        families.append(row | {"ids": ids or [family.example]})
+    known = {id for family in FAMILIES for id in family.ids()}
+    others = [id for id in sorted(gymnasium.registry) if id not in known and part in id.lower()]
+    return {"families": families, "others": others}
+
+
+def _opengl_ids(family: Any) -> list[str]:
+    from thinkslow.envs.requirements import require_opengl
+
+    require_opengl(family.example)
+    family.register()
+    return family.ids()
+
+
+def _show(found: dict[str, Any], *, all_: bool) -> None:
+    for row in found["families"]:
+        state = "" if row["installed"] else " (not installed)"
+        print(f"{row['family']}{state}")
+        for key in ("install", "fault"):
+            if key in row:
+                print(f"  {key}: {row[key]}")
+        _list(row["ids"], all_=all_)
+    if found["others"]:
+        print("Registered with Gymnasium")
+        _list(found["others"], all_=all_)
+
+
+def _list(ids: Sequence[str], *, all_: bool) -> None:
+    shown = ids if all_ else ids[:SHOWN]
+    for id in shown:
+        print(f"  {id}")
+    if len(shown) < len(ids):
+        print(f"  … and {len(ids) - len(shown)} more: thinkslow envs PATTERN")

@@ -1,0 +1,14 @@
+"""Environments that the field plays, a file for each family; no simulator is loaded by this."""
+
+from thinkslow.envs.families import atari, crafter, dm_control, minigrid, miniworld, vizdoom
+from thinkslow.envs.families.family import Family
+
+FAMILIES: tuple[Family, ...] = (
+    miniworld.OURS,
+    miniworld.FAMILY,
+    atari.FAMILY,
+    minigrid.FAMILY,
+    vizdoom.FAMILY,
+    dm_control.FAMILY,
+    crafter.FAMILY,
+)

@@ -1,0 +1,66 @@
+"""What is known of a family of environments before its simulator is touched."""
+
+import dataclasses
+import importlib
+import importlib.util
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gymnasium
+
+
+def _nothing(size: int) -> dict[str, Any]:
+    return {}
+
+
+def _as_it_is(env: gymnasium.Env, size: int) -> gymnasium.Env:
+    return env
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """Environments that come from one Python package."""
+
+    name: str
+    pattern: str
+    """A regular expression that all its ids match, from their beginning."""
+    module: str
+    """What to import so that Gymnasium knows the ids."""
+    packages: str
+    """What pip has to install."""
+    example: str
+    """One of its ids."""
+    extra: str | None = None
+    """The extra of this package that installs it; None: it comes with it."""
+    opengl: bool = False
+    """Whether it draws with OpenGL through pyglet."""
+    arguments: Callable[[int], dict[str, Any]] = _nothing
+    """Arguments that make the simulator itself draw at a given size."""
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Options of `dress` beside the constructor's own, with their defaults."""
+    dress: Callable[..., gymnasium.Env] = _as_it_is
+    """What is put around each of its environments, given the size and `options`."""
+    registers: Callable[[], object] | None = None
+    """Makes Gymnasium know the ids, where importing does not."""
+    repeats: str | None = None
+    """The constructor's argument by which ids repeat actions themselves."""
+
+    def has(self, id: str) -> bool:
+        """Whether an id is this family's."""
+        return re.match(self.pattern, id.rpartition(":")[2]) is not None
+
+    @property
+    def installed(self) -> bool:
+        """Whether its package is there; nothing is imported."""
+        return importlib.util.find_spec(self.module.partition(".")[0]) is not None
+
+    def register(self) -> None:
+        """Import the simulator, so that Gymnasium knows the ids."""
+        importlib.import_module(self.module)
+        if self.registers is not None:
+            self.registers()
+
+    def ids(self) -> list[str]:
+        """Its ids that are registered now."""
+        return sorted(id for id in gymnasium.registry if self.has(id))
