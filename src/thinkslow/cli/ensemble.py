@@ -12,6 +12,7 @@ from rich.table import Table
 
 from thinkslow.cli.common import Opening, Usage
 from thinkslow.cli.common import parse as parse_options
+from thinkslow.cli.playing import Playing
 
 DESCRIPTION = """Fit an ensemble to an agent and store it with the agent.
 
@@ -26,7 +27,7 @@ ENVIRONMENTS = 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(Opening):
+class Options(Opening, Playing):
     """Options of `thinkslow ensemble`."""
 
     agent: tyro.conf.Positional[Path]
@@ -67,7 +68,7 @@ def run(options: Options) -> dict[str, Any]:
     from thinkslow.dreamer import saved as checkpoint
     from thinkslow.dreamer.ensemble import make, seed_of
     from thinkslow.dreamer.match_spaces import fit
-    from thinkslow.envs import VectorEnv
+    from thinkslow.envs import VectorEnv, arguments
 
     folder, own = options.agent, importers.is_own(options.agent)
     if own and options.out is not None:
@@ -88,12 +89,12 @@ def run(options: Options) -> dict[str, Any]:
         raise Usage(unnamed(saved))
     with (
         VectorEnv(
-            id, ENVIRONMENTS, seed=seed_of(options.seed),
-            size=environment["size"], repeat=environment["repeat"],
+            count=ENVIRONMENTS, seed=seed_of(options.seed), **options.limits(),
+            **arguments({**environment, "id": id, **options.changes()}),
         ) as envs,
         progress() as show,
     ):  # fmt: skip
-        fitted = fit(saved, envs.observation_space, envs.action_space, id=envs.id)
+        fitted = fit(saved, envs.observation_space, envs.action_spaces, id=envs.id)
         members, facts = make(
             fitted.model, envs, decisions=options.decisions, members=options.members,
             steps=options.steps, seed=options.seed, show=show,

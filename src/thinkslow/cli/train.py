@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from thinkslow.cli.common import Common, Usage, log_to_console
+from thinkslow.cli.common import Usage, log_to_console
 from thinkslow.cli.common import parse as parse_options
+from thinkslow.cli.playing import Playing
 from thinkslow.cli.progress import shown
 from thinkslow.dreamer.config import TrainConfig, train_preset
 
@@ -25,7 +26,7 @@ log = logging.getLogger("thinkslow")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(Common):
+class Options(Playing):
     """Options of `thinkslow train`."""
 
     env: tyro.conf.Positional[str] = ""
@@ -69,6 +70,8 @@ def parse(arguments: Sequence[str]) -> Options:
         except ValueError as error:
             raise Usage(str(error)) from error
     options = parse_options(Options, "train", DESCRIPTION, arguments, default)
+    options.changes()
+    options.limits()
     if options.steps is None and options.minutes is None:
         raise Usage("Say how long to train: pass --steps N or --minutes M.")
     for name in ("steps", "minutes"):
@@ -116,6 +119,8 @@ def run(options: Options) -> dict[str, Any]:
                 options.env, preset=options.preset, seed=options.seed,
                 environments=options.envs, size=options.size, repeat=options.repeat,
                 budgets=options.budgets, save_every=options.save_every,
+                making=options.changes(), step_limit=options.step_limit,
+                reset_limit=options.reset_limit,
             )  # fmt: skip
         except ValueError as error:
             raise Usage(str(error)) from error

@@ -129,7 +129,7 @@ def collect(
         carry, action, thought = agent.act(carry, step.observation, step.is_first, keys=keys)
         found = jax.tree.map(np.asarray, (thought.base.memory, thought.before))
         kept.append((*found, episode.copy()))
-        step = envs.step(model.split(np.asarray(action))["action"])
+        step = envs.step(model.split(np.asarray(action)))
         show("playing", len(kept) * envs.count, decisions)
     return Experience(*jax.tree.map(lambda *xs: np.concatenate(xs), *kept))
 

@@ -31,30 +31,31 @@ HEADS = ("dec/vec/", "wm/dec/mlp/dist_")
 Spaces = Mapping[str, Space]
 
 
-def fit(saved: Saved, observations: Spaces, action: Space, *, id: str) -> Saved:
+def fit(saved: Saved, observations: Spaces, actions: Spaces | Space, *, id: str) -> Saved:
     """The agent, seeing and acting by the names and shapes of the environment `id`.
 
     **Errors:** `store.Misfit` with every difference, field by field.
     """
     model = saved.model
+    actions = {"action": actions} if isinstance(actions, Space) else actions
     ours, acts = dict(model.observation_spaces), dict(model.action_spaces)
-    if acts == {"action": action} and all(observations.get(k) == ours[k] for k in ours):
+    if acts == dict(actions) and all(observations.get(k) == ours[k] for k in ours):
         return saved
     names, faults = _matched(ours, observations)
-    faults += _action_faults(acts, action)
+    faults += _action_faults(acts, actions)
     if faults:
         raise store.Misfit(
             f"{saved.name} does not fit {id}: {'; '.join(faults)}. Pass the --env it was trained "
             "on, or wrap the environment."
         )
     renamed = {name: observations[name] for parts in names.values() for name in parts}
-    weights = _renamed(saved, names, renamed, next(iter(acts)))
+    weights = _renamed(saved, names, renamed, _paired(acts, actions))
     decoded = model.config.decoded
     if decoded is not None:
         decoded = tuple(name for old in decoded for name in names[old])
     config = dataclasses.replace(model.config, decoded=decoded)
     make, _ = ARCHITECTURES[saved.manifest["architecture"]]
-    shape = jax.eval_shape(lambda: make(renamed, {"action": action}, config, key=jr.key(0)))
+    shape = jax.eval_shape(lambda: make(renamed, actions, config, key=jr.key(0)))
     expected = {name: leaf.shape for name, leaf in named(shape).items()}
     store.match(weights, expected, what=f"{saved.name} does not fit {id}")
     members = saved.members
@@ -105,10 +106,25 @@ def _difference(name: str, ours: Space, theirs: list[Space]) -> str | None:
     return None
 
 
-def _action_faults(ours: Spaces, theirs: Space) -> list[str]:
-    if len(ours) > 1:
-        return [f"it takes {len(ours)} actions at once ({', '.join(ours)}), the environment one"]
-    (mine,) = ours.values()
+def _action_faults(ours: Spaces, theirs: Spaces) -> list[str]:
+    """What of the actions differs; several at once are matched in their order."""
+    if len(ours) != len(theirs):
+        mine, other = (
+            f"{len(acts)} actions at once ({', '.join(acts)})" if len(acts) > 1 else "one action"
+            for acts in (ours, theirs)
+        )
+        return [f"it takes {mine}, the environment {other}"]
+    pairs = _paired(ours, theirs).items()
+    return [fault for a, b in pairs for fault in _action_fault(ours[a], theirs[b])]
+
+
+def _paired(ours: Spaces, theirs: Spaces) -> dict[str, str]:
+    """The environment's action for each of the agent's: of one name, otherwise in their order."""
+    same = set(ours) == set(theirs)
+    return {name: name for name in ours} if same else dict(zip(ours, theirs, strict=True))
+
+
+def _action_fault(mine: Space, theirs: Space) -> list[str]:
     words = {True: "one of {} actions", False: "{} continuous numbers"}
     if mine.discrete != theirs.discrete or width(mine) != width(theirs):
         sizes = {width(mine), width(theirs)}
@@ -127,8 +143,15 @@ def _sides(space: Space) -> str:
     return "x".join(map(str, space.shape))
 
 
+def _renamed_head(name: str, actions: Mapping[str, str]) -> str:
+    for ours, theirs in actions.items():
+        if name.startswith(f"pol/head/{ours}/"):
+            return name.replace(f"pol/head/{ours}/", f"pol/head/{theirs}/", 1)
+    return name
+
+
 def _renamed(
-    saved: Saved, names: Mapping[str, list[str]], spaces: Spaces, action: str
+    saved: Saved, names: Mapping[str, list[str]], spaces: Spaces, actions: Mapping[str, str]
 ) -> dict[str, np.ndarray]:
     """The weights under the environment's names: heads split and renamed, inputs reordered."""
     out: dict[str, np.ndarray] = {}
@@ -139,7 +162,7 @@ def _renamed(
              if name.startswith(f"{before}{old}/")), None,
         )  # fmt: skip
         if head is None:
-            out[name.replace(f"pol/head/{action}/", "pol/head/action/")] = array
+            out[_renamed_head(name, actions)] = array
             continue
         before = next(before for before in HEADS if head.startswith(before))
         start = 0

@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.config import ModelConfig, TrainConfig
@@ -31,6 +32,12 @@ class RunConfig:
     """Side of the images, pixels."""
     repeat: int = 1
     """Times that each action is repeated."""
+    making: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Further arguments of `envs.make`: constructor's options, wrappers, what is an image."""
+    step_limit: float = 60.0
+    """Seconds that a step of an environment may take."""
+    reset_limit: float = 300.0
+    """Seconds that a reset of an environment may take."""
     budgets: tuple[int, ...] = ()
     """Decisions at which the agent is kept under `agents/`."""
     log_every: int = 1000
@@ -52,19 +59,20 @@ class Described:
     model: ModelConfig
     learning: TrainConfig
     observations: dict[str, Space]
-    actions: Space
+    actions: dict[str, Space]
 
 
 def describe(
     run: RunConfig, model: ModelConfig, learning: TrainConfig,
-    observations: Mapping[str, Space], actions: Space,
+    observations: Mapping[str, Space], actions: Mapping[str, Space],
 ) -> str:  # fmt: skip
     """The text of `config.json`."""
     described = {
         "run": dataclasses.asdict(run), "model": dataclasses.asdict(model),
         "learning": dataclasses.asdict(learning),
         "observations": {name: space.to_json() for name, space in observations.items()},
-        "actions": actions.to_json(), "command": shlex.join(sys.argv),
+        "actions": {name: space.to_json() for name, space in actions.items()},
+        "command": shlex.join(sys.argv),
         **checkpoint.provenance(),
     }  # fmt: skip
     return json.dumps(described, indent=1)
@@ -92,20 +100,22 @@ def read(folder: Path) -> Described:
             ModelConfig.from_json(described["model"]),
             TrainConfig(**described["learning"] | percentiles),
             {name: Space.from_json(data) for name, data in described["observations"].items()},
-            Space.from_json(described["actions"]),
+            {name: Space.from_json(data) for name, data in described["actions"].items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise store.Damaged(f"{path} does not describe a run of this version: {error}.") from error
 
 
-def check_spaces(described: Described, observations: Mapping[str, Space], actions: Space) -> None:
+def check_spaces(
+    described: Described, observations: Mapping[str, Space], actions: Mapping[str, Space]
+) -> None:
     """Whether an environment is still the one that a run was trained with.
 
     **Errors:** `ValueError` saying what it shows or takes now, and what it did then.
     """
     faults = []
     if actions != described.actions:
-        now, then = (_action(space) for space in (actions, described.actions))
+        now, then = (_action(spaces) for spaces in (actions, described.actions))
         faults.append(f"the environment has {now} now, the run was trained with {then}")
     for name in sorted(observations.keys() | described.observations.keys()):
         now, then = (
@@ -123,7 +133,10 @@ def check_spaces(described: Described, observations: Mapping[str, Space], action
         )
 
 
-def _action(space: Space) -> str:
+def _action(spaces: Mapping[str, Space]) -> str:
+    if len(spaces) > 1:
+        return ", ".join(f"{name}: {_said(space)}" for name, space in spaces.items())
+    (space,) = spaces.values()
     single = space.classes is not None and not space.shape
     return f"{space.classes} actions" if single else f"an action of {_said(space)}"
 

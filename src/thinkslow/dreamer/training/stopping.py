@@ -1,7 +1,7 @@
 """How a run ends when a signal tells it to: after the decision, and saved."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from thinkslow.dreamer.training.logs import log
@@ -23,11 +23,12 @@ class Stop:
 
 
 @contextmanager
-def stoppable() -> Iterator[Stop]:
+def stoppable(asked: Callable[[], None] = lambda: None) -> Iterator[Stop]:
     """Turn the first Ctrl-C, SIGTERM or SIGHUP into a question that the loop asks.
 
     The second ends the run at once, from wherever it is, without a save; a third is left to the
     system, for code that Python cannot interrupt. Outside the main thread signals are not ours.
+    `asked()` is called at the first.
     """
     stop = Stop()
 
@@ -38,6 +39,7 @@ def stoppable() -> Iterator[Stop]:
                 signal.signal(each, signal.SIG_DFL)
             stop.raise_if_asked()
         stop.signal = number
+        asked()
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         log.warning("%s: stopping after this decision and saving; again to stop at once.", name)
 

@@ -52,6 +52,9 @@ from thinkslow.storage import atomic, lock, saves, store
 LOOK_EVERY = 1.0
 """Seconds between two looks whether the folder of the run is still there."""
 
+HURRY_S = 10.0
+"""How long a run that was told to stop waits for environments that do not answer."""
+
 
 class Diverged(RuntimeError):
     """A loss was not finite; the state before it is saved."""
@@ -81,15 +84,16 @@ class Trainer:
         self.spread, self.everywhere = shardings(learning.batch_size)
         self.envs = VectorEnv(
             config.environment, config.environments, seed=config.seed,
-            size=config.size, repeat=config.repeat,
+            size=config.size, repeat=config.repeat, step_limit_s=config.step_limit,
+            reset_limit_s=config.reset_limit, **config.making,
         )  # fmt: skip
         self.description = runs.describe(
-            config, model, learning, self.envs.observation_space, self.envs.action_space
+            config, model, learning, self.envs.observation_space, self.envs.action_spaces
         )
         key = jr.key(config.seed)
         weights_key, self.act_key, self.update_key = jr.split(key, 3)
         network = Dreamer(
-            self.envs.observation_space, {"action": self.envs.action_space}, model, key=weights_key
+            self.envs.observation_space, self.envs.action_spaces, model, key=weights_key
         )
         self.split, self.classes = network.split, model.classes
         self.learner, self.carry = jax.device_put(
@@ -148,7 +152,7 @@ class Trainer:
             raise
         trainer.lock = held
         try:
-            runs.check_spaces(described, trainer.envs.observation_space, trainer.envs.action_space)
+            runs.check_spaces(described, trainer.envs.observation_space, trainer.envs.action_spaces)
             save = saves.latest(run / "saves")
             if save is not None:
                 trainer._restore(save)
@@ -181,7 +185,8 @@ class Trainer:
             return
         self._compile(steps)
         begun = saved = looked = time.monotonic()
-        with stoppable() as stop:
+        # A simulator that hangs must not keep a run from saving.
+        with stoppable(lambda: self.envs.hurry(HURRY_S)) as stop:
             while (steps is None or self.steps < steps) and stop.signal is None:
                 now = time.monotonic()
                 if minutes is not None and now - begun >= 60 * minutes:
@@ -259,7 +264,7 @@ class Trainer:
         while self.credit >= 1:
             self._begin_update()
             self.credit -= 1
-        self.step = self.envs.step(self.split(action)["action"])
+        self.step = self.envs.step(self.split(action))
         if self.steps // self.config.log_every > before // self.config.log_every:
             self._finish_updates()
             self._write_metrics()
@@ -340,7 +345,10 @@ class Trainer:
         checkpoint.save(
             self.run / "agents" / str(self.steps), self.learner.model,
             name=f"{config.preset}-seed{config.seed}-{self.steps}",
-            environment={"id": config.environment, "size": config.size, "repeat": config.repeat},
+            environment={
+                "id": config.environment, "size": config.size, "repeat": config.repeat,
+                **config.making,
+            },
             training={
                 "steps": self.steps, "updates": self.updates, "seed": config.seed,
                 "preset": config.preset, "score": self.episodes.mean,
