@@ -32,7 +32,7 @@ def test_an_episode_follows_from_its_seed_in_every_process(family):
         rng = np.random.default_rng(0)
         for _ in range(20):
             actions = {
-                name: np.repeat([rng.integers(space.classes) if space.discrete
+                name: np.repeat([rng.integers(space.classes or 1) if space.discrete
                                  else rng.uniform(-1, 1, space.shape)], 2, axis=0)
                 for name, space in envs.action_spaces.items()
             }  # fmt: skip

@@ -21,7 +21,8 @@ from typing import Any
 import gymnasium
 
 from thinkslow.envs.failures import failure
-from thinkslow.envs.families import FAMILIES, Family
+from thinkslow.envs.families import FAMILIES
+from thinkslow.envs.families.family import Family
 
 
 class Unavailable(ValueError):
