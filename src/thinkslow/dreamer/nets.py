@@ -16,6 +16,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from thinkslow.dreamer.convolution import convolve, convolve_and_pool, double_and_convolve
+
 Tree = TypeVar("Tree")
 
 
@@ -76,10 +78,19 @@ class Conv(eqx.Module):
     def __call__(
         self, x: Float[Array, "height width inputs"]
     ) -> Float[Array, "height width outputs"]:
-        out = jax.lax.conv_general_dilated(
-            x[None], self.kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        return out[0] + self.bias
+        return convolve(x, self.kernel) + self.bias
+
+    def doubled(
+        self, x: Float[Array, "height width inputs"]
+    ) -> Float[Array, "height2 width2 outputs"]:
+        """The convolution of the image at twice its size, each pixel four times."""
+        return double_and_convolve(x, self.kernel) + self.bias
+
+    def pooled(
+        self, x: Float[Array, "height width inputs"]
+    ) -> Float[Array, "half_height half_width outputs"]:
+        """The largest of each 2x2 pixels of the convolution."""
+        return convolve_and_pool(x, self.kernel) + self.bias
 
 
 class RMSNorm(eqx.Module):

@@ -101,11 +101,14 @@ class Encoder(eqx.Module):
 
     def _convolve(self, x: Float[Array, "height width channels"]) -> Float[Array, " units"]:
         for index in range(len(self.config.mults)):
-            x = self.layers[f"cnn{index}"](x)
-            rows, columns, channels = x.shape
-            x = x.reshape(rows // 2, 2, columns // 2, 2, channels).max((1, 3))
+            x = self._conv(f"cnn{index}").pooled(x)
             x = jax.nn.silu(self.layers[f"cnn{index}norm"](x))
         return x.ravel()
+
+    def _conv(self, name: str) -> Conv:
+        layer = self.layers[name]
+        assert isinstance(layer, Conv)
+        return layer
 
     def _act(self, name: str, x: Array) -> Array:
         return jax.nn.silu(self.layers[f"{name}norm"](self.layers[name](x)))
@@ -203,9 +206,14 @@ class Decoder(eqx.Module):
         x = spread + self.layers["sp2"](dense).reshape(spread.shape)
         x = jax.nn.silu(self.layers["spnorm"](x))
         for index in reversed(range(len(self.config.mults) - 1)):
-            x = self.layers[f"conv{index}"](_double(x))
+            x = self._conv(f"conv{index}").doubled(x)
             x = jax.nn.silu(self.layers[f"conv{index}norm"](x))
-        return self.layers["imgout"](_double(x))
+        return self._conv("imgout").doubled(x)
+
+    def _conv(self, name: str) -> Conv:
+        layer = self.layers[name]
+        assert isinstance(layer, Conv)
+        return layer
 
 
 def images(spaces: tuple[tuple[str, Space], ...]) -> list[tuple[str, Space]]:
@@ -276,11 +284,6 @@ def join_patches(
     rows, columns = height // PATCH, breadth // PATCH
     x = x.reshape(rows, columns, PATCH, PATCH, -1).transpose(0, 2, 1, 3, 4)
     return x.reshape(height, breadth, -1)
-
-
-def _double(x: Float[Array, "height width channels"]) -> Float[Array, "height2 width2 channels"]:
-    """Nearest-neighbour upsampling by two."""
-    return jnp.repeat(jnp.repeat(x, 2, 0), 2, 1)
 
 
 def unit(image: Array, dtype: jnp.dtype) -> Float[Array, "height width channels"]:

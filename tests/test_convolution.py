@@ -1,0 +1,97 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from scipy.signal import correlate
+
+from thinkslow.dreamer.convolution import convolve, convolve_and_pool, double_and_convolve
+from thinkslow.dreamer.nets import Conv
+
+pytestmark = pytest.mark.usefixtures("strict")
+
+FORMS = {"double": double_and_convolve, "pool": convolve_and_pool}
+TOLERANCE = {"float32": 1e-5, "bfloat16": 0.05}
+"""Of the largest number: sums of up to 400 products in another order."""
+
+
+def moment(size: int, dtype: str, height: int = 6, width: int = 10) -> tuple[jax.Array, jax.Array]:
+    """Three small images and a kernel."""
+    image_key, kernel_key = jr.split(jr.key(size))
+    images = jr.normal(image_key, (3, height, width, 4)).astype(dtype)
+    return images, jr.normal(kernel_key, (size, size, 4, 5)).astype(dtype)
+
+
+def close(found, expected, dtype: str = "float32") -> None:
+    found, expected = (np.asarray(x, np.float64) for x in (found, expected))
+    bound = TOLERANCE[dtype] * np.abs(expected).max()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 7])
+def test_a_convolution_is_that_of_scipy(size):
+    """For an even kernel the extra row of zeros is after the image."""
+    images, kernel = moment(size, "float32")
+    before, after = (size - 1) // 2, size // 2
+    padded = np.pad(images[0], ((before, after), (before, after), (0, 0)))
+    expected = sum(
+        np.stack([correlate(padded[..., i], kernel[:, :, i, o], "valid") for o in range(5)], -1)
+        for i in range(4)
+    )
+    close(convolve(images[0], kernel), expected)
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype"), [*((size, "float32") for size in (1, 3, 4, 5, 7)), (5, "bfloat16")]
+)
+@pytest.mark.parametrize("form", FORMS)
+def test_cells_are_the_plain_convolution_with_both_gradients(form, size, dtype):
+    images, kernel = moment(size, dtype)
+    found, expected = (
+        jax.vmap(partial(FORMS[form], cells=cells), (0, None)) for cells in (True, False)
+    )
+    out, pull = jax.vjp(found, images, kernel)
+    plain, plain_pull = jax.vjp(expected, images, kernel)
+    close(out, plain, dtype)
+    weights = jr.normal(jr.key(9), plain.shape).astype(dtype)
+    if form == "pool" and dtype == "bfloat16":
+        return  # two pixels that round alike share the gradient in one form and not in the other
+    for gradient, plain_gradient in zip(pull(weights), plain_pull(weights), strict=True):
+        close(gradient, plain_gradient, dtype)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (1, 3), (2, 1)])
+def test_a_small_image_of_odd_sides_is_doubled(shape):
+    images, kernel = moment(5, "float32", *shape)
+    found, expected = (double_and_convolve(images[0], kernel, cells=c) for c in (True, False))
+    assert found.shape == (2 * shape[0], 2 * shape[1], 5)
+    close(found, expected)
+
+
+def test_a_flat_image_gives_the_gradient_to_no_pixel_twice():
+    """All four pixels are the largest: each gets its share."""
+    kernel = jnp.zeros((5, 5, 4, 5)).at[2, 2].set(1.0)
+    flat = jnp.ones((4, 4, 4))
+    for cells in (True, False):
+        gradient = jax.grad(lambda x, c=cells: convolve_and_pool(x, kernel, cells=c).sum())(flat)
+        np.testing.assert_allclose(gradient, 5 / 4, rtol=1e-6)
+
+
+def test_kernels_of_an_ensemble_are_batched_too():
+    images, kernel = moment(5, "float32")
+    kernels = jnp.stack([kernel, -2 * kernel])
+    each = jax.vmap(jax.grad(lambda k: jnp.sum(convolve(images[0], k) ** 2)))(kernels)
+    for one, gradient in zip(kernels, each, strict=True):
+        close(gradient, jax.grad(lambda k: jnp.sum(convolve(images[0], k) ** 2))(one))
+
+
+@pytest.mark.parametrize(("method", "size"), [("doubled", (8, 12)), ("pooled", (2, 3))])
+def test_a_layer_adds_its_bias_to_either(method, size):
+    layer = Conv(2, 3, 5, key=jr.key(0))
+    x = jr.normal(jr.key(1), (4, 6, 2))
+    plain = getattr(layer, method)(x)
+    assert plain.shape == (*size, 3)
+    moved = jax.tree.map(lambda leaf: leaf + 1.0 if leaf.ndim == 1 else leaf, layer)
+    close(getattr(moved, method)(x), plain + 1.0)
