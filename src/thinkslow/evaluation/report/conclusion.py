@@ -1,13 +1,19 @@
 """What an evaluation shows, said in words, nulls and harms as plainly as gains.
 
-A refinement is said to raise a metric only if the 95% interval of its paired difference from
-`none` lies above zero, and is credited with it only if it also beats the best control: by a
-recorded comparison with that control (`"baseline": "control-…"`), or, where there is none, if
-its interval lies wholly above that of the control, which asks for more.
+An arm is said to have raised or lowered a measure only if its paired difference from `none` is
+significant at 5% after Holm's correction over the arms and Bonferroni's for the measures and the
+agents that are spoken of (a pool of training seeds is an evaluation of its own); and only from 20
+pairs on and, where training seeds are pooled, from as many seeds as allow such a test. A gain
+counts as one of thinking if it also beats the best control.
 """
 
+import math
+import shlex
+from dataclasses import dataclass
+from typing import Literal
+
+from thinkslow.evaluation import statistics
 from thinkslow.evaluation.records import (
-    BASE,
     Estimate,
     Record,
     agents,
@@ -17,133 +23,361 @@ from thinkslow.evaluation.records import (
     finite,
     kind,
 )
-from thinkslow.evaluation.report.text import estimated, metric_name, metric_unit
+from thinkslow.evaluation.report.text import estimated, metric_name, metric_unit, number
 
-_METRICS = ("score", "psnr")
-_ENOUGH = 20  # pairs from which a bootstrap interval is roughly what it says
+ENOUGH = 20
+"""Pairs below which nothing is said to be raised or lowered."""
+
+_MEASURES = ("score", "psnr")
+_SHARE = 0.1  # of the mean score: the difference that a larger evaluation is planned to find
 
 
 def conclusion(summary: Record) -> str:
-    """One line an agent: what refinement did to its score and its PSNR, and how far that goes.
+    """What thinking did to the score and PSNR of each agent, one line an agent.
 
-    >>> record = {"agent": "a", "arm": "sig", "metric": "score", "difference": 0.3,
-    ...           "interval": [-0.5, 1.1], "pairs": 40, "unit": "episode"}
-    >>> print(conclusion({"arms": [], "comparisons": [record]}))
-    a: Score: no refinement is shown to change it (largest difference: sig, +0.30 [-0.50, 1.10]).
-    This is over 40 paired episodes of this checkpoint and says nothing of other training runs.
+    A headline with the cost, what it rests on, and how far that goes.
+
+    >>> records = [{"agent": "a", "arm": "sig", "metric": measure, "difference": 0.3,
+    ...             "interval": [-0.5, 1.1], "pairs": 40, "unit": "episode", "p_value_holm": 0.48}
+    ...            for measure in ("score",)]
+    >>> arms = [{"agent": "a", "arm": arm, "latency_ms": {"median": ms}}
+    ...         for arm, ms in (("none", 1.0), ("sig", 3.0))]
+    >>> print(conclusion({"arms": arms, "comparisons": records}))
+    a: No gain in score; thinking costs 3.0 times as much time. The largest difference is that of
+    sig, +0.30 [-0.50, 1.10] (p = 0.48). 40 paired episodes of one checkpoint: other training runs
+    may differ.
     """
     lines = [_agent(summary, agent) for agent in agents(summary)]
     return "\n".join(lines) or "No arm was evaluated, so nothing is shown."
 
 
+def caption(mark: str) -> str:
+    """What a mark such as a star or a colour says of a difference, for tables.
+
+    >>> print(caption("*"))
+    *: 95% interval without zero, not corrected for the number of comparisons, and none below 6
+    pairs or training seeds; p (Holm) is corrected over the arms compared with one baseline in one
+    measure.
+    """
+    return (
+        f"{mark}: 95% interval without zero, not corrected for the number of comparisons, and none "
+        f"below {statistics.fewest_units()} pairs or training seeds; p (Holm) is corrected over "
+        "the arms compared with one baseline in one measure."
+    )
+
+
+def marked(record: Record | None) -> Literal["better", "worse", ""]:
+    """Whether a difference is marked in tables, as `caption` says, and which way it goes."""
+    difference = estimate(record, "difference")
+    if record is None or difference is None or record.get("untested"):
+        return ""
+    return "better" if difference.above else "worse" if difference.below else ""
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """One measure of one agent: the arms that were compared with none, by what they did."""
+
+    records: dict[str, Record]
+    found: dict[str, Estimate]
+    p_values: dict[str, float]
+    """Corrected for all that is compared; 1 where a record has none."""
+    tests: int
+    refined: list[str]
+    """Refinements, the largest difference first, as in the next three."""
+    raised: list[str]
+    lowered: list[str]
+    credited: list[str]
+    """Those that also beat the best control."""
+    control: str | None
+    """The best control."""
+
+    @property
+    def seeds(self) -> int | None:
+        """Training seeds, if the comparisons are over those."""
+        units = [self.records[arm] for arm in self.refined]
+        if all(record.get("unit", "episode") == "episode" for record in units):
+            return None
+        return min(record.get("clusters") or 0 for record in units)
+
+    @property
+    def pairs(self) -> int:
+        """Of the refinement that has fewest."""
+        return min(self.records[arm].get("pairs") or 0 for arm in self.refined)
+
+    @property
+    def dropped(self) -> int:
+        """Pairs left out of the refinement that lacks most."""
+        return max(int(self.records[arm].get("dropped") or 0) for arm in self.refined)
+
+    @property
+    def enough(self) -> bool:
+        """Whether a verb may be used at all."""
+        needed = statistics.fewest_units(self.tests)
+        return self.pairs >= ENOUGH and (self.seeds is None or self.seeds >= needed)
+
+
 def _agent(summary: Record, agent: str) -> str:
-    said = [_metric(summary, agent, metric) for metric in _METRICS]
-    said = [sentence for sentence in said if sentence]
-    if not said:
+    compared = [
+        measure for measure in _MEASURES if _differences(summary, agent, measure, "refinement")
+    ]
+    claims = len(compared) * (1 if _pooled(summary, agent) else _single(summary))
+    verdicts = {each: _verdict(summary, agent, each, claims) for each in compared}
+    if not verdicts:
         played = ", ".join(arm["arm"] for arm in arms(summary, agent)) or "no arm"
         return (
             f"{agent}: no refinement was compared with none ({played} alone), so nothing is shown."
         )
-    return f"{agent}: {' '.join(said)} {_scope(summary, agent)}"
+    first = verdicts[compared[0]]
+    cost = _cost(summary, agent, first.credited or first.raised or first.lowered or first.refined)
+    if not first.enough:
+        said = _too_few(summary, agent, compared[0], first, cost)
+    else:
+        head = _headline(first) if "score" in verdicts else "The score was not compared"
+        said = [f"{head}; {cost}."]
+        for measure, verdict in verdicts.items():
+            if verdict.enough:
+                sentence = _sentence(summary, agent, measure, verdict)
+                said.append(
+                    sentence if measure == "score" else f"{metric_name(measure)}: {sentence}"
+                )
+    return f"{agent}: {' '.join([*said, _scope(first)])}"
 
 
-def _metric(summary: Record, agent: str, metric: str) -> str:
-    """What the refinements did to one metric; nothing if none was compared."""
+def _differences(summary: Record, agent: str, measure: str, wanted: str) -> dict[str, Estimate]:
+    """Differences from none of the arms of one kind, the largest first."""
     found = {
         arm: difference
-        for arm, record in comparisons(summary, agent, metric).items()
-        if (difference := estimate(record, "difference")) is not None
+        for arm, record in comparisons(summary, agent, measure).items()
+        if kind(arm) == wanted and (difference := estimate(record, "difference")) is not None
     }
-    refined = _ranked(found, "refinement")
-    if not refined:
-        return ""
-    controls = _ranked(found, "control")
-    raised = [arm for arm in refined if found[arm].above]
-    lowered = [arm for arm in refined if found[arm].below]
-    best = controls[0] if controls else None
-    credited = [arm for arm in raised if best and _beats(summary, agent, metric, arm, best, found)]
-
-    def told(arm: str) -> str:
-        difference = estimated(found[arm], signed=True, unit=metric_unit(metric))
-        return f"{arm} ({difference}{_caution(summary, agent, metric, arm)})"
-
-    def listed(names: list[str]) -> str:
-        return ", ".join(told(arm) for arm in names)
-
-    parts = []
-    if credited:
-        parts.append(f"{listed(credited)} beat none and the best control, {listed(controls[:1])}")
-    uncredited = [arm for arm in raised if arm not in credited]
-    if uncredited and best:
-        parts.append(
-            f"{listed(uncredited)} beat none, but not demonstrably the best control, {told(best)}, "
-            "so the gain is not credited to refinement"
-        )
-    elif uncredited:
-        parts.append(
-            f"{listed(uncredited)} beat none, but no control was run, so the gain is not "
-            "credited to refinement"
-        )
-    if lowered:
-        parts.append(f"{listed(lowered)} did harm")
-    unmoved = len(refined) - len(raised) - len(lowered)
-    if not raised and not lowered:
-        largest = max(refined, key=lambda arm: abs(found[arm].value))
-        difference = estimated(found[largest], signed=True, unit=metric_unit(metric))
-        parts.append(
-            f"no refinement is shown to change it (largest difference: {largest}, {difference})"
-        )
-    elif not raised:
-        parts.append("no refinement is shown to raise it")
-    elif unmoved:
-        parts.append(
-            f"{unmoved} {'other is' if unmoved == 1 else 'others are'} not shown to change it"
-        )
-    if not raised and best and found[best].above:
-        parts.append(f"the control {told(best)} raised it without refinement")
-    return f"{metric_name(metric)}: {'; '.join(parts)}."
+    return dict(sorted(found.items(), key=lambda each: -each[1].value))
 
 
-def _ranked(found: dict[str, Estimate], wanted: str) -> list[str]:
-    """Arms of one kind, the largest difference first."""
-    names = [arm for arm in found if kind(arm) == wanted]
-    return sorted(names, key=lambda arm: -found[arm].value)
+def _pooled(summary: Record, agent: str) -> bool:
+    """Whether an agent stands for several training seeds."""
+    own = [record for record in summary["comparisons"] if record["agent"] == agent]
+    return any(record.get("unit") not in ("episode", None) for record in own)
 
 
-def _beats(
-    summary: Record, agent: str, metric: str, arm: str, control: str, found: dict[str, Estimate]
-) -> bool:
-    record = comparisons(summary, agent, metric, baseline=control).get(arm)
-    if (paired := estimate(record, "difference")) is not None:
-        return paired.above
-    own, other = found[arm].interval, found[control].interval
-    return own is not None and other is not None and own[0] > other[1]
+def _single(summary: Record) -> int:
+    return sum(not _pooled(summary, agent) for agent in agents(summary))
 
 
-def _caution(summary: Record, agent: str, metric: str, arm: str) -> str:
-    """Said of an interval without zero that does not survive correction for many comparisons."""
-    record = comparisons(summary, agent, metric)[arm]
-    difference, p = estimate(record, "difference"), finite(record.get("p_value_holm"))
-    clear = difference is not None and (difference.above or difference.below)
-    return f"; after Holm's correction p = {p:.2g}" if clear and p is not None and p > 0.05 else ""
-
-
-def _scope(summary: Record, agent: str) -> str:
-    records = [
-        record
-        for metric in _METRICS
-        for record in comparisons(summary, agent, metric, BASE).values()
-    ]
-    counts = [record["pairs"] for record in records if "pairs" in record]
-    pairs = str(min(counts, default="the"))
-    caution = (
-        f" Fewer than {_ENOUGH} pairs: such intervals are too narrow to be relied on."
-        if counts and min(counts) < _ENOUGH
-        else ""
+def _verdict(summary: Record, agent: str, measure: str, claims: int) -> _Verdict:
+    records = comparisons(summary, agent, measure)
+    refined = _differences(summary, agent, measure, "refinement")
+    controls = _differences(summary, agent, measure, "control")
+    found = refined | controls
+    p_values = {arm: _corrected(records[arm], claims) for arm in found}
+    significant = [arm for arm in refined if p_values[arm] <= statistics.ALPHA]
+    raised = [arm for arm in significant if found[arm].value > 0]
+    control = next(iter(controls), None)
+    against = comparisons(summary, agent, measure, baseline=control) if control else {}
+    return _Verdict(
+        records=records,
+        found=found,
+        p_values=p_values,
+        tests=len(found) * claims,
+        refined=list(refined),
+        raised=raised,
+        lowered=[arm for arm in significant if found[arm].value < 0],
+        credited=[arm for arm in raised if _beats(against.get(arm), claims)],
+        control=control,
     )
-    if all(record.get("unit") == "episode" for record in records):
-        return (
-            f"This is over {pairs} paired episodes of this checkpoint "
-            f"and says nothing of other training runs.{caution}"
+
+
+def _corrected(record: Record, claims: int) -> float:
+    p = finite(record.get("p_value_holm"))
+    return 1.0 if p is None else min(1.0, claims * p)
+
+
+def _beats(record: Record | None, claims: int) -> bool:
+    difference = estimate(record, "difference")
+    if record is None or difference is None or difference.value <= 0:
+        return False
+    return _corrected(record, claims) <= statistics.ALPHA
+
+
+def _headline(verdict: _Verdict) -> str:
+    if verdict.credited:
+        head = f"{_listed(verdict.credited)} raised the score"
+    elif verdict.raised and verdict.control:
+        head = "No gain in score over the best control"
+    elif verdict.raised:
+        head = f"{_listed(verdict.raised)} raised the score, and no control was played"
+    elif verdict.lowered:
+        return f"{_listed(verdict.lowered)} lowered the score"
+    else:
+        same = _equivalence(verdict) <= statistics.ALPHA
+        return "The same score within 5%" if same else "No gain in score"
+    return f"{head}, and {_listed(verdict.lowered)} lowered it" if verdict.lowered else head
+
+
+def _sentence(summary: Record, agent: str, measure: str, verdict: _Verdict) -> str:
+    """What the arms did to one measure, each with its difference from none."""
+
+    def told(names: list[str]) -> str:
+        return _listed(
+            [
+                f"{arm} ({_shown(verdict, arm, measure)}, p = {verdict.p_values[arm]:.2g})"
+                for arm in names
+            ]
         )
-    return f"This is over {pairs} paired episodes, resampled by training seed and episode.{caution}"
+
+    control = verdict.control
+    best = f"{control} ({_shown(verdict, control, measure)})" if control else ""
+    others = [arm for arm in verdict.raised if arm not in verdict.credited]
+    parts = []
+    if verdict.credited:
+        parts.append(
+            f"{told(verdict.credited)} raised it, and by more than the best control, {best}"
+        )
+    if others and control:
+        parts.append(
+            f"{told(others)} raised it, but not shown by more than the best control, {best}, so "
+            "that thinking is not shown to be the reason"
+        )
+    elif others:
+        parts.append(f"{told(others)} raised it; a control might do as well")
+    if verdict.lowered:
+        parts.append(f"{told(verdict.lowered)} lowered it")
+    if not parts:
+        parts.append(_null(summary, agent, measure, verdict))
+    if control and not verdict.raised and verdict.p_values[control] <= statistics.ALPHA:
+        way = "raised" if verdict.found[control].value > 0 else "lowered"
+        parts.append(f"the control {told([control])} {way} it without thinking")
+    return f"{'; '.join(parts)}."
+
+
+def _null(summary: Record, agent: str, measure: str, verdict: _Verdict) -> str:
+    said = f"The largest difference is that of {_largest(verdict, measure, p_value=True)}"
+    if measure == "score" and (p := _equivalence(verdict)) <= statistics.ALPHA:
+        return f"{said}; no arm's is 5% or more of the score without thinking (p = {p:.2g})"
+    deviations = [
+        deviation
+        for arm in verdict.refined
+        if (deviation := finite(verdict.records[arm].get("deviation"))) is not None
+    ]
+    if not deviations:
+        return said
+    smallest = statistics.detectable(max(deviations), verdict.seeds or verdict.pairs, verdict.tests)
+    level = _level(summary, agent, measure) if measure == "score" else None
+    share = f" ({smallest / abs(level):.0%} of the score)" if level else ""
+    return (
+        f"{said}; a true one of {number(smallest)}{metric_unit(measure)}{share} would have been "
+        "found in four of five such evaluations"
+    )
+
+
+def _too_few(summary: Record, agent: str, measure: str, verdict: _Verdict, cost: str) -> list[str]:
+    """Headline, what to do, and the largest difference without a verb."""
+    largest = f"The largest difference so far is that of {_largest(verdict, measure)}."
+    needed = statistics.fewest_units(verdict.tests)
+    if verdict.seeds is not None and verdict.seeds < needed:
+        compared = f"{verdict.tests} comparison{'' if verdict.tests == 1 else 's'}"
+        return [
+            f"No test: {verdict.seeds} training seeds, and {compared} need {needed} or more; "
+            f"{cost}.",
+            largest,
+        ]
+    episodes = _episodes_needed(summary, agent, measure, verdict)
+    command = _command(str(summary.get("protocol", {}).get("command") or ""), episodes)
+    return [f"Too few episodes to say; {cost}. For a verdict run {command}.", largest]
+
+
+def _episodes_needed(summary: Record, agent: str, measure: str, verdict: _Verdict) -> int:
+    """Episodes, in tens, that find a difference of a tenth of the measure on one checkpoint, or
+    that are enough; as many again as were left out."""
+    needed = [ENOUGH] if verdict.seeds is None else [math.ceil(ENOUGH / verdict.seeds)]
+    level = _level(summary, agent, measure)
+    for record in (verdict.records[arm] for arm in verdict.refined):
+        deviation = finite(record.get("deviation"))
+        if verdict.seeds is None and deviation is not None and level:
+            effect = _SHARE * abs(level)
+            needed.append(statistics.units_needed(deviation, effect, verdict.tests))
+    pairs = max(verdict.pairs, 1)
+    return 10 * math.ceil(max(needed) * (pairs + verdict.dropped) / pairs / 10)
+
+
+def _command(command: str, episodes: int) -> str:
+    """The stored command with another number of episodes.
+
+    >>> _command("thinkslow evaluate 'my agent' --episodes=4 --seed 7", 120)
+    "`thinkslow evaluate 'my agent' --seed 7 --episodes 120`"
+    >>> _command("", 120)
+    'again with `episodes=120`'
+    """
+    if not command:
+        return f"again with `episodes={episodes}`"
+    words, kept = iter(shlex.split(command)), []
+    for word in words:
+        if word == "--episodes":
+            next(words, None)
+        elif not word.startswith("--episodes="):
+            kept.append(word)
+    return f"`{shlex.join([*kept, '--episodes', str(episodes)])}`"
+
+
+def _cost(summary: Record, agent: str, names: list[str]) -> str:
+    """How many times as long a decision takes with thinking; a range for several arms."""
+    timed = {arm["arm"]: ms for arm in arms(summary, agent) if (ms := _milliseconds(arm))}
+    base = timed.get("none")
+    ratios = sorted(timed[arm] / base for arm in names if arm in timed) if base else []
+    if not ratios:
+        return "what thinking costs was not measured"
+    ends = list(dict.fromkeys(f"{ratio:.1f}" for ratio in (ratios[0], ratios[-1])))
+    return f"thinking costs {' to '.join(ends)} times as much time"
+
+
+def _milliseconds(arm: Record) -> float | None:
+    """Per decision: the median, or, behind a gate, the mean, as the median may be a plain one."""
+    share = finite(arm.get("thought_share"))
+    gated = share is not None and 0 < share < 1
+    return finite((arm.get("latency_ms") or {}).get("mean" if gated else "median"))
+
+
+def _scope(verdict: _Verdict) -> str:
+    """How far the line goes, said once."""
+    said = f"{verdict.pairs} paired episodes of "
+    if any(verdict.records[arm].get("paired") is False for arm in verdict.refined):
+        said = f"{verdict.pairs} episodes an arm, not paired, of "
+    said += "one checkpoint" if verdict.seeds is None else f"{verdict.seeds} training seeds"
+    if verdict.enough and verdict.tests > 1:
+        said += f", p corrected for {verdict.tests} comparisons"
+    said += (
+        ": other training runs may differ."
+        if verdict.seeds is None
+        else ": each seed counts as one value."
+    )
+    if verdict.dropped:
+        pairs = "1 pair is" if verdict.dropped == 1 else f"{verdict.dropped} pairs are"
+        most = "" if len(verdict.refined) == 1 else " in the arm that lacks most"
+        said += f" {pairs} left out{most}: crashed, missing or not finite."
+    return said
+
+
+def _largest(verdict: _Verdict, measure: str, *, p_value: bool = False) -> str:
+    arm = max(verdict.refined, key=lambda arm: abs(verdict.found[arm].value))
+    p = f" (p = {verdict.p_values[arm]:.2g})" if p_value else ""
+    return f"{arm}, {_shown(verdict, arm, measure)}{p}"
+
+
+def _shown(verdict: _Verdict, arm: str, measure: str) -> str:
+    return estimated(verdict.found[arm], signed=True, unit=metric_unit(measure))
+
+
+def _equivalence(verdict: _Verdict) -> float:
+    """p of any refinement differing by 5% or more: the largest of theirs."""
+    found = [finite(verdict.records[arm].get("p_equivalent")) for arm in verdict.refined]
+    return max(1.0 if p is None else p for p in found)
+
+
+def _level(summary: Record, agent: str, measure: str) -> float | None:
+    """The mean of a measure without thinking."""
+    base = next((arm for arm in arms(summary, agent) if arm["arm"] == "none"), {})
+    return finite((base.get(measure) or {}).get("mean"))
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

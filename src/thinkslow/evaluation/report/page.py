@@ -18,7 +18,7 @@ from plotly.offline import get_plotlyjs
 from thinkslow.evaluation import records
 from thinkslow.evaluation.records import Evaluation, Record
 from thinkslow.evaluation.report import figures, strips
-from thinkslow.evaluation.report.conclusion import conclusion
+from thinkslow.evaluation.report.conclusion import caption, conclusion, marked
 from thinkslow.evaluation.report.text import METRICS, estimated, number
 
 
@@ -75,6 +75,7 @@ def _render(evaluation: Evaluation, title: str | None) -> str:
         strips_left_out=sum(len(s["step"]) for s in evaluation.strips.values()) - len(rows),
         crashed=sum(bool(record.get("crashed")) for record in evaluation.episodes),
         colours=figures.COLOURS,
+        caption=caption("Green and red"),
         provenance=_provenance(summary),
         figures=_inlined({name: figure.to_plotly_json() for name, figure in plots.items()}),
         plotly=Markup(get_plotlyjs()),
@@ -116,12 +117,7 @@ def _row(summary: Record, arm: Record) -> dict[str, Any]:
     def difference(metric: str) -> dict[str, str]:
         record = records.comparisons(summary, agent, metric).get(name)
         found = records.estimate(record, "difference")
-        better = found is not None and found.above
-        worse = found is not None and found.below
-        return {
-            "text": estimated(found, signed=True),
-            "tone": "better" if better else "worse" if worse else "",
-        }
+        return {"text": estimated(found, signed=True), "tone": marked(record)}
 
     score = records.comparisons(summary, agent, "score").get(name, {})
     holm, share = (
@@ -138,7 +134,7 @@ def _row(summary: Record, arm: Record) -> dict[str, Any]:
         "score": absolute("score"),
         "score_difference": difference("score"),
         "p_improve": estimated(improve),
-        "p_holm": "–" if holm is None else f"{holm:.2g}",
+        "p_holm": "no test" if score.get("untested") else "–" if holm is None else f"{holm:.2g}",
         "correlation": number(records.finite(score.get("correlation"))),
         "pairs": score.get("pairs", "–"),
         "length": absolute("length"),

@@ -4,18 +4,19 @@ from rich.table import Table
 from rich.text import Text
 
 from thinkslow.evaluation.records import Record, agents, arms, comparisons, estimate, finite, kind
+from thinkslow.evaluation.report.conclusion import caption, marked
 from thinkslow.evaluation.report.text import estimated, number
 
 
 def table(summary: Record) -> Table:
     """Arms as rows, grouped by agent: score, what the arm changed, and what it cost.
 
-    Differences are paired and against `none`. A star marks an interval without zero.
+    Differences are paired and against `none`. Stars: see `caption`.
     """
     environment, protocol = summary["environment"], summary["protocol"]
     result = Table(
         title=f"{environment.get('id', '')}, {protocol.get('episodes', '?')} episodes an arm",
-        caption="diff: paired, from none, [95% interval], * without zero; better: P(improve)",
+        caption=f"diff: paired, from none, [95% interval]; better: P(improve). {caption('*')}",
         box=None,
         pad_edge=False,
         collapse_padding=True,
@@ -47,12 +48,13 @@ def table(summary: Record) -> Table:
 
 
 def _difference(record: Record | None, *, interval: bool) -> Text:
-    """A difference, green or red with a star where its interval excludes zero."""
+    """A difference, green or red with a star where it is marked."""
     difference = estimate(record, "difference")
     if difference is None:
         return Text("–")
-    star = "*" if difference.above or difference.below else ""
-    style = "green" if difference.above else "red" if difference.below else ""
+    mark = marked(record)
+    star = "*" if mark else ""
+    style = {"better": "green", "worse": "red", "": ""}[mark]
     shown = _narrow(estimated(difference, signed=True))
     return Text((shown if interval else shown.split(" ")[0]) + star, style=style)
 
