@@ -49,11 +49,13 @@ def shown(*, steps: int | None, minutes: float | None) -> Iterator[Show]:
 
 def lines(pace: "Pace") -> Show:
     """A line each `LINE_EVERY` seconds."""
-    said = time.monotonic()
+    said: float | None = None
 
     def show(state: "Progress") -> None:
         nonlocal said
         rate, left = pace.of(state)
+        if said is None:  # the first decision is made; what came before was compiling
+            said = time.monotonic()
         if time.monotonic() - said < LINE_EVERY:
             return
         said = time.monotonic()

@@ -13,7 +13,8 @@ A run is a folder:
 
 A run that is stopped and resumed gives the same weights, bit for bit on a CPU, as one that was
 not: random keys are functions of the seed and of counters, and environments are brought back by
-replaying the actions of their unfinished episode.
+replaying the actions of their unfinished episode. One that does not come back to what it showed
+begins another episode.
 
 An update runs while the environments play: what it gives back is read at the next decision,
 which waits for its weights anyway. So a batch never waits for the one before.
@@ -46,7 +47,7 @@ from thinkslow.dreamer.training.logs import Logs, log, null_nonfinite
 from thinkslow.dreamer.training.replay import Indices, Replay
 from thinkslow.dreamer.training.run import RunConfig
 from thinkslow.dreamer.training.stopping import stoppable
-from thinkslow.envs import Step, VectorEnv
+from thinkslow.envs import VectorEnv
 from thinkslow.storage import atomic, lock, saves, store
 
 LOOK_EVERY = 1.0
@@ -371,19 +372,13 @@ class Trainer:
         }  # fmt: skip
         arrays = {name: np.asarray(array) for name, array in named(self._learnt()).items()}
         arrays |= {f"episodes/{name}": array for name, array in self.episodes.arrays().items()}
-        arrays |= {f"seen/{name}": array for name, array in self.step.observation.items()}
         saves.write(self.run / "saves", arrays, {"counters": counters})
         self.replay.commit(index)
 
     def _restore(self, save: Path) -> None:
         arrays, manifest = store.read(save)
-        lead = (self.config.environments,)
         expected = {name: leaf.shape for name, leaf in named(self._learnt()).items()}
-        expected |= {f"episodes/{name}": lead for name in self.episodes.arrays()}
-        expected |= {
-            f"seen/{name}": lead + space.shape
-            for name, space in self.envs.observation_space.items()
-        }
+        expected |= {f"episodes/{name}": x.shape for name, x in self.episodes.arrays().items()}
         store.match(arrays, expected, what=f"{save} does not fit {self.run / runs.CONFIG}")
         restored = with_named(self._learnt(), arrays)
         self.learner, self.carry = jax.device_put(
@@ -403,36 +398,7 @@ class Trainer:
         self.rng.bit_generator.state = counters["rng"]
         self.replay = Replay.load(self.run / "replay", counters["replay"])
         self.logs = Logs(self.run, length=counters["metrics_bytes"], step=self.steps)
-        seen = {name: arrays[f"seen/{name}"] for name in self.envs.observation_space}
-        self.step = self._back(counters["environments"], seen)
-
-    def _back(self, state: dict[str, Any], seen: Mapping[str, np.ndarray]) -> Step:
-        """The environments where they were; where one shows something else, its episode ends.
-
-        An environment may depend on more than its seed and its actions. Learning must not take
-        what it shows now for what followed from what it showed then.
-        """
-        step = self.envs.restore(state)
-        other = [
-            index for index in range(self.config.environments)
-            if not all(
-                np.array_equal(step.observation[name][index], array[index],
-                               equal_nan=array.dtype.kind == "f")
-                for name, array in seen.items()
-            )
-        ]  # fmt: skip
-        broken = [index for index in other if not step.is_first[index]]
-        if broken:
-            log.warning(
-                "Environment %s did not come back to where it was when the run was saved: it "
-                "depends on more than its seed and its actions. The episode ends there, marked as "
-                "crashed, and another begins.", ", ".join(map(str, broken)),
-            )  # fmt: skip
-            crashed = [index in broken or was for index, was in enumerate(state["crashed"])]
-            step = self.envs.restore({**state, "crashed": crashed})
-            for name, array in seen.items():
-                step.observation[name][broken] = array[broken]
-        return step
+        self.step = self.envs.restore(counters["environments"])
 
     def _learnt(self) -> dict[str, Any]:
         """What learning and acting carry on, as one tree."""
@@ -486,7 +452,7 @@ def refuse_used(run: Path) -> None:
     except (store.Damaged, store.Missing, KeyError):
         done = " (its save cannot be read)"
     raise FileExistsError(
-        f"{run} holds a run already{done}. Go on with it: thinkslow train --resume --run {run} "
+        f"{run} holds a run{done} already. Go on with it: thinkslow train --resume --run {run} "
         "--steps N or --minutes M. Or pass another --run."
     )
 
