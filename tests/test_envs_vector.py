@@ -34,10 +34,6 @@ def same(one: Step, other: Step) -> None:
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
 
 
-def pids(envs: VectorEnv) -> list[int]:
-    return [worker.process.pid for worker in envs._workers]
-
-
 def wait_until_gone(processes: list[int]) -> None:
     _, alive = psutil.wait_procs([psutil.Process(p) for p in processes if psutil.pid_exists(p)], 10)
     assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
@@ -114,14 +110,14 @@ def test_a_death_ends_the_episode_marked_and_disturbs_nobody_else(action):
 def test_a_worker_killed_from_outside_is_replaced():
     with VectorEnv(FRAGILE, 2) as envs:
         envs.reset()
-        os.kill(pids(envs)[0], signal.SIGKILL)
+        os.kill(envs.pids[0], signal.SIGKILL)
         assert envs.step(np.array([0, 0])).crashed.tolist() == [True, False]
         assert not any(step.crashed.any() for step in play(envs, 12))
 
 
 def test_a_worker_that_dies_before_a_reset_costs_nothing():
     with VectorEnv(FRAGILE, 2) as envs, VectorEnv(FRAGILE, 2) as calm:
-        os.kill(pids(envs)[1], signal.SIGKILL)
+        os.kill(envs.pids[1], signal.SIGKILL)
         same(envs.reset(), calm.reset())
 
 
@@ -172,7 +168,7 @@ def test_a_simulator_that_hangs_is_ended_in_its_time_and_marked():
         envs.reset()
         envs.step(np.zeros((2, 2)))
         envs.step(np.zeros((2, 2)))
-        before = pids(envs)
+        before = envs.pids
         step = envs.step(np.zeros((2, 2)))
         assert step.crashed.all()
         assert all(one is not None and (one.kind, one.call) == ("Hang", "step")
@@ -277,13 +273,13 @@ def test_an_interrupted_step_leaves_the_state_before_it():
 
 def interrupted(envs: VectorEnv, actions: np.ndarray) -> None:
     """A step during which Ctrl-C is pressed, while the workers do not answer."""
-    for pid in pids(envs):
+    for pid in envs.pids:
         os.kill(pid, signal.SIGSTOP)
     threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
     try:
         envs.step(actions)
     finally:
-        for pid in pids(envs):
+        for pid in envs.pids:
             os.kill(pid, signal.SIGCONT)
 
 
@@ -335,7 +331,7 @@ def test_a_state_saved_at_a_crash_shows_what_was_seen_before_it(steps):
     with VectorEnv(FRAGILE, 2, seed=2) as envs:
         envs.reset()
         play(envs, steps)
-        os.kill(pids(envs)[0], signal.SIGKILL)
+        os.kill(envs.pids[0], signal.SIGKILL)
         crash = envs.step(np.array([3, 3]))
         state, after = envs.state(), play(envs, 4)
     with VectorEnv(FRAGILE, 2, seed=2) as envs:
@@ -375,12 +371,12 @@ def test_wrong_numbers_and_wrong_order_are_refused():
 
 def test_closing_or_forgetting_ends_all_processes():
     envs = VectorEnv(FRAGILE, 2)
-    closed = pids(envs)
+    closed = envs.pids
     envs.close()
     envs.close()
     assert not any(psutil.pid_exists(pid) for pid in closed)
     forgotten = VectorEnv(FRAGILE, 1)
-    left = pids(forgotten)
+    left = forgotten.pids
     del forgotten
     gc.collect()
     assert not any(psutil.pid_exists(pid) for pid in left)
@@ -389,7 +385,7 @@ def test_closing_or_forgetting_ends_all_processes():
 def test_workers_ignore_ctrl_c():
     with VectorEnv(FRAGILE, 1) as envs:
         envs.reset()
-        os.kill(pids(envs)[0], signal.SIGINT)
+        os.kill(envs.pids[0], signal.SIGINT)
         assert not any(step.crashed[0] for step in play(envs, 3))
 
 
@@ -400,7 +396,7 @@ import numpy as np
 from thinkslow.envs import VectorEnv
 envs = VectorEnv("tiny_envs:tiny/Hangs-v0", 2)
 envs.reset()
-print(*[worker.process.pid for worker in envs._workers], flush=True)
+print(*envs.pids, flush=True)
 if {hangs}:
     for _ in range(3):
         envs.step(np.zeros((2, 2)))

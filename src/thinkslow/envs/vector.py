@@ -138,6 +138,11 @@ class VectorEnv:
         return only(self.id, self.action_spaces)
 
     @property
+    def pids(self) -> list[int]:
+        """The process of each environment; one that died is replaced by another."""
+        return [worker.process.pid for worker in self._workers]
+
+    @property
     def first_seen(self) -> list[str]:
         """A hash of the first observation of each environment's episode.
 
