@@ -242,8 +242,13 @@ def test_a_real_interrupt_ends_a_command_with_130(tmp_path):
     folder = tmp_path / "agent"
     folder.mkdir()
     os.mkfifo(folder / store.MANIFEST)
-    # A test run in the background ignores interrupts, and its children with it.
-    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    # A test run in the background ignores interrupts, and its children with it. A pipe is refused
+    # as a manifest, so that waiting for one is put in the place of reading.
+    heed = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from thinkslow.storage import store; "
+        "store.read_manifest = lambda folder: (folder / store.MANIFEST).read_bytes(); "
+    )
     with subprocess.Popen(
         [*THINKSLOW[:2], heed + THINKSLOW[2], "inspect", str(folder)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

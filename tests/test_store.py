@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -38,6 +39,12 @@ def same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
     )
 
 
+def signed(folder: Path, manifest: dict[str, Any]) -> None:
+    """Puts another manifest in a folder, with its checksum made anew."""
+    manifest = {**manifest, "checksum": store.checksum(manifest)}
+    (folder / store.MANIFEST).write_text(json.dumps(manifest))
+
+
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     store.write(tmp_path / "agent", agent(), {"preset": "tiny", "steps": 100})
@@ -69,7 +76,8 @@ def test_what_is_read_is_what_was_written_bit_for_bit(weights):
 def test_manifest_gains_format_checksum_and_table(saved):
     manifest = store.read_manifest(saved)
     assert manifest["preset"] == "tiny"
-    assert manifest["format"] == 1
+    assert manifest["format"] == 2
+    assert manifest["checksum"] == store.checksum(manifest)
     assert len(manifest["sha256"]) == 64
     assert manifest["weights"]["dyn/dynin0/kernel"] == [[1, 3], "bfloat16"]
     assert store.read(saved)[1] == manifest
@@ -165,9 +173,16 @@ def test_an_absent_folder_or_file_is_missing(saved, tmp_path):
         ("[" * 100_000, "not JSON"),
         ("[]", "names no format"),
         ('{"format": "1"}', "names no format"),
-        ('{"format": 2}', "Upgrade thinkslow"),
+        ('{"format": 3}', "Upgrade thinkslow"),
         ('{"format": 0}', "never existed"),
+        ('{"format": true}', "names no format"),
+        ('{"format": 2}', "checksum differs"),
         ('{"format": 1}', "lacks the checksum"),
+        ('{"format": 1, "format": 1}', "not JSON"),
+        ('{"format": 1, "a": NaN}', "not JSON"),
+        ('{"format": 1, "a": 1e999}', "not JSON"),
+        ('{"format": 1, "a": ' + "9" * 100_000 + "}", "not JSON"),
+        (" " * store.LARGEST_MANIFEST + "{}", "too large"),
     ],
 )
 def test_a_manifest_that_is_none_is_damaged(saved, text, message):
@@ -193,18 +208,47 @@ def test_a_file_truncated_anywhere_never_loads_as_something_else(saved, name):
 @pytest.mark.parametrize("name", [store.WEIGHTS, store.MANIFEST])
 def test_one_flipped_bit_never_loads_wrong_weights(saved, name):
     content = bytearray((saved / name).read_bytes())
+    right = store.read_manifest(saved)
     bits = np.random.default_rng(0).integers(8, size=len(content))
     for position, bit in enumerate(bits):
         content[position] ^= 1 << bit
         (saved / name).write_bytes(content)
         content[position] ^= 1 << bit
         try:
-            weights, _ = store.read(saved)
+            weights, manifest = store.read(saved)
         except store.Damaged as error:
             assert "\n" not in str(error)  # noqa: PT017
         else:
-            assert name == store.MANIFEST
+            assert name == store.MANIFEST, "only spaces between the names of JSON are free"
             assert same(weights, agent())
+            assert manifest == right
+
+
+def test_a_manifest_that_was_changed_is_damaged(saved):
+    path = saved / store.MANIFEST
+    path.write_text(path.read_text().replace('"steps": 100', '"steps": 900'))
+    with pytest.raises(store.Damaged, match="checksum differs"):
+        store.read_manifest(saved)
+
+
+def test_the_format_before_the_checksum_is_read(saved):
+    manifest = store.read_manifest(saved)
+    del manifest["checksum"]
+    (saved / store.MANIFEST).write_text(json.dumps({**manifest, "format": 1}))
+    weights, _ = store.read(saved)
+    assert same(weights, agent())
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "/dev/null", "nowhere", ".", "manifest.json"])
+def test_a_manifest_that_is_no_file_is_refused_at_once(saved, target):
+    (saved / store.MANIFEST).unlink()
+    (saved / store.MANIFEST).symlink_to(target)
+    with pytest.raises((store.Damaged, OSError)):
+        store.read(saved)
+    (saved / store.MANIFEST).unlink()
+    os.mkfifo(saved / store.MANIFEST)
+    with pytest.raises(store.Damaged, match="it is none"):
+        store.read(saved)
 
 
 def test_weights_of_another_agent_are_damaged(saved, tmp_path):
@@ -215,21 +259,28 @@ def test_weights_of_another_agent_are_damaged(saved, tmp_path):
 
 
 def test_a_table_that_does_not_describe_the_weights_is_damaged(saved):
-    path = saved / store.MANIFEST
-    text = path.read_text()
-    path.write_text(text.replace("float16", "float32", 1))
+    def change(old: str, new: str) -> None:
+        table = json.loads(json.dumps(right["weights"]).replace(old, new, 1))
+        signed(saved, {**right, "weights": table})
+
+    right = store.read_manifest(saved)
+    change("uint8", "int8")
     with pytest.raises(store.Damaged, match="its manifest says"):
         store.read(saved)
-    path.write_text(text.replace("pol/step", "pol/stop", 1))
+    change("pol/step", "pol/stop")
     with pytest.raises(store.Damaged, match="is only in"):
+        store.read(saved)
+    change("[2, 3]", "[2, 3000]")
+    with pytest.raises(store.Damaged, match="bytes and is not the file"):
         store.read(saved)
 
 
 def test_weights_that_are_no_safetensors_are_damaged_though_the_checksum_holds(saved):
-    (saved / store.WEIGHTS).write_bytes(b"cos\nsystem\n(S'true'\ntR.")
-    path = saved / store.MANIFEST
-    found = store.sha256(saved / store.WEIGHTS)
-    path.write_text(path.read_text().replace(store.read_manifest(saved)["sha256"], found))
+    size = (saved / store.WEIGHTS).stat().st_size
+    (saved / store.WEIGHTS).write_bytes(b"cos\nsystem\n(S'true'\ntR.".ljust(size, b"."))
+    signed(saved, {
+        **store.read_manifest(saved), "sha256": store.sha256(saved / store.WEIGHTS),
+    })  # fmt: skip
     with pytest.raises(store.Damaged, match="not a safetensors file"):
         store.read(saved)
 
@@ -385,7 +436,7 @@ def no_quota_for_the_manifest(patch: pytest.MonkeyPatch) -> None:
     def write_text(path, text, **options):
         raise OSError(errno.EDQUOT, "Disk quota exceeded")
 
-    patch.setattr(Path, "write_text", write_text)
+    patch.setattr(atomic, "write_text", write_text)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ instant the manifest belongs to a file that is whole: a kill leaves the old agen
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -30,10 +31,19 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from thinkslow.storage import atomic, tensorfile
+from thinkslow.storage.faults import Damaged, Misfit, Missing, line, shown
+from thinkslow.storage.reading import is_there, read_bounded
+
+__all__ = ["Damaged", "Misfit", "Missing", "match", "read", "read_manifest", "read_whole", "write"]
 
 Read = TypeVar("Read")
 
-FORMAT = 1
+FORMAT = 2
+"""1: the manifest is under no checksum of its own. 2: it is, `checksum`."""
+LARGEST_MANIFEST = 2**23
+"""Bytes; that of a large agent, with its learning curve, has 100,000."""
+LARGEST_HEADER = 2**24
+"""Bytes of a weights file that are no weights."""
 WEIGHTS = "weights.safetensors"
 MANIFEST = "manifest.json"
 ENSEMBLE = "ensemble.safetensors"
@@ -50,18 +60,7 @@ DTYPES = frozenset(
         *(np.float16, ml_dtypes.bfloat16, np.float32, np.float64),
     )
 )
-
-
-class Missing(FileNotFoundError):
-    """The folder, or a file that belongs in it, is not there."""
-
-
-class Damaged(ValueError):
-    """The files are there but are not what was written."""
-
-
-class Misfit(ValueError):
-    """The arrays are sound but belong to something of another shape."""
+_KINDS = {np.dtype(kind).name: np.dtype(kind).itemsize for kind in DTYPES}
 
 
 def write(
@@ -71,10 +70,10 @@ def write(
 
     `weights` maps names such as `enc/cnn0/kernel` to arrays of a dtype in `DTYPES`; `manifest`
     must be JSON. The stored manifest has more keys, which replace any of the same name: `format`,
-    `sha256` of the weights file, `weights`, a table from name to `[shape, dtype]`, and `file`,
-    what the weights file is called if that is not `weights.safetensors`. An ensemble belongs to
-    the weights that it was fitted beside: what is replaced takes its own along, and an `ensemble`
-    in `manifest` is left out.
+    `sha256` of the weights file, `weights`, a table from name to `[shape, dtype]`, `checksum` of
+    the manifest itself, and `file`, what the weights file is called if that is not
+    `weights.safetensors`. An ensemble belongs to the weights that it was fitted beside: what is
+    replaced takes its own along, and an `ensemble` in `manifest` is left out.
 
     **Errors:** `ValueError` or `TypeError` for what cannot be saved, before anything is written;
     `ValueError` if `folder` holds files that are no agent's; `atomic.Full` if the disk is full.
@@ -114,7 +113,8 @@ def write_ensemble(
     json.dumps(entry, allow_nan=False)
     _refuse_others(folder)
     _, manifest = read(folder)
-    _replace(folder, ENSEMBLE, arrays, {**manifest, "ensemble": entry}, entry)
+    manifest = {**manifest, "format": FORMAT, "ensemble": entry}
+    _replace(folder, ENSEMBLE, arrays, manifest, entry)
 
 
 def read(folder: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -152,32 +152,34 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise Damaged(f"An agent is a folder; {folder} is a file. Give the folder, or import it.")
     path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_bytes())
-    except (FileNotFoundError, IsADirectoryError):
+    if not is_there(path):
         raise Missing(
             f"An agent folder holds {MANIFEST}; {folder} does not. Check the path, or import it."
-        ) from None
-    except (ValueError, RecursionError):
-        raise Damaged(f"{path} is not JSON: it was truncated or altered. Save it again.") from None
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+        )
+    manifest = _parsed(path)
+    if type(manifest.get("format")) is not int:
         raise Damaged(f"{path} is not the manifest of an agent: it names no format.")
     if manifest["format"] > FORMAT:
         raise Damaged(
             f"This version reads agents of format {FORMAT}; {folder} has format "
-            f"{manifest['format']}. Upgrade thinkslow."
+            f"{shown(manifest['format'])}. Upgrade thinkslow."
         )
-    if manifest["format"] != FORMAT:
+    if manifest["format"] < 1:
         raise Damaged(f"{path} names format {manifest['format']}, which never existed.")
+    if manifest["format"] > 1 and manifest.get("checksum") != checksum(manifest):
+        raise Damaged(
+            f"{path} is not what was written (its checksum differs): it was truncated or altered. "
+            "Save it again, or copy it again."
+        )
     return manifest
 
 
 def is_own(path: Path) -> bool:
     """Whether a path is an agent folder of thinkslow."""
-    return path.is_dir() and (path / MANIFEST).exists()
+    return path.is_dir() and is_there(path / MANIFEST)
 
 
-def check_finite(weights: dict[str, Any], file: Path, *, allow: bool) -> dict[str, int]:
+def check_finite(weights: Mapping[str, Any], file: Path, *, allow: bool) -> dict[str, int]:
     """How many values of each weight are not finite; empty if all are.
 
     **Errors:** `ValueError` if any is not, unless allowed.
@@ -188,12 +190,57 @@ def check_finite(weights: dict[str, Any], file: Path, *, allow: bool) -> dict[st
             bad[name] = count
     if bad and not allow:
         name = next(iter(bad))
+        what = f"{bad[name]} of {weights[name].size} values of {line(name, 200)}"
         raise ValueError(
-            f"{file}: {bad[name]} of {weights[name].size} values of {name} are not finite"
+            f"{file}: {what} are not finite"
             f"{f', and some of {len(bad) - 1} more weights' * (len(bad) > 1)}: the training broke "
             "down. Take an earlier checkpoint, or pass --allow-nonfinite."
         )
     return bad
+
+
+def checksum(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of a manifest's content, without the checksum itself, in hexadecimal digits."""
+    content = {key: value for key, value in manifest.items() if key != "checksum"}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    """A JSON object without numbers that are not finite and without names given twice.
+
+    **Errors:** `Missing`, `Damaged`.
+    """
+    try:
+        manifest = json.loads(
+            read_bounded(path, LARGEST_MANIFEST, "a manifest"),
+            object_pairs_hook=_once, parse_constant=_not_finite, parse_float=_finite,
+        )  # fmt: skip
+    except FileNotFoundError:
+        raise Missing(f"{path} is a link to nothing. Check the path.") from None
+    except Damaged:
+        raise
+    except (ValueError, RecursionError):
+        raise Damaged(f"{path} is not JSON: it was truncated or altered. Save it again.") from None
+    if not isinstance(manifest, dict):
+        raise Damaged(f"{path} is not the manifest of an agent: it names no format.")
+    return manifest
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    out = dict(pairs)
+    if len(out) != len(pairs):
+        raise ValueError("a name is given twice")
+    return out
+
+
+def _not_finite(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _not_finite(text[:20])
 
 
 def match(
@@ -268,10 +315,11 @@ def _read_arrays(folder: Path, usual: str, entry: Any, remedy: str) -> dict[str,
         raise Missing(f"An agent folder holds {file}; {folder} does not. {remedy}")
     if not isinstance(expected, str) or not isinstance(table, dict):
         raise Damaged(f"{folder / MANIFEST} lacks the checksum or the table of {file}. {remedy}")
+    _check_size(path, table, remedy)
     if (found := sha256(path)) != expected:
         raise Damaged(
             f"{path} is not the file that its manifest describes (SHA-256 {found[:12]}…, "
-            f"expected {expected[:12]}…): it was truncated, altered or swapped. {remedy}"
+            f"expected {shown(expected[:12])}…): it was truncated, altered or swapped. {remedy}"
         )
     try:
         weights = tensorfile.load(path)
@@ -283,8 +331,28 @@ def _read_arrays(folder: Path, usual: str, entry: Any, remedy: str) -> dict[str,
             raise Damaged(f"{folder}: {name} is only in {where}. {remedy}")
         described = [list(weights[name].shape), weights[name].dtype.name]
         if table[name] != described:
-            raise Damaged(f"{path}: {name} is {described}, its manifest says {table[name]}.")
+            raise Damaged(
+                f"{path}: {name} is {described}, its manifest says {shown(table[name])}. {remedy}"
+            )
     return {name: weights[name] for name in table}
+
+
+def _check_size(path: Path, table: Mapping[str, Any], remedy: str) -> None:
+    """That a file can be what its manifest describes, before all of it is read.
+
+    **Errors:** `Damaged`.
+    """
+    size = path.stat().st_size
+    try:
+        bytes_ = sum(math.prod(shape) * _KINDS[kind] for shape, kind in table.values())
+        fits = 0 <= size - bytes_ <= LARGEST_HEADER
+    except (TypeError, ValueError, KeyError, OverflowError):
+        fits = False
+    if not fits:
+        raise Damaged(
+            f"{path} has {size:,} bytes and is not the file that its manifest describes: it was "
+            f"truncated, altered or swapped. {remedy}"
+        )
 
 
 def _described(
@@ -375,7 +443,10 @@ def _needed(folder: Path) -> set[str]:
 
 
 def _manifest_text(manifest: dict[str, Any]) -> str:
-    """JSON with one line per array, for people to read."""
+    """JSON with one line per array, for people to read, and with its checksum."""
+    # What JSON turns into something else, such as a tuple, is summed as it will be read.
+    manifest = json.loads(json.dumps({**manifest, "checksum": ""}, allow_nan=False))
+    manifest["checksum"] = checksum(manifest)
     head = {key: value for key, value in manifest.items() if key != "weights"}
     rows = [f"  {json.dumps(n)}: {json.dumps(shape)}" for n, shape in manifest["weights"].items()]
     body = json.dumps(head, indent=1, allow_nan=False).removesuffix("\n}")
