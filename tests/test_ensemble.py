@@ -292,9 +292,13 @@ def test_arms_that_compare_parameters_need_an_ensemble(folder, dreamer):
 
 @pytest.mark.slow
 def test_a_command_fits_an_ensemble_by_which_an_agent_thinks(folder, importable, tmp_path, capsys):
-    assert main(["evaluate", str(folder), "--arms", "pig-1"]) == 2
+    pig = ["--arms", "pig-1", "--env", ENVIRONMENT["id"]]
+    assert main(["evaluate", str(folder), *pig]) == 2
     assert "no ensemble: thinkslow ensemble" in " ".join(capsys.readouterr().err.split())
-    few = ["--decisions", "40", "--members", "2", "--steps", "20", "--seed", "3"]
+    env = ["--env", ENVIRONMENT["id"]]  # a module: the user names it, not the agent
+    few = ["--decisions", "40", "--members", "2", "--steps", "20", "--seed", "3", *env]
+    assert main(["ensemble", str(folder), *few[:-2]]) == 1
+    assert "--env counting:" in " ".join(capsys.readouterr().err.split())
     assert main(["ensemble", str(folder), *few, "--json"]) == 0
     out = json.loads(capsys.readouterr().out)
     assert (out["members"], out["decisions"], out["seed"]) == (2, 40, 3)
@@ -306,7 +310,7 @@ def test_a_command_fits_an_ensemble_by_which_an_agent_thinks(folder, importable,
     assert "ensemble members" in capsys.readouterr().out
     arms = ["--arms", "pig-1", "--gate", "disagreement", "--share", "0.5", "--json"]
     records = tmp_path / "out"
-    played = ["--episodes", "2", "--batch", "2", "--out", str(records)]
+    played = ["--episodes", "2", "--batch", "2", "--out", str(records), *env]
     assert main(["evaluate", str(folder), *arms, *played]) == 0
     rows = [json.loads(line) for line in (records / "episodes.jsonl").read_text().splitlines()]
     thought = [row for row in rows if row["arm"].startswith("pig-1")]

@@ -29,7 +29,7 @@ from thinkslow.dreamer.match_spaces import fit
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.dreamer.nets import named
 from thinkslow.importers.formats.arrays import Stored
-from thinkslow.importers.load import read, saved_from
+from thinkslow.importers.loading import read, saved_from
 from thinkslow.spaces import Space
 from thinkslow.storage import store
 

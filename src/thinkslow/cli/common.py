@@ -4,15 +4,20 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import tyro
 from rich.console import Console
 
 from thinkslow.cli.numbers import WHOLE
+from thinkslow.importers import table
 
 if TYPE_CHECKING:
     from thinkslow.dreamer.saved import Saved
+
+    Format = str
+else:
+    Format = tyro.extras.literal_type_from_choices(("auto", *table.names()))
 
 Options = TypeVar("Options", bound="Common")
 
@@ -35,10 +40,7 @@ class Common:
 class Opening(Common):
     """Options of every command that takes an agent, ours or another project's."""
 
-    format: Literal[
-        "auto", "dreamerv3", "dreamerv3-v1", "dreamerv3-torch", "r2dreamer", "sheeprl",
-        "sheeprl-3.5",
-    ] = "auto"  # fmt: skip
+    format: Format = "auto"
     """Whose agent it is; it shows in the file."""
     classes: int | None = None
     """Classes of the latent, where a source wrote no configuration."""

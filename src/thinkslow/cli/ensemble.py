@@ -83,14 +83,13 @@ def run(options: Options) -> dict[str, Any]:
                 "keep it as one: --out AGENT"
             )
         folder = options.out
-    environment = saved.environment
-    id = options.env or environment["id"]
-    if id is None:
+    environment = checkpoint.environment_of(saved, options.env, options.changes())
+    if environment["id"] is None:
         raise Usage(unnamed(saved))
     with (
         VectorEnv(
             count=ENVIRONMENTS, seed=seed_of(options.seed), **options.limits(),
-            **arguments({**environment, "id": id, **options.changes()}),
+            **arguments(environment),
         ) as envs,
         progress() as show,
     ):  # fmt: skip
@@ -99,7 +98,7 @@ def run(options: Options) -> dict[str, Any]:
             fitted.model, envs, decisions=options.decisions, members=options.members,
             steps=options.steps, seed=options.seed, show=show,
         )  # fmt: skip
-    facts = {"environment": id, **facts}
+    facts = {"environment": environment["id"], **facts}
     if not own:
         importers.write(saved, folder)
     checkpoint.save_members(folder, members, facts)

@@ -189,17 +189,16 @@ def weighted(text: str) -> tuple[tuple[str, float], ...]:
 def run(options: Options) -> dict[str, Any]:
     """Evaluate, print the table and the sentence, write the page."""
     from thinkslow import importers
+    from thinkslow.dreamer.saved import environment_of
 
     saved = [options.open(folder) for folder in options.agents]
-    environment = dict(saved[0].environment)
+    environment = environment_of(saved[0], options.env)
     for one in saved[1:]:
-        if options.env is None and one.environment != environment:
+        if options.env is None and one.environment != saved[0].environment:
             raise Usage(
-                f"{saved[0].name} was trained on {environment} and {one.name} on "
+                f"{saved[0].name} was trained on {saved[0].environment} and {one.name} on "
                 f"{one.environment}. Evaluate them apart, or pass --env."
             )
-    if options.env is not None:
-        environment["id"] = options.env
     if options.repeat is not None:
         environment["repeat"] = options.repeat
     if environment["id"] is None:

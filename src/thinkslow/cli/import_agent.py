@@ -45,5 +45,7 @@ def run(options: Options) -> dict[str, Any]:
     saved = options.open(options.source)
     importers.write(saved, options.dest)
     if not options.json:
-        Console().print(f"The agent is in {options.dest}", soft_wrap=True, highlight=False)
+        Console().print(
+            f"The agent is in {options.dest}", soft_wrap=True, highlight=False, markup=False
+        )
     return {"agent": str(options.dest), "source": saved.manifest["source"]["file"]}

@@ -36,11 +36,15 @@ def parse(arguments: Sequence[str]) -> Options:
 
 def run(options: Options) -> dict[str, Any]:
     """**Errors:** those of reading; `ValueError` for weights that are not finite."""
+    from thinkslow.dreamer.manifest import described
     from thinkslow.storage import store
 
     if store.is_own(options.agent):  # read without JAX, which takes a second to import
-        weights, _, manifest = store.read_whole(options.agent)
-        if bad := store.check_finite(weights, options.agent, allow=options.allow_nonfinite):
+        weights, members, manifest = store.read_whole(options.agent)
+        described(manifest, options.agent)
+        bad = store.check_finite(weights, options.agent, allow=options.allow_nonfinite)
+        store.check_finite(members or {}, options.agent, allow=options.allow_nonfinite)
+        if bad:
             manifest["nonfinite"] = bad
     else:
         from thinkslow.dreamer.nets import named
@@ -58,12 +62,14 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def _text(facts: dict[str, Any]) -> str:
-    """One fact a line, long ones wrapped."""
+    """One fact a line, long ones wrapped; without the escape codes that a file may hold."""
+    from thinkslow.storage.faults import line as printable
+
     rows = []
     for key, value in facts.items():
         for name, part in value.items() if isinstance(value, dict) else [("", value)]:
             if name not in ("curve", "options", "weights"):
-                rows.append((f"{key} {name}".strip(), str(part)))
+                rows.append((printable(f"{key} {name}".strip(), 60), printable(part, 2000)))
     if facts.get("model", {}).get("value", ...) is None:
         rows.append(("critic", "left out: it acts, and cannot be trained further"))
     width = max(len(name) for name, _ in rows) + 2

@@ -3,6 +3,9 @@
 import dataclasses
 from typing import Any, Literal
 
+from thinkslow.dreamer import ranges
+from thinkslow.storage.faults import shown
+
 OFFICIAL = "https://github.com/danijar/dreamerv3"
 
 
@@ -14,6 +17,10 @@ class MLPConfig:
     """Dense layers before the output."""
     units: int
     """Width of each."""
+
+    def __post_init__(self) -> None:
+        ranges.whole(self, ["layers"], least=0, most=ranges.DEEPEST)
+        ranges.whole(self, ["units"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,13 +91,42 @@ class ModelConfig:
     """Weight of the posterior's KL in training: the `beta` that the encoder knows."""
 
     def __post_init__(self) -> None:
+        ranges.whole(self, (
+            "deter", "hidden", "stoch", "blocks", "depth", "decoder_blocks", "reward_bins",
+            "value_bins",
+        ))  # fmt: skip
+        ranges.whole(self, (
+            name for name in ("classes", "prior_hidden", "posterior_hidden")
+            if getattr(self, name) is not None
+        ))  # fmt: skip
+        ranges.whole(self, ["kernel"], most=64)
+        ranges.whole(
+            self, ("core_layers", "prior_layers", "posterior_layers"), least=0, most=ranges.DEEPEST
+        )
+        ranges.number(self, ("unimix", "actor_unimix"), below=1.0)
+        ranges.number(self, ["discount"], most=1.0)
+        ranges.number(self, ("free_nats", "rep_scale"))
+        ranges.flags(self, ["mixed_logits"])
+        ranges.decoded(self)
+        if (
+            not isinstance(self.mults, tuple) or len(self.mults) > 16
+            or not all(type(mult) is int and 1 <= mult <= 4096 for mult in self.mults)
+        ):  # fmt: skip
+            raise ValueError(
+                f"`mults` must be at most 16 whole numbers of 1 to 4096; got {shown(self.mults)}."
+            )
+        for name in ("encoder", "decoder", "reward", "continuation", "policy", "value"):
+            if not isinstance(getattr(self, name), MLPConfig) and (name, self.value) != (
+                "value", None,
+            ):  # fmt: skip
+                raise ValueError(f"`{name}` must say `layers` and `units`.")
         for name, blocks in (("blocks", self.blocks), ("decoder_blocks", self.decoder_blocks)):
             if self.deter % blocks:
                 raise ValueError(
                     f"`deter` must be a multiple of `{name}`; got {self.deter} and {blocks}."
                 )
         if self.vision not in ("conv", "patch"):
-            raise ValueError(f"`vision` must be 'conv' or 'patch'; got {self.vision!r}.")
+            raise ValueError(f"`vision` must be 'conv' or 'patch'; got {shown(self.vision)}.")
 
     @property
     def latent_shape(self) -> tuple[int, ...]:

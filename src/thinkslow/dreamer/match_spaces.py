@@ -13,8 +13,9 @@ import jax
 import jax.random as jr
 import numpy as np
 
+from thinkslow.dreamer.architectures import model_of
 from thinkslow.dreamer.nets import named, with_named, with_only
-from thinkslow.dreamer.saved import ARCHITECTURES, Saved
+from thinkslow.dreamer.saved import Saved
 from thinkslow.dreamer.vision import width
 from thinkslow.objectives.members import Members
 from thinkslow.spaces import Space
@@ -54,7 +55,7 @@ def fit(saved: Saved, observations: Spaces, actions: Spaces | Space, *, id: str)
     if decoded is not None:
         decoded = tuple(name for old in decoded for name in names[old])
     config = dataclasses.replace(model.config, decoded=decoded)
-    make, _ = ARCHITECTURES[saved.manifest["architecture"]]
+    make = model_of(saved.manifest["architecture"])
     shape = jax.eval_shape(lambda: make(renamed, actions, config, key=jr.key(0)))
     expected = {name: leaf.shape for name, leaf in named(shape).items()}
     store.match(weights, expected, what=f"{saved.name} does not fit {id}")
@@ -93,9 +94,11 @@ def _matched(ours: Spaces, theirs: Spaces) -> tuple[dict[str, list[str]], list[s
 def _difference(name: str, ours: Space, theirs: list[Space]) -> str | None:
     """Why the spaces are not the same numbers in another shape; None if they are."""
     if len(ours.shape) == 3:
-        if theirs[0].shape == ours.shape:
+        sizes = {space.shape[:2] for space in theirs}
+        if sizes == {ours.shape[:2]} and sum(s.shape[2] for s in theirs) == ours.shape[2]:
             return None
-        return f"its {name} is {_sides(ours)}, the environment's {_sides(theirs[0])}"
+        shown = " and ".join(map(_sides, theirs))
+        return f"its {name} is {_sides(ours)}, the environment's {shown}"
     kinds = {space.discrete for space in theirs}
     if kinds != {ours.discrete}:
         words = {True: "discrete", False: "continuous"}

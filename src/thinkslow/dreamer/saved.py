@@ -2,7 +2,7 @@
 
 import dataclasses
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,12 @@ import jax.random as jr
 import numpy as np
 
 from thinkslow.dreamer.actor_critic import ActorCritic
-from thinkslow.dreamer.config import ModelConfig
-from thinkslow.dreamer.model import Dreamer
+from thinkslow.dreamer.architectures import architectures, model_of
+from thinkslow.dreamer.manifest import described
 from thinkslow.dreamer.nets import named, with_named, with_only
-from thinkslow.dreamer.v1.config import ClassicConfig
-from thinkslow.dreamer.v1.model import ClassicDreamer
 from thinkslow.objectives.members import Members
-from thinkslow.spaces import Space
 from thinkslow.storage import store
-
-ARCHITECTURES: dict[str, tuple[Callable[..., ActorCritic], type[ModelConfig | ClassicConfig]]] = {
-    "dreamerv3-main": (Dreamer, ModelConfig),
-    "dreamerv3-v1": (ClassicDreamer, ClassicConfig),
-}
-"""The profiles of names and meanings that a manifest declares: what each is made as."""
+from thinkslow.storage.faults import line, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +37,64 @@ class Saved:
     def environment(self) -> dict[str, Any]:
         """`{"id", "size", "repeat"}`: what it was trained on."""
         return self.manifest["environment"]
+
+
+def environment_of(
+    saved: Saved, id: str | None = None, changes: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The environment that an agent is to play, without modules that only its files name.
+
+    An id `module:Name` and a wrapper `module:Class` are imported, and the files of an agent may
+    come from anywhere: only the user may name a module.
+
+    Args:
+        saved: The agent.
+        id: What the user asks for; None: what the agent was trained on.
+        changes: What the user changes besides: `wrappers`, `options` and the like.
+
+    Returns:
+        The stored description with these in place; its `id` is None if nothing says which.
+
+    **Errors:** `ValueError` with the remedy if it is the agent that names a module.
+    """
+    environment = {**saved.environment, **(changes or {})}
+    if id is not None:
+        environment["id"] = id
+    flags = {}
+    if id is None and environment["id"] is not None and ":" in environment["id"]:
+        flags[environment["id"]] = "--env"
+    if not (changes or {}).get("wrappers"):
+        flags |= dict.fromkeys(saved.environment.get("wrappers", ()), "--wrapper")
+    if flags:
+        raise ValueError(
+            f"{saved.name} asks to import {shown(next(iter(flags)))} for its environment, which "
+            "the files of an agent may not: they may come from anywhere. If you know the module, "
+            f"pass {' '.join(f'{flag} {line(name, 100)}' for name, flag in flags.items())}"
+        )
+    return environment
+
+
+def distinct_names(paths: Sequence[str | Path]) -> list[str]:
+    """A name for each path that no other has: the parts of the path that not all of them share.
+
+    Args:
+        paths: Of agents; one that is given again gets a number.
+
+    >>> distinct_names(["runs/a/agents/200", "runs/b/agents/200"])
+    ['a', 'b']
+    >>> distinct_names(["runs/a/agents/100", "runs/a/agents/200", "runs/b/agents/200"])
+    ['a-100', 'a-200', 'b-200']
+    """
+    parts = [Path(path).expanduser().absolute().parts for path in paths]
+    shared = set(parts[0]).intersection(*parts) if parts else set()
+    out: list[str] = []
+    for own in parts:
+        name = "-".join(part for part in own if part not in shared) or Path(*own).name
+        count, free = 2, name
+        while free in out:
+            count, free = count + 1, f"{name}-{count}"
+        out.append(free)
+    return out
 
 
 def save(
@@ -93,27 +143,14 @@ def load(folder: str | Path, *, ensemble: bool = True) -> Saved:
         weights, members, manifest = store.read_whole(folder)
     else:
         weights, manifest = store.read(folder)
-    if "counters" in manifest:
-        raise store.Damaged(
-            f"{folder} is the state of a training run, not an agent. "
-            "Agents are in RUN/agents/STEPS."
-        )
-    profile = manifest.get("architecture")
-    if profile not in ARCHITECTURES:
-        raise store.Damaged(
-            f"This version reads agents of architecture {' or '.join(ARCHITECTURES)}; {folder} is "
-            f"{profile!r}. Upgrade thinkslow."
-        )
-    make, sizes = ARCHITECTURES[profile]
+    facts = described(manifest, Path(folder))
     try:
-        _check_facts(manifest)
-        config = sizes.from_json(manifest["model"])
-        observations, actions = (
-            {key: Space.from_json(data) for key, data in manifest[kind].items()}
-            for kind in ("observations", "actions")
+        shape = jax.eval_shape(
+            lambda: model_of(facts.architecture)(
+                facts.observations, facts.actions, facts.config, key=jr.key(0)
+            )
         )
-        shape = jax.eval_shape(lambda: make(observations, actions, config, key=jr.key(0)))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise store.Damaged(
             f"{folder}/manifest.json does not describe an agent: {error}."
         ) from error
@@ -123,32 +160,26 @@ def load(folder: str | Path, *, ensemble: bool = True) -> Saved:
     if members is None:
         return Saved(model, manifest)
     counts = {len(array) if array.ndim else 0 for array in members.values()}
-    described = {
+    stacked = {
         name: (count, *expected[name]) for name in members for count in counts if name in expected
     }
     what = f"The ensemble of {folder} does not fit its agent"
-    store.match(members, described, what=what, remedy=f"Fit it again: thinkslow ensemble {folder}")
+    store.match(members, stacked, what=what, remedy=f"Fit it again: thinkslow ensemble {folder}")
     return Saved(model, manifest, Members(with_only(shape, members)))
 
 
-def _check_facts(manifest: Mapping[str, Any]) -> None:
-    """What every command takes for granted of an agent, besides its model.
-
-    **Errors:** `ValueError` saying what is missing or wrong.
-    """
-    parts = {"environment": ("id", "size", "repeat"), "training": ("steps", "seed", "preset")}
-    for part, keys in {"": ("name", *parts), **parts}.items():
-        absent = [key for key in keys if key not in (manifest[part] if part else manifest)]
-        if absent:
-            raise ValueError(f"{f'its {part}' if part else 'it'} lacks {', '.join(absent)}")
-    name = manifest["name"]
-    if not isinstance(name, str) or name != Path(name).name:
-        raise ValueError(f"its name must be one that a file can have; got {name!r}")
-
-
 def architecture(model: ActorCritic) -> str:
-    """The profile of a model, as a manifest names it."""
-    return next(name for name, (kind, _) in ARCHITECTURES.items() if type(model) is kind)
+    """The profile of a model, as a manifest names it.
+
+    **Errors:** `ValueError` for a model of a class that is not registered.
+    """
+    for name in architectures():
+        if type(model) is model_of(name):
+            return name
+    raise ValueError(
+        f"{type(model).__name__} is no architecture that can be saved. Register it: "
+        "thinkslow.dreamer.architectures.register_architecture."
+    )
 
 
 def provenance() -> dict[str, Any]:

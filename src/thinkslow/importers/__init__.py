@@ -1,7 +1,34 @@
-"""Agents of other projects: found, read without running anything, and made into our own."""
+"""Agents of other projects: found, read without running anything, and made into our own.
 
-from thinkslow.importers.find import SOURCES, find
-from thinkslow.importers.load import load, open_agent, told, write
-from thinkslow.storage.store import check_finite, is_own
+The names are loaded when first asked for: the names of the sources cost no NumPy and no JAX.
+"""
 
-__all__ = ["SOURCES", "check_finite", "find", "is_own", "load", "open_agent", "told", "write"]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from thinkslow.importers.finding import find
+    from thinkslow.importers.loading import load, open_agent, told, write
+    from thinkslow.importers.source import Source
+    from thinkslow.importers.table import names, register_source
+    from thinkslow.storage.store import check_finite, is_own
+
+_HOMES = {
+    "importers.finding": ("find",),
+    "importers.loading": ("load", "open_agent", "told", "write"),
+    "importers.source": ("Source",),
+    "importers.table": ("names", "register_source"),
+    "storage.store": ("check_finite", "is_own"),
+}
+
+__all__ = [
+    "Source", "check_finite", "find", "is_own", "load", "names", "open_agent", "register_source",
+    "told", "write",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    for home, inside in _HOMES.items():
+        if name in inside:
+            return getattr(importlib.import_module(f"thinkslow.{home}"), name)
+    raise AttributeError(f"module 'thinkslow.importers' has no attribute {name!r}")

@@ -4,6 +4,9 @@ import dataclasses
 import math
 from typing import Any, Literal
 
+from thinkslow.dreamer import ranges
+from thinkslow.storage.faults import shown
+
 Widths = tuple[int, ...]
 """Of dense layers, in order."""
 
@@ -18,6 +21,11 @@ class ConvConfig:
     """Side of the kernel."""
     stride: int = 2
     """Factor by which it shrinks an image, or grows it in a decoder."""
+
+    def __post_init__(self) -> None:
+        ranges.whole(self, ["channels"])
+        ranges.whole(self, ["kernel"], most=64)
+        ranges.whole(self, ["stride"], most=16)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,12 +93,31 @@ class ClassicConfig:
 
     def __post_init__(self) -> None:
         if self.going_on not in ("mode", "mean"):
-            raise ValueError(f"`going_on` must be 'mode' or 'mean'; got {self.going_on!r}.")
-        for name in ("unimix", "actor_unimix"):
-            if not 0 <= getattr(self, name) < 1:
+            raise ValueError(f"`going_on` must be 'mode' or 'mean'; got {shown(self.going_on)}.")
+        ranges.whole(self, (
+            "deter", "stoch", "classes", "recurrent", "prior", "posterior", "reward_bins",
+            "value_bins",
+        ))  # fmt: skip
+        ranges.whole(self, ["decoder_seed"], least=0)
+        ranges.number(self, ("unimix", "actor_unimix"), below=1.0)
+        ranges.number(self, ["discount"], most=1.0)
+        ranges.number(self, ("free_nats", "dyn_scale", "rep_scale"))
+        ranges.number(self, ["min_std"], least=1e-6)
+        ranges.number(self, ["max_std"], least=self.min_std)
+        ranges.flags(self, ("symlog_inputs", "mixed_logits"))
+        ranges.decoded(self)
+        for name in ("reward", "continuation", "policy", "value", "encoder", "decoder"):
+            widths = getattr(self, name)
+            if (
+                not isinstance(widths, tuple) or len(widths) > ranges.DEEPEST
+                or not all(type(one) is int and 1 <= one <= ranges.WIDEST for one in widths)
+            ):  # fmt: skip
                 raise ValueError(
-                    f"`{name}` must be 0 or more and below 1; got {getattr(self, name)}."
+                    f"`{name}` must be at most {ranges.DEEPEST} widths of 1 to {ranges.WIDEST}; "
+                    f"got {shown(widths)}."
                 )
+        if max(len(self.encoder_convs), len(self.decoder_convs)) > 16:
+            raise ValueError("`encoder_convs` and `decoder_convs` must be 16 or fewer.")
 
     @property
     def growth(self) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from thinkslow.storage.store import Damaged
+from thinkslow.storage.faults import Damaged
 
 DTYPES = {
     name: np.dtype(kind)
@@ -29,6 +29,30 @@ DTYPES = {
 """Kinds of numbers that a foreign array may hold."""
 MOST_AXES = 16
 """Of an array; the agents here need five."""
+SHARED = 4
+"""How many times as large as the file all that is read of it may be: arrays may share bytes."""
+SLACK = 2**20
+"""Bytes that are not counted."""
+
+
+class Budget:
+    """Bytes that may still be made from a file of a known size.
+
+    >>> budget = Budget(100, times=1)
+    >>> budget.take(50, "arrays")
+    >>> budget.take(SLACK + 51, "arrays")
+    Traceback (most recent call last):
+    thinkslow.storage.faults.Damaged: Its arrays are larger than the whole file.
+    """
+
+    def __init__(self, size: int, *, times: int):
+        self.left = times * size + SLACK
+
+    def take(self, count: int, what: str) -> None:
+        """**Errors:** `Damaged` when nothing is left."""
+        self.left -= count
+        if self.left < 0:
+            raise Damaged(f"Its {what} are larger than the whole file.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +62,8 @@ class Stored:
     shape: tuple[int, ...]
     dtype: np.dtype
     fetch: Callable[[], np.ndarray] = dataclasses.field(repr=False)
+    budget: Budget | None = dataclasses.field(default=None, repr=False, compare=False)
+    """Of the file that it is in: several arrays may be the same bytes."""
 
     @property
     def size(self) -> int:
@@ -46,8 +72,11 @@ class Stored:
     def read(self) -> np.ndarray:
         """The numbers, contiguous and writable.
 
-        **Errors:** `Damaged` if the file changed or broke since it was opened.
+        **Errors:** `Damaged` if the file changed or broke since it was opened, or if all that was
+        read of it is several times as large as the file.
         """
+        if self.budget is not None:
+            self.budget.take(self.size * self.dtype.itemsize, "arrays")
         array = self.fetch()
         assert array.shape == self.shape
         assert array.dtype == self.dtype

@@ -6,8 +6,9 @@ module and a class stays a name. What those names stand for is a table of functi
 every other name is refused before anything else happens. Nothing is imported, and no code but
 ours is called.
 
-Limits keep a small file from asking for much: nothing is allocated that the file does not hold
-the bytes of, and instructions, text and numbers are bounded.
+A small file cannot ask for much. Nothing is allocated that the file does not hold the bytes of;
+text, numbers and instructions are bounded; and what our own functions make, and the arrays that
+point at the same bytes again and again, are counted against the size of the file.
 """
 
 import dataclasses
@@ -20,11 +21,27 @@ from typing import Any
 
 import numpy as np
 
-from thinkslow.importers.formats.arrays import DTYPES, File, Span, Stored, checked_shape, filled
-from thinkslow.storage.store import Damaged
+from thinkslow.importers.formats.arrays import (
+    DTYPES,
+    SHARED,
+    Budget,
+    File,
+    Span,
+    Stored,
+    checked_shape,
+    filled,
+)
+from thinkslow.storage.faults import Damaged, line
 
 MOST_INSTRUCTIONS = 2_000_000
-"""Of one file; an agent with its optimiser has 50,000, whatever its size."""
+"""Of one file, however large. An agent with its optimiser has 50,000; old replay buffers more."""
+FREE_INSTRUCTIONS = 500_000
+"""Of a file of any size; beyond them, one for each `BYTES_EACH` of it."""
+BYTES_EACH = 64
+MOST_ARGUMENTS = 32
+"""Of a call; those that arrays need have five."""
+LARGEST_KEY = 2**53
+"""Of whole numbers as names. Larger ones could be chosen to have the same hash."""
 LONGEST_TEXT = 2**20
 """Bytes of a string, such as a name."""
 LONGEST_NUMBER = 64
@@ -35,6 +52,9 @@ LAZY = 4096
 
 class Refused(ValueError):
     """A file that asks for something other than arrays."""
+
+    def __init__(self, message: str):
+        super().__init__(line(message))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,15 +104,19 @@ def load(path: Path) -> Any:
 def interpret(
     stream: io.BufferedIOBase, size: int, path: Path, *, file: File | None = None,
     calls: Mapping[tuple[str, str], Callable[..., Any]] | None = None,
-    persistent: Callable[[Any], Any] | None = None,
+    persistent: Callable[[Any], Any] | None = None, budget: Budget | None = None,
 ) -> Any:  # fmt: skip
     """`load` for a stream of `size` bytes; `path` is for messages.
 
     `calls` are functions that stand for more global names, and `persistent` gives the object of
-    a persistent id. With `file`, long byte strings stay in it.
+    a persistent id. With `file`, long byte strings stay in it. `budget` is for the numbers of all
+    arrays that are read; without one it follows from `size`.
     """
     try:
-        return _plain(_Machine(stream, size, file, calls or {}, persistent).run())
+        return _plain(
+            _Machine(stream, size, file, calls or {}, persistent).run(),
+            Budget(size, times=SHARED) if budget is None else budget,
+        )
     except Refused as error:
         raise Refused(f"{path}: {error}") from None
     except (Damaged, OSError, MemoryError):
@@ -117,9 +141,11 @@ class _Machine:
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
+        self.made = Budget(size, times=2)
 
     def run(self) -> Any:
-        for _ in range(MOST_INSTRUCTIONS):
+        most = min(MOST_INSTRUCTIONS, FREE_INSTRUCTIONS + self.size // BYTES_EACH)
+        for _ in range(most):
             code = self.take(1)
             if code == pickle.STOP:
                 if len(self.stack) != 1 or self.marks:
@@ -135,7 +161,7 @@ class _Machine:
                     "Nothing was run."
                 )
             step(self)
-        raise Refused(f"a checkpoint has fewer than {MOST_INSTRUCTIONS:,} instructions.")
+        raise Refused(f"a checkpoint of this size has fewer than {most:,} instructions.")
 
     def take(self, count: int) -> bytes:
         """The next bytes. Only for what is short: memory is asked for before they are seen."""
@@ -195,7 +221,15 @@ class _Machine:
         if not isinstance(function, Global) or not isinstance(arguments, tuple):
             raise Refused("a checkpoint may hold arrays only, and this one calls what is none.")
         own = self.calls.get((function.module, function.name))
-        self.push(own(*arguments) if own else Stub(function))
+        if own is None:
+            self.push(Stub(function))
+            return
+        if len(arguments) > MOST_ARGUMENTS:
+            raise Refused(f"it calls {_short(function)} with {len(arguments):,} arguments.")
+        out = own(*arguments)
+        if isinstance(out, bytes):
+            self.made.take(len(out), "texts")
+        self.push(out)
 
     def create(self, arguments: int) -> None:
         """An object of a class: only of those that are of no use here."""
@@ -228,8 +262,10 @@ class _Machine:
             raise ValueError("it puts names into what is no dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
             # Hashing a deeply nested key would overflow the stack.
-            if not isinstance(key, str | int | float | bytes | None):
-                raise ValueError("it has a name that is neither text nor number")
+            if not isinstance(key, str | int | bytes | None):
+                raise ValueError("it has a name that is neither text nor a whole number")
+            if isinstance(key, int) and not -LARGEST_KEY < key < LARGEST_KEY:
+                raise ValueError("it has a number for a name that is too large")
             if key in target:
                 raise ValueError(f"it gives {_short(key)} twice")
             target[key] = value
@@ -409,7 +445,7 @@ def _stubbed(module: str, name: str) -> bool:
     return module == "optax" or module.startswith("optax.") or name in STUBS.get(module, ())
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, budget: Budget) -> Any:
     """The structure with arrays in the place of those that were on their way."""
     done: dict[int, Any] = {}
     todo: list[tuple[Any, Any]] = []
@@ -418,7 +454,9 @@ def _plain(value: Any) -> Any:
         if isinstance(item, Array):
             if item.stored is None:
                 raise ValueError("an array has no content")
-            return item.stored
+            item = item.stored
+        if isinstance(item, Stored):
+            return dataclasses.replace(item, budget=budget)
         if type(item) in (dict, list, tuple) and id(item) not in done:
             done[id(item)] = {} if isinstance(item, dict) else []
             todo.append((item, done[id(item)]))
@@ -436,6 +474,4 @@ def _plain(value: Any) -> Any:
 
 def _short(value: Any) -> str:
     """For a message: what a file says may be long, or meant for the terminal."""
-    text = str(value) if isinstance(value, str | Global) else type(value).__name__
-    text = text.encode("unicode_escape").decode()
-    return text if len(text) <= 200 else f"{text[:200]}..."
+    return line(value if isinstance(value, str | Global) else type(value).__name__, 200)

@@ -16,19 +16,38 @@ from typing import Any
 
 import numpy as np
 
-from thinkslow.importers.formats.arrays import DTYPES, File, Stored, checked_shape
+from thinkslow.importers.formats.arrays import (
+    DTYPES,
+    SHARED,
+    Budget,
+    File,
+    Stored,
+    checked_shape,
+)
 from thinkslow.importers.formats.pickles import Global, Refused, interpret
-from thinkslow.storage.store import Damaged
+from thinkslow.storage.faults import Damaged
 
 MOST_ENTRIES = 100_000
 """Files in one archive; a large agent with its optimiser has 1,000."""
 LARGEST_PICKLE = 2**26
 """Bytes of `data.pkl`; a large agent with its optimiser has 200,000."""
-MOST_SWELLING = 100
+MOST_SWELLING = 20
 """How many times larger than itself an archive may become; weights hardly compress."""
+LARGEST_DIRECTORY = 2**24
+"""Bytes of the list of entries."""
+MARK = b"PK\x03\x04"
+"""What an archive begins with."""
+OLD = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+"""What PyTorch before 1.6 wrote first, in place of an archive."""
 SLACK = 2**20
 """Bytes that any archive may become larger by."""
 
+_END = struct.Struct("<4sHHHHIIH")
+"""The end of an archive: a mark, its part and the first one, entries, size and place of their
+list, length of a comment."""
+_END_MARK = b"PK\x05\x06"
+_END64 = struct.Struct("<4sQHHIIQQQQ")
+"""The same with wider numbers, which stands in front of it."""
 _HEADER = struct.Struct("<4s22xHH")
 """In front of each entry: a mark, and the lengths of the name and of what follows it."""
 
@@ -68,7 +87,7 @@ def load(path: Path) -> Any:
     archive = _Archive(path)
     return interpret(
         io.BytesIO(archive.pickle), len(archive.pickle), path,
-        calls=_CALLS, persistent=archive.storage,
+        calls=_CALLS, persistent=archive.storage, budget=archive.budget,
     )  # fmt: skip
 
 
@@ -78,10 +97,12 @@ class _Archive:
     def __init__(self, path: Path):
         self.file = File(path)
         self.path = path
+        _check_end(self.file)
         with path.open("rb") as stream, _opened(stream, path) as archive:
             entries = archive.infolist()
             self.entries = {entry.filename: entry for entry in entries}
             self._check(entries)
+            self.budget = Budget(sum(entry.file_size for entry in entries), times=SHARED)
             pickles = [name for name in self.entries if name.endswith("/data.pkl")]
             if len(pickles) != 1:
                 raise Damaged(
@@ -124,7 +145,7 @@ class _Archive:
         header = self.file.read(entry.header_offset, _HEADER.size)
         mark, name, extra = _HEADER.unpack(header)
         start = entry.header_offset + _HEADER.size + name + extra
-        if mark != b"PK\x03\x04":
+        if mark != MARK:
             raise Damaged(f"{self.path} is broken at {entry.filename!r}. Copy it again.")
         data: bytes | bytearray = self.file.read(start, entry.compress_size)
         if entry.compress_type == zipfile.ZIP_DEFLATED:
@@ -155,6 +176,35 @@ class _Archive:
         return _Storage(self, entry, dtype)
 
 
+def _check_end(file: File) -> None:
+    """That an archive ends, and that its list of entries can be read at once.
+
+    **Errors:** `Damaged`.
+    """
+    start = max(0, file.size - _END.size - 2**16)
+    tail = bytes(file.read(start, file.size - start))
+    where = tail.rfind(_END_MARK)
+    if where < 0 or len(tail) - where < _END.size:
+        if tail.startswith(MARK) or bytes(file.read(0, min(4, file.size))) == MARK:
+            raise Damaged(
+                f"{file.path} is cut off: it begins as `torch.save` writes and has no end. Copy it "
+                "again."
+            )
+        raise Damaged(
+            f"{file.path} is not what `torch.save` writes since PyTorch 1.6, a zip archive. Copy "
+            "it again, or save it again with a newer PyTorch."
+        )
+    _, disk, first, _, _, size, _, _ = _END.unpack_from(tail, where)
+    if tail[max(0, where - 20) : where][:4] == b"PK\x06\x07" and where >= _END64.size + 20:
+        mark, *_, size64, _ = _END64.unpack_from(tail, where - 20 - _END64.size)
+        size = size64 if mark == b"PK\x06\x06" and size == 2**32 - 1 else size
+    if disk not in (0, 2**16 - 1) or first not in (0, 2**16 - 1) or size > LARGEST_DIRECTORY:
+        raise Damaged(
+            f"{file.path} is not readable: its list of entries is in parts, or too large. Copy it "
+            "again."
+        )
+
+
 def _opened(stream: io.BufferedIOBase, path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(stream)
@@ -178,6 +228,9 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Sto
     last = offset + sum((side - 1) * step for side, step in zip(shape, strides, strict=True))
     if size and (last >= storage.count or size > storage.count):
         raise ValueError(f"a tensor of shape {shape} reaches beyond its storage")
+    if size and not _distinct(shape, strides):
+        raise ValueError(f"a tensor of shape {shape} has strides {strides}, which name a number "
+                         "twice")  # fmt: skip
 
     def fetch() -> np.ndarray:
         if not size:
@@ -188,6 +241,20 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Sto
         return np.ascontiguousarray(view).reshape(shape)
 
     return Stored(shape, storage.dtype, fetch)
+
+
+def _distinct(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    """Whether no two indices are the same number: each stride passes over all smaller ones.
+
+    >>> _distinct((2, 3), (3, 1)), _distinct((2, 3), (1, 2)), _distinct((2, 3), (1, 1))
+    (True, True, False)
+    """
+    covered = 1
+    for step, side in sorted(zip(strides, shape, strict=True)):
+        if side > 1 and step < covered:
+            return False
+        covered += (side - 1) * step
+    return True
 
 
 def _parameter(tensor: Any, *_: Any) -> Stored:
@@ -203,6 +270,6 @@ def _not_called(*_: Any) -> Any:
 _CALLS = {
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,
-    ("torch", "Size"): list,
+    ("torch", "Size"): checked_shape,
     **{("torch", kind): _not_called for kind in STORAGES},
 }

@@ -1,11 +1,16 @@
 """danijar/dreamerv3 since December 2024: profile `main` under its own names."""
 
 import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from thinkslow.importers.foreign import Foreign, Found, Options, option
+from thinkslow.importers.foreign import Foreign, Found
+from thinkslow.importers.options import Options, option
 from thinkslow.importers.profiles.main import acted, observed, sizes
 from thinkslow.importers.renaming import Taken
+from thinkslow.importers.source import Order, Source, has, inside
+from thinkslow.storage.reading import read_bounded
 
 EXTRAS = r"(slowval|slowval_count|retnorm|valnorm|advnorm)/.*"
 """What training keeps besides the agent."""
@@ -64,3 +69,50 @@ def _steps(found: Found) -> int | None:
     content: dict[str, Any] = found.content
     steps = content.get("step", content.get("counters", {}).get("actions"))
     return steps if isinstance(steps, int) else None
+
+
+def places(folder: Path) -> Iterator[tuple[Order, Path]]:
+    """`ckpt/latest` names the newest; without it, the newest that is complete."""
+    for logs in (folder / "ckpt", folder):
+        found = _latest(logs)
+        if found is not None:
+            yield (1,), found
+    for order, name in ((2, "agent.pkl"), (0, "checkpoint.pkl")):
+        if (folder / name).is_file():
+            yield (order,), folder / name
+
+
+def _latest(logs: Path) -> Path | None:
+    if (logs / "latest").is_file():
+        try:
+            name = read_bounded(logs / "latest", 255, "the name of a checkpoint").decode().strip()
+        except ValueError:
+            name = ""
+        if name and name.isprintable() and name == Path(name).name:
+            agent = logs / name / "agent.pkl"
+            if agent.is_file():
+                return agent
+    elif logs.name != "ckpt":
+        return None
+    done = [done.parent / "agent.pkl" for done in logs.glob("*/done")]
+    return max((file for file in done if file.is_file()), default=None)
+
+
+def _unread(content: Any) -> str | None:
+    agent = inside(content, "agent") or inside(content)
+    names = inside(agent, "params") or agent
+    if not has(names, "agent/enc/conv0", "dyn/dyncore"):
+        return None
+    return (
+        "is of danijar/dreamerv3 between April and July 2024, whose agents are neither those of "
+        "2023 nor those since December 2024 and are not read. Train it again with another version."
+    )
+
+
+SOURCE = Source(
+    name="dreamerv3", title="danijar/dreamerv3 since December 2024", places=places,
+    recognises=lambda content: isinstance(
+        (inside(content, "agent") or inside(content)).get("params"), Mapping
+    ),
+    read=read, config=("../../config.yaml", "config.yaml"), unread=_unread,
+)  # fmt: skip

@@ -4,9 +4,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from thinkslow.importers.foreign import Foreign, Found, Options
+from thinkslow.importers.foreign import Foreign, Found
+from thinkslow.importers.options import Options
 from thinkslow.importers.profiles.v1 import EXTRAS, Told, count, sized, sorted_out
 from thinkslow.importers.renaming import Taken
+from thinkslow.importers.source import Source, files, has, inside
 from thinkslow.spaces import Space
 from thinkslow.storage.store import Damaged
 
@@ -123,3 +125,11 @@ def _environment(options: Options) -> dict[str, Any]:
     suite = options.maybe("env", dict, {}).get(task.partition("_")[0], {})
     repeat = suite.get("repeat", 1) if isinstance(suite, Mapping) else 1
     return {"task": task, "repeat": repeat}
+
+
+SOURCE = Source(
+    name="dreamerv3-v1", title="danijar/dreamerv3 of 2023, PyPI 1.5.0",
+    places=files("checkpoint.ckpt"),
+    recognises=lambda content: has(inside(content, "agent"), "agent/wm/"),
+    read=read, config=("config.yaml",), orders_vectors=True,
+)  # fmt: skip

@@ -3,9 +3,11 @@
 from typing import Any
 
 from thinkslow.dreamer.match_spaces import JOINED
-from thinkslow.importers.foreign import Foreign, Found, Options
+from thinkslow.importers.foreign import Foreign, Found
+from thinkslow.importers.options import Options
 from thinkslow.importers.profiles.main import acted, observed, sizes
 from thinkslow.importers.renaming import Taken, stripped
+from thinkslow.importers.source import Source, files, has, inside
 from thinkslow.storage.store import Misfit
 
 PARTS = ("encoder", "rssm", "reward", "cont", "actor", "value", "_slow_value", "decoder")
@@ -215,3 +217,10 @@ def _names(options: Options, part: str) -> list[str]:
     """The vectors that the configuration names, sorted; it may be any regular expression."""
     names = options.maybe(f"model.{part}.mlp_keys", str, "vector")
     return [] if names == "$^" else sorted(name for name in names.split("|") if name)
+
+
+SOURCE = Source(
+    name="r2dreamer", title="NM512/r2dreamer", places=files("latest.pt"),
+    recognises=lambda content: has(inside(content, "agent_state_dict"), "rssm._deter_net."),
+    read=read, config=(".hydra/config.yaml",),
+)  # fmt: skip

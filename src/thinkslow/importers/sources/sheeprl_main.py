@@ -4,10 +4,13 @@ import re
 
 import numpy as np
 
-from thinkslow.importers.foreign import Foreign, Found, Options
+from thinkslow.importers.foreign import Foreign, Found
+from thinkslow.importers.options import Options
 from thinkslow.importers.profiles.main import acted, observed, sizes
 from thinkslow.importers.renaming import Taken, stripped
+from thinkslow.importers.source import Source, has, inside
 from thinkslow.importers.sources.r2dreamer import features_first, split_action, square, tokens_first
+from thinkslow.importers.sources.sheeprl_v1 import places
 from thinkslow.storage.store import Damaged, Misfit
 
 FIXED = {
@@ -229,3 +232,11 @@ def _sort_vectors(taken: Taken, names: list[str]) -> None:
         known[unknown[0]] = rows - sum(known.values())
     starts = dict(zip(names, np.cumsum([0, *(known[name] for name in names)]), strict=False))
     taken.rows("enc/mlp0/kernel", [(int(starts[n]), (known[n],)) for n in sorted(names)])
+
+
+SOURCE = Source(
+    name="sheeprl-3.5", title="sheeprl dreamer_v3_5", places=places,
+    recognises=lambda content: "actor" in inside(content)
+    and has(inside(content, "world_model"), "recurrent_model.recurrent_projection."),
+    read=read, config=("../config.yaml", "config.yaml"),
+)  # fmt: skip

@@ -1,11 +1,15 @@
 """sheeprl's `dreamer_v3`: `version_k/config.yaml` and `version_k/checkpoint/ckpt_<step>_0.ckpt`."""
 
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from thinkslow.importers.foreign import Foreign, Found, Options
+from thinkslow.importers.foreign import Foreign, Found
+from thinkslow.importers.options import Options
 from thinkslow.importers.profiles.v1 import Told, Torch, sized, sorted_out
 from thinkslow.importers.renaming import stripped
+from thinkslow.importers.source import Order, Source, has, inside
 from thinkslow.storage.store import Misfit
 
 WRAPPERS = ("_forward_module.", "module.", "_orig_mod.")
@@ -180,3 +184,21 @@ def _dense(taken: Torch, new: str, name: str, *, swap: tuple[int, int] | None = 
     if layers and swap:
         taken.swap(f"{new}/h0/kernel", *swap)
     return layers
+
+
+def places(folder: Path) -> Iterator[tuple[Order, Path]]:
+    """`ckpt_<step>_<rank>.ckpt` in a folder `checkpoint`, of the last `version_k`."""
+    for under in (folder, folder / "checkpoint", *folder.glob("version_*/checkpoint")):
+        version = re.fullmatch(r"version_(\d+)", under.parent.name)
+        for file in under.glob("ckpt_*_*.ckpt"):
+            match = re.fullmatch(r"ckpt_(\d{1,18})_(\d{1,18})\.ckpt", file.name)
+            if match and file.is_file():
+                yield (0, int(version[1]) if version else 0, int(match[1]), -int(match[2])), file
+
+
+SOURCE = Source(
+    name="sheeprl", title="sheeprl dreamer_v3", places=places,
+    recognises=lambda content: "actor" in inside(content)
+    and has(inside(content, "world_model"), "recurrent_model.rnn."),
+    read=read, config=("../config.yaml", "config.yaml"),
+)  # fmt: skip

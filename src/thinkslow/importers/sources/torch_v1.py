@@ -5,6 +5,7 @@ import numpy as np
 from thinkslow.importers.foreign import Foreign, Found
 from thinkslow.importers.profiles.v1 import Told, Torch, sized, sorted_out
 from thinkslow.importers.renaming import stripped
+from thinkslow.importers.source import Source, files, has, inside
 from thinkslow.storage.store import Misfit
 
 USUAL = 1024
@@ -117,3 +118,9 @@ def _dense(
     if layers and swap:
         taken.swap(f"{new}/h0/kernel", *swap)
     return layers
+
+
+SOURCE = Source(
+    name="dreamerv3-torch", title="NM512/dreamerv3-torch", places=files("latest.pt"),
+    recognises=lambda content: has(inside(content, "agent_state_dict"), "_wm."), read=read,
+)  # fmt: skip

@@ -1,7 +1,7 @@
 """A foreign checkpoint as an agent of ours."""
 
 import dataclasses
-import importlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,15 @@ import jax.random as jr
 import numpy as np
 
 from thinkslow.dreamer import saved as checkpoint
+from thinkslow.dreamer.architectures import model_of
 from thinkslow.dreamer.nets import named, with_named
-from thinkslow.dreamer.saved import ARCHITECTURES, Saved, provenance
-from thinkslow.importers.find import SOURCES, find
+from thinkslow.dreamer.saved import Saved, provenance
+from thinkslow.importers import table
+from thinkslow.importers.finding import find
 from thinkslow.importers.foreign import Foreign, Found
+from thinkslow.importers.formats.pickles import Refused
 from thinkslow.storage import store
+from thinkslow.storage.faults import line, shown
 from thinkslow.storage.store import check_finite, is_own
 
 
@@ -46,7 +50,7 @@ def load(
 ) -> Saved:  # fmt: skip
     """The newest agent of another project at a path: log folder, checkpoint folder, or file.
 
-    `source` names one of `SOURCES`; `classes` of the latent are needed where the source wrote no
+    `source` is one of `table.names()`; `classes` of the latent are needed where the source wrote no
     configuration, and `vectors`, their names in order, where it did not store that. Nothing in
     the files is executed. Names and shapes must be exactly those of the model.
 
@@ -64,12 +68,12 @@ def saved_from(
     path: Path, found: Found, foreign: Foreign, *, allow_nonfinite: bool = False
 ) -> Saved:
     """`load` from what its steps gave."""
-    make: Any = ARCHITECTURES[foreign.architecture][0]
+    make = model_of(foreign.architecture)
     try:
         shape = jax.eval_shape(
             lambda: make(foreign.observations, foreign.actions, foreign.model, key=jr.key(0))
         )
-    except ValueError as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise store.Misfit(f"{found.file} describes no agent that could be: {error}") from error
     expected = {name: leaf.shape for name, leaf in named(shape).items()}
     store.match(foreign.weights, expected, what=f"{found.file} does not fit its own sizes")
@@ -88,24 +92,27 @@ def read(
     **Errors:** `Damaged`, `Misfit`, `FileNotFoundError` for a configuration that is needed;
     `ValueError` for `vectors` of a source that stores their order.
     """
+    source = table.source(found.source)
     given: dict[str, Any] = {} if classes is None else {"classes": classes}
     if vectors is not None:
-        if found.source != "dreamerv3-v1":
+        if not source.orders_vectors:
             raise ValueError(
-                f"`vectors` orders the vectors of {SOURCES['dreamerv3-v1'].title}; "
-                f"{SOURCES[found.source].title} stores their order. Leave --vectors out."
+                f"`vectors` orders the vectors of sources that store no order; {source.title} "
+                "stores it. Leave --vectors out."
             )
         given["vectors"] = vectors
-    module = importlib.import_module(f"thinkslow.importers.sources.{SOURCES[found.source].module}")
     try:
-        return module.read(found, **given)
-    except (ValueError, OSError, MemoryError):
+        return source.read(found, **given)
+    except (store.Damaged, store.Misfit, Refused, OSError, MemoryError):
         raise
+    except ValueError as error:
+        # A configuration that the model's own refuses: the file says what cannot be.
+        raise store.Damaged(f"{found.file} describes no agent that could be: {error}") from error
     except Exception as error:
         # A file that passed for a checkpoint may hold anything where a mapping is expected.
         raise store.Damaged(
-            f"{found.file} is not laid out as {SOURCES[found.source].title} does "
-            f"({type(error).__name__}: {' '.join(str(error).split())[:200]})."
+            f"{found.file} is not laid out as {source.title} does "
+            f"({type(error).__name__}: {shown(str(error), 200)})."
         ) from error
 
 
@@ -130,6 +137,13 @@ def told(saved: Saved) -> list[str]:
     return lines
 
 
+def _name(path: Path) -> str:
+    """What an agent is called: its folder, as a file may be called and a terminal prints it."""
+    real = Path(os.path.realpath(path))
+    name = line((real if path.is_dir() else real.parent).name, 200).replace("/", "-")
+    return name if name not in ("", ".", "..") else "agent"
+
+
 def _spaces(spaces: dict[str, Any]) -> str:
     """For people: `image 64x64x3, action one of 17`."""
 
@@ -150,11 +164,17 @@ def write(saved: Saved, folder: Path) -> None:
 
 
 def _manifest(path: Path, found: Found, foreign: Foreign) -> dict[str, Any]:
+    repeat = foreign.environment.get("repeat", 1)
+    if type(repeat) is not int or not 1 <= repeat <= 1000:
+        raise store.Damaged(
+            f"{found.file}: an action is repeated 1 to 1000 times; its configuration says "
+            f"{shown(repeat)}."
+        )
     # Without an image, `size` decides nothing.
     sides = [space.shape[0] for space in foreign.observations.values() if len(space.shape) == 3]
     environment = {"id": None, "size": sides[0] if sides else 64, "repeat": 1}
     return {
-        "name": path.resolve().name if path.is_dir() else path.resolve().parent.name,
+        "name": _name(path),
         "architecture": foreign.architecture,
         "model": dataclasses.asdict(foreign.model),
         "observations": {key: space.to_json() for key, space in foreign.observations.items()},
@@ -163,8 +183,8 @@ def _manifest(path: Path, found: Found, foreign: Foreign) -> dict[str, Any]:
         "training": {"steps": foreign.steps, "seed": foreign.seed, "preset": None},
         "source": {
             "format": found.source,
-            "project": SOURCES[found.source].title,
-            "file": str(found.file.resolve()),
+            "project": table.source(found.source).title,
+            "file": os.path.realpath(found.file),
             "sha256": store.sha256(found.file),
             "config": str(found.config) if found.config else None,
             "options": foreign.options,

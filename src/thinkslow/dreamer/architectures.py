@@ -1,0 +1,56 @@
+"""The architectures of agents by the names that manifests declare.
+
+An architecture is a class of models and one of configurations. Neither is imported before it is
+needed, so that reading a manifest costs no JAX.
+"""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+_KNOWN: dict[str, tuple[Any, Any]] = {
+    "dreamerv3-main": ("thinkslow.dreamer.model:Dreamer", "thinkslow.dreamer.config:ModelConfig"),
+    "dreamerv3-v1": (
+        "thinkslow.dreamer.v1.model:ClassicDreamer", "thinkslow.dreamer.v1.config:ClassicConfig",
+    ),
+}  # fmt: skip
+
+
+def register_architecture(name: str, model: Callable[..., Any], config: type) -> None:
+    """Let agents of an architecture of your own be saved and loaded.
+
+    Args:
+        name: What manifests call it.
+        model: Makes a model: `model(observations, actions, config, key=key)`, the first two
+            mappings from a name to a `Space`; an `ActorCritic`, whose arrays have names.
+        config: A dataclass of sizes; `config.from_json(dictionary)` reads back what
+            `dataclasses.asdict` gave after a trip through JSON, and raises `ValueError` or
+            `TypeError` for what no agent can be.
+
+    **Errors:** `ValueError` for a name that another architecture has.
+    """
+    if name in _KNOWN and _KNOWN[name] != (model, config):
+        raise ValueError(f"There is an architecture {name!r} already. Choose another name.")
+    _KNOWN[name] = (model, config)
+
+
+def architectures() -> tuple[str, ...]:
+    """Every name that a manifest may declare."""
+    return tuple(_KNOWN)
+
+
+def model_of(name: str) -> Callable[..., Any]:
+    """What makes a model of an architecture. **Errors:** `KeyError` for an unknown name."""
+    return _loaded(_KNOWN[name][0])
+
+
+def config_of(name: str) -> Any:
+    """The class of an architecture's configurations. **Errors:** `KeyError`."""
+    return _loaded(_KNOWN[name][1])
+
+
+def _loaded(place: Any) -> Any:
+    if not isinstance(place, str):
+        return place
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,54 @@
+"""Whether the numbers of a configuration can be those of an agent, before one is built of them."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from thinkslow.storage.faults import shown
+
+WIDEST = 2**20
+"""Of a layer, a latent or a number of classes."""
+DEEPEST = 64
+"""Layers of one stack."""
+
+
+def whole(config: Any, names: Iterable[str], *, least: int = 1, most: int = WIDEST) -> None:
+    """**Errors:** `ValueError` naming a field that is no whole number from `least` to `most`."""
+    for name in names:
+        value = getattr(config, name)
+        if type(value) is not int or not least <= value <= most:
+            raise ValueError(
+                f"`{name}` must be a whole number from {least} to {most}; got {shown(value)}."
+            )
+
+
+def number(config: Any, names: Iterable[str], *, least: float = 0.0, most: float = math.inf,
+           below: float = math.inf) -> None:  # fmt: skip
+    """**Errors:** `ValueError` naming a field that is no finite number in the range."""
+    for name in names:
+        value = getattr(config, name)
+        good = isinstance(value, int | float) and type(value) is not bool
+        # An integer of JSON may be too large for a float, so that it is compared, not converted.
+        if not good or not -1e300 < value < 1e300 or not least <= value <= most or value >= below:
+            limit = f" and below {below:g}" if math.isfinite(below) else (
+                f" and at most {most:g}" if math.isfinite(most) else ""
+            )  # fmt: skip
+            raise ValueError(
+                f"`{name}` must be a finite number of {least:g} or more{limit}; got {shown(value)}."
+            )
+
+
+def flags(config: Any, names: Iterable[str]) -> None:
+    """**Errors:** `ValueError` naming a field that is neither true nor false."""
+    for name in names:
+        if type(value := getattr(config, name)) is not bool:
+            raise ValueError(f"`{name}` must be true or false; got {shown(value)}.")
+
+
+def decoded(config: Any) -> None:
+    """**Errors:** `ValueError` if `decoded` is neither None nor a tuple of names."""
+    given = config.decoded
+    if given is not None and not (
+        isinstance(given, tuple) and all(isinstance(name, str) for name in given)
+    ):
+        raise ValueError(f"`decoded` must be a list of names or null; got {shown(given)}.")

@@ -1,0 +1,170 @@
+"""Finding the newest checkpoint of a log folder, and whose it is.
+
+A log folder, a checkpoint folder or the file itself may be given. Where checkpoints lie, and what
+is in them, each source says.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from thinkslow.importers import table
+from thinkslow.importers.foreign import Found
+from thinkslow.importers.formats import pickles, torchfile
+from thinkslow.importers.formats.arrays import File
+from thinkslow.importers.source import Order, Source
+from thinkslow.storage.faults import Damaged, Missing, shown
+from thinkslow.storage.reading import is_there
+
+DEEPEST = 6
+"""Folders below the given one that are searched; sheeprl's logs are five deep."""
+MOST_FOLDERS = 10_000
+"""Folders that are looked into."""
+INSIDE = re.compile(r"checkpoint|ckpt|version_\d+")
+"""Folders that belong to the run above them."""
+
+
+def find(path: Path, *, source: str = "auto") -> Found:
+    """The newest checkpoint at a path: a log folder, a checkpoint folder, or a file.
+
+    Args:
+        path: Where to look.
+        source: A name of `table.names()`, or `auto`.
+
+    **Errors:** `Missing` if there is no checkpoint, `ValueError` if there are several runs or
+    another source's; `Damaged`, `pickles.Refused` from reading.
+    """
+    if source != "auto" and source not in table.names():
+        raise ValueError(
+            f"`--format` must be auto or one of {', '.join(table.names())}; got {shown(source)}."
+        )
+    file = newest(path)
+    content = content_of(file)
+    theirs = whose(content, file)
+    if source not in ("auto", theirs.name):
+        raise ValueError(
+            f"{file} was written by {theirs.title}, not by {table.source(source).title}. Leave "
+            "--format out, or check the path."
+        )
+    return Found(theirs.name, file, _config(file, theirs.config), content)
+
+
+def content_of(file: Path) -> Any:
+    """What a checkpoint holds, by the format that its first bytes tell.
+
+    **Errors:** `Damaged`, `pickles.Refused`.
+    """
+    opened = File(file)
+    start = bytes(opened.read(0, min(opened.size, len(torchfile.OLD))))
+    archive = start.startswith((torchfile.MARK, b"PK")) or start == torchfile.OLD
+    return torchfile.load(file) if archive else pickles.load(file)
+
+
+def newest(path: Path) -> Path:
+    """The checkpoint that `find` reads.
+
+    **Errors:** `Missing`, `Damaged`, `ValueError`.
+    """
+    if path.is_file():
+        return path
+    if not is_there(path):
+        raise Missing(f"An agent is a folder or a file; {path} does not exist. Check the path.")
+    if not path.is_dir():
+        raise Damaged(f"An agent is a folder or a file; {path} is neither. Check the path.")
+    here = list(_checkpoints(path))
+    if not here:
+        here = _of_one_run(path)
+    if not here:
+        raise Missing(
+            f"{path} holds no agent: neither manifest.json, as thinkslow writes, nor ckpt/latest, "
+            "checkpoint.pkl, checkpoint.ckpt, latest.pt or ckpt_STEP_RANK.ckpt, as others do. "
+            "Check the path."
+        )
+    return max(here)[1]
+
+
+def whose(content: Any, file: Path) -> Source:
+    """The source that wrote a checkpoint.
+
+    **Errors:** `Damaged` if none did, or a version of one that is not read.
+    """
+    sources = [table.source(name) for name in table.names()]
+    for each in sources:
+        if (why := each.unread(content)) is not None:
+            raise Damaged(f"{file} {why}")
+    for each in sources:
+        if each.recognises(content):
+            return each
+    raise Damaged(
+        f"{file} holds no agent of a known project: {', '.join(each.title for each in sources)}."
+    )
+
+
+def _checkpoints(folder: Path) -> Iterator[tuple[Order, Path]]:
+    """Checkpoints right at a folder, as each project lays them out, with what orders them."""
+    seen = set()
+    for name in table.names():
+        for order, file in table.source(name).places(folder):
+            if file not in seen:
+                seen.add(file)
+                yield order, file
+
+
+def _of_one_run(path: Path) -> list[tuple[Order, Path]]:
+    """The checkpoints of the only run below a folder.
+
+    **Errors:** `ValueError` naming the runs if there are several.
+    """
+    below = [(folder, found) for folder in _below(path) for found in _checkpoints(folder)]
+    runs = {_run(folder) for folder, _ in below}
+    # What lies inside a run's own folder is of that run, such as ckpt/TIME of danijar's.
+    runs = {run for run in runs if not any(other in run.parents for other in runs)}
+    if len(runs) > 1:
+        few = ", ".join(str(run) for run in sorted(runs)[:3])
+        raise ValueError(
+            f"{path} holds {len(runs)} runs ({few}{', ...' * (len(runs) > 3)}). Give one of them."
+        )
+    # The run itself knows which of its checkpoints is the newest.
+    for run in runs:
+        below = [(run, found) for found in _checkpoints(run)] or below
+    return [found for _, found in below]
+
+
+def _below(path: Path) -> Iterator[Path]:
+    """Folders below a path, not too deep and not too many."""
+    level, seen = [path], 0
+    for _ in range(DEEPEST):
+        level = sorted(
+            child for folder in level for child in folder.iterdir()
+            if child.is_dir() and not child.is_symlink()
+        )  # fmt: skip
+        seen += len(level)
+        if seen > MOST_FOLDERS:
+            raise ValueError(f"{path} holds over {MOST_FOLDERS:,} folders. Give the log folder.")
+        yield from level
+
+
+def _run(folder: Path) -> Path:
+    """The folder of a run, from that of its checkpoint."""
+    while INSIDE.fullmatch(folder.name):
+        folder = folder.parent
+    return folder
+
+
+def _config(file: Path, places: tuple[str, ...]) -> Path | None:
+    """The configuration beside a checkpoint.
+
+    **Errors:** `Damaged` if there is something in its place that is no file.
+    """
+    for place in places:
+        path = Path(os.path.normpath(file.parent / place))
+        if path.is_file():
+            return path
+        if is_there(path):
+            raise Damaged(
+                f"{path} must be a file, the configuration of {file}; it is none, or a link to "
+                "nothing. Copy it again, or remove it."
+            )
+    return None
