@@ -9,12 +9,15 @@ largest difference and exits 1 if one is beyond its tolerance.
 """
 
 import argparse
-import json
+import dataclasses
+import math
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import golden_inputs as inputs
 import golden_v1
 import jax
 import jax.numpy as jnp
@@ -34,26 +37,19 @@ from thinkslow.dreamer.training.losses import (
     losses,
     observe,
     replayed_value_loss,
-    total,
     world_model_losses,
 )
-from thinkslow.importers.foreign import Foreign
-from thinkslow.importers.load import read, saved_from
-from thinkslow.spaces import Space
+from thinkslow.importers.foreign import Foreign, Found
+from thinkslow.importers.loading import read, saved_from
+from thinkslow.importers.options import option
+from thinkslow.storage.store import Misfit
 from thinkslow.worldmodel import State, imagine
 
-# Float noise of this size is 2e-6 on logits and 1e-6 on images (float32 against float64 of the
-# same code); 1e-4 still catches a wrong norm epsilon or an unsorted key.
-TOLERANCE = 2e-5
-# Sums of thousands of squared pixels: the noise is relative to their size, about 1e3.
-RELATIVE = 2e-6
 # A near tie in a max-pooling of case a: as rounding falls, the float32 gradient is one of three
 # values 2.4e-4 apart. `test_objectives.py` holds it in float64 to 1e-8.
 TIED = {"grad/f32/dJ_dlogit": 1e-3}
-
-
-# What a source stores nowhere: `dyn_discrete` of the torch case.
-CLASSES = {"dreamerv3-torch": 8}
+SCALES = {"rep": 0.1, "repval": 0.3}
+"""Weights of losses that are not 1 by default."""
 
 
 class Line(NamedTuple):
@@ -68,54 +64,103 @@ class Line(NamedTuple):
 
 def compare(folder: Path) -> list[Line]:
     """A line for each array of the golden file; one that we do not compute is infinitely off."""
-    golden = np.load(folder / "golden.npz")
-    ours = computed(folder, golden)
+    with np.load(folder / "golden.npz") as file:
+        golden = dict(file)
+    foreign, ours = computed(folder, golden)
+    compared = {n: x for n, x in golden.items() if not n.startswith(("in/", "grad/f64"))}
+    shown = Renamed(ours, compared)
+    summed = _summands(foreign)
     lines = []
-    for name in golden.files:
-        if name.startswith(("in/", "grad/f64")):
-            continue
-        theirs = golden[name].astype(np.float64)
-        allowed = TIED.get(name, TOLERANCE + RELATIVE * float(np.max(np.abs(theirs))))
+    for name, array in compared.items():
+        theirs = array.astype(np.float64)
+        limit = TIED.get(name) or inputs.allowed(
+            name, array, golden, summed=summed, wide_bins=foreign.architecture == "dreamerv3-main"
+        )
         difference = float("inf")
-        if name in ours and np.shape(ours[name]) == theirs.shape:
-            difference = float(np.max(np.abs(np.asarray(ours[name], np.float64) - theirs)))
-        lines.append(Line(name, difference, allowed))
+        found = shown(name)
+        if found is not None and np.shape(found) == theirs.shape:
+            difference = float(np.max(np.abs(np.asarray(found, np.float64) - theirs), initial=0.0))
+        lines.append(Line(name, difference, limit))
     return lines
 
 
-def computed(folder: Path, golden: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Our value of each array, by the golden file's names."""
+class Renamed:
+    """Our arrays under the golden file's names: an image that is alone may be called otherwise."""
+
+    def __init__(self, ours: Mapping[str, Any], theirs: Mapping[str, Any]):
+        self.ours = ours
+        self.others: dict[str, str] = {}
+        for stem in ("out/recon_", "imag/recon_", "loss/"):
+            unknown = [n for n in theirs if n.startswith(stem) and n not in ours]
+            spare = [n for n in ours if n.startswith(stem) and n not in theirs]
+            if stem == "loss/":  # only what is called like an observation
+                named = {n.removeprefix("out/recon_") for n in ours if n.startswith("out/recon_")}
+                spare = [n for n in spare if n.removeprefix(stem) in named]
+            if len(unknown) == len(spare) == 1:
+                self.others[unknown[0]] = spare[0]
+
+    def __call__(self, name: str) -> Any:
+        return self.ours.get(name, self.ours.get(self.others.get(name, "")))
+
+
+def _summands(foreign: Foreign) -> dict[str, int]:
+    """How many numbers each loss adds up."""
+    config = foreign.model
+    latent = config.stoch * (config.classes or 1)
+    sizes = {name: math.prod(space.shape) for name, space in foreign.observations.items()}
+    pictures = sum(
+        size for name, size in sizes.items() if len(foreign.observations[name].shape) == 3
+    )
+    every = sum(sizes.values())
+    whole = ("total", "metric_opt_loss", "observation_loss", "world_model_loss")
+    return {
+        **dict.fromkeys(("image", "rgb"), pictures), **sizes,
+        **dict.fromkeys(("kl", "dyn", "rep", "state_loss"), latent),
+        **dict.fromkeys(whole, every + 2 * latent),
+    }  # fmt: skip
+
+
+def computed(folder: Path, golden: Mapping[str, np.ndarray]) -> tuple[Foreign, dict[str, Any]]:
+    """The agent, and our value of each array by the golden file's names."""
     found = importers.find(folder)
-    foreign = read(found, classes=unwritten_classes(folder))
+    foreign = _read(found, folder, golden)
     if foreign.architecture == "dreamerv3-v1":
-        return golden_v1.computed(foreign, golden, found.source)
+        return foreign, golden_v1.computed(foreign, golden, found.source)
     model, slow = fitted(folder, foreign, golden)
     batch = read_batch(model, golden)
     out, states = _filtered(model, slow, batch)
     start = jax.tree.map(lambda x: x[-1], states)
-    actions = _actions(model, golden["in/imag_action"])
+    actions = _actions(model, golden, "imag_action")
     imag = _imagined(model, slow, start, actions)
     ours: dict[str, Any] = {f"out/{name}": array for name, array in out.items()}
     ours |= {f"imag/{name}": array for name, array in imag.items()}
-    if found.source == "dreamerv3":
-        loss = _losses(model, slow, _returns(foreign.extras), batch, foreign.options["agent"])
-        ours |= {f"loss/{name}": array for name, array in loss.items()}
-    else:
-        ours |= {name.replace("image", "rgb"): x for name, x in ours.items()}
-        ours = {name: as_torch(name, x, model) for name, x in ours.items()}
-        loss = _torch_losses(model, slow, _returns(foreign.extras), batch)
-        ours |= {f"loss/{name}": x for name, x in loss.items()}
+    loss: dict[str, jax.Array] = {}
+    wanted = any(name.startswith("loss/") for name in golden)
+    if found.source == "dreamerv3" and wanted:
+        loss = _losses(model, slow, _returns(foreign.extras), batch, foreign.options)
+    elif wanted:
+        loss = _torch_losses(model, slow, _returns(foreign.extras), batch, foreign.options)
+    if found.source != "dreamerv3":
+        ours = {n: as_torch(n, x, model, found.source) for n, x in ours.items()}
+    ours |= {f"loss/{name}": x for name, x in loss.items()}
     if "grad/f32/dJ_dlogit" in golden:
         logits = jnp.asarray(golden["out/post_logit"][-1])
         gradients = _gradients(model, start.memory, logits, actions)
         ours |= {f"grad/f32/{name}": array for name, array in gradients.items()}
-    return ours
+    return foreign, ours
 
 
-def unwritten_classes(folder: Path) -> int | None:
-    """What a user passes as `--classes` for the one source that writes no configuration."""
-    overrides = json.loads((folder / "golden.json").read_text()).get("overrides")
-    return overrides.get("dyn_discrete") if isinstance(overrides, dict) else None
+def _read(found: Found, folder: Path, golden: Mapping[str, np.ndarray]) -> Foreign:
+    """The agent, given what its source writes nowhere: the classes, the order of its vectors."""
+    classes = inputs.unwritten_classes(folder)
+    try:
+        return read(found, classes=classes)
+    except Misfit:
+        if found.source != "dreamerv3-v1":
+            raise
+        names = inputs.observations(golden, {})
+        vectors = tuple(name for name in names if golden[f"in/{name}"].ndim < 5)
+        return read(found, classes=classes, vectors=vectors)
 
 
 def fitted(
@@ -123,14 +168,11 @@ def fitted(
 ) -> tuple[Dreamer, Head]:
     """The agent and its slow critic, under the names and shapes of the golden inputs."""
     spaces = {
-        name.removeprefix("in/"): Space(x.shape[2:], "uint8" if x.ndim == 5 else "float32")
-        for name, x in golden.items()
-        if name.removeprefix("in/").split("_")[0] in ("image", "orientations", "height", "velocity")
-        and name.startswith("in/")
+        name: inputs.space(golden[f"in/{name}"], foreign.observations.get(name))
+        for name in inputs.observations(golden, foreign.actions)
     }
-    (action,) = foreign.actions.values()
     saved = saved_from(folder, importers.find(folder), foreign)
-    model = fit(saved, spaces, action, id="the golden inputs").model
+    model = fit(saved, spaces, foreign.actions, id="the golden inputs").model
     assert isinstance(model, Dreamer)
     slow = with_named(model.critic, {
         name.removeprefix("slowval/"): array
@@ -139,16 +181,20 @@ def fitted(
     return model, slow
 
 
-def as_torch(name: str, x: Any, model: Dreamer) -> Any:
-    """An array as PyTorch projects lay it out: image tokens first, channels first."""
+def as_torch(name: str, x: Any, model: Dreamer, source: str) -> Any:
+    """An array as PyTorch projects lay it out: image tokens first, and channels first."""
     kind = name.partition("/")[2]
-    if kind == "tokens":
-        units = model.config.encoder.units if model.config.encoder.layers else 0
-        side = dict(model.enc.spaces)["image"].shape[0] // 2 ** len(model.config.mults)
-        vectors, image = x[..., :units], x[..., units:]
-        image = jnp.moveaxis(image.reshape(*x.shape[:2], side, side, -1), -1, 2)
-        return jnp.concatenate([image.reshape(*x.shape[:2], -1), vectors], -1)
-    return jnp.moveaxis(x, -1, 2) if kind == "recon_rgb" else x
+    pictures = {name: space for name, space in model.enc.spaces if len(space.shape) == 3}
+    if kind == "tokens" and pictures:
+        vectors = len(pictures) < len(model.enc.spaces)
+        units = model.config.encoder.units if vectors else 0
+        height, breadth, _ = next(iter(pictures.values())).shape
+        rows, columns = (side // 2 ** len(model.config.mults) for side in (height, breadth))
+        vector, image = x[..., :units], x[..., units:]
+        image = jnp.moveaxis(image.reshape(*x.shape[:2], rows, columns, -1), -1, 2)
+        return jnp.concatenate([image.reshape(*x.shape[:2], -1), vector], -1)
+    channels_first = source.startswith("sheeprl") and kind.removeprefix("recon_") in pictures
+    return jnp.moveaxis(x, -1, 2) if channels_first else x
 
 
 def read_batch(model: Dreamer, golden: Mapping[str, np.ndarray]) -> Batch:
@@ -160,15 +206,14 @@ def read_batch(model: Dreamer, golden: Mapping[str, np.ndarray]) -> Batch:
     count = golden["in/is_first"].shape[1]
     return Batch(
         {name: rows(name) for name, _ in model.enc.spaces},
-        jnp.swapaxes(_actions(model, golden["in/prev_action"]), 0, 1),
+        jnp.swapaxes(_actions(model, golden, "prev_action"), 0, 1),
         rows("reward"), rows("is_first"), rows("is_last"), rows("is_terminal"),
         jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), model.initial()),
     )  # fmt: skip
 
 
-def _actions(model: Dreamer, action: np.ndarray) -> jax.Array:
-    ((name, _),) = model.pol.spaces
-    return model.encode_action({name: action})
+def _actions(model: Dreamer, golden: Mapping[str, np.ndarray], stem: str) -> jax.Array:
+    return model.encode_action(inputs.action(golden, stem, dict(model.action_spaces)))
 
 
 @jax.jit
@@ -206,15 +251,12 @@ def describe(model: Dreamer, slow: Head, state: State, prior: Any) -> dict[str, 
     """What every head says of one state, by the golden file's names."""
     reward, value = model.reward(state), model.value(state)
     going_on = model.continuation(state)
-    (actor,) = model.actor(state).values()
-    if isinstance(actor, Categorical):
-        logits = actor.log_probs() if actor.mix else actor.logits
-        policy = {
-            "policy_logits": logits, "policy_logits_raw": actor.logits,
-            "policy_prob": actor.probs(),
-        }  # fmt: skip
-    else:
-        policy = {"policy_mean": actor.mean, "policy_std": actor.scale}
+    actors = list(model.actor(state).values())
+    each = [_policy(actor) for actor in actors]
+    policy = {
+        name: jnp.concatenate([parts[name] for parts in each if name in parts], -1)
+        for name in dict.fromkeys(name for parts in each for name in parts)
+    }
     reconstruction = {
         f"recon_{name}": head.symlog_mean if isinstance(head, SymlogSquared) else head.mode()
         for name, head in model.decode(state).items()
@@ -226,9 +268,19 @@ def describe(model: Dreamer, slow: Head, state: State, prior: Any) -> dict[str, 
         "deter": state.memory, "stoch": state.latent, "reward": reward.mean(),
         "reward_logits": reward.logits, "value": value.mean(), "value_logits": value.logits,
         "slow_value": TwoHot(slow(model.features(state))).mean(), "cont_logit": going_on.logit,
-        "cont_prob": going_on.prob(), "policy_entropy": actor.entropy(),
+        "cont_prob": going_on.prob(),
+        "policy_entropy": sum((actor.entropy() for actor in actors), jnp.zeros(())),
         "feat": jnp.concatenate([state.latent.ravel(), state.memory]),  # as PyTorch projects join
         **policy, **reconstruction, **_latent("prior", prior),
+    }  # fmt: skip
+
+
+def _policy(actor: Any) -> dict[str, jax.Array]:
+    if not isinstance(actor, Categorical):
+        return {"policy_mean": actor.mean, "policy_std": actor.scale}
+    logits = actor.log_probs() if actor.mix else actor.logits
+    return {
+        "policy_logits": logits, "policy_logits_raw": actor.logits, "policy_prob": actor.probs(),
     }  # fmt: skip
 
 
@@ -251,42 +303,76 @@ def official(name: str) -> str:
 
 
 def _returns(weights: Mapping[str, np.ndarray]) -> ReturnRange:
-    return ReturnRange(*(jnp.asarray(weights[f"retnorm/{end}/value"]) for end in ("lo", "hi")))
+    return ReturnRange(
+        *(jnp.asarray(weights.get(f"retnorm/{end}/value", 0.0)) for end in ("lo", "hi"))
+    )
 
 
 def _losses(
-    model: Dreamer, slow: Head, returns: ReturnRange, batch: Batch, agent: Mapping[str, Any]
+    model: Dreamer, slow: Head, returns: ReturnRange, batch: Batch, options: Mapping[str, Any]
 ) -> dict[str, jax.Array]:
     """Every loss as the source configured it, time-major; its returns are not updated here."""
-    config = TrainConfig(
-        imagination=agent["imag_length"],
-        imagination_starts=agent["imag_last"],
-        horizon=agent["horizon"],
-        actor_entropy=agent["imag_loss"]["actent"],
-        trace=agent["imag_loss"]["lam"],
-        replay_value_scale=agent["loss_scales"]["repval"],
-    )
+    config = _training(options, {
+        "imagination": "agent.imag_length", "imagination_starts": "agent.imag_last",
+        "horizon": "agent.horizon", "actor_entropy": "agent.imag_loss.actent",
+        "trace": "agent.imag_loss.lam",
+    })  # fmt: skip
     compiled = jax.jit(losses, static_argnames=("config", "readout", "update_returns"))
     parts, *_ = compiled(
         model, slow, returns, batch, config=config, key=jr.key(0), readout="mode",
         update_returns=False,
     )  # fmt: skip
-    named = {official(name): part.T for name, part in parts.items()}
-    return named | {"total": total(parts, model, config)}
+    parts = {official(name): part for name, part in parts.items()}
+    seen = {name for name, _ in model.enc.spaces}
+    scales = {
+        name: option(options, f"agent.loss_scales.{'rec' if name in seen else name}", float,
+                     SCALES.get(name, 1.0))
+        for name in parts
+    }  # fmt: skip
+    every = sum((scales[name] * jnp.mean(part) for name, part in parts.items()), jnp.zeros(()))
+    return {name: part.T for name, part in parts.items()} | {"total": every}
 
 
-@jax.jit
+def _training(options: Mapping[str, Any], paths: Mapping[str, str]) -> TrainConfig:
+    """Our defaults, which are the official ones, with what the source's configuration says."""
+    usual = TrainConfig()
+    return dataclasses.replace(usual, **{
+        name: option(options, path, type(getattr(usual, name)), getattr(usual, name))
+        for name, path in paths.items()
+    })  # fmt: skip
+
+
 def _torch_losses(
-    model: Dreamer, slow: Head, returns: ReturnRange, batch: Batch
+    model: Dreamer, slow: Head, returns: ReturnRange, batch: Batch, options: Mapping[str, Any]
 ) -> dict[str, jax.Array]:
-    """The losses of r2dreamer, means, with its defaults.
+    """The losses of r2dreamer as it was configured, means, and their weighted sum."""
+    config = _training(options, {
+        "imagination": "model.imag_horizon", "horizon": "model.horizon", "trace": "model.lamb",
+        "actor_entropy": "model.act_entropy",
+    })  # fmt: skip
+    parts = _torch_parts(model, slow, returns, batch, config)
+    seen = {name for name, _ in model.enc.spaces}
+    scales = {
+        name: option(options, f"model.loss_scales.{'recon' if name in seen else name}", float,
+                     SCALES.get(name, 1.0))
+        for name in parts if not name.startswith("metric_")
+    }  # fmt: skip
+    parts["metric_opt_loss"] = sum((scales[n] * parts[n] for n in scales), jnp.zeros(()))
+    return parts
+
+
+@partial(jax.jit, static_argnames="config")
+def _torch_parts(
+    model: Dreamer, slow: Head, returns: ReturnRange, batch: Batch, config: TrainConfig
+) -> dict[str, jax.Array]:
+    """The losses of r2dreamer, means.
 
     It differs from the official code in what a KL is of (raw logits), in where the discount is
     (outside of the continue head) and in the weights of imagined steps that follow from it.
     """
     states, posterior, prior = observe(model, batch, key=jr.key(0), readout="mode")
     # A horizon without end: its continue head learns 1 where an episode goes on.
-    endless, config = TrainConfig(horizon=10**12), TrainConfig()
+    endless = dataclasses.replace(config, horizon=10**12)
     out = world_model_losses(model, batch, states, posterior, prior, endless)
     each = jax.vmap(jax.vmap(lambda a, b: raw(a).kl(raw(b))))(posterior, prior)
     out["dyn"] = out["rep"] = jnp.maximum(each, model.config.free_nats)
@@ -335,7 +421,6 @@ def _torch_losses(
         "metric_ret": jnp.mean((gain - returns.low) / returns.scale),
         "metric_ret_005": returns.low, "metric_ret_095": returns.high,
         "metric_adv": jnp.mean(advantage), "metric_action_entropy": jnp.mean(entropy),
-        "metric_opt_loss": total(out, model, config),
     }  # fmt: skip
 
 

@@ -1,8 +1,9 @@
 """Our values of the golden arrays of profile `v1`, by each source's own names and layouts."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import golden_inputs as inputs
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -42,17 +43,17 @@ def computed(foreign: Foreign, golden: Mapping[str, np.ndarray], source: str) ->
         model.task_behavior["critic"]["net"],
         {n.removeprefix(SLOW): x for n, x in foreign.extras.items() if n.startswith(SLOW)},
     )
-    images = [name for name, space in model.observation_spaces if len(space.shape) == 3]
-    ((action, _),) = model.action_spaces
+    seen, acts = dict(model.observation_spaces), dict(model.action_spaces)
+    called = inputs.aliases(seen, inputs.observations(golden, acts), golden)
     sequences = Sequences(
-        {name: jnp.asarray(golden["in/image" if name in images else f"in/{name}"])
-         for name, _ in model.observation_spaces},
-        model.encode_action({action: golden["in/prev_action"]}),
+        {name: jnp.asarray(golden[f"in/{called.get(name, name)}"]) for name in seen},
+        model.encode_action(inputs.action(golden, "prev_action", acts)),
         *(jnp.asarray(golden[f"in/{name}"]) for name in ("is_first", "reward", "is_terminal")),
     )  # fmt: skip
     out, states, losses = _filtered(model, slow, sequences)
     last = jax.tree.map(lambda x: x[-1], states)
-    imag = _imagined(model, slow, last, model.encode_action({action: golden["in/imag_action"]}))
+    actions = model.encode_action(inputs.action(golden, "imag_action", acts))
+    imag = _imagined(model, slow, last, actions)
     rows = golden["in/is_first"].shape[1]
     start = model.initial()
     ours = {f"out/{name}": array for name, array in out.items()}
@@ -116,14 +117,12 @@ def _describe(
 ) -> dict[str, jax.Array]:
     """What every head says of one state."""
     reward, value, going_on = model.reward(state), model.value(state), model.continuation(state)
-    (actor,) = model.actor(state).values()
-    if isinstance(actor, Categorical):
-        policy = {
-            "policy_logits": actor.log_probs(), "policy_logits_raw": actor.logits,
-            "policy_prob": actor.probs(),
-        }  # fmt: skip
-    else:
-        policy = {"policy_mean": actor.mean, "policy_std": actor.scale}
+    actors = list(model.actor(state).values())
+    each = [_policy(actor) for actor in actors]
+    policy = {
+        name: jnp.concatenate([parts[name] for parts in each if name in parts], -1)
+        for name in dict.fromkeys(name for parts in each for name in parts)
+    }
     pictures = {}
     for name, head in model.decode(state).items():
         vector = isinstance(head, SymlogSquared)
@@ -135,9 +134,18 @@ def _describe(
         "reward_logits": reward.logits, "value": value.mean(), "value_logits": value.logits,
         "slow_value": SymlogTwoHot(slow(model.features(state))["out"]).mean(),
         "cont_logit": going_on.logit, "cont_prob": going_on.prob(), "cont_mode": going_on.mode(),
-        "policy_entropy": actor.entropy(),
+        "policy_entropy": sum((actor.entropy() for actor in actors), jnp.zeros(())),
         "feat": jnp.concatenate([state.latent.ravel(), state.memory]),  # as torch has it
         **policy, **pictures, **_latent("prior", prior),
+    }  # fmt: skip
+
+
+def _policy(actor: Any) -> dict[str, jax.Array]:
+    if not isinstance(actor, Categorical):
+        return {"policy_mean": actor.mean, "policy_std": actor.scale}
+    return {
+        "policy_logits": actor.log_probs(), "policy_logits_raw": actor.logits,
+        "policy_prob": actor.probs(),
     }  # fmt: skip
 
 

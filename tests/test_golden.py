@@ -1,6 +1,8 @@
 """Parity with other projects' own code: every array of the golden files."""
 
 import os
+import pickle
+import shutil
 from pathlib import Path
 
 import golden
@@ -12,6 +14,13 @@ from thinkslow import importers
 from thinkslow.dreamer.nets import named
 
 GOLDEN = (Path(__file__).parents[1] / ".." / "shared" / "golden").resolve()
+"""The cases of the project's shared folder; one of them is in this repository."""
+BUNDLED = Path(__file__).parent / "data" / "golden" / "danijar_main-b"
+CASES = (
+    "danijar_main-a", "danijar_main-b", "r2dreamer-a", "r2dreamer-b", "sheeprl_v35-a",
+    "dreamerv3_v150-a", "dreamerv3_v150-b", "nm512_torch-a", "sheeprl-a",
+)  # fmt: skip
+OTHERS = sorted({file.parent.name for file in GOLDEN.glob("*/golden.npz")} - set(CASES))
 
 
 def folder_of(name: str) -> Path:
@@ -23,19 +32,53 @@ def folder_of(name: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "danijar_main-a", "danijar_main-b", "r2dreamer-a", "r2dreamer-b", "sheeprl_v35-a",
-        "dreamerv3_v150-a", "dreamerv3_v150-b", "nm512_torch-a", "sheeprl-a",
-    ],
-)  # fmt: skip
-def test_every_array_equals_the_sources_own_code(name):
-    lines = golden.compare(folder_of(name))
-    assert len(lines) > 35, "the golden file lost its arrays"
+def check(folder: Path, least: int = 35) -> None:
+    lines = golden.compare(folder)
+    assert len(lines) > least, "the golden file lost its arrays"
     off = [f"{line.name}: {line.difference:.2e} > {line.allowed:.1e}" for line in lines
            if not line.good]  # fmt: skip
     assert not off, "\n".join(off)
+
+
+@pytest.mark.parametrize("name", [*CASES, *OTHERS])
+def test_every_array_equals_the_sources_own_code(name):
+    check(folder_of(name))
+
+
+def test_the_case_in_this_repository_equals_the_sources_own_code():
+    check(BUNDLED)
+
+
+def test_a_case_may_call_its_observations_as_it_likes(tmp_path):
+    """The names are the case's: another image, other vectors in the same sorted order."""
+    called = {
+        "image": "camera", "height": "a_level", "orientations": "b_pose", "velocity": "c_speed",
+    }  # fmt: skip
+    folder = shutil.copytree(BUNDLED, tmp_path / "case")
+    found = importers.find(folder)
+    params = {name: array.read() for name, array in found.content["params"].items()}
+    for old, new in called.items():
+        params = {n.replace(f"dec/vec/{old}/", f"dec/vec/{new}/"): x for n, x in params.items()}
+    found.file.write_bytes(pickle.dumps({"params": params}))
+    with np.load(folder / "golden.npz") as file:
+        arrays = dict(file)
+    for old, new in called.items():
+        for stem in ("in/", "out/recon_", "imag/recon_", "loss/"):
+            if stem + old in arrays:
+                arrays[stem + new] = arrays.pop(stem + old)
+    np.savez(folder / "golden.npz", **arrays)  # pyright: ignore[reportArgumentType]
+    check(folder)
+
+
+def test_a_wrong_number_is_off(tmp_path):
+    folder = shutil.copytree(BUNDLED, tmp_path / "case")
+    with np.load(folder / "golden.npz") as file:
+        arrays = dict(file)
+    arrays["out/kl"] = arrays["out/kl"] + np.float32(1e-4)
+    arrays["loss/image"] = arrays["loss/image"] * np.float32(1 + 1e-3)
+    np.savez(folder / "golden.npz", **arrays)  # pyright: ignore[reportArgumentType]
+    off = [line.name for line in golden.compare(folder) if not line.good]
+    assert sorted(off) == ["loss/image", "out/kl"]
 
 
 def test_the_container_of_december_2024_holds_the_same_agent():
