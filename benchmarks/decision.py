@@ -218,10 +218,11 @@ def operations(agent: Agent, batch: int) -> float:
     """Floating-point operations of the products and convolutions of one decision."""
     *arguments, keys = inputs(agent, batch, 0)
     traced = jax.make_jaxpr(lambda *a: agent.act(*a[:-1], keys=a[-1]))(*arguments, keys)
-    return _operations(traced.jaxpr)
+    return operations_of(traced.jaxpr)
 
 
-def _operations(jaxpr: Any) -> float:
+def operations_of(jaxpr: Any) -> float:
+    """The same for a whole program: loops as often as they run, every branch of a choice."""
     total = 0.0
     for equation in jaxpr.eqns:
         out = math.prod(equation.outvars[0].aval.shape) if equation.outvars else 0
@@ -237,7 +238,7 @@ def _operations(jaxpr: Any) -> float:
             case name:
                 times = equation.params["length"] if name == "scan" else 1
                 total += times * sum(
-                    _operations(getattr(inner, "jaxpr", inner))
+                    operations_of(getattr(inner, "jaxpr", inner))
                     for value in equation.params.values()
                     for inner in (value if isinstance(value, tuple | list) else (value,))
                     if hasattr(getattr(inner, "jaxpr", inner), "eqns")

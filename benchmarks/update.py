@@ -57,17 +57,7 @@ def measure(config: ModelConfig, learning: TrainConfig, repeats: int) -> dict[st
         {"image": Space((64, 64, 3), "uint8")}, {"action": Space((), "int32", 3)}, config,
         key=jr.key(0),
     )  # fmt: skip
-    images = np.random.default_rng(0).integers(0, 255, (rows, steps, 64, 64, 3), dtype=np.uint8)
-    no = jnp.zeros((rows, steps), bool)
-    batch = Batch(
-        observation={"image": jnp.asarray(images)},
-        previous_action=jnp.zeros((rows, steps, 3)),
-        reward=jnp.zeros((rows, steps)),
-        is_first=no,
-        is_last=no,
-        is_terminal=no,
-        start=jax.tree.map(lambda x: jnp.broadcast_to(x, (rows, *x.shape)), model.initial()),
-    )
+    batch = random_batch(model, learning)
     update = jax.jit(learner.update, static_argnames="config", donate_argnums=0)
     state = learner.start(model, learning)
     times = []
@@ -84,6 +74,22 @@ def measure(config: ModelConfig, learning: TrainConfig, repeats: int) -> dict[st
         "replayed_steps_per_s": float(rows * steps / median),
         "compile_s": times[0],
     }
+
+
+def random_batch(model: Dreamer, learning: TrainConfig) -> Batch:
+    """Sequences of random 64x64 images; nothing happens in them."""
+    rows, steps = learning.batch_size, learning.batch_length
+    images = np.random.default_rng(0).integers(0, 255, (rows, steps, 64, 64, 3), dtype=np.uint8)
+    no = jnp.zeros((rows, steps), bool)
+    return Batch(
+        observation={"image": jnp.asarray(images)},
+        previous_action=jnp.zeros((rows, steps, 3)),
+        reward=jnp.zeros((rows, steps)),
+        is_first=no,
+        is_last=no,
+        is_terminal=no,
+        start=jax.tree.map(lambda x: jnp.broadcast_to(x, (rows, *x.shape)), model.initial()),
+    )
 
 
 def main() -> None:
