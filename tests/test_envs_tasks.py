@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from thinkslow.envs import VectorEnv, make
+from thinkslow.envs import Unavailable, VectorEnv, make, twin_of
 from thinkslow.envs.make import Player
 from thinkslow.envs.tasks.scripted import towards_good
 
-TASK = "thinkslow/CollectGoodObjects-v0"
-TOP_DOWN = "thinkslow/CollectGoodObjectsTopDown-v0"
+COLLECT = "thinkslow/CollectGoodObjects"
+TASK, TOP_DOWN = f"{COLLECT}-v0", f"{COLLECT}TopDown-v0"
+HALF = 4.65  # of the floor plan, metres
 LEFT = 0
 
 
@@ -37,7 +38,7 @@ def env() -> Player:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", [TASK, TOP_DOWN])
+@pytest.mark.parametrize("task", [TASK, TOP_DOWN, f"{COLLECT}Panorama-v1"])
 def test_a_seed_gives_the_same_frames_in_every_process(task):
     here = frames(make(task), 7, 40)
     with VectorEnv(task, 2) as envs:
@@ -61,23 +62,118 @@ def test_instances_in_one_process_do_not_disturb_each_other(env):
     np.testing.assert_array_equal(images, alone)
 
 
-def test_the_view_from_above_is_of_the_same_world(env):
-    above = make(TOP_DOWN)
-    env.reset(seed=4)
-    above.reset(seed=4)
+@pytest.mark.parametrize("version", ["v0", "v1"])
+@pytest.mark.parametrize("view", ["TopDown", "Informed", "Panorama"])
+def test_a_twin_is_of_the_same_world(view, version):
+    one, twin = make(f"{COLLECT}-{version}"), make(f"{COLLECT}{view}-{version}")
+    assert twin_of(f"{COLLECT}{view}-{version}") == f"{COLLECT}-{version}"
+    one.reset(seed=4)
+    twin.reset(seed=4)
     rewards = 0.0
     for action in walk(4, 250):
-        (first, *mine), (second, *theirs) = env.step(action), above.step(action)
+        (first, *mine), (second, *theirs) = one.step(action), twin.step(action)
         assert mine == theirs
-        here, there = world_of(env), world_of(above)
+        here, there = world_of(one), world_of(twin)
         np.testing.assert_array_equal(here.agent.pos, there.agent.pos)
         assert here.agent.dir == there.agent.dir
         assert here.np_random.bit_generator.state == there.np_random.bit_generator.state
-        for one, other in zip(here.things, there.things, strict=True):
-            np.testing.assert_array_equal(one.pos, other.pos)
-        assert not np.array_equal(first["image"], second["image"])
+        for a, b in zip(here.things, there.things, strict=True):
+            np.testing.assert_array_equal(a.pos, b.pos)
+        assert np.array_equal(first["image"], second["image"]) == (view == "Informed")
         rewards += abs(mine[0])
     assert rewards > 0, "nothing was collected: this walk shows too little"
+
+
+def test_an_informed_agent_is_told_where_everything_is():
+    env = make(f"{COLLECT}Informed-v0")
+    env.reset(seed=1)
+    for action in walk(1, 20):
+        told = env.step(action)[0]["world"].astype(float)
+    world = world_of(env)
+    place, heading = told[:2] * HALF, math.atan2(told[2], told[3])
+    np.testing.assert_allclose(place, world.agent.pos[[0, 2]], atol=1e-5)
+    boxes = told[4:].reshape(8, 4)
+    assert (np.diff(boxes[:, 0]) >= 0).all(), "the nearest comes first"
+    found = set()
+    for share, sine, cosine, reward in boxes:
+        angle = heading + math.atan2(sine, cosine)
+        far = share * 2 * HALF * math.sqrt(2)
+        there = place + far * np.array([math.cos(angle), -math.sin(angle)])
+        (thing,) = [one for one in world.things if np.allclose(one.pos[[0, 2]], there, atol=1e-4)]
+        assert thing.reward == reward
+        found.add(id(thing))
+    assert len(found) == 8
+
+
+def test_a_panorama_shows_the_four_sides():
+    env = make(f"{COLLECT}Panorama-v0")
+    env.reset(seed=2)
+    world = world_of(env)
+
+    def sides() -> list[np.ndarray]:
+        image = world.render_obs()
+        front, right = image[:32, :32], image[:32, 32:]
+        left, back = image[32:, :32], image[32:, 32:]
+        return [front, left, back, right]
+
+    before = sides()
+    world.agent.dir += math.pi / 2  # to the left
+    np.testing.assert_array_equal(sides(), [*before[1:], before[0]])
+
+
+@pytest.mark.parametrize(("field", "columns"), [(360, 128), (180, 64), (90, 32), (60, 18)])
+def test_a_field_of_view_leaves_the_rest_black(field, columns):
+    whole = make(f"{COLLECT}Panorama-v0").reset(seed=2)[0]["image"]
+    part = make(f"{COLLECT}Panorama-v0", options={"field": field}).reset(seed=2)[0]["image"]
+    # 32 columns of a view are 90 degrees, closer together at its edges.
+    seen = part.reshape(2, 32, 2, 32, 3).transpose(0, 2, 3, 1, 4).any((-1, -2))
+    assert seen.sum() == columns
+    shown = np.repeat(seen[:, None], 32, 1).reshape(64, 64)
+    np.testing.assert_array_equal(part[shown], whole[shown])
+
+
+def test_an_inner_wall_that_is_not_drawn_is_solid_all_the_same():
+    drawn = make(f"{COLLECT}Panorama-v0")
+    open_ = make(f"{COLLECT}Panorama-v0", options={"wall": False})
+    drawn.reset(seed=3)
+    open_.reset(seed=3)
+    differ = 0
+    for action in walk(3, 100):
+        (one, *mine), (other, *theirs) = drawn.step(action), open_.step(action)
+        assert mine == theirs
+        differ += not np.array_equal(one["image"], other["image"])
+    assert differ > 50
+    np.testing.assert_array_equal(world_of(drawn).agent.pos, world_of(open_).agent.pos)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"), [({"field": 0}, "`field` must be"), ({"field": 361}, "at most 360")]
+)
+def test_an_impossible_panorama_is_refused_for_what_it_is(options, problem):
+    with pytest.raises(Unavailable, match=problem) as error:
+        make(f"{COLLECT}Panorama-v0", options=options)
+    assert "renderer" not in str(error.value)
+
+
+@pytest.mark.parametrize("version", ["v0", "v1"])
+def test_by_a_counter_a_box_comes_back_where_it_would_have_anyway(version):
+    def taken(order: list[int]) -> list[np.ndarray]:
+        """Where each box lies after boxes were taken in an order."""
+        env = make(f"{COLLECT}-{version}")
+        env.reset(seed=5)
+        world = world_of(env)
+        places = {}
+        for index in order:
+            for thing in world.things:
+                thing.pos = np.array([100.0, 0.0, 100.0])
+            world.agent.pos = np.array([2.5, 0.0, 2.0])
+            world.things[index].pos = np.array([2.0, 0.0, 2.0])
+            env.step(LEFT)
+            places[index, order[: order.index(index) + 1].count(index)] = world.things[index].pos
+        return [places[key] for key in sorted(places)]
+
+    same = np.array_equal(taken([0, 1, 2]), taken([2, 0, 1]))
+    assert same == (version == "v1")
 
 
 def test_every_heading_shows_from_above():

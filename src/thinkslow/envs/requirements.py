@@ -230,7 +230,8 @@ def explained(id: str, error: Exception) -> str:
     if isinstance(error, TypeError) and "required positional argument" in str(error):
         what += ". Give it by name: --env-option NAME=VALUE"
     family = family_of(id)
-    if family is not None and family.opengl:
+    wrong = isinstance(error, TypeError | ValueError | KeyError)  # arguments, not drawing
+    if family is not None and family.opengl and not wrong:
         return (
             f"{id} could not open a renderer here: {what}. "
             "`thinkslow doctor` tries each step of drawing and says how to mend it."

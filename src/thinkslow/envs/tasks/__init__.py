@@ -1,1 +1,55 @@
-"""Our own tasks."""
+"""Our own tasks: what they are called, and which are twins, without any simulator."""
+
+import dataclasses
+from typing import Literal
+
+import gymnasium
+
+COLLECT = "thinkslow/CollectGoodObjects"
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One of our tasks."""
+
+    name: str
+    """Its id, without the version."""
+    entry_point: str
+    observed: Literal["partly", "wholly"]
+    """How much of the world's state one observation tells."""
+    twin_of: str | None = None
+    """The task, by name, that differs from it only in what is seen: for one seed and the same
+    actions both have the same world, rewards and random numbers."""
+
+
+TASKS = tuple(
+    Task(f"{COLLECT}{view}", f"thinkslow.envs.tasks.collect:CollectGoodObjects{view}",
+         observed, COLLECT if view else None)
+    for view, observed in (
+        ("", "partly"), ("TopDown", "wholly"), ("Informed", "wholly"), ("Panorama", "partly"),
+    )
+)  # fmt: skip
+VERSIONS = {"v0": {}, "v1": {"counter": True}}
+"""Of each task: in version 1 boxes come back by a counter."""
+
+
+def twin_of(id: str) -> str | None:
+    """The id of which another of our ids is a twin; None if it is none.
+
+    >>> twin_of("thinkslow/CollectGoodObjectsInformed-v1")
+    'thinkslow/CollectGoodObjects-v1'
+    """
+    name, _, version = id.rpartition("-")
+    twins = {task.name: task.twin_of for task in TASKS}
+    twin = twins.get(name)
+    return None if twin is None or version not in VERSIONS else f"{twin}-{version}"
+
+
+def register() -> None:
+    """Make Gymnasium know them."""
+    for task in TASKS:
+        for version, given in VERSIONS.items():
+            gymnasium.register(
+                f"{task.name}-{version}", task.entry_point, kwargs=dict(given),
+                disable_env_checker=True, order_enforce=False,
+            )  # fmt: skip

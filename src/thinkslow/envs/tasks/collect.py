@@ -5,7 +5,16 @@ behind a wall with one door, and differ in wall and floor. Five good boxes (gree
 three bad ones (red, -1) stand about; a box that is touched comes back elsewhere at once.
 The agent sees a square image in the first person, or, in the top-down twin, the whole
 world from above with itself as an arrow: a fully observable version of the same task. For
-the same seed and actions, both have the same world, motion, rewards and random numbers.
+the same seed and actions, all views have the same world, motion, rewards and random numbers.
+
+Twins of it differ in what is seen. *Informed* shows the same image and, beside it, where the
+agent and every box are: fully observable with identical pictures. *Panorama* shows four views
+around the agent in one image, a dose of observability: `field` degrees of it, with or without the
+wall between the rooms (`wall`), which stays solid.
+
+In version 0 a box comes back at a place from the random stream of the episode, so that what one
+box does changes where all later ones appear. In version 1 it follows from the episode, the box and
+how often it was taken: two players of one seed find the same boxes again.
 
 A decision is a turn by 27 degrees or a walk of 0.66 m, made in three parts; a wall stops
 the part that would enter it. An episode is a fixed number of decisions and then truncated.
@@ -73,7 +82,14 @@ class CollectGoodObjects(MiniWorldEnv):
     light_ambient: Any
     light_color: Any
 
-    def __init__(self, size: int = 64, decisions: int = 250, render_mode: str | None = None):
+    def __init__(
+        self,
+        size: int = 64,
+        decisions: int = 250,
+        counter: bool = False,
+        render_mode: str | None = None,
+    ):
+        self.counter = counter
         window = 256 if render_mode else size
         self.lists: dict[str, int] = {}
         with contextlib.redirect_stdout(sys.stderr):  # MiniWorld prints; results are the caller's
@@ -113,13 +129,15 @@ class CollectGoodObjects(MiniWorldEnv):
                 _load_texture(name)
         self._gen_static_data()
 
-        self.agent.pos = self._place(self.agent.radius)
+        self.agent.pos = _place(self.agent.radius, self.np_random)
         self.agent.dir = self.np_random.uniform(-math.pi, math.pi)
         self.things: list[Thing] = []
         for kind in BOXES:
             thing = Thing(kind)
-            self._put(thing)
+            self._put(thing, self.np_random)
             self.things.append(thing)
+        self.taken = [0] * len(self.things)
+        self.episode = int(self.np_random.integers(2**63)) if self.counter else 0
         self.entities = [self.agent, *self.things]
 
     def _move(self, action: int) -> None:
@@ -133,30 +151,25 @@ class CollectGoodObjects(MiniWorldEnv):
     def _collect(self) -> float:
         """The reward for the boxes within reach, each of which is put elsewhere."""
         reward = 0.0
-        for thing in self.things:
+        for index, thing in enumerate(self.things):
             if _distance(thing.pos, self.agent.pos) < thing.radius + self.agent.radius:
                 reward += thing.reward
-                self._put(thing)
+                self.taken[index] += 1
+                entropy = [self.episode, index, self.taken[index]]
+                self._put(thing, np.random.default_rng(entropy) if self.counter else self.np_random)
         return reward
 
-    def _put(self, thing: Thing) -> None:
+    def _put(self, thing: Thing, rng: np.random.Generator) -> None:
         """Put a box at a random place, clear of the other boxes and away from the agent."""
         others = [other for other in self.things if other is not thing]
         while True:
-            place = self._place(thing.radius)
+            place = _place(thing.radius, rng)
             if _distance(place, self.agent.pos) > AWAY and all(
                 _distance(place, other.pos) > thing.radius + other.radius for other in others
             ):
                 break
         thing.pos = place
-        thing.dir = self.np_random.uniform(-math.pi, math.pi)
-
-    def _place(self, radius: float) -> np.ndarray:
-        """A random place in one of the rooms, clear of the walls and of the door."""
-        room = self.np_random.choice([-1.0, 1.0])
-        x = room * self.np_random.uniform(WALL / 2 + radius, HALF - radius)
-        z = self.np_random.uniform(-HALF + radius, HALF - radius)
-        return np.array([x, 0.0, z])
+        thing.dir = rng.uniform(-math.pi, math.pi)
 
     def _render_static(self) -> None:
         """Compile the rooms and the boxes into display lists of this instance."""
@@ -229,6 +242,98 @@ class CollectGoodObjectsTopDown(CollectGoodObjects):
         gl.glLoadIdentity()
         gl.gluLookAt(0.0, 10.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)
         return self._render_world(frame_buffer, render_agent=True)
+
+
+class CollectGoodObjectsInformed(CollectGoodObjects):
+    """The task in the first person, with everything that there is to know beside the image.
+
+    `world` is [4 + 8 * 4]: the agent's place as shares of the floor plan, sine and cosine of its
+    heading; then, nearest first, each box's distance as a share of the diagonal, sine and cosine
+    of its bearing (left is positive), and 1 for good or -1 for bad.
+    """
+
+    def __init__(self, **given: Any):
+        super().__init__(**given)
+        self.observation_space = spaces.Dict(
+            image=self.observation_space,
+            world=spaces.Box(-1.0, 1.0, (4 + 4 * len(BOXES),), np.float32),
+        )
+
+    def reset(self, **given: Any) -> tuple[Any, dict[str, Any]]:
+        image, info = super().reset(**given)
+        return {"image": image, "world": self._world()}, info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        image, *rest = super().step(action)
+        return {"image": image, "world": self._world()}, *rest  # pyright: ignore[reportReturnType]
+
+    def _world(self) -> np.ndarray:
+        x, _, z = self.agent.pos
+        heading = self.agent.dir
+        found = [x / HALF, z / HALF, math.sin(heading), math.cos(heading)]
+        for thing in sorted(self.things, key=lambda one: _distance(one.pos, self.agent.pos)):
+            to_x, to_z = thing.pos[0] - x, thing.pos[2] - z
+            bearing = math.atan2(-to_z, to_x) - heading
+            share = math.hypot(to_x, to_z) / (2 * HALF * math.sqrt(2))
+            found += [share, math.sin(bearing), math.cos(bearing), thing.reward]
+        return np.array(found, np.float32)
+
+
+class CollectGoodObjectsPanorama(CollectGoodObjects):
+    """The task seen all around: front and right above left and back, 90 degrees each.
+
+    Args:
+        field: Degrees that are seen, around the heading; the rest is black.
+        wall: Whether the wall between the rooms is drawn. It is solid in any case.
+        given: Arguments of the task.
+
+    **Errors:** `ValueError` for a field beyond 360 degrees, or an odd size.
+    """
+
+    def __init__(self, field: int | float = 360, wall: bool = True, size: int = 64, **given: Any):
+        if not 0 < field <= 360:
+            raise ValueError(f"`field` must be above 0 and at most 360 degrees; got {field}.")
+        if size % 2:
+            raise ValueError(f"`size` must be even, for two views side by side; got {size}.")
+        self.wall = wall
+        columns = np.degrees(np.arctan((np.arange(size // 2) + 0.5) / (size // 4) - 1.0))
+        self.shown = {
+            yaw: np.abs((columns - yaw + 180) % 360 - 180) <= field / 2 for yaw in (0, -90, 90, 180)
+        }
+        """By the turn of a view, left positive, which of its columns lie in the field."""
+        super().__init__(size=size // 2, **given)
+        self.observation_space = spaces.Box(0, 255, (size, size, 3), np.uint8)
+
+    def render_obs(self, frame_buffer: FrameBuffer | None = None) -> np.ndarray:
+        """The four views in one image."""
+        heading, self.agent.cam_fov_y = self.agent.dir, 90.0
+        views = []
+        for yaw, shown in self.shown.items():
+            self.agent.dir = heading + math.radians(yaw)
+            views.append(super().render_obs(frame_buffer) * shown[None, :, None])
+        self.agent.dir = heading
+        front, right, left, back = views
+        return np.concatenate(
+            [np.concatenate([front, right], 1), np.concatenate([left, back], 1)]
+        ).astype(np.uint8)
+
+    def _gen_static_data(self) -> None:
+        super()._gen_static_data()
+        if self.wall:
+            return
+        for room in self.rooms:
+            faces = room.wall_verts.reshape(-1, 4, 3)
+            seen = (np.abs(faces[..., 0]) > WALL / 2 + 1e-6).any(1).repeat(4)
+            room.wall_verts, room.wall_norms = room.wall_verts[seen], room.wall_norms[seen]
+            room.wall_texcs = room.wall_texcs[seen]
+
+
+def _place(radius: float, rng: np.random.Generator) -> np.ndarray:
+    """A random place in one of the rooms, clear of the walls and of the door."""
+    room = rng.choice([-1.0, 1.0])
+    x = room * rng.uniform(WALL / 2 + radius, HALF - radius)
+    z = rng.uniform(-HALF + radius, HALF - radius)
+    return np.array([x, 0.0, z])
 
 
 def _load_texture(name: str) -> None:
