@@ -20,6 +20,10 @@ class Playing(Common):
     """A Gymnasium wrapper around the environment, module:Class; again for more, inside out."""
     image: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """An observation to read as an image that is not recognised as one."""
+    shift: str = ""
+    """What differs from training: NAME:SEVERITY with 0 to 5, several joined by commas, of noise,
+    occlusion, dropped, dropped-bursts (each also -silent), delayed, delayed-random, brightness,
+    contrast, colour, blur, sticky."""
     step_limit: float = 60.0
     """Seconds that one step of an environment may take."""
     reset_limit: float = 300.0
@@ -32,7 +36,7 @@ class Playing(Common):
         """
         given = {
             "options": options(self.env_option), "wrappers": list(self.wrapper),
-            "image": list(self.image),
+            "image": list(self.image), "shift": self.shift,
         }  # fmt: skip
         return {name: value for name, value in given.items() if value}
 

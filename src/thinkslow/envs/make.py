@@ -16,6 +16,7 @@ from thinkslow.envs.adapt import Adapted, adapted
 from thinkslow.envs.failures import Mismatch
 from thinkslow.envs.observing import Sight, at, sights
 from thinkslow.envs.requirements import Unavailable, explained, factory, family_of, load, prepare
+from thinkslow.envs.shifts import shifts
 from thinkslow.spaces import Space
 
 
@@ -27,6 +28,7 @@ def make(
     image: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
     wrappers: Sequence[str] = (),
+    shift: str = "",
 ) -> "Player":
     """Make an environment.
 
@@ -44,6 +46,7 @@ def make(
         image: Observations to read as images that would not be recognised.
         options: Arguments of the environment's constructor.
         wrappers: Wrappers to put around it, inside out, each as `module:Class`.
+        shift: What differs from training, as `shifts` takes it: `dropped:3`.
 
     **Errors:** `Unavailable` if the id is unknown, something it needs is missing, it cannot be
     made, or its spaces are of a kind that no agent here can play; `ValueError` for impossible
@@ -65,10 +68,10 @@ def make(
         env = family.dress(env, size, **own)
     for wrapper in wrappers:
         env = _wrapped(env, wrapper)
-    return Player(env, id, size=size, repeat=repeat, image=image, notes=notes)
+    return Player(env, id, size=size, repeat=repeat, image=image, shift=shift, notes=notes)
 
 
-ARGUMENTS = ("id", "size", "repeat", "image", "options", "wrappers")
+ARGUMENTS = ("id", "size", "repeat", "image", "options", "wrappers", "shift")
 """Of `make`: what a description of an environment may hold."""
 
 
@@ -92,6 +95,7 @@ class Player(gymnasium.Env):
         size: int = 64,
         repeat: int = 1,
         image: Sequence[str] = (),
+        shift: str = "",
         notes: list[str] | None = None,
     ):
         self.env, self.id, self.repeat = env, id, repeat
@@ -103,6 +107,9 @@ class Player(gymnasium.Env):
             id, env.observation_space, size=size, image=image, say=self._say
         )
         self.observations: dict[str, Space] = {one.name: one.space for one in self.sights}
+        self._shifts = shifts(shift, self.observations) if shift else []
+        for one in self._shifts:
+            self.observations |= one.adds
         self._acts = parts(id, env.action_space, self._say)
         self.actions: dict[str, Space] = self._acts.names
         self.observation_space = spaces.Dict(
@@ -124,11 +131,18 @@ class Player(gymnasium.Env):
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         observation, info = self.env.reset(seed=seed, options=options)
         self.nonfinite = ()
+        if self._shifts:
+            if seed is None:
+                seed = int(np.random.SeedSequence().generate_state(1)[0])
+            for one in self._shifts:
+                one.begin(seed)
         return self._dress(observation), info
 
     def step(self, action: Any) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Play one action; of an environment that takes several at once, a dictionary of them."""
         named = action if isinstance(action, Mapping) else {next(iter(self.actions)): action}
+        for one in self._shifts:
+            named = one.act(named)
         native = self._acts.native(named)
         total, repeats = 0.0, 0
         while True:
@@ -148,6 +162,8 @@ class Player(gymnasium.Env):
             out[sight.name], finite = sight.see(at(observation, sight.path))
             if not finite:
                 self.nonfinite += (sight.name,)
+        for one in self._shifts:
+            out = one.see(out)
         return out
 
     def _say(self, what: str) -> None:

@@ -1,0 +1,321 @@
+"""Shifts: what an agent meets that it was not trained on, in doses.
+
+A shift has a name, a version and a severity from 0 to 5; 0 is the environment as it is, to the
+bit. What it does in an episode follows from the episode's seed and the actions, so that arms of
+one seed meet the same, and an episode can be played again. A shift never changes in place: one
+that does otherwise gets another version.
+
+Shifts of pictures apply to every image. Frames that are dropped or late are whole observations,
+and two further ones tell of them unless the shift is silent: `missing`, 1 where nothing came, and
+`age`, how many decisions old is what is shown. The first observation of an episode always comes.
+"""
+
+import abc
+import zlib
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from thinkslow.spaces import Space
+
+Seen = dict[str, np.ndarray]
+SEVERITIES = range(6)
+BURST = 5
+"""Frames that are lost together."""
+HELD = 10
+"""Decisions for which an occlusion stays in its place."""
+
+
+class Shift(abc.ABC):
+    """One kind of change, at one severity; `doses` are those of severities 1 to 5."""
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    doses: ClassVar[tuple[float, ...]]
+    pictured: ClassVar[bool] = False
+    """Whether it needs an image."""
+
+    def __init__(self, severity: int, images: tuple[str, ...]):
+        self.severity, self.images = severity, images
+        self.dose = self.doses[severity - 1]
+
+    @property
+    def adds(self) -> dict[str, Space]:
+        """Observations that there are beside the environment's own."""
+        return {}
+
+    def begin(self, seed: int) -> None:
+        """An episode of that seed begins."""
+        self.rng = np.random.default_rng([seed, zlib.crc32(self.name.encode()), self.version])
+        self.time = 0
+
+    def act(self, action: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The action that is taken in place of one that was chosen."""
+        return action
+
+    def see(self, seen: Seen) -> Seen:
+        """What is shown in place of what was seen."""
+        return seen
+
+
+class _Pictures(Shift):
+    """Changes each image by itself."""
+
+    pictured = True
+
+    def see(self, seen: Seen) -> Seen:
+        changed = {name: self.change(seen[name].astype(np.float32)) for name in self.images}
+        self.time += 1
+        return seen | {
+            name: np.clip(np.rint(image), 0, 255).astype(np.uint8)
+            for name, image in changed.items()
+        }
+
+    @abc.abstractmethod
+    def change(self, image: np.ndarray) -> np.ndarray:
+        """An image in [0, 255]."""
+
+
+class Noise(_Pictures):
+    """Gaussian noise on every pixel; the dose is its deviation."""
+
+    name = "noise"
+    doses = (8, 16, 32, 48, 64)
+
+    def change(self, image: np.ndarray) -> np.ndarray:
+        return image + self.rng.normal(0.0, self.dose, image.shape)
+
+
+class Occlusion(_Pictures):
+    """A black square that jumps every ten decisions; the dose is its share of a side."""
+
+    name = "occlusion"
+    doses = (0.2, 0.3, 0.4, 0.5, 0.6)
+
+    def change(self, image: np.ndarray) -> np.ndarray:
+        if self.time % HELD == 0:
+            self.corner = self.rng.uniform(0.0, 1.0 - self.dose, 2)
+        top, left = (
+            int(share * side) for share, side in zip(self.corner, image.shape, strict=False)
+        )
+        height, width = (round(self.dose * side) for side in image.shape[:2])
+        out = image.copy()
+        out[top : top + height, left : left + width] = 0
+        return out
+
+
+class Brightness(_Pictures):
+    """Lighter or darker for an episode; the dose is the change of the factor."""
+
+    name = "brightness"
+    doses = (0.1, 0.2, 0.3, 0.45, 0.6)
+
+    def begin(self, seed: int) -> None:
+        super().begin(seed)
+        self.factor = 1 + self.dose * self.rng.choice([-1.0, 1.0])
+
+    def change(self, image: np.ndarray) -> np.ndarray:
+        return image * self.factor
+
+
+class Contrast(_Pictures):
+    """Pixels drawn to the mean of their image; the dose is the share that is lost."""
+
+    name = "contrast"
+    doses = (0.2, 0.4, 0.6, 0.7, 0.8)
+
+    def change(self, image: np.ndarray) -> np.ndarray:
+        return image.mean() + (1 - self.dose) * (image - image.mean())
+
+
+class Colour(_Pictures):
+    """Hues turned for an episode, to one side or the other; the dose is in degrees."""
+
+    name = "colour"
+    doses = (15, 30, 60, 90, 120)
+
+    def begin(self, seed: int) -> None:
+        super().begin(seed)
+        angle = np.radians(self.dose) * self.rng.choice([-1.0, 1.0])
+        # A rotation of red, green and blue around grey (Rodrigues).
+        cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
+        turned = np.cos(angle) * np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) / 3
+        self.turn = turned.astype(np.float32)
+
+    def change(self, image: np.ndarray) -> np.ndarray:
+        return image @ self.turn.T if image.shape[-1] == 3 else image
+
+
+class Blur(_Pictures):
+    """Gaussian blur; the dose is its deviation in pixels of 64."""
+
+    name = "blur"
+    doses = (0.5, 1.0, 1.5, 2.0, 3.0)
+
+    def change(self, image: np.ndarray) -> np.ndarray:
+        blurred = ImageFilter.GaussianBlur(self.dose * len(image) / 64)
+        channels = [
+            np.asarray(Image.fromarray(image[..., index].astype(np.uint8)).filter(blurred))
+            for index in range(image.shape[-1])
+        ]
+        return np.stack(channels, -1).astype(np.float32)
+
+
+class Dropped(Shift):
+    """Frames that do not come, each by itself: black instead. The dose is their share."""
+
+    name = "dropped"
+    doses = (0.1, 0.25, 0.5, 0.75, 0.9)
+    silent: ClassVar[bool] = False
+
+    @property
+    def adds(self) -> dict[str, Space]:
+        return {} if self.silent else {"missing": Space((), "float32")}
+
+    def see(self, seen: Seen) -> Seen:
+        missing = self.time > 0 and self.lost()
+        self.time += 1
+        out = {name: np.zeros_like(array) for name, array in seen.items()} if missing else seen
+        return out if self.silent else out | {"missing": np.asarray(missing, np.float32)}
+
+    def lost(self) -> bool:
+        """Whether this frame does not come."""
+        return bool(self.rng.random() < self.dose)
+
+
+class DroppedBursts(Dropped):
+    """Frames that do not come, five in a row; the dose is their share."""
+
+    name = "dropped-bursts"
+
+    def begin(self, seed: int) -> None:
+        super().begin(seed)
+        self.left = 0
+
+    def lost(self) -> bool:
+        # Bursts begin so that, with the frames between them, the share is the dose.
+        if self.left == 0 and self.rng.random() < self._begins:
+            self.left = BURST
+        lost = self.left > 0
+        self.left -= lost
+        return lost
+
+    @property
+    def _begins(self) -> float:
+        between = BURST * (1 - self.dose) / self.dose
+        return 1 / (1 + between)
+
+
+class DroppedSilent(Dropped):
+    """`dropped`, of which nothing tells."""
+
+    name, silent = "dropped-silent", True
+
+
+class DroppedBurstsSilent(DroppedBursts):
+    """`dropped-bursts`, of which nothing tells."""
+
+    name, silent = "dropped-bursts-silent", True
+
+
+class Delayed(Shift):
+    """Frames that come late by a number of decisions, which is the dose."""
+
+    name = "delayed"
+    doses = (1, 2, 3, 4, 5)
+
+    @property
+    def adds(self) -> dict[str, Space]:
+        return {"age": Space((), "float32")}
+
+    def begin(self, seed: int) -> None:
+        super().begin(seed)
+        self.frames: list[Seen] = []
+        self.comes: list[int] = []
+
+    def see(self, seen: Seen) -> Seen:
+        self.frames.append({name: array.copy() for name, array in seen.items()})
+        self.comes.append(self.time + (self.lateness() if self.time else 0))
+        newest = max(index for index, comes in enumerate(self.comes) if comes <= self.time)
+        age = len(self.frames) - 1 - newest
+        # What is older than the newest that came is never shown again.
+        self.frames, self.comes = self.frames[newest:], self.comes[newest:]
+        self.time += 1
+        return {**self.frames[0], "age": np.asarray(age, np.float32)}
+
+    def lateness(self) -> int:
+        """Decisions until the present frame comes."""
+        return int(self.dose)
+
+
+class DelayedRandom(Delayed):
+    """Frames that come late by up to a number of decisions; the newest that came is shown."""
+
+    name = "delayed-random"
+
+    def lateness(self) -> int:
+        return int(self.rng.integers(int(self.dose) + 1))
+
+
+class Sticky(Shift):
+    """The action before is taken once more in place of the one chosen; the dose is how often."""
+
+    name = "sticky"
+    doses = (0.1, 0.25, 0.4, 0.5, 0.6)
+
+    def begin(self, seed: int) -> None:
+        super().begin(seed)
+        self.last: Mapping[str, Any] | None = None
+
+    def act(self, action: Mapping[str, Any]) -> Mapping[str, Any]:
+        stays = self.rng.random() < self.dose
+        if self.last is None or not stays:
+            self.last = action
+        return self.last
+
+
+SHIFTS: dict[str, type[Shift]] = {
+    kind.name: kind
+    for kind in (
+        Noise, Occlusion, Dropped, DroppedSilent, DroppedBursts, DroppedBurstsSilent, Delayed,
+        DelayedRandom, Brightness, Contrast, Colour, Blur, Sticky,
+    )
+}  # fmt: skip
+
+
+def shifts(text: str, observations: Mapping[str, Space]) -> list[Shift]:
+    """The shifts of `name:severity`, several joined by commas, in the order in which they act.
+
+    A version may be asked for, `noise-v1:3`. Severity 0 is no shift at all.
+
+    **Errors:** `ValueError` for an unknown name, version or severity, or a shift of pictures
+    where nothing is one.
+
+    >>> [type(one).__name__ for one in shifts("dropped:3,sticky:0", {})]
+    ['Dropped']
+    """
+    images = tuple(name for name, space in observations.items() if len(space.shape) == 3)
+    out: list[Shift] = []
+    for part in text.split(","):
+        given, colon, level = part.strip().partition(":")
+        name, dash, version = given.rpartition("-v")
+        name = name if dash and version.isdecimal() else given
+        if name not in SHIFTS:
+            raise ValueError(f"`shift` must be one of {', '.join(SHIFTS)}; got {given!r}.")
+        kind = SHIFTS[name]
+        if name != given and int(version) != kind.version:
+            raise ValueError(f"{name} has version {kind.version} here; got {given}.")
+        if not colon or not level.isdecimal() or int(level) not in SEVERITIES:
+            raise ValueError(f"`shift` must be NAME:SEVERITY with 0 to 5; got {part.strip()!r}.")
+        if kind.pictured and not images:
+            raise ValueError(
+                f"{name} changes images, and none is shown, but {', '.join(observations)}."
+            )
+        if int(level):
+            out.append(kind(int(level), images))
+    added = [name for one in out for name in one.adds]
+    if len({*added, *observations}) < len(added) + len(observations):
+        raise ValueError(f"`shift` adds {', '.join(added)}, of which one is there already.")
+    return out

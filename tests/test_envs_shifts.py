@@ -1,0 +1,174 @@
+"""Shifts: nothing at severity 0, the same for a seed, more with severity, and as they are named."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from thinkslow.envs import VectorEnv, make
+from thinkslow.envs.make import Player
+from thinkslow.envs.shifts import SHIFTS, shifts
+from thinkslow.spaces import Space
+
+COUNTING = "counting:thinkslow-test/Counting-v0"
+PICTURES = sorted(name for name, kind in SHIFTS.items() if kind.pictured)
+LONG = 2000
+
+
+class Clock(gymnasium.Env):
+    """Shows the time, and the action that came; a picture of one colour."""
+
+    observation_space = spaces.Dict(
+        time=spaces.Box(0, np.inf, (), np.float32), action=spaces.Discrete(9),
+        image=spaces.Box(0, 255, (32, 32, 3), np.uint8),
+    )  # fmt: skip
+    action_space = spaces.Discrete(9)
+
+    def reset(self, **_: Any) -> tuple[Any, dict[str, Any]]:
+        self.time = 0
+        return self._see(0), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.time += 1
+        return self._see(action), 1.0, False, False, {}
+
+    def _see(self, action: int) -> dict[str, Any]:
+        image = np.full((32, 32, 3), [90, 140, 100], np.uint8)
+        image[8:24, 8:24] = [200, 40, 60]
+        return {"time": np.float32(self.time), "action": action, "image": image}
+
+
+def play(shift: str, steps: int = 60, seed: int = 3) -> dict[str, np.ndarray]:
+    """What was seen, stacked; action t is t modulo 9."""
+    player = Player(Clock(), "clock", size=32, shift=shift)
+    seen = [player.reset(seed=seed)[0]]
+    seen += [player.step(time % 9)[0] for time in range(1, steps + 1)]
+    assert all(player.observation_space.contains(one) for one in (seen[0], seen[-1]))
+    return {name: np.stack([one[name] for one in seen]) for name in seen[0]}
+
+
+def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
+    return set(one) == set(other) and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("name", SHIFTS)
+def test_severity_zero_is_no_shift(name):
+    assert same(play(f"{name}:0"), play(""))
+
+
+@pytest.mark.parametrize("name", SHIFTS)
+def test_a_shift_follows_from_the_seed(name):
+    one = play(f"{name}:3")
+    assert same(one, play(f"{name}:3"))
+    assert same(one, play(f"{name}-v1:3"))
+    assert not same(one, play(""))
+    if name not in ("blur", "contrast", "delayed"):  # these draw nothing
+        assert any(not same(one, play(f"{name}:3", seed=seed)) for seed in range(4, 8))
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_pictures_differ_more_with_severity(name):
+    clean = play("")["image"].astype(float)
+    errors = [
+        np.mean([np.abs(play(f"{name}:{level}", 20, seed)["image"] - clean[:21]).mean()
+                 for seed in range(4)])
+        for level in range(6)
+    ]  # fmt: skip
+    assert errors[0] == 0
+    assert (np.diff(errors) > 0).all(), errors
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_other_observations_are_left_alone(name):
+    one, clean = play(f"{name}:5"), play("")
+    np.testing.assert_array_equal(one["time"], clean["time"])
+    assert "missing" not in one
+
+
+@pytest.mark.parametrize(("level", "share"), [(1, 0.1), (2, 0.25), (3, 0.5), (4, 0.75), (5, 0.9)])
+@pytest.mark.parametrize("name", ["dropped", "dropped-bursts"])
+def test_frames_are_dropped_in_their_share_and_told(name, level, share):
+    seen = play(f"{name}:{level}", LONG)
+    missing = seen["missing"].astype(bool)
+    assert not missing[0]
+    # 2,000 frames, or 400 bursts: four standard deviations.
+    count = LONG / (5 if "bursts" in name else 1)
+    assert abs(missing.mean() - share) < 4 * np.sqrt(share * (1 - share) / count) + 0.002
+    assert (seen["time"][missing] == 0).all()
+    assert (seen["image"][missing] == 0).all()
+    np.testing.assert_array_equal(seen["time"][~missing], np.arange(LONG + 1)[~missing])
+    runs = np.diff(np.flatnonzero(np.diff(np.r_[0, missing, 0])))[::2]
+    if "bursts" in name:
+        assert all(run % 5 == 0 for run in runs[:-1])
+    else:
+        assert 1 in runs
+    silent = play(f"{name}-silent:{level}", 100)
+    assert "missing" not in silent
+
+
+@pytest.mark.parametrize("late", [1, 2, 5])
+def test_frames_come_late_by_the_severity(late):
+    seen = play(f"delayed:{late}")
+    np.testing.assert_array_equal(seen["time"], np.maximum(np.arange(61) - late, 0))
+    np.testing.assert_array_equal(seen["age"], np.minimum(np.arange(61), late))
+
+
+def test_frames_that_come_late_at_random_never_go_back():
+    seen = play("delayed-random:4", LONG)
+    age = np.arange(LONG + 1) - seen["time"]
+    np.testing.assert_array_equal(seen["age"], age)
+    assert (np.diff(seen["time"]) >= 0).all()
+    assert set(age.astype(int)) == {0, 1, 2, 3, 4}
+
+
+def test_sticky_actions_repeat_the_one_before_as_often_as_said():
+    taken = play("sticky:2", LONG)["action"][1:]
+    wanted = np.arange(1, LONG + 1) % 9
+    stuck = taken[1:] == taken[:-1]
+    assert (taken[1:][~stuck] == wanted[1:][~stuck]).all()
+    assert abs(stuck.mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / LONG)
+
+
+def test_hues_turn_round_grey():
+    turned = play("colour:5")["image"][0].astype(float)
+    clean = play("")["image"][0].astype(float)
+    # 120 degrees are a change of channels, to one side or the other.
+    assert any(np.abs(turned - np.roll(clean, by, -1)).max() <= 1 for by in (1, 2))
+
+
+def test_shifts_act_one_after_the_other():
+    seen = play("dropped:3,delayed:2")
+    missing = seen["missing"].astype(bool)
+    np.testing.assert_array_equal(seen["age"][2:], 2)
+    assert (seen["time"][missing] == 0).all()
+    clean = play("dropped:3")["missing"]
+    np.testing.assert_array_equal(seen["missing"][2:], clean[:-2])
+
+
+@pytest.mark.parametrize(
+    ("shift", "problem"),
+    [("fog:2", "must be one of noise"), ("noise", "NAME:SEVERITY"), ("noise:6", "0 to 5"),
+     ("noise:-1", "0 to 5"), ("noise-v2:3", "has version 1"), ("dropped:1,dropped:2", "is there")],
+)  # fmt: skip
+def test_a_shift_that_is_not_one_is_refused(shift, problem):
+    with pytest.raises(ValueError, match=problem):
+        make(COUNTING, size=16, shift=shift)
+
+
+def test_a_shift_of_pictures_wants_a_picture():
+    with pytest.raises(ValueError, match="none is shown, but vector"):
+        shifts("noise:1", {"vector": Space((3,), "float32")})
+
+
+def test_a_shifted_episode_is_restored_by_replay():
+    with VectorEnv(COUNTING, 2, seed=4, size=16, shift="dropped:3,noise:2,sticky:2") as envs:
+        envs.reset()
+        rng = np.random.default_rng(0)
+        last = [envs.step(rng.integers(3, size=2)) for _ in range(6)][-1]
+        assert "missing" in envs.observation_space
+        again = envs.restore(envs.state())
+        assert again.errors == (None, None)
+        for name, array in last.observation.items():
+            np.testing.assert_array_equal(array, again.observation[name])
