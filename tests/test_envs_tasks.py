@@ -80,15 +80,14 @@ def test_a_twin_is_of_the_same_world(view, version):
         for a, b in zip(here.things, there.things, strict=True):
             np.testing.assert_array_equal(a.pos, b.pos)
         assert np.array_equal(first["image"], second["image"]) == (view == "Informed")
-        rewards += abs(mine[0])
+        rewards += mine[0] != 0
     assert rewards > 0, "nothing was collected: this walk shows too little"
 
 
 def test_an_informed_agent_is_told_where_everything_is():
     env = make(f"{COLLECT}Informed-v0")
     env.reset(seed=1)
-    for action in walk(1, 20):
-        told = env.step(action)[0]["world"].astype(float)
+    told = [env.step(action)[0]["world"].astype(float) for action in walk(1, 20)][-1]
     world = world_of(env)
     place, heading = told[:2] * HALF, math.atan2(told[2], told[3])
     np.testing.assert_allclose(place, world.agent.pos[[0, 2]], atol=1e-5)
@@ -126,9 +125,10 @@ def test_a_field_of_view_leaves_the_rest_black(field, columns):
     whole = make(f"{COLLECT}Panorama-v0").reset(seed=2)[0]["image"]
     part = make(f"{COLLECT}Panorama-v0", options={"field": field}).reset(seed=2)[0]["image"]
     # 32 columns of a view are 90 degrees, closer together at its edges.
-    seen = part.reshape(2, 32, 2, 32, 3).transpose(0, 2, 3, 1, 4).any((-1, -2))
+    lit = part.reshape(2, 32, 2, 32, 3).transpose(0, 2, 3, 1, 4)
+    seen = np.array(lit.any((-1, -2)))
     assert seen.sum() == columns
-    shown = np.repeat(seen[:, None], 32, 1).reshape(64, 64)
+    shown = np.repeat(seen.reshape(2, 1, 64), 32, 1).reshape(64, 64)
     np.testing.assert_array_equal(part[shown], whole[shown])
 
 

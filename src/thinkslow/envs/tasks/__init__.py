@@ -22,13 +22,17 @@ class Task:
     actions both have the same world, rewards and random numbers."""
 
 
-TASKS = tuple(
-    Task(f"{COLLECT}{view}", f"thinkslow.envs.tasks.collect:CollectGoodObjects{view}",
-         observed, COLLECT if view else None)
-    for view, observed in (
-        ("", "partly"), ("TopDown", "wholly"), ("Informed", "wholly"), ("Panorama", "partly"),
-    )
-)  # fmt: skip
+def _collect(view: str, observed: Literal["partly", "wholly"]) -> Task:
+    entry_point = f"thinkslow.envs.tasks.collect:CollectGoodObjects{view}"
+    return Task(f"{COLLECT}{view}", entry_point, observed, COLLECT if view else None)
+
+
+TASKS = (
+    _collect("", "partly"),
+    _collect("TopDown", "wholly"),
+    _collect("Informed", "wholly"),
+    _collect("Panorama", "partly"),
+)
 VERSIONS = {"v0": {}, "v1": {"counter": True}}
 """Of each task: in version 1 boxes come back by a counter."""
 
