@@ -365,6 +365,19 @@ def test_what_an_environment_shows_may_have_any_name(tmp_path):
     assert {"loss/value", "loss/policy", "loss/rew", "loss/con"} < told.keys()
 
 
+def test_a_save_holds_an_episode_of_any_length(tmp_path, monkeypatch):
+    """Its actions would not fit into a manifest, which a reader takes up to some megabytes of."""
+    monkeypatch.setattr(store, "LARGEST_MANIFEST", 20_000)
+    run = tmp_path / "run"
+    trainer = begin(run)
+    trainer.train(steps=14)
+    state = trainer.envs.state()
+    longer = {**state, "played": ["x" * 50_000]}
+    monkeypatch.setattr(trainer.envs, "state", lambda: longer)
+    finish(trainer, 16)
+    finish(Trainer.resume(run), 18)
+
+
 def test_a_run_compiles_its_decision_and_its_update_once(tmp_path, caplog):
     """It compiled them three times and twice: arrays came back laid out otherwise."""
     jax.clear_caches()

@@ -21,6 +21,7 @@ which waits for its weights anyway. So a batch never waits for the one before.
 """
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -50,6 +51,8 @@ from thinkslow.dreamer.training.stopping import stoppable
 from thinkslow.envs import VectorEnv
 from thinkslow.storage import atomic, lock, saves, store
 
+PLAYED = "environments"
+"""What a save calls the state of the environments, JSON as bytes."""
 LOOK_EVERY = 1.0
 """Seconds between two looks whether the folder of the run is still there."""
 
@@ -368,15 +371,19 @@ class Trainer:
             "scores": list(self.episodes.recent),
             "last_metrics": null_nonfinite(self.last_metrics)[0],
             "rng": self.rng.bit_generator.state, "metrics_bytes": self.logs.position(),
-            "replay": index, "environments": self.envs.state(),
+            "replay": index,
         }  # fmt: skip
         arrays = {name: np.asarray(array) for name, array in named(self._learnt()).items()}
         arrays |= {f"episodes/{name}": array for name, array in self.episodes.arrays().items()}
+        # The actions of unfinished episodes may be megabytes: too much for a manifest.
+        played = json.dumps(self.envs.state(), allow_nan=False).encode()
+        arrays[PLAYED] = np.frombuffer(played, np.uint8)
         saves.write(self.run / "saves", arrays, {"counters": counters})
         self.replay.commit(index)
 
     def _restore(self, save: Path) -> None:
         arrays, manifest = store.read(save)
+        played = json.loads(arrays.pop(PLAYED, np.frombuffer(b"null", np.uint8)).tobytes())
         expected = {name: leaf.shape for name, leaf in named(self._learnt()).items()}
         expected |= {f"episodes/{name}": x.shape for name, x in self.episodes.arrays().items()}
         store.match(arrays, expected, what=f"{save} does not fit {self.run / runs.CONFIG}")
@@ -398,7 +405,7 @@ class Trainer:
         self.rng.bit_generator.state = counters["rng"]
         self.replay = Replay.load(self.run / "replay", counters["replay"])
         self.logs = Logs(self.run, length=counters["metrics_bytes"], step=self.steps)
-        self.step = self.envs.restore(counters["environments"])
+        self.step = self.envs.restore(played)
 
     def _learnt(self) -> dict[str, Any]:
         """What learning and acting carry on, as one tree."""
