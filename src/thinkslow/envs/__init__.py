@@ -6,6 +6,7 @@ Importing this registers the project's own tasks with Gymnasium and loads no sim
 from thinkslow.envs.failures import Failed, Failure, Mismatch, Nonfinite
 from thinkslow.envs.make import arguments, make
 from thinkslow.envs.requirements import Unavailable
+from thinkslow.envs.snapshots import Snapshot
 from thinkslow.envs.tasks import register, twin_of
 from thinkslow.envs.vector import Step, VectorEnv
 
@@ -14,6 +15,7 @@ __all__ = [
     "Failure",
     "Mismatch",
     "Nonfinite",
+    "Snapshot",
     "Step",
     "Unavailable",
     "VectorEnv",

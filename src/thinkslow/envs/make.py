@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from thinkslow.envs.failures import Mismatch
 from thinkslow.envs.observing import Sight, at, sights
 from thinkslow.envs.requirements import Unavailable, explained, factory, family_of, load, prepare
 from thinkslow.envs.shifts import shifts
+from thinkslow.envs.snapshots import copied, put_back
 from thinkslow.spaces import Space
 
 
@@ -152,6 +154,17 @@ class Player(gymnasium.Env):
                 break
         self.nonfinite = () if math.isfinite(total) else ("reward",)
         return self._dress(observation), total, bool(terminated), bool(truncated), info
+
+    def copy(self) -> bytes | None:
+        """What `put_back` brings this moment of the episode back from; None if there is no sure
+        way but playing it again."""
+        world = copied(self.env)
+        return None if world is None else pickle.dumps((world, self._shifts))
+
+    def put_back(self, copy: bytes) -> None:
+        """Bring back the moment at which `copy` was called, of this or another such player."""
+        world, self._shifts = pickle.loads(copy)
+        put_back(self.env, world)
 
     def close(self) -> None:
         self.env.close()

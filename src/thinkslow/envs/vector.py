@@ -25,11 +25,18 @@ import numpy as np
 from thinkslow.envs.failures import Failed, Failure, Mismatch, Nonfinite
 from thinkslow.envs.make import only
 from thinkslow.envs.requirements import Unavailable
+from thinkslow.envs.snapshots import Snapshot
 from thinkslow.envs.worker import PATIENCE_S, Died, Played, Worker, nameless_memory, size_of, views
 from thinkslow.spaces import Space
 
 DEATHS = 3
 """Of one environment without a completed step in between, after which the cause is raised."""
+
+NOT_REPLAYED = Failure(
+    "replay",
+    "NotReplayed",
+    "the seed and the actions of the episode led to another observation",
+)
 
 log = logging.getLogger("thinkslow")
 
@@ -172,8 +179,7 @@ class VectorEnv:
         """
         self._check_started()
         rows = self._rows(actions)
-        if any(worker.owes for worker in self._workers):
-            raise RuntimeError("The step before was interrupted. Call `reset`, or `restore`.")
+        self._check_settled()
         first = self._last.tolist()
         with self._undone_if_interrupted():
             for index, over in enumerate(first):
@@ -239,6 +245,78 @@ class VectorEnv:
         self._first_seen = list(state["first_seen"])
         return self._remember(self._renewed(unfaithful, step))
 
+    def snapshot(self) -> list[Snapshot | None]:
+        """This moment of each environment's episode; None of one that is over.
+
+        **Cost:** a message to each process; where the simulator cannot be copied, `resume` plays
+        the episode again.
+        """
+        self._check_started()
+        self._check_settled()
+        out: list[Snapshot | None] = []
+        for index, worker in enumerate(self._workers):
+            if self._last[index]:
+                out.append(None)
+                continue
+            worker.ask("copy")
+            try:
+                copy = worker.copied(self.limits["step"])
+            except Died as death:  # the episode can still be played again
+                self._report(index, death.failure)
+                self._restart(index, death.failure)
+                self._replay(index)
+                self._receive(index, True)
+                copy = None
+            out.append(Snapshot(
+                self._seeds[index], tuple(self._actions[index]), self._first_seen[index],
+                _hash(self._shown, index), {k: a[index].copy() for k, a in self._shown.items()},
+                copy,
+            ))  # fmt: skip
+        return out
+
+    def resume(self, snapshots: Sequence[Snapshot | None]) -> Step:
+        """Bring each environment to a snapshot, of whichever environment of these it is.
+
+        Returns the step at that moment, its reward 0. An episode that was played again and led
+        elsewhere is marked as `crashed`, with `NotReplayed` in `errors`.
+
+        **Errors:** `ValueError` for another number of snapshots, or one of an episode that is over.
+        """
+        self._check_open()
+        if len(snapshots) != self.count:
+            raise ValueError(
+                f"`snapshots` must be one per environment, {self.count}; got {len(snapshots)}."
+            )
+        wanted = [one for one in snapshots if one is not None]
+        if len(wanted) < self.count:
+            raise ValueError("`snapshots` must be of moments; got one of an episode that is over.")
+        self._settle()
+        self._started = True
+        with self._undone_if_interrupted():
+            for index, one in enumerate(wanted):
+                self._begun[index] += 1
+                self._seeds[index], self._actions[index] = one.seed, list(one.actions)
+                self._bring(index, one)
+            step = self._collect([True] * self.count, wanted)
+            self._first_seen[:] = [one.first_seen for one in wanted]
+            step.is_first[:] = [not one.actions for one in wanted]
+            step.reward[:] = 0.0
+            errors = list(step.errors)
+            for index, one in enumerate(wanted):
+                if one.copy is None and _hash(step.observation, index) != one.seen:
+                    errors[index] = NOT_REPLAYED
+                    self._end(index, step)
+                else:
+                    for name, array in one.observation.items():
+                        self._observation[name][index] = step.observation[name][index] = array
+            return self._remember(step._replace(errors=tuple(errors)))
+
+    def _bring(self, index: int, snapshot: Snapshot) -> None:
+        if snapshot.copy is None:
+            self._replay(index)
+        else:
+            self._workers[index].ask("put", snapshot.copy, snapshot.seed)
+
     def close(self) -> None:
         """End all processes; safe to call twice."""
         self._finalizer()
@@ -257,6 +335,10 @@ class VectorEnv:
         self._check_open()
         if not self._started:
             raise RuntimeError("No episode has begun. Call `reset` first.")
+
+    def _check_settled(self) -> None:
+        if any(worker.owes for worker in self._workers):
+            raise RuntimeError("The step before was interrupted. Call `reset`, or `restore`.")
 
     def _rows(self, actions: np.ndarray | Mapping[str, np.ndarray]) -> list[Any]:
         """What each environment is sent: a number, a list, or a dictionary of them."""
@@ -307,10 +389,11 @@ class VectorEnv:
     def _replay(self, index: int) -> None:
         self._workers[index].ask("replay", self._seeds[index], self._actions[index])
 
-    def _collect(self, replayed: Sequence[bool]) -> Step:
+    def _collect(self, replayed: Sequence[bool], brought: Sequence[Snapshot] | None = None) -> Step:
         """What the environments answer; a death ends an episode, unless it was a replay's.
 
-        Nobody has seen what a replay leads to, so that it is simply done again.
+        Nobody has seen what a replay leads to, so that it is simply done again; or `brought` back
+        again, where that was asked for.
         """
         before = {name: array.copy() for name, array in self._observation.items()}
         count = self.count
@@ -325,7 +408,8 @@ class VectorEnv:
             crashed=np.zeros(count, bool),
         )
         for index in range(count):
-            played = self._receive(index, replayed[index])
+            snapshot = None if brought is None else brought[index]
+            played = self._receive(index, replayed[index], snapshot)
             if isinstance(played, Failure):
                 errors[index] = played
                 self._actions[index].pop()  # it had no effect that anybody saw
@@ -347,7 +431,9 @@ class VectorEnv:
         step.observation.update({name: a.copy() for name, a in self._observation.items()})
         return step._replace(errors=tuple(errors), nonfinite=tuple(nonfinite))
 
-    def _receive(self, index: int, replayed: bool) -> Played | Failure:
+    def _receive(
+        self, index: int, replayed: bool, brought: Snapshot | None = None
+    ) -> Played | Failure:
         """One answer, or why there is none to a step. A successor is up then."""
         while True:
             limit = self.limits["reset" if replayed else "step"]
@@ -362,7 +448,10 @@ class VectorEnv:
                 self._restart(index, death.failure)
                 if not replayed:
                     return death.failure
-                self._replay(index)
+                if brought is None:
+                    self._replay(index)
+                else:
+                    self._bring(index, brought)
             else:
                 if not replayed:
                     self._deaths[index] = 0
@@ -404,10 +493,7 @@ class VectorEnv:
             return step
         errors: list[Failure | None] = list(step.errors)
         for index in unfaithful:
-            errors[index] = Failure(
-                "replay", "NotReplayed",
-                "the seed and the actions of the episode led to another observation",
-            )  # fmt: skip
+            errors[index] = NOT_REPLAYED
             log.warning(
                 "%s, environment %d: its episode could not be brought back, because its seed and "
                 "actions led to another observation; a new one begins.", self.id, index,

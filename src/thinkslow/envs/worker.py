@@ -7,12 +7,14 @@ dies, whatever way and whatever it is doing. Observations go through memory that
 has no name, so that nothing is left behind after a kill. Of what a simulator writes, only the
 last is kept.
 
-From the parent `("replay", seed, actions)` or `("step", action)`; back `(kind, content)`:
+From the parent `("replay", seed, actions)`, `("step", action)`, `("copy",)` for the moment of the
+episode, or `("put", copy, seed)` to bring one back; back `(kind, content)`:
 
 - `ready`: the spaces and what there is to say; the first message unless it cannot be made,
 - `refused`: an exception for the parent to raise: it cannot be made here, or it shows what it
   does not declare,
-- `played`: a `Played`,
+- `played`: a `Played`, also to a `put`,
+- `copied`: a copy as bytes, or None,
 - `failed`: a `Failure`; the process ends.
 """
 
@@ -129,6 +131,10 @@ class Worker:
         **Errors:** `Died` if there will be no answer, or none in time.
         """
         return self._receive("played", limit_s, hurried)
+
+    def copied(self, limit_s: float) -> bytes | None:
+        """The answer to `copy`."""
+        return self._receive("copied", limit_s)
 
     def _send(self, message: tuple) -> None:
         with contextlib.suppress(OSError):  # it died; `receive` tells, in its turn
@@ -287,9 +293,25 @@ def _serve(pipe: Connection, memory: int, served: _Served) -> None:
     spaces, count, index = pipe.recv()
     arrays = views(mmap.mmap(memory, size_of(spaces, count)), spaces, count)
     rows = {name: array[index : index + 1] for name, array in arrays.items()}
+    begun = False
     while True:
         kind, *content = pipe.recv()
         served.call, served.idle = "reset" if kind == "replay" else kind, False
+        begun = begun or kind == "replay"
+        if kind == "copy":
+            copy = env.copy()
+            served.idle = True
+            pipe.send(("copied", copy))
+            continue
+        if kind == "put":
+            copy, seed = content
+            if not begun:  # a new process has no world yet to bring to that moment
+                env.reset(seed=seed)
+                begun = True
+            env.put_back(copy)
+            served.idle = True
+            pipe.send(("played", Played(0.0, False, False)))
+            continue
         played = _replay(env, rows, *content) if kind == "replay" else _step(env, rows, *content)
         served.idle = True
         pipe.send(("played", played._replace(notes=tuple(env.notes[said:]))))

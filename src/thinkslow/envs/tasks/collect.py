@@ -116,6 +116,24 @@ class CollectGoodObjects(MiniWorldEnv):
         truncated = self.step_count >= self.max_episode_steps
         return self.render_obs(), reward, False, truncated, {}
 
+    def state(self) -> dict[str, Any]:
+        """Everything that the rest of an episode follows from; `restore` brings it back."""
+        return {
+            "agent": (self.agent.pos.copy(), self.agent.dir),
+            "things": [(thing.pos.copy(), thing.dir) for thing in self.things],
+            "taken": list(self.taken), "episode": self.episode, "steps": self.step_count,
+            "random": self.np_random.bit_generator.state,
+        }  # fmt: skip
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Bring the world to where `state` was called, in this or another instance."""
+        self.agent.pos, self.agent.dir = state["agent"][0].copy(), state["agent"][1]
+        for thing, (pos, turn) in zip(self.things, state["things"], strict=True):
+            thing.pos, thing.dir = pos.copy(), turn
+        self.taken, self.episode = list(state["taken"]), state["episode"]
+        self.step_count = state["steps"]
+        self.np_random.bit_generator.state = state["random"]
+
     def _gen_world(self) -> None:
         left = self.add_rect_room(
             -HALF, -WALL / 2, -HALF, HALF, wall_tex="brick_wall", floor_tex="wood_planks"

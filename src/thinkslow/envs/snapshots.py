@@ -1,0 +1,100 @@
+"""Snapshots: a moment of an episode, brought back as often as one likes.
+
+An environment is copied where there is a way that loses nothing: its own `state()` and
+`restore(state)`, the Arcade Learning Environment's clone of its emulator, the attributes of
+MiniGrid. Around it only wrappers are allowed whose state is known. Anything else is brought back
+by playing its episode again, and judged by what it shows then.
+
+Copies are pickles, made and read by our own processes; they are for memory, not for files.
+"""
+
+import pickle
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+
+WRAPPERS = {
+    "Adapted": (),
+    "TimeLimit": ("_elapsed_steps",),
+    "OrderEnforcing": ("_has_reset",),
+    "RGBImgObsWrapper": (),
+    "RGBImgPartialObsWrapper": (),
+}
+"""By their names, the attributes that change while an episode goes on."""
+FIXED = {"spec", "observation_space", "action_space", "mission_space", "window", "clock", "actions"}
+"""Attributes of MiniGrid that do not."""
+
+
+class Snapshot(NamedTuple):
+    """A moment of one environment's episode."""
+
+    seed: int
+    actions: tuple[Any, ...]
+    """Of the episode so far."""
+    first_seen: str
+    seen: str
+    """A hash of the observation."""
+    observation: dict[str, np.ndarray]
+    copy: bytes | None
+    """The simulator's state; None: it is brought back by playing the actions again."""
+
+
+def copied(env: gymnasium.Env) -> dict[str, Any] | None:
+    """What `put_back` needs to bring an environment back; None if there is no sure way."""
+    wrappers, base = _stack(env)
+    if any(type(one).__name__ not in WRAPPERS for one in wrappers):
+        return None
+    if (state := _state(base)) is None:
+        return None
+    around = [
+        {name: getattr(one, name) for name in WRAPPERS[type(one).__name__]} for one in wrappers
+    ]
+    return {"base": state, "wrappers": around}
+
+
+def put_back(env: gymnasium.Env, copy: dict[str, Any]) -> None:
+    """Bring an environment of the same kind to where another was."""
+    wrappers, base = _stack(env)
+    for one, attributes in zip(wrappers, copy["wrappers"], strict=True):
+        for name, value in attributes.items():
+            setattr(one, name, value)
+    state = copy["base"]
+    if _is_ours(base):
+        base.restore(state)
+    elif hasattr(base, "clone_state"):
+        base.restore_state(state["emulator"])
+        base.np_random.bit_generator.state = state["random"]
+    else:
+        vars(base).update(pickle.loads(state))
+
+
+def _state(base: Any) -> Any:
+    if _is_ours(base):
+        return base.state()
+    if hasattr(base, "clone_state") and hasattr(base, "restore_state"):
+        return {
+            "emulator": base.clone_state(include_rng=True),
+            "random": base.np_random.bit_generator.state,
+        }
+    if type(base).__module__.startswith("minigrid."):
+        changing = {name: value for name, value in vars(base).items() if name not in FIXED}
+        try:
+            return pickle.dumps(changing)
+        except (pickle.PicklingError, AttributeError, TypeError):
+            return None
+    return None
+
+
+def _is_ours(base: Any) -> bool:
+    """Whether it brings itself back, as our tasks do."""
+    return callable(getattr(base, "state", None)) and callable(getattr(base, "restore", None))
+
+
+def _stack(env: Any) -> tuple[list[gymnasium.Wrapper], Any]:
+    """The wrappers, from the outside, and what is in them."""
+    wrappers = []
+    while isinstance(env, gymnasium.Wrapper):
+        wrappers.append(env)
+        env = env.env
+    return wrappers, env
