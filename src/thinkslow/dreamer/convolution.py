@@ -13,6 +13,7 @@ Kernels are `(size, size, inputs, outputs)`, images `(height, width, channels)`;
 batched with `vmap`.
 """
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 import jax
@@ -75,6 +76,18 @@ def convolve_and_pool(
     small = _between_cells(kernel).transpose(0, 2, 1, 3, 4, 5, 6, 7)
     small = small.reshape(*small.shape[:2], 4 * inputs, -1)
     return _convolve(x, small, _reach(kernel)).reshape(height, width, 4, -1).max(2)
+
+
+def by_itself(rearrange: Callable[[Array], Array], x: Array) -> Array:
+    """`rearrange(x)`, on a CPU never fused with what is computed before or after it.
+
+    Fused, both are computed one number at a time: reading pixels out of order, no loop over them
+    is vectorised.
+    """
+    if not _on_cpu():
+        return rearrange(x)
+    apart = jax.lax.optimization_barrier
+    return apart(rearrange(apart(x)))
 
 
 def _between_cells(kernel: Kernel) -> Float[Array, "rows 2 columns 2 inputs 2 2 outputs"]:

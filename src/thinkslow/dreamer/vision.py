@@ -22,6 +22,7 @@ from thinkslow.distributions import (
     symlog,
 )
 from thinkslow.dreamer.config import ModelConfig
+from thinkslow.dreamer.convolution import by_itself
 from thinkslow.dreamer.nets import MLP, BlockLinear, Conv, Linear, RMSNorm
 from thinkslow.spaces import Space
 from thinkslow.worldmodel import Observation
@@ -101,14 +102,9 @@ class Encoder(eqx.Module):
 
     def _convolve(self, x: Float[Array, "height width channels"]) -> Float[Array, " units"]:
         for index in range(len(self.config.mults)):
-            x = self._conv(f"cnn{index}").pooled(x)
+            x = _conv(self.layers, f"cnn{index}").pooled(x)
             x = jax.nn.silu(self.layers[f"cnn{index}norm"](x))
         return x.ravel()
-
-    def _conv(self, name: str) -> Conv:
-        layer = self.layers[name]
-        assert isinstance(layer, Conv)
-        return layer
 
     def _act(self, name: str, x: Array) -> Array:
         return jax.nn.silu(self.layers[f"{name}norm"](self.layers[name](x)))
@@ -181,7 +177,6 @@ class Decoder(eqx.Module):
                 if self.config.vision == "patch"
                 else self._convolve(deter, latent)
             )
-            pixels = jax.nn.sigmoid(pixels.astype(jnp.promote_types(pixels.dtype, jnp.float32)))
             start = 0
             for name, space in images(self.spaces):
                 out[name] = Squared(pixels[..., start : start + space.shape[-1]])
@@ -193,7 +188,8 @@ class Decoder(eqx.Module):
         x = jax.nn.silu(self.layers["image0norm"](self.layers["image0"](x)))
         x = self.layers["image1"](x).reshape(-1, self.config.depth)
         x = self.layers["patch"](jax.nn.silu(self.layers["image1norm"](x)))
-        return join_patches(x, height, breadth)
+        # A CPU computes a sigmoid fused with this transposition number by number.
+        return by_itself(lambda x: join_patches(x, height, breadth), _pixels(x))
 
     def _convolve(
         self, deter: Float[Array, " deter"], latent: Float[Array, " latent"]
@@ -206,14 +202,9 @@ class Decoder(eqx.Module):
         x = spread + self.layers["sp2"](dense).reshape(spread.shape)
         x = jax.nn.silu(self.layers["spnorm"](x))
         for index in reversed(range(len(self.config.mults) - 1)):
-            x = self._conv(f"conv{index}").doubled(x)
+            x = _conv(self.layers, f"conv{index}").doubled(x)
             x = jax.nn.silu(self.layers[f"conv{index}norm"](x))
-        return self._conv("imgout").doubled(x)
-
-    def _conv(self, name: str) -> Conv:
-        layer = self.layers[name]
-        assert isinstance(layer, Conv)
-        return layer
+        return _pixels(_conv(self.layers, "imgout").doubled(x))
 
 
 def images(spaces: tuple[tuple[str, Space], ...]) -> list[tuple[str, Space]]:
@@ -284,6 +275,16 @@ def join_patches(
     rows, columns = height // PATCH, breadth // PATCH
     x = x.reshape(rows, columns, PATCH, PATCH, -1).transpose(0, 2, 1, 3, 4)
     return x.reshape(height, breadth, -1)
+
+
+def _conv(layers: Layers, name: str) -> Conv:
+    layer = layers[name]
+    assert isinstance(layer, Conv)
+    return layer
+
+
+def _pixels(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    return jax.nn.sigmoid(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
 
 
 def unit(image: Array, dtype: jnp.dtype) -> Float[Array, "height width channels"]:
