@@ -219,17 +219,21 @@ def model_of(preset: str) -> Dreamer:
     )  # fmt: skip
 
 
+def descending(horizon: int, steps: int) -> Thinking:
+    """Down the state information gain."""
+    settings: dict[str, Any] = {"terms": (("sig", 1.0),), "rollout": horizon}
+    if (sig := vars(objectives).get("SIG")) is not None:
+        settings = {"terms": {sig(): 1.0}, "horizon": horizon}
+    return Thinking(steps=steps, **settings)
+
+
 def decisions(
     plan: Plan, peaks: dict[str, float], preset: str, precision: str, batch: int, horizon: int,
     steps: int,
 ) -> Row:  # fmt: skip
     """The base decision and one that descends the state information gain, in turn."""
-    settings: dict[str, Any] = {"terms": (("sig", 1.0),), "rollout": horizon}
-    if (sig := vars(objectives).get("SIG")) is not None:
-        settings = {"terms": {sig(): 1.0}, "horizon": horizon}
-    thinking = Thinking(steps=steps, **settings)
     model = learner.cast(model_of(preset), precision)
-    agents = [Agent(model, how) for how in (Thinking(), thinking)]
+    agents = [Agent(model, how) for how in (Thinking(), descending(horizon, steps))]
     calls = [partial(decision(agent, batch), 0) for agent in agents]
     (base, found), (base_compile, compile_s) = timed(calls, plan.calls)
     flop = operations(agents[1], batch)
