@@ -26,6 +26,11 @@ class Clock(gymnasium.Env):
     )  # fmt: skip
     action_space = spaces.Discrete(9)
 
+    def cover(self, rng: np.random.Generator, count: int) -> None:
+        self.base = count + rng.integers(3)
+
+    base = 0
+
     def reset(self, **_: Any) -> tuple[Any, dict[str, Any]]:
         self.time = 0
         return self._see(0), {}
@@ -35,7 +40,7 @@ class Clock(gymnasium.Env):
         return self._see(action), 1.0, False, False, {}
 
     def _see(self, action: int) -> dict[str, Any]:
-        image = np.full((32, 32, 3), [90, 140, 100], np.uint8)
+        image = np.full((32, 32, 3), [90 + self.base, 140, 100], np.uint8)
         image[8:24, 8:24] = [200, 40, 60]
         return {"time": np.float32(self.time), "action": action, "image": image}
 
@@ -129,6 +134,20 @@ def test_sticky_actions_repeat_the_one_before_as_often_as_said():
     stuck = taken[1:] == taken[:-1]
     assert (taken[1:][~stuck] == wanted[1:][~stuck]).all()
     assert abs(stuck.mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / LONG)
+
+
+def test_other_textures_are_of_the_same_world():
+    task = "thinkslow/CollectGoodObjects-v0"
+    plain, other = make(task, size=32), make(task, size=32, shift="textures:5")
+    one, two = plain.reset(seed=4)[0], other.reset(seed=4)[0]
+    for action in np.random.default_rng(0).choice(3, 60, p=[0.2, 0.2, 0.6]):
+        assert not np.array_equal(one["image"], two["image"])
+        (one, *mine), (two, *theirs) = plain.step(action), other.step(action)
+        assert mine == theirs
+    first = [other.reset(seed=seed)[0]["image"] for seed in (4, 5, 4)]
+    np.testing.assert_array_equal(first[0], first[2])
+    with pytest.raises(ValueError, match="method `cover"):
+        make("CartPole-v1", shift="textures:1")
 
 
 def test_hues_turn_round_grey():

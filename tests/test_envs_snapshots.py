@@ -35,7 +35,7 @@ KINDS = [
     pytest.param(COUNTING, {"size": 16, "shift": "dropped:3,noise:2"}, False, id="shifted replay"),
     pytest.param(f"{COLLECT}-v0", {"size": 16}, True, id="ours"),
     pytest.param(f"{COLLECT}Informed-v1", {"size": 16}, True, id="ours, version 1"),
-    pytest.param(f"{COLLECT}Panorama-v0", {"size": 16, "shift": "delayed:2,sticky:3"}, True,
+    pytest.param(f"{COLLECT}Panorama-v0", {"size": 16, "shift": "delayed:2,textures:5"}, True,
                  id="ours, shifted"),
     pytest.param("ALE/Breakout-v5", {"repeat": 4}, True, id="Atari", marks=family("Atari")),
     pytest.param("MiniGrid-Dynamic-Obstacles-6x6-v0", {"size": 56}, True, id="MiniGrid",

@@ -23,7 +23,7 @@ class Playing(Common):
     shift: str = ""
     """What differs from training: NAME:SEVERITY with 0 to 5, several joined by commas, of noise,
     occlusion, dropped, dropped-bursts (each also -silent), delayed, delayed-random, brightness,
-    contrast, colour, blur, sticky."""
+    contrast, colour, blur, textures, sticky."""
     step_limit: float = 60.0
     """Seconds that one step of an environment may take."""
     reset_limit: float = 300.0

@@ -109,7 +109,7 @@ class Player(gymnasium.Env):
             id, env.observation_space, size=size, image=image, say=self._say
         )
         self.observations: dict[str, Space] = {one.name: one.space for one in self.sights}
-        self._shifts = shifts(shift, self.observations) if shift else []
+        self._shifts = shifts(shift, self.observations, env.unwrapped) if shift else []
         for one in self._shifts:
             self.observations |= one.adds
         self._acts = parts(id, env.action_space, self._say)
@@ -131,13 +131,12 @@ class Player(gymnasium.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        begun = np.random.SeedSequence().generate_state(1)[0] if seed is None else seed
+        for one in self._shifts:
+            one.begin(int(begun))
+            one.change_world(self.env.unwrapped)
         observation, info = self.env.reset(seed=seed, options=options)
         self.nonfinite = ()
-        if self._shifts:
-            if seed is None:
-                seed = int(np.random.SeedSequence().generate_state(1)[0])
-            for one in self._shifts:
-                one.begin(seed)
         return self._dress(observation), info
 
     def step(self, action: Any) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:

@@ -51,6 +51,9 @@ class Shift(abc.ABC):
         self.rng = np.random.default_rng([seed, zlib.crc32(self.name.encode()), self.version])
         self.time = 0
 
+    def change_world(self, world: Any) -> None:  # noqa: B027 - most leave it alone
+        """Change what is simulated, before its next episode begins."""
+
     def act(self, action: Mapping[str, Any]) -> Mapping[str, Any]:
         """The action that is taken in place of one that was chosen."""
         return action
@@ -259,6 +262,16 @@ class DelayedRandom(Delayed):
         return int(self.rng.integers(int(self.dose) + 1))
 
 
+class Textures(Shift):
+    """Other walls and floors for an episode; the dose is the number of surfaces, of five."""
+
+    name = "textures"
+    doses = (1, 2, 3, 4, 5)
+
+    def change_world(self, world: Any) -> None:
+        world.cover(self.rng, int(self.dose))
+
+
 class Sticky(Shift):
     """The action before is taken once more in place of the one chosen; the dose is how often."""
 
@@ -280,18 +293,18 @@ SHIFTS: dict[str, type[Shift]] = {
     kind.name: kind
     for kind in (
         Noise, Occlusion, Dropped, DroppedSilent, DroppedBursts, DroppedBurstsSilent, Delayed,
-        DelayedRandom, Brightness, Contrast, Colour, Blur, Sticky,
+        DelayedRandom, Brightness, Contrast, Colour, Blur, Textures, Sticky,
     )
 }  # fmt: skip
 
 
-def shifts(text: str, observations: Mapping[str, Space]) -> list[Shift]:
+def shifts(text: str, observations: Mapping[str, Space], world: Any = None) -> list[Shift]:
     """The shifts of `name:severity`, several joined by commas, in the order in which they act.
 
     A version may be asked for, `noise-v1:3`. Severity 0 is no shift at all.
 
-    **Errors:** `ValueError` for an unknown name, version or severity, or a shift of pictures
-    where nothing is one.
+    **Errors:** `ValueError` for an unknown name, version or severity, a shift of pictures where
+    nothing is one, or of textures where `world` has no method `cover(rng, count)`.
 
     >>> [type(one).__name__ for one in shifts("dropped:3,sticky:0", {})]
     ['Dropped']
@@ -312,6 +325,11 @@ def shifts(text: str, observations: Mapping[str, Space]) -> list[Shift]:
         if kind.pictured and not images:
             raise ValueError(
                 f"{name} changes images, and none is shown, but {', '.join(observations)}."
+            )
+        if kind is Textures and not callable(getattr(world, "cover", None)):
+            raise ValueError(
+                "textures covers the rooms of thinkslow/… anew; an environment of yours can have a "
+                "method `cover(rng, count)`."
             )
         if int(level):
             out.append(kind(int(level), images))

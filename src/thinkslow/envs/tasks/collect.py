@@ -61,6 +61,17 @@ AWAY = 1.5  # a box comes back at least this far from the agent
 PARAMS = DEFAULT_PARAMS.no_random()
 PARAMS.set("cam_height", 0.8)  # low enough to see a box until it is touched
 
+SURFACES = {
+    "left wall": "brick_wall", "left floor": "wood_planks", "right wall": "drywall",
+    "right floor": "floor_tiles_bw", "ceiling": "concrete_tiles",
+}  # fmt: skip
+"""What the rooms are covered with."""
+OTHERS = (
+    "airduct_grate", "asphalt", "cardboard", "cinder_blocks", "concrete", "grass", "marble",
+    "metal_grill", "picket_fence", "rock", "slime", "stucco", "water", "wood",
+)  # fmt: skip
+"""What they can be covered with instead."""
+
 LEFT, RIGHT, FORWARD = range(3)
 
 
@@ -90,6 +101,7 @@ class CollectGoodObjects(MiniWorldEnv):
         render_mode: str | None = None,
     ):
         self.counter = counter
+        self.surfaces = dict(SURFACES)
         window = 256 if render_mode else size
         self.lists: dict[str, int] = {}
         with contextlib.redirect_stdout(sys.stderr):  # MiniWorld prints; results are the caller's
@@ -116,17 +128,27 @@ class CollectGoodObjects(MiniWorldEnv):
         truncated = self.step_count >= self.max_episode_steps
         return self.render_obs(), reward, False, truncated, {}
 
+    def cover(self, rng: np.random.Generator, count: int) -> None:
+        """Cover so many surfaces of the rooms with something else, from the next episode on."""
+        changed = rng.choice(sorted(SURFACES), count, replace=False).tolist()
+        others = rng.choice(OTHERS, count, replace=False).tolist()
+        self.surfaces = SURFACES | dict(zip(changed, others, strict=True))
+
     def state(self) -> dict[str, Any]:
         """Everything that the rest of an episode follows from; `restore` brings it back."""
         return {
             "agent": (self.agent.pos.copy(), self.agent.dir),
             "things": [(thing.pos.copy(), thing.dir) for thing in self.things],
             "taken": list(self.taken), "episode": self.episode, "steps": self.step_count,
+            "surfaces": dict(self.surfaces),
             "random": self.np_random.bit_generator.state,
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
         """Bring the world to where `state` was called, in this or another instance."""
+        if state["surfaces"] != self.surfaces:
+            self.surfaces = dict(state["surfaces"])
+            super().reset()  # builds the rooms again
         self.agent.pos, self.agent.dir = state["agent"][0].copy(), state["agent"][1]
         for thing, (pos, turn) in zip(self.things, state["things"], strict=True):
             thing.pos, thing.dir = pos.copy(), turn
@@ -135,12 +157,13 @@ class CollectGoodObjects(MiniWorldEnv):
         self.np_random.bit_generator.state = state["random"]
 
     def _gen_world(self) -> None:
-        left = self.add_rect_room(
-            -HALF, -WALL / 2, -HALF, HALF, wall_tex="brick_wall", floor_tex="wood_planks"
-        )
-        right = self.add_rect_room(
-            WALL / 2, HALF, -HALF, HALF, wall_tex="drywall", floor_tex="floor_tiles_bw"
-        )
+        left, right = (
+            self.add_rect_room(
+                low, high, -HALF, HALF, wall_tex=self.surfaces[f"{side} wall"],
+                floor_tex=self.surfaces[f"{side} floor"], ceil_tex=self.surfaces["ceiling"],
+            )
+            for side, low, high in (("left", -HALF, -WALL / 2), ("right", WALL / 2, HALF))
+        )  # fmt: skip
         self.connect_rooms(left, right, min_z=-DOOR / 2, max_z=DOOR / 2, max_y=DOOR_HEIGHT)
         for room in self.rooms:
             for name in (room.wall_tex_name, room.floor_tex_name, room.ceil_tex_name):
