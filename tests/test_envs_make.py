@@ -201,6 +201,7 @@ def test_a_driver_elsewhere_is_no_reason_to_refuse(monkeypatch):
     assert requirements.missing_packages() == []
 
 
+@pytest.mark.usefixtures("untyped")
 def test_a_space_survives_json_and_refuses_nonsense():
     space = Space((3,), "int32", 4)
     assert Space.from_json(space.to_json()) == space
@@ -208,3 +209,10 @@ def test_a_space_survives_json_and_refuses_nonsense():
         Space((), "int32", 0)
     with pytest.raises(ValueError, match="A space has the keys"):
         Space.from_json({"shape": []})
+    sound = {"shape": [3], "dtype": "float32", "classes": None}
+    for wrong in (
+        {"shape": 3}, {"shape": [2.5]}, {"shape": [True]}, {"dtype": "object"}, {"dtype": None},
+        {"classes": 2.5}, {"classes": True}, {"shape": [-1]},
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=r"must|list of sizes"):
+            Space.from_json(sound | wrong)

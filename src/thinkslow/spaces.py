@@ -7,6 +7,12 @@ what manifests store and what networks are sized by; nothing here knows Gymnasiu
 import dataclasses
 from typing import Any
 
+DTYPES = (
+    "bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16",
+    "float32", "float64",
+)  # fmt: skip
+"""NumPy's names of the types that a quantity may have."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Space:
@@ -26,9 +32,11 @@ class Space:
     """A discrete quantity takes the values 0 … classes - 1; `None`: it is continuous."""
 
     def __post_init__(self) -> None:
-        if any(size < 0 for size in self.shape):
-            raise ValueError(f"`shape` must have sizes of 0 or more; got {self.shape}.")
-        if self.classes is not None and self.classes < 1:
+        if not all(type(size) is int and size >= 0 for size in self.shape):
+            raise ValueError(f"`shape` must have whole sizes of 0 or more; got {self.shape}.")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}; got {self.dtype!r}.")
+        if self.classes is not None and (type(self.classes) is not int or self.classes < 1):
             raise ValueError(f"`classes` must be 1 or more, or None; got {self.classes}.")
 
     @property
@@ -48,6 +56,8 @@ class Space:
     def from_json(cls, data: dict[str, Any]) -> "Space":
         """The space that `to_json` wrote; a missing or unknown key is an error."""
         expected = {"shape", "dtype", "classes"}
+        if not isinstance(data.get("shape"), list | tuple):
+            raise ValueError(f"A space's shape is a list of sizes; got {data.get('shape')!r}.")
         if set(data) != expected:
             raise ValueError(f"A space has the keys {sorted(expected)}; got {sorted(data)}.")
         return cls(tuple(data["shape"]), data["dtype"], data["classes"])
