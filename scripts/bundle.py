@@ -40,7 +40,7 @@ def bundle(run: Path, steps: int, name: str) -> Path:
         FOLDER / name, saved.model.without_critic(), name=name, environment=saved.environment,
         training=training | made, dtype="float16",
     )  # fmt: skip
-    ensemble.run(ensemble.parse([str(FOLDER / name)]))
+    ensemble.run(ensemble.parse([str(FOLDER / name), "--env", saved.environment["id"]]))
     return FOLDER / name
 
 

@@ -164,6 +164,7 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path, uninterrupted):
             np.testing.assert_array_equal(weights[name], array, err_msg=name)
 
 
+@pytest.mark.slow
 def test_an_agent_with_a_gaussian_latent_trains_and_resumes_bit_for_bit(tmp_path):
     model = dataclasses.replace(MODEL, classes=None)
 
@@ -222,6 +223,7 @@ def test_a_second_signal_ends_the_run_at_once_and_leaves_the_last_save(tmp_path)
     finish(Trainer.resume(run), 32)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(tmp_path):
     trainer = begin(tmp_path / "run", dataclasses.replace(LEARNING, learning_rate=1e30))
     with pytest.raises(Diverged, match=r"not finite.*saves.*learning-rate"):
@@ -234,7 +236,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
     assert manifest["counters"]["updates"] == arrays["learner/updates"] > 0
 
 
-@pytest.mark.parametrize("fault", ["reward", "nan", "inf"])
+@pytest.mark.parametrize("fault", [pytest.param("reward", marks=pytest.mark.slow), "nan", "inf"])
 def test_a_value_that_is_not_finite_is_found_where_it_enters(tmp_path, monkeypatch, fault, caplog):
     """It stopped the run as a loss that diverged, or its log line stopped the save."""
     monkeypatch.setenv("FAULT", fault)
@@ -346,6 +348,7 @@ def test_an_environment_that_does_not_come_back_begins_another_episode(tmp_path)
     assert [one["length"] for one in episodes] == [9, 9]
 
 
+@pytest.mark.slow
 def test_what_an_environment_shows_may_have_any_name(tmp_path):
     """What it called `action`, `reward`, ... took the place of that field, and was learnt as it."""
     config = dataclasses.replace(CONFIG, environment="counting:thinkslow-test/Names-v0")
@@ -378,6 +381,7 @@ def test_a_save_holds_an_episode_of_any_length(tmp_path, monkeypatch):
     finish(Trainer.resume(run), 18)
 
 
+@pytest.mark.slow
 def test_a_run_compiles_its_decision_and_its_update_once(tmp_path, caplog):
     """It compiled them three times and twice: arrays came back laid out otherwise."""
     jax.clear_caches()

@@ -259,7 +259,7 @@ def match(
 
     >>> match({"a": np.zeros(3)}, {"a": (4,)}, what="Checkpoint x does not fit y")
     Traceback (most recent call last):
-    thinkslow.storage.store.Misfit: Checkpoint x does not fit y: a is (3,), expected (4,).
+    thinkslow.storage.faults.Misfit: Checkpoint x does not fit y: a is (3,), expected (4,).
     """
     wrong = [n for n in expected if n in weights and weights[n].shape != tuple(expected[n])]
     missing = [name for name in expected if name not in weights]
