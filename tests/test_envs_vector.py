@@ -350,6 +350,20 @@ def test_continuous_actions_are_restored_exactly():
         same(envs.restore(state), last)
 
 
+def test_where_nobody_plays_nothing_happens():
+    with VectorEnv(FRAGILE, 2, seed=1) as envs, VectorEnv(FRAGILE, 2, seed=1) as both:
+        first = envs.reset([3, 4])
+        both.reset([3, 4])
+        for _ in range(12):  # the episodes end after nine
+            one = envs.step(np.array([0, KILL]), playing=np.array([True, False]))
+            other = both.step(np.array([0, 0]))
+            for name, array in one.observation.items():
+                np.testing.assert_array_equal(array[0], other.observation[name][0])
+                np.testing.assert_array_equal(array[1], first.observation[name][1])
+            assert (one.reward[1], one.is_last[1], one.is_first[1]) == (0, True, False)
+            assert not one.crashed.any()
+
+
 def test_wrong_numbers_and_wrong_order_are_refused():
     with pytest.raises(ValueError, match="`count` must be 1 or more; got 0"):
         VectorEnv(FRAGILE, 0)

@@ -171,24 +171,33 @@ class VectorEnv:
                 self._begin(index, None if seeds is None else int(seeds[index]))
             return self._remember(self._collect([True] * self.count))
 
-    def step(self, actions: np.ndarray | Mapping[str, np.ndarray]) -> Step:
+    def step(
+        self,
+        actions: np.ndarray | Mapping[str, np.ndarray],
+        *,
+        playing: np.ndarray | None = None,
+    ) -> Step:
         """Play one action in each environment; where the episode was over, begin a new one.
 
         `actions` has one row for each environment; where several actions are taken at once, it is
-        a dictionary of such arrays.
+        a dictionary of such arrays. Where `playing` is false nothing happens: the environment
+        shows what it showed, its episode is over, and no new one begins.
         """
         self._check_started()
         rows = self._rows(actions)
         self._check_settled()
         first = self._last.tolist()
+        idle = () if playing is None else np.flatnonzero(~playing).tolist()
         with self._undone_if_interrupted():
             for index, over in enumerate(first):
+                if index in idle:
+                    continue
                 if over:
                     self._begin(index, None)
                 else:
                     self._actions[index].append(rows[index])
                     self._workers[index].ask("step", rows[index])
-            return self._remember(self._collect(first))
+            return self._remember(self._collect(first, idle=idle))
 
     def hurry(self, seconds: float) -> None:
         """Wait no longer than this for the answers that are due: for whoever wants to stop.
@@ -389,7 +398,13 @@ class VectorEnv:
     def _replay(self, index: int) -> None:
         self._workers[index].ask("replay", self._seeds[index], self._actions[index])
 
-    def _collect(self, replayed: Sequence[bool], brought: Sequence[Snapshot] | None = None) -> Step:
+    def _collect(
+        self,
+        replayed: Sequence[bool],
+        brought: Sequence[Snapshot] | None = None,
+        *,
+        idle: Sequence[int] = (),
+    ) -> Step:
         """What the environments answer; a death ends an episode, unless it was a replay's.
 
         Nobody has seen what a replay leads to, so that it is simply done again; or `brought` back
@@ -408,6 +423,9 @@ class VectorEnv:
             crashed=np.zeros(count, bool),
         )
         for index in range(count):
+            if index in idle:
+                step.is_first[index], step.is_last[index] = False, True
+                continue
             snapshot = None if brought is None else brought[index]
             played = self._receive(index, replayed[index], snapshot)
             if isinstance(played, Failure):
