@@ -298,11 +298,14 @@ def test_an_interrupted_evaluation_says_where_its_episodes_are(
 ):
     def interrupted(*_: object, out: Path, **__: object) -> None:
         out.mkdir()
-        (out / "episodes.jsonl").touch()
+        (out / "evaluation.json").touch()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(
         importlib.import_module("thinkslow.evaluation.protocol"), "evaluate", interrupted
+    )
+    monkeypatch.setattr(
+        importlib.import_module("thinkslow.evaluation.stored"), "players", lambda *_, **__: {}
     )
     assert main(["evaluate", str(original), "--out", str(tmp_path / "out")]) == 130
     assert "out/episodes.jsonl" in "".join(capsys.readouterr().err.split())

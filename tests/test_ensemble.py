@@ -22,7 +22,7 @@ from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.ensemble import Experience, collect, fit, judged, make, resampled, split
 from thinkslow.dreamer.nets import named
 from thinkslow.envs import VectorEnv
-from thinkslow.evaluation.protocol import unable
+from thinkslow.evaluation.stored import unable
 from thinkslow.objectives import parameter_information_gain
 from thinkslow.storage import store
 

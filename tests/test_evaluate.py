@@ -1,28 +1,44 @@
 """Paired evaluation: what is paired is equal, what is reported is what happened."""
 
 import json
+import math
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import odd_episodes
 import pytest
 from counting import LENGTH
 from helpers import tiny_classic
+from odd_episodes import id_of
+from odd_players import Guesser, SideBySide
 
 from thinkslow.agent.agent import Agent
+from thinkslow.agent.gates import Gated
 from thinkslow.agent.presets import ARMS, Arm
 from thinkslow.agent.thinking import Thinking
 from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.config import MLPConfig, ModelConfig
 from thinkslow.dreamer.model import Dreamer
-from thinkslow.envs import VectorEnv
-from thinkslow.evaluation import metrics
+from thinkslow.envs import Step
+from thinkslow.evaluation import Evaluation, Failing, Occupied, evaluate, images, protocol, read
+from thinkslow.evaluation.calibrate import Uncalibrated, calibrated
 from thinkslow.evaluation.curves import read_curve
-from thinkslow.evaluation.protocol import episode_seed, evaluate, play, unable
+from thinkslow.evaluation.metrics import AHEAD
+from thinkslow.evaluation.play import play
+from thinkslow.evaluation.scoring import CHUNK, EVERY, STRIPS, Scorer
+from thinkslow.evaluation.seeds import episode_seed
+from thinkslow.evaluation.stored import players, told_apart, unable
 from thinkslow.spaces import Space
+from thinkslow.storage.lock import Locked, claim
 
 ENVIRONMENT = {"id": "counting:thinkslow-test/Counting-v0", "size": 16, "repeat": 1}
 SMALL = MLPConfig(1, 16)
@@ -40,163 +56,562 @@ CHOSEN = {
     ),
     "control-lag": Arm(Thinking(lag=2), "the last two frames again"),
 }
+LATENCIES = ("latency_ms", "latency_ms_mean", "latency_ms_p10", "latency_ms_p90")
+GUESSERS = {"none": Guesser(), "bold": Guesser(prefers=2)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def environments():
+    """Environments of the tests are found in the processes of a `VectorEnv`."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PYTHONPATH", odd_episodes.importable())
+    yield
+    patch.undo()
+
+
+def dreamer(image: int = 16, names: tuple[str, ...] = ("image",)) -> Dreamer:
+    observations = {name: Space((image, image, 3), "uint8") for name in names}
+    return Dreamer(observations, {"action": Space((), "int32", 3)}, MODEL, key=jr.key(0))
 
 
 def saved_agent(folder: Path, image: int = 16) -> checkpoint.Saved:
-    observations = {"image": Space((image, image, 3), "uint8")}
-    model = Dreamer(observations, {"action": Space((), "int32", 3)}, MODEL, key=jr.key(0))
     checkpoint.save(
-        folder, model, name=folder.name, environment=ENVIRONMENT,
+        folder, dreamer(image), name=folder.name, environment=ENVIRONMENT,
         training={"steps": 7, "seed": 3, "preset": "test"},
     )  # fmt: skip
     return checkpoint.load(folder)
 
 
+def told(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Records without the milliseconds, in one order."""
+    kept = [{key: value for key, value in row.items() if key not in LATENCIES} for row in rows]
+    return sorted(kept, key=lambda row: (row["agent"], row["arm"], row["episode"]))
+
+
+def table(result: Evaluation) -> dict[str, Any]:
+    """The summary without milliseconds and without who made it when."""
+    summary = json.loads(json.dumps(result.summary))
+    for arm in summary["arms"]:
+        arm["latency_ms"] = None
+    return summary | {"protocol": None}
+
+
 @pytest.fixture(scope="module")
-def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
-    patch = pytest.MonkeyPatch()
-    here = str(Path(__file__).parent)
-    patch.setenv("PYTHONPATH", os.pathsep.join([here, os.environ.get("PYTHONPATH", "")]))
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     folder = tmp_path_factory.mktemp("evaluation")
-    summary = evaluate(
-        [saved_agent(folder / "agent")], CHOSEN, environment=ENVIRONMENT, episodes=3, seed=1,
-        batch=2, out=folder / "out",
-    )  # fmt: skip
-    patch.undo()
-    return folder, summary
+    saved = saved_agent(folder / "agent")
+    agents = players([saved], ["agent"], CHOSEN, ENVIRONMENT)
+    return evaluate(agents, ENVIRONMENT, episodes=3, seed=1, batch=2, out=folder / "out")
 
 
-def records(folder: Path) -> list[dict]:
-    return [
-        json.loads(line) for line in (folder / "out" / "episodes.jsonl").read_text().splitlines()
-    ]
+def rows(result: Evaluation) -> list[dict[str, Any]]:
+    return result.episodes
+
+
+def rows_of(result: Evaluation, arm: str) -> list[dict[str, Any]]:
+    return [row for row in rows(result) if row["arm"] == arm]
 
 
 def test_every_arm_plays_the_same_environment_seeds(evaluated):
-    seeds = {
-        arm: [row["environment_seed"] for row in records(evaluated[0]) if row["arm"] == arm]
-        for arm in CHOSEN
-    }
-    assert seeds["none"] == [episode_seed(1, index) for index in range(3)]
-    assert all(seeds[arm] == seeds["none"] for arm in CHOSEN)
+    for arm in CHOSEN:
+        seeds = [row["environment_seed"] for row in rows_of(evaluated, arm)]
+        assert seeds == [episode_seed(1, index) for index in range(3)]
 
 
 def test_an_arm_of_no_steps_plays_the_very_episodes_of_the_base(evaluated):
-    rows = records(evaluated[0])
-    base = [row for row in rows if row["arm"] == "none"]
-    zero = [row for row in rows if row["arm"] == "zero"]
+    base, zero = (told(rows_of(evaluated, arm)) for arm in ("none", "zero"))
     for one, other in zip(base, zero, strict=True):
         assert one | {"arm": ""} == other | {"arm": ""}
 
 
 def test_an_arm_with_a_deadline_plays_and_says_so(evaluated):
-    (arm,) = (arm for arm in evaluated[1]["arms"] if arm["arm"] == "hurried")
+    (arm,) = (arm for arm in evaluated.summary["arms"] if arm["arm"] == "hurried")
     assert arm["deadline_ms"] == 1e6
     assert arm["thought_share"] == 1
     assert arm["latency_ms"]["median"] > 0
 
 
 def test_the_summary_holds_the_means_and_differences_of_the_records(evaluated):
-    folder, summary = evaluated
-    rows = records(folder)
-    for arm in summary["arms"]:
-        mine = [row for row in rows if row["arm"] == arm["arm"]]
+    for arm in evaluated.summary["arms"]:
+        mine = rows_of(evaluated, arm["arm"])
         assert arm["episodes"] == len(mine) == 3
-        for measure in ("score", "psnr", "ssim", "mse"):
-            assert arm[measure]["mean"] == pytest.approx(np.mean([row[measure] for row in mine]))
+        for measure in ("score", "psnr", "ssim", "mse", "psnr_ahead_3"):
+            expected = np.mean([row[measure] for row in mine])
+            assert arm[measure]["mean"] == pytest.approx(expected)
     (difference,) = (
         row
-        for row in summary["comparisons"]
+        for row in evaluated.comparisons
         if (row["arm"], row["metric"], row["baseline"]) == ("evidence", "psnr", "none")
     )
     after, before = (
-        np.array([row["gain"]["psnr"] for row in rows if row["arm"] == arm])
+        np.array([row["psnr_gain"] for row in rows_of(evaluated, arm)])
         for arm in ("evidence", "none")
     )
     assert difference["difference"] == pytest.approx(np.mean(after))
     np.testing.assert_array_equal(before, 0)  # the base agent gains nothing on itself
-    assert difference["pairs"] == 3
+    assert (difference["pairs"], difference["dropped"], difference["paired"]) == (3, 0, True)
 
 
 def test_a_refinement_is_compared_with_beliefs_from_real_evidence(evaluated):
-    rows = [row for row in evaluated[1]["comparisons"] if row["metric"] == "psnr"]
+    rows = [row for row in evaluated.comparisons if row["metric"] == "psnr"]
     assert {row["baseline"] for row in rows if row["arm"] == "evidence"} == {"none", "control-lag"}
-    mine = [row for row in records(evaluated[0]) if row["arm"] == "control-lag"]
-    assert all(row["belief_kl"] > 0 for row in mine)
+    assert all(row["belief_kl"] > 0 for row in rows_of(evaluated, "control-lag"))
 
 
 def test_scores_and_lengths_are_those_of_the_episodes(evaluated):
-    for row in records(evaluated[0]):
+    for row in rows(evaluated):
         assert row["length"] == LENGTH
         assert 0 <= row["score"] <= LENGTH
         assert not row["crashed"]
+        assert not row["cut"]
 
 
-def test_the_summary_on_disk_is_the_summary_returned(evaluated):
-    folder, summary = evaluated
-    assert json.loads((folder / "out" / "summary.json").read_text()) == json.loads(
-        json.dumps(summary)
+def test_what_is_returned_is_what_is_on_disk_and_every_record_is_flat(evaluated):
+    lines = (evaluated.folder / "episodes.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == evaluated.episodes
+    for row in (*evaluated.episodes, *evaluated.comparisons):
+        assert all(isinstance(cell, str | int | float | bool | None) for cell in row.values())
+    assert {*evaluated.episodes[0]} == {*evaluated.episodes[-1]}
+    evaluated.report()
+    summary = json.loads((evaluated.folder / "summary.json").read_text())
+    assert summary == json.loads(json.dumps(evaluated.summary))
+
+
+# --- playing and scoring -------------------------------------------------------------------------
+
+
+class Everything:
+    """Keeps what a block's decisions were."""
+
+    def __init__(self) -> None:
+        self.frames: list[np.ndarray] = []
+        self.states: list[Any] = []
+        self.actions: list[np.ndarray] = []
+        self.playing: list[np.ndarray] = []
+
+    def began(self, observation):
+        self.frames.append(observation["image"])
+
+    def decided(self, playing, thought, action, step):
+        self.playing.append(playing.copy())
+        self.states.append(jax.tree.map(np.asarray, thought.state))
+        self.actions.append(np.asarray(action))
+        self.frames.append(step.observation["image"])
+
+
+def test_the_frame_after_a_state_is_the_one_its_action_led_to():
+    """Rows of the picture light up with the count, and action 2 counts on."""
+    seen = Everything()
+    with SideBySide(ENVIRONMENT["id"], 2, size=16) as envs:
+        played = play(Agent(dreamer()), envs, [11, 12], 0, watchers=[seen])
+    lit = (np.stack(seen.frames)[..., 0, 0] == 200).sum(-1)
+    counted = np.argmax(seen.actions, -1) == 2
+    np.testing.assert_array_equal(np.diff(lit, axis=0), counted)
+    np.testing.assert_array_equal([one.score for one in played], counted.sum(0))
+
+
+def scored_at_once(model: Dreamer, seen: Everything, index: int, length: int) -> dict[str, float]:
+    """The same scores from all that was kept, a moment at a time."""
+    found: dict[str, list[float]] = {}
+    moments = range(0, max(1, length - max(AHEAD)), EVERY)
+    for at in moments:
+        state = jax.tree.map(lambda x, t=at: jnp.asarray(x[index]), seen.states[at])
+        for steps in range(max(AHEAD) + 1):
+            if steps in (0, *AHEAD) and at + steps <= length:
+                decoded = np.asarray(model.decode(state)["image"].mode())
+                value = float(images.psnr(decoded, seen.frames[at + steps][index]))
+                found.setdefault(f"psnr_ahead_{steps}" if steps else "psnr", []).append(value)
+            if at + steps < length:
+                action = jnp.asarray(seen.actions[at + steps][index])
+                memory, prior = model.predict(state, action, jnp.zeros((), bool))
+                state = type(state)(memory, prior.mode())
+    return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+def test_episodes_of_any_length_are_scored_as_if_all_of_them_had_been_kept():
+    model, seen = dreamer(), Everything()
+    seeds = [3, 4, 5]  # of 3, 9 and 23 decisions
+    scorer = Scorer(model, ["image"], 3, pictures_of=2)
+    with SideBySide(id_of("Lengths"), 3, size=16) as envs:
+        played = play(Agent(model), envs, seeds, 0, watchers=[seen, scorer])
+    assert [one.length for one in played] == [3, 9, 23]
+    for index, (one, scores) in enumerate(zip(played, scorer.scores(), strict=True)):
+        expected = scored_at_once(model, seen, index, one.length)
+        for name, value in expected.items():
+            assert scores[name] == pytest.approx(value, rel=1e-5), (one.length, name)
+        assert (scores["psnr_ahead_8"] is None) == (one.length < 8)
+        assert scores["psnr_gain"] == 0
+    strips = scorer.strips()
+    assert [strip.step for strip in strips] == [0, 5, 10]
+    np.testing.assert_array_equal(strips[1].real["image"], seen.frames[5][2])
+    np.testing.assert_array_equal(strips[1].came["image"][2], seen.frames[13][2])
+
+
+def test_the_states_that_are_kept_do_not_grow_with_the_episode():
+    most = []
+
+    class Counted(Scorer):
+        def decided(self, playing, thought, action, step):
+            super().decided(playing, thought, action, step)
+            most.append(self.kept)
+
+    scorer = Counted(dreamer(), ["image"], 2, pictures_of=0)
+
+    class Thought:
+        state = base = jax.tree.map(lambda x: np.stack([x, x]), dreamer().initial())
+
+    still = np.zeros(2, bool)
+    step = Step(
+        {"image": np.zeros((2, 16, 16, 3), np.uint8)}, np.zeros(2), still, still, still, still
     )
+    scorer.began(step.observation)
+    for _ in range(1500):
+        scorer.decided(np.ones(2, bool), Thought, np.zeros((2, 3), np.float32), step)
+    assert max(most) <= CHUNK + 2 * 2 + 2 * STRIPS
+    assert len(scorer.strips()) == STRIPS
+    assert scorer.strips()[-1].step > 1000
+
+
+def test_episodes_that_are_over_count_no_decision_more():
+    agent = Guesser()
+    with SideBySide(id_of("Lengths"), 3, size=16) as envs:
+        played = play(agent, envs, [3, 4, 5], 0)
+    assert [len(one.latency_ms) for one in played] == [one.length for one in played] == [3, 9, 23]
+
+
+@pytest.mark.parametrize("name", ["Lengths", "Pixels", "Cameras"])
+@pytest.mark.usefixtures("quick")
+def test_every_decoded_image_is_scored_by_whatever_name(name, tmp_path):
+    names = {"Lengths": ("image",), "Pixels": ("pixels",), "Cameras": ("left", "right")}[name]
+    agent = Agent(dreamer(names=names))
+    environment = {"id": id_of(name), "size": 16}
+    result = evaluate({"none": agent}, environment, episodes=2, seed=0, out=tmp_path / "out")
+    assert result.summary["images"] == {"agent": list(names)}
+    for row in rows(result):
+        assert row["psnr"] > 0
+        if len(names) > 1:
+            assert row["psnr"] == pytest.approx(np.mean([row[f"{n}/psnr"] for n in names]))
+    assert len(list((tmp_path / "out" / "strips").iterdir())) == len(names)
+    page = result.report().read_text()
+    assert all(one in page for one in names)
+
+
+def test_images_too_small_for_ssim_are_scored_by_the_others():
+    sizes = Space((8, 8, 3), "uint8")
+    model = Dreamer({"image": sizes}, {"action": Space((), "int32", 3)}, MODEL, key=jr.key(0))
+    environment = {"id": ENVIRONMENT["id"], "size": 8}
+    result = evaluate({"none": Agent(model)}, environment, episodes=2, seed=0)
+    assert all(row["ssim"] is None and row["psnr"] > 0 for row in rows(result))
+
+
+# --- what an environment does wrong --------------------------------------------------------------
 
 
 @pytest.fixture
-def played(tmp_path, monkeypatch):
-    here = str(Path(__file__).parent)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([here, os.environ.get("PYTHONPATH", "")]))
-    saved = saved_agent(tmp_path / "agent")
-    with VectorEnv(ENVIRONMENT["id"], 2, size=16) as envs:
-        yield saved, play(Agent(saved.model), envs, [11, 12], 0)
+def quick(monkeypatch):
+    """Environments without processes of their own."""
+    monkeypatch.setattr(protocol, "VectorEnv", SideBySide)
 
 
-def test_the_frame_after_a_state_is_the_one_its_action_led_to(played):
-    """Rows of the picture light up with the count, and action 2 counts on."""
-    _, episodes = played
-    lit = (episodes.frames[..., 0, 0] == 200).sum(-1)
-    counted = np.argmax(episodes.actions, -1) == 2
-    np.testing.assert_array_equal(np.diff(lit, axis=0), counted)
-    np.testing.assert_array_equal(episodes.rewards, counted.sum(0))
+def guessed(name: str, **more: Any) -> Evaluation:
+    settings: dict[str, Any] = {"episodes": 9, "seed": 0, "batch": 3}
+    return evaluate(GUESSERS, id_of(name), **settings | more)
 
 
-def test_open_loop_scores_compare_with_the_frame_that_came(played):
-    from thinkslow.evaluation.protocol import _image_scores
-
-    saved, episodes = played
-    scores = _image_scores(saved.model, episodes, 0, LENGTH)
-    model = saved.model
-    state = jax.tree.map(lambda x: jnp.asarray(x[0, 0]), episodes.states)
-    for action in jnp.asarray(episodes.actions[:3, 0]):
-        memory, prior = model.predict(state, action, jnp.zeros((), bool))
-        state = type(state)(memory, prior.mode())
-    predicted = np.asarray(model.decode(state)["image"].mode())
-    expected = metrics.psnr(predicted, episodes.frames[3, 0])
-    assert scores["open_loop"]["3"]["psnr"] == pytest.approx(float(expected), rel=1e-5)
+def score(result: Evaluation) -> dict[str, Any]:
+    (row,) = (row for row in result.comparisons if row["metric"] == "score")
+    return row
 
 
-def test_an_agent_of_another_image_size_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+@pytest.mark.usefixtures("quick")
+def test_an_agent_of_no_known_architecture_is_evaluated_without_a_folder():
+    result = guessed("Vector")
+    assert len(result.episodes) == 18
+    assert score(result)["difference"] > 1
+    assert (score(result)["pairs"], score(result)["paired"]) == (9, True)
+    assert all(row["psnr"] is None for row in rows(result))
+    assert result.summary["notes"] == []
+
+
+@pytest.mark.usefixtures("quick")
+def test_more_episodes_than_environments_are_those_of_other_batches():
+    several, alone = guessed("Lengths"), guessed("Lengths", batch=2)
+    assert told(several.episodes) == told(alone.episodes)
+
+
+def test_crashed_episodes_are_left_out_with_their_pairs_and_say_why():
+    result = guessed("FailsOnce")
+    crashed = [row for row in rows(result) if row["crashed"]]
+    failing = [index for index in range(9) if episode_seed(0, index) % 3 == 0]
+    assert {row["episode"] for row in crashed} == set(failing)
+    assert all("the door is gone" in row["error"] for row in crashed)
+    assert score(result)["pairs"] == 9 - len(failing)
+    assert score(result)["dropped"] == len(failing)
+    whole = [row for row in rows_of(result, "none") if not row["crashed"]]
+    arm = result.summary["arms"][0]
+    assert arm["score"]["mean"] == pytest.approx(np.mean([row["score"] for row in whole]))
+    assert arm["crashed"] == len(failing)
+    (note,) = result.summary["notes"]
+    assert f"{2 * len(failing)} of 18 episodes" in note
+    assert "the door is gone" in note
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_environment_that_mostly_fails_ends_the_evaluation_with_its_error(tmp_path):
+    with pytest.raises(Failing, match="the door is gone"):
+        guessed("Fails", out=tmp_path / "out")
+    assert all(one.crashed for one in read(tmp_path / "out").episodes)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_reward_that_is_no_number_costs_its_own_pair_alone():
+    result = guessed("NanReward")
+    bad = [index for index in range(9) if episode_seed(0, index) % 3 == 0]
+    for row in rows(result):
+        strange = row["episode"] in bad
+        assert (row["score"] is None) == strange
+        assert bool(row["nonfinite_first"] and "step 5" in row["nonfinite_first"]) == strange
+    assert (score(result)["pairs"], score(result)["dropped"]) == (9 - len(bad), len(bad))
+    (length,) = (row for row in result.comparisons if row["metric"] == "length")
+    assert (length["pairs"], length["dropped"]) == (9, 0)
+    assert f"{2 * len(bad)} of 18 episodes" in result.summary["notes"][0]
+    json.dumps(result.summary, allow_nan=False)
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_environment_that_ignores_its_seed_is_told_and_compared_unpaired(caplog):
+    result = guessed("Unseeded")
+    assert sum("ignores its seed" in line for line in caplog.messages) == 1
+    assert any("ignores its seed" in note for note in result.summary["notes"])
+    row = score(result)
+    assert (row["paired"], row["correlation"]) == (False, None)
+    base, bold = ([r["score"] for r in rows_of(result, arm)] for arm in GUESSERS)
+    assert row["difference"] == pytest.approx(np.mean(bold) - np.mean(base))
+    assert row["interval_low"] < row["difference"] < row["interval_high"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_episode_without_an_end_is_cut_where_one_says(caplog):
+    result = guessed("Endless", max_decisions=7, episodes=2, batch=2)
+    assert all(row["cut"] and row["length"] == 7 for row in rows(result))
+    assert "4 of 4 episodes were cut after 7 decisions" in " ".join(result.summary["notes"])
+
+
+@pytest.mark.usefixtures("quick")
+def test_tiny_rewards_are_kept_and_compared():
+    result = guessed("Tiny")
+    assert all(1e-9 < row["score"] < 1e-6 for row in rows(result))
+    assert score(result)["difference"] > 1e-8
+
+
+# --- folders, interruptions ----------------------------------------------------------------------
+
+
+class Stopped(BaseException):
+    """Ctrl-C, at a chosen block."""
+
+
+def stopping_after(blocks: int):
+    def show(what: str, done: int, total: int) -> None:
+        if done >= blocks:
+            raise Stopped
+
+    return show
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_interrupted_evaluation_goes_on_and_ends_as_if_it_never_stopped(tmp_path):
+    whole = guessed("Lengths", out=tmp_path / "whole")
+    out = tmp_path / "out"
+    for blocks in (1, 2, 5):
+        with pytest.raises(Stopped):
+            guessed("Lengths", out=out, show=stopping_after(blocks))
+        found = read(out)
+        assert not found.finished
+        assert len(found.episodes) == {1: 3, 2: 6, 5: 15}[blocks]
+    again = guessed("Lengths", out=out)
+    assert told(again.episodes) == told(whole.episodes)
+    assert table(again) == table(whole)
+    assert len(again.records.header.sittings) == 4
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_report_of_an_interrupted_evaluation_says_how_far_it_went(tmp_path):
+    with pytest.raises(Stopped):
+        guessed("Lengths", out=tmp_path, show=stopping_after(4))
+    result = Evaluation(tmp_path)
+    assert "12 of 18 episodes" in " ".join(result.summary["notes"])
+    assert score(result)["pairs"] == 3
+    assert "12 of 18 episodes" in result.report().read_text()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_line_that_a_kill_cut_off_is_played_again(tmp_path):
+    with pytest.raises(Stopped):
+        guessed("Vector", out=tmp_path, show=stopping_after(2))
+    path = tmp_path / "episodes.jsonl"
+    content = path.read_bytes()
+    lines = content.splitlines(keepends=True)
+    for cut in (1, 30, len(lines[-1]) - 1):
+        path.write_bytes(content[:-cut])
+        assert len(read(tmp_path).episodes) == len(lines) - 1
+    path.write_bytes(content[:-30])
+    again = guessed("Vector", out=tmp_path)
+    assert told(again.episodes) == told(guessed("Vector").episodes)
+
+
+@pytest.mark.usefixtures("quick")
+def test_finished_and_other_evaluations_are_never_touched(tmp_path):
+    guessed("Vector", out=tmp_path, episodes=2)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(Occupied, match=r"finished .*thinkslow report .*--out"):
+        guessed("Vector", out=tmp_path, episodes=2)
+    for other, said in (
+        ({"episodes": 3}, "episodes is 2, not 3"),
+        ({"seed": 5}, "seed is 0, not 5"),
+        ({"max_decisions": 3}, "max-decisions is None, not 3"),
+    ):
+        with pytest.raises(Occupied, match=f"holds another evaluation.*{said}.*--out"):
+            guessed("Vector", out=tmp_path, **{"episodes": 2, **other})
+    with pytest.raises(Occupied, match="its environment is"):
+        guessed("Lengths", out=tmp_path, episodes=2)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_unfinished_evaluation_is_gone_on_with_only_if_that_is_wanted(tmp_path):
+    with pytest.raises(Stopped):
+        guessed("Vector", out=tmp_path, show=stopping_after(1))
+    with pytest.raises(Occupied, match="unfinished"):
+        guessed("Vector", out=tmp_path, resume=False)
+
+
+def test_an_agent_of_other_weights_is_another_evaluation(tmp_path):
+    environment = {"id": ENVIRONMENT["id"], "size": 16}
+    model = dreamer()
+    with pytest.raises(Stopped):
+        evaluate({"none": Agent(model)}, environment, episodes=2, seed=0, batch=1, out=tmp_path,
+                 show=stopping_after(1))  # fmt: skip
+    changed = jax.tree.map(lambda x: x + 1 if x.ndim > 1 else x, model)
+    with pytest.raises(Occupied, match=r"its agents differ \(weights of agent\)"):
+        evaluate({"none": Agent(changed)}, environment, episodes=2, seed=0, batch=1, out=tmp_path)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_second_writer_is_refused_while_the_first_plays(tmp_path):
+    lock = claim(tmp_path / "out", what="evaluation")
+    try:
+        with pytest.raises(Locked, match=rf"process {os.getpid()} .*--out"):
+            guessed("Vector", out=tmp_path / "out")
+    finally:
+        lock.release()
+
+
+KILLED = """
+import sys
+from odd_players import Guesser, SideBySide
+from thinkslow.evaluation import evaluate, protocol
+protocol.VectorEnv = SideBySide
+evaluate({"none": Guesser(), "bold": Guesser(prefers=2)}, sys.argv[2], episodes=9, seed=0,
+         batch=2, out=sys.argv[1])
+"""
+
+
+def lines(out: Path) -> int:
+    return len(read(out).episodes) if (out / "evaluation.json").exists() else 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+def test_killed_at_any_instant_it_ends_with_the_same_table(tmp_path):
+    whole = guessed("Lengths", batch=2)
+    rng, out = np.random.default_rng(0), tmp_path / "out"
+    for _ in range(3):
+        before = lines(out)
+        command = [sys.executable, "-c", KILLED, str(out), id_of("Lengths")]
+        with subprocess.Popen(command) as process:
+            while process.poll() is None and lines(out) == before:
+                time.sleep(0.001)
+            time.sleep(0.02 * rng.random())
+            process.send_signal(signal.SIGKILL)
+        if read(out).finished:
+            break
+    if not read(out).finished:
+        guessed("Lengths", batch=2, out=out)
+    again = Evaluation(out)
+    assert told(again.episodes) == told(whole.episodes)
+    assert table(again) == table(whole)
+
+
+# --- agents --------------------------------------------------------------------------------------
+
+
+def test_a_gate_opens_in_the_share_that_it_is_calibrated_to():
+    thinking = Thinking(terms=(("entropy", 1.0),), steps=1)
+    waiting = Uncalibrated(Agent(dreamer(), thinking), "surprise", 0.3)
+    with SideBySide(ENVIRONMENT["id"], 4, size=16) as envs:
+        gated = calibrated(waiting, envs, 0)
+        assert isinstance(gated, Gated)
+        calibration = [episode_seed(0, index, purpose=0xCA1B) for index in range(4)]
+        played = play(gated, envs, calibration, 0)
+    share = sum(one.thoughts for one in played) / sum(one.length for one in played)
+    assert 0.1 < share < 0.6  # refined beliefs go other ways than those it was calibrated on
+    with SideBySide(ENVIRONMENT["id"], 4, size=16) as envs:
+        again = calibrated(waiting, envs, 0)
+    assert isinstance(again, Gated)
+    assert again.threshold == gated.threshold
+    assert math.isfinite(gated.threshold)
+
+
+def test_any_other_agent_needs_no_calibration():
+    agent = Guesser()
+    with SideBySide(id_of("Vector"), 1) as envs:
+        assert calibrated(agent, envs, 0) is agent
+
+
+def test_an_agent_of_another_image_size_is_refused_and_leaves_no_folder(tmp_path):
     saved = saved_agent(tmp_path / "agent", image=24)
     with pytest.raises(ValueError, match=r"does not fit .*its image is 24x24x3, .* 16x16x3"):
-        evaluate([saved], CHOSEN, environment=ENVIRONMENT, episodes=2, seed=0, out=tmp_path / "out")
+        players([saved], ["agent"], CHOSEN, ENVIRONMENT)
+    with pytest.raises(ValueError, match=r"does not fit .*its image is \(24, 24, 3\)"):
+        evaluate({"none": Agent(saved.model)}, ENVIRONMENT, episodes=2, seed=0, out=tmp_path / "o")
+    assert not (tmp_path / "o").exists()
 
 
 def test_what_an_agent_cannot_play_is_known_before_it_plays(tmp_path):
     """`ambiguity` was refused only when the first decision was compiled."""
     saved = saved_agent(tmp_path / "agent")
-    assert unable(saved, ARMS["ambiguity-3"]) == (
-        "its decoder's variance is fixed, so that the term is constant"
-    )
-    assert unable(saved, ARMS["pig-3"]) == "it has no ensemble: thinkslow ensemble AGENT"
+    assert "variance is fixed" in (unable(saved, ARMS["ambiguity-3"]) or "")
+    assert "thinkslow ensemble" in (unable(saved, ARMS["pig-3"]) or "")
     for name in ("sig-3", "evidence", "control-particles-16", "evidence-in-doubt"):
         assert unable(saved, ARMS[name]) is None
 
 
-def test_impossible_evaluations_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="`episodes` must be 2 or more"):
-        evaluate([], CHOSEN, environment=ENVIRONMENT, episodes=1, seed=0, out=tmp_path)
-    with pytest.raises(ValueError, match="must include `none`"):
-        evaluate(
-            [], {"zero": CHOSEN["zero"]}, environment=ENVIRONMENT, episodes=2, seed=0, out=tmp_path
-        )
+@pytest.mark.parametrize(
+    ("agents", "more", "said"),
+    [
+        (GUESSERS, {"episodes": 1}, "`episodes` must be 2 or more"),
+        (GUESSERS, {"batch": 0}, "`batch` must be 1 or more"),
+        (GUESSERS, {"max_decisions": 0}, "`max_decisions` must be 1 or more"),
+        ({"bold": Guesser()}, {}, "must include `none`"),
+        ({}, {}, "got none"),
+        ({"a": {"none": Guesser()}, "none": Guesser()}, {}, "got both"),
+        ({"a": {"none": Guesser()}, "b": {"none": Guesser()}}, {"pool": True}, "training seed"),
+    ],
+)
+@pytest.mark.usefixtures("quick")
+def test_impossible_evaluations_are_refused(agents, more, said, tmp_path):
+    settings: dict[str, Any] = {"episodes": 2, "seed": 0, "out": tmp_path / "out"}
+    with pytest.raises(ValueError, match=said):
+        evaluate(agents, id_of("Vector"), **settings | more)
+    assert not (tmp_path / "out").exists()
+
+
+def test_several_agents_are_told_apart_by_their_paths():
+    paths = [Path("runs/a/agents/200"), Path("runs/b/agents/200"), Path("other")]
+    assert told_apart(["x", "x", "y"], paths) == ["x (a)", "x (b)", "y"]
+    with pytest.raises(ValueError, match="given twice"):
+        told_apart(["x", "x"], [paths[0], Path("runs/../runs/a/agents/200")])
 
 
 def test_a_curve_is_the_mean_score_by_decision(tmp_path):
@@ -211,20 +626,14 @@ def test_a_curve_is_the_mean_score_by_decision(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_agent_of_2023_is_evaluated_like_any_other(tmp_path, monkeypatch):
-    here = str(Path(__file__).parent)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([here, os.environ.get("PYTHONPATH", "")]))
+def test_an_agent_of_2023_is_evaluated_like_any_other(tmp_path):
     checkpoint.save(
         tmp_path / "old", tiny_classic(), name="old", environment=ENVIRONMENT,
         training={"steps": 7, "seed": 3, "preset": "test"},
     )  # fmt: skip
-    evaluate(
-        [checkpoint.load(tmp_path / "old")], CHOSEN, environment=ENVIRONMENT, episodes=2, seed=1,
-        batch=2, out=tmp_path / "out",
-    )  # fmt: skip
-    rows: dict[str, list[dict]] = {arm: [] for arm in CHOSEN}
-    for row in records(tmp_path):
-        rows[row.pop("arm")].append(row)
-    assert rows["none"] == rows["zero"]
-    assert [row["length"] for row in rows["evidence"]] == [LENGTH, LENGTH]
-    assert any(row["gain"]["psnr"] != 0 for row in rows["evidence"])
+    agents = players([checkpoint.load(tmp_path / "old")], ["old"], CHOSEN, ENVIRONMENT)
+    result = evaluate(agents, ENVIRONMENT, episodes=2, seed=1, batch=2)
+    base, zero = (told(rows_of(result, arm)) for arm in ("none", "zero"))
+    assert [row | {"arm": ""} for row in base] == [row | {"arm": ""} for row in zero]
+    assert [row["length"] for row in rows_of(result, "evidence")] == [LENGTH, LENGTH]
+    assert any(row["psnr_gain"] != 0 for row in rows_of(result, "evidence"))

@@ -8,7 +8,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "thinkslow"
 ABOVE = {
     "cli": "evaluation dreamer importers zoo agent objectives envs storage worldmodel",
-    "evaluation": "dreamer agent objectives envs storage worldmodel",
+    "evaluation": "dreamer agent objectives envs storage worldmodel spaces",
     "zoo": "",
     "importers": "dreamer storage spaces",
     "dreamer": "agent objectives envs storage worldmodel distributions spaces",

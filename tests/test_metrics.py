@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from thinkslow.evaluation import metrics
+from thinkslow.evaluation import images
 
 
 def pictures(*shape: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -34,32 +34,32 @@ def test_psnr_of_a_constant_error_is_minus_twenty_log_of_it():
     truth = np.full((3, 16, 16, 3), 0.5)
     errors = np.array([0.1, 0.01, 0.5])
     prediction = truth + errors[:, None, None, None]
-    np.testing.assert_allclose(metrics.mse(prediction, truth), errors**2, rtol=1e-12)
-    np.testing.assert_allclose(metrics.psnr(prediction, truth), [20, 40, 6.0206], atol=1e-4)
+    np.testing.assert_allclose(images.mse(prediction, truth), errors**2, rtol=1e-12)
+    np.testing.assert_allclose(images.psnr(prediction, truth), [20, 40, 6.0206], atol=1e-4)
 
 
 def test_black_against_white_scores_zero_decibels():
     black, white = np.zeros((16, 16, 3)), np.full((16, 16, 3), 255, np.uint8)
-    assert metrics.mse(black, white) == 1.0
-    assert metrics.psnr(black, white) == 0.0
+    assert images.mse(black, white) == 1.0
+    assert images.psnr(black, white) == 0.0
     # every window has means 0 and 1 and no variance: SSIM = C1 / (1 + C1)
-    np.testing.assert_allclose(metrics.ssim(black, white), 1e-4 / (1 + 1e-4), rtol=1e-9)
+    np.testing.assert_allclose(images.ssim(black, white), 1e-4 / (1 + 1e-4), rtol=1e-9)
 
 
 def test_identical_frames_are_capped_and_wholly_similar():
     _, truth = pictures(4, 20, 20, 3)
-    np.testing.assert_array_equal(metrics.mse(truth, truth), 0.0)
-    np.testing.assert_array_equal(metrics.psnr(truth, truth), metrics.PSNR_CAP_DB)
-    np.testing.assert_array_equal(metrics.ssim(truth, truth), 1.0)
+    np.testing.assert_array_equal(images.mse(truth, truth), 0.0)
+    np.testing.assert_array_equal(images.psnr(truth, truth), images.PSNR_CAP_DB)
+    np.testing.assert_array_equal(images.ssim(truth, truth), 1.0)
 
 
 def test_frames_are_averaged_in_decibels_not_in_error():
     truth = np.zeros((2, 16, 16, 1))
     prediction = truth + np.array([0.1, 0.001])[:, None, None, None]
-    assert metrics.psnr(prediction, truth).mean() == pytest.approx(40.0)
+    assert images.psnr(prediction, truth).mean() == pytest.approx(40.0)
 
 
-@pytest.mark.parametrize("metric", [metrics.mse, metrics.psnr, metrics.ssim])
+@pytest.mark.parametrize("metric", [images.mse, images.psnr, images.ssim])
 def test_predictions_are_clipped_to_the_range(metric):
     prediction, truth = pictures(3, 16, 16, 3)
     wild = np.where(prediction > 0.5, prediction * 4, prediction - 0.3)
@@ -71,10 +71,10 @@ def test_scores_agree_with_scikit_image(shape):
     prediction, truth = pictures(5, *shape)
     pairs = list(zip(prediction, truth, strict=True))
     np.testing.assert_allclose(
-        metrics.ssim(prediction, truth), [reference_ssim(x, y) for x, y in pairs], atol=1e-9
+        images.ssim(prediction, truth), [reference_ssim(x, y) for x, y in pairs], atol=1e-9
     )
     np.testing.assert_allclose(
-        metrics.psnr(prediction, truth),
+        images.psnr(prediction, truth),
         [peak_signal_noise_ratio(y / 255, x, data_range=1) for x, y in pairs],
         rtol=1e-12,
     )
@@ -84,11 +84,11 @@ def test_a_flat_bright_frame_loses_no_accuracy_to_cancellation():
     truth = np.full((16, 16, 3), 250, np.uint8)
     prediction = truth / 255 - 1e-6 * np.random.default_rng(0).random((16, 16, 3))
     np.testing.assert_allclose(
-        metrics.ssim(prediction, truth), reference_ssim(prediction, truth), atol=1e-12
+        images.ssim(prediction, truth), reference_ssim(prediction, truth), atol=1e-12
     )
 
 
-@pytest.mark.parametrize("metric", [metrics.mse, metrics.psnr, metrics.ssim])
+@pytest.mark.parametrize("metric", [images.mse, images.psnr, images.ssim])
 def test_a_frame_scores_the_same_alone_and_in_any_batch(metric):
     prediction, truth = pictures(4, 30, 16, 16, 3)  # more than one chunk of the computation
     batched = metric(prediction, truth)
@@ -99,7 +99,7 @@ def test_a_frame_scores_the_same_alone_and_in_any_batch(metric):
     assert metric(prediction[:, :0], truth[:, :0]).shape == (4, 0)
 
 
-@pytest.mark.parametrize("metric", [metrics.mse, metrics.psnr, metrics.ssim])
+@pytest.mark.parametrize("metric", [images.mse, images.psnr, images.ssim])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_prediction_that_is_not_finite_scores_nan_and_spares_its_neighbours(metric, bad):
     prediction, truth = pictures(3, 16, 16, 3)
@@ -114,11 +114,11 @@ def test_what_a_model_computes_in_is_taken_as_it_is():
     _, truth = pictures(2, 16, 16, 3)
     half = jnp.asarray(truth / 255.0, jnp.bfloat16)
     np.testing.assert_allclose(
-        metrics.mse(half, truth), metrics.mse(np.asarray(half, np.float64), truth), rtol=1e-12
+        images.mse(half, truth), images.mse(np.asarray(half, np.float64), truth), rtol=1e-12
     )
 
 
-@pytest.mark.parametrize("metric", [metrics.mse, metrics.psnr, metrics.ssim])
+@pytest.mark.parametrize("metric", [images.mse, images.psnr, images.ssim])
 def test_wrong_images_are_refused_with_the_rule_and_the_value(metric):
     images = np.zeros((2, 16, 16, 3))
     with pytest.raises(ValueError, match=r"one shape; got \(2, 16, 16, 3\) and \(16, 16, 3\)"):
@@ -135,4 +135,4 @@ def test_wrong_images_are_refused_with_the_rule_and_the_value(metric):
 
 def test_a_frame_smaller_than_the_window_has_no_ssim():
     with pytest.raises(ValueError, match=r"at least 11×11 pixels.*got 8×16"):
-        metrics.ssim(np.zeros((8, 16, 3)), np.zeros((8, 16, 3)))
+        images.ssim(np.zeros((8, 16, 3)), np.zeros((8, 16, 3)))

@@ -1,7 +1,9 @@
 """The page, the table and the sentence of an evaluation, on folders as an evaluator writes them."""
 
+import dataclasses
 import json
 import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
@@ -12,7 +14,17 @@ import plotly.graph_objects as go
 import pytest
 from rich.console import Console
 
-from thinkslow.evaluation import records, statistics
+from thinkslow.evaluation import Evaluation, reading
+from thinkslow.evaluation.metrics import AHEAD, ahead, image_columns
+from thinkslow.evaluation.records import (
+    Episode,
+    Header,
+    append,
+    read,
+    strip_file,
+    write_header,
+)
+from thinkslow.evaluation.report import strips
 from thinkslow.evaluation.report.conclusion import conclusion
 from thinkslow.evaluation.report.page import build
 from thinkslow.evaluation.report.strips import rows
@@ -26,34 +38,9 @@ ARMS = {
     "control-mode": (0.4, 0.27, "The posterior's mode, without refinement."),
     "control-random": (-0.8, -0.2, "A random step that moves the same KL."),
 }
+FEW = 6
+"""Episodes an arm of which most pages of these tests are made."""
 AGENTS = {"tiny-8k": 3.0, "tiny-48k": 14.0}
-
-
-def stat(values: np.ndarray) -> dict[str, Any]:
-    found = statistics.mean_interval(values, seed=0, resamples=300)
-    return {"mean": found.mean, "interval": list(found.interval)}
-
-
-def compared(agent: str, arm: str, metric: str, arms: dict[str, Any]) -> dict[str, Any]:
-    difference = arms[arm][metric] - arms["none"][metric]
-    found = statistics.paired(difference, seed=0, resamples=300)
-    return {
-        "agent": agent,
-        "arm": arm,
-        "baseline": "none",
-        "metric": metric,
-        "difference": found.mean,
-        "interval": list(found.interval),
-        "trimmed_mean": found.trimmed_mean,
-        "trimmed_interval": list(found.trimmed_interval),
-        "p_improve": found.p_improve,
-        "p_improve_interval": list(found.p_improve_interval),
-        "p_value": found.p_value,
-        "p_value_holm": min(1.0, 8 * found.p_value),
-        "correlation": statistics.correlation(arms["none"][metric], arms[arm][metric]),
-        "pairs": found.pairs,
-        "unit": found.unit,
-    }
 
 
 def frames(rng: np.random.Generator, *lead: int) -> np.ndarray:
@@ -66,81 +53,11 @@ def frames(rng: np.random.Generator, *lead: int) -> np.ndarray:
     return np.clip(images + rng.normal(scale=6, size=images.shape), 0, 255).astype(np.uint8)
 
 
-def evaluation(folder: Path, *, episodes: int = 60) -> Path:
-    """An evaluation of two agents and five arms, as the evaluator writes it."""
-    rng = np.random.default_rng(0)
-    arm_records, comparisons, lines = [], [], []
-    (folder / "strips").mkdir(parents=True)
-    for agent, level in AGENTS.items():
-        world = rng.normal(scale=0.3 * level, size=episodes)
-        values: dict[str, dict[str, np.ndarray]] = {}
-        for arm, (score, decibel, description) in ARMS.items():
-            noise = rng.normal(scale=2.0, size=(3, episodes))
-            values[arm] = {
-                "score": np.round(level + world + score + noise[0]),
-                "length": np.full(episodes, 250.0),
-                "psnr": 21.5 + decibel + 0.1 * noise[1],
-                "ssim": 0.80 + 0.02 * decibel + 0.004 * noise[2],
-                "mse": 0.0071 * (1 - 0.2 * decibel) + 0.0001 * noise[1],
-            }
-            ahead = {
-                str(step): {
-                    "psnr": stat(values[arm]["psnr"] - 1.1 * step**0.5),
-                    "ssim": stat(values[arm]["ssim"] - 0.02 * step),
-                    "mse": stat(values[arm]["mse"] * (1 + 0.3 * step**0.5)),
-                }
-                for step in (1, 3, 8)
-            }
-            median = 2.1 * {"none": 1, "sig": 9.4, "elbo": 3.1}.get(arm, 1.3)
-            arm_records.append(
-                {"agent": agent, "arm": arm, "description": description, "episodes": episodes}
-                | {metric: stat(found) for metric, found in values[arm].items()}
-                | {"open_loop": ahead, "thought_share": float(arm != "none"), "belief_kl": 2.5}
-                | {
-                    "latency_ms": {
-                        "median": median,
-                        "p10": 0.92 * median,
-                        "p90": 1.2 * median,
-                        "batch": 8,
-                    }
-                }
-            )
-            lines += [
-                {"agent": agent, "arm": arm, "training_seed": 0, "environment_seed": 1000 + i}
-                | {metric: float(found[i]) for metric, found in values[arm].items()}
-                | {"crashed": False}
-                for i in range(episodes)
-            ]
-            real = frames(rng, 3)
-            blur = np.clip(real + rng.normal(scale=16, size=real.shape), 0, 255).astype(np.uint8)
-            better = ((real.astype(int) + blur) // 2).astype(np.uint8)
-            came = frames(rng, 3, 8)
-            np.savez_compressed(
-                folder / "strips" / f"{agent}--{arm}.npz",
-                real=real,
-                before=blur,
-                after=better,
-                imagined=came // 2 + 60,
-                came=came,
-                step=np.array([12, 57, 103]),
-            )
-        comparisons += [
-            compared(agent, arm, metric, values)
-            for metric in ("score", "length", "psnr", "ssim", "mse")
-            for arm in ARMS
-            if arm != "none"
-        ]
-    protocol = {
-        "name": "paired-v1",
-        "episodes": episodes,
-        "seed": 7,
-        "command": f"thinkslow evaluate tiny --episodes {episodes} --seed 7",
-        "versions": {"thinkslow": "0.1.0", "jax": "0.10.1"},
-        "machine": "2 cores, x86_64, CPU only",
-    }
-    summary = {
-        "format": 1,
-        "agents": [
+def header(episodes: int, agents: list[str]) -> Header:
+    return Header(
+        protocol="paired-v1",
+        environment={"id": "thinkslow/CollectGoodObjects-v0", "size": 64, "repeat": 1},
+        agents=[
             {
                 "name": agent,
                 "training_steps": 1000 * int(agent[5:-1]),
@@ -148,27 +65,107 @@ def evaluation(folder: Path, *, episodes: int = 60) -> Path:
                 "preset": "tiny",
                 "parameters": 912_345,
             }
-            for agent in AGENTS
+            for agent in agents
         ],
-        "environment": {"id": "thinkslow/CollectGoodObjects-v0", "size": 64, "repeat": 1},
-        "protocol": protocol,
-        "arms": arm_records,
-        "comparisons": comparisons,
-    }
-    (folder / "summary.json").write_text(json.dumps(summary))
-    (folder / "episodes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        arms=[
+            {"agent": agent, "arm": arm, "description": description}
+            for agent in agents
+            for arm, (*_, description) in ARMS.items()
+        ],
+        episodes=episodes,
+        seed=7,
+        batch=8,
+        max_decisions=None,
+        pool=False,
+        versions={"thinkslow": "0.1.0", "jax": "0.10.1"},
+        images={agent: ["image"] for agent in agents},
+        curves={},
+        sittings=[
+            {
+                "command": f"thinkslow evaluate tiny --episodes {episodes} --seed 7",
+                "machine": "2 cores, x86_64, CPU only",
+                "revision": "abc",
+            }
+        ],
+    )
+
+
+def image_scores(psnr: float, ssim: float, mse: float, gain: float) -> dict[str, float]:
+    """The columns of an image, worse the farther ahead."""
+    now = {"psnr": psnr, "ssim": ssim, "mse": mse}
+    worse = {"psnr": -1.1, "ssim": -0.02, "mse": 0.001}
+    later = {ahead(m, step): now[m] + worse[m] * step**0.5 for m in now for step in AHEAD}
+    gains = {column: gain for column in image_columns() if "gain" in column}
+    return {**now, **later, **gains, "mse_gain": -0.0014 * gain}
+
+
+def evaluation(folder: Path, *, episodes: int = 24) -> Path:
+    """An evaluation of two agents and five arms, as the evaluator writes it."""
+    rng = np.random.default_rng(0)
     steps = np.arange(0, 50_000, 500)
-    runs = [
-        {
-            "seed": s,
-            "step": steps.tolist(),
-            "score": (17 * steps / (2e4 + 5e3 * s + steps)).tolist(),
-        }
-        for s in range(3)
-    ]
-    marked = [{"seed": 0, "step": 1000 * int(agent[5:-1]), "name": agent} for agent in AGENTS]
-    (folder / "learning.json").write_text(json.dumps({"runs": runs, "agents": marked}))
+    curve = {"step": steps.tolist(), "score": (17 * steps / (2e4 + steps)).tolist()}
+    whole = dataclasses.replace(header(episodes, list(AGENTS)), curves=dict.fromkeys(AGENTS, curve))
+    (folder / "strips").mkdir(parents=True)
+    write_header(folder, whole)
+    played = []
+    for agent, level in AGENTS.items():
+        world = rng.normal(scale=0.3 * level, size=episodes)
+        for arm, (score, decibel, _) in ARMS.items():
+            noise = rng.normal(scale=2.0, size=(3, episodes))
+            median = 2.1 * {"none": 1, "sig": 9.4, "elbo": 3.1}.get(arm, 1.3)
+            played += [
+                Episode(
+                    agent=agent,
+                    arm=arm,
+                    episode=number,
+                    environment_seed=1000 + number,
+                    training_seed=0,
+                    score=float(np.round(level + world[number] + score + noise[0, number])),
+                    rewards_size=30.0,
+                    length=250,
+                    crashed=False,
+                    error=None,
+                    cut=False,
+                    nonfinite=0,
+                    nonfinite_first=None,
+                    first_observation=f"seen-{number}",
+                    thought_share=float(arm != "none"),
+                    belief_kl=2.5,
+                    latency_ms=median,
+                    latency_ms_mean=median,
+                    latency_ms_p10=0.92 * median,
+                    latency_ms_p90=1.2 * median,
+                    images=image_scores(
+                        21.5 + decibel + 0.1 * noise[1, number],
+                        0.80 + 0.02 * decibel + 0.004 * noise[2, number],
+                        0.0071 * (1 - 0.2 * decibel) + 0.0001 * noise[1, number],
+                        0.0 if arm == "none" else decibel + 0.1 * noise[2, number],
+                    ),
+                )
+                for number in range(episodes)
+            ]
+            real = frames(rng, 3)
+            blur = np.clip(real + rng.normal(scale=16, size=real.shape), 0, 255).astype(np.uint8)
+            better = ((real.astype(int) + blur) // 2).astype(np.uint8)
+            came = frames(rng, 3, 3)
+            strip: dict[str, Any] = {
+                "real": real,
+                "before": blur,
+                "after": better,
+                "imagined": came // 2 + 60,
+                "came": came,
+                "step": np.array([12, 57, 103]),
+                "ahead": np.array(AHEAD),
+            }
+            savez(strip_of(folder, agent, arm), strip)
+    append(folder, played)
+    build(folder)
     return folder
+
+
+def strip_of(folder: Path, agent: str, arm: str) -> Path:
+    at = list(AGENTS).index(agent) * len(ARMS) + list(ARMS).index(arm)
+    return strip_file(folder, at, 0)
 
 
 @pytest.fixture(scope="session")
@@ -178,7 +175,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def page(folder: Path) -> str:
-    return build(folder).read_text()
+    return (folder / "report.html").read_text()
+
+
+@pytest.fixture(scope="session")
+def summary(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "summary.json").read_text())
 
 
 class Page(HTMLParser):
@@ -228,36 +230,41 @@ def figures(page: str) -> list[Any]:
 
 
 def titled(page: str, title: str) -> list[Any]:
-    return [each for each in figures(page) if (each.layout.title.text or "").startswith(title)]
+    return [
+        each for each in figures(page) if (each.layout.title.text or "").startswith(f"{title},")
+    ]
 
 
-def changed(folder: Path, to: Path, **changes: Any) -> Path:
-    """A copy of the summary alone, with some of its keys changed."""
+def changed(folder: Path, to: Path, episodes: Any = None, **changes: Any) -> Path:
+    """The first records of each arm, without pictures, some of header and episodes changed."""
     to.mkdir(exist_ok=True)
-    summary = json.loads((folder / "summary.json").read_text())
-    (to / "summary.json").write_text(json.dumps(summary | changes))
+    write_header(to, dataclasses.replace(read(folder).header, **{"episodes": FEW} | changes))
+    append(to, few(folder) if episodes is None else episodes)
     return to
+
+
+def few(folder: Path) -> list[Episode]:
+    return [one for one in read(folder).episodes if one.episode < FEW]
 
 
 def savez(path: Path, arrays: dict[str, Any]) -> None:
     np.savez(path, **arrays)
 
 
-def test_the_table_of_the_page_holds_the_numbers_of_the_records(folder, page):
-    summary = json.loads((folder / "summary.json").read_text())
+def test_the_table_of_the_page_holds_the_numbers_of_the_records(summary, page):
     tables = Page(page).tables
     assert len(tables) == len(AGENTS)
     for agent, (heading, *lines) in zip(AGENTS, tables, strict=True):
         assert [line[0] for line in lines] == list(ARMS)
-        for arm, line in zip(records.arms(summary, agent), lines, strict=True):
+        for arm, line in zip(reading.arms(summary, agent), lines, strict=True):
             cells = dict(zip(heading, line, strict=True))
             mean, (low, high) = arm["score"]["mean"], arm["score"]["interval"]
             shown = [float(x) for x in re.findall(r"-?[\d.]+", cells["score"])]
             np.testing.assert_allclose(shown, [mean, low, high], atol=0.051)  # one place or two
             assert cells["ms per decision"] == f"{arm['latency_ms']['median']:.2f}"
             if arm["arm"] != "none":
-                record = records.comparisons(summary, agent, "psnr")[arm["arm"]]
-                expected = estimated(records.estimate(record, "difference"), signed=True)
+                record = reading.comparisons(summary, agent, "psnr")[arm["arm"]]
+                expected = estimated(reading.estimate(record, "difference"), signed=True)
                 assert line[6] == expected
                 assert float(expected.split()[0]) == pytest.approx(record["difference"], abs=5e-3)
 
@@ -265,16 +272,15 @@ def test_the_table_of_the_page_holds_the_numbers_of_the_records(folder, page):
 @pytest.mark.parametrize(
     ("metric", "title"), [("score", "Score"), ("psnr", "PSNR"), ("mse", "MSE")]
 )
-def test_forests_draw_the_differences_and_intervals_of_the_records(folder, page, metric, title):
-    summary = json.loads((folder / "summary.json").read_text())
+def test_forests_draw_the_differences_and_intervals_of_the_records(summary, page, metric, title):
     for agent, figure in zip(AGENTS, titled(page, title), strict=True):
         drawn = {}
         for trace in figure.data:
-            assert all(trace.name == records.kind(arm) for arm in trace.y)
+            assert all(trace.name == reading.kind(arm) for arm in trace.y)
             bars = zip(trace.error_x.arrayminus, trace.error_x.array, strict=True)
             for arm, x, (minus, plus) in zip(trace.y, trace.x, bars, strict=True):
                 drawn[arm] = [x, x - minus, x + plus]
-        found = records.comparisons(summary, agent, metric)
+        found = reading.comparisons(summary, agent, metric)
         assert list(drawn) == list(found)
         for arm, record in found.items():
             expected = [record["difference"], *record["interval"]]
@@ -297,12 +303,11 @@ def test_every_episode_is_drawn_beside_its_pair(folder, page):
             text = "\n".join(dots[arm].text)
             seeds = [int(seed) for seed in re.findall(r"episode seed (\d+)", text)]
             assert dict(zip(seeds, dots[arm].y, strict=True)) == played
-            assert list(dots[arm].x) == list(range(1, 61))
+            assert list(dots[arm].x) == list(range(1, 25))
 
 
-def test_cost_and_open_loop_curves_are_those_of_the_records(folder, page):
-    summary = json.loads((folder / "summary.json").read_text())
-    arms = records.arms(summary, "tiny-8k")
+def test_cost_and_open_loop_curves_are_those_of_the_records(summary, page):
+    arms = reading.arms(summary, "tiny-8k")
     bars = next(each.data[0] for each in figures(page) if each.data[0].type == "bar")
     assert list(bars.x) == [arm["latency_ms"]["median"] for arm in arms]
     curves = next(
@@ -310,7 +315,7 @@ def test_cost_and_open_loop_curves_are_those_of_the_records(folder, page):
     )
     for trace, arm in zip(curves.data, arms, strict=True):
         assert (trace.name, list(trace.x)) == (arm["arm"], [1, 3, 8])
-        assert list(trace.y) == [each["psnr"]["mean"] for each in arm["open_loop"].values()]
+        assert list(trace.y) == [arm[ahead("psnr", step)]["mean"] for step in AHEAD]
 
 
 def test_the_page_loads_nothing_from_elsewhere(page):
@@ -330,8 +335,7 @@ def test_the_page_stays_small_and_carries_plotly_once(page):
     assert page.count("plotly.js v") == 1
 
 
-def test_the_page_says_what_the_command_line_says_and_where_it_comes_from(folder, page):
-    summary = json.loads((folder / "summary.json").read_text())
+def test_the_page_says_what_the_command_line_says_and_where_it_comes_from(summary, page):
     words = Page(page).words
     for line in conclusion(summary).split("\n"):
         assert line.split(": ", 1)[1] in words
@@ -340,37 +344,52 @@ def test_the_page_says_what_the_command_line_says_and_where_it_comes_from(folder
     assert "jax 0.10.1" in words
 
 
+def renamed(found: Sequence[Episode], agent: str) -> list[Episode]:
+    return [dataclasses.replace(one, agent=agent) for one in found if one.agent == "tiny-8k"]
+
+
 def test_names_are_escaped_wherever_they_appear(folder, tmp_path):
     name = "</script><script>alert(1)</script>"
-    summary = json.loads((folder / "summary.json").read_text())
-    for record in [*summary["arms"], *summary["comparisons"]]:
-        record["agent"] = name
-    changes = {"arms": summary["arms"], "comparisons": summary["comparisons"]}
-    assert "<script>alert" not in build(changed(folder, tmp_path, **changes)).read_text()
+    arms = [{"agent": name, "arm": arm, "description": name} for arm in ARMS]
+    to = changed(
+        folder, tmp_path, renamed(few(folder), name), agents=[{"name": name, "preset": name}],
+        arms=arms, images={name: ["image"]}, environment={"id": name}, curves={},
+        sittings=[{"command": name, "machine": name}],
+    )  # fmt: skip
+    assert "<script>alert" not in build(to).read_text()
 
 
-def test_a_page_from_the_summary_alone_says_what_is_missing(folder, tmp_path):
-    words = Page(build(changed(folder, tmp_path), title="Only numbers").read_text()).words
+def test_a_page_from_few_records_says_what_is_missing(folder, tmp_path):
+    alone = [one for one in few(folder) if one.arm == "none"]
+    to = changed(folder, tmp_path, alone, curves={})
+    words = " ".join(Page(build(to, title="Only numbers").read_text()).words.split())
     assert "Only numbers" in words
-    assert "episodes.jsonl has none of this agent" in " ".join(words.split())
+    assert "12 of 60 episodes" in words
+    assert "episodes.jsonl has none of this agent" in words
     assert "No learning curve was recorded" in words
     assert "No frames were kept" in words
-
-
-def test_an_evaluation_of_one_arm_and_no_images_still_makes_a_page(folder, tmp_path):
-    arm = {"agent": "mine", "arm": "none", "score": {"mean": 1.0, "interval": None}}
-    arm |= {"psnr": None, "open_loop": {"1": {"psnr": None}}, "latency_ms": None}
-    words = Page(build(changed(folder, tmp_path, arms=[arm], comparisons=[])).read_text()).words
     assert "No paired comparison with" in words
-    assert "No latency was recorded" in words
-    assert "No open-loop prediction was recorded" in words
     assert "no refinement was compared with none (none alone), so nothing is shown." in words
 
 
+def test_an_evaluation_of_one_arm_and_no_images_still_makes_a_page(folder, tmp_path):
+    first = read(folder).episodes[0]
+    bare = dataclasses.replace(
+        first, images={}, latency_ms=None, latency_ms_mean=None, latency_ms_p10=None,
+        latency_ms_p90=None, thought_share=None, belief_kl=None,
+    )  # fmt: skip
+    words = Page(build(changed(folder, tmp_path, [bare])).read_text()).words
+    assert "No latency was recorded" in words
+    assert "No open-loop prediction was recorded" in words
+
+
 def test_the_interval_of_a_single_pair_is_left_out_not_drawn_as_certain(folder, tmp_path):
-    summary = json.loads((folder / "summary.json").read_text())
-    record = summary["comparisons"][0] | {"interval": [float("nan")] * 2, "pairs": 1}
-    page = build(changed(folder, tmp_path, comparisons=[record])).read_text()
+    pair = [
+        one
+        for one in read(folder).episodes
+        if one.agent == "tiny-8k" and one.arm in ("none", "sig") and one.episode == 0
+    ]
+    page = build(changed(folder, tmp_path, pair)).read_text()
     (forest,) = titled(page, "Score")
     assert list(forest.data[0].error_x.array) == [0]
     assert "NaN" not in page[page.index('id="figures"') : page.index("</script>")]
@@ -378,58 +397,62 @@ def test_the_interval_of_a_single_pair_is_left_out_not_drawn_as_certain(folder, 
 
 
 def test_more_frames_than_the_page_can_hold_are_left_out_and_counted(folder):
-    strips = records.read(folder).strips
-    assert len(rows(strips, budget=100_000_000)) == 30
-    few = rows(strips, budget=60_000)
+    found = strips.read(folder, read(folder).header)
+    assert len(rows(found, budget=100_000_000)) == 30
+    few = rows(found, budget=60_000)
     assert 0 < len(few) < 10
     assert sum(len(p.source) for row in few for p in row.now) < 60_000
     assert {row.arm for row in few} <= {"sig", "elbo"}  # refinements come first
 
 
-def test_frames_of_one_channel_are_shown(folder):
-    strip = records.read(folder).strips["tiny-8k", "none"]
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_frames_of_other_channels_than_three_are_shown(folder, channels):
+    strip = strips.read(folder, read(folder).header)["tiny-8k", "none", "image"]
     pictures = ("real", "before", "after", "imagined", "came")
-    grey = {key: value[..., :1] if key in pictures else value for key, value in strip.items()}
-    assert rows({("a", "none"): grey})[0].now[0].source.startswith("data:image/png;base64,")
+    some = {
+        key: value[..., [0] * channels] if key in pictures else value
+        for key, value in strip.items()
+    }
+    found = rows({("a", "none", "pixels"): some})[0]
+    assert found.now[0].source.startswith("data:image/png;base64,")
 
 
 def test_strips_are_labelled_by_the_steps_they_look_ahead(folder, tmp_path):
-    with np.load(folder / "strips" / "tiny-8k--sig.npz") as file:
+    with np.load(strip_of(folder, "tiny-8k", "sig")) as file:
         strip: dict[str, Any] = dict(file)
     strip["imagined"], strip["came"] = strip["imagined"][:, :2], strip["came"][:, :2]
-    to = changed(folder, tmp_path) / "strips"
-    to.mkdir()
+    (changed(folder, tmp_path) / "strips").mkdir()
     strip["ahead"] = np.array([3, 8])
-    savez(to / "tiny-8k--sig.npz", strip)
+    savez(strip_of(tmp_path, "tiny-8k", "sig"), strip)
     words = Page(build(tmp_path).read_text()).words
     assert "t+3 t+8" in words
     assert "t+1" not in words
 
 
 def test_identical_reconstructions_have_a_grey_difference(folder):
-    strip = records.read(folder).strips["tiny-8k", "none"]
+    strip = strips.read(folder, read(folder).header)["tiny-8k", "none", "image"]
     strip |= {"after": strip["before"]}
-    (row, *_) = rows({("a", "none"): strip})
+    (row, *_) = rows({("a", "none", "image"): strip})
     assert row.now[1].caption.removeprefix("before") == row.now[2].caption.removeprefix("after")
     assert len(row.now[3].source) < 1_000  # one colour compresses to nothing
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "said"),
-    [
-        ("summary.json", None, "is missing.*Run `thinkslow evaluate AGENT --out"),
-        ("summary.json", b"{", "summary.json is not JSON"),
-        ("summary.json", b"\xff\xfe", "summary.json is not text"),
-        ("summary.json", b"[]", "must be a summary of format 1; got 'list'"),
-        ("summary.json", b'{"format": 2}', "must be a summary of format 1; got 2"),
-        ("summary.json", b'{"format": 1}', "`agents` must be a list"),
-        ("episodes.jsonl", b'{"agent": "a"', "episodes.jsonl, line 1 is not JSON"),
-        ("episodes.jsonl", b"{}", "entry 1 lacks agent, arm, training_seed, environment_seed"),
-        ("learning.json", b"{}", "learning.json: `runs` must be a list"),
-        ("strips/tiny-8k--sig.npz", b"PK\x03\x04 cut off", "sig.npz is not a readable strip"),
-        ("strips/tiny-8k--sig.npz", b"", "sig.npz is not a readable strip"),
-    ],
-)
+BROKEN = [
+    ("evaluation.json", None, "is missing.*thinkslow evaluate AGENT --out"),
+    ("evaluation.json", b"{", "evaluation.json is not JSON"),
+    ("evaluation.json", b"\xff\xfe", "evaluation.json is not text"),
+    ("evaluation.json", b"[]", "format 2; got 'list'"),
+    ("evaluation.json", b'{"format": 1}', "format 2; got 1"),
+    ("evaluation.json", b'{"format": 2}', "`protocol` must be str"),
+    ("episodes.jsonl", b"{}\n", "episodes.jsonl, line 1 .*lacks agent, arm"),
+    ("episodes.jsonl", b'{"agent": "a"\n{}\n', "episodes.jsonl, line 1 is not a record"),
+    ("episodes.jsonl", b"[]\n", "line 1 .*got list"),
+    ("strips/1-0.npz", b"PK\x03\x04 cut off", "1-0.npz is not a readable strip"),
+    ("strips/1-0.npz", b"", "1-0.npz is not a readable strip"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "said"), BROKEN)
 def test_a_broken_file_is_one_clear_error_and_keeps_the_old_page(
     folder, tmp_path, name, content, said
 ):
@@ -445,52 +468,128 @@ def test_a_broken_file_is_one_clear_error_and_keeps_the_old_page(
     assert (tmp_path / "report.html").read_text() == "old"
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"score": "many"}, "`score` is 'many'"),
+        ({"length": 2.5}, "`length` is 2.5"),
+        ({"crashed": 1}, "`crashed` is 1"),
+        ({"score": True}, "`score` is True"),
+        ({"psnr_of_the_moon": 1.0}, "psnr_of_the_moon"),
+    ],
+)
+def test_a_record_of_other_columns_is_refused_by_line_and_name(folder, tmp_path, changes, said):
+    changed(folder, tmp_path)
+    path = tmp_path / "episodes.jsonl"
+    first, *rest = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([json.dumps(json.loads(first) | changes) + "\n", *rest]))
+    with pytest.raises(ValueError, match=f"line 1 .*{said}"):
+        read(tmp_path)
+
+
+def test_an_episode_written_twice_is_refused_by_name(folder, tmp_path):
+    twice = read(folder).episodes[3]
+    append(changed(folder, tmp_path), [twice])
+    with pytest.raises(ValueError, match="episode 3 of tiny-8k, none twice"):
+        read(tmp_path)
+
+
+def test_the_folder_of_an_earlier_version_is_told_from_an_empty_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no evaluation\\."):
+        read(tmp_path)
+    (tmp_path / "summary.json").write_text('{"format": 1}')
+    with pytest.raises(FileNotFoundError, match="earlier version"):
+        read(tmp_path)
+
+
 def test_a_strip_of_other_frames_is_refused_by_name(folder, tmp_path):
-    with np.load(folder / "strips" / "tiny-8k--sig.npz") as file:
+    with np.load(strip_of(folder, "tiny-8k", "sig")) as file:
         strip: dict[str, Any] = dict(file)
-    to = changed(folder, tmp_path) / "strips"
-    to.mkdir()
-    savez(to / "tiny-8k--sig.npz", strip | {"real": strip["real"] / 255})
-    with pytest.raises(ValueError, match=r"sig.npz: `real` must be uint8 .* got float64"):
+    (changed(folder, tmp_path) / "strips").mkdir()
+    path = strip_of(tmp_path, "tiny-8k", "sig")
+    savez(path, strip | {"real": strip["real"] / 255})
+    with pytest.raises(ValueError, match=r"1-0.npz: `real` must be uint8 .* got float64"):
         build(tmp_path)
-    savez(to / "tiny-8k--sig.npz", strip | {"step": np.arange(2)})
+    savez(path, strip | {"step": np.arange(2)})
     with pytest.raises(ValueError, match="`real` has 3 entries, `step` has 2"):
         build(tmp_path)
 
 
 def test_episodes_that_end_at_one_step_are_one_point_of_the_learning_curve(folder, tmp_path):
-    run = {"seed": 0, "step": [10, 10, 20, 30], "score": [1.0, 3.0, 5.0, None]}
-    changed(folder, tmp_path)
-    marked = [{"seed": 0, "step": 19, "name": "mine"}]
-    (tmp_path / "learning.json").write_text(json.dumps({"runs": [run], "agents": marked}))
-    line, star = figures(build(tmp_path).read_text())[-1].data
+    curve = {"step": [10, 10, 20, 30], "score": [1.0, 3.0, 5.0, None]}
+    agents = [{"name": "tiny-8k", "training_seed": 0, "training_steps": 19}]
+    to = changed(
+        folder, tmp_path, renamed(few(folder), "tiny-8k"), agents=agents,
+        curves={"tiny-8k": curve},
+    )  # fmt: skip
+    line, star = figures(build(to).read_text())[-1].data
     assert (list(line.x), list(line.y)) == ([10, 20], [2, 5])
     assert (list(star.x), list(star.y)) == ([19], [5])
 
 
-def test_several_agents_have_a_line_each(folder):
-    lines = conclusion(json.loads((folder / "summary.json").read_text())).split("\n")
+def test_several_agents_have_a_line_each(summary):
+    lines = conclusion(summary).split("\n")
     assert [line.split(":")[0] for line in lines] == list(AGENTS)
     assert conclusion({"arms": [], "comparisons": []}).startswith("No arm was evaluated")
 
 
-def test_the_terminals_table_groups_arms_by_agent_and_fits_eighty_columns(folder):
-    summary = json.loads((folder / "summary.json").read_text())
-    console = Console(width=80, record=True, file=StringIO())
+def printed(summary: dict[str, Any], width: int = 80) -> str:
+    console = Console(width=width, record=True, file=StringIO())
     console.print(table(summary))
-    lines = console.export_text().splitlines()
-    assert max(map(len, lines)) <= 80
+    return console.export_text()
+
+
+def test_the_terminals_table_groups_arms_by_agent_and_fits_eighty_columns(summary):
+    shown = printed(summary)
+    assert max(map(len, shown.splitlines())) <= 80
+    lines = shown[: shown.index("diff: ")].splitlines()  # what follows explains it
     starts = [line.split()[0] for line in lines if line[:1].strip()]
     assert starts[1:] == [name for agent in AGENTS for name in (agent, *ARMS)]
-    record = records.comparisons(summary, "tiny-8k", "score")["sig"]
+    record = reading.comparisons(summary, "tiny-8k", "score")["sig"]
     row = next(line for line in lines if line.startswith("sig"))
-    assert f"{record['difference']:+.2f} [{record['interval'][0]:.2f}," in row
+    expected = estimated(reading.estimate(record, "difference"), signed=True)
+    assert expected.replace(", ", ",") in row
     assert "100%" in row
 
 
-def test_a_table_without_images_or_timings_has_dashes(folder):
-    summary = json.loads((folder / "summary.json").read_text())
+def test_a_table_without_images_or_timings_has_dashes(summary):
     arm = {"agent": "a", "arm": "[none]", "score": {"mean": 1.0}, "latency_ms": None}
-    console = Console(width=80, record=True, file=StringIO())
-    console.print(table(summary | {"arms": [arm], "comparisons": []}))
-    assert re.search(r"\[none\] +1.00( +–){5}", console.export_text())
+    shown = printed(summary | {"arms": [arm], "comparisons": []})
+    assert re.search(r"\[none\] +1.00( +–){5}", shown)
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 80])
+@pytest.mark.parametrize("scale", [1e-9, 1e-3, 1.0, 1e3, 1e7, 1e12])
+def test_the_table_never_cuts_a_number(width, scale):
+    """Scores of 2e7 were shown as `[20000000.00,2000000…` in a log of 80 columns."""
+    score = {"mean": 2.0123 * scale, "interval": [1.9 * scale, 2.2 * scale]}
+    row = {"agent": "agent", "arm": "evidence+steps=8+samples=4", "metric": "score"}
+    row |= {"difference": 0.5 * scale, "interval": [0.1 * scale, 0.9 * scale], "pairs": 9}
+    arms = [{"agent": "agent", "arm": arm, "score": score} for arm in ("none", row["arm"])]
+    summary = {
+        "environment": {"id": "some/Env-v0"}, "protocol": {"episodes": 9}, "arms": arms,
+        "comparisons": [row],
+    }  # fmt: skip
+    shown = printed(summary, width)
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= width
+    wide = printed(summary, 200)
+    for interval in (score["interval"], row["interval"]):
+        found = re.findall(r"\[(\S+?),(\S+?)\]", wide)
+        assert any(
+            np.allclose([float(low), float(high)], interval, rtol=0.05) for low, high in found
+        )
+
+
+def test_the_table_says_that_episodes_are_no_pairs(summary):
+    rows = [row | {"paired": False} for row in summary["comparisons"]]
+    assert "independent" in printed(summary | {"comparisons": rows})
+
+
+def test_a_report_in_another_folder_holds_the_records_too(folder, tmp_path):
+    result = Evaluation(folder)
+    page = result.report(tmp_path / "copy")
+    assert page.parent == tmp_path / "copy"
+    assert read(tmp_path / "copy").rows() == result.episodes
+    with pytest.raises(ValueError, match="holds an evaluation already"):
+        result.report(tmp_path / "copy")

@@ -2,7 +2,8 @@
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -87,6 +88,25 @@ def parse(options: type[Options], name: str, description: str, arguments: Sequen
 def console() -> Console:
     """Standard error: progress, logs, errors."""
     return Console(stderr=True)
+
+
+@contextmanager
+def log_to(console: "Console") -> Iterator[None]:
+    """Print the package's log on a console, as long as the body runs."""
+
+    class Printed(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+
+    logger, handler = logging.getLogger("thinkslow"), Printed()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def log_to_console() -> None:

@@ -43,13 +43,19 @@ def parse(arguments: Sequence[str]) -> Options:
 def run(options: Options) -> dict[str, Any]:
     from thinkslow import zoo
     from thinkslow.agent.presets import ARMS
-    from thinkslow.cli.evaluate import play_and_report
+    from thinkslow.cli.evaluate import play_and_report, players
     from thinkslow.dreamer import saved as checkpoint
 
     saved = [checkpoint.load(zoo.path(name)) for name in zoo.DEMO]
+    paths = [zoo.path(name) for name in zoo.DEMO]
+    environment = saved[0].environment
     return play_and_report(
-        saved, {name: ARMS[name] for name in ARMS_SHOWN}, environment=saved[0].environment,
-        episodes=options.episodes, seed=options.seed, batch=6, out=options.out,
+        players(
+            saved, {name: ARMS[name] for name in ARMS_SHOWN}, environment, paths,
+            metrics=[None] * len(saved),
+        ),
+        environment=environment, episodes=options.episodes, seed=options.seed, batch=6,
+        out=options.out, numbered=options.out == Options.out,
         command=f"thinkslow demo --episodes {options.episodes} --seed {options.seed}",
-        learning=[zoo.path(name) / "metrics.jsonl" for name in zoo.DEMO], quiet=options.json,
+        quiet=options.json,
     )  # fmt: skip

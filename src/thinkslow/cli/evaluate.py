@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from thinkslow.agent.gates import SCORES, Score
 from thinkslow.agent.presets import ARMS, DEFAULT, Arm, overridden
 from thinkslow.agent.thinking import Thinking, UpdateName
-from thinkslow.cli.common import Opening, Usage, console
+from thinkslow.cli.common import Opening, Usage, console, log_to
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.objectives.lookahead import Imagery
 from thinkslow.worldmodel import Draw, Readout
@@ -69,6 +69,8 @@ class Options(Opening):
     """Folder of the records and the page."""
     batch: int = 8
     """Environments played side by side, one process each."""
+    max_decisions: int | None = None
+    """Decisions after which an episode is cut, which is said."""
     pool: bool = False
     """The agents are training seeds of one recipe: speak of all of them together too."""
     gate: Score | None = None
@@ -140,6 +142,8 @@ def parse(arguments: Sequence[str]) -> Options:
         raise Usage(f"--repeat must be 1 or more; got {options.repeat}.")
     if options.pool and len(options.agents) < 2:
         raise Usage("--pool needs two agents or more, each of another training seed.")
+    if options.max_decisions is not None and options.max_decisions < 1:
+        raise Usage(f"--max-decisions must be 1 or more; got {options.max_decisions}.")
     if options.batch < 1:
         raise Usage(f"--batch must be 1 or more; got {options.batch}.")
     chosen(options)
@@ -204,15 +208,31 @@ def run(options: Options) -> dict[str, Any]:
     if environment["id"] is None:
         raise Usage(unnamed(saved[0]))
     command = shlex.join(["thinkslow", "evaluate", *map(str, options.agents), *_flags(options)])
+    arms = playable(options, saved)
+    metrics = [
+        folder.resolve() / "../../metrics.jsonl" if importers.is_own(folder) else None
+        for folder in options.agents
+    ]
     return play_and_report(
-        saved, playable(options, saved), environment=environment, episodes=options.episodes,
-        seed=options.seed, batch=options.batch, out=options.out, command=command,
-        learning=[
-            folder.resolve() / "../../metrics.jsonl" if importers.is_own(folder) else None
-            for folder in options.agents
-        ],
-        quiet=options.json, action=options.action, pool=options.pool,
+        players(saved, arms, environment, options.agents, metrics=metrics, action=options.action),
+        environment=environment, episodes=options.episodes, seed=options.seed,
+        batch=options.batch, out=options.out, numbered=options.out == Options.out,
+        command=command, quiet=options.json, pool=options.pool, max_decisions=options.max_decisions,
     )  # fmt: skip
+
+
+def players(
+    saved: Sequence[Any], arms: Mapping[str, Arm], environment: Mapping[str, Any],
+    paths: Sequence[Path], *, metrics: Sequence[Path | None],
+    action: Literal["sample", "mode"] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Stored agents as `evaluation.evaluate` takes them: `{name: {arm: agent}}`."""
+    from thinkslow.evaluation import stored
+    from thinkslow.evaluation.curves import curve_of
+
+    names = stored.told_apart([one.name for one in saved], paths)
+    curves = [curve_of(one, file) for one, file in zip(saved, metrics, strict=True)]
+    return stored.players(saved, names, arms, environment, action=action, curves=curves)
 
 
 def playable(options: Options, saved: Sequence[Any]) -> dict[str, Arm]:
@@ -220,7 +240,7 @@ def playable(options: Options, saved: Sequence[Any]) -> dict[str, Arm]:
 
     **Errors:** `Usage` for an arm that was asked for and that an agent cannot play.
     """
-    from thinkslow.evaluation.protocol import convention, unable
+    from thinkslow.evaluation.stored import convention, unable
 
     arms, asked = chosen(options), options.arms != ",".join(DEFAULT)
     for one in saved:
@@ -254,37 +274,51 @@ def unnamed(saved: Any) -> str:
 
 
 def play_and_report(
-    saved: Sequence[Any], arms: Mapping[str, Arm], *, environment: Mapping[str, Any],
-    episodes: int, seed: int, batch: int, out: Path, command: str,
-    learning: Sequence[Path | None], quiet: bool, action: Literal["sample", "mode"] | None = None,
-    pool: bool = False,
+    agents: Mapping[str, Any], *, environment: Mapping[str, Any], episodes: int, seed: int,
+    batch: int, out: Path, numbered: bool, command: str, quiet: bool, pool: bool = False,
+    max_decisions: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """What `evaluate` and `demo` share: play, write the page, print the table."""
-    from thinkslow.evaluation.curves import write_curves
-    from thinkslow.evaluation.protocol import evaluate
+    """What `evaluate` and `demo` share: play, write the page, print the table.
+
+    Where `numbered` nobody asked for this very folder: one that is taken gets a number behind it.
+    """
+    from thinkslow.evaluation import Occupied, evaluate
+
+    for folder in (out, *(out.with_name(f"{out.name}-{number}") for number in range(2, 1000))):
+        try:
+            with progress() as show:
+                result = evaluate(
+                    agents, environment, episodes=episodes, seed=seed, batch=batch, out=folder,
+                    pool=pool, max_decisions=max_decisions, command=command, show=show,
+                )  # fmt: skip
+            return show_result(result.summary, result.report(), quiet=quiet)
+        except Occupied as error:
+            if not numbered:
+                raise
+            _say(f"{str(error).partition(':')[0]}. Looking for another folder.")
+        except KeyboardInterrupt:
+            if (folder / "evaluation.json").exists():
+                _say(
+                    f"The episodes that were finished are in {folder / 'episodes.jsonl'}. The same "
+                    f"command goes on with the rest; thinkslow report {folder} shows what there is."
+                )
+            raise
+    raise Usage(f"{out} and a thousand more are taken. Pass another --out.")
+
+
+def show_result(summary: Mapping[str, Any], page: Path, *, quiet: bool) -> dict[str, Any]:
+    """The table, what must be known of its numbers, the sentence, and where the page is."""
     from thinkslow.evaluation.report.conclusion import conclusion
-    from thinkslow.evaluation.report.page import build
     from thinkslow.evaluation.report.table import table
 
-    try:
-        with progress() as show:
-            summary = evaluate(
-                saved, arms, environment=environment, episodes=episodes, seed=seed, batch=batch,
-                out=out, action=action, pool=pool, command=command, show=show,
-            )  # fmt: skip
-    except KeyboardInterrupt:
-        if (out / "episodes.jsonl").exists():
-            _say(f"The episodes that were finished are in {out / 'episodes.jsonl'}")
-        raise
-    write_curves(out / "learning.json", saved, learning)
-    page = build(out)
-    sentence = conclusion(summary)
+    sentence = conclusion(dict(summary))
     if not quiet:
         terminal = Console()
-        terminal.print(table(summary))
-        terminal.print(sentence)
-        terminal.print(f"The page: {page}", soft_wrap=True, highlight=False)
-    return summary | {"conclusion": sentence, "report": str(page)}
+        terminal.print(table(dict(summary)))
+        for text in (*summary["notes"], sentence):
+            terminal.print(text, markup=False, highlight=False)
+        terminal.print(f"The page: {page}", soft_wrap=True, markup=False, highlight=False)
+    return {**summary, "conclusion": sentence, "report": str(page)}
 
 
 def _say(text: str) -> None:
@@ -293,12 +327,12 @@ def _say(text: str) -> None:
 
 @contextmanager
 def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar of finished blocks of episodes, on standard error."""
+    """A bar of finished blocks of episodes, on standard error; the package's log above it."""
     columns = (
         TextColumn("{task.description:40}"), BarColumn(), MofNCompleteColumn(),
         TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=console(), transient=True) as bar:
+    with Progress(*columns, console=console(), transient=True) as bar, log_to(bar.console):
         task = bar.add_task("starting", total=None)
 
         def show(what: str, done: int, total: int) -> None:

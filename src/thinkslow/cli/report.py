@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from rich.console import Console
 
 from thinkslow.cli.common import Common
 from thinkslow.cli.common import parse as parse_options
 
-DESCRIPTION = """Build report.html of an evaluation folder from its records.
+DESCRIPTION = """Show an evaluation again, from its records: table, summary.json, report.html.
+
+One that was interrupted is shown as far as it went.
 
 example: thinkslow report out/evaluate"""
 
@@ -29,9 +30,11 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def run(options: Options) -> dict[str, Any]:
+    import json
+
+    from thinkslow.cli.evaluate import show_result
     from thinkslow.evaluation.report.page import build
 
     page = build(options.folder)
-    if not options.json:
-        Console().print(f"The page: {page}", soft_wrap=True, highlight=False)
-    return {"report": str(page)}
+    summary = json.loads((options.folder / "summary.json").read_text())
+    return show_result(summary, page, quiet=options.json)

@@ -1,1 +1,42 @@
-"""Did thinking help: play, records, metrics, statistics, and the page."""
+"""Whether thinking helped: `evaluate` plays agents under paired seeds, `read` and `summarise`
+say what an evaluation left on disk.
+
+Loaded when asked for: `thinkslow report` and the terminal's table need no JAX.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from thinkslow.evaluation.calibrate import calibrated
+    from thinkslow.evaluation.protocol import Evaluation, Failing, Occupied, evaluate
+    from thinkslow.evaluation.records import Episode, read
+    from thinkslow.evaluation.summary import summarise
+
+_HOMES = {
+    "Episode": "records",
+    "Evaluation": "protocol",
+    "Failing": "protocol",
+    "Occupied": "protocol",
+    "calibrated": "calibrate",
+    "evaluate": "protocol",
+    "read": "records",
+    "summarise": "summary",
+}
+
+__all__ = [
+    "Episode",
+    "Evaluation",
+    "Failing",
+    "Occupied",
+    "calibrated",
+    "evaluate",
+    "read",
+    "summarise",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"thinkslow.evaluation.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'thinkslow.evaluation' has no attribute {name!r}")

@@ -1,36 +1,18 @@
 """The learning curves behind evaluated agents, from the metrics of their runs."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 from thinkslow.dreamer.saved import Saved
-from thinkslow.storage import atomic
 
 POINTS = 200
 """Points kept of a curve, each the mean of its share of the episodes."""
 
 
-def write_curves(path: Path, saved: Sequence[Saved], metrics: Sequence[Path | None]) -> None:
-    """Write the curves of the runs that exist, and where the agents stand on them.
-
-    A run's `metrics.jsonl` is read; a bundled agent keeps its curve in its manifest. Writes
-    nothing if no curve is known.
-    """
-    runs: dict[int, dict] = {}
-    for one, file in zip(saved, metrics, strict=True):
-        seed = one.manifest["training"]["seed"]
-        curve = one.manifest["training"].get("curve") or (read_curve(file) if file else None)
-        if curve and (seed not in runs or len(curve["step"]) > len(runs[seed]["step"])):
-            runs[seed] = {"seed": seed, **curve}
-    if not runs:
-        return
-    agents = [
-        {"seed": one.manifest["training"]["seed"], "step": one.manifest["training"]["steps"],
-         "name": one.name}
-        for one in saved
-    ]  # fmt: skip
-    atomic.write_text(path, json.dumps({"runs": list(runs.values()), "agents": agents}))
+def curve_of(saved: Saved, metrics: Path | None) -> dict[str, list[float]] | None:
+    """The curve of an agent's run: from its manifest, as of bundled agents, or `metrics.jsonl`."""
+    kept = saved.manifest["training"].get("curve")
+    return kept or (read_curve(metrics) if metrics else None)
 
 
 def read_curve(metrics: Path) -> dict[str, list[float]] | None:

@@ -1,166 +1,146 @@
-"""How close predicted images are to the images that came: MSE, PSNR and SSIM, per frame.
+"""What an evaluation measures: one table for records, statistics, page and terminal.
 
-Images are arrays `[..., height, width, channels]`, floats in [0, 1] or uint8 (which is
-divided by 255). Every function returns one number for each leading index, so that the
-caller averages decibels over frames, never the error inside a logarithm. A prediction may
-leave [0, 1], as a Gaussian decoder's mean does: it is clipped first. A frame whose
-prediction is not finite scores NaN: that is for the caller to report, not for a mean to hide.
-
-Plain NumPy in float64, on the host. Nothing here knows models, beliefs or episodes.
+A metric is a column of the records of episodes. Images are scored under the same columns whatever
+they are called: `psnr` is that of the image, or the mean over all images where there are several;
+those then also have columns of their own, such as `left/psnr`.
 """
 
-from __future__ import annotations
-
-import math
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-PSNR_CAP_DB = 100.0
-"""What identical frames score, and the most that any pair of frames can score."""
+from thinkslow.evaluation import images
 
-_WINDOW, _SIGMA = 11, 1.5
-_C1, _C2 = 0.01**2, 0.03**2
-_CHUNK = 1 << 17  # pixels that SSIM filters at once: 1 MB for each intermediate array
+Direction = Literal["higher is better", "lower is better", ""]
+Format = Literal["estimate", "percent"]
+
+AHEAD = (1, 3, 8)
+"""Steps ahead of the open-loop predictions that are scored."""
+IMAGE: Mapping[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "psnr": images.psnr, "ssim": images.ssim, "mse": images.mse,
+}  # fmt: skip
+"""Measures of an image against the one that came."""
 
 
-def mse(prediction: npt.ArrayLike, truth: npt.ArrayLike) -> np.ndarray:
-    """Mean squared error of each frame, in squared units of the range [0, 1].
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """One column of the records, and how it is read, compared and shown."""
 
-    Takes `[..., H, W, C]`, returns `[...]`. Raises ValueError if the shapes differ or if the
-    truth leaves [0, 1].
+    name: str
+    """Of the column."""
+    label: str
+    what: str
+    """In one sentence."""
+    unit: str = ""
+    direction: Direction = ""
+    format: Format = "estimate"
+    effect: str | None = None
+    """The column by which arms are compared; None: they are not."""
+    of_states: bool = False
+    """Whether it speaks of the state that acted and not of the episode."""
 
-    >>> float(mse(np.full((8, 8, 3), 0.5), np.zeros((8, 8, 3), np.uint8)))
-    0.25
+    @property
+    def higher(self) -> bool:
+        """Whether more of it counts as an improvement."""
+        return self.direction != "lower is better"
+
+
+def ahead(measure: str, steps: int) -> str:
+    """The column of a measure of the prediction so many steps ahead.
+
+    >>> ahead("psnr", 3), gain("psnr"), gain("psnr", 3)
+    ('psnr_ahead_3', 'psnr_gain', 'psnr_gain_ahead_3')
     """
-    return _score(prediction, truth, _error)
+    return f"{measure}_ahead_{steps}"
 
 
-def psnr(prediction: npt.ArrayLike, truth: npt.ArrayLike) -> np.ndarray:
-    """Peak signal-to-noise ratio of each frame in dB: -10 log10(MSE), for a range of 1.
+def gain(measure: str, steps: int = 0) -> str:
+    """The column of the difference to the state without thinking, on the same frames."""
+    return ahead(f"{measure}_gain", steps) if steps else f"{measure}_gain"
 
-    Takes `[..., H, W, C]`, returns `[...]`, at most `PSNR_CAP_DB` (an MSE below 1e-10, which
-    is far finer than uint8 can tell; without a cap one identical frame makes a mean infinite).
-    Raises as `mse` does.
 
-    >>> float(psnr(np.full((8, 8, 3), 0.1), np.zeros((8, 8, 3))).round(6))
-    20.0
+_IMAGE: dict[str, tuple[str, str, Direction]] = {
+    "psnr": ("PSNR", "dB", "higher is better"),
+    "ssim": ("SSIM", "", "higher is better"),
+    "mse": ("MSE", "", "lower is better"),
+}
+
+
+def _of_images() -> Iterable[Metric]:
+    for measure, (label, unit, direction) in _IMAGE.items():
+        yield Metric(
+            measure, label, "the present frame, decoded from the state that acted", unit,
+            direction, effect=gain(measure), of_states=True,
+        )  # fmt: skip
+    for measure, (label, unit, direction) in _IMAGE.items():
+        for steps in AHEAD:
+            yield Metric(
+                ahead(measure, steps), f"{label} {steps} step{'s' * (steps > 1)} ahead",
+                "the open-loop prediction under the actions really taken", unit, direction,
+                effect=gain(measure, steps) if measure == "psnr" else None, of_states=True,
+            )  # fmt: skip
+
+
+METRICS: Mapping[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            "score", "Score", "sum of the rewards of an episode", "", "higher is better",
+            effect="score",
+        ),
+        Metric(
+            "length", "Episode length", "decisions until an episode ended", "decisions",
+            effect="length",
+        ),
+        *_of_images(),
+        Metric("latency_ms", "Milliseconds per decision", "of one call for the batch", "ms"),
+        Metric(
+            "thought_share", "Thought", "share of the decisions with thinking", format="percent"
+        ),
+        Metric("belief_kl", "Belief moved", "KL of the belief after and before thinking", "nats"),
+    )
+}  # fmt: skip
+"""Every metric by the name of its column, in the order of the page."""
+
+
+def metric(name: str) -> Metric:
+    """The metric of a column; one that is not in the table keeps its own name.
+
+    >>> metric("left/psnr").label, metric("left/psnr").effect, metric("reward_nll").label
+    ('PSNR of left', 'left/psnr_gain', 'reward nll')
     """
-    floor = 10.0 ** (-PSNR_CAP_DB / 10.0)
-    return np.asarray(-10.0 * np.log10(np.maximum(mse(prediction, truth), floor)))
-
-
-def ssim(prediction: npt.ArrayLike, truth: npt.ArrayLike) -> np.ndarray:
-    """Structural similarity of each frame: 1 for identical frames, about 0 for unrelated ones.
-
-    Gaussian window of 11×11 pixels with sigma 1.5, K1 = .01, K2 = .03, range 1, population
-    covariance; per channel, averaged over the area where the whole window fits, then over
-    channels. Takes `[..., H, W, C]`, returns `[...]`. Raises as `mse` does, and if a side is
-    shorter than the window.
-
-    It equals `skimage.metrics.structural_similarity(..., gaussian_weights=True, sigma=1.5,
-    use_sample_covariance=False, data_range=1, channel_axis=-1)` to rounding (the tests hold
-    that), in a quarter of the time: .23 against .86 ms a 64×64×3 frame on one core. 1,600
-    frames (16 arms × 100) would take 1.4 s with scikit-image, and an evaluation of full
-    episodes scores a hundred times as many.
-
-    **References:** Wang et al., Image Quality Assessment: From Error Visibility to
-    Structural Similarity, IEEE Trans. Image Processing 13(4), 2004.
-
-    >>> picture = np.random.default_rng(0).random((2, 16, 16, 3))
-    >>> ssim(picture, picture)
-    array([1., 1.])
-    """
-    predicted, true = _images(prediction, truth)
-    height, width = predicted.shape[-3:-1]
-    if min(height, width) < _WINDOW:
-        raise ValueError(
-            f"SSIM needs frames of at least {_WINDOW}×{_WINDOW} pixels, the size of its window; "
-            f"got {height}×{width}."
+    if name in METRICS:
+        return METRICS[name]
+    image, _, column = name.rpartition("/")
+    if image and column in METRICS:
+        known = METRICS[column]
+        effect = None if known.effect is None else f"{image}/{known.effect}"
+        return dataclasses.replace(
+            known, name=name, label=f"{known.label} of {image}", effect=effect
         )
-    rows, columns = _window_matrix(height), _window_matrix(width)
-    return _score(predicted, true, lambda x, y: _similarity(x, y, rows, columns))
+    return Metric(name, name.replace("_", " "), "")
 
 
-def _score(
-    prediction: npt.ArrayLike,
-    truth: npt.ArrayLike,
-    compare: Callable[[np.ndarray, np.ndarray], np.ndarray],
-) -> np.ndarray:
-    """`compare` on frames `[N, H, W, C]` in [0, 1] as float64, a cache's worth at a time."""
-    predicted, true = _images(prediction, truth)
-    lead, frame = predicted.shape[:-3], predicted.shape[-3:]
-    predicted, true = predicted.reshape(-1, *frame), true.reshape(-1, *frame)
-    scores = np.empty(len(predicted))
-    chunk = max(1, _CHUNK // math.prod(frame))
-    for at in range(0, len(predicted), chunk):
-        part = slice(at, at + chunk)
-        x, y = _unit(predicted[part]), _unit(true[part])
-        if not (np.min(y) >= 0.0 and np.max(y) <= 1.0):  # also true of NaN
-            raise ValueError(
-                f"The truth must lie in [0, 1] or be uint8; got floats from {np.min(y):g} to "
-                f"{np.max(y):g}. Divide by 255, or pass the uint8 frames themselves."
-            )
-        finite = np.all(np.isfinite(x), axis=(1, 2, 3))
-        x = np.where(finite[:, None, None, None], x, 0.0)
-        scores[part] = np.where(finite, compare(np.clip(x, 0.0, 1.0), y), np.nan)
-    return scores.reshape(lead)
+def image_columns() -> tuple[str, ...]:
+    """The columns that one scored image fills."""
+    return tuple(
+        column
+        for steps in (0, *AHEAD)
+        for measure in IMAGE
+        for column in (ahead(measure, steps) if steps else measure, gain(measure, steps))
+    )
 
 
-def _error(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """MSE of `[N, H, W, C]` against the same shape, as `[N]`."""
-    return np.mean(np.square(x - y), axis=(1, 2, 3))
-
-
-def _similarity(x: np.ndarray, y: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Mean SSIM of `[N, H, W, C]` against the same shape, as `[N]`.
-
-    The two variances enter the formula only as their sum, so four filtered images suffice.
-    """
-
-    def smooth(image: np.ndarray) -> np.ndarray:
-        *lead, width = image.shape
-        across = image.reshape(-1, width) @ columns.T  # one large product is fastest
-        return rows @ across.reshape(*lead, -1)
-
-    x, y = np.moveaxis(x, -1, 1), np.moveaxis(y, -1, 1)
-    mean_x, mean_y = smooth(x), smooth(y)
-    means_squared = mean_x * mean_x + mean_y * mean_y
-    means_product = mean_x * mean_y
-    variances = smooth(x * x + y * y) - means_squared
-    covariance = smooth(x * y) - means_product
-    numerator = (2 * means_product + _C1) * (2 * covariance + _C2)
-    denominator = (means_squared + _C1) * (variances + _C2)
-    return np.mean(numerator / denominator, axis=(1, 2, 3))
-
-
-def _window_matrix(size: int) -> np.ndarray:
-    """The Gaussian window as a banded matrix `[size - 10, size]`: a correlation as a product."""
-    offsets = np.arange(_WINDOW) - _WINDOW // 2
-    weights = np.exp(-0.5 * (offsets / _SIGMA) ** 2)
-    weights /= weights.sum()
-    matrix = np.zeros((size - _WINDOW + 1, size))
-    for row in range(len(matrix)):
-        matrix[row, row : row + _WINDOW] = weights
-    return matrix
-
-
-def _images(prediction: npt.ArrayLike, truth: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Both as arrays of one image shape and a type that is meant for images."""
-    predicted, true = np.asarray(prediction), np.asarray(truth)
-    if predicted.shape != true.shape or predicted.ndim < 3 or 0 in predicted.shape[-3:]:
-        raise ValueError(
-            "Prediction and truth must be images [..., height, width, channels] of one shape; "
-            f"got {predicted.shape} and {true.shape}."
-        )
-    for array in (predicted, true):
-        # asks what it is not: bfloat16, which models compute in, is no NumPy floating type
-        if array.dtype != np.uint8 and array.dtype.kind in "biucOSUmM":
-            raise TypeError(f"Images must be floats in [0, 1] or uint8; got {array.dtype}.")
-    return predicted, true
-
-
-def _unit(image: np.ndarray) -> np.ndarray:
-    """As float64, uint8 divided by 255."""
-    return image / 255.0 if image.dtype == np.uint8 else image.astype(np.float64)
+def scored(several: Iterable[str]) -> list[Metric]:
+    """The metrics of an evaluation of these images: those of the table, and of several images
+    each on its own too."""
+    names = list(several)
+    own = [
+        metric(f"{image}/{name}")
+        for image in (names if len(names) > 1 else ())
+        for name, known in METRICS.items()
+        if known.of_states
+    ]
+    return [*METRICS.values(), *own]

@@ -15,378 +15,360 @@ protocol `paired-v1`:
 """
 
 import contextlib
-import json
+import io
+import logging
 import os
 import platform
+import shutil
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
-from jaxtyping import Array
 
-from thinkslow.agent.agent import Agent, Wrapped
-from thinkslow.agent.deadline import Timed
-from thinkslow.agent.decision import Thought
-from thinkslow.agent.gates import Gated, calibrate
-from thinkslow.agent.presets import Arm
-from thinkslow.dreamer.match_spaces import fit
-from thinkslow.dreamer.saved import Saved, provenance
-from thinkslow.envs import VectorEnv
-from thinkslow.evaluation.summary import AHEAD, IMAGE, summarise
-from thinkslow.objectives.lookahead import has_spread
-from thinkslow.objectives.terms import NEED_DECODER, NEED_MEMBERS, NEED_SPREAD
+from thinkslow.dreamer.saved import provenance
+from thinkslow.envs import VectorEnv, arguments
+from thinkslow.evaluation import records, subjects
+from thinkslow.evaluation.calibrate import calibrated
+from thinkslow.evaluation.metrics import AHEAD
+from thinkslow.evaluation.play import Playable, Played, play
+from thinkslow.evaluation.records import BASE, Episode, Header, Records, Row
+from thinkslow.evaluation.scoring import Scorer, visible
+from thinkslow.evaluation.seeds import episode_seed
+from thinkslow.evaluation.subjects import Agents
+from thinkslow.evaluation.summary import flat, summarise
 from thinkslow.storage import atomic
-from thinkslow.worldmodel import State, WorldModel
+from thinkslow.storage.lock import claim
 
-ActionName: TypeAlias = Literal["sample", "mode"]
+log = logging.getLogger("thinkslow")
 
 PROTOCOL = "paired-v1"
-EVERY = 5
-"""Decisions between two frames that are scored."""
-EVALUATION, CALIBRATION = 0xE7A1, 0xCA1B
-"""What seeds are for: episodes of one are never of the other."""
-STRIPS = 8
-"""Decisions of the first episode that are kept as pictures."""
+LONG = 10_000
+"""Decisions without an end after which something is said."""
+TICK = 50
+"""Decisions between two words about progress."""
+
+Show = Callable[[str, int, int], None]
 
 
-class Episodes(NamedTuple):
-    """What a block of episodes left behind; leading axes time and environment."""
+class Occupied(ValueError):
+    """The folder holds an evaluation that this one cannot go on with."""
 
-    states: State
-    bases: State
-    actions: np.ndarray
-    frames: np.ndarray | None
-    rewards: np.ndarray
-    lengths: np.ndarray
-    moved: np.ndarray
-    thinks: np.ndarray
-    doubt: np.ndarray | None
-    crashed: np.ndarray
-    latency_ms: list[float]
+
+class Failing(RuntimeError):
+    """Most episodes of an arm ended because the environment failed."""
+
+
+class Evaluation:
+    """What was played, and what it says.
+
+    Without a folder of its own it lives in a temporary one, which goes with it.
+    """
+
+    def __init__(self, folder: Path, *, temporary: bool = False):
+        self.folder = folder
+        self.records = records.read(folder)
+        if temporary:
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+
+    @property
+    def episodes(self) -> list[Row]:
+        """Every episode as a flat record: `pandas.DataFrame(evaluation.episodes)`."""
+        return self.records.rows()
+
+    @property
+    def comparisons(self) -> list[Row]:
+        """Every arm against `none` and against the controls, as flat records."""
+        return flat(self.summary["comparisons"])
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """Means, comparisons and what must be known of them: what `summary.json` holds."""
+        return summarise(self.records)
+
+    def report(self, out: str | Path | None = None) -> Path:
+        """Write summary and page to a folder, its own by default, with the records; returns the
+        page."""
+        from thinkslow.evaluation.report.page import build
+
+        folder = self.folder if out is None else Path(out)
+        if folder.resolve() != self.folder.resolve():
+            if (folder / records.HEADER).exists():
+                raise Occupied(f"{folder} holds an evaluation already. Give another folder.")
+            shutil.copytree(
+                self.folder, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("lock.json")
+            )
+        return build(folder, summary=self.summary)
 
 
 def evaluate(
-    subjects: Sequence[Saved],
-    arms: Mapping[str, Arm],
+    agents: Agents,
+    environment: str | Mapping[str, Any],
     *,
-    environment: Mapping[str, Any],
     episodes: int,
     seed: int,
-    out: Path,
+    out: str | Path | None = None,
     batch: int = 8,
-    action: ActionName | None = None,
+    resume: bool = True,
+    max_decisions: int | None = None,
     pool: bool = False,
     command: str = "",
-    show: Callable[[str, int, int], None] = lambda *_: None,
-) -> dict[str, Any]:
-    """Play every arm of every agent and write the records to `out`; returns the summary.
+    show: Show = lambda *_: None,
+) -> Evaluation:
+    """Play every arm of every agent under paired seeds.
 
-    `environment` holds `id`, `size`, `repeat`. `batch` environments are played side by side.
-    `action` says how an action is taken from the policy; by default as each agent's source does.
-    With `pool` the agents are training seeds of one recipe, and the summary speaks of all of them
-    together too. `show(what, done, total)` is told of every finished block of episodes. Records
-    are written as they come: an interrupted evaluation keeps the finished blocks in
-    `episodes.jsonl`.
+    Args:
+        agents: `{arm: agent}`, or `{name: {arm: agent}}` for several. The arm `none` is the
+            baseline. Agents of any architecture: see `Playable`.
+        environment: Its id, or a mapping with `id` and, if wanted, `size` and `repeat`.
+        episodes: Per arm, 2 or more.
+        seed: Environment seeds and noise follow from it.
+        out: Folder of the records, which are written as blocks of episodes finish. What another
+            process left there unfinished, with the same settings, is gone on with; finished or
+            other evaluations are never touched. None: a temporary folder.
+        batch: Environments side by side, one process each.
+        resume: Whether to go on with an unfinished evaluation in `out`; if not it is refused.
+        max_decisions: An episode that has made so many is cut, which is counted and said.
+        pool: The agents are training seeds of one recipe: speak of all together too.
+        command: What the records say made them.
+        show: Told of progress: what is played, finished blocks of episodes, blocks in all.
 
-    **Errors:** `ValueError` for fewer than 2 episodes, agents that cannot be pooled, or an arm that
-    an agent cannot play;
-    `store.Misfit` for an agent that does not fit the environment; those of the environment.
+    **Errors:** `ValueError` for impossible settings or agents that do not fit; `Occupied` for a
+    folder that holds another or a finished evaluation; `lock.Locked` while another process writes
+    there; `Failing` once most episodes of an arm ended in failures of the environment; those of
+    the environment. Whatever happens, finished blocks are kept and can be gone on with.
     """
+    named = subjects.by_name(agents)
+    given = {"id": environment} if isinstance(environment, str) else environment
+    setting = {"size": 64, "repeat": 1, **given}
     if episodes < 2:
         raise ValueError(f"`episodes` must be 2 or more, to have an interval; got {episodes}.")
-    if "none" not in arms:
-        raise ValueError(f"`arms` must include `none`, the baseline; got {', '.join(arms)}.")
-    names = [subject.name for subject in subjects]
-    trained = [subject.manifest["training"]["seed"] for subject in subjects]
-    if pool and (len(trained) < 2 or len(set(trained)) < len(trained)):
+    for name, value in (("batch", batch), ("max_decisions", max_decisions)):
+        if value is not None and value < 1:
+            raise ValueError(f"`{name}` must be 1 or more; got {value}.")
+    facts = [subjects.facts(name, arms) for name, arms in named.items()]
+    trained = [each["training_seed"] for each in facts]
+    if pool and (len(trained) < 2 or None in trained or len(set(trained)) < len(trained)):
         raise ValueError(
             f"`pool` needs two agents or more, each of another training seed; got {trained}."
         )
-    for subject in subjects:
-        for name, arm in arms.items():
-            if (reason := unable(subject, arm)) is not None:
-                raise ValueError(f"{subject.name} cannot play {name}: {reason}.")
-    if len(set(names)) < len(names):
-        raise ValueError(f"Agents must have names of their own, to be told apart; got {names}.")
-    count = min(batch, episodes)
-    records: list[dict[str, Any]] = []
-    latencies: dict[tuple[str, str], list[float]] = {}
-    total = len(subjects) * len(arms) * -(-episodes // count)
-    done = 0
-    out.mkdir(parents=True, exist_ok=True)
-    with (
-        VectorEnv(
-            environment["id"], count, size=environment["size"], repeat=environment["repeat"]
-        ) as envs,
-        contextlib.ExitStack() as files,
-    ):
-        subjects = [
-            fit(subject, envs.observation_space, envs.action_space, id=envs.id)
-            for subject in subjects
-        ]
-        for old in ("summary.json", "report.html", "learning.json"):
-            (out / old).unlink(missing_ok=True)  # they would speak of other episodes
-        lines = files.enter_context((out / "episodes.jsonl").open("w"))
-        for subject in subjects:
-            greedy = (action or convention(subject)) == "mode"
-            base = Agent(subject.model, policy=_greedy if greedy else None, members=subject.members)
-            for name, arm in arms.items():
-                agent = heeding(arm, base.with_thinking(arm.thinking), envs, seed)
-                for first in range(0, episodes, count):
-                    seeds = [episode_seed(seed, first + index) for index in range(count)]
-                    keep = min(count, episodes - first)
-                    played = play(agent, envs, seeds, seed)
-                    rows = _records(subject, name, agent.model, played, seeds)[:keep]
-                    lines.writelines(json.dumps(row) + "\n" for row in rows)
-                    lines.flush()
-                    records += rows
-                    latencies.setdefault((subject.name, name), []).extend(played.latency_ms)
-                    if first == 0:
-                        _write_strips(out, subject.name, name, agent.model, played)
-                    done += 1
-                    show(f"{subject.name}: {name}", done, total)
-    summary = {
-        "format": 1,
-        "agents": [
-            describe(subject) | {"action": action or convention(subject)} for subject in subjects
-        ],
-        "environment": dict(environment),
-        "protocol": {
-            "name": PROTOCOL, "episodes": episodes, "seed": seed, "command": command,
-            **provenance(), "machine": machine(),
-        },
-        **summarise(records, arms, latencies, batch=count, seed=seed, pool=pool),
+    made = provenance()
+    sitting = {
+        "command": command, "revision": made["revision"], "machine": machine(),
+        "began": time.strftime("%Y-%m-%d %H:%M:%S %z"),
     }  # fmt: skip
-    atomic.write_text(out / "summary.json", json.dumps(summary, indent=1))
-    return summary
-
-
-def describe(saved: Saved) -> dict[str, Any]:
-    """What the records say of an agent."""
-    training = saved.manifest["training"]
-    return {
-        "name": saved.name,
-        "training_steps": training["steps"],
-        "training_seed": training["seed"],
-        "preset": training["preset"],
-        "source": saved.manifest.get("source", {}).get("project"),
-        "parameters": sum(x.size for x in jax.tree.leaves(saved.model)),
-    }
-
-
-def episode_seed(seed: int, index: int, purpose: int = EVALUATION) -> int:
-    """The environment seed of an episode: far from those that training derives."""
-    return int(np.random.SeedSequence([purpose, seed, index]).generate_state(1)[0])
-
-
-def convention(saved: Saved) -> ActionName:
-    """How the agent's source takes an action when it evaluates; our own sample."""
-    return saved.manifest.get("conventions", {}).get("action", "sample")
-
-
-def unable(saved: Saved, arm: Arm) -> str | None:
-    """Why an agent cannot play an arm; None if it can."""
-    model, thinking = saved.model, arm.thinking
-    decoded = jax.eval_shape(model.decode, model.initial())
-    terms = {name for name, _ in thinking.terms}
-    compared = thinking.steps and terms & {*NEED_MEMBERS}
-    if (compared or arm.gate == "disagreement") and saved.members is None:
-        return "it has no ensemble: thinkslow ensemble AGENT"
-    weighs = thinking.candidates > 1 or thinking.particles > 1
-    if not decoded and (terms & {*NEED_DECODER} or weighs):
-        return "it has no decoder"
-    if terms & {*NEED_SPREAD} and not any(has_spread(head) for head in decoded.values()):
-        return "its decoder's variance is fixed, so that the term is constant"
-    seen = {name for name, _ in getattr(model, "observation_spaces", ())}
-    if terms & {"sig", "elbo", "pig-observed"} and seen - {*decoded}:
-        return f"it does not decode {', '.join(sorted(seen - {*decoded}))}, which it sees"
-    return None
-
-
-def _greedy(model: Any, state: State, key: Array) -> Array:
-    return model.greedy(state, key)
-
-
-def heeding(arm: Arm, agent: Agent, envs: VectorEnv, seed: int) -> Agent | Wrapped:
-    """The agent with the arm's deadline, or behind its gate, whose threshold is calibrated on
-    episodes of its own."""
-    if arm.deadline_ms is not None:
-        return Timed(agent, arm.deadline_ms)
-    if arm.gate is None:
-        return agent
-    closed = Gated(agent, arm.gate, np.inf)
-    seeds = [episode_seed(seed, index, purpose=CALIBRATION) for index in range(envs.count)]
-    played = play(closed, envs, seeds, seed)
-    assert played.doubt is not None
-    lived = np.arange(len(played.doubt))[:, None] < played.lengths
-    return Gated(agent, arm.gate, calibrate(played.doubt[lived], arm.share))
-
-
-def play(agent: Agent | Wrapped, envs: VectorEnv, seeds: Sequence[int], seed: int) -> Episodes:
-    """One episode in each environment, the given seeds; every step's states, actions, frames."""
-    model: Any = agent.model  # which also splits an action vector into actions
-    step = envs.reset(seeds)
-    carry = agent.start(envs.count)
-    alive = np.ones(envs.count, bool)
-    rewards, lengths = np.zeros(envs.count), np.zeros(envs.count, int)
-    crashed = np.zeros(envs.count, bool)
-    keep: list[tuple] = []
-    drawn = jax.eval_shape(model.decode, model.initial())
-    sighted = "image" in step.observation and "image" in drawn
-    frames, latency_ms = [step.observation.get("image")], []
-    # The first call compiles; its time is not the decision's.
-    keys = _keys(seed, jnp.array(seeds, jnp.uint32), 0)
-    jax.block_until_ready(agent.act(carry, step.observation, step.is_first, keys=keys))
-    if isinstance(agent, Wrapped):
-        agent.warm(carry, step.observation, step.is_first, keys=keys)
-    while alive.any():
-        keys = jax.block_until_ready(_keys(seed, jnp.array(seeds, jnp.uint32), len(keep)))
-        begun = time.perf_counter()
-        carry, action, thought = jax.block_until_ready(
-            agent.act(carry, step.observation, step.is_first, keys=keys)
-        )
-        latency_ms.append(1e3 * (time.perf_counter() - begun))
-        keep.append(_host(thought, action))
-        step = envs.step(model.split(np.asarray(action))["action"])
-        rewards += alive * step.reward
-        lengths += alive
-        crashed |= alive & step.crashed
-        frames.append(step.observation.get("image"))
-        alive &= ~step.is_last
-    states, bases, actions, moved, thinks, doubt = jax.tree.map(lambda *xs: np.stack(xs), *keep)
-    return Episodes(
-        states, bases, actions, np.array(frames) if sighted else None, rewards, lengths,
-        moved, thinks, doubt, crashed, latency_ms,
+    header = Header(
+        protocol=PROTOCOL, environment=setting, agents=facts,
+        arms=[subjects.settings(name, arm, agent)
+              for name, arms in named.items() for arm, agent in arms.items()],
+        episodes=episodes, seed=seed, batch=min(batch, episodes), max_decisions=max_decisions,
+        pool=pool, versions=made["versions"], images={},
+        curves={name: curve for name, arms in named.items()
+                if (curve := subjects.about(arms[BASE]).get("curve"))}, sittings=[sitting],
     )  # fmt: skip
+    temporary = out is None
+    folder = Path(tempfile.mkdtemp(prefix="thinkslow-")) if out is None else Path(out)
+    with _writing(folder):
+        before = _before(folder, header, resume)
+        with VectorEnv(**arguments(setting), count=header.batch) as envs:
+            _play_all(folder, header, before, named, envs, show)
+    return Evaluation(folder, temporary=temporary)
 
 
-def _host(thought: Thought, action: Array) -> tuple:
-    return jax.tree.map(np.asarray, (
-        thought.state, thought.base, action, thought.moved, thought.thinks, thought.doubt
-    ))  # fmt: skip
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Be the only writer; leave nothing behind where nothing was written."""
+    fresh = not folder.exists()
+    lock = claim(folder, what="evaluation", remedy="pass another --out")
+    try:
+        yield
+    finally:
+        lock.release()
+        if fresh:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
-@jax.jit
-def _keys(seed: int | Array, seeds: Array, decision: int | Array) -> Array:
-    """One key per environment: a function of protocol seed, environment seed and decision."""
-    key = jr.key(seed)
-    return jax.vmap(lambda s: jr.fold_in(jr.fold_in(key, s), decision))(seeds)
+def _before(folder: Path, header: Header, resume: bool) -> Records | None:
+    """What was played already, of this evaluation; None if the folder holds none.
 
-
-def _records(
-    subject: Saved, name: str, model: WorldModel, played: Episodes, seeds: Sequence[int]
-) -> list[dict[str, Any]]:  # fmt: skip
-    rows = []
-    for index, environment_seed in enumerate(seeds):
-        length = int(played.lengths[index])
-        rows.append(
-            {
-                "agent": subject.name,
-                "arm": name,
-                "training_seed": subject.manifest["training"]["seed"],
-                "environment_seed": environment_seed,
-                # The same rewards in another order add up to another last bit, which is no effect.
-                "score": round(float(played.rewards[index]), 6),
-                "length": length,
-                **_image_scores(model, played, index, length),
-                "thought_share": float(played.thinks[:length, index].mean()),
-                "belief_kl": float(played.moved[:length, index].mean()),
-                "crashed": bool(played.crashed[index]),
-            }
-        )
-    return rows
-
-
-def _image_scores(model: WorldModel, played: Episodes, index: int, length: int) -> dict[str, Any]:
-    """Mean metrics over the scored decisions of one episode; None without images."""
-    if played.frames is None:
-        nothing = dict.fromkeys(IMAGE)
-        return {**nothing, "gain": nothing, "open_loop": {}, "open_loop_gain": {}}
-    moments = np.arange(0, max(1, length - max(AHEAD)), EVERY)
-    states, bases = jax.tree.map(lambda x: x[moments, index], (played.states, played.bases))
-    windows = np.minimum(moments[:, None] + np.arange(max(AHEAD)), length - 1)
-    now, later = _predict(model, states, played.actions[windows, index])
-    base, base_later = _predict(model, bases, played.actions[windows, index])
-    real = played.frames[moments, index]
-    out: dict[str, Any] = _compare(now, real)
-    out["gain"] = _less(out, _compare(base, real))
-    out["open_loop"], out["open_loop_gain"] = {}, {}
-    for steps in AHEAD:
-        long = moments + steps <= length
-        if long.any():
-            came = played.frames[(moments + steps)[long], index]
-            found = _compare(later[:, steps - 1][long], came)
-            out["open_loop"][str(steps)] = found
-            out["open_loop_gain"][str(steps)] = _less(
-                found, _compare(base_later[:, steps - 1][long], came)
+    **Errors:** `Occupied` if it holds another, or all of this one.
+    """
+    left = [name for name in (records.EPISODES, "summary.json") if (folder / name).exists()]
+    if not (folder / records.HEADER).exists():
+        if left:
+            raise Occupied(
+                f"{folder} holds {left[0]} of an evaluation that this version cannot go on with. "
+                "Pass another --out."
             )
-    return out
+        return None
+    found = records.read(folder)
+    if differences := found.header.differences(header):
+        raise Occupied(
+            f"{folder} holds another evaluation: {'; '.join(differences)}. Pass another --out, or "
+            "the settings that it was begun with, to go on."
+        )
+    done = f"{len(found.episodes)} of {header.expected} episodes"
+    if found.finished:
+        raise Occupied(
+            f"{folder} holds this very evaluation, finished ({done}). `thinkslow report {folder}` "
+            "shows it again; pass another --out or another --seed to play anew."
+        )
+    if not resume:
+        raise Occupied(
+            f"{folder} holds this very evaluation, unfinished ({done}). Pass another --out, or let "
+            "it resume."
+        )
+    log.info("%s holds %s of this evaluation: going on with the rest.", folder, done)
+    return found
 
 
-def _less(after: dict[str, float], before: dict[str, float]) -> dict[str, float]:
-    return {name: after[name] - before[name] for name in IMAGE}
+def _play_all(
+    folder: Path, header: Header, before: Records | None,
+    named: Mapping[str, Mapping[str, Playable]], envs: VectorEnv, show: Show,
+) -> None:  # fmt: skip
+    """Play the blocks that are missing, and write each when it is finished."""
+    for name, arms in named.items():
+        for agent in arms.values():
+            subjects.check_fit(name, agent.model, envs)
+        header.images[name] = visible(arms[BASE].model, envs.observation_space)
+    if before is not None:
+        header.sittings[:0] = before.header.sittings
+        records.drop_torn_line(folder, before)
+    records.write_header(folder, header)
+    played = list(before.episodes) if before is not None else []
+    blocks = -(-header.episodes // header.batch)
+    done, total, unpaired_said = 0, len(header.arms) * blocks, False
+    for at, (name, arm, agent) in enumerate(
+        (name, arm, agent) for name, arms in named.items() for arm, agent in arms.items()
+    ):
+        mine = {one.episode for one in played if (one.agent, one.arm) == (name, arm)}
+        ready: Playable | None = None
+        for first in range(0, header.episodes, header.batch):
+            wanted = range(first, min(first + header.batch, header.episodes))
+            if not mine.issuperset(wanted):
+                tick = _ticking(f"{name}: {arm}", done, total, header, show)
+                tick(0)
+                ready = ready or calibrated(
+                    agent, envs, header.seed, max_decisions=header.max_decisions
+                )
+                found = _block(
+                    folder, header, name, at, arm, ready, envs, first, tick,
+                    next(fact for fact in header.agents if fact["name"] == name),
+                )  # fmt: skip
+                new = [one for one in found if one.episode in wanted and one.episode not in mine]
+                records.append(folder, new)
+                played += new
+                unpaired_said = unpaired_said or _say_if_unpaired(played, new, header)
+                _stop_if_failing(played, name, arm, header, folder)
+            done += 1
+            show(f"{name}: {arm}", done, total)
 
 
-def _compare(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    return {name: float(np.mean(measure(prediction, truth))) for name, measure in IMAGE.items()}
-
-
-def _predict(
-    model: WorldModel, states: State, actions: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Images now `[N, H, W, C]` and after each of the given actions `[N, ahead, H, W, C]`."""
-    # Padded to a power of two, so that episodes of any length share a few compiled programs.
-    number = len(actions)
-    size = 1 << (number - 1).bit_length()
-    padded = jax.tree.map(
-        lambda x: jnp.concatenate([x, np.repeat(x[-1:], size - number, 0)]), (states, actions)
+def _block(
+    folder: Path, header: Header, name: str, at: int, arm: str, agent: Playable,
+    envs: VectorEnv, first: int, tick: Callable[[int], None], facts: Mapping[str, Any],
+) -> list[Episode]:  # fmt: skip
+    """One episode in each environment, from number `first` on."""
+    numbers = range(first, first + envs.count)
+    seeds = [episode_seed(header.seed, number) for number in numbers]
+    scorer = Scorer(
+        agent.model, header.images[name], envs.count, pictures_of=0 if first == 0 else None
     )
-    now, later = _predict_images(model, *padded)
-    return np.asarray(now)[:number], np.asarray(later)[:number]
+    played = play(
+        agent, envs, seeds, header.seed, max_decisions=header.max_decisions,
+        watchers=[scorer], tick=tick,
+    )  # fmt: skip
+    scores = scorer.scores()
+    if first == 0:
+        _write_strips(folder, at, header.images[name], scorer)
+    return [
+        _record(name, arm, number, facts["training_seed"], one, images)
+        for number, one, images in zip(numbers, played, scores, strict=True)
+    ]
 
 
-@jax.jit
-def _predict_images(model: WorldModel, states: State, actions: Array) -> tuple[Array, Array]:
-    def one(state: State, actions: Array) -> tuple[Array, Array]:
-        def step(state: State, action: Array) -> tuple[State, Array]:
-            memory, prior = model.predict(state, action, jnp.zeros((), bool))
-            state = State(memory, prior.mode())
-            return state, model.decode(state)["image"].mode()
-
-        return model.decode(state)["image"].mode(), jax.lax.scan(step, state, actions)[1]
-
-    return jax.vmap(one)(states, actions)
-
-
-def _write_strips(out: Path, agent: str, arm: str, model: WorldModel, played: Episodes) -> None:
-    """Pictures of the first episode, spread over it, for the report."""
-    length, ahead = int(played.lengths[0]), max(AHEAD)
-    frames = played.frames
-    if frames is None or length <= ahead:
-        return
-    moments = np.linspace(0, length - ahead - 1, STRIPS).astype(int)
-    windows = moments[:, None] + np.arange(ahead)
-    bases = jax.tree.map(lambda x: x[moments, 0], played.bases)
-    states = jax.tree.map(lambda x: x[moments, 0], played.states)
-    before, _ = _predict(model, bases, played.actions[windows, 0])
-    after, later = _predict(model, states, played.actions[windows, 0])
-    chosen = np.array(AHEAD) - 1
-    (out / "strips").mkdir(exist_ok=True)
-    np.savez_compressed(
-        out / "strips" / f"{agent}--{arm}.npz",
-        real=frames[moments, 0], before=_bytes(before), after=_bytes(after),
-        imagined=_bytes(later[:, chosen]), came=frames[windows + 1, 0][:, chosen],
-        step=moments, ahead=np.array(AHEAD),
+def _record(
+    name: str, arm: str, number: int, training_seed: int | None, played: Played,
+    images: Mapping[str, float | None],
+) -> Episode:  # fmt: skip
+    low, middle, high = np.percentile(played.latency_ms, [10, 50, 90])
+    return Episode(
+        agent=name, arm=arm, episode=number, environment_seed=played.environment_seed,
+        training_seed=training_seed, score=records.finite(played.score),
+        rewards_size=records.finite(played.rewards_size), length=played.length,
+        crashed=played.crashed, error=played.error, cut=played.cut, nonfinite=played.nonfinite,
+        nonfinite_first=played.nonfinite_first, first_observation=played.first_observation,
+        thought_share=played.thoughts / played.length,
+        belief_kl=records.finite(played.moved / played.length),
+        latency_ms=float(middle), latency_ms_mean=float(np.mean(played.latency_ms)),
+        latency_ms_p10=float(low), latency_ms_p90=float(high),
+        images={column: records.finite(value) for column, value in images.items()},
     )  # fmt: skip
 
 
-def _bytes(images: np.ndarray) -> np.ndarray:
-    return (np.clip(images, 0, 1) * 255).round().astype(np.uint8)
+def _write_strips(folder: Path, at: int, images: Sequence[str], scorer: Scorer) -> None:
+    """Pictures of the first episode, spread over it, for the report."""
+    if not (strips := scorer.strips()):
+        return
+    (folder / "strips").mkdir(exist_ok=True)
+    for number, image in enumerate(images):
+        arrays: dict[str, Any] = {
+            part: np.stack([getattr(one, part)[image] for one in strips])
+            for part in ("real", "before", "after", "imagined", "came")
+        }
+        arrays |= {"step": np.array([one.step for one in strips]), "ahead": np.array(AHEAD)}
+        content = io.BytesIO()
+        np.savez_compressed(content, **arrays)
+        atomic.write_bytes(records.strip_file(folder, at, number), [content.getvalue()])
+
+
+def _ticking(what: str, done: int, total: int, header: Header, show: Show) -> Callable[[int], None]:
+    """A word about progress inside a block, and one about episodes that do not end."""
+
+    def tick(decision: int) -> None:
+        if decision % TICK == 0:
+            show(f"{what}, decision {decision:,}" if decision else what, done, total)
+        if decision == LONG and header.max_decisions is None:
+            log.warning(
+                "%s: an episode of %s has gone on for %s decisions without an end. Ctrl-C stops "
+                "here; --max-decisions cuts episodes.", what, header.environment["id"], f"{LONG:,}",
+            )  # fmt: skip
+
+    return tick
+
+
+def _say_if_unpaired(played: Sequence[Episode], new: Sequence[Episode], header: Header) -> bool:
+    known = {(one.agent, one.environment_seed): one for one in played if one.arm == BASE}
+    for one in new:
+        base = known.get((one.agent, one.environment_seed))
+        if base is not None and base.first_observation != one.first_observation:
+            log.warning(
+                "%s ignores its seed: environment seed %d began otherwise under %s than under %s. "
+                "Arms will be compared as independent samples, not as pairs.",
+                header.environment["id"], one.environment_seed, one.arm, BASE,
+            )  # fmt: skip
+            return True
+    return False
+
+
+def _stop_if_failing(
+    played: Sequence[Episode], name: str, arm: str, header: Header, folder: Path
+) -> None:
+    """**Errors:** `Failing` once more than half of an arm's episodes are known to have failed."""
+    failed = [one for one in played if (one.agent, one.arm) == (name, arm) and one.crashed]
+    if 2 * len(failed) > header.episodes:
+        raise Failing(
+            f"{header.environment['id']} failed in {len(failed)} of {header.episodes} episodes of "
+            f"{name}, {arm}: {failed[-1].error or 'its process died'}. Nothing can be learnt from "
+            f"such episodes: mend the environment, then evaluate in another folder. What was "
+            f"played is in {folder}."
+        )
 
 
 def machine() -> str:

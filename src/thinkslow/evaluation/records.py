@@ -1,128 +1,301 @@
-"""What an evaluation left on disk, read and checked, and small questions about it.
+"""What an evaluation leaves on disk: a header, and one flat record an episode and arm.
 
-A summary is the plain dictionary of `summary.json`. An arm is the `base` (named "none"), a
-`control` (named "control-…") or a `refinement`. A number that could not be had, such as an
-interval of a single pair, is null or NaN on disk and None here.
+`evaluation.json` says what is played and is written first. `episodes.jsonl` has a line for each
+episode of each arm, written as blocks of episodes finish; everything else (`summary.json`, the
+page) is derived from the two. A number that could not be had is null: no image, an episode too
+short to look so far ahead, a value that was not finite.
 """
 
+import dataclasses
 import json
 import math
-import zlib
-from dataclasses import dataclass
+import os
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
-from zipfile import BadZipFile
+from typing import Any, TypeAlias
 
-import numpy as np
+from thinkslow.evaluation.metrics import image_columns
+from thinkslow.storage import atomic
 
-FORMAT = 1
+FORMAT = 2
+HEADER, EPISODES = "evaluation.json", "episodes.jsonl"
 BASE = "none"
+"""The arm that every other is compared with."""
 
-Record = dict[str, Any]
-Kind = Literal["base", "control", "refinement"]
-
-_IMAGES = {"real": 4, "before": 4, "after": 4, "imagined": 5, "came": 5}
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The folder of one evaluation."""
-
-    summary: Record
-    episodes: list[Record]
-    """One record an episode and arm; empty if the file is missing."""
-    learning: Record | None
-    """Learning curves with the evaluated agents marked, if they were recorded."""
-    strips: dict[tuple[str, str], dict[str, np.ndarray]]
-    """By agent and arm: frames real, before, after `[N, H, W, 3]`, imagined and came
-    `[N, L, H, W, 3]`, all uint8; step `[N]`; ahead `[L]`, how many steps ahead each looks
-    (1 to L where the file does not say)."""
+Cell: TypeAlias = str | int | float | bool | None
+Row: TypeAlias = dict[str, Cell]
+"""A flat record, as a table of data frames takes it."""
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A number and its 95% interval, where there is one."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Episode:
+    """One episode of one arm of one agent."""
 
-    value: float
-    interval: tuple[float, float] | None
+    agent: str
+    arm: str
+    episode: int
+    """Its number, from which its environment seed follows."""
+    environment_seed: int
+    training_seed: int | None
+    score: float | None
+    """Sum of the rewards; null if one was not finite."""
+    rewards_size: float | None
+    """Sum of their absolute values: what a difference of scores is small against."""
+    length: int
+    """Decisions."""
+    crashed: bool
+    """It ended because the environment did; nothing of it is compared."""
+    error: str | None
+    """What the environment raised."""
+    cut: bool
+    """It was ended by the limit of decisions and not by the environment."""
+    nonfinite: int
+    """Rewards and parts of observations that were not finite."""
+    nonfinite_first: str | None
+    """Which was the first: `reward` or the name of an observation, and the step."""
+    first_observation: str
+    """A hash: with one environment seed it should be the same in every arm."""
+    thought_share: float | None
+    belief_kl: float | None
+    """Mean KL(after || before) of the belief, nats."""
+    latency_ms: float | None
+    """Median milliseconds of a decision of the whole batch, while this episode went on."""
+    latency_ms_mean: float | None
+    latency_ms_p10: float | None
+    latency_ms_p90: float | None
+    images: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
+    """Means over the scored decisions, by column; on disk columns like any other."""
 
-    @property
-    def above(self) -> bool:
-        """Whether the interval lies wholly above zero."""
-        return self.interval is not None and self.interval[0] > 0
+    def row(self) -> Row:
+        """The record as it is on disk."""
+        out = {field: getattr(self, field) for field in FIELDS}
+        return out | dict(self.images)
 
-    @property
-    def below(self) -> bool:
-        """Whether the interval lies wholly below zero."""
-        return self.interval is not None and self.interval[1] < 0
+    def value(self, column: str) -> float | None:
+        """The finite number in a column; None where there is none."""
+        return finite(self.images[column] if column in self.images else getattr(self, column, None))
+
+    @classmethod
+    def from_row(cls, row: Any) -> "Episode":
+        """**Errors:** `ValueError` naming a column that is missing, unknown or of another type."""
+        if not isinstance(row, dict):
+            raise ValueError(f"a record is an object; got {type(row).__name__}")
+        absent = [name for name in FIELDS if name not in row]
+        if absent:
+            raise ValueError(f"it lacks {', '.join(absent)}")
+        images = {name: value for name, value in row.items() if name not in FIELDS}
+        for name, value in row.items():
+            known = FIELDS.get(name)
+            if known is None and name.rpartition("/")[2] not in _OF_IMAGES:
+                raise ValueError(f"it has a column {name!r}, which this version does not know")
+            allowed = known or (float, int, types.NoneType)
+            if not isinstance(value, allowed) or (bool not in allowed and value is True):
+                raise ValueError(f"`{name}` is {value!r}")
+        return cls(**{name: row[name] for name in FIELDS}, images=images)
 
 
-def read(folder: Path) -> Evaluation:
-    """Read an evaluation folder.
-
-    Only `summary.json` must be there. Raises FileNotFoundError if it is not, ValueError with
-    the file's name if a file is there and cannot be understood.
-    """
-    path = folder / "summary.json"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is missing, so {folder} is not a finished evaluation. "
-            f"Run `thinkslow evaluate AGENT --out {folder}` first."
-        )
-    summary = _summary(path)
-    return Evaluation(
-        summary=summary,
-        episodes=_episodes(folder / "episodes.jsonl"),
-        learning=_learning(folder / "learning.json"),
-        strips={
-            (arm["agent"], arm["arm"]): _strip(path)
-            for arm in summary["arms"]
-            if (path := folder / "strips" / f"{arm['agent']}--{arm['arm']}.npz").is_file()
-        },
+def _kinds(annotation: Any) -> tuple[type, ...]:
+    """What a value of an annotated field may be an instance of, as JSON gives it."""
+    parts = (
+        typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
     )
+    kinds = tuple(typing.get_origin(part) or part for part in parts)
+    return (*kinds, int) if float in kinds else kinds
 
 
-def kind(arm: str) -> Kind:
-    """Whether an arm is the base, a control or a refinement, by its name.
+_OF_IMAGES = frozenset(image_columns())
+FIELDS: Mapping[str, tuple[type, ...]] = {
+    field.name: _kinds(field.type)
+    for field in dataclasses.fields(Episode)
+    if field.name != "images"
+}
+"""Columns of every record, with what they may hold."""
 
-    >>> kind("none"), kind("control-mode"), kind("sig")
-    ('base', 'control', 'refinement')
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Header:
+    """What is played, so that another process can go on with it, or refuse to."""
+
+    protocol: str
+    environment: dict[str, Any]
+    """`id`, `size`, `repeat`."""
+    agents: list[dict[str, Any]]
+    """Facts of each: name, where it comes from, a hash of its weights."""
+    arms: list[dict[str, Any]]
+    """Of every agent in the order in which they are played: `agent`, `arm`, settings."""
+    episodes: int
+    """Per arm."""
+    seed: int
+    batch: int
+    """Environments side by side."""
+    max_decisions: int | None
+    """After which an episode is cut."""
+    pool: bool
+    """Whether the agents are training seeds of one recipe."""
+    versions: dict[str, str]
+    images: dict[str, list[str]]
+    """Which images of each agent are scored."""
+    curves: dict[str, dict[str, list[Any]]]
+    """Learning curves of the agents, where known: `step`, `score`."""
+    sittings: list[dict[str, Any]]
+    """Every process that played: command, revision, machine, time."""
+
+    def differences(self, other: "Header") -> list[str]:
+        """In what another evaluation is not this one, for people."""
+        apart = ("images", "curves", "sittings")
+        return [
+            _difference(field.name, getattr(self, field.name), getattr(other, field.name))
+            for field in dataclasses.fields(self)
+            if field.name not in apart and getattr(self, field.name) != getattr(other, field.name)
+        ]
+
+    @property
+    def expected(self) -> int:
+        """Episodes of all arms together."""
+        return len(self.arms) * self.episodes
+
+
+def _difference(name: str, ours: Any, theirs: Any) -> str:
+    if isinstance(ours, list):
+        key = "arm" if name == "arms" else "name"
+        old, new = ([one.get(key) for one in x] for x in (ours, theirs))
+        if old != new:
+            return f"its {name} are {', '.join(map(str, old))}, not {', '.join(map(str, new))}"
+        changed = [
+            f"{key} of {mine[_named(mine)]}"
+            for mine, other in zip(ours, theirs, strict=True)
+            for key in {**mine, **other}
+            if mine.get(key) != other.get(key)
+        ]
+        return f"its {name} differ ({', '.join(changed)})"
+    return f"its {name.replace('_', '-')} is {ours}, not {theirs}"
+
+
+def _named(facts: Mapping[str, Any]) -> str:
+    return "arm" if "arm" in facts else "name"
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """The folder of an evaluation, finished or not."""
+
+    header: Header
+    episodes: Sequence[Episode]
+    size: int = 0
+    """Bytes of `episodes.jsonl` up to the end of its last whole line."""
+
+    @property
+    def finished(self) -> bool:
+        return len(self.episodes) >= self.header.expected
+
+    def rows(self) -> list[Row]:
+        """Every episode as a flat record: `pandas.DataFrame(records.rows())`."""
+        return [episode.row() for episode in self.episodes]
+
+
+def read(folder: str | Path) -> Records:
+    """Read what an evaluation left, finished or not. A last line that a kill cut off is dropped.
+
+    **Errors:** `FileNotFoundError` if the folder holds no evaluation; `ValueError` with the file's
+    name if a file is there and cannot be understood.
     """
-    if arm == BASE:
-        return "base"
-    return "control" if arm.startswith("control-") else "refinement"
+    folder = Path(folder)
+    path = folder / HEADER
+    if not path.is_file():
+        old = ", of an earlier version" if (folder / "summary.json").exists() else ""
+        raise FileNotFoundError(
+            f"{path} is missing, so {folder} holds no evaluation{old}. "
+            f"Run `thinkslow evaluate AGENT --out FOLDER` first."
+        )
+    header = header_from(_json(path), path)
+    path = folder / EPISODES
+    whole, size = _whole_lines(path.read_bytes() if path.is_file() else b"")
+    episodes: list[Episode] = []
+    for number, line in enumerate(whole, start=1):
+        try:
+            episodes.append(Episode.from_row(json.loads(line)))
+        except ValueError as error:
+            raise ValueError(
+                f"{path}, line {number} is not a record of an episode: {error}. Remove the line, "
+                "or evaluate again in another folder."
+            ) from None
+    played = [(one.agent, one.arm, one.episode) for one in episodes]
+    if len(set(played)) < len(played):
+        twice = next(one for one in played if played.count(one) > 1)
+        raise ValueError(
+            f"{path} holds episode {twice[2]} of {twice[0]}, {twice[1]} twice. Remove one of them."
+        )
+    return Records(header, episodes, size)
 
 
-def agents(summary: Record) -> list[str]:
-    """Names of all agents that arms or comparisons speak of, in the order of the records."""
-    records = [*summary["arms"], *summary["comparisons"]]
-    return list(dict.fromkeys(record["agent"] for record in records))
+def _whole_lines(content: bytes) -> tuple[list[bytes], int]:
+    """The lines but for a last one that was cut off, and where they end."""
+    lines = content.splitlines(keepends=True)
+    if lines and not _is_whole(lines[-1]):
+        lines.pop()
+    return lines, sum(map(len, lines))
 
 
-def arms(summary: Record, agent: str) -> list[Record]:
-    """The arms of one agent, in the order of the records."""
-    return [arm for arm in summary["arms"] if arm["agent"] == agent]
+def _is_whole(line: bytes) -> bool:
+    try:
+        return line.endswith(b"\n") and json.loads(line) is not None
+    except ValueError:
+        return False
 
 
-def comparisons(
-    summary: Record, agent: str, metric: str, baseline: str = BASE
-) -> dict[str, Record]:
-    """Paired comparisons of one agent's arms with a baseline, by arm."""
-    wanted = {"agent": agent, "metric": metric, "baseline": baseline}
-    return {
-        record["arm"]: record
-        for record in summary["comparisons"]
-        if all(record.get(key, BASE) == value for key, value in wanted.items())
-    }
+def append(folder: Path, episodes: Iterable[Episode]) -> None:
+    """Write episodes behind those that are there, and flush them to the disk."""
+    text = "".join(json.dumps(one.row(), allow_nan=False) + "\n" for one in episodes)
+    with (folder / EPISODES).open("ab") as file:
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
 
 
-def estimate(record: Record | None, key: str = "mean") -> Estimate | None:
-    """The number under `key` with the record's interval; None where there is no number."""
-    if record is None or (value := finite(record.get(key))) is None:
-        return None
-    low, high = record.get("interval") or (None, None)
-    low, high = finite(low), finite(high)
-    return Estimate(value, None if low is None or high is None else (low, high))
+def drop_torn_line(folder: Path, records: Records) -> None:
+    """Leave the whole lines alone, so that what is appended begins a line."""
+    path = folder / EPISODES
+    if path.exists() and path.stat().st_size > records.size:
+        os.truncate(path, records.size)
+
+
+def strip_file(folder: Path, arm: int, image: int) -> Path:
+    """Where pictures are: of the header's arm and of its agent's image, by their numbers."""
+    return folder / "strips" / f"{arm}-{image}.npz"
+
+
+def write_header(folder: Path, header: Header) -> None:
+    content = {"format": FORMAT, **dataclasses.asdict(header)}
+    atomic.write_text(folder / HEADER, json.dumps(content, indent=1) + "\n")
+
+
+def header_from(content: Any, path: Path) -> Header:
+    """**Errors:** `ValueError` naming the file and what it lacks."""
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else type(content).__name__
+        raise ValueError(
+            f"{path} must be an evaluation of format {FORMAT}; got {found!r}. "
+            "Evaluate again with this version of thinkslow."
+        )
+    given = {name: value for name, value in content.items() if name != "format"}
+    kinds = {field.name: _kinds(field.type) for field in dataclasses.fields(Header)}
+    for name, allowed in kinds.items():
+        if name not in given or not isinstance(given[name], allowed):
+            words = " or ".join(one.__name__ for one in allowed)
+            raise ValueError(f"{path}: `{name}` must be {words}; it is missing or not.")
+    for part, keys in {"agents": ("name",), "arms": ("agent", "arm")}.items():
+        have(given[part], keys, f"{path}: `{part}`")
+    return Header(**{name: given[name] for name in kinds})
+
+
+def have(records: Sequence[Any], keys: Sequence[str], where: str) -> None:
+    """**Errors:** `ValueError` for a record that lacks one of the keys."""
+    for number, record in enumerate(records, start=1):
+        absent = [key for key in keys if not isinstance(record, dict) or key not in record]
+        if absent:
+            raise ValueError(f"{where}: entry {number} lacks {', '.join(absent)}.")
 
 
 def finite(value: object) -> float | None:
@@ -132,102 +305,10 @@ def finite(value: object) -> float | None:
     return float(value)
 
 
-def _summary(path: Path) -> Record:
-    summary = _json(path)
-    if not isinstance(summary, dict) or summary.get("format") != FORMAT:
-        found = summary.get("format") if isinstance(summary, dict) else type(summary).__name__
-        raise ValueError(
-            f"{path} must be a summary of format {FORMAT}; got {found!r}. "
-            "Evaluate again with this version of thinkslow."
-        )
-    needed: dict[str, type] = {
-        "agents": list,
-        "environment": dict,
-        "protocol": dict,
-        "arms": list,
-        "comparisons": list,
-    }
-    for key, shape in needed.items():
-        if not isinstance(summary.get(key), shape):
-            raise ValueError(f"{path}: `{key}` must be a {shape.__name__}; it is missing or not.")
-    _have(summary["agents"], ("name",), f"{path}: `agents`")
-    _have(summary["arms"], ("agent", "arm", "score"), f"{path}: `arms`")
-    _have(
-        summary["comparisons"], ("agent", "arm", "metric", "difference"), f"{path}: `comparisons`"
-    )
-    return summary
-
-
-def _episodes(path: Path) -> list[Record]:
-    if not path.is_file():
-        return []
-    records = []
-    for number, line in enumerate(_text(path).splitlines(), start=1):
-        try:
-            records.append(json.loads(line))
-        except ValueError as error:
-            raise ValueError(
-                f"{path}, line {number} is not JSON ({error}). Was the evaluation cut off? "
-                "Remove the line or evaluate again."
-            ) from None
-    _have(records, ("agent", "arm", "training_seed", "environment_seed"), str(path))
-    return records
-
-
-def _learning(path: Path) -> Record | None:
-    if not path.is_file():
-        return None
-    learning = _json(path)
-    if not isinstance(learning, dict) or not isinstance(learning.get("runs"), list):
-        raise ValueError(f"{path}: `runs` must be a list; it is missing or not.")
-    _have(learning["runs"], ("seed", "step", "score"), f"{path}: `runs`")
-    return learning
-
-
-def _strip(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            strip = {name: file[name] for name in (*_IMAGES, "step")}
-            horizon = strip["imagined"].shape[1] if strip["imagined"].ndim > 1 else 0
-            strip["ahead"] = file["ahead"] if "ahead" in file else np.arange(1, horizon + 1)
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is not a readable strip of frames: {error}.") from None
-    count = len(strip["step"])
-    for name, rank in _IMAGES.items():
-        images = strip[name]
-        if images.dtype != np.uint8 or images.ndim != rank or images.shape[-1] != 3:
-            raise ValueError(
-                f"{path}: `{name}` must be uint8 RGB frames with {rank} axes; "
-                f"got {images.dtype} {images.shape}."
-            )
-        if len(images) != count:
-            raise ValueError(f"{path}: `{name}` has {len(images)} entries, `step` has {count}.")
-    for name in ("imagined", "came"):
-        if strip[name].shape[1] != len(strip["ahead"]):
-            raise ValueError(
-                f"{path}: `{name}` has {strip[name].shape[1]} frames a step, "
-                f"`ahead` names {len(strip['ahead'])}."
-            )
-    return strip
-
-
-def _have(records: list[Any], keys: tuple[str, ...], where: str) -> None:
-    for number, record in enumerate(records, start=1):
-        absent = [key for key in keys if not isinstance(record, dict) or key not in record]
-        if absent:
-            raise ValueError(f"{where}: entry {number} lacks {', '.join(absent)}.")
-
-
 def _json(path: Path) -> Any:
-    text = _text(path)
     try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}). Evaluate again to rewrite it.") from None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
+        return json.loads(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not text ({error}). Evaluate again to rewrite it.") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}). Evaluate again to rewrite it.") from None

@@ -1,175 +1,290 @@
-"""Records of episodes to what they say: means of every arm, paired differences between arms.
+"""From records of episodes to what they say: means of every arm, differences between arms.
 
-A record is one episode of one arm of one agent, a plain dictionary as in `episodes.jsonl`.
-Agents that are training seeds of one recipe can be pooled: the pool stands in the summary like
-one more agent, whose intervals are over training seeds.
+A pure function of what is on disk, finished or not. Episodes of two arms are pairs by agent and
+environment seed, never by their place in a list; a pair of which one side is missing, crashed or
+not finite is left out of that measure alone, and counted. Agents that are training seeds of one
+recipe can be pooled: the pool stands in the summary like one more agent, whose intervals are over
+training seeds.
 """
 
+import collections
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from thinkslow.agent.presets import Arm
-from thinkslow.evaluation import metrics, statistics
-
-IMAGE = {"psnr": metrics.psnr, "ssim": metrics.ssim, "mse": metrics.mse}
-"""Measures of an image against the one that came."""
-AHEAD = (1, 3, 8)
-"""Steps ahead of the open-loop predictions."""
-LOWER_IS_BETTER = ("mse",)
-MEASURES = ("score", "length", *IMAGE)
-"""Measures with a mean per arm."""
-PREDICTED = {f"psnr+{steps}": str(steps) for steps in AHEAD}
-"""Differences of predictions: the PSNR so many steps ahead."""
-CONTROL = "control-"
-"""How the names of control arms begin."""
-UNCARRIED = "control-uncarried"
-"""A control of what is carried; what it sees at a moment is a refined state like another."""
+from thinkslow.evaluation import statistics
+from thinkslow.evaluation.metrics import Metric, scored
+from thinkslow.evaluation.reading import CONTROL
+from thinkslow.evaluation.records import BASE, FORMAT, Episode, Header, Records, Row
 
 Record = dict[str, Any]
 
+UNCARRIED = "control-uncarried"
+"""A control of what is carried; what it sees at a moment is a refined state like another."""
+ROUNDING = 1e-9
+"""Differences of scores below this share of the rewards that were added up are none: the same
+rewards in another order add up to another last bit."""
 
-def summarise(
-    records: Sequence[Record],
-    arms: Mapping[str, Arm],
-    latencies: Mapping[tuple[str, str], Sequence[float]],
-    *,
-    batch: int,
-    seed: int,
-    pool: bool = False,
-) -> Record:
-    """`{"arms": [...], "comparisons": [...]}` of every agent, and of all of them if pooled.
 
-    `latencies` holds milliseconds per decision by agent and arm, for a batch of `batch`; `seed`
-    is the bootstrap's.
+def summarise(records: Records) -> Record:
+    """Of every agent, and of all of them if pooled, the `arms` and the `comparisons`.
+
+    The rest says what was played: agents, environment, protocol, how many episodes of how many,
+    and `notes`, sentences about what a reader must know of the numbers.
     """
-    names = list(dict.fromkeys(row["agent"] for row in records))
+    header, episodes = records.header, records.episodes
+    names = [agent["name"] for agent in header.agents]
     groups = {name: [name] for name in names}
-    if pool:
+    if header.pool:
         groups[f"{len(names)} training seeds"] = names
+    facts = {(arm["agent"], arm["arm"]): arm for arm in header.arms}
+    metrics = scored({image for images in header.images.values() for image in images})
     out: Record = {"arms": [], "comparisons": []}
     for group, members in groups.items():
-        mine = [row for row in records if row["agent"] in members]
-        for name, arm in arms.items():
-            taken = [ms for member in members for ms in latencies[member, name]]
-            out["arms"].append(
-                {"agent": group, "arm": name, "description": arm.description,
-                 "thinking": dataclasses.asdict(arm.thinking), "gate": arm.gate, "share": arm.share,
-                 "deadline_ms": arm.deadline_ms,
-                 **_arm(_of(mine, name), seed), "latency_ms": _spread(taken) | {"batch": batch}}
-            )  # fmt: skip
-        out["comparisons"] += [{"agent": group, **row} for row in _comparisons(mine, arms, seed)]
+        arms = list(dict.fromkeys(arm["arm"] for arm in header.arms if arm["agent"] in members))
+        played = {
+            arm: [one for one in episodes if one.arm == arm and one.agent in members]
+            for arm in arms
+        }
+        out["arms"] += [
+            facts[next(m for m in members if (m, arm) in facts), arm]
+            | {"agent": group, **_arm(played[arm], metrics, header)}
+            for arm in arms
+            if played[arm]
+        ]
+        out["comparisons"] += [
+            {"agent": group, **row} for row in _comparisons(played, metrics, header.seed)
+        ]
+    first = header.sittings[0] if header.sittings else {}
+    return {
+        "format": FORMAT,
+        "agents": [dict(agent) for agent in header.agents],
+        "environment": dict(header.environment),
+        "protocol": {
+            "name": header.protocol, "episodes": header.episodes, "seed": header.seed,
+            "batch": header.batch, "max_decisions": header.max_decisions,
+            "versions": header.versions, **first, "sittings": len(header.sittings),
+        },
+        "images": header.images,
+        "finished": records.finished,
+        "played": len(episodes),
+        "expected": header.expected,
+        **out,
+        "notes": list(_notes(records, out["comparisons"])),
+    }  # fmt: skip
+
+
+def flat(comparisons: Sequence[Record]) -> list[Row]:
+    """Comparisons without lists in them, for a data frame: `interval_low`, `interval_high`."""
+    out = []
+    for row in comparisons:
+        cells: Row = {}
+        for name, value in row.items():
+            if name.endswith("interval"):
+                cells[f"{name}_low"], cells[f"{name}_high"] = value or (None, None)
+            else:
+                cells[name] = value
+        out.append(cells)
     return out
 
 
-def _arm(rows: list[Record], seed: int) -> Record:
+def _arm(rows: Sequence[Episode], metrics: Sequence[Metric], header: Header) -> Record:
     """Means of one arm, each with its interval."""
-    ahead = {steps: [r for r in rows if steps in r["open_loop"]] for steps in PREDICTED.values()}
+    whole = [row for row in rows if not row.crashed]
     return {
         "episodes": len(rows),
-        "crashed": sum(row["crashed"] for row in rows),
-        **{measure: _mean(rows, [row[measure] for row in rows], seed) for measure in MEASURES},
-        "open_loop": {
-            steps: {
-                name: _mean(long, [row["open_loop"][steps][name] for row in long], seed)
-                for name in IMAGE
-            }
-            for steps, long in ahead.items()
-            if long
+        "crashed": len(rows) - len(whole),
+        "cut": sum(row.cut for row in whole),
+        "nonfinite": sum(row.nonfinite > 0 for row in whole),
+        **{
+            one.name: _mean(whole, one.name, header.seed)
+            for one in metrics
+            if one.name not in ("thought_share", "belief_kl", "latency_ms")
         },
-        "thought_share": float(np.mean([row["thought_share"] for row in rows])),
-        "belief_kl": float(np.mean([row["belief_kl"] for row in rows])),
+        "thought_share": _average(whole, "thought_share"),
+        "belief_kl": _average(whole, "belief_kl"),
+        "latency_ms": _latency(whole, header.batch),
     }
 
 
-def _comparisons(records: list[Record], arms: Mapping[str, Arm], seed: int) -> Iterator[Record]:
+def _mean(rows: Sequence[Episode], column: str, seed: int) -> Record | None:
+    known = [(row, value) for row in rows if (value := row.value(column)) is not None]
+    if not known:
+        return None
+    found = statistics.mean_interval(
+        [value for _, value in known], [row.agent for row, _ in known], seed=seed, name=column
+    )
+    return {"mean": found.mean, "interval": _plain(found.interval), "episodes": len(known)}
+
+
+def _average(rows: Sequence[Episode], column: str) -> float | None:
+    known = [value for row in rows if (value := row.value(column)) is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _latency(rows: Sequence[Episode], batch: int) -> Record | None:
+    """Medians over episodes of their own median and percentiles; the mean over decisions."""
+    known = [row for row in rows if row.latency_ms is not None]
+    if not known:
+        return None
+    columns = {"median": "latency_ms", "p10": "latency_ms_p10", "p90": "latency_ms_p90"}
+    return {
+        "mean": float(np.average(
+            [row.latency_ms_mean or 0.0 for row in known], weights=[row.length for row in known]
+        )),
+        **{name: float(np.median([row.value(column) or 0.0 for row in known]))
+           for name, column in columns.items()},
+        "batch": batch,
+    }  # fmt: skip
+
+
+def _comparisons(
+    played: dict[str, list[Episode]], metrics: Sequence[Metric], seed: int
+) -> Iterator[Record]:
     """Every arm against `none`, and every refinement against every control, pair by pair.
 
     Holm's correction runs over the arms of one measure and baseline.
     """
-    controls = [arm for arm in arms if arm.startswith(CONTROL)]
-    for measure in (*MEASURES, *PREDICTED):
-        of_states = measure not in ("score", "length")
-        for baseline in ("none", *controls):
-            against = [
-                arm for arm in arms if arm != "none" and (baseline == "none" or arm not in controls)
-            ]
-            if of_states and baseline == UNCARRIED:
-                continue
-            if of_states:
-                against = [arm for arm in against if arm != UNCARRIED]
-            family = list(_family(records, against, baseline, measure, seed))
-            adjusted = statistics.holm([row["p_value"] for row in family]) if family else []
-            for row, p in zip(family, adjusted, strict=True):
-                yield row | {"p_value_holm": float(p)}
-
-
-def _family(
-    records: list[Record], arms: Sequence[str], baseline: str, measure: str, seed: int
-) -> Iterator[Record]:
-    rows = _of(records, baseline)
-    base = _effects(rows, measure)
-    for arm in arms:
-        values = _effects(_of(records, arm), measure)
-        if values is None or base is None:
+    controls = [arm for arm in played if arm.startswith(CONTROL)]
+    for measure in metrics:
+        if measure.effect is None:
             continue
-        found = statistics.paired(
-            np.subtract(values, base), _clusters(rows), seed=seed, name=f"{arm} {measure}"
-        )
-        better, better_interval = found.p_improve, list(found.p_improve_interval)
-        if measure in LOWER_IS_BETTER:
-            better, better_interval = 1 - better, [1 - end for end in reversed(better_interval)]
-        same = (
-            statistics.equivalence(base, values, _clusters(rows)).p_value
-            if measure == "score"
-            else None
-        )
-        yield {
-            "arm": arm, "baseline": baseline, "metric": measure,
-            "difference": found.mean, "interval": list(found.interval),
-            "trimmed_mean": found.trimmed_mean, "trimmed_interval": list(found.trimmed_interval),
-            "p_improve": better, "p_improve_interval": better_interval,
-            "p_value": found.p_value, "correlation": statistics.correlation(base, values),
-            "p_equivalent": same, "deviation": found.deviation,
-            "pairs": found.pairs, "clusters": found.clusters, "unit": found.unit,
-            "untested": found.untested,
-        }  # fmt: skip
+        for baseline in (BASE, *controls):
+            against = [
+                arm for arm in played if arm != BASE and (baseline == BASE or arm not in controls)
+            ]
+            if measure.of_states and baseline == UNCARRIED:
+                continue
+            if measure.of_states:
+                against = [arm for arm in against if arm != UNCARRIED]
+            family = [
+                row
+                for arm in against
+                if (row := _compared(played[arm], played[baseline], measure, seed)) is not None
+            ]
+            tested = [row for row in family if row["p_value"] is not None]
+            adjusted = statistics.holm([row["p_value"] for row in tested]) if tested else []
+            for row, p in zip(tested, adjusted, strict=True):
+                row["p_value_holm"] = float(p)
+            yield from family
 
 
-def _of(records: Sequence[Record], arm: str) -> list[Record]:
-    return [row for row in records if row["arm"] == arm]
-
-
-def _effects(rows: list[Record], measure: str) -> list[float] | None:
-    """What arms are compared by: the measure itself, or for images its gain on the same frames.
-
-    None if an episode has it not: no images, or too short to look so far ahead.
-    """
-    if measure in PREDICTED:
-        values = [row["open_loop_gain"].get(PREDICTED[measure], {}).get("psnr") for row in rows]
-    elif measure in IMAGE:
-        values = [row["gain"][measure] for row in rows]
-    else:
-        values = [row[measure] for row in rows]
-    return None if None in values else [float(value) for value in values]
-
-
-def _mean(rows: list[Record], values: list[Any], seed: int) -> Record | None:
-    if None in values:
+def _compared(
+    mine: Sequence[Episode], base: Sequence[Episode], measure: Metric, seed: int
+) -> Record | None:
+    """One arm against one baseline; None where neither has the measure, or nothing was played."""
+    assert measure.effect is not None
+    known = {(row.agent, row.environment_seed): row for row in base}
+    pairs = [
+        (row, other)
+        for row in mine
+        if (other := known.get((row.agent, row.environment_seed))) is not None
+    ]
+    if not pairs:
         return None
-    found = statistics.mean_interval(values, _clusters(rows), seed=seed)
-    return {"mean": found.mean, "interval": list(found.interval)}
-
-
-def _clusters(rows: list[Record]) -> list[str]:
-    return [row["agent"] for row in rows]
-
-
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    low, middle, high = np.percentile(values, [10, 50, 90])
-    return {
-        "mean": float(np.mean(values)), "median": float(middle), "p10": float(low),
-        "p90": float(high),
+    sides = [(_usable(row, measure.effect), _usable(other, measure.effect)) for row, other in pairs]
+    if all(value is None for side in sides for value in side) and measure.effect != measure.name:
+        return None
+    paired = all(row.first_observation == other.first_observation for row, other in pairs)
+    kept = [
+        (row, other, after, before)
+        for (row, other), (after, before) in zip(pairs, sides, strict=True)
+        if after is not None and before is not None
+    ]
+    out: Record = {
+        "arm": mine[0].arm, "baseline": base[0].arm, "metric": measure.name,
+        "difference": None, "interval": None, "trimmed_mean": None, "trimmed_interval": None,
+        "p_improve": None, "p_improve_interval": None, "p_value": None, "p_value_holm": None,
+        "correlation": None, "p_equivalent": None, "deviation": None, "pairs": len(kept),
+        "clusters": None, "unit": None, "untested": None, "dropped": len(pairs) - len(kept),
+        "paired": paired,
     }  # fmt: skip
+    if not kept:
+        return out
+    after, before = (np.array([one[which] for one in kept]) for which in (2, 3))
+    clusters = [row.agent for row, *_ in kept]
+    name = f"{measure.name} of {mine[0].arm}"
+    if not paired:
+        return out | _independent(after, before, clusters, measure, name)
+    difference = after - before
+    if measure.name == "score":
+        sizes = [max(row.rewards_size or 0.0, other.rewards_size or 0.0) for row, other, *_ in kept]
+        difference[np.abs(difference) <= ROUNDING * np.array(sizes)] = 0.0
+    found = statistics.paired(difference, clusters, seed=seed, name=name)
+    facts = dataclasses.asdict(found)
+    facts["difference"] = facts.pop("mean")
+    if not measure.higher:
+        low, high = found.p_improve_interval
+        facts |= {"p_improve": 1 - found.p_improve, "p_improve_interval": (1 - high, 1 - low)}
+    if measure.name == "score":
+        facts["p_equivalent"] = statistics.equivalence(before, after, clusters).p_value
+    facts["correlation"] = statistics.correlation(before, after)
+    return out | {key: _plain(value) for key, value in facts.items()}
+
+
+def _independent(
+    after: np.ndarray, before: np.ndarray, clusters: Sequence[str], measure: Metric, name: str
+) -> Record:
+    """The comparison of episodes that are no pairs: of the means, as of two samples."""
+    wins = np.sign(after[:, None] - before[None, :])
+    better = float((wins.mean() + 1) / 2)
+    out: Record = {
+        "difference": float(after.mean() - before.mean()),
+        "p_improve": better if measure.higher else 1 - better,
+    }
+    if len(set(clusters)) < 2 and len(after) < 2:
+        return out
+    found = statistics.interaction(after, before, clusters, clusters, name=name)
+    return out | {
+        "difference": found.difference, "interval": _plain(found.interval),
+        "p_value": found.p_value, "unit": found.unit, "untested": found.untested,
+        "clusters": len(set(clusters)),
+    }  # fmt: skip
+
+
+def _usable(row: Episode, column: str) -> float | None:
+    """What an episode adds to a comparison; nothing if it crashed."""
+    return None if row.crashed else row.value(column)
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: no tuples, no NaN."""
+    if isinstance(value, tuple):
+        return None if any(_plain(one) is None for one in value) else list(value)
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _notes(records: Records, comparisons: Sequence[Record]) -> Iterator[str]:
+    """What a reader must know of the numbers, a sentence each."""
+    header, episodes = records.header, records.episodes
+    if not records.finished:
+        yield (
+            f"Not finished: {len(episodes)} of {header.expected} episodes were played. The same "
+            "command goes on with the rest."
+        )
+    if any(not row["paired"] for row in comparisons):
+        yield (
+            f"{header.environment['id']} ignores its seed: one seed began otherwise in another "
+            "arm. Episodes are no pairs, and arms are compared as independent samples."
+        )
+    if crashed := [one for one in episodes if one.crashed]:
+        error, times = collections.Counter(one.error or "its process died" for one in crashed)\
+            .most_common(1)[0]  # fmt: skip
+        yield (
+            f"{len(crashed)} of {len(episodes)} episodes ended because the environment failed, and "
+            f"are left out with their pairs. {'All' if times == len(crashed) else 'Most'}: {error}."
+        )
+    if cut := sum(one.cut for one in episodes):
+        yield (
+            f"{cut} of {len(episodes)} episodes were cut after {header.max_decisions} decisions: "
+            "their scores are of what was played until then."
+        )
+    if strange := [one for one in episodes if one.nonfinite]:
+        yield (
+            f"{len(strange)} of {len(episodes)} episodes had rewards or observations that are not "
+            f"finite; scores of such rewards are left out with their pairs. The first: "
+            f"{strange[0].nonfinite_first}, episode {strange[0].episode} (environment seed "
+            f"{strange[0].environment_seed}) of {strange[0].arm}."
+        )

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from thinkslow.evaluation import statistics
-from thinkslow.evaluation.records import (
+from thinkslow.evaluation.reading import (
     Estimate,
     Record,
     agents,
     arms,
     comparisons,
     estimate,
-    finite,
     kind,
 )
+from thinkslow.evaluation.records import finite
 from thinkslow.evaluation.report.text import estimated, metric_name, metric_unit, number
 
 ENOUGH = 20

@@ -5,26 +5,15 @@ depend on the reader's light or dark mode. Marks mean the same everywhere: fille
 are refinements, open orange diamonds controls, grey is the base.
 """
 
+from collections.abc import Mapping, Sequence
+
 import plotly.graph_objects as go
 
-from thinkslow.evaluation.records import (
-    BASE,
-    Estimate,
-    Evaluation,
-    Record,
-    arms,
-    comparisons,
-    estimate,
-    finite,
-    kind,
-)
-from thinkslow.evaluation.report.text import (
-    estimated,
-    metric_direction,
-    metric_name,
-    metric_unit,
-    number,
-)
+from thinkslow.evaluation import metrics
+from thinkslow.evaluation.metrics import AHEAD
+from thinkslow.evaluation.reading import Estimate, Record, arms, comparisons, estimate, kind
+from thinkslow.evaluation.records import BASE, Episode, finite
+from thinkslow.evaluation.report.text import estimated, metric_name, metric_unit, number
 
 COLOURS = {"refinement": "#3b82c4", "control": "#d9822b", "base": "#8a8f98"}
 _SYMBOLS = {"refinement": "circle", "control": "diamond-open", "base": "square"}
@@ -68,36 +57,34 @@ def forest(summary: Record, agent: str, metric: str) -> go.Figure | None:
             text=[_tested(record, d, metric) for _, record, d in members],
             hovertemplate="<b>%{y}</b><br>%{text}<extra></extra>",
         )
-    direction = metric_direction(metric)
+    direction = metrics.metric(metric).direction
     heading = f"{metric_name(metric)}{', ' + direction if direction else ''}"
     _shape(figure, heading, _with_unit("difference from none", metric), "", len(drawn))
     figure.update_xaxes(zeroline=True, zerolinewidth=2)
     return _listed(figure, [arm for arm, _, _ in drawn])
 
 
-def episodes(evaluation: Evaluation, agent: str) -> go.Figure | None:
+def episodes(played: Sequence[Episode], agent: str) -> go.Figure | None:
     """Score of each episode under `none` and under an arm, joined; arms switch in the legend."""
-    scores: dict[str, dict[tuple, float]] = {}
-    for record in evaluation.episodes:
-        score = finite(record.get("score"))
-        if record["agent"] == agent and score is not None:
-            pair = (record["training_seed"], record["environment_seed"])
-            scores.setdefault(record["arm"], {})[pair] = score
+    scores: dict[str, dict[int, float]] = {}
+    for one in played:
+        if one.agent == agent and one.score is not None and not one.crashed:
+            scores.setdefault(one.arm, {})[one.environment_seed] = one.score
     base = scores.pop(BASE, {})
     if not base or not scores:
         return None
-    order = sorted(base, key=lambda pair: (base[pair], pair))
-    rank = {pair: number for number, pair in enumerate(order, start=1)}
-    names = {pair: f"training seed {pair[0]}, episode seed {pair[1]}" for pair in order}
+    order = sorted(base, key=lambda seed: (base[seed], seed))
+    rank = {seed: number for number, seed in enumerate(order, start=1)}
+    names = {seed: f"episode seed {seed}" for seed in order}
     figure = go.Figure()
     shown = next((arm for arm in scores if kind(arm) == "refinement"), next(iter(scores)))
-    for arm, by_pair in scores.items():
-        pairs = [pair for pair in order if pair in by_pair]
+    for arm, by_seed in scores.items():
+        seeds = [seed for seed in order if seed in by_seed]
         legend = {"legendgroup": arm, "visible": True if arm == shown else "legendonly"}
         colour = COLOURS[kind(arm)]
         figure.add_scatter(
-            x=[x for pair in pairs for x in (rank[pair], rank[pair], None)],
-            y=[y for pair in pairs for y in (base[pair], by_pair[pair], None)],
+            x=[x for seed in seeds for x in (rank[seed], rank[seed], None)],
+            y=[y for seed in seeds for y in (base[seed], by_seed[seed], None)],
             mode="lines",
             line={"color": colour, "width": 1},
             opacity=0.6,
@@ -107,21 +94,21 @@ def episodes(evaluation: Evaluation, agent: str) -> go.Figure | None:
         )
         figure.add_scatter(
             name=arm,
-            x=[rank[pair] for pair in pairs],
-            y=[by_pair[pair] for pair in pairs],
+            x=[rank[seed] for seed in seeds],
+            y=[by_seed[seed] for seed in seeds],
             mode="markers",
             marker=_marker(kind(arm), 7),
-            text=[f"{names[p]}<br>difference {by_pair[p] - base[p]:+g}" for p in pairs],
+            text=[f"{names[s]}<br>difference {by_seed[s] - base[s]:+g}" for s in seeds],
             hovertemplate=f"<b>{arm}</b> %{{y}}<br>%{{text}}<extra></extra>",
             **legend,
         )
     figure.add_scatter(
         name=BASE,
-        x=[rank[pair] for pair in order],
-        y=[base[pair] for pair in order],
+        x=[rank[seed] for seed in order],
+        y=[base[seed] for seed in order],
         mode="markers",
         marker=_marker("base", 5),
-        text=[names[pair] for pair in order],
+        text=[names[seed] for seed in order],
         hovertemplate=f"<b>{BASE}</b> %{{y}}<br>%{{text}}<extra></extra>",
     )
     _shape(figure, "", "episodes, by their score under none", "score", 11)
@@ -179,11 +166,10 @@ def open_loop(summary: Record, agent: str, metric: str) -> go.Figure | None:
     figure, steps = go.Figure(), set()
     drawn: dict[str, int] = {"refinement": 0, "control": 0, "base": 0}
     for arm in arms(summary, agent):
-        ahead = {int(step): scores for step, scores in (arm.get("open_loop") or {}).items()}
         found = {
             step: value
-            for step in sorted(ahead)
-            if (value := estimate(ahead[step].get(metric))) is not None
+            for step in AHEAD
+            if (value := estimate(arm.get(metrics.ahead(metric, step)))) is not None
         }
         if not found:
             continue
@@ -205,33 +191,49 @@ def open_loop(summary: Record, agent: str, metric: str) -> go.Figure | None:
         )
     if not figure.data:
         return None
-    label = f"{_with_unit(metric_name(metric), metric)} ({metric_direction(metric)})"
+    label = f"{_with_unit(metric_name(metric), metric)} ({metrics.metric(metric).direction})"
     _shape(figure, "", "steps ahead of the last frame seen", label, 11)
     figure.update_xaxes(tickvals=sorted(steps))
     return _legend(figure)
 
 
-def learning(record: Record | None) -> go.Figure | None:
-    """Score over training, a line a training seed, with the evaluated agents marked."""
-    if not record or not any(run["step"] for run in record["runs"]):
+def learning(
+    curves: Mapping[str, Record], agents: Sequence[Mapping[str, object]]
+) -> go.Figure | None:
+    """Score over training, a line a run, with the evaluated agents marked.
+
+    Agents of one training seed are of one run: the longest of their curves is drawn.
+    """
+    runs: dict[object, tuple[str, Record]] = {}
+    seeds = {agent["name"]: agent.get("training_seed") for agent in agents}
+    for name, curve in curves.items():
+        seed = seeds.get(name)
+        if seed not in runs or len(curve["step"]) > len(runs[seed][1]["step"]):
+            runs[seed] = (name, curve)
+    if not any(curve["step"] for _, curve in runs.values()):
         return None
     figure = go.Figure()
-    for turn, run in enumerate(record["runs"]):
+    for turn, (seed, (name, run)) in enumerate(runs.items()):
         colour, curve = _LINES[turn % len(_LINES)], _curve(run)
         figure.add_scatter(
-            name=f"training seed {run['seed']}",
+            name=name if seed is None else f"training seed {seed}",
             x=list(curve),
             y=list(curve.values()),
             mode="lines",
             line={"color": colour, "width": 1.8},
             hovertemplate="step %{x}: %{y:.3g}<extra></extra>",
         )
-        marked = [agent for agent in record.get("agents", []) if agent["seed"] == run["seed"]]
+        marked = {
+            str(agent["name"]): step
+            for agent in agents
+            if agent.get("training_seed") == seed
+            and (step := finite(agent.get("training_steps"))) is not None
+        }
         if marked and curve:
             figure.add_scatter(
-                x=[agent["step"] for agent in marked],
-                y=[_at(curve, agent["step"]) for agent in marked],
-                text=[agent["name"] for agent in marked],
+                x=list(marked.values()),
+                y=[_at(curve, step) for step in marked.values()],
+                text=list(marked),
                 mode="markers+text",
                 textposition="top left",
                 marker={"color": colour, "size": 11, "symbol": "star"},

@@ -5,7 +5,6 @@ forbids itself, by its content security policy, to load anything else.
 """
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,35 +14,45 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from thinkslow.evaluation import records
-from thinkslow.evaluation.records import Evaluation, Record
+from thinkslow.evaluation import reading
+from thinkslow.evaluation.metrics import METRICS
+from thinkslow.evaluation.reading import Record
+from thinkslow.evaluation.records import Records, finite, read
 from thinkslow.evaluation.report import figures, strips
 from thinkslow.evaluation.report.conclusion import caption, conclusion, marked
-from thinkslow.evaluation.report.text import METRICS, estimated, number
+from thinkslow.evaluation.report.text import estimated, number
+from thinkslow.evaluation.summary import summarise
+from thinkslow.storage import atomic
 
 
-def build(folder: Path, *, title: str | None = None) -> Path:
-    """Write `folder/report.html` from the records in `folder`, and return its path.
+def build(folder: Path, *, title: str | None = None, summary: Record | None = None) -> Path:
+    """Write `summary.json` and `report.html` from the records in `folder`; returns the page.
 
-    Parts whose records are missing say so on the page. About 5 MB, nearly all of it the
-    plotting library. An older page is replaced only once the new one is whole.
+    The evaluation may be unfinished; the page says so. Parts whose records are missing say so
+    too. About 5 MB, nearly all of it the plotting library. An older page is replaced only once the
+    new one is whole.
 
-    Raises FileNotFoundError if there is no `summary.json`, and ValueError, naming the file, if
-    a file is there and cannot be understood.
+    Args:
+        folder: What `evaluate` wrote.
+        title: Of the page; by default it names the environment.
+        summary: That of the records, where it is known already.
+
+    **Errors:** `FileNotFoundError` if there is no evaluation; `ValueError`, naming the file, if a
+    file is there and cannot be understood.
     """
-    evaluation = records.read(Path(folder))
-    page = _render(evaluation, title)
-    path = Path(folder) / "report.html"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(page, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    folder = Path(folder)
+    records = read(folder)
+    pictures = strips.read(folder, records.header)
+    summary = summarise(records) if summary is None else summary
+    page = _render(records, summary, pictures, title)
+    atomic.write_text(folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False))
+    atomic.write_text(folder / "report.html", page)
+    return folder / "report.html"
 
 
-def _render(evaluation: Evaluation, title: str | None) -> str:
+def _render(
+    records: Records, summary: Record, pictures: dict[strips.Key, strips.Strip], title: str | None
+) -> str:
     environment = Environment(
         loader=PackageLoader("thinkslow.evaluation.report", "templates"),
         autoescape=True,
@@ -51,7 +60,6 @@ def _render(evaluation: Evaluation, title: str | None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    summary = evaluation.summary
     plots: dict[str, go.Figure] = {}
 
     def plot(figure: go.Figure | None) -> str | None:
@@ -62,18 +70,18 @@ def _render(evaluation: Evaluation, title: str | None) -> str:
         plots[name] = figure
         return name
 
-    sections = [_section(evaluation, agent, plot) for agent in records.agents(summary)]
-    learning = plot(figures.learning(evaluation.learning))
-    rows = strips.rows(evaluation.strips)
+    sections = [_section(records, summary, agent, plot) for agent in reading.agents(summary)]
+    learning = plot(figures.learning(records.header.curves, records.header.agents))
+    rows = strips.rows(pictures)
     return environment.get_template("page.html.jinja").render(
         title=title or f"Thinking slow on {summary['environment'].get('id', 'an environment')}",
         summary=summary,
+        paired=all(row.get("paired", True) for row in summary["comparisons"]),
         conclusions=[line.partition(": ") for line in conclusion(summary).split("\n")],
         sections=sections,
         learning=learning,
         rows=rows,
-        strips_left_out=sum(len(s["step"]) for s in evaluation.strips.values()) - len(rows),
-        crashed=sum(bool(record.get("crashed")) for record in evaluation.episodes),
+        strips_left_out=sum(len(s["step"]) for s in pictures.values()) - len(rows),
         colours=figures.COLOURS,
         caption=caption("Green and red"),
         provenance=_provenance(summary),
@@ -83,26 +91,26 @@ def _render(evaluation: Evaluation, title: str | None) -> str:
 
 
 def _section(
-    evaluation: Evaluation, agent: str, plot: Callable[[go.Figure | None], str | None]
-) -> dict[str, Any]:
+    records: Records, summary: Record, agent: str,
+    plot: Callable[[go.Figure | None], str | None],
+) -> dict[str, Any]:  # fmt: skip
     """What the page shows of one agent."""
-    summary = evaluation.summary
     compared = {r["metric"] for r in summary["comparisons"] if r["agent"] == agent}
     order = [
-        *[metric for metric in METRICS if metric in compared],
+        *[name for name in METRICS if name in compared],
         *sorted(compared - set(METRICS)),
     ]
-    forests = [plot(figures.forest(summary, agent, metric)) for metric in order]
-    ahead = [plot(figures.open_loop(summary, agent, metric)) for metric in ("psnr", "mse")]
-    batches = [(arm.get("latency_ms") or {}).get("batch") for arm in records.arms(summary, agent)]
+    forests = [plot(figures.forest(summary, agent, name)) for name in order]
+    ahead = [plot(figures.open_loop(summary, agent, name)) for name in ("psnr", "mse")]
+    images = summary["images"].get(agent, [])
     return {
         "agent": agent,
         "record": next((r for r in summary["agents"] if r["name"] == agent), {}),
-        "rows": [_row(summary, arm) for arm in records.arms(summary, agent)],
+        "rows": [_row(summary, arm) for arm in reading.arms(summary, agent)],
         "forests": [name for name in forests if name],
-        "episodes": plot(figures.episodes(evaluation, agent)),
+        "episodes": plot(figures.episodes(records.episodes, agent)),
         "cost": plot(figures.cost(summary, agent)),
-        "batch": ", ".join(str(batch) for batch in dict.fromkeys(batches) if batch),
+        "images": images,
         "open_loop": [name for name in ahead if name],
     }
 
@@ -111,40 +119,38 @@ def _row(summary: Record, arm: Record) -> dict[str, Any]:
     """One line of the table, as text."""
     agent, name = arm["agent"], arm["arm"]
 
-    def absolute(metric: str) -> str:
-        return estimated(records.estimate(arm.get(metric)))
+    def absolute(name: str) -> str:
+        return estimated(reading.estimate(arm.get(name)))
 
-    def difference(metric: str) -> dict[str, str]:
-        record = records.comparisons(summary, agent, metric).get(name)
-        found = records.estimate(record, "difference")
+    def difference(name: str) -> dict[str, str]:
+        record = reading.comparisons(summary, agent, name).get(arm["arm"])
+        found = reading.estimate(record, "difference")
         return {"text": estimated(found, signed=True), "tone": marked(record)}
 
-    score = records.comparisons(summary, agent, "score").get(name, {})
-    holm, share = (
-        records.finite(score.get("p_value_holm")),
-        records.finite(arm.get("thought_share")),
-    )
-    improve = records.estimate(
+    score = reading.comparisons(summary, agent, "score").get(name, {})
+    holm, share = (finite(each) for each in (score.get("p_value_holm"), arm.get("thought_share")))
+    improve = reading.estimate(
         {"mean": score.get("p_improve"), "interval": score.get("p_improve_interval")}
     )
     return {
         "arm": name,
-        "kind": records.kind(name),
-        "description": arm.get("description", ""),
+        "kind": reading.kind(name),
+        "description": arm.get("description") or "",
         "score": absolute("score"),
         "score_difference": difference("score"),
         "p_improve": estimated(improve),
         "p_holm": "no test" if score.get("untested") else "–" if holm is None else f"{holm:.2g}",
-        "correlation": number(records.finite(score.get("correlation"))),
+        "correlation": number(finite(score.get("correlation"))),
         "pairs": score.get("pairs", "–"),
+        "dropped": score.get("dropped", "–"),
         "length": absolute("length"),
         "psnr": absolute("psnr"),
         "psnr_difference": difference("psnr"),
         "ssim": absolute("ssim"),
         "mse": absolute("mse"),
-        "latency": number(records.finite((arm.get("latency_ms") or {}).get("median"))),
+        "latency": number(finite((arm.get("latency_ms") or {}).get("median"))),
         "thought": "–" if share is None else f"{share:.0%}",
-        "belief_kl": number(records.finite(arm.get("belief_kl"))),
+        "belief_kl": number(finite(arm.get("belief_kl"))),
         "episodes": arm.get("episodes", "–"),
     }
 
@@ -156,13 +162,16 @@ def _provenance(summary: Record) -> list[tuple[str, str]]:
         ("command", protocol.get("command")),
         ("protocol", protocol.get("name")),
         ("episodes an arm", protocol.get("episodes")),
+        ("decisions an episode, at most", protocol.get("max_decisions")),
         ("seed", protocol.get("seed")),
         ("environment", ", ".join(f"{key} {value}" for key, value in environment.items())),
         ("versions", ", ".join(f"{k} {v}" for k, v in (protocol.get("versions") or {}).items())),
+        ("revision", protocol.get("revision")),
         ("machine", protocol.get("machine")),
+        ("side by side", protocol.get("batch")),
     ]
     found += [
-        ("agent", ", ".join(f"{key} {value}" for key, value in agent.items()))
+        ("agent", ", ".join(f"{k} {v}" for k, v in agent.items() if v is not None))
         for agent in summary["agents"]
     ]
     return [(word, str(value)) for word, value in found if value not in (None, "")]

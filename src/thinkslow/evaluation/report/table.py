@@ -3,7 +3,8 @@
 from rich.table import Table
 from rich.text import Text
 
-from thinkslow.evaluation.records import Record, agents, arms, comparisons, estimate, finite, kind
+from thinkslow.evaluation.reading import Record, agents, arms, comparisons, estimate, kind
+from thinkslow.evaluation.records import finite
 from thinkslow.evaluation.report.conclusion import caption, marked
 from thinkslow.evaluation.report.text import estimated, number
 
@@ -11,19 +12,22 @@ from thinkslow.evaluation.report.text import estimated, number
 def table(summary: Record) -> Table:
     """Arms as rows, grouped by agent: score, what the arm changed, and what it cost.
 
-    Differences are paired and against `none`. Stars: see `caption`.
+    Differences are against `none`, paired if episodes are. Stars: see `caption`.
+    What does not fit the width is folded, never cut.
     """
     environment, protocol = summary["environment"], summary["protocol"]
+    paired = all(row.get("paired", True) for row in summary["comparisons"])
+    how = "paired" if paired else "of independent samples"
     result = Table(
         title=f"{environment.get('id', '')}, {protocol.get('episodes', '?')} episodes an arm",
-        caption=f"diff: paired, from none, [95% interval]; better: P(improve). {caption('*')}",
+        caption=f"diff: {how}, from none, [95% interval]; better: P(improve). {caption('*')}",
         box=None,
         pad_edge=False,
         collapse_padding=True,
     )
-    result.add_column("arm", no_wrap=True)
+    result.add_column("arm", overflow="fold")
     for heading in ("score", "diff", "better", "dPSNR", "ms/act", "think"):
-        result.add_column(heading, justify="right")
+        result.add_column(heading, justify="right", overflow="fold")
     for agent in agents(summary):
         if result.rows:
             result.add_row()

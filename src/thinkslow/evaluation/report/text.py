@@ -2,47 +2,38 @@
 
 import math
 
-from thinkslow.evaluation.records import Estimate
+from thinkslow.evaluation.metrics import metric
+from thinkslow.evaluation.reading import Estimate
 
-METRICS = {
-    "score": ("Score", "", "higher is better"),
-    "length": ("Episode length", " decisions", ""),
-    "psnr": ("PSNR", " dB", "higher is better"),
-    "ssim": ("SSIM", "", "higher is better"),
-    "mse": ("MSE", "", "lower is better"),
-    "psnr+1": ("PSNR one step ahead", " dB", "higher is better"),
-    "psnr+3": ("PSNR 3 steps ahead", " dB", "higher is better"),
-    "psnr+8": ("PSNR 8 steps ahead", " dB", "higher is better"),
-}
-"""Name, unit and direction of each metric that an evaluation records."""
+LARGE, SMALL = 1e6, 1e-3
+"""Numbers beyond are shown with a power of ten."""
 
 
-def metric_name(metric: str) -> str:
+def metric_name(name: str) -> str:
     """What a metric is called on the page; an unknown one keeps its own name.
 
     >>> metric_name("psnr"), metric_name("reward_nll")
     ('PSNR', 'reward nll')
     """
-    return METRICS[metric][0] if metric in METRICS else metric.replace("_", " ")
+    return metric(name).label
 
 
-def metric_unit(metric: str) -> str:
+def metric_unit(name: str) -> str:
     """The unit with its leading space, or nothing."""
-    return METRICS[metric][1] if metric in METRICS else ""
-
-
-def metric_direction(metric: str) -> str:
-    """Which way is better, where that is known."""
-    return METRICS[metric][2] if metric in METRICS else ""
+    unit = metric(name).unit
+    return f" {unit}" if unit else ""
 
 
 def number(value: float | None, places: int = 2) -> str:
     """A plain number, or a dash.
 
-    >>> number(3.14159), number(None)
-    ('3.14', '–')
+    >>> number(3.14159), number(None), number(2.5e-7), number(2e7)
+    ('3.14', '–', '2.5e-07', '2e+07')
     """
-    return "–" if value is None else f"{value:.{places}f}"
+    if value is None:
+        return "–"
+    plain = value == 0 or 0.5 * 10**-places <= abs(value) < LARGE
+    return f"{value:.{places}f}" if plain else f"{value:.3g}"
 
 
 def estimated(estimate: Estimate | None, *, signed: bool = False, unit: str = "") -> str:
@@ -52,18 +43,26 @@ def estimated(estimate: Estimate | None, *, signed: bool = False, unit: str = ""
     '12.3 [10.1, 14.5]'
     >>> estimated(Estimate(0.981, (0.48, 1.47)), signed=True, unit=" dB")
     '+0.98 dB [0.48, 1.47]'
+    >>> estimated(Estimate(3.04e-7, (2.9e-7, 3.2e-7)))
+    '3.04e-7 [2.90e-7, 3.20e-7]'
     >>> estimated(None)
     '–'
     """
     if estimate is None:
         return "–"
-    sign = "+" if signed else ""
-    if estimate.interval is None:
-        return f"{estimate.value:{sign}.{_places(abs(estimate.value) / 10)}f}{unit}"
-    low, high = estimate.interval
-    places = _places((high - low) / 2)
-    bounds = f"[{low:.{places}f}, {high:.{places}f}]"
-    return f"{estimate.value:{sign}.{places}f}{unit} {bounds}"
+    low, high = estimate.interval or (estimate.value, estimate.value)
+    spread = (high - low) / 2 if estimate.interval else abs(estimate.value) / 10
+    largest = max(abs(estimate.value), abs(low), abs(high))
+    power = 0
+    if largest >= LARGE or 0 < largest < SMALL:
+        power = math.floor(math.log10(largest))
+    places = _places(spread / 10.0**power)
+
+    def shown(value: float, sign: str = "") -> str:
+        return f"{value / 10.0**power:{sign}.{places}f}" + (f"e{power}" if power else "")
+
+    said = f"{shown(estimate.value, '+' if signed else '')}{unit}"
+    return said if estimate.interval is None else f"{said} [{shown(low)}, {shown(high)}]"
 
 
 def _places(spread: float) -> int:

@@ -1,0 +1,168 @@
+"""How close predicted images are to the images that came: MSE, PSNR and SSIM, per frame.
+
+Images are arrays `[..., height, width, channels]`, floats in [0, 1] or uint8 (which is
+divided by 255). Every function returns one number for each leading index, so that the
+caller averages decibels over frames, never the error inside a logarithm. A prediction may
+leave [0, 1], as a Gaussian decoder's mean does: it is clipped first. A frame whose
+prediction is not finite scores NaN: that is for the caller to report, not for a mean to hide.
+
+Plain NumPy in float64, on the host. Nothing here knows models, beliefs or episodes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+PSNR_CAP_DB = 100.0
+"""What identical frames score, and the most that any pair of frames can score."""
+
+WINDOW = 11
+"""Side of the window of SSIM: frames must be at least as large."""
+_SIGMA = 1.5
+_C1, _C2 = 0.01**2, 0.03**2
+_CHUNK = 1 << 17  # pixels that SSIM filters at once: 1 MB for each intermediate array
+
+
+def mse(prediction: npt.ArrayLike, truth: npt.ArrayLike) -> np.ndarray:
+    """Mean squared error of each frame, in squared units of the range [0, 1].
+
+    Takes `[..., H, W, C]`, returns `[...]`. Raises ValueError if the shapes differ or if the
+    truth leaves [0, 1].
+
+    >>> float(mse(np.full((8, 8, 3), 0.5), np.zeros((8, 8, 3), np.uint8)))
+    0.25
+    """
+    return _score(prediction, truth, _error)
+
+
+def psnr(prediction: npt.ArrayLike, truth: npt.ArrayLike) -> np.ndarray:
+    """Peak signal-to-noise ratio of each frame in dB: -10 log10(MSE), for a range of 1.
+
+    Takes `[..., H, W, C]`, returns `[...]`, at most `PSNR_CAP_DB` (an MSE below 1e-10, which
+    is far finer than uint8 can tell; without a cap one identical frame makes a mean infinite).
+    Raises as `mse` does.
+
+    >>> float(psnr(np.full((8, 8, 3), 0.1), np.zeros((8, 8, 3))).round(6))
+    20.0
+    """
+    floor = 10.0 ** (-PSNR_CAP_DB / 10.0)
+    return np.asarray(-10.0 * np.log10(np.maximum(mse(prediction, truth), floor)))
+
+
+def ssim(prediction: npt.ArrayLike, truth: npt.ArrayLike) -> np.ndarray:
+    """Structural similarity of each frame: 1 for identical frames, about 0 for unrelated ones.
+
+    Gaussian window of 11×11 pixels with sigma 1.5, K1 = .01, K2 = .03, range 1, population
+    covariance; per channel, averaged over the area where the whole window fits, then over
+    channels. Takes `[..., H, W, C]`, returns `[...]`. Raises as `mse` does, and if a side is
+    shorter than the window.
+
+    It equals `skimage.metrics.structural_similarity(..., gaussian_weights=True, sigma=1.5,
+    use_sample_covariance=False, data_range=1, channel_axis=-1)` to rounding (the tests hold
+    that), in a quarter of the time: .23 against .86 ms a 64×64×3 frame on one core. 1,600
+    frames (16 arms × 100) would take 1.4 s with scikit-image, and an evaluation of full
+    episodes scores a hundred times as many.
+
+    **References:** Wang et al., Image Quality Assessment: From Error Visibility to
+    Structural Similarity, IEEE Trans. Image Processing 13(4), 2004.
+
+    >>> picture = np.random.default_rng(0).random((2, 16, 16, 3))
+    >>> ssim(picture, picture)
+    array([1., 1.])
+    """
+    predicted, true = _images(prediction, truth)
+    height, width = predicted.shape[-3:-1]
+    if min(height, width) < WINDOW:
+        raise ValueError(
+            f"SSIM needs frames of at least {WINDOW}×{WINDOW} pixels, the size of its window; "
+            f"got {height}×{width}."
+        )
+    rows, columns = _window_matrix(height), _window_matrix(width)
+    return _score(predicted, true, lambda x, y: _similarity(x, y, rows, columns))
+
+
+def _score(
+    prediction: npt.ArrayLike,
+    truth: npt.ArrayLike,
+    compare: Callable[[np.ndarray, np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """`compare` on frames `[N, H, W, C]` in [0, 1] as float64, a cache's worth at a time."""
+    predicted, true = _images(prediction, truth)
+    lead, frame = predicted.shape[:-3], predicted.shape[-3:]
+    predicted, true = predicted.reshape(-1, *frame), true.reshape(-1, *frame)
+    scores = np.empty(len(predicted))
+    chunk = max(1, _CHUNK // math.prod(frame))
+    for at in range(0, len(predicted), chunk):
+        part = slice(at, at + chunk)
+        x, y = _unit(predicted[part]), _unit(true[part])
+        if not (np.min(y) >= 0.0 and np.max(y) <= 1.0):  # also true of NaN
+            raise ValueError(
+                f"The truth must lie in [0, 1] or be uint8; got floats from {np.min(y):g} to "
+                f"{np.max(y):g}. Divide by 255, or pass the uint8 frames themselves."
+            )
+        finite = np.all(np.isfinite(x), axis=(1, 2, 3))
+        x = np.where(finite[:, None, None, None], x, 0.0)
+        scores[part] = np.where(finite, compare(np.clip(x, 0.0, 1.0), y), np.nan)
+    return scores.reshape(lead)
+
+
+def _error(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """MSE of `[N, H, W, C]` against the same shape, as `[N]`."""
+    return np.mean(np.square(x - y), axis=(1, 2, 3))
+
+
+def _similarity(x: np.ndarray, y: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Mean SSIM of `[N, H, W, C]` against the same shape, as `[N]`.
+
+    The two variances enter the formula only as their sum, so four filtered images suffice.
+    """
+
+    def smooth(image: np.ndarray) -> np.ndarray:
+        *lead, width = image.shape
+        across = image.reshape(-1, width) @ columns.T  # one large product is fastest
+        return rows @ across.reshape(*lead, -1)
+
+    x, y = np.moveaxis(x, -1, 1), np.moveaxis(y, -1, 1)
+    mean_x, mean_y = smooth(x), smooth(y)
+    means_squared = mean_x * mean_x + mean_y * mean_y
+    means_product = mean_x * mean_y
+    variances = smooth(x * x + y * y) - means_squared
+    covariance = smooth(x * y) - means_product
+    numerator = (2 * means_product + _C1) * (2 * covariance + _C2)
+    denominator = (means_squared + _C1) * (variances + _C2)
+    return np.mean(numerator / denominator, axis=(1, 2, 3))
+
+
+def _window_matrix(size: int) -> np.ndarray:
+    """The Gaussian window as a banded matrix `[size - 10, size]`: a correlation as a product."""
+    offsets = np.arange(WINDOW) - WINDOW // 2
+    weights = np.exp(-0.5 * (offsets / _SIGMA) ** 2)
+    weights /= weights.sum()
+    matrix = np.zeros((size - WINDOW + 1, size))
+    for row in range(len(matrix)):
+        matrix[row, row : row + WINDOW] = weights
+    return matrix
+
+
+def _images(prediction: npt.ArrayLike, truth: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Both as arrays of one image shape and a type that is meant for images."""
+    predicted, true = np.asarray(prediction), np.asarray(truth)
+    if predicted.shape != true.shape or predicted.ndim < 3 or 0 in predicted.shape[-3:]:
+        raise ValueError(
+            "Prediction and truth must be images [..., height, width, channels] of one shape; "
+            f"got {predicted.shape} and {true.shape}."
+        )
+    for array in (predicted, true):
+        # asks what it is not: bfloat16, which models compute in, is no NumPy floating type
+        if array.dtype != np.uint8 and array.dtype.kind in "biucOSUmM":
+            raise TypeError(f"Images must be floats in [0, 1] or uint8; got {array.dtype}.")
+    return predicted, true
+
+
+def _unit(image: np.ndarray) -> np.ndarray:
+    """As float64, uint8 divided by 255."""
+    return image / 255.0 if image.dtype == np.uint8 else image.astype(np.float64)

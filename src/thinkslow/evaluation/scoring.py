@@ -1,0 +1,261 @@
+"""How well a state shows the present and the frames to come, scored as they come.
+
+Every fifth decision of an episode is scored: the present frame, decoded from the state that acted
+and from the one without thinking at that moment, and open-loop predictions under the actions
+really taken, with the mode of the imagined priors, against the frames that really came. A moment
+waits until the last frame that it is scored against is there, with its two states and four frames;
+what is whole is scored in chunks of one size, so that nothing compiles again and memory does not
+grow with the length of an episode.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from thinkslow.envs import Step
+from thinkslow.evaluation.images import WINDOW
+from thinkslow.evaluation.metrics import AHEAD, IMAGE, ahead, gain
+from thinkslow.spaces import Space
+from thinkslow.worldmodel import State
+
+EVERY = 5
+"""Decisions between two frames that are scored."""
+CHUNK = 16
+"""Moments that are scored together."""
+STRIPS = 8
+"""Moments of an episode that are kept as pictures."""
+
+Frames = dict[str, np.ndarray]
+"""By the name of the image."""
+
+
+@dataclasses.dataclass
+class Moment:
+    """A decision that is scored, as long as it waits for the frames to come."""
+
+    index: int
+    """Of the environment."""
+    at: int
+    """Decisions before it."""
+    states: State
+    """The state that acted and the one without thinking, stacked."""
+    actions: list[np.ndarray]
+    """Taken from this decision on."""
+    came: dict[int, Frames]
+    """Frames by how many steps later they came; 0 is the present one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Strip:
+    """One scored decision in pictures, uint8."""
+
+    step: int
+    real: Frames
+    before: Frames
+    after: Frames
+    imagined: Frames
+    """`[ahead, H, W, C]`."""
+    came: Frames
+
+
+class Scorer:
+    """Watches a block of episodes and scores their images; ask for `scores` when it is over."""
+
+    def __init__(self, model: Any, images: Sequence[str], count: int, *, pictures_of: int | None):
+        self.model, self.images, self.pictures_of = model, tuple(images), pictures_of
+        self._waiting: list[list[Moment]] = [[] for _ in range(count)]
+        self._lengths = np.zeros(count, int)
+        self._whole: list[Moment] = []
+        self._sums: list[dict[str, tuple[float, int]]] = [{} for _ in range(count)]
+        self._strips: list[Strip] = []
+        self._stride = 1
+        self._now: Frames = {}
+
+    @property
+    def kept(self) -> int:
+        """Moments that are held in memory."""
+        return len(self._whole) + sum(map(len, self._waiting)) + len(self._strips)
+
+    def began(self, observation: Mapping[str, np.ndarray]) -> None:
+        self._now = {name: observation[name] for name in self.images}
+
+    def decided(self, playing: np.ndarray, thought: Any, action: Any, step: Step) -> None:
+        """Take a moment down, add to those that wait, and score what is whole."""
+        if not self.images:
+            return
+        actions = np.asarray(action)
+        states = None
+        for index in np.flatnonzero(playing):
+            at = int(self._lengths[index])
+            if at % EVERY == 0:
+                if states is None:
+                    states = jax.tree.map(np.asarray, (thought.state, thought.base))
+                both = jax.tree.map(lambda x, y, i=index: np.stack([x[i], y[i]]), *states)
+                frames = {name: image[index] for name, image in self._now.items()}
+                self._waiting[index].append(Moment(int(index), at, both, [], {0: frames}))
+            self._lengths[index] += 1
+            for moment in self._waiting[index]:
+                later = int(self._lengths[index]) - moment.at
+                if later <= max(AHEAD):
+                    moment.actions.append(actions[index])
+                if later in AHEAD:
+                    came = {name: step.observation[name][index] for name in self.images}
+                    moment.came[later] = came
+            over = bool(step.is_last[index])
+            self._settle(int(index), over)
+        self.began(step.observation)
+        while len(self._whole) >= CHUNK:
+            self._score(self._whole[:CHUNK])
+            del self._whole[:CHUNK]
+
+    def scores(self) -> list[dict[str, float | None]]:
+        """Mean of every column over the scored decisions of each episode; NaN where a prediction
+        was not finite. Images of an episode without any are None."""
+        for index in range(len(self._waiting)):
+            self._settle(index, over=True)
+        for start in range(0, len(self._whole), CHUNK):
+            self._score(self._whole[start : start + CHUNK])
+        self._whole.clear()
+        return [_columns(sums, self.images) for sums in self._sums]
+
+    def strips(self) -> list[Strip]:
+        """Up to `STRIPS` decisions of the episode in `pictures_of`, spread over it."""
+        count = len(self._strips)
+        chosen = np.unique(np.linspace(0, count - 1, min(count, STRIPS)).astype(int))
+        return [self._strips[index] for index in chosen] if count else []
+
+    def _settle(self, index: int, over: bool) -> None:
+        """Of an episode's moments pass on those that are whole.
+
+        A moment counts if the episode goes on beyond the last frame that it looks ahead to; the
+        first one counts however short the episode is, with the frames that came.
+        """
+        length = int(self._lengths[index])
+        waiting = self._waiting[index]
+        while waiting and length - waiting[0].at > max(AHEAD):
+            self._whole.append(waiting.pop(0))
+        if over:
+            self._whole += [moment for moment in waiting if moment.at == 0]
+            waiting.clear()
+
+    def _score(self, moments: Sequence[Moment]) -> None:
+        padded = [*moments, *[moments[-1]] * (CHUNK - len(moments))]
+        states = jax.tree.map(lambda *xs: np.stack(xs, 1), *[one.states for one in padded])
+        # where an episode ended, nothing came to compare with: any action will do
+        actions = np.stack([
+            one.actions + one.actions[-1:] * (max(AHEAD) - len(one.actions)) for one in padded
+        ])  # fmt: skip
+        shown = _predicted(self.model, states, jnp.asarray(actions), self.images)
+        predicted = jax.tree.map(np.asarray, shown)
+        for name, (now, later) in predicted.items():
+            for steps, shown in zip((0, *AHEAD), (now, *np.moveaxis(later, 2, 0)), strict=True):
+                rows = [row for row, one in enumerate(moments) if steps in one.came]
+                if not rows:
+                    continue
+                truth = np.stack([moments[row].came[steps][name] for row in rows])
+                for measure, compare in IMAGE.items():
+                    if measure == "ssim" and min(truth.shape[-3:-1]) < WINDOW:
+                        continue
+                    after, before = (compare(shown[which, rows], truth) for which in (0, 1))
+                    column = ahead(measure, steps) if steps else measure
+                    for row, one, other in zip(rows, after, before, strict=True):
+                        sums = self._sums[moments[row].index]
+                        _add(sums, f"{name}/{column}", float(one))
+                        _add(sums, f"{name}/{gain(measure, steps)}", float(one - other))
+        for row, moment in enumerate(moments):
+            self._keep(row, moment, predicted)
+
+    def _keep(self, row: int, moment: Moment, predicted: Mapping[str, tuple]) -> None:
+        """A picture of the moment, of ever sparser ones the longer the episode."""
+        if moment.index != self.pictures_of or len(moment.came) <= len(AHEAD):
+            return
+        if (moment.at // EVERY) % self._stride:
+            return
+        shown = {name: (_bytes(now[:, row]), _bytes(later[0, row]))
+                 for name, (now, later) in predicted.items()}  # fmt: skip
+        came = {n: np.stack([moment.came[s][n] for s in AHEAD]) for n in self.images}
+        self._strips.append(
+            Strip(
+                moment.at, moment.came[0],
+                {name: now[1] for name, (now, _) in shown.items()},
+                {name: now[0] for name, (now, _) in shown.items()},
+                {name: later for name, (_, later) in shown.items()}, came,
+            )
+        )  # fmt: skip
+        if len(self._strips) >= 2 * STRIPS:
+            self._stride *= 2
+            self._strips = [
+                one for one in self._strips if (one.step // EVERY) % self._stride == 0
+            ]  # fmt: skip
+
+
+def visible(model: Any, observations: Mapping[str, Space]) -> list[str]:
+    """The images of an environment that the model decodes, by name."""
+    if not hasattr(model, "decode"):
+        return []
+    shown = {name: space.shape for name, space in observations.items() if len(space.shape) == 3}
+    drawn = jax.eval_shape(
+        lambda: {name: head.mode() for name, head in model.decode(model.initial()).items()}
+    )
+    return [name for name, shape in shown.items() if name in drawn and drawn[name].shape == shape]
+
+
+@eqx.filter_jit
+def _predicted(
+    model: Any, states: State, actions: Array, images: tuple[str, ...]
+) -> dict[str, tuple[Array, Array]]:
+    """Images now `[2, N, H, W, C]` and after each of `AHEAD` steps `[2, N, ahead, H, W, C]`.
+
+    `states` is `[2, N, ...]`: the state that acted and the one without thinking, both under the
+    actions `[N, max(AHEAD), ...]`.
+    """
+
+    def one(state: State, actions: Array) -> dict[str, Array]:
+        def step(state: State, action: Array) -> tuple[State, State]:
+            memory, prior = model.predict(state, action, jnp.zeros((), bool))
+            state = State(memory, prior.mode().astype(state.latent.dtype))
+            return state, state
+
+        later = jax.lax.scan(step, state, actions)[1]
+        chosen = jnp.array(AHEAD) - 1
+        shown = jax.tree.map(
+            lambda first, rest: jnp.concatenate([first[None], rest[chosen]]), state, later
+        )
+        decoded = jax.vmap(lambda state: {n: model.decode(state)[n].mode() for n in images})(shown)
+        return decoded
+
+    found = jax.vmap(jax.vmap(one), in_axes=(0, None))(states, actions)
+    return {name: (image[:, :, 0], image[:, :, 1:]) for name, image in found.items()}
+
+
+def _add(sums: dict[str, tuple[float, int]], column: str, value: float) -> None:
+    total, count = sums.get(column, (0.0, 0))
+    sums[column] = (total + value, count + 1)
+
+
+def _columns(
+    sums: Mapping[str, tuple[float, int]], images: Sequence[str]
+) -> dict[str, float | None]:
+    """Means: over all images together, and of each of several."""
+    means = {column: total / count for column, (total, count) in sums.items()}
+    out: dict[str, float | None] = {}
+    for steps in (0, *AHEAD):
+        for measure in IMAGE:
+            for column in (ahead(measure, steps) if steps else measure, gain(measure, steps)):
+                found = [means.get(f"{name}/{column}") for name in images]
+                known = [value for value in found if value is not None]
+                whole = bool(known) and len(known) == len(found)
+                out[column] = float(np.mean(known)) if whole else None
+                if len(images) > 1:
+                    out |= {f"{n}/{column}": value for n, value in zip(images, found, strict=True)}
+    return out
+
+
+def _bytes(images: np.ndarray) -> np.ndarray:
+    return (np.clip(np.nan_to_num(images), 0, 1) * 255).round().astype(np.uint8)
