@@ -1,6 +1,6 @@
 """Every family that is installed here: it plays, and an episode follows from its seed.
 
-uv pip install -e '.[atari,minigrid,vizdoom,dm-control,crafter]'
+uv pip install -e '.[atari,minigrid,vizdoom,dm-control,crafter,memory-maze]'
 pytest -m families tests/test_envs_families.py
 """
 

@@ -1,6 +1,14 @@
 """Environments that the field plays, a file for each family; no simulator is loaded by this."""
 
-from thinkslow.envs.families import atari, crafter, dm_control, minigrid, miniworld, vizdoom
+from thinkslow.envs.families import (
+    atari,
+    crafter,
+    dm_control,
+    memory_maze,
+    minigrid,
+    miniworld,
+    vizdoom,
+)
 from thinkslow.envs.families.family import Family
 
 FAMILIES: tuple[Family, ...] = (
@@ -11,4 +19,5 @@ FAMILIES: tuple[Family, ...] = (
     vizdoom.FAMILY,
     dm_control.FAMILY,
     crafter.FAMILY,
+    memory_maze.FAMILY,
 )

@@ -1,0 +1,80 @@
+"""Memory Maze: a maze in 3D whose coloured things must be found again, in the first person.
+
+`--env-option view=top` shows the same maze from above, a twin of the task: the same level for a
+seed. An episode is made anew from its seed, which takes a second or two, because the package
+carries its random numbers over from one episode to the next. `--env-option good_visibility=true`
+and the package's other arguments are passed on. Draws with EGL unless MUJOCO_GL says otherwise.
+"""
+
+import os
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from thinkslow.envs.families.family import Family
+
+MAZES = ("9x9", "11x11", "13x13", "15x15")
+VIEWS = ("first", "top")
+SIDE = 64
+"""Pixels that it is drawn at; smaller pictures of it are of one colour."""
+
+
+class MemoryMaze(gymnasium.Env):
+    """A maze of a size, seen from inside or from above; actions as the package has them."""
+
+    def __init__(self, maze: str, *, view: str = "first", **given: Any):
+        if view not in VIEWS:
+            raise ValueError(f"`view` must be one of {', '.join(VIEWS)}; got {view!r}.")
+        self.make = getattr(_tasks(), f"memory_maze_{maze}")
+        self.given = {
+            "image_only_obs": True, "camera_resolution": SIDE, "top_camera": view == "top", **given
+        }  # fmt: skip
+        self.game: Any = None
+        self.observation_space = spaces.Box(0, 255, (SIDE, SIDE, 3), np.uint8)
+        self.action_space = spaces.Discrete(6)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.close()
+        self.game = self.make(seed=int(self.np_random.integers(2**31)), **self.given)
+        return self.game.reset().observation, {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        moment = self.game.step(int(action))
+        terminated = bool(moment.last() and moment.discount == 0)
+        truncated = bool(moment.last() and not terminated)
+        return moment.observation, float(moment.reward or 0), terminated, truncated, {}
+
+    def close(self) -> None:
+        if self.game is not None:
+            self.game.close()
+            self.game = None
+
+
+def _tasks() -> Any:
+    if not os.environ.get("DISPLAY"):
+        os.environ.setdefault("MUJOCO_GL", "egl")  # read when it is imported
+    from memory_maze import tasks  # pyright: ignore[reportMissingImports]
+
+    return tasks
+
+
+def _register() -> None:
+    _tasks()
+    for maze in MAZES:
+        id = f"MemoryMaze-{maze}-v0"
+        if id not in gymnasium.registry:
+            gymnasium.register(
+                id, f"{__name__}:MemoryMaze", kwargs={"maze": maze},
+                order_enforce=False, disable_env_checker=True,
+            )  # fmt: skip
+
+
+FAMILY = Family(
+    "Memory Maze", "MemoryMaze-", "memory_maze", "memory-maze gym mujoco<4", "MemoryMaze-9x9-v0",
+    extra="memory-maze", registers=_register,
+)  # fmt: skip
