@@ -33,6 +33,9 @@ def open_agent(
     if is_own(path) and source == "auto":
         saved = checkpoint.load(path)
         check_finite(named(saved.model), path, allow=allow_nonfinite)
+        if saved.members is not None:
+            members = named(saved.members.differing)
+            check_finite(members, path / store.ENSEMBLE, allow=allow_nonfinite)
         return saved
     if (path / "config.json").is_file() and (path / "agents").is_dir():
         found = filter(is_own, (path / "agents").iterdir())

@@ -16,6 +16,7 @@ import ml_dtypes
 import numpy as np
 
 from thinkslow.storage.faults import Damaged
+from thinkslow.storage.reading import unreadable
 
 DTYPES = {
     name: np.dtype(kind)
@@ -116,13 +117,18 @@ class File:
     def read(self, start: int, length: int) -> bytearray:
         if start + length > self.size:
             raise Damaged(f"{self.path} ends before its arrays do. Copy it again.")
-        with self.path.open("rb") as file:
-            self.check(file)
-            file.seek(start)
-            data = bytearray(length)
-            if file.readinto(data) != length:
-                raise Damaged(f"{self.path} ends before its arrays do. Copy it again.")
-            return data
+        try:
+            with self.path.open("rb") as file:
+                self.check(file)
+                file.seek(start)
+                data = bytearray(length)
+                if file.readinto(data) != length:
+                    raise Damaged(f"{self.path} ends before its arrays do. Copy it again.")
+                return data
+        except (FileNotFoundError, PermissionError):
+            raise
+        except OSError as error:
+            raise unreadable(self.path, error) from error
 
     def check(self, file: io.BufferedIOBase) -> None:
         """That the open file is still the same."""

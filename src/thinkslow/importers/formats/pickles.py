@@ -32,6 +32,7 @@ from thinkslow.importers.formats.arrays import (
     filled,
 )
 from thinkslow.storage.faults import Damaged, line
+from thinkslow.storage.reading import unreadable
 
 MOST_INSTRUCTIONS = 2_000_000
 """Of one file, however large. An agent with its optimiser has 50,000; old replay buffers more."""
@@ -113,14 +114,19 @@ def interpret(
     arrays that are read; without one it follows from `size`.
     """
     try:
+        value = _Machine(stream, size, file, calls or {}, persistent).run()
+        if stream.read(1):
+            raise ValueError("it goes on after its end")
         return _plain(
-            _Machine(stream, size, file, calls or {}, persistent).run(),
+            value,
             Budget(size, times=SHARED) if budget is None else budget,
         )
     except Refused as error:
         raise Refused(f"{path}: {error}") from None
-    except (Damaged, OSError, MemoryError):
+    except (Damaged, FileNotFoundError, PermissionError, MemoryError):
         raise
+    except OSError as error:
+        raise unreadable(path, error) from error
     except Exception as error:
         # A broken program can fail in any way its instructions can: all of them mean damage.
         why = str(error) if type(error) is ValueError else "its instructions make no sense"
