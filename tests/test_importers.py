@@ -10,6 +10,7 @@ import os
 import pickle
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,11 @@ from thinkslow.dreamer.config import MLPConfig
 from thinkslow.dreamer.match_spaces import fit
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.dreamer.nets import named
+from thinkslow.importers import table
+from thinkslow.importers.foreign import Foreign, Found
 from thinkslow.importers.formats.arrays import Stored
 from thinkslow.importers.loading import read, saved_from
+from thinkslow.importers.source import files, inside
 from thinkslow.spaces import Space
 from thinkslow.storage import store
 
@@ -155,6 +159,115 @@ def test_of_sheeprls_versions_and_steps_the_last_is_taken_and_of_two_runs_none(t
     (run.parent / "two" / "latest.pt").touch()
     with pytest.raises(ValueError, match="holds 2 runs"):
         importers.find(tmp_path / "logs")
+
+
+SMALL = {"vision": "conv", "decoder_blocks": 4, "observations": {"image": image(8)}, "mults": (1,)}
+
+
+def test_the_folder_above_one_log_folder_holds_one_run(tmp_path):
+    log = as_danijar(tmp_path / "logs" / "one", tiny_dreamer(**SMALL))
+    assert importers.find(tmp_path / "logs").file == importers.find(log).file
+    as_danijar(tmp_path / "logs" / "two", tiny_dreamer(**SMALL))
+    with pytest.raises(ValueError, match="holds 2 runs"):
+        importers.find(tmp_path / "logs")
+
+
+def test_an_archive_that_was_not_copied_to_its_end_is_cut_off(tmp_path):
+    with zipfile.ZipFile(tmp_path / "whole.pt", "w") as file:
+        file.writestr("archive/data.pkl", pickle.dumps({}))
+        file.writestr("archive/data/0", bytes(1000))
+    data = (tmp_path / "whole.pt").read_bytes()
+    for left in (len(data) - 100, 200, 40):
+        (tmp_path / "latest.pt").write_bytes(data[:left])
+        with pytest.raises(store.Damaged, match=r"cut off.*Copy it again"):
+            importers.find(tmp_path / "latest.pt")
+
+
+def test_a_configuration_that_is_no_file_is_refused(tmp_path):
+    log = as_danijar(tmp_path / "log", tiny_dreamer(**SMALL))
+    for make in (os.mkfifo, Path.mkdir, lambda path: path.symlink_to(path.name)):
+        (log / "config.yaml").unlink(missing_ok=True)
+        make(log / "config.yaml")
+        with pytest.raises(store.Damaged, match="must be a file"):
+            importers.load(log)
+        if (log / "config.yaml").is_dir():
+            (log / "config.yaml").rmdir()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("unimix", -1.0), ("unimix", 1.0), ("unimix", float("inf")), ("free_nats", -0.5),
+     ("classes", 0), ("classes", 2.5), ("classes", "x" * 10_000), ("unimix", [[1]])],
+)  # fmt: skip
+def test_a_size_or_share_that_cannot_be_is_refused_in_one_line(option, value, tmp_path):
+    log = as_danijar(tmp_path / "log", tiny_dreamer(**SMALL))
+    options = yaml.safe_load((log / "config.yaml").read_text())
+    options["agent"]["dyn"]["rssm"][option] = value
+    (log / "config.yaml").write_text(yaml.safe_dump(options))
+    with pytest.raises((store.Damaged, store.Misfit)) as caught:
+        importers.load(log)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1001
+
+
+def test_options_of_any_kind_survive_import_and_inspect(tmp_path, capsys):
+    log = as_danijar(tmp_path / "log\x1b[31m[b]", tiny_dreamer(**SMALL))
+    with (log / "config.yaml").open("a") as file:
+        file.write("when: 2020-01-01\nbad: .nan\nworse: -.inf\nlong: 1:20:30\n")
+    assert main(["import", str(log), str(tmp_path / "ours")]) == 0
+    shown = capsys.readouterr()
+    assert main(["inspect", str(tmp_path / "ours"), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert facts["source"]["options"]["when"] == "2020-01-01"
+    assert main(["inspect", str(log)]) == 0
+    shown = shown.out + shown.err + capsys.readouterr().out
+    assert "\x1b[31m" not in shown
+    assert facts["name"] == r"log\x1b[31m[b]"
+
+
+def test_a_module_that_only_the_agents_files_name_is_not_imported():
+    environment = {"id": "evil:Env-v0", "size": 8, "repeat": 1}
+    one = checkpoint.Saved(tiny_dreamer(), {"name": "theirs", "environment": environment})
+    with pytest.raises(ValueError, match="--env evil:Env-v0"):
+        checkpoint.environment_of(one)
+    assert checkpoint.environment_of(one, "CartPole-v1")["id"] == "CartPole-v1"
+    environment |= {"id": "CartPole-v1", "wrappers": ["evil:Class"]}
+    with pytest.raises(ValueError, match="--wrapper evil:Class"):
+        checkpoint.environment_of(one, "CartPole-v1")
+    mine = {"wrappers": ["mine:Class"]}
+    assert checkpoint.environment_of(one, None, mine)["wrappers"] == ["mine:Class"]
+
+
+def test_agents_of_one_name_are_told_apart_by_their_paths():
+    manifest = {"name": "tiny-seed0-200"}
+    twins = [checkpoint.Saved(tiny_dreamer(), manifest)] * 2
+    paths = ["runs/a/agents/200", "runs/b/agents/200"]
+    assert [one.name for one in checkpoint.told_apart(twins, paths)] == ["a", "b"]
+    assert [one.name for one in checkpoint.told_apart(twins, paths, ["x", "y"])] == ["x", "y"]
+    assert len({one.name for one in checkpoint.told_apart(twins, paths[:1] * 2)}) == 2
+    with pytest.raises(ValueError, match="must be 2"):
+        checkpoint.told_apart(twins, paths, ["x", "x"])
+
+
+def test_a_source_from_outside_is_opened_like_any_other(tmp_path):
+    def read_it(found: Found, *, classes: int | None = None) -> Foreign:
+        own = as_danijar(tmp_path / "inner", tiny_dreamer(**SMALL))
+        inner = read(importers.find(own))
+        return dataclasses.replace(inner, steps=found.content["theirs"])
+
+    importers.register_source(
+        importers.Source(
+            name="mine", title="a project of mine", places=files("mine.pkl"),
+            recognises=lambda content: "theirs" in inside(content), read=read_it,
+        )
+    )  # fmt: skip
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "mine.pkl").write_bytes(pickle.dumps({"theirs": 12}))
+    saved = importers.open_agent(tmp_path / "log")
+    assert saved.manifest["source"]["project"] == "a project of mine"
+    assert saved.manifest["training"]["steps"] == 12
+    with pytest.raises(ValueError, match="already"):
+        importers.register_source(dataclasses.replace(table.source("mine"), title="another"))
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,33 @@ def environment_of(
     return environment
 
 
+def told_apart(
+    saved: Sequence[Saved], paths: Sequence[str | Path], names: Sequence[str] | None = None
+) -> list[Saved]:
+    """The agents under names that differ.
+
+    Args:
+        saved: The agents.
+        paths: Where each was.
+        names: What the user calls them; None: what they are called, or, if two are called the
+            same, what differs in their paths.
+
+    **Errors:** `ValueError` for names that are too few, too many or given twice.
+    """
+    if names is not None and (len(names) != len(saved) or len(set(names)) != len(names)):
+        raise ValueError(
+            f"`names` must be {len(saved)}, one for each agent and each another; got "
+            f"{shown(list(names))}."
+        )
+    if names is None:
+        own = [one.name for one in saved]
+        names = own if len(set(own)) == len(own) else distinct_names(paths)
+    return [
+        dataclasses.replace(one, manifest={**one.manifest, "name": line(name, 200)})
+        for one, name in zip(saved, names, strict=True)
+    ]
+
+
 def distinct_names(paths: Sequence[str | Path]) -> list[str]:
     """A name for each path that no other has: the parts of the path that not all of them share.
 

@@ -137,7 +137,7 @@ def told(saved: Saved) -> list[str]:
     lines += [f"{saved.name}: cannot {what}: {why}" for what, why in manifest["cannot"].items()]
     for name, count in manifest.get("nonfinite", {}).items():
         lines.append(f"{saved.name}: {count} values of {name} are not finite")
-    return lines
+    return [line(one, 4000) for one in lines]
 
 
 def _name(path: Path) -> str:
