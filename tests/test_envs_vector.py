@@ -306,8 +306,10 @@ def test_an_action_that_is_not_finite_is_the_agents_fault(bad):
 def test_what_cannot_be_made_says_why():
     with pytest.raises(Unavailable, match="Did you mean"):
         VectorEnv("CartPole-v11", 2)
-    with pytest.raises(Unavailable, match="no memory for the map"):
+    with pytest.raises(Unavailable, match="no memory for the map") as error:
         VectorEnv("tiny_envs:tiny/Unborn-v0", 2)
+    assert "\n" not in str(error.value)
+    assert "tiny_envs.py" in error.value.__notes__[0]  # the traceback, for --debug
     with pytest.raises(Mismatch, match=r"shows \(3,\), declared \(2,\)"):
         VectorEnv("tiny_envs:tiny/Lies-v0", 2).reset()
 

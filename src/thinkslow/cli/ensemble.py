@@ -83,7 +83,7 @@ def run(options: Options) -> dict[str, Any]:
                 "keep it as one: --out AGENT"
             )
         folder = options.out
-    environment = checkpoint.environment_of(saved, options.env, options.changes())
+    environment = checkpoint.environment_of(saved, options.env, options.making())
     if environment["id"] is None:
         raise Usage(unnamed(saved))
     with (

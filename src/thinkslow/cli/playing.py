@@ -29,7 +29,7 @@ class Playing(Common):
     reset_limit: float = 300.0
     """Seconds that one reset of an environment may take, or making it."""
 
-    def changes(self) -> dict[str, Any]:
+    def making(self) -> dict[str, Any]:
         """What the flags add to the description of an environment.
 
         **Errors:** `Usage` for an option without a name.

@@ -70,7 +70,7 @@ def parse(arguments: Sequence[str]) -> Options:
         except ValueError as error:
             raise Usage(str(error)) from error
     options = parse_options(Options, "train", DESCRIPTION, arguments, default)
-    options.changes()
+    options.making()
     options.limits()
     if options.steps is None and options.minutes is None:
         raise Usage("Say how long to train: pass --steps N or --minutes M.")
@@ -119,7 +119,7 @@ def run(options: Options) -> dict[str, Any]:
                 options.env, preset=options.preset, seed=options.seed,
                 environments=options.envs, size=options.size, repeat=options.repeat,
                 budgets=options.budgets, save_every=options.save_every,
-                making=options.changes(), step_limit=options.step_limit,
+                making=options.making(), step_limit=options.step_limit,
                 reset_limit=options.reset_limit,
             )  # fmt: skip
         except ValueError as error:

@@ -460,7 +460,7 @@ class VectorEnv:
             try:
                 played = self._workers[index].receive(limit, lambda: self._hurried)
             except Mismatch as error:
-                raise Mismatch(f"Environment {index} of {self.id}: {error}") from None
+                raise Mismatch(f"Environment {index} of {self.id}: {error}") from error
             except Died as death:
                 self._report(index, death.failure)
                 self._restart(index, death.failure)

@@ -11,8 +11,8 @@ From the parent `("replay", seed, actions)`, `("step", action)`, `("copy",)` for
 episode, or `("put", copy, seed)` to bring one back; back `(kind, content)`:
 
 - `ready`: the spaces and what there is to say; the first message unless it cannot be made,
-- `refused`: an exception for the parent to raise: it cannot be made here, or it shows what it
-  does not declare,
+- `refused`: an exception for the parent to raise, with its traceback: it cannot be made here, or
+  it shows what it does not declare,
 - `played`: a `Played`, also to a `put`,
 - `copied`: a copy as bytes, or None,
 - `failed`: a `Failure`; the process ends.
@@ -30,6 +30,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import IO, Any, NamedTuple
@@ -153,7 +154,9 @@ class Worker:
             raise Died(ended(self.process.returncode, call, self.words.last())) from None
         self.owes = ""
         if kind == "refused":
-            raise content
+            error, told = content
+            error.add_note(told)  # shown with a traceback, so with --debug
+            raise error
         if kind == "failed":
             raise Died(content)
         assert kind == expected
@@ -257,7 +260,7 @@ def main() -> None:
         try:
             _serve(pipe, memory, served)
         except (Unavailable, Mismatch) as error:
-            pipe.send(("refused", type(error)(str(error))))
+            pipe.send(("refused", (type(error)(str(error)), traceback.format_exc())))
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
             if not served.idle:  # the environment's own, not of a parent that is gone
                 pipe.send(("failed", failure(error, served.call)))
