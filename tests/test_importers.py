@@ -238,17 +238,6 @@ def test_a_module_that_only_the_agents_files_name_is_not_imported():
     assert checkpoint.environment_of(one, None, mine)["wrappers"] == ["mine:Class"]
 
 
-def test_agents_of_one_name_are_told_apart_by_their_paths():
-    manifest = {"name": "tiny-seed0-200"}
-    twins = [checkpoint.Saved(tiny_dreamer(), manifest)] * 2
-    paths = ["runs/a/agents/200", "runs/b/agents/200"]
-    assert [one.name for one in checkpoint.told_apart(twins, paths)] == ["a", "b"]
-    assert [one.name for one in checkpoint.told_apart(twins, paths, ["x", "y"])] == ["x", "y"]
-    assert len({one.name for one in checkpoint.told_apart(twins, paths[:1] * 2)}) == 2
-    with pytest.raises(ValueError, match="must be 2"):
-        checkpoint.told_apart(twins, paths, ["x", "x"])
-
-
 def test_a_source_from_outside_is_opened_like_any_other(tmp_path):
     def read_it(found: Found, *, classes: int | None = None) -> Foreign:
         own = as_danijar(tmp_path / "inner", tiny_dreamer(**SMALL))

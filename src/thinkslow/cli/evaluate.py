@@ -193,9 +193,9 @@ def weighted(text: str) -> tuple[tuple[str, float], ...]:
 def run(options: Options) -> dict[str, Any]:
     """Evaluate, print the table and the sentence, write the page."""
     from thinkslow import importers
-    from thinkslow.dreamer.saved import environment_of, told_apart
+    from thinkslow.dreamer.saved import environment_of
 
-    saved = told_apart([options.open(folder) for folder in options.agents], options.agents)
+    saved = [options.open(folder) for folder in options.agents]
     environment = environment_of(saved[0], options.env)
     for one in saved[1:]:
         if options.env is None and one.environment != saved[0].environment:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -72,56 +72,6 @@ def environment_of(
             f"pass {' '.join(f'{flag} {line(name, 100)}' for name, flag in flags.items())}"
         )
     return environment
-
-
-def told_apart(
-    saved: Sequence[Saved], paths: Sequence[str | Path], names: Sequence[str] | None = None
-) -> list[Saved]:
-    """The agents under names that differ.
-
-    Args:
-        saved: The agents.
-        paths: Where each was.
-        names: What the user calls them; None: what they are called, or, if two are called the
-            same, what differs in their paths.
-
-    **Errors:** `ValueError` for names that are too few, too many or given twice.
-    """
-    if names is not None and (len(names) != len(saved) or len(set(names)) != len(names)):
-        raise ValueError(
-            f"`names` must be {len(saved)}, one for each agent and each another; got "
-            f"{shown(list(names))}."
-        )
-    if names is None:
-        own = [one.name for one in saved]
-        names = own if len(set(own)) == len(own) else distinct_names(paths)
-    return [
-        dataclasses.replace(one, manifest={**one.manifest, "name": line(name, 200)})
-        for one, name in zip(saved, names, strict=True)
-    ]
-
-
-def distinct_names(paths: Sequence[str | Path]) -> list[str]:
-    """A name for each path that no other has: the parts of the path that not all of them share.
-
-    Args:
-        paths: Of agents; one that is given again gets a number.
-
-    >>> distinct_names(["runs/a/agents/200", "runs/b/agents/200"])
-    ['a', 'b']
-    >>> distinct_names(["runs/a/agents/100", "runs/a/agents/200", "runs/b/agents/200"])
-    ['a-100', 'a-200', 'b-200']
-    """
-    parts = [Path(path).expanduser().absolute().parts for path in paths]
-    shared = set(parts[0]).intersection(*parts) if parts else set()
-    out: list[str] = []
-    for own in parts:
-        name = "-".join(part for part in own if part not in shared) or Path(*own).name
-        count, free = 2, name
-        while free in out:
-            count, free = count + 1, f"{name}-{count}"
-        out.append(free)
-    return out
 
 
 def save(
