@@ -1,11 +1,11 @@
 """What thinking costs: milliseconds per decision, as a ratio to the base decision.
 
-    uv run python benchmarks/decision.py --preset tiny --rollout 8 --steps 1 --batch 1 \
+    uv run python benchmarks/decision.py --preset tiny --horizon 8 --steps 1 --batch 1 \
         --objective sig --json
     uv run python benchmarks/decision.py --sweep
     uv run python benchmarks/decision.py --gate surprise --share 0.2
 
-**Claim.** A decision is one compiled call; its price grows at most linearly in rollout, steps and
+**Claim.** A decision is one compiled call; its price grows at most linearly in horizon, steps and
 batch, nothing compiles between decisions, and a closed gate costs no thinking.
 
 **Method.** A freshly initialised agent of the preset on random 64x64 images (the time does not
@@ -45,27 +45,29 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
+from thinkslow import registry
 from thinkslow.agent import agent as engine
 from thinkslow.agent import gates
-from thinkslow.agent.agent import Agent
-from thinkslow.agent.gates import SCORES, Gated, Score, calibrate
+from thinkslow.agent.agent import AbstractAgent, Agent
+from thinkslow.agent.gates import Gated, threshold_of
+from thinkslow.agent.presets import LONG
 from thinkslow.agent.thinking import Thinking
 from thinkslow.dreamer.config import model_preset
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.dreamer.saved import revision
 from thinkslow.evaluation.protocol import machine
-from thinkslow.objectives import TERMS
+from thinkslow.refinement import Gradient
 from thinkslow.spaces import Space
 
 WARM, FRAMES = 5, 20
 """Calls before the clock runs; frames that a gate sees."""
 SWEEP = (
-    *({"rollout": rollout} for rollout in (1, 3, 8, 16)),
+    *({"horizon": horizon} for horizon in (1, 3, 8, 16)),
     *({"steps": steps} for steps in (2, 4, 8)),
     *({"rollouts": rollouts} for rollouts in (2, 4)),
     *({"batch": batch} for batch in (8, 64)),
     *({"objective": objective} for objective in ("entropy", "elbo", "evidence")),
-    *({"preset": preset, "rollout": 8} for preset in ("size1m", "size12m")),
+    *({"preset": preset, "horizon": 8} for preset in ("size1m", "size12m")),
 )
 """What `--sweep` changes, one at a time, from the flags given."""
 
@@ -76,11 +78,11 @@ class Setting:
 
     preset: str = "tiny"
     objective: str = "sig"
-    rollout: int = 3
+    horizon: int = 3
     rollouts: int = 1
     steps: int = 1
     batch: int = 1
-    gate: Score | None = None
+    gate: str | None = None
     share: float = 0.2
 
 
@@ -88,8 +90,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    kinds = {"objective": "term", "gate": "score"}
     for field in dataclasses.fields(Setting):
-        choices = {"objective": list(TERMS), "gate": list(SCORES)}.get(field.name)
+        choices = registry.entries(kinds[field.name]) if field.name in kinds else None
         kind = str if field.default is None else type(field.default)
         parser.add_argument(f"--{field.name}", type=kind, default=field.default, choices=choices)
     parser.add_argument("--repeats", type=int, default=50)
@@ -123,13 +126,13 @@ def measure(setting: Setting, repeats: int) -> dict[str, Any]:
         key=jr.key(0),
     )
     thinking = Thinking(
-        terms=((setting.objective, 1.0),), steps=setting.steps, rollout=setting.rollout,
-        rollouts=setting.rollouts, step_size=1e3,
+        {registry.make("term", setting.objective): 1.0}, steps=setting.steps,
+        horizon=setting.horizon, rollouts=setting.rollouts, update=Gradient(LONG),
     )  # fmt: skip
     agents: dict[str, Any] = {"base": Agent(model), "thinking": Agent(model, thinking)}
     flop = {name: operations(agent, setting.batch) for name, agent in agents.items()}
     if setting.gate is not None:
-        agents["thinking"] = gated(agents["thinking"], setting.gate, setting)
+        agents["thinking"] = gated(agents["thinking"], setting)
     decide = {name: decision(agent, setting.batch) for name, agent in agents.items()}
     compile_s = {name: seconds(call, 0) for name, call in decide.items()}
     if isinstance(agents["thinking"], Gated):
@@ -162,13 +165,13 @@ def measure(setting: Setting, repeats: int) -> dict[str, Any]:
     }
 
 
-def inputs(agent: Agent | Gated, batch: int, index: int) -> tuple:
+def inputs(agent: AbstractAgent, batch: int, index: int) -> tuple:
     images = np.random.default_rng(index).integers(0, 255, (batch, 64, 64, 3), dtype=np.uint8)
     keys = jr.split(jr.key(index), batch)
     return agent.start(batch), {"image": jnp.asarray(images)}, jnp.zeros(batch, bool), keys
 
 
-def decision(agent: Agent | Gated, batch: int) -> Callable[[int], None]:
+def decision(agent: AbstractAgent, batch: int) -> Callable[[int], None]:
     """A call that decides once for the whole batch and waits for the answer.
 
     With a gate every call sees another frame, so that it opens for some; else always the same.
@@ -183,14 +186,14 @@ def decision(agent: Agent | Gated, batch: int) -> Callable[[int], None]:
     return call
 
 
-def gated(agent: Agent, gate: Score, setting: Setting) -> Gated:
+def gated(agent: Agent, setting: Setting) -> Gated:
     """The agent behind a gate that opens for `share` of the frames to come."""
-    closed = Gated(agent, gate, np.inf)
+    closed = Gated(agent, registry.make("score", str(setting.gate)), np.inf)
     scores = []
     for index in range(FRAMES):
         *arguments, keys = inputs(agent, setting.batch, index)
         scores.append(closed.act(*arguments, keys=keys)[2].doubt)
-    return Gated(agent, gate, calibrate(np.array(scores), setting.share))
+    return closed.opening_above(threshold_of(np.array(scores), setting.share))
 
 
 def seconds(call: Callable[[int], None], index: int) -> float:

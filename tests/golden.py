@@ -27,7 +27,7 @@ import numpy as np
 from thinkslow import importers
 from thinkslow.distributions import Categorical, SymlogSquared, TwoHot
 from thinkslow.dreamer.config import TrainConfig
-from thinkslow.dreamer.match_spaces import fit
+from thinkslow.dreamer.match_spaces import match_spaces
 from thinkslow.dreamer.model import Dreamer, Head
 from thinkslow.dreamer.nets import with_named
 from thinkslow.dreamer.training.losses import (
@@ -42,6 +42,7 @@ from thinkslow.dreamer.training.losses import (
 from thinkslow.importers.foreign import Foreign, Found
 from thinkslow.importers.loading import read, saved_from
 from thinkslow.importers.options import option
+from thinkslow.readouts import Mode
 from thinkslow.storage.store import Misfit
 from thinkslow.worldmodel import State, imagine
 
@@ -172,7 +173,9 @@ def fitted(
         for name in inputs.observations(golden, foreign.actions)
     }
     saved = saved_from(folder, importers.find(folder), foreign)
-    model = fit(saved, spaces, foreign.actions, id="the golden inputs").model
+    model, _ = match_spaces(
+        saved.model, None, spaces, foreign.actions, name=saved.name, id="the golden inputs"
+    )
     assert isinstance(model, Dreamer)
     slow = with_named(model.critic, {
         name.removeprefix("slowval/"): array
@@ -319,7 +322,7 @@ def _losses(
     })  # fmt: skip
     compiled = jax.jit(losses, static_argnames=("config", "readout", "update_returns"))
     parts, *_ = compiled(
-        model, slow, returns, batch, config=config, key=jr.key(0), readout="mode",
+        model, slow, returns, batch, config=config, key=jr.key(0), readout=Mode(),
         update_returns=False,
     )  # fmt: skip
     parts = {official(name): part for name, part in parts.items()}
@@ -370,7 +373,7 @@ def _torch_parts(
     It differs from the official code in what a KL is of (raw logits), in where the discount is
     (outside of the continue head) and in the weights of imagined steps that follow from it.
     """
-    states, posterior, prior = observe(model, batch, key=jr.key(0), readout="mode")
+    states, posterior, prior = observe(model, batch, key=jr.key(0), readout=Mode())
     # A horizon without end: its continue head learns 1 where an episode goes on.
     endless = dataclasses.replace(config, horizon=10**12)
     out = world_model_losses(model, batch, states, posterior, prior, endless)
@@ -381,7 +384,7 @@ def _torch_parts(
 
     def rollout(state: State) -> tuple[State, jax.Array]:
         steps = imagine(model, model.greedy, state, horizon=config.imagination, key=jr.key(0),
-                        readout="mode")  # fmt: skip
+                        readout=Mode())  # fmt: skip
         states = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), state, steps.state)
         last = model.greedy(jax.tree.map(lambda x: x[-1], states), jr.key(0))
         return states, jnp.concatenate([steps.action, last[None]])

@@ -2,7 +2,6 @@
 environments side by side without processes of their own.
 """
 
-import dataclasses
 import hashlib
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
+from thinkslow.agent.agent import About, AbstractAgent
 from thinkslow.envs import Failure, Nonfinite, Step, VectorEnv, make
 
 
@@ -81,16 +81,12 @@ class Chooser:
         return {"action": np.asarray(action).argmax(-1)}
 
 
-@dataclasses.dataclass
-class Guesser:
+class Guesser(AbstractAgent):
     """Takes a random action, or always the one that it `prefers` where the random one is 0."""
 
     prefers: int = 0
-    about: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-    @property
-    def model(self) -> Chooser:
-        return Chooser()
+    about: About = About()
+    model: Any = Chooser()
 
     def start(self, batch: int) -> Any:
         return jnp.zeros(batch)

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 from helpers import tiny_classic, tiny_classic_config, with_random_weights
 
+from thinkslow import registry
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.presets import ARMS
+from thinkslow.agent.presets import arm
 from thinkslow.distributions import BoundedNormal, Categorical, SymlogSquared
 from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.nets import LayerNorm, StridedConv, TransposedConv, named
 from thinkslow.dreamer.v1.config import CLASSIC, ClassicConfig, ConvConfig
 from thinkslow.dreamer.v1.model import ClassicDreamer
-from thinkslow.objectives.members import noisy
+from thinkslow.objectives.members import Noise
 from thinkslow.spaces import Space
 from thinkslow.worldmodel import State, surprise
 
@@ -255,30 +256,29 @@ def test_a_configuration_survives_json():
     assert ClassicConfig.from_json(json.loads(json.dumps(dataclasses.asdict(config)))) == config
 
 
-# Every term, update, readout and control; other rollout lengths only scan longer, and what a gate
-# lets through is another arm's. `ambiguity` is refused: the decoder's variance is fixed.
+# Every term, update, readout and control; other horizons only scan longer, and what a gate lets
+# through is another arm's. `ambiguity` is refused: the decoder's variance is fixed.
 KINDS = [
     name
-    for name, arm in ARMS.items()
-    if not name.endswith(("-1", "-8")) and arm.thinking.rollout != 16 and arm.gate is None
-    and name != "ambiguity-3"
+    for name in registry.entries("arm")
+    if not name.endswith(("-1", "-8")) and arm(name).thinking.horizon != 16
+    and arm(name).gate is None and name != "ambiguity-3"
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("arm", KINDS)
-def test_every_arm_thinks_with_an_agent_of_2023(classic, arm, request):
-    members = noisy(
-        classic, lambda m: m.wm.rssm.layers["img_stats"].kernel, scale=0.5, count=2, key=jr.key(1)
-    )
-    agent = Agent(classic, ARMS[arm].thinking, members=members)
-    carry = agent.start(1)
+@pytest.mark.parametrize("name", KINDS)
+def test_every_arm_thinks_with_an_agent_of_2023(classic, name):
+    thinking = arm(name).thinking
+    agent = Agent(classic, thinking, members=Noise(0.5, 2)(classic, key=jr.key(1)))
     image = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3), np.uint8)
     keys = jr.split(jr.key(0), 1)
     with jax.numpy_dtype_promotion("standard"):  # optax needs it
-        _, action, thought = agent.act(carry, {"image": image}, np.array([True]), keys=keys)
+        _, action, thought = agent.act(
+            agent.start(1), {"image": image}, np.array([True]), keys=keys
+        )
     assert action.shape == (1, 3)
     assert jnp.all(jnp.isfinite(action))
-    if ARMS[arm].thinking.steps:
+    if thinking.steps:
         assert thought.refined is not None
         assert jnp.all(thought.refined.finite)
         assert 1e-3 < float(thought.moved[0]) < 4.01  # it moved, within its budget

@@ -134,11 +134,13 @@ def test_every_command_explains_itself_with_an_example(command, capsys):
         (["evaluate"], "Say which agent"),
         (["evaluate", "a", "--episodes", "1"], "--episodes must be 2 or more"),
         (["evaluate", "a", "--batch", "0"], "--batch must be 1 or more; got 0."),
-        (["evaluate", "a", "--arms", "hard"], "got 'hard'"),
+        (["evaluate", "a", "--arms", "hard"], "There is no arm 'hard'"),
         (["evaluate", "a", "--steps", "-1"], "`steps` must be 0 or more; got -1."),
-        (["evaluate", "a", "--rollout", "0"], "`rollout` must be 1 or more; got 0."),
-        (["evaluate", "a", "--nats", "-2"], "`nats` must be 0 or more; got -2.0."),
-        (["evaluate", "a", "--step-size", "nan"], "`step_size` must be 0 or more; got nan."),
+        (["evaluate", "a", "--horizon", "0"], "`horizon` must be 1 or more; got 0."),
+        (["evaluate", "a", "--arms", "sgi-3"], "Did you mean sig-3"),
+        (["evaluate", "a", "--import", "no_such_module"], "No module named 'no_such_module'"),
+        (["evaluate", "a", "--max-kl", "-2"], "`max_kl` must be 0 or more; got -2.0."),
+        (["evaluate", "a", "--max-kl", "nan"], "`max_kl` must be 0 or more; got nan."),
         (["train"], "pass --steps N or --minutes M"),
         (["train", "some/Env-v0", "--steps", "0"], "--steps must be above 0; got 0."),
         (["train", "some/Env-v0", "--minutes", "-1"], "--minutes must be above 0; got -1.0."),
@@ -304,9 +306,6 @@ def test_an_interrupted_evaluation_says_where_its_episodes_are(
     monkeypatch.setattr(
         importlib.import_module("thinkslow.evaluation.protocol"), "evaluate", interrupted
     )
-    monkeypatch.setattr(
-        importlib.import_module("thinkslow.evaluation.stored"), "players", lambda *_, **__: {}
-    )
     assert main(["evaluate", str(original), "--out", str(tmp_path / "out")]) == 130
     assert "out/episodes.jsonl" in "".join(capsys.readouterr().err.split())
 
@@ -423,19 +422,20 @@ def test_doctor_warns_of_a_full_disk_but_the_demo_can_run(monkeypatch, tmp_path)
 def test_terms_of_ones_own_replace_the_objective_of_every_arm_that_refines():
     from thinkslow.cli import evaluate
 
-    options = evaluate.parse(["agent", "--arms", "sig-3,control-mode", "--terms", "evidence=2,sig"])
+    options = evaluate.parse(["agent", "--arms", "sig-3,control-mode", "--terms", "2*evidence,sig"])
     arms = evaluate.chosen(options)
-    changed = arms["sig-3+terms=evidence:2,sig:1"]
-    assert changed.thinking.terms == (("evidence", 2.0), ("sig", 1.0))
+    changed = arms["sig-3+terms=2*evidence,sig"]
+    weights = {term.name: weight for term, weight in changed.thinking.terms}
+    assert weights == {"evidence": 2.0, "sig": 1.0}
     assert arms["control-mode"].thinking.terms == ()
 
 
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
-        (["--terms", "sig=much"], "A weight must be a number; got 'much'"),
-        (["--terms", "surprise=1"], "A term must be one of"),
-        (["--nats", "-1"], "`nats` must be 0 or more; got -1.0"),
+        (["--terms", "much*sig"], "A weight must be a number; got 'much'"),
+        (["--terms", "surprise"], "There is no term 'surprise'"),
+        (["--max-kl", "-1"], "`max_kl` must be 0 or more; got -1.0"),
         (["--deadline-ms", "-1"], "`deadline_ms` must be 0 or more; got -1.0"),
         (["--deadline-ms", "9", "--gate", "entropy"], "goes with neither a `gate` nor `particles`"),
     ],

@@ -14,17 +14,17 @@ import jax.random as jr
 import numpy as np
 import pytest
 from conftest import tiny_classic, tiny_dreamer
-from test_objectives import Fuzzy, gains, push
+from test_objectives import Fuzzy, Guided, NearPlace, Toll, gains, push
 
 from thinkslow import toy
 from thinkslow.agent.agent import Agent
 from thinkslow.distributions import Bernoulli, Categorical
 from thinkslow.dreamer import saved as checkpoint
-from thinkslow.objectives import TERMS, lookahead
-from thinkslow.objectives.members import checkpoints, noisy
+from thinkslow.objectives import PIG, SIG, Ambiguity, Anchor, Entropy, Evidence, lookahead
+from thinkslow.objectives.members import Noise, checkpoints
 from thinkslow.refinement import Gradient, refine
 from thinkslow.spaces import Space
-from thinkslow.testing import UPDATES, Broken, check, models, moment, updates
+from thinkslow.testing import TERMS, UPDATES, Broken, check, models, moment, updates
 from thinkslow.worldmodel import State, WorldModel
 
 
@@ -70,12 +70,13 @@ def steer(state: State, key: jax.Array) -> jax.Array:
     return jnp.tanh(state.latent.reshape(3, 2).sum(0))
 
 
+EVIDENCE = Evidence(0.5, 0.0, samples=2)
 BITS = {"bits": jnp.array([1.0, 0.0, 0.0, 1.0, 1.0])}
 
 
 def table(**options: Any) -> list[Any]:
     model = codes()
-    members = noisy(model, lambda m: m.head, scale=0.5, count=3, key=jr.key(0))
+    members = Noise(0.5, 3, lambda m: m.head)(model, key=jr.key(0))
     return check(model, BITS, steer, action=jnp.ones(2), members=members, **options)
 
 
@@ -103,7 +104,7 @@ def small(classes: int | None = 8, **options: Any) -> list[Any]:
     head has a spread, so that no term is refused."""
     parts = {"image": Space((16, 16, 3), "uint8"), "gear": Space((), "int32", 4)}
     model = tiny_dreamer(observations=parts, classes=classes)
-    members = noisy(model, lambda m: m.dyn.prior_layer, scale=0.5, count=2, key=jr.key(0))
+    members = Noise(0.5, 2)(model, key=jr.key(0))
     seen = {"image": jnp.full((16, 16, 3), 0.4), "gear": jnp.array(2)}
     return check(
         model, seen, model.policy, action=jnp.array([1.0, 0.0, 0.0]), members=members, **options
@@ -113,9 +114,7 @@ def small(classes: int | None = 8, **options: Any) -> list[Any]:
 def of_2023(**options: Any) -> list[Any]:
     """Profile `v1`; of an image alone, so that two terms are refused."""
     model = tiny_classic()
-    members = noisy(
-        model, lambda m: m.wm.rssm.layers["img_stats"].kernel, scale=0.5, count=2, key=jr.key(1)
-    )
+    members = Noise(0.5, 2)(model, key=jr.key(1))
     seen = {"image": jnp.full((16, 16, 3), 0.4)}
     return check(
         model, seen, model.policy, action=jnp.array([1.0, 0.0, 0.0]), members=members, **options
@@ -138,32 +137,47 @@ MODELS: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("name", "terms", "updates", "refused", "blind"),
     [
-        ("codes", tuple(TERMS), tuple(UPDATES), set(), {"anchor"}),
+        ("codes", TERMS, tuple(UPDATES), set(), {"anchor"}),
         # Its one parameter is in the prior's mean alone.
         (
             "gaussian",
-            tuple(TERMS),
+            TERMS,
             ("langevin", "mirror"),
             {"mirror"},
             {"anchor", "entropy", "evidence"},
         ),
-        ("toy", ("sig", "pig", "ambiguity", "evidence"), ("mirror",), set(), set()),
-        ("dreamer", ("sig", "pig", "entropy", "evidence"), ("gradient",), set(), set()),
-        ("dreamer of 2023", ("sig", "ambiguity"), ("mirror",), {"ambiguity"}, set()),
+        ("toy", (SIG(), PIG(), Ambiguity(), EVIDENCE), ("mirror",), set(), set()),
+        ("dreamer", (SIG(), PIG(), Entropy(), EVIDENCE), ("gradient",), set(), set()),
+        ("dreamer of 2023", (SIG(), Ambiguity()), ("mirror",), {"ambiguity"}, set()),
     ],
 )
 def test_the_contract_holds_for_every_term_and_update(name, terms, updates, refused, blind):
     entries = MODELS[name](terms=terms, updates={update: UPDATES[update] for update in updates})
     held = {(entry.terms, entry.update) for entry in entries if entry.holds}
-    terms = [term for term in terms if term not in refused]
-    pairs = set(product({*terms, "+".join(terms)}, set(updates) - refused))
+    names = [term.name for term in terms if term.name not in refused]
+    pairs = set(product({*names, "+".join(names)}, set(updates) - refused))
     assert held >= pairs
     waived = {(entry.rule, entry.terms or entry.update) for entry in entries if entry.holds is None}
     assert {term for rule, term in waived if rule.startswith("NaN in the model")} == blind
     asked = {what for rule, what in waived if rule in ("can be asked for", "can be stepped")}
     assert asked == refused
     sighted = {term for rule, term in waived if rule.startswith("NaN in the observation")}
-    assert sighted == set(terms) - {"evidence"}
+    assert sighted == set(names) - {"evidence"}
+
+
+def test_the_contract_is_that_of_terms_of_ones_own_too():
+    """One of the present, one of the future, and one that needs what the model lacks."""
+    model = codes()
+    entries = check(
+        model, BITS, steer, action=jnp.ones(2), terms=[NearPlace(0.3), Toll(), Guided()],
+        updates={"mirror": UPDATES["mirror"]},
+    )  # fmt: skip
+    held = {entry.terms for entry in entries if entry.holds and entry.update}
+    assert held == {"near-place", "toll", "near-place+toll"}
+    (refused,) = [entry for entry in entries if entry.rule == "can be asked for"]
+    assert refused.terms == "guided"
+    assert refused.holds is None
+    assert "it has no map" in refused.detail
 
 
 def test_the_contract_holds_for_a_trained_gaussian_agent():
@@ -173,7 +187,7 @@ def test_the_contract_holds_for_a_trained_gaussian_agent():
     image = jnp.stack(jnp.broadcast_arrays(rows[:, None], rows, 0.5), -1)
     entries = check(
         saved.model, {"image": image}, saved.model.policy, action=jnp.array([1.0, 0.0, 0.0]),
-        terms=["sig", "evidence"], updates={name: UPDATES[name] for name in ("gradient", "mirror")},
+        terms=[SIG(), Evidence()], updates={name: UPDATES[name] for name in ("gradient", "mirror")},
     )  # fmt: skip
     held = {(entry.terms, entry.update) for entry in entries if entry.holds}
     assert held >= set(product(["sig", "evidence", "sig+evidence"], ["gradient"]))
@@ -205,7 +219,7 @@ class Sham(dict):
 def test_an_update_that_only_says_that_it_accepts_is_found_out():
     """The table can fail: random steps end worse on fresh noise."""
     with pytest.raises(Broken, match=r"Codes x anchor x sham: never worse in expectation"):
-        table(terms=["anchor"], updates={"sham": (UPDATES["random"][0], Sham())})
+        table(terms=[Anchor()], updates={"sham": (UPDATES["random"][0], Sham())})
 
 
 def _in_a_batch(size: int, batched: Any, x: jax.Array) -> tuple[jax.Array, bool]:
@@ -227,8 +241,8 @@ def shams() -> dict[str, Any]:
     def hides(objective: Any, *given: Any, **options: Any) -> Any:
         return refine(lambda b, k: jax.tree.map(jnp.nan_to_num, objective(b, k)), *given, **options)
 
-    def unbound(*given: Any, trust: Any, budget: Any, **options: Any) -> Any:
-        return refine(*given, **options)
+    def unbound(*given: Any, step_kl: Any, max_kl: Any, **options: Any) -> Any:
+        return refine(*given, step_kl=jnp.inf, **options)
 
     def misreports(*given: Any, **options: Any) -> Any:
         out = refine(*given, **options)
@@ -255,7 +269,7 @@ def test_a_refinement_that_breaks_a_rule_is_found_out(sham, monkeypatch):
     wrong, rules = shams()[sham]
     monkeypatch.setattr(updates, "refine", wrong)
     big = (lambda _: Gradient(1e3), {})
-    found = broken(terms=["anchor"], updates={"sham": big})
+    found = broken(terms=[Anchor()], updates={"sham": big})
     for rule in rules:
         assert f"Codes x anchor x sham: {rule}" in found
 
@@ -265,7 +279,7 @@ def test_thinking_that_draws_the_numbers_of_others_is_found_out(monkeypatch):
 
     class Greedy(Agent):
         def act(self, carry: Any, observation: Any, is_first: Any, *, keys: Any) -> Any:
-            if self.thinking.terms:
+            if self.settings.terms:
                 np.random.normal()
                 keys = jax.vmap(lambda key: jr.split(key)[0])(keys)
             return super().act(carry, observation, is_first, keys=keys)
@@ -290,7 +304,7 @@ def test_a_belief_that_narrows_with_its_model_is_found_out():
     narrow = Narrow(model.core, model.head, model.eyes, model.view)
     with pytest.raises(Broken, match=r"anchor x gradient: float32 and finite under a bfloat16"):
         check(
-            narrow, BITS, steer, action=jnp.ones(2), terms=["anchor"],
+            narrow, BITS, steer, action=jnp.ones(2), terms=[Anchor()],
             updates={"gradient": UPDATES["gradient"]},
         )  # fmt: skip
 
@@ -306,7 +320,7 @@ def test_a_sum_that_is_not_weighted_is_found_out(monkeypatch):
         return twice
 
     monkeypatch.setattr(moment, "lookahead", doubled)
-    found = broken(terms=["anchor", "entropy"], updates={})
+    found = broken(terms=[Anchor(), Entropy()], updates={})
     assert "Codes x anchor+entropy: the objective is the weighted sum of its terms" in found
 
 
@@ -320,7 +334,7 @@ def test_every_update_compiled_is_as_eager(name):
         return jnp.sum(belief.probs() * jnp.arange(6.0).reshape(2, 3)) + 0.1 * latent[0, 0], {}
 
     def go() -> Any:
-        return refine(bowl, belief, make(0.5), steps=2, key=jr.key(0), trust=0.1, **options)
+        return refine(bowl, belief, make(0.5), steps=2, key=jr.key(0), step_kl=0.1, **options)
 
     compiled = jax.jit(go)()
     with jax.disable_jit():
@@ -334,7 +348,7 @@ def test_two_devices_are_as_one():
     script = (
         "import test_contract as t\n"
         "updates = {name: t.UPDATES[name] for name in ('gradient', 'mirror', 'langevin')}\n"
-        "entries = t.table(terms=['sig'], updates=updates)\n"
+        "entries = t.table(terms=[t.SIG()], updates=updates)\n"
         "found = [e.holds for e in entries if e.rule == 'two devices are as one']\n"
         "assert found == [True] * len(updates), found\n"
     )

@@ -13,10 +13,12 @@ from thinkslow.agent.agent import Agent
 from thinkslow.agent.deadline import Timed
 from thinkslow.agent.decision import Thought
 from thinkslow.agent.thinking import Thinking
-from thinkslow.refinement import Refined
+from thinkslow.objectives import Evidence
+from thinkslow.readouts import BestOf, Soft
+from thinkslow.refinement import Random, Refined
 
 BATCH = 3
-THINKING = Thinking(terms=(("evidence", 1.0),), steps=4, latent="soft", nats=2.0, select="best")
+THINKING = Thinking({Evidence(): 1.0}, steps=4, latent=Soft(), max_kl=2.0, select="best")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,9 @@ def close(one, other):
 
 
 @pytest.mark.parametrize(
-    "change", [{}, {"memory": 0.1}, {"lag": 2}, {"accept": True}, {"candidates": 4}]
+    "change",
+    [{}, {"memory_share": 0.1}, {"lag": 2}, {"accept": True}, {"readout": BestOf(4)}],
+    ids=str,
 )
 def test_with_time_enough_it_is_the_thinking_agent(dreamer, given, change):
     agent = Agent(dreamer, dataclasses.replace(THINKING, **change))
@@ -64,21 +68,21 @@ def test_without_time_it_acts_as_the_base_agent(dreamer, given):
 
 def test_no_step_begins_that_would_not_leave_the_time_to_act(dreamer, given, monkeypatch):
     """A clock that ticks 10 ms a look: what earlier decisions took is kept free."""
-    timed = Timed(Agent(dreamer, dataclasses.replace(THINKING, steps=50)), 105.0)
-    timed.warm(*given[:3], keys=given[3])
     ticks = itertools.count(0.0, 0.010)
     monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
-    timed._acting_ms, timed._refine._piece_ms = 30.0, 10.0
+    timed = Timed(Agent(dreamer, dataclasses.replace(THINKING, steps=50)), 85.0)
+    timed.warm(*given[:3], keys=given[3])  # to act and a step took a tick each
+    begun = next(ticks) + 0.010
     refined = refinement(act(timed, given)[2])
-    # It has looked at 10, so that 95 ms are left, of them 65 to refine. The descent's own clock
+    # It has looked at 10, so that 75 ms are left, of them 65 to refine. The descent's own clock
     # shows 10 when it has begun and 60 after five steps; the sixth would end at 70.
     np.testing.assert_array_equal(refined.used, 5)
-    assert next(ticks) == pytest.approx(0.110)  # the action was there at 100
+    assert next(ticks) == pytest.approx(begun + 0.110)  # the action was there at 100
 
 
 def test_the_best_belief_so_far_comes_back(dreamer, given):
     """Steps of evidence that only go up: the first belief is the best of all."""
-    uphill = dataclasses.replace(THINKING, terms=(("evidence", 1.0),), update="random", nats=8.0)
+    uphill = dataclasses.replace(THINKING, update=Random(), max_kl=8.0)
     refined = refinement(act(Timed(Agent(dreamer, uphill), 1e9), given)[2])
     loss = np.asarray(refined.loss)
     assert (loss[:, 1:] > loss[:, :1]).any()

@@ -43,18 +43,19 @@ def commands() -> list[tuple[str, str]]:
 
 def arms_table() -> str:
     """Every arm of `agent/presets.py`, one line each."""
-    from thinkslow.agent.presets import ARMS, DEFAULT
-    from thinkslow.objectives import IMAGINED
+    from thinkslow import registry
+    from thinkslow.agent.presets import DEFAULT, arm
+    from thinkslow.objectives import ImaginedTerm
 
     rows = ["| arm | terms | steps | imagined | what it is |", "|---|---|---|---|---|"]
-    for name, arm in ARMS.items():
-        thinking = arm.thinking
-        terms = " + ".join(f"`{term}`" for term, _ in thinking.terms) or "–"
-        imagined = thinking.rollout if IMAGINED.keys() & dict(thinking.terms).keys() else "–"
+    for name, entry in registry.entries("arm").items():
+        thinking = arm(name).thinking
+        terms = [term for term, _ in thinking.terms]
+        named = " + ".join(f"`{term.name}`" for term in terms) or "–"
+        ahead = any(isinstance(term, ImaginedTerm) for term in terms)
+        imagined = thinking.horizon if ahead else "–"
         mark = " ●" if name in DEFAULT else ""
-        rows.append(
-            f"| `{name}`{mark} | {terms} | {thinking.steps} | {imagined} | {arm.description} |"
-        )
+        rows.append(f"| `{name}`{mark} | {named} | {thinking.steps} | {imagined} | {entry.about} |")
     return "\n".join(rows) + "\n"
 
 
@@ -72,7 +73,8 @@ def test_every_relative_link_exists(page):
 def test_every_path_and_every_name_of_the_package_exists(page):
     text = page.read_text()
     assert not [path for path in PATH.findall(text) if not (ROOT / path).exists()]
-    for name in set(NAME.findall(text)):
+    code = re.sub(r"^```toml\n.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    for name in set(NAME.findall(code)):
         pkgutil.resolve_name(name)
 
 

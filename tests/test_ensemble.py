@@ -15,14 +15,15 @@ from helpers import tiny_classic, tiny_dreamer
 from test_golden import folder_of
 
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.presets import ARMS, Arm, arm
+from thinkslow.agent.presets import Arm, arm
+from thinkslow.agent.scores import Disagreement
 from thinkslow.cli import main
 from thinkslow.distributions import Categorical, Gaussian
 from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.ensemble import Experience, collect, fit, judged, make, resampled, split
 from thinkslow.dreamer.nets import named
 from thinkslow.envs import VectorEnv
-from thinkslow.evaluation.stored import unable
+from thinkslow.loading import load
 from thinkslow.objectives import parameter_information_gain
 from thinkslow.storage import store
 
@@ -77,9 +78,9 @@ def folder(dreamer, tmp_path) -> Path:
 
 def layers(model: Any, seed: int = 0) -> Any:
     """Three members of which nothing is right."""
-    from thinkslow.objectives.members import noisy
+    from thinkslow.objectives.members import Noise
 
-    return noisy(model, lambda m: m.prior_layer, scale=0.5, count=3, key=jr.key(seed))
+    return Noise(0.5, count=3)(model, key=jr.key(seed))
 
 
 def test_each_member_is_the_frequencies_of_its_own_resample(draws):
@@ -280,21 +281,23 @@ def test_an_ensemble_needs_an_agent_and_leaves_other_files_alone(folder, tmp_pat
 
 
 def test_arms_that_compare_parameters_need_an_ensemble(folder, dreamer):
-    reason = "it has no ensemble: thinkslow ensemble AGENT"
-    saved = checkpoint.load(folder)
-    gated = Arm(arm("entropy-3").thinking, "gated", gate="disagreement", share=0.2)
-    assert unable(saved, ARMS["pig-3"]) == unable(saved, gated) == reason
-    assert unable(saved, ARMS["entropy-3"]) is None
+    agent = load(folder)
+    gated = Arm(arm("entropy-3").thinking, gate=Disagreement(), share=0.2)
+    for how in ("pig-3", gated):
+        with pytest.raises(ValueError, match=r"no ensemble .* thinkslow ensemble AGENT"):
+            agent.thinking(how)
+    assert agent.thinking("entropy-3").inner is not None
     checkpoint.save_members(folder, layers(dreamer), {})
-    saved = checkpoint.load(folder)
-    assert unable(saved, ARMS["pig-3"]) is unable(saved, gated) is None
+    agent = load(folder)
+    assert agent.thinking("pig-3").inner is not None
+    assert agent.thinking(gated).inner is not None
 
 
 @pytest.mark.slow
 def test_a_command_fits_an_ensemble_by_which_an_agent_thinks(folder, importable, tmp_path, capsys):
     pig = ["--arms", "pig-1", "--env", ENVIRONMENT["id"]]
     assert main(["evaluate", str(folder), *pig]) == 2
-    assert "no ensemble: thinkslow ensemble" in " ".join(capsys.readouterr().err.split())
+    assert "Fit one: thinkslow ensemble" in " ".join(capsys.readouterr().err.split())
     env = ["--env", ENVIRONMENT["id"]]  # a module: the user names it, not the agent
     few = ["--decisions", "40", "--members", "2", "--steps", "20", "--seed", "3", *env]
     assert main(["ensemble", str(folder), *few[:-2]]) == 1

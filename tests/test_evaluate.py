@@ -23,20 +23,24 @@ from odd_players import Guesser, SideBySide
 
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.gates import Gated
-from thinkslow.agent.presets import ARMS, Arm
+from thinkslow.agent.presets import Arm
+from thinkslow.agent.scores import Surprise
 from thinkslow.agent.thinking import Thinking
 from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.config import MLPConfig, ModelConfig
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.envs import Step
 from thinkslow.evaluation import Evaluation, Failing, Occupied, evaluate, images, protocol, read
-from thinkslow.evaluation.calibrate import Uncalibrated, calibrated
+from thinkslow.evaluation.calibrate import calibrated, calibrated_in
 from thinkslow.evaluation.curves import read_curve
 from thinkslow.evaluation.metrics import AHEAD
 from thinkslow.evaluation.play import play
 from thinkslow.evaluation.scoring import CHUNK, EVERY, STRIPS, Scorer
 from thinkslow.evaluation.seeds import episode_seed
-from thinkslow.evaluation.stored import players, told_apart, unable
+from thinkslow.evaluation.subjects import told_apart
+from thinkslow.loading import agent_of
+from thinkslow.objectives import SIG, Entropy, Evidence
+from thinkslow.readouts import Soft
 from thinkslow.spaces import Space
 from thinkslow.storage.lock import Locked, claim
 
@@ -48,13 +52,11 @@ MODEL = ModelConfig(
     reward_bins=15, value_bins=15,
 )  # fmt: skip
 CHOSEN = {
-    "none": ARMS["none"],
-    "evidence": Arm(Thinking(terms=(("evidence", 1.0),), steps=2, latent="soft"), "refined"),
-    "zero": Arm(Thinking(terms=(("sig", 1.0),), steps=0), "no steps"),
-    "hurried": Arm(
-        Thinking(terms=(("evidence", 1.0),), steps=2, latent="soft"), "in time", deadline_ms=1e6
-    ),
-    "control-lag": Arm(Thinking(lag=2), "the last two frames again"),
+    "none": Arm(Thinking()),
+    "evidence": Arm(Thinking({Evidence(): 1.0}, steps=2, latent=Soft())),
+    "zero": Arm(Thinking({SIG(): 1.0})),
+    "hurried": Arm(Thinking({Evidence(): 1.0}, steps=2, latent=Soft()), deadline_ms=1e6),
+    "control-lag": Arm(Thinking(lag=2)),
 }
 LATENCIES = ("latency_ms", "latency_ms_mean", "latency_ms_p10", "latency_ms_p90")
 GUESSERS = {"none": Guesser(), "bold": Guesser(prefers=2)}
@@ -100,7 +102,7 @@ def table(result: Evaluation) -> dict[str, Any]:
 def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     folder = tmp_path_factory.mktemp("evaluation")
     saved = saved_agent(folder / "agent")
-    agents = players([saved], ["agent"], CHOSEN, ENVIRONMENT)
+    agents = {name: agent_of(saved).thinking(how) for name, how in CHOSEN.items()}
     return evaluate(agents, ENVIRONMENT, episodes=3, seed=1, batch=2, out=folder / "out")
 
 
@@ -547,44 +549,44 @@ def test_killed_at_any_instant_it_ends_with_the_same_table(tmp_path):
 
 
 def test_a_gate_opens_in_the_share_that_it_is_calibrated_to():
-    thinking = Thinking(terms=(("entropy", 1.0),), steps=1)
-    waiting = Uncalibrated(Agent(dreamer(), thinking), "surprise", 0.3)
+    thinking = Thinking({Entropy(): 1.0}, steps=1)
+    waiting = Gated(Agent(dreamer(), thinking), Surprise(), share=0.3)
     with SideBySide(ENVIRONMENT["id"], 4, size=16) as envs:
-        gated = calibrated(waiting, envs, 0)
+        gated = calibrated_in(waiting, envs, 0)
         assert isinstance(gated, Gated)
         calibration = [episode_seed(0, index, purpose=0xCA1B) for index in range(4)]
         played = play(gated, envs, calibration, 0)
     share = sum(one.thoughts for one in played) / sum(one.length for one in played)
     assert 0.1 < share < 0.6  # refined beliefs go other ways than those it was calibrated on
     with SideBySide(ENVIRONMENT["id"], 4, size=16) as envs:
-        again = calibrated(waiting, envs, 0)
+        again = calibrated_in(waiting, envs, 0)
     assert isinstance(again, Gated)
     assert again.threshold == gated.threshold
+    assert gated.threshold is not None
     assert math.isfinite(gated.threshold)
 
 
 def test_any_other_agent_needs_no_calibration():
     agent = Guesser()
-    with SideBySide(id_of("Vector"), 1) as envs:
-        assert calibrated(agent, envs, 0) is agent
+    assert calibrated(agent, id_of("Vector")) is agent
 
 
 def test_an_agent_of_another_image_size_is_refused_and_leaves_no_folder(tmp_path):
     saved = saved_agent(tmp_path / "agent", image=24)
     with pytest.raises(ValueError, match=r"does not fit .*its image is 24x24x3, .* 16x16x3"):
-        players([saved], ["agent"], CHOSEN, ENVIRONMENT)
-    with pytest.raises(ValueError, match=r"does not fit .*its image is \(24, 24, 3\)"):
         evaluate({"none": Agent(saved.model)}, ENVIRONMENT, episodes=2, seed=0, out=tmp_path / "o")
     assert not (tmp_path / "o").exists()
 
 
 def test_what_an_agent_cannot_play_is_known_before_it_plays(tmp_path):
     """`ambiguity` was refused only when the first decision was compiled."""
-    saved = saved_agent(tmp_path / "agent")
-    assert "variance is fixed" in (unable(saved, ARMS["ambiguity-3"]) or "")
-    assert "thinkslow ensemble" in (unable(saved, ARMS["pig-3"]) or "")
+    agent = agent_of(saved_agent(tmp_path / "agent"))
+    with pytest.raises(ValueError, match="variance is fixed"):
+        agent.thinking("ambiguity-3")
+    with pytest.raises(ValueError, match="thinkslow ensemble"):
+        agent.thinking("pig-3")
     for name in ("sig-3", "evidence", "control-particles-16", "evidence-in-doubt"):
-        assert unable(saved, ARMS[name]) is None
+        assert agent.thinking(name).about.name == "agent"
 
 
 @pytest.mark.parametrize(
@@ -631,7 +633,8 @@ def test_an_agent_of_2023_is_evaluated_like_any_other(tmp_path):
         tmp_path / "old", tiny_classic(), name="old", environment=ENVIRONMENT,
         training={"steps": 7, "seed": 3, "preset": "test"},
     )  # fmt: skip
-    agents = players([checkpoint.load(tmp_path / "old")], ["old"], CHOSEN, ENVIRONMENT)
+    agent = agent_of(checkpoint.load(tmp_path / "old"))
+    agents = {name: agent.thinking(how) for name, how in CHOSEN.items()}
     result = evaluate(agents, ENVIRONMENT, episodes=2, seed=1, batch=2)
     base, zero = (told(rows_of(result, arm)) for arm in ("none", "zero"))
     assert [row | {"arm": ""} for row in base] == [row | {"arm": ""} for row in zero]

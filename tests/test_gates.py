@@ -1,6 +1,6 @@
 """A gate chooses between the base agent and the thinking one, and costs what it lets through."""
 
-from typing import Any, get_args
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,16 +8,26 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from thinkslow.agent import gates
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.gates import SCORES, Gated, calibrate
+from thinkslow.agent.gates import Gated, threshold_of
+from thinkslow.agent.scores import (
+    Chance,
+    Disagreement,
+    Novelty,
+    PosteriorEntropy,
+    Score,
+    Sensitivity,
+    Surprise,
+)
 from thinkslow.agent.thinking import Thinking
-from thinkslow.objectives.members import noisy
+from thinkslow.objectives import Evidence, PresentTerm
+from thinkslow.objectives.members import Noise
+from thinkslow.readouts import BestOf, Mode, Sample, Soft
 
 pytestmark = pytest.mark.usefixtures("strict")
 
 BATCH = 3
-EVIDENCE = Thinking(terms=(("evidence", 1.0),), steps=2, latent="soft", nats=2.0)
+EVIDENCE = Thinking({Evidence(): 1.0}, steps=2, latent=Soft(), max_kl=2.0)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +47,7 @@ def act(agent, given):
     return agent.act(*arguments, keys=keys)
 
 
-def doubts(agent: Agent, score: gates.Score, given) -> np.ndarray:
+def doubts(agent: Agent, score: Score, given) -> np.ndarray:
     """The scores of a closed gate."""
     found = act(Gated(agent, score, np.inf), given)[2].doubt
     assert found is not None
@@ -57,18 +67,25 @@ def some(tree, row: int):
     return jax.tree.map(lambda x: x[row], tree)
 
 
-def test_a_closed_gate_is_the_base_agent_and_never_runs_the_thinking_program(
-    dreamer, given, monkeypatch
-):
-    monkeypatch.setattr(gates, "_think_again", None)  # to call it would fail
-    carry, action, thought = act(Gated(Agent(dreamer, EVIDENCE), "surprise", np.inf), given)
-    equal((carry, action), act(Agent(dreamer), given)[:2])
+class Costly(PresentTerm):
+    """A term whose program must not even be traced."""
+
+    def value(self, belief: Any, present: Any, *, key: Any) -> Any:
+        raise AssertionError("a closed gate refined")
+
+
+@pytest.mark.parametrize("readout", [Sample(), Mode(), BestOf(4)], ids=["sample", "mode", "best"])
+def test_a_closed_gate_is_the_agent_of_no_steps_and_never_refines(dreamer, given, readout):
+    """It once took the sampled latent whatever the readout, and compared two readouts."""
+    costly = Agent(dreamer, Thinking({Costly(): 1.0}, steps=1, readout=readout))
+    carry, action, thought = act(Gated(costly, Surprise(), np.inf), given)
+    equal((carry, action), act(Agent(dreamer, Thinking(readout=readout)), given)[:2])
     assert not thought.thinks.any()
 
 
 def test_an_open_gate_is_the_thinking_agent(dreamer, given):
     agent = Agent(dreamer, EVIDENCE)
-    carry, action, thought = act(Gated(agent, "surprise", -np.inf), given)
+    carry, action, thought = act(Gated(agent, Surprise(), -np.inf), given)
     whole = act(agent, given)
     close((carry, action), whole[:2])
     close(thought.after, whole[2].after)
@@ -78,10 +95,10 @@ def test_an_open_gate_is_the_thinking_agent(dreamer, given):
 @pytest.mark.parametrize("row", range(BATCH))
 def test_each_environment_thinks_by_its_own_doubt(dreamer, given, row):
     agent = Agent(dreamer, EVIDENCE)
-    scores = doubts(agent, "surprise", given)
+    scores = doubts(agent, Surprise(), given)
     others = np.delete(scores, row)
     assert scores[row] not in others
-    carry, action, thought = act(Gated(agent, "surprise", float(np.sort(scores)[1])), given)
+    carry, action, thought = act(Gated(agent, Surprise(), float(np.sort(scores)[1])), given)
     doubtful = scores > np.sort(scores)[1]
     np.testing.assert_array_equal(thought.thinks, doubtful)
     expected = act(agent if doubtful[row] else Agent(dreamer), given)
@@ -89,32 +106,41 @@ def test_each_environment_thinks_by_its_own_doubt(dreamer, given, row):
     same(some((carry, action), row), some(expected[:2], row))
 
 
+def counting(traces: list) -> Any:
+    def policy(model: Any, state: Any, key: Any) -> Any:
+        traces.append(1)
+        return model.policy(state, key)
+
+    return policy
+
+
 def test_a_threshold_compiles_nothing_anew(dreamer, given):
-    agent = Agent(dreamer, EVIDENCE)
-    act(Gated(agent, "surprise", -np.inf), given)
-    programs: tuple[Any, ...] = (gates._look, gates._think_again)
-    before = [program._cache_size() for program in programs]
-    act(Gated(agent, "surprise", -1.0), given)
-    assert [program._cache_size() for program in programs] == before
+    traces: list = []
+    gate = Gated(Agent(dreamer, EVIDENCE, policy=counting(traces)), Surprise(), -np.inf)
+    act(gate, given)
+    before = len(traces)
+    assert before > 0
+    act(gate.opening_above(-1.0), given)
+    assert len(traces) == before
 
 
 def test_a_warm_gate_compiles_nothing_however_many_are_in_doubt(dreamer, given):
     *arguments, keys = given
-    agent = Agent(dreamer, EVIDENCE)
-    gate = Gated(agent, "surprise", np.inf)
-    gate.warm(*arguments, keys=keys)
-    again: Any = gates._think_again
-    before = again._cache_size()
-    for threshold in np.sort(doubts(agent, "surprise", given)) - 1e-3:
-        act(Gated(agent, "surprise", float(threshold)), given)
-    assert again._cache_size() == before
+    traces: list = []
+    agent = Agent(dreamer, EVIDENCE, policy=counting(traces))
+    Gated(agent, Surprise(), np.inf).warm(*arguments, keys=keys)
+    before = len(traces)
+    assert before > 0
+    for threshold in np.sort(doubts(agent, Surprise(), given)) - 1e-3:
+        act(Gated(agent, Surprise(), float(threshold)), given)
+    assert len(traces) == before
 
 
 def test_scores_are_what_their_names_say(dreamer, given):
     agent = Agent(dreamer, EVIDENCE)
     base = act(Agent(dreamer), given)[2]
-    names: tuple[gates.Score, ...] = ("surprise", "entropy", "random")
-    found = {name: doubts(agent, name, given) for name in names}
+    scores = (Surprise(), PosteriorEntropy(), Chance())
+    found = {score.name: doubts(agent, score, given) for score in scores}
     kl = jax.vmap(lambda q, p: q.kl(p))(base.before, base.prior)
     np.testing.assert_allclose(found["surprise"], kl, rtol=1e-5)
     entropy = jax.vmap(lambda q: q.entropy())(base.before)
@@ -135,7 +161,7 @@ def test_sensitivity_is_the_chance_that_two_latents_act_apart(dreamer, given):
     def score(policy):
         agent = Agent(dreamer, EVIDENCE, policy=policy)
         carry = agent.start(BATCH)
-        return doubts(agent, "sensitivity", (carry, *given[1:]))
+        return doubts(agent, Sensitivity(), (carry, *given[1:]))
 
     np.testing.assert_array_equal(score(blind), np.zeros(BATCH))
     assert (score(follows) > 0).all()
@@ -146,7 +172,7 @@ def test_novelty_is_zero_where_there_is_no_history(dreamer, given):
     """At a first frame the history is no history, and what remains is KL(q || q) = 0."""
     carry, seen, _, keys = given
     first = jnp.ones(BATCH, bool)
-    found = doubts(Agent(dreamer, EVIDENCE), "novelty", (carry, seen, first, keys))
+    found = doubts(Agent(dreamer, EVIDENCE), Novelty(), (carry, seen, first, keys))
     np.testing.assert_allclose(found, np.zeros(BATCH), atol=1e-5)
 
 
@@ -155,43 +181,56 @@ def test_disagreement_is_zero_for_identical_members_and_positive_for_others(drea
         return model.dyn.layers["priorlogit"].kernel
 
     def score(scale):
-        members = noisy(dreamer, heads, scale=scale, count=3, key=jr.key(2))
+        members = Noise(scale, 3, heads)(dreamer, key=jr.key(2))
         agent = Agent(dreamer, EVIDENCE, members=members)
-        return doubts(agent, "disagreement", given)
+        return doubts(agent, Disagreement(), given)
 
     np.testing.assert_allclose(score(0.0), np.zeros(BATCH), atol=1e-6)
     assert (score(1.0) > 1e-3).all()
 
 
-def test_a_score_that_is_no_number_opens_no_gate(dreamer, given):
-    carry, seen, first, keys = given
-    broken = jax.tree.map(lambda x: x.at[1].set(jnp.nan), carry)
-    _, _, thought = act(
-        Gated(Agent(dreamer, EVIDENCE), "surprise", -1.0), (broken, seen, first, keys)
-    )
+class Broken(Score):
+    """NaN where the first number of the latent's memory is the batch's second."""
+
+    at: Any
+
+    def __call__(self, model, policy, thought, observation, *, members, key):  # type: ignore
+        here = thought.base.memory[0] == self.at
+        return jnp.where(here, jnp.nan, 1.0)
+
+
+def test_a_score_that_is_nan_opens_no_gate(dreamer, given):
+    agent = Agent(dreamer, EVIDENCE)
+    memory = act(Agent(dreamer), given)[2].base.memory
+    thought = act(Gated(agent, Broken(memory[1, 0]), -1.0), given)[2]
     np.testing.assert_array_equal(thought.thinks, [True, False, True])
 
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5, 1.0])
 def test_a_calibrated_threshold_opens_for_the_asked_share(share):
     scores = np.random.default_rng(0).exponential(size=(50, 20))
-    opened = np.mean(scores > calibrate(scores, share))
+    opened = np.mean(scores > threshold_of(scores, share))
     assert opened == pytest.approx(share, abs=1 / scores.size)
 
 
 def test_impossible_gates_are_refused(dreamer):
     agent = Agent(dreamer, EVIDENCE)
-    with pytest.raises(ValueError, match="A gate opens for refinement"):
-        Gated(Agent(dreamer), "surprise", 0.0)
-    with pytest.raises(ValueError, match="A gate opens for refinement"):
-        Gated(Agent(dreamer, Thinking(lag=2)), "surprise", 0.0)
-    with pytest.raises(ValueError, match="`disagreement` compares plausible parameters"):
-        Gated(agent, "disagreement", 0.0)
+    with pytest.raises(ValueError, match="`steps` must be 1 or more"):
+        Gated(Agent(dreamer), Surprise(), 0.0)
+    with pytest.raises(ValueError, match="`lag` 0"):
+        Gated(Agent(dreamer, Thinking(lag=2)), Surprise(), 0.0)
+    with pytest.raises(ValueError, match=r"`disagreement` .* thinkslow ensemble"):
+        Gated(agent, Disagreement(), 0.0)
+    with pytest.raises(ValueError, match="`threshold`, or the `share`"):
+        Gated(agent, Surprise())
     with pytest.raises(ValueError, match="`share` must be above 0"):
-        calibrate([1.0], 0.0)
+        threshold_of([1.0], 0.0)
     with pytest.raises(ValueError, match="at least one number"):
-        calibrate([float("nan")], 0.5)
+        threshold_of([float("nan")], 0.5)
 
 
-def test_every_score_is_described():
-    assert set(SCORES) == set(get_args(gates.Score))
+def test_a_gate_that_is_not_calibrated_says_how_to(dreamer, given):
+    gate = Gated(Agent(dreamer, EVIDENCE), Surprise(), share=0.2)
+    with pytest.raises(ValueError, match=r"20% .* thinkslow\.calibrated"):
+        act(gate, given)
+    assert act(gate.opening_above(-1.0), given)[2].thinks.all()

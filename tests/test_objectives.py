@@ -1,7 +1,8 @@
+import dataclasses
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -10,17 +11,29 @@ import jax.random as jr
 import numpy as np
 import pytest
 
+from thinkslow.agent.agent import Agent
+from thinkslow.agent.thinking import Thinking
 from thinkslow.distributions import Categorical, Gaussian, Squared
+from thinkslow.needs import SPREAD, Need, missing
 from thinkslow.objectives import (
-    TERMS,
+    ELBO,
+    PIG,
+    SIG,
+    Anchor,
+    Entropy,
+    Evidence,
+    ImaginedTerm,
+    PresentTerm,
     lookahead,
     parameter_information_gain,
     state_information_gain,
 )
-from thinkslow.objectives.members import Members, noisy, replaced
-from thinkslow.objectives.terms import NEED_SPREAD
+from thinkslow.objectives.members import Members, Noise, replaced
+from thinkslow.readouts import Mode, Reinforce, Soft
 from thinkslow.refinement import Gradient, refine
-from thinkslow.worldmodel import State, WorldModel, detached, imagine
+from thinkslow.testing import TERMS
+from thinkslow.trees import cast
+from thinkslow.worldmodel import Moment, State, WorldModel, detached, imagine, perceive, surprise
 
 GOLDEN = (Path(__file__).parents[1] / ".." / "shared" / "golden" / "danijar_main-a").resolve()
 SHARE = jnp.array([0.6, -0.4])
@@ -39,13 +52,28 @@ class Line(WorldModel):
 
     def predict(self, state: State, action: jax.Array, is_first: jax.Array):
         memory = jnp.where(is_first, 0.0, jnp.tanh(state.memory + state.latent + action))
-        return memory, Gaussian(self.gain * memory, jnp.full_like(memory, -0.5))
+        return memory, self.prior(memory)
+
+    def prior(self, memory: jax.Array) -> Gaussian:
+        return Gaussian(self.gain * memory, jnp.full_like(memory, -0.5))
 
     def infer(self, memory: jax.Array, observation: Mapping[str, Any]) -> Gaussian:
         return Gaussian(0.5 * (memory + observation["seen"]), jnp.sin(memory) - 1.0)
 
     def decode(self, state: State) -> dict[str, Any]:
         return {"seen": Squared(state.latent + 0.1 * state.memory)}
+
+
+class Trained(Line):
+    """The same, knowing how its encoder was trained."""
+
+    @property
+    def trained_beta(self) -> float:
+        return 0.7
+
+    @property
+    def trained_free_nats(self) -> float:
+        return 0.2
 
 
 class Blind(Line):
@@ -61,38 +89,59 @@ def push(state: State, key: jax.Array) -> jax.Array:
     return jnp.tanh(SHARE.astype(noise.dtype) * state.latent) + 0.1 * noise
 
 
-def moment(model: WorldModel | None = None) -> tuple[Any, ...]:
+class At(NamedTuple):
+    """What `lookahead` is given first."""
+
+    model: Any
+    policy: Any
+    moment: Any
+    """A `Moment`, of beliefs of the model's own kind."""
+    seen: dict[str, Any]
+
+
+def line(model: WorldModel | None = None) -> At:
     model = model or Line(jnp.array(0.8))
-    memory, prior = model.predict(model.initial(), jnp.array([0.3, 0.1]), jnp.array(False))
     seen = {"seen": jnp.array([1.0, -1.0])}
-    return model, push, memory, prior, model.infer(memory, seen), seen
+    action = jnp.array([0.3, 0.1])
+    return At(model, push, perceive(model, model.initial(), action, jnp.array(False), seen), seen)
 
 
-def dreamer_moment(dreamer: Any) -> tuple[Any, ...]:
+def dreaming(dreamer: Any) -> At:
     state = State(jr.normal(jr.key(0), (32,)), jax.nn.one_hot(jnp.arange(6), 8))
     image = np.random.default_rng(0).integers(256, size=(16, 16, 3)).astype(np.uint8)
-    seen = {"image": jnp.asarray(image)}
-    memory, prior = dreamer.predict(state, jnp.array([0.0, 1.0, 0.0]), jnp.array(False))
-    return dreamer, dreamer.policy, memory, prior, dreamer.infer(memory, seen), seen
+    seen, action = {"image": jnp.asarray(image)}, jnp.array([0.0, 1.0, 0.0])
+    moment = perceive(dreamer, state, action, jnp.array(False), seen)
+    return At(dreamer, dreamer.policy, moment, seen)
 
 
 def test_evidence_is_what_the_encoder_was_trained_to_lower():
-    at = moment()
-    model, _, memory, prior, posterior, seen = at
-    objective = lookahead(
-        *at, terms={"evidence": 2.0}, horizon=1, latent="mode", beta=0.5, free_nats=0.1
-    )
+    at = line()
+    memory, prior, posterior, _ = at.moment
+    objective = lookahead(*at, {Evidence(0.5, 0.1): 2.0}, horizon=1, latent=Mode())
     total, terms = objective(posterior, jr.key(0))
-    error = -model.decode(State(memory, posterior.mean))["seen"].log_prob(seen["seen"])
+    error = -at.model.decode(State(memory, posterior.mean))["seen"].log_prob(at.seen["seen"])
     expected = error + 0.5 * max(float(posterior.kl(prior)), 0.1)
     np.testing.assert_allclose(terms["evidence"], expected, rtol=1e-6)
     np.testing.assert_allclose(total, 2 * expected, rtol=1e-6)
 
 
+def test_evidence_weighs_the_kl_as_the_model_was_trained_unless_told():
+    at = line(Trained(jnp.array(0.8)))
+
+    def value(term: Evidence) -> float:
+        return float(lookahead(*at, {term: 1.0}, latent=Mode())(at.moment.posterior, jr.key(0))[0])
+
+    assert value(Evidence()) == value(Evidence(0.7, 0.2))
+    assert value(Evidence(free_nats=50.0)) == value(Evidence(0.7, 50.0))
+    assert value(Evidence(beta=0.1)) == value(Evidence(0.1, 0.2)) < value(Evidence())
+
+
 def test_free_nats_are_a_floor_without_a_gradient():
-    at = moment()
-    objective = lookahead(*at, terms={"evidence": 1.0}, horizon=1, latent="mode", free_nats=1e3)
-    none = lookahead(*at, terms={"evidence": 1.0}, horizon=1, latent="mode", beta=0.0)
+    at = line()
+    objective, none = (
+        lookahead(*at, {Evidence(*given): 1.0}, horizon=1, latent=Mode())
+        for given in ((1.0, 1e3), (0.0, 0.0))
+    )
     belief = Gaussian(jnp.array([0.4, 0.2]), jnp.array([0.1, 0.2]))
     floor, bare = (jax.grad(lambda b, f=f: f(b, jr.key(0))[0])(belief) for f in (objective, none))
     jax.tree.map(np.testing.assert_array_equal, floor, bare)
@@ -102,24 +151,23 @@ def test_free_nats_are_a_floor_without_a_gradient():
 
 
 def test_the_anchor_is_the_kl_from_the_encoders_belief_and_zero_there():
-    at = moment()
-    objective = lookahead(*at, terms={"anchor": 1.0}, horizon=1)
-    posterior = at[4]
+    at = line()
+    objective = lookahead(*at, {Anchor(): 1.0}, horizon=1)
+    posterior = at.moment.posterior
     assert objective(posterior, jr.key(0))[0] == 0.0
     moved = Gaussian(posterior.mean + 1.0, posterior.log_scale)
     np.testing.assert_allclose(objective(moved, jr.key(0))[0], moved.kl(posterior), rtol=1e-6)
 
 
 def test_imagined_terms_are_summed_over_a_rollout_walked_by_hand():
-    at = moment()
-    model, _, memory, _, posterior, _ = at
-    terms = {"sig": 1.0, "elbo": 10.0, "entropy": 100.0}
-    objective = lookahead(*at, terms=terms, horizon=3, latent="mode")
-    total, found = objective(posterior, jr.key(0))
-    policy_keys = _policy_keys(jr.key(0), 3)
+    at = line()
+    model, memory, posterior = at.model, at.moment.memory, at.moment.posterior
+    weights = {"sig": 1.0, "elbo": 10.0, "entropy": 100.0}
+    terms = dict(zip((SIG(), ELBO(), Entropy()), weights.values(), strict=True))
+    total, found = lookahead(*at, terms, horizon=3, latent=Mode())(posterior, jr.key(0))
     state = State(memory, posterior.mean)
-    expected = dict.fromkeys(terms, 0.0)
-    for key in policy_keys:
+    expected = dict.fromkeys(weights, 0.0)
+    for key in _policy_keys(jr.key(0), 3):
         memory, prior = model.predict(state, push(state, key), jnp.array(False))
         state = State(memory, prior.mean)
         seen = model.decode(state)["seen"].mean
@@ -131,7 +179,7 @@ def test_imagined_terms_are_summed_over_a_rollout_walked_by_hand():
         expected["entropy"] += float(prior.entropy())
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
-    weighted = sum(terms[name] * value for name, value in expected.items())
+    weighted = sum(weights[name] * value for name, value in expected.items())
     np.testing.assert_allclose(total, weighted, rtol=1e-5)
 
 
@@ -144,31 +192,28 @@ def _policy_keys(key: jax.Array, horizon: int) -> list[jax.Array]:
 
 
 def test_several_rollouts_are_averaged_not_summed():
-    at = moment()
-    still: Any = (at[0], lambda state, key: jnp.zeros(2), *at[2:])  # the same future each time
-    one, five = (
-        lookahead(*still, terms={"sig": 1.0}, horizon=2, rollouts=n, latent="mode") for n in (1, 5)
-    )
-    np.testing.assert_allclose(one(at[4], jr.key(0))[0], five(at[4], jr.key(0))[0], rtol=1e-6)
+    at = line()._replace(policy=lambda state, key: jnp.zeros(2))  # the same future each time
+    one, five = (lookahead(*at, {SIG(): 1.0}, horizon=2, rollouts=n, latent=Mode()) for n in (1, 5))
+    posterior = at.moment.posterior
+    np.testing.assert_allclose(one(posterior, jr.key(0))[0], five(posterior, jr.key(0))[0], 1e-6)
 
 
 def test_the_same_key_is_the_same_function_and_another_key_another():
-    objective = jax.jit(lookahead(*moment(), terms={"elbo": 1.0}, horizon=2, rollouts=2))
-    belief = moment()[4]
-    first, same, other = (objective(belief, jr.key(k))[0] for k in (0, 0, 1))
+    at = line()
+    objective = jax.jit(lookahead(*at, {ELBO(): 1.0}, horizon=2, rollouts=2))
+    first, same, other = (objective(at.moment.posterior, jr.key(k))[0] for k in (0, 0, 1))
     assert first == same
     assert first != other
 
 
 def test_the_gradient_flows_through_the_policy_unless_it_is_detached():
-    at = moment()
-    blind: Any = (at[0], detached(push), *at[2:])
-    through, stopped = (
-        jax.grad(lambda b, a=a: lookahead(*a, terms={"sig": 1.0}, horizon=3)(b, jr.key(0))[0])(
-            at[4]
-        )
-        for a in (at, blind)
-    )
+    at = line()
+
+    def gradient(policy: Any) -> Gaussian:
+        objective = lookahead(*at._replace(policy=policy), {SIG(): 1.0}, horizon=3)
+        return jax.grad(lambda belief: objective(belief, jr.key(0))[0])(at.moment.posterior)
+
+    through, stopped = gradient(push), gradient(detached(push))
     assert np.abs(through.mean - stopped.mean).max() > 1e-3
     assert np.all(np.isfinite(stopped.mean))
 
@@ -176,8 +221,6 @@ def test_the_gradient_flows_through_the_policy_unless_it_is_detached():
 def test_imagination_in_half_precision_keeps_its_types():
     """The scan failed: a bfloat16 latent went in and a float32 sample came out."""
     from conftest import tiny_dreamer
-
-    from thinkslow.dreamer.training.learner import cast
 
     model = cast(tiny_dreamer(), jnp.bfloat16)
     steps = jax.eval_shape(
@@ -226,12 +269,12 @@ def gains(*values: float, kind: Any = Line, dtype: Any = None) -> Members:
     return replaced(kind(jnp.array(0.0)), lambda m: m.gain, jnp.array(values, dtype))
 
 
-@pytest.mark.parametrize("term", TERMS)
+@pytest.mark.parametrize("term", TERMS, ids=lambda term: term.name)
 def test_the_gradient_of_a_gaussian_model_equals_finite_differences(term, x64):
-    at = moment(Fuzzy(jnp.array(0.8, jnp.float64)))
+    at = line(Fuzzy(jnp.array(0.8, jnp.float64)))
     members = gains(0.5, 0.8, 1.5, kind=Fuzzy, dtype=jnp.float64)
-    objective = lookahead(*at, terms={term: 1.0}, horizon=3, rollouts=2, beta=0.3, members=members)
-    belief = jax.tree.map(lambda x: x + 0.3, at[4])
+    objective = lookahead(*at, {term: 1.0}, horizon=3, rollouts=2, members=members)
+    belief = jax.tree.map(lambda x: x + 0.3, at.moment.posterior)
     function = jax.jit(lambda b: objective(b, jr.key(0))[0])
     gradient = jax.grad(function)(belief)
     assert gradient.mean.dtype == jnp.float64
@@ -249,18 +292,16 @@ def test_the_gradient_of_a_dreamer_equals_finite_differences_on_the_soft_latent(
     """Every term at once, through policy, core, decoder and encoder, in float64."""
     from conftest import tiny_dreamer
 
-    model = jax.tree.map(lambda x: x.astype(jnp.float64), tiny_dreamer())
-    _, _, memory, prior, posterior, seen = dreamer_moment(model)
+    at = dreaming(cast(tiny_dreamer(), jnp.float64))
 
     def policy(state: State, key: jax.Array) -> jax.Array:
-        return model.actor(state)["action"].soft()
+        return at.model.actor(state)["action"].soft()
 
-    terms = dict.fromkeys([name for name in TERMS if name not in NEED_SPREAD], 1.0)
-    members = noisy(model, lambda m: m.dyn.layers["priorlogit"], scale=0.5, count=3, key=jr.key(5))
     objective = lookahead(
-        model, policy, memory, prior, posterior, seen, terms=terms, horizon=2, latent="soft",
-        beta=0.3, members=members,
+        *at._replace(policy=policy), [(term, 1.0) for term in TERMS if SPREAD not in term.needs],
+        horizon=2, latent=Soft(), members=Noise(0.5, 3)(at.model, key=jr.key(5)),
     )  # fmt: skip
+    posterior = at.moment.posterior
     belief = Categorical(posterior.logits + 0.3 * jr.normal(jr.key(1), (6, 8)), posterior.mix)
     function = jax.jit(lambda b: objective(b, jr.key(0))[0])
     gradient = jax.jit(jax.grad(function))(belief).logits
@@ -280,7 +321,7 @@ def test_the_engines_gradient_equals_that_of_the_official_model(x64):
     from thinkslow import importers
 
     golden, model = np.load(GOLDEN / "golden.npz"), importers.load(GOLDEN).model
-    model = jax.tree.map(lambda x: x.astype(jnp.float64), model)
+    model = cast(model, jnp.float64)
     actions = jax.nn.one_hot(jnp.asarray(golden["in/imag_action"]), 17, dtype=jnp.float64)
     found = jax.jit(jax.vmap(jax.value_and_grad(partial(_gain_of_played, model)), (0, 0, 1)))
     logits, memory = (
@@ -299,7 +340,8 @@ def _gain_of_played(model: Any, logits: jax.Array, memory: jax.Array, actions: j
         inner: Any
 
         def initial(self) -> State:
-            raise NotImplementedError
+            start = self.inner.initial()
+            return State((start.memory, jnp.zeros((), jnp.int32)), start.latent)
 
         def predict(self, state: State, action: Any, is_first: Any):
             memory, prior = self.inner.predict(
@@ -316,38 +358,35 @@ def _gain_of_played(model: Any, logits: jax.Array, memory: jax.Array, actions: j
     belief = Categorical(logits, model.config.unimix)
     start = (memory, jnp.zeros((), jnp.int32))
     objective = lookahead(
-        Clocked(model), lambda state, key: actions[state.memory[1]], start, belief, belief, {},
-        terms={"sig": 1.0}, horizon=len(actions), latent="mode",
+        Clocked(model), lambda state, key: actions[state.memory[1]],
+        Moment(start, belief, belief, jnp.array(True)), {}, {SIG(): 1.0},
+        horizon=len(actions), latent=Mode(),
     )  # fmt: skip
     return objective(belief, jr.key(0))[0]
 
 
 @pytest.mark.usefixtures("strict")
 def test_a_dreamers_belief_is_refined_to_a_lower_objective(dreamer):
-    at = dreamer_moment(dreamer)
+    at = dreaming(dreamer)
 
     @jax.jit
     def run(belief: Categorical) -> Any:
-        objective = lookahead(
-            *at,
-            terms={"evidence": jnp.float32(1.0)},
-            horizon=1,
-            latent="sample",
-            samples=2,
-            beta=0.1,
-        )
-        return refine(objective, belief, Gradient(1.0), steps=3, key=jr.key(0), trust=0.3)
+        terms = {Evidence(beta=0.1, samples=2): jnp.float32(1.0)}
+        objective = lookahead(*at, terms, horizon=1)
+        return refine(objective, belief, Gradient(1.0), steps=3, key=jr.key(0), step_kl=0.3)
 
-    out = run(at[4])
+    out = run(at.moment.posterior)
     assert out.loss[-1] < out.loss[0]
     assert out.moved[-1] > 0
     np.testing.assert_array_equal(out.terms["evidence"], out.loss)
 
 
 def test_a_gaussian_belief_is_refined_by_the_paper_s_objective():
-    at = moment()
-    objective = lookahead(*at, terms={"sig": 1.0, "anchor": 0.1}, horizon=3, latent="mode")
-    out = jax.jit(lambda b: refine(objective, b, Gradient(0.1), steps=5, key=jr.key(0)))(at[4])
+    at = line()
+    objective = lookahead(*at, {SIG(): 1.0, Anchor(): 0.1}, horizon=3, latent=Mode())
+    out = jax.jit(lambda b: refine(objective, b, Gradient(0.1), steps=5, key=jr.key(0)))(
+        at.moment.posterior
+    )
     assert out.loss[-1] < 0.9 * out.loss[0]
 
 
@@ -357,36 +396,77 @@ def test_information_gain_of_a_belief_about_itself_is_zero_and_of_a_coin_one_bit
     np.testing.assert_allclose(state_information_gain(sure, even), np.log(2), rtol=1e-6)
 
 
-@pytest.mark.parametrize("term", ["sig", "elbo", "evidence"])
+@pytest.mark.parametrize("term", [SIG(), ELBO(), Evidence()], ids=lambda term: term.name)
 def test_a_term_that_needs_a_decoder_is_refused_where_there_is_none(term):
-    at = moment(Blind(jnp.array(0.8)))
-    with pytest.raises(ValueError, match=f"`{term}` needs a decoder and this model has none. Use"):
-        lookahead(*at, terms={term: 1.0}, horizon=1)
+    at = line(Blind(jnp.array(0.8)))
+    with pytest.raises(ValueError, match=f"`{term.name}` .* no decoder.* `entropy`"):
+        lookahead(*at, {term: 1.0}, horizon=1)
 
 
 def test_entropy_needs_no_decoder():
-    at = moment(Blind(jnp.array(0.8)))
-    value = lookahead(*at, terms={"entropy": 1.0}, horizon=2)(at[4], jr.key(0))[0]
+    at = line(Blind(jnp.array(0.8)))
+    value = lookahead(*at, {Entropy(): 1.0}, horizon=2)(at.moment.posterior, jr.key(0))[0]
     one = Gaussian(jnp.zeros(2), jnp.full(2, -0.5)).entropy()
     np.testing.assert_allclose(value, 2 * one, rtol=1e-6)
 
 
-def test_an_unknown_term_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"A term must be one of sig, .*, anchor; got 'magic'"):
-        lookahead(*moment(), terms={"magic": 1.0}, horizon=1)
+@pytest.mark.parametrize(
+    ("term", "remedy"),
+    [
+        (PIG(), "thinkslow ensemble"),
+        (Evidence(), "`beta`"),
+        (Evidence(beta=1.0), "`free_nats`"),
+    ],
+)
+def test_what_a_term_needs_and_a_model_lacks_is_said_with_the_remedy(term, remedy):
+    with pytest.raises(ValueError, match=f"`{term.name}` .*{remedy}"):
+        lookahead(*line(), {term: 1.0})
 
 
-@pytest.mark.parametrize("name", ["horizon", "rollouts", "samples"])
+def test_what_is_no_term_is_refused():
+    with pytest.raises(TypeError, match=r"such as SIG\(\); got 'magic'"):
+        lookahead(*line(), {"magic": 1.0}, horizon=1)
+
+
+@pytest.mark.parametrize("terms", [(SIG(), SIG()), (Evidence(0.1), Anchor(), Evidence(1.0))])
+def test_a_term_that_is_there_twice_is_refused(terms):
+    pairs = [(term, 1.0) for term in terms]
+    with pytest.raises(ValueError, match=f"once; got {terms[0].name} more than once"):
+        lookahead(*line(), pairs)
+    with pytest.raises(ValueError, match=f"once; got {terms[0].name} more than once"):
+        Thinking(pairs)
+
+
+@pytest.mark.parametrize("name", ["horizon", "rollouts"])
 def test_counts_below_one_are_refused(name):
-    counts = {"horizon": 1} | {name: 0}
+    counts: dict[str, Any] = {name: 0}
     with pytest.raises(ValueError, match=f"`{name}` must be 1 or more; got 0"):
-        lookahead(*moment(), terms={"entropy": 1.0}, **counts)
+        lookahead(*line(), {Entropy(): 1.0}, **counts)
+
+
+def test_evidence_of_no_samples_is_refused():
+    with pytest.raises(ValueError, match="`samples` must be 1 or more; got 0"):
+        Evidence(samples=0)
+
+
+@pytest.mark.parametrize(
+    ("term", "count"), [(SIG(), "`rollouts`"), (Evidence(0.1, 0.0), "`samples` of evidence")]
+)
+def test_reinforce_compares_draws_and_refuses_one(term, count):
+    with pytest.raises(ValueError, match=f"{count} must be 2 or more; got 1"):
+        lookahead(*line(), {term: 1.0}, latent=Reinforce())
+
+
+def test_reinforce_refuses_a_memory_that_moves():
+    """Its scores are those of the latent alone: what the memory does has no gradient in them."""
+    with pytest.raises(ValueError, match=r"Reinforce .*`memory_share` must be None; got 0\.1"):
+        Thinking({SIG(): 1.0}, rollouts=2, latent=Reinforce(), memory_share=0.1)
 
 
 def test_the_bound_of_barber_and_agakov_and_its_distance_come_out_beside_sig():
-    at = moment()
-    model, _, memory, _, posterior, _ = at
-    objective = lookahead(*at, terms={"sig": 2.0}, horizon=1, latent="mode")
+    at = line()
+    model, memory, posterior = at.model, at.moment.memory, at.moment.posterior
+    objective = lookahead(*at, {SIG(): 2.0}, horizon=1, latent=Mode())
     total, found = objective(posterior, jr.key(0))
     (key,) = _policy_keys(jr.key(0), 1)
     state = State(memory, posterior.mean)
@@ -429,12 +509,12 @@ def test_parameter_information_gain_of_gaussians_bounds_the_true_one_from_above(
 
 
 def test_pig_is_summed_over_what_members_predict_from_the_imagined_states():
-    at = moment()
-    model, _, memory, _, posterior, _ = at
-    members = gains(0.2, 1.0)
-    found = lookahead(*at, terms={"pig": 1.0}, horizon=2, latent="mode", members=members)(
-        posterior, jr.key(0)
-    )[1]["pig"]
+    at = line()
+    model, memory, posterior = at.model, at.moment.memory, at.moment.posterior
+    objective = lookahead(
+        *at, {PIG(): 1.0}, horizon=2, latent=Mode(), members=gains(0.2, 1.0)
+    )  # fmt: skip
+    found = objective(posterior, jr.key(0))[1]["pig"]
     state, expected = State(memory, posterior.mean), 0.0
     for key in _policy_keys(jr.key(0), 2):
         memory, prior = model.predict(state, push(state, key), jnp.array(False))
@@ -448,7 +528,7 @@ def test_pig_is_summed_over_what_members_predict_from_the_imagined_states():
 
 def test_members_that_differ_in_a_head_share_one_core(dreamer):
     """Or an ensemble of heads would cost as much as one of models."""
-    heads = noisy(dreamer, lambda m: m.dyn.layers["priorlogit"], scale=0.1, count=7, key=jr.key(0))
+    heads = Noise(0.1, 7)(dreamer, key=jr.key(0))
     state, action = State(jnp.zeros(32), jnp.zeros((6, 8))), jnp.zeros(3)
     # `out_axes=None` refuses what was computed once per member.
     predict = jax.vmap(
@@ -457,3 +537,169 @@ def test_members_that_differ_in_a_head_share_one_core(dreamer):
     )
     memory, prior = jax.eval_shape(predict, heads.differing)
     assert (heads.count, memory.shape, prior.logits.shape) == (7, (32,), (7, 6, 8))
+
+
+def test_what_several_terms_ask_of_a_step_is_computed_once():
+    """Decoding and encoding an imagined observation are most of what a step costs."""
+    calls = []
+
+    class Counting(Line):
+        def infer(self, memory: jax.Array, observation: Mapping[str, Any]) -> Gaussian:
+            calls.append(1)
+            return super().infer(memory, observation)
+
+    at = line(Counting(jnp.array(0.8)))
+
+    def encodings(*terms: Any) -> int:
+        objective = lookahead(*at, dict.fromkeys(terms, 1.0))
+        calls.clear()
+        jax.eval_shape(objective, at.moment.posterior, jr.key(0))
+        return len(calls)
+
+    assert encodings(SIG(), ELBO()) == encodings(SIG()) == encodings(ELBO()) > 0
+    assert encodings(Entropy()) == 0
+
+
+# Terms of one's own.
+
+
+@dataclasses.dataclass(frozen=True)
+class NearPlace(PresentTerm):
+    """How far the expected latent is from a place, squared."""
+
+    place: float = 0.0
+
+    def value(self, belief: Any, present: Any, *, key: Any) -> jax.Array:
+        return jnp.sum(jnp.square(belief.soft() - self.place))
+
+
+class Toll(ImaginedTerm):
+    """What is paid for actions."""
+
+    def at_step(self, model: Any, step: Any, *, key: Any) -> jax.Array:
+        return jnp.sum(jnp.square(step.action))
+
+    def diagnostics(self, model: Any, step: Any) -> dict[str, jax.Array]:
+        return {"steps": jnp.ones(())}
+
+
+class Guided(Toll):
+    """A term that asks for what no model here has."""
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (Need("a map", _map),)
+
+
+def _map(model: Any, members: Any) -> str | None:
+    return None if hasattr(model, "map") or members else "it has no map. Draw one"
+
+
+def test_a_term_of_ones_own_is_weighed_and_summed_as_ours_are():
+    at = line()
+    posterior = at.moment.posterior
+    terms = {NearPlace(0.25): 3.0, Toll(): 2.0, Anchor(): 1.0}
+    total, found = lookahead(*at, terms, horizon=2, latent=Mode())(posterior, jr.key(0))
+    near = np.sum((posterior.mean - 0.25) ** 2)
+    state, toll = State(at.moment.memory, posterior.mean), 0.0
+    for key in _policy_keys(jr.key(0), 2):
+        action = push(state, key)
+        toll += float(jnp.sum(action**2))
+        memory, prior = at.model.predict(state, action, jnp.array(False))
+        state = State(memory, prior.mean)
+    np.testing.assert_allclose(found["near-place"], near, rtol=1e-5)
+    np.testing.assert_allclose(found["toll"], toll, rtol=1e-5)
+    np.testing.assert_allclose(total, 3 * near + 2 * toll, rtol=1e-5)
+    assert found["steps"] == 2
+
+
+def test_what_a_term_of_ones_own_needs_is_asked_of_the_model_before_it_is_used():
+    at, terms = line(), {Guided(): 1.0}
+    assert missing(at.model, Guided().needs) == "it has no map. Draw one"
+    assert missing(at.model, Guided().needs, members=gains(1.0)) is None
+    with pytest.raises(ValueError, match=r"`guided` .*: it has no map\. Draw one"):
+        lookahead(*at, terms)
+    thinking = Thinking(terms, steps=1)
+    with pytest.raises(ValueError, match=r"`guided` .*: it has no map\. Draw one"):
+        Agent(at.model, thinking, policy=pushed)
+    agent = Agent(at.model, thinking, policy=pushed, members=gains(1.0))
+    assert agent.cannot(thinking) is None
+
+
+def pushed(model: Any, state: State, key: jax.Array) -> jax.Array:
+    return push(state, key)
+
+
+def decided(agent: Agent, seen: Mapping[str, Any], times: int = 1) -> Any:
+    """What an agent thinks when it has seen the same so many times."""
+    carry, thought = agent.start(1), None
+    batch = jax.tree.map(lambda x: x[None], dict(seen))
+    for time in range(times):
+        keys = jr.split(jr.key(time), 1)
+        carry, _, thought = agent.act(carry, batch, np.array([time == 0]), keys=keys)
+    return thought
+
+
+def test_numbers_of_a_term_and_weights_change_without_compiling_again():
+    traces = []
+
+    @dataclasses.dataclass(frozen=True)
+    class Counted(Evidence):
+        place: float = 0.0
+
+        def value(self, belief: Any, present: Any, *, key: Any) -> jax.Array:
+            traces.append(1)
+            far = jnp.sum(jnp.square(belief.soft() - self.place))
+            return super().value(belief, present, key=key) + far
+
+    at = line()
+    agent = Agent(at.model, policy=pushed)
+
+    def loss(weight: float, beta: float, place: float) -> float:
+        terms = {Counted(beta, 0.0, place=place): weight}
+        thought = decided(agent.having(Thinking(terms, steps=1, latent=Mode())), at.seen)
+        return float(thought.refined.loss[0, 0])
+
+    plain = decided(agent, at.seen)
+    kl, mean = plain.before.kl(plain.prior), plain.before.mean
+    error = loss(1.0, 0.0, 0.0) - jnp.sum(mean**2)
+    once = len(traces)
+    for weight, beta, place in ((3.0, 0.0, 0.0), (1.0, 0.5, 0.0), (1, 0.0, 2.0), (0.1, 2.0, -1.0)):
+        expected = weight * (error + beta * kl + jnp.sum((mean - place) ** 2))
+        np.testing.assert_allclose(loss(weight, beta, place), expected, rtol=1e-5)
+    assert len(traces) == once > 0
+
+
+# A memory that moves.
+
+
+@pytest.mark.parametrize("kind", ["line", "dreamer"])
+def test_evidence_at_a_moved_memory_is_against_the_prior_there(kind, dreamer):
+    """It was against the prior of the memory that was left, as if moving it cost nothing."""
+    at = line() if kind == "line" else dreaming(dreamer)
+    thinking = Thinking(
+        {Evidence(1.0, 0.0): 1.0}, steps=3, latent=Mode(), memory_share=0.5, update=Gradient(0.3)
+    )
+    agent = Agent(at.model, thinking, policy=lambda model, state, key: at.policy(state, key))
+    thought = jax.tree.map(lambda x: x[0], decided(agent, at.seen, times=2))
+    memory, belief = thought.state.memory, thought.after
+    prior = Gaussian(0.8 * memory, jnp.full(2, -0.5)) if kind == "line" else dreamer.prior(memory)
+    error = surprise(at.model, State(memory, belief.mode()), at.seen)
+    found = thought.refined.loss[thought.refined.chosen]
+    np.testing.assert_allclose(found, error + belief.kl(prior), rtol=1e-5)
+    assert abs(belief.kl(thought.prior) - belief.kl(prior)) > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["dreamer", "classic"])
+def test_the_prior_at_a_memory_is_that_of_the_step_that_led_there(kind, request):
+    model = request.getfixturevalue(kind)
+    action = jnp.array([0.0, 1.0, 0.0])
+    memory, prior = model.predict(model.initial(), action, jnp.array(False))
+    jax.tree.map(np.testing.assert_array_equal, model.prior(memory), prior)
+
+
+def test_a_memory_whose_prior_is_not_known_stays():
+    model, thinking = Coded(jnp.eye(3)), Thinking({Entropy(): 1.0}, steps=1, memory_share=0.1)
+    with pytest.raises(ValueError, match=r"`memory_share` .*`prior\(memory\)`.*Define it, or"):
+        Agent(model, thinking, policy=pushed)
+    assert Agent(model, policy=pushed).cannot(dataclasses.replace(thinking, steps=0)) is None

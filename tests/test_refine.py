@@ -46,12 +46,12 @@ def equal(first: object, second: object) -> None:
 
 
 @partial(jax.jit, static_argnames=("objective", "update", "steps", "accept", "select"))
-def descend(objective, belief, size, update, *, steps=4, seed=0, trust=jnp.inf, budget=jnp.inf,
+def descend(objective, belief, size, update, *, steps=4, seed=0, step_kl=jnp.inf, max_kl=jnp.inf,
             accept=False, select: Any = "last"):  # fmt: skip
     direction = Random() if update is Random else update(size)
     return refine(
-        objective, belief, direction, steps=steps, key=jr.key(seed), trust=trust, budget=budget,
-        accept=accept, select=select,
+        objective, belief, direction, steps=steps, key=jr.key(seed), step_kl=step_kl,
+        max_kl=max_kl, accept=accept, select=select,
     )  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def test_a_step_of_size_zero_is_the_identity_to_the_bit(update, accept):
     equal(out.moved, np.zeros(5, np.float32))
 
 
-@pytest.mark.parametrize("bound", ["trust", "budget"])
+@pytest.mark.parametrize("bound", ["step_kl", "max_kl"])
 @pytest.mark.parametrize("update", [Gradient, Mirror, Random])
 @pytest.mark.parametrize("seed", range(5))
 def test_zero_nats_are_the_identity_to_the_bit(bound, update, seed):
@@ -154,7 +154,7 @@ def test_terms_are_reported_for_every_iterate_unweighted():
 def test_a_long_step_moves_as_many_nats_as_it_may_and_no_more(update, nats):
     """A random control must move the same KL as what it controls."""
     belief = categorical(1)
-    out = descend(linear, belief, 1e3, update, steps=1, trust=nats)
+    out = descend(linear, belief, 1e3, update, steps=1, step_kl=nats)
     moved = float(out.belief.kl(belief))
     # Bisection finds the share to a thousandth; the KL of it is quadratic, so two of them.
     assert nats * (1 - 3e-3) - 1e-6 <= moved <= nats
@@ -164,26 +164,26 @@ def test_a_long_step_moves_as_many_nats_as_it_may_and_no_more(update, nats):
 def test_a_short_step_is_taken_whole_to_the_bit():
     belief = categorical(1)
     free = descend(linear, belief, 0.1, Gradient, steps=1)
-    bound = descend(linear, belief, 0.1, Gradient, steps=1, trust=5.0, budget=5.0)
+    bound = descend(linear, belief, 0.1, Gradient, steps=1, step_kl=5.0, max_kl=5.0)
     equal(free.belief, bound.belief)
     assert free.moved[1] > 0
 
 
-def test_each_step_stays_within_its_trust_and_all_within_the_budget():
+def test_each_step_stays_within_step_kl_and_all_within_max_kl():
     belief = categorical(2)
-    out = descend(linear, belief, 1e3, Gradient, steps=8, trust=0.05, budget=0.12)
+    out = descend(linear, belief, 1e3, Gradient, steps=8, step_kl=0.05, max_kl=0.12)
     # Nothing but float noise beyond the bound.
     assert np.all(out.moved <= 0.12 * (1 + 1e-5))
     assert out.moved[-1] > 0.1
     assert out.moved[1] <= 0.05 * (1 + 1e-5)
-    alone = descend(linear, belief, 1e3, Gradient, steps=8, trust=0.05)
+    alone = descend(linear, belief, 1e3, Gradient, steps=8, step_kl=0.05)
     assert alone.moved[-1] > 0.12  # steps of 0.05 nats go far beyond it together
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_accepted_steps_never_end_worse_on_the_judges_draw(seed):
     belief = categorical(seed)
-    out = descend(noisy, belief, 5.0, Mirror, seed=seed, steps=6, trust=1.0, accept=True)
+    out = descend(noisy, belief, 5.0, Mirror, seed=seed, steps=6, step_kl=1.0, accept=True)
     judge = jr.split(jr.key(seed), 3)[1]
     before, after = noisy(belief, judge)[0], noisy(out.belief, judge)[0]
     assert after <= before
@@ -193,7 +193,7 @@ def test_accepted_steps_never_end_worse_on_the_judges_draw(seed):
 def test_an_accepted_step_is_better_than_the_one_before_not_only_than_the_first():
     # From 5 to 1 beyond the bottom in one step; the next would end 3 on the other side.
     start = Gaussian(jnp.array([8.0]), jnp.zeros(1))
-    out = descend(bowl, start, 1e3, Gradient, steps=4, trust=8.0, accept=True)
+    out = descend(bowl, start, 1e3, Gradient, steps=4, step_kl=8.0, accept=True)
     assert np.all(np.diff(out.loss) <= 0)
     np.testing.assert_array_equal(out.accepted[:2], [True, False])
 
@@ -203,17 +203,17 @@ def test_without_acceptance_descent_over_fits_its_draw():
     worse = 0
     for seed in range(20):
         belief = categorical(seed)
-        out = descend(noisy, belief, 5.0, Mirror, seed=seed, steps=6, trust=1.0)
+        out = descend(noisy, belief, 5.0, Mirror, seed=seed, steps=6, step_kl=1.0)
         judge = jr.split(jr.key(seed), 3)[1]
         assert out.loss[-1] < out.loss[0]
         worse += bool(noisy(out.belief, judge)[0] > noisy(belief, judge)[0])
     assert worse >= 5
 
 
-def test_a_refused_step_halves_the_trust():
+def test_a_refused_step_halves_step_kl():
     # From 1.1 beyond the bottom, 8 nats are 4 deviations and 4 are 2.8: too far; 2 are 2.
     start = Gaussian(jnp.array([4.1]), jnp.zeros(1))
-    out = descend(bowl, start, 1e3, Gradient, steps=3, trust=8.0, accept=True)
+    out = descend(bowl, start, 1e3, Gradient, steps=3, step_kl=8.0, accept=True)
     np.testing.assert_array_equal(out.accepted, [False, False, True])
     np.testing.assert_allclose(out.moved, [0.0, 0.0, 0.0, 2.0], rtol=2e-3)
 
@@ -228,7 +228,7 @@ def sick(belief: Any, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
 @pytest.mark.parametrize("accept", [False, True])
 def test_the_last_finite_belief_leaves_where_the_objective_fails_on_the_way(select, accept):
     out = descend(
-        sick, categorical(), 3.0, Gradient, steps=8, trust=0.02, select=select, accept=accept
+        sick, categorical(), 3.0, Gradient, steps=8, step_kl=0.02, select=select, accept=accept
     )
     assert np.all(np.isfinite(out.belief.logits))
     assert np.isfinite(out.loss[out.chosen])
@@ -266,15 +266,15 @@ def test_a_gradient_that_is_no_number_moves_nothing_and_shows_in_its_norm():
 
 
 def test_a_gaussian_belief_is_bound_too():
-    out = descend(bowl, gaussian(), 10.0, Gradient, steps=1, trust=0.5)
+    out = descend(bowl, gaussian(), 10.0, Gradient, steps=1, step_kl=0.5)
     assert 0.49 < out.belief.kl(gaussian()) <= 0.5
     assert out.loss[1] < out.loss[0]
 
 
 def test_random_steps_do_not_look_at_the_objective_and_differ_by_key():
     belief = categorical()
-    one, same = (descend(f, belief, 1.0, Random, trust=0.3) for f in (linear, noisy))
-    other = descend(linear, belief, 1.0, Random, trust=0.3, seed=1)
+    one, same = (descend(f, belief, 1.0, Random, step_kl=0.3) for f in (linear, noisy))
+    other = descend(linear, belief, 1.0, Random, step_kl=0.3, seed=1)
     equal(one.belief, same.belief)
     assert not np.array_equal(one.belief.logits, other.belief.logits)
 
@@ -291,7 +291,7 @@ CASES: list[tuple[Any, Any, Any, dict[str, Any]]] = [
 def test_a_batch_is_as_one_by_one(objective, make, update, options):
     beliefs = [make()] if make is gaussian else [make(seed) for seed in range(3)]
     many = jax.tree.map(lambda *x: jnp.stack(x), *beliefs)
-    run = partial(descend, objective, size=0.5, update=update, trust=0.2, **options)
+    run = partial(descend, objective, size=0.5, update=update, step_kl=0.2, **options)
     together = jax.vmap(run)(many)
     for index, belief in enumerate(beliefs):
         alone = run(belief)
@@ -302,9 +302,9 @@ def test_a_batch_is_as_one_by_one(objective, make, update, options):
 
 def test_compiled_is_as_eager():
     belief = categorical()
-    compiled = descend(linear, belief, 0.5, Mirror, steps=1, trust=0.2)
+    compiled = descend(linear, belief, 0.5, Mirror, steps=1, step_kl=0.2)
     with jax.disable_jit():
-        eager = refine(linear, belief, Mirror(0.5), steps=1, key=jr.key(0), trust=0.2)
+        eager = refine(linear, belief, Mirror(0.5), steps=1, key=jr.key(0), step_kl=0.2)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), compiled, eager)
 
 
@@ -325,10 +325,10 @@ def test_changing_sizes_and_bounds_traces_once():
         return linear(belief, key)
 
     belief, seen = categorical(), []
-    for size, trust, budget in ((0.1, 0.2, 0.3), (0.5, 1.0, 2.0), (9.0, 0.01, 0.02)):
-        out = descend(counted, belief, size, Gradient, trust=trust, budget=budget)
+    for size, step_kl, max_kl in ((0.1, 0.2, 0.3), (0.5, 1.0, 2.0), (9.0, 0.01, 0.02)):
+        out = descend(counted, belief, size, Gradient, step_kl=step_kl, max_kl=max_kl)
         seen.append(traces)
-        assert out.moved[-1] <= budget * (1 + 1e-5)
+        assert out.moved[-1] <= max_kl * (1 + 1e-5)
     assert seen[0] > 0
     assert seen[0] == seen[1] == seen[2]
 

@@ -63,14 +63,9 @@ def loaded() -> dict[str, list[str]]:
     return dict(zip(codes, map(json.loads, done.stdout.splitlines()), strict=True))
 
 
-def still(words: list[str]) -> list[pytest.MarkDecorator]:
-    """The flags and arms of `evaluate` come from modules that import JAX."""
-    return [pytest.mark.xfail(strict=False)] if words[0] == "evaluate" else []
-
-
 @pytest.mark.parametrize(
     "words",
-    [pytest.param(words, id=" ".join(words), marks=still(words)) for words in (*HELP, *ERRORS)],
+    [pytest.param(words, id=" ".join(words)) for words in (*HELP, *ERRORS)],
 )
 def test_help_and_argument_errors_load_nothing_heavy(words, loaded):
     assert not HEAVY.intersection(loaded[command(words)])

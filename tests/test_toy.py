@@ -12,8 +12,9 @@ import pytest
 import scipy.stats
 
 from thinkslow.distributions import Categorical
-from thinkslow.objectives import lookahead
+from thinkslow.objectives import ELBO, PIG, SIG, Ambiguity, Anchor, Evidence, ObservedPIG, lookahead
 from thinkslow.objectives.members import Members, checkpoints
+from thinkslow.readouts import Soft
 from thinkslow.refinement import Gradient, Mirror, Random, refine
 from thinkslow.toy import (
     Information,
@@ -29,7 +30,7 @@ from thinkslow.toy import (
     ring,
     simulate,
 )
-from thinkslow.worldmodel import State, surprise
+from thinkslow.worldmodel import Moment, State, surprise
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -172,12 +173,13 @@ MODELS = {
 
 
 @partial(jax.jit, static_argnames="terms")
-def draws(model: Toy, present: Categorical, members: Members | None, terms: tuple[str, ...]):
+def draws(model: Toy, present: Categorical, members: Members | None, terms: tuple[Any, ...]):
     """Terms and diagnostics of one imagined step, `[DRAWS]` each."""
     memory = model.initial().memory
+    moment = Moment(memory, present, present, jnp.array(True))
     objective = lookahead(
-        model, model.policy, memory, present, present, {"symbol": jnp.array(0)},
-        terms=dict.fromkeys(terms, 1.0), horizon=1, imagery="sample", members=members,
+        model, model.policy, moment, {"symbol": jnp.array(0)}, dict.fromkeys(terms, 1.0),
+        horizon=1, imagery="sample", members=members,
     )  # fmt: skip
     return jax.vmap(lambda key: objective(present, key)[1])(jr.split(jr.key(0), DRAWS))
 
@@ -202,8 +204,8 @@ def test_the_three_informations_are_the_entropy_of_what_will_be_seen():
     assert min(truth.sig, truth.pig, truth.ambiguity) > 0.05
     np.testing.assert_allclose(truth.sig + truth.pig + truth.ambiguity, truth.entropy, rtol=1e-5)
     middle = exact(Problem(PROBLEM.start, PROBLEM.dynamics, emissions.mean(0)))
-    found = draws(middle, PRESENT, checkpoints(MEMBERS), ("sig", "pig-observed"))
-    noise = jnp.stack([draws(one, PRESENT, None, ("ambiguity",))["ambiguity"] for one in MEMBERS])
+    found = draws(middle, PRESENT, checkpoints(MEMBERS), (SIG(), ObservedPIG()))
+    noise = jnp.stack([draws(one, PRESENT, None, (Ambiguity(),))["ambiguity"] for one in MEMBERS])
     near(found["sig"], truth.sig)
     near(found["pig-observed"], truth.pig)
     near(noise.mean(0), truth.ambiguity)  # the members share their draws
@@ -216,7 +218,7 @@ def imagined() -> dict[str, dict[str, jax.Array]]:
     for name, model in MODELS.items():
         doubled = model.problem.states // PROBLEM.states
         present = Categorical(jnp.tile(PRESENT.logits, doubled))
-        out[name] = draws(model, present, None, ("sig", "elbo"))
+        out[name] = draws(model, present, None, (SIG(), ELBO()))
     return out
 
 
@@ -266,8 +268,8 @@ def test_parameters_that_agree_say_nothing_and_others_what_their_predictions_tel
     """On the next state: H(mean_m p_m) - mean_m H(p_m), in expectation over the present."""
     same = checkpoints([exact(PROBLEM)] * 3)
     apart = [exact(one) for one in family(PROBLEM, 3, spread=0.5)]
-    np.testing.assert_allclose(draws(MODELS["exact"], PRESENT, same, ("pig",))["pig"], 0, atol=1e-6)
-    found = draws(MODELS["exact"], PRESENT, checkpoints(apart), ("pig",))["pig"]
+    np.testing.assert_allclose(draws(MODELS["exact"], PRESENT, same, (PIG(),))["pig"], 0, atol=1e-6)
+    found = draws(MODELS["exact"], PRESENT, checkpoints(apart), (PIG(),))["pig"]
     rows = np.stack([np.asarray(one.problem.dynamics[0], np.float64) for one in apart])
     entropy = scipy.stats.entropy
     each = entropy(rows.mean(0), axis=-1) - entropy(rows, axis=-1).mean(0)
@@ -279,21 +281,20 @@ def test_parameters_that_agree_say_nothing_and_others_what_their_predictions_tel
 # Refinement at the moments of one episode, against the exact belief.
 
 
-@partial(jax.jit, static_argnames=("terms", "update", "steps", "select"))
-def refined(model, beliefs, symbols, size, terms, update, steps, nats, select: Any = "last"):
+@partial(jax.jit, static_argnames=("terms", "steps", "select"))
+def refined(model, beliefs, symbols, terms, update, steps, nats, select: Any = "last"):
     """The encoder's, the refined and the exact belief at each moment, and all of `refine`."""
-    direction = Random() if update is Random else update(size)
 
     def at(prior: jax.Array, belief: jax.Array, symbol: jax.Array, key: jax.Array) -> tuple:
         memory, seen = jnp.log(prior), {"symbol": symbol}
         encoded = model.infer(memory, seen)
+        moment = Moment(memory, Categorical(memory), encoded, jnp.array(True))
         objective = lookahead(
-            model, model.policy, memory, Categorical(memory), encoded, seen,
-            terms=dict(terms), horizon=3, rollouts=4, latent="soft",
-        )  # fmt: skip
+            model, model.policy, moment, seen, terms, horizon=3, rollouts=4, latent=Soft()
+        )
         out = refine(
-            objective, encoded, direction, steps=steps, key=key, trust=nats / steps**2,
-            budget=nats, select=select,
+            objective, encoded, update, steps=steps, key=key, step_kl=nats / steps**2,
+            max_kl=nats, select=select,
         )  # fmt: skip
         return encoded, out.belief, Categorical(jnp.log(belief)), out
 
@@ -308,7 +309,7 @@ def distances(found: tuple) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(kl(encoded, truth)), np.asarray(kl(after, truth))
 
 
-SIG, EVIDENCE, ANCHOR = ("sig", 1.0), ("evidence", 1.0), ("anchor", 5.0)
+INFORMATION, EVIDENCE, ANCHOR = (SIG(), 1.0), (Evidence(), 1.0), (Anchor(), 5.0)
 
 
 @pytest.fixture(scope="module")
@@ -316,11 +317,11 @@ def arms(stream) -> dict[str, tuple]:
     model = noisy(PROBLEM, ERROR)
     go = partial(refined, model, *stream)
     return {
-        "sig": go(1e3, (SIG,), Gradient, 5, 1.0),
-        "random": go(0.0, (SIG,), Random, 5, 1.0),
-        "sig + anchor": go(0.1, (SIG, ANCHOR), Mirror, 5, 1.0, select="best"),
-        "sig + evidence": go(0.3, (SIG, EVIDENCE), Mirror, 5, 1.0),
-        "evidence": go(1.0, (EVIDENCE,), Mirror, 1, jnp.inf),
+        "sig": go((INFORMATION,), Gradient(1e3), 5, 1.0),
+        "random": go((INFORMATION,), Random(), 5, 1.0),
+        "sig + anchor": go((INFORMATION, ANCHOR), Mirror(0.1), 5, 1.0, select="best"),
+        "sig + evidence": go((INFORMATION, EVIDENCE), Mirror(0.3), 5, 1.0),
+        "evidence": go((EVIDENCE,), Mirror(1.0), 1, jnp.inf),
     }
 
 

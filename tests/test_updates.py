@@ -14,9 +14,11 @@ from test_objectives import Coded
 from test_refine import bowl, categorical, equal, gaussian, linear, noisy
 
 from thinkslow.distributions import Categorical, Gaussian
-from thinkslow.objectives import lookahead
+from thinkslow.objectives import Evidence, lookahead
+from thinkslow.readouts import Gumbel, Reinforce, Sample
 from thinkslow.refinement import Anytime, Gradient, Langevin, Mirror, Random, coordinate, refine
 from thinkslow.refinement.joint import joint, moved
+from thinkslow.worldmodel import Moment
 
 run = partial(jax.jit, static_argnames=("objective", "steps", "accept", "judges", "select"))(refine)
 
@@ -26,11 +28,11 @@ run = partial(jax.jit, static_argnames=("objective", "steps", "accept", "judges"
 def test_random_steps_add_up_to_the_nats_they_were_given(steps, seed):
     """Each in a direction of its own, five steps ended at a fifth of the nats: no control."""
     belief = categorical(seed)
-    out = run(linear, belief, Random(), steps=steps, key=jr.key(seed), budget=0.3)
+    out = run(linear, belief, Random(), steps=steps, key=jr.key(seed), max_kl=0.3)
     np.testing.assert_allclose(out.moved[-1], 0.3, rtol=3e-3)
     # Bound by equal shares of a straight line, too, they go on in one direction.
-    share = run(linear, belief, Random(), steps=steps, key=jr.key(seed), trust=0.3 / steps**2,
-                budget=0.3)  # fmt: skip
+    share = run(linear, belief, Random(), steps=steps, key=jr.key(seed), step_kl=0.3 / steps**2,
+                max_kl=0.3)  # fmt: skip
     ways = np.diff(np.stack([belief.logits, share.belief.logits, out.belief.logits]), axis=0)
     first, last = ways[0].ravel(), (ways[0] + ways[1]).ravel()
     assert first @ last > (1 - 1e-5) * np.linalg.norm(first) * np.linalg.norm(last)
@@ -41,13 +43,13 @@ def test_random_steps_add_up_to_the_nats_they_were_given(steps, seed):
 def test_a_step_however_long_is_shortened_to_its_nats(size):
     """Beyond 2^24 times too long it moved nothing, and said that it was taken."""
     belief = categorical(1)
-    out = run(linear, belief, Gradient(size), steps=1, key=jr.key(0), trust=0.1)
+    out = run(linear, belief, Gradient(size), steps=1, key=jr.key(0), step_kl=0.1)
     np.testing.assert_allclose(out.moved[1], 0.1, rtol=3e-3)
     assert bool(out.accepted[0])
 
 
 def test_a_step_that_moves_nothing_is_not_reported_as_taken():
-    out = run(linear, categorical(), Gradient(1.0), steps=2, key=jr.key(0), trust=0.0)
+    out = run(linear, categorical(), Gradient(1.0), steps=2, key=jr.key(0), step_kl=0.0)
     assert not np.any(out.accepted)
 
 
@@ -77,12 +79,12 @@ def test_langevin_draws_from_the_density_that_its_objective_names():
 
 
 ADAPTIVE = [(linear, Gradient(0.5), {}), (noisy, Mirror(2.0), {"accept": True}),
-            (linear, Random(), {"budget": 9.0})]  # fmt: skip
+            (linear, Random(), {"max_kl": 9.0, "step_kl": jnp.inf})]  # fmt: skip
 
 
 @pytest.mark.parametrize(("objective", "update", "options"), ADAPTIVE)
 def test_a_descent_that_may_stop_but_does_not_is_the_plain_one(objective, update, options):
-    options = {"steps": 4, "key": jr.key(3), "trust": 0.2} | options
+    options = {"steps": 4, "key": jr.key(3), "step_kl": 0.2} | options
     plain = run(objective, categorical(1), update, **options)
     able = run(objective, categorical(1), update, tolerance=-jnp.inf, **options)
     assert int(able.used) == int(plain.used) == 4
@@ -112,8 +114,8 @@ def test_it_stops_when_a_step_gains_too_little_and_says_after_how_many():
 
 
 def test_it_stops_when_its_nats_are_spent():
-    out = run(linear, categorical(2), Gradient(1e3), steps=12, key=jr.key(0), trust=0.05,
-              budget=0.12, tolerance=-jnp.inf)  # fmt: skip
+    out = run(linear, categorical(2), Gradient(1e3), steps=12, key=jr.key(0), step_kl=0.05,
+              max_kl=0.12, tolerance=-jnp.inf)  # fmt: skip
     assert int(out.used) < 6
     assert 0.99 * 0.12 <= out.moved[-1] <= 0.12 * (1 + 1e-5)
 
@@ -145,8 +147,11 @@ def test_several_judges_refuse_what_one_takes_for_a_gain():
 
     def taken(judges: int) -> float:
         go = jax.vmap(
-            lambda key: refine(harmful, categorical(0), Gradient(1e3), steps=1, key=key, trust=0.3,
-                               accept=True, judges=judges).belief.kl(categorical(0)))  # fmt: skip
+            lambda key: refine(
+                harmful, categorical(0), Gradient(1e3), steps=1, key=key, step_kl=0.3,
+                accept=True, judges=judges,
+            ).belief.kl(categorical(0))
+        )  # fmt: skip
         return float(np.mean(jax.jit(go)(jr.split(jr.key(0), 400)) > 0.01))
 
     one, many = taken(1), taken(16)
@@ -167,15 +172,16 @@ def test_scores_are_unbiased_where_straight_through_is_not():
 
     def estimate(how: Any) -> np.ndarray:
         objective = lookahead(
-            model, lambda s, k: jnp.zeros(1), jnp.zeros(1), belief, belief,
-            {"seen": jnp.zeros(())}, terms={"evidence": 1.0}, horizon=1, samples=4, latent=how,
-            beta=0.0,
+            model, lambda s, k: jnp.zeros(1),
+            Moment(jnp.zeros(1), belief, belief, jnp.ones((), bool)), {"seen": jnp.zeros(())},
+            {Evidence(beta=0.0, free_nats=0.0, samples=4): 1.0}, horizon=1, latent=how,
         )  # fmt: skip
         slope = jax.vmap(lambda key: jax.grad(lambda b: objective(b, key)[0])(belief).logits)
         return np.asarray(jax.jit(slope)(jr.split(jr.key(1), 20_000)))
 
     truth = np.asarray(jax.grad(exact)(belief).logits)
-    found = {how: estimate(how) for how in ("reinforce", "sample", "gumbel")}
+    hows = {"reinforce": Reinforce(), "sample": Sample(), "gumbel": Gumbel()}
+    found = {name: estimate(how) for name, how in hows.items()}
     error = {
         how: np.max(np.abs(draws.mean(0) - truth) / (draws.std(0) / np.sqrt(len(draws)) + 1e-9))
         for how, draws in found.items()
@@ -223,7 +229,7 @@ def test_memory_moves_with_the_belief_within_its_own_radius():
         here = moved(memory, both.shift, 0.1)
         return bowl(both.belief, key)[0] + jnp.sum((here - 10.0) ** 2), {}
 
-    out = run(far, joint(gaussian(), memory), Gradient(0.1), steps=5, key=jr.key(0), budget=2.0)
+    out = run(far, joint(gaussian(), memory), Gradient(0.1), steps=5, key=jr.key(0), max_kl=2.0)
     here = moved(memory, out.belief.shift, 0.1)
     np.testing.assert_allclose(jnp.linalg.norm(here - memory), 0.5, rtol=1e-5)
     assert np.all(here > memory)

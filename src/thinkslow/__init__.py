@@ -8,55 +8,81 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from thinkslow.agent.agent import Agent
+    from thinkslow.agent.agent import About, AbstractAgent, Agent
     from thinkslow.agent.deadline import Timed
     from thinkslow.agent.decision import Carry, Thought
-    from thinkslow.agent.gates import Gated, calibrate
-    from thinkslow.agent.presets import ARMS, Arm
+    from thinkslow.agent.gates import Gated
+    from thinkslow.agent.presets import Arm, arm
+    from thinkslow.agent.scores import Score
     from thinkslow.agent.thinking import Thinking
-    from thinkslow.distributions import Categorical, Gaussian
-    from thinkslow.dreamer.saved import load, save
-    from thinkslow.objectives import TERMS, lookahead
-    from thinkslow.refinement import Gradient, Mirror, Refined
-    from thinkslow.worldmodel import State, WorldModel, detached, imagine
+    from thinkslow.distributions import Belief, Categorical, Gaussian
+    from thinkslow.evaluation.calibrate import calibrated
+    from thinkslow.evaluation.protocol import Evaluation, evaluate
+    from thinkslow.loading import load
+    from thinkslow.needs import Need, missing
+    from thinkslow.objectives import ImaginedTerm, PresentTerm, lookahead
+    from thinkslow.readouts import Readout
+    from thinkslow.refinement import Gradient, Mirror, Refined, Status, Update, refine
+    from thinkslow.registry import register
+    from thinkslow.worldmodel import State, WorldModel, detached, imagine, perceive
 
 _HOMES = {
-    "agent.agent": ("Agent",),
-    "agent.presets": ("ARMS", "Arm"),
+    "agent.agent": ("About", "AbstractAgent", "Agent"),
     "agent.deadline": ("Timed",),
     "agent.decision": ("Carry", "Thought"),
-    "distributions": ("Categorical", "Gaussian"),
-    "dreamer.saved": ("load", "save"),
-    "objectives": ("TERMS", "lookahead"),
-    "agent.gates": ("Gated", "calibrate"),
-    "refinement": ("Gradient", "Mirror", "Refined"),
+    "agent.gates": ("Gated",),
+    "agent.presets": ("Arm", "arm"),
+    "agent.scores": ("Score",),
     "agent.thinking": ("Thinking",),
-    "worldmodel": ("State", "WorldModel", "detached", "imagine"),
+    "distributions": ("Belief", "Categorical", "Gaussian"),
+    "evaluation.calibrate": ("calibrated",),
+    "evaluation.protocol": ("Evaluation", "evaluate"),
+    "loading": ("load",),
+    "needs": ("Need", "missing"),
+    "objectives": ("ImaginedTerm", "PresentTerm", "lookahead"),
+    "readouts": ("Readout",),
+    "refinement": ("Gradient", "Mirror", "Refined", "Status", "Update", "refine"),
+    "registry": ("register",),
+    "worldmodel": ("State", "WorldModel", "detached", "imagine", "perceive"),
 }
 
 __all__ = [
-    "ARMS",
-    "TERMS",
+    "About",
+    "AbstractAgent",
     "Agent",
     "Arm",
+    "Belief",
     "Carry",
     "Categorical",
+    "Evaluation",
     "Gated",
     "Gaussian",
     "Gradient",
+    "ImaginedTerm",
     "Mirror",
+    "Need",
+    "PresentTerm",
+    "Readout",
     "Refined",
+    "Score",
     "State",
+    "Status",
     "Thinking",
     "Thought",
     "Timed",
+    "Update",
     "WorldModel",
-    "calibrate",
+    "arm",
+    "calibrated",
     "detached",
+    "evaluate",
     "imagine",
     "load",
     "lookahead",
-    "save",
+    "missing",
+    "perceive",
+    "refine",
+    "register",
 ]
 
 

@@ -150,7 +150,7 @@ class Gaussian(Belief):
     log_scale: Float[Array, " dim"]
 
     def noise(self, *, key: PRNGKeyArray) -> Float[Array, " dim"]:
-        return jr.normal(key, self.mean.shape)
+        return jr.normal(key, self.mean.shape, self.mean.dtype)
 
     def sample_of(self, noise: Float[Array, " dim"]) -> Float[Array, " dim"]:
         """Reparameterised sample."""
@@ -306,7 +306,7 @@ class BoundedNormal(eqx.Module):
         return cls(jnp.tanh(mean), (most - least) * jax.nn.sigmoid(scale + 2.0) + least)
 
     def sample(self, *, key: PRNGKeyArray) -> Float[Array, " dim"]:
-        return self.mean + self.scale * jr.normal(key, self.mean.shape)
+        return self.mean + self.scale * jr.normal(key, self.mean.shape, self.mean.dtype)
 
     def mode(self) -> Float[Array, " dim"]:
         return self.mean

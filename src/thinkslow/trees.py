@@ -1,9 +1,15 @@
-"""Questions to whole pytrees of arrays."""
+"""Whole pytrees of arrays: questions to them, and programs compiled once for their structure."""
 
-from typing import TypeVar
+import dataclasses
+import types
+import weakref
+from collections.abc import Callable, Hashable, Iterable
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, PyTree
 
 Tree = TypeVar("Tree")
@@ -15,3 +21,147 @@ def all_finite(tree: PyTree) -> Bool[Array, ""]:
 
 def where(condition: Bool[Array, ""], new: Tree, old: Tree) -> Tree:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+
+
+def cast(tree: Tree, dtype: Any) -> Tree:
+    """The same with floats of another precision."""
+    return jax.tree.map(
+        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
+    )
+
+
+class Structure:
+    """Everything of a tree but its arrays and floats: what decides the compiled program.
+
+    Equal structures share a program. Functions are compared by their code and what they close
+    over, so that an activation or an optimiser that is made twice compiles once.
+    """
+
+    def __init__(self, definition: Any, rest: tuple):
+        self.definition, self.rest = definition, rest
+        self.identity = (definition, tuple(map(_identity, rest)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Structure) and self.identity == other.identity
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
+
+class Parts(NamedTuple):
+    """A tree taken apart: its structure, and its arrays and floats in their order."""
+
+    structure: Structure
+    arrays: list[Array]
+
+
+def parts(tree: PyTree) -> Parts:
+    """Take a tree apart. Floats become float32 arrays; integers, texts, functions and objects
+    that are no pytrees belong to the structure and must be hashable."""
+    leaves, definition = jax.tree.flatten(tree)
+    traced = [isinstance(leaf, float | jax.Array | np.ndarray | np.generic) for leaf in leaves]
+    arrays = [
+        jnp.asarray(leaf, jnp.float32) if isinstance(leaf, float) else jnp.asarray(leaf)
+        for leaf, array in zip(leaves, traced, strict=True)
+        if array
+    ]
+    rest = tuple(
+        _TRACED if array else leaf for leaf, array in zip(leaves, traced, strict=True)
+    )  # fmt: skip
+    return Parts(Structure(definition, rest), arrays)
+
+
+def whole(structure: Structure, arrays: list[Array]) -> PyTree:
+    """The inverse of `parts`."""
+    given = iter(arrays)
+    leaves = [next(given) if leaf is _TRACED else leaf for leaf in structure.rest]
+    return jax.tree.unflatten(structure.definition, leaves)
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function(tree, ...)` as one program, called as `function(*parts(tree), ...)`.
+
+    Numbers of the tree may change without compiling again; its structure may not.
+    """
+
+    @partial(jax.jit, static_argnums=0)
+    def program(structure: Structure, arrays: list[Array], *given: Any) -> Any:
+        return function(whole(structure, arrays), *given)
+
+    return program
+
+
+def once(method: Callable[[Any], Any]) -> property:
+    """A property that is computed once for each object.
+
+    It is kept beside the object: an attribute of its own would make an Equinox module another
+    pytree.
+    """
+    kept: dict[int, Any] = {}
+
+    def get(self: Any) -> Any:
+        key = id(self)
+        if key not in kept:
+            kept[key] = method(self)
+            weakref.finalize(self, kept.pop, key, None).atexit = False
+        return kept[key]
+
+    return property(get, doc=method.__doc__)
+
+
+class _Traced:
+    """Stands where an array or a float was."""
+
+
+_TRACED = _Traced()
+
+
+class Alike:
+    """A function that equals another of the same code, closed over equal things.
+
+    For static fields: an optimiser that is made twice compiles once.
+    """
+
+    def __init__(self, function: Callable[..., Any]):
+        self.function, self.identity = function, _identity(function)
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        return self.function(*given, **named)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Alike) and self.identity == other.identity
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
+
+def _identity(leaf: Any) -> Hashable:
+    """What two leaves of a structure must share to be one."""
+    if isinstance(leaf, tuple):
+        return (type(leaf), *map(_identity, leaf))
+    if not isinstance(leaf, types.FunctionType):
+        return leaf
+    cells = tuple(cell.cell_contents for cell in leaf.__closure__ or ())
+    try:
+        inner = (tuple(map(_identity, cells)), _identity(leaf.__defaults__))
+        hash(inner)
+    except TypeError:  # it closes over an array, say
+        return leaf
+    return (leaf.__code__, id(leaf.__globals__), inner)
+
+
+def register(kind: type) -> None:
+    """Make a frozen dataclass a pytree whose fields are its children; its checks run when it is
+    made by hand, not when it is put together from a program's arrays."""
+
+    def children(tree: Any) -> tuple[list[tuple[Any, Any]], None]:
+        names = [field.name for field in dataclasses.fields(tree)]
+        return [(jax.tree_util.GetAttrKey(name), getattr(tree, name)) for name in names], None
+
+    def together(_: None, values: Iterable[Any]) -> Any:
+        tree = object.__new__(kind)
+        for field, value in zip(dataclasses.fields(kind), values, strict=True):
+            object.__setattr__(tree, field.name, value)
+        return tree
+
+    jax.tree_util.register_pytree_with_keys(kind, children, together)

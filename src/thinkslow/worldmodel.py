@@ -7,8 +7,9 @@ memory. Nothing in a model stops a gradient; a caller who wants that wraps (`det
 """
 
 import abc
+import math
 from collections.abc import Callable, Mapping
-from typing import Literal, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
@@ -18,13 +19,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from thinkslow.distributions import Belief, Categorical, Distribution, Squared
+from thinkslow.readouts import Readout, Sample
+from thinkslow.spaces import Space
+from thinkslow.trees import all_finite, where
 
 Memory: TypeAlias = PyTree[Array]
 Observation: TypeAlias = Mapping[str, Array | np.ndarray]
 Action: TypeAlias = Float[Array, " action"]
-Readout: TypeAlias = Literal["sample", "mode", "soft"]
-Draw: TypeAlias = Readout | Literal["gumbel", "reinforce"]
-"""How an objective takes a latent from a belief, and so what its gradient is."""
 
 
 class State(eqx.Module):
@@ -36,7 +37,11 @@ class State(eqx.Module):
 
 class WorldModel(eqx.Module):
     """The contract. Observations are mappings from name to array: images as uint8, or as
-    floats in [0, 1]; vectors as floats; discrete ones as integers or as probabilities."""
+    floats in [0, 1]; vectors as floats; discrete ones as integers or as probabilities.
+
+    The first four methods are all that refinement needs. Acting needs `policy`, playing also
+    `action_spaces`; each further member is what some term asks for.
+    """
 
     @abc.abstractmethod
     def initial(self) -> State:
@@ -53,8 +58,43 @@ class WorldModel(eqx.Module):
         """The encoder's answer: the posterior belief."""
 
     @abc.abstractmethod
-    def decode(self, state: State) -> dict[str, Distribution]:
+    def decode(self, state: State) -> Mapping[str, Distribution]:
         """The observation that the state predicts, by name. Empty without a decoder."""
+
+    def policy(self, state: State, key: PRNGKeyArray) -> Action:
+        """The action to take in a state, as one vector."""
+        raise TypeError(
+            f"{type(self).__name__} has no policy. Define `policy(state, key)`, or pass `policy` "
+            "to the agent."
+        )
+
+    @property
+    def observation_spaces(self) -> tuple[tuple[str, Space], ...]:
+        """What it sees, by name. Empty: not declared, so that nothing is checked."""
+        return ()
+
+    @property
+    def action_spaces(self) -> tuple[tuple[str, Space], ...]:
+        """What it does, in the order in which an action vector joins it."""
+        return ()
+
+    def parts(self, action: Array | np.ndarray) -> dict[str, Any]:
+        """An action vector as the part of each action, discrete ones one-hot; any leading axes."""
+        out, start = {}, 0
+        for name, space in self.action_spaces:
+            shape = space.shape if space.classes is None else (*space.shape, space.classes)
+            end = start + math.prod(shape)
+            out[name] = action[..., start:end].reshape(*action.shape[:-1], *shape)
+            start = end
+        return out
+
+    def split(self, action: Array | np.ndarray) -> dict[str, Any]:
+        """An action vector as an environment takes it, by name: discrete actions as integers."""
+        spaces = dict(self.action_spaces)
+        return {
+            name: part if spaces[name].classes is None else part.argmax(-1)
+            for name, part in self.parts(action).items()
+        }
 
     @property
     def trained_beta(self) -> float | None:
@@ -64,6 +104,13 @@ class WorldModel(eqx.Module):
     @property
     def trained_free_nats(self) -> float | None:
         """Nats below which that KL was not trained, if known."""
+        return None
+
+    def prior(self, memory: Memory) -> Belief | None:
+        """The prior belief at a memory, as `predict` gives it, where the memory alone tells it.
+
+        Asked for only where refinement moves the memory.
+        """
         return None
 
     def reward(self, state: State) -> Distribution | None:
@@ -86,30 +133,39 @@ class Step(eqx.Module):
     state: State
 
 
-def read(belief: Belief, how: Draw, *, key: PRNGKeyArray) -> Float[Array, "..."]:
-    """A latent from a belief: one sample, the likeliest value, or the soft expectation.
+class Moment(NamedTuple):
+    """What a model makes of one observation."""
 
-    For objectives also `gumbel`, a relaxed sample, and `reinforce`, a sample without a gradient:
-    the objective adds that of the score.
+    memory: Memory
+    prior: Belief
+    posterior: Belief
+    """The encoder's belief, or the prior where that is not finite."""
+    seen: Bool[Array, ""]
+    """Whether the encoder's belief was finite."""
+
+
+def perceive(
+    model: "WorldModel",
+    state: State,
+    action: Action,
+    is_first: Bool[Array, ""],
+    observation: Observation,
+) -> Moment:
+    """Predict from the state before, then look.
+
+    Args:
+        model: for one example.
+        state: before the action.
+        action: the one that led here.
+        is_first: whether an episode begins here; the past is then forgotten.
+        observation: the present one, by name.
+
+    **Cost:** one step of the core and one encoding.
     """
-    return _read(belief, how, belief.noise(key=key))
-
-
-def _read(belief: Belief, how: Draw, noise: Float[Array, "..."]) -> Float[Array, "..."]:
-    match how:
-        case "sample":
-            return belief.sample_of(noise)
-        case "mode":
-            return belief.mode()
-        case "soft":
-            return belief.soft()
-        case "gumbel":
-            return belief.relaxed_of(noise)
-        case "reinforce":
-            return jax.lax.stop_gradient(belief.sample_of(noise))
-    raise ValueError(
-        f"`readout` must be 'sample', 'mode', 'soft', 'gumbel' or 'reinforce'; got {how!r}."
-    )
+    memory, prior = model.predict(state, action, is_first)
+    posterior = model.infer(memory, observation)
+    seen = all_finite(posterior)
+    return Moment(memory, prior, where(seen, posterior, prior), seen)
 
 
 def imagine(
@@ -119,12 +175,22 @@ def imagine(
     *,
     horizon: int,
     key: PRNGKeyArray,
-    readout: Draw = "sample",
+    readout: Readout = Sample(),
 ) -> Step:
     """Roll the policy forward through the model's own predictions.
 
+    Args:
+        model: for one example.
+        policy: gives an action from a state and a key.
+        state: where to begin.
+        horizon: imagined steps.
+        key: of actions and latents.
+        readout: how a latent is taken from an imagined prior.
+
     Returns `horizon` steps stacked along a leading axis. The gradient flows through latents,
-    memory and policy; nothing is stopped. Costs `horizon` steps of the core and the policy.
+    memory and policy; nothing is stopped.
+
+    **Cost:** `horizon` steps of the core and the policy.
     """
 
     still = jnp.zeros((), bool)
@@ -138,7 +204,7 @@ def imagine(
         action_key, noise = random
         action = policy(state, action_key)
         memory, prior = model.predict(state, action, still)
-        latent = _read(prior, readout, noise).astype(state.latent.dtype)
+        latent = readout.of(prior, noise).astype(state.latent.dtype)
         state = State(memory, latent)
         return state, Step(action, prior, state)
 

@@ -1,14 +1,15 @@
-"""An agent that may think before it acts: model, policy, and how to refine the belief.
+"""Who acts: an agent that may think before it does.
 
 One decision is one compiled call for the whole batch. Two agents given the same keys differ by
 their thinking alone.
 """
 
 import abc
+import dataclasses
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -16,51 +17,198 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
 
 from thinkslow.agent.decision import Carry, Thought, decide
+from thinkslow.agent.observing import kept
 from thinkslow.agent.past import Cloud, Window
-from thinkslow.agent.thinking import Knobs, Thinking, knobs_of, structure_of
+from thinkslow.agent.thinking import Thinking
+from thinkslow.needs import DECODER, PRIOR, Need, missing
 from thinkslow.objectives.members import Members
-from thinkslow.objectives.terms import NEED_MEMBERS
-from thinkslow.worldmodel import Observation, State, WorldModel
+from thinkslow.spaces import Space
+from thinkslow.trees import Parts, compiled, once, parts, register
+from thinkslow.worldmodel import State, WorldModel
+
+if TYPE_CHECKING:
+    from thinkslow.agent.player import Player
+    from thinkslow.agent.presets import Arm
+
+Batch: TypeAlias = Mapping[str, Array | np.ndarray]
+Policy: TypeAlias = Callable[[Any, State, PRNGKeyArray], Array]
+
+register(Thinking)
 
 
-class Agent:
+@dataclasses.dataclass(frozen=True)
+class About:
+    """Where an agent comes from: what records say of it. All of it may be unknown."""
+
+    name: str | None = None
+    environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """`{"id", "size", "repeat"}`: what it was trained on."""
+    training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """`steps`, `seed`, `preset`, as far as they are known."""
+    source: str | None = None
+    """The project that trained it; None: this one."""
+    action: str = "sample"
+    """How an action is taken from the policy: `sample`, or the `mode`, as its source does."""
+    curve: Mapping[str, Any] | None = None
+    """Its learning curve: `score` by `step`."""
+
+
+class AbstractAgent(eqx.Module):
+    """What plays: an agent, one behind a gate, one with a deadline; or one of your own.
+
+    An agent of your own has `model`, `about`, `start` and `act`. Its model must split an action
+    vector into the environment's actions (`split`), and decode if its images are to be scored; it
+    need be no `WorldModel`.
+    """
+
+    model: eqx.AbstractVar[Any]
+    about: eqx.AbstractVar[About]
+
+    @abc.abstractmethod
+    def start(self, batch: int) -> Any:
+        """The carry before the first observation of `batch` environments."""
+
+    @abc.abstractmethod
+    def act(
+        self,
+        carry: Any,
+        observation: Batch,
+        is_first: Bool[Array | np.ndarray, " batch"],
+        *,
+        keys: Key[Array, " batch"],
+    ) -> tuple[Any, Float[Array, "batch action"], Any]:
+        """One decision for a batch.
+
+        Args:
+            carry: from `start` or the decision before.
+            observation: by name, with a leading axis of the batch.
+            is_first: marks environments that begin an episode; their past is forgotten.
+            keys: one for each environment.
+
+        Returns the new carry, the action vectors (`model.split` makes actions of them), and what
+        was thought: a `Thought`, or for an agent of your own what has `thinks`, `moved` and
+        `doubt`.
+        """
+
+    def warm(
+        self,
+        carry: Any,
+        observation: Batch,
+        is_first: Bool[Array | np.ndarray, " batch"],
+        *,
+        keys: Key[Array, " batch"],
+    ) -> None:
+        """Compile all that a decision for this batch may need, so that none waits for it later."""
+        jax.block_until_ready(self.act(carry, observation, is_first, keys=keys))
+
+    @property
+    def inner(self) -> "Agent | None":
+        """The `Agent` that decides: itself, or the one behind a gate or a deadline."""
+        return None
+
+    def having_model(self, model: WorldModel, members: Members | None) -> "AbstractAgent":
+        """The same agent with another model, such as one that calls its observations otherwise."""
+        raise TypeError(f"{type(self).__name__} cannot be given another model.")
+
+    @property
+    def observation_spaces(self) -> tuple[tuple[str, Space], ...]:
+        """What it sees, by name; empty where its model does not say."""
+        return getattr(self.model, "observation_spaces", ())
+
+    @property
+    def action_spaces(self) -> tuple[tuple[str, Space], ...]:
+        """What it does, by name; empty where its model does not say."""
+        return getattr(self.model, "action_spaces", ())
+
+    def player(self, seed: int = 0) -> "Player":
+        """The agent for anybody's own loop: one environment, NumPy in and out."""
+        from thinkslow.agent.player import Player
+
+        return Player(self, seed)
+
+
+class Agent(AbstractAgent):
     """A world model with a policy that thinks as it is told.
 
-    `policy(model, state, key)` gives an action vector; by default the model's own. `members` are
-    plausible parameters, for terms that compare them. Everything is frozen. Compiled once per
-    structure of `thinking`; its weights, sizes and budgets are arguments, so that `with_thinking`
-    does not compile again when only those change.
+    Everything is frozen. Compiled once for each structure of `settings`: its numbers are
+    arguments, so that an agent with others does not compile again.
+
+    Args:
+        model: for one example; any Equinox module with the members of `WorldModel`.
+        settings: how to think; by default not at all.
+        policy: `policy(model, state, key)` gives an action vector; by default the model's own.
+        members: plausible parameters, for terms and scores that compare them.
+        about: where it comes from.
+
+    **Errors:** `ValueError` if the model lacks what `settings` need, saying what.
     """
+
+    model: WorldModel
+    settings: Thinking
+    policy: Policy
+    members: Members | None
+    about: About
 
     def __init__(
         self,
         model: WorldModel,
-        thinking: Thinking | None = None,
+        settings: Thinking | None = None,
         *,
-        policy: Callable[[Any, State, PRNGKeyArray], Array] | None = None,
+        policy: Policy | None = None,
         members: Members | None = None,
+        about: About | None = None,
     ):
         self.model = model
-        self.thinking = thinking or Thinking()
-        self.policy = policy or _own_policy
+        self.settings = settings or Thinking()
+        self.policy = policy or own_policy
         self.members = members
-        blind = [name for name, _ in self.thinking.terms if name in NEED_MEMBERS]
-        if self.thinking.steps and blind and members is None:
-            raise ValueError(
-                f"`{blind[0]}` compares plausible parameters and this agent has none. Fit them: "
-                f"thinkslow ensemble AGENT."
-            )
-        self.knobs = knobs_of(self.thinking, model)
+        self.about = about or About()
+        if (reason := self.cannot(self.settings)) is not None:
+            raise ValueError(reason)
 
-    def with_thinking(self, thinking: Thinking) -> "Agent":
-        """The same agent, thinking otherwise."""
-        return Agent(self.model, thinking, policy=self.policy, members=self.members)
+    def cannot(self, settings: Thinking) -> str | None:
+        """Why this agent cannot think so; None if it can."""
+        for what, needs in needs_of(settings):
+            if (reason := missing(self.model, needs, self.members)) is not None:
+                return f"`{what}` cannot be asked of this agent: {reason}."
+        return None
+
+    def thinking(self, how: "str | Thinking | Arm") -> AbstractAgent:
+        """The same agent, thinking otherwise.
+
+        Args:
+            how: settings; or an arm, whole: with its gate and its deadline; or the name of one
+                (`thinkslow arms` lists them).
+
+        An arm whose gate opens for a share of the decisions comes back with a gate that is not
+        calibrated: `thinkslow.evaluate` calibrates it, and so does `thinkslow.calibrated`.
+
+        **Errors:** `ValueError` for an unknown name, or for what the agent lacks.
+        """
+        from thinkslow.agent.presets import Arm, arm
+
+        if isinstance(how, Thinking):
+            return self.having(how)
+        found = how if isinstance(how, Arm) else arm(how)
+        return found.of(self)
+
+    def having(self, settings: Thinking) -> "Agent":
+        """The same agent with other settings."""
+        return Agent(
+            self.model, settings, policy=self.policy, members=self.members, about=self.about
+        )
+
+    @property
+    def inner(self) -> "Agent":
+        return self
+
+    def having_model(self, model: WorldModel, members: Members | None) -> "Agent":
+        return Agent(model, self.settings, policy=self.policy, members=members, about=self.about)
 
     def start(self, batch: int) -> Carry:
-        """The carry before the first observation of `batch` environments."""
         state = self.model.initial()
-        action = jax.eval_shape(self.policy, self.model, state, jr.key(0))
-        past, count = None, self.thinking.particles
+        action = jax.eval_shape(lambda: self.policy(self.model, state, jr.key(0)))
+        past, count = None, self.settings.particles
         if count > 1:
             many = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), state)
             past = Cloud(many, jnp.full(count, -jnp.log(count)))
@@ -70,83 +218,86 @@ class Agent:
     def act(
         self,
         carry: Carry,
-        observation: Mapping[str, Array | np.ndarray],
+        observation: Batch,
         is_first: Bool[Array | np.ndarray, " batch"],
         *,
         keys: Key[Array, " batch"],
     ) -> tuple[Carry, Float[Array, "batch action"], Thought]:
-        """One decision for a batch: the new carry, the action vectors, and what was thought.
+        """One decision for a batch, as `AbstractAgent.act`, in one compiled call.
 
-        `is_first` marks environments that begin an episode; their past is forgotten. One key per
-        environment. One compiled call.
+        **Errors:** `ValueError` for an observation whose names or shapes are not the agent's.
         """
-        return _act(*self.given(carry, observation, is_first, keys), *self.structure)
+        return _act(*self.parts, *self.given(carry, observation, is_first, keys))
+
+    @once
+    def parts(self) -> Parts:
+        """Its structure, which decides the compiled program, and its numbers."""
+        # Where it comes from decides nothing.
+        return parts(eqx.tree_at(lambda agent: agent.about, self, None))
 
     def given(
         self,
         carry: Carry,
-        observation: Mapping[str, Array | np.ndarray],
+        observation: Batch,
         is_first: Bool[Array | np.ndarray, " batch"],
         keys: Key[Array, " batch"],
-    ) -> tuple:
-        """The arrays of which a compiled decision is a function."""
+    ) -> tuple[Carry, dict[str, Any], Array, Array]:
+        """What a compiled decision is a function of, besides the agent."""
         seen, is_first = dict(observation), jnp.asarray(is_first)
-        if self.thinking.lag and carry.past is None:
-            carry = _with_window(carry, seen, is_first, self.thinking.lag)
-        return self.model, self.members, self.knobs, carry, seen, is_first, keys
+        for name, value in {**seen, "is_first": is_first}.items():
+            if np.shape(value)[:1] != (len(keys),):
+                raise ValueError(
+                    f"`{name}` is of {np.shape(value)[0] if np.ndim(value) else 'no'} "
+                    f"environments; there are {len(keys)} keys. Give one of each for every "
+                    "environment, along the first axis."
+                )
+        if self.settings.lag and carry.past is None:
+            carry = self._with_window(carry, seen, is_first)
+        return carry, seen, is_first, keys
 
-    @property
-    def structure(self) -> tuple[Thinking, Callable]:
-        """What decides which program that is."""
-        return structure_of(self.thinking), self.policy
-
-
-class Wrapped(abc.ABC):
-    """What is used like an `Agent` and says when, or for how long, that agent thinks."""
-
-    agent: Agent
-
-    @property
-    def model(self) -> WorldModel:
-        return self.agent.model
-
-    def start(self, batch: int) -> Carry:
-        return self.agent.start(batch)
-
-    @abc.abstractmethod
-    def act(
-        self, carry: Carry, observation: Mapping[str, Array | np.ndarray],
-        is_first: Bool[Array | np.ndarray, " batch"], *, keys: Key[Array, " batch"],
-    ) -> tuple[Carry, Float[Array, "batch action"], Thought]:  # fmt: skip
-        """One decision for a batch, as `Agent.act`."""
-
-    @abc.abstractmethod
-    def warm(
-        self, carry: Carry, observation: Mapping[str, Array | np.ndarray],
-        is_first: Bool[Array | np.ndarray, " batch"], *, keys: Key[Array, " batch"],
-    ) -> None:  # fmt: skip
-        """Compile all that a decision for this batch may need, so that none waits for it later."""
+    def _with_window(self, carry: Carry, seen: dict[str, Any], is_first: Array) -> Carry:
+        """With a window of the right shapes, whose frames an episode's first observation
+        forgets."""
+        names = [name for name, _ in self.model.observation_spaces] or [*seen]
+        shown = {name: seen[name] for name in names if name in seen}
+        frames = kept(self.model.observation_spaces, shown)
+        yes = jnp.ones_like(is_first)
+        window = Window(carry.state, carry.action, frames, yes, yes)
+        lag = self.settings.lag
+        many = jax.tree.map(lambda x: jnp.repeat(jnp.asarray(x)[:, None], lag, 1), window)
+        return Carry(carry.state, carry.action, many)
 
 
-@partial(jax.jit, static_argnums=(7, 8))
-def _act(
-    model: WorldModel, members: Members | None, knobs: Knobs, carry: Carry,
-    observation: Observation, is_first: Bool[Array, " batch"], keys: Key[Array, " batch"],
-    thinking: Thinking, policy: Callable,
-) -> tuple[Carry, Array, Thought]:  # fmt: skip
-    return jax.vmap(partial(decide, model, policy, thinking, knobs, members=members))(
-        carry, observation, is_first, keys
-    )
+def needs_of(settings: Thinking) -> list[tuple[str, tuple[Need, ...]]]:
+    """What each part of the settings asks of a model, by the part's name."""
+    out = [(term.name, term.needs) for term, _ in settings.terms] if settings.steps else []
+    if settings.steps and settings.update is not None:
+        out.append((type(settings.update).__name__, settings.update.needs))
+    if settings.readout is not None:
+        out.append((type(settings.readout).__name__, settings.readout.needs))
+    if settings.particles > 1:
+        out.append(("particles", (DECODER,)))
+    if settings.memory_share is not None and settings.steps:
+        out.append(("memory_share", (PRIOR,)))
+    return out
 
 
-def _with_window(
-    carry: Carry, observation: dict[str, Any], is_first: Bool[Array, " batch"], lag: int
-) -> Carry:
-    """With a window of the right shapes, whose frames an episode's first observation forgets."""
-    window = Window(carry.state, carry.action, observation, jnp.ones_like(is_first))
-    many = jax.tree.map(lambda x: jnp.repeat(jnp.asarray(x)[:, None], lag, 1), window)
-    return Carry(carry.state, carry.action, many)
-
-
-def _own_policy(model: Any, state: State, key: PRNGKeyArray) -> Array:
+def own_policy(model: Any, state: State, key: PRNGKeyArray) -> Array:
+    """The model's own policy."""
     return model.policy(state, key)
+
+
+def greedy_policy(model: Any, state: State, key: PRNGKeyArray) -> Array:
+    """The likeliest action of the model's own policy."""
+    return model.greedy(state, key)
+
+
+@compiled
+def _act(
+    agent: Agent, carry: Carry, observation: dict, is_first: Bool[Array, " batch"],
+    keys: Key[Array, " batch"],
+) -> tuple[Carry, Array, Thought]:  # fmt: skip
+    def one(carry: Carry, observation: dict, is_first: Array, key: PRNGKeyArray) -> tuple:
+        return decide(agent, carry, observation, is_first, key)
+
+    return jax.vmap(one)(carry, observation, is_first, keys)

@@ -2,25 +2,23 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
-from thinkslow.agent.agent import Agent, Wrapped
+from thinkslow.agent.agent import About, AbstractAgent, Agent, Batch
 from thinkslow.agent.decision import Carry, Look, Thought, bounds, conclude, look, posed, streams
-from thinkslow.agent.thinking import Knobs, Thinking, direction_of
 from thinkslow.objectives.members import Members
-from thinkslow.refinement import Anytime, Refined
+from thinkslow.refinement import Anytime, Gradient, Objective, Refined
 from thinkslow.refinement.anytime import FADING
-from thinkslow.worldmodel import Observation, WorldModel
+from thinkslow.trees import compiled, whole
+from thinkslow.worldmodel import WorldModel
 
 
-class Timed(Wrapped):
-    """An agent whose decisions take at most `deadline_ms`; used like an `Agent`.
+class Timed(AbstractAgent):
+    """An agent whose decisions take at most `deadline_ms`.
 
     A decision is several compiled calls: to look, to refine in pieces of one step until the time
     or the agent's `steps` are up, and to act. It returns the best iterate so far, whatever
@@ -30,67 +28,98 @@ class Timed(Wrapped):
     To look, to begin (one gradient) and to act are always done: they are what a deadline of 0
     costs. Call `warm` first: compiling heeds no deadline.
 
+    Args:
+        agent: the one that thinks; its settings must refine.
+        deadline_ms: milliseconds for the whole batch, from the call.
+
     **Errors:** `ValueError` for a negative deadline, an agent without refinement steps, or one
     of particles, which refine apart.
     """
 
+    agent: Agent
+    model: WorldModel
+    about: About
+    deadline_ms: float
+    _refine: Anytime
+    _clock: "_Clock"
+
     def __init__(self, agent: Agent, deadline_ms: float):
-        thinking = agent.thinking
+        settings = agent.settings
         if not deadline_ms >= 0:
             raise ValueError(f"`deadline_ms` must be 0 or more; got {deadline_ms}.")
-        if not thinking.steps or thinking.particles > 1:
+        if not settings.steps or settings.particles > 1:
             raise ValueError(
                 "A deadline stops refinement: `steps` must be 1 or more and `particles` 1; got "
-                f"{thinking.steps} and {thinking.particles}."
+                f"{settings.steps} and {settings.particles}."
             )
-        self.agent, self.deadline_ms = agent, deadline_ms
-        self._acting_ms = 0.0
+        self.agent, self.model, self.about = agent, agent.model, agent.about
+        self.deadline_ms = deadline_ms
+        self._clock = _Clock()
+        structure = agent.parts.structure
 
-        def objective(shared: tuple, context: tuple) -> Callable:
-            model, members, knobs = shared
-            return posed(model, agent.policy, thinking, knobs, members, *context)[0]
+        def objective(numbers: list[Array], context: tuple) -> Objective:
+            return posed(whole(structure, numbers), *context)[0]
 
         self._refine = Anytime(
-            objective, direction_of(thinking, agent.knobs), steps=thinking.steps, select="best",
-            **bounds(thinking, agent.knobs),
-        )  # fmt: skip
+            objective, settings.update or Gradient(), select="best", **bounds(settings)
+        )
+
+    @property
+    def inner(self) -> Agent:
+        return self.agent
+
+    def having_model(self, model: WorldModel, members: Members | None) -> "Timed":
+        return Timed(self.agent.having_model(model, members), self.deadline_ms)
+
+    def start(self, batch: int) -> Carry:
+        return self.agent.start(batch)
 
     def act(
         self,
         carry: Carry,
-        observation: Mapping[str, Array | np.ndarray],
+        observation: Batch,
         is_first: Bool[Array | np.ndarray, " batch"],
         *,
         keys: Key[Array, " batch"],
     ) -> tuple[Carry, Float[Array, "batch action"], Thought]:
-        """One decision for a batch, as `Agent.act`, in at most `deadline_ms` from the call, as
-        far as recent decisions tell how long it takes to act. `thinks` says where any step was
-        made."""
+        """One decision for a batch, as `AbstractAgent.act`, in at most `deadline_ms` from the
+        call, as far as recent decisions tell how long it takes to act. `thinks` says where any
+        step was made."""
         begun = time.perf_counter()
         given = self.agent.given(carry, observation, is_first, keys)
-        structure = self.agent.structure
-        looked, beliefs, refine_keys = jax.block_until_ready(_look(*given, *structure))
-        shared, contexts = given[:3], (given[4], looked.moment)
-        left = self.deadline_ms - _since(begun) - self._acting_ms
-        refined = self._refine(shared, contexts, beliefs, keys=refine_keys, deadline_ms=left)
+        structure, numbers = self.agent.parts
+        looked, beliefs, refine_keys = jax.block_until_ready(_look(structure, numbers, *given))
+        left = self.deadline_ms - _since(begun) - self._clock.acting_ms
+        refined = self._refine(
+            numbers, (given[1], looked.moment), beliefs, keys=refine_keys, deadline_ms=left
+        )
         rested = time.perf_counter()
-        out = jax.block_until_ready(_act(*given, *structure, looked, refined))
-        self._acting_ms = max(FADING * self._acting_ms, _since(rested))
+        out = jax.block_until_ready(_act(structure, numbers, *given, looked, refined))
+        self._clock.acting_ms = max(FADING * self._clock.acting_ms, _since(rested))
         return out
 
     def warm(
-        self, carry: Carry, observation: Mapping[str, Array | np.ndarray],
-        is_first: Bool[Array | np.ndarray, " batch"], *, keys: Key[Array, " batch"],
-    ) -> None:  # fmt: skip
+        self,
+        carry: Carry,
+        observation: Batch,
+        is_first: Bool[Array | np.ndarray, " batch"],
+        *,
+        keys: Key[Array, " batch"],
+    ) -> None:
         """Compile all that a decision for this batch needs, and see how long its parts take."""
         given = self.agent.given(carry, observation, is_first, keys)
-        structure = self.agent.structure
-        looked, beliefs, refine_keys = _look(*given, *structure)
-        contexts = (given[4], looked.moment)
-        self._refine.warm(given[:3], contexts, beliefs, keys=refine_keys)
+        structure, numbers = self.agent.parts
+        looked, beliefs, refine_keys = _look(structure, numbers, *given)
+        self._refine.warm(numbers, (given[1], looked.moment), beliefs, keys=refine_keys)
         self.act(carry, observation, is_first, keys=keys)
-        self._acting_ms = 0.0  # it compiled
+        self._clock.acting_ms = 0.0  # it compiled
         self.act(carry, observation, is_first, keys=keys)
+
+
+class _Clock:
+    """How long it took to act, of late."""
+
+    acting_ms = 0.0
 
 
 def _since(begun: float) -> float:
@@ -98,33 +127,27 @@ def _since(begun: float) -> float:
     return 1e3 * (time.perf_counter() - begun)
 
 
-@partial(jax.jit, static_argnums=(7, 8))
+@compiled
 def _look(
-    model: WorldModel, members: Members | None, knobs: Knobs, carry: Carry,
-    observation: Observation, is_first: Bool[Array, " batch"], keys: Key[Array, " batch"],
-    thinking: Thinking, policy: Callable,
+    agent: Agent, carry: Carry, observation: dict, is_first: Bool[Array, " batch"],
+    keys: Key[Array, " batch"],
 ) -> tuple[Look, Any, Key[Array, " batch"]]:  # fmt: skip
     """What is seen, what to refine, and the keys of refinement."""
 
-    def one(carry: Carry, observation: Observation, is_first: Array, key: Any) -> tuple:
-        looked = look(model, carry, observation, is_first)
-        moment = looked.moment
-        first = posed(model, policy, thinking, knobs, members, observation, moment)[1]
-        return looked, first, streams(key)[2]
+    def one(carry: Carry, observation: dict, is_first: Array, key: Any) -> tuple:
+        looked = look(agent, carry, observation, is_first)
+        return looked, posed(agent, observation, looked.moment)[1], streams(key)[2]
 
     return jax.vmap(one)(carry, observation, is_first, keys)
 
 
-@partial(jax.jit, static_argnums=(7, 8))
+@compiled
 def _act(
-    model: WorldModel, members: Members | None, knobs: Knobs, carry: Carry,
-    observation: Observation, is_first: Bool[Array, " batch"], keys: Key[Array, " batch"],
-    thinking: Thinking, policy: Callable, looked: Look, refined: Refined,
+    agent: Agent, carry: Carry, observation: dict, is_first: Bool[Array, " batch"],
+    keys: Key[Array, " batch"], looked: Look, refined: Refined,
 ) -> tuple[Carry, Array, Thought]:  # fmt: skip
-    def one(carry: Carry, observation: Observation, looked: Look, refined: Refined, key: Any):
-        carry, action, thought = conclude(
-            model, policy, thinking, knobs, carry, observation, looked, refined, key
-        )
+    def one(carry: Carry, observation: dict, looked: Look, refined: Refined, key: Any) -> tuple:
+        carry, action, thought = conclude(agent, carry, observation, looked, refined, key)
         return carry, action, dataclasses.replace(thought, thinks=refined.used > 0)
 
     return jax.vmap(one)(carry, observation, looked, refined, keys)

@@ -5,9 +5,8 @@ thinking), so that two agents given the same key differ by their thinking alone,
 zero steps is the base agent bit for bit.
 """
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -15,23 +14,19 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from thinkslow.agent.past import (
-    Cloud,
-    Mixture,
-    Moment,
-    Window,
-    perceive,
-    reinferred,
-    resampled,
-    weighted,
-)
-from thinkslow.agent.thinking import Knobs, Thinking, direction_of
+from thinkslow.agent.observing import admitted, kept
+from thinkslow.agent.past import Cloud, Mixture, Window, reinferred, resampled, weighted
 from thinkslow.distributions import Belief
 from thinkslow.objectives import Objective, lookahead
-from thinkslow.objectives.members import Members
+from thinkslow.readouts import Sample
 from thinkslow.refinement import Refined, refine
 from thinkslow.refinement.joint import joint, moved
-from thinkslow.worldmodel import Memory, Observation, State, WorldModel, read, surprise
+from thinkslow.trees import all_finite, where
+from thinkslow.worldmodel import Memory, Moment, Observation, State, perceive, surprise
+
+if TYPE_CHECKING:
+    from thinkslow.agent.agent import Agent
+    from thinkslow.agent.thinking import Thinking
 
 
 class Carry(eqx.Module):
@@ -58,38 +53,16 @@ class Thought(eqx.Module):
     moved: Float[Array, "*batch"]
     """KL(after || before), nats."""
     refined: Refined | None
-    """Every iterate; None without steps."""
+    """Every iterate; None without steps, and behind a gate, which refines a part of the batch."""
     thinks: Bool[Array, "*batch"]
     """Whether there was any thinking."""
     seen: Bool[Array, "*batch"]
-    """Whether the encoder's belief was finite; where not, the prior stands in for it."""
+    """Whether the observation could be used; where not, the prior stands in for the encoder's
+    belief."""
     mixture: Mixture | None = None
     """The belief of all particles."""
     doubt: Float[Array, "*batch"] | None = None
     """What a gate went by."""
-
-
-def decide(
-    model: WorldModel,
-    policy: Callable[[Any, State, PRNGKeyArray], Array],
-    thinking: Thinking,
-    knobs: Knobs,
-    carry: Carry,
-    observation: Observation,
-    is_first: Bool[Array, ""],
-    key: PRNGKeyArray,
-    *,
-    members: Members | None = None,
-) -> tuple[Carry, Float[Array, " action"], Thought]:
-    """One decision of one agent: predict, infer, refine, read, act."""
-    if isinstance(carry.past, Cloud):
-        think = partial(_think, model, policy, thinking, knobs, members, observation)
-        return _decide_together(model, policy, think, carry, carry.past, observation, is_first, key)
-    looked = look(model, carry, observation, is_first)
-    refined = _refined(
-        model, policy, thinking, knobs, members, observation, looked.moment, streams(key)[2]
-    )
-    return conclude(model, policy, thinking, knobs, carry, observation, looked, refined, key)
 
 
 class Look(NamedTuple):
@@ -102,60 +75,141 @@ class Look(NamedTuple):
     past: Window | None
 
 
-def look(
-    model: WorldModel, carry: Carry, observation: Observation, is_first: Bool[Array, ""]
-) -> Look:
+def decide(
+    agent: "Agent",
+    carry: Carry,
+    observation: Observation,
+    is_first: Bool[Array, ""],
+    key: PRNGKeyArray,
+) -> tuple[Carry, Float[Array, " action"], Thought]:
+    """One decision of one agent: predict, infer, refine, read, act.
+
+    A carry that is not finite is forgotten, as at the beginning of an episode.
+    """
+    if isinstance(carry.past, Cloud):
+        return _decide_together(agent, carry, carry.past, observation, is_first, key)
+    looked = look(agent, carry, observation, is_first)
+    refined = _refined(agent, observation, looked.moment, streams(key)[2])
+    return conclude(agent, carry, observation, looked, refined, key)
+
+
+def look(agent: "Agent", carry: Carry, observation: Observation, is_first: Bool[Array, ""]) -> Look:
     """Predict and infer, from the state that was carried and from the window, if there is one."""
-    plain = moment = perceive(model, carry.state, carry.action, is_first, observation)
-    past = carry.past
+    model, past = agent.model, carry.past
+    observation, sound = admitted(model.observation_spaces, observation)
+    state, action, is_first = _healed(agent, carry.state, carry.action, is_first)
+    plain = moment = _usable(perceive(model, state, action, is_first, observation), sound)
     if isinstance(past, Window):
-        moment = perceive(model, reinferred(model, past), carry.action, is_first, observation)
-        past = past.pushed(carry.state, carry.action, observation, is_first)
+        before = reinferred(model, past)
+        moment = _usable(perceive(model, before, action, is_first, observation), sound)
+        now = kept(model.observation_spaces, observation)
+        past = past.pushed(Window(state, action, now, is_first, plain.seen))
     assert not isinstance(past, Cloud)
     return Look(plain, moment, past)
 
 
 def conclude(
-    model: WorldModel, policy: Callable, thinking: Thinking, knobs: Knobs, carry: Carry,
-    observation: Observation, looked: Look, refined: Refined | None, key: PRNGKeyArray,
+    agent: "Agent", carry: Carry, observation: Observation, looked: Look,
+    refined: Refined | None, key: PRNGKeyArray,
 ) -> tuple[Carry, Float[Array, " action"], Thought]:  # fmt: skip
     """Read a state from the refined belief, and act."""
     latent_key, action_key, _, pick_key = streams(key)
-    plain = looked.plain
-    after, state = _settle(
-        model, thinking, knobs, observation, looked.moment, refined, latent_key, pick_key
-    )
+    settings, plain = agent.settings, looked.plain
+    after, state = _settle(agent, observation, looked.moment, refined, latent_key, pick_key)
     base = State(plain.memory, plain.posterior.sample(key=latent_key))
-    action = policy(model, state, action_key)
-    thought_over = thinking.steps or thinking.lag
-    nats = after.kl(plain.posterior) if thought_over else jnp.zeros(())
+    action = agent.policy(agent.model, state, action_key)
+    thinks = bool(settings.steps or settings.lag)
+    nats = after.kl(plain.posterior) if thinks else jnp.zeros(())
     thought = Thought(
         plain.prior, plain.posterior, after, base, state, nats, refined,
-        jnp.asarray(thought_over > 0), plain.seen,
+        jnp.asarray(thinks), plain.seen,
     )  # fmt: skip
-    return Carry(state if thinking.carry else base, action, looked.past), action, thought
+    return Carry(state if settings.carry else base, action, looked.past), action, thought
 
 
 def streams(key: PRNGKeyArray) -> tuple[PRNGKeyArray, ...]:
-    """The independent keys of one decision: of the latent, the action, refinement, candidates."""
+    """The independent keys of one decision: of the latent, the action, refinement, readout."""
     latent_key, action_key, think_key = jr.split(key, 3)
     return latent_key, action_key, *jr.split(think_key)
 
 
+def posed(agent: "Agent", observation: Observation, moment: Moment) -> tuple[Objective, Any]:
+    """What to descend, and from where: the belief, and the memory where thinking may move it."""
+    model, settings = agent.model, agent.settings
+    seen, _ = admitted(model.observation_spaces, observation)
+
+    def objective_at(moment: Moment) -> Objective:
+        return lookahead(
+            model, lambda s, k: agent.policy(model, s, k), moment, seen, settings.terms,
+            horizon=settings.horizon, rollouts=settings.rollouts, latent=settings.latent,
+            imagery=settings.imagery, members=agent.members,
+        )  # fmt: skip
+
+    share = settings.memory_share
+    if share is None:
+        return objective_at(moment), moment.posterior
+
+    def objective(both: Any, key: PRNGKeyArray) -> Any:
+        memory = moved(moment.memory, both.shift, share)
+        return objective_at(_at_memory(agent, moment, memory))(both.belief, key)
+
+    return objective, joint(moment.posterior, moment.memory)
+
+
+def bounds(settings: "Thinking") -> dict[str, Any]:
+    """How far a step and all of them may go, and which are taken: options of `refine`."""
+    return {
+        name: getattr(settings, name)
+        for name in ("steps", "max_kl", "accept", "judges", "tolerance")
+    }
+
+
+def _at_memory(agent: "Agent", moment: Moment, memory: Memory) -> Moment:
+    """The moment, its prior that of a moved memory."""
+    prior = agent.model.prior(memory)
+    assert prior is not None  # the agent was asked whether its model has one
+    return moment._replace(memory=memory, prior=prior)
+
+
+def _usable(moment: Moment, sound: Bool[Array, ""]) -> Moment:
+    """The moment, its posterior the prior where the observation was not sound."""
+    return moment._replace(
+        posterior=where(sound, moment.posterior, moment.prior), seen=moment.seen & sound
+    )
+
+
+def _healed(
+    agent: "Agent", state: State, action: Array, is_first: Bool[Array, ""]
+) -> tuple[State, Array, Bool[Array, ""]]:
+    """State and action, forgotten where they are not finite."""
+    sound = all_finite((state, action))
+    blank = jax.tree.map(lambda x, old: x.astype(old.dtype), agent.model.initial(), state)
+    state = where(sound, state, blank)
+    return state, jnp.where(sound, action, 0), is_first | ~sound
+
+
 def _decide_together(
-    model: WorldModel, policy: Callable, think: Callable, carry: Carry, cloud: Cloud,
-    observation: Observation, is_first: Bool[Array, ""], key: PRNGKeyArray,
+    agent: "Agent", carry: Carry, cloud: Cloud, observation: Observation,
+    is_first: Bool[Array, ""], key: PRNGKeyArray,
 ) -> tuple[Carry, Float[Array, " action"], Thought]:  # fmt: skip
     """One decision of many particles; the one that acts is drawn by weight."""
     latent_key, action_key, think_key = jr.split(key, 3)
     pick_key, resample_key, own_key = jr.split(think_key, 3)
-    count = cloud.log_weights.shape[-1]
-    known = jnp.where(is_first, -jnp.log(count), cloud.log_weights)
-    moments = jax.vmap(
-        lambda state: perceive(model, state, carry.action, is_first, observation)
-    )(cloud.states)  # fmt: skip
+    model, count = agent.model, cloud.log_weights.shape[-1]
+    observation, sound = admitted(model.observation_spaces, observation)
+
+    def perceived(state: State) -> tuple[Moment, Bool[Array, ""]]:
+        state, action, first = _healed(agent, state, carry.action, is_first)
+        return _usable(perceive(model, state, action, first, observation), sound), first
+
+    moments, firsts = jax.vmap(perceived)(cloud.states)
+    weights = cloud.log_weights
+    forget = is_first | jnp.any(firsts) | ~all_finite(weights)
+    known = jnp.where(forget, -jnp.log(count), weights)
+    think = partial(_think, agent, observation)
     afters, refined, states = jax.vmap(think)(moments, *jr.split(own_key, (2, count)))
-    weights = weighted(model, known, moments, afters, states, observation)
+    told = weighted(model, known, moments, afters, states, observation)
+    weights = jnp.where(sound, told, known)
 
     def pick(weights: Array, tree: Any) -> Any:
         index = jr.categorical(pick_key, weights)
@@ -164,7 +218,7 @@ def _decide_together(
     plain = pick(known, moments)
     base = State(plain.memory, plain.posterior.sample(key=latent_key))
     after, refined, state = pick(weights, (afters, refined, states))
-    action = policy(model, state, action_key)
+    action = agent.policy(model, state, action_key)
     thought = Thought(
         plain.prior, plain.posterior, after, base, state, after.kl(plain.posterior), refined,
         jnp.ones((), bool), plain.seen, Mixture(afters, weights),
@@ -174,93 +228,43 @@ def _decide_together(
 
 
 def _think(
-    model: WorldModel, policy: Callable, thinking: Thinking, knobs: Knobs,
-    members: Members | None, observation: Observation, moment: Moment,
-    latent_key: PRNGKeyArray, think_key: PRNGKeyArray,
+    agent: "Agent", observation: Observation, moment: Moment, latent_key: PRNGKeyArray,
+    think_key: PRNGKeyArray,
 ) -> tuple[Belief, Refined | None, State]:  # fmt: skip
     """Refine the belief of a particle's moment and read a state from it."""
     refine_key, pick_key = jr.split(think_key)
-    refined = _refined(
-        model, policy, thinking, knobs, members, observation, moment, refine_key
-    )  # fmt: skip
-    after, state = _settle(
-        model, thinking, knobs, observation, moment, refined, latent_key, pick_key
-    )
+    refined = _refined(agent, observation, moment, refine_key)
+    after, state = _settle(agent, observation, moment, refined, latent_key, pick_key)
     return after, refined, state
 
 
-def posed(
-    model: WorldModel, policy: Callable, thinking: Thinking, knobs: Knobs,
-    members: Members | None, observation: Observation, moment: Moment,
-) -> tuple[Callable, Any]:  # fmt: skip
-    """What to descend, and from where: the belief, and the memory where thinking may move it."""
-    memory, prior, before, _ = moment
-
-    def objective_at(memory: Memory) -> Objective:
-        return lookahead(
-            model, lambda s, k: policy(model, s, k), memory, prior, before, observation,
-            terms=knobs.weights, horizon=thinking.rollout, rollouts=thinking.rollouts,
-            samples=thinking.samples, latent=thinking.latent, imagery=thinking.imagery,
-            members=members, beta=knobs.beta, free_nats=knobs.free_nats,
-        )  # fmt: skip
-
-    if not thinking.memory:
-        return objective_at(memory), before
-
-    def objective(both: Any, key: PRNGKeyArray) -> Any:
-        return objective_at(moved(memory, both.shift, knobs.memory))(both.belief, key)
-
-    return objective, joint(before, memory)
-
-
-def bounds(thinking: Thinking, knobs: Knobs) -> dict[str, Any]:
-    """How far a step and all of them may go, and which are taken: options of `refine`."""
-    return {
-        # Random steps lie on one line and look at nothing: the budget alone bounds them.
-        "trust": jnp.inf if thinking.update == "random" else knobs.nats / thinking.steps**2,
-        "budget": knobs.nats, "accept": thinking.accept, "judges": thinking.judges,
-        "tolerance": None if thinking.tolerance is None else knobs.tolerance,
-    }  # fmt: skip
-
-
 def _refined(
-    model: WorldModel, policy: Callable, thinking: Thinking, knobs: Knobs,
-    members: Members | None, observation: Observation, moment: Moment, key: PRNGKeyArray,
-) -> Refined | None:  # fmt: skip
-    if not thinking.steps:
+    agent: "Agent", observation: Observation, moment: Moment, key: PRNGKeyArray
+) -> Refined | None:
+    settings = agent.settings
+    if not settings.steps:
         return None
-    objective, first = posed(model, policy, thinking, knobs, members, observation, moment)
+    objective, first = posed(agent, observation, moment)
     return refine(
-        objective, first, direction_of(thinking, knobs), steps=thinking.steps, key=key,
-        select=thinking.select, **bounds(thinking, knobs),
-    )  # fmt: skip
+        objective, first, settings.update, key=key, select=settings.select, **bounds(settings)
+    )
 
 
 def _settle(
-    model: WorldModel, thinking: Thinking, knobs: Knobs, observation: Observation,
-    moment: Moment, refined: Refined | None, latent_key: PRNGKeyArray, pick_key: PRNGKeyArray,
+    agent: "Agent", observation: Observation, moment: Moment, refined: Refined | None,
+    latent_key: PRNGKeyArray, pick_key: PRNGKeyArray,
 ) -> tuple[Belief, State]:  # fmt: skip
     """The belief after thinking, and a state read from it."""
+    settings = agent.settings
     memory, after = moment.memory, moment.posterior
     if refined is not None:
         after = refined.belief
-        if thinking.memory:
-            after, memory = after.belief, moved(memory, after.shift, knobs.memory)
-    state = State(memory, read(after, thinking.readout, key=latent_key))
-    if thinking.candidates > 1:
-        state = _best(model, memory, after, observation, thinking.candidates, state, pick_key)
-    return after, state
-
-
-def _best(
-    model: WorldModel, memory: Memory, belief: Belief, observation: Observation, count: int,
-    first: State, key: PRNGKeyArray,
-) -> State:  # fmt: skip
-    """Of `first` and `count - 1` more samples, the state that reconstructs best."""
-    others = jax.vmap(lambda k: belief.sample(key=k))(jr.split(key, count - 1))
-    latents = jnp.concatenate([first.latent[None], others])
+        if settings.memory_share is not None:
+            after, memory = after.belief, moved(memory, after.shift, settings.memory_share)
 
     def error(latent: Array) -> Float[Array, ""]:
-        return surprise(model, State(memory, latent), observation)
+        return surprise(agent.model, State(memory, latent), observation)
 
-    return State(memory, latents[jnp.argmin(jax.vmap(error)(latents))])
+    readout = settings.readout or Sample()
+    latent = readout.best(after, error, key=latent_key, other_key=pick_key)
+    return after, State(memory, latent)

@@ -6,8 +6,6 @@ real observations and no gradient: to encode the last frames again with soft lat
 (`weighted`, `resampled`). Nothing here knows what an agent is; all is for one example.
 """
 
-from typing import NamedTuple
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -15,33 +13,8 @@ import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from thinkslow.distributions import Belief
-from thinkslow.trees import all_finite, where
-from thinkslow.worldmodel import Memory, Observation, State, WorldModel, surprise
-
-
-class Moment(NamedTuple):
-    """What a model makes of one observation."""
-
-    memory: Memory
-    prior: Belief
-    posterior: Belief
-    """The encoder's belief, or the prior where that is not finite."""
-    seen: Bool[Array, ""]
-    """Whether the encoder's belief was finite."""
-
-
-def perceive(
-    model: WorldModel,
-    state: State,
-    action: Float[Array, " action"],
-    is_first: Bool[Array, ""],
-    observation: Observation,
-) -> Moment:
-    """Predict from the state before, then look."""
-    memory, prior = model.predict(state, action, is_first)
-    posterior = model.infer(memory, observation)
-    seen = all_finite(posterior)
-    return Moment(memory, prior, where(seen, posterior, prior), seen)
+from thinkslow.trees import where
+from thinkslow.worldmodel import Moment, Observation, State, WorldModel, perceive, surprise
 
 
 class Window(eqx.Module):
@@ -54,12 +27,11 @@ class Window(eqx.Module):
     observations: Observation
     first: Bool[Array, "*lag"]
     """Whether an episode began there."""
+    seen: Bool[Array, "*lag"]
+    """Whether the observation could be used."""
 
-    def pushed(
-        self, state: State, action: Array, observation: Observation, is_first: Array
-    ) -> "Window":
-        """One decision later."""
-        new = Window(state, action, observation, is_first)
+    def pushed(self, new: "Window") -> "Window":
+        """One decision later; `new` is that decision, without the leading axis."""
         return jax.tree.map(lambda old, x: jnp.concatenate([old[1:], x[None]]), self, new)
 
 
@@ -75,7 +47,8 @@ def reinferred(model: WorldModel, window: Window) -> State:
 
     def step(state: State, now: Window) -> tuple[State, None]:
         moment = perceive(model, state, now.actions, now.first, now.observations)
-        latent = moment.posterior.soft().astype(state.latent.dtype)
+        belief = where(now.seen, moment.posterior, moment.prior)
+        latent = belief.soft().astype(state.latent.dtype)
         return State(moment.memory, latent), None
 
     oldest = jax.tree.map(lambda x: x[0], window.states)
@@ -114,15 +87,10 @@ def weighted(
 
     **Cost:** one decoding for each particle.
 
-    **Errors:** `ValueError` for a model without a decoder.
+    The model must have a decoder.
     """
 
     def gain(moment: Moment, proposal: Belief, state: State) -> Float[Array, ""]:
-        if not model.decode(state):
-            raise ValueError(
-                "`particles` are weighted by what they predict, and this model has no decoder. "
-                "Use `lag`."
-            )
         ratio = moment.prior.log_prob(state.latent) - proposal.log_prob(state.latent)
         return ratio - surprise(model, state, observation)
 

@@ -1,37 +1,50 @@
-"""Named ways to think: what `evaluate --arms` knows. Frozen; a change gets a new name.
+"""Named ways to think: the arms that `evaluate` compares. Frozen; a change gets a new name.
 
-Three kinds: the paper's objectives at its rollout lengths, ours, and the controls that a gain
-must beat. Every arm that refines moves the belief by up to 4 nats, a value from an experiment
-with other agents and seeds than those reported; no arm was tuned on the agents here.
+Three kinds: the paper's objectives at its horizons, ours, and the controls that a gain must beat.
+Every arm that refines moves the belief by up to 4 nats, a value from an experiment with other
+agents and seeds than those reported; no arm was tuned on the agents here.
+
+The command line lists names without JAX, so each arm is made when it is asked for.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from thinkslow.agent.gates import SCORES, Score
+from thinkslow import registry
 from thinkslow.agent.thinking import Thinking
 
-LENGTHS = (1, 3, 8, 16)
-"""Rollout lengths of the paper."""
+if TYPE_CHECKING:
+    from thinkslow.agent.agent import AbstractAgent, Agent
+    from thinkslow.agent.scores import Score
+
+HORIZONS = (1, 3, 8, 16)
+"""Imagined steps of the paper's rollouts."""
+
+LONG = 1e3
+"""A step so long that the KL bound, not its length, decides how far it goes: gradients of the
+imagined terms differ from those of the evidence by orders of magnitude."""
+
+DEFAULT = ("none", "sig-3", "evidence", "control-mode", "control-soft", "control-random")
+"""What `evaluate` compares unless told otherwise."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """A way to think, with one line that says what it is."""
+    """A way to think, whole: settings, and when or for how long.
+
+    **Errors:** `ValueError` for what cannot go together.
+    """
 
     thinking: Thinking
-    description: str
-    gate: Score | None = None
-    """What of `gates.SCORES` it goes by in when to think; None: it thinks always."""
+    gate: "Score | None" = None
+    """What it goes by in when to think; None: it thinks always."""
     share: float = 1.0
     """Of the decisions with a gate, how many should think; the threshold is calibrated to it."""
     deadline_ms: float | None = None
     """Milliseconds after which a decision of the whole batch acts on its best belief so far."""
 
     def __post_init__(self) -> None:
-        if self.gate is not None and self.gate not in SCORES:
-            raise ValueError(f"`gate` must be one of {', '.join(SCORES)}; got {self.gate!r}.")
         if not 0 < self.share <= 1:
             raise ValueError(f"`share` must be above 0 and at most 1; got {self.share}.")
         if self.gate is None and self.share != 1:
@@ -44,120 +57,152 @@ class Arm:
                 "neither a `gate` nor `particles`."
             )
 
+    def of(self, agent: "Agent") -> "AbstractAgent":
+        """An agent that thinks so.
 
-LONG = 1e3
-"""A step so long that the KL bound, not its length, decides how far it goes: gradients of the
-imagined terms differ from those of the evidence by orders of magnitude."""
+        **Errors:** `ValueError` for what the agent lacks.
+        """
+        from thinkslow.agent.deadline import Timed
+        from thinkslow.agent.gates import Gated
 
-_SIG = Thinking(terms=(("sig", 1.0),), steps=1, step_size=LONG)
-_EVIDENCE = Thinking(terms=(("evidence", 1.0),), steps=5, latent="soft", step_size=LONG)
-_HELD = dataclasses.replace(_EVIDENCE, terms=(("sig", 1.0), ("evidence", 1.0)))
-_ANCHORED = dataclasses.replace(_SIG, terms=(("sig", 1.0), ("anchor", 1.0)), steps=5)
-
-ARMS: dict[str, Arm] = {
-    "none": Arm(Thinking(), "the base agent: the encoder's belief, sampled"),
-    **{
-        f"{name}-{length}": Arm(
-            dataclasses.replace(_SIG, terms=((name, 1.0),), rollout=length),
-            f"paper: {what}, {length} imagined step{'s' * (length > 1)}, one gradient step",
-        )
-        for name, what in (
-            ("sig", "state information gain"),
-            ("pig", "parameter information gain over the agent's ensemble"),
-            ("entropy", "prior entropy"),
-            ("elbo", "imagined ELBO"),
-        )
-        for length in LENGTHS
-    },
-    "evidence": Arm(_EVIDENCE, "ours: present-step ELBO on the soft latent, 5 gradient steps"),
-    "evidence-mirror": Arm(
-        dataclasses.replace(_EVIDENCE, update="mirror", accept=True),
-        "ours: the same by mirror steps, each accepted only if the objective falls",
-    ),
-    "sig-evidence": Arm(_HELD, "ours: state information gain held by the present-step ELBO"),
-    "anchored": Arm(_ANCHORED, "ours: state information gain, anchored at the encoder's belief"),
-    "evidence-in-doubt": Arm(
-        _EVIDENCE,
-        "ours: `evidence` in the fifth of the decisions that surprised most",
-        gate="surprise",
-        share=0.2,
-    ),
-    "ambiguity-3": Arm(
-        dataclasses.replace(_SIG, terms=(("ambiguity", 1.0),)),
-        "ours: entropy of 3 imagined observations; refused for decoders of fixed variance",
-    ),
-    "control-mode": Arm(Thinking(readout="mode"), "control: the likeliest latent, no refinement"),
-    "control-soft": Arm(Thinking(readout="soft"), "control: the soft latent, no refinement"),
-    "control-best8": Arm(
-        Thinking(candidates=8), "control: the best of 8 samples by reconstruction"
-    ),
-    "control-lag-3": Arm(
-        Thinking(lag=3), "control, real evidence: the last 3 frames encoded again, soft between"
-    ),
-    "control-particles-16": Arm(
-        Thinking(particles=16), "control, real evidence: 16 samples carried, weighted by evidence"
-    ),
-    "control-random": Arm(
-        dataclasses.replace(_SIG, update="random"), "control: one random step of equal KL"
-    ),
-    "control-gate": Arm(
-        _EVIDENCE,
-        "control: `evidence` in a random fifth of the decisions",
-        gate="random",
-        share=0.2,
-    ),
-    "control-uncarried": Arm(
-        dataclasses.replace(_EVIDENCE, carry=False),
-        "control: `evidence` chooses the action but is not carried",
-    ),
-}
-"""Every arm by name."""
-
-DEFAULT = ("none", "sig-3", "evidence", "control-mode", "control-soft", "control-random")
-"""What `evaluate` compares unless told otherwise."""
+        thinking = agent.having(self.thinking)
+        if self.deadline_ms is not None:
+            return Timed(thinking, self.deadline_ms)
+        if self.gate is not None:
+            return Gated(thinking, self.gate, share=self.share)
+        return thinking
 
 
 def arm(name: str) -> Arm:
-    """**Errors:** `ValueError` for an unknown name, listing the known ones."""
-    if name not in ARMS:
-        raise ValueError(f"An arm must be one of {', '.join(ARMS)}; got {name!r}.")
-    return ARMS[name]
+    """An arm by its name.
 
-
-def overridden(name: str, changes: Mapping[str, Any]) -> tuple[str, Arm]:
-    """An arm of which some settings are changed, under a name that says which.
-
-    Only an arm that refines is changed. The random controls stay random: a random step descends
-    nothing, so that nothing selects among its steps. A setting that is as it was adds nothing to
-    the name.
-
-    **Errors:** `ValueError` for an unknown arm or an impossible value.
-
-    >>> overridden("sig-3", {"rollout": 8, "steps": 1})[0]
-    'sig-3+rollout=8'
-    >>> overridden("sig-3", {"terms": (("sig", 1.0), ("anchor", 0.5))})[0]
-    'sig-3+terms=sig:1,anchor:0.5'
+    **Errors:** `ValueError` for an unknown name, with the nearest.
     """
-    found = arm(name)
-    if not found.thinking.steps:
-        return name, found
-    fixed = ("update", "accept", "select") if found.thinking.update == "random" else ()
-    if found.gate == "random":
-        fixed += ("gate",)
-    when = {"gate": found.gate, "share": found.share, "deadline_ms": found.deadline_ms}
-    before = dataclasses.asdict(found.thinking) | when
-    mine = {
-        key: value for key, value in changes.items() if key not in fixed and value != before[key]
-    }
-    thinking = dataclasses.replace(
-        found.thinking, **{key: value for key, value in mine.items() if key not in when}
-    )
-    label = "".join(f"+{key}={_shown(value)}" for key, value in mine.items())
-    gated = {key: value for key, value in mine.items() if key in when}
-    return name + label, dataclasses.replace(found, thinking=thinking, **gated)
+    found = registry.make("arm", name)
+    return Arm(found) if isinstance(found, Thinking) else found
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ",".join(f"{term}:{weight:g}" for term, weight in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def one_step(term: str, **settings: Any) -> Thinking:
+    """One long gradient step down one term."""
+    from thinkslow.refinement import Gradient
+
+    given = {"steps": 1, "update": Gradient(LONG), **settings}
+    return Thinking({registry.make("term", term): 1.0}, **given)
+
+
+def evidence(**settings: Any) -> Thinking:
+    """Five steps down the present-step ELBO on the soft latent."""
+    from thinkslow.readouts import Soft
+
+    return one_step("evidence", **{"steps": 5, "latent": Soft(), **settings})
+
+
+def mirrored() -> Thinking:
+    from thinkslow.refinement import Mirror
+
+    return evidence(update=Mirror(LONG), accept=True)
+
+
+def held(term: str, **settings: Any) -> Thinking:
+    """SIG, held by a second term."""
+    base = one_step("sig", steps=5, **settings)
+    second = registry.make("term", term)
+    return dataclasses.replace(base, terms=(*base.terms, (second, 1.0)))
+
+
+def soft_held() -> Thinking:
+    from thinkslow.readouts import Soft
+
+    return held("evidence", latent=Soft())
+
+
+def gated(score: str) -> Arm:
+    """`evidence` in a fifth of the decisions."""
+    return Arm(evidence(), gate=registry.make("score", score), share=0.2)
+
+
+def reading(readout: str) -> Thinking:
+    """No refinement, another readout."""
+    return Thinking(readout=registry.make("readout", readout))
+
+
+def random_step() -> Thinking:
+    from thinkslow.refinement import Random
+
+    return one_step("sig", update=Random())
+
+
+_PAPER = {
+    "sig": "state information gain",
+    "pig": "parameter information gain over the agent's ensemble",
+    "entropy": "prior entropy",
+    "elbo": "imagined ELBO",
+}
+
+for _name, _make, _about in (
+    ("none", Thinking, "the base agent: the encoder's belief, sampled"),
+    *(
+        (
+            f"{term}-{horizon}",
+            partial(one_step, term, horizon=horizon),
+            f"paper: {what}, {horizon} imagined step{'s' * (horizon > 1)}, one gradient step",
+        )
+        for term, what in _PAPER.items()
+        for horizon in HORIZONS
+    ),
+    ("evidence", evidence, "ours: present-step ELBO on the soft latent, 5 gradient steps"),
+    (
+        "evidence-mirror",
+        mirrored,
+        "ours: the same by mirror steps, each accepted only if the objective falls",
+    ),
+    ("sig-evidence", soft_held, "ours: state information gain held by the present-step ELBO"),
+    (
+        "anchored",
+        partial(held, "anchor"),
+        "ours: state information gain, anchored at the encoder's belief",
+    ),
+    (
+        "evidence-in-doubt",
+        partial(gated, "surprise"),
+        "ours: `evidence` in the fifth of the decisions that surprised most",
+    ),
+    (
+        "ambiguity-3",
+        partial(one_step, "ambiguity"),
+        "ours: entropy of 3 imagined observations; refused for decoders of fixed variance",
+    ),
+    (
+        "control-mode",
+        partial(reading, "mode"),
+        "control: the likeliest latent, no refinement",
+    ),
+    ("control-soft", partial(reading, "soft"), "control: the soft latent, no refinement"),
+    (
+        "control-best8",
+        partial(reading, "best-of:8"),
+        "control: the best of 8 samples by reconstruction",
+    ),
+    (
+        "control-lag-3",
+        partial(Thinking, lag=3),
+        "control, real evidence: the last 3 frames encoded again, soft between",
+    ),
+    (
+        "control-particles-16",
+        partial(Thinking, particles=16),
+        "control, real evidence: 16 samples carried, weighted by evidence",
+    ),
+    ("control-random", random_step, "control: one random step of equal KL"),
+    (
+        "control-gate",
+        partial(gated, "random"),
+        "control: `evidence` in a random fifth of the decisions",
+    ),
+    (
+        "control-uncarried",
+        partial(evidence, carry=False),
+        "control: `evidence` chooses the action but is not carried",
+    ),
+):
+    registry.register("arm", _name, _make, _about)

@@ -1,27 +1,31 @@
-"""How to think, as data: what an arm is made of and what compiles a program.
+"""How to think, as settings.
 
-`Thinking` is frozen and described field by field. What of it may change between two decisions
-without compiling again are its `Knobs`; the rest is its `structure`.
+`Thinking` is a pytree: numbers that may change between two decisions are floats, which a compiled
+program takes as arguments; everything else decides the program. This module does not import JAX:
+the command line makes its flags of the fields, their documentation included.
 """
 
 import dataclasses
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
-import optax
-from jaxtyping import Array, Float
+if TYPE_CHECKING:
+    from thinkslow.objectives import Terms
+    from thinkslow.readouts import Readout
+    from thinkslow.refinement import Update
 
-from thinkslow.objectives import check_terms
-from thinkslow.objectives.lookahead import Imagery, check_reinforce
-from thinkslow.refinement import Direction, Gradient, Langevin, Mirror, Random
-from thinkslow.worldmodel import Draw, Readout, WorldModel
+Select = Literal["last", "best"]
+Imagery = Literal["mode", "sample"]
 
-UpdateName: TypeAlias = Literal["gradient", "adam", "mirror", "langevin", "random"]
-Knob: TypeAlias = Float[Array, ""] | float
 
-_ADAM = optax.adam(1.0)
+def setting(default: Any, *, least: int | None = None, kind: str | None = None) -> Any:
+    """One field of `Thinking`.
+
+    Args:
+        default: as for every dataclass.
+        least: the smallest number that is allowed.
+        kind: of which kind of the registry its values are, for the command line.
+    """
+    return dataclasses.field(default=default, metadata={"least": least, "kind": kind})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,160 +33,112 @@ class Thinking:
     """How an agent comes to its belief, refines it, and reads a state from it.
 
     `lag` and `particles` use more of the real past, `steps` refine. The default does neither.
+
+    **Errors:** `ValueError` or `TypeError` for what is out of range or cannot go together.
     """
 
-    terms: tuple[tuple[str, float], ...] = ()
-    """Names of `objectives.TERMS` with their weights."""
-    steps: int = 0
+    terms: "Terms" = setting((), kind="term")
+    """What to descend: terms with their weights."""
+    steps: int = setting(0, least=0)
     """Refinement steps per decision."""
-    rollout: int = 3
+    horizon: int = setting(3, least=1)
     """Imagined steps, for terms of the future."""
-    rollouts: int = 1
+    rollouts: int = setting(1, least=1)
     """Futures to average over."""
-    samples: int = 1
-    """Latents to average the evidence over."""
-    latent: Draw = "sample"
+    latent: "Readout | None" = setting(None, kind="readout")
     """How the objective takes a latent from a belief, and so what its gradient is:
-    straight-through `sample` or `mode`, the `soft` latent, relaxed `gumbel`, or `reinforce`."""
-    imagery: Imagery = "mode"
+    straight-through `sample` (the default) or `mode`, the `soft` latent, relaxed `gumbel`, or
+    `reinforce`."""
+    imagery: Imagery = setting("mode")
     """An imagined observation: the decoder's `mode`, or a `sample` where it has a spread."""
-    update: UpdateName = "gradient"
-    """Plain `gradient`, `adam`, `mirror` (natural gradient), `langevin` (gradient with noise), or
-    the `random` control."""
-    step_size: float = 1.0
-    """Factor of the update's output."""
-    nats: float = 4.0
-    """KL that all steps together may move the belief. Each step may move `nats / steps**2`,
-    which adds up to it along a straight line, where KL grows with the square of the way."""
-    temperature: float = 1.0
-    """Of `langevin`'s noise."""
-    accept: bool = False
+    update: "Update | None" = setting(None, kind="update")
+    """Where a step goes: plain `gradient` of step size 1 (the default), `adam`, `mirror` (natural
+    gradient), `langevin` (gradient with noise), or the `random` control."""
+    max_kl: float = setting(4.0, least=0)
+    """KL in nats that all steps together may move the belief; each may move a share of it, for
+    most updates `max_kl / steps**2`."""
+    accept: bool = setting(False)
     """Take a step only if the objective falls on fresh random numbers."""
-    judges: int = 1
+    judges: int = setting(1, least=1)
     """Draws of fresh random numbers that judge a step: of several, the mean must fall by two
     standard errors."""
-    tolerance: float | None = None
-    """Stop after a step that lowers the objective by less than this share of it, and once the
-    nats are spent; None: make every step."""
-    memory: float = 0.0
-    """Let refinement move the memory too, by at most this share of its length."""
-    select: Literal["last", "best"] = "last"
+    tolerance: float | None = setting(None, least=0)
+    """Stop after a step that lowers the objective by less than this share of it, and once
+    `max_kl` is spent. Unless given, every step is made."""
+    memory_share: float | None = setting(None, least=0)
+    """Let refinement move the memory too, by at most this share of its length. Unless given, the
+    memory stays."""
+    select: Select = setting("last")
     """Which iterate to return."""
-    readout: Readout = "sample"
-    """How the state that acts is read from the belief."""
-    candidates: int = 1
-    """Read so many samples and keep the one that reconstructs the observation best."""
-    carry: bool = True
+    readout: "Readout | None" = setting(None, kind="readout")
+    """How the latent that acts is read from the belief: `sample` (the default), `mode`, `soft`,
+    or `best-of:N` samples by reconstruction."""
+    carry: bool = setting(True)
     """Whether the refined state is carried on; otherwise it only chooses the action."""
-    beta: float | None = None
-    """Weight of the KL in `evidence`; None: as the model was trained."""
-    free_nats: float | None = None
-    """Free nats of `evidence`; None: as the model was trained."""
-    lag: int = 0
+    lag: int = setting(0, least=0)
     """Frames before the present that are encoded again, with soft latents between them."""
-    particles: int = 1
+    particles: int = setting(1, least=1)
     """Samples of the state that are carried, weighted by the evidence. Each refines its own
     belief; the action is of one drawn by weight: a mixture of their policies."""
 
     def __post_init__(self) -> None:
-        check_terms(dict(self.terms))
-        for name in ("steps", "lag"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"`{name}` must be 0 or more; got {getattr(self, name)}.")
+        object.__setattr__(self, "terms", _weighted(self.terms))
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, check_setting(field, getattr(self, field.name)))
         if self.steps and not self.terms:
             raise ValueError("`steps` needs at least one term to descend; got none.")
-        for name in ("rollout", "rollouts", "samples", "candidates", "judges", "particles"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be 1 or more; got {getattr(self, name)}.")
-        for name in ("step_size", "nats", "temperature", "memory", "tolerance"):
-            value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise ValueError(f"`{name}` must be 0 or more; got {value}.")
-        choices = {
-            "update": ("gradient", "adam", "mirror", "langevin", "random"),
-            "select": ("last", "best"),
-            "latent": ("sample", "mode", "soft", "gumbel", "reinforce"),
-            "readout": ("sample", "mode", "soft"), "imagery": ("mode", "sample"),
-        }  # fmt: skip
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
+        if self.terms:
+            # What makes terms has imported JAX already.
+            from thinkslow.objectives.lookahead import check_counts, paired
+            from thinkslow.readouts import Sample
+
+            latent = self.latent or Sample()
+            terms = paired(self.terms)
+            check_counts(terms, self.horizon, self.rollouts, latent, self.imagery)
+            if self.memory_share is not None and latent.least_draws > 1:
                 raise ValueError(
-                    f"`{name}` must be one of {', '.join(allowed)}; got {getattr(self, name)!r}."
+                    f"{type(latent).__name__} is without bias only while the memory is fixed, so "
+                    f"`memory_share` must be None; got {self.memory_share}."
                 )
-        if self.latent == "reinforce":
-            check_reinforce(dict(self.terms), self.rollouts, self.samples)
-        if self.candidates > 1 and self.readout != "sample":
-            raise ValueError(
-                f"`candidates` are samples, so `readout` must be 'sample'; got {self.readout!r}."
-            )
         if self.particles > 1:
-            plain = {
-                "readout": "sample", "candidates": 1, "carry": True, "lag": 0, "memory": 0.0,
-            }  # fmt: skip
-            for name, value in plain.items():
-                if getattr(self, name) != value:
-                    raise ValueError(
-                        f"`particles` are weighted samples that are carried, so `{name}` must be "
-                        f"{value!r}; got {getattr(self, name)!r}."
-                    )
+            self._check_particles()
 
-
-class Knobs(eqx.Module):
-    """What may change between decisions without compiling again."""
-
-    weights: dict[str, Knob]
-    step_size: Knob
-    nats: Knob
-    temperature: Knob
-    tolerance: Knob
-    memory: Knob
-    beta: Knob
-    free_nats: Knob
-
-
-def knobs_of(thinking: Thinking, model: WorldModel) -> Knobs:
-    """Arrays, so that changing a value does not compile again.
-
-    **Errors:** `ValueError` if the model does not say how it was trained and thinking needs it.
-    """
-    trained = {"beta": model.trained_beta, "free_nats": model.trained_free_nats}
-    for name, value in trained.items():
-        if getattr(thinking, name) is not None:
-            trained[name] = getattr(thinking, name)
-        elif value is None and "evidence" in dict(thinking.terms):
+    def _check_particles(self) -> None:
+        for name, value in {"carry": True, "lag": 0, "memory_share": None}.items():
+            if getattr(self, name) != value:
+                raise ValueError(
+                    f"`particles` are weighted samples that are carried, so `{name}` must be "
+                    f"{value!r}; got {getattr(self, name)!r}."
+                )
+        if self.readout is not None and type(self.readout).__name__ != "Sample":
             raise ValueError(
-                f"`evidence` needs `{name}`: this model does not say how it was trained."
+                f"`particles` are weighted samples, so `readout` must be Sample(); got "
+                f"{self.readout!r}."
             )
-    values = {
-        "weights": dict(thinking.terms),
-        "step_size": thinking.step_size,
-        "nats": thinking.nats,
-        "temperature": thinking.temperature,
-        "tolerance": thinking.tolerance or 0.0,
-        "memory": thinking.memory,
-        **{name: value or 0.0 for name, value in trained.items()},
-    }
-    return Knobs(**jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), values))
 
 
-def structure_of(thinking: Thinking) -> Thinking:
-    """What of `thinking` decides the compiled program: values of knobs are blanked."""
-    return dataclasses.replace(
-        thinking, terms=tuple((name, 0.0) for name, _ in thinking.terms), step_size=0.0, nats=0.0,
-        temperature=0.0, tolerance=None if thinking.tolerance is None else 0.0,
-        memory=float(thinking.memory > 0), beta=None, free_nats=None,
-    )  # fmt: skip
+def _weighted(terms: Any) -> tuple:
+    """Terms with their weights as pairs."""
+    pairs = terms.items() if hasattr(terms, "items") else terms
+    return tuple((term, _floating(weight)) for term, weight in pairs)
 
 
-def direction_of(thinking: Thinking, knobs: Knobs) -> Direction:
-    match thinking.update:
-        case "gradient":
-            return Gradient(knobs.step_size)
-        case "adam":
-            return Gradient(knobs.step_size, _ADAM)
-        case "mirror":
-            return Mirror(knobs.step_size)
-        case "langevin":
-            return Langevin(knobs.step_size, knobs.temperature)
-        case "random":
-            return Random()
+def _floating(value: Any) -> Any:
+    """A float for a plain integer: floats may change without compiling again."""
+    return float(value) if type(value) is int else value
+
+
+def check_setting(field: dataclasses.Field, value: Any) -> Any:
+    """The value of a field, in range.
+
+    **Errors:** `ValueError`.
+    """
+    if "float" in str(field.type):
+        value = _floating(value)
+    least = field.metadata["least"]
+    if least is not None and isinstance(value, int | float) and not value >= least:
+        raise ValueError(f"`{field.name}` must be {least:g} or more; got {value}.")
+    choices = get_args(field.type)
+    if getattr(field.type, "__origin__", None) is Literal and value not in choices:
+        raise ValueError(f"`{field.name}` must be one of {', '.join(choices)}; got {value!r}.")
+    return value

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 from rich.console import Console
@@ -49,6 +49,8 @@ class Opening(Common):
     """Names of vectors in their order, joined by commas, where a source did not store that."""
     allow_nonfinite: bool = False
     """Take weights that are not finite."""
+    imports: Annotated[tuple[str, ...], tyro.conf.arg(name="import", metavar="MODULE ...")] = ()
+    """Modules (or .py files) of yours that register terms, updates, readouts, gates or agents."""
 
     def open(self, path: Path) -> "Saved":
         """The agent at a path; of another project's, what was found is said on standard error.
@@ -56,10 +58,12 @@ class Opening(Common):
         **Errors:** those of `importers.open_agent`.
         """
         from thinkslow import importers
+        from thinkslow.loading import located, opened
 
         vectors = self.vectors and tuple(name.strip() for name in self.vectors.split(","))
-        saved = importers.open_agent(
-            path, source=self.format, classes=self.classes, vectors=vectors or None,
+        path = located(path)
+        saved = opened(
+            path, format=self.format, classes=self.classes, vectors=vectors or None,
             allow_nonfinite=self.allow_nonfinite,
         )  # fmt: skip
         if "source" in saved.manifest and not importers.is_own(path):

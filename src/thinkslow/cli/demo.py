@@ -15,8 +15,6 @@ controls: a table, one honest sentence, a page. About two minutes on two cores.
 
 example: thinkslow demo --out out/demo"""
 
-ARMS_SHOWN = ("none", "sig-3", "evidence", "control-mode", "control-soft", "control-random")
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(Common):
@@ -42,18 +40,14 @@ def parse(arguments: Sequence[str]) -> Options:
 
 def run(options: Options) -> dict[str, Any]:
     from thinkslow import zoo
-    from thinkslow.agent.presets import ARMS
-    from thinkslow.cli.evaluate import play_and_report, players
-    from thinkslow.dreamer import saved as checkpoint
+    from thinkslow.agent.presets import DEFAULT
+    from thinkslow.cli.evaluate import play_and_report
+    from thinkslow.loading import load
 
-    saved = [checkpoint.load(zoo.path(name)) for name in zoo.DEMO]
-    paths = [zoo.path(name) for name in zoo.DEMO]
-    environment = saved[0].environment
+    agents = {name: load(name) for name in zoo.DEMO}
+    environment = agents[zoo.DEMO[0]].about.environment
     return play_and_report(
-        players(
-            saved, {name: ARMS[name] for name in ARMS_SHOWN}, environment, paths,
-            metrics=[None] * len(saved),
-        ),
+        {name: {arm: agent.thinking(arm) for arm in DEFAULT} for name, agent in agents.items()},
         environment=environment, episodes=options.episodes, seed=options.seed, batch=6,
         out=options.out, numbered=options.out == Options.out,
         command=f"thinkslow demo --episodes {options.episodes} --seed {options.seed}",

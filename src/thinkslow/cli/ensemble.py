@@ -67,7 +67,7 @@ def run(options: Options) -> dict[str, Any]:
     from thinkslow.cli.evaluate import progress, unnamed
     from thinkslow.dreamer import saved as checkpoint
     from thinkslow.dreamer.ensemble import make, seed_of
-    from thinkslow.dreamer.match_spaces import fit
+    from thinkslow.dreamer.match_spaces import match_spaces
     from thinkslow.envs import VectorEnv, arguments
 
     folder, own = options.agent, importers.is_own(options.agent)
@@ -85,7 +85,7 @@ def run(options: Options) -> dict[str, Any]:
         folder = options.out
     environment = checkpoint.environment_of(saved, options.env, options.making())
     if environment["id"] is None:
-        raise Usage(unnamed(saved))
+        raise Usage(unnamed(saved.name, environment))
     with (
         VectorEnv(
             count=ENVIRONMENTS, seed=seed_of(options.seed), **options.limits(),
@@ -93,9 +93,12 @@ def run(options: Options) -> dict[str, Any]:
         ) as envs,
         progress() as show,
     ):  # fmt: skip
-        fitted = fit(saved, envs.observation_space, envs.action_spaces, id=envs.id)
+        model, _ = match_spaces(
+            saved.model, None, envs.observation_space, envs.action_spaces, name=saved.name,
+            id=envs.id,
+        )  # fmt: skip
         members, facts = make(
-            fitted.model, envs, decisions=options.decisions, members=options.members,
+            model, envs, decisions=options.decisions, members=options.members,
             steps=options.steps, seed=options.seed, show=show,
         )  # fmt: skip
     facts = {"environment": environment["id"], **facts}

@@ -11,13 +11,11 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from thinkslow.agent.gates import SCORES, Score
-from thinkslow.agent.presets import ARMS, DEFAULT, Arm, overridden
-from thinkslow.agent.thinking import Thinking, UpdateName
+from thinkslow import registry
+from thinkslow.agent.presets import DEFAULT, Arm, arm
+from thinkslow.cli import flags
 from thinkslow.cli.common import Opening, Usage, console, log_to
 from thinkslow.cli.common import parse as parse_options
-from thinkslow.objectives.lookahead import Imagery
-from thinkslow.worldmodel import Draw, Readout
 
 DESCRIPTION = f"""Play agents with and without thinking, under paired seeds.
 
@@ -25,22 +23,19 @@ Every arm plays the same environment seeds with the same random numbers, so that
 is the thinking's. Prints a table and writes summary.json, episodes.jsonl and report.html.
 
 arms:
-{chr(10).join(f"  {name:20} {one.description}" for name, one in ARMS.items())}
+{chr(10).join(f"  {name:20} {entry.about}" for name, entry in registry.entries("arm").items())}
+
+terms (--terms sig,0.5*evidence:beta=1):
+{chr(10).join(f"  {name:20} {entry.about}" for name, entry in registry.entries("term").items())}
 
 gates (--gate):
-{chr(10).join(f"  {name:20} {what}" for name, what in SCORES.items())}
+{chr(10).join(f"  {name:20} {entry.about}" for name, entry in registry.entries("score").items())}
 
-The options after --pool change every arm that refines: a study of one setting, or, with
---terms, an objective of your own.
+The last group of options changes every arm that refines: a study of one setting, or, with
+--terms, an objective of your own. --import MODULE brings terms, updates, readouts and gates of
+your own, which the module registers with thinkslow.register.
 
 example: thinkslow evaluate runs/first/agents/60000 --episodes 50 --arms none,evidence"""
-
-OVERRIDES = (
-    *(field.name for field in dataclasses.fields(Thinking) if field.name != "terms"),
-    "gate", "share", "deadline_ms",
-)  # fmt: skip
-"""Options that change what the arms do: those of `Thinking` and of `Arm`, under the same names."""
-
 
 WITHOUT_DECODER = "entropy-3"
 """Played in place of the default refinements that need a decoder."""
@@ -51,7 +46,8 @@ class Options(Opening):
     """Options of `thinkslow evaluate`."""
 
     agents: tyro.conf.Positional[tuple[Path, ...]]
-    """Agent folders, or what other projects wrote: log folders, checkpoints."""
+    """Bundled agents by name, agent folders, or what other projects wrote: log folders,
+    checkpoints."""
     env: str | None = None
     """Environment; by default the one that the agent was trained on."""
     repeat: int | None = None
@@ -73,60 +69,20 @@ class Options(Opening):
     """Decisions after which an episode is cut, which is said."""
     pool: bool = False
     """The agents are training seeds of one recipe: speak of all of them together too."""
-    gate: Score | None = None
-    """Think only in doubt, by this score of the moment."""
-    share: float | None = None
-    """Share of the decisions that the gate should open for, a fifth unless told otherwise; its
-    threshold is calibrated to it on other episodes."""
-    deadline_ms: float | None = None
-    """Milliseconds after which a decision of all environments side by side acts on its best belief
-    so far, with --steps at most."""
-    steps: int | None = None
-    """Refinement steps per decision."""
-    rollout: int | None = None
-    """Imagined steps."""
-    rollouts: int | None = None
-    """Futures to average over."""
-    samples: int | None = None
-    """Latents to average the evidence over."""
-    step_size: float | None = None
-    """Factor of each step."""
-    nats: float | None = None
-    """KL that all steps of a decision together may move the belief."""
-    update: UpdateName | None = None
-    """How to step; `random` arms stay random."""
-    terms: str | None = None
-    """The objective: terms with weights, such as sig=1,evidence=0.5."""
-    latent: Draw | None = None
-    """How the objective takes a latent from a belief."""
-    imagery: Imagery | None = None
-    """How an imagined observation is taken from the decoder."""
-    readout: Readout | None = None
-    """How the state that acts is read from the belief."""
-    candidates: int | None = None
-    """Read so many samples and keep the one that reconstructs best."""
-    accept: bool | None = None
-    """Take a step only if the objective falls on fresh random numbers."""
-    judges: int | None = None
-    """Draws that judge a step."""
-    tolerance: float | None = None
-    """Stop after a step that lowers the objective by less than this share of it."""
-    temperature: float | None = None
-    """Of the noise of `langevin`."""
-    memory: float | None = None
-    """Refine the memory too, by at most this share of its length."""
-    select: Literal["last", "best"] | None = None
-    """Which iterate to return."""
-    carry: bool | None = None
-    """Whether the refined state is carried on."""
-    beta: float | None = None
-    """Weight of the KL in `evidence`; by default as the model was trained."""
-    free_nats: float | None = None
-    """Free nats of `evidence`; by default as the model was trained."""
-    lag: int | None = None
-    """Frames before the present that are encoded again before the belief is refined."""
-    particles: int | None = None
-    """Samples of the state that are carried, weighted by the evidence, each refined."""
+    names: str | None = None
+    """What to call the agents, joined by commas; by default what tells them apart."""
+    members: str | None = None
+    """Plausible parameters in place of the agent's ensemble, such as noise:0.05."""
+    changes: tyro.conf.OmitArgPrefixes[flags.Changes] = dataclasses.field(
+        default_factory=flags.Changes
+    )
+    """What every arm that refines is to do otherwise."""
+
+    @property
+    def arm_names(self) -> list[str]:
+        """The arms that were asked for, `none` first."""
+        names = [name.strip() for name in self.arms.split(",") if name.strip()]
+        return list(dict.fromkeys(["none", *names]))
 
 
 def parse(arguments: Sequence[str]) -> Options:
@@ -146,7 +102,15 @@ def parse(arguments: Sequence[str]) -> Options:
         raise Usage(f"--max-decisions must be 1 or more; got {options.max_decisions}.")
     if options.batch < 1:
         raise Usage(f"--batch must be 1 or more; got {options.batch}.")
-    chosen(options)
+    try:
+        flags.load_modules(options.imports)
+        flags.given(options.changes)
+        for name in options.arm_names:
+            registry.check("arm", name)
+        if options.members is not None:
+            registry.check("members", options.members)
+    except ValueError as error:
+        raise Usage(str(error)) from error
     return options
 
 
@@ -155,47 +119,17 @@ def chosen(options: Options) -> dict[str, Arm]:
 
     **Errors:** `Usage` for an unknown arm or an impossible value.
     """
-    names = [name.strip() for name in options.arms.split(",") if name.strip()]
-    given = {name: getattr(options, name) for name in OVERRIDES}
-    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    if options.gate is not None:
-        changes.setdefault("share", 0.2)
-    out = {}
     try:
-        if options.terms is not None:
-            changes["terms"] = weighted(options.terms)
-        for name in dict.fromkeys(["none", *names]):
-            label, found = overridden(name, changes)
-            out[label] = found
+        return flags.arms(options.arm_names, flags.given(options.changes))
     except ValueError as error:
         raise Usage(str(error)) from error
-    return out
-
-
-def weighted(text: str) -> tuple[tuple[str, float], ...]:
-    """Terms with weights from `name=weight,...`; a name alone weighs 1.
-
-    **Errors:** `ValueError` for a weight that is no number.
-
-    >>> weighted("sig=1,evidence=0.5")
-    (('sig', 1.0), ('evidence', 0.5))
-    """
-    out = []
-    for part in text.split(","):
-        name, _, weight = part.partition("=")
-        try:
-            out.append((name.strip(), float(weight or 1)))
-        except ValueError:
-            raise ValueError(f"A weight must be a number; got {weight!r} in --terms.") from None
-    return tuple(out)
 
 
 def run(options: Options) -> dict[str, Any]:
     """Evaluate, print the table and the sentence, write the page."""
-    from thinkslow import importers
     from thinkslow.dreamer.saved import environment_of
 
-    saved = [options.open(folder) for folder in options.agents]
+    saved = [options.open(source) for source in options.agents]
     environment = environment_of(saved[0], options.env)
     for one in saved[1:]:
         if options.env is None and one.environment != saved[0].environment:
@@ -206,68 +140,95 @@ def run(options: Options) -> dict[str, Any]:
     if options.repeat is not None:
         environment["repeat"] = options.repeat
     if environment["id"] is None:
-        raise Usage(unnamed(saved[0]))
-    command = shlex.join(["thinkslow", "evaluate", *map(str, options.agents), *_flags(options)])
-    arms = playable(options, saved)
-    metrics = [
-        folder.resolve() / "../../metrics.jsonl" if importers.is_own(folder) else None
-        for folder in options.agents
+        raise Usage(unnamed(saved[0].name, saved[0].environment))
+    agents = [
+        thinker(one, source, options) for one, source in zip(saved, options.agents, strict=True)
     ]
+    arms = playable(options, agents)
+    names = named(options, [one.name for one in saved])
+    command = shlex.join(["thinkslow", "evaluate", *map(str, options.agents), *_flags(options)])
     return play_and_report(
-        players(saved, arms, environment, options.agents, metrics=metrics, action=options.action),
+        {
+            name: {label: agent.thinking(arm) for label, arm in arms.items()}
+            for name, agent in zip(names, agents, strict=True)
+        },
         environment=environment, episodes=options.episodes, seed=options.seed,
         batch=options.batch, out=options.out, numbered=options.out == Options.out,
         command=command, quiet=options.json, pool=options.pool, max_decisions=options.max_decisions,
     )  # fmt: skip
 
 
-def players(
-    saved: Sequence[Any], arms: Mapping[str, Arm], environment: Mapping[str, Any],
-    paths: Sequence[Path], *, metrics: Sequence[Path | None],
-    action: Literal["sample", "mode"] | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """Stored agents as `evaluation.evaluate` takes them: `{name: {arm: agent}}`."""
-    from thinkslow.evaluation import stored
-    from thinkslow.evaluation.curves import curve_of
+def named(options: Options, own: Sequence[str]) -> list[str]:
+    """What to call the agents: as asked, or by their own names, told apart by their paths.
 
-    names = stored.told_apart([one.name for one in saved], paths)
-    curves = [curve_of(one, file) for one, file in zip(saved, metrics, strict=True)]
-    return stored.players(saved, names, arms, environment, action=action, curves=curves)
+    **Errors:** `Usage` for too few names, too many, or one given twice.
+    """
+    from thinkslow.evaluation.subjects import told_apart
+
+    if options.names is None:
+        return told_apart(own, options.agents)
+    names = [name.strip() for name in options.names.split(",") if name.strip()]
+    if len(names) != len(own) or len(set(names)) < len(names):
+        raise Usage(
+            f"--names must be {len(own)}, one for each agent and each another; got {options.names}."
+        )
+    return names
 
 
-def playable(options: Options, saved: Sequence[Any]) -> dict[str, Arm]:
+def thinker(saved: Any, source: Path, options: Options) -> Any:
+    """The agent of what was read, with the learning curve of its run, and its ensemble replaced
+    where another source of members was asked for."""
+    import jax.random as jr
+
+    from thinkslow.evaluation.curves import read_curve
+    from thinkslow.loading import agent_of, located
+
+    agent = agent_of(saved, action=options.action)
+    if agent.about.curve is None:
+        curve = read_curve(located(source).resolve() / "../../metrics.jsonl")
+        agent = dataclasses.replace(agent, about=dataclasses.replace(agent.about, curve=curve))
+    if options.members is None:
+        return agent
+    source_of_members = registry.make("members", options.members)
+    members = source_of_members(agent.model, key=jr.key(options.seed))
+    return dataclasses.replace(agent, members=members)
+
+
+def playable(options: Options, agents: Sequence[Any]) -> dict[str, Arm]:
     """The arms to play; of the default ones, those that the agents can.
 
     **Errors:** `Usage` for an arm that was asked for and that an agent cannot play.
     """
-    from thinkslow.evaluation.stored import convention, unable
-
     arms, asked = chosen(options), options.arms != ",".join(DEFAULT)
-    for one in saved:
-        if (way := options.action or convention(one)) != "sample":
+    for agent in agents:
+        name = agent.about.name
+        if agent.about.action != "sample":
             said = "as asked" if options.action else "as its own project does; or --action sample"
-            _say(f"{one.name}: takes the {way} of its policy ({said})")
-        for name in list(arms):
-            if (reason := unable(one, arms[name])) is None:
-                continue
-            if asked:
-                raise Usage(f"{one.name} cannot play {name}: {reason}. Leave it out of --arms.")
-            del arms[name]
-            _say(f"{one.name}: no {name}, because {reason}")
+            _say(f"{name}: takes the {agent.about.action} of its policy ({said})")
+        for label in list(arms):
+            try:
+                agent.thinking(arms[label])
+            except ValueError as error:
+                if asked:
+                    raise Usage(
+                        f"{name} cannot play {label}: {error} Leave it out of --arms."
+                    ) from error
+                del arms[label]
+                _say(f"{name}: no {label}: {error}")
     if not asked and not any(one.thinking.steps for one in arms.values()):
         _say(f"{WITHOUT_DECODER} instead, which needs no decoder")
-        arms[WITHOUT_DECODER] = ARMS[WITHOUT_DECODER]
+        arms[WITHOUT_DECODER] = arm(WITHOUT_DECODER)
     return arms
 
 
-def unnamed(saved: Any) -> str:
+def unnamed(name: str | None, environment: Mapping[str, Any]) -> str:
     """What to say of an agent whose source names no environment that is known here."""
     from thinkslow.envs.requirements import closest
 
-    task = saved.environment.get("task")
+    task = environment.get("task")
     near = closest(task) if task else []
     return (
-        f"{saved.name} does not say which environment of Gymnasium it plays"
+        f"{name} does not say which environment of Gymnasium it plays"
         f"{f'; its task was {task}' if task else ''}. Pass --env"
         f"{f', perhaps one of {chr(44).join(near)}' if near else ''}."
     )
@@ -343,9 +304,15 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
 
 def _flags(options: Options) -> list[str]:
     """The flags that differ from their defaults, as they would be typed."""
-    flags = []
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        if field.name not in ("agents", "json", "debug") and value != field.default:
-            flags += [f"--{field.name.replace('_', '-')}", str(value)]
-    return flags
+    given: dict[str, Any] = {
+        field.name: value
+        for field in dataclasses.fields(options)
+        if field.name not in ("agents", "json", "debug", "changes", "imports")
+        and (value := getattr(options, field.name)) != field.default
+    }
+    given |= {name: value for name, value in vars(options.changes).items() if value is not None}
+    out = [word for name in options.imports for word in ("--import", name)]
+    for name, value in given.items():
+        flag = f"--{name.replace('_', '-')}"
+        out += [flag] if value is True and name not in flags.FIELDS else [flag, str(value)]
+    return out

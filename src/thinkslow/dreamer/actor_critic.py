@@ -88,25 +88,6 @@ class ActorCritic(WorldModel):
         """Actions, in the order of `action_spaces`, to one vector."""
         return jnp.concatenate([part.ravel() for part in parts])
 
-    def parts(self, action: Array | np.ndarray) -> dict[str, Any]:
-        """The inverse of `join`, for any leading axes."""
-        out, start = {}, 0
-        for name, space in self.action_spaces:
-            part = action[..., start : start + width(space)]
-            classes = () if space.classes is None else (space.classes,)
-            out[name] = part.reshape(*action.shape[:-1], *space.shape, *classes)
-            start += width(space)
-        return out
-
-    def split(self, action: Array | np.ndarray) -> dict[str, Any]:
-        """One vector to the action of each key as an environment takes it: discrete as integers."""
-        return {
-            name: part if space.classes is None else part.argmax(-1)
-            for (name, space), part in zip(
-                self.action_spaces, self.parts(action).values(), strict=True
-            )
-        }
-
     def encode_action(
         self, actions: Mapping[str, Array | np.ndarray]
     ) -> Float[Array, "*batch action"]:

@@ -23,7 +23,7 @@ from thinkslow.distributions import Belief
 from thinkslow.dreamer.actor_critic import ActorCritic
 from thinkslow.envs import VectorEnv
 from thinkslow.objectives import parameter_information_gain
-from thinkslow.objectives.members import Members, Where, noisy, replaced
+from thinkslow.objectives.members import Members, Noise, Where, replaced
 from thinkslow.worldmodel import Memory
 
 Prior: TypeAlias = Callable[[Any, Memory], Belief]
@@ -187,9 +187,7 @@ def fit(
     decisions; one compilation.
     """
     start_key, key = jr.split(key)
-    start = where(
-        noisy(model, where, scale=NOISE, count=len(times), key=start_key).differing
-    )  # fmt: skip
+    start = where(Noise(NOISE, len(times), where)(model, key=start_key).differing)
     adam = optax.adam(optax.cosine_decay_schedule(rate, steps))
     data = jax.tree.map(jnp.asarray, (experience.memories, experience.posteriors, times.T))
     number = times.shape[1]

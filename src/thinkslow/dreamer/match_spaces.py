@@ -13,9 +13,10 @@ import jax
 import jax.random as jr
 import numpy as np
 
+from thinkslow.dreamer.actor_critic import ActorCritic
 from thinkslow.dreamer.architectures import model_of
 from thinkslow.dreamer.nets import named, with_named, with_only
-from thinkslow.dreamer.saved import Saved
+from thinkslow.dreamer.saved import architecture
 from thinkslow.dreamer.vision import width
 from thinkslow.objectives.members import Members
 from thinkslow.spaces import Space
@@ -32,38 +33,46 @@ HEADS = ("dec/vec/", "wm/dec/mlp/dist_")
 Spaces = Mapping[str, Space]
 
 
-def fit(saved: Saved, observations: Spaces, actions: Spaces | Space, *, id: str) -> Saved:
-    """The agent, seeing and acting by the names and shapes of the environment `id`.
+def match_spaces(
+    model: ActorCritic, members: Members | None, observations: Spaces, actions: Spaces, *,
+    name: str, id: str,
+) -> tuple[ActorCritic, Members | None]:  # fmt: skip
+    """The model, seeing and acting by the names and shapes of the environment `id`.
+
+    Args:
+        model: by its own names.
+        members: plausible parameters that come with it.
+        observations: of the environment, by name.
+        actions: of the environment, by name.
+        name: of the agent, for errors.
+        id: of the environment, for errors.
 
     **Errors:** `store.Misfit` with every difference, field by field.
     """
-    model = saved.model
-    actions = {"action": actions} if isinstance(actions, Space) else actions
     ours, acts = dict(model.observation_spaces), dict(model.action_spaces)
     if acts == dict(actions) and all(observations.get(k) == ours[k] for k in ours):
-        return saved
+        return model, members
     names, faults = _matched(ours, observations)
     faults += _action_faults(acts, actions)
     if faults:
         raise store.Misfit(
-            f"{saved.name} does not fit {id}: {'; '.join(faults)}. Pass the --env it was trained "
+            f"{name} does not fit {id}: {'; '.join(faults)}. Pass the --env it was trained "
             "on, or wrap the environment."
         )
     renamed = {name: observations[name] for parts in names.values() for name in parts}
-    weights = _renamed(saved, names, renamed, _paired(acts, actions))
+    weights = _renamed(model, names, renamed, _paired(acts, actions))
     decoded = model.config.decoded
     if decoded is not None:
         decoded = tuple(name for old in decoded for name in names[old])
     config = dataclasses.replace(model.config, decoded=decoded)
-    make = model_of(saved.manifest["architecture"])
+    make = model_of(architecture(model))
     shape = jax.eval_shape(lambda: make(renamed, actions, config, key=jr.key(0)))
     expected = {name: leaf.shape for name, leaf in named(shape).items()}
-    store.match(weights, expected, what=f"{saved.name} does not fit {id}")
-    members = saved.members
+    store.match(weights, expected, what=f"{name} does not fit {id}")
     if members is not None:
         # An ensemble is of arrays that see no names: it keeps its own.
         members = Members(with_only(shape, named(members.differing)))
-    return Saved(with_named(shape, weights), saved.manifest, members)
+    return with_named(shape, weights), members
 
 
 def _matched(ours: Spaces, theirs: Spaces) -> tuple[dict[str, list[str]], list[str]]:
@@ -154,11 +163,11 @@ def _renamed_head(name: str, actions: Mapping[str, str]) -> str:
 
 
 def _renamed(
-    saved: Saved, names: Mapping[str, list[str]], spaces: Spaces, actions: Mapping[str, str]
+    model: ActorCritic, names: Mapping[str, list[str]], spaces: Spaces, actions: Mapping[str, str]
 ) -> dict[str, np.ndarray]:
     """The weights under the environment's names: heads split and renamed, inputs reordered."""
     out: dict[str, np.ndarray] = {}
-    for name, leaf in named(saved.model).items():
+    for name, leaf in named(model).items():
         array = np.asarray(leaf)
         head = next(
             (before + old for before in HEADS for old in names
@@ -173,7 +182,7 @@ def _renamed(
             here = slice(start, start := start + width(spaces[part]))
             out[f"{before}{part}{name.removeprefix(head)}"] = array[..., here]
     kernel = "enc/mlp0/kernel"
-    if saved.manifest["architecture"] == "dreamerv3-main" and kernel in out:
+    if architecture(model) == "dreamerv3-main" and kernel in out:
         # Inputs are joined in the sorted order of their names, which may have changed.
         rows: dict[str, np.ndarray] = {}
         start = 0

@@ -1,56 +1,56 @@
 """The threshold of a gate, from episodes of its own: as often as it was told, and no oftener."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from thinkslow.agent.agent import Agent
-from thinkslow.agent.gates import Gated, Score, calibrate
+from thinkslow.agent.agent import AbstractAgent
+from thinkslow.agent.gates import Gated, threshold_of
 from thinkslow.envs import Step, VectorEnv
-from thinkslow.evaluation.play import Playable, play
+from thinkslow.evaluation.play import play
 from thinkslow.evaluation.seeds import CALIBRATION, episode_seed
-
-
-@dataclasses.dataclass(frozen=True)
-class Uncalibrated:
-    """An agent behind a gate whose threshold is not known yet, but in how large a share of the
-    decisions it should open."""
-
-    agent: Agent
-    score: Score
-    share: float
-    about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-    @property
-    def model(self) -> Any:
-        return self.agent.model
-
-    def start(self, batch: int) -> Any:
-        return self.agent.start(batch)
-
-    def act(self, carry: Any, observation: Any, is_first: Any, *, keys: Any) -> Any:
-        raise RuntimeError("This gate has no threshold. Play what `calibrated` returns.")
+from thinkslow.evaluation.subjects import described_environment, fitted
 
 
 def calibrated(
-    agent: Playable, envs: VectorEnv, seed: int, *, max_decisions: int | None = None
-) -> Playable:
+    agent: AbstractAgent, environment: str | Mapping[str, Any], *, seed: int = 0, batch: int = 8
+) -> AbstractAgent:
     """The agent behind its gate, whose threshold opens it in the share that was asked for.
 
-    The threshold is a quantile of the doubts of one episode in each environment, played without
-    thinking, under seeds that no evaluation uses. Any other agent is returned as it is.
+    Args:
+        agent: any; one without a gate, or whose gate has a threshold, comes back as it is.
+        environment: its id, or a mapping with `id` and, if wanted, `size` and `repeat`.
+        seed: environment seeds follow from it; no evaluation uses them.
+        batch: episodes to calibrate by, side by side.
 
-    **Errors:** those of the environments; `ValueError` if no doubt was a number.
+    **Cost:** `batch` episodes without refinement.
+
+    **Errors:** those of the environment; `ValueError` if every doubt was NaN.
     """
-    if not isinstance(agent, Uncalibrated):
+    if not _waits(agent):
         return agent
-    closed = Gated(agent.agent, agent.score, np.inf)
+    with VectorEnv(**described_environment(environment), count=batch) as envs:
+        return calibrated_in(fitted(agent, envs, name="the agent"), envs, seed)
+
+
+def calibrated_in(
+    agent: AbstractAgent, envs: VectorEnv, seed: int, *, max_decisions: int | None = None
+) -> AbstractAgent:
+    """The same in environments that are there already."""
+    if not _waits(agent):
+        return agent
+    assert isinstance(agent, Gated)
+    assert agent.share is not None
     seeds = [episode_seed(seed, index, purpose=CALIBRATION) for index in range(envs.count)]
     doubts = _Doubts()
+    closed = agent.opening_above(np.inf)
     play(closed, envs, seeds, seed, max_decisions=max_decisions, watchers=[doubts])
-    return Gated(agent.agent, agent.score, calibrate(doubts.found, agent.share))
+    return agent.opening_above(threshold_of(doubts.found, agent.share))
+
+
+def _waits(agent: AbstractAgent) -> bool:
+    return isinstance(agent, Gated) and agent.threshold is None
 
 
 class _Doubts:

@@ -3,16 +3,8 @@
 import json
 from pathlib import Path
 
-from thinkslow.dreamer.saved import Saved
-
 POINTS = 200
 """Points kept of a curve, each the mean of its share of the episodes."""
-
-
-def curve_of(saved: Saved, metrics: Path | None) -> dict[str, list[float]] | None:
-    """The curve of an agent's run: from its manifest, as of bundled agents, or `metrics.jsonl`."""
-    kept = saved.manifest["training"].get("curve")
-    return kept or (read_curve(metrics) if metrics else None)
 
 
 def read_curve(metrics: Path) -> dict[str, list[float]] | None:

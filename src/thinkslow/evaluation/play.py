@@ -16,27 +16,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array
 
+from thinkslow.agent.agent import AbstractAgent
 from thinkslow.envs import Step, VectorEnv
-
-
-@runtime_checkable
-class Playable(Protocol):
-    """What plays: an agent of any architecture, with thinking or without.
-
-    `model` splits an action vector into the environment's actions (`split`) and, if its images
-    are to be scored, decodes and predicts (`decode`, `predict`). An agent with `warm` is asked to
-    compile all that its decisions may need before any is timed; one with `about`, a mapping, says
-    where it comes from.
-    """
-
-    @property
-    def model(self) -> Any: ...
-
-    def start(self, batch: int) -> Any:
-        """The carry before the first observation."""
-
-    def act(self, carry: Any, observation: Any, is_first: Any, *, keys: Any) -> Any:
-        """`carry, action, thought` for a batch."""
 
 
 @runtime_checkable
@@ -71,7 +52,7 @@ class Played:
 
 
 def play(
-    agent: Playable, envs: VectorEnv, seeds: Sequence[int], seed: int, *,
+    agent: AbstractAgent, envs: VectorEnv, seeds: Sequence[int], seed: int, *,
     max_decisions: int | None = None, watchers: Sequence[Watcher] = (),
     tick: Callable[[int], None] = lambda _: None,
 ) -> list[Played]:  # fmt: skip
@@ -99,9 +80,7 @@ def play(
         watcher.began(step.observation)
     # The first call compiles; its time is not the decision's.
     keys = _keys(seed, own, 0)
-    jax.block_until_ready(agent.act(carry, step.observation, step.is_first, keys=keys))
-    if (warm := getattr(agent, "warm", None)) is not None:
-        warm(carry, step.observation, step.is_first, keys=keys)
+    agent.warm(carry, step.observation, step.is_first, keys=keys)
     decision = 0
     while playing.any():
         keys = jax.block_until_ready(_keys(seed, own, decision))

@@ -31,12 +31,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from thinkslow.agent.agent import AbstractAgent
 from thinkslow.dreamer.saved import provenance
 from thinkslow.envs import VectorEnv, arguments
 from thinkslow.evaluation import records, subjects
-from thinkslow.evaluation.calibrate import calibrated
+from thinkslow.evaluation.calibrate import calibrated_in
 from thinkslow.evaluation.metrics import AHEAD
-from thinkslow.evaluation.play import Playable, Played, play
+from thinkslow.evaluation.play import Played, play
 from thinkslow.evaluation.records import BASE, Episode, Header, Records, Row
 from thinkslow.evaluation.scoring import Scorer, visible
 from thinkslow.evaluation.seeds import episode_seed
@@ -124,7 +125,7 @@ def evaluate(
 
     Args:
         agents: `{arm: agent}`, or `{name: {arm: agent}}` for several. The arm `none` is the
-            baseline. Agents of any architecture: see `Playable`.
+            baseline. Agents of any architecture.
         environment: Its id, or a mapping with `id` and, if wanted, `size` and `repeat`.
         episodes: Per arm, 2 or more.
         seed: Environment seeds and noise follow from it.
@@ -144,8 +145,7 @@ def evaluate(
     the environment. Whatever happens, finished blocks are kept and can be gone on with.
     """
     named = subjects.by_name(agents)
-    given = {"id": environment} if isinstance(environment, str) else environment
-    setting = {"size": 64, "repeat": 1, **given}
+    setting = subjects.described_environment(environment)
     if episodes < 2:
         raise ValueError(f"`episodes` must be 2 or more, to have an interval; got {episodes}.")
     for name, value in (("batch", batch), ("max_decisions", max_decisions)):
@@ -169,7 +169,7 @@ def evaluate(
         episodes=episodes, seed=seed, batch=min(batch, episodes), max_decisions=max_decisions,
         pool=pool, versions=made["versions"], images={},
         curves={name: curve for name, arms in named.items()
-                if (curve := subjects.about(arms[BASE]).get("curve"))}, sittings=[sitting],
+                if (curve := dict(arms[BASE].about.curve or {}))}, sittings=[sitting],
     )  # fmt: skip
     temporary = out is None
     folder = Path(tempfile.mkdtemp(prefix="thinkslow-")) if out is None else Path(out)
@@ -230,12 +230,14 @@ def _before(folder: Path, header: Header, resume: bool) -> Records | None:
 
 def _play_all(
     folder: Path, header: Header, before: Records | None,
-    named: Mapping[str, Mapping[str, Playable]], envs: VectorEnv, show: Show,
+    named: Mapping[str, Mapping[str, AbstractAgent]], envs: VectorEnv, show: Show,
 ) -> None:  # fmt: skip
     """Play the blocks that are missing, and write each when it is finished."""
+    named = {
+        name: {arm: subjects.fitted(agent, envs, name=name) for arm, agent in arms.items()}
+        for name, arms in named.items()
+    }
     for name, arms in named.items():
-        for agent in arms.values():
-            subjects.check_fit(name, agent.model, envs)
         header.images[name] = visible(arms[BASE].model, envs.observation_space)
     if before is not None:
         header.sittings[:0] = before.header.sittings
@@ -248,13 +250,13 @@ def _play_all(
         (name, arm, agent) for name, arms in named.items() for arm, agent in arms.items()
     ):
         mine = {one.episode for one in played if (one.agent, one.arm) == (name, arm)}
-        ready: Playable | None = None
+        ready: AbstractAgent | None = None
         for first in range(0, header.episodes, header.batch):
             wanted = range(first, min(first + header.batch, header.episodes))
             if not mine.issuperset(wanted):
                 tick = _ticking(f"{name}: {arm}", done, total, header, show)
                 tick(0)
-                ready = ready or calibrated(
+                ready = ready or calibrated_in(
                     agent, envs, header.seed, max_decisions=header.max_decisions
                 )
                 found = _block(
@@ -271,7 +273,7 @@ def _play_all(
 
 
 def _block(
-    folder: Path, header: Header, name: str, at: int, arm: str, agent: Playable,
+    folder: Path, header: Header, name: str, at: int, arm: str, agent: AbstractAgent,
     envs: VectorEnv, first: int, tick: Callable[[int], None], facts: Mapping[str, Any],
 ) -> list[Episode]:  # fmt: skip
     """One episode in each environment, from number `first` on."""

@@ -1,31 +1,41 @@
 """Who is evaluated: agents by name and arm, what the records say of them, and whether they fit."""
 
+import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from thinkslow import registry
+from thinkslow.agent.agent import About, AbstractAgent
+from thinkslow.agent.deadline import Timed
+from thinkslow.agent.gates import Gated
+from thinkslow.agent.thinking import Thinking
+from thinkslow.dreamer.actor_critic import ActorCritic
+from thinkslow.dreamer.match_spaces import match_spaces
 from thinkslow.envs import VectorEnv
-from thinkslow.evaluation.play import Playable
+from thinkslow.envs.make import arguments
 from thinkslow.evaluation.records import BASE
 
-ORIGIN = ("training_steps", "training_seed", "preset", "source", "action")
-"""Facts of an agent's `about` that its record repeats; those that it lacks are null."""
-SETTINGS = ("description", "thinking", "gate", "share", "deadline_ms")
-"""Facts of an arm's `about` that its record repeats."""
-
-Agents = Mapping[str, Playable] | Mapping[str, Mapping[str, Playable]]
+Agents = Mapping[str, AbstractAgent] | Mapping[str, Mapping[str, AbstractAgent]]
 
 
-def by_name(agents: Agents) -> dict[str, dict[str, Playable]]:
+def described_environment(environment: str | Mapping[str, Any]) -> dict[str, Any]:
+    """What `envs.make` takes, of an id or of a mapping such as an agent's `about.environment`."""
+    given = {"id": environment} if isinstance(environment, str) else environment
+    return {"size": 64, "repeat": 1, **arguments(given)}
+
+
+def by_name(agents: Agents) -> dict[str, dict[str, AbstractAgent]]:
     """Arms by the name of their agent.
 
     **Errors:** `ValueError` for no agents, or one without the arm `none`.
     """
-    grouped: dict[str, dict[str, Playable]] = {}
-    alone: dict[str, Playable] = {}
+    grouped: dict[str, dict[str, AbstractAgent]] = {}
+    alone: dict[str, AbstractAgent] = {}
     for key, value in agents.items():
         if isinstance(value, Mapping):
             grouped[key] = dict(value)
@@ -37,7 +47,7 @@ def by_name(agents: Agents) -> dict[str, dict[str, Playable]]:
             f"{', '.join(alone)} and {', '.join(grouped)}."
         )
     if alone:
-        grouped = {about(next(iter(alone.values()))).get("name", "agent"): alone}
+        grouped = {next(iter(alone.values())).about.name or "agent": alone}
     if not grouped:
         raise ValueError("`agents` must hold at least one agent; got none.")
     for name, arms in grouped.items():
@@ -49,37 +59,77 @@ def by_name(agents: Agents) -> dict[str, dict[str, Playable]]:
     return grouped
 
 
-def about(agent: Any) -> Mapping[str, Any]:
-    """What an agent says of itself, if it does."""
-    return getattr(agent, "about", None) or {}
-
-
-def facts(name: str, arms: Mapping[str, Playable]) -> dict[str, Any]:
+def facts(name: str, arms: Mapping[str, AbstractAgent]) -> dict[str, Any]:
     """What the records say of an agent: its origin, its size, and a hash of its weights."""
     agent = arms[BASE]
-    known = about(agent)
+    about: About = agent.about
     arrays = [np.asarray(x) for x in jax.tree.leaves(agent.model) if hasattr(x, "dtype")]
     weights = hashlib.blake2b(digest_size=16)
     for array in arrays:
         weights.update(np.ascontiguousarray(array).view(np.uint8).data)
     return {
         "name": name,
-        **{key: known.get(key) for key in ORIGIN},
-        "parameters": known.get("parameters", sum(array.size for array in arrays)),
+        "training_steps": about.training.get("steps"),
+        "training_seed": about.training.get("seed"),
+        "preset": about.training.get("preset"),
+        "source": about.source,
+        "action": about.action,
+        "parameters": sum(array.size for array in arrays),
         "weights": weights.hexdigest(),
     }
 
 
-def settings(name: str, arm: str, agent: Playable) -> dict[str, Any]:
+def settings(name: str, arm: str, agent: AbstractAgent) -> dict[str, Any]:
     """What the records say of an arm."""
-    known = about(agent)
-    return {"agent": name, "arm": arm, **{key: known.get(key) for key in SETTINGS}}
+    known = registry.entries("arm").get(arm.partition("+")[0])
+    return {
+        "agent": name,
+        "arm": arm,
+        "description": known.about if known else "",
+        "thinking": written(agent.inner.settings) if agent.inner else None,
+        "gate": agent.score.name if isinstance(agent, Gated) else None,
+        "share": agent.share if isinstance(agent, Gated) else None,
+        "deadline_ms": agent.deadline_ms if isinstance(agent, Timed) else None,
+    }
 
 
-def check_fit(name: str, model: Any, envs: VectorEnv) -> None:
-    """**Errors:** `ValueError` where the environment does not show what the agent sees."""
+def written(thinking: Thinking) -> dict[str, Any]:
+    """Settings as JSON: objects by their names and numbers."""
+    out: dict[str, Any] = {
+        field.name: _written(getattr(thinking, field.name))
+        for field in dataclasses.fields(thinking)
+        if field.name != "terms"
+    }
+    return {"terms": {_written(term): float(weight) for term, weight in thinking.terms}, **out}
+
+
+def _written(value: Any) -> Any:
+    if value is None or isinstance(value, int | float | str):
+        return value
+    numbers = {
+        field.name: number
+        for field in dataclasses.fields(value)
+        if isinstance(number := getattr(value, field.name), int | float)
+    }
+    return f"{type(value).__name__}({', '.join(f'{k}={v}' for k, v in numbers.items())})"
+
+
+def fitted(agent: AbstractAgent, envs: VectorEnv, *, name: str) -> AbstractAgent:
+    """The agent, seeing and acting by the environment's names.
+
+    **Errors:** `ValueError` where the environment does not show what the agent sees, or takes
+    other actions.
+    """
+    model = agent.model
+    if isinstance(model, ActorCritic) and agent.inner is not None:
+        return agent.having_model(
+            *match_spaces(
+                model, agent.inner.members, envs.observation_space, envs.action_spaces, name=name,
+                id=envs.id,
+            )
+        )  # fmt: skip
     shown = envs.observation_space
-    for key, space in dict(getattr(model, "observation_spaces", ())).items():
+    for key, space in agent.observation_spaces:
         if key not in shown:
             raise ValueError(
                 f"{name} does not fit {envs.id}: it sees {key}, the environment shows "
@@ -90,3 +140,39 @@ def check_fit(name: str, model: Any, envs: VectorEnv) -> None:
                 f"{name} does not fit {envs.id}: its {key} is {space.shape}, the environment's "
                 f"{shown[key].shape}."
             )
+    return agent
+
+
+def told_apart(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
+    """Names of agents, of which those that are given twice say in what their paths differ.
+
+    >>> told_apart(["tiny-200"] * 2, [Path("runs/a/agents/200"), Path("runs/b/agents/200")])
+    ['tiny-200 (a)', 'tiny-200 (b)']
+    >>> told_apart(["one", "other"], [Path("a"), Path("b")])
+    ['one', 'other']
+
+    **Errors:** `ValueError` for one path given twice.
+    """
+    out = list(names)
+    for name in set(names):
+        twins = [index for index, other in enumerate(names) if other == name]
+        if len(twins) < 2:
+            continue
+        parts = [paths[index].absolute().resolve().parts for index in twins]
+        if len(set(parts)) < len(parts):
+            raise ValueError(f"{name} was given twice: {paths[twins[0]]}. Give each agent once.")
+        start, end = _common(parts), _common([one[::-1] for one in parts])
+        for index, path in zip(twins, parts, strict=True):
+            own = path[start : len(path) - end] or path[-1:]
+            out[index] = f"{name} ({'/'.join(own)})"
+    return out
+
+
+def _common(paths: Sequence[tuple[str, ...]]) -> int:
+    """How many parts all paths begin with alike."""
+    count = 0
+    for parts in zip(*paths, strict=False):
+        if len(set(parts)) > 1:
+            break
+        count += 1
+    return count

@@ -1,17 +1,27 @@
 """What refinement descends: terms in nats over imagined futures and the present observation."""
 
+from thinkslow.objectives.imagined import ELBO, PIG, SIG, Ambiguity, Entropy, ObservedPIG
 from thinkslow.objectives.information import parameter_information_gain, state_information_gain
-from thinkslow.objectives.lookahead import Objective, evidence, lookahead
-from thinkslow.objectives.terms import DIAGNOSTICS, IMAGINED, PRESENT, TERMS, check_terms
+from thinkslow.objectives.lookahead import Objective, Terms, lookahead
+from thinkslow.objectives.present import Anchor, Evidence
+from thinkslow.objectives.term import ImaginedStep, ImaginedTerm, Present, PresentTerm, Term
 
 __all__ = [
-    "DIAGNOSTICS",
-    "IMAGINED",
-    "PRESENT",
-    "TERMS",
+    "ELBO",
+    "PIG",
+    "SIG",
+    "Ambiguity",
+    "Anchor",
+    "Entropy",
+    "Evidence",
+    "ImaginedStep",
+    "ImaginedTerm",
     "Objective",
-    "check_terms",
-    "evidence",
+    "ObservedPIG",
+    "Present",
+    "PresentTerm",
+    "Term",
+    "Terms",
     "lookahead",
     "parameter_information_gain",
     "state_information_gain",

@@ -1,260 +1,159 @@
-"""Terms bound to a model and a moment: a function of the belief alone.
+"""Terms bound to a model and a moment: a function of the belief alone."""
 
-Each term is a non-negative information where it is one (entropies of Gaussians and surprises may
-have any sign); its weight, chosen by the caller, carries the sign. Sums are never averaged over a
-batch or a horizon: the size of a gradient does not depend on either.
-
-**References:** Benfeghoul et al., When in Doubt, Think Slow, arXiv 2402.15283.
-"""
-
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
-from thinkslow.distributions import Belief, Distribution
-from thinkslow.objectives.information import parameter_information_gain, state_information_gain
+from thinkslow.distributions import Belief
+from thinkslow.needs import missing
 from thinkslow.objectives.members import Members
-from thinkslow.objectives.terms import (
-    IMAGINED,
-    NEED_DECODER,
-    NEED_MEMBERS,
-    NEED_SPREAD,
-    check_terms,
-)
-from thinkslow.worldmodel import (
-    Action,
-    Draw,
-    Memory,
-    Observation,
-    Policy,
-    State,
-    WorldModel,
-    imagine,
-    read,
-    surprise,
-)
+from thinkslow.objectives.term import ImaginedStep, ImaginedTerm, Present, PresentTerm, Term, Values
+from thinkslow.readouts import Readout, Sample
+from thinkslow.worldmodel import Moment, Observation, Policy, State, Step, WorldModel, imagine
 
-Terms: TypeAlias = dict[str, Float[Array, ""]]
-Objective: TypeAlias = Callable[[Belief, PRNGKeyArray], tuple[Float[Array, ""], Terms]]
+Weight: TypeAlias = Float[Array, ""] | float
+Terms: TypeAlias = Mapping[Any, Weight] | Iterable[tuple[Term, Weight]]
+"""Terms with their weights: a mapping from each `Term` to it, or pairs."""
+Objective: TypeAlias = Callable[[Belief, PRNGKeyArray], tuple[Float[Array, ""], Values]]
 Imagery: TypeAlias = Literal["mode", "sample"]
 
 
 def lookahead(
     model: WorldModel,
     policy: Policy,
-    memory: Memory,
-    prior: Belief,
-    posterior: Belief,
+    moment: Moment,
     observation: Observation,
+    terms: Terms,
     *,
-    terms: Mapping[str, Float[Array, ""] | float],
-    horizon: int,
+    horizon: int = 3,
     rollouts: int = 1,
-    samples: int = 1,
-    latent: Draw = "sample",
+    latent: Readout | None = None,
     imagery: Imagery = "mode",
     members: Members | None = None,
-    beta: Float[Array, ""] | float = 1.0,
-    free_nats: Float[Array, ""] | float = 0.0,
 ) -> Objective:
     """The weighted sum of terms as a function of the belief about the present latent.
 
-    `terms` maps names of `TERMS` to weights. `horizon` imagined steps, averaged over `rollouts`
-    futures, each from a latent of its own. `latent` says how a value is taken from a belief and
-    so what the gradient is: straight-through `sample` or `mode`, the `soft` latent, the relaxed
-    `gumbel` sample, or `reinforce`, samples under the leave-one-out score estimator: unbiased,
-    noisy. An imagined observation is the decoder's `mode`, or a `sample` of it where the decoder
-    has a spread (the informations are exact only with samples). Given the same key, the objective
-    is the same function: descent does not chase noise. Weights, `beta` and `free_nats` may be
-    traced. Returns the sum and the unweighted terms; beside `sig` also `DIAGNOSTICS`.
+    Given the same key, the objective is the same function: descent does not chase noise.
+
+    Args:
+        model: for one example.
+        policy: what acts in imagined futures.
+        moment: the present one, from `perceive`.
+        observation: the present one, by name.
+        terms: each with its weight, which may be traced.
+        horizon: imagined steps.
+        rollouts: futures to average over, each from a latent of its own.
+        latent: how a value is taken from a belief, and so what the gradient is; None: `Sample`.
+        imagery: an imagined observation is the decoder's `mode`, or a `sample` of it where the
+            decoder has a spread (informations are exact only with samples).
+        members: plausible parameters, for terms that compare them.
+
+    Returns a function of a belief and a key to the sum and the unweighted terms by name, with
+    what terms report beside them.
 
     **Cost:** with imagined terms, `rollouts * horizon` steps of the core and the policy, and for
-    `sig` and `elbo` as many decodings and encodings; for `pig` as many cores again and a prior
-    head for each of `members`; for `evidence`, `samples` decodings.
+    each what the terms say.
 
-    **Errors:** `ValueError` for an unknown term, a count below 1 (2 for `reinforce`), or a term
-    that needs a decoder, a decoder with a spread, or `members`, where there are none.
+    **Errors:** `ValueError` for a count too small, a repeated term, or a term that needs what the
+    model lacks.
     """
-    _check(model, memory, posterior, terms, horizon, rollouts, samples, latent, imagery, members)
-    imagined = [name for name in IMAGINED if name in terms]
+    latent = latent or Sample()
+    weighted = paired(terms)
+    check_counts(weighted, horizon, rollouts, latent, imagery)
+    for term, _ in weighted:
+        if (reason := missing(model, term.needs, members)) is not None:
+            raise ValueError(f"`{term.name}` cannot be asked of this model: {reason}.")
+    present = [term for term, _ in weighted if isinstance(term, PresentTerm)]
+    imagined = [term for term, _ in weighted if isinstance(term, ImaginedTerm)]
+    here = Present(model, moment, observation, latent)
+    future = partial(_future, model, policy, moment, imagined, horizon, latent, imagery, members)
 
-    def objective(belief: Belief, key: PRNGKeyArray) -> tuple[Float[Array, ""], Terms]:
+    def objective(belief: Belief, key: PRNGKeyArray) -> tuple[Float[Array, ""], Values]:
         present_key, future_key = jr.split(key)
-        found: Terms = {}
-        if "evidence" in terms:
-            found["evidence"] = evidence(
-                model, memory, prior, observation, belief, beta=beta, free_nats=free_nats,
-                samples=samples, latent=latent, key=present_key,
-            )  # fmt: skip
-        if "anchor" in terms:
-            found["anchor"] = belief.kl(posterior)
+        keys = jr.split(present_key, max(1, len(present)))
+        found: Values = {}
+        for term, term_key in zip(present, keys, strict=False):
+            found[term.name] = term.value(belief, here, key=term_key)
         if imagined:
-
-            def future(key: PRNGKeyArray) -> tuple[Array, Terms]:
-                start_key, roll_key, code_key = jr.split(key, 3)
-                state = State(memory, read(belief, latent, key=start_key))
-                steps = imagine(model, policy, state, horizon=horizon, key=roll_key, readout=latent)
-
-                def each(before: State, action: Action, belief: Belief, after: State, key: Any):
-                    return _at_step(
-                        model, members, imagined, latent, imagery, before, action, belief, after,
-                        key,
-                    )  # fmt: skip
-
-                before = jax.tree.map(
-                    lambda first, rest: jnp.concatenate([first[None], rest[:-1]]),
-                    state,
-                    steps.state,
-                )
-                keys = jr.split(code_key, horizon)
-                values = jax.vmap(each)(before, steps.action, steps.prior, steps.state, keys)
-                return state.latent, jax.tree.map(jnp.sum, values)
-
-            latents, values = jax.vmap(future)(jr.split(future_key, rollouts))
-            found |= {name: _mean(each, latents, belief, latent) for name, each in values.items()}
-        weighted = (terms[name] * value for name, value in found.items() if name in terms)
-        return sum(weighted, jnp.zeros(())), found
+            latents, values = jax.vmap(partial(future, belief))(jr.split(future_key, rollouts))
+            found |= {name: latent.mean(each, latents, belief) for name, each in values.items()}
+        parts = (weight * found[term.name] for term, weight in weighted)
+        return sum(parts, jnp.zeros(())), found
 
     return objective
 
 
-def evidence(
-    model: WorldModel,
-    memory: Memory,
-    prior: Belief,
-    observation: Observation,
-    belief: Belief,
-    *,
-    beta: Float[Array, ""] | float,
-    free_nats: Float[Array, ""] | float,
-    samples: int,
-    latent: Draw,
-    key: PRNGKeyArray,
-) -> Float[Array, ""]:
-    """-E_q log p(x | h, z) + beta max(KL(q || p), free nats): the present-step ELBO, negated.
+def paired(terms: Terms) -> tuple[tuple[Term, Weight], ...]:
+    """Terms with their weights, in order.
 
-    The expectation is over `samples` latents, or over the soft latent, which has no noise.
-    With `beta` 1 the belief is pulled to the prior; DreamerV3 trains its encoder with 0.1.
+    **Errors:** `TypeError` for what is no term, `ValueError` for one that is there twice.
     """
-
-    def one(key: PRNGKeyArray) -> tuple[Array, Array]:
-        code = read(belief, latent, key=key)
-        return code, surprise(model, State(memory, code), observation)
-
-    noiseless = latent in ("mode", "soft")
-    codes, errors = jax.vmap(one)(jr.split(key, 1 if noiseless else samples))
-    error = _mean(errors, codes, belief, latent)
-    return error + beta * jnp.maximum(belief.kl(prior), free_nats)
-
-
-def _mean(
-    values: Float[Array, " draws"], latents: Float[Array, "draws ..."], belief: Belief, how: Draw
-) -> Float[Array, ""]:
-    """The mean over draws. Under `reinforce`, its gradient is that of the score of each draw,
-    weighted by how far its value is above the mean of the others."""
-    mean = jnp.mean(values)
-    if how != "reinforce":
-        return mean
-    others = (jnp.sum(values) - values) / (len(values) - 1)
-    scores = jax.vmap(belief.log_prob)(latents)
-    surrogate = jnp.mean(jax.lax.stop_gradient(values - others) * scores)
-    return mean + (surrogate - jax.lax.stop_gradient(surrogate))
-
-
-def _at_step(
-    model: WorldModel, members: Members | None, names: list[str], latent: Draw, imagery: Imagery,
-    before: State, action: Action, prior: Belief, state: State, key: PRNGKeyArray,
-) -> Terms:  # fmt: skip
-    """Each imagined term, and the diagnostics, at one imagined step."""
-    out: Terms = {}
-    if "entropy" in names:
-        out["entropy"] = prior.entropy()
-    if "pig" in names and members is not None:
-        still = jnp.zeros((), bool)
-        out["pig"] = parameter_information_gain(
-            members.each(model, lambda one: one.predict(before, action, still)[1])
+    pairs: tuple[tuple[Term, Weight], ...] = tuple(
+        cast(Iterable, terms.items() if isinstance(terms, Mapping) else terms)
+    )
+    for term, _ in pairs:
+        if not isinstance(term, PresentTerm | ImaginedTerm):
+            raise TypeError(
+                f"A term must be a PresentTerm or an ImaginedTerm, such as SIG(); got {term!r}."
+            )
+    names = [term.name for term, _ in pairs]
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise ValueError(
+            f"A term may be there once; got {', '.join(sorted(repeated))} more than once. Add up "
+            "the weights."
         )
-    if "pig-observed" in names and members is not None:
-        heads = members.each(model, lambda one: one.decode(state))
-        gains = [parameter_information_gain(head) for head in heads.values() if has_spread(head)]
-        out["pig-observed"] = sum(gains, jnp.zeros(()))
-    if not {"sig", "elbo", "ambiguity"} & set(names):
-        return out
-    heads: dict[str, Any] = model.decode(state)
-    if "ambiguity" in names:
-        entropies = [head.entropy() for head in heads.values() if has_spread(head)]
-        out["ambiguity"] = sum(entropies, jnp.zeros(()))
-    if "sig" in names or "elbo" in names:
-        seen = {name: _imagined(head, imagery, key) for name, head in heads.items()}
-        again = model.infer(state.memory, seen)
-        gain = state_information_gain(again, prior)
-        if "sig" in names:
-            out["sig"] = gain
-            value = state.latent.astype(jax.tree.leaves(again)[0].dtype)
-            bound = again.log_prob(value) - prior.log_prob(value)
-            out["barber-agakov"] = bound
-            out["self-consistency"] = gain - bound
-        if "elbo" in names:
-            code = State(state.memory, read(again, latent, key=key))
-            out["elbo"] = gain + surprise(model, code, seen)
-    return out
+    return pairs
 
 
-def _imagined(head: Any, imagery: Imagery, key: PRNGKeyArray) -> Float[Array, "..."]:
-    if imagery == "sample" and has_spread(head):
-        return head.sample(key=jr.fold_in(key, 1))
-    return head.mode()
-
-
-def has_spread(head: Distribution) -> bool:
-    """Whether the head says how uncertain it is: one of fixed variance has no `entropy`."""
-    return hasattr(head, "entropy")
-
-
-def _check(
-    model: WorldModel, memory: Memory, posterior: Belief, terms: Mapping, horizon: int,
-    rollouts: int, samples: int, latent: Draw, imagery: Imagery, members: Members | None,
+def check_counts(
+    terms: Iterable[tuple[Term, Weight]], horizon: int, rollouts: int, latent: Readout,
+    imagery: str,
 ) -> None:  # fmt: skip
-    check_terms(terms)
-    for name, count in (("horizon", horizon), ("rollouts", rollouts), ("samples", samples)):
+    """**Errors:** `ValueError` for what no objective can be made of."""
+    for name, count in (("horizon", horizon), ("rollouts", rollouts)):
         if count < 1:
             raise ValueError(f"`{name}` must be 1 or more; got {count}.")
-    if imagery not in ("mode", "sample"):
+    if imagery not in get_args(Imagery):
         raise ValueError(f"`imagery` must be 'mode' or 'sample'; got {imagery!r}.")
-    if latent == "reinforce":
-        check_reinforce(terms, rollouts, samples)
-    heads = jax.eval_shape(model.decode, State(memory, posterior.mode()))
-    for name in terms:
-        if name in NEED_DECODER and not heads:
+    for term, _ in terms:
+        name, draws = "`rollouts`", rollouts
+        if isinstance(term, PresentTerm):
+            name, draws = f"`samples` of {term.name}", term.draws
+        if draws is not None and draws < latent.least_draws:
             raise ValueError(
-                f"`{name}` needs a decoder and this model has none. Use `entropy` or `anchor`."
-            )
-        if name in NEED_SPREAD and not any(has_spread(head) for head in heads.values()):
-            part, head = next(iter(heads.items()))
-            raise ValueError(
-                f"`{name}` needs a decoder whose spread depends on the state; that of `{part}` is "
-                f"{type(head).__name__}, of fixed variance, so the term is constant. Drop the "
-                f"term, or use a Bernoulli, categorical or learned-variance decoder."
-            )
-        if name in NEED_MEMBERS and members is None:
-            raise ValueError(
-                f"`{name}` compares plausible parameters and was given none. Pass `members` from "
-                "`thinkslow.objectives.members`, or fit an agent's: thinkslow ensemble AGENT."
+                f"{type(latent).__name__} compares each draw with the others: {name} must be "
+                f"{latent.least_draws} or more; got {draws}."
             )
 
 
-def check_reinforce(terms: Mapping, rollouts: int, samples: int) -> None:
-    """**Errors:** `ValueError` where leave-one-out would leave nothing."""
-    for name, count, kind in (
-        ("rollouts", rollouts, IMAGINED),
-        ("samples", samples, ("evidence",)),
-    ):
-        if count < 2 and any(term in kind for term in terms):
-            raise ValueError(
-                f"`reinforce` compares each draw with the others: `{name}` must be 2 or more; "
-                f"got {count}."
-            )
+def _future(
+    model: WorldModel, policy: Policy, moment: Moment, terms: list[ImaginedTerm], horizon: int,
+    latent: Readout, imagery: Imagery, members: Members | None, belief: Belief, key: PRNGKeyArray,
+) -> tuple[Array, Values]:  # fmt: skip
+    """The latent that a future began at, and the terms summed over its steps."""
+    start_key, roll_key, step_key = jr.split(key, 3)
+    state = State(moment.memory, latent(belief, key=start_key))
+    steps = imagine(model, policy, state, horizon=horizon, key=roll_key, readout=latent)
+
+    def each(before: State, at: Step, keys: Key[Array, " keys"]) -> Values:
+        step = ImaginedStep(
+            model, members, latent, imagery == "sample", before, at.action, at.prior, at.state,
+            keys[:2],
+        )  # fmt: skip
+        found: Values = {}
+        for term, term_key in zip(terms, keys[2:], strict=True):
+            found[term.name] = term.at_step(model, step, key=term_key)
+            found |= term.diagnostics(model, step)
+        return found
+
+    before = jax.tree.map(
+        lambda first, rest: jnp.concatenate([first[None], rest[:-1]]), state, steps.state
+    )
+    keys = jax.vmap(lambda k: jr.split(k, 2 + len(terms)))(jr.split(step_key, horizon))
+    values = jax.vmap(each)(before, steps, keys)
+    return state.latent, jax.tree.map(jnp.sum, values)

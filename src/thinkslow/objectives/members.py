@@ -1,15 +1,16 @@
 """Plausible parameters of a model: what parameter information gain compares.
 
-`Members` are M sets of parameters that the data leave possible. Each source below makes them
-once, before the first decision, so that they are the same over all steps of a refinement, over a
-rollout and over decisions; best first: an ensemble of prior heads fitted on the frozen model
-(`thinkslow.dreamer.ensemble`), last-layer Laplace, checkpoints along training, weight noise. A
-model of one's own plugs in by making `Members` with `replaced`. Nothing here knows what a model
-computes.
+`Members` are M sets of parameters that the data leave possible. A `Source` makes them once,
+before the first decision, so that they are the same over all steps of a refinement, over a
+rollout and over decisions. Best first: an ensemble of prior heads fitted on the frozen model
+(`thinkslow.dreamer.ensemble`), last-layer `Laplace`, `checkpoints` along training, `Noise` on the
+weights. A source of your own subclasses `Source` and calls `replaced`. Nothing here knows what a
+model computes.
 """
 
+import abc
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import equinox as eqx
 import jax
@@ -18,6 +19,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from thinkslow.distributions import Belief
+from thinkslow.needs import Need
 
 Where: TypeAlias = Callable[[Any], PyTree[Array]]
 """Which arrays of a model: a function from the model to them, as `equinox.tree_at` takes it."""
@@ -56,82 +58,121 @@ def checkpoints(models: Sequence[Any]) -> Members:
     return Members(jax.tree.map(lambda *arrays: jnp.stack(arrays), *models))
 
 
-def noisy(
-    model: Any, where: Where, *, scale: Float[Array, ""] | float, count: int, key: PRNGKeyArray
-) -> Members:
-    """`count` members with Gaussian noise on the arrays at `where`: `scale` times their root
-    mean square. It knows nothing of the data; a control for better sources."""
-    leaves, structure = jax.tree.flatten(where(model))
+class Source(eqx.Module):
+    """Makes plausible parameters of a model."""
 
-    def around(leaf: Array, key: PRNGKeyArray) -> Array:
-        size = scale * jnp.sqrt(jnp.mean(jnp.square(leaf)))
-        return leaf + size * jr.normal(key, (count, *leaf.shape), leaf.dtype)
+    needs: ClassVar[tuple[Need, ...]] = ()
 
-    keys = jr.split(key, len(leaves))
-    stacked = [around(leaf, k) for leaf, k in zip(leaves, keys, strict=True)]
-    return replaced(model, where, jax.tree.unflatten(structure, stacked))
+    @abc.abstractmethod
+    def __call__(self, model: Any, *, key: PRNGKeyArray) -> Members:
+        """The members; called once for an agent."""
 
 
-def dropped(
-    model: Any, where: Where, *, rate: Float[Array, ""] | float, count: int, key: PRNGKeyArray
-) -> Members:
-    """`count` dropout masks, each held over a rollout, on the inputs of the kernels `(in, out)`
-    at `where`. Only for a model that was trained with dropout of that rate at these inputs;
-    DreamerV3 was not, and for it this is one more kind of weight noise."""
-    leaves, structure = jax.tree.flatten(where(model))
+def prior_layer(model: Any) -> Any:
+    """The last layer of the head that predicts the prior: where members of a Dreamer differ.
 
-    def masked(leaf: Array, key: PRNGKeyArray) -> Array:
-        keep = jr.bernoulli(key, 1 - rate, (count, *leaf.shape[:-1], 1))
-        return jnp.where(keep, leaf / (1 - rate), 0)
-
-    keys = jr.split(key, len(leaves))
-    stacked = [masked(leaf, k) for leaf, k in zip(leaves, keys, strict=True)]
-    return replaced(model, where, jax.tree.unflatten(structure, stacked))
+    **Errors:** `TypeError` for a model that does not name it.
+    """
+    layer = getattr(model, "prior_layer", None)
+    if layer is None:
+        raise TypeError(
+            f"{type(model).__name__} does not say which arrays its prior comes from last. Define "
+            "`prior_layer`, or pass `where`."
+        )
+    return layer
 
 
-def laplace(
-    model: Any,
-    where: Where,
-    prior: Callable[[Any, Any], Belief],
-    memories: PyTree[Array],
-    *,
-    precision: Float[Array, ""] | float,
-    count: int,
-    key: PRNGKeyArray,
-) -> Members:
-    """`count` draws from a Gaussian around the trained arrays at `where`: the last layer of the
-    prior head, where the approximation is at its best.
+class Noise(Source):
+    """Gaussian noise on the arrays at `where`, `scale` times their root mean square.
 
-    `prior(model, memory)` is the prior belief at one of `memories`, whose first axis counts the
-    data. The precision of each weight is the diagonal Fisher information of all the data plus
+    It knows nothing of the data; a control for better sources.
+    """
+
+    scale: float = 0.05
+    count: int = 4
+    """Members."""
+    where: Where = prior_layer
+
+    def __call__(self, model: Any, *, key: PRNGKeyArray) -> Members:
+        def around(leaf: Array, key: PRNGKeyArray) -> Array:
+            size = self.scale * jnp.sqrt(jnp.mean(jnp.square(leaf)))
+            return leaf + size * jr.normal(key, (self.count, *leaf.shape), leaf.dtype)
+
+        return _each_leaf(model, self.where, around, key)
+
+
+class Dropout(Source):
+    """Dropout masks, each held over a rollout, on the inputs of the kernels `(in, out)` at `where`.
+
+    Only for a model that was trained with dropout of that rate at these inputs; DreamerV3 was
+    not, and for it this is one more kind of weight noise.
+    """
+
+    rate: float = 0.1
+    count: int = 4
+    """Members."""
+    where: Where = prior_layer
+
+    def __call__(self, model: Any, *, key: PRNGKeyArray) -> Members:
+        def masked(leaf: Array, key: PRNGKeyArray) -> Array:
+            keep = jr.bernoulli(key, 1 - self.rate, (self.count, *leaf.shape[:-1], 1))
+            return jnp.where(keep, leaf / (1 - self.rate), 0)
+
+        return _each_leaf(model, self.where, masked, key)
+
+
+class Laplace(Source):
+    """Draws from a Gaussian around the trained arrays at `where`: the last layer of the prior's
+    head, where the approximation is at its best.
+
+    The precision of each weight is the diagonal Fisher information of all the data plus
     `precision`, that of a Gaussian prior on the weights.
 
     **References:** Daxberger et al., Laplace Redux, arXiv 2106.14806.
+
     **Cost:** one gradient per datum, once.
     """
-    arrays = where(model)
-    draw_key, noise_key = jr.split(key)
-    size = len(jax.tree.leaves(memories)[0])
 
-    def score(memory: Any, key: PRNGKeyArray) -> PyTree:
-        """The gradient of the log-probability of what the model itself draws."""
+    memories: PyTree[Array]
+    """Data: memories of real episodes, stacked along a first axis."""
+    precision: float = 1.0
+    count: int = 4
+    """Members."""
+    where: Where = prior_layer
+    prior: Callable[[Any, Any], Belief] = lambda model, memory: model.prior(memory)
+    """The prior belief of a model at a memory."""
 
-        def log_prob(arrays: PyTree) -> Float[Array, ""]:
-            belief = prior(eqx.tree_at(where, model, arrays), memory)
-            return belief.log_prob(jax.lax.stop_gradient(belief.sample(key=key)))
+    def __call__(self, model: Any, *, key: PRNGKeyArray) -> Members:
+        arrays = self.where(model)
+        draw_key, noise_key = jr.split(key)
+        size = len(jax.tree.leaves(self.memories)[0])
 
-        return jax.grad(log_prob)(arrays)
+        def score(memory: Any, key: PRNGKeyArray) -> PyTree:
+            """The gradient of the log-probability of what the model itself draws."""
 
-    def add(total: PyTree, datum: tuple) -> tuple[PyTree, None]:
-        return jax.tree.map(lambda t, g: t + jnp.square(g), total, score(*datum)), None
+            def log_prob(arrays: PyTree) -> Float[Array, ""]:
+                belief = self.prior(eqx.tree_at(self.where, model, arrays), memory)
+                return belief.log_prob(jax.lax.stop_gradient(belief.sample(key=key)))
 
-    zeros = jax.tree.map(jnp.zeros_like, arrays)
-    fisher, _ = jax.lax.scan(add, zeros, (memories, jr.split(draw_key, size)))
-    leaves, structure = jax.tree.flatten(arrays)
-    stacked = [
-        leaf + jr.normal(k, (count, *leaf.shape), leaf.dtype) / jnp.sqrt(information + precision)
-        for leaf, information, k in zip(
-            leaves, jax.tree.leaves(fisher), jr.split(noise_key, len(leaves)), strict=True
-        )
-    ]
-    return replaced(model, where, jax.tree.unflatten(structure, stacked))
+            return jax.grad(log_prob)(arrays)
+
+        def add(total: PyTree, datum: tuple) -> tuple[PyTree, None]:
+            return jax.tree.map(lambda t, g: t + jnp.square(g), total, score(*datum)), None
+
+        zeros = jax.tree.map(jnp.zeros_like, arrays)
+        fisher, _ = jax.lax.scan(add, zeros, (self.memories, jr.split(draw_key, size)))
+
+        def around(leaf: Array, information: Array, key: PRNGKeyArray) -> Array:
+            noise = jr.normal(key, (self.count, *leaf.shape), leaf.dtype)
+            return leaf + noise / jnp.sqrt(information + self.precision)
+
+        return _each_leaf(model, self.where, around, noise_key, fisher)
+
+
+def _each_leaf(
+    model: Any, where: Where, stack: Callable[..., Array], key: PRNGKeyArray, *beside: PyTree
+) -> Members:
+    """Members of which each array at `where` is `stack(array, *beside, key)`."""
+    leaves, structure = jax.tree.flatten(where(model))
+    given = zip(leaves, *map(jax.tree.leaves, beside), jr.split(key, len(leaves)), strict=True)
+    return replaced(model, where, jax.tree.unflatten(structure, [stack(*each) for each in given]))

@@ -12,17 +12,21 @@ How far a step goes is bounded by the KL it moves the belief, because gradient n
 from thinkslow.refinement.anytime import Anytime
 from thinkslow.refinement.coordinate import coordinate
 from thinkslow.refinement.loop import refine
-from thinkslow.refinement.step import Refined
-from thinkslow.refinement.updates import Direction, Gradient, Langevin, Mirror, Random
+from thinkslow.refinement.result import Refined, Status
+from thinkslow.refinement.step import Objective
+from thinkslow.refinement.updates import Gradient, Langevin, Mirror, Random, Update, adam
 
 __all__ = [
     "Anytime",
-    "Direction",
     "Gradient",
     "Langevin",
     "Mirror",
+    "Objective",
     "Random",
     "Refined",
+    "Status",
+    "Update",
+    "adam",
     "coordinate",
     "refine",
 ]

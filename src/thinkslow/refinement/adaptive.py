@@ -10,11 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
-from thinkslow.refinement.step import Held, Refined, Rules, Select, choose
-from thinkslow.refinement.updates import Scalar
-
-SPENT = 0.99
-"""Share of the budget from which on it counts as spent: the bound is found to a thousandth."""
+from thinkslow.refinement.result import SPENT, Refined, Scalar, Select, chosen
+from thinkslow.refinement.step import Held, Rules
 
 
 class Running(NamedTuple):
@@ -32,11 +29,11 @@ class Running(NamedTuple):
     accepted: Bool[Array, " steps"]
 
 
-def begin(rules: Rules, trust: Scalar, *, steps: int, noise: PRNGKeyArray) -> Running:
+def begin(rules: Rules, step_kl: Scalar, *, steps: int, noise: PRNGKeyArray) -> Running:
     """Before the first of at most `steps` steps."""
     belief = rules.first
     (loss, terms), gradient = jax.value_and_grad(rules.objective, has_aux=True)(belief, noise)
-    held = Held(rules.update.init(belief), jnp.asarray(trust, jnp.float32), rules.judge(belief))
+    held = Held(rules.update.init(belief), jnp.asarray(step_kl, jnp.float32), rules.judge(belief))
 
     def buffer(value: Array) -> Array:
         return jnp.broadcast_to(value, (steps + 1, *jnp.shape(value)))
@@ -49,11 +46,11 @@ def begin(rules: Rules, trust: Scalar, *, steps: int, noise: PRNGKeyArray) -> Ru
 
 
 def advance(
-    rules: Rules, running: Running, limit: Int[Array, ""] | int, *, tolerance: Scalar,
+    rules: Rules, running: Running, limit: Int[Array, ""] | int, *, tolerance: Scalar | None,
     noise: PRNGKeyArray, keys: Key[Array, " steps"],
 ) -> Running:  # fmt: skip
     """Steps until `limit` have been made, or a step lowers the objective by less than
-    `tolerance` of it, or the budget is spent, or nothing more can be done."""
+    `tolerance` of it (None: however little), or `max_kl` is spent, or nothing more can be done."""
 
     def step(run: Running) -> Running:
         index = run.used
@@ -62,11 +59,12 @@ def advance(
             run.belief, before, run.gradient, run.held, keys[index]
         )
         (loss, terms), gradient = jax.value_and_grad(rules.objective, has_aux=True)(belief, noise)
-        gain = before - loss
-        enough = gain >= tolerance * jnp.abs(before)
+        enough = jnp.ones((), bool)
+        if tolerance is not None:
+            enough = before - loss >= tolerance * jnp.abs(before)
         # A refused step may be followed by a shorter one; a finite loss, by a step at all.
         again = jnp.where(accepted, enough, rules.judges is not None) & jnp.isfinite(loss)
-        again &= belief.kl(rules.first) < SPENT * jnp.asarray(rules.budget)
+        again &= belief.kl(rules.first) < SPENT * jnp.asarray(rules.max_kl)
         later = jnp.arange(len(run.losses)) > index
 
         def put(many: Array, one: Array) -> Array:
@@ -86,20 +84,20 @@ def advance(
 
 
 def finish(rules: Rules, running: Running, select: Select) -> Refined:
-    return choose(
+    return chosen(
         running.beliefs, rules.first, running.losses, running.terms, running.norms,
-        running.accepted, running.used, select,
+        running.accepted, running.used, select=select, max_kl=rules.max_kl,
     )  # fmt: skip
 
 
 def adaptive(
-    rules: Rules, trust: Scalar, *, steps: int, tolerance: Scalar, noise: PRNGKeyArray,
+    rules: Rules, step_kl: Scalar, *, steps: int, tolerance: Scalar, noise: PRNGKeyArray,
     keys: Key[Array, " steps"], select: Select,
 ) -> Refined:  # fmt: skip
     """At most `steps` steps in one compiled loop.
 
     **Cost:** `used + 1` gradients; under `vmap`, those of the slowest member of the batch.
     """
-    running = begin(rules, trust, steps=steps, noise=noise)
+    running = begin(rules, step_kl, steps=steps, noise=noise)
     running = advance(rules, running, steps, tolerance=tolerance, noise=noise, keys=keys)
     return finish(rules, running, select)

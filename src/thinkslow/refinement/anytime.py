@@ -15,8 +15,9 @@ import jax.random as jr
 from jaxtyping import Array, Key
 
 from thinkslow.refinement.adaptive import Running, advance, begin, finish
-from thinkslow.refinement.step import Objective, Refined, Rules, Select, check, judging
-from thinkslow.refinement.updates import Direction, Scalar
+from thinkslow.refinement.result import Refined, Scalar, Select
+from thinkslow.refinement.step import Objective, Rules, check, checked, judging
+from thinkslow.refinement.updates import Update
 
 Context = TypeVar("Context")
 Shared = TypeVar("Shared")
@@ -31,7 +32,7 @@ class Anytime(Generic[Shared, Context]):
     `objective(shared, context)` gives the objective of one decision; both are any pytrees of
     arrays, so that nothing is compiled again for another decision. Beliefs and contexts have a
     leading axis: the batch; what is shared, such as a model, has none. At most `steps` steps,
-    `chunk` of them between two looks at the clock. `trust`, `budget`, `accept`, `judges`,
+    `chunk` of them between two looks at the clock. `max_kl`, `step_kl`, `accept`, `judges`,
     `tolerance` and `select` are those of `refine`; bounds may be changed by making another one
     with the same `objective`, which compiles again.
 
@@ -39,26 +40,26 @@ class Anytime(Generic[Shared, Context]):
     """
 
     def __init__(
-        self, objective: Callable[[Shared, Context], Objective], update: Direction, *,
-        steps: int = 64, chunk: int = 1, trust: Scalar = jnp.inf, budget: Scalar = jnp.inf,
+        self, objective: Callable[[Shared, Context], Objective], update: Update, *,
+        steps: int = 64, chunk: int = 1, max_kl: Scalar = jnp.inf, step_kl: Scalar | None = None,
         accept: bool = False, judges: int = 1, tolerance: Scalar | None = None,
         select: Select = "best",
     ):  # fmt: skip
-        check(steps, judges, select)
         if chunk < 1:
             raise ValueError(f"`chunk` must be 1 or more; got {chunk}.")
         self.steps, self.chunk = steps, chunk
         self._piece_ms = 0.0
-        least = -jnp.inf if tolerance is None else tolerance
+        longest = update.step_kl(max_kl, steps) if step_kl is None else step_kl
 
         def rules(shared: Shared, context: Context, belief: Any, judge_key: Any) -> Rules:
+            check(belief, steps, judges, select)
             judges_ = judging(judge_key, judges) if accept else None
-            return Rules(objective(shared, context), update, belief, budget, judges_)
+            return Rules(checked(objective(shared, context)), update, belief, max_kl, judges_)
 
         def start(shared: Shared, context: Context, belief: Any, key: Any) -> Running:
             noise, judge_key, _ = jr.split(key, 3)
             given = rules(shared, context, belief, judge_key)
-            return begin(given, trust, steps=steps, noise=noise)
+            return begin(given, longest, steps=steps, noise=noise)
 
         def more(
             shared: Shared, context: Context, first: Any, key: Any, running: Running
@@ -66,7 +67,7 @@ class Anytime(Generic[Shared, Context]):
             noise, judge_key, step_key = jr.split(key, 3)
             return advance(
                 rules(shared, context, first, judge_key), running, running.used + chunk,
-                tolerance=least, noise=noise, keys=jr.split(step_key, steps),
+                tolerance=tolerance, noise=noise, keys=jr.split(step_key, steps),
             )  # fmt: skip
 
         def end(

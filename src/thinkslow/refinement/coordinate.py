@@ -15,8 +15,8 @@ import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from thinkslow.distributions import Categorical
-from thinkslow.refinement.step import Objective, Refined, choose
-from thinkslow.refinement.updates import Scalar
+from thinkslow.refinement.result import Refined, Scalar, chosen
+from thinkslow.refinement.step import Objective
 from thinkslow.trees import where
 
 CERTAIN = 40.0
@@ -101,4 +101,6 @@ def coordinate(
     changed = jnp.any((way[1:] != way[:-1]).reshape(sweeps, -1), -1)
     nothing = jnp.zeros(sweeps, losses.dtype)
     used = jnp.asarray(sweeps, jnp.int32)
-    return choose(beliefs, belief, losses, terms, nothing, changed, used, "last")
+    return chosen(
+        beliefs, belief, losses, terms, nothing, changed, used, select="last", max_kl=jnp.inf
+    )

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from thinkslow.refinement.updates import Scalar
+from thinkslow.refinement.result import Scalar
 
 
 class Joint(eqx.Module):
@@ -33,7 +33,7 @@ def joint(belief: Any, memory: PyTree) -> Joint:
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise TypeError(
                 f"Only a memory of floating arrays can be refined; this one has {leaf.dtype}. "
-                f"Set `memory` to 0."
+                f"Set `memory_share` to None."
             )
     return Joint(belief, jax.tree.map(jnp.zeros_like, memory))
 

@@ -8,28 +8,20 @@ import jax.random as jr
 from jaxtyping import PRNGKeyArray
 
 from thinkslow.refinement.adaptive import adaptive
-from thinkslow.refinement.step import (
-    Held,
-    Objective,
-    Refined,
-    Rules,
-    Select,
-    check,
-    choose,
-    judging,
-)
-from thinkslow.refinement.updates import Direction, Scalar
+from thinkslow.refinement.result import Refined, Scalar, Select, chosen
+from thinkslow.refinement.step import Held, Objective, Rules, check, checked, judging
+from thinkslow.refinement.updates import Gradient, Update
 
 
 def refine(
     objective: Objective,
     belief: Any,
-    update: Direction,
+    update: Update | None = None,
     *,
     steps: int,
     key: PRNGKeyArray,
-    trust: Scalar = jnp.inf,
-    budget: Scalar = jnp.inf,
+    max_kl: Scalar = jnp.inf,
+    step_kl: Scalar | None = None,
     accept: bool = False,
     judges: int = 1,
     tolerance: Scalar | None = None,
@@ -37,25 +29,37 @@ def refine(
 ) -> Refined:
     """Descend `objective` from `belief` for `steps` steps.
 
-    A step moves the belief by at most `trust` nats, KL(new || old), and never further than
-    `budget` nats from where it began, KL(new || first): a longer one is shortened along its own
-    line. With `accept`, a step is taken only if the objective falls on random numbers that it
-    has not seen: on one draw, or in the mean of several `judges` by two standard errors, so that
-    a step that is worse in expectation is rarely taken; a refused one halves the trust. Judges
-    are the same at every step. All steps share one draw of random numbers, and `loss` is on that
-    draw. With a `tolerance`, the descent stops after a step that lowers the objective by less
-    than that share of it, and once the budget is spent; `used` counts the steps. `select`
-    returns the last finite iterate or the one of least loss.
+    All steps share one draw of random numbers, and `loss` is on that draw. A loss or gradient
+    that is not finite ends the descent: the last good belief comes back and `status` says so. If
+    the first belief is already bad, it comes back as it was.
 
-    A loss or gradient that is not finite ends the descent: the last good belief comes back and
-    `finite`, or for a gradient `gradient_norm`, says so. If the first belief is already bad, it
-    comes back as it was. `step_size`, `trust`, `budget` and `tolerance` may be traced: changing
-    them does not recompile.
+    Args:
+        objective: a belief and a key to the loss and a dictionary of terms, all one number each.
+        belief: where to begin: any pytree of floating arrays with a `kl(other)` in nats.
+        update: where a step goes; None: plain gradient descent of step size 1.
+        steps: at most so many.
+        key: of the objective's noise, of the judges and of the update.
+        max_kl: never further than so many nats, KL(new || first). A longer step is shortened
+            along its own line.
+        step_kl: how many nats a step moves at most, KL(new || old); None: as `update` says, for
+            most of them `max_kl / steps**2`.
+        accept: take a step only if the objective falls on random numbers that it has not seen;
+            a refused step halves `step_kl`.
+        judges: draws that judge a step, the same at every step: on one, it must fall; of
+            several, the mean must fall by two standard errors, so that a step that is worse in
+            expectation is rarely taken.
+        tolerance: stop after a step that lowers the objective by less than this share of it, and
+            once `max_kl` is spent; `used` counts the steps. None: make every step.
+        select: which iterate to return, the `last` finite one or the `best`, of least loss.
+
+    The step size of the update, `max_kl`, `step_kl` and `tolerance` may be traced: changing them
+    does not compile again.
 
     **Cost:** `steps` gradients and one evaluation, or `used + 1` gradients with `tolerance`;
     with `accept`, `(steps + 1) * judges` evaluations more.
 
-    **Errors:** `ValueError` for negative `steps`, no `judges`, or an unknown `select`.
+    **Errors:** `ValueError` for negative `steps`, no `judges`, or an unknown `select`;
+    `TypeError` for a belief without `kl`, or an objective that returns something else.
 
     >>> from thinkslow.distributions import Gaussian
     >>> from thinkslow.refinement import Gradient
@@ -64,13 +68,17 @@ def refine(
     >>> refine(bowl, q, Gradient(0.25), steps=3, key=jr.key(0)).loss
     Array([9.       , 2.25     , 0.5625   , 0.140625], dtype=float32)
     """
-    check(steps, judges, select)
+    check(belief, steps, judges, select)
+    update = update or Gradient()
+    if step_kl is None:
+        step_kl = update.step_kl(max_kl, steps)
     noise, judge_key, step_key = jr.split(key, 3)
-    rules = Rules(objective, update, belief, budget, judging(judge_key, judges) if accept else None)
+    objective = checked(objective)
+    rules = Rules(objective, update, belief, max_kl, judging(judge_key, judges) if accept else None)
     keys = jr.split(step_key, steps)
     if tolerance is not None and steps:
         return adaptive(
-            rules, trust, steps=steps, tolerance=tolerance, noise=noise, keys=keys, select=select
+            rules, step_kl, steps=steps, tolerance=tolerance, noise=noise, keys=keys, select=select
         )
     differentiate = jax.value_and_grad(objective, has_aux=True)
 
@@ -80,7 +88,7 @@ def refine(
         after, held, norm, accepted = rules.step(now, loss, gradient, held, key)
         return (after, held), (now, loss, terms, norm, accepted)
 
-    held = Held(update.init(belief), jnp.asarray(trust, jnp.float32), rules.judge(belief))
+    held = Held(update.init(belief), jnp.asarray(step_kl, jnp.float32), rules.judge(belief))
     carry, (beliefs, losses, terms, norms, accepted) = jax.lax.scan(step, (belief, held), keys)
     last_loss, last_terms = objective(carry[0], noise)
     beliefs, losses, terms = jax.tree.map(
@@ -88,4 +96,6 @@ def refine(
         (beliefs, losses, terms), (carry[0], last_loss, last_terms),
     )  # fmt: skip
     used = jnp.asarray(steps, jnp.int32)
-    return choose(beliefs, belief, losses, terms, norms, accepted, used, select)
+    return chosen(
+        beliefs, belief, losses, terms, norms, accepted, used, select=select, max_kl=max_kl
+    )

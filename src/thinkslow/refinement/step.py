@@ -1,55 +1,34 @@
-"""One step of a refinement, and what is kept of many: shared by every loop over steps."""
+"""One step of a refinement: where to, how far, and whether it is taken."""
 
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, TypeAlias
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray, PyTree
 
+from thinkslow.refinement.result import Scalar
 from thinkslow.refinement.trust import within
-from thinkslow.refinement.updates import Direction, Scalar
+from thinkslow.refinement.updates import Update
 from thinkslow.trees import all_finite, where
 
 Objective: TypeAlias = Callable[[Any, PRNGKeyArray], tuple[Array, dict[str, Array]]]
-Select: TypeAlias = Literal["last", "best"]
 CERTAINTY = 2.0
 """Standard errors by which an objective must fall on several judging draws."""
 
 
-class Refined(NamedTuple):
-    """A refined belief and the whole way to it. Arrays over iterates have `steps + 1` entries,
-    the first being the belief that came in. A descent that stopped early repeats its last."""
-
-    belief: Any
-    chosen: Int[Array, ""]
-    """Which iterate `belief` is."""
-    loss: Float[Array, " iterates"]
-    """The objective on one fixed draw of random numbers."""
-    terms: dict[str, Float[Array, " iterates"]]
-    """The unweighted terms, and diagnostics, on that draw."""
-    moved: Float[Array, " iterates"]
-    """KL from the first belief, nats."""
-    gradient_norm: Float[Array, " steps"]
-    accepted: Bool[Array, " steps"]
-    """Whether the step was taken, and moved the belief."""
-    finite: Bool[Array, " iterates"]
-    """Whether the objective was finite there; a belief where it is not never leaves."""
-    used: Int[Array, ""]
-    """Steps made before the descent stopped."""
-
-
-class Rules(eqx.Module):
+@dataclasses.dataclass(frozen=True)
+class Rules:
     """What bounds a step and what accepts it."""
 
-    objective: Objective = eqx.field(static=True)
-    update: Direction
+    objective: Objective
+    update: Update
     first: Any
-    budget: Scalar
+    max_kl: Scalar
     judges: Key[Array, " judges"] | None
     """Keys of the draws that judge a step; None: every finite step is taken."""
 
@@ -66,7 +45,7 @@ class Rules(eqx.Module):
         """The next belief, what is held, the gradient's norm, and whether the step was taken."""
         norm = optax.tree.norm(gradient)
         change, state = self.update.propose(now, gradient, held.state, key=key)
-        new = within(now, change, held.trust, first=self.first, budget=self.budget)
+        new = within(now, change, held.step_kl, first=self.first, max_kl=self.max_kl)
         after = self.judge(new)
         taken = jnp.isfinite(loss) & jnp.isfinite(norm) & all_finite(new)
         if self.judges is None:
@@ -75,31 +54,16 @@ class Rules(eqx.Module):
             taken &= _falls(after - held.judged)
         now_or_new = where(taken, new, now)
         judged = jnp.where(taken, after, held.judged)
-        trust = jnp.where(taken, held.trust, held.trust / 2)
-        return now_or_new, Held(state, trust, judged), norm, taken & _differ(new, now)
+        step_kl = jnp.where(taken, held.step_kl, held.step_kl / 2)
+        return now_or_new, Held(state, step_kl, judged), norm, taken & _differ(new, now)
 
 
 class Held(NamedTuple):
     """What a descent carries besides the belief."""
 
     state: PyTree
-    trust: Float[Array, ""]
+    step_kl: Float[Array, ""]
     judged: Float[Array, " judges"]
-
-
-def choose(
-    beliefs: Any, first: Any, losses: Array, terms: dict[str, Array], norms: Array,
-    accepted: Array, used: Array, select: Select,
-) -> Refined:  # fmt: skip
-    """The iterate to return, of those up to `used`, and the record of all."""
-    finite = jnp.isfinite(losses)
-    index = jnp.arange(len(losses), dtype=used.dtype)
-    order = -index.astype(losses.dtype) if select == "last" else losses
-    order = jnp.where(finite & (index <= used), order, jnp.inf)
-    chosen = jnp.argmin(order)
-    moved = jax.vmap(lambda b: b.kl(first))(beliefs)
-    out = jax.tree.map(lambda x: x[chosen], beliefs)
-    return Refined(out, chosen, losses, terms, moved, norms, accepted, finite, used)
 
 
 def _falls(change: Float[Array, " judges"]) -> Bool[Array, ""]:
@@ -119,11 +83,44 @@ def judging(key: PRNGKeyArray, judges: int) -> Key[Array, " judges"]:
     return key[None] if judges == 1 else jr.split(key, judges)
 
 
-def check(steps: int, judges: int, select: str) -> None:
-    """**Errors:** `ValueError` for what no descent can be told."""
+def check(belief: Any, steps: int, judges: int, select: str) -> None:
+    """**Errors:** `ValueError` or `TypeError` for what no descent can be told."""
     if steps < 0:
         raise ValueError(f"`steps` must be 0 or more; got {steps}.")
     if judges < 1:
         raise ValueError(f"`judges` must be 1 or more; got {judges}.")
     if select not in ("last", "best"):
         raise ValueError(f"`select` must be 'last' or 'best'; got {select!r}.")
+    if not hasattr(belief, "kl"):
+        raise TypeError(
+            "A belief must have `kl(other)`, which bounds its steps, as `Categorical` and "
+            f"`Gaussian` do; this one is {type(belief).__name__}."
+        )
+    for leaf in jax.tree.leaves(belief):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(
+                f"A belief must be made of floating arrays, which can be stepped; this "
+                f"{type(belief).__name__} holds {jnp.result_type(leaf)}."
+            )
+
+
+def checked(objective: Objective) -> Objective:
+    """The same objective, which says what is wrong with what it returns."""
+
+    def call(belief: Any, key: PRNGKeyArray) -> tuple[Array, dict[str, Array]]:
+        out = objective(belief, key)
+        if not (isinstance(out, tuple) and len(out) == 2 and isinstance(out[1], Mapping)):
+            raise TypeError(
+                "An objective must return two things, the loss and a dictionary of terms (which "
+                f"may be empty); got {type(out).__name__}."
+            )
+        for name, value in {"loss": out[0], **out[1]}.items():
+            shape, kind = jnp.shape(value), jnp.result_type(value)
+            if shape or not jnp.issubdtype(kind, jnp.floating):
+                raise TypeError(
+                    f"The {name} of an objective must be one floating number; got {kind} of shape "
+                    f"{shape}. Sum it over its axes."
+                )
+        return jnp.asarray(out[0]), {name: jnp.asarray(value) for name, value in out[1].items()}
+
+    return call

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from thinkslow.refinement.updates import Scalar
+from thinkslow.refinement.result import Scalar
 
 LONGEST = 2.0**10
 """A change that does not fit is first shortened so that no number changes by more than this."""
@@ -16,9 +16,9 @@ BISECTIONS = 15
 """To find the number of halvings to a thousandth."""
 
 
-def within(belief: Any, change: Any, trust: Scalar, *, first: Any, budget: Scalar) -> Any:
-    """The belief moved along `change`, as far as KL(moved || belief) stays within `trust` and
-    KL(moved || first) within `budget`.
+def within(belief: Any, change: Any, step_kl: Scalar, *, first: Any, max_kl: Scalar) -> Any:
+    """The belief moved along `change`, as far as KL(moved || belief) stays within `step_kl` and
+    KL(moved || first) within `max_kl`.
 
     To the bit the whole change where that fits; otherwise the share of it that fits, found by
     bisection to a thousandth, however long the change is. A change that is nothing, or a bound
@@ -33,7 +33,7 @@ def within(belief: Any, change: Any, trust: Scalar, *, first: Any, budget: Scala
 
     def fits(share: Scalar) -> Bool[Array, ""]:
         moved = at(share)
-        return (moved.kl(belief) <= trust) & (moved.kl(first) <= budget)
+        return (moved.kl(belief) <= step_kl) & (moved.kl(first) <= max_kl)
 
     def bisect(bounds: tuple, _: None) -> tuple[tuple, None]:
         few, many = bounds  # halvings that do not fit, and that do
@@ -45,4 +45,4 @@ def within(belief: Any, change: Any, trust: Scalar, *, first: Any, budget: Scala
     (_, halvings), _ = jax.lax.scan(bisect, bounds, None, BISECTIONS)
     share = start * 2.0**-halvings
     share = jnp.where(fits(1.0), 1.0, jnp.where(fits(share), share, 0.0))
-    return at(jnp.where((trust > 0) & (budget > 0), share, 0.0))
+    return at(jnp.where((step_kl > 0) & (max_kl > 0), share, 0.0))

@@ -12,16 +12,38 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thinkslow.objectives import TERMS
+from thinkslow.objectives import (
+    ELBO,
+    PIG,
+    SIG,
+    Ambiguity,
+    Anchor,
+    Entropy,
+    Evidence,
+    ObservedPIG,
+    Term,
+)
 from thinkslow.objectives.members import Members
 from thinkslow.testing.entries import Broken, Entry
 from thinkslow.testing.models import model_entries
 from thinkslow.testing.moment import Moment, Values
 from thinkslow.testing.terms import term_entries
-from thinkslow.testing.updates import UPDATES, Update, update_entries
+from thinkslow.testing.updates import UPDATES, Trial, update_entries
 from thinkslow.worldmodel import Observation, Policy, WorldModel
 
-__all__ = ["UPDATES", "Broken", "Entry", "Update", "check"]
+__all__ = ["TERMS", "UPDATES", "Broken", "Entry", "Trial", "check"]
+
+TERMS: tuple[Term, ...] = (
+    SIG(),
+    PIG(),
+    ObservedPIG(),
+    ELBO(),
+    Entropy(),
+    Ambiguity(),
+    Evidence(beta=0.5, free_nats=0.0, samples=2),
+    Anchor(),
+)
+"""Every term of ours, as it is checked."""
 
 
 def check(
@@ -31,17 +53,23 @@ def check(
     *,
     action: Any,
     members: Members | None = None,
-    terms: Sequence[str] | None = None,
-    updates: Mapping[str, Update] = UPDATES,
-    beta: float = 0.5,
-    free_nats: float = 0.0,
+    terms: Sequence[Term] = TERMS,
+    updates: Mapping[str, Trial] = UPDATES,
 ) -> list[Entry]:
     """Run the table on a model; returns its entries, or raises with those that do not hold.
 
-    `observation` is one that the model can see and `action` one that it can take, both without a
-    batch. Every term that the model can be asked for is refined by itself under every update,
-    and so is their sum. A term or an update that refuses the model (`pig` without `members`, a
-    mirror step of a Gaussian) is an entry that is not applicable, with the reason.
+    Every term that the model can be asked for is refined by itself under every update, and so is
+    their sum. A term or an update that refuses the model (`PIG` without `members`, a mirror step
+    of a Gaussian) is an entry that is not applicable, with the reason.
+
+    Args:
+        model: yours.
+        observation: one that the model can see, without a batch.
+        policy: what acts in imagined futures.
+        action: one that the model can take, without a batch.
+        members: plausible parameters, for terms that compare them.
+        terms: objects to descend; yours too.
+        updates: by label, what makes an update of a step size, and options of `refine`.
 
     **Cost:** compilation. Updates of equal options share their programs, and all terms do: three
     programs of 2 to 5 s for each set of options (`UPDATES` has three), 10 s for the terms run
@@ -52,13 +80,13 @@ def check(
     **Errors:** `Broken`, naming model, term, update and rule.
     """
     before = _dice()
-    moment = Moment(model, members, observation, jnp.asarray(action), policy, beta, free_nats)
+    moment = Moment(model, members, observation, jnp.asarray(action), policy)
     entries = list(model_entries(moment))
-    usable: list[str] = []
-    for term in TERMS if terms is None else terms:
+    usable: list[Term] = []
+    for term in terms:
         reason = moment.refuses(term)
         if reason:
-            entries.append(Entry(moment.name, term, "", "can be asked for", None, reason))
+            entries.append(Entry(moment.name, term.name, "", "can be asked for", None, reason))
         else:
             usable.append(term)
     if usable:

@@ -12,10 +12,12 @@ import numpy as np
 
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.thinking import Thinking
+from thinkslow.objectives import Anchor
+from thinkslow.refinement import Mirror, Random
 from thinkslow.testing.entries import Entry, same
 from thinkslow.testing.moment import Moment
 
-ANCHOR = (("anchor", 1.0),)
+ANCHOR = {Anchor(): 1.0}
 
 
 def model_entries(moment: Moment) -> Iterator[Entry]:
@@ -54,11 +56,11 @@ def _agent_entries(moment: Moment) -> Iterator[Entry]:
         return Entry(moment.name, "", "", rule, holds, detail)
 
     def drawn(nats: float) -> Thinking:
-        return Thinking(terms=ANCHOR, steps=2, update="random", nats=nats)
+        return Thinking(ANCHOR, steps=2, update=Random(), max_kl=nats)
 
     plain, acted, thought = act(Thinking())
     for what, thinking in {
-        "no steps": Thinking(terms=ANCHOR, accept=True, select="best", update="mirror"),
+        "no steps": Thinking(ANCHOR, accept=True, select="best", update=Mirror()),
         "0 nats": drawn(0.0),
     }.items():
         rule = f"thinking of {what} leaves state and action to the bit"

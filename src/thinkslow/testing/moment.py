@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -11,8 +10,10 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from thinkslow.objectives import lookahead
+from thinkslow.objectives import Term, lookahead
 from thinkslow.objectives.members import Members
+from thinkslow.readouts import Readout
+from thinkslow.worldmodel import Moment as AtMoment
 from thinkslow.worldmodel import Observation, Policy, State
 
 
@@ -25,8 +26,6 @@ class Moment:
     observation: Observation
     action: Any
     policy: Policy
-    beta: float
-    free_nats: float
 
     @property
     def name(self) -> str:
@@ -43,22 +42,25 @@ class Moment:
         return memory, prior, model.infer(memory, dict(self.observation))
 
     def objective(
-        self, weights: dict[str, Any], model: Any, members: Any, observation: Any, at: Any,
-        policy: Policy | None = None, latent: Any = "sample",
+        self, terms: Sequence[Term], weights: dict[str, Any], model: Any, members: Any,
+        observation: Any, at: Any, policy: Policy | None = None, latent: Readout | None = None,
     ) -> Any:  # fmt: skip
         memory, prior, posterior = at
         return lookahead(
-            model, policy or self.policy, memory, prior, posterior, observation,
-            terms=weights, horizon=2, rollouts=2, samples=2, latent=latent,
-            members=members, beta=self.beta, free_nats=self.free_nats,
+            model, policy or self.policy,
+            AtMoment(memory, prior, posterior, jnp.ones((), bool)), observation,
+            [(term, weights[term.name]) for term in terms], horizon=2, rollouts=2, latent=latent,
+            members=members,
         )  # fmt: skip
 
-    def refuses(self, term: str) -> str:
+    def refuses(self, term: Term) -> str:
         """Why the model cannot be asked for a term; nothing if it can."""
         try:
             at = jax.eval_shape(self.beliefs, self.model)
             jax.eval_shape(
-                lambda m, s, x, at: self.objective({term: 1.0}, m, s, x, at)(at[2], jr.key(0))[0],
+                lambda m, s, x, at: self.objective(
+                    [term], {term.name: 1.0}, m, s, x, at
+                )(at[2], jr.key(0))[0],
                 self.model, self.members, dict(self.observation), at,
             )  # fmt: skip
         except ValueError as error:
@@ -73,14 +75,15 @@ class Values:
     not a number, so that each term can be judged by itself.
     """
 
-    def __init__(self, moment: Moment, terms: Sequence[str]):
-        self.terms = tuple(terms)
+    def __init__(self, moment: Moment, terms: Sequence[Term]):
+        self.objects = tuple(terms)
+        self.terms = tuple(term.name for term in terms)
 
         @jax.jit
         def found(
             weights: Any, model: Any, members: Any, seen: Any, at: Any, belief: Any, key: Any
         ):
-            return moment.objective(weights, model, members, seen, at)(belief, key)
+            return moment.objective(self.objects, weights, model, members, seen, at)(belief, key)
 
         self.found = found
 
@@ -110,11 +113,3 @@ def fingerprint(tree: Any) -> str:
     for leaf in jax.tree.leaves(tree):
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()
-
-
-@partial(jax.jit, static_argnums=1)
-def cast(tree: Any, dtype: Any) -> Any:
-    """The same with floats of another precision."""
-    return jax.tree.map(
-        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
-    )

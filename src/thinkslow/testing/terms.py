@@ -10,8 +10,10 @@ import jax.random as jr
 import numpy as np
 
 from thinkslow.distributions import Categorical
+from thinkslow.readouts import Soft
 from thinkslow.testing.entries import Entry, close
-from thinkslow.testing.moment import Moment, Values, cast
+from thinkslow.testing.moment import Moment, Values
+from thinkslow.trees import cast
 from thinkslow.worldmodel import State
 
 
@@ -28,7 +30,7 @@ def term_entries(moment: Moment, values: Values, at: Any) -> Iterator[Entry]:
         moment.name, "+".join(values.terms), "", "the objective is the weighted sum of its terms",
         bool(abs(float(total) - expected) <= 1e-5 * size), f"{total} against {expected}",
     )  # fmt: skip
-    analytic, numeric = _slopes(moment, values.terms)
+    analytic, numeric = _slopes(moment, values)
     heads = jax.eval_shape(moment.model.decode, State(at[0], at[2].mode()))
     classes = [name for name, head in heads.items() if isinstance(head, Categorical)]
     for term in values.terms:
@@ -48,7 +50,7 @@ def term_entries(moment: Moment, values: Values, at: Any) -> Iterator[Entry]:
         )  # fmt: skip
 
 
-def _slopes(moment: Moment, terms: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _slopes(moment: Moment, values: Values) -> tuple[dict[str, Any], dict[str, Any]]:
     """Along one direction, on the soft latent, with the actions held: in float64."""
     with jax.enable_x64(True):
         arrays = (moment.model, moment.members, dict(moment.observation), moment.action)
@@ -64,8 +66,10 @@ def _slopes(moment: Moment, terms: tuple[str, ...]) -> tuple[dict[str, Any], dic
 
             belief = jax.tree.map(lambda x: x + 0.3 * _wave(x, 1.0), at[2])
             way = jax.tree.map(lambda x: _wave(x, 2.0), belief)
-            weights = dict.fromkeys(terms, 1.0)
-            objective = wide.objective(weights, model, members, seen, at, policy, "soft")
+            weights = dict.fromkeys(values.terms, 1.0)
+            objective = wide.objective(
+                values.objects, weights, model, members, seen, at, policy, Soft()
+            )
 
             def along(length: Any) -> Any:
                 there = jax.tree.map(lambda x, d: x + length * d, belief, way)

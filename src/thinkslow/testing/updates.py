@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-import optax
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from thinkslow.distributions import Categorical
-from thinkslow.refinement import Direction, Gradient, Langevin, Mirror, Random, refine
+from thinkslow.refinement import Gradient, Langevin, Mirror, Random, Update, adam, refine
 from thinkslow.testing.entries import Entry, close, same
-from thinkslow.testing.moment import Moment, Values, cast, fingerprint, weighed
+from thinkslow.testing.moment import Moment, Values, fingerprint, weighed
+from thinkslow.trees import cast
 
 BATCH = 8
 """Beliefs refined side by side."""
@@ -29,11 +29,12 @@ DRAWS = 64
 NATS = 0.5
 SIZE = np.float32(0.3)
 
-Update = tuple[Callable[[Any], Direction], dict[str, Any]]
+Trial = tuple[Callable[[Any], Update], dict[str, Any]]
+"""Makes an update of a step size, and the options of `refine` that it is checked under."""
 
-UPDATES: dict[str, Update] = {
+UPDATES: dict[str, Trial] = {
     "gradient": (Gradient, {}),
-    "adam": (partial(Gradient, optimiser=optax.adam(1.0)), {}),
+    "adam": (adam, {}),
     "mirror": (Mirror, {}),
     "langevin": (partial(Langevin, temperature=0.01), {}),
     "random": (lambda _: Random(), {}),
@@ -44,11 +45,11 @@ UPDATES: dict[str, Update] = {
 """Every update, with the options of `refine` that it is checked under."""
 
 
-class OneOf(Direction):
+class OneOf(Update):
     """One of several updates; which one may be traced."""
 
     which: Int[Array, ""]
-    choices: tuple[Direction, ...]
+    choices: tuple[Update, ...]
 
     def init(self, belief: Any) -> Any:
         return tuple(choice.init(belief) for choice in self.choices)
@@ -65,7 +66,7 @@ class OneOf(Direction):
 class Group:
     """Updates of equal options, and the programs that refine by any of them."""
 
-    updates: dict[str, Callable[[Any], Direction]]
+    updates: dict[str, Callable[[Any], Update]]
     options: dict[str, Any]
     batched: Callable
     """`(which, weights, fixed, beliefs, keys, (size, nats))` to `Refined`; all but `which`,
@@ -77,7 +78,7 @@ class Group:
 
 
 def update_entries(
-    moment: Moment, values: Values, at: Any, updates: Mapping[str, Update]
+    moment: Moment, values: Values, at: Any, updates: Mapping[str, Trial]
 ) -> Iterator[Entry]:
     judge = Judge(moment, values, at)
     if judge.mesh is None:
@@ -99,7 +100,7 @@ def update_entries(
                 yield from judge.entries(group, which, label, terms)
 
 
-def _groups(values: Values, updates: Mapping[str, Update]) -> Iterator[Group]:
+def _groups(values: Values, updates: Mapping[str, Trial]) -> Iterator[Group]:
     """The updates by their options."""
     waiting = dict(updates)
     while waiting:
@@ -117,8 +118,8 @@ def _group(values: Values, makes: dict[str, Callable], options: dict[str, Any]) 
         choices = [make(size) for make in makes.values()]
         update = OneOf(which, tuple(choices)) if len(choices) > 1 else choices[0]
         return refine(
-            values.objective(weights, *fixed), belief, update, steps=STEPS, key=key, trust=nats,
-            budget=nats, **options,
+            values.objective(weights, *fixed), belief, update, steps=STEPS, key=key, step_kl=nats,
+            max_kl=nats, **options,
         )  # fmt: skip
 
     def batched(*given: Any) -> Any:
@@ -138,7 +139,7 @@ class Judge:
     def __init__(self, moment: Moment, values: Values, at: Any):
         self.moment, self.values = moment, values
         self.fixed: tuple = (moment.model, moment.members, dict(moment.observation), at)
-        half = cast((moment.model, moment.members), jnp.bfloat16)
+        half = jax.jit(partial(cast, dtype=jnp.bfloat16))((moment.model, moment.members))
         self.half: tuple = (*half, self.fixed[2], jax.jit(moment.beliefs)(half[0]))
         self.beliefs, self.half_beliefs = _around(at[2]), _around(self.half[3][2])
         self.keys = jr.split(jr.key(7), BATCH)

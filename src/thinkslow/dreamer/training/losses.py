@@ -17,7 +17,8 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from thinkslow.distributions import Belief, BoundedNormal, TwoHot
 from thinkslow.dreamer.config import TrainConfig
 from thinkslow.dreamer.model import Dreamer, Head, carried
-from thinkslow.worldmodel import Readout, State, detached, imagine, read, target
+from thinkslow.readouts import Readout, Sample
+from thinkslow.worldmodel import State, detached, imagine, target
 
 stop = jax.lax.stop_gradient
 
@@ -62,12 +63,12 @@ def losses(
     config: TrainConfig,
     *,
     key: PRNGKeyArray,
-    readout: Readout = "sample",
+    readout: Readout = Sample(),
     update_returns: bool = True,
 ) -> tuple[dict[str, Float[Array, "B T_"]], dict[str, Array], State, ReturnRange]:
     """Every loss per element, a dictionary of scalars to log, the posterior states, the new range.
 
-    `readout="mode"` takes the likeliest latent and action instead of samples (for parity
+    `readout=Mode()` takes the likeliest latent and action instead of samples (for parity
     tests). The replayed value's loss has one step fewer. Costs one pass over the sequences
     and `imagination` steps from each start.
     """
@@ -101,7 +102,7 @@ def total(
 
 
 def observe(
-    model: Dreamer, batch: Batch, *, key: PRNGKeyArray, readout: Readout = "sample"
+    model: Dreamer, batch: Batch, *, key: PRNGKeyArray, readout: Readout = Sample()
 ) -> tuple[State, Belief, Belief]:
     """Filter the sequences: states, posteriors and priors, each `[B, T, ...]`."""
     tokens = jax.vmap(jax.vmap(model.enc))(batch.observation)
@@ -112,7 +113,7 @@ def observe(
         def one(state: State, tokens: Array, action: Array, first: Array, key: Array):
             deter = model.dyn.core(*carried(state, action, first))
             belief = model.dyn.posterior(deter, tokens)
-            latent = read(belief, readout, key=key).astype(state.memory.dtype)
+            latent = readout(belief, key=key).astype(state.memory.dtype)
             return State(deter, latent), belief
 
         state, belief = jax.vmap(one)(state, tokens, action, is_first, keys)
@@ -157,7 +158,7 @@ def world_model_losses(
 def imagined_losses(
     model: Dreamer, slow_value: Head, returns: ReturnRange, states: State,
     is_terminal: Bool[Array, "B T"], config: TrainConfig, *,
-    key: PRNGKeyArray, readout: Readout = "sample", update_returns: bool = True,
+    key: PRNGKeyArray, readout: Readout = Sample(), update_returns: bool = True,
 ) -> tuple[dict[str, Array], Float[Array, "B K"], ReturnRange, dict[str, Array]]:  # fmt: skip
     """Actor and critic on imagined futures; also the return from each start, `[B, K]`.
 
@@ -168,7 +169,7 @@ def imagined_losses(
     rows = is_terminal.shape[0]
     start = jax.tree.map(lambda x: stop(x[:, -count:]).reshape(-1, *x.shape[2:]), states)
     frozen = stop(model)
-    policy = detached(frozen.policy if readout == "sample" else frozen.greedy)
+    policy = detached(frozen.greedy if readout.noiseless else frozen.policy)
     roll_key, last_key = jr.split(key)
 
     def rollout(state: State, key: PRNGKeyArray, last_key: PRNGKeyArray):

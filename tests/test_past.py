@@ -12,8 +12,10 @@ import pytest
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.decision import Carry, Thought
 from thinkslow.agent.past import Cloud, effective, resampled, systematic
-from thinkslow.agent.presets import ARMS
+from thinkslow.agent.presets import arm
 from thinkslow.agent.thinking import Thinking
+from thinkslow.objectives import Evidence
+from thinkslow.readouts import Mode, Soft
 from thinkslow.toy import exact, filtered, hidden_markov, simulate
 from thinkslow.worldmodel import State
 
@@ -23,9 +25,9 @@ PROBLEM = hidden_markov()
 TIME, BATCH = 25, 64
 PLAYED = {
     "single": Thinking(),
-    "soft": Thinking(readout="soft"),
-    "lag": ARMS["control-lag-3"].thinking,
-    "particles": ARMS["control-particles-16"].thinking,
+    "soft": Thinking(readout=Soft()),
+    "lag": arm("control-lag-3").thinking,
+    "particles": arm("control-particles-16").thinking,
 }
 
 
@@ -184,8 +186,8 @@ def test_resampling_waits_until_half_the_particles_count_for_nothing():
 
 @pytest.mark.parametrize(
     "thinking",
-    [Thinking(lag=2, terms=(("evidence", 1.0),), steps=1, latent="soft", nats=2.0),
-     Thinking(particles=3, terms=(("evidence", 1.0),), steps=1, latent="soft", nats=2.0)],
+    [Thinking({Evidence(): 1.0}, lag=2, steps=1, latent=Soft(), max_kl=2.0),
+     Thinking({Evidence(): 1.0}, particles=3, steps=1, latent=Soft(), max_kl=2.0)],
     ids=["lag", "particles"],
 )  # fmt: skip
 def test_dreamer_refines_on_top_of_more_of_the_past(dreamer, thinking):
@@ -226,10 +228,8 @@ def test_particles_need_a_decoder():
     def policy(model: Any, state: Any, key: jax.Array) -> jax.Array:
         return push(state, key)
 
-    agent = Agent(Blind(jnp.array(0.8)), Thinking(particles=2), policy=policy)
-    with pytest.raises(ValueError, match=r"this model has no decoder\. Use `lag`"):
-        agent.act(agent.start(1), {"seen": jnp.ones((1, 2))}, np.ones(1, bool),
-                  keys=jr.split(jr.key(0), 1))  # fmt: skip
+    with pytest.raises(ValueError, match=r"`particles` .* no decoder"):
+        Agent(Blind(jnp.array(0.8)), Thinking(particles=2), policy=policy)
 
 
 @pytest.mark.usefixtures("untyped")
@@ -238,7 +238,7 @@ def test_particles_need_a_decoder():
     [({"lag": -1}, r"`lag` must be 0 or more; got -1\."),
      ({"particles": 0}, "`particles` must be 1 or more; got 0"),
      ({"particles": 2, "lag": 1}, "so `lag` must be 0; got 1"),
-     ({"particles": 2, "readout": "mode"}, "so `readout` must be 'sample'; got 'mode'"),
+     ({"particles": 2, "readout": Mode()}, r"so `readout` must be Sample\(\); got Mode"),
      ({"particles": 2, "carry": False}, "so `carry` must be True; got False")],
 )  # fmt: skip
 def test_impossible_pasts_are_refused_with_rule_and_value(options, message):

@@ -15,7 +15,7 @@ import pytest
 
 from thinkslow.distributions import Categorical
 from thinkslow.objectives import parameter_information_gain
-from thinkslow.objectives.members import checkpoints, dropped, laplace, noisy, replaced
+from thinkslow.objectives.members import Dropout, Laplace, Noise, checkpoints, replaced
 
 COUNTS = (25, 100, 400)
 CLASSES = 5
@@ -48,7 +48,7 @@ def test_laplace_knows_what_each_number_of_data_leaves_open(model):
     memories = jnp.repeat(
         jnp.arange(len(COUNTS)), np.array(COUNTS), total_repeat_length=sum(COUNTS)
     )
-    members = laplace(model, table, prior, memories, precision=1e-3, count=SIZE, key=jr.key(0))
+    members = Laplace(memories, 1e-3, SIZE, table, prior)(model, key=jr.key(0))
     for context, count in enumerate(COUNTS):
         # A diagonal of the information counts all C logits: C, not C - 1, of them are unknown.
         expected = CLASSES / (2 * count)
@@ -79,15 +79,35 @@ def test_checkpoints_are_whole_models(model):
 
 def test_noise_scales_with_the_weights_and_none_is_no_disagreement(model):
     wide = Rows(3 * jnp.ones((3, 5)), jnp.ones(3))
-    spread = noisy(wide, table, scale=0.1, count=400, key=jr.key(0)).differing.table.std(0)
+    spread = Noise(0.1, 400, table)(wide, key=jr.key(0)).differing.table.std(0)
     np.testing.assert_allclose(spread, 0.3, rtol=0.2)
-    none = noisy(wide, table, scale=0.0, count=3, key=jr.key(0))
+    none = Noise(0.0, 3, table)(wide, key=jr.key(0))
     assert gain(none, wide, 0) < 1e-6
 
 
 def test_dropout_masks_whole_inputs_and_keeps_the_mean(model):
     kernel = Rows(jnp.ones((3, 5)), jnp.ones(3))
-    masked = dropped(kernel, table, rate=0.25, count=2000, key=jr.key(0)).differing.table
+    masked = Dropout(0.25, 2000, table)(kernel, key=jr.key(0)).differing.table
     np.testing.assert_array_equal(masked, masked[..., :1].repeat(5, -1))
     assert set(np.unique(masked)) == {np.float32(0), np.float32(1 / 0.75)}
     np.testing.assert_allclose(masked.mean(0), 1.0, atol=0.06)
+
+
+def test_a_source_that_is_told_nothing_disagrees_in_the_layer_that_the_prior_comes_from_last(
+    dreamer,
+):
+    memories = jr.normal(jr.key(0), (5, 32))
+    memory = memories[0]
+    for source in (Noise(), Dropout(), Laplace(memories)):
+        members = source(dreamer, key=jr.key(1))
+        assert members.count == 4
+        differing = jax.tree.leaves(members.differing)
+        shapes = [leaf.shape[1:] for leaf in differing]
+        assert shapes == [leaf.shape for leaf in jax.tree.leaves(dreamer.prior_layer)]
+        found = members.each(dreamer, lambda m: m.prior(memory))
+        assert parameter_information_gain(found) > 1e-3
+
+
+def test_a_model_that_does_not_name_that_layer_is_told_what_to_do(model):
+    with pytest.raises(TypeError, match=r"Rows .*`prior_layer`, or pass `where`"):
+        Noise()(model, key=jr.key(0))

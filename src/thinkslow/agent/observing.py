@@ -1,0 +1,66 @@
+"""What an agent is shown, against what it sees: names, shapes, types, ranges.
+
+Shapes and types are compared when a program is traced, so once; what only values tell (a byte
+image given as floats of 0 to 255) is flagged in the program itself.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool
+
+from thinkslow.spaces import Space
+from thinkslow.worldmodel import Observation
+
+Spaces = tuple[tuple[str, Space], ...]
+
+
+def admitted(spaces: Spaces, observation: Observation) -> tuple[Observation, Bool[Array, ""]]:
+    """The parts that the agent sees, and whether their values can be what they are said to be.
+
+    Args:
+        spaces: what the agent sees; empty: not declared, so that everything is admitted.
+        observation: one, without a batch.
+
+    **Errors:** `ValueError` naming what is missing, or of another shape or type.
+    """
+    sound = jnp.ones((), bool)
+    if not spaces:
+        return observation, sound
+    if absent := [name for name, _ in spaces if name not in observation]:
+        raise ValueError(
+            f"The agent sees {', '.join(name for name, _ in spaces)}; the observation has "
+            f"{', '.join(observation) or 'nothing'} and lacks {', '.join(absent)}. Rename its "
+            "parts, or make the environment with `thinkslow.envs.make`."
+        )
+    for name, space in spaces:
+        value = jnp.asarray(observation[name])
+        shapes = [space.shape]
+        if space.classes is not None:
+            shapes.append((*space.shape, space.classes))  # probabilities
+        if value.shape not in shapes:
+            raise ValueError(
+                f"`{name}` is of shape {value.shape} for each environment; the agent sees "
+                f"{space.shape}. `thinkslow.envs.make(size=...)` scales images; a "
+                "batch has one leading axis."
+            )
+        floating = jnp.issubdtype(value.dtype, jnp.floating)
+        if not (floating or jnp.issubdtype(value.dtype, jnp.integer) or value.dtype == bool):
+            raise ValueError(f"`{name}` must be of numbers; got {value.dtype}.")
+        if floating and space.dtype == "uint8":
+            sound &= jnp.all((value >= 0) & (value <= 1))
+    return {name: observation[name] for name, _ in spaces}, sound
+
+
+def kept(spaces: Spaces, observation: Observation) -> dict[str, Any]:
+    """The observation in the types that the agent declares, for a window of several: floats of a
+    byte image become bytes, NaN becomes 0."""
+    declared = dict(spaces)
+    out = {}
+    for name, value in observation.items():
+        array = jnp.asarray(value)
+        bytes_declared = name in declared and declared[name].dtype == "uint8"
+        if bytes_declared and jnp.issubdtype(array.dtype, jnp.floating):
+            array = jnp.round(255 * jnp.clip(jnp.nan_to_num(array), 0, 1)).astype(jnp.uint8)
+        out[name] = array
+    return out

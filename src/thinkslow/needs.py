@@ -1,0 +1,154 @@
+"""What a term, a readout or a score asks of a model, and whether a model has it.
+
+One question for everybody: an agent refuses a term, an evaluation leaves out an arm, and the
+contract marks an entry as not applicable, all by `missing`. A need of one's own is one more
+`Need`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+
+from thinkslow.distributions import Categorical
+
+
+@dataclasses.dataclass(frozen=True)
+class Need:
+    """One thing that a model, or what comes with it, must have."""
+
+    what: str
+    """Such as `a decoder`."""
+    lacking: Callable[[Any, Any], str | None]
+    """`lacking(model, members)`: why it is not there, with the remedy; None if it is."""
+
+
+def missing(model: Any, needs: Iterable[Need], members: Any = None) -> str | None:
+    """Why a model lacks the first of the needs that it does not have; None if it has all.
+
+    Args:
+        model: a `WorldModel`.
+        needs: of a term, a readout, a score.
+        members: plausible parameters that come with the model, if any.
+
+    **Cost:** abstract evaluation only; nothing is computed.
+    """
+    for need in needs:
+        if (reason := need.lacking(model, members)) is not None:
+            return reason
+    return None
+
+
+def decoded(model: Any) -> dict[str, Any]:
+    """The heads of a model's decoder by name, abstract; empty without a decoder."""
+    return jax.eval_shape(lambda: model.decode(model.initial()))
+
+
+def has_spread(head: Any) -> bool:
+    """Whether a head says how uncertain it is: one of fixed variance has no `entropy`."""
+    return hasattr(head, "entropy")
+
+
+def _decoder(model: Any, members: Any) -> str | None:
+    if decoded(model):
+        return None
+    return "it has no decoder. Use a term that needs none, such as `entropy`"
+
+
+def _decodes_all(model: Any, members: Any) -> str | None:
+    heads = decoded(model)
+    if not heads:
+        return _decoder(model, members)
+    unseen = [name for name, _ in getattr(model, "observation_spaces", ()) if name not in heads]
+    if not unseen:
+        return None
+    return (
+        f"it does not decode {', '.join(sorted(unseen))}, which it sees, so that an imagined "
+        "observation cannot be encoded again"
+    )
+
+
+def _spread(model: Any, members: Any) -> str | None:
+    heads = decoded(model)
+    if not heads:
+        return _decoder(model, members)
+    if any(map(has_spread, heads.values())):
+        return None
+    kinds = ", ".join(sorted({type(head).__name__ for head in heads.values()}))
+    return (
+        f"its decoder's variance is fixed ({kinds}), so that the term is constant. Use a "
+        "Bernoulli, categorical or learned-variance decoder, or another term"
+    )
+
+
+def _members(model: Any, members: Any) -> str | None:
+    if members is not None:
+        return None
+    return (
+        "it has no ensemble of plausible parameters. Fit one: thinkslow ensemble AGENT; or pass "
+        "`members` from `thinkslow.objectives.members`"
+    )
+
+
+def _prior(model: Any, members: Any) -> str | None:
+    state = jax.eval_shape(model.initial)
+    if jax.eval_shape(model.prior, state.memory) is not None:
+        return None
+    return (
+        "its class does not define `prior(memory)`, without which the prior at a moved memory is "
+        "not known. Define it, or leave the memory where it is (`memory_share` None)"
+    )
+
+
+def _trained(name: str) -> Callable[[Any, Any], str | None]:
+    def lacking(model: Any, members: Any) -> str | None:
+        if getattr(model, f"trained_{name}") is not None:
+            return None
+        return (
+            f"it does not say how it was trained (`trained_{name}`). Define it, or give `{name}` "
+            "to the term"
+        )
+
+    return lacking
+
+
+def _categorical(model: Any, members: Any) -> str | None:
+    def prior() -> Any:
+        state = model.initial()
+        action = model.policy(state, jax.random.key(0))
+        return model.predict(state, action, jax.numpy.zeros((), bool))[1]
+
+    try:
+        belief = jax.eval_shape(prior)
+    except TypeError:  # without a policy of its own, nothing tells how long an action is
+        return None
+    if isinstance(belief, Categorical):
+        return None
+    return f"its belief is {type(belief).__name__}, not categorical. Use a gradient step"
+
+
+def _reward(model: Any, members: Any) -> str | None:
+    if jax.eval_shape(lambda: model.reward(model.initial())) is not None:
+        return None
+    return "it predicts no reward: its class does not define `reward(state)`"
+
+
+def _critic(model: Any, members: Any) -> str | None:
+    try:
+        found = jax.eval_shape(lambda: model.value(model.initial()))
+    except (AttributeError, ValueError) as error:
+        return f"it has no critic ({error})".rstrip(".")
+    return None if found is not None else "it has no critic: `value(state)` gives None"
+
+
+DECODER = Need("a decoder", _decoder)
+DECODES_ALL = Need("a decoder of all that it sees", _decodes_all)
+SPREAD = Need("a decoder whose spread depends on the state", _spread)
+MEMBERS = Need("plausible parameters", _members)
+PRIOR = Need("a prior that follows from the memory", _prior)
+TRAINED_BETA = Need("the weight of its KL in training", _trained("beta"))
+TRAINED_FREE_NATS = Need("the free nats of its training", _trained("free_nats"))
+CATEGORICAL = Need("a categorical belief", _categorical)
+REWARD = Need("a predicted reward", _reward)
+CRITIC = Need("a critic", _critic)

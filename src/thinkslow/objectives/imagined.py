@@ -1,0 +1,115 @@
+"""Terms of imagined futures.
+
+**References:** Benfeghoul et al., When in Doubt, Think Slow, arXiv 2402.15283.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from thinkslow.needs import DECODES_ALL, MEMBERS, SPREAD, Need
+from thinkslow.objectives.information import parameter_information_gain, state_information_gain
+from thinkslow.objectives.term import ImaginedStep, ImaginedTerm, Values
+from thinkslow.worldmodel import State, surprise
+
+
+class SIG(ImaginedTerm):
+    """State information gain: KL from the prior to the re-encoded imagined observation.
+
+    Beside it are reported `barber-agakov`, its lower bound E[log q(z) - log p(z)] at the latent z
+    that was decoded, and `self-consistency`, the gap to that bound: 0 on average if the encoder
+    is exact. Both speak of sampled latents; under a readout without noise they are those of one
+    value.
+
+    **Cost:** one decoding and one encoding for each imagined step.
+    """
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (DECODES_ALL,)
+
+    def at_step(self, model: Any, step: ImaginedStep, *, key: PRNGKeyArray) -> Float[Array, ""]:
+        return state_information_gain(step.posterior, step.prior)
+
+    def diagnostics(self, model: Any, step: ImaginedStep) -> Values:
+        again, prior = step.posterior, step.prior
+        value = step.state.latent.astype(jax.tree.leaves(again)[0].dtype)
+        bound = again.log_prob(value) - prior.log_prob(value)
+        gain = state_information_gain(again, prior)
+        return {"barber-agakov": bound, "self-consistency": gain - bound}
+
+
+class ELBO(ImaginedTerm):
+    """Imagined evidence bound: SIG plus the error of decoding, encoding, decoding.
+
+    **Cost:** two decodings and one encoding for each imagined step.
+    """
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (DECODES_ALL,)
+
+    def at_step(self, model: Any, step: ImaginedStep, *, key: PRNGKeyArray) -> Float[Array, ""]:
+        code = State(step.state.memory, step.latent(step.posterior, key=key))
+        gain = state_information_gain(step.posterior, step.prior)
+        return gain + surprise(model, code, step.imagined)
+
+
+class PIG(ImaginedTerm):
+    """Parameter information gain: how far plausible parameters disagree about the prior.
+
+    **Cost:** one core again and a prior head for each member, for each imagined step.
+    """
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (MEMBERS,)
+
+    def at_step(self, model: Any, step: ImaginedStep, *, key: PRNGKeyArray) -> Float[Array, ""]:
+        still = jnp.zeros((), bool)
+        return parameter_information_gain(
+            step.members(lambda one: one.predict(step.before, step.action, still)[1])
+        )
+
+
+class ObservedPIG(ImaginedTerm):
+    """Parameter information gain about the imagined observation.
+
+    **Cost:** one decoding for each member, for each imagined step.
+    """
+
+    @property
+    def name(self) -> str:
+        return "pig-observed"
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return MEMBERS, SPREAD
+
+    def at_step(self, model: Any, step: ImaginedStep, *, key: PRNGKeyArray) -> Float[Array, ""]:
+        heads = step.members(lambda one: dict(one.decode(step.state)))
+        return _total([parameter_information_gain(heads[name]) for name in step.uncertain])
+
+
+class Entropy(ImaginedTerm):
+    """Entropy of the imagined priors; needs no decoder. **Cost:** none beside imagination."""
+
+    def at_step(self, model: Any, step: ImaginedStep, *, key: PRNGKeyArray) -> Float[Array, ""]:
+        return step.prior.entropy()
+
+
+class Ambiguity(ImaginedTerm):
+    """Entropy of the imagined observations. **Cost:** one decoding for each imagined step."""
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (SPREAD,)
+
+    def at_step(self, model: Any, step: ImaginedStep, *, key: PRNGKeyArray) -> Float[Array, ""]:
+        return _total([head.entropy() for head in step.uncertain.values()])
+
+
+def _total(values: list[Array]) -> Float[Array, ""]:
+    return sum(values, jnp.zeros(()))

@@ -1,0 +1,149 @@
+"""What is descended: one object a term, with what it needs of a model.
+
+A term is a non-negative information where it is one (entropies of Gaussians and surprises may
+have any sign); its weight, chosen by the caller, carries the sign. Sums are never averaged over a
+batch or a horizon: the size of a gradient does not depend on either.
+
+A term of your own subclasses `PresentTerm` or `ImaginedTerm`; nothing here has to know it.
+"""
+
+import abc
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any, TypeAlias
+
+from jaxtyping import Array, Float, Key, PRNGKeyArray
+
+from thinkslow.distributions import Belief
+from thinkslow.needs import Need, has_spread
+from thinkslow.objectives.members import Members
+from thinkslow.readouts import Readout
+from thinkslow.trees import register
+from thinkslow.worldmodel import Action, Moment, Observation, State, WorldModel
+
+Values: TypeAlias = dict[str, Float[Array, ""]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """Something to descend: a frozen dataclass. Floats among its fields may be changed without
+    compiling again."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        register(cls)
+
+    def __post_init__(self) -> None:
+        """Whole numbers where floats are declared become floats: those may be changed freely."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if type(value) is int and "float" in str(field.type):
+                object.__setattr__(self, field.name, float(value))
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """What it asks of a model."""
+        return ()
+
+    @property
+    def name(self) -> str:
+        """Its name in records: the class's, in words joined by hyphens."""
+        return _hyphened(type(self).__name__)
+
+
+class Present:
+    """The moment that a term of the present is about."""
+
+    def __init__(
+        self, model: WorldModel, moment: Moment, observation: Observation, latent: Readout
+    ):
+        self.model, self.moment, self.observation = model, moment, observation
+        self.latent = latent
+        """How the objective takes a latent from a belief."""
+
+
+class PresentTerm(Term, abc.ABC):
+    """A term of the present moment."""
+
+    @property
+    def draws(self) -> int | None:
+        """Latents that its value averages over; None: it draws none."""
+        return None
+
+    @abc.abstractmethod
+    def value(self, belief: Belief, present: Present, *, key: PRNGKeyArray) -> Float[Array, ""]:
+        """In nats, differentiable in the belief."""
+
+
+class ImaginedStep:
+    """One imagined step. What several terms ask for is computed once for all of them."""
+
+    def __init__(
+        self, model: WorldModel, members: Members | None, latent: Readout, sampled: bool,
+        before: State, action: Action, prior: Belief, state: State, keys: Key[Array, " 2"],
+    ):  # fmt: skip
+        self.model, self.latent = model, latent
+        self.before, self.action, self.prior, self.state = before, action, prior, state
+        """The state before, the action, the prior that it led to, the state drawn from that."""
+        self._members, self._sampled = members, sampled
+        self.key = keys[0]
+        """Of whatever a term draws."""
+        self._image_key = keys[1]
+
+    @cached_property
+    def decoded(self) -> Mapping[str, Any]:
+        """The decoder's heads by name."""
+        return self.model.decode(self.state)
+
+    @property
+    def uncertain(self) -> dict[str, Any]:
+        """The heads that have a spread, by name."""
+        return {name: head for name, head in self.decoded.items() if has_spread(head)}
+
+    @cached_property
+    def imagined(self) -> Observation:
+        """The imagined observation: each head's mode, or a sample of those with a spread."""
+        return {
+            name: head.sample(key=self._image_key)
+            if self._sampled and name in self.uncertain
+            else head.mode()
+            for name, head in self.decoded.items()
+        }
+
+    @cached_property
+    def posterior(self) -> Belief:
+        """The encoder's belief about the imagined observation."""
+        return self.model.infer(self.state.memory, self.imagined)
+
+    def members(self, function: Callable[[WorldModel], Any]) -> Any:
+        """`function` of the model under each set of plausible parameters, stacked."""
+        assert self._members is not None  # a term that calls this needs them
+        return self._members.each(self.model, function)
+
+
+class ImaginedTerm(Term, abc.ABC):
+    """A term of the future: summed over the steps of a rollout, averaged over rollouts."""
+
+    @abc.abstractmethod
+    def at_step(self, model: Any, step: ImaginedStep, *, key: PRNGKeyArray) -> Float[Array, ""]:
+        """Its value at one imagined step, in nats, differentiable.
+
+        Args:
+            model: a `WorldModel` that has what the term needs.
+            step: the imagined one; what several terms ask of it is computed once.
+            key: of whatever the term draws.
+        """
+
+    def diagnostics(self, model: Any, step: ImaginedStep) -> Values:
+        """What is reported beside it, by name, and never descended."""
+        return {}
+
+
+def _hyphened(name: str) -> str:
+    """
+    >>> _hyphened("ImaginedReward"), _hyphened("SIG")
+    ('imagined-reward', 'sig')
+    """
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()

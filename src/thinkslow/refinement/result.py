@@ -1,0 +1,104 @@
+"""What a refinement gives back: the belief, the whole way to it, and why it stopped."""
+
+import enum
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+Scalar: TypeAlias = Float[Array, ""] | float
+Select: TypeAlias = Literal["last", "best"]
+
+SPENT = 0.99
+"""Share of `max_kl` from which on it counts as spent: the bound is found to a thousandth."""
+
+
+class Status(enum.IntEnum):
+    """Why a refinement stopped. `Status(int(refined.status)).text` says it for people."""
+
+    STEPS_DONE = 0
+    TOLERANCE_MET = 1
+    KL_SPENT = 2
+    REFUSED = 3
+    NOT_FINITE = 4
+
+    @property
+    def text(self) -> str:
+        return _TEXTS[self]
+
+
+_TEXTS = {
+    Status.STEPS_DONE: "all steps were made",
+    Status.TOLERANCE_MET: "the last step lowered the objective by less than the tolerance",
+    Status.KL_SPENT: "the belief moved as far as `max_kl` allows",
+    Status.REFUSED: "the last step was refused, or moved nothing",
+    Status.NOT_FINITE: "the objective or its gradient was not finite; the last finite belief is "
+    "returned",
+}
+
+
+class Refined(NamedTuple):
+    """A refined belief and the whole way to it. Arrays over iterates have `steps + 1` entries,
+    the first being the belief that came in. A descent that stopped early repeats its last."""
+
+    belief: Any
+    status: Int[Array, ""]
+    """Why it stopped: a `Status`."""
+    chosen: Int[Array, ""]
+    """Which iterate `belief` is."""
+    loss: Float[Array, " iterates"]
+    """The objective on one fixed draw of random numbers."""
+    terms: dict[str, Float[Array, " iterates"]]
+    """The unweighted terms, and diagnostics, on that draw."""
+    moved: Float[Array, " iterates"]
+    """KL from the first belief, nats."""
+    gradient_norm: Float[Array, " steps"]
+    accepted: Bool[Array, " steps"]
+    """Whether the step was taken, and moved the belief."""
+    finite: Bool[Array, " iterates"]
+    """Whether the objective was finite there; a belief where it is not never leaves."""
+    used: Int[Array, ""]
+    """Steps made before the descent stopped."""
+
+
+def chosen(
+    beliefs: Any, first: Any, losses: Array, terms: dict[str, Array], norms: Array,
+    accepted: Array, used: Array, *, select: Select, max_kl: Scalar,
+) -> Refined:  # fmt: skip
+    """The iterate to return, of those up to `used`, and the record of all."""
+    finite = jnp.isfinite(losses)
+    index = jnp.arange(len(losses), dtype=used.dtype)
+    allowed = finite & (index <= used)
+    if select == "last":
+        choice = jnp.argmax(jnp.where(allowed, index, -1))
+    else:
+        choice = jnp.argmin(jnp.where(allowed, losses, jnp.inf))
+    moved = jax.vmap(lambda b: b.kl(first))(beliefs)
+    belief = jax.tree.map(lambda x: x[choice], beliefs)
+    status = _status(losses, norms, accepted, used, moved, max_kl)
+    return Refined(
+        belief, status, choice, losses, terms, moved, norms, accepted, finite, used
+    )  # fmt: skip
+
+
+def _status(
+    losses: Array, norms: Array, accepted: Array, used: Array, moved: Array, max_kl: Scalar
+) -> Int[Array, ""]:
+    steps = len(norms)
+    made = jnp.arange(steps, dtype=used.dtype) < used
+    reached = jnp.arange(steps + 1, dtype=used.dtype) <= used
+    finite = jnp.all(jnp.isfinite(losses) | ~reached) & jnp.all(jnp.isfinite(norms) | ~made)
+    # The bound holds of the last belief whose loss is finite.
+    spent = jnp.max(jnp.where(reached, moved, 0.0)) >= SPENT * jnp.asarray(max_kl, moved.dtype)
+    refused = jnp.any(made) & ~jnp.any(accepted & (jnp.arange(steps) == used - 1))
+    cases = [
+        (~finite, Status.NOT_FINITE),
+        (spent, Status.KL_SPENT),
+        (refused, Status.REFUSED),
+        (used < steps, Status.TOLERANCE_MET),
+    ]
+    found = jnp.asarray(Status.STEPS_DONE, jnp.int32)
+    for holds, status in reversed(cases):
+        found = jnp.where(holds, jnp.asarray(status, jnp.int32), found)
+    return found
