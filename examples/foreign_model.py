@@ -6,7 +6,9 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from thinkslow import Agent, Gaussian, State, Thinking, WorldModel
+from thinkslow import Agent, Gaussian, Gradient, State, Thinking, WorldModel
+from thinkslow.objectives import Evidence
+from thinkslow.readouts import Mode
 from thinkslow.testing import UPDATES, check
 
 # Somebody's tracker of (position, velocity), pushed by an action, of which a position is seen.
@@ -53,13 +55,13 @@ class Tracker(WorldModel):
 model, seen = Tracker(TRACKER), {"position": np.array([1.5], np.float32)}
 updates = {"gradient": UPDATES["gradient"]}
 entries = check(
-    model, seen, model.policy, action=jnp.zeros(1), terms=["evidence"], updates=updates, beta=1.0
+    model, seen, model.policy, action=jnp.zeros(1), terms=[Evidence(samples=2)], updates=updates
 )
 print(f"{sum(entry.holds is True for entry in entries)} entries of the contract hold")
 
-thinking = Thinking((("evidence", 1.0),), steps=16, samples=64, step_size=0.05, readout="mode")
+thinking = Thinking({Evidence(samples=64): 1.0}, steps=16, update=Gradient(0.05), readout=Mode())
 batch, first = {"position": seen["position"][None]}, np.array([True])
-for name, how in {"base": Thinking(readout="mode"), "thinking": thinking}.items():
+for name, how in {"base": Thinking(readout=Mode()), "thinking": thinking}.items():
     agent = Agent(model, how)
     _, action, thought = agent.act(agent.start(1), batch, first, keys=jr.split(jr.key(0), 1))
     assert isinstance(thought.after, Gaussian)

@@ -1,24 +1,17 @@
 """Play a bundled agent that thinks before it acts, and look at what thinking did."""
 
-import jax.numpy as jnp
-import jax.random as jr
-
 import thinkslow
-from thinkslow import envs, zoo
+from thinkslow import envs
 
-saved = thinkslow.load(zoo.path("collect-half"))
-agent = thinkslow.Agent(saved.model, thinkslow.ARMS["evidence"].thinking)
-env = envs.make(**saved.environment)
+agent = thinkslow.load("collect-half")
+player = agent.thinking("evidence").player(seed=0)
+env = envs.make("thinkslow/CollectGoodObjects-v0")
 
 observation, _ = env.reset(seed=0)
-carry = agent.start(batch=1)
 for decision in range(25):
-    batch = {name: jnp.asarray(value)[None] for name, value in observation.items()}
-    is_first = jnp.array([decision == 0])
-    carry, action, thought = agent.act(carry, batch, is_first, keys=jr.split(jr.key(decision), 1))
-    choice = int(saved.model.split(action)["action"][0])
-    observation, reward, *_ = env.step(choice)
-    assert thought.refined is not None  # it is None only without steps
-    loss, moved = thought.refined.loss[0], thought.moved[0]
+    action = player(observation, first=decision == 0)
+    observation, reward, *_ = env.step(action)
+    refined = player.thought.refined
+    loss, moved = refined.loss[0], refined.moved[0, -1]
     print(f"objective {loss[0]:.0f} -> {loss[-1]:.0f}, moved {moved:.1f} nats, reward {reward:+g}")
 env.close()

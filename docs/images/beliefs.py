@@ -32,9 +32,9 @@ def main() -> None:
     beliefs = jax.vmap(lambda seen: filtered(problem, actions, seen).beliefs)(symbols)
     agent = Agent(exact(problem))
     found = {
-        "lag": [played(agent.with_thinking(Thinking(lag=n)), symbols, states) for n in LAGS],
+        "lag": [played(agent.having(Thinking(lag=n)), symbols, states) for n in LAGS],
         "particles": [
-            played(agent.with_thinking(Thinking(particles=n)), symbols, states) for n in PARTICLES
+            played(agent.having(Thinking(particles=n)), symbols, states) for n in PARTICLES
         ],
     }
     best = mean_log(np.asarray(beliefs).swapaxes(0, 1), states)

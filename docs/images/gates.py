@@ -8,7 +8,6 @@ on the evidence remove. Decisions in the order of a score, highest first: what s
 all gains has the first share of the decisions?
 """
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +18,18 @@ import numpy as np
 import scipy.stats
 from svg import COLOURS, INK, Plot
 
-from thinkslow import Agent, Thinking
-from thinkslow.agent.gates import doubt
+from thinkslow import Agent, Mirror, Thinking
+from thinkslow.agent.scores import Chance, Novelty, PosteriorEntropy, Surprise
+from thinkslow.objectives import Evidence
+from thinkslow.readouts import Soft
 from thinkslow.toy import exact, hidden_markov, noisy, simulate
 
 SEEDS, EPISODES, TIME, ERROR = 10, 32, 40, 1.2
-SCORES = ("surprise", "entropy", "novelty", "random")
+SCORES = {score.name: score for score in (Surprise(), PosteriorEntropy(), Novelty(), Chance())}
 SHARES = np.arange(0, 1.001, 0.05)
 THINKING = Thinking(
-    terms=(("evidence", 1.0),), update="mirror", step_size=0.3, steps=5, nats=1.0, latent="soft",
-    carry=False,
-)  # fmt: skip
+    {Evidence(): 1.0}, steps=5, update=Mirror(0.3), max_kl=1.0, latent=Soft(), carry=False
+)
 
 
 def main() -> None:
@@ -75,10 +75,11 @@ def judged(model: Any, thought: Any, seen: Any, keys: Any) -> tuple[jax.Array, d
 
     def one(thought: Any, seen: Any, key: Any) -> tuple[jax.Array, dict]:
         best = exact(model.problem).infer(thought.base.memory, seen)
-        score = partial(
-            doubt, model=model, policy=model.policy, thought=thought, observation=seen, key=key
-        )
-        return thought.before.kl(best) - thought.after.kl(best), {n: score(n) for n in SCORES}
+        scores = {
+            name: score(model, model.policy, thought, seen, members=None, key=key)
+            for name, score in SCORES.items()
+        }
+        return thought.before.kl(best) - thought.after.kl(best), scores
 
     return jax.vmap(one)(thought, seen, keys)
 

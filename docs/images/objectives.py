@@ -18,17 +18,20 @@ import numpy as np
 import scipy.stats
 from svg import COLOURS, INK, Plot
 
-from thinkslow import Categorical, Gradient, Mirror, lookahead
-from thinkslow.refinement import Random, refine
+from thinkslow import Categorical, Gradient, Mirror, lookahead, refine
+from thinkslow.objectives import SIG, Anchor, Evidence
+from thinkslow.readouts import Soft
+from thinkslow.refinement import Random
 from thinkslow.toy import exact, filtered, hidden_markov, noisy, simulate
+from thinkslow.worldmodel import Moment
 
 SEEDS, MOMENTS, ERROR, NATS = 10, 128, 1.2, 1.0
-SIG, EVIDENCE, ANCHOR = ("sig", 1.0), ("evidence", 1.0), ("anchor", 5.0)
+INFORMATION, EVIDENCE, ANCHOR = (SIG(), 1.0), (Evidence(), 1.0), (Anchor(), 5.0)
 ARMS = {
-    "random": ((SIG,), Random(), 5),
-    "sig": ((SIG,), Gradient(1e3), 5),
-    "sig + 5 anchor": ((SIG, ANCHOR), Mirror(0.1), 5),
-    "sig + evidence": ((SIG, EVIDENCE), Mirror(0.3), 5),
+    "random": ((INFORMATION,), Random(), 5),
+    "sig": ((INFORMATION,), Gradient(1e3), 5),
+    "sig + 5 anchor": ((INFORMATION, ANCHOR), Mirror(0.1), 5),
+    "sig + evidence": ((INFORMATION, EVIDENCE), Mirror(0.3), 5),
     "evidence": ((EVIDENCE,), Mirror(0.3), 5),
 }
 """Terms, update and steps; each may move the belief by 1 nat in all."""
@@ -59,12 +62,11 @@ def distances(model: Any, seed: Any, terms: Any, update: Any, steps: int) -> Any
     def at(prior: jax.Array, belief: jax.Array, symbol: jax.Array, key: jax.Array) -> Any:
         memory, seen = jnp.log(prior), {"symbol": symbol}
         encoded, best = model.infer(memory, seen), exact(problem).infer(memory, seen)
+        moment = Moment(memory, Categorical(memory), encoded, jnp.array(True))
         objective = lookahead(
-            model, model.policy, memory, Categorical(memory), encoded, seen,
-            terms=dict(terms), horizon=3, rollouts=4, latent="soft",
-        )  # fmt: skip
-        trust = jnp.inf if isinstance(update, Random) else NATS / steps**2
-        out = refine(objective, encoded, update, steps=steps, key=key, trust=trust, budget=NATS)
+            model, model.policy, moment, seen, terms, horizon=3, rollouts=4, latent=Soft()
+        )
+        out = refine(objective, encoded, update, steps=steps, key=key, max_kl=NATS)
         return encoded.kl(best), out.belief.kl(best)
 
     keys = jr.split(jr.key(1), MOMENTS)

@@ -16,18 +16,20 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-import optax
 from svg import COLOURS, Plot
 
-from thinkslow import Categorical, Gradient, Mirror, lookahead
-from thinkslow.refinement import Langevin, coordinate, refine
+from thinkslow import Categorical, Gradient, Mirror, lookahead, refine
+from thinkslow.objectives import Evidence
+from thinkslow.readouts import Soft
+from thinkslow.refinement import Langevin, adam, coordinate
 from thinkslow.toy import filtered, hidden_markov, noisy, simulate
+from thinkslow.worldmodel import Moment
 
 SEEDS, MOMENTS, ERROR, STEPS = 5, 128, 1.2, 16
 SIZES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 UPDATES = {
     "gradient": Gradient,
-    "adam": partial(Gradient, optimiser=optax.adam(1.0)),
+    "adam": adam,
     "mirror": Mirror,
     "langevin": partial(Langevin, temperature=1e-3),
     "coordinate": None,
@@ -63,10 +65,8 @@ def descended(model: Any, seed: Any, size: Any, update: Any) -> jax.Array:
     def at(prior: jax.Array, surprise: jax.Array, symbol: jax.Array, key: jax.Array) -> jax.Array:
         memory, seen = jnp.log(prior), {"symbol": symbol}
         encoded = model.infer(memory, seen)
-        objective = lookahead(
-            model, model.policy, memory, Categorical(memory), encoded, seen,
-            terms={"evidence": 1.0}, horizon=1, latent="soft",
-        )  # fmt: skip
+        moment = Moment(memory, Categorical(memory), encoded, jnp.array(True))
+        objective = lookahead(model, model.policy, moment, seen, {Evidence(): 1.0}, latent=Soft())
         if update is None:
             return coordinate(objective, encoded, sweeps=STEPS, key=key).loss + surprise
         return refine(objective, encoded, update(size), steps=STEPS, key=key).loss + surprise

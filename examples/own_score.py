@@ -1,0 +1,30 @@
+"""A gate score of your own: think where the world model did not see this frame coming.
+
+thinkslow evaluate collect-half --import examples/own_score.py --arms evidence --gate unforeseen
+"""
+
+import thinkslow
+from thinkslow import envs
+from thinkslow.needs import DECODER
+from thinkslow.worldmodel import State, surprise
+
+
+class Unforeseen(thinkslow.Score):
+    """-log p(frame | likeliest latent of the prior), nats."""
+
+    needs = (DECODER,)
+
+    def __call__(self, model, policy, thought, observation, *, members, key):
+        foreseen = State(thought.base.memory, thought.prior.mode())
+        return surprise(model, foreseen, observation)
+
+
+thinkslow.register("score", "unforeseen", Unforeseen)
+
+if __name__ == "__main__":
+    agent = thinkslow.load("collect-half")
+    slow = agent.having(thinkslow.arm("evidence").thinking)
+    player = thinkslow.Gated(slow, Unforeseen(), threshold=20.0).player()
+    with envs.make(**agent.about.environment) as env:
+        player(env.reset(seed=0)[0], first=True)
+    print(player.thought.doubt, player.thought.thinks)
