@@ -30,7 +30,6 @@ if tuple(map(int, version("jax").split(".")[:2])) < (0, 11):  # XLA aborts at a 
 import jax
 import jaxtyping
 import pytest
-from helpers import tiny_classic, tiny_dreamer
 
 if TYPE_CHECKING:
     from thinkslow.dreamer.model import Dreamer
@@ -54,11 +53,15 @@ def forget_programs() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def dreamer() -> "Dreamer":
+    from helpers import tiny_dreamer
+
     return tiny_dreamer()
 
 
 @pytest.fixture(scope="session")
 def classic() -> "ClassicDreamer":
+    from helpers import tiny_classic
+
     return tiny_classic()
 
 

@@ -1,26 +1,32 @@
-"""What several test modules share: tiny agents of random weights.
+"""What several test modules share: tiny agents, small models and objectives of our own."""
 
-Nothing of `thinkslow` is imported at the top: see conftest.py.
-"""
-
+import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-if TYPE_CHECKING:
-    from thinkslow.dreamer.config import ModelConfig
-    from thinkslow.dreamer.model import Dreamer
-    from thinkslow.dreamer.v1.config import ClassicConfig
-    from thinkslow.dreamer.v1.model import ClassicDreamer
+from thinkslow.distributions import Bernoulli, Categorical, Gaussian, Squared
+from thinkslow.dreamer.config import MLPConfig, ModelConfig
+from thinkslow.dreamer.model import Dreamer
+from thinkslow.dreamer.nets import named, with_named
+from thinkslow.dreamer.v1.config import ClassicConfig, ConvConfig
+from thinkslow.dreamer.v1.model import ClassicDreamer
+from thinkslow.needs import Need
+from thinkslow.objectives import (
+    ImaginedTerm,
+    PresentTerm,
+)
+from thinkslow.objectives.members import Members, replaced
+from thinkslow.spaces import Space
+from thinkslow.worldmodel import State, WorldModel
 
 
-def tiny_config(**changes) -> "ModelConfig":
+def tiny_config(**changes) -> ModelConfig:
     """Sizes like those of the golden case a, on patches: compiles in a second."""
-    from thinkslow.dreamer.config import MLPConfig, ModelConfig
-
     sizes: dict[str, Any] = {
         "deter": 32, "hidden": 16, "classes": 8, "stoch": 6, "blocks": 4, "depth": 4,
         "vision": "patch", "encoder": MLPConfig(1, 16), "decoder": MLPConfig(1, 16),
@@ -33,15 +39,12 @@ def tiny_config(**changes) -> "ModelConfig":
 
 def tiny_dreamer(
     seed: int = 0, observations: Mapping | None = None, actions: Mapping | None = None, **sizes
-) -> "Dreamer":
+) -> Dreamer:
     """A random agent; by default it sees a small image and takes one of three actions.
 
     The reward and value heads of a new DreamerV3 are zero; here every weight is random, so
     that nothing is right by vanishing.
     """
-    from thinkslow.dreamer.model import Dreamer
-    from thinkslow.spaces import Space
-
     observations = observations or {"image": Space((16, 16, 3), "uint8")}
     actions = actions or {"action": Space((), "int32", 3)}
     shape = jax.eval_shape(
@@ -50,10 +53,8 @@ def tiny_dreamer(
     return with_random_weights(shape, seed)
 
 
-def tiny_classic_config(**changes) -> "ClassicConfig":
+def tiny_classic_config(**changes) -> ClassicConfig:
     """Profile `v1`: every width another, two convolutions, for images of 16."""
-    from thinkslow.dreamer.v1.config import ClassicConfig, ConvConfig
-
     sizes: dict[str, Any] = {
         "deter": 20, "stoch": 4, "classes": 5, "recurrent": 11, "prior": 12, "posterior": 13,
         "reward": (9, 10), "continuation": (8,), "policy": (7, 6), "value": (14,),
@@ -66,11 +67,8 @@ def tiny_classic_config(**changes) -> "ClassicConfig":
 
 def tiny_classic(
     seed: int = 0, observations: Mapping | None = None, actions: Mapping | None = None, **sizes
-) -> "ClassicDreamer":
+) -> ClassicDreamer:
     """A random agent of profile `v1`; by default it sees what `tiny_dreamer` sees."""
-    from thinkslow.dreamer.v1.model import ClassicDreamer
-    from thinkslow.spaces import Space
-
     observations = observations or {"image": Space((16, 16, 3), "uint8")}
     actions = actions or {"action": Space((), "int32", 3)}
     shape = jax.eval_shape(
@@ -81,8 +79,6 @@ def tiny_classic(
 
 def with_random_weights(shape: Any, seed: int) -> Any:
     """A model of these shapes, every weight of it random."""
-    from thinkslow.dreamer.nets import named, with_named
-
     rng = np.random.default_rng(seed)
 
     def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -92,3 +88,194 @@ def with_random_weights(shape: Any, seed: int) -> Any:
 
     weights = {name: weight(name, leaf.shape) for name, leaf in named(shape).items()}
     return with_named(shape, weights)
+
+
+COST = jnp.array([[1.0, 2.0, -1.0], [0.5, 0.0, 3.0]])
+
+
+def linear(belief: Any, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Expected cost: no noise, and its minimum is far away."""
+    cost = jnp.sum(COST * belief.probs())
+    return cost, {"cost": cost}
+
+
+def noisy(belief: Any, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """A cost drawn anew for each key: what falls on one draw may rise on another."""
+    return jnp.sum(jr.normal(key, COST.shape) * belief.probs()), {}
+
+
+def bowl(belief: Any, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    return jnp.sum((belief.mean - 3.0) ** 2) + jnp.sum(belief.log_scale**2), {}
+
+
+def categorical(seed: int = 0, mix: float = 0.01) -> Categorical:
+    raw = np.random.default_rng(seed).normal(size=(2, 3))
+    return Categorical(jnp.asarray(raw, jnp.float32), mix)
+
+
+def gaussian() -> Gaussian:
+    return Gaussian(jnp.array([0.0, 5.0]), jnp.array([0.5, -0.5]))
+
+
+def equal(first: object, second: object) -> None:
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+SHARE = jnp.array([0.6, -0.4])
+
+
+class Line(WorldModel):
+    """A world model of one's own in a few lines: a position that actions push, seen with noise.
+
+    Memory, latent and action are vectors of two; every belief is Gaussian.
+    """
+
+    gain: jax.Array
+
+    def initial(self) -> State:
+        return State(jnp.zeros(2, self.gain.dtype), jnp.zeros(2, self.gain.dtype))
+
+    def predict(self, state: State, action: jax.Array, is_first: jax.Array):
+        memory = jnp.where(is_first, 0.0, jnp.tanh(state.memory + state.latent + action))
+        return memory, self.prior(memory)
+
+    def prior(self, memory: jax.Array) -> Gaussian:
+        return Gaussian(self.gain * memory, jnp.full_like(memory, -0.5))
+
+    def infer(self, memory: jax.Array, observation: Mapping[str, Any]) -> Gaussian:
+        return Gaussian(0.5 * (memory + observation["seen"]), jnp.sin(memory) - 1.0)
+
+    def decode(self, state: State) -> dict[str, Any]:
+        return {"seen": Squared(state.latent + 0.1 * state.memory)}
+
+
+class Trained(Line):
+    """The same, knowing how its encoder was trained."""
+
+    @property
+    def trained_beta(self) -> float:
+        return 0.7
+
+    @property
+    def trained_free_nats(self) -> float:
+        return 0.2
+
+
+class Blind(Line):
+    """The same without a decoder."""
+
+    def decode(self, state: State) -> dict[str, Any]:
+        return {}
+
+
+def push(state: State, key: jax.Array) -> jax.Array:
+    """A policy with a gradient and some noise."""
+    noise = jr.normal(key, state.latent.shape, state.latent.dtype)
+    return jnp.tanh(SHARE.astype(noise.dtype) * state.latent) + 0.1 * noise
+
+
+class Fuzzy(Line):
+    """The same seen through a noise that grows with the distance."""
+
+    def decode(self, state: State) -> dict[str, Any]:
+        return {"seen": Gaussian(state.latent + 0.1 * state.memory, 0.3 * state.latent)}
+
+
+class Coded(WorldModel):
+    """Two factors of three classes, seen as the entry of a table: nothing else matters."""
+
+    table: jax.Array
+
+    def initial(self) -> State:
+        return State(jnp.zeros(1), jnp.zeros((2, 3)))
+
+    def predict(self, state: State, action: jax.Array, is_first: jax.Array):
+        return state.memory, Categorical(state.latent, 0.01)
+
+    def infer(self, memory: jax.Array, observation: Mapping[str, Any]) -> Categorical:
+        return Categorical(jnp.zeros((2, 3)), 0.01)
+
+    def decode(self, state: State) -> dict[str, Any]:
+        return {"seen": Squared(state.latent[0] @ self.table @ state.latent[1])}
+
+
+def gains(*values: float, kind: Any = Line, dtype: Any = None) -> Members:
+    """Members that disagree about how far the memory moves the latent."""
+    return replaced(kind(jnp.array(0.0)), lambda m: m.gain, jnp.array(values, dtype))
+
+
+@dataclasses.dataclass(frozen=True)
+class NearPlace(PresentTerm):
+    """How far the expected latent is from a place, squared."""
+
+    place: float = 0.0
+
+    def value(self, belief: Any, present: Any, *, key: Any) -> jax.Array:
+        return jnp.sum(jnp.square(belief.soft() - self.place))
+
+
+class Toll(ImaginedTerm):
+    """What is paid for actions."""
+
+    def at_step(self, model: Any, step: Any, *, key: Any) -> jax.Array:
+        return jnp.sum(jnp.square(step.action))
+
+    def diagnostics(self, model: Any, step: Any) -> dict[str, jax.Array]:
+        return {"steps": jnp.ones(())}
+
+
+class Guided(Toll):
+    """A term that asks for what no model here has."""
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (Need("a map", _map),)
+
+
+def _map(model: Any, members: Any) -> str | None:
+    return None if hasattr(model, "map") or members else "it has no map. Draw one"
+
+
+class Codes(WorldModel):
+    """Two categorical factors of three classes, seen as bits: the smallest model with it all."""
+
+    core: jax.Array
+    head: jax.Array
+    eyes: jax.Array
+    view: jax.Array
+
+    def initial(self) -> State:
+        return State(jnp.zeros(4, self.core.dtype), jnp.zeros((2, 3), self.core.dtype))
+
+    def predict(self, state: State, action: jax.Array, is_first: jax.Array):
+        keep = jnp.where(is_first, 0, 1).astype(state.memory.dtype)
+        inputs = [state.memory, state.latent.astype(state.memory.dtype).ravel(), action]
+        memory = jnp.tanh(keep * jnp.concatenate([x.astype(state.memory.dtype) for x in inputs])
+                          @ self.core)  # fmt: skip
+        return memory, self._belief(memory @ self.head)
+
+    def infer(self, memory: jax.Array, observation: Any) -> Categorical:
+        bits = observation["bits"].astype(memory.dtype)
+        return self._belief(memory @ self.head + bits @ self.eyes)
+
+    def decode(self, state: State) -> dict[str, Any]:
+        inputs = jnp.concatenate([state.latent.ravel().astype(state.memory.dtype), state.memory])
+        logits = inputs @ self.view
+        return {"bits": Bernoulli(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))}
+
+    def _belief(self, x: jax.Array) -> Categorical:
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        return Categorical(x.astype(wide).reshape(2, 3), 0.01)
+
+
+def codes(seed: int = 0) -> Codes:
+    rng = np.random.default_rng(seed)
+    shapes = {"core": (12, 4), "head": (4, 6), "eyes": (5, 6), "view": (10, 5)}
+    return Codes(**{k: jnp.asarray(rng.normal(size=s), jnp.float32) for k, s in shapes.items()})
+
+
+def steer(state: State, key: jax.Array) -> jax.Array:
+    return jnp.tanh(state.latent.reshape(3, 2).sum(0))
+
+
+BITS = {"bits": jnp.array([1.0, 0.0, 0.0, 1.0, 1.0])}

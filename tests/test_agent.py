@@ -8,7 +8,7 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
-from test_contract import BITS, codes, steer
+from helpers import BITS, codes, steer
 
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.decision import Carry, Thought
@@ -190,7 +190,7 @@ def test_of_several_candidates_the_one_that_reconstructs_best_acts(dreamer, stre
 
 
 def test_acting_leaves_every_parameter_as_it_was(dreamer, thought):
-    from conftest import tiny_dreamer
+    from helpers import tiny_dreamer
 
     equal(dreamer, tiny_dreamer())
 
@@ -272,7 +272,7 @@ def test_a_name_is_no_term():
 
 
 def test_evidence_needs_to_know_how_the_model_was_trained(dreamer):
-    from test_objectives import Line
+    from helpers import Line
 
     line = Line(jnp.array(0.8))
     with pytest.raises(ValueError, match=r"`evidence` .*`trained_beta`"):
@@ -283,7 +283,7 @@ def test_evidence_needs_to_know_how_the_model_was_trained(dreamer):
 
 def test_a_model_of_ones_own_thinks_and_acts():
     """Gaussian beliefs, a policy given by hand: nothing in the agent knows DreamerV3."""
-    from test_objectives import Line, push
+    from helpers import Line, push
 
     def policy(model: Any, state: State, key: jax.Array) -> jax.Array:
         return push(state, key)

@@ -13,65 +13,33 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from conftest import tiny_classic, tiny_dreamer
-from test_objectives import Fuzzy, Guided, NearPlace, Toll, gains, push
+from helpers import (
+    BITS,
+    Codes,
+    Fuzzy,
+    Guided,
+    NearPlace,
+    Toll,
+    codes,
+    gains,
+    push,
+    steer,
+    tiny_classic,
+    tiny_dreamer,
+)
 
 from thinkslow import toy
 from thinkslow.agent.agent import Agent
-from thinkslow.distributions import Bernoulli, Categorical
+from thinkslow.distributions import Categorical
 from thinkslow.dreamer import saved as checkpoint
 from thinkslow.objectives import PIG, SIG, Ambiguity, Anchor, Entropy, Evidence, lookahead
 from thinkslow.objectives.members import Noise, checkpoints
 from thinkslow.refinement import Gradient, refine
 from thinkslow.spaces import Space
 from thinkslow.testing import TERMS, UPDATES, Broken, check, models, moment, updates
-from thinkslow.worldmodel import State, WorldModel
-
-
-class Codes(WorldModel):
-    """Two categorical factors of three classes, seen as bits: the smallest model with it all."""
-
-    core: jax.Array
-    head: jax.Array
-    eyes: jax.Array
-    view: jax.Array
-
-    def initial(self) -> State:
-        return State(jnp.zeros(4, self.core.dtype), jnp.zeros((2, 3), self.core.dtype))
-
-    def predict(self, state: State, action: jax.Array, is_first: jax.Array):
-        keep = jnp.where(is_first, 0, 1).astype(state.memory.dtype)
-        inputs = [state.memory, state.latent.astype(state.memory.dtype).ravel(), action]
-        memory = jnp.tanh(keep * jnp.concatenate([x.astype(state.memory.dtype) for x in inputs])
-                          @ self.core)  # fmt: skip
-        return memory, self._belief(memory @ self.head)
-
-    def infer(self, memory: jax.Array, observation: Any) -> Categorical:
-        bits = observation["bits"].astype(memory.dtype)
-        return self._belief(memory @ self.head + bits @ self.eyes)
-
-    def decode(self, state: State) -> dict[str, Any]:
-        inputs = jnp.concatenate([state.latent.ravel().astype(state.memory.dtype), state.memory])
-        logits = inputs @ self.view
-        return {"bits": Bernoulli(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))}
-
-    def _belief(self, x: jax.Array) -> Categorical:
-        wide = jnp.promote_types(x.dtype, jnp.float32)
-        return Categorical(x.astype(wide).reshape(2, 3), 0.01)
-
-
-def codes(seed: int = 0) -> Codes:
-    rng = np.random.default_rng(seed)
-    shapes = {"core": (12, 4), "head": (4, 6), "eyes": (5, 6), "view": (10, 5)}
-    return Codes(**{k: jnp.asarray(rng.normal(size=s), jnp.float32) for k, s in shapes.items()})
-
-
-def steer(state: State, key: jax.Array) -> jax.Array:
-    return jnp.tanh(state.latent.reshape(3, 2).sum(0))
-
+from thinkslow.worldmodel import State
 
 EVIDENCE = Evidence(0.5, 0.0, samples=2)
-BITS = {"bits": jnp.array([1.0, 0.0, 0.0, 1.0, 1.0])}
 
 
 def table(**options: Any) -> list[Any]:

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from helpers import Blind, Coded, Fuzzy, Guided, Line, NearPlace, Toll, Trained, gains, push
 
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.thinking import Thinking
-from thinkslow.distributions import Categorical, Gaussian, Squared
-from thinkslow.needs import SPREAD, Need, missing
+from thinkslow.distributions import Categorical, Gaussian
+from thinkslow.needs import SPREAD, missing
 from thinkslow.objectives import (
     ELBO,
     PIG,
@@ -22,13 +23,11 @@ from thinkslow.objectives import (
     Anchor,
     Entropy,
     Evidence,
-    ImaginedTerm,
-    PresentTerm,
     lookahead,
     parameter_information_gain,
     state_information_gain,
 )
-from thinkslow.objectives.members import Members, Noise, replaced
+from thinkslow.objectives.members import Noise
 from thinkslow.readouts import Mode, Reinforce, Soft
 from thinkslow.refinement import Gradient, refine
 from thinkslow.testing import TERMS
@@ -36,57 +35,6 @@ from thinkslow.trees import cast
 from thinkslow.worldmodel import Moment, State, WorldModel, detached, imagine, perceive, surprise
 
 GOLDEN = (Path(__file__).parents[1] / ".." / "shared" / "golden" / "danijar_main-a").resolve()
-SHARE = jnp.array([0.6, -0.4])
-
-
-class Line(WorldModel):
-    """A world model of one's own in a few lines: a position that actions push, seen with noise.
-
-    Memory, latent and action are vectors of two; every belief is Gaussian.
-    """
-
-    gain: jax.Array
-
-    def initial(self) -> State:
-        return State(jnp.zeros(2, self.gain.dtype), jnp.zeros(2, self.gain.dtype))
-
-    def predict(self, state: State, action: jax.Array, is_first: jax.Array):
-        memory = jnp.where(is_first, 0.0, jnp.tanh(state.memory + state.latent + action))
-        return memory, self.prior(memory)
-
-    def prior(self, memory: jax.Array) -> Gaussian:
-        return Gaussian(self.gain * memory, jnp.full_like(memory, -0.5))
-
-    def infer(self, memory: jax.Array, observation: Mapping[str, Any]) -> Gaussian:
-        return Gaussian(0.5 * (memory + observation["seen"]), jnp.sin(memory) - 1.0)
-
-    def decode(self, state: State) -> dict[str, Any]:
-        return {"seen": Squared(state.latent + 0.1 * state.memory)}
-
-
-class Trained(Line):
-    """The same, knowing how its encoder was trained."""
-
-    @property
-    def trained_beta(self) -> float:
-        return 0.7
-
-    @property
-    def trained_free_nats(self) -> float:
-        return 0.2
-
-
-class Blind(Line):
-    """The same without a decoder."""
-
-    def decode(self, state: State) -> dict[str, Any]:
-        return {}
-
-
-def push(state: State, key: jax.Array) -> jax.Array:
-    """A policy with a gradient and some noise."""
-    noise = jr.normal(key, state.latent.shape, state.latent.dtype)
-    return jnp.tanh(SHARE.astype(noise.dtype) * state.latent) + 0.1 * noise
 
 
 class At(NamedTuple):
@@ -220,7 +168,7 @@ def test_the_gradient_flows_through_the_policy_unless_it_is_detached():
 
 def test_imagination_in_half_precision_keeps_its_types():
     """The scan failed: a bfloat16 latent went in and a float32 sample came out."""
-    from conftest import tiny_dreamer
+    from helpers import tiny_dreamer
 
     model = cast(tiny_dreamer(), jnp.bfloat16)
     steps = jax.eval_shape(
@@ -237,36 +185,6 @@ def finite_differences(function: Any, belief: Any, direction: Any) -> float:
         for s in (1, -1)
     )
     return float((ahead - behind) / (2 * size))
-
-
-class Fuzzy(Line):
-    """The same seen through a noise that grows with the distance."""
-
-    def decode(self, state: State) -> dict[str, Any]:
-        return {"seen": Gaussian(state.latent + 0.1 * state.memory, 0.3 * state.latent)}
-
-
-class Coded(WorldModel):
-    """Two factors of three classes, seen as the entry of a table: nothing else matters."""
-
-    table: jax.Array
-
-    def initial(self) -> State:
-        return State(jnp.zeros(1), jnp.zeros((2, 3)))
-
-    def predict(self, state: State, action: jax.Array, is_first: jax.Array):
-        return state.memory, Categorical(state.latent, 0.01)
-
-    def infer(self, memory: jax.Array, observation: Mapping[str, Any]) -> Categorical:
-        return Categorical(jnp.zeros((2, 3)), 0.01)
-
-    def decode(self, state: State) -> dict[str, Any]:
-        return {"seen": Squared(state.latent[0] @ self.table @ state.latent[1])}
-
-
-def gains(*values: float, kind: Any = Line, dtype: Any = None) -> Members:
-    """Members that disagree about how far the memory moves the latent."""
-    return replaced(kind(jnp.array(0.0)), lambda m: m.gain, jnp.array(values, dtype))
 
 
 @pytest.mark.parametrize("term", TERMS, ids=lambda term: term.name)
@@ -290,7 +208,7 @@ def test_the_gradient_of_a_gaussian_model_equals_finite_differences(term, x64):
 
 def test_the_gradient_of_a_dreamer_equals_finite_differences_on_the_soft_latent(x64):
     """Every term at once, through policy, core, decoder and encoder, in float64."""
-    from conftest import tiny_dreamer
+    from helpers import tiny_dreamer
 
     at = dreaming(cast(tiny_dreamer(), jnp.float64))
 
@@ -561,38 +479,6 @@ def test_what_several_terms_ask_of_a_step_is_computed_once():
 
 
 # Terms of one's own.
-
-
-@dataclasses.dataclass(frozen=True)
-class NearPlace(PresentTerm):
-    """How far the expected latent is from a place, squared."""
-
-    place: float = 0.0
-
-    def value(self, belief: Any, present: Any, *, key: Any) -> jax.Array:
-        return jnp.sum(jnp.square(belief.soft() - self.place))
-
-
-class Toll(ImaginedTerm):
-    """What is paid for actions."""
-
-    def at_step(self, model: Any, step: Any, *, key: Any) -> jax.Array:
-        return jnp.sum(jnp.square(step.action))
-
-    def diagnostics(self, model: Any, step: Any) -> dict[str, jax.Array]:
-        return {"steps": jnp.ones(())}
-
-
-class Guided(Toll):
-    """A term that asks for what no model here has."""
-
-    @property
-    def needs(self) -> tuple[Need, ...]:
-        return (Need("a map", _map),)
-
-
-def _map(model: Any, members: Any) -> str | None:
-    return None if hasattr(model, "map") or members else "it has no map. Draw one"
 
 
 def test_a_term_of_ones_own_is_weighed_and_summed_as_ours_are():

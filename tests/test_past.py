@@ -223,7 +223,7 @@ def test_what_was_seen_stays_in_the_window_as_long_as_the_lag(dreamer):
 
 
 def test_particles_need_a_decoder():
-    from test_objectives import Blind, push
+    from helpers import Blind, push
 
     def policy(model: Any, state: Any, key: jax.Array) -> jax.Array:
         return push(state, key)

@@ -8,41 +8,12 @@ import numpy as np
 import optax
 import pytest
 import scipy.special
+from helpers import COST, bowl, categorical, equal, gaussian, linear, noisy
 
 from thinkslow.distributions import Categorical, Gaussian
 from thinkslow.refinement import Gradient, Mirror, Random, refine
 
 pytestmark = pytest.mark.usefixtures("strict")
-
-COST = jnp.array([[1.0, 2.0, -1.0], [0.5, 0.0, 3.0]])
-
-
-def linear(belief: Any, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Expected cost: no noise, and its minimum is far away."""
-    cost = jnp.sum(COST * belief.probs())
-    return cost, {"cost": cost}
-
-
-def noisy(belief: Any, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """A cost drawn anew for each key: what falls on one draw may rise on another."""
-    return jnp.sum(jr.normal(key, COST.shape) * belief.probs()), {}
-
-
-def bowl(belief: Any, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-    return jnp.sum((belief.mean - 3.0) ** 2) + jnp.sum(belief.log_scale**2), {}
-
-
-def categorical(seed: int = 0, mix: float = 0.01) -> Categorical:
-    raw = np.random.default_rng(seed).normal(size=(2, 3))
-    return Categorical(jnp.asarray(raw, jnp.float32), mix)
-
-
-def gaussian() -> Gaussian:
-    return Gaussian(jnp.array([0.0, 5.0]), jnp.array([0.5, -0.5]))
-
-
-def equal(first: object, second: object) -> None:
-    jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
 @partial(jax.jit, static_argnames=("objective", "update", "steps", "accept", "select"))

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from test_objectives import Coded
-from test_refine import bowl, categorical, equal, gaussian, linear, noisy
+from helpers import Coded, bowl, categorical, equal, gaussian, linear, noisy
 
 from thinkslow.distributions import Categorical, Gaussian
 from thinkslow.objectives import Evidence, lookahead
