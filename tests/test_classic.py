@@ -266,7 +266,13 @@ KINDS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", KINDS)
+QUICK = ("none", "sig-3", "evidence", "control-soft")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in KINDS],
+)
 def test_every_arm_thinks_with_an_agent_of_2023(classic, name):
     thinking = arm(name).thinking
     agent = Agent(classic, thinking, members=Noise(0.5, 2)(classic, key=jr.key(1)))

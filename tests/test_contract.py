@@ -99,26 +99,29 @@ MODELS: dict[str, Any] = {
 }
 
 
-# All models under every update take nine minutes: `python tests/test_contract.py`. Here the
-# smallest is held to the whole cross, and the others to an update each, since what the others add
-# does not look at the model.
+# All models under every update take nine minutes: .ci/nightly. Here the smallest is held to every
+# term and to every update, in the slow tier to the whole cross, and the others to an update each,
+# since what the others add does not look at the model.
 @pytest.mark.parametrize(
     ("name", "terms", "updates", "refused", "blind"),
     [
-        ("codes", TERMS, tuple(UPDATES), set(), {"anchor"}),
-        # Its one parameter is in the prior's mean alone.
-        (
-            "gaussian",
-            TERMS,
-            ("langevin", "mirror"),
-            {"mirror"},
-            {"anchor", "entropy", "evidence"},
+        ("codes", TERMS, ("gradient",), set(), {"anchor"}),
+        ("codes", (EVIDENCE,), tuple(UPDATES), set(), set()),
+        ("dreamer", (EVIDENCE,), ("gradient",), set(), set()),
+        *(
+            pytest.param(*entry, marks=pytest.mark.slow)
+            for entry in (
+                ("codes", TERMS, tuple(UPDATES), set(), {"anchor"}),
+                # Its one parameter is in the prior's mean alone.
+                ("gaussian", TERMS, ("langevin", "mirror"), {"mirror"},
+                 {"anchor", "entropy", "evidence"}),
+                ("toy", (SIG(), PIG(), Ambiguity(), EVIDENCE), ("mirror",), set(), set()),
+                ("dreamer", (SIG(), PIG(), Entropy(), EVIDENCE), ("gradient",), set(), set()),
+                ("dreamer of 2023", (SIG(), Ambiguity()), ("mirror",), {"ambiguity"}, set()),
+            )
         ),
-        ("toy", (SIG(), PIG(), Ambiguity(), EVIDENCE), ("mirror",), set(), set()),
-        ("dreamer", (SIG(), PIG(), Entropy(), EVIDENCE), ("gradient",), set(), set()),
-        ("dreamer of 2023", (SIG(), Ambiguity()), ("mirror",), {"ambiguity"}, set()),
     ],
-)
+)  # fmt: skip
 def test_the_contract_holds_for_every_term_and_update(name, terms, updates, refused, blind):
     entries = MODELS[name](terms=terms, updates={update: UPDATES[update] for update in updates})
     held = {(entry.terms, entry.update) for entry in entries if entry.holds}
@@ -148,6 +151,7 @@ def test_the_contract_is_that_of_terms_of_ones_own_too():
     assert "it has no map" in refused.detail
 
 
+@pytest.mark.slow
 def test_the_contract_holds_for_a_trained_gaussian_agent():
     """`tiny-gaussian` after 117,728 decisions, on a frame with structure."""
     saved = checkpoint.load(Path(__file__).parent / "agents" / "collect-gaussian")
@@ -184,6 +188,7 @@ class Sham(dict):
         return True if key == "accept" else default
 
 
+@pytest.mark.slow
 def test_an_update_that_only_says_that_it_accepts_is_found_out():
     """The table can fail: random steps end worse on fresh noise."""
     with pytest.raises(Broken, match=r"Codes x anchor x sham: never worse in expectation"):
@@ -232,6 +237,7 @@ def broken(**options: Any) -> str:
     return str(found.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sham", ["leaks", "hides", "unbound", "misreports"])
 def test_a_refinement_that_breaks_a_rule_is_found_out(sham, monkeypatch):
     wrong, rules = shams()[sham]
@@ -242,6 +248,7 @@ def test_a_refinement_that_breaks_a_rule_is_found_out(sham, monkeypatch):
         assert f"Codes x anchor x sham: {rule}" in found
 
 
+@pytest.mark.slow
 def test_thinking_that_draws_the_numbers_of_others_is_found_out(monkeypatch):
     """Thinking that takes a key before the latent and the action do; and a die of NumPy's."""
 
@@ -267,6 +274,7 @@ class Narrow(Codes):
         return Categorical(x.reshape(2, 3), 0.01)
 
 
+@pytest.mark.slow
 def test_a_belief_that_narrows_with_its_model_is_found_out():
     model = codes()
     narrow = Narrow(model.core, model.head, model.eyes, model.view)
@@ -277,6 +285,7 @@ def test_a_belief_that_narrows_with_its_model_is_found_out():
         )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_sum_that_is_not_weighted_is_found_out(monkeypatch):
     def doubled(*given: Any, **options: Any) -> Any:
         objective = lookahead(*given, **options)
@@ -311,6 +320,7 @@ def test_every_update_compiled_is_as_eager(name):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-3, atol=1e-5), compiled, eager)
 
 
+@pytest.mark.slow
 def test_two_devices_are_as_one():
     here = Path(__file__).parent
     script = (
