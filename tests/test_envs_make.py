@@ -8,6 +8,8 @@ import gymnasium
 import numpy as np
 import pytest
 
+from thinkslow.cli import evaluate, train
+from thinkslow.cli.common import Usage
 from thinkslow.envs import Unavailable, make, requirements
 from thinkslow.envs.families import atari
 from thinkslow.spaces import Space
@@ -216,3 +218,20 @@ def test_a_space_survives_json_and_refuses_nonsense():
     ):  # fmt: skip
         with pytest.raises(ValueError, match=r"must|list of sizes"):
             Space.from_json(sound | wrong)
+
+
+def test_how_an_environment_is_made_can_be_said_on_the_command_line():
+    words = ["--env-option", "level=3", "--env-option", "mode=hard", "--wrapper", "m:W", "--image",
+             "k", "--shift", "dropped:3"]  # fmt: skip
+    made = {
+        "options": {"level": 3, "mode": "hard"}, "wrappers": ["m:W"], "image": ["k"],
+        "shift": "dropped:3",
+    }  # fmt: skip
+    assert evaluate.parse(["AGENT", *words]).making() == made
+    assert train.parse(["ENV", "--steps", "9", *words]).making() == made
+    assert evaluate.parse(["AGENT"]).making() == {}
+    for wrong in ("level", "=3", "a b=3"):
+        with pytest.raises(Usage, match="NAME=VALUE"):
+            evaluate.parse(["AGENT", "--env-option", wrong]).making()
+    with pytest.raises(Usage, match="--step-limit must be above 0; got 0"):
+        train.parse(["ENV", "--steps", "9", "--step-limit", "0"])

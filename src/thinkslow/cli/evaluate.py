@@ -16,6 +16,7 @@ from thinkslow.agent.presets import DEFAULT, Arm, arm
 from thinkslow.cli import flags
 from thinkslow.cli.common import Opening, Usage, console, log_to
 from thinkslow.cli.common import parse as parse_options
+from thinkslow.cli.playing import Making
 
 DESCRIPTION = f"""Play agents with and without thinking, under paired seeds.
 
@@ -42,7 +43,7 @@ WITHOUT_DECODER = "entropy-3"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(Opening):
+class Options(Opening, Making):
     """Options of `thinkslow evaluate`."""
 
     agents: tyro.conf.Positional[tuple[Path, ...]]
@@ -130,7 +131,7 @@ def run(options: Options) -> dict[str, Any]:
     from thinkslow.dreamer.saved import environment_of
 
     saved = [options.open(source) for source in options.agents]
-    environment = environment_of(saved[0], options.env)
+    environment = environment_of(saved[0], options.env, options.making())
     for one in saved[1:]:
         if options.env is None and one.environment != saved[0].environment:
             raise Usage(
@@ -314,5 +315,6 @@ def _flags(options: Options) -> list[str]:
     out = [word for name in options.imports for word in ("--import", name)]
     for name, value in given.items():
         flag = f"--{name.replace('_', '-')}"
-        out += [flag] if value is True and name not in flags.FIELDS else [flag, str(value)]
+        for one in value if isinstance(value, tuple) else (value,):
+            out += [flag] if one is True and name not in flags.FIELDS else [flag, str(one)]
     return out

@@ -11,8 +11,8 @@ from thinkslow.cli.common import Common, Usage
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Playing(Common):
-    """Options of every command that plays an environment."""
+class Making(Common):
+    """How an environment is made: options of every command that plays one."""
 
     env_option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """An argument of the environment's constructor, NAME=VALUE; again for more."""
@@ -24,10 +24,6 @@ class Playing(Common):
     """What differs from training: NAME:SEVERITY with 0 to 5, several joined by commas, of noise,
     occlusion, dropped, dropped-bursts (each also -silent), delayed, delayed-random, brightness,
     contrast, colour, blur, textures, sticky."""
-    step_limit: float = 60.0
-    """Seconds that one step of an environment may take."""
-    reset_limit: float = 300.0
-    """Seconds that one reset of an environment may take, or making it."""
 
     def making(self) -> dict[str, Any]:
         """What the flags add to the description of an environment.
@@ -39,6 +35,16 @@ class Playing(Common):
             "image": list(self.image), "shift": self.shift,
         }  # fmt: skip
         return {name: value for name, value in given.items() if value}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Playing(Making):
+    """The same, and how long it may take."""
+
+    step_limit: float = 60.0
+    """Seconds that one step of an environment may take."""
+    reset_limit: float = 300.0
+    """Seconds that one reset of an environment may take, or making it."""
 
     def limits(self) -> dict[str, float]:
         """The limits as `VectorEnv` takes them.

@@ -57,14 +57,15 @@ def environment_of(
 
     **Errors:** `ValueError` with the remedy if it is the agent that names a module.
     """
-    environment = {**saved.environment, **(changes or {})}
-    if id is not None:
-        environment["id"] = id
+    stored = dict(saved.environment)
+    if id is not None and id != stored["id"]:  # options and wrappers are the other one's
+        stored = {"id": id, "size": stored["size"], "repeat": stored["repeat"]}
+    environment = {**stored, **(changes or {})}
     flags = {}
     if id is None and environment["id"] is not None and ":" in environment["id"]:
         flags[environment["id"]] = "--env"
     if not (changes or {}).get("wrappers"):
-        flags |= dict.fromkeys(saved.environment.get("wrappers", ()), "--wrapper")
+        flags |= dict.fromkeys(stored.get("wrappers", ()), "--wrapper")
     if flags:
         raise ValueError(
             f"{saved.name} asks to import {shown(next(iter(flags)))} for its environment, which "
