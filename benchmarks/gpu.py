@@ -39,13 +39,13 @@ from decision import decision, operations, operations_of
 from timing import timed
 from update import random_batch
 
-from thinkslow import objectives
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.thinking import Thinking
 from thinkslow.dreamer.config import model_preset, train_preset
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.dreamer.saved import revision
 from thinkslow.dreamer.training import learner
+from thinkslow.objectives import SIG
 from thinkslow.spaces import Space
 
 GRACE = 30.0
@@ -221,10 +221,7 @@ def model_of(preset: str) -> Dreamer:
 
 def descending(horizon: int, steps: int) -> Thinking:
     """Down the state information gain."""
-    settings: dict[str, Any] = {"terms": (("sig", 1.0),), "rollout": horizon}
-    if (sig := vars(objectives).get("SIG")) is not None:
-        settings = {"terms": {sig(): 1.0}, "horizon": horizon}
-    return Thinking(steps=steps, **settings)
+    return Thinking({SIG(): 1.0}, steps=steps, horizon=horizon)
 
 
 def decisions(

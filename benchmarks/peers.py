@@ -17,7 +17,6 @@ with. torchrl 0.14 has the losses of DreamerV3 and no script that trains one as 
 """
 
 import argparse
-import importlib
 import json
 import subprocess
 import sys
@@ -32,13 +31,15 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from thinkslow import objectives, worldmodel
 from thinkslow.dreamer.config import model_preset
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.dreamer.nets import named
 from thinkslow.dreamer.saved import revision
 from thinkslow.evaluation.protocol import machine
+from thinkslow.objectives import SIG, Objective, lookahead
+from thinkslow.readouts import Mode
 from thinkslow.spaces import Space
+from thinkslow.worldmodel import Moment
 
 HERE = Path(__file__).parent
 SIDE, HORIZON, TOLERANCE = 64, 8, 1e-4
@@ -103,18 +104,14 @@ def peer(python: Path | None, index: str | None, script: str, *arguments: str) -
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def objective_of(model: Dreamer, memory: Any, prior: Any, posterior: Any, observation: dict) -> Any:
+def objective_of(
+    model: Dreamer, memory: Any, prior: Any, posterior: Any, observation: dict
+) -> Objective:
     """The state information gain of futures whose latents and actions are modes."""
-    lookahead: Any = objectives.lookahead
-    if (sig := vars(objectives).get("SIG")) is None:
-        return lookahead(
-            model, model.greedy, memory, prior, posterior, observation,
-            terms={"sig": 1.0}, horizon=HORIZON, latent="mode",
-        )  # fmt: skip
-    moment = vars(worldmodel)["Moment"](memory, prior, posterior, jnp.ones((), bool))
-    mode = importlib.import_module("thinkslow.readouts").Mode()
-    terms = {sig(): 1.0}
-    return lookahead(model, model.greedy, moment, observation, terms, horizon=HORIZON, latent=mode)
+    moment = Moment(memory, prior, posterior, jnp.ones((), bool))
+    return lookahead(
+        model, model.greedy, moment, observation, {SIG(): 1.0}, horizon=HORIZON, latent=Mode()
+    )
 
 
 def refinement(batch: int, case: Path) -> dict[str, Any]:
