@@ -464,20 +464,27 @@ def test_a_line_that_a_kill_cut_off_is_played_again(tmp_path):
 
 @pytest.mark.usefixtures("quick")
 def test_finished_and_other_evaluations_are_never_touched(tmp_path):
-    guessed("Vector", out=tmp_path, episodes=2)
+    guessed("Vector", out=tmp_path, episodes=3)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(Occupied, match=r"finished .*thinkslow report .*--out"):
-        guessed("Vector", out=tmp_path, episodes=2)
+        guessed("Vector", out=tmp_path, episodes=3)
     for other, said in (
-        ({"episodes": 3}, "episodes is 2, not 3"),
+        ({"episodes": 2}, "episodes is 3, not 2"),
         ({"seed": 5}, "seed is 0, not 5"),
         ({"max_decisions": 3}, "max-decisions is None, not 3"),
     ):
         with pytest.raises(Occupied, match=f"holds another evaluation.*{said}.*--out"):
-            guessed("Vector", out=tmp_path, **{"episodes": 2, **other})
+            guessed("Vector", out=tmp_path, **{"episodes": 3, **other})
     with pytest.raises(Occupied, match="its environment is"):
-        guessed("Lengths", out=tmp_path, episodes=2)
+        guessed("Lengths", out=tmp_path, episodes=3)
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_finished_evaluation_goes_on_to_more_episodes(tmp_path):
+    guessed("Lengths", out=tmp_path, episodes=4)
+    longer = guessed("Lengths", out=tmp_path)
+    assert told(longer.episodes) == told(guessed("Lengths").episodes)
 
 
 @pytest.mark.usefixtures("quick")

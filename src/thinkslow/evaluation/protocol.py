@@ -130,8 +130,8 @@ def evaluate(
         episodes: Per arm, 2 or more.
         seed: Environment seeds and noise follow from it.
         out: Folder of the records, which are written as blocks of episodes finish. What another
-            process left there unfinished, with the same settings, is gone on with; finished or
-            other evaluations are never touched. None: a temporary folder.
+            process left there with the same settings is gone on with, if it is unfinished or if
+            more `episodes` are asked for; others are never touched. None: a temporary folder.
         batch: Environments side by side, one process each.
         resume: Whether to go on with an unfinished evaluation in `out`; if not it is refused.
         max_decisions: An episode that has made so many is cut, which is counted and said.
@@ -166,7 +166,7 @@ def evaluate(
         protocol=PROTOCOL, environment=setting, agents=facts,
         arms=[subjects.settings(name, arm, agent)
               for name, arms in named.items() for arm, agent in arms.items()],
-        episodes=episodes, seed=seed, batch=min(batch, episodes), max_decisions=max_decisions,
+        episodes=episodes, seed=seed, batch=batch, max_decisions=max_decisions,
         pool=pool, versions=made["versions"], images={},
         curves={name: curve for name, arms in named.items()
                 if (curve := dict(arms[BASE].about.curve or {}))}, sittings=[sitting],
@@ -175,7 +175,7 @@ def evaluate(
     folder = Path(tempfile.mkdtemp(prefix="thinkslow-")) if out is None else Path(out)
     with _writing(folder):
         before = _before(folder, header, resume)
-        with VectorEnv(**arguments(setting), count=header.batch) as envs:
+        with VectorEnv(**arguments(setting), count=header.count) as envs:
             _play_all(folder, header, before, named, envs, show)
     return Evaluation(folder, temporary=temporary)
 
@@ -214,10 +214,10 @@ def _before(folder: Path, header: Header, resume: bool) -> Records | None:
             "the settings that it was begun with, to go on."
         )
     done = f"{len(found.episodes)} of {header.expected} episodes"
-    if found.finished:
+    if len(found.episodes) >= header.expected:
         raise Occupied(
             f"{folder} holds this very evaluation, finished ({done}). `thinkslow report {folder}` "
-            "shows it again; pass another --out or another --seed to play anew."
+            "shows it again; pass more --episodes to go on, or another --out to play anew."
         )
     if not resume:
         raise Occupied(
@@ -244,15 +244,15 @@ def _play_all(
         records.drop_torn_line(folder, before)
     records.write_header(folder, header)
     played = list(before.episodes) if before is not None else []
-    blocks = -(-header.episodes // header.batch)
+    blocks = -(-header.episodes // header.count)
     done, total, unpaired_said = 0, len(header.arms) * blocks, False
     for at, (name, arm, agent) in enumerate(
         (name, arm, agent) for name, arms in named.items() for arm, agent in arms.items()
     ):
         mine = {one.episode for one in played if (one.agent, one.arm) == (name, arm)}
         ready: AbstractAgent | None = None
-        for first in range(0, header.episodes, header.batch):
-            wanted = range(first, min(first + header.batch, header.episodes))
+        for first in range(0, header.episodes, header.count):
+            wanted = range(first, min(first + header.count, header.episodes))
             if not mine.issuperset(wanted):
                 tick = _ticking(f"{name}: {arm}", done, total, header, show)
                 tick(0)

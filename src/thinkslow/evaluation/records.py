@@ -129,7 +129,7 @@ class Header:
     """Per arm."""
     seed: int
     batch: int
-    """Environments side by side."""
+    """Environments side by side, at most."""
     max_decisions: int | None
     """After which an episode is cut."""
     pool: bool
@@ -143,13 +143,25 @@ class Header:
     """Every process that played: command, revision, machine, time."""
 
     def differences(self, other: "Header") -> list[str]:
-        """In what another evaluation is not this one, for people."""
+        """Why another evaluation cannot go on with this one, for people: it may only be longer.
+
+        A gate is calibrated on as many episodes as are played side by side, which a longer
+        evaluation may change.
+        """
         apart = ("images", "curves", "sittings")
+        gated = any(arm.get("gate") for arm in self.arms)
+        if other.episodes > self.episodes and (other.count == self.count or not gated):
+            apart += ("episodes",)
         return [
             _difference(field.name, getattr(self, field.name), getattr(other, field.name))
             for field in dataclasses.fields(self)
             if field.name not in apart and getattr(self, field.name) != getattr(other, field.name)
         ]
+
+    @property
+    def count(self) -> int:
+        """Environments side by side."""
+        return min(self.batch, self.episodes)
 
     @property
     def expected(self) -> int:

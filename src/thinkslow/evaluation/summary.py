@@ -64,7 +64,7 @@ def summarise(records: Records) -> Record:
         "environment": dict(header.environment),
         "protocol": {
             "name": header.protocol, "episodes": header.episodes, "seed": header.seed,
-            "batch": header.batch, "max_decisions": header.max_decisions,
+            "batch": header.count, "max_decisions": header.max_decisions,
             "versions": header.versions, **first, "sittings": len(header.sittings),
         },
         "images": header.images,
@@ -105,7 +105,7 @@ def _arm(rows: Sequence[Episode], metrics: Sequence[Metric], header: Header) -> 
         },
         "thought_share": _average(whole, "thought_share"),
         "belief_kl": _average(whole, "belief_kl"),
-        "latency_ms": _latency(whole, header.batch),
+        "latency_ms": _latency(whole, header.count),
     }
 
 
