@@ -114,6 +114,27 @@ def rows_of(result: Evaluation, arm: str) -> list[dict[str, Any]]:
     return [row for row in rows(result) if row["arm"] == arm]
 
 
+@pytest.mark.usefixtures("quick")
+def test_an_evaluation_of_real_settings_is_known_again(evaluated, tmp_path):
+    """Settings hold tuples, which JSON gives back as lists."""
+    agent = agent_of(checkpoint.load(evaluated.folder.parent / "agent"))
+    agents = {name: agent.thinking(how) for name, how in CHOSEN.items()}
+    again = {"episodes": 3, "seed": 1, "batch": 2, "out": evaluated.folder}
+    with pytest.raises(Occupied, match="this very evaluation, finished"):
+        evaluate(agents, ENVIRONMENT, **again)
+    agents["evidence"] = agent.thinking("evidence")
+    with pytest.raises(Occupied, match=r"its arms differ \(thinking of evidence"):
+        evaluate(agents, ENVIRONMENT, **again)
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_arm_of_other_numbers_is_another_evaluation(tmp_path):
+    guessed("Vector", out=tmp_path, episodes=2)
+    other = GUESSERS | {"bold": Guesser(prefers=1)}
+    with pytest.raises(Occupied, match="numbers of bold"):
+        evaluate(other, id_of("Vector"), episodes=2, seed=0, batch=3, out=tmp_path)
+
+
 def test_every_arm_plays_the_same_environment_seeds(evaluated):
     for arm in CHOSEN:
         seeds = [row["environment_seed"] for row in rows_of(evaluated, arm)]

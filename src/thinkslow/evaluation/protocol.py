@@ -171,6 +171,7 @@ def evaluate(
         curves={name: curve for name, arms in named.items()
                 if (curve := dict(arms[BASE].about.curve or {}))}, sittings=[sitting],
     )  # fmt: skip
+    header = records.as_read(header)
     temporary = out is None
     folder = Path(tempfile.mkdtemp(prefix="thinkslow-")) if out is None else Path(out)
     with _writing(folder):

@@ -279,8 +279,16 @@ def strip_file(folder: Path, arm: int, image: int) -> Path:
 
 
 def write_header(folder: Path, header: Header) -> None:
-    content = {"format": FORMAT, **dataclasses.asdict(header)}
-    atomic.write_text(folder / HEADER, json.dumps(content, indent=1) + "\n")
+    atomic.write_text(folder / HEADER, _written(header))
+
+
+def as_read(header: Header) -> Header:
+    """The header as `read` gives it back, to be compared with such: with lists for tuples."""
+    return header_from(json.loads(_written(header)), Path(HEADER))
+
+
+def _written(header: Header) -> str:
+    return json.dumps({"format": FORMAT, **dataclasses.asdict(header)}, indent=1) + "\n"
 
 
 def header_from(content: Any, path: Path) -> Header:

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from thinkslow import registry
@@ -63,10 +65,7 @@ def facts(name: str, arms: Mapping[str, AbstractAgent]) -> dict[str, Any]:
     """What the records say of an agent: its origin, its size, and a hash of its weights."""
     agent = arms[BASE]
     about: About = agent.about
-    arrays = [np.asarray(x) for x in jax.tree.leaves(agent.model) if hasattr(x, "dtype")]
-    weights = hashlib.blake2b(digest_size=16)
-    for array in arrays:
-        weights.update(np.ascontiguousarray(array).view(np.uint8).data)
+    arrays = [x for x in jax.tree.leaves(agent.model) if eqx.is_array_like(x)]
     return {
         "name": name,
         "training_steps": about.training.get("steps"),
@@ -74,14 +73,25 @@ def facts(name: str, arms: Mapping[str, AbstractAgent]) -> dict[str, Any]:
         "preset": about.training.get("preset"),
         "source": about.source,
         "action": about.action,
-        "parameters": sum(array.size for array in arrays),
-        "weights": weights.hexdigest(),
+        "parameters": sum(np.size(array) for array in arrays),
+        "weights": _hash(arrays),
     }
+
+
+def _hash(numbers: Sequence[Any]) -> str:
+    found = hashlib.blake2b(digest_size=16)
+    for number in numbers:
+        key = isinstance(number, jax.Array) and jnp.issubdtype(number.dtype, jax.dtypes.prng_key)
+        plain = np.ascontiguousarray(jax.random.key_data(number) if key else number)
+        found.update(plain.reshape(-1).view(np.uint8).data)
+    return found.hexdigest()
 
 
 def settings(name: str, arm: str, agent: AbstractAgent) -> dict[str, Any]:
     """What the records say of an arm."""
     known = registry.entries("arm").get(arm.partition("+")[0])
+    model = {id(leaf) for leaf in jax.tree.leaves(agent.model)}
+    own = [leaf for leaf in jax.tree.leaves(agent) if id(leaf) not in model]
     return {
         "agent": name,
         "arm": arm,
@@ -90,6 +100,8 @@ def settings(name: str, arm: str, agent: AbstractAgent) -> dict[str, Any]:
         "gate": agent.score.name if isinstance(agent, Gated) else None,
         "share": agent.share if isinstance(agent, Gated) else None,
         "deadline_ms": agent.deadline_ms if isinstance(agent, Timed) else None,
+        # an ensemble, and the numbers of agents that say nothing of their settings
+        "numbers": _hash([x for x in own if eqx.is_array_like(x)]),
     }
 
 
