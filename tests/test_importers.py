@@ -574,7 +574,9 @@ def test_an_agent_without_a_decoder_plays_the_arms_that_it_can(tmp_path, capsys)
     assert summary["agents"][0]["action"] == "sample"
     assert "it has no decoder" in capsys.readouterr().err
     assert main(["evaluate", str(folder), *environment, "--arms", "evidence"]) == 2
-    assert "cannot play evidence: it has no decoder" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "it has no decoder" in told
+    assert "--arms" in told
 
 
 @pytest.mark.parametrize("name", ["danijar_main-b", "r2dreamer-a-nodecoder", "sheeprl-a"])
