@@ -74,6 +74,7 @@ def simulated(
     return conclusions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pairs", "seeds"), [(20, 1), (40, 1), (120, 12)])
 @pytest.mark.parametrize("arms", [1, 4])
 def test_no_effect_has_no_verb_in_95_of_100_evaluations(pairs, seeds, arms):

@@ -20,7 +20,7 @@ CASES = (
     "danijar_main-a", "danijar_main-b", "r2dreamer-a", "r2dreamer-b", "sheeprl_v35-a",
     "dreamerv3_v150-a", "dreamerv3_v150-b", "nm512_torch-a", "sheeprl-a",
 )  # fmt: skip
-OTHERS = sorted({file.parent.name for file in GOLDEN.glob("*/golden.npz")} - set(CASES))
+OTHERS = (*sorted({file.parent.name for file in GOLDEN.glob("*/golden.npz")} - set(CASES)),)
 
 
 def folder_of(name: str) -> Path:
@@ -40,7 +40,14 @@ def check(folder: Path, least: int = 35) -> None:
     assert not off, "\n".join(off)
 
 
-@pytest.mark.parametrize("name", [*CASES, *OTHERS])
+QUICK = ("danijar_main-a", "dreamerv3_v150-a", "r2dreamer-a")
+"""One case of each architecture; CI compares all."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in CASES + OTHERS],
+)
 def test_every_array_equals_the_sources_own_code(name):
     check(folder_of(name))
 

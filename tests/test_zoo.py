@@ -60,6 +60,7 @@ def test_inspect_says_that_the_critic_is_left_out(capsys):
     assert "cannot be trained" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_bundling_leaves_out_the_critic_and_fits_an_ensemble(dreamer, monkeypatch, tmp_path):
     learning = dataclasses.asdict(train_preset("tiny")) | {"precision": "float32"}
     agent = tmp_path / "run" / "agents" / "7"
