@@ -244,3 +244,10 @@ def test_the_two_hot_of_2023_means_in_symlog_space():
     value = jnp.float32(np.expm1(1.25))
     close(uneven.log_prob(value), 0.75 * log_probs[21] + 0.25 * log_probs[22])
     close(uneven.log_prob(jnp.float32(-1e30)), log_probs[0])
+
+
+def test_noise_is_of_the_beliefs_own_type():
+    """A Gaussian of bfloat16 once drew float32, and strict promotion refused the sum."""
+    half = jnp.zeros(3, jnp.bfloat16)
+    assert Gaussian(half, half).sample(key=jr.key(0)).dtype == jnp.bfloat16
+    assert BoundedNormal(half, half).sample(key=jr.key(0)).dtype == jnp.bfloat16

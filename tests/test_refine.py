@@ -11,7 +11,8 @@ import scipy.special
 from helpers import COST, bowl, categorical, equal, gaussian, linear, noisy
 
 from thinkslow.distributions import Categorical, Gaussian
-from thinkslow.refinement import Gradient, Mirror, Random, refine
+from thinkslow.refinement import Gradient, Mirror, Random, Status, refine
+from thinkslow.refinement.result import chosen
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -313,3 +314,64 @@ def test_changing_sizes_and_bounds_traces_once():
 def test_impossible_arguments_are_refused_with_rule_and_value(options, message):
     with pytest.raises(ValueError, match=message):
         refine(linear, categorical(), Gradient(1.0), key=jr.key(0), **options)
+
+
+# Why a descent stopped, and what it refuses.
+
+
+def status(**options: Any) -> Status:
+    belief = options.pop("belief", categorical())
+    objective = options.pop("objective", linear)
+    options = {"steps": 3, "key": jr.key(0)} | options
+    return Status(int(refine(objective, belief, options.pop("update", None), **options).status))
+
+
+def flat(belief: Any, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    return jnp.zeros(()) * jnp.sum(belief.logits), {}
+
+
+def lost(belief: Any, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    return jnp.log(-jnp.sum(belief.probs())), {}
+
+
+def test_a_descent_says_why_it_stopped():
+    assert status(update=Gradient(0.01)) is Status.STEPS_DONE
+    assert status(update=Gradient(0.01), tolerance=10.0) is Status.TOLERANCE_MET
+    assert status(update=Gradient(1e3), max_kl=0.1, step_kl=0.1) is Status.KL_SPENT
+    assert status(objective=flat) is Status.REFUSED  # a step that moves nothing is none
+    assert status(objective=lost) is Status.NOT_FINITE
+    assert all(one.text for one in Status)
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    ("objective", "said"),
+    [
+        (lambda q, key: jnp.sum(q.probs()), "a dictionary of terms"),
+        (lambda q, key: (q.probs(), {}), r"The loss .* shape \(2, 3\)"),
+        (lambda q, key: (jnp.sum(q.probs()), {"each": q.probs()}), "The each of an objective"),
+        (lambda q, key: (jnp.argmax(q.probs()), {}), "one floating number; got int32"),
+    ],
+)
+def test_what_an_objective_must_return_is_said(objective, said):
+    with pytest.raises(TypeError, match=said):
+        refine(objective, categorical(), steps=1, key=jr.key(0))
+
+
+@pytest.mark.usefixtures("untyped")
+def test_a_belief_needs_a_kl():
+    with pytest.raises(TypeError, match=r"kl\(other\).* this one is"):
+        refine(linear, jnp.zeros(3), steps=1, key=jr.key(0))
+
+
+def test_of_many_iterates_in_half_precision_the_last_is_the_last():
+    """Beyond 256, bfloat16 counted them by twos, and an earlier one came back."""
+    steps = 300
+    losses = jnp.zeros(steps + 1, jnp.bfloat16)
+    beliefs = jax.vmap(Gaussian)(jnp.zeros((steps + 1, 2)), jnp.zeros((steps + 1, 2)))
+    none, used = jnp.zeros(steps), jnp.asarray(steps, jnp.int32)
+    first = Gaussian(jnp.zeros(2), jnp.zeros(2))
+    out = chosen(
+        beliefs, first, losses, {}, none, none > 0, used, select="last", max_kl=jnp.inf
+    )  # fmt: skip
+    assert int(out.chosen) == steps

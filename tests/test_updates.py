@@ -271,3 +271,15 @@ def test_between_two_looks_at_the_clock_a_deadline_stops_the_descent(monkeypatch
     out = anytime(ONE, jnp.ones(1), beliefs, keys=jr.split(jr.key(0), 1), deadline_ms=45.0)
     # Begun at 0, started at 10, pieces to 20, 30 and 40; the next would end at 50.
     assert int(out.used[0]) == 9
+
+
+def test_without_a_tolerance_an_objective_of_zero_stops_nothing():
+    """-inf times 0 was NaN, and NaN stopped the descent after a step."""
+
+    def objective(shared: Any, context: Any) -> Any:
+        return lambda q, key: (context * jnp.sum(q.mean) - context * jnp.sum(q.mean), {})
+
+    anytime = Anytime(objective, Langevin(0.1, 1.0), steps=5)
+    beliefs = jax.vmap(Gaussian)(jnp.zeros((1, 2)), jnp.zeros((1, 2)))
+    out = anytime(ONE, jnp.ones(1), beliefs, keys=jr.split(jr.key(0), 1), deadline_ms=1e6)
+    assert int(out.used[0]) == 5
