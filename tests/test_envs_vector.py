@@ -275,6 +275,7 @@ def interrupted(envs: VectorEnv, actions: np.ndarray) -> None:
     """A step during which Ctrl-C is pressed, while the workers do not answer."""
     for pid in envs.pids:
         os.kill(pid, signal.SIGSTOP)
+        os.waitpid(pid, os.WUNTRACED)  # until it has stopped: a busy machine takes its time
     threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
     try:
         envs.step(actions)
