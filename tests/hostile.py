@@ -24,6 +24,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -424,6 +425,12 @@ class Reader:
         assert self._ask([str(self.sound), self.form.classes], 300) == "ready"
         return self.process
 
+    def _busy_s(self) -> float:
+        """Seconds of the processor that the reader has used."""
+        assert self.process
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def _ask(self, question: Any, limit: float) -> Any:
         assert self.process
         assert self.process.stdin
@@ -433,8 +440,11 @@ class Reader:
             self.process.stdin.flush()
         except BrokenPipeError:
             return None
-        if not select.select([self.process.stdout], [], [], limit)[0]:
-            return None
+        begun, before = time.monotonic(), self._busy_s()
+        while not select.select([self.process.stdout], [], [], 0.5)[0]:
+            # Of the processor, so that a busy machine makes no hang; one that waits is caught too.
+            if self._busy_s() - before > limit or time.monotonic() - begun > 6 * limit:
+                return None
         line = self.process.stdout.readline()
         return json.loads(line) if line else None
 
