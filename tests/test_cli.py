@@ -464,3 +464,13 @@ def test_the_preset_decides_how_to_learn_however_it_is_given():
     joined = train.parse(["CartPole-v1", "--minutes", "1", "--preset=size1m"])
     assert spaced.learning == joined.learning
     assert joined.learning.batch_length == 64
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure():
+    """`thinkslow evaluate --help | head -1` once ended with "Broken pipe"."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [*THINKSLOW, "evaluate", "--help"]
+    with os.fdopen(writing, "wb") as closed:
+        done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")

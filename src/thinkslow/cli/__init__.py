@@ -8,6 +8,8 @@ is one JSON object.
 import errno
 import importlib
 import json
+import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -31,7 +33,29 @@ MODULES = {"import": "import_agent"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command; returns the exit code.
+
+    Whoever reads standard output may stop when they have what they wanted: that is no failure.
+    """
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        return 0 if _output_is_closed() else _fail(_one_line(error), 1)
+    return code
+
+
+def _output_is_closed() -> bool:
+    """Whether nobody reads standard output any more; what is left for it then goes nowhere."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    closed = any(event & select.POLLERR for _, event in poll.poll(0))
+    if closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return closed
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
         print(overview())
@@ -59,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Usage as error:
         return _fail(str(error), 2)
     except Exception as error:
-        if debug:
+        if debug or isinstance(error, BrokenPipeError):
             raise
         return _fail(_one_line(error), 1)
 

@@ -113,8 +113,8 @@ def _groups(values: Values, updates: Mapping[str, Trial]) -> Iterator[Group]:
 def _group(values: Values, makes: dict[str, Callable], options: dict[str, Any]) -> Group:
     traces: list[int] = []
 
-    def one(which: Any, weights: Any, fixed: Any, belief: Any, key: Any, knobs: Any) -> Any:
-        size, nats = knobs
+    def one(which: Any, weights: Any, fixed: Any, belief: Any, key: Any, numbers: Any) -> Any:
+        size, nats = numbers
         choices = [make(size) for make in makes.values()]
         update = OneOf(which, tuple(choices)) if len(choices) > 1 else choices[0]
         return refine(
@@ -223,7 +223,7 @@ class Judge:
             sick = go(many, fixed, self.beliefs, self.keys, nats)
             yield entry(rule, *_safe(sick, self.beliefs))
         count = len(group.traces)
-        yield entry("changed knobs do not trace again", count == 1, f"{count} traces")
+        yield entry("changed numbers do not trace again", count == 1, f"{count} traces")
 
         rule = "float32 and finite under a bfloat16 model"
         yield entry(rule, *self._half(group, which, weights))
@@ -260,8 +260,8 @@ class Judge:
     def _single(
         self, group: Group, which: int, weights: Any, fixed: Any, belief: Any, key: Any
     ) -> Any:
-        knobs = (SIZE, jnp.float32(NATS))
-        return jax.device_get(group.single(jnp.int32(which), weights, fixed, belief, key, knobs))
+        numbers = (SIZE, jnp.float32(NATS))
+        return jax.device_get(group.single(jnp.int32(which), weights, fixed, belief, key, numbers))
 
     def _half(self, group: Group, which: int, weights: Any) -> tuple[bool, str]:
         belief, key = _at(0, (self.half_beliefs, self.keys))
