@@ -24,9 +24,9 @@ class Distribution(Protocol):
 
 
 class Belief(eqx.Module):
-    """What a model thinks the latent is: a distribution that can be refined.
+    """A distribution over the latent that can be refined.
 
-    Its arrays are what refinement steps.
+    Refinement changes its arrays: logits, or mean and log standard deviation.
     """
 
     @abc.abstractmethod
@@ -36,7 +36,11 @@ class Belief(eqx.Module):
 
     @abc.abstractmethod
     def sample_of(self, noise: Float[Array, "..."]) -> Float[Array, "..."]:
-        """The draw that the noise makes, differentiable in the belief."""
+        """The draw that the noise makes, differentiable in the belief.
+
+        Args:
+            noise: from `noise`.
+        """
 
     def sample(self, *, key: PRNGKeyArray) -> Float[Array, "..."]:
         """A draw, differentiable in the belief."""
@@ -57,15 +61,23 @@ class Belief(eqx.Module):
 
     @abc.abstractmethod
     def log_prob(self, value: Float[Array, "..."]) -> Float[Array, ""]:
-        """Log-density of a value."""
+        """The log-density of a value in nats, summed over the latent.
+
+        Args:
+            value: shaped as a draw.
+        """
 
     @abc.abstractmethod
     def entropy(self) -> Float[Array, ""]:
-        """In nats."""
+        """The entropy in nats, summed over the latent."""
 
     @abc.abstractmethod
     def kl(self, other: Any) -> Float[Array, ""]:
-        """KL(self || other); `other` is a belief of the same kind."""
+        """KL(self || other) in nats, summed over the latent.
+
+        Args:
+            other: a belief of the same kind and shape.
+        """
 
 
 class Categorical(Belief):
@@ -76,6 +88,11 @@ class Categorical(Belief):
     already and probabilities are `softmax(logits)`. Both say the same, but refinement steps the
     logits, so that gradients differ: a model keeps the kind that its code base keeps.
 
+    Args:
+        logits: `(factors, classes)`.
+        mix: the share of the uniform distribution, such as DreamerV3's 0.01.
+        mixed: whether `logits` hold the mix already.
+
     >>> even = Categorical(jnp.zeros((2, 4)))
     >>> float(even.entropy())     # two factors of two bits each
     2.7725887...
@@ -84,7 +101,6 @@ class Categorical(Belief):
     logits: Float[Array, "*factors classes"]
     mix: float = eqx.field(static=True, default=0.0)
     mixed: bool = eqx.field(static=True, default=False)
-    """Whether `logits` hold the mix already."""
 
     def log_probs(self) -> Float[Array, "*factors classes"]:
         """Log-probabilities after the mix."""
@@ -144,7 +160,12 @@ class Categorical(Belief):
 
 
 class Gaussian(Belief):
-    """Independent normals given by mean and log standard deviation: a continuous belief."""
+    """Independent normals: a continuous belief.
+
+    Args:
+        mean: `(dim,)`.
+        log_scale: log standard deviations, `(dim,)`.
+    """
 
     mean: Float[Array, " dim"]
     log_scale: Float[Array, " dim"]

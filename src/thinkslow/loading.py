@@ -28,12 +28,13 @@ def load(
     Args:
         source: the name of a bundled agent (`collect-half`), an agent folder of ours, or what
             another project wrote: a log folder, a checkpoint.
-        format: whose agent it is; it shows in the file.
-        classes: of the latent, where a source wrote no configuration.
-        vectors: names of vectors in their order, where a source did not store that.
-        allow_nonfinite: take weights that are not finite.
-        action: take a `sample` or the `mode` of the policy; by default as its source does when
-            it evaluates.
+        format: the project that trained it; `auto` recognises it from the files.
+        classes: the number of classes of the latent, where the checkpoint has no configuration.
+        vectors: the names of vector observations in their order, where the checkpoint does not
+            store it.
+        allow_nonfinite: whether to accept weights that are NaN or infinite.
+        action: take a `sample` or the `mode` of the policy; by default as the project that
+            trained it does when it evaluates.
 
     Nothing in any file is executed.
 

@@ -29,8 +29,8 @@ def missing(model: Any, needs: Iterable[Need], members: Any = None) -> str | Non
 
     Args:
         model: a `WorldModel`.
-        needs: of a term, a readout, a score.
-        members: plausible parameters that come with the model, if any.
+        needs: the `needs` of a term, a readout or a score.
+        members: the ensemble of plausible parameters that comes with the model, if any.
 
     **Cost:** abstract evaluation only; nothing is computed.
     """

@@ -30,7 +30,12 @@ class Readout(eqx.Module):
 
     @abc.abstractmethod
     def of(self, belief: Belief, noise: Float[Array, "..."]) -> Float[Array, "..."]:
-        """The latent that the noise of one draw makes (`Belief.noise`)."""
+        """The latent that the noise of one draw makes.
+
+        Args:
+            belief: the one to read.
+            noise: from `Belief.noise`.
+        """
 
     def __call__(self, belief: Belief, *, key: PRNGKeyArray) -> Float[Array, "..."]:
         """One latent."""
@@ -39,7 +44,13 @@ class Readout(eqx.Module):
     def mean(
         self, values: Float[Array, " draws"], latents: Float[Array, "draws ..."], belief: Belief
     ) -> Float[Array, ""]:
-        """The mean of an objective's values at latents drawn from the belief."""
+        """The mean of an objective's values at latents drawn from the belief.
+
+        Args:
+            values: the objective at each latent.
+            latents: leading axis: the draws.
+            belief: the one they were drawn from.
+        """
         return jnp.mean(values)
 
     def best(

@@ -29,7 +29,7 @@ Action: TypeAlias = Float[Array, " action"]
 
 
 class State(eqx.Module):
-    """Where a model believes to be: its memory, and one value of the latent."""
+    """A model's state: its deterministic memory h and one value of the latent z."""
 
     memory: Memory
     latent: Float[Array, "..."]
@@ -51,18 +51,40 @@ class WorldModel(eqx.Module):
     def predict(
         self, state: State, action: Action, is_first: Bool[Array, ""]
     ) -> tuple[Memory, Belief]:
-        """Advance the memory by an action; the prior belief. `is_first` forgets the past."""
+        """The memory after an action, and the prior belief there.
+
+        Args:
+            state: before the action.
+            action: the one that was taken, as one vector.
+            is_first: whether an episode begins here; the past is then forgotten.
+        """
 
     @abc.abstractmethod
     def infer(self, memory: Memory, observation: Observation) -> Belief:
-        """The encoder's answer: the posterior belief."""
+        """The encoder: the posterior belief about the latent.
+
+        Args:
+            memory: from `predict`.
+            observation: the present one, by name.
+        """
 
     @abc.abstractmethod
     def decode(self, state: State) -> Mapping[str, Distribution]:
-        """The observation that the state predicts, by name. Empty without a decoder."""
+        """The decoder: distributions of the parts of the observation, by name.
+
+        Args:
+            state: memory and latent.
+
+        Returns an empty mapping where the model has no decoder.
+        """
 
     def policy(self, state: State, key: PRNGKeyArray) -> Action:
-        """The action to take in a state, as one vector."""
+        """The action to take in a state, as one vector.
+
+        Args:
+            state: memory and latent.
+            key: random numbers of the draw.
+        """
         raise TypeError(
             f"{type(self).__name__} has no policy. Define `policy(state, key)`, or pass `policy` "
             "to the agent."
@@ -70,16 +92,23 @@ class WorldModel(eqx.Module):
 
     @property
     def observation_spaces(self) -> tuple[tuple[str, Space], ...]:
-        """What it sees, by name. Empty: not declared, so that nothing is checked."""
+        """The parts of an observation as pairs of name and `Space`.
+
+        Empty where the model does not declare them; nothing is checked then.
+        """
         return ()
 
     @property
     def action_spaces(self) -> tuple[tuple[str, Space], ...]:
-        """What it does, in the order in which an action vector joins it."""
+        """The actions as pairs of name and `Space`, in their order in an action vector."""
         return ()
 
     def parts(self, action: Array | np.ndarray) -> dict[str, Any]:
-        """An action vector as the part of each action, discrete ones one-hot; any leading axes."""
+        """The slices of an action vector by the name of the action; discrete actions stay one-hot.
+
+        Args:
+            action: `(..., action)`; any leading axes.
+        """
         out, start = {}, 0
         for name, space in self.action_spaces:
             shape = space.shape if space.classes is None else (*space.shape, space.classes)
@@ -89,7 +118,11 @@ class WorldModel(eqx.Module):
         return out
 
     def split(self, action: Array | np.ndarray) -> dict[str, Any]:
-        """An action vector as an environment takes it, by name: discrete actions as integers."""
+        """The actions as an environment takes them, by name: discrete actions as integers.
+
+        Args:
+            action: `(..., action)`; any leading axes.
+        """
         spaces = dict(self.action_spaces)
         return {
             name: part if spaces[name].classes is None else part.argmax(-1)
@@ -107,9 +140,12 @@ class WorldModel(eqx.Module):
         return None
 
     def prior(self, memory: Memory) -> Belief | None:
-        """The prior belief at a memory, as `predict` gives it, where the memory alone tells it.
+        """The prior belief at a memory, where it follows from the memory alone; else None.
 
-        Asked for only where refinement moves the memory.
+        Needed only where refinement moves the memory.
+
+        Args:
+            memory: from `predict`, or moved by refinement.
         """
         return None
 
@@ -151,10 +187,10 @@ def perceive(
     is_first: Bool[Array, ""],
     observation: Observation,
 ) -> Moment:
-    """Predict from the state before, then look.
+    """Predict from the state before, then encode the observation.
 
     Args:
-        model: for one example.
+        model: for one example, without a batch axis.
         state: before the action.
         action: the one that led here.
         is_first: whether an episode begins here; the past is then forgotten.
@@ -180,11 +216,11 @@ def imagine(
     """Roll the policy forward through the model's own predictions.
 
     Args:
-        model: for one example.
-        policy: gives an action from a state and a key.
+        model: for one example, without a batch axis.
+        policy: `policy(state, key)` gives an action vector.
         state: where to begin.
-        horizon: imagined steps.
-        key: of actions and latents.
+        horizon: the number of imagined steps.
+        key: random numbers of actions and latents.
         readout: how a latent is taken from an imagined prior.
 
     Returns `horizon` steps stacked along a leading axis. The gradient flows through latents,
@@ -229,7 +265,11 @@ def target(head: Distribution, value: Array | np.ndarray) -> Float[Array, "..."]
 
 
 def detached(policy: Policy) -> Policy:
-    """The same policy, blind to gradients: DreamerV3's own imagination."""
+    """The same policy with no gradient through it, as DreamerV3 imagines.
+
+    Args:
+        policy: `policy(state, key)` gives an action vector.
+    """
 
     def stopped(state: State, key: PRNGKeyArray) -> Action:
         return policy(jax.lax.stop_gradient(state), key)

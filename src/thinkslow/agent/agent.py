@@ -54,11 +54,11 @@ class About:
 
 
 class AbstractAgent(eqx.Module):
-    """What plays: an agent, one behind a gate, one with a deadline; or one of your own.
+    """Anything that plays: an agent, one behind a gate, one with a deadline; or one of your own.
 
     An agent of your own has `model`, `about`, `start` and `act`. Its model must split an action
     vector into the environment's actions (`split`), and decode if its images are to be scored; it
-    need be no `WorldModel`.
+    need not be a `WorldModel`.
     """
 
     model: eqx.AbstractVar[Any]
@@ -66,7 +66,11 @@ class AbstractAgent(eqx.Module):
 
     @abc.abstractmethod
     def start(self, batch: int) -> Any:
-        """The carry before the first observation of `batch` environments."""
+        """The carry before the first observation.
+
+        Args:
+            batch: the number of environments.
+        """
 
     @abc.abstractmethod
     def act(
@@ -80,9 +84,9 @@ class AbstractAgent(eqx.Module):
         """One decision for a batch.
 
         Args:
-            carry: from `start` or the decision before.
-            observation: by name, with a leading axis of the batch.
-            is_first: marks environments that begin an episode; their past is forgotten.
+            carry: from `start`, or from the decision before.
+            observation: arrays by name; leading axis: the batch.
+            is_first: which environments begin an episode; their past is forgotten.
             keys: one for each environment.
 
         Returns the new carry, the action vectors (`model.split` makes actions of them), and what
@@ -98,7 +102,14 @@ class AbstractAgent(eqx.Module):
         *,
         keys: Key[Array, " batch"],
     ) -> None:
-        """Compile all that a decision for this batch may need, so that none waits for it later."""
+        """Compile everything that a decision for this batch may need, so that none waits later.
+
+        Args:
+            carry: as in `act`.
+            observation: as in `act`.
+            is_first: as in `act`.
+            keys: as in `act`.
+        """
         jax.block_until_ready(self.act(carry, observation, is_first, keys=keys))
 
     @property
@@ -107,17 +118,22 @@ class AbstractAgent(eqx.Module):
         return None
 
     def having_model(self, model: WorldModel, members: Members | None) -> "AbstractAgent":
-        """The same agent with another model, such as one that calls its observations otherwise."""
+        """The same agent with another model, such as one with other names of observations.
+
+        Args:
+            model: the other model.
+            members: its plausible parameters, if any.
+        """
         raise TypeError(f"{type(self).__name__} cannot be given another model.")
 
     @property
     def observation_spaces(self) -> tuple[tuple[str, Space], ...]:
-        """What it sees, by name; empty where its model does not say."""
+        """The parts of its observation, as pairs of name and `Space`; empty where unknown."""
         return getattr(self.model, "observation_spaces", ())
 
     @property
     def action_spaces(self) -> tuple[tuple[str, Space], ...]:
-        """What it does, by name; empty where its model does not say."""
+        """Its actions, as pairs of name and `Space`; empty where unknown."""
         return getattr(self.model, "action_spaces", ())
 
     def player(self, seed: int = 0) -> "Player":
@@ -128,17 +144,18 @@ class AbstractAgent(eqx.Module):
 
 
 class Agent(AbstractAgent):
-    """A world model with a policy that thinks as it is told.
+    """A world model and a policy that think as `settings` say, with every weight frozen.
 
-    Everything is frozen. Compiled once for each structure of `settings`: its numbers are
-    arguments, so that an agent with others does not compile again.
+    A decision is compiled once for each structure of `settings`. The numbers in `settings` are
+    arguments of the compiled program: an agent with other numbers does not compile again.
 
     Args:
-        model: for one example; any Equinox module with the members of `WorldModel`.
+        model: for one example, without a batch axis; any Equinox module with the members of
+            `WorldModel`.
         settings: how to think; by default not at all.
         policy: `policy(model, state, key)` gives an action vector; by default the model's own.
-        members: plausible parameters, for terms and scores that compare them.
-        about: where it comes from.
+        members: an ensemble of plausible parameters, for terms and scores that compare them.
+        about: where the agent comes from, for records.
 
     **Errors:** `ValueError` if the model lacks what `settings` need, saying what.
     """
@@ -167,21 +184,25 @@ class Agent(AbstractAgent):
             raise ValueError(reason)
 
     def cannot(self, settings: Thinking) -> str | None:
-        """Why this agent cannot think so; None if it can."""
+        """Why this agent cannot think with these settings; None if it can.
+
+        Args:
+            settings: how to think.
+        """
         for what, needs in needs_of(settings):
             if (reason := missing(self.model, needs, self.members)) is not None:
                 return f"`{what}` cannot be asked of this agent: {reason}."
         return None
 
     def thinking(self, how: "str | Thinking | Arm") -> AbstractAgent:
-        """The same agent, thinking otherwise.
+        """The same agent, thinking as an arm or as settings say.
 
         Args:
-            how: settings; or an arm, whole: with its gate and its deadline; or the name of one
+            how: settings; or an `Arm`, which may have a gate or a deadline; or the name of an arm
                 (`thinkslow arms` lists them).
 
-        An arm whose gate opens for a share of the decisions comes back with a gate that is not
-        calibrated: `thinkslow.evaluate` calibrates it, and so does `thinkslow.calibrated`.
+        The gate of an arm is not calibrated yet: `thinkslow.evaluate` calibrates it, and so does
+        `thinkslow.calibrated`.
 
         **Errors:** `ValueError` for an unknown name, or for what the agent lacks.
         """
@@ -193,7 +214,11 @@ class Agent(AbstractAgent):
         return found.of(self)
 
     def having(self, settings: Thinking) -> "Agent":
-        """The same agent with other settings."""
+        """The same agent with other settings.
+
+        Args:
+            settings: how to think.
+        """
         return Agent(
             self.model, settings, policy=self.policy, members=self.members, about=self.about
         )

@@ -75,7 +75,11 @@ class Gated(AbstractAgent):
         self.score, self.threshold, self.share = score, threshold, share
 
     def opening_above(self, threshold: float) -> "Gated":
-        """The same gate with another threshold."""
+        """The same gate with another threshold.
+
+        Args:
+            threshold: above which to think, in the units of the score.
+        """
         return Gated(self.agent, self.score, threshold, share=self.share)
 
     @property

@@ -31,7 +31,7 @@ DEFAULT = ("none", "sig-3", "evidence", "control-mode", "control-soft", "control
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """A way to think, whole: settings, and when or for how long.
+    """What an evaluation compares: how to think, and when or for how long.
 
     **Errors:** `ValueError` for what cannot go together.
     """
@@ -58,7 +58,10 @@ class Arm:
             )
 
     def of(self, agent: "Agent") -> "AbstractAgent":
-        """An agent that thinks so.
+        """An agent that thinks as this arm says.
+
+        Args:
+            agent: the one that is to think.
 
         **Errors:** `ValueError` for what the agent lacks.
         """
@@ -75,6 +78,9 @@ class Arm:
 
 def arm(name: str) -> Arm:
     """An arm by its name.
+
+    Args:
+        name: one that `thinkslow arms` lists, or that was registered.
 
     **Errors:** `ValueError` for an unknown name, with the nearest.
     """

@@ -40,15 +40,15 @@ def make(
     float32 in [-1, 1], brought into the environment's bounds.
 
     Args:
-        id: Gymnasium's, also as `module:id`, where importing the module registers the id; or
-            `module:function`, of a class or function that makes the environment.
-        size: Side of the images, pixels.
-        repeat: Times that an action is played, the rewards added. Ids that repeat actions
+        id: an id of Gymnasium; `module:id`, where importing the module registers the id; or
+            `module:function`, a class or function that makes the environment.
+        size: side of the images, pixels.
+        repeat: how often an action is played; the rewards are added. Ids that repeat actions
             themselves are made without that, unless `repeat` is 1.
-        image: Observations to read as images that would not be recognised.
-        options: Arguments of the environment's constructor.
-        wrappers: Wrappers to put around it, inside out, each as `module:Class`.
-        shift: What differs from training, as `shifts` takes it: `dropped:3`.
+        image: names of observations to read as images that would not be recognised.
+        options: arguments of the environment's constructor.
+        wrappers: Gymnasium wrappers, the innermost first, each as `module:Class`.
+        shift: a disturbance that training did not have, such as `dropped:3`.
 
     **Errors:** `Unavailable` if the id is unknown, something it needs is missing, it cannot be
     made, or its spaces are of a kind that no agent here can play; `ValueError` for impossible
@@ -78,7 +78,10 @@ ARGUMENTS = ("id", "size", "repeat", "image", "options", "wrappers", "shift")
 
 
 def arguments(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """What `make` takes of a description of an environment, such as a manifest's.
+    """The arguments of `make` in a description of an environment, such as a manifest's.
+
+    Args:
+        environment: any mapping; other keys are left out.
 
     >>> arguments({"id": "CartPole-v1", "size": 64, "repeat": 1, "task": "gym_cartpole"})
     {'id': 'CartPole-v1', 'size': 64, 'repeat': 1}

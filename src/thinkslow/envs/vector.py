@@ -71,12 +71,12 @@ class VectorEnv:
     ((2, 4), array([1., 1.], dtype=float32))
 
     Args:
-        id: As `make` takes it.
-        count: Environments, one process each.
-        seed: What the seeds of the episodes follow from.
-        step_limit_s: Seconds that a step may take before its environment counts as hung.
-        reset_limit_s: The same of a reset, and of making the environment.
-        making: Further arguments of `make`.
+        id: as for `make`.
+        count: the number of environments, one process each.
+        seed: the seeds of the episodes follow from it.
+        step_limit_s: seconds that a step may take before its environment counts as hung.
+        reset_limit_s: seconds that a reset may take, and making the environment.
+        making: further arguments of `make`.
 
     **Errors:** at construction, what `make` raises. Later `Failed`, with the traceback of the
     environment's process as a note, if one keeps failing; `Mismatch` for an observation that is
@@ -158,7 +158,11 @@ class VectorEnv:
         return list(self._first_seen)
 
     def reset(self, seeds: Sequence[int] | None = None) -> Step:
-        """A new episode everywhere, with these seeds or with the next of the run's own."""
+        """Begin a new episode in every environment.
+
+        Args:
+            seeds: one for each environment; None: the next that follow from `seed`.
+        """
         self._check_open()
         if seeds is not None and len(seeds) != self.count:
             raise ValueError(
@@ -179,9 +183,11 @@ class VectorEnv:
     ) -> Step:
         """Play one action in each environment; where the episode was over, begin a new one.
 
-        `actions` has one row for each environment; where several actions are taken at once, it is
-        a dictionary of such arrays. Where `playing` is false nothing happens: the environment
-        shows what it showed, its episode is over, and no new one begins.
+        Args:
+            actions: one row for each environment; a dictionary of such arrays where an environment
+                takes several actions at once.
+            playing: where false, nothing happens: the environment shows its last observation again
+                and begins no new episode. None: all play.
         """
         self._check_started()
         rows = self._rows(actions)
@@ -200,7 +206,10 @@ class VectorEnv:
             return self._remember(self._collect(first, idle=idle))
 
     def hurry(self, seconds: float) -> None:
-        """Wait no longer than this for the answers that are due: for whoever wants to stop.
+        """Wait no longer than this for the answers that are due, in order to stop.
+
+        Args:
+            seconds: from now.
 
         May be called from a signal handler while `step` or `reset` waits.
         """

@@ -66,9 +66,13 @@ class Failing(RuntimeError):
 
 
 class Evaluation:
-    """What was played, and what it says.
+    """A finished or stopped evaluation: its records, its statistics and its page.
 
-    Without a folder of its own it lives in a temporary one, which goes with it.
+    Args:
+        folder: what `evaluate` or `thinkslow evaluate` wrote.
+        temporary: whether to delete the folder together with this object.
+
+    **Errors:** those of `read`.
     """
 
     def __init__(self, folder: Path, *, temporary: bool = False):
@@ -93,8 +97,13 @@ class Evaluation:
         return summarise(self.records)
 
     def report(self, out: str | Path | None = None) -> Path:
-        """Write summary and page to a folder, its own by default, with the records; returns the
-        page."""
+        """Write summary.json and report.html; returns the path of the page.
+
+        Args:
+            out: a folder to copy the records to and to write in; None: the evaluation's own.
+
+        **Errors:** `Occupied` if the folder holds an evaluation already.
+        """
         from thinkslow.evaluation.report.page import build
 
         folder = self.folder if out is None else Path(out)
@@ -124,20 +133,20 @@ def evaluate(
     """Play every arm of every agent under paired seeds.
 
     Args:
-        agents: `{arm: agent}`, or `{name: {arm: agent}}` for several. The arm `none` is the
-            baseline. Agents of any architecture.
-        environment: Its id, or a mapping with `id` and, if wanted, `size` and `repeat`.
-        episodes: Per arm, 2 or more.
-        seed: Environment seeds and noise follow from it.
-        out: Folder of the records, which are written as blocks of episodes finish. What another
-            process left there with the same settings is gone on with, if it is unfinished or if
-            more `episodes` are asked for; others are never touched. None: a temporary folder.
-        batch: Environments side by side, one process each.
-        resume: Whether to go on with an unfinished evaluation in `out`; if not it is refused.
-        max_decisions: An episode that has made so many is cut, which is counted and said.
-        pool: The agents are training seeds of one recipe: speak of all together too.
-        command: What the records say made them.
-        show: Told of progress: what is played, finished blocks of episodes, blocks in all.
+        agents: `{arm: agent}`, or `{name: {arm: agent}}` for several agents, of any architecture.
+            The arm `none` is the baseline.
+        environment: its id, or a mapping with `id` and, if wanted, `size` and `repeat`.
+        episodes: the number of episodes of each arm, 2 or more.
+        seed: environment seeds and noise follow from it.
+        out: the folder of the records, which are written as blocks of episodes finish. An
+            evaluation with the same settings that was left there is continued if it is unfinished
+            or if `episodes` is larger; any other is refused. None: a temporary folder.
+        batch: the number of environments played in parallel, one process each.
+        resume: whether to continue an unfinished evaluation in `out`; if not, it is refused.
+        max_decisions: an episode is cut after so many decisions; cut episodes are counted.
+        pool: whether the agents are training seeds of one recipe, to be judged together too.
+        command: what the records say made them.
+        show: called with what is played, the blocks of episodes finished, and all blocks.
 
     **Errors:** `ValueError` for impossible settings or agents that do not fit; `Occupied` for a
     folder that holds another or a finished evaluation; `lock.Locked` while another process writes

@@ -74,7 +74,11 @@ class Episode:
         return out | dict(self.images)
 
     def value(self, column: str) -> float | None:
-        """The finite number in a column; None where there is none."""
+        """The finite number in a column; None where there is none.
+
+        Args:
+            column: a name of `episodes.jsonl`, such as `score` or `psnr_gain`.
+        """
         return finite(self.images[column] if column in self.images else getattr(self, column, None))
 
     @classmethod
@@ -208,7 +212,10 @@ class Records:
 
 
 def read(folder: str | Path) -> Records:
-    """Read what an evaluation left, finished or not. A last line that a kill cut off is dropped.
+    """Read the records of an evaluation, finished or not. A torn last line is dropped.
+
+    Args:
+        folder: what `evaluate` wrote.
 
     **Errors:** `FileNotFoundError` if the folder holds no evaluation; `ValueError` with the file's
     name if a file is there and cannot be understood.

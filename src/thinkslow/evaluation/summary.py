@@ -29,10 +29,13 @@ rewards in another order add up to another last bit."""
 
 
 def summarise(records: Records) -> Record:
-    """Of every agent, and of all of them if pooled, the `arms` and the `comparisons`.
+    """What an evaluation says: `arms` and `comparisons` of every agent, and of all if pooled.
 
-    The rest says what was played: agents, environment, protocol, how many episodes of how many,
-    and `notes`, sentences about what a reader must know of the numbers.
+    The rest says what was played: agents, environment, protocol, the episodes finished and asked
+    for, and `notes`, sentences that a reader of the numbers must know.
+
+    Args:
+        records: from `read`.
     """
     header, episodes = records.header, records.episodes
     names = [agent["name"] for agent in header.agents]

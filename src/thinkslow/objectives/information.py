@@ -15,6 +15,10 @@ def state_information_gain(posterior: Belief, prior: Belief) -> Float[Array, ""]
     Exact, non-negative, summed over factors, mixed as the model was trained. No free-nats floor
     is applied: that belongs to training.
 
+    Args:
+        posterior: the belief after the observation.
+        prior: the belief before it, of the same kind.
+
     >>> from thinkslow.distributions import Categorical
     >>> even, sure = Categorical(jnp.zeros((1, 2))), Categorical(jnp.array([[40.0, -40.0]]))
     >>> float(state_information_gain(sure, even))       # one bit
@@ -26,10 +30,13 @@ def state_information_gain(posterior: Belief, prior: Belief) -> Float[Array, ""]
 def parameter_information_gain(members: Any) -> Float[Array, ""]:
     """How much a value would tell which of M equally plausible members is right, in nats.
 
-    `members` is one distribution whose arrays have a leading axis of M. For a `Categorical` (or
-    `Bernoulli`) H(mean_m p_m) - mean_m H(p_m), exact in each factor and summed over them: 0 for
-    identical members, at most log M per factor. For any other belief the upper bound
-    -mean_i log mean_j exp(-KL(p_i || p_j)): 0 for identical members, at most log M in all.
+    For a `Categorical` (or `Bernoulli`) this is H(mean_m p_m) - mean_m H(p_m), exact in each
+    factor and summed over the factors: 0 for identical members, at most log M per factor. For any
+    other belief it is the upper bound -mean_i log mean_j exp(-KL(p_i || p_j)): 0 for identical
+    members, at most log M in all.
+
+    Args:
+        members: one distribution whose arrays have a leading axis of length M.
 
     **References:** Kolchinsky and Tracey, Estimating Mixture Entropy with Pairwise Distances,
     Entropy 19(7), 2017.

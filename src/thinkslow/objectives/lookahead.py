@@ -38,7 +38,7 @@ def lookahead(
 ) -> Objective:
     """The weighted sum of terms as a function of the belief about the present latent.
 
-    Given the same key, the objective is the same function: descent does not chase noise.
+    With the same key the objective is the same function of the belief: descent sees no noise.
 
     Args:
         model: for one example.
@@ -46,8 +46,8 @@ def lookahead(
         moment: the present one, from `perceive`.
         observation: the present one, by name.
         terms: each with its weight, which may be traced.
-        horizon: imagined steps.
-        rollouts: futures to average over, each from a latent of its own.
+        horizon: the number of imagined steps, 1 or more.
+        rollouts: the number of imagined futures to average over, each from its own latent.
         latent: how a value is taken from a belief, and so what the gradient is; None: `Sample`.
         imagery: an imagined observation is the decoder's `mode`, or a `sample` of it where the
             decoder has a spread (informations are exact only with samples).

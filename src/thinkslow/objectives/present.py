@@ -17,9 +17,9 @@ from thinkslow.worldmodel import State, surprise
 class Evidence(PresentTerm):
     """-E_q log p(x | h, z) + beta max(KL(q || p), free nats): the present-step ELBO, negated.
 
-    The surprise at the present observation, as the encoder was trained to lower it. The
-    expectation is over `samples` latents, or over the one of a readout without noise. With `beta`
-    1 the belief is pulled to the prior; DreamerV3 trains its encoder with 0.1.
+    The loss of the encoder at the present observation. The expectation is over `samples` latents,
+    or over the single one of a readout without noise. With `beta=1` the belief is pulled towards
+    the prior; DreamerV3 trains its encoder with 0.1.
 
     **Cost:** `samples` decodings.
     """

@@ -28,8 +28,10 @@ Values: TypeAlias = dict[str, Float[Array, ""]]
 
 @dataclasses.dataclass(frozen=True)
 class Term:
-    """Something to descend: a frozen dataclass. Floats among its fields may be changed without
-    compiling again."""
+    """Something to descend, in nats: a frozen dataclass.
+
+    Its float fields may be changed without compiling again.
+    """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -54,14 +56,20 @@ class Term:
 
 
 class Present:
-    """The moment that a term of the present is about."""
+    """What a term of the present is computed from.
+
+    Args:
+        model: a `WorldModel` that has what the term needs.
+        moment: memory, prior and posterior of the present, from `perceive`.
+        observation: the present observation, by name.
+        latent: how the objective takes a latent from a belief.
+    """
 
     def __init__(
         self, model: WorldModel, moment: Moment, observation: Observation, latent: Readout
     ):
         self.model, self.moment, self.observation = model, moment, observation
         self.latent = latent
-        """How the objective takes a latent from a belief."""
 
 
 class PresentTerm(Term, abc.ABC):
@@ -74,7 +82,13 @@ class PresentTerm(Term, abc.ABC):
 
     @abc.abstractmethod
     def value(self, belief: Belief, present: Present, *, key: PRNGKeyArray) -> Float[Array, ""]:
-        """In nats, differentiable in the belief."""
+        """The term's value in nats, differentiable in the belief.
+
+        Args:
+            belief: the one that is refined.
+            present: the model, the moment and the observation.
+            key: random numbers of whatever the term draws.
+        """
 
 
 class ImaginedStep:
@@ -118,7 +132,11 @@ class ImaginedStep:
         return self.model.infer(self.state.memory, self.imagined)
 
     def members(self, function: Callable[[WorldModel], Any]) -> Any:
-        """`function` of the model under each set of plausible parameters, stacked."""
+        """`function(model)` under each set of plausible parameters, stacked along a first axis.
+
+        Args:
+            function: what to compute of a model.
+        """
         assert self._members is not None  # a term that calls this needs them
         return self._members.each(self.model, function)
 
@@ -137,7 +155,12 @@ class ImaginedTerm(Term, abc.ABC):
         """
 
     def diagnostics(self, model: Any, step: ImaginedStep) -> Values:
-        """What is reported beside it, by name, and never descended."""
+        """Further values to report by name; they are not descended.
+
+        Args:
+            model: as in `at_step`.
+            step: the imagined one.
+        """
         return {}
 
 

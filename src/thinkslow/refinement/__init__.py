@@ -5,8 +5,9 @@ that belief, with every parameter frozen, by a few descent steps on an objective
 Nothing here knows the model: a belief is a pytree of floating arrays with a `kl`, an objective
 any differentiable scalar function of it.
 
-How far a step goes is bounded by the KL it moves the belief, because gradient norms differ
-50-fold between states: a step length that suits one is nothing or ruin for another.
+The length of a step is bounded by the KL that it moves the belief, because gradient norms differ
+50-fold between states: a step size that works in one state does nothing, or wrecks the belief, in
+another.
 """
 
 from thinkslow.refinement.anytime import Anytime

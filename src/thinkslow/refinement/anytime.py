@@ -29,12 +29,20 @@ FADING = 0.9
 class Anytime(Generic[Shared, Context]):
     """Refines a batch of beliefs until a deadline.
 
-    `objective(shared, context)` gives the objective of one decision; both are any pytrees of
-    arrays, so that nothing is compiled again for another decision. Beliefs and contexts have a
-    leading axis: the batch; what is shared, such as a model, has none. At most `steps` steps,
-    `chunk` of them between two looks at the clock. `max_kl`, `step_kl`, `accept`, `judges`,
-    `tolerance` and `select` are those of `refine`; bounds may be changed by making another one
-    with the same `objective`, which compiles again.
+    Args:
+        objective: `objective(shared, context)` gives the objective of one decision. Both are any
+            pytrees of arrays, so that another decision compiles nothing again.
+        update: where a step goes.
+        steps: at most so many.
+        chunk: steps between two looks at the clock, 1 or more.
+        max_kl: as for `refine`, and so are the arguments below.
+        step_kl: nats of one step.
+        accept: take a step only if the objective falls on fresh random numbers.
+        judges: draws that judge a step.
+        tolerance: when to stop early.
+        select: which iterate to return.
+
+    To change one of these, make another `Anytime`, which compiles again.
 
     **Errors:** those of `refine`; `ValueError` for a `chunk` below 1.
     """
@@ -86,12 +94,20 @@ class Anytime(Generic[Shared, Context]):
         self, shared: Shared, contexts: Context, beliefs: Any, *, keys: Key[Array, " batch"],
         deadline_ms: float,
     ) -> Refined:  # fmt: skip
-        """The refined beliefs, after at most `deadline_ms` milliseconds from the call.
+        """The refined beliefs, at most `deadline_ms` milliseconds after the call.
 
-        Call `warm` first: otherwise the first call compiles, which no deadline stops. Beginning
-        (one gradient) and ending (a choice among the iterates) are always done, and are what a
-        deadline of 0 costs; such a call returns the beliefs as they came. The result is finite
-        wherever the first beliefs were.
+        Call `warm` first: otherwise the first call compiles, which no deadline stops.
+
+        Args:
+            shared: what all decisions share, such as the model; no batch axis.
+            contexts: what each decision depends on; leading axis: the batch.
+            beliefs: where to begin; leading axis: the batch.
+            keys: one for each decision.
+            deadline_ms: milliseconds for the whole batch, from the call.
+
+        **Cost:** beginning (one gradient) and ending (a choice among the iterates) are always
+        done; a deadline of 0 costs that much and returns the beliefs unchanged. The result is
+        finite wherever the first beliefs were.
         """
         begun, given = time.perf_counter(), (shared, contexts, beliefs, keys)
         running, at = _timed(begun, self._start, *given)
@@ -106,7 +122,14 @@ class Anytime(Generic[Shared, Context]):
     def warm(
         self, shared: Shared, contexts: Context, beliefs: Any, *, keys: Key[Array, " batch"]
     ) -> None:
-        """Compile for contexts and beliefs of these shapes; costs two pieces besides."""
+        """Compile for contexts and beliefs of these shapes. Runs two pieces besides.
+
+        Args:
+            shared: as in a call.
+            contexts: as in a call.
+            beliefs: as in a call.
+            keys: as in a call.
+        """
         given = (shared, contexts, beliefs, keys)
         running = self._start(*given)
         running = jax.block_until_ready(self._more(*given, running))

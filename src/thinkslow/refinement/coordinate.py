@@ -34,16 +34,23 @@ def coordinate(
 ) -> Refined:
     """Coordinate descent of `objective` over the factors of `belief`, exact over their classes.
 
-    With `V_c` the objective where the factor is surely `c`, the factor becomes
+    Let `V_c` be the objective where the factor is surely `c`. The factor becomes
     softmax(-V / temperature), kept only if the objective falls. That is the best belief about the
     factor, given the others, for an objective that is an expected cost plus `temperature` times
     KL(belief || prior): the evidence term with `beta` as the temperature, above its free nats and
-    without a mix. For any other objective it is one more proposal, and temperature 0 tries codes.
-    All evaluations share one draw of random numbers; on the soft latent there are none.
+    without a mix. For any other objective it is one more proposal. All evaluations share one
+    draw of random numbers; the soft latent needs none.
 
-    `restarts` more descents begin at random beliefs; the best of all comes back. The iterates of
-    `Refined` are the sweeps of that descent, the first being where it began; `moved` is from
-    `belief`.
+    Args:
+        objective: a belief and a key to the loss and a dictionary of terms.
+        belief: where to begin.
+        sweeps: how often to go through all factors, 1 or more.
+        key: random numbers of the objective and of the restarts.
+        temperature: see above; 0 tries single classes.
+        restarts: further descents that begin at random beliefs, 0 or more.
+
+    Returns the best descent. Its iterates are the sweeps, the first being where it began; `moved`
+    is the KL from `belief`.
 
     **Cost:** `sweeps * (restarts + 1) * factors * (classes + 1)` evaluations.
 

@@ -34,15 +34,15 @@ def refine(
     the first belief is already bad, it comes back as it was.
 
     Args:
-        objective: a belief and a key to the loss and a dictionary of terms, all one number each.
+        objective: `objective(belief, key)` gives the loss and a dictionary of terms, each a scalar.
         belief: where to begin: any pytree of floating arrays with a `kl(other)` in nats.
         update: where a step goes; None: plain gradient descent of step size 1.
-        steps: at most so many.
-        key: of the objective's noise, of the judges and of the update.
-        max_kl: never further than so many nats, KL(new || first). A longer step is shortened
-            along its own line.
-        step_kl: how many nats a step moves at most, KL(new || old); None: as `update` says, for
-            most of them `max_kl / steps**2`.
+        steps: the number of steps, 0 or more.
+        key: random numbers of the objective, of the judges and of the update.
+        max_kl: the most that all steps together may move the belief, KL(new || first) in nats. A
+            longer step is shortened along its own line.
+        step_kl: the most that one step may move it, KL(new || old) in nats; None: as `update`
+            says, for most updates `max_kl / steps**2`.
         accept: take a step only if the objective falls on random numbers that it has not seen;
             a refused step halves `step_kl`.
         judges: draws that judge a step, the same at every step: on one, it must fall; of

@@ -29,19 +29,36 @@ class Update(eqx.Module):
 
     @abc.abstractmethod
     def init(self, belief: Any) -> PyTree:
-        """State to carry between steps."""
+        """The state to carry from step to step.
+
+        Args:
+            belief: the first belief, any pytree of floating arrays.
+        """
 
     @abc.abstractmethod
     def propose(
         self, belief: Any, gradient: Any, state: PyTree, *, key: PRNGKeyArray
     ) -> tuple[Any, PyTree]:
-        """The displacement of each array of the belief, and the new state."""
+        """The displacement of each array of the belief, and the new state.
+
+        The displacement is shortened afterwards where it would move the belief too far, in nats.
+
+        Args:
+            belief: the present one.
+            gradient: the gradient of the objective, of the same structure.
+            state: what `init` or the step before returned.
+            key: random numbers of this step.
+        """
 
     def step_kl(self, max_kl: Scalar, steps: int) -> Scalar:
-        """How far one of `steps` steps may move the belief, in nats, where nobody says.
+        """How far one step may move the belief, in nats, unless the caller says.
 
-        `max_kl / steps**2`, which adds up to `max_kl` along a straight line, where KL grows with
-        the square of the way.
+        By default `max_kl / steps**2`: KL grows with the square of the distance, so `steps` equal
+        steps in one direction use the whole budget.
+
+        Args:
+            max_kl: the budget of all steps together, nats.
+            steps: the number of steps.
         """
         return max_kl / max(1, steps) ** 2
 
@@ -52,7 +69,13 @@ def _alike(optimiser: optax.GradientTransformation) -> optax.GradientTransformat
 
 
 class Gradient(Update):
-    """Descent by any Optax optimiser, its output scaled by `step_size`, which may be traced."""
+    """Descent by any Optax optimiser.
+
+    Args:
+        step_size: multiplies the optimiser's output. The bound in nats shortens a step that is
+            too long, so a large value such as 1000 leaves the bound to decide. May be traced.
+        optimiser: any Optax transformation; by default plain gradient descent.
+    """
 
     step_size: Scalar = 1.0
     optimiser: optax.GradientTransformation = eqx.field(
@@ -68,15 +91,24 @@ class Gradient(Update):
 
 
 def adam(step_size: Scalar = 1.0) -> Gradient:
-    """Descent by Adam."""
+    """Descent by Adam.
+
+    Args:
+        step_size: the learning rate of Adam. May be traced.
+    """
     return Gradient(step_size, optax.adam(1.0))
 
 
 class Mirror(Update):
-    """Exponentiated gradient on the simplex: the natural gradient of a categorical.
+    """Exponentiated gradient on the simplex: the natural gradient of a categorical belief.
 
-    The derivative by the probabilities, up to a constant in each factor, is the derivative by
-    the logits divided by the probabilities; it moves the logits by minus `step_size` of that.
+    The gradient by the probabilities, up to a constant in each factor, is the gradient by the
+    logits divided by the probabilities. A step subtracts `step_size` times that from the logits.
+
+    Args:
+        step_size: multiplies the gradient by the probabilities. May be traced.
+
+    **Errors:** `TypeError` for a belief that is not categorical.
     """
 
     needs: ClassVar[tuple[Need, ...]] = (CATEGORICAL,)
@@ -96,10 +128,14 @@ class Mirror(Update):
 
 
 class Langevin(Update):
-    """A gradient step with noise: `-a g + sqrt(2 a T) noise`, `a` the step size.
+    """A gradient step with noise: `-a g + sqrt(2 a T) noise`, with step size a, temperature T.
 
-    Many small steps draw beliefs' parameters with density `exp(-objective / T)`; few let a
-    descent leave a shallow place. `temperature` 0 is the plain gradient.
+    Many small steps sample the belief's parameters with density `exp(-objective / T)`. A few
+    steps let a descent leave a shallow local minimum.
+
+    Args:
+        step_size: a. May be traced.
+        temperature: T; 0 is plain gradient descent. May be traced.
 
     **References:** Welling and Teh, Bayesian Learning via Stochastic Gradient Langevin Dynamics,
     ICML 2011.
@@ -120,11 +156,11 @@ class Langevin(Update):
 
 
 class Random(Update):
-    """A random direction: the control that every gain must beat, at an equal KL moved.
+    """A random direction: a control that moves the belief as far in KL and looks at nothing.
 
-    One direction for all steps of a descent, so that they add up: steps in directions of their
-    own are orthogonal, and end at a fraction of the nats that they were given. Each step is so
-    long that the KL bound alone decides how far it goes.
+    All steps of a descent go in one direction, so they add up. Steps in independent directions
+    are nearly orthogonal and would use a fraction of the budget. Each step is so long that the KL
+    bound alone decides its length.
     """
 
     keeps: ClassVar[tuple[str, ...]] = ("update", "accept", "select")

@@ -63,13 +63,13 @@ def check(
     of a Gaussian) is an entry that is not applicable, with the reason.
 
     Args:
-        model: yours.
-        observation: one that the model can see, without a batch.
-        policy: what acts in imagined futures.
-        action: one that the model can take, without a batch.
-        members: plausible parameters, for terms that compare them.
-        terms: objects to descend; yours too.
-        updates: by label, what makes an update of a step size, and options of `refine`.
+        model: the world model to check.
+        observation: one that the model accepts, without a batch axis.
+        policy: `policy(state, key)` gives the actions in imagined futures.
+        action: one that the model accepts, without a batch axis.
+        members: an ensemble of plausible parameters, for terms that compare them.
+        terms: the terms to check; your own too.
+        updates: by label, a pair: what makes an update of a step size, and options of `refine`.
 
     **Cost:** compilation. Updates of equal options share their programs, and all terms do: three
     programs of 2 to 5 s for each set of options (`UPDATES` has three), 10 s for the terms run
