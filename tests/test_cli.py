@@ -238,6 +238,25 @@ def test_ctrl_c_ends_with_130_and_one_line(monkeypatch, capsys):
     assert one_line(capsys) == "thinkslow: Stopped."
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_other_signals_end_a_command_as_ctrl_c_does(number, monkeypatch, capsys):
+    """SIGTERM ended an evaluation on the spot, without a word of where its episodes are."""
+    ended = []
+
+    def told(options):
+        try:
+            signal.raise_signal(number)
+        finally:
+            ended.append(True)
+
+    monkeypatch.setattr(inspect, "run", told)
+    before = signal.getsignal(number)
+    assert main(["inspect", "agent"]) == 128 + number
+    assert one_line(capsys) == "thinkslow: Stopped."
+    assert ended
+    assert signal.getsignal(number) == before
+
+
 @pytest.mark.slow
 def test_a_real_interrupt_ends_a_command_with_130(tmp_path):
     """The signal arrives while the command waits for a file that never ends."""
@@ -449,7 +468,7 @@ def test_impossible_thinking_is_wrong_usage(flags, complaint, capsys):
     ("flags", "complaint"),
     [
         (["--resume", "--minutes", "1", "--seed", "3"], "takes everything but --steps and"),
-        (["--preset=huge", "--minutes", "1"], "`--preset` must be one of"),
+        (["--preset=huge", "--minutes", "1"], "`preset` must be one of"),
     ],
 )
 def test_flags_that_would_be_ignored_are_wrong_usage(flags, complaint, capsys):

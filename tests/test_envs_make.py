@@ -72,7 +72,7 @@ def test_several_actions_at_once_have_names():
 
 def test_arguments_reach_the_constructor_and_a_missing_one_is_named():
     levels = "tiny_envs:tiny/Levels-v0"
-    with pytest.raises(Unavailable, match=r"argument: 'level'.*--env-option NAME=VALUE"):
+    with pytest.raises(Unavailable, match=r"argument: 'level'.*`options={\"NAME\": VALUE}`"):
         make(levels)
     env = make(levels, options={"level": 3})
     np.testing.assert_array_equal(env.reset()[0]["vector"], [3, 3])

@@ -487,14 +487,14 @@ def test_a_line_that_a_kill_cut_off_is_played_again(tmp_path):
 def test_finished_and_other_evaluations_are_never_touched(tmp_path):
     guessed("Vector", out=tmp_path, episodes=3)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(Occupied, match=r"finished .*thinkslow report .*--out"):
+    with pytest.raises(Occupied, match=r"finished .*thinkslow report .*another folder"):
         guessed("Vector", out=tmp_path, episodes=3)
     for other, said in (
         ({"episodes": 2}, "episodes is 3, not 2"),
         ({"seed": 5}, "seed is 0, not 5"),
         ({"max_decisions": 3}, "max-decisions is None, not 3"),
     ):
-        with pytest.raises(Occupied, match=f"holds another evaluation.*{said}.*--out"):
+        with pytest.raises(Occupied, match=f"holds another evaluation.*{said}.*another folder"):
             guessed("Vector", out=tmp_path, **{"episodes": 3, **other})
     with pytest.raises(Occupied, match="its environment is"):
         guessed("Lengths", out=tmp_path, episodes=3)
@@ -531,7 +531,7 @@ def test_an_agent_of_other_weights_is_another_evaluation(tmp_path):
 def test_a_second_writer_is_refused_while_the_first_plays(tmp_path):
     lock = claim(tmp_path / "out", what="evaluation")
     try:
-        with pytest.raises(Locked, match=rf"process {os.getpid()} .*--out"):
+        with pytest.raises(Locked, match=rf"process {os.getpid()} .*another folder"):
             guessed("Vector", out=tmp_path / "out")
     finally:
         lock.release()

@@ -228,11 +228,11 @@ def test_options_of_any_kind_survive_import_and_inspect(tmp_path, capsys):
 def test_a_module_that_only_the_agents_files_name_is_not_imported():
     environment = {"id": "evil:Env-v0", "size": 8, "repeat": 1}
     one = checkpoint.Saved(tiny_dreamer(), {"name": "theirs", "environment": environment})
-    with pytest.raises(ValueError, match="--env evil:Env-v0"):
+    with pytest.raises(ValueError, match="`environment=evil:Env-v0`"):
         checkpoint.environment_of(one)
     assert checkpoint.environment_of(one, "CartPole-v1")["id"] == "CartPole-v1"
     environment |= {"id": "CartPole-v1", "wrappers": ["evil:Class"]}
-    with pytest.raises(ValueError, match="--wrapper evil:Class"):
+    with pytest.raises(ValueError, match="`wrappers=evil:Class`"):
         checkpoint.environment_of(one, "CartPole-v1")
     mine = {"wrappers": ["mine:Class"]}
     assert checkpoint.environment_of(one, None, mine)["wrappers"] == ["mine:Class"]
@@ -291,7 +291,7 @@ def test_an_option_that_changes_what_weights_mean_is_refused(tmp_path):
     with pytest.raises(store.Damaged, match="is not YAML"):
         importers.load(log)
     (log / "config.yaml").unlink()
-    with pytest.raises(FileNotFoundError, match="--classes"):
+    with pytest.raises(FileNotFoundError, match="`classes=N`"):
         importers.load(log)
 
 

@@ -175,7 +175,7 @@ def test_an_order_that_the_configuration_lists_is_taken_and_said(tmp_path):
     model = agent(**CASES["vectors only"])
     (said,) = danijar_v1.read(as_danijar(model, tmp_path)).assumed
     assert "a, b" in said
-    assert "--vectors" in said
+    assert "`vectors=" in said
 
 
 def test_a_vector_that_is_not_decoded_has_what_is_left(tmp_path):
@@ -206,7 +206,7 @@ def test_the_classes_are_asked_for_where_there_is_no_configuration(tmp_path):
     model = agent(**CASES["a smallest map of 6"])
     source = as_danijar(model, tmp_path)
     alone = Found(source.source, source.file, None, source.content)
-    with pytest.raises(FileNotFoundError, match="--classes"):
+    with pytest.raises(FileNotFoundError, match="`classes=N`"):
         danijar_v1.read(alone)
     check_same(danijar_v1.read(alone, classes=5), model)
     with pytest.raises(Misfit, match=r"20 numbers.*7 classes"):
@@ -359,7 +359,7 @@ def test_an_agent_of_dreamerv3_torch_is_read_whatever_its_sizes(tmp_path, case):
 
 def test_an_unusual_latent_of_dreamerv3_torch_asks_for_its_classes(tmp_path):
     model = agent(**CASES["a smallest map of 6"])
-    with pytest.raises(Misfit, match=r"latent of 20 numbers.*--classes"):
+    with pytest.raises(Misfit, match=r"latent of 20 numbers.*`classes=N`"):
         torch_v1.read(as_torch(model, tmp_path, compiled=True))
 
 

@@ -39,8 +39,8 @@ def claimed_by(folder: Path, **changes) -> None:
 def test_a_second_process_is_refused_by_name_until_the_first_ends(tmp_path):
     first = elsewhere(tmp_path)
     try:
-        with pytest.raises(lock.Locked, match=rf"process {first.pid} .*pass another --run"):
-            lock.claim(tmp_path, what="run", remedy="pass another --run")
+        with pytest.raises(lock.Locked, match=rf"process {first.pid} .*choose another folder"):
+            lock.claim(tmp_path, what="run")
     finally:
         first.terminate()
         first.communicate()

@@ -263,7 +263,7 @@ def test_one_folder_has_one_trainer(tmp_path):
     run = tmp_path / "run"
     trainer = begin(run)
     trainer.train(steps=20)
-    with pytest.raises(lock.Locked, match=rf"process {os.getpid()} .*--run"):
+    with pytest.raises(lock.Locked, match=rf"process {os.getpid()} .*another folder"):
         Trainer.resume(run)
     trainer.close()
     finish(Trainer.resume(run), 22)

@@ -1,6 +1,7 @@
 """The command line. One module per command, imported when it is asked for.
 
-Exit codes: 0 success, 1 failure with one line that says what to do, 2 wrong usage, 130 Ctrl-C.
+Exit codes: 0 success, 1 failure with one line that says what to do, 2 wrong usage, 130 Ctrl-C, 143
+SIGTERM, 129 SIGHUP, which end a command as Ctrl-C does.
 Results go to standard output, progress and logs to standard error; with `--json` standard output
 is one JSON object.
 """
@@ -13,8 +14,9 @@ import select
 import sys
 from collections.abc import Sequence
 
-from thinkslow.cli import compilation_cache
+from thinkslow.cli import compilation_cache, stopping
 from thinkslow.cli.common import Usage, console
+from thinkslow.cli.wording import in_flags
 
 COMMANDS = {
     "demo": "bundled agents on a 3D task, fast against slow: a table and a page",
@@ -72,14 +74,15 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         compilation_cache.enable()
         command = importlib.import_module(f"thinkslow.cli.{MODULES.get(name, name)}")
-        result = command.run(command.parse(rest))
+        with stopping.by_signals():
+            result = command.run(command.parse(rest))
         if "--json" in rest:
             print(json.dumps(result))
         return 0
     except SystemExit as exit_:  # from the parser: --help, or wrong usage already explained
         return exit_.code if isinstance(exit_.code, int) else 2
-    except KeyboardInterrupt:
-        return _fail("Stopped.", 130)
+    except KeyboardInterrupt as stop:
+        return _fail("Stopped.", stopping.exit_code(stop))
     except Usage as error:
         return _fail(str(error), 2)
     except Exception as error:
@@ -106,7 +109,9 @@ def overview() -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    console().print(f"[bold red]thinkslow:[/] {_escape(message)}", highlight=False, soft_wrap=True)
+    console().print(
+        f"[bold red]thinkslow:[/] {_escape(in_flags(message))}", highlight=False, soft_wrap=True
+    )
     return code
 
 

@@ -11,6 +11,7 @@ import tyro
 from rich.console import Console
 
 from thinkslow.cli.numbers import WHOLE
+from thinkslow.cli.wording import InFlags
 from thinkslow.importers import table
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def log_to(console: "Console") -> Iterator[None]:
             console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
 
     logger, handler = logging.getLogger("thinkslow"), Printed()
+    handler.setFormatter(InFlags())
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
@@ -118,7 +120,7 @@ def log_to_console() -> None:
     from rich.logging import RichHandler
 
     handler = RichHandler(console=console(), show_path=False, show_level=False)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(InFlags())
     logger = logging.getLogger("thinkslow")
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)

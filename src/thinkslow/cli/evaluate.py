@@ -16,7 +16,8 @@ from thinkslow.agent.presets import DEFAULT, Arm, arm
 from thinkslow.cli import flags
 from thinkslow.cli.common import Opening, Usage, console, log_to
 from thinkslow.cli.common import parse as parse_options
-from thinkslow.cli.playing import Making
+from thinkslow.cli.playing import Playing
+from thinkslow.cli.wording import in_flags
 
 DESCRIPTION = f"""Play agents with and without thinking, under paired seeds.
 
@@ -43,7 +44,7 @@ WITHOUT_DECODER = "entropy-3"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(Opening, Making):
+class Options(Opening, Playing):
     """Options of `thinkslow evaluate`."""
 
     agents: tyro.conf.Positional[tuple[Path, ...]]
@@ -89,6 +90,8 @@ class Options(Opening, Making):
 def parse(arguments: Sequence[str]) -> Options:
     """**Errors:** `Usage` for impossible values."""
     options = parse_options(Options, "evaluate", DESCRIPTION, arguments)
+    options.making()
+    options.limits()
     if not options.agents:
         raise Usage("Say which agent: thinkslow evaluate AGENT. `thinkslow train` makes one.")
     if options.episodes < 2:
@@ -156,6 +159,7 @@ def run(options: Options) -> dict[str, Any]:
         environment=environment, episodes=options.episodes, seed=options.seed,
         batch=options.batch, out=options.out, numbered=options.out == Options.out,
         command=command, quiet=options.json, pool=options.pool, max_decisions=options.max_decisions,
+        step_limit_s=options.step_limit, reset_limit_s=options.reset_limit,
     )  # fmt: skip
 
 
@@ -238,7 +242,7 @@ def unnamed(name: str | None, environment: Mapping[str, Any]) -> str:
 def play_and_report(
     agents: Mapping[str, Any], *, environment: Mapping[str, Any], episodes: int, seed: int,
     batch: int, out: Path, numbered: bool, command: str, quiet: bool, pool: bool = False,
-    max_decisions: int | None = None,
+    max_decisions: int | None = None, step_limit_s: float = 60.0, reset_limit_s: float = 300.0,
 ) -> dict[str, Any]:  # fmt: skip
     """What `evaluate` and `demo` share: play, write the page, print the table.
 
@@ -252,6 +256,7 @@ def play_and_report(
                 result = evaluate(
                     agents, environment, episodes=episodes, seed=seed, batch=batch, out=folder,
                     pool=pool, max_decisions=max_decisions, command=command, show=show,
+                    step_limit_s=step_limit_s, reset_limit_s=reset_limit_s,
                 )  # fmt: skip
             return show_result(result.summary, result.report(), quiet=quiet)
         except Occupied as error:
@@ -284,7 +289,7 @@ def show_result(summary: Mapping[str, Any], page: Path, *, quiet: bool) -> dict[
 
 
 def _say(text: str) -> None:
-    console().print(text, markup=False, highlight=False, soft_wrap=True)
+    console().print(in_flags(text), markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -179,7 +179,7 @@ official categorical latent or a Gaussian one."""
 def model_preset(name: str) -> ModelConfig:
     """**Errors:** `ValueError` for an unknown name, listing the known ones."""
     if name not in PRESETS:
-        raise ValueError(f"`--preset` must be one of {', '.join(PRESETS)}; got {name!r}.")
+        raise ValueError(f"`preset` must be one of {', '.join(PRESETS)}; got {name!r}.")
     return PRESETS[name]
 
 

@@ -144,7 +144,7 @@ def split(experience: Experience, share: float, *, seed: int) -> tuple[Experienc
     if len(episodes) < 3:
         raise ValueError(
             f"An ensemble needs 3 episodes or more; {len(experience.episodes)} decisions were "
-            f"{len(episodes)}. Play more --decisions."
+            f"{len(episodes)}. Play more: `decisions=N`."
         )
     count = min(max(1, round(share * len(episodes))), len(episodes) - 2)
     chosen = np.random.default_rng([seed, 0]).choice(episodes, count, replace=False)

@@ -56,8 +56,8 @@ def match_spaces(
     faults += _action_faults(acts, actions)
     if faults:
         raise store.Misfit(
-            f"{name} does not fit {id}: {'; '.join(faults)}. Pass the --env it was trained "
-            "on, or wrap the environment."
+            f"{name} does not fit {id}: {'; '.join(faults)}. Give the environment "
+            'that it was trained on, or wrap this one: `wrappers=["module:Class"]`.'
         )
     renamed = {name: observations[name] for parts in names.values() for name in parts}
     weights = _renamed(model, names, renamed, _paired(acts, actions))

@@ -53,7 +53,8 @@ def environment_of(
         changes: What the user changes besides: `wrappers`, `options` and the like.
 
     Returns:
-        The stored description with these in place; its `id` is None if nothing says which.
+        The stored description with these in place, `options` one by one; its `id` is None
+        if nothing says which.
 
     **Errors:** `ValueError` with the remedy if it is the agent that names a module.
     """
@@ -61,16 +62,18 @@ def environment_of(
     if id is not None and id != stored["id"]:  # options and wrappers are the other one's
         stored = {"id": id, "size": stored["size"], "repeat": stored["repeat"]}
     environment = {**stored, **(changes or {})}
+    if stored.get("options") and environment["options"] is not stored["options"]:
+        environment["options"] = {**stored["options"], **environment["options"]}
     flags = {}
     if id is None and environment["id"] is not None and ":" in environment["id"]:
-        flags[environment["id"]] = "--env"
+        flags[environment["id"]] = "environment"
     if not (changes or {}).get("wrappers"):
-        flags |= dict.fromkeys(stored.get("wrappers", ()), "--wrapper")
+        flags |= dict.fromkeys(stored.get("wrappers", ()), "wrappers")
     if flags:
         raise ValueError(
             f"{saved.name} asks to import {shown(next(iter(flags)))} for its environment, which "
             "the files of an agent may not: they may come from anywhere. If you know the module, "
-            f"pass {' '.join(f'{flag} {line(name, 100)}' for name, flag in flags.items())}"
+            f"pass {' '.join(f'`{flag}={line(name, 100)}`' for name, flag in flags.items())}"
         )
     return environment
 

@@ -243,7 +243,7 @@ def smallest_map(height: int, breadth: int, config: ModelConfig) -> tuple[int, i
     if height % factor or breadth % factor:
         raise ValueError(
             f"{len(config.mults)} convolutions halve an image each, so its sides must be "
-            f"multiples of {factor}; got {height}x{breadth}. Pass another --size."
+            f"multiples of {factor}; got {height}x{breadth}. Pass another `size=N`."
         )
     return height // factor, breadth // factor
 
@@ -256,7 +256,7 @@ def patches(height: int, breadth: int) -> int:
     if height % PATCH or breadth % PATCH:
         raise ValueError(
             f"Patch vision needs sides that are multiples of {PATCH}; got {height}x{breadth}. "
-            f"Pass another --size."
+            "Pass another `size=N`."
         )
     return (height // PATCH) * (breadth // PATCH)
 

@@ -55,7 +55,8 @@ def parts(id: str, space: spaces.Space, say: Say, name: str = "") -> Part:
         return Part(names, native)
     raise Unavailable(
         f"{id} acts in {space}. Actions must be Discrete, MultiDiscrete, MultiBinary, a Box, or a "
-        "Dict or Tuple of these: wrap the environment (--wrapper module:Class)."
+        "Dict or Tuple of these. Wrap the environment: "
+        '`wrappers=["module:Class"]`.'
     )
 
 

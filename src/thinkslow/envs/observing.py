@@ -70,8 +70,8 @@ class Sight:
     def mismatch(self, shown: str, hint: str = "") -> Mismatch:
         hint = hint or "Mend the environment's observation_space or what it returns."
         return Mismatch(
-            f"{self.named} shows {shown}, declared {self.described}. {hint} Or wrap it "
-            "(--wrapper module:Class)."
+            f"{self.named} shows {shown}, declared {self.described}. {hint} Or wrap it: "
+            '`wrappers=["module:Class"]`.'
         )
 
     def once(self, what: str) -> None:
@@ -215,7 +215,8 @@ def sights(
     if not found:
         raise Unavailable(
             f"{id} shows {declared}, of which no agent here reads anything: boxes, discrete "
-            "values, and dictionaries or tuples of them are read. Wrap it (--wrapper module:Class)."
+            "values, and dictionaries or tuples of them are read. Wrap it: "
+            '`wrappers=["module:Class"]`.'
         )
     if left:
         say(f"left out {', '.join(left)}: no agent here reads it")
@@ -290,8 +291,8 @@ def _sights(
     if math.prod(space.shape) > NUMBERS:
         raise Unavailable(
             f"{id} shows {name or 'its observation'} as {space}: {math.prod(space.shape)} numbers, "
-            "and no image that is recognised. If it is one, say so: --image "
-            f"{name or 'image'}. Otherwise wrap it (--wrapper module:Class)."
+            "and no image that is recognised. If it is one, say so: "
+            f'`image=["{name or "image"}"]`. Otherwise wrap it: `wrappers=["module:Class"]`.'
         )
     return [Vector(path, name or "vector", space, say)]
 

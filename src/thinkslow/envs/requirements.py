@@ -84,7 +84,7 @@ def _frames(family: Family, id: str, repeat: int) -> tuple[dict[str, Any], str]:
         return {}, ""
     return {family.repeats: 1}, (
         f"it repeats each action {own} times itself; made with {family.repeats}=1, so that a "
-        f"decision is the {repeat} frames of --repeat {repeat}. To take its own, pass --repeat 1"
+        f"decision is the {repeat} frames of `repeat={repeat}`. To take its own, pass `repeat=1`"
     )
 
 
@@ -228,7 +228,7 @@ def explained(id: str, error: Exception) -> str:
         return f"{id} needs a package that is not installed here. {_installing(str(error))}"
     what = said(error, "make")
     if isinstance(error, TypeError) and "required positional argument" in str(error):
-        what += ". Give it by name: --env-option NAME=VALUE"
+        what += '. Give it by name: `options={"NAME": VALUE}`'
     family = family_of(id)
     wrong = isinstance(error, TypeError | ValueError | KeyError)  # arguments, not drawing
     if family is not None and family.opengl and not wrong:

@@ -127,6 +127,8 @@ def evaluate(
     resume: bool = True,
     max_decisions: int | None = None,
     pool: bool = False,
+    step_limit_s: float = 60.0,
+    reset_limit_s: float = 300.0,
     command: str = "",
     show: Show = lambda *_: None,
 ) -> Evaluation:
@@ -145,6 +147,9 @@ def evaluate(
         resume: whether to continue an unfinished evaluation in `out`; if not, it is refused.
         max_decisions: an episode is cut after so many decisions; cut episodes are counted.
         pool: whether the agents are training seeds of one recipe, to be judged together too.
+        step_limit_s: seconds that a step of an environment may take; after that it is started
+            anew, and its episode counts as crashed.
+        reset_limit_s: the same of a reset, and of making the environment.
         command: what the records say made them.
         show: called with what is played, the blocks of episodes finished, and all blocks.
 
@@ -185,7 +190,10 @@ def evaluate(
     folder = Path(tempfile.mkdtemp(prefix="thinkslow-")) if out is None else Path(out)
     with _writing(folder):
         before = _before(folder, header, resume)
-        with VectorEnv(**arguments(setting), count=header.count) as envs:
+        with VectorEnv(
+            **arguments(setting), count=header.count, step_limit_s=step_limit_s,
+            reset_limit_s=reset_limit_s,
+        ) as envs:  # fmt: skip
             _play_all(folder, header, before, named, envs, show)
     return Evaluation(folder, temporary=temporary)
 
@@ -194,7 +202,7 @@ def evaluate(
 def _writing(folder: Path) -> Iterator[None]:
     """Be the only writer; leave nothing behind where nothing was written."""
     fresh = not folder.exists()
-    lock = claim(folder, what="evaluation", remedy="pass another --out")
+    lock = claim(folder, what="evaluation")
     try:
         yield
     finally:
@@ -214,25 +222,25 @@ def _before(folder: Path, header: Header, resume: bool) -> Records | None:
         if left:
             raise Occupied(
                 f"{folder} holds {left[0]} of an evaluation that this version cannot go on with. "
-                "Pass another --out."
+                "Give another folder."
             )
         return None
     found = records.read(folder)
     if differences := found.header.differences(header):
         raise Occupied(
-            f"{folder} holds another evaluation: {'; '.join(differences)}. Pass another --out, or "
+            f"{folder} holds another evaluation: {'; '.join(differences)}. Give another folder, or "
             "the settings that it was begun with, to go on."
         )
     done = f"{len(found.episodes)} of {header.expected} episodes"
     if len(found.episodes) >= header.expected:
         raise Occupied(
             f"{folder} holds this very evaluation, finished ({done}). `thinkslow report {folder}` "
-            "shows it again; pass more --episodes to go on, or another --out to play anew."
+            "shows it again; pass more `episodes=N` to go on, or another folder to play anew."
         )
     if not resume:
         raise Occupied(
-            f"{folder} holds this very evaluation, unfinished ({done}). Pass another --out, or let "
-            "it resume."
+            f"{folder} holds this very evaluation, unfinished ({done}). Give another folder, or "
+            "let it resume."
         )
     log.info("%s holds %s of this evaluation: going on with the rest.", folder, done)
     return found
@@ -349,7 +357,8 @@ def _ticking(what: str, done: int, total: int, header: Header, show: Show) -> Ca
         if decision == LONG and header.max_decisions is None:
             log.warning(
                 "%s: an episode of %s has gone on for %s decisions without an end. Ctrl-C stops "
-                "here; --max-decisions cuts episodes.", what, header.environment["id"], f"{LONG:,}",
+                "here; `max_decisions=N` cuts episodes.",
+                what, header.environment["id"], f"{LONG:,}",
             )  # fmt: skip
 
     return tick

@@ -38,7 +38,7 @@ def find(path: Path, *, source: str = "auto") -> Found:
     """
     if source != "auto" and source not in table.names():
         raise ValueError(
-            f"`--format` must be auto or one of {', '.join(table.names())}; got {shown(source)}."
+            f"`format` must be auto or one of {', '.join(table.names())}; got {shown(source)}."
         )
     file = newest(path)
     content = content_of(file)
@@ -46,7 +46,7 @@ def find(path: Path, *, source: str = "auto") -> Found:
     if source not in ("auto", theirs.name):
         raise ValueError(
             f"{file} was written by {theirs.title}, not by {table.source(source).title}. Leave "
-            "--format out, or check the path."
+            "`format` out, or check the path."
         )
     return Found(theirs.name, file, _config(file, theirs.config), content)
 

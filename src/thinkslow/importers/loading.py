@@ -101,7 +101,7 @@ def read(
         if not source.orders_vectors:
             raise ValueError(
                 f"`vectors` orders the vectors of sources that store no order; {source.title} "
-                "stores it. Leave --vectors out."
+                "stores it. Leave `vectors` out."
             )
         given["vectors"] = vectors
     try:

@@ -91,8 +91,8 @@ class Options:
             name = path.rpartition(".")[2]
             raise FileNotFoundError(
                 f"{found.file} does not say how many classes its latent has, and its configuration "
-                f"is not beside it. Give the whole log folder, or pass `{name}` of its training as "
-                "--classes."
+                f"is not beside it. Give the whole log folder, or pass `{name}` of its training: "
+                "`classes=N`."
             )
         return option(self.data, path, int)
 

@@ -101,13 +101,12 @@ class Lock:
         self._finalizer()
 
 
-def claim(folder: str | Path, *, what: str, remedy: str = "choose another folder") -> Lock:
+def claim(folder: str | Path, *, what: str) -> Lock:
     """Hold a folder, which is made if it is not there, until `release` or the process's end.
 
     Args:
         folder: What is to be written in.
         what: What goes on there, for the message to others, such as `training run`.
-        remedy: What another process can do instead, for the same message.
 
     **Errors:** `Locked` if another process holds it, or this one already does, with its process
     id, its host and what to do; `OSError` if the folder cannot be made or written in.
@@ -134,7 +133,8 @@ def claim(folder: str | Path, *, what: str, remedy: str = "choose another folder
             stale = "" if here else f" If it runs no more, delete {folder / NAME}."
             raise Locked(
                 f"{folder} is in use: process {found.process} on {where} writes this {what} "
-                f"since {found.since} ({found.command}). Wait for it, {end}, or {remedy}.{stale}"
+                f"since {found.since} ({found.command}). Wait for it, {end}, or choose "
+                f"another folder.{stale}"
             )
         holder = Holder.me()
         text = json.dumps(dataclasses.asdict(holder), indent=1)

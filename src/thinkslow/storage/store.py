@@ -194,7 +194,7 @@ def check_finite(weights: Mapping[str, Any], file: Path, *, allow: bool) -> dict
         raise ValueError(
             f"{file}: {what} are not finite"
             f"{f', and some of {len(bad) - 1} more weights' * (len(bad) > 1)}: the training broke "
-            "down. Take an earlier checkpoint, or pass --allow-nonfinite."
+            "down. Take an earlier checkpoint, or pass `allow_nonfinite=True`."
         )
     return bad
 

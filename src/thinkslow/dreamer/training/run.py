@@ -88,7 +88,7 @@ def read(folder: Path) -> Described:
         described = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise store.Missing(
-            f"{folder} holds no run to resume: {CONFIG} is missing. Pass another --run."
+            f"{folder} holds no run to resume: {CONFIG} is missing. Choose another folder."
         ) from None
     except ValueError as error:
         raise store.Damaged(f"{path} is not JSON: {error}.") from error

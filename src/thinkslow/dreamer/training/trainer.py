@@ -148,7 +148,7 @@ class Trainer:
         else now.
         """
         described = runs.read(run)
-        held = lock.claim(run, what="training run", remedy="pass another --run")
+        held = lock.claim(run, what="training run")
         try:
             trainer = cls(run, described.run, described.model, described.learning)
         except BaseException:
@@ -307,7 +307,7 @@ class Trainer:
                     f"Update {self.updates + 1} gave values that are not finite "
                     f"({', '.join(bad) or 'weights'}), though everything that the environment "
                     f"gave was; the state before it is in {self.run / 'saves'}. Begin another "
-                    "run with a lower --learning.learning-rate."
+                    "run with a lower `learning_rate=X`."
                 )
             self.last_metrics = {name: float(value) for name, value in update.metrics.items()}
             latents = {name: np.asarray(value) for name, value in update.latents.items()}
@@ -412,7 +412,7 @@ class Trainer:
         return {"learner": self.learner, "carry": self.carry}
 
     def _claim(self) -> None:
-        self.lock = lock.claim(self.run, what="training run", remedy="pass another --run")
+        self.lock = lock.claim(self.run, what="training run")
 
     def _look(self) -> None:
         """Whether the folder is still this run's; one that was deleted is written anew.
@@ -427,7 +427,7 @@ class Trainer:
                 self._rescue()
                 raise lock.Lost(
                     f"{error} All that it had learnt by decision {self.steps:,} was saved there "
-                    "anew. Go on with --resume, or delete it again.",
+                    "anew. Go on with it: `thinkslow train --resume`, or delete it again.",
                     deleted=True,
                 ) from None
             raise
@@ -460,7 +460,7 @@ def refuse_used(run: Path) -> None:
         done = " (its save cannot be read)"
     raise FileExistsError(
         f"{run} holds a run{done} already. Go on with it: thinkslow train --resume --run {run} "
-        "--steps N or --minutes M. Or pass another --run."
+        "--steps N or --minutes M. Or choose another folder."
     )
 
 
@@ -496,7 +496,7 @@ def shardings(batch: int) -> tuple[NamedSharding, NamedSharding]:
     if batch % len(devices):
         raise ValueError(
             f"`batch_size` must be a multiple of the number of devices; got {batch} and "
-            f"{len(devices)}. Pass another --learning.batch-size."
+            f"{len(devices)}. Pass another `batch_size=N`."
         )
     mesh = Mesh(np.array(devices), ("batch",))
     return NamedSharding(mesh, PartitionSpec("batch")), NamedSharding(mesh, PartitionSpec())

@@ -206,7 +206,7 @@ def _vectors(weights: Weights, order: tuple[str, ...] | None) -> dict[str, int]:
         raise Misfit(
             f"The agent sees vectors of {total} numbers; the checkpoint does not say in which "
             f"order ({', '.join(f'{name} has {size}' for name, size in sorted(known.items()))}). "
-            "Name them all in the order of the source's observation space: --vectors A,B,..."
+            "Name them all in the order of the source's observation space: `vectors=A,B,...`"
         )
     if missing := sorted(set(known) - set(order)):
         raise Misfit(f"The agent reconstructs {missing[0]}, which it does not see.")

@@ -96,7 +96,7 @@ def _assumed(observations: Mapping[str, Space], told: tuple[str, ...] | None) ->
         return ()
     return (
         f"it sees its vectors in the order of `encoder.mlp_keys`: {', '.join(vectors)}. If its "
-        "environment had another order, pass that as --vectors",
+        "environment had another order, pass that: `vectors=A,B,...`",
     )
 
 

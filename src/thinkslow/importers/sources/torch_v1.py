@@ -34,7 +34,7 @@ def read(found: Found, *, classes: int | None = None) -> Foreign:
     if classes is None and latent != USUAL:
         raise Misfit(
             f"{found.file} has a latent of {latent} numbers and does not say of how many classes: "
-            "pass `dyn_discrete` of its training as --classes."
+            "pass `dyn_discrete` of its training: `classes=N`."
         )
     start, end = "wm/dec/mlp/dist_", "/out/bias"
     vectors = sorted(

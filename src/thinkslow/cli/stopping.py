@@ -1,0 +1,48 @@
+"""A command that is told to end, by whichever signal, ends as it does by Ctrl-C.
+
+What is finished is kept, the processes of the environments end, and the folder is given free.
+"""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+"""Of batch systems, and of a terminal that closes; Python itself takes Ctrl-C."""
+
+
+class Ended(KeyboardInterrupt):
+    """A signal other than Ctrl-C told the command to end."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def by_signals() -> Iterator[None]:
+    """Raise `Ended` at the first such signal; the next ends the process at once."""
+    before = {}
+
+    def end(number: int, _: object) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_DFL)
+        raise Ended(number)
+
+    try:
+        for number in SIGNALS:
+            # One that was started with nohup goes on when its terminal closes.
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, end)
+    except ValueError:  # not in the main thread: signals are not ours
+        pass
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def exit_code(stop: KeyboardInterrupt) -> int:
+    """128 and the number of the signal, as shells have it."""
+    return 128 + (stop.number if isinstance(stop, Ended) else signal.SIGINT)

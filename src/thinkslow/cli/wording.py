@@ -1,0 +1,40 @@
+"""Messages of the library in the words of the command line.
+
+The library names what to pass as Python takes it, `repeat=1` or `wrappers=["module:Class"]`; on
+the command line that is --repeat 1 or --wrapper module:Class.
+"""
+
+import logging
+import re
+
+ASSIGNED = re.compile(r"`([a-z_]+)=([^`]*)`")
+OTHERWISE = {
+    "environment": "env", "id": "env", "wrappers": "wrapper", "options": "env-option",
+    "learning_rate": "learning.learning-rate", "batch_size": "learning.batch-size",
+    "replay_capacity": "learning.replay-capacity",
+}  # fmt: skip
+"""Arguments whose flag is called otherwise."""
+
+
+def in_flags(text: str) -> str:
+    """The message with flags in place of arguments.
+
+    >>> in_flags("Pass `repeat=1`, or `allow_nonfinite=True`.")
+    'Pass --repeat 1, or --allow-nonfinite.'
+    >>> in_flags('Wrap it: `wrappers=["module:Class"]`. Give it: `options={"NAME": VALUE}`')
+    'Wrap it: --wrapper module:Class. Give it: --env-option NAME=VALUE'
+    """
+
+    def flag(found: re.Match[str]) -> str:
+        name, value = found[1], found[2].strip("[](){}").replace('": ', "=").replace('"', "")
+        name = OTHERWISE.get(name, name.replace("_", "-"))
+        return f"--{name}" if value == "True" else f"--{name} {value}"
+
+    return ASSIGNED.sub(flag, text)
+
+
+class InFlags(logging.Formatter):
+    """A formatter of log messages that does the same."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return in_flags(super().format(record))

@@ -1,0 +1,71 @@
+"""The library speaks of arguments, the command line of flags."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import thinkslow
+from thinkslow.cli import evaluate, inspect, main, train
+from thinkslow.cli.wording import OTHERWISE
+
+SOURCE = Path(thinkslow.__file__).parent
+FLAG = re.compile(r"(^|[\s(`])--[a-z]")
+SAID = re.compile(r"`([a-z_]+)=")
+
+
+def texts(path: Path) -> Iterator[str]:
+    """Every text of a file that is no docstring, f-strings whole."""
+    tree = ast.parse(path.read_text())
+    inside = {
+        id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)
+        for part in node.values
+    }  # fmt: skip
+    alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            parts = (part.value for part in node.values if isinstance(part, ast.Constant))
+            yield "".join(map(str, parts))
+        elif isinstance(node, ast.Constant) and id(node) not in inside | alone:
+            yield str(node.value)
+
+
+LIBRARY = [path for path in SOURCE.rglob("*.py") if "cli" not in path.relative_to(SOURCE).parts]
+
+
+def test_the_library_names_no_flag_outside_a_whole_command():
+    """Who called `thinkslow.evaluate` was told to pass `--out`."""
+    wrong = [
+        f"{path.relative_to(SOURCE)}: {text!r}"
+        for path in LIBRARY
+        for text in texts(path)
+        # Flags of git, of Python and of our own commands, which are written out.
+        if FLAG.search(text) and not {"thinkslow", "uv"} & set(re.findall(r"\w+", text))
+        and text not in ("--no-optional-locks", "--error-unmatch", "--always", "--dirty=+",
+                         "--exclude", "--episodes", "--episodes=")
+    ]  # fmt: skip
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("command", [evaluate, train])
+def test_what_the_library_says_to_pass_is_a_flag(command, capsys):
+    """What no command takes can be said to nobody at a terminal."""
+    with pytest.raises(SystemExit):
+        command.parse(["--help"])
+    flags = set(re.findall(r"--([a-z.-]+)", capsys.readouterr().out))
+    said = {name for path in LIBRARY for text in texts(path) for name in SAID.findall(text)}
+    shared = {"repeat", "wrappers", "options", "image"}
+    assert shared <= said
+    for name in shared:
+        assert OTHERWISE.get(name, name) in flags
+
+
+def test_an_error_names_the_flag_at_the_command_line(monkeypatch, capsys):
+    def failing(options):
+        raise ValueError('Wrap it: `wrappers=["module:Class"]`, `max_decisions=9`.')
+
+    monkeypatch.setattr(inspect, "run", failing)
+    assert main(["inspect", "agent"]) == 1
+    assert "--wrapper module:Class, --max-decisions 9." in capsys.readouterr().err
