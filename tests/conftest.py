@@ -33,7 +33,7 @@ import pytest
 
 if TYPE_CHECKING:
     from thinkslow.dreamer.model import Dreamer
-    from thinkslow.dreamer.v1.model import ClassicDreamer
+    from thinkslow.dreamer.v1.model import V1Dreamer
 
 MOST_MAPS = 40_000
 """Memory maps above which programs are forgotten; Linux grants a process 65,530."""
@@ -59,10 +59,10 @@ def dreamer() -> "Dreamer":
 
 
 @pytest.fixture(scope="session")
-def classic() -> "ClassicDreamer":
-    from helpers import tiny_classic
+def v1() -> "V1Dreamer":
+    from helpers import tiny_v1
 
-    return tiny_classic()
+    return tiny_v1()
 
 
 @pytest.fixture

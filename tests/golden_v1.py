@@ -11,8 +11,8 @@ import numpy as np
 
 from thinkslow.distributions import Categorical, SymlogSquared, SymlogTwoHot
 from thinkslow.dreamer.nets import named, with_named
-from thinkslow.dreamer.v1.config import ClassicConfig
-from thinkslow.dreamer.v1.model import ClassicDreamer, ClassicHead
+from thinkslow.dreamer.v1.config import V1Config
+from thinkslow.dreamer.v1.model import V1Dreamer, V1Head
 from thinkslow.importers.foreign import Foreign
 from thinkslow.storage.store import match
 from thinkslow.worldmodel import State, target
@@ -33,9 +33,9 @@ class Sequences(NamedTuple):
 def computed(foreign: Foreign, golden: Mapping[str, np.ndarray], source: str) -> dict:
     """Our value of each array, by the golden file's names."""
     config = foreign.model
-    assert isinstance(config, ClassicConfig)
+    assert isinstance(config, V1Config)
     model = jax.eval_shape(
-        lambda: ClassicDreamer(foreign.observations, foreign.actions, config, key=jr.key(0))
+        lambda: V1Dreamer(foreign.observations, foreign.actions, config, key=jr.key(0))
     )
     match(foreign.weights, {n: x.shape for n, x in named(model).items()}, what="Does not fit")
     model = with_named(model, foreign.weights)
@@ -69,7 +69,7 @@ def computed(foreign: Foreign, golden: Mapping[str, np.ndarray], source: str) ->
 
 
 @jax.jit
-def _filtered(model: ClassicDreamer, slow: ClassicHead, sequences: Sequences) -> tuple:
+def _filtered(model: V1Dreamer, slow: V1Head, sequences: Sequences) -> tuple:
     """Filter with the contract's own `predict` and `infer`, latents at their mode."""
 
     def step(state: State, inputs: Sequences) -> tuple[State, tuple]:
@@ -102,7 +102,7 @@ def _filtered(model: ClassicDreamer, slow: ClassicHead, sequences: Sequences) ->
 
 @jax.jit
 def _imagined(
-    model: ClassicDreamer, slow: ClassicHead, start: State, actions: jax.Array
+    model: V1Dreamer, slow: V1Head, start: State, actions: jax.Array
 ) -> dict[str, jax.Array]:
     def step(state: State, action: jax.Array) -> tuple[State, dict[str, jax.Array]]:
         memory, prior = model.predict(state, action, jnp.zeros((), bool))
@@ -113,7 +113,7 @@ def _imagined(
 
 
 def _describe(
-    model: ClassicDreamer, slow: ClassicHead, state: State, prior: Categorical
+    model: V1Dreamer, slow: V1Head, state: State, prior: Categorical
 ) -> dict[str, jax.Array]:
     """What every head says of one state."""
     reward, value, going_on = model.reward(state), model.value(state), model.continuation(state)
@@ -157,9 +157,7 @@ def _latent(name: str, belief: Categorical) -> dict[str, jax.Array]:
     }
 
 
-def _losses(
-    each: Mapping[str, jax.Array], model: ClassicDreamer, source: str
-) -> dict[str, jax.Array]:
+def _losses(each: Mapping[str, jax.Array], model: V1Dreamer, source: str) -> dict[str, jax.Array]:
     """Per element, or as sheeprl: means. Scales as the source was configured."""
     state = model.config.dyn_scale * each["dyn"] + model.config.rep_scale * each["rep"]
     seen = sum((each[name] for name, _ in model.wm.dec.spaces), jnp.zeros(()))
@@ -177,7 +175,7 @@ def _losses(
     }
 
 
-def _theirs(name: str, array: jax.Array, model: ClassicDreamer, source: str) -> jax.Array:
+def _theirs(name: str, array: jax.Array, model: V1Dreamer, source: str) -> jax.Array:
     """In the layout of the source: torch holds channels first, sheeprl centres images."""
     part: Callable[[str], bool] = name.rsplit("/", maxsplit=1)[-1].__eq__
     if part("tokens") and source != "dreamerv3-v1":

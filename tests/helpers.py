@@ -13,8 +13,8 @@ from thinkslow.distributions import Bernoulli, Categorical, Gaussian, Squared
 from thinkslow.dreamer.config import MLPConfig, ModelConfig
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.dreamer.nets import named, with_named
-from thinkslow.dreamer.v1.config import ClassicConfig, ConvConfig
-from thinkslow.dreamer.v1.model import ClassicDreamer
+from thinkslow.dreamer.v1.config import ConvConfig, V1Config
+from thinkslow.dreamer.v1.model import V1Dreamer
 from thinkslow.needs import Need
 from thinkslow.objectives import (
     ImaginedTerm,
@@ -53,7 +53,7 @@ def tiny_dreamer(
     return with_random_weights(shape, seed)
 
 
-def tiny_classic_config(**changes) -> ClassicConfig:
+def tiny_v1_config(**changes) -> V1Config:
     """Profile `v1`: every width another, two convolutions, for images of 16."""
     sizes: dict[str, Any] = {
         "deter": 20, "stoch": 4, "classes": 5, "recurrent": 11, "prior": 12, "posterior": 13,
@@ -62,17 +62,17 @@ def tiny_classic_config(**changes) -> ClassicConfig:
         "decoder_convs": (ConvConfig(4), ConvConfig(3)), "decoder_seed": 5, "reward_bins": 21,
         "value_bins": 31,
     }  # fmt: skip
-    return ClassicConfig(**sizes | changes)
+    return V1Config(**sizes | changes)
 
 
-def tiny_classic(
+def tiny_v1(
     seed: int = 0, observations: Mapping | None = None, actions: Mapping | None = None, **sizes
-) -> ClassicDreamer:
+) -> V1Dreamer:
     """A random agent of profile `v1`; by default it sees what `tiny_dreamer` sees."""
     observations = observations or {"image": Space((16, 16, 3), "uint8")}
     actions = actions or {"action": Space((), "int32", 3)}
     shape = jax.eval_shape(
-        lambda: ClassicDreamer(observations, actions, tiny_classic_config(**sizes), key=jr.key(0))
+        lambda: V1Dreamer(observations, actions, tiny_v1_config(**sizes), key=jr.key(0))
     )
     return with_random_weights(shape, seed)
 

@@ -24,8 +24,8 @@ from helpers import (
     gains,
     push,
     steer,
-    tiny_classic,
     tiny_dreamer,
+    tiny_v1,
 )
 
 from thinkslow import toy
@@ -81,7 +81,7 @@ def small(classes: int | None = 8, **options: Any) -> list[Any]:
 
 def of_2023(**options: Any) -> list[Any]:
     """Profile `v1`; of an image alone, so that two terms are refused."""
-    model = tiny_classic()
+    model = tiny_v1()
     members = Noise(0.5, 2)(model, key=jr.key(1))
     seen = {"image": jnp.full((16, 16, 3), 0.4)}
     return check(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from helpers import tiny_classic, tiny_dreamer
+from helpers import tiny_dreamer, tiny_v1
 from test_golden import folder_of
 
 from thinkslow.agent.agent import Agent
@@ -141,11 +141,11 @@ def test_fits_are_judged_by_divergences_and_gain_of_known_value():
     np.testing.assert_allclose(found.disagreement, gain, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["categorical", "gaussian", "classic"])
+@pytest.mark.parametrize("kind", ["categorical", "gaussian", "v1"])
 def test_every_agent_says_which_layer_its_prior_ends_in(kind):
     model = {
         "categorical": tiny_dreamer, "gaussian": lambda: tiny_dreamer(classes=None),
-        "classic": tiny_classic,
+        "v1": tiny_v1,
     }[kind]()  # fmt: skip
     image = {"image": np.zeros((16, 16, 3), np.uint8)}
 

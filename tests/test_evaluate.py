@@ -17,7 +17,7 @@ import numpy as np
 import odd_episodes
 import pytest
 from counting import LENGTH
-from helpers import tiny_classic
+from helpers import tiny_v1
 from odd_episodes import id_of
 from odd_players import Guesser, SideBySide
 
@@ -658,7 +658,7 @@ def test_a_curve_is_the_mean_score_by_decision(tmp_path):
 @pytest.mark.slow
 def test_an_agent_of_2023_is_evaluated_like_any_other(tmp_path):
     checkpoint.save(
-        tmp_path / "old", tiny_classic(), name="old", environment=ENVIRONMENT,
+        tmp_path / "old", tiny_v1(), name="old", environment=ENVIRONMENT,
         training={"steps": 7, "seed": 3, "preset": "test"},
     )  # fmt: skip
     agent = agent_of(checkpoint.load(tmp_path / "old"))

@@ -15,11 +15,11 @@ import jax.random as jr
 import numpy as np
 import pytest
 import yaml
-from helpers import tiny_classic
+from helpers import tiny_v1
 
 from thinkslow.dreamer.nets import named
-from thinkslow.dreamer.v1.config import ClassicConfig, ConvConfig
-from thinkslow.dreamer.v1.model import ClassicDreamer
+from thinkslow.dreamer.v1.config import ConvConfig, V1Config
+from thinkslow.dreamer.v1.model import V1Dreamer
 from thinkslow.importers.foreign import Foreign, Found
 from thinkslow.importers.formats.arrays import Stored
 from thinkslow.importers.sources import danijar_v1, sheeprl_v1, torch_v1
@@ -71,14 +71,14 @@ CASES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def agent(**case: Any) -> ClassicDreamer:
+def agent(**case: Any) -> V1Dreamer:
     """A random agent whose configuration says outright what a reader finds."""
     defaults: dict[str, Any] = {"decoded": tuple(case["observations"])}
     if "decoder" not in case and all(s.shape[2:] for s in case["observations"].values()):
         defaults["decoder"] = ()
     if not any(len(s.shape) < 3 for s in case["observations"].values()):
         defaults["encoder"] = ()
-    return tiny_classic(**defaults | case)
+    return tiny_v1(**defaults | case)
 
 
 def stored(arrays: Arrays) -> dict[str, Stored]:
@@ -105,7 +105,7 @@ def found(
     return Found("test", folder / file, config, content)
 
 
-def check_same(foreign: Foreign, model: ClassicDreamer, **habits: Any) -> None:
+def check_same(foreign: Foreign, model: V1Dreamer, **habits: Any) -> None:
     weights = named(model)
     match(foreign.weights, {n: x.shape for n, x in weights.items()}, what="Read differently")
     for name, array in weights.items():
@@ -118,7 +118,7 @@ def check_same(foreign: Foreign, model: ClassicDreamer, **habits: Any) -> None:
 # --- danijar -------------------------------------------------------------------------------------
 
 
-def as_danijar(model: ClassicDreamer, folder: Path, **options: Any) -> Found:
+def as_danijar(model: V1Dreamer, folder: Path, **options: Any) -> Found:
     weights = {f"agent/{name}": np.asarray(array) for name, array in named(model).items()}
     shuffled = {name: weights[name] for name in sorted(weights, key=lambda name: name[::-1])}
     agent = stored(shuffled) | {"agent/wm/model_opt/state": [], "agent/wm/model_opt/step/value": 3}
@@ -216,13 +216,13 @@ def test_the_classes_are_asked_for_where_there_is_no_configuration(tmp_path):
 # --- PyTorch -------------------------------------------------------------------------------------
 
 
-def torch_rows(kernel: np.ndarray, model: ClassicDreamer) -> np.ndarray:
+def torch_rows(kernel: np.ndarray, model: V1Dreamer) -> np.ndarray:
     """[memory, latent] to PyTorch's [latent, memory], transposed."""
     deter = model.config.deter
     return np.concatenate([kernel[deter:], kernel[:deter]]).T
 
 
-def layout(model: ClassicDreamer, *, swap_gru: bool) -> Callable[[str, str], np.ndarray]:
+def layout(model: V1Dreamer, *, swap_gru: bool) -> Callable[[str, str], np.ndarray]:
     """A weight of ours as PyTorch lays it out; `kind` says what it is."""
     weights = {name: np.asarray(array) for name, array in named(model).items()}
     deter = model.config.deter
@@ -257,11 +257,11 @@ def layout(model: ClassicDreamer, *, swap_gru: bool) -> Callable[[str, str], np.
     return lay
 
 
-def layers(model: ClassicDreamer, part: str) -> int:
+def layers(model: V1Dreamer, part: str) -> int:
     return sum(n.startswith(f"{part}/h") and n.endswith("kernel") for n in named(model))
 
 
-def grow(put: Callable, model: ClassicDreamer, layers: str, norm: str) -> None:
+def grow(put: Callable, model: V1Dreamer, layers: str, norm: str) -> None:
     """The transposed convolutions of a decoder of torch: each but the last is normed."""
     count = len(model.config.decoder_convs)
     for i in range(count):
@@ -274,7 +274,7 @@ def grow(put: Callable, model: ClassicDreamer, layers: str, norm: str) -> None:
             put(f"{layers}.{3 * i + 1}{norm}.{theirs}", f"{ours}/norm/{name}", "same")
 
 
-def as_torch(model: ClassicDreamer, folder: Path, *, compiled: bool) -> Found:
+def as_torch(model: V1Dreamer, folder: Path, *, compiled: bool) -> Found:
     lay, out = layout(model, swap_gru=True), {}
 
     def put(new: str, name: str, kind: str) -> None:
@@ -387,7 +387,7 @@ def test_a_layer_too_many_and_one_too_few_are_named(tmp_path):
 # --- sheeprl -------------------------------------------------------------------------------------
 
 
-def as_sheeprl(model: ClassicDreamer, folder: Path, heads: tuple[int, ...] = ()) -> Found:
+def as_sheeprl(model: V1Dreamer, folder: Path, heads: tuple[int, ...] = ()) -> Found:
     lay = layout(model, swap_gru=False)
     out: dict[str, dict[str, np.ndarray]] = {
         name: {} for name in ("world_model", "actor", "critic", "target_critic")
@@ -575,8 +575,8 @@ def test_every_damaged_array_is_refused_and_never_loaded(tmp_path, source, damag
 
 def shapes_of(foreign: Foreign) -> dict[str, tuple[int, ...]]:
     config = foreign.model
-    assert isinstance(config, ClassicConfig)
+    assert isinstance(config, V1Config)
     model = jax.eval_shape(
-        lambda: ClassicDreamer(foreign.observations, foreign.actions, config, key=jr.key(0))
+        lambda: V1Dreamer(foreign.observations, foreign.actions, config, key=jr.key(0))
     )
     return {name: leaf.shape for name, leaf in named(model).items()}

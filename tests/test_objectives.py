@@ -576,7 +576,7 @@ def test_evidence_at_a_moved_memory_is_against_the_prior_there(kind, dreamer):
     assert abs(belief.kl(thought.prior) - belief.kl(prior)) > 1e-3
 
 
-@pytest.mark.parametrize("kind", ["dreamer", "classic"])
+@pytest.mark.parametrize("kind", ["dreamer", "v1"])
 def test_the_prior_at_a_memory_is_that_of_the_step_that_led_there(kind, request):
     model = request.getfixturevalue(kind)
     action = jnp.array([0.0, 1.0, 0.0])

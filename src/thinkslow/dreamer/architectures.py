@@ -11,7 +11,7 @@ from typing import Any
 _KNOWN: dict[str, tuple[Any, Any]] = {
     "dreamerv3-main": ("thinkslow.dreamer.model:Dreamer", "thinkslow.dreamer.config:ModelConfig"),
     "dreamerv3-v1": (
-        "thinkslow.dreamer.v1.model:ClassicDreamer", "thinkslow.dreamer.v1.config:ClassicConfig",
+        "thinkslow.dreamer.v1.model:V1Dreamer", "thinkslow.dreamer.v1.config:V1Config",
     ),
 }  # fmt: skip
 

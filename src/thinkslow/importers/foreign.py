@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from thinkslow.dreamer.config import ModelConfig
-from thinkslow.dreamer.v1.config import ClassicConfig
+from thinkslow.dreamer.v1.config import V1Config
 from thinkslow.spaces import Space
 
 
@@ -37,7 +37,7 @@ class Foreign:
 
     architecture: str
     """Of the model: `dreamerv3-main` or `dreamerv3-v1`."""
-    model: ModelConfig | ClassicConfig
+    model: ModelConfig | V1Config
     weights: dict[str, np.ndarray]
     """float32, under the names of that architecture."""
     extras: dict[str, np.ndarray]

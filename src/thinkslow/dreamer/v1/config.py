@@ -29,7 +29,7 @@ class ConvConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassicConfig:
+class V1Config:
     """Sizes and habits of an agent of profile `v1`."""
 
     deter: int
@@ -125,7 +125,7 @@ class ClassicConfig:
         return math.prod(conv.stride for conv in self.decoder_convs)
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "ClassicConfig":
+    def from_json(cls, data: dict[str, Any]) -> "V1Config":
         """Rebuild from `dataclasses.asdict` after a trip through JSON. Unknown keys: TypeError."""
         plain: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
@@ -135,11 +135,11 @@ class ClassicConfig:
         return cls(**plain)
 
 
-def official(deter: int, units: int, depth: int, layers: int) -> ClassicConfig:
+def official(deter: int, units: int, depth: int, layers: int) -> V1Config:
     """The family of 2023, for images of 64x64x3."""
     depths = [depth * 2**index for index in range(4)]
     same = (units,) * layers
-    return ClassicConfig(
+    return V1Config(
         deter=deter, stoch=32, classes=32, recurrent=units, prior=units, posterior=units,
         reward=same, continuation=same, policy=same, value=same, encoder=same, decoder=same,
         encoder_convs=tuple(ConvConfig(width) for width in depths),
@@ -148,7 +148,7 @@ def official(deter: int, units: int, depth: int, layers: int) -> ClassicConfig:
     )  # fmt: skip
 
 
-CLASSIC: dict[str, ClassicConfig] = {
+PRESETS: dict[str, V1Config] = {
     "small": official(512, 512, 32, 2),
     "medium": official(1024, 640, 48, 3),
     "large": official(2048, 768, 64, 4),

@@ -17,15 +17,15 @@ from thinkslow.distributions import (
 )
 from thinkslow.dreamer.actor_critic import ActorCritic
 from thinkslow.dreamer.nets import Linear, NormLinear
-from thinkslow.dreamer.v1.config import ClassicConfig, Widths
-from thinkslow.dreamer.v1.rssm import ClassicRSSM
-from thinkslow.dreamer.v1.vision import ClassicDecoder, ClassicEncoder, dense, through
+from thinkslow.dreamer.v1.config import V1Config, Widths
+from thinkslow.dreamer.v1.rssm import V1RSSM
+from thinkslow.dreamer.v1.vision import V1Decoder, V1Encoder, dense, through
 from thinkslow.dreamer.vision import width
 from thinkslow.spaces import Space
 from thinkslow.worldmodel import Observation, State
 
 
-class ClassicHead(eqx.Module):
+class V1Head(eqx.Module):
     """Dense layers and linear outputs by name."""
 
     layers: dict[str, NormLinear]
@@ -53,14 +53,14 @@ class ClassicHead(eqx.Module):
 class World(eqx.Module):
     """The parts of the world model."""
 
-    enc: ClassicEncoder
-    rssm: ClassicRSSM
-    dec: ClassicDecoder
-    rew: ClassicHead
-    cont: ClassicHead
+    enc: V1Encoder
+    rssm: V1RSSM
+    dec: V1Decoder
+    rew: V1Head
+    cont: V1Head
 
 
-class ClassicDreamer(ActorCritic):
+class V1Dreamer(ActorCritic):
     """DreamerV3, profile `v1`. One example; batch with `vmap`.
 
     The memory is the recurrent vector `deter`, the latent a one-hot matrix `stoch`.
@@ -72,13 +72,13 @@ class ClassicDreamer(ActorCritic):
     """
 
     wm: World
-    task_behavior: dict[str, dict[str, ClassicHead]]
-    config: ClassicConfig = eqx.field(static=True)
+    task_behavior: dict[str, dict[str, V1Head]]
+    config: V1Config = eqx.field(static=True)
     actions: tuple[tuple[str, Space], ...] = eqx.field(static=True)
 
     def __init__(
         self, observations: Mapping[str, Space], actions: Mapping[str, Space],
-        config: ClassicConfig, *, key: PRNGKeyArray,
+        config: V1Config, *, key: PRNGKeyArray,
     ):  # fmt: skip
         """**Errors:** `ValueError` for actions of both kinds, or an image of a wrong size."""
         self.config, self.actions = config, tuple(actions.items())
@@ -91,17 +91,17 @@ class ClassicDreamer(ActorCritic):
         keys = jr.split(key, 7)
         features = config.deter + config.stoch * config.classes
         action = sum(width(space) for space in actions.values())
-        encoder = ClassicEncoder(observations, config, key=keys[0])
+        encoder = V1Encoder(observations, config, key=keys[0])
         self.wm = World(
             encoder,
-            ClassicRSSM(config, encoder.tokens, action, key=keys[1]),
-            ClassicDecoder(observations, config, key=keys[2]),
-            ClassicHead(features, config.reward, {"out": config.reward_bins}, key=keys[3]),
-            ClassicHead(features, config.continuation, {"out": 1}, key=keys[4]),
+            V1RSSM(config, encoder.tokens, action, key=keys[1]),
+            V1Decoder(observations, config, key=keys[2]),
+            V1Head(features, config.reward, {"out": config.reward_bins}, key=keys[3]),
+            V1Head(features, config.continuation, {"out": 1}, key=keys[4]),
         )
         outputs = {"out": action} if True in kinds else {"out": action, "std": action}
-        actor = ClassicHead(features, config.policy, outputs, key=keys[5])
-        critic = ClassicHead(features, config.value, {"out": config.value_bins}, key=keys[6])
+        actor = V1Head(features, config.policy, outputs, key=keys[5])
+        critic = V1Head(features, config.value, {"out": config.value_bins}, key=keys[6])
         self.task_behavior = {"ac": {"actor": actor}, "critic": {"net": critic}}
 
     @property

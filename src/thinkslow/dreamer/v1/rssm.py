@@ -8,18 +8,18 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from thinkslow.distributions import Categorical
 from thinkslow.dreamer.nets import Linear, NormLinear
-from thinkslow.dreamer.v1.config import ClassicConfig
+from thinkslow.dreamer.v1.config import V1Config
 from thinkslow.worldmodel import State
 
 
-class ClassicRSSM(eqx.Module):
+class V1RSSM(eqx.Module):
     """A plain GRU for the memory, which starts where it has learned to; categorical beliefs."""
 
     layers: dict[str, Linear | NormLinear]
     initial: Float[Array, " deter"]
-    config: ClassicConfig = eqx.field(static=True)
+    config: V1Config = eqx.field(static=True)
 
-    def __init__(self, config: ClassicConfig, tokens: int, action: int, *, key: PRNGKeyArray):
+    def __init__(self, config: V1Config, tokens: int, action: int, *, key: PRNGKeyArray):
         deter, latent = config.deter, config.stoch * config.classes
         keys = jr.split(key, 7)
         self.layers = {

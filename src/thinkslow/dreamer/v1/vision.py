@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from thinkslow.distributions import Distribution, Squared, SymlogSquared, symlog
 from thinkslow.dreamer.nets import Linear, NormLinear, StridedConv, TransposedConv
-from thinkslow.dreamer.v1.config import ClassicConfig, ConvConfig, Widths
+from thinkslow.dreamer.v1.config import ConvConfig, V1Config, Widths
 from thinkslow.dreamer.vision import image_shape, images, unit, vectors
 from thinkslow.spaces import Space
 from thinkslow.worldmodel import Observation
@@ -24,15 +24,15 @@ from thinkslow.worldmodel import Observation
 Spaces = tuple[tuple[str, Space], ...]
 
 
-class ClassicEncoder(eqx.Module):
+class V1Encoder(eqx.Module):
     """An observation to one vector of tokens: [images, vectors]."""
 
     cnn: dict[str, StridedConv]
     mlp: dict[str, NormLinear]
     spaces: Spaces = eqx.field(static=True)
-    config: ClassicConfig = eqx.field(static=True)
+    config: V1Config = eqx.field(static=True)
 
-    def __init__(self, spaces: Mapping[str, Space], config: ClassicConfig, *, key: PRNGKeyArray):
+    def __init__(self, spaces: Mapping[str, Space], config: V1Config, *, key: PRNGKeyArray):
         """**Errors:** `ValueError` for observations without layers to see them."""
         self.spaces, self.config = tuple(spaces.items()), config
         for kind, found, layers in (
@@ -86,7 +86,7 @@ class ClassicEncoder(eqx.Module):
         return jnp.concatenate(out)
 
 
-class ClassicDecoder(eqx.Module):
+class V1Decoder(eqx.Module):
     """Memory and latent to a distribution for each part of the observation.
 
     Images are unbounded: the network predicts the difference from middle grey.
@@ -95,9 +95,9 @@ class ClassicDecoder(eqx.Module):
     cnn: dict[str, Linear | TransposedConv]
     mlp: dict[str, Any]
     spaces: Spaces = eqx.field(static=True)
-    config: ClassicConfig = eqx.field(static=True)
+    config: V1Config = eqx.field(static=True)
 
-    def __init__(self, spaces: Mapping[str, Space], config: ClassicConfig, *, key: PRNGKeyArray):
+    def __init__(self, spaces: Mapping[str, Space], config: V1Config, *, key: PRNGKeyArray):
         """**Errors:** `ValueError` if an image is not what its convolutions make."""
         decoded = spaces if config.decoded is None else config.decoded
         self.spaces = tuple((name, spaces[name]) for name in decoded)

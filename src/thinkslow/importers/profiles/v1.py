@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from thinkslow.dreamer.v1.config import ClassicConfig, ConvConfig, Widths
+from thinkslow.dreamer.v1.config import ConvConfig, V1Config, Widths
 from thinkslow.dreamer.v1.vision import shrunk
 from thinkslow.importers.renaming import Taken
 from thinkslow.spaces import Space
@@ -35,7 +35,7 @@ class Told:
     decoded_images: tuple[str, ...]
     """Images that are reconstructed, if any are."""
     habits: Mapping[str, Any]
-    """Fields of `ClassicConfig` that are no sizes."""
+    """Fields of `V1Config` that are no sizes."""
     actions: Mapping[str, int] | None = None
     """Discrete actions with their number of choices; None: one that has all the outputs."""
     strides: tuple[int, ...] | None = None
@@ -44,7 +44,7 @@ class Told:
 
 def sized(
     weights: Weights, told: Told
-) -> tuple[ClassicConfig, dict[str, Space], dict[str, Space], dict[str, str]]:
+) -> tuple[V1Config, dict[str, Space], dict[str, Space], dict[str, str]]:
     """Configuration, observations and actions of weights under danijar's names, and what such an
     agent cannot do.
 
@@ -78,7 +78,7 @@ def sized(
     vectors = _vectors(weights, told.vectors)
     observations |= {name: Space((size,), "float32") for name, size in vectors.items()}
     decoded += [name for name in vectors if f"wm/dec/mlp/dist_{name}/out/bias" in weights]
-    config = ClassicConfig(
+    config = V1Config(
         deter=deter, stoch=latent // told.classes, classes=told.classes,
         recurrent=array(weights, "wm/rssm/img_in/kernel", 2).shape[1],
         prior=array(weights, "wm/rssm/img_out/kernel", 2).shape[1],

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from helpers import tiny_classic, tiny_classic_config, with_random_weights
+from helpers import tiny_v1, tiny_v1_config, with_random_weights
 
 from thinkslow import registry
 from thinkslow.agent.agent import Agent
@@ -17,8 +17,8 @@ from thinkslow.agent.presets import arm
 from thinkslow.distributions import BoundedNormal, Categorical, SymlogSquared
 from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.nets import LayerNorm, StridedConv, TransposedConv, named
-from thinkslow.dreamer.v1.config import CLASSIC, ClassicConfig, ConvConfig
-from thinkslow.dreamer.v1.model import ClassicDreamer
+from thinkslow.dreamer.v1.config import PRESETS, ConvConfig, V1Config
+from thinkslow.dreamer.v1.model import V1Dreamer
 from thinkslow.objectives.members import Noise
 from thinkslow.spaces import Space
 from thinkslow.worldmodel import State, surprise
@@ -35,10 +35,10 @@ COUNTS = {
 """Parameters of world model, actor and critic as the code of 2023 counts them."""
 
 
-@pytest.mark.parametrize("preset", CLASSIC)
+@pytest.mark.parametrize("preset", PRESETS)
 def test_parameter_counts_are_those_of_2023(preset):
     spaces = {"image": Space((64, 64, 3), "uint8")}, {"action": Space((), "int32", 17)}
-    model = jax.eval_shape(lambda: ClassicDreamer(*spaces, CLASSIC[preset], key=jr.key(0)))
+    model = jax.eval_shape(lambda: V1Dreamer(*spaces, PRESETS[preset], key=jr.key(0)))
     parts = (model.wm, model.task_behavior["ac"], model.task_behavior["critic"])
     assert tuple(sum(x.size for x in jax.tree.leaves(part)) for part in parts) == COUNTS[preset]
 
@@ -88,11 +88,11 @@ def test_a_transposed_convolution_spreads_each_pixel_by_the_kernel_backwards(siz
     np.testing.assert_allclose(layer(jnp.asarray(image, jnp.float32)), out, atol=1e-5)
 
 
-def test_the_memory_is_a_plain_gru(classic):
+def test_the_memory_is_a_plain_gru(v1):
     rng = np.random.default_rng(2)
     deter, action = rng.normal(size=20), np.array([0.5, -3.0, 1.0])
     stoch = np.eye(5)[[0, 3, 3, 1]]
-    weights = {name: np.asarray(x, np.float64) for name, x in named(classic.wm.rssm).items()}
+    weights = {name: np.asarray(x, np.float64) for name, x in named(v1.wm.rssm).items()}
 
     def norm(x: np.ndarray, name: str) -> np.ndarray:
         x = (x - x.mean()) / np.sqrt(x.var() + 1e-3)
@@ -109,15 +109,15 @@ def test_the_memory_is_a_plain_gru(classic):
     update = sigmoid(update - 1)
     expected = update * np.tanh(sigmoid(reset) * candidate) + (1 - update) * deter
     state = State(jnp.asarray(deter, jnp.float32), jnp.asarray(stoch, jnp.float32))
-    found, _ = classic.predict(state, jnp.asarray(action, jnp.float32), NO)
+    found, _ = v1.predict(state, jnp.asarray(action, jnp.float32), NO)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_a_first_step_forgets_the_past_and_begins_at_the_learned_state(classic):
-    predict = partial(jax.jit(ClassicDreamer.predict), classic)
-    start = classic.initial()
-    np.testing.assert_allclose(start.memory, np.tanh(classic.wm.rssm.initial), atol=1e-6)
-    np.testing.assert_array_equal(start.latent, classic.wm.rssm.prior(start.memory).mode())
+def test_a_first_step_forgets_the_past_and_begins_at_the_learned_state(v1):
+    predict = partial(jax.jit(V1Dreamer.predict), v1)
+    start = v1.initial()
+    np.testing.assert_allclose(start.memory, np.tanh(v1.wm.rssm.initial), atol=1e-6)
+    np.testing.assert_array_equal(start.latent, v1.wm.rssm.prior(start.memory).mode())
     wrong = State(jnp.ones(20), jnp.ones((4, 5)))
     forgot, _ = predict(wrong, jnp.ones(3), YES)
     fresh, _ = predict(start, jnp.zeros(3), NO)
@@ -127,12 +127,12 @@ def test_a_first_step_forgets_the_past_and_begins_at_the_learned_state(classic):
 
 @pytest.mark.parametrize("mixed", [True, False])
 def test_a_belief_says_whether_it_holds_the_mix(mixed):
-    model = tiny_classic(mixed_logits=mixed)
+    model = tiny_v1(mixed_logits=mixed)
     belief = model.wm.rssm.prior(jnp.linspace(-1.0, 1.0, 20))
     assert isinstance(belief, Categorical)
     assert belief.mixed == mixed
     assert belief.mix == 0.01
-    raw = tiny_classic(unimix=0.0, mixed_logits=False).wm.rssm.prior(jnp.linspace(-1.0, 1.0, 20))
+    raw = tiny_v1(unimix=0.0, mixed_logits=False).wm.rssm.prior(jnp.linspace(-1.0, 1.0, 20))
     np.testing.assert_allclose(belief.probs(), 0.99 * raw.probs() + 0.01 / 5, atol=1e-6)
     held = np.log(belief.probs()) if mixed else raw.logits
     np.testing.assert_allclose(belief.logits, held, atol=1e-5)
@@ -140,7 +140,7 @@ def test_a_belief_says_whether_it_holds_the_mix(mixed):
 
 def test_imagination_goes_on_by_mode_or_by_mean():
     state = State(jnp.linspace(-1.0, 1.0, 20), jnp.zeros((4, 5)))
-    by_mode, by_mean = (tiny_classic(going_on=how, discount=0.9) for how in ("mode", "mean"))
+    by_mode, by_mean = (tiny_v1(going_on=how, discount=0.9) for how in ("mode", "mean"))
     prob = float(by_mean.continuation(state).prob())
     assert float(by_mean.discount(state)) == pytest.approx(0.9 * prob)
     assert float(by_mode.discount(state)) == pytest.approx(0.9 * (prob > 0.5))
@@ -148,11 +148,11 @@ def test_imagination_goes_on_by_mode_or_by_mean():
 
 def test_discrete_actions_are_mixed_and_continuous_ones_bounded():
     state = State(jnp.linspace(-9.0, 9.0, 20), jnp.zeros((4, 5)))
-    (head,) = tiny_classic(actor_unimix=0.3).actor(state).values()
+    (head,) = tiny_v1(actor_unimix=0.3).actor(state).values()
     assert isinstance(head, Categorical)
     assert float(jnp.min(head.probs())) >= 0.1 - 1e-6
     space = {"action": Space((3,), "float32")}
-    (head,) = tiny_classic(actions=space, min_std=0.2, max_std=0.4).actor(state).values()
+    (head,) = tiny_v1(actions=space, min_std=0.2, max_std=0.4).actor(state).values()
     assert isinstance(head, BoundedNormal)
     assert float(jnp.max(jnp.abs(head.mean))) <= 1
     assert 0.2 <= float(jnp.min(head.scale)) <= float(jnp.max(head.scale)) <= 0.4
@@ -160,7 +160,7 @@ def test_discrete_actions_are_mixed_and_continuous_ones_bounded():
 
 def test_several_discrete_actions_keep_the_order_in_which_they_are_given():
     spaces = {"b": Space((), "int32", 2), "a": Space((), "int32", 4)}
-    model = tiny_classic(actions=spaces)
+    model = tiny_v1(actions=spaces)
     vector = model.encode_action({"a": jnp.array(3), "b": jnp.array(0)})
     np.testing.assert_array_equal(vector, [1, 0, 0, 0, 0, 1])
     assert {name: int(x) for name, x in model.split(vector).items()} == {"b": 0, "a": 3}
@@ -174,12 +174,12 @@ def test_several_discrete_actions_keep_the_order_in_which_they_are_given():
 
 def test_actions_of_both_kinds_are_refused(untyped):
     with pytest.raises(ValueError, match="all discrete or all continuous"):
-        tiny_classic(actions={"a": Space((), "int32", 2), "b": Space((2,), "float32")})
+        tiny_v1(actions={"a": Space((), "int32", 2), "b": Space((2,), "float32")})
 
 
 def test_vectors_are_joined_in_the_order_in_which_they_are_given():
     seen = {"z": Space((2,), "float32"), "a": Space((1,), "float32")}
-    model = tiny_classic(observations=seen, encoder_convs=(), decoder_convs=())
+    model = tiny_v1(observations=seen, encoder_convs=(), decoder_convs=())
     observation = {"a": jnp.array([7.0]), "z": jnp.array([1.0, -2.0])}
     x = jnp.log1p(jnp.array([1.0, 2.0, 7.0])) * jnp.array([1.0, -1.0, 1.0])
     for index in range(2):
@@ -197,10 +197,10 @@ def test_images_of_every_size_are_seen_and_made(side, strides):
     up = tuple(
         ConvConfig(d, 4, s) for d, s in zip([*depths[-2::-1], 3], strides[::-1], strict=True)
     )
-    config = tiny_classic_config(encoder_convs=down, decoder_convs=up, decoder_seed=depths[-1])
+    config = tiny_v1_config(encoder_convs=down, decoder_convs=up, decoder_seed=depths[-1])
     spaces = {"image": Space((side, side, 3), "uint8")}
     model = jax.eval_shape(
-        lambda: ClassicDreamer(spaces, {"action": Space((), "int32", 3)}, config, key=jr.key(0))
+        lambda: V1Dreamer(spaces, {"action": Space((), "int32", 3)}, config, key=jr.key(0))
     )
     image = jax.ShapeDtypeStruct((side, side, 3), jnp.uint8)
     tokens = jax.eval_shape(lambda m, x: m.wm.enc({"image": x}), model, image)
@@ -211,18 +211,18 @@ def test_images_of_every_size_are_seen_and_made(side, strides):
 
 def test_an_image_that_the_decoder_cannot_make_is_refused(untyped):
     with pytest.raises(ValueError, match="18x18x3 must be a multiple of 4"):
-        tiny_classic(observations={"image": Space((18, 18, 3), "uint8")})
+        tiny_v1(observations={"image": Space((18, 18, 3), "uint8")})
 
 
 def test_an_agent_without_a_decoder_decodes_nothing():
-    model = tiny_classic(decoded=())
+    model = tiny_v1(decoded=())
     assert model.decode(model.initial()) == {}
     assert not [name for name in named(model) if name.startswith("wm/dec")]
 
 
 def test_what_is_seen_but_not_decoded_is_no_surprise():
     seen = {"image": Space((16, 16, 3), "uint8"), "speed": Space((2,), "float32")}
-    model = tiny_classic(observations=seen, decoded=("speed",))
+    model = tiny_v1(observations=seen, decoded=("speed",))
     observation = {"image": jnp.zeros((16, 16, 3), jnp.uint8), "speed": jnp.array([1.0, 2.0])}
     state = model.initial()
     head = model.decode(state)["speed"]
@@ -232,7 +232,7 @@ def test_what_is_seen_but_not_decoded_is_no_surprise():
 
 
 def test_a_saved_agent_comes_back_to_the_bit(tmp_path):
-    model = tiny_classic(
+    model = tiny_v1(
         observations={"z": Space((2,), "float32"), "image": Space((16, 16, 3), "uint8"),
                       "a": Space((1,), "float32")},
         actions={"b": Space((), "int32", 2), "a": Space((), "int32", 4)},
@@ -252,8 +252,8 @@ def test_a_saved_agent_comes_back_to_the_bit(tmp_path):
 
 
 def test_a_configuration_survives_json():
-    config = tiny_classic_config(decoded=("image",), mixed_logits=False)
-    assert ClassicConfig.from_json(json.loads(json.dumps(dataclasses.asdict(config)))) == config
+    config = tiny_v1_config(decoded=("image",), mixed_logits=False)
+    assert V1Config.from_json(json.loads(json.dumps(dataclasses.asdict(config)))) == config
 
 
 # Every term, update, readout and control; other horizons only scan longer, and what a gate lets
@@ -273,9 +273,9 @@ QUICK = ("none", "sig-3", "evidence", "control-soft")
     "name",
     [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in KINDS],
 )
-def test_every_arm_thinks_with_an_agent_of_2023(classic, name):
+def test_every_arm_thinks_with_an_agent_of_2023(v1, name):
     thinking = arm(name).thinking
-    agent = Agent(classic, thinking, members=Noise(0.5, 2)(classic, key=jr.key(1)))
+    agent = Agent(v1, thinking, members=Noise(0.5, 2)(v1, key=jr.key(1)))
     image = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3), np.uint8)
     keys = jr.split(jr.key(0), 1)
     with jax.numpy_dtype_promotion("standard"):  # optax needs it
