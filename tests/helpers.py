@@ -1,13 +1,16 @@
 """What several test modules share: tiny agents, small models and objectives of our own."""
 
 import dataclasses
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import pytest
 
 from thinkslow.distributions import Bernoulli, Categorical, Gaussian, Squared
 from thinkslow.dreamer.config import MLPConfig, ModelConfig
@@ -24,6 +27,19 @@ from thinkslow.objectives.members import Members, replaced
 from thinkslow.spaces import Space
 from thinkslow.worldmodel import State, WorldModel
 
+GOLDEN = (Path(__file__).parents[1] / ".." / "shared" / "golden").resolve()
+"""Golden cases beside the repository; one of them is in it, in `data/golden`."""
+
+
+def golden_case(name: str) -> Path:
+    """The folder of a golden case; the test is skipped where it is not there."""
+    folder = GOLDEN / name
+    if not folder.exists():
+        if os.environ.get("THINKSLOW_REQUIRE_GOLDEN") == "1":
+            pytest.fail(f"THINKSLOW_REQUIRE_GOLDEN=1, but {folder} is not there.")
+        pytest.skip(f"{folder} is not there: it comes with the project's shared folder")
+    return folder
+
 
 def tiny_config(**changes) -> ModelConfig:
     """Sizes like those of the golden case a, on patches: compiles in a second."""
@@ -35,6 +51,13 @@ def tiny_config(**changes) -> ModelConfig:
         "reward_bins": 41, "value_bins": 41,
     }  # fmt: skip
     return ModelConfig(**sizes | changes)
+
+
+def smallest_config() -> ModelConfig:
+    """The smallest sizes that train and play: for tests that compile an update or many agents."""
+    return tiny_config(
+        deter=16, classes=4, stoch=4, blocks=2, decoder_blocks=2, reward_bins=15, value_bins=15
+    )
 
 
 def tiny_dreamer(

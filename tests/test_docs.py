@@ -122,9 +122,10 @@ def test_an_example_shown_in_a_page_is_the_file(example):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
-def test_an_example_runs(example, capsys):
+def test_an_example_runs(example, capsys, monkeypatch):
     if example.name == "crafter_env.py":
         pytest.importorskip("crafter")
+    monkeypatch.syspath_prepend(str(example.parent))
     runpy.run_path(str(example), run_name="__main__")
     assert capsys.readouterr().out
 

@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from helpers import tiny_dreamer, tiny_v1
-from test_golden import folder_of
+from helpers import golden_case, tiny_dreamer, tiny_v1
 
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.presets import Arm, arm
@@ -337,7 +336,7 @@ def test_impossible_ensembles_are_wrong_usage(arguments, said, capsys):
 
 @pytest.mark.slow
 def test_another_projects_agent_is_kept_as_one_of_ours(importable, tmp_path, capsys):
-    golden, kept = str(folder_of("danijar_main-a")), tmp_path / "kept"
+    golden, kept = str(golden_case("danijar_main-a")), tmp_path / "kept"
     assert main(["ensemble", golden]) == 2
     assert "Say where to keep it as one: --out AGENT" in " ".join(capsys.readouterr().err.split())
     few = ["--decisions", "64", "--members", "2", "--steps", "2"]

@@ -17,7 +17,7 @@ import numpy as np
 import odd_episodes
 import pytest
 from counting import LENGTH
-from helpers import tiny_v1
+from helpers import smallest_config, tiny_v1
 from odd_episodes import id_of
 from odd_players import Guesser, SideBySide
 
@@ -27,7 +27,6 @@ from thinkslow.agent.presets import Arm
 from thinkslow.agent.scores import Surprise
 from thinkslow.agent.thinking import Thinking
 from thinkslow.dreamer import saved as checkpoint
-from thinkslow.dreamer.config import MLPConfig, ModelConfig
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.envs import Step
 from thinkslow.evaluation import Evaluation, Failing, Occupied, evaluate, images, protocol, read
@@ -45,12 +44,7 @@ from thinkslow.spaces import Space
 from thinkslow.storage.lock import Locked, claim
 
 ENVIRONMENT = {"id": "counting:thinkslow-test/Counting-v0", "size": 16, "repeat": 1}
-SMALL = MLPConfig(1, 16)
-MODEL = ModelConfig(
-    deter=16, hidden=16, classes=4, stoch=4, blocks=2, depth=4, decoder_blocks=2, vision="patch",
-    encoder=SMALL, decoder=SMALL, reward=SMALL, continuation=SMALL, policy=SMALL, value=SMALL,
-    reward_bins=15, value_bins=15,
-)  # fmt: skip
+MODEL = smallest_config()
 CHOSEN = {
     "none": Arm(Thinking()),
     "evidence": Arm(Thinking({Evidence(): 1.0}, steps=2, latent=Soft())),

@@ -1,6 +1,5 @@
 """Parity with other projects' own code: every array of the golden files."""
 
-import os
 import pickle
 import shutil
 from pathlib import Path
@@ -9,27 +8,17 @@ import golden
 import jax
 import numpy as np
 import pytest
+from helpers import GOLDEN, golden_case
 
 from thinkslow import importers
 from thinkslow.dreamer.nets import named
 
-GOLDEN = (Path(__file__).parents[1] / ".." / "shared" / "golden").resolve()
-"""The cases of the project's shared folder; one of them is in this repository."""
 BUNDLED = Path(__file__).parent / "data" / "golden" / "danijar_main-b"
 CASES = (
     "danijar_main-a", "danijar_main-b", "r2dreamer-a", "r2dreamer-b", "sheeprl_v35-a",
     "dreamerv3_v150-a", "dreamerv3_v150-b", "nm512_torch-a", "sheeprl-a",
 )  # fmt: skip
 OTHERS = (*sorted({file.parent.name for file in GOLDEN.glob("*/golden.npz")} - set(CASES)),)
-
-
-def folder_of(name: str) -> Path:
-    folder = GOLDEN / name
-    if not folder.exists():
-        if os.environ.get("THINKSLOW_REQUIRE_GOLDEN") == "1":
-            pytest.fail(f"THINKSLOW_REQUIRE_GOLDEN=1, but {folder} is not there.")
-        pytest.skip(f"{folder} is not there: it comes with the project's shared folder")
-    return folder
 
 
 def check(folder: Path, least: int = 35) -> None:
@@ -49,7 +38,7 @@ QUICK = ("danijar_main-a", "dreamerv3_v150-a", "r2dreamer-a")
     [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in CASES + OTHERS],
 )
 def test_every_array_equals_the_sources_own_code(name):
-    check(folder_of(name))
+    check(golden_case(name))
 
 
 def test_the_case_in_this_repository_equals_the_sources_own_code():
@@ -89,8 +78,8 @@ def test_a_wrong_number_is_off(tmp_path):
 
 
 def test_the_container_of_december_2024_holds_the_same_agent():
-    first = importers.load(folder_of("danijar_main-a"))
-    second = importers.load(folder_of("danijar_dec2024-a"), classes=8)
+    first = importers.load(golden_case("danijar_main-a"))
+    second = importers.load(golden_case("danijar_dec2024-a"), classes=8)
     assert first.manifest["training"]["steps"] == second.manifest["training"]["steps"] == 4567
     jax.tree.map(np.testing.assert_array_equal, named(first.model), named(second.model))
 
@@ -105,7 +94,7 @@ def test_the_container_of_december_2024_holds_the_same_agent():
 def test_other_ways_to_save_give_the_same_agent(first, second):
     classes = 8 if "torch" in first else None
     one, two = (
-        named(importers.load(folder_of(name), classes=classes).model) for name in (first, second)
+        named(importers.load(golden_case(name), classes=classes).model) for name in (first, second)
     )
     assert one.keys() == two.keys()
     if "float16" not in second:  # which was trained apart
@@ -113,8 +102,8 @@ def test_other_ways_to_save_give_the_same_agent(first, second):
 
 
 def test_an_agent_without_a_decoder_is_the_same_otherwise():
-    with_decoder = importers.load(folder_of("r2dreamer-a")).model
-    without = importers.load(folder_of("r2dreamer-a-nodecoder"))
+    with_decoder = importers.load(golden_case("r2dreamer-a")).model
+    without = importers.load(golden_case("r2dreamer-a-nodecoder"))
     assert without.model.decode(without.model.initial()) == {}
     assert "decode" in without.manifest["cannot"]
     names = {name for name in named(with_decoder) if not name.startswith("dec/")}
@@ -130,6 +119,6 @@ def test_an_agent_without_a_decoder_is_the_same_otherwise():
     ],
 )
 def test_the_same_agent_in_another_file_is_the_same(name, twin, classes):
-    first, second = (importers.load(folder_of(n), classes=classes) for n in (name, twin))
+    first, second = (importers.load(golden_case(n), classes=classes) for n in (name, twin))
     assert jax.tree.structure(first.model) == jax.tree.structure(second.model)
     jax.tree.map(np.testing.assert_array_equal, named(first.model), named(second.model))

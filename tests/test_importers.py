@@ -19,8 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
-from helpers import tiny_dreamer
-from test_golden import folder_of
+from helpers import golden_case, tiny_dreamer
 
 from thinkslow import importers
 from thinkslow.cli import main
@@ -117,7 +116,7 @@ def test_what_danijars_code_writes_is_what_is_read(name, tmp_path):
 
 
 def test_an_imported_agent_is_the_same_agent(tmp_path):
-    saved = importers.load(folder_of("r2dreamer-a-nodecoder"))
+    saved = importers.load(golden_case("r2dreamer-a-nodecoder"))
     importers.write(saved, tmp_path / "ours")
     again = checkpoint.load(tmp_path / "ours")
     jax.tree.map(np.testing.assert_array_equal, named(again.model), named(saved.model))
@@ -145,7 +144,7 @@ def test_the_newest_checkpoint_is_taken_and_an_unfinished_one_is_not(tmp_path):
 
 
 def test_of_sheeprls_versions_and_steps_the_last_is_taken_and_of_two_runs_none(tmp_path):
-    source = folder_of("sheeprl_v35-a") / "version_0"
+    source = golden_case("sheeprl_v35-a") / "version_0"
     run = tmp_path / "logs" / "runs" / "dreamer_v3_5" / "crafter" / "one"
     for version, steps in ((0, 900), (1, 200), (1, 1000)):
         inside = run / f"version_{version}" / "checkpoint"
@@ -329,7 +328,7 @@ def changed(folder: Path, change: Any, **options: Any) -> checkpoint.Saved:
 @pytest.mark.parametrize("name", MAIN)
 def test_a_missing_weight_is_named(name):
     with pytest.raises(store.Misfit, match="missing"):
-        changed(folder_of(name), lambda arrays: arrays.pop(some(arrays)))
+        changed(golden_case(name), lambda arrays: arrays.pop(some(arrays)))
 
 
 @pytest.mark.parametrize("name", MAIN)
@@ -338,7 +337,7 @@ def test_an_unknown_weight_is_named(name):
         arrays["rssm.surplus.weight"] = arrays[some(arrays)]
 
     with pytest.raises(store.Misfit, match=r"rssm\.surplus\.weight"):
-        changed(folder_of(name), add)
+        changed(golden_case(name), add)
 
 
 @pytest.mark.parametrize("name", MAIN)
@@ -348,7 +347,7 @@ def test_a_transposed_weight_is_refused(name):
         arrays[some(arrays)] = replaced(array, array.read().T.copy())
 
     with pytest.raises(store.Misfit):
-        changed(folder_of(name), transpose)
+        changed(golden_case(name), transpose)
 
 
 @pytest.mark.parametrize("name", MAIN)
@@ -359,8 +358,8 @@ def test_weights_that_are_not_finite_are_refused_unless_allowed(name):
         arrays[some(arrays)] = replaced(arrays[some(arrays)], values)
 
     with pytest.raises(ValueError, match=r"2 of \d+ values of .* are not finite.*nonfinite"):
-        changed(folder_of(name), spoil)
-    saved = changed(folder_of(name), spoil, allow_nonfinite=True)
+        changed(golden_case(name), spoil)
+    saved = changed(golden_case(name), spoil, allow_nonfinite=True)
     assert list(saved.manifest["nonfinite"].values()) == [2]
 
 
@@ -382,7 +381,7 @@ def weights_of(file: Path, config: Path | None) -> dict[str, np.ndarray] | str:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MAIN)
 def test_a_file_cut_at_any_kilobyte_gives_one_error(name, tmp_path):
-    found = importers.find(folder_of(name))
+    found = importers.find(golden_case(name))
     data = found.file.read_bytes()
     file = tmp_path / found.file.name
     # An archive without its end fails at once; of a pickle, all that is there is looked at first,
@@ -413,7 +412,7 @@ for end in range(0, len(whole), 1024):
 @pytest.mark.slow
 def test_a_pickle_cut_at_every_kilobyte_is_damaged(tmp_path):
     """In a process of its own, where calls are not type-checked."""
-    whole = importers.find(folder_of("danijar_main-a")).file
+    whole = importers.find(golden_case("danijar_main-a")).file
     command = [sys.executable, "-c", CUT, str(whole), str(tmp_path / "agent.pkl")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -424,7 +423,7 @@ def test_a_pickle_cut_at_every_kilobyte_is_damaged(tmp_path):
 def test_a_flipped_byte_spoils_one_weight_at_most_or_is_found(name, tmp_path):
     """A pickle has no checksum, so that a flip inside of a number cannot be seen; an archive's
     checksums see it. Neither ever moves a weight to another place."""
-    found = importers.find(folder_of(name))
+    found = importers.find(golden_case(name))
     right = read(found).weights
     data = bytearray(found.file.read_bytes())
     rng = np.random.default_rng(0)
@@ -524,7 +523,7 @@ def test_an_agent_of_another_project_plays_arms_of_every_kind(tmp_path, capsys):
     """Refined, gated, with more of the past, a control; each arm alone is tried elsewhere."""
     arms = ("none", "evidence", "evidence-in-doubt", "control-soft", "control-particles-16")
     summary = play(
-        folder_of("danijar_main-a"), "--env", "tiny_envs:tiny/Foreign-v0", "--arms",
+        golden_case("danijar_main-a"), "--env", "tiny_envs:tiny/Foreign-v0", "--arms",
         ",".join(arms), out=tmp_path,
     )  # fmt: skip
     assert [arm["arm"] for arm in summary["arms"]] == [*arms]
@@ -542,8 +541,8 @@ def test_an_agent_of_another_project_plays_crafter_where_it_is_installed(tmp_pat
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(examples), *sys.path]))
     monkeypatch.syspath_prepend(str(examples))
     summary = play(
-        folder_of("danijar_main-a"), "--env", "crafter_env:thinkslow-example/Crafter-v0", "--arms",
-        "none,control-soft", out=tmp_path,
+        golden_case("danijar_main-a"), "--env", "crafter_env:thinkslow-example/Crafter-v0",
+        "--arms", "none,control-soft", out=tmp_path,
     )  # fmt: skip
     assert all(arm["length"]["mean"] > 1 for arm in summary["arms"])
     assert all(np.isfinite(arm["psnr"]["mean"]) for arm in summary["arms"])
@@ -554,7 +553,7 @@ def test_an_agent_of_another_project_plays_crafter_where_it_is_installed(tmp_pat
 @pytest.mark.parametrize("name", ["r2dreamer-b", "dreamerv3_v150-b"])
 def test_vectors_and_continuous_actions_are_played(name, tmp_path, capsys):
     summary = play(
-        folder_of(name), "--env", "tiny_envs:tiny/ForeignVectors-v0", "--arms", "none,evidence",
+        golden_case(name), "--env", "tiny_envs:tiny/ForeignVectors-v0", "--arms", "none,evidence",
         out=tmp_path,
     )  # fmt: skip
     assert summary["agents"][0]["action"] == ("mode" if name == "r2dreamer-b" else "sample")
@@ -564,7 +563,7 @@ def test_vectors_and_continuous_actions_are_played(name, tmp_path, capsys):
 
 @pytest.mark.usefixtures("environments")
 def test_an_agent_without_a_decoder_plays_the_arms_that_it_can(tmp_path, capsys):
-    folder = folder_of("r2dreamer-a-nodecoder")
+    folder = golden_case("r2dreamer-a-nodecoder")
     environment = ("--env", "tiny_envs:tiny/Foreign-v0", "--action", "sample")
     summary = play(folder, *environment, out=tmp_path)
     assert [arm["arm"] for arm in summary["arms"]] == [
@@ -581,9 +580,9 @@ def test_an_agent_without_a_decoder_plays_the_arms_that_it_can(tmp_path, capsys)
 
 @pytest.mark.parametrize("name", ["danijar_main-b", "r2dreamer-a-nodecoder", "sheeprl-a"])
 def test_inspect_tells_what_was_found(name, capsys):
-    assert main(["inspect", str(folder_of(name)), "--json"]) == 0
+    assert main(["inspect", str(golden_case(name)), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["source"]["file"].startswith(str(folder_of(name)))
+    assert facts["source"]["file"].startswith(str(golden_case(name)))
     assert facts["parameters"]["total"] > 10_000
     assert ("decode" in facts["cannot"]) == ("nodecoder" in name)
 

@@ -17,10 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from counting import Names
+from helpers import smallest_config
 
 from thinkslow.distributions import Gaussian
 from thinkslow.dreamer import saved as checkpoint
-from thinkslow.dreamer.config import MLPConfig, ModelConfig, TrainConfig
+from thinkslow.dreamer.config import TrainConfig
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.dreamer.nets import named
 from thinkslow.dreamer.training import experience
@@ -30,12 +31,7 @@ from thinkslow.dreamer.training.trainer import Diverged, Trainer
 from thinkslow.storage import lock, saves, store
 
 ENVIRONMENT = "counting:thinkslow-test/Counting-v0"
-SMALL = MLPConfig(1, 16)
-MODEL = ModelConfig(
-    deter=16, hidden=16, classes=4, stoch=4, blocks=2, depth=4, decoder_blocks=2, vision="patch",
-    encoder=SMALL, decoder=SMALL, reward=SMALL, continuation=SMALL, policy=SMALL, value=SMALL,
-    reward_bins=15, value_bins=15,
-)  # fmt: skip
+MODEL = smallest_config()
 LEARNING = TrainConfig(
     batch_size=2, batch_length=4, imagination=3, imagination_starts=2, replay_ratio=4.0,
     replay_capacity=120, warmup=1, learning_rate=1e-3,

@@ -40,14 +40,8 @@ class Foreign:
     model: ModelConfig | V1Config
     weights: dict[str, np.ndarray]
     """float32, under the names of that architecture."""
-    extras: dict[str, np.ndarray]
-    """What the source keeps besides: the slow critic `slowval/...`, `retnorm/{lo,hi}/value`."""
     observations: dict[str, Space]
     actions: dict[str, Space]
-    steps: int | None
-    """Decisions in the environment that it was trained for, where the source says so."""
-    seed: int | None
-    """Of its training, where the source says so."""
     environment: dict[str, Any]
     """`{"id", "size", "repeat"}` in Gymnasium's terms; the id is None where nothing here is the
     same, and `task` is what the source calls it."""
@@ -55,9 +49,15 @@ class Foreign:
     """How the source takes an action when it evaluates."""
     logits: Literal["raw", "mixed"]
     """Whether the latent logits that the source keeps are before or after the uniform mix."""
-    cannot: dict[str, str]
+    extras: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    """What the source keeps besides: the slow critic `slowval/...`, `retnorm/{lo,hi}/value`."""
+    steps: int | None = None
+    """Decisions in the environment that it was trained for, where the source says so."""
+    seed: int | None = None
+    """Of its training, where the source says so."""
+    cannot: dict[str, str] = dataclasses.field(default_factory=dict)
     """What this agent cannot do, with the reason."""
-    options: dict[str, Any]
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
     """The source's own configuration; empty where it writes none."""
     assumed: tuple[str, ...] = ()
     """What no file tells and was taken to be so, a clause each."""

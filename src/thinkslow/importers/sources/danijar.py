@@ -61,7 +61,7 @@ def read(found: Found, *, classes: int | None = None) -> Foreign:
         observations=observations, actions=acted(weights),
         steps=_steps(found), seed=option(options.data, "seed", int, 0) if options.file else None,
         environment={"task": task, "repeat": options.maybe(f"{environment}.repeat", int, 1)},
-        action="sample", logits="raw", cannot={}, options=options.data,
+        action="sample", logits="raw", options=options.data,
     )  # fmt: skip
 
 

@@ -66,7 +66,7 @@ def read(found: Found, *, classes: int | None = None) -> Foreign:
         architecture="dreamerv3-main", model=model, weights=weights,
         extras={name: x for name, x in taken.out.items() if name not in weights},
         observations=observations, actions=acted(weights),
-        steps=None, seed=options.maybe("seed", int, 0) if options.file else None,
+        seed=options.maybe("seed", int, 0) if options.file else None,
         environment={
             "task": options.maybe("env.task", str, "unknown"),
             "repeat": options.maybe("env.action_repeat", int, 1),

@@ -82,7 +82,7 @@ def read(found: Found, *, classes: int | None = None) -> Foreign:
             "task": options.maybe("env.id", str, "unknown"),
             "repeat": options.maybe("env.action_repeat", int, 1),
         },
-        action="sample", logits="mixed", cannot={}, options=options.data,
+        action="sample", logits="mixed", options=options.data,
     )  # fmt: skip
 
 

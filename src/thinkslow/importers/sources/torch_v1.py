@@ -49,8 +49,8 @@ def read(found: Found, *, classes: int | None = None) -> Foreign:
     model, observations, actions, cannot = sized(weights, told)
     return Foreign(
         architecture="dreamerv3-v1", model=model, weights=weights, extras=extras,
-        observations=observations, actions=actions, steps=None, seed=None, environment={},
-        action="mode", logits="raw", cannot=cannot, options={},
+        observations=observations, actions=actions, environment={},
+        action="mode", logits="raw", cannot=cannot,
         assumed=ASSUMED if classes is None else ASSUMED[1:],
     )  # fmt: skip
 
