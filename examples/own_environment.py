@@ -36,7 +36,7 @@ class Lights(gymnasium.Env):
         if self.time == 0:
             row, column = divmod(self.corner, 2)
             image[8 * row : 8 * row + 8, 8 * column : 8 * column + 8] = 255
-        return {"image": image, "left": np.float32([1 - self.time / (self.waiting + 1)])}
+        return {"image": image, "left": np.array([1 - self.time / (self.waiting + 1)], np.float32)}
 
 
 def lights(waiting: int = 3) -> gymnasium.Env:

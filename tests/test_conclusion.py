@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from thinkslow.evaluation import statistics
+from thinkslow.evaluation import planning, statistics
 from thinkslow.evaluation.report.conclusion import caption, conclusion, marked
 
 COMMAND = "thinkslow evaluate collect-half --episodes 4 --seed 7"
@@ -112,7 +112,7 @@ def asked(line: str) -> int:
 def test_too_few_episodes_give_the_command_that_would_do():
     few = ("sig", 1.0, 0.5)
     assert "`thinkslow evaluate collect-half --seed 7 --episodes 20`" in said(few, pairs=4)
-    needed = statistics.units_needed(9.0, 2.0)  # a deviation of 9, a tenth of the score of 20
+    needed = planning.units_needed(9.0, 2.0)  # a deviation of 9, a tenth of the score of 20
     assert needed <= asked(said(few, pairs=4, deviation=9.0)) < needed + 10
     half = asked(said(few, pairs=4, dropped=4, deviation=9.0))  # every other pair is lost
     assert 2 * needed <= half < 2 * needed + 10
@@ -150,7 +150,7 @@ def test_a_null_gives_the_cost_and_what_would_have_been_found():
     line = said(("sig", 0.1, 0.8), ("elbo", -0.3, 0.6), MODE)
     assert line.startswith("a: No gain in score; thinking costs 3.0 times as much time.")
     assert "The largest difference is that of elbo, -0.30" in line
-    smallest = statistics.detectable(2.0, 40, tests=3)
+    smallest = planning.detectable(2.0, 40, tests=3)
     assert (
         f"a true one of {smallest:.2f} ({smallest / 20:.0%} of the score) would have been found"
         in line

@@ -11,17 +11,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from thinkslow.evaluation import student
+from thinkslow.evaluation.planning import detectable, fewest_units, look, units_needed
 from thinkslow.evaluation.statistics import (
     correlation,
-    detectable,
     equivalence,
-    fewest_units,
     holm,
     interaction,
-    look,
     mean_interval,
     paired,
-    units_needed,
 )
 
 numbers = st.floats(-1e3, 1e3).map(lambda x: round(x, 3))

@@ -21,25 +21,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from statistics import NormalDist
 from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from thinkslow.evaluation import student
+from thinkslow.evaluation.bootstrap import (
+    Interval,
+    check_level,
+    deviation_of,
+    improved_of,
+    mean_of,
+    percentiles,
+    trimmed_mean_of,
+    wins_of,
+)
+from thinkslow.evaluation.planning import ALPHA
 
-Interval: TypeAlias = tuple[float, float]
 Unit: TypeAlias = Literal["episode", "training seed"]
 Untested: TypeAlias = Literal["few episodes", "few training seeds"]
-
-ALPHA = 0.05
-"""Chance of a false positive that every test here allows."""
-POWER = 0.8
-"""Chance to find a difference that plans ask for."""
-
-_CHUNK = 2_000_000  # counts held at once as floats: 16 MB for each intermediate array
 
 
 @dataclass(frozen=True)
@@ -135,22 +136,23 @@ def paired(
     several = count > 1
     if several:
         means, trimmed, improved = (
-            _by_seed(values, labels, statistic) for statistic in (_mean, _trimmed_mean, _improved)
+            _by_seed(values, labels, statistic)
+            for statistic in (mean_of, trimmed_mean_of, improved_of)
         )
         intervals = [_t_interval(each, level) for each in (means, trimmed, improved)]
     else:
-        means, trimmed, improved = values, values, _wins(values)
-        intervals = _percentiles(values, seed=seed, resamples=resamples, level=level)
+        means, trimmed, improved = values, values, wins_of(values)
+        intervals = percentiles(values, seed=seed, resamples=resamples, level=level)
     low, high = intervals[2]
     return Paired(
-        mean=_mean(means),
+        mean=mean_of(means),
         interval=intervals[0],
-        trimmed_mean=_mean(trimmed) if several else _trimmed_mean(values),
+        trimmed_mean=mean_of(trimmed) if several else trimmed_mean_of(values),
         trimmed_interval=intervals[1],
-        p_improve=_mean(improved),
+        p_improve=mean_of(improved),
         p_improve_interval=(max(low, 0.0), min(high, 1.0)) if several else (low, high),
         p_value=min(1.0, 2 * min(_tail(means), _tail(-means))),
-        deviation=_deviation(means),
+        deviation=deviation_of(means),
         pairs=len(values),
         clusters=count,
         unit=_unit(labels),
@@ -175,11 +177,11 @@ def mean_interval(
     numbers, labels = _checked(values, clusters, name)
     count = int(labels.max()) + 1
     if count > 1:
-        numbers = _by_seed(numbers, labels, _mean)
+        numbers = _by_seed(numbers, labels, mean_of)
         interval = _t_interval(numbers, level)
     else:
-        interval = _percentiles(numbers, seed=seed, resamples=resamples, level=level)[0]
-    return Mean(_mean(numbers), interval, len(labels), count, _unit(labels))
+        interval = percentiles(numbers, seed=seed, resamples=resamples, level=level)[0]
+    return Mean(mean_of(numbers), interval, len(labels), count, _unit(labels))
 
 
 def equivalence(
@@ -213,7 +215,7 @@ def equivalence(
     if not share > 0:
         raise ValueError(f"`share` must be above 0, such as 0.05 for ±5%; got {share}.")
     before, after, labels = _checked_pairs(base, refined, clusters, name)
-    level = _mean(_units(before, labels))
+    level = mean_of(_units(before, labels))
     margins = share * math.copysign(1.0, level) * before
     difference = after - before
     tails = [_tail(_units(margins + sign * difference, labels)) for sign in (1, -1)]
@@ -249,7 +251,7 @@ def interaction(
     >>> result.difference, round(result.p_value, 3)
     (2.0, 0.029)
     """
-    _check_level(level)
+    check_level(level)
     settings = [
         _checked(values, clusters, name)
         for values, clusters in ((first, first_clusters), (second, second_clusters))
@@ -260,8 +262,8 @@ def interaction(
     sizes = [len(each) for each in units]
     if min(sizes) < 2:
         raise ValueError(f"{name}: each setting needs 2 values or more; got {sizes}.")
-    difference = _mean(units[0]) - _mean(units[1])
-    errors = [_deviation(each) ** 2 / len(each) for each in units]
+    difference = mean_of(units[0]) - mean_of(units[1])
+    errors = [deviation_of(each) ** 2 / len(each) for each in units]
     error = math.sqrt(sum(errors))
     if error > 0:
         inverse = sum((e / error**2) ** 2 / (n - 1) for e, n in zip(errors, sizes, strict=True))
@@ -319,74 +321,9 @@ def holm(p_values: npt.ArrayLike) -> np.ndarray:
     return adjusted
 
 
-def fewest_units(tests: int = 1) -> int:
-    """Units below which no result of so many tests, corrected, could be significant at 5%.
-
-    >>> fewest_units(), fewest_units(8)
-    (6, 9)
-    """
-    return 1 + math.ceil(math.log2(tests / ALPHA))
-
-
-def detectable(deviation: float, units: int, tests: int = 1) -> float:
-    """The smallest true difference that such an evaluation finds in four of five repetitions.
-
-    Args:
-      deviation: of the difference between units, as in `Paired`.
-      units: episodes, or training seeds.
-      tests: tests that are corrected together; the first of Holm's is planned for.
-
-    Infinite where so few units cannot show any difference.
-
-    >>> round(detectable(1.0, 100), 2), detectable(1.0, 5)
-    (0.28, inf)
-    """
-    if units < fewest_units(tests):
-        return math.inf
-    reach = student.quantile(1 - ALPHA / 2 / tests, units - 1) + student.quantile(POWER, units - 1)
-    return reach * deviation / math.sqrt(units)
-
-
-def units_needed(deviation: float, effect: float, tests: int = 1) -> int:
-    """Units with which a true difference of `effect` is `detectable`; arguments as there.
-
-    >>> units_needed(deviation=7.0, effect=2.0)
-    99
-    """
-    if not (deviation >= 0 and effect > 0 and math.isfinite(deviation / effect)):
-        raise ValueError(
-            f"`deviation` must be 0 or more and `effect` above 0; got {deviation}, {effect}."
-        )
-    normal = NormalDist()
-    reach = normal.inv_cdf(1 - ALPHA / 2 / tests) + normal.inv_cdf(POWER)
-    units = max(fewest_units(tests), math.floor((reach * deviation / effect) ** 2))
-    while detectable(deviation, units, tests) > effect:
-        units += 1
-    return units
-
-
-def look(seeds: int) -> float:
-    """The two-sided p-value below which a study of 12 training seeds may stop at this look.
-
-    O'Brien-Fleming bounds |z| of 3.47, 2.45 and 2.00 at 5, 8 and 12 training seeds: over all
-    three looks a false positive has a chance of 5% at most. Five seeds allow no p-value below
-    1/16 here, so that the first look can stop a study for futility alone.
-
-    **References:** O'Brien and Fleming, A Multiple Testing Procedure for Clinical Trials,
-    Biometrics 35(3), 1979.
-
-    >>> round(look(8), 4)
-    0.0143
-    """
-    bounds = {5: 3.47, 8: 2.45, 12: 2.00}
-    if seeds not in bounds:
-        raise ValueError(f"Looks are planned at {', '.join(map(str, bounds))} seeds; got {seeds}.")
-    return 2 * NormalDist().cdf(-bounds[seeds])
-
-
 def _tail(units: np.ndarray) -> float:
     """One-sided p of a t test that the mean lies above zero, at least 2^-units."""
-    mean, deviation, count = _mean(units), _deviation(units), len(units)
+    mean, deviation, count = mean_of(units), deviation_of(units), len(units)
     if deviation > 0:
         outside = 1 - student.within(abs(mean) * math.sqrt(count) / deviation, count - 1)
         p = outside / 2 if mean > 0 else 1 - outside / 2
@@ -408,7 +345,7 @@ def _unit(labels: np.ndarray) -> Unit:
 
 def _units(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """One number a unit: the values of a single training seed, or the means of several."""
-    return _by_seed(values, labels, _mean) if labels.any() else values
+    return _by_seed(values, labels, mean_of) if labels.any() else values
 
 
 def _by_seed(
@@ -418,100 +355,10 @@ def _by_seed(
 
 
 def _t_interval(units: np.ndarray, level: float) -> Interval:
-    _check_level(level)
-    mean, error = _mean(units), _deviation(units) / math.sqrt(len(units))
+    check_level(level)
+    mean, error = mean_of(units), deviation_of(units) / math.sqrt(len(units))
     half = error * student.quantile((1 + level) / 2, len(units) - 1)
     return (mean - half, mean + half)
-
-
-def _percentiles(
-    values: np.ndarray, *, seed: int, resamples: int, level: float
-) -> tuple[Interval, Interval, Interval]:
-    """Bootstrap intervals of the mean, the interquartile mean and P(improve) of episodes.
-
-    Counts of the pairs in sorted order give the interquartile mean by a cumulative sum, so that
-    no resample is ever sorted.
-    """
-    _check_level(level)
-    if resamples < 1:
-        raise ValueError(f"`resamples` must be 1 or more; got {resamples}.")
-    count = len(values)
-    if count == 1:
-        nothing = (math.nan, math.nan)
-        return nothing, nothing, nothing
-    drawn = _draws(count, seed, resamples)
-    order = np.argsort(values, kind="stable")
-    # deviations from one of the values: equal values then give an exact answer
-    deviations, wins = values - values[0], _wins(values)
-    rows = max(1, _CHUNK // count)
-    means, trimmed, improved = [], [], []
-    for at in range(0, resamples, rows):
-        counts = drawn[at : at + rows].astype(np.float64)
-        means.append(values[0] + counts @ deviations / count)
-        improved.append(counts @ wins / count)
-        kept = _trim(counts[:, order])
-        trimmed.append(values[0] + kept @ deviations[order] / (count - 2 * (count // 4)))
-    ends = [(1 - level) / 2, (1 + level) / 2]
-    first, second, third = (
-        np.quantile(np.concatenate(each), ends).tolist() for each in (means, trimmed, improved)
-    )
-    return (first[0], first[1]), (second[0], second[1]), (third[0], third[1])
-
-
-@lru_cache(maxsize=4)
-def _draws(pairs: int, seed: int, resamples: int) -> np.ndarray:
-    """How often each pair is drawn in each resample, `[resamples, pairs]`.
-
-    Drawn once for every measure and arm with as many pairs; 20 kB a pair by default.
-    """
-    rng = np.random.default_rng(seed)
-    counts = np.empty((resamples, pairs), np.uint16)
-    rows = max(1, _CHUNK // pairs)
-    for at in range(0, resamples, rows):
-        number = min(rows, resamples - at)
-        pair = (rng.random((number, pairs)) * pairs).astype(np.intp)
-        flat = (pair + pairs * np.arange(number)[:, None]).ravel()
-        counts[at : at + number] = np.bincount(flat, minlength=number * pairs).reshape(number, -1)
-    counts.flags.writeable = False
-    return counts
-
-
-def _trim(counts: np.ndarray) -> np.ndarray:
-    """Counts `[resamples, pairs]` in sorted order, without each end's quarter of the draws."""
-    upto = np.cumsum(counts, axis=1)
-    drawn = upto[:, -1:]
-    cut = np.floor(drawn / 4)
-    before = upto - counts
-    return np.clip(upto, cut, drawn - cut) - np.clip(before, cut, drawn - cut)
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(values[0] + (values - values[0]).mean())
-
-
-def _deviation(values: np.ndarray) -> float:
-    """Of the sample, exactly 0 for equal values; nan for a single one."""
-    return float(np.std(values - values[0], ddof=1)) if len(values) > 1 else math.nan
-
-
-def _trimmed_mean(values: np.ndarray) -> float:
-    """As `scipy.stats.trim_mean(values, 0.25)`, and exact for equal values."""
-    cut = len(values) // 4
-    return _mean(np.sort(values)[cut : len(values) - cut])
-
-
-def _wins(differences: np.ndarray) -> np.ndarray:
-    """1 where the difference is positive, a half where it is zero, else 0."""
-    return (np.sign(differences) + 1) / 2
-
-
-def _improved(differences: np.ndarray) -> float:
-    return float(_wins(differences).mean())
-
-
-def _check_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise ValueError(f"`level` must be between 0 and 1; got {level}.")
 
 
 def _checked(

@@ -12,7 +12,7 @@ import shlex
 from dataclasses import dataclass
 from typing import Literal
 
-from thinkslow.evaluation import statistics
+from thinkslow.evaluation import planning
 from thinkslow.evaluation.reading import (
     Estimate,
     Record,
@@ -61,7 +61,7 @@ def caption(mark: str) -> str:
     """
     return (
         f"{mark}: 95% interval without zero, not corrected for the number of comparisons, and none "
-        f"below {statistics.fewest_units()} pairs or training seeds; p (Holm) is corrected over "
+        f"below {planning.fewest_units()} pairs or training seeds; p (Holm) is corrected over "
         "the arms compared with one baseline in one measure."
     )
 
@@ -113,7 +113,7 @@ class _Verdict:
     @property
     def enough(self) -> bool:
         """Whether a verb may be used at all."""
-        needed = statistics.fewest_units(self.tests)
+        needed = planning.fewest_units(self.tests)
         return self.pairs >= ENOUGH and (self.seeds is None or self.seeds >= needed)
 
 
@@ -170,7 +170,7 @@ def _verdict(summary: Record, agent: str, measure: str, claims: int) -> _Verdict
     controls = _differences(summary, agent, measure, "control")
     found = refined | controls
     p_values = {arm: _corrected(records[arm], claims) for arm in found}
-    significant = [arm for arm in refined if p_values[arm] <= statistics.ALPHA]
+    significant = [arm for arm in refined if p_values[arm] <= planning.ALPHA]
     raised = [arm for arm in significant if found[arm].value > 0]
     control = next(iter(controls), None)
     against = comparisons(summary, agent, measure, baseline=control) if control else {}
@@ -196,7 +196,7 @@ def _beats(record: Record | None, claims: int) -> bool:
     difference = estimate(record, "difference")
     if record is None or difference is None or difference.value <= 0:
         return False
-    return _corrected(record, claims) <= statistics.ALPHA
+    return _corrected(record, claims) <= planning.ALPHA
 
 
 def _headline(verdict: _Verdict) -> str:
@@ -209,7 +209,7 @@ def _headline(verdict: _Verdict) -> str:
     elif verdict.lowered:
         return f"{_listed(verdict.lowered)} lowered the score"
     else:
-        same = _equivalence(verdict) <= statistics.ALPHA
+        same = _equivalence(verdict) <= planning.ALPHA
         return "The same score within 5%" if same else "No gain in score"
     return f"{head}, and {_listed(verdict.lowered)} lowered it" if verdict.lowered else head
 
@@ -244,7 +244,7 @@ def _sentence(summary: Record, agent: str, measure: str, verdict: _Verdict) -> s
         parts.append(f"{told(verdict.lowered)} lowered it")
     if not parts:
         parts.append(_null(summary, agent, measure, verdict))
-    if control and not verdict.raised and verdict.p_values[control] <= statistics.ALPHA:
+    if control and not verdict.raised and verdict.p_values[control] <= planning.ALPHA:
         way = "raised" if verdict.found[control].value > 0 else "lowered"
         parts.append(f"the control {told([control])} {way} it without thinking")
     return f"{'; '.join(parts)}."
@@ -252,7 +252,7 @@ def _sentence(summary: Record, agent: str, measure: str, verdict: _Verdict) -> s
 
 def _null(summary: Record, agent: str, measure: str, verdict: _Verdict) -> str:
     said = f"The largest difference is that of {_largest(verdict, measure, p_value=True)}"
-    if measure == "score" and (p := _equivalence(verdict)) <= statistics.ALPHA:
+    if measure == "score" and (p := _equivalence(verdict)) <= planning.ALPHA:
         return f"{said}; no arm's is 5% or more of the score without thinking (p = {p:.2g})"
     deviations = [
         deviation
@@ -261,7 +261,7 @@ def _null(summary: Record, agent: str, measure: str, verdict: _Verdict) -> str:
     ]
     if not deviations:
         return said
-    smallest = statistics.detectable(max(deviations), verdict.seeds or verdict.pairs, verdict.tests)
+    smallest = planning.detectable(max(deviations), verdict.seeds or verdict.pairs, verdict.tests)
     level = _level(summary, agent, measure) if measure == "score" else None
     share = f" ({smallest / abs(level):.0%} of the score)" if level else ""
     return (
@@ -273,7 +273,7 @@ def _null(summary: Record, agent: str, measure: str, verdict: _Verdict) -> str:
 def _too_few(summary: Record, agent: str, measure: str, verdict: _Verdict, cost: str) -> list[str]:
     """Headline, what to do, and the largest difference without a verb."""
     largest = f"The largest difference so far is that of {_largest(verdict, measure)}."
-    needed = statistics.fewest_units(verdict.tests)
+    needed = planning.fewest_units(verdict.tests)
     if verdict.seeds is not None and verdict.seeds < needed:
         compared = f"{verdict.tests} comparison{'' if verdict.tests == 1 else 's'}"
         return [
@@ -295,7 +295,7 @@ def _episodes_needed(summary: Record, agent: str, measure: str, verdict: _Verdic
         deviation = finite(record.get("deviation"))
         if verdict.seeds is None and deviation is not None and level:
             effect = _SHARE * abs(level)
-            needed.append(statistics.units_needed(deviation, effect, verdict.tests))
+            needed.append(planning.units_needed(deviation, effect, verdict.tests))
     pairs = max(verdict.pairs, 1)
     return 10 * math.ceil(max(needed) * (pairs + verdict.dropped) / pairs / 10)
 

@@ -1,0 +1,79 @@
+"""How many units an evaluation needs, and what so many could show.
+
+A unit is an episode, or a training seed where there are several: see `statistics`.
+"""
+
+import math
+from statistics import NormalDist
+
+from thinkslow.evaluation import student
+
+ALPHA = 0.05
+"""Chance of a false positive that every test here allows."""
+POWER = 0.8
+"""Chance to find a difference that plans ask for."""
+
+
+def fewest_units(tests: int = 1) -> int:
+    """Units below which no result of so many tests, corrected, could be significant at 5%.
+
+    >>> fewest_units(), fewest_units(8)
+    (6, 9)
+    """
+    return 1 + math.ceil(math.log2(tests / ALPHA))
+
+
+def detectable(deviation: float, units: int, tests: int = 1) -> float:
+    """The smallest true difference that such an evaluation finds in four of five repetitions.
+
+    Args:
+      deviation: of the difference between units, as in `Paired`.
+      units: episodes, or training seeds.
+      tests: tests that are corrected together; the first of Holm's is planned for.
+
+    Infinite where so few units cannot show any difference.
+
+    >>> round(detectable(1.0, 100), 2), detectable(1.0, 5)
+    (0.28, inf)
+    """
+    if units < fewest_units(tests):
+        return math.inf
+    reach = student.quantile(1 - ALPHA / 2 / tests, units - 1) + student.quantile(POWER, units - 1)
+    return reach * deviation / math.sqrt(units)
+
+
+def units_needed(deviation: float, effect: float, tests: int = 1) -> int:
+    """Units with which a true difference of `effect` is `detectable`; arguments as there.
+
+    >>> units_needed(deviation=7.0, effect=2.0)
+    99
+    """
+    if not (deviation >= 0 and effect > 0 and math.isfinite(deviation / effect)):
+        raise ValueError(
+            f"`deviation` must be 0 or more and `effect` above 0; got {deviation}, {effect}."
+        )
+    normal = NormalDist()
+    reach = normal.inv_cdf(1 - ALPHA / 2 / tests) + normal.inv_cdf(POWER)
+    units = max(fewest_units(tests), math.floor((reach * deviation / effect) ** 2))
+    while detectable(deviation, units, tests) > effect:
+        units += 1
+    return units
+
+
+def look(seeds: int) -> float:
+    """The two-sided p-value below which a study of 12 training seeds may stop at this look.
+
+    O'Brien-Fleming bounds |z| of 3.47, 2.45 and 2.00 at 5, 8 and 12 training seeds: over all
+    three looks a false positive has a chance of 5% at most. Five seeds allow no p-value below
+    1/16 here, so that the first look can stop a study for futility alone.
+
+    **References:** O'Brien and Fleming, A Multiple Testing Procedure for Clinical Trials,
+    Biometrics 35(3), 1979.
+
+    >>> round(look(8), 4)
+    0.0143
+    """
+    bounds = {5: 3.47, 8: 2.45, 12: 2.00}
+    if seeds not in bounds:
+        raise ValueError(f"Looks are planned at {', '.join(map(str, bounds))} seeds; got {seeds}.")
+    return 2 * NormalDist().cdf(-bounds[seeds])
