@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 
 from thinkslow.envs import make
-from thinkslow.envs.make import Player
+from thinkslow.envs.make import Environment
 from thinkslow.envs.tasks.scripted import towards_good
 
 TASK = "thinkslow/CollectGoodObjects-v0"
@@ -44,7 +44,7 @@ def main() -> None:
     print(json.dumps(summary) if given.json else "\n".join(f"{k}: {v}" for k, v in summary.items()))
 
 
-def scores(env: Player, act: Callable[[], int], episodes: int) -> list[float]:
+def scores(env: Environment, act: Callable[[], int], episodes: int) -> list[float]:
     out = []
     for seed in range(episodes):
         env.reset(seed=seed)

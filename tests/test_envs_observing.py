@@ -8,7 +8,7 @@ import pytest
 from gymnasium import spaces
 
 from thinkslow.envs import Mismatch, Unavailable
-from thinkslow.envs.make import Player
+from thinkslow.envs.make import Environment
 from thinkslow.spaces import Space
 
 BYTES, FLOATS = np.uint8, np.float32
@@ -32,7 +32,7 @@ class Shows(gymnasium.Env):
 
 def look(declared: spaces.Space, shown: Any, size: int = 64, **options: Any) -> Any:
     """What a player sees, and what it has to say."""
-    player = Player(Shows(declared, shown), "its-id", size=size, **options)
+    player = Environment(Shows(declared, shown), "its-id", size=size, **options)
     seen = player.reset()[0]
     assert player.observation_space.contains(seen)
     return seen, player.notes
@@ -137,7 +137,7 @@ def test_what_is_not_as_declared_is_refused_with_both(declared, shown, both):
 
 def test_a_black_first_frame_does_not_hide_what_comes_after():
     env = Shows(box(0, 255, (16, 16, 3), BYTES), np.zeros((16, 16, 3)))
-    player = Player(env, "its-id")
+    player = Environment(env, "its-id")
     player.reset()
     env.shown = np.full((16, 16, 3), 0.7)
     with pytest.raises(Mismatch, match="If its pixels are from 0 to 1"):
@@ -146,7 +146,7 @@ def test_a_black_first_frame_does_not_hide_what_comes_after():
 
 def test_numbers_beyond_their_bounds_are_taken_and_said_once():
     env = Shows(box(-1, 1, (2,), FLOATS), np.array([0.0, 7.0]))
-    player = Player(env, "its-id")
+    player = Environment(env, "its-id")
     seen, _ = player.reset()
     player.step(0)
     np.testing.assert_array_equal(seen["vector"], [0, 7])
@@ -167,7 +167,7 @@ def test_nested_observations_are_named_by_their_path_and_text_is_left_out():
         "cameras": (np.zeros((16, 16, 3), BYTES), np.zeros((16, 16), BYTES)),
         "switches": np.array([1, 4]), "undeclared": 1,
     }  # fmt: skip
-    player = Player(Shows(declared, shown), "its-id", size=16)
+    player = Environment(Shows(declared, shown), "its-id", size=16)
     assert player.observations == {
         "cameras/0": Space((16, 16, 3), "uint8"), "cameras/1": Space((16, 16, 1), "uint8"),
         "keys": Space((4,), "float32"), "robot/gear": Space((), "int32", 3),
@@ -190,7 +190,7 @@ def test_numbers_that_are_not_finite_are_named_and_become_zero(bad):
         pose=box(-np.inf, np.inf, (2,), np.float64), image=box(0, 1, (16, 16, 3), FLOATS)
     )
     shown = {"pose": np.array([bad, 3.0]), "image": np.full((16, 16, 3), 0.5)}
-    player = Player(Shows(declared, shown), "its-id", size=16)
+    player = Environment(Shows(declared, shown), "its-id", size=16)
     seen, _ = player.reset()
     np.testing.assert_array_equal(seen["pose"], [0, 3])
     assert player.nonfinite == ("pose",)
@@ -208,7 +208,7 @@ def test_a_reward_that_is_no_number_is_refused(reward):
         def step(self, action: Any) -> Any:
             return self.shown, reward, False, False, {}
 
-    player = Player(Pays(spaces.Discrete(2), 0), "its-id")
+    player = Environment(Pays(spaces.Discrete(2), 0), "its-id")
     player.reset()
     with pytest.raises(Mismatch, match="reward must be one number"):
         player.step(0)

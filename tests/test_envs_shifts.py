@@ -8,7 +8,7 @@ import pytest
 from gymnasium import spaces
 
 from thinkslow.envs import VectorEnv, make
-from thinkslow.envs.make import Player
+from thinkslow.envs.make import Environment
 from thinkslow.envs.shifts import SHIFTS, shifts
 from thinkslow.spaces import Space
 
@@ -47,7 +47,7 @@ class Clock(gymnasium.Env):
 
 def play(shift: str, steps: int = 60, seed: int = 3) -> dict[str, np.ndarray]:
     """What was seen, stacked; action t is t modulo 9."""
-    player = Player(Clock(), "clock", size=32, shift=shift)
+    player = Environment(Clock(), "clock", size=32, shift=shift)
     seen = [player.reset(seed=seed)[0]]
     seen += [player.step(time % 9)[0] for time in range(1, steps + 1)]
     assert all(player.observation_space.contains(one) for one in (seen[0], seen[-1]))

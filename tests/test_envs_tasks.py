@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from thinkslow.envs import Unavailable, VectorEnv, make, twin_of
-from thinkslow.envs.make import Player
+from thinkslow.envs.make import Environment
 from thinkslow.envs.tasks.scripted import towards_good
 
 COLLECT = "thinkslow/CollectGoodObjects"
@@ -16,7 +16,7 @@ HALF = 4.65  # of the floor plan, metres
 LEFT = 0
 
 
-def world_of(env: Player) -> Any:
+def world_of(env: Environment) -> Any:
     """The simulation behind the dress."""
     return env.env.unwrapped
 
@@ -26,14 +26,14 @@ def walk(seed: int, length: int) -> list[int]:
     return np.random.default_rng(seed).choice(3, size=length, p=[0.2, 0.2, 0.6]).tolist()
 
 
-def frames(env: Player, seed: int, length: int) -> np.ndarray:
+def frames(env: Environment, seed: int, length: int) -> np.ndarray:
     images = [env.reset(seed=seed)[0]["image"]]
     images += [env.step(action)[0]["image"] for action in walk(seed, length)]
     return np.stack(images)
 
 
 @pytest.fixture(scope="module")
-def env() -> Player:
+def env() -> Environment:
     return make(TASK)
 
 

@@ -31,7 +31,7 @@ def make(
     options: Mapping[str, Any] | None = None,
     wrappers: Sequence[str] = (),
     shift: str = "",
-) -> "Player":
+) -> "Environment":
     """Make an environment.
 
     Observations are dictionaries: `image` (size, size, channels) uint8 for an image, `vector`
@@ -70,7 +70,7 @@ def make(
         env = family.dress(env, size, **own)
     for wrapper in wrappers:
         env = _wrapped(env, wrapper)
-    return Player(env, id, size=size, repeat=repeat, image=image, shift=shift, notes=notes)
+    return Environment(env, id, size=size, repeat=repeat, image=image, shift=shift, notes=notes)
 
 
 ARGUMENTS = ("id", "size", "repeat", "image", "options", "wrappers", "shift")
@@ -89,7 +89,7 @@ def arguments(environment: Mapping[str, Any]) -> dict[str, Any]:
     return {name: environment[name] for name in ARGUMENTS if name in environment}
 
 
-class Player(gymnasium.Env):
+class Environment(gymnasium.Env):
     """An environment seen through `make`; `observations` and `actions` describe it."""
 
     def __init__(
@@ -164,7 +164,7 @@ class Player(gymnasium.Env):
         return None if world is None else pickle.dumps((world, self._shifts))
 
     def put_back(self, copy: bytes) -> None:
-        """Bring back the moment at which `copy` was called, of this or another such player."""
+        """Bring back the moment at which `copy` was called, of this or another such environment."""
         world, self._shifts = pickle.loads(copy)
         put_back(self.env, world)
 

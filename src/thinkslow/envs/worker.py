@@ -39,7 +39,7 @@ import gymnasium
 import numpy as np
 
 from thinkslow.envs.failures import Failure, Mismatch, ended, failure
-from thinkslow.envs.make import Player, make
+from thinkslow.envs.make import Environment, make
 from thinkslow.envs.requirements import Unavailable
 from thinkslow.spaces import Space
 
@@ -283,7 +283,7 @@ class _Served:
 
     call = "make"
     idle = False
-    env: Player | None = None
+    env: Environment | None = None
 
 
 def _serve(pipe: Connection, memory: int, served: _Served) -> None:
@@ -321,7 +321,7 @@ def _serve(pipe: Connection, memory: int, served: _Served) -> None:
         said = len(env.notes)
 
 
-def _replay(env: Player, rows: dict[str, np.ndarray], seed: int, actions: Sequence[Any]) -> Played:
+def _replay(env: Environment, rows: dict[str, np.ndarray], seed: int, actions: Sequence[Any]) -> Played:
     """Begin the episode of a seed and play actions of it again."""
     observation, _ = env.reset(seed=seed)
     _show(observation, rows)
@@ -331,7 +331,7 @@ def _replay(env: Player, rows: dict[str, np.ndarray], seed: int, actions: Sequen
     return played
 
 
-def _step(env: Player, rows: dict[str, np.ndarray], action: Any) -> Played:
+def _step(env: Environment, rows: dict[str, np.ndarray], action: Any) -> Played:
     observation, reward, terminated, truncated, _ = env.step(action)
     _show(observation, rows)
     return Played(reward, terminated or truncated, terminated, env.nonfinite)

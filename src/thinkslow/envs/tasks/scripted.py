@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from thinkslow.envs.make import Player
+from thinkslow.envs.make import Environment
 
 LEFT, RIGHT, FORWARD = range(3)
 
 
-def towards_good(env: Player) -> int:
+def towards_good(env: Environment) -> int:
     """The action of a player who sees the whole world: to the nearest good box, by the door.
 
     `env` plays `thinkslow/CollectGoodObjects-v0` or its twin from above.
