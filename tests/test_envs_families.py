@@ -50,18 +50,87 @@ def test_an_episode_follows_from_its_seed_in_every_process(family):
 @quiet
 @pytest.mark.families
 @needed["Atari"]
-def test_four_repeated_frames_are_the_four_of_the_id():
-    own, ours = make("ALE/Breakout-v5"), make("ALE/Breakout-v5", repeat=4)
+def test_four_repeated_frames_are_the_four_of_the_id_and_show_the_last_two():
+    given = {"repeat_action_probability": 0.0}
+    own, ours = make("ALE/Breakout-v5", options=given), make("ALE/Breakout-v5", repeat=4)
     assert [note for note in ours.notes if "frameskip=1" in note]
     assert not own.notes
-    one, other = own.reset(seed=3)[0], ours.reset(seed=3)[0]
+    ours = make("ALE/Breakout-v5", repeat=4, options=given)
+    third = make("ALE/Breakout-v5", options={"frameskip": 3, **given})
+    for env in (own, ours, third):
+        env.reset(seed=3)
     for action in np.random.default_rng(0).integers(4, size=60):
-        np.testing.assert_array_equal(one["image"], other["image"])
-        (one, *mine, _), (other, *theirs, _) = own.step(action), ours.step(action)
+        (_, *mine, _), (shown, *theirs, _) = own.step(action), ours.step(action)
         assert mine == theirs
+        third.env.step(int(action))
+        raw = third.env.unwrapped.ale.getScreenRGB()  # pyright: ignore[reportAttributeAccessIssue]
+        third.env.unwrapped.ale.act(  # pyright: ignore[reportAttributeAccessIssue]
+            third.env.unwrapped._action_set[action]  # pyright: ignore[reportAttributeAccessIssue]
+        )
+        last = third.env.unwrapped.ale.getScreenRGB()  # pyright: ignore[reportAttributeAccessIssue]
+        np.testing.assert_array_equal(shown["image"], ours.sights[0].see(np.maximum(raw, last))[0])
     every = make("ALE/Breakout-v5", repeat=4, options={"frameskip": 4})  # asked for: sixteen
     assert not every.notes
     assert make("PongNoFrameskip-v4").action.classes == 6
+
+
+@quiet
+@pytest.mark.families
+@needed["Atari"]
+def test_the_two_settings_of_dreamer_differ_as_there():
+    full = make("atari/Pong-v0", size=96)
+    needed_ = make("atari100k/Pong-v0")
+    assert full.observations == {"image": Space((96, 96, 1), "uint8")}
+    assert full.action.classes == 18
+    assert needed_.observations == {"image": Space((64, 64, 3), "uint8")}
+    assert needed_.action.classes == 6
+    # Sticky actions: for other seeds of the emulator the same actions lead elsewhere.
+    for env, sticks in ((full, True), (needed_, False)):
+        scores = []
+        for seed in range(2):
+            game = make(env.id, size=32, options={"noops": 0})
+            game.reset(seed=seed)
+            scores.append([game.step(i % 6)[0]["image"].tobytes() for i in range(60)])
+        assert (scores[0] != scores[1]) == sticks
+    boxing = make("atari100k/Boxing-v0")
+    starts = {boxing.reset(seed=seed)[0]["image"].tobytes() for seed in range(8)}
+    assert len(starts) > 1
+    short = make("atari100k/Pong-v0", options={"length": 40})
+    short.reset(seed=1)
+    assert [short.step(0)[2:4] for _ in range(10)] == [(False, False)] * 9 + [(False, True)]
+    # Repeating is left to it: what is shown is the maximum of the last two frames.
+    assert make("atari100k/Pong-v0", repeat=2).repeat == 1
+    for wrong in ({"lives": "some"}, {"sticky": 1.5}, {"noops": -1}, {"actions": "few"}):
+        with pytest.raises(Unavailable, match=f"`{next(iter(wrong))}` must be"):
+            make("atari100k/Pong-v0", options=wrong)
+
+
+@quiet
+@pytest.mark.families
+@needed["Atari"]
+def test_a_life_may_end_an_episode():
+    whole, each = (make("atari100k/Breakout-v0", options={"lives": lives, "noops": 0})
+                   for lives in ("unused", "reset"))  # fmt: skip
+    lengths = []
+    for env in (whole, each):
+        env.reset(seed=0)
+        steps = 1
+        while not env.step(1 + steps % 2)[2]:
+            steps += 1
+        lengths.append(steps)
+    assert lengths[1] < lengths[0]
+
+
+@quiet
+@pytest.mark.families
+@needed["ViZDoom"]
+def test_the_engine_of_doom_leaves_nothing_in_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    env = make("VizdoomHealthGathering-v1", repeat=4)
+    env.reset(seed=1)
+    env.step(0)
+    env.close()
+    assert not [*tmp_path.iterdir()]
 
 
 @quiet

@@ -38,6 +38,7 @@ KINDS = [
     pytest.param(f"{COLLECT}Panorama-v0", {"size": 16, "shift": "delayed:2,textures:5"}, True,
                  id="ours, shifted"),
     pytest.param("ALE/Breakout-v5", {"repeat": 4}, True, id="Atari", marks=family("Atari")),
+    pytest.param("atari100k/Boxing-v0", {}, True, id="Atari as DreamerV3", marks=family("Atari")),
     pytest.param("MiniGrid-Dynamic-Obstacles-6x6-v0", {"size": 56}, True, id="MiniGrid",
                  marks=family("MiniGrid")),
 ]  # fmt: skip

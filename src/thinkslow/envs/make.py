@@ -44,7 +44,8 @@ def make(
             `module:function`, a class or function that makes the environment.
         size: side of the images, pixels.
         repeat: how often an action is played; the rewards are added. Ids that repeat actions
-            themselves are made without that, unless `repeat` is 1.
+            themselves do it as often, or are made without that, unless `repeat` is 1. Of Atari
+            the maximum of the last two frames is shown.
         image: names of observations to read as images that would not be recognised.
         options: arguments of the environment's constructor.
         wrappers: Gymnasium wrappers, the innermost first, each as `module:Class`.
@@ -58,9 +59,9 @@ def make(
         if value < 1:
             raise ValueError(f"`{name}` must be 1 or more; got {value}.")
     notes: list[str] = []
-    given, note = prepare(id, size=size, repeat=repeat)
     family, asked = family_of(id), dict(options or {})
-    if note and (family is None or family.repeats not in asked):
+    given, repeat, note = prepare(id, size=size, repeat=repeat, asked=asked)
+    if note:
         notes.append(note)
     own = {} if family is None else {
         name: asked.pop(name, default) for name, default in family.options.items()
@@ -70,7 +71,10 @@ def make(
         env = family.dress(env, size, **own)
     for wrapper in wrappers:
         env = _wrapped(env, wrapper)
-    return Environment(env, id, size=size, repeat=repeat, image=image, shift=shift, notes=notes)
+    pools = family is not None and family.pools
+    return Environment(
+        env, id, size=size, repeat=repeat, pools=pools, image=image, shift=shift, notes=notes
+    )
 
 
 ARGUMENTS = ("id", "size", "repeat", "image", "options", "wrappers", "shift")
@@ -99,11 +103,12 @@ class Environment(gymnasium.Env):
         *,
         size: int = 64,
         repeat: int = 1,
+        pools: bool = False,
         image: Sequence[str] = (),
         shift: str = "",
         notes: list[str] | None = None,
     ):
-        self.env, self.id, self.repeat = env, id, repeat
+        self.env, self.id, self.repeat, self.pools = env, id, repeat, pools
         self.notes: list[str] = [] if notes is None else notes
         """What was converted, adapted or left out; each is said once."""
         self.nonfinite: tuple[str, ...] = ()
@@ -148,12 +153,15 @@ class Environment(gymnasium.Env):
         for one in self._shifts:
             named = one.act(named)
         native = self._acts.native(named)
-        total, repeats = 0.0, 0
+        total, repeats, observation = 0.0, 0, None
         while True:
+            before = observation
             observation, reward, terminated, truncated, info = self.env.step(native)
             total, repeats = total + _reward(reward), repeats + 1
             if terminated or truncated or repeats == self.repeat:
                 break
+        if self.pools and isinstance(before, np.ndarray) and before.ndim > 1:
+            observation = np.maximum(before, observation)
         self.nonfinite = () if math.isfinite(total) else ("reward",)
         return self._dress(observation), total, bool(terminated), bool(truncated), info
 

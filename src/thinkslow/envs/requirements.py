@@ -14,9 +14,9 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 
@@ -40,8 +40,25 @@ DRIVERS = ("/usr/lib/*/dri/*_dri.so", "/usr/lib*/dri/*_dri.so", "/usr/lib*/**/li
 NVIDIA = "libEGL_nvidia.so.0"
 
 
-def prepare(id: str, *, size: int, repeat: int = 1) -> tuple[dict[str, Any], str]:
-    """Import what registers `id`; how to make it draw `size` × `size` images, and what to say.
+class Prepared(NamedTuple):
+    """How an environment is to be made."""
+
+    arguments: dict[str, Any]
+    """Of its constructor, so that it draws pictures of the size and repeats actions as asked."""
+    repeat: int
+    """Times that an action is still to be repeated around it."""
+    note: str = ""
+    """What to say of that."""
+
+
+def prepare(id: str, *, size: int, repeat: int = 1, asked: Collection[str] = ()) -> Prepared:
+    """Import what registers `id`, and see how to make it.
+
+    Args:
+        id: The environment.
+        size: Side of its pictures, pixels.
+        repeat: Times that an action is to be played.
+        asked: Arguments of the constructor that the user gives; they stay as given.
 
     **Errors:** `Unavailable` if a package or a library is missing, or if nobody registered the
     id.
@@ -62,9 +79,9 @@ def prepare(id: str, *, size: int, repeat: int = 1) -> tuple[dict[str, Any], str
             raise Unavailable(f"Importing {family.module} failed: {what}") from error
     require_registered(id)
     if family is None:
-        return {}, ""
-    skips, note = _frames(family, id, repeat)
-    return family.arguments(size) | skips, note
+        return Prepared({}, repeat)
+    found = _frames(family, id, repeat, asked)
+    return found._replace(arguments=family.arguments(size) | found.arguments)
 
 
 def family_of(id: str) -> Family | None:
@@ -72,20 +89,22 @@ def family_of(id: str) -> Family | None:
     return next((family for family in FAMILIES if family.has(id)), None)
 
 
-def _frames(family: Family, id: str, repeat: int) -> tuple[dict[str, Any], str]:
-    """Arguments that leave repeating to the agent, for an id that repeats actions itself.
+def _frames(family: Family, id: str, repeat: int, asked: Collection[str]) -> Prepared:
+    """How an id that repeats actions itself comes to play each as often as was asked for.
 
     An agent that repeats four times, on an id that does as well, would see every sixteenth frame.
     """
-    if family.repeats is None or repeat == 1:
-        return {}, ""
+    if family.repeats is None or repeat == 1 or family.repeats in asked:
+        return Prepared({}, repeat)
+    if family.repeats_itself:
+        return Prepared({family.repeats: repeat}, 1)
     own = gymnasium.spec(id.rpartition(":")[2]).kwargs.get(family.repeats, 1)
     if own == 1:
-        return {}, ""
-    return {family.repeats: 1}, (
+        return Prepared({}, repeat)
+    return Prepared({family.repeats: 1}, repeat, (
         f"it repeats each action {own} times itself; made with {family.repeats}=1, so that a "
         f"decision is the {repeat} frames of `repeat={repeat}`. To take its own, pass `repeat=1`"
-    )
+    ))  # fmt: skip
 
 
 def factory(id: str) -> Callable[..., Any] | None:

@@ -321,7 +321,9 @@ def _serve(pipe: Connection, memory: int, served: _Served) -> None:
         said = len(env.notes)
 
 
-def _replay(env: Environment, rows: dict[str, np.ndarray], seed: int, actions: Sequence[Any]) -> Played:
+def _replay(
+    env: Environment, rows: dict[str, np.ndarray], seed: int, actions: Sequence[Any]
+) -> Played:
     """Begin the episode of a seed and play actions of it again."""
     observation, _ = env.reset(seed=seed)
     _show(observation, rows)

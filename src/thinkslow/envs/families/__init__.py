@@ -15,6 +15,7 @@ FAMILIES: tuple[Family, ...] = (
     miniworld.OURS,
     miniworld.FAMILY,
     atari.FAMILY,
+    atari.PRESET,
     minigrid.FAMILY,
     vizdoom.FAMILY,
     dm_control.FAMILY,

@@ -45,6 +45,11 @@ class Family:
     """Makes Gymnasium know the ids, where importing does not."""
     repeats: str | None = None
     """The constructor's argument by which ids repeat actions themselves."""
+    repeats_itself: bool = False
+    """Whether repeating is left to the simulator; otherwise its own is switched off."""
+    pools: bool = False
+    """Whether what is shown after repeating is the maximum of the last two frames, because things
+    are drawn in every other frame only."""
 
     def has(self, id: str) -> bool:
         """Whether an id is this family's."""
