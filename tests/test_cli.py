@@ -395,10 +395,10 @@ def test_doctor_prints_one_object(healthy, capsys):
 
 @pytest.mark.parametrize("flags", [[], ["--json"]])
 def test_doctor_names_missing_debian_packages_and_the_command(flags, healthy, monkeypatch, capsys):
-    from thinkslow.envs import requirements
+    from thinkslow.envs import rendering
 
     monkeypatch.undo()
-    monkeypatch.setattr(requirements, "missing_packages", lambda: ["libegl1", "libgl1"])
+    monkeypatch.setattr(rendering, "missing_packages", lambda: ["libegl1", "libgl1"])
     assert main(["doctor", *flags]) == 1
     out = capsys.readouterr().out
     assert "sudo apt-get install -y libegl1 libgl1" in out

@@ -10,7 +10,7 @@ import pytest
 
 from thinkslow.cli import evaluate, train
 from thinkslow.cli.common import Usage
-from thinkslow.envs import Unavailable, make, requirements
+from thinkslow.envs import Unavailable, make, rendering, requirements
 from thinkslow.envs.families import atari
 from thinkslow.spaces import Space
 
@@ -164,8 +164,8 @@ def test_a_missing_package_is_named_with_its_command(monkeypatch):
 
 
 def test_exactly_the_missing_debian_packages_are_named(monkeypatch):
-    monkeypatch.setattr(requirements, "loads", lambda library: library == "libGL.so.1")
-    monkeypatch.setattr(requirements, "DRIVERS", ())
+    monkeypatch.setattr(rendering, "loads", lambda library: library == "libGL.so.1")
+    monkeypatch.setattr(rendering, "DRIVERS", ())
     with pytest.raises(Unavailable) as error:
         make(TASK)
     assert str(error.value) == (
@@ -198,9 +198,9 @@ def test_a_package_that_the_simulator_misses_is_told_in_its_own_words(monkeypatc
 
 
 def test_a_driver_elsewhere_is_no_reason_to_refuse(monkeypatch):
-    monkeypatch.setattr(requirements, "loads", lambda library: library != requirements.NVIDIA)
-    monkeypatch.setattr(requirements, "DRIVERS", ())
-    assert requirements.missing_packages() == []
+    monkeypatch.setattr(rendering, "loads", lambda library: library != rendering.NVIDIA)
+    monkeypatch.setattr(rendering, "DRIVERS", ())
+    assert rendering.missing_packages() == []
 
 
 @pytest.mark.usefixtures("untyped")

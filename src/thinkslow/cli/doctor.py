@@ -99,7 +99,7 @@ def devices() -> Finding:
 
 def renderer() -> Finding:
     """A frame of the task, drawn in a child process."""
-    from thinkslow.envs.requirements import missing_packages
+    from thinkslow.envs.rendering import missing_packages
 
     if missing := missing_packages() if sys.platform == "linux" else []:
         return Finding(

@@ -59,25 +59,29 @@ def find(pattern: str = "") -> dict[str, Any]:
     import gymnasium
 
     from thinkslow.envs.families import FAMILIES
-    from thinkslow.envs.requirements import install, missing_packages, said
+    from thinkslow.envs.requirements import (
+        Unavailable,
+        how_to_install,
+        require_libraries,
+        said,
+    )
 
     part = pattern.lower()
     families = []
     for family in FAMILIES:
         row: dict[str, Any] = {"family": family.name, "installed": family.installed}
         ids = [family.example]
-        if not family.installed:
-            row["install"] = install(family.packages)
-        elif family.opengl and (missing := missing_packages()):
-            row["install"] = f"sudo apt-get install -y {' '.join(missing)}"
-        elif not family.opengl:
+        if family.installed:
             try:
+                require_libraries(family.example, family)
                 family.register()
+            except Unavailable as error:  # a library of the system
+                row["fault"] = str(error)
             except Exception as error:  # whatever a simulator does when it is imported
                 row["fault"] = said(error, "import")
             ids = family.ids() or ids
         else:
-            ids = _opengl_ids(family)
+            row["install"] = how_to_install(family)
         if part not in family.name.lower():
             ids = [id for id in ids if part in id.lower()]
             if not ids:
@@ -86,14 +90,6 @@ def find(pattern: str = "") -> dict[str, Any]:
     known = {id for family in FAMILIES for id in family.ids()}
     others = [id for id in sorted(gymnasium.registry) if id not in known and part in id.lower()]
     return {"families": families, "others": others}
-
-
-def _opengl_ids(family: Any) -> list[str]:
-    from thinkslow.envs.requirements import require_opengl
-
-    require_opengl(family.example)
-    family.register()
-    return family.ids()
 
 
 def _show(found: dict[str, Any], *, all_: bool) -> None:

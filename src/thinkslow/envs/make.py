@@ -60,9 +60,10 @@ def make(
             raise ValueError(f"`{name}` must be 1 or more; got {value}.")
     notes: list[str] = []
     family, asked = family_of(id), dict(options or {})
-    given, repeat, note = prepare(id, size=size, repeat=repeat, asked=asked)
-    if note:
-        notes.append(note)
+    prepared = prepare(id, size=size, repeat=repeat, asked=asked)
+    given, repeat = prepared.arguments, prepared.repeat
+    if prepared.note:
+        notes.append(prepared.note)
     own = {} if family is None else {
         name: asked.pop(name, default) for name, default in family.options.items()
     }  # fmt: skip
@@ -73,8 +74,9 @@ def make(
         env = _wrapped(env, wrapper)
     pools = family is not None and family.pools
     return Environment(
-        env, id, size=size, repeat=repeat, pools=pools, image=image, shift=shift, notes=notes
-    )
+        env, id, size=size, repeat=repeat, pools=pools, image=image, shift=shift, notes=notes,
+        drawn=prepared.drawn,
+    )  # fmt: skip
 
 
 ARGUMENTS = ("id", "size", "repeat", "image", "options", "wrappers", "shift")
@@ -107,7 +109,10 @@ class Environment(gymnasium.Env):
         image: Sequence[str] = (),
         shift: str = "",
         notes: list[str] | None = None,
+        drawn: str = "",
     ):
+        self.drawn = drawn
+        """How it draws, where that was chosen: `without a display, by EGL`."""
         self.env, self.id, self.repeat, self.pools = env, id, repeat, pools
         self.notes: list[str] = [] if notes is None else notes
         """What was converted, adapted or left out; each is said once."""

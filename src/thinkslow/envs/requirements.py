@@ -1,13 +1,11 @@
 """What an environment needs from this machine, and how to get what is missing.
 
 Environments come in families, recognised by the start of their ids. A family is a Python
-package to import and, for some, system libraries to draw with. Whatever is missing is
-named, with the command that installs it, before the simulator is touched.
+package to import and, for some, libraries of the system. Whatever is missing is named, with the
+command that installs it, before the simulator is touched.
 """
 
-import ctypes
 import difflib
-import glob
 import importlib
 import importlib.util
 import os
@@ -20,6 +18,7 @@ from typing import Any, NamedTuple
 
 import gymnasium
 
+from thinkslow.envs import rendering
 from thinkslow.envs.failures import failure
 from thinkslow.envs.families import FAMILIES
 from thinkslow.envs.families.family import Family
@@ -27,17 +26,6 @@ from thinkslow.envs.families.family import Family
 
 class Unavailable(ValueError):
     """An environment that cannot be made here; the message says why and what to do."""
-
-
-# The library that must load, and the Debian package that has it.
-OPENGL = {
-    "libEGL.so.1": "libegl1", "libGL.so.1": "libgl1", "libGLU.so.1": "libglu1-mesa",
-    "libfreetype.so.6": "libfreetype6", "libfontconfig.so.1": "libfontconfig1",
-}  # fmt: skip
-# Where Mesa keeps its drivers. An NVIDIA driver serves as well and lies elsewhere.
-DRIVER_PACKAGE = "libgl1-mesa-dri"
-DRIVERS = ("/usr/lib/*/dri/*_dri.so", "/usr/lib*/dri/*_dri.so", "/usr/lib*/**/libgallium*.so")
-NVIDIA = "libEGL_nvidia.so.0"
 
 
 class Prepared(NamedTuple):
@@ -49,6 +37,8 @@ class Prepared(NamedTuple):
     """Times that an action is still to be repeated around it."""
     note: str = ""
     """What to say of that."""
+    drawn: str = ""
+    """How it draws, for a family that chooses."""
 
 
 def prepare(id: str, *, size: int, repeat: int = 1, asked: Collection[str] = ()) -> Prepared:
@@ -64,14 +54,14 @@ def prepare(id: str, *, size: int, repeat: int = 1, asked: Collection[str] = ())
     id.
     """
     family = family_of(id)
+    drawn = ""
     if family is not None:
-        if not family.installed:
+        if family.absent:
             raise Unavailable(
-                f"{id} needs the Python package {family.module.partition('.')[0]}, which is not "
-                f"installed here. Install it: {install(family.packages)}"
+                f"{id} needs the Python package {family.absent}, which is not installed here. "
+                f"Install it: {how_to_install(family)}"
             )
-        if family.opengl:
-            require_opengl(id)
+        drawn = require_libraries(id, family)
         try:
             family.register()
         except Exception as error:  # whatever a simulator does when it is imported
@@ -81,7 +71,32 @@ def prepare(id: str, *, size: int, repeat: int = 1, asked: Collection[str] = ())
     if family is None:
         return Prepared({}, repeat)
     found = _frames(family, id, repeat, asked)
-    return found._replace(arguments=family.arguments(size) | found.arguments)
+    return found._replace(arguments=family.arguments(size) | found.arguments, drawn=drawn)
+
+
+def require_libraries(id: str, family: Family) -> str:
+    """Set up drawing, and see that the system's libraries are there; returns how it draws.
+
+    **Errors:** `Unavailable` if a library is missing, with the command that installs it.
+    """
+    packages = [one for name, one in family.libraries.items() if not rendering.loads(name)]
+    if packages:
+        raise Unavailable(
+            f"{id} needs {', '.join(packages)}, which this machine lacks. Install on Debian or "
+            f"Ubuntu: {rendering.command(packages)}"
+        )
+    try:
+        return rendering.RENDERERS[family.draws]() if family.draws else ""
+    except rendering.Missing as missing:
+        raise Unavailable(
+            f"{id} draws with OpenGL and this machine lacks {missing}. Install on Debian or "
+            f"Ubuntu: {rendering.command(missing.packages)}"
+        ) from None
+
+
+def how_to_install(family: Family) -> str:
+    """The command that installs a family's packages, and what is to do after it."""
+    return install(family.packages) + family.then
 
 
 def family_of(id: str) -> Family | None:
@@ -210,37 +225,6 @@ def closest(task: str, *, count: int = 3) -> list[str]:
     return [id for name in dict.fromkeys(near) for id in ids[name]][:count]
 
 
-def require_opengl(id: str) -> None:
-    """Set up drawing without a display; raise `Unavailable` if a library is missing.
-
-    Must run before anything imports miniworld: pyglet reads its options once.
-    """
-    if sys.platform != "linux":
-        return
-    missing = missing_packages()
-    if missing:
-        raise Unavailable(no_renderer(id, missing))
-    import pyglet
-
-    pyglet.options["headless"] = True
-    pyglet.options["debug_gl"] = False  # an error check per call costs a quarter of the speed
-
-
-def missing_packages() -> list[str]:
-    """The Debian packages that drawing needs and this machine lacks.
-
-    The driver counts only beside a missing library: where a driver lies differs between
-    systems, so that not finding one is no proof by itself.
-    """
-    missing = [package for library, package in OPENGL.items() if not loads(library)]
-    return [*missing, DRIVER_PACKAGE] if missing and not has_driver() else missing
-
-
-def has_driver() -> bool:
-    """Whether a driver for EGL is found at one of the usual places."""
-    return any(glob.glob(pattern) for pattern in DRIVERS) or loads(NVIDIA)
-
-
 def explained(id: str, error: Exception) -> str:
     """The message for an environment that failed while it was being made: the cause first."""
     if isinstance(error, gymnasium.error.DependencyNotInstalled):
@@ -250,7 +234,7 @@ def explained(id: str, error: Exception) -> str:
         what += '. Give it by name: `options={"NAME": VALUE}`'
     family = family_of(id)
     wrong = isinstance(error, TypeError | ValueError | KeyError)  # arguments, not drawing
-    if family is not None and family.opengl and not wrong:
+    if family is not None and family.draws and not wrong:
         return (
             f"{id} could not open a renderer here: {what}. "
             "`thinkslow doctor` tries each step of drawing and says how to mend it."
@@ -265,20 +249,3 @@ def _installing(text: str) -> str:
         lambda found: f"`{install(found[1].strip(chr(39) + chr(34)))}`",
         text,
     )
-
-
-def no_renderer(id: str, packages: list[str]) -> str:
-    """The message for a machine that lacks Debian packages to draw with."""
-    return (
-        f"{id} draws with OpenGL and this machine lacks {', '.join(packages)}. "
-        f"Install on Debian or Ubuntu: sudo apt-get install -y {' '.join(packages)}"
-    )
-
-
-def loads(library: str) -> bool:
-    """Whether the dynamic linker finds a library."""
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        return False
-    return True

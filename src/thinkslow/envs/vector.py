@@ -39,6 +39,8 @@ NOT_REPLAYED = Failure(
 )
 
 log = logging.getLogger("thinkslow")
+_SAID: set[str] = set()
+"""Ways to draw that this process was told of."""
 
 
 class Step(NamedTuple):
@@ -112,6 +114,9 @@ class VectorEnv:
             spaces = self._ready(0)
             self.observation_space: dict[str, Space] = spaces.observations
             self.action_spaces: dict[str, Space] = spaces.actions
+            if spaces.drawn and spaces.drawn not in _SAID:
+                _SAID.add(spaces.drawn)
+                log.info("%s draws %s.", id, spaces.drawn)
             size_bytes = size_of(self.observation_space, count)
             self._file.truncate(size_bytes)
             memory = mmap.mmap(self._file.fileno(), size_bytes)

@@ -49,6 +49,8 @@ LAST_WORDS = 4000
 """How much of what a worker writes is kept, in bytes."""
 GLANCE_S = 0.5
 """Between two looks at whether the parent is still willing to wait."""
+COMPUTING = {"JAX_PLATFORMS": "cpu", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+"""For environments written in JAX, unless the user says otherwise: a GPU is the agent's."""
 END_WITH_PARENT = 1
 """PR_SET_PDEATHSIG of Linux."""
 
@@ -58,6 +60,8 @@ class Spaces(NamedTuple):
 
     observations: dict[str, Space]
     actions: dict[str, Space]
+    drawn: str = ""
+    """How it draws, where that was chosen."""
 
 
 class Played(NamedTuple):
@@ -102,7 +106,7 @@ class Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,  # simulators print; standard output is the parent's
                 stderr=subprocess.PIPE,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+                env={**COMPUTING, **os.environ, "PYTHONPATH": os.pathsep.join(path)},
                 start_new_session=True,  # Ctrl-C is the parent's to handle
             )
         finally:
@@ -291,7 +295,7 @@ def _serve(pipe: Connection, memory: int, served: _Served) -> None:
     if spec is not None:
         gymnasium.registry.setdefault(arguments["id"], spec)
     env = served.env = make(**arguments)
-    pipe.send(("ready", (Spaces(env.observations, env.actions), tuple(env.notes))))
+    pipe.send(("ready", (Spaces(env.observations, env.actions, env.drawn), tuple(env.notes))))
     said, served.idle = len(env.notes), True
     spaces, count, index = pipe.recv()
     arrays = views(mmap.mmap(memory, size_of(spaces, count)), spaces, count)

@@ -2,11 +2,15 @@
 
 from thinkslow.envs.families import (
     atari,
+    craftax,
     crafter,
     dm_control,
+    dmlab,
     memory_maze,
     minigrid,
     miniworld,
+    popgym_arcade,
+    procgen,
     vizdoom,
 )
 from thinkslow.envs.families.family import Family
@@ -21,4 +25,9 @@ FAMILIES: tuple[Family, ...] = (
     dm_control.FAMILY,
     crafter.FAMILY,
     memory_maze.FAMILY,
+    craftax.FAMILY,
+    popgym_arcade.FAMILY,
+    procgen.FAMILY,
+    dmlab.FAMILY,
+    dmlab.GYM,
 )

@@ -5,7 +5,6 @@ velocities by their names, `show=both` both. Dreamer's own setting repeats actio
 `--repeat 2`. Draws with EGL unless MUJOCO_GL says otherwise; `MUJOCO_GL=osmesa` needs no driver.
 """
 
-import os
 from typing import Any
 
 import gymnasium
@@ -65,8 +64,6 @@ class Control(gymnasium.Env):
 
 
 def _suite() -> Any:
-    if not os.environ.get("DISPLAY"):
-        os.environ.setdefault("MUJOCO_GL", "egl")  # read when it is imported
     from dm_control import suite  # pyright: ignore[reportMissingImports]
 
     return suite
@@ -90,5 +87,5 @@ def _import() -> None:
 FAMILY = Family(
     "DeepMind Control", "dm_control/", "dm_control", "dm_control mujoco<4",
     "dm_control/cartpole-swingup-v0",
-    extra="dm-control", arguments=lambda size: {"size": size}, registers=_import,
+    extra="dm-control", draws="mujoco", arguments=lambda size: {"size": size}, registers=_import,
 )  # fmt: skip

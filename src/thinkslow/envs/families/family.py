@@ -5,7 +5,7 @@ import importlib
 import importlib.util
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 
@@ -33,8 +33,14 @@ class Family:
     """One of its ids."""
     extra: str | None = None
     """The extra of this package that installs it; None: it comes with it."""
-    opengl: bool = False
-    """Whether it draws with OpenGL through pyglet."""
+    then: str = ""
+    """What is to do after installing the packages."""
+    needs: tuple[str, ...] = ()
+    """Modules that must be there beside `module`."""
+    libraries: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Of the system, each with the Debian package that has it; those to draw with are known."""
+    draws: Literal["", "pyglet", "mujoco"] = ""
+    """What it draws with, where a way to draw must be chosen."""
     arguments: Callable[[int], dict[str, Any]] = _nothing
     """Arguments that make the simulator itself draw at a given size."""
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -56,9 +62,15 @@ class Family:
         return re.match(self.pattern, id.rpartition(":")[2]) is not None
 
     @property
+    def absent(self) -> str:
+        """The first of its modules that is not there, or nothing; none is imported."""
+        modules = [one.partition(".")[0] for one in (self.module, *self.needs)]
+        return next((one for one in modules if importlib.util.find_spec(one) is None), "")
+
+    @property
     def installed(self) -> bool:
-        """Whether its package is there; nothing is imported."""
-        return importlib.util.find_spec(self.module.partition(".")[0]) is not None
+        """Whether its packages are there; nothing is imported."""
+        return not self.absent
 
     def register(self) -> None:
         """Import the simulator, so that Gymnasium knows the ids."""

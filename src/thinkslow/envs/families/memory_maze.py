@@ -6,7 +6,6 @@ carries its random numbers over from one episode to the next. `--env-option good
 and the package's other arguments are passed on. Draws with EGL unless MUJOCO_GL says otherwise.
 """
 
-import os
 from typing import Any
 
 import gymnasium
@@ -56,8 +55,6 @@ class MemoryMaze(gymnasium.Env):
 
 
 def _tasks() -> Any:
-    if not os.environ.get("DISPLAY"):
-        os.environ.setdefault("MUJOCO_GL", "egl")  # read when it is imported
     from memory_maze import tasks  # pyright: ignore[reportMissingImports]
 
     return tasks
@@ -76,5 +73,5 @@ def _register() -> None:
 
 FAMILY = Family(
     "Memory Maze", "MemoryMaze-", "memory_maze", "memory-maze gym mujoco<4", "MemoryMaze-9x9-v0",
-    extra="memory-maze", registers=_register,
+    extra="memory-maze", draws="mujoco", registers=_register,
 )  # fmt: skip

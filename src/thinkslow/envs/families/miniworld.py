@@ -11,9 +11,9 @@ def _drawn_at(size: int) -> dict[str, Any]:
 
 OURS = Family(
     "thinkslow", "thinkslow/", "miniworld", "miniworld", "thinkslow/CollectGoodObjects-v0",
-    opengl=True, arguments=lambda size: {"size": size},
+    draws="pyglet", arguments=lambda size: {"size": size},
 )  # fmt: skip
 FAMILY = Family(
     "MiniWorld", "MiniWorld-", "miniworld", "miniworld", "MiniWorld-Hallway-v0",
-    opengl=True, arguments=_drawn_at,
+    draws="pyglet", arguments=_drawn_at,
 )  # fmt: skip

@@ -19,7 +19,7 @@ how often it was taken: two players of one seed find the same boxes again.
 A decision is a turn by 27 degrees or a walk of 0.66 m, made in three parts; a wall stops
 the part that would enter it. An episode is a fixed number of decisions and then truncated.
 
-Assumes that pyglet was told to draw without a display (`requirements.require_opengl`).
+Assumes that pyglet was told to draw without a display (`rendering.pyglet`).
 MiniWorld compiles its static geometry into display list 1, which all instances in a
 process share; here every instance owns its lists, so that instances do not disturb each
 other.

@@ -1,0 +1,79 @@
+"""Environments written in JAX as pure functions, played one step at a time.
+
+The state is a value, so that an episode can be kept and brought back at no cost. Random numbers
+follow from the seed and the number of the step. In the processes of a `VectorEnv` JAX computes on
+the CPU unless JAX_PLATFORMS says otherwise: a GPU is the agent's.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+
+
+class Moment(NamedTuple):
+    """What a step leads to."""
+
+    state: Any
+    observation: Any
+    reward: Any
+    terminated: Any
+    truncated: Any
+
+
+Begin = Callable[[Any], tuple[Any, Any]]
+"""From a key to the first state and observation."""
+Go = Callable[[Any, Any, Any], Moment]
+"""From a key, a state and an action to what comes next."""
+
+
+class Functional(gymnasium.Env):
+    """An environment made of two functions, both compiled once.
+
+    **Cost:** compiling, at the first reset and the first step: seconds to a minute.
+    """
+
+    def __init__(self, begin: Begin, go: Go):
+        import jax
+
+        self._begin, self._go = jax.jit(begin), jax.jit(go)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        import jax
+
+        super().reset(seed=seed)
+        self.key: Any = jax.random.key(int(self.np_random.integers(2**31)))
+        self.steps = 0
+        self.world, observation = self._begin(jax.random.fold_in(self.key, 0))
+        return jax.device_get(observation), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        import jax
+
+        self.steps += 1
+        moment = self._go(jax.random.fold_in(self.key, self.steps), self.world, action)
+        self.world = moment.state
+        _, observation, reward, terminated, truncated = jax.device_get((0, *moment[1:]))
+        ends = bool(terminated)
+        return observation, float(reward), ends, bool(truncated) and not ends, {}
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the rest of an episode follows from; `restore` brings it back."""
+        import jax
+
+        return {
+            "world": [np.asarray(leaf) for leaf in jax.tree.leaves(self.world)],
+            "key": np.asarray(jax.random.key_data(self.key)), "steps": self.steps,
+            "random": self.np_random.bit_generator.state,
+        }  # fmt: skip
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Bring an environment that was reset to where `state` was called."""
+        import jax
+
+        self.world = jax.tree.unflatten(jax.tree.structure(self.world), state["world"])
+        self.key, self.steps = jax.random.wrap_key_data(state["key"]), state["steps"]
+        self.np_random.bit_generator.state = state["random"]

@@ -1,0 +1,66 @@
+"""POPGym Arcade: small games in JAX, each with a twin that is seen in part.
+
+`popgym-arcade/CartPoleEasy-v0` shows everything that there is to know, and
+`popgym-arcade/CartPoleEasyPartial-v0` a part of it: the same game for a seed and the same actions.
+"""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from thinkslow.envs.families.family import Family
+from thinkslow.envs.families.functional import Functional, Moment
+
+SIDE = 128
+"""Pixels that the games are drawn at; the package knows 256, too."""
+PARTIAL = "Partial"
+
+
+class Arcade(Functional):
+    """A game of the package.
+
+    Args:
+        game: Its name, with the difficulty.
+        partial: Whether a part of it is shown only.
+    """
+
+    def __init__(self, game: str, *, partial: bool = False):
+        import popgym_arcade  # pyright: ignore[reportMissingImports]
+
+        world, params = popgym_arcade.make(game, partial_obs=partial, obs_size=SIDE)
+
+        def begin(key: Any) -> tuple[Any, Any]:
+            seen, state = world.reset_env(key, params)
+            return state, seen
+
+        def go(key: Any, state: Any, action: Any) -> Moment:
+            seen, state, reward, over, info = world.step_env(key, state, action, params)
+            truncated = over & info["truncated"] & ~info["terminated"]
+            return Moment(state, seen, reward, over & ~truncated, truncated)
+
+        super().__init__(begin, go)
+        self.action_space = spaces.Discrete(int(world.action_space(params).n))
+        self.observation_space = spaces.Box(0, 255, (SIDE, SIDE, 3), np.uint8)
+
+
+def _register() -> None:
+    from popgym_arcade.registration import (  # pyright: ignore[reportMissingImports]
+        REGISTERED_ENVIRONMENTS,
+    )
+
+    for game in REGISTERED_ENVIRONMENTS:
+        for partial in (False, True):
+            id = f"popgym-arcade/{game}{PARTIAL * partial}-v0"
+            if id not in gymnasium.registry:
+                gymnasium.register(
+                    id, f"{__name__}:Arcade", kwargs={"game": game, "partial": partial},
+                    order_enforce=False, disable_env_checker=True,
+                )  # fmt: skip
+
+
+FAMILY = Family(
+    "POPGym Arcade", "popgym-arcade/", "popgym_arcade", "popgym-arcade six",
+    "popgym-arcade/CartPoleEasyPartial-v0", extra="popgym-arcade", registers=_register,
+)  # fmt: skip

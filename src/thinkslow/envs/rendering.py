@@ -1,0 +1,115 @@
+"""What simulators draw with: found out, chosen and set before any of them is imported.
+
+MiniWorld draws with OpenGL through pyglet, DeepMind Control and Memory Maze through MuJoCo. Where
+there is no display both draw into memory, by EGL (a GPU, or Mesa on the CPU); MuJoCo also by
+OSMesa, on the CPU. Whatever is missing is named, with the command that installs it.
+"""
+
+import ctypes
+import glob
+import os
+import sys
+from collections.abc import Callable
+
+# The library that must load, and the Debian package that has it.
+OPENGL = {
+    "libEGL.so.1": "libegl1", "libGL.so.1": "libgl1", "libGLU.so.1": "libglu1-mesa",
+    "libfreetype.so.6": "libfreetype6", "libfontconfig.so.1": "libfontconfig1",
+}  # fmt: skip
+EGL, OSMESA = ("libEGL.so.1", "libGL.so.1"), ("libOSMesa.so.8", "libOSMesa.so.6")
+# Where Mesa keeps its drivers. An NVIDIA driver serves as well and lies elsewhere.
+DRIVER_PACKAGE = "libgl1-mesa-dri"
+DRIVERS = ("/usr/lib/*/dri/*_dri.so", "/usr/lib*/dri/*_dri.so", "/usr/lib*/**/libgallium*.so")
+NVIDIA = "libEGL_nvidia.so.0"
+WITHOUT_DISPLAY = "without a display, by"
+
+
+class Missing(Exception):
+    """Debian packages that drawing needs; `packages` names them."""
+
+    def __init__(self, packages: list[str]):
+        super().__init__(", ".join(packages))
+        self.packages = packages
+
+
+def pyglet() -> str:
+    """Tell pyglet how to draw, and return it in words.
+
+    Must run before anything imports miniworld: pyglet reads its options once. Without EGL it
+    draws on a display, if there is one, such as that of `xvfb-run`.
+
+    **Errors:** `Missing` if a library is.
+    """
+    import pyglet as library
+
+    library.options["debug_gl"] = False  # an error check per call costs a quarter of the speed
+    if sys.platform != "linux":
+        return "on the screen"
+    missing = missing_packages()
+    if not missing:
+        library.options["headless"] = True
+        return f"{WITHOUT_DISPLAY} EGL"
+    if missing == [OPENGL[EGL[0]]] and os.environ.get("DISPLAY"):
+        return f"on the display {os.environ['DISPLAY']}"
+    raise Missing(missing)
+
+
+def mujoco() -> str:
+    """Tell MuJoCo how to draw, by MUJOCO_GL, and return it in words; a value of the user's stays.
+
+    Must run before dm_control is imported.
+
+    **Errors:** `Missing` if there is nothing to draw with.
+    """
+    if sys.platform != "linux":
+        return "on the screen"
+    if "MUJOCO_GL" not in os.environ:
+        os.environ["MUJOCO_GL"] = _for_mujoco()
+    chosen = os.environ["MUJOCO_GL"]
+    names = {"egl": "EGL", "osmesa": "OSMesa"}
+    if chosen not in names:
+        return f"as MUJOCO_GL={chosen} says"
+    return f"{WITHOUT_DISPLAY} {names[chosen]}"
+
+
+def _for_mujoco() -> str:
+    if all(map(loads, EGL)):
+        return "egl"
+    if any(map(loads, OSMESA)):
+        return "osmesa"
+    if os.environ.get("DISPLAY"):
+        return "glfw"
+    raise Missing([*(OPENGL[name] for name in EGL if not loads(name)), DRIVER_PACKAGE])
+
+
+RENDERERS: dict[str, Callable[[], str]] = {"pyglet": pyglet, "mujoco": mujoco}
+"""By what a family draws with; each returns how, in words."""
+
+
+def missing_packages() -> list[str]:
+    """The Debian packages that drawing by pyglet needs and this machine lacks.
+
+    The driver counts only beside a missing library: where a driver lies differs between
+    systems, so that not finding one is no proof by itself.
+    """
+    missing = [package for library, package in OPENGL.items() if not loads(library)]
+    return [*missing, DRIVER_PACKAGE] if missing and not has_driver() else missing
+
+
+def has_driver() -> bool:
+    """Whether a driver for EGL is found at one of the usual places."""
+    return any(glob.glob(pattern) for pattern in DRIVERS) or loads(NVIDIA)
+
+
+def command(packages: list[str]) -> str:
+    """What installs Debian packages."""
+    return f"sudo apt-get install -y {' '.join(packages)}"
+
+
+def loads(library: str) -> bool:
+    """Whether the dynamic linker finds a library."""
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
