@@ -26,6 +26,9 @@ class Clock(gymnasium.Env):
     )  # fmt: skip
     action_space = spaces.Discrete(9)
 
+    def resize(self, factor: float) -> None:
+        self.base = round(20 * factor)
+
     def cover(self, rng: np.random.Generator, count: int) -> None:
         self.base = count + rng.integers(3)
 
@@ -148,6 +151,34 @@ def test_other_textures_are_of_the_same_world():
     np.testing.assert_array_equal(first[0], first[2])
     with pytest.raises(ValueError, match="method `cover"):
         make("CartPole-v1", shift="textures:1")
+
+
+def test_the_rooms_of_any_task_of_miniworld_can_be_covered_anew():
+    task, given = "MiniWorld-OneRoom-v0", {"size": 32}
+    plain, other = make(task, **given), make(task, **given, shift="textures:5")
+    (one, _), (two, _) = plain.reset(seed=4), other.reset(seed=4)
+    assert not np.array_equal(one["image"], two["image"])
+    for action in np.random.default_rng(0).integers(3, size=30):
+        (_, *mine), (_, *theirs) = plain.step(action), other.step(action)
+        assert mine == theirs
+    np.testing.assert_array_equal(other.reset(seed=4)[0]["image"], two["image"])
+
+
+def test_rooms_become_larger_or_smaller_for_an_episode():
+    task = "thinkslow/CollectGoodObjects-v0"
+    env = make(task, size=32, shift="rooms:5")
+    world: Any = env.env.unwrapped
+    halves, firsts = [], []
+    for seed in (0, 1, 2, 3, 4, 5, 0):
+        firsts.append(env.reset(seed=seed)[0]["image"])
+        halves.append(world.half)
+        for action in np.random.default_rng(seed).choice(3, 40, p=[0.2, 0.2, 0.6]):
+            env.step(action)
+        assert np.abs([thing.pos for thing in world.things]).max() < world.half
+    assert sorted({round(half / 4.65, 6) for half in halves}) == [round(1 / 1.5, 6), 1.5]
+    np.testing.assert_array_equal(firsts[0], firsts[-1])
+    with pytest.raises(ValueError, match="method `resize"):
+        make("MiniWorld-OneRoom-v0", size=32, shift="rooms:1")
 
 
 def test_hues_turn_round_grey():

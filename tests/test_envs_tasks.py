@@ -63,7 +63,7 @@ def test_instances_in_one_process_do_not_disturb_each_other(env):
 
 
 @pytest.mark.parametrize("version", ["v0", "v1"])
-@pytest.mark.parametrize("view", ["TopDown", "Informed", "Panorama"])
+@pytest.mark.parametrize("view", ["TopDown", "Informed", "Panorama", "Map"])
 def test_a_twin_is_of_the_same_world(view, version):
     one, twin = make(f"{COLLECT}-{version}"), make(f"{COLLECT}{view}-{version}")
     assert twin_of(f"{COLLECT}{view}-{version}") == f"{COLLECT}-{version}"
@@ -174,6 +174,26 @@ def test_by_a_counter_a_box_comes_back_where_it_would_have_anyway(version):
 
     same = np.array_equal(taken([0, 1, 2]), taken([2, 0, 1]))
     assert same == (version == "v1")
+
+
+def test_the_map_lies_around_the_agent_with_its_heading_upwards():
+    env = make(f"{COLLECT}Map-v0")
+    env.reset(seed=1)
+    world = world_of(env)
+    for thing in world.things:
+        thing.pos = np.array([100.0, 0.0, 100.0])
+    for bearing, (row, column) in (
+        (0.0, (0.34, 0.5)), (90.0, (0.5, 0.34)), (-90.0, (0.5, 0.66)), (180.0, (0.66, 0.5))
+    ):  # fmt: skip
+        angle = world.agent.dir + math.radians(bearing)
+        # 1.34 m are a tenth of the reach, whose root is .316 of half the picture.
+        far = 2 * HALF * math.sqrt(2) / 10
+        world.things[0].pos = world.agent.pos + far * np.array(
+            [math.cos(angle), 0.0, -math.sin(angle)]
+        )
+        green = (world.render_obs() == (0, 255, 0)).all(-1)
+        found = np.array(np.nonzero(green)).mean(1) / 64
+        np.testing.assert_allclose(found, (row, column), atol=0.02)
 
 
 def test_every_heading_shows_from_above():

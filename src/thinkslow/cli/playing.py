@@ -23,7 +23,7 @@ class Making(Common):
     shift: str = ""
     """What differs from training: NAME:SEVERITY with 0 to 5, several joined by commas, of noise,
     occlusion, dropped, dropped-bursts (each also -silent), delayed, delayed-random, brightness,
-    contrast, colour, blur, textures, sticky."""
+    contrast, colour, blur, textures, rooms, sticky."""
 
     def making(self) -> dict[str, Any]:
         """What the flags add to the description of an environment.

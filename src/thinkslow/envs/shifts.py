@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image, ImageFilter
 
+from thinkslow.envs.families import miniworld
 from thinkslow.spaces import Space
 
 Seen = dict[str, np.ndarray]
@@ -36,6 +37,8 @@ class Shift(abc.ABC):
     doses: ClassVar[tuple[float, ...]]
     pictured: ClassVar[bool] = False
     """Whether it needs an image."""
+    changes: ClassVar[str] = ""
+    """The method by which it changes the world."""
 
     def __init__(self, severity: int, images: tuple[str, ...]):
         self.severity, self.images = severity, images
@@ -267,9 +270,26 @@ class Textures(Shift):
 
     name = "textures"
     doses = (1, 2, 3, 4, 5)
+    changes = "cover"
 
     def change_world(self, world: Any) -> None:
-        world.cover(self.rng, int(self.dose))
+        way = getattr(world, "cover", None)
+        if way is None:
+            miniworld.cover(world, self.rng, int(self.dose))
+        else:
+            way(self.rng, int(self.dose))
+
+
+class Rooms(Shift):
+    """Rooms that are larger or smaller for an episode; the dose is the change of the factor."""
+
+    name = "rooms"
+    doses = (0.1, 0.2, 0.3, 0.4, 0.5)
+    changes = "resize"
+
+    def change_world(self, world: Any) -> None:
+        factor = 1 + self.dose
+        world.resize(factor if self.rng.random() < 0.5 else 1 / factor)
 
 
 class Sticky(Shift):
@@ -293,7 +313,7 @@ SHIFTS: dict[str, type[Shift]] = {
     kind.name: kind
     for kind in (
         Noise, Occlusion, Dropped, DroppedSilent, DroppedBursts, DroppedBurstsSilent, Delayed,
-        DelayedRandom, Brightness, Contrast, Colour, Blur, Textures, Sticky,
+        DelayedRandom, Brightness, Contrast, Colour, Blur, Textures, Rooms, Sticky,
     )
 }  # fmt: skip
 
@@ -304,7 +324,7 @@ def shifts(text: str, observations: Mapping[str, Space], world: Any = None) -> l
     A version may be asked for, `noise-v1:3`. Severity 0 is no shift at all.
 
     **Errors:** `ValueError` for an unknown name, version or severity, a shift of pictures where
-    nothing is one, or of textures where `world` has no method `cover(rng, count)`.
+    nothing is one, or of rooms where `world` has no method to change them.
 
     >>> [type(one).__name__ for one in shifts("dropped:3,sticky:0", {})]
     ['Dropped']
@@ -326,10 +346,10 @@ def shifts(text: str, observations: Mapping[str, Space], world: Any = None) -> l
             raise ValueError(
                 f"{name} changes images, and none is shown, but {', '.join(observations)}."
             )
-        if kind is Textures and not callable(getattr(world, "cover", None)):
+        if kind.changes and not _can(world, kind.changes):
             raise ValueError(
-                "textures covers the rooms of thinkslow/… anew; an environment of yours can have a "
-                "method `cover(rng, count)`."
+                f"{name} changes the rooms of thinkslow/…{_OTHERS[name]}; an environment of yours "
+                f"can have a method {_METHODS[kind.changes]}."
             )
         if int(level):
             out.append(kind(int(level), images))
@@ -337,3 +357,15 @@ def shifts(text: str, observations: Mapping[str, Space], world: Any = None) -> l
     if len({*added, *observations}) < len(added) + len(observations):
         raise ValueError(f"`shift` adds {', '.join(added)}, of which one is there already.")
     return out
+
+
+_METHODS = {"cover": "`cover(rng, count)`", "resize": "`resize(factor)`"}
+_OTHERS = {
+    "textures": " and of MiniWorld-…",
+    "rooms": " (those of MiniWorld-… have arguments of their own for it, --env-option)",
+}
+
+
+def _can(world: Any, method: str) -> bool:
+    """Whether a world has a way to be changed."""
+    return callable(getattr(world, method, None)) or (method == "cover" and miniworld.is_one(world))

@@ -13,6 +13,7 @@ tested against a strict fake of it, not against the engine.
 """
 
 import hashlib
+import importlib
 import os
 import shutil
 from pathlib import Path
@@ -203,8 +204,7 @@ def _engine(path: str, wanted: list[list[str]], **given: Any) -> tuple[Any, list
 
     It knows which it has only once it is made, and says so by a `ValueError`.
     """
-    import deepmind_lab  # pyright: ignore[reportMissingImports]
-
+    deepmind_lab = importlib.import_module("deepmind_lab")  # of no package
     for names in wanted[:-1]:
         try:
             return deepmind_lab.Lab(path, names, **given), names

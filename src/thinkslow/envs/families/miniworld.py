@@ -2,7 +2,48 @@
 
 from typing import Any
 
+import numpy as np
+
 from thinkslow.envs.families.family import Family
+
+DRAWN = {"wall_tex": "concrete", "floor_tex": "floor_tiles_bw", "ceil_tex": "concrete_tiles"}
+"""What a room is covered with unless told."""
+OTHERS = (
+    "airduct_grate", "asphalt", "cardboard", "cinder_blocks", "concrete", "grass", "marble",
+    "metal_grill", "picket_fence", "rock", "slime", "stucco", "water", "wood",
+)  # fmt: skip
+"""What rooms can be covered with instead."""
+SURFACES = 5
+"""Of which a number is covered anew; of a task that has more, or fewer, as large a share."""
+
+
+def is_one(world: Any) -> bool:
+    """Whether a world is one of MiniWorld's."""
+    return any(
+        (kind.__module__, kind.__name__) == ("miniworld.miniworld", "MiniWorldEnv")
+        for kind in type(world).__mro__
+    )
+
+
+def cover(world: Any, rng: np.random.Generator, count: int) -> None:
+    """Cover surfaces of any task's rooms with something else, from the next episode on.
+
+    Each kind of wall, floor and ceiling is changed with a chance of `count` in five.
+    """
+    changed: dict[tuple[str, str], str] = {}
+    plain = type(world).add_room
+
+    def add_room(**given: Any) -> Any:
+        for kind, usual in DRAWN.items():
+            name = given.get(kind, usual)
+            if (kind, name) not in changed:
+                other, differs = str(rng.choice(OTHERS)), rng.random() < count / SURFACES
+                changed[kind, name] = other if differs else name
+                changed.setdefault((kind, other), other)  # of a passage, named after its rooms
+            given[kind] = changed[kind, name]
+        return plain(world, **given)
+
+    world.add_room = add_room
 
 
 def _drawn_at(size: int) -> dict[str, Any]:

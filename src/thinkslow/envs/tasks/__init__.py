@@ -23,7 +23,8 @@ class Task:
 
 
 def _collect(view: str, observed: Literal["partly", "wholly"]) -> Task:
-    entry_point = f"thinkslow.envs.tasks.collect:CollectGoodObjects{view}"
+    module = "views" if view else "collect"
+    entry_point = f"thinkslow.envs.tasks.{module}:CollectGoodObjects{view}"
     return Task(f"{COLLECT}{view}", entry_point, observed, COLLECT if view else None)
 
 
@@ -32,6 +33,7 @@ TASKS = (
     _collect("TopDown", "wholly"),
     _collect("Informed", "wholly"),
     _collect("Panorama", "partly"),
+    _collect("Map", "wholly"),
 )
 VERSIONS = {"v0": {}, "v1": {"counter": True}}
 """Of each task: in version 1 boxes come back by a counter."""

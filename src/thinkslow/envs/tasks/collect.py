@@ -3,14 +3,8 @@
 After DeepMind Lab's collect-good-objects. Two rooms of 4.5 m by 9.3 m lie side by side
 behind a wall with one door, and differ in wall and floor. Five good boxes (green, +1) and
 three bad ones (red, -1) stand about; a box that is touched comes back elsewhere at once.
-The agent sees a square image in the first person, or, in the top-down twin, the whole
-world from above with itself as an arrow: a fully observable version of the same task. For
-the same seed and actions, all views have the same world, motion, rewards and random numbers.
-
-Twins of it differ in what is seen. *Informed* shows the same image and, beside it, where the
-agent and every box are: fully observable with identical pictures. *Panorama* shows four views
-around the agent in one image, a dose of observability: `field` degrees of it, with or without the
-wall between the rooms (`wall`), which stays solid.
+The agent sees a square image in the first person; its twins (`views`) show something else of the
+same world.
 
 In version 0 a box comes back at a place from the random stream of the episode, so that what one
 box does changes where all later ones appear. In version 1 it follows from the episode, the box and
@@ -42,6 +36,8 @@ from miniworld.utils import get_file_path
 from PIL import Image
 from pyglet import gl
 
+from thinkslow.envs.families.miniworld import OTHERS
+
 ROOM = 4.5  # width of a room in metres; the floor plan is a square
 WALL = 0.3  # thickness of the wall between the rooms
 DOOR = 1.6
@@ -66,12 +62,6 @@ SURFACES = {
     "right floor": "floor_tiles_bw", "ceiling": "concrete_tiles",
 }  # fmt: skip
 """What the rooms are covered with."""
-OTHERS = (
-    "airduct_grate", "asphalt", "cardboard", "cinder_blocks", "concrete", "grass", "marble",
-    "metal_grill", "picket_fence", "rock", "slime", "stucco", "water", "wood",
-)  # fmt: skip
-"""What they can be covered with instead."""
-
 LEFT, RIGHT, FORWARD = range(3)
 
 
@@ -98,9 +88,18 @@ class CollectGoodObjects(MiniWorldEnv):
         size: int = 64,
         decisions: int = 250,
         counter: bool = False,
+        wall: bool = True,
         render_mode: str | None = None,
     ):
-        self.counter = counter
+        """
+        Args:
+            size: Side of the picture, pixels.
+            decisions: Of an episode.
+            counter: Whether boxes come back by a counter, as in version 1.
+            wall: Whether the wall between the rooms is drawn. It is solid in any case.
+            render_mode: As MiniWorld takes it.
+        """
+        self.counter, self.wall, self.half = counter, wall, HALF
         self.surfaces = dict(SURFACES)
         window = 256 if render_mode else size
         self.lists: dict[str, int] = {}
@@ -134,20 +133,27 @@ class CollectGoodObjects(MiniWorldEnv):
         others = rng.choice(OTHERS, count, replace=False).tolist()
         self.surfaces = SURFACES | dict(zip(changed, others, strict=True))
 
+    def resize(self, factor: float) -> None:
+        """Make the rooms larger or smaller than they are made, from the next episode on.
+
+        Their floor plan stays a square; door, boxes and the agent keep their sizes.
+        """
+        self.half = factor * HALF
+
     def state(self) -> dict[str, Any]:
         """Everything that the rest of an episode follows from; `restore` brings it back."""
         return {
             "agent": (self.agent.pos.copy(), self.agent.dir),
             "things": [(thing.pos.copy(), thing.dir) for thing in self.things],
             "taken": list(self.taken), "episode": self.episode, "steps": self.step_count,
-            "surfaces": dict(self.surfaces),
+            "surfaces": dict(self.surfaces), "half": self.half,
             "random": self.np_random.bit_generator.state,
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
         """Bring the world to where `state` was called, in this or another instance."""
-        if state["surfaces"] != self.surfaces:
-            self.surfaces = dict(state["surfaces"])
+        if (state["surfaces"], state["half"]) != (self.surfaces, self.half):
+            self.surfaces, self.half = dict(state["surfaces"]), state["half"]
             super().reset()  # builds the rooms again
         self.agent.pos, self.agent.dir = state["agent"][0].copy(), state["agent"][1]
         for thing, (pos, turn) in zip(self.things, state["things"], strict=True):
@@ -159,10 +165,12 @@ class CollectGoodObjects(MiniWorldEnv):
     def _gen_world(self) -> None:
         left, right = (
             self.add_rect_room(
-                low, high, -HALF, HALF, wall_tex=self.surfaces[f"{side} wall"],
+                low, high, -self.half, self.half, wall_tex=self.surfaces[f"{side} wall"],
                 floor_tex=self.surfaces[f"{side} floor"], ceil_tex=self.surfaces["ceiling"],
             )
-            for side, low, high in (("left", -HALF, -WALL / 2), ("right", WALL / 2, HALF))
+            for side, low, high in (
+                ("left", -self.half, -WALL / 2), ("right", WALL / 2, self.half)
+            )
         )  # fmt: skip
         self.connect_rooms(left, right, min_z=-DOOR / 2, max_z=DOOR / 2, max_y=DOOR_HEIGHT)
         for room in self.rooms:
@@ -170,7 +178,7 @@ class CollectGoodObjects(MiniWorldEnv):
                 _load_texture(name)
         self._gen_static_data()
 
-        self.agent.pos = _place(self.agent.radius, self.np_random)
+        self.agent.pos = self._place(self.agent.radius, self.np_random)
         self.agent.dir = self.np_random.uniform(-math.pi, math.pi)
         self.things: list[Thing] = []
         for kind in BOXES:
@@ -193,7 +201,7 @@ class CollectGoodObjects(MiniWorldEnv):
         """The reward for the boxes within reach, each of which is put elsewhere."""
         reward = 0.0
         for index, thing in enumerate(self.things):
-            if _distance(thing.pos, self.agent.pos) < thing.radius + self.agent.radius:
+            if distance(thing.pos, self.agent.pos) < thing.radius + self.agent.radius:
                 reward += thing.reward
                 self.taken[index] += 1
                 entropy = [self.episode, index, self.taken[index]]
@@ -204,13 +212,30 @@ class CollectGoodObjects(MiniWorldEnv):
         """Put a box at a random place, clear of the other boxes and away from the agent."""
         others = [other for other in self.things if other is not thing]
         while True:
-            place = _place(thing.radius, rng)
-            if _distance(place, self.agent.pos) > AWAY and all(
-                _distance(place, other.pos) > thing.radius + other.radius for other in others
+            place = self._place(thing.radius, rng)
+            if distance(place, self.agent.pos) > AWAY and all(
+                distance(place, other.pos) > thing.radius + other.radius for other in others
             ):
                 break
         thing.pos = place
         thing.dir = rng.uniform(-math.pi, math.pi)
+
+    def _place(self, radius: float, rng: np.random.Generator) -> np.ndarray:
+        """A random place in one of the rooms, clear of the walls and of the door."""
+        room = rng.choice([-1.0, 1.0])
+        x = room * rng.uniform(WALL / 2 + radius, self.half - radius)
+        z = rng.uniform(-self.half + radius, self.half - radius)
+        return np.array([x, 0.0, z])
+
+    def _gen_static_data(self) -> None:
+        super()._gen_static_data()
+        if self.wall:
+            return
+        for room in self.rooms:
+            faces = room.wall_verts.reshape(-1, 4, 3)
+            seen = (np.abs(faces[..., 0]) > WALL / 2 + 1e-6).any(1).repeat(4)
+            room.wall_verts, room.wall_norms = room.wall_verts[seen], room.wall_norms[seen]
+            room.wall_texcs = room.wall_texcs[seen]
 
     def _render_static(self) -> None:
         """Compile the rooms and the boxes into display lists of this instance."""
@@ -266,117 +291,6 @@ class CollectGoodObjects(MiniWorldEnv):
         gl.glEnd()
 
 
-class CollectGoodObjectsTopDown(CollectGoodObjects):
-    """The same task seen whole from above, with the agent as an arrow."""
-
-    def render_obs(self, frame_buffer: FrameBuffer | None = None) -> np.ndarray:
-        """The floor plan, which fills the image."""
-        frame_buffer = self.obs_fb if frame_buffer is None else frame_buffer
-        self.shadow_window.switch_to()
-        frame_buffer.bind()
-        gl.glClearColor(0.0, 0.0, 0.0, 1.0)
-        gl.glClear(gl.GL_COLOR_BUFFER_BIT | gl.GL_DEPTH_BUFFER_BIT)
-        gl.glMatrixMode(gl.GL_PROJECTION)
-        gl.glLoadIdentity()
-        gl.glOrtho(-HALF, HALF, -HALF, HALF, 0.0, 20.0)
-        gl.glMatrixMode(gl.GL_MODELVIEW)
-        gl.glLoadIdentity()
-        gl.gluLookAt(0.0, 10.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)
-        return self._render_world(frame_buffer, render_agent=True)
-
-
-class CollectGoodObjectsInformed(CollectGoodObjects):
-    """The task in the first person, with everything that there is to know beside the image.
-
-    `world` is [4 + 8 * 4]: the agent's place as shares of the floor plan, sine and cosine of its
-    heading; then, nearest first, each box's distance as a share of the diagonal, sine and cosine
-    of its bearing (left is positive), and 1 for good or -1 for bad.
-    """
-
-    def __init__(self, **given: Any):
-        super().__init__(**given)
-        self.observation_space = spaces.Dict(
-            image=self.observation_space,
-            world=spaces.Box(-1.0, 1.0, (4 + 4 * len(BOXES),), np.float32),
-        )
-
-    def reset(self, **given: Any) -> tuple[Any, dict[str, Any]]:
-        image, info = super().reset(**given)
-        return {"image": image, "world": self._world()}, info
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        image, *rest = super().step(action)
-        return {"image": image, "world": self._world()}, *rest  # pyright: ignore[reportReturnType]
-
-    def _world(self) -> np.ndarray:
-        x, _, z = self.agent.pos
-        heading = self.agent.dir
-        found = [x / HALF, z / HALF, math.sin(heading), math.cos(heading)]
-        for thing in sorted(self.things, key=lambda one: _distance(one.pos, self.agent.pos)):
-            to_x, to_z = thing.pos[0] - x, thing.pos[2] - z
-            bearing = math.atan2(-to_z, to_x) - heading
-            share = math.hypot(to_x, to_z) / (2 * HALF * math.sqrt(2))
-            found += [share, math.sin(bearing), math.cos(bearing), thing.reward]
-        return np.array(found, np.float32)
-
-
-class CollectGoodObjectsPanorama(CollectGoodObjects):
-    """The task seen all around: front and right above left and back, 90 degrees each.
-
-    Args:
-        field: Degrees that are seen, around the heading; the rest is black.
-        wall: Whether the wall between the rooms is drawn. It is solid in any case.
-        given: Arguments of the task.
-
-    **Errors:** `ValueError` for a field beyond 360 degrees, or an odd size.
-    """
-
-    def __init__(self, field: int | float = 360, wall: bool = True, size: int = 64, **given: Any):
-        if not 0 < field <= 360:
-            raise ValueError(f"`field` must be above 0 and at most 360 degrees; got {field}.")
-        if size % 2:
-            raise ValueError(f"`size` must be even, for two views side by side; got {size}.")
-        self.wall = wall
-        columns = np.degrees(np.arctan((np.arange(size // 2) + 0.5) / (size // 4) - 1.0))
-        self.shown = {
-            yaw: np.abs((columns - yaw + 180) % 360 - 180) <= field / 2 for yaw in (0, -90, 90, 180)
-        }
-        """By the turn of a view, left positive, which of its columns lie in the field."""
-        super().__init__(size=size // 2, **given)
-        self.observation_space = spaces.Box(0, 255, (size, size, 3), np.uint8)
-
-    def render_obs(self, frame_buffer: FrameBuffer | None = None) -> np.ndarray:
-        """The four views in one image."""
-        heading, self.agent.cam_fov_y = self.agent.dir, 90.0
-        views = []
-        for yaw, shown in self.shown.items():
-            self.agent.dir = heading + math.radians(yaw)
-            views.append(super().render_obs(frame_buffer) * shown[None, :, None])
-        self.agent.dir = heading
-        front, right, left, back = views
-        return np.concatenate(
-            [np.concatenate([front, right], 1), np.concatenate([left, back], 1)]
-        ).astype(np.uint8)
-
-    def _gen_static_data(self) -> None:
-        super()._gen_static_data()
-        if self.wall:
-            return
-        for room in self.rooms:
-            faces = room.wall_verts.reshape(-1, 4, 3)
-            seen = (np.abs(faces[..., 0]) > WALL / 2 + 1e-6).any(1).repeat(4)
-            room.wall_verts, room.wall_norms = room.wall_verts[seen], room.wall_norms[seen]
-            room.wall_texcs = room.wall_texcs[seen]
-
-
-def _place(radius: float, rng: np.random.Generator) -> np.ndarray:
-    """A random place in one of the rooms, clear of the walls and of the door."""
-    room = rng.choice([-1.0, 1.0])
-    x = room * rng.uniform(WALL / 2 + radius, HALF - radius)
-    z = rng.uniform(-HALF + radius, HALF - radius)
-    return np.array([x, 0.0, z])
-
-
 def _load_texture(name: str) -> None:
     """Put a texture where MiniWorld looks for it.
 
@@ -400,5 +314,5 @@ def _load_texture(name: str) -> None:
     Texture.tex_cache[path] = Texture(texture, name)
 
 
-def _distance(place: np.ndarray, other: np.ndarray) -> float:
+def distance(place: np.ndarray, other: np.ndarray) -> float:
     return math.hypot(place[0] - other[0], place[2] - other[2])
