@@ -37,7 +37,14 @@ class Functional(gymnasium.Env):
     def __init__(self, begin: Begin, go: Go):
         import jax
 
-        self._begin, self._go = jax.jit(begin), jax.jit(go)
+        def first(key: Any) -> tuple[Any, Any]:
+            return begin(jax.random.fold_in(key, 0))
+
+        def after(key: Any, steps: Any, state: Any, action: Any) -> tuple[Any, Any]:
+            state, *told = go(jax.random.fold_in(key, steps), state, action)
+            return state, told
+
+        self._first, self._after = jax.jit(first), jax.jit(after)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -47,16 +54,15 @@ class Functional(gymnasium.Env):
         super().reset(seed=seed)
         self.key: Any = jax.random.key(int(self.np_random.integers(2**31)))
         self.steps = 0
-        self.world, observation = self._begin(jax.random.fold_in(self.key, 0))
+        self.world, observation = self._first(self.key)
         return jax.device_get(observation), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         import jax
 
         self.steps += 1
-        moment = self._go(jax.random.fold_in(self.key, self.steps), self.world, action)
-        self.world = moment.state
-        _, observation, reward, terminated, truncated = jax.device_get((0, *moment[1:]))
+        self.world, told = self._after(self.key, self.steps, self.world, action)
+        observation, reward, terminated, truncated = jax.device_get(told)
         ends = bool(terminated)
         return observation, float(reward), ends, bool(truncated) and not ends, {}
 
