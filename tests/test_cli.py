@@ -1,5 +1,6 @@
 """The command line: what goes where, exit codes, and one clear line for every error."""
 
+import dataclasses
 import errno
 import importlib
 import json
@@ -11,11 +12,15 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from thinkslow.cli import COMMANDS, doctor, inspect, main
+from thinkslow.envs import families, trial
+from thinkslow.envs.families import atari
+from thinkslow.envs.families.family import Family
 from thinkslow.storage import store
 
 THINKSLOW = (sys.executable, "-c", "import sys; from thinkslow.cli import main; sys.exit(main())")
@@ -375,7 +380,7 @@ def test_every_public_name_is_there():
 def healthy(monkeypatch):
     """A machine on which everything that takes long is fine."""
     fine = doctor.Finding("renderer", True, "drew a frame")
-    monkeypatch.setattr(doctor, "renderer", lambda: fine)
+    monkeypatch.setattr(doctor, "drawing", lambda limit_s: [fine])
     monkeypatch.setattr(doctor, "agents", lambda: [])
 
 
@@ -407,16 +412,34 @@ def test_doctor_names_missing_debian_packages_and_the_command(flags, healthy, mo
 
 
 def test_doctor_survives_a_renderer_that_crashes(monkeypatch):
-    monkeypatch.setattr(doctor, "RENDER", "import os; os.abort()")
-    found = doctor.renderer()
+    monkeypatch.setattr(trial, "CALL", "import os; os.abort()")
+    found = doctor.renderer(60.0)
     assert not found.ok
+    assert "SIGABRT" in found.found
     assert "apt-get" in found.remedy
+    monkeypatch.setattr(trial, "CALL", "import time; time.sleep(1000)")
+    assert "no step within 0.5 s" in doctor.renderer(0.5).found
+    monkeypatch.setattr(trial, "CALL", "print('not JSON')")
+    assert not doctor.renderer(60.0).ok
 
 
-def test_doctor_does_not_wait_for_ever_for_a_frame(monkeypatch):
-    monkeypatch.setattr(doctor, "RENDER", "import time; time.sleep(60)")
-    monkeypatch.setattr(doctor, "PATIENCE", 0.2)
-    assert "no frame within" in doctor.renderer().found
+def test_doctor_steps_every_family_and_names_what_mends_it(monkeypatch):
+    def family(name: str, example: str, **given: Any) -> Family:
+        plain = dataclasses.replace(atari.FAMILY, module="json", registers=None, repeats=None)
+        return dataclasses.replace(plain, name=name, example=example, packages=name, **given)
+
+    ways = (
+        family("sound", "CartPole-v1"), family("sunk", "tiny_envs:tiny/Unborn-v0"),
+        family("bare", "CartPole-v1", pattern="CartPole", libraries={"libgone.so": "libgone1"}),
+    )  # fmt: skip
+    monkeypatch.setattr(families, "FAMILIES", (*ways, dataclasses.replace(ways[0], module="gone")))
+    monkeypatch.setattr(doctor, "renderer", lambda limit_s: doctor.Finding("renderer", True, ""))
+    found = {one.what: one for one in doctor.drawing(60.0) if one.what.startswith("family")}
+    assert found["family sound"].ok
+    assert "3 steps of CartPole-v1" in found["family sound"].found
+    assert "no memory for the map" in found["family sunk"].found
+    assert found["family sunk"].remedy
+    assert trial.tried("CartPole-v1", 0.01).found == "no step within 0.01 s"
 
 
 def test_doctor_finds_an_altered_bundled_agent(agent, monkeypatch):

@@ -154,8 +154,8 @@ def test_other_textures_are_of_the_same_world():
 
 
 def test_the_rooms_of_any_task_of_miniworld_can_be_covered_anew():
-    task, given = "MiniWorld-OneRoom-v0", {"size": 32}
-    plain, other = make(task, **given), make(task, **given, shift="textures:5")
+    task = "MiniWorld-OneRoom-v0"
+    plain, other = make(task, size=32), make(task, size=32, shift="textures:5")
     (one, _), (two, _) = plain.reset(seed=4), other.reset(seed=4)
     assert not np.array_equal(one["image"], two["image"])
     for action in np.random.default_rng(0).integers(3, size=30):

@@ -2,20 +2,24 @@
 
 import dataclasses
 import json
+import os
 import platform
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from thinkslow.cli.common import Common
+from thinkslow.cli.common import Common, Usage
 from thinkslow.cli.common import parse as parse_options
+
+if TYPE_CHECKING:
+    from thinkslow.envs.families.family import Family
 
 DESCRIPTION = """Say what works on this machine and how to mend what does not.
 
@@ -24,23 +28,18 @@ Exit code 1 if `thinkslow demo` could not run here, 0 otherwise.
 example: thinkslow doctor"""
 
 TASK = "thinkslow/CollectGoodObjects-v0"
-PATIENCE = 60.0
-"""Seconds that the test frame may take."""
 ROOM = 1.0
 """GiB of free disk below which to warn: a run's replay takes most of it."""
-
-RENDER = f"""
-from thinkslow import envs
-env = envs.make({TASK!r}, size=64)
-env.reset(seed=0)
-env.close()
-"""
-"""Run in a child process: a driver that crashes must not take the doctor with it."""
+AT_ONCE = 4
+"""Environments that are tried at the same time, at most."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(Common):
     """Options of `thinkslow doctor`."""
+
+    limit: float = 60.0
+    """Seconds that an environment may take to be made and to make three steps."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +53,10 @@ class Finding:
     needed: bool = True
     """Whether the demo cannot run without it."""
 
+    @property
+    def state(self) -> str:
+        return "ok" if self.ok else "missing" if self.needed else "absent"
+
 
 def parse(arguments: Sequence[str]) -> Options:
     return parse_options(Options, "doctor", DESCRIPTION, arguments)
@@ -62,9 +65,14 @@ def parse(arguments: Sequence[str]) -> Options:
 def run(options: Options) -> dict[str, Any]:
     """Look at everything and print it.
 
-    **Errors:** `SystemExit` with code 1 if the demo cannot run; the result is printed before.
+    **Errors:** `Usage` for a limit of no time; `SystemExit` with code 1 if the demo cannot run; the
+    result is printed before.
     """
-    findings = [python(), devices(), renderer(), disk(Path.cwd()), cache(), *agents()]
+    if not options.limit > 0:
+        raise Usage(f"--limit must be above 0; got {options.limit}.")
+    findings = [
+        python(), devices(), *drawing(options.limit), disk(Path.cwd()), cache(), *agents(),
+    ]  # fmt: skip
     works = all(one.ok for one in findings if one.needed)
     result = {"works": works, "findings": [dataclasses.asdict(one) for one in findings]}
     if not options.json:
@@ -85,44 +93,103 @@ def devices() -> Finding:
     try:
         import jax
 
-        kinds = [f"{device.platform} ({device.device_kind})" for device in jax.devices()]
+        found = [f"{device.platform} ({device.device_kind})" for device in jax.devices()]
     except (ImportError, RuntimeError) as error:
         return Finding("jax", False, _line(str(error)), "Install again: uv sync, or pip install")
-    found = f"jax {jax.__version__}, {len(kinds)} device{'s' * (len(kinds) > 1)}: {kinds[0]}"
-    if jax.default_backend() != "cpu":
-        return Finding("jax", True, found)
+    count = f"{len(found)} device{'s' * (len(found) > 1)}"
+    backend = jax.default_backend()
+    text = f"jax {jax.__version__}, backend {backend}, {count}: {', '.join(dict.fromkeys(found))}"
+    if backend != "cpu":
+        return Finding("jax", True, text)
     from thinkslow.envs.requirements import install
 
-    remedy = f"No GPU: runs on the CPU. For NVIDIA: {install('jax[cuda12]')}"
-    return Finding("jax", True, found, remedy)
+    cuda = install("jax[cuda12]")
+    remedy = f"No GPU: runs on the CPU. For NVIDIA: {cuda}"
+    if os.environ.get("JAX_PLATFORMS") == "cpu":
+        remedy = "JAX_PLATFORMS=cpu is set: a GPU would not be used."
+    elif shutil.which("nvidia-smi"):
+        remedy = f"There is an NVIDIA driver, but jax was installed without CUDA: {cuda}"
+    return Finding("jax", True, text, remedy)
 
 
-def renderer() -> Finding:
+def drawing(limit_s: float) -> list[Finding]:
+    """What there is to draw with, and every family of environments, stepped side by side."""
+    from thinkslow.envs.families import FAMILIES, miniworld
+
+    packages: set[str] = set()
+    others = []
+    for family in FAMILIES:
+        known = family.packages in packages and not family.installed
+        if family is not miniworld.OURS and not known:
+            others.append(family)
+            packages.add(family.packages)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        ours = pool.submit(renderer, limit_s)
+        rest = [pool.submit(stepped, family, limit_s) for family in others]
+        first = ours.result()
+        return [first, *renderers(first), *(one.result() for one in rest)]
+
+
+def renderer(limit_s: float) -> Finding:
     """A frame of the task, drawn in a child process."""
-    from thinkslow.envs.rendering import missing_packages
+    from thinkslow.envs.rendering import command, missing_packages
+    from thinkslow.envs.trial import tried
 
     if missing := missing_packages() if sys.platform == "linux" else []:
-        return Finding(
-            "renderer", False, f"missing Debian packages {', '.join(missing)}",
-            f"sudo apt-get install -y {' '.join(missing)}",
-        )  # fmt: skip
-    try:
-        child = subprocess.run(
-            [sys.executable, "-c", RENDER], capture_output=True, text=True, timeout=PATIENCE,
-            check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return Finding("renderer", False, f"no frame within {PATIENCE:.0f} s", _RENDER_REMEDY)
-    if child.returncode:
-        last = (child.stderr.strip().splitlines() or [f"exit code {child.returncode}"])[-1]
-        return Finding("renderer", False, _line(last), _RENDER_REMEDY)
-    return Finding("renderer", True, f"drew a frame of {TASK}")
+        found = f"missing Debian packages {', '.join(missing)}"
+        return Finding("renderer", False, found, command(missing))
+    trial = tried(TASK, limit_s)
+    return Finding("renderer", trial.works, trial.found, "" if trial.works else _RENDER_REMEDY)
 
 
 _RENDER_REMEDY = (
     "sudo apt-get install -y libegl1 libgl1 libglu1-mesa libgl1-mesa-dri libfreetype6 "
     "libfontconfig1; if they are there, see docs/troubleshooting.md"
 )
+
+
+def renderers(first: Finding) -> list[Finding]:
+    """The ways to draw without a display. One is enough; the others are no fault if it works."""
+    if sys.platform != "linux":
+        return []
+    from thinkslow.envs import rendering
+
+    egl = all(map(rendering.loads, rendering.EGL))
+    driver = "an NVIDIA driver" if rendering.loads(rendering.NVIDIA) else "Mesa"
+    ways = [
+        ("EGL", egl, f"by {driver}" if rendering.has_driver() else "no driver was found", "libegl1 "
+         f"libgl1 {rendering.DRIVER_PACKAGE}"),
+        ("OSMesa", any(map(rendering.loads, rendering.OSMESA)), "for MuJoCo: MUJOCO_GL=osmesa",
+         "libosmesa6"),
+        ("Xvfb", shutil.which("Xvfb") is not None, "a display in memory: xvfb-run thinkslow …",
+         "xvfb"),
+    ]  # fmt: skip
+    return [
+        Finding(f"renderer {name}", there, found if there else "not installed",
+                "" if there or first.ok else rendering.command([packages]), needed=False)
+        for name, there, found, packages in ways
+    ]  # fmt: skip
+
+
+def stepped(family: "Family", limit_s: float) -> Finding:
+    """An example of a family, stepped in a child process."""
+    from thinkslow.envs.requirements import how_to_install
+    from thinkslow.envs.trial import tried
+
+    what = f"family {family.name}"
+    if not family.installed:
+        return Finding(what, False, "not installed", how_to_install(family), needed=False)
+    trial = tried(family.example, limit_s)
+    if trial.works:
+        return Finding(what, True, trial.found, needed=False)
+    told, _, command = trial.found.partition("Install ")
+    if command:  # what is missing names what installs it
+        remedy = command.partition(": ")[2]
+    elif trial.found.startswith("no step within"):
+        remedy = f"give it longer: thinkslow doctor --limit {5 * limit_s:g}"
+    else:
+        remedy = f"see where: thinkslow train {family.example} --steps 1 --debug"
+    return Finding(what, False, told.strip(), remedy, needed=False)
 
 
 def disk(folder: Path) -> Finding:
@@ -172,7 +239,7 @@ def _show(findings: Sequence[Finding], works: bool) -> None:
     table.add_column("found", overflow="fold")
     for one in findings:
         colour = "green" if one.ok else "red" if one.needed else "yellow"
-        state = f"[{colour}]{'ok' if one.ok else 'missing'}[/]"
+        state = f"[{colour}]{one.state}[/]"
         table.add_row(one.what, state, escape(one.found))
     terminal.print(table)
     # On lines of their own, so that a command can be copied whole.

@@ -71,7 +71,7 @@ class Functional(gymnasium.Env):
         import jax
 
         return {
-            "world": [np.asarray(leaf) for leaf in jax.tree.leaves(self.world)],
+            "world": [_plain(leaf) for leaf in jax.tree.leaves(self.world)],
             "key": np.asarray(jax.random.key_data(self.key)), "steps": self.steps,
             "random": self.np_random.bit_generator.state,
         }  # fmt: skip
@@ -80,6 +80,22 @@ class Functional(gymnasium.Env):
         """Bring an environment that was reset to where `state` was called."""
         import jax
 
-        self.world = jax.tree.unflatten(jax.tree.structure(self.world), state["world"])
+        leaves, structure = jax.tree.flatten(self.world)
+        back = [jax.random.wrap_key_data(kept) if _is_key(leaf) else kept
+                for leaf, kept in zip(leaves, state["world"], strict=True)]  # fmt: skip
+        self.world = jax.tree.unflatten(structure, back)
         self.key, self.steps = jax.random.wrap_key_data(state["key"]), state["steps"]
         self.np_random.bit_generator.state = state["random"]
+
+
+def _is_key(leaf: Any) -> bool:
+    import jax
+
+    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _plain(leaf: Any) -> np.ndarray:
+    """A part of the state as numbers that can be pickled."""
+    import jax
+
+    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)

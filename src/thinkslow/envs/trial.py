@@ -1,0 +1,119 @@
+"""An environment that is really made and stepped, in a process of its own and within a time.
+
+A simulator that crashes, or never answers, ends that process and no other.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from thinkslow.envs.worker import COMPUTING
+
+STEPS = 3
+CALL = "from thinkslow.envs.trial import main; main()"
+
+
+class Trial(NamedTuple):
+    """What came of it."""
+
+    works: bool
+    found: str
+    """In words: how it draws and how long that took, or what went wrong."""
+
+
+def tried(id: str, limit_s: float) -> Trial:
+    """Make an environment and take a few steps in it.
+
+    Args:
+        id: as `make` takes it.
+        limit_s: seconds that all of it may take.
+    """
+    with tempfile.TemporaryDirectory() as folder:  # simulators write where they are started
+        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        child = subprocess.Popen(
+            [sys.executable, "-P", "-c", CALL, id], stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder,
+            env={**COMPUTING, **os.environ, "PYTHONPATH": path}, start_new_session=True,
+        )  # fmt: skip
+        try:
+            out, err = child.communicate(timeout=limit_s)
+        except subprocess.TimeoutExpired:
+            return Trial(False, f"no step within {limit_s:g} s")
+        finally:
+            _end(child)
+    try:
+        told = json.loads((out.strip().splitlines() or [""])[-1])
+    except ValueError:
+        return Trial(False, _last(err, child.returncode))
+    if "fault" in told:
+        return Trial(False, told["fault"])
+    by = f" ({told['renderer']})" if told["renderer"] else ""
+    drawn = f", draws {told['drawn']}{by}" if told["drawn"] else ""
+    return Trial(True, f"{STEPS} steps of {id} in {told['seconds']:.1f} s{drawn}")
+
+
+def main() -> None:
+    """The child's end."""
+    import warnings
+
+    from thinkslow.envs import Unavailable, make
+
+    warnings.simplefilter("ignore")
+    begun = time.monotonic()
+    try:
+        env = make(sys.argv[-1])
+    except Unavailable as error:
+        print(json.dumps({"fault": str(error)}), flush=True)
+        return
+    env.reset(seed=0)
+    for _ in range(STEPS):
+        _, _, terminated, truncated, _ = env.step(nothing(env.actions))
+        if terminated or truncated:
+            env.reset(seed=1)
+    told = {
+        "drawn": env.drawn, "seconds": time.monotonic() - begun, "renderer": _renderer(),
+    }  # fmt: skip
+    env.close()
+    print("\n" + json.dumps(told), flush=True)  # a simulator may have left a line unfinished
+
+
+def nothing(actions: Mapping[str, Any]) -> dict[str, Any]:
+    """The first class, or the middle of what is allowed, of each action."""
+    return {
+        name: 0 if space.classes is not None else np.zeros(space.shape, np.float32)
+        for name, space in actions.items()
+    }
+
+
+def _renderer() -> str:
+    """Who draws for pyglet, if it does, such as `llvmpipe`."""
+    if "pyglet.gl" not in sys.modules:
+        return ""
+    from pyglet.gl import gl_info
+
+    return str(gl_info.get_renderer()).split(" (")[0] if gl_info.have_context() else ""
+
+
+def _last(err: str, code: int) -> str:
+    """Why a process ended, in its own last words."""
+    lines = err.strip().splitlines()
+    if code < 0:
+        cause = f"ended by {signal.Signals(-code).name}"
+        return f"{cause}: {lines[-1]}" if lines else cause
+    return " ".join((lines or [f"exit code {code}"])[-1].split())
+
+
+def _end(child: subprocess.Popen) -> None:
+    """See to it that neither the process nor what it started goes on."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.communicate()
