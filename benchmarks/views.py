@@ -103,7 +103,7 @@ def probe(view: str, seen: Any, truth: dict[str, np.ndarray], given: Any) -> dic
     keys = jr.split(jr.key(0), 3)
     encoder = Encoder(spaces, config, key=keys[0])
     hidden = MLP(encoder.tokens, 256, 2, key=keys[1])
-    net = (encoder, hidden, Linear(256, 5, key=keys[2]))
+    net: Any = (encoder, hidden, Linear(256, 5, key=keys[2]))
     optimiser = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(4e-4))
     state = optimiser.init(net)
     names = ("good", "bad", "sine", "cosine", "near")

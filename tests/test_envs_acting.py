@@ -6,7 +6,8 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thinkslow.envs.acting import parts
+from thinkslow.envs import Unavailable
+from thinkslow.envs.acting import actions, parts
 from thinkslow.spaces import Space
 
 INF = np.inf
@@ -103,3 +104,20 @@ def test_one_bound_alone_is_said():
     said: list[str] = []
     parts("its-id", spaces.Box(0, INF, (2,), np.float32), said.append)
     assert "one bound" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("space", "problem"),
+    [
+        (spaces.Dict({"a/b": spaces.Discrete(2), "a": spaces.Dict({"b": spaces.Discrete(3)})}),
+         "two actions named a/b"),
+        (spaces.Dict({}), "nothing to choose"),
+        (spaces.Tuple(()), "nothing to choose"),
+        (spaces.Box(-1, 1, (0,)), "nothing to choose"),
+        (spaces.Discrete(10**9), "1,000,000,000 actions"),
+        (spaces.Dict({"say": spaces.Text(3), "go": spaces.Discrete(2)}), "acts in Text"),
+    ],
+)  # fmt: skip
+def test_actions_that_nobody_can_learn_are_refused(space, problem):
+    with pytest.raises(Unavailable, match=problem):
+        actions("its-id", space, lambda _: None)

@@ -212,3 +212,17 @@ def test_a_reward_that_is_no_number_is_refused(reward):
     player.reset()
     with pytest.raises(Mismatch, match="reward must be one number"):
         player.step(0)
+
+
+def test_what_has_no_numbers_or_too_many_values_is_not_read_as_it_is():
+    declared = spaces.Dict(
+        none=spaces.Box(-1, 1, (0,)), many=spaces.Discrete(10**9), text=spaces.Text(3),
+    )  # fmt: skip
+    shown = {"none": np.zeros(0, np.float32), "many": 5, "text": "abc"}
+    player = Environment(Shows(declared, shown), "its-id", size=16)
+    assert player.observations == {"many": Space((), "float32")}
+    assert player.reset(seed=0)[0]["many"] == 5
+    assert [note for note in player.notes if "none (of no numbers)" in note and "text" in note]
+    twice = spaces.Dict({"a/b": spaces.Discrete(2), "a": spaces.Dict({"b": spaces.Discrete(3)})})
+    with pytest.raises(Unavailable, match="two things as a/b"):
+        Environment(Shows(twice, {}), "its-id", size=16)

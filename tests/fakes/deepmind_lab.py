@@ -150,7 +150,9 @@ class Lab:
     def _specs(self) -> list[dict[str, Any]]:
         height, width = self.height, self.width
         old = self.level == "tests/old_build"
-        found = [("RGB_INTERLEAVED", np.uint8, (height, width, 3))]
+        found: list[tuple[str, Any, tuple[int, ...]]] = [
+            ("RGB_INTERLEAVED", np.uint8, (height, width, 3))
+        ]
         if old:
             found.append(("DEBUG.CAMERA.TOP_DOWN", np.uint8, (3, height, width)))
         else:

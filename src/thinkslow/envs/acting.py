@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from thinkslow.envs.observing import CLASSES, repeated
 from thinkslow.envs.requirements import Unavailable
 from thinkslow.spaces import Space
 
@@ -30,12 +31,26 @@ class Part:
         self.names, self.native = names, native
 
 
-def parts(id: str, space: spaces.Space, say: Say, name: str = "") -> Part:
+def actions(id: str, space: spaces.Space, say: Say) -> Part:
     """A space of actions in an agent's terms, and the way back.
 
     **Errors:** `Unavailable` for a space that no agent here acts in.
     """
+    found = parts(id, space, say)
+    if not any(math.prod(one.shape) for one in found.names.values()):
+        raise Unavailable(f"{id} acts in {space}, which leaves nothing to choose.")
+    return found
+
+
+def parts(id: str, space: spaces.Space, say: Say, name: str = "") -> Part:
+    """The same of a space inside another, which may be empty."""
     if isinstance(space, spaces.Discrete):
+        if space.n > CLASSES:
+            raise Unavailable(
+                f"{id} chooses among {int(space.n):,} actions ({name or NAME}); at most "
+                f"{CLASSES:,} can be learnt. Wrap the environment: "
+                '`wrappers=["module:Class"]`.'
+            )
         return _discrete(name or NAME, int(space.n), int(space.start))
     if isinstance(space, spaces.Box):
         return _box(name or NAME, space, say)
@@ -46,6 +61,12 @@ def parts(id: str, space: spaces.Space, say: Say, name: str = "") -> Part:
         named = inside.items() if isinstance(inside, dict) else enumerate(inside)
         below = {key: parts(id, one, say, f"{name}/{key}" if name else f"{key}")
                  for key, one in named}  # fmt: skip
+        inner = [name for part in below.values() for name in part.names]
+        if twice := repeated(inner):
+            raise Unavailable(
+                f"{id} takes two actions named {twice}: parts are named by their path, with / "
+                'between. Rename a key by a wrapper: `wrappers=["module:Class"]`.'
+            )
         names = {name: space for part in below.values() for name, space in part.names.items()}
 
         def native(action: Mapping[str, Any]) -> Any:

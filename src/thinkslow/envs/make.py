@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
-from thinkslow.envs.acting import parts
+from thinkslow.envs.acting import actions
 from thinkslow.envs.adapt import Adapted, adapted
 from thinkslow.envs.failures import Mismatch
 from thinkslow.envs.observing import Sight, at, sights
@@ -125,7 +125,7 @@ class Environment(gymnasium.Env):
         self._shifts = shifts(shift, self.observations, env.unwrapped) if shift else []
         for one in self._shifts:
             self.observations |= one.adds
-        self._acts = parts(id, env.action_space, self._say)
+        self._acts = actions(id, env.action_space, self._say)
         self.actions: dict[str, Space] = self._acts.names
         self.observation_space = spaces.Dict(
             {name: _gymnasium(space) for name, space in self.observations.items()}

@@ -10,7 +10,7 @@ the sides, a stack of frames, numbers in [0, 1], [-1, 1] or [0, 255].
 """
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,8 @@ SIDE = 16
 """Of numbers that are no bytes, what has sides of fewer pixels is no image unless told."""
 NUMBERS = 4096
 """A vector of more is more likely an image that was not recognised."""
+CLASSES = 10_000
+"""A discrete value of more is read as a number: one-hot, it would be most of the agent."""
 CHOICES = 16
 """So many discrete values side by side are one-hot each; more are read as numbers."""
 RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
@@ -205,7 +207,9 @@ def sights(
         name = "/".join(path)
         is_told = name in told or (not path and bool(told & {"image", "observation"}))
         told -= {name} if path else {name, "image", "observation"}
-        if (one := _sights(id, path, space, size=size, told=is_told, say=say)) is None:
+        if 0 in (space.shape or ()):
+            left.append(f"{name or 'its observation'} (of no numbers)")
+        elif (one := _sights(id, path, space, size=size, told=is_told, say=say)) is None:
             left.append(f"{name or 'its observation'} ({type(space).__name__})")
         else:
             found += one
@@ -218,9 +222,20 @@ def sights(
             "values, and dictionaries or tuples of them are read. Wrap it: "
             '`wrappers=["module:Class"]`.'
         )
+    if twice := repeated(one.name for one in found):
+        raise Unavailable(
+            f"{id} shows two things as {twice}: parts are named by their path, with / between. "
+            'Rename a key by a wrapper: `wrappers=["module:Class"]`.'
+        )
     if left:
         say(f"left out {', '.join(left)}: no agent here reads it")
     return found
+
+
+def repeated(names: Iterable[str]) -> str:
+    """The first name that comes again, or nothing."""
+    seen: set[str] = set()
+    return next((name for name in names if name in seen or seen.add(name)), "")
 
 
 def leaves(space: spaces.Space, path: Path = ()) -> Iterator[tuple[Path, spaces.Space]]:
@@ -267,6 +282,9 @@ def _sights(
         raise ValueError(f"`image` must name boxes; {name or 'the observation'} is {space}.")
     if isinstance(space, spaces.Discrete):
         start, classes = int(space.start), int(space.n)
+        if classes > CLASSES:
+            say(f"{name or 'its observation'} of {classes:,} values is read as a number")
+            return [Vector(path, name or "vector", space, say)]
         return [Choice(path, name or "vector", space, say, start=start, classes=classes)]
     if isinstance(space, spaces.MultiDiscrete) and len(space.shape) == 1 and (
         space.shape[0] <= CHOICES
