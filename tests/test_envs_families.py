@@ -1,7 +1,9 @@
 """Every family that is installed here: it plays, and an episode follows from its seed.
 
-uv pip install -e '.[atari,minigrid,vizdoom,dm-control,crafter,memory-maze]'
-pytest -m families tests/test_envs_families.py
+uv pip install -e '.[atari,minigrid,vizdoom,dm-control,crafter,memory-maze,procgen]'
+pytest -m families tests/test_envs_families.py tests/test_envs_snapshots.py
+
+and once more in another environment, because of `pygame`, with '.[craftax,popgym-arcade]'.
 """
 
 import json
@@ -30,7 +32,9 @@ def test_an_episode_follows_from_its_seed_in_every_process(family):
         steps = [envs.reset([7, 7])]
         assert envs.first_seen[0] == envs.first_seen[1]
         rng = np.random.default_rng(0)
-        for _ in range(20):
+        for _ in range(200):
+            if steps[-1].is_last.any():  # the seeds of the next episodes would differ
+                steps.append(envs.reset([8, 8]))
             actions = {
                 name: np.repeat([rng.integers(space.classes or 1) if space.discrete
                                  else rng.uniform(-1, 1, space.shape)], 2, axis=0)
@@ -40,11 +44,61 @@ def test_an_episode_follows_from_its_seed_in_every_process(family):
         for step in steps:
             assert not step.crashed.any(), step.errors
             assert not step.nonfinite
-            for array in step.observation.values():
+            assert step.reward[0] == step.reward[1]
+            assert set(step.observation) == set(envs.observation_space)
+            for name, array in step.observation.items():
+                space = envs.observation_space[name]
+                assert (array.shape[1:], array.dtype) == (space.shape, space.dtype)
                 np.testing.assert_array_equal(array[0], array[1])
         name = next(name for name, space in envs.observation_space.items() if len(space.shape) == 3)
-        assert len({step.observation[name][0].tobytes() for step in steps}) > 1
+        shown = {step.observation[name][0].tobytes() for step in steps}
+        assert len(shown) > 5, "the picture hardly moves"
+        assert max(step.observation[name].std() for step in steps) > 1, "the picture is of a colour"
         assert envs.reset([8, 8]).is_first.all()
+
+
+TRUNCATED = {
+    "MiniWorld": ("MiniWorld-OneRoom-v0", {}, 0, 180),
+    "Atari": ("ALE/Pong-v5", {"max_num_frames_per_episode": 80}, 0, 20),
+    "Atari as DreamerV3": ("atari100k/Pong-v0", {"length": 80}, 0, 20),
+    "MiniGrid": ("MiniGrid-DoorKey-5x5-v0", {"max_steps": 20}, 0, 20),
+    "ViZDoom": ("VizdoomBasic-v1", {"episode_timeout": 30}, 0, 16),
+    "DeepMind Control": ("dm_control/cartpole-swingup-v0", {"show": "vectors"}, [0.0], 1000),
+    "Crafter": ("CrafterReward-v1", {"length": 20}, 0, 20),
+    "Craftax": ("Craftax-Classic-Pixels-v1", {"length": 20}, 0, 20),
+    "Procgen": ("procgen/CoinrunEasy-v0", {"max_episode_steps": 20}, 4, 20),
+}
+"""By family: an id, its options, an action that does nothing, and when the clock ends it."""
+
+
+@quiet
+@pytest.mark.families
+@pytest.mark.parametrize("name", [pytest.param(one, marks=needed[one]) for one in TRUNCATED])
+def test_an_end_by_the_clock_is_no_end_of_the_task(name):
+    id, options, action, decisions = TRUNCATED[name]
+    env = make(id, options=options)
+    env.reset(seed=0)
+    ends = [env.step(action)[2:4] for _ in range(decisions)]
+    env.close()
+    assert ends == [(False, False)] * (decisions - 1) + [(False, True)]
+
+
+@quiet
+@pytest.mark.families
+@needed["POPGym Arcade"]
+def test_both_views_of_an_arcade_game_are_of_the_same_game():
+    one, other = (make(f"popgym-arcade/CartPoleEasy{view}-v0") for view in ("", "Partial"))
+    one.reset(seed=2)
+    other.reset(seed=2)
+    differ = 0
+    for action in np.random.default_rng(0).integers(5, size=30):
+        (mine, *here), (theirs, *there) = one.step(action), other.step(action)
+        assert here == there
+        differ += not np.array_equal(mine["image"], theirs["image"])
+        if here[1]:
+            assert here[1:3] == [True, False], "a pole that falls is an end"
+            break
+    assert differ
 
 
 @quiet

@@ -39,6 +39,13 @@ KINDS = [
                  id="ours, shifted"),
     pytest.param("ALE/Breakout-v5", {"repeat": 4}, True, id="Atari", marks=family("Atari")),
     pytest.param("atari100k/Boxing-v0", {}, True, id="Atari as DreamerV3", marks=family("Atari")),
+    pytest.param("procgen/CoinrunEasy-v0", {}, False, id="Procgen", marks=family("Procgen")),
+    pytest.param("popgym-arcade/SkittlesEasyPartial-v0", {}, True, id="POPGym Arcade",
+                 marks=family("POPGym Arcade")),
+    pytest.param("Craftax-Classic-Pixels-v1", {}, True, id="Craftax", marks=family("Craftax")),
+    pytest.param("VizdoomHealthGathering-v1", {"repeat": 4}, False, id="ViZDoom",
+                 marks=family("ViZDoom")),
+    pytest.param("CrafterReward-v1", {}, False, id="Crafter", marks=family("Crafter")),
     pytest.param("MiniGrid-Dynamic-Obstacles-6x6-v0", {"size": 56}, True, id="MiniGrid",
                  marks=family("MiniGrid")),
 ]  # fmt: skip

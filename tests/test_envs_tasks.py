@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from thinkslow.envs import Unavailable, VectorEnv, make, twin_of
+from thinkslow.envs import Twin, Unavailable, VectorEnv, make, twin_of
 from thinkslow.envs.make import Environment
 from thinkslow.envs.tasks.scripted import towards_good
 
@@ -66,7 +66,7 @@ def test_instances_in_one_process_do_not_disturb_each_other(env):
 @pytest.mark.parametrize("view", ["TopDown", "Informed", "Panorama", "Map"])
 def test_a_twin_is_of_the_same_world(view, version):
     one, twin = make(f"{COLLECT}-{version}"), make(f"{COLLECT}{view}-{version}")
-    assert twin_of(f"{COLLECT}{view}-{version}") == f"{COLLECT}-{version}"
+    assert twin_of(f"{COLLECT}{view}-{version}") == Twin(f"{COLLECT}-{version}", {}, "partly")
     one.reset(seed=4)
     twin.reset(seed=4)
     rewards = 0.0
@@ -258,3 +258,30 @@ def test_playing_well_pays_far_more_than_playing_at_random(env):
 
 def test_the_image_has_the_size_that_was_asked_for():
     assert make(TASK, size=32).reset(seed=0)[0]["image"].shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("id", "options", "other", "otherwise"),
+    [
+        (f"{COLLECT}-v1", {"wall": False}, f"{COLLECT}Informed-v1", {"wall": False}),
+        (f"{COLLECT}Panorama-v0", {"field": 90}, f"{COLLECT}-v0", {}),
+        ("MiniGrid-Empty-6x6-v0", {}, "MiniGrid-Empty-6x6-v0", {"view": "full"}),
+        ("dmlab/rooms_watermaze-v0", {"actions": "impala"}, "dmlab/rooms_watermaze-v0",
+         {"actions": "impala", "view": "top"}),
+        ("popgym-arcade/TetrisHard-v0", {}, "popgym-arcade/TetrisHardPartial-v0", {}),
+    ],
+)  # fmt: skip
+def test_a_pair_is_known_from_either_side(id, options, other, otherwise):
+    there = twin_of(id, options)
+    assert there is not None
+    assert (there.id, there.options) == (other, otherwise)
+    back = twin_of(there.id, there.options)
+    assert back is not None
+    assert {there.observed, back.observed} == {"partly", "wholly"} or "Panorama" in id
+    assert back.id == id or "Panorama" in id
+
+
+def test_what_has_no_twin_has_none():
+    for id, options in (("CartPole-v1", {}), ("MiniGrid-Empty-6x6-v0", {"view": "cells"}),
+                        (f"{COLLECT}-v9", {}), ("procgen/MazeMemory-v0", {})):  # fmt: skip
+        assert twin_of(id, options) is None

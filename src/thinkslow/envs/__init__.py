@@ -7,7 +7,8 @@ from thinkslow.envs.failures import Failed, Failure, Mismatch, Nonfinite
 from thinkslow.envs.make import arguments, make
 from thinkslow.envs.requirements import Unavailable
 from thinkslow.envs.snapshots import Snapshot
-from thinkslow.envs.tasks import register, twin_of
+from thinkslow.envs.tasks import register
+from thinkslow.envs.twins import Twin, twin_of
 from thinkslow.envs.vector import Step, VectorEnv
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Nonfinite",
     "Snapshot",
     "Step",
+    "Twin",
     "Unavailable",
     "VectorEnv",
     "arguments",

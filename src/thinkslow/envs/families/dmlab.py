@@ -252,7 +252,7 @@ FAMILY = Family(
     "DeepMind Lab", "dmlab/", "deepmind_lab", "dmlab-gym",
     "dmlab/rooms_collect_good_objects_train-v0", extra="dmlab", then=BUILD,
     arguments=lambda size: {"size": size}, registers=_register, repeats="repeat",
-    repeats_itself=True,
+    repeats_itself=True, twins=("view", "first", "top"),
 )  # fmt: skip
 GYM = Family(
     "DeepMind Lab by dmlab-gym", "dmlab_gym/", "dmlab_gym", "dmlab-gym",

@@ -47,6 +47,8 @@ class Family:
     """Options of `dress` beside the constructor's own, with their defaults."""
     dress: Callable[..., gymnasium.Env] = _as_it_is
     """What is put around each of its environments, given the size and `options`."""
+    twins: tuple[str, str, str] | None = None
+    """The option by which twins differ, and its values to see a part (the default) and all."""
     registers: Callable[[], object] | None = None
     """Makes Gymnasium know the ids, where importing does not."""
     repeats: str | None = None

@@ -74,4 +74,5 @@ def _register() -> None:
 FAMILY = Family(
     "Memory Maze", "MemoryMaze-", "memory_maze", "memory-maze gym mujoco<4", "MemoryMaze-9x9-v0",
     extra="memory-maze", draws="mujoco", registers=_register,
+    twins=("view", "first", "top"),
 )  # fmt: skip

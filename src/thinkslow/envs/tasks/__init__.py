@@ -39,18 +39,6 @@ VERSIONS = {"v0": {}, "v1": {"counter": True}}
 """Of each task: in version 1 boxes come back by a counter."""
 
 
-def twin_of(id: str) -> str | None:
-    """The id of which another of our ids is a twin; None if it is none.
-
-    >>> twin_of("thinkslow/CollectGoodObjectsInformed-v1")
-    'thinkslow/CollectGoodObjects-v1'
-    """
-    name, _, version = id.rpartition("-")
-    twins = {task.name: task.twin_of for task in TASKS}
-    twin = twins.get(name)
-    return None if twin is None or version not in VERSIONS else f"{twin}-{version}"
-
-
 def register() -> None:
     """Make Gymnasium know them."""
     for task in TASKS:
