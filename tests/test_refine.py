@@ -237,6 +237,39 @@ def test_a_gradient_that_is_no_number_moves_nothing_and_shows_in_its_norm():
     assert not np.any(out.accepted)
 
 
+@pytest.mark.parametrize("update", [Gradient(0.3), Mirror(0.3), Random()])
+@pytest.mark.parametrize("accept", [False, True])
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_a_descent_without_its_record_ends_where_the_recorded_one_does(update, accept, steps):
+    given = {"steps": steps, "key": jr.key(1), "max_kl": 0.2, "accept": accept}
+    recorded = refine(noisy, categorical(), update, **given)
+    out = refine(noisy, categorical(), update, **given, record=False)
+    # Two programs: their rounding differs.
+    np.testing.assert_allclose(out.belief.logits, recorded.belief.logits, atol=1e-6)
+    assert np.isnan(out.loss[-1])
+    if not update.blind or accept:
+        np.testing.assert_allclose(out.loss[:-1], recorded.loss[:-1], atol=1e-6)
+
+
+def test_without_its_record_an_update_that_looks_at_nothing_evaluates_nothing():
+    def nowhere(belief, key):
+        return jnp.nan * jnp.sum(belief.logits), {}
+
+    given = {"steps": 2, "key": jr.key(0), "max_kl": 0.5}
+    assert refine(nowhere, categorical(), Random(), **given).status == Status.NOT_FINITE
+    out = refine(nowhere, categorical(), Random(), **given, record=False)
+    assert out.status == Status.KL_SPENT
+    np.testing.assert_allclose(out.moved[-1], 0.5, rtol=0.01)
+
+
+def test_without_its_record_the_last_finite_belief_leaves_if_its_loss_was_seen():
+    given = {"steps": 9, "key": jr.key(0), "step_kl": 0.02}
+    out = refine(sick, categorical(), Gradient(3.0), **given, record=False)
+    recorded = refine(sick, categorical(), Gradient(3.0), **given)
+    assert out.status == recorded.status == Status.NOT_FINITE
+    equal(out.belief, recorded.belief)
+
+
 def test_a_gaussian_belief_is_bound_too():
     out = descend(bowl, gaussian(), 10.0, Gradient, steps=1, step_kl=0.5)
     assert 0.49 < out.belief.kl(gaussian()) <= 0.5

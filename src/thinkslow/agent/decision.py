@@ -246,8 +246,9 @@ def _refined(
         return None
     objective, first = posed(agent, observation, moment)
     return refine(
-        objective, first, settings.update, key=key, select=settings.select, **bounds(settings)
-    )
+        objective, first, settings.update, key=key, select=settings.select,
+        record=settings.record, **bounds(settings),
+    )  # fmt: skip
 
 
 def _settle(

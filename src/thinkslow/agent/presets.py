@@ -92,7 +92,7 @@ def one_step(term: str, **settings: Any) -> Thinking:
     """One long gradient step down one term."""
     from thinkslow.refinement import Gradient
 
-    given = {"steps": 1, "update": Gradient(LONG), **settings}
+    given = {"steps": 1, "update": Gradient(LONG), "record": False, **settings}
     return Thinking({registry.make("term", term): 1.0}, **given)
 
 

@@ -70,6 +70,9 @@ class Thinking:
     memory stays."""
     select: Select = setting("last")
     """Which iterate to return."""
+    record: bool = setting(True)
+    """Evaluate the objective once more, at the refined belief, for `Thought.refined`. Without, the
+    last of its losses is NaN; a decision of one step costs about a third less."""
     readout: "Readout | None" = setting(None, kind="readout")
     """How the latent that acts is read from the belief: `sample` (the default), `mode`, `soft`,
     or `best-of:N` samples by reconstruction."""

@@ -1,5 +1,6 @@
 """A fixed number of steps, or the adaptive loop: one compiled call."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from thinkslow.refinement.adaptive import adaptive
 from thinkslow.refinement.result import Refined, Scalar, Select, chosen
 from thinkslow.refinement.step import Held, Objective, Rules, check, checked, judging
 from thinkslow.refinement.updates import Gradient, Update
+from thinkslow.trees import all_finite
 
 
 def refine(
@@ -26,6 +28,7 @@ def refine(
     judges: int = 1,
     tolerance: Scalar | None = None,
     select: Select = "last",
+    record: bool = True,
 ) -> Refined:
     """Descend `objective` from `belief` for `steps` steps.
 
@@ -51,12 +54,16 @@ def refine(
         tolerance: stop after a step that lowers the objective by less than this share of it, and
             once `max_kl` is spent; `used` counts the steps. None: make every step.
         select: which iterate to return, the `last` finite one or the `best`, of least loss.
+        record: whether to evaluate the objective at the last belief too. Without, its loss and
+            terms are NaN, and it counts as finite if its arrays are; an update that looks at
+            neither loss nor gradient (`Update.blind`) then evaluates nothing. `tolerance` and
+            `best` need every loss and record always.
 
     The step size of the update, `max_kl`, `step_kl` and `tolerance` may be traced: changing them
     does not compile again.
 
-    **Cost:** `steps` gradients and one evaluation, or `used + 1` gradients with `tolerance`;
-    with `accept`, `(steps + 1) * judges` evaluations more.
+    **Cost:** `steps` gradients and, to `record`, one evaluation; or `used + 1` gradients with
+    `tolerance`; with `accept`, `(steps + 1) * judges` evaluations more.
 
     **Errors:** `ValueError` for negative `steps`, no `judges`, or an unknown `select`;
     `TypeError` for a belief without `kl`, or an objective that returns something else.
@@ -80,7 +87,9 @@ def refine(
         return adaptive(
             rules, step_kl, steps=steps, tolerance=tolerance, noise=noise, keys=keys, select=select
         )
-    differentiate = jax.value_and_grad(objective, has_aux=True)
+    record |= select == "best"
+    seen = record or accept or not update.blind
+    differentiate = jax.value_and_grad(objective, has_aux=True) if seen else _unseen(objective)
 
     def step(carry: tuple, key: PRNGKeyArray) -> tuple[tuple, tuple]:
         now, held = carry
@@ -90,12 +99,39 @@ def refine(
 
     held = Held(update.init(belief), jnp.asarray(step_kl, jnp.float32), rules.judge(belief))
     carry, (beliefs, losses, terms, norms, accepted) = jax.lax.scan(step, (belief, held), keys)
-    last_loss, last_terms = objective(carry[0], noise)
+    finite = jnp.isfinite(losses)
+    if record:
+        last = objective(carry[0], noise)
+        finite = jnp.append(finite, jnp.isfinite(last[0]))
+    else:
+        last = _nan((losses, terms), ())
+        # A step that moved the belief led from a finite loss to a finite belief.
+        finite = jnp.append(finite, accepted[-1] | finite[-1] if steps else True)
     beliefs, losses, terms = jax.tree.map(
         lambda many, last: jnp.concatenate([many, last[None]]),
-        (beliefs, losses, terms), (carry[0], last_loss, last_terms),
+        (beliefs, losses, terms), (carry[0], *last),
     )  # fmt: skip
     used = jnp.asarray(steps, jnp.int32)
-    return chosen(
-        beliefs, belief, losses, terms, norms, accepted, used, select=select, max_kl=max_kl
-    )
+    found = chosen(
+        beliefs, belief, losses, terms, norms, accepted, used, select=select, max_kl=max_kl,
+        finite=finite,
+    )  # fmt: skip
+    if seen:
+        return found
+    return found._replace(loss=_nan(losses), terms=_nan(terms), gradient_norm=_nan(norms))
+
+
+def _unseen(objective: Objective) -> Callable[..., tuple]:
+    """Zeros in place of value and gradient, for an update that looks at neither; NaN where the
+    belief is not finite."""
+
+    def nothing(belief: Any, key: PRNGKeyArray) -> tuple:
+        value = jnp.where(all_finite(belief), 0.0, jnp.nan)
+        shapes = jax.eval_shape(objective, belief, key), belief
+        return jax.tree.map(lambda x: jnp.full(x.shape, value, x.dtype), shapes)
+
+    return nothing
+
+
+def _nan(tree: Any, shape: tuple[int, ...] | None = None) -> Any:
+    return jax.tree.map(lambda x: jnp.full_like(x, jnp.nan, shape=shape), tree)

@@ -64,10 +64,13 @@ class Refined(NamedTuple):
 
 def chosen(
     beliefs: Any, first: Any, losses: Array, terms: dict[str, Array], norms: Array,
-    accepted: Array, used: Array, *, select: Select, max_kl: Scalar,
+    accepted: Array, used: Array, *, select: Select, max_kl: Scalar, finite: Array | None = None,
 ) -> Refined:  # fmt: skip
-    """The iterate to return, of those up to `used`, and the record of all."""
-    finite = jnp.isfinite(losses)
+    """The iterate to return, of those up to `used`, and the record of all.
+
+    `finite` says which may be returned; None: those of finite loss.
+    """
+    finite = jnp.isfinite(losses) if finite is None else finite
     index = jnp.arange(len(losses), dtype=used.dtype)
     allowed = finite & (index <= used)
     if select == "last":
@@ -76,24 +79,24 @@ def chosen(
         choice = jnp.argmin(jnp.where(allowed, losses, jnp.inf))
     moved = jax.vmap(lambda b: b.kl(first))(beliefs)
     belief = jax.tree.map(lambda x: x[choice], beliefs)
-    status = _status(losses, norms, accepted, used, moved, max_kl)
+    status = _status(finite, norms, accepted, used, moved, max_kl)
     return Refined(
         belief, status, choice, losses, terms, moved, norms, accepted, finite, used
     )  # fmt: skip
 
 
 def _status(
-    losses: Array, norms: Array, accepted: Array, used: Array, moved: Array, max_kl: Scalar
+    finite: Array, norms: Array, accepted: Array, used: Array, moved: Array, max_kl: Scalar
 ) -> Int[Array, ""]:
     steps = len(norms)
     made = jnp.arange(steps, dtype=used.dtype) < used
     reached = jnp.arange(steps + 1, dtype=used.dtype) <= used
-    finite = jnp.all(jnp.isfinite(losses) | ~reached) & jnp.all(jnp.isfinite(norms) | ~made)
+    sound = jnp.all(finite | ~reached) & jnp.all(jnp.isfinite(norms) | ~made)
     # The bound holds of the last belief whose loss is finite.
     spent = jnp.max(jnp.where(reached, moved, 0.0)) >= SPENT * jnp.asarray(max_kl, moved.dtype)
     refused = jnp.any(made) & ~jnp.any(accepted & (jnp.arange(steps) == used - 1))
     cases = [
-        (~finite, Status.NOT_FINITE),
+        (~sound, Status.NOT_FINITE),
         (spent, Status.KL_SPENT),
         (refused, Status.REFUSED),
         (used < steps, Status.TOLERANCE_MET),

@@ -26,6 +26,8 @@ class Update(eqx.Module):
     needs: ClassVar[tuple[Need, ...]] = ()
     keeps: ClassVar[tuple[str, ...]] = ()
     """Settings of a control made of this update that a study of other settings leaves alone."""
+    blind: ClassVar[bool] = False
+    """Whether it looks at neither the loss nor the gradient."""
 
     @abc.abstractmethod
     def init(self, belief: Any) -> PyTree:
@@ -164,6 +166,7 @@ class Random(Update):
     """
 
     keeps: ClassVar[tuple[str, ...]] = ("update", "accept", "select")
+    blind: ClassVar[bool] = True
 
     def step_kl(self, max_kl: Scalar, steps: int) -> Scalar:
         """No bound of its own: steps lie on one line and look at nothing."""
