@@ -10,7 +10,7 @@ import os
 import warnings
 from pathlib import Path
 
-LEAST_SECONDS = 0.5
+LEAST_SECONDS = 0.05
 """Programs that compile faster are not kept."""
 MOST_BYTES = 2**30
 """Above this, the oldest programs are removed."""

@@ -16,13 +16,17 @@ controls: a table, one honest sentence, a page. About two minutes on two cores.
 example: thinkslow demo --out out/demo"""
 
 
+DECISIONS = 100
+"""Of an episode; the agents were trained on episodes of 250."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(Common):
     """Options of `thinkslow demo`."""
 
     out: Path = Path("out/demo")
     """Folder of the records and the page."""
-    episodes: int = 12
+    episodes: int = 20
     """Episodes per arm; more make narrower intervals."""
     seed: int = 0
     """Of the evaluation."""
@@ -45,10 +49,11 @@ def run(options: Options) -> dict[str, Any]:
     from thinkslow.loading import load
 
     agents = {name: load(name) for name in zoo.DEMO}
-    environment = agents[zoo.DEMO[0]].about.environment
+    trained = agents[zoo.DEMO[0]].about.environment
+    environment = {**trained, "options": {"decisions": DECISIONS}}
     return play_and_report(
         {name: {arm: agent.thinking(arm) for arm in DEFAULT} for name, agent in agents.items()},
-        environment=environment, episodes=options.episodes, seed=options.seed, batch=6,
+        environment=environment, episodes=options.episodes, seed=options.seed, batch=5,
         out=options.out, numbered=options.out == Options.out,
         command=f"thinkslow demo --episodes {options.episodes} --seed {options.seed}",
         quiet=options.json,
