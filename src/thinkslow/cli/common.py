@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
-from rich.console import Console
 
 from thinkslow.cli.numbers import WHOLE
 from thinkslow.cli.wording import InFlags
 from thinkslow.importers import table
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from thinkslow.dreamer.saved import Saved
 
     Format = str
@@ -90,8 +91,10 @@ def parse(options: type[Options], name: str, description: str, arguments: Sequen
         raise Usage(str(error)) from error
 
 
-def console() -> Console:
+def console() -> "Console":
     """Standard error: progress, logs, errors."""
+    from rich.console import Console
+
     return Console(stderr=True)
 
 
