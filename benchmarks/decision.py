@@ -127,7 +127,7 @@ def measure(setting: Setting, repeats: int) -> dict[str, Any]:
     )
     thinking = Thinking(
         {registry.make("term", setting.objective): 1.0}, steps=setting.steps,
-        horizon=setting.horizon, rollouts=setting.rollouts, update=Gradient(LONG),
+        horizon=setting.horizon, rollouts=setting.rollouts, update=Gradient(LONG), record=False,
     )  # fmt: skip
     agents: dict[str, Any] = {"base": Agent(model), "thinking": Agent(model, thinking)}
     flop = {name: operations(agent, setting.batch) for name, agent in agents.items()}
