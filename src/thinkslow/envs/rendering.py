@@ -42,6 +42,8 @@ def pyglet() -> str:
     """
     import pyglet as library
 
+    # A small image is one tile for Mesa, which draws it faster without handing it to a thread.
+    os.environ.setdefault("LP_NUM_THREADS", "0")
     library.options["debug_gl"] = False  # an error check per call costs a quarter of the speed
     if sys.platform != "linux":
         return "on the screen"

@@ -69,7 +69,8 @@ def play(
 
     **Errors:** those of the environments.
     """
-    model = agent.model
+    # Equinox goes through all arrays of an object whenever one of its methods is looked up.
+    act, split = agent.act, agent.model.split
     step = envs.reset(seeds)
     carry = agent.start(envs.count)
     playing = np.ones(envs.count, bool)
@@ -86,10 +87,10 @@ def play(
         keys = jax.block_until_ready(_keys(seed, own, decision))
         begun = time.perf_counter()
         carry, action, thought = jax.block_until_ready(
-            agent.act(carry, step.observation, step.is_first, keys=keys)
+            act(carry, step.observation, step.is_first, keys=keys)
         )
         latency_ms = 1e3 * (time.perf_counter() - begun)
-        step = envs.step(_actions(model, action), playing=playing)
+        step = envs.step(_actions(split, action), playing=playing)
         decision += 1
         _note_nonfinite(played, playing, step)
         thinks, moved = np.asarray(thought.thinks), np.asarray(thought.moved)
@@ -115,9 +116,9 @@ def play(
     return played
 
 
-def _actions(model: Any, action: Any) -> Any:
+def _actions(split: Callable[[Any], Mapping[str, Any]], action: Any) -> Any:
     """What the environments take: an array, or several by name."""
-    parts = model.split(np.asarray(action))
+    parts = split(np.asarray(action))
     return next(iter(parts.values())) if len(parts) == 1 else parts
 
 
