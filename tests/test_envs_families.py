@@ -62,7 +62,7 @@ TRUNCATED = {
     "Atari": ("ALE/Pong-v5", {"max_num_frames_per_episode": 80}, 0, 20),
     "Atari as DreamerV3": ("atari100k/Pong-v0", {"length": 80}, 0, 20),
     "MiniGrid": ("MiniGrid-DoorKey-5x5-v0", {"max_steps": 20}, 0, 20),
-    "ViZDoom": ("VizdoomBasic-v1", {"episode_timeout": 30}, 0, 16),
+    "ViZDoom": ("VizdoomBasic-v1", {"episode_timeout": 30}, 0, 30),
     "DeepMind Control": ("dm_control/cartpole-swingup-v0", {"show": "vectors"}, [0.0], 1000),
     "Crafter": ("CrafterReward-v1", {"length": 20}, 0, 20),
     "Craftax": ("Craftax-Classic-Pixels-v1", {"length": 20}, 0, 20),

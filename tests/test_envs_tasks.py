@@ -66,7 +66,8 @@ def test_instances_in_one_process_do_not_disturb_each_other(env):
 @pytest.mark.parametrize("view", ["TopDown", "Informed", "Panorama", "Map"])
 def test_a_twin_is_of_the_same_world(view, version):
     one, twin = make(f"{COLLECT}-{version}"), make(f"{COLLECT}{view}-{version}")
-    assert twin_of(f"{COLLECT}{view}-{version}") == Twin(f"{COLLECT}-{version}", {}, "partly")
+    known = None if view == "TopDown" else Twin(f"{COLLECT}-{version}", {}, "partly")
+    assert twin_of(f"{COLLECT}{view}-{version}") == known
     one.reset(seed=4)
     twin.reset(seed=4)
     rewards = 0.0

@@ -42,6 +42,8 @@ def twin_of(id: str, options: Mapping[str, Any] | None = None) -> Twin | None:
     given = dict(options or {})
     name, _, version = id.rpartition("-")
     if version in VERSIONS and (task := {one.name: one for one in TASKS}.get(name)):
+        if task.twin_of is None and name != COLLECT:
+            return None
         other = task.twin_of or f"{COLLECT}Informed"
         observed: Observed = "partly" if task.twin_of else "wholly"
         # The field of a panorama is of no other view.

@@ -15,30 +15,45 @@ import gymnasium
 from thinkslow.envs.families.family import Family
 
 
-class Elsewhere(gymnasium.Wrapper):
-    """Starts the engine, which the first reset does, in the folder for temporary files."""
+class Doom(gymnasium.Wrapper):
+    """A task of the package, with its ends told apart.
+
+    The engine is started, by the first reset, in the folder for temporary files. An end by the
+    clock, of which the package says both, is a truncation unless the player died in it. The engine
+    shows nothing once an episode is over, and the package black: what was seen last stays.
+    """
 
     started = False
 
     def reset(self, **given: Any) -> tuple[Any, dict[str, Any]]:
         if self.started:
-            return self.env.reset(**given)
-        with contextlib.chdir(tempfile.gettempdir()):
-            found = self.env.reset(**given)
-        self.started = True
-        return found
+            self.last, info = self.env.reset(**given)
+        else:
+            with contextlib.chdir(tempfile.gettempdir()):
+                self.last, info = self.env.reset(**given)
+            self.started = True
+        return self.last, info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        seen, reward, terminated, truncated, info = self.env.step(action)
+        if truncated:
+            game: Any = self.env.unwrapped
+            terminated = bool(game.game.is_player_dead())
+        if not (terminated or truncated):
+            self.last = seen
+        return self.last, reward, terminated, truncated and not terminated, info
 
 
 def _without_settings(size: int) -> dict[str, Any]:
     return {"doom_config_path": os.devnull}
 
 
-def _elsewhere(env: gymnasium.Env, size: int) -> gymnasium.Env:
-    return Elsewhere(env)
+def _dressed(env: gymnasium.Env, size: int) -> gymnasium.Env:
+    return Doom(env)
 
 
 FAMILY = Family(
     "ViZDoom", "Vizdoom", "vizdoom.gymnasium_wrapper", "vizdoom", "VizdoomHealthGathering-v1",
-    extra="vizdoom", arguments=_without_settings, dress=_elsewhere,
+    extra="vizdoom", arguments=_without_settings, dress=_dressed,
     repeats="frame_skip", repeats_itself=True,
 )  # fmt: skip

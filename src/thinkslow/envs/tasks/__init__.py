@@ -6,6 +6,8 @@ from typing import Literal
 import gymnasium
 
 COLLECT = "thinkslow/CollectGoodObjects"
+WITHDRAWN = "TopDown"
+"""A view that is not learnt, and so no twin to compare with (docs/environments.md says why)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Task:
 def _collect(view: str, observed: Literal["partly", "wholly"]) -> Task:
     module = "views" if view else "collect"
     entry_point = f"thinkslow.envs.tasks.{module}:CollectGoodObjects{view}"
-    return Task(f"{COLLECT}{view}", entry_point, observed, COLLECT if view else None)
+    twin = COLLECT if view and view != WITHDRAWN else None
+    return Task(f"{COLLECT}{view}", entry_point, observed, twin)
 
 
 TASKS = (
