@@ -1,6 +1,7 @@
 """What an accelerator does in a few minutes: updates, decisions, and how a decision grows.
 
-    uv run --extra cuda python benchmarks/gpu.py --minutes 6 --out gpu.json
+    uv run --extra cuda python benchmarks/gpu.py --minutes 8 --cache programs --out gpu.json
+    uv run --extra cuda python benchmarks/gpu.py --presets size50m --cache programs
     uv run python benchmarks/gpu.py --quick        # anywhere, two minutes: that it runs
 
 **Claim.** None of its own: docs/performance.md quotes the rows, with the machine.
@@ -41,7 +42,7 @@ from update import random_batch
 
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.thinking import Thinking
-from thinkslow.dreamer.config import model_preset, train_preset
+from thinkslow.dreamer.config import PRESETS, model_preset, train_preset
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.dreamer.saved import revision
 from thinkslow.dreamer.training import learner
@@ -78,6 +79,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=6.0, help="in which to end")
     parser.add_argument("--out", type=Path, help="a JSON file, written after each row")
     parser.add_argument("--cache", type=Path, help="where compiled programs are kept and found")
+    parser.add_argument(
+        "--presets", nargs="+", default=list(Plan.presets), choices=list(PRESETS),
+        help="in the order of what they are worth; with --cache, one or two a call fill it",
+    )  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="few and small rows")
     given = parser.parse_args()
     if given.cache is not None:
@@ -85,7 +90,8 @@ def main() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     report = Report(given.out, time.monotonic() + 60 * given.minutes)
     report.watch()
-    for name, measure in rows(QUICK if given.quick else Plan()):
+    plan = QUICK if given.quick else Plan(presets=tuple(given.presets))
+    for name, measure in rows(plan):
         report.row(name, measure)
     report.end()
 
