@@ -16,7 +16,7 @@ controls: a table, one honest sentence, a page. About two minutes on two cores.
 example: thinkslow demo --out out/demo"""
 
 
-DECISIONS = 100
+DECISIONS = 60
 """Of an episode; the agents were trained on episodes of 250."""
 
 
