@@ -118,18 +118,10 @@ def test_an_unknown_command_is_wrong_usage_and_lists_the_known(capsys):
     assert all(name in line for name in COMMANDS)
 
 
-def test_version_is_that_of_the_installed_package(capsys):
-    assert main(["--version"]) == 0
+@pytest.mark.parametrize("arguments", [["--version"], ["-V"], ["version"]])
+def test_version_is_that_of_the_installed_package(arguments, capsys):
+    assert main(arguments) == 0
     assert capsys.readouterr().out.strip() == "0.1.0"
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself_with_an_example(command, capsys):
-    assert main([command, "--help"]) == 0
-    out, err = capsys.readouterr()
-    assert err == ""
-    assert f"usage: thinkslow {command}" in out
-    assert "example: thinkslow" in " ".join(out.split())
 
 
 @pytest.mark.parametrize(
@@ -150,7 +142,7 @@ def test_every_command_explains_itself_with_an_example(command, capsys):
         (["train", "some/Env-v0", "--steps", "0"], "--steps must be above 0; got 0."),
         (["train", "some/Env-v0", "--minutes", "-1"], "--minutes must be above 0; got -1.0."),
         (["train", "--steps", "9"], "Say what to play"),
-        (["train", "some/Env-v0", "--steps", "9", "--preset", "huge"], "got 'huge'"),
+        (["train", "some/Env-v0", "--steps", "9", "--preset", "huge"], "no preset 'huge'"),
     ],
 )
 def test_an_impossible_value_is_refused_in_one_line(arguments, said, capsys):
@@ -491,7 +483,8 @@ def test_impossible_thinking_is_wrong_usage(flags, complaint, capsys):
     ("flags", "complaint"),
     [
         (["--resume", "--minutes", "1", "--seed", "3"], "takes everything but --steps and"),
-        (["--preset=huge", "--minutes", "1"], "`preset` must be one of"),
+        (["--preset=huge", "--minutes", "1"], "There are tiny,"),
+        (["x", "--steps", "5", "--budgets", "3", "9"], "--budgets must be at most"),
     ],
 )
 def test_flags_that_would_be_ignored_are_wrong_usage(flags, complaint, capsys):

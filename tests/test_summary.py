@@ -225,6 +225,19 @@ def test_images_of_their_own_names_are_compared_apart():
     assert {"psnr", "left/psnr", "right/psnr_ahead_8"} <= metrics
 
 
+def test_missed_deadlines_are_a_share_of_the_decisions():
+    found = records({"a": 1.0}, 2)
+    late = [
+        dataclasses.replace(one, late_share=share)
+        for one, share in zip(found.episodes, (None, None, 0.25, 0.75), strict=True)
+    ]
+    timed = [arm | {"deadline_ms": 20.0} for arm in found.header.arms]
+    header = dataclasses.replace(found.header, arms=timed)
+    out = summarise(dataclasses.replace(found, header=header, episodes=late))
+    assert [arm["late_share"] for arm in out["arms"]] == [None, 0.5]
+    assert any("50%" in note and "20 ms" in note for note in out["notes"])
+
+
 def test_milliseconds_are_medians_over_episodes_and_the_mean_over_decisions():
     found = without(records({"a": 0.5}), 0, latency_ms=8.0, latency_ms_mean=9.0, length=27)
     arm = summarise(found)["arms"][0]

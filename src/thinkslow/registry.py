@@ -182,7 +182,8 @@ def check(kind: str, spec: str) -> Entry:
     """
     name, table = spec.partition(":")[0], _table(kind)
     if name not in table:
-        raise ValueError(f"There is no {kind} {name!r}{nearest(name, table)}")
+        what = {"score": "gate", "members": "source of plausible parameters"}.get(kind, kind)
+        raise ValueError(f"There is no {what} {name!r}{nearest(name, table)}")
     return table[name]
 
 

@@ -38,11 +38,12 @@ class Arm:
 
     thinking: Thinking
     gate: "Score | None" = None
-    """What it goes by in when to think; None: it thinks always."""
+    """Think only where this score is high; by default think at every decision."""
     share: float = 1.0
-    """Of the decisions with a gate, how many should think; the threshold is calibrated to it."""
+    """Share of the decisions in which a gate should open; its threshold is calibrated to it."""
     deadline_ms: float | None = None
-    """Milliseconds after which a decision of the whole batch acts on its best belief so far."""
+    """Stop refining in time to act this many milliseconds after the observation, for the whole
+    batch."""
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:

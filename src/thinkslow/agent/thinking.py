@@ -38,13 +38,13 @@ class Thinking:
     """
 
     terms: "Terms" = setting((), kind="term")
-    """What to descend: terms with their weights."""
+    """What to descend: terms with their weights, such as sig,0.5*evidence:beta=1."""
     steps: int = setting(0, least=0)
-    """Refinement steps per decision."""
+    """Number of refinement steps in a decision."""
     horizon: int = setting(3, least=1)
-    """Imagined steps, for terms of the future."""
+    """Number of imagined steps, for terms of the future."""
     rollouts: int = setting(1, least=1)
-    """Futures to average over."""
+    """Number of imagined futures to average over."""
     latent: "Readout | None" = setting(None, kind="readout")
     """How the objective takes a latent from a belief, and so what its gradient is:
     straight-through `sample` (the default) or `mode`, the `soft` latent, relaxed `gumbel`, or
@@ -55,34 +55,35 @@ class Thinking:
     """Where a step goes: plain `gradient` of step size 1 (the default), `adam`, `mirror` (natural
     gradient), `langevin` (gradient with noise), or the `random` control."""
     max_kl: float = setting(4.0, least=0)
-    """KL in nats that all steps together may move the belief; each may move a share of it, for
-    most updates `max_kl / steps**2`."""
+    """The most that all steps together may move the belief, in nats of KL. One step may move it
+    by `max_kl / steps**2`, for most updates."""
     accept: bool = setting(False)
     """Take a step only if the objective falls on fresh random numbers."""
     judges: int = setting(1, least=1)
-    """Draws of fresh random numbers that judge a step: of several, the mean must fall by two
-    standard errors."""
+    """Number of draws of fresh random numbers that judge a step, with `accept`. With several, the
+    mean must fall by two standard errors."""
     tolerance: float | None = setting(None, least=0)
-    """Stop after a step that lowers the objective by less than this share of it, and once
-    `max_kl` is spent. Unless given, every step is made."""
+    """Stop after a step that lowers the objective by less than this share, and when `max_kl` is
+    spent. By default every step is made."""
     memory_share: float | None = setting(None, least=0)
-    """Let refinement move the memory too, by at most this share of its length. Unless given, the
-    memory stays."""
+    """Let refinement move the memory too, by at most this share of its norm. By default it does
+    not."""
     select: Select = setting("last")
-    """Which iterate to return."""
+    """Which iterate to return: the last, or the one of least loss."""
     record: bool = setting(True)
-    """Evaluate the objective once more, at the refined belief, for `Thought.refined`. Without, the
+    """Whether to evaluate the objective once more, at the refined belief, for `Thought.refined`.
+    Without, the
     last of its losses is NaN; a decision of one step costs about a third less."""
     readout: "Readout | None" = setting(None, kind="readout")
     """How the latent that acts is read from the belief: `sample` (the default), `mode`, `soft`,
     or `best-of:N` samples by reconstruction."""
     carry: bool = setting(True)
-    """Whether the refined state is carried on; otherwise it only chooses the action."""
+    """Whether the refined state is carried to the next decision, or only chooses the action."""
     lag: int = setting(0, least=0)
-    """Frames before the present that are encoded again, with soft latents between them."""
+    """Number of frames before the present to encode again, with soft latents between them."""
     particles: int = setting(1, least=1)
-    """Samples of the state that are carried, weighted by the evidence. Each refines its own
-    belief; the action is of one drawn by weight: a mixture of their policies."""
+    """Number of samples of the state to carry, weighted by the evidence. Each refines its own
+    belief, and one of them, drawn by weight, acts."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "terms", _weighted(self.terms))

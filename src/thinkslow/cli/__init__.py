@@ -17,17 +17,20 @@ from collections.abc import Sequence
 from thinkslow.cli import compilation_cache, stopping
 from thinkslow.cli.common import Usage, console
 from thinkslow.cli.wording import in_flags
+from thinkslow.registry import nearest
 
 COMMANDS = {
-    "demo": "bundled agents on a 3D task, fast against slow: a table and a page",
-    "train": "train an agent on an environment; stop and go on at any moment",
-    "evaluate": "play an agent with and without thinking under paired seeds",
-    "ensemble": "fit plausible parameters to an agent, for pig and disagreement",
+    "demo": "play two bundled agents with and without thinking: a table and a page",
+    "evaluate": "play an agent with and without thinking, under paired seeds",
+    "train": "train an agent; it can be stopped and resumed at any moment",
     "report": "build the page of an evaluation again",
-    "import": "make an agent of another project one of ours",
-    "inspect": "what an agent is: sizes, spaces, provenance",
-    "envs": "environments that play here, and what to install for the others",
-    "doctor": "what works on this machine and how to mend what does not",
+    "arms": "list the ways to think, and the parts that they are made of",
+    "agents": "list the bundled agents",
+    "envs": "list the environments that can be played here",
+    "inspect": "show what an agent is: sizes, spaces, how it was made",
+    "import": "convert a checkpoint of another DreamerV3 code base",
+    "ensemble": "fit an ensemble to an agent, for pig-* and disagreement",
+    "doctor": "check what works on this machine",
 }
 
 MODULES = {"import": "import_agent"}
@@ -62,14 +65,19 @@ def _run(arguments: Sequence[str] | None) -> int:
     if not given or given[0] in ("-h", "--help"):
         print(overview())
         return 0 if given else 2
-    if given[0] == "--version":
+    if given[0] in ("--version", "-V", "version"):
         from importlib.metadata import version
 
         print(version("thinkslow"))
         return 0
+    if given[0] == "help":  # as git has it: help COMMAND
+        given = [*given[1:2], "--help"]
+        if len(given) == 1:
+            print(overview())
+            return 0
     name, *rest = given
     if name not in COMMANDS:
-        return _fail(f"A command must be one of {', '.join(COMMANDS)}; got {name!r}.", 2)
+        return _fail(f"There is no command {name!r}{nearest(name, COMMANDS)}", 2)
     debug = "--debug" in rest
     try:
         compilation_cache.enable()
@@ -98,12 +106,16 @@ def overview() -> str:
         [
             "usage: thinkslow COMMAND [OPTIONS]",
             "",
-            "Give trained world-model agents time to think, and measure whether it helps.",
+            "Give a trained world-model agent time to think, and measure whether it helps.",
             "",
             *lines,
             "",
-            "thinkslow COMMAND --help explains a command and its options. Start with:",
+            "`thinkslow COMMAND --help` explains a command and shows examples.",
+            "",
+            "examples:",
             "  thinkslow demo",
+            "  thinkslow evaluate collect-good --arms none,evidence,control-soft",
+            "  thinkslow train thinkslow/CollectGoodObjects-v0 --minutes 30 --run runs/first",
         ]
     )
 

@@ -5,22 +5,20 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 
 import tyro
 
-from thinkslow.cli.numbers import WHOLE
+from thinkslow.cli import parsing
+from thinkslow.cli.modules import load_modules
 from thinkslow.cli.wording import InFlags
 from thinkslow.importers import table
+from thinkslow.registry import nearest
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from thinkslow.dreamer.saved import Saved
-
-    Format = str
-else:
-    Format = tyro.extras.literal_type_from_choices(("auto", *table.names()))
 
 Options = TypeVar("Options", bound="Common")
 
@@ -33,26 +31,32 @@ class Usage(ValueError):
 class Common:
     """Options of every command."""
 
+    GROUP: ClassVar = "output"
+
     json: bool = False
-    """Print one JSON object on standard output."""
+    """Print one JSON object on standard output and nothing else there."""
     debug: bool = False
-    """Show the traceback of an error."""
+    """Print the traceback of an error."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Opening(Common):
     """Options of every command that takes an agent, ours or another project's."""
 
-    format: Format = "auto"
-    """Whose agent it is; it shows in the file."""
+    GROUP: ClassVar = "agent"
+
+    format: Annotated[str, tyro.conf.arg(metavar="PROJECT")] = "auto"
+    """Read the agent as this project writes it: dreamerv3, dreamerv3-v1, dreamerv3-torch,
+    r2dreamer, sheeprl, sheeprl-3.5, or one that you registered. `auto` recognises it."""
     classes: int | None = None
-    """Classes of the latent, where a source wrote no configuration."""
-    vectors: str | None = None
-    """Names of vectors in their order, joined by commas, where a source did not store that."""
+    """Read a latent of N classes, where the checkpoint has no configuration."""
+    vectors: Annotated[str | None, tyro.conf.arg(metavar="A,B,...")] = None
+    """Read the vector observations in this order, where the checkpoint does not store it."""
     allow_nonfinite: bool = False
-    """Take weights that are not finite."""
+    """Accept weights that are NaN or infinite."""
     imports: Annotated[tuple[str, ...], tyro.conf.arg(name="import", metavar="MODULE ...")] = ()
-    """Modules (or .py files) of yours that register terms, updates, readouts, gates or agents."""
+    """Import these modules or .py files of yours first; they register terms, updates, readouts,
+    gates, arms or agents."""
 
     def open(self, path: Path) -> "Saved":
         """The agent at a path; of another project's, what was found is said on standard error.
@@ -76,17 +80,23 @@ class Opening(Common):
 
 def parse(options: type[Options], name: str, description: str, arguments: Sequence[str],
           default: Options | None = None) -> Options:  # fmt: skip
-    """Options from the command line.
+    """Options from the command line; the modules of `--import` are imported.
 
     **Errors:** `Usage` for a value that the option itself refuses; `SystemExit` from the parser.
     """
-    given: dict[str, Any] = {} if default is None else {"default": default}
     try:
-        with WHOLE:
-            return tyro.cli(
-                options, prog=f"thinkslow {name}", description=description, args=list(arguments),
-                **given,
+        with parsing.READING:
+            given = tyro.cli(
+                parsing.grouped(options, default), prog=f"thinkslow {name}",
+                description=description, args=list(arguments),
             )  # fmt: skip
+        found = options(**parsing.values(given))
+        load_modules(getattr(found, "imports", ()))
+        if isinstance(found, Opening):
+            known = ("auto", *table.names())
+            if found.format not in known:
+                raise Usage(f"There is no format {found.format!r}{nearest(found.format, known)}")
+        return found
     except ValueError as error:
         raise Usage(str(error)) from error
 

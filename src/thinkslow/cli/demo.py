@@ -3,17 +3,22 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from thinkslow.cli.common import Common, Usage
 from thinkslow.cli.common import parse as parse_options
 
-DESCRIPTION = """Play two bundled agents on a first-person 3D task, fast against slow.
+DESCRIPTION = """Play two bundled agents on a first-person 3D task, with and without thinking.
 
-One agent is half-trained, one trained; each plays with and without thinking and with the
-controls: a table, one honest sentence, a page. About two minutes on two cores.
+One agent is half-trained, the other is trained. Each plays without thinking, with two ways to
+think, and with the controls. The command prints a table and a verdict, and writes a page.
 
-example: thinkslow demo --out out/demo"""
+examples:
+  thinkslow demo
+  thinkslow demo --episodes 50 --out out/demo-50
+  thinkslow demo --seed 1 --json"""
 
 
 DECISIONS = 60
@@ -24,12 +29,12 @@ DECISIONS = 60
 class Options(Common):
     """Options of `thinkslow demo`."""
 
-    out: Path = Path("out/demo")
-    """Folder of the records and the page."""
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("out/demo")
+    """Write the records and the page to this folder."""
     episodes: int = 20
-    """Episodes per arm; more make narrower intervals."""
+    """Play N episodes of each arm. More episodes make narrower intervals."""
     seed: int = 0
-    """Of the evaluation."""
+    """Take environment seeds and random numbers from this seed."""
 
 
 def parse(arguments: Sequence[str]) -> Options:

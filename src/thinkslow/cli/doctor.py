@@ -21,11 +21,14 @@ from thinkslow.cli.common import parse as parse_options
 if TYPE_CHECKING:
     from thinkslow.envs.families.family import Family
 
-DESCRIPTION = """Say what works on this machine and how to mend what does not.
+DESCRIPTION = """Check what works on this machine, and say how to mend what does not.
 
-Exit code 1 if `thinkslow demo` could not run here, 0 otherwise.
+The exit code is 1 if `thinkslow demo` could not run here, and 0 otherwise.
 
-example: thinkslow doctor"""
+examples:
+  thinkslow doctor
+  thinkslow doctor --json
+  thinkslow doctor --json > doctor.json"""
 
 TASK = "thinkslow/CollectGoodObjects-v0"
 ROOM = 1.0

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import tyro
 from rich.console import Console
@@ -16,12 +16,15 @@ from thinkslow.cli.playing import Playing
 
 DESCRIPTION = """Fit an ensemble to an agent and store it with the agent.
 
-What the arms `pig-*`, the term `pig` and the gate `disagreement` compare: copies of the last
-layer of the head that predicts the next latent, each fitted to a resample of episodes that the
-agent plays now. The agent's weights stay as they are; an ensemble that it has is replaced. Prints
-how well the trained layer and the members predict, also on episodes that none was fitted to.
+The arms `pig-*`, the term `pig` and the gate `disagreement` need it. A member is a copy of the
+last layer of the prior, fitted to a resample of episodes that the agent plays now. The agent's
+weights do not change; an ensemble that it has already is replaced. The command prints how well
+the trained layer and the members predict, also on held-out episodes.
 
-example: thinkslow ensemble runs/first/agents/60000"""
+examples:
+  thinkslow ensemble runs/first/agents/60000
+  thinkslow ensemble runs/first/agents/60000 --members 8 --decisions 10000
+  thinkslow ensemble ~/logdir/pong --env ALE/Pong-v5 --out agents/pong"""
 
 ENVIRONMENTS = 4
 
@@ -30,20 +33,22 @@ ENVIRONMENTS = 4
 class Options(Opening, Playing):
     """Options of `thinkslow ensemble`."""
 
-    agent: tyro.conf.Positional[Path]
-    """Agent folder, or what another project wrote."""
-    out: Path | None = None
-    """Of another project's agent: folder in which to keep it as one of ours, with its ensemble."""
+    GROUP: ClassVar = "fit"
+
+    agent: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="AGENT")]
+    """The agent: a folder of ours, or a log folder or checkpoint of another project."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Write another project's agent to this folder as one of ours, with its ensemble."""
     decisions: int = 4000
-    """Decisions to play, over all environments."""
+    """Play N decisions, over all environments together."""
     members: int = 4
-    """Layers to fit."""
+    """Fit N members."""
     steps: int = 300
-    """Steps of each fit; many more fit the resample better and other episodes worse."""
+    """Make N steps in each fit. Many more fit the resample better and other episodes worse."""
     seed: int = 0
-    """Of the episodes, the resamples and the fits."""
-    env: str | None = None
-    """Environment; by default the one that the agent was trained on."""
+    """Take episodes, resamples and fits from this seed."""
+    env: Annotated[str | None, tyro.conf.arg(metavar="ID")] = None
+    """Play this environment; by default the one that the agent was trained on."""
 
 
 def parse(arguments: Sequence[str]) -> Options:

@@ -2,19 +2,22 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
 from thinkslow.cli.common import Common
 from thinkslow.cli.common import parse as parse_options
 
-DESCRIPTION = """List environments that play here, and what to install for the others.
+DESCRIPTION = """List the environments that can be played here, and what to install for the others.
 
-Of a family that is installed all ids are listed, of another one example. Any other Gymnasium
-environment plays too: by its id, as module:id, or as module:function.
+All ids of an installed family are listed, and one example of each other family. Any other
+Gymnasium environment can be played too: by its id, as module:id, or as module:function.
 
-example: thinkslow envs pong"""
+examples:
+  thinkslow envs
+  thinkslow envs pong
+  thinkslow envs minigrid --json"""
 
 SHOWN = 12
 """Ids of a family in a list that was not narrowed."""
@@ -24,8 +27,8 @@ SHOWN = 12
 class Options(Common):
     """Options of `thinkslow envs`."""
 
-    pattern: tyro.conf.Positional[str] = ""
-    """A part of an id or of a family's name, in letters of any case."""
+    pattern: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="[PATTERN]")] = ""
+    """List only ids and families that contain this, in letters of any case."""
 
 
 def parse(arguments: Sequence[str]) -> Options:

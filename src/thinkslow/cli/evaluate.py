@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 from rich.console import Console
@@ -17,27 +17,24 @@ from thinkslow.cli import flags
 from thinkslow.cli.common import Opening, Usage, console, log_to
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.playing import Playing
+from thinkslow.cli.progress import block_lines
 from thinkslow.cli.wording import in_flags
 
-DESCRIPTION = f"""Play agents with and without thinking, under paired seeds.
+DESCRIPTION = """Play agents with and without thinking, under paired seeds.
 
-Every arm plays the same environment seeds with the same random numbers, so that a difference
-is the thinking's. Prints a table and writes summary.json, episodes.jsonl and report.html.
+An arm is a way to think; `none` does not think. Every arm plays the same environment seeds with
+the same random numbers, so a difference between two arms comes from thinking alone. The command
+prints a table and writes summary.json, episodes.jsonl and report.html.
 
-arms:
-{chr(10).join(f"  {name:20} {entry.about}" for name, entry in registry.entries("arm").items())}
+`thinkslow arms` lists the arms, terms, updates, readouts and gates, and `thinkslow agents` the
+bundled agents. The thinking options change every arm that refines: use them to study one setting,
+or, with --terms, an objective of your own.
 
-terms (--terms sig,0.5*evidence:beta=1):
-{chr(10).join(f"  {name:20} {entry.about}" for name, entry in registry.entries("term").items())}
-
-gates (--gate):
-{chr(10).join(f"  {name:20} {entry.about}" for name, entry in registry.entries("score").items())}
-
-The last group of options changes every arm that refines: a study of one setting, or, with
---terms, an objective of your own. --import MODULE brings terms, updates, readouts and gates of
-your own, which the module registers with thinkslow.register.
-
-example: thinkslow evaluate runs/first/agents/60000 --episodes 50 --arms none,evidence"""
+examples:
+  thinkslow evaluate runs/first/agents/60000 --episodes 50 --arms none,evidence,control-soft
+  thinkslow evaluate collect-good --arms none,evidence --gate surprise --share 0.2
+  thinkslow evaluate collect-half --arms none,evidence --steps 16 --deadline-ms 20
+  thinkslow evaluate ~/logdir/pong --env ALE/Pong-v5 --repeat 4 --action mode"""
 
 WITHOUT_DECODER = "entropy-3"
 """Played in place of the default refinements that need a decoder."""
@@ -47,36 +44,38 @@ WITHOUT_DECODER = "entropy-3"
 class Options(Opening, Playing):
     """Options of `thinkslow evaluate`."""
 
-    agents: tyro.conf.Positional[tuple[Path, ...]]
-    """Bundled agents by name, agent folders, or what other projects wrote: log folders,
-    checkpoints."""
-    env: str | None = None
-    """Environment; by default the one that the agent was trained on."""
-    repeat: int | None = None
-    """Times that each action is repeated; by default as the agent was trained."""
-    action: Literal["sample", "mode"] | None = None
-    """How to take an action from the policy; by default as the agent's own project does when it
-    evaluates."""
+    GROUP: ClassVar = "evaluation"
+
+    agents: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="AGENT ...")]
+    """Bundled agents by name, agent folders, or log folders and checkpoints of other projects."""
+    arms: Annotated[str, tyro.conf.arg(metavar="ARM,...")] = ",".join(DEFAULT)
+    """Play these arms; every other is compared with `none`. `thinkslow arms` lists them."""
     episodes: int = 20
-    """Episodes per arm."""
+    """Play N episodes of each arm."""
     seed: int = 0
-    """Of the evaluation: environment seeds and noise."""
-    arms: str = ",".join(DEFAULT)
-    """Which arms, joined by commas; `none` is the baseline of every comparison."""
-    out: Path = Path("out/evaluate")
-    """Folder of the records and the page."""
+    """Take environment seeds and random numbers from this seed."""
+    env: Annotated[str | None, tyro.conf.arg(metavar="ID")] = None
+    """Play this environment; by default the one that the agent was trained on."""
+    repeat: int | None = None
+    """Play each action N times; by default as the agent was trained."""
+    action: Literal["sample", "mode"] | None = None
+    """Take a sample or the mode of the policy; by default as the project that trained the agent
+    does when it evaluates."""
     batch: int = 8
-    """Environments played side by side, one process each."""
+    """Play N environments in parallel, one process each."""
     max_decisions: int | None = None
-    """Decisions after which an episode is cut, which is said."""
+    """Cut an episode after N decisions. The table says how many were cut."""
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("out/evaluate")
+    """Write the records and the page to this folder."""
     pool: bool = False
-    """The agents are training seeds of one recipe: speak of all of them together too."""
-    names: str | None = None
-    """What to call the agents, joined by commas; by default what tells them apart."""
-    members: str | None = None
-    """Plausible parameters in place of the agent's ensemble, such as noise:0.05."""
-    changes: tyro.conf.OmitArgPrefixes[flags.Changes] = dataclasses.field(
-        default_factory=flags.Changes
+    """Judge the agents together too: they are training seeds of one recipe."""
+    names: Annotated[str | None, tyro.conf.arg(metavar="NAME,...")] = None
+    """Call the agents by these names; by default by what tells them apart."""
+    members: Annotated[str | None, tyro.conf.arg(metavar="SPEC")] = None
+    """Use plausible parameters of this kind instead of the agent's ensemble, such as
+    noise:0.05."""
+    changes: Annotated[tyro.conf.OmitArgPrefixes[flags.Changes], tyro.conf.arg(name="thinking")] = (
+        dataclasses.field(default_factory=flags.Changes)
     )
     """What every arm that refines is to do otherwise."""
 
@@ -107,7 +106,6 @@ def parse(arguments: Sequence[str]) -> Options:
     if options.batch < 1:
         raise Usage(f"--batch must be 1 or more; got {options.batch}.")
     try:
-        flags.load_modules(options.imports)
         flags.given(options.changes)
         for name in options.arm_names:
             registry.check("arm", name)
@@ -149,6 +147,7 @@ def run(options: Options) -> dict[str, Any]:
         thinker(one, source, options) for one, source in zip(saved, options.agents, strict=True)
     ]
     arms = playable(options, agents)
+    warn_of_idle_flags(options, arms, agents)
     names = named(options, [one.name for one in saved])
     command = shlex.join(["thinkslow", "evaluate", *map(str, options.agents), *_flags(options)])
     return play_and_report(
@@ -226,6 +225,29 @@ def playable(options: Options, agents: Sequence[Any]) -> dict[str, Arm]:
     return arms
 
 
+def warn_of_idle_flags(options: Options, arms: Mapping[str, Arm], agents: Sequence[Any]) -> None:
+    """Say which of the flags that were given change nothing in this call."""
+    idle = flags.without_effect(flags.given(options.changes), arms)
+    if all(agent.about.source is None for agent in agents):
+        reason = "every agent is one of ours, whose manifest says it"
+        for name in ("classes", "vectors"):
+            if getattr(options, name) is not None:
+                idle[name] = reason
+    if options.members is not None and not any(uses_members(one) for one in arms.values()):
+        idle["members"] = "no arm compares plausible parameters, as pig-3 does"
+    for name, reason in idle.items():
+        _say(f"--{name.replace('_', '-')} changes nothing here: {reason}.")
+
+
+def uses_members(arm: Arm) -> bool:
+    """Whether an arm asks for plausible parameters."""
+    from thinkslow.agent.agent import needs_of
+    from thinkslow.needs import MEMBERS
+
+    needs = [need for _, some in needs_of(arm.thinking) for need in some]
+    return MEMBERS in (*needs, *(arm.gate.needs if arm.gate else ()))
+
+
 def unnamed(name: str | None, environment: Mapping[str, Any]) -> str:
     """What to say of an agent whose source names no environment that is known here."""
     from thinkslow.envs.requirements import closest
@@ -294,7 +316,12 @@ def _say(text: str) -> None:
 
 @contextmanager
 def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar of finished blocks of episodes, on standard error; the package's log above it."""
+    """A bar of finished blocks of episodes on standard error, the package's log above it; where
+    that is no terminal, a line for each arm and one every half minute."""
+    if not (plain := console()).is_terminal:
+        with log_to(plain):
+            yield block_lines(_say)
+        return
     columns = (
         TextColumn("{task.description:40}"), BarColumn(), MofNCompleteColumn(),
         TimeRemainingColumn(),

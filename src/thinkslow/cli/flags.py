@@ -4,16 +4,8 @@ Adding a field there adds a flag here. Nothing is made before it is asked for, s
 wrong values need no JAX.
 """
 
-import ast
 import dataclasses
-import importlib
-import importlib.util
-import inspect
-import os
-import sys
-import textwrap
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
@@ -22,26 +14,15 @@ import tyro
 from thinkslow import registry
 from thinkslow.agent.presets import Arm, arm
 from thinkslow.agent.thinking import Thinking, check_setting
+from thinkslow.cli.parsing import documentation
 
 METAVARS = {int: "N", float: "X", str: "NAME"}
+UNITS = {"max_kl": "NATS", "deadline_ms": "MS", "share": "SHARE", "memory_share": "SHARE"}
 ELSEWHERE = ("thinking",)
 """Fields of `Arm` that are no flags of their own."""
 KINDS = {"gate": "score"}
 """Kinds of the registry that fields of `Arm` speak of."""
 WHEN = ("gate", "share", "deadline_ms")
-
-
-def documentation(kind: type) -> dict[str, str]:
-    """The text below each field of a class, on one line."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
-    assert isinstance(body, ast.ClassDef)
-    out = {}
-    for field, text in zip(body.body, body.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-            constant = text.value if isinstance(text, ast.Expr) else None
-            if isinstance(constant, ast.Constant) and isinstance(constant.value, str):
-                out[field.target.id] = " ".join(constant.value.split())
-    return out
 
 
 def _flag(field: dataclasses.Field, text: str) -> tuple[str, Any, Any]:
@@ -51,6 +32,7 @@ def _flag(field: dataclasses.Field, text: str) -> tuple[str, Any, Any]:
     if get_origin(given) is UnionType or NoneType in get_args(given):
         given = next(one for one in get_args(given) if one is not NoneType)
     metavar = {"term": "TERMS", None: METAVARS.get(given)}.get(kind, str(kind).upper())
+    metavar = UNITS.get(field.name, metavar)
     if get_origin(given) is Literal:
         metavar = "|".join(get_args(given))
     if given is bool:
@@ -64,7 +46,7 @@ FIELDS = {
     for field in (*dataclasses.fields(Thinking), *dataclasses.fields(Arm))
     if field.name not in ELSEWHERE
 }
-_TEXTS = documentation(Thinking) | documentation(Arm)
+TEXTS = documentation(Thinking) | documentation(Arm)
 
 if TYPE_CHECKING:
 
@@ -74,7 +56,7 @@ if TYPE_CHECKING:
 else:
     Changes = dataclasses.make_dataclass(
         "Changes",
-        [_flag(field, _TEXTS[name]) for name, field in FIELDS.items()],
+        [_flag(field, TEXTS[name]) for name, field in FIELDS.items()],
         frozen=True,
         kw_only=True,
     )
@@ -120,6 +102,45 @@ def arms(names: Sequence[str], changes: Mapping[str, Any]) -> dict[str, Arm]:
     return dict(changed(name, objects) for name in names)
 
 
+def without_effect(changes: Mapping[str, Any], arms: Mapping[str, Arm]) -> dict[str, str]:
+    """Settings that were given and change nothing in these arms, with the reason.
+
+    Args:
+        changes: from `given`.
+        arms: from `arms`, changed.
+
+    >>> without_effect({"steps": 3}, {"none": Arm(Thinking())})
+    {'steps': 'no arm of this evaluation refines'}
+    """
+    from thinkslow.objectives import ImaginedTerm
+
+    refining = [one for one in arms.values() if one.thinking.steps]
+    terms = [term for one in refining for term, _ in one.thinking.terms]
+    unless = {
+        "judges": (
+            any(one.thinking.accept for one in refining),
+            "no arm judges its steps; pass --accept True",
+        ),
+        **dict.fromkeys(
+            ("horizon", "rollouts", "imagery"),
+            (
+                any(isinstance(term, ImaginedTerm) for term in terms),
+                "no arm has a term of the future, such as sig",
+            ),
+        ),
+    }
+    out = {}
+    for name in changes:
+        used, reason = unless.get(name, (True, ""))
+        if not refining and changes.get("steps") != 0:
+            out[name] = "no arm of this evaluation refines"
+        elif not used:
+            out[name] = reason
+        elif not any(f"+{name}=" in label for label in arms):
+            out[name] = "every arm that refines has this value already, or keeps its own"
+    return out
+
+
 def changed(name: str, changes: Mapping[str, tuple[Any, Any]]) -> tuple[str, Arm]:
     """An arm of which some settings are changed, under a label that says which.
 
@@ -156,35 +177,3 @@ def changed(name: str, changes: Mapping[str, tuple[Any, Any]]) -> tuple[str, Arm
 
 def _written(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def load_modules(names: Sequence[str]) -> None:
-    """Import modules of the user's, so that what they register has a name.
-
-    A name is looked up as Python does, the working folder first; a path ending in `.py` is a
-    file.
-
-    **Errors:** `ValueError` naming what could not be imported and why.
-    """
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    for name in names:
-        try:
-            if name.endswith(".py"):
-                _load_file(Path(name))
-            else:
-                importlib.import_module(name)
-        except Exception as error:
-            raise ValueError(
-                f"--import {name}: {type(error).__name__}: {error}. Looked in the working folder "
-                "and where Python looks."
-            ) from error
-
-
-def _load_file(path: Path) -> None:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None or not path.exists():
-        raise FileNotFoundError(f"there is no file {path}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)

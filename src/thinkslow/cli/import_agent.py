@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -11,22 +11,25 @@ from rich.console import Console
 from thinkslow.cli.common import Opening, Usage
 from thinkslow.cli.common import parse as parse_options
 
-DESCRIPTION = """Make an agent of another project one of ours.
+DESCRIPTION = """Convert a checkpoint of another DreamerV3 code base to an agent folder of ours.
 
-SOURCE is a log folder, a checkpoint folder or a checkpoint; of several checkpoints the newest is
-taken. Nothing in the files is executed. Every other command takes SOURCE as it is, too.
+The newest of several checkpoints is taken. Nothing in the files is executed. You need not convert
+an agent to use it: every other command reads SOURCE as it is.
 
-example: thinkslow import ~/logdir/crafter agents/crafter"""
+examples:
+  thinkslow import ~/logdir/crafter agents/crafter
+  thinkslow import logs/runs/dreamer_v3/CartPole-v1/run/version_0 agents/cartpole
+  thinkslow import ~/logdir/walker agents/walker --format r2dreamer"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(Opening):
     """Options of `thinkslow import`."""
 
-    source: tyro.conf.Positional[Path]
-    """What another project wrote."""
-    dest: tyro.conf.Positional[Path]
-    """Agent folder to write."""
+    source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")]
+    """A log folder, a checkpoint folder or a checkpoint of another project."""
+    dest: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DEST")]
+    """The agent folder to write."""
 
 
 def parse(arguments: Sequence[str]) -> Options:

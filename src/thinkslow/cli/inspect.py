@@ -7,27 +7,31 @@ import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
+from thinkslow import zoo
 from thinkslow.cli.common import Opening
 from thinkslow.cli.common import parse as parse_options
 
-DESCRIPTION = """Say what an agent is: sizes, parameters, spaces, how it was made.
+DESCRIPTION = """Show what an agent is: its sizes, parameters and spaces, and how it was made.
 
-Takes an agent folder, or what another project wrote: a log folder, a checkpoint folder or a
-checkpoint. The weights are read and checked.
+The weights are read and checked. Nothing in the files is executed.
 
-example: thinkslow inspect runs/first/agents/60000"""
+examples:
+  thinkslow inspect collect-good
+  thinkslow inspect runs/first/agents/60000 --json
+  thinkslow inspect ~/logdir/pong"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(Opening):
     """Options of `thinkslow inspect`."""
 
-    agent: tyro.conf.Positional[Path]
-    """Agent folder, or what another project wrote."""
+    agent: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="AGENT")]
+    """A bundled agent by name, an agent folder, or a log folder or checkpoint of another
+    project."""
 
 
 def parse(arguments: Sequence[str]) -> Options:
@@ -39,17 +43,20 @@ def run(options: Options) -> dict[str, Any]:
     from thinkslow.dreamer.manifest import described
     from thinkslow.storage import store
 
-    if store.is_own(options.agent):  # read without JAX, which takes a second to import
-        weights, members, manifest = store.read_whole(options.agent)
-        described(manifest, options.agent)
-        bad = store.check_finite(weights, options.agent, allow=options.allow_nonfinite)
-        store.check_finite(members or {}, options.agent, allow=options.allow_nonfinite)
+    path = options.agent
+    if not path.exists() and str(path) in zoo.names():
+        path = zoo.path(str(path))
+    if store.is_own(path):  # read without JAX, which takes a second to import
+        weights, members, manifest = store.read_whole(path)
+        described(manifest, path)
+        bad = store.check_finite(weights, path, allow=options.allow_nonfinite)
+        store.check_finite(members or {}, path, allow=options.allow_nonfinite)
         if bad:
             manifest["nonfinite"] = bad
     else:
         from thinkslow.dreamer.nets import named
 
-        saved = options.open(options.agent)
+        saved = options.open(path)
         weights, manifest = named(saved.model), saved.manifest
     parameters: Counter[str] = Counter()
     for name, array in weights.items():

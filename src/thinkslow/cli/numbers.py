@@ -1,11 +1,6 @@
-"""Whole numbers as people write them on a command line: 100000, 100_000, 1e5."""
+"""Numbers as people write them on a command line: 100000, 100_000, 1e5."""
 
 from decimal import Decimal, InvalidOperation
-
-from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
-
-WHOLE = ConstructorRegistry()
-"""Lets every option that is an `int` be written so: `with WHOLE: tyro.cli(...)`."""
 
 
 def whole(text: str) -> int:
@@ -25,14 +20,15 @@ def whole(text: str) -> int:
     raise ValueError(f"must be a whole number, such as 20000, 20_000 or 2e4; got {text!r}.")
 
 
-@WHOLE.primitive_rule
-def _rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | None:
-    if info.type is not int:
-        return None
-    return PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="INT",
-        instance_from_str=lambda texts: whole(texts[0]),
-        is_instance=lambda value: isinstance(value, int) and not isinstance(value, bool),
-        str_from_instance=lambda value: [str(value)],
-    )
+def number(text: str) -> float:
+    """The number that a text says.
+
+    **Errors:** `ValueError` for no number.
+
+    >>> number("1e-3"), number("4_000")
+    (0.001, 4000.0)
+    """
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"must be a number, such as 0.5, 30 or 1e-3; got {text!r}.") from None

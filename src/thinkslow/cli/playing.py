@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import tyro
 
@@ -14,16 +14,23 @@ from thinkslow.cli.common import Common, Usage
 class Making(Common):
     """How an environment is made: options of every command that plays one."""
 
-    env_option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """An argument of the environment's constructor, NAME=VALUE; again for more."""
-    wrapper: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A Gymnasium wrapper around the environment, module:Class; again for more, inside out."""
-    image: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """An observation to read as an image that is not recognised as one."""
-    shift: str = ""
-    """What differs from training: NAME:SEVERITY with 0 to 5, several joined by commas, of noise,
-    occlusion, dropped, dropped-bursts (each also -silent), delayed, delayed-random, brightness,
-    contrast, colour, blur, textures, rooms, sticky."""
+    GROUP: ClassVar = "environment"
+
+    env_option: Annotated[
+        tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=VALUE")
+    ] = ()
+    """Pass this argument to the environment's constructor. Repeat the flag for more."""
+    wrapper: Annotated[
+        tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="MODULE:CLASS")
+    ] = ()
+    """Put this Gymnasium wrapper around the environment. Repeat the flag for more, the innermost
+    first."""
+    image: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="KEY")] = ()
+    """Read this observation as an image, if it is not recognised as one. Repeat it for more."""
+    shift: Annotated[str, tyro.conf.arg(metavar="NAME:SEVERITY,...")] = ""
+    """Disturb the environment as training did not, with severity 0 to 5: noise, occlusion,
+    dropped, dropped-bursts (each also -silent), delayed, delayed-random, brightness, contrast,
+    colour, blur, textures, rooms, sticky."""
 
     def making(self) -> dict[str, Any]:
         """What the flags add to the description of an environment.
@@ -41,10 +48,12 @@ class Making(Common):
 class Playing(Making):
     """The same, and how long it may take."""
 
-    step_limit: float = 60.0
-    """Seconds that one step of an environment may take."""
-    reset_limit: float = 300.0
-    """Seconds that one reset of an environment may take, or making it."""
+    GROUP: ClassVar = "environment"
+
+    step_limit: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 60.0
+    """End an environment whose step takes longer than this, and start it again."""
+    reset_limit: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 300.0
+    """End an environment whose reset or start takes longer than this, and start it again."""
 
     def limits(self) -> dict[str, float]:
         """The limits as `VectorEnv` takes them.

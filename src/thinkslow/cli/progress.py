@@ -1,4 +1,4 @@
-"""What a training run shows meanwhile: a bar on a terminal, elsewhere a line now and then."""
+"""What a command shows meanwhile: a bar on a terminal, elsewhere a line now and then."""
 
 import logging
 import time
@@ -64,6 +64,29 @@ def lines(pace: "Pace") -> Show:
             "%s%s decisions, %s updates, score %s, %s decisions/s, %s left",
             f"{state.steps:,}", of, f"{state.updates:,}", score(state), rate, left,
         )  # fmt: skip
+
+    return show
+
+
+def block_lines(say: Callable[[str], None]) -> Callable[[str, int, int], None]:
+    """What to tell of progress where there is no terminal: it says each part as it begins, and
+    every `LINE_EVERY` seconds how far it is.
+
+    Args:
+        say: prints one line.
+    """
+    known, said = "", time.monotonic()
+
+    def show(what: str, done: int, total: int) -> None:
+        nonlocal known, said
+        now = time.monotonic()
+        if what != known:
+            say(f"{what} begins; {done} of {total} parts are finished")
+        elif now - said >= LINE_EVERY:
+            say(f"{what} goes on; {done} of {total} parts are finished")
+        else:
+            return
+        known, said = what, now
 
     return show
 

@@ -3,26 +3,29 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
 from thinkslow.cli.common import Common
 from thinkslow.cli.common import parse as parse_options
 
-DESCRIPTION = """Show an evaluation again, from its records: table, summary.json, report.html.
+DESCRIPTION = """Build the table and the page of an evaluation again, from its records.
 
-One that was interrupted is shown as far as it went.
+An evaluation that was interrupted is shown as far as it went.
 
-example: thinkslow report out/evaluate"""
+examples:
+  thinkslow report out/evaluate
+  thinkslow report out/demo
+  thinkslow report out/evaluate --json"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(Common):
     """Options of `thinkslow report`."""
 
-    folder: tyro.conf.Positional[Path]
-    """What `thinkslow evaluate --out` wrote."""
+    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
+    """The folder that `thinkslow evaluate` or `thinkslow demo` wrote."""
 
 
 def parse(arguments: Sequence[str]) -> Options:

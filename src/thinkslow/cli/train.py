@@ -4,7 +4,7 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import tyro
 
@@ -16,11 +16,14 @@ from thinkslow.dreamer.config import TrainConfig, train_preset
 
 DESCRIPTION = """Train a DreamerV3 agent.
 
-The run folder holds the agent at the asked budgets (agents/STEPS), metrics.jsonl, TensorBoard
-events and saves/, from which --resume goes on exactly. Ctrl-C, or SIGTERM from a batch system,
-stops after the current decision and saves; a kill loses at most --save-every seconds.
+The run folder holds the agent at the budgets asked for (agents/STEPS), metrics.jsonl, TensorBoard
+events, and saves/, from which --resume continues exactly. Ctrl-C, or SIGTERM from a batch system,
+stops after the current decision and saves. A kill loses at most --save-every seconds.
 
-example: thinkslow train thinkslow/CollectGoodObjects-v0 --minutes 30 --run runs/first"""
+examples:
+  thinkslow train thinkslow/CollectGoodObjects-v0 --minutes 30 --run runs/first
+  thinkslow train --resume --run runs/first --minutes 30
+  thinkslow train ALE/Pong-v5 --preset size12m --repeat 4 --steps 1e6 --run runs/pong"""
 
 log = logging.getLogger("thinkslow")
 
@@ -29,31 +32,35 @@ log = logging.getLogger("thinkslow")
 class Options(Playing):
     """Options of `thinkslow train`."""
 
-    env: tyro.conf.Positional[str] = ""
-    """Gymnasium id of the environment; not needed with --resume."""
-    run: Path = Path("runs/latest")
-    """Folder of the run."""
+    GROUP: ClassVar = "training"
+
+    env: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="[ENV]")] = ""
+    """The environment: a Gymnasium id, module:id or module:function. Leave it out with
+    --resume."""
+    run: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/latest")
+    """Write the run to this folder."""
     preset: str = "tiny"
-    """Size: tiny or tiny-gaussian (for CPUs), size1m, size12m, size25m, size50m, size100m,
-    size200m, size400m."""
+    """Train an agent of this size: tiny or tiny-gaussian (for CPUs), size1m, size12m, size25m,
+    size50m, size100m, size200m, size400m."""
     steps: int | None = None
-    """Stop when the run has made this many decisions, over all its environments."""
-    minutes: float | None = None
-    """Stop after this time from the first decision; with --steps, whichever comes first."""
+    """Stop when the run has made N decisions, over all its environments."""
+    minutes: Annotated[float | None, tyro.conf.arg(metavar="MINUTES")] = None
+    """Stop after this time, counted from the first decision: compiling is not counted. With
+    --steps, stop at whichever comes first."""
     seed: int = 0
-    """Of weights, environments and every sample."""
+    """Take weights, environment seeds and random numbers from this seed."""
     envs: int = 4
-    """Environments played side by side, one process each."""
-    size: int = 64
-    """Side of the images, pixels."""
+    """Play N environments in parallel, one process each."""
+    size: Annotated[int, tyro.conf.arg(metavar="PIXELS")] = 64
+    """Resize images to squares of this side."""
     repeat: int = 1
-    """Times that each action is repeated."""
-    budgets: tuple[int, ...] = ()
-    """Decisions at which to keep the agent, or just after, besides the last."""
-    save_every: float = 300.0
-    """Seconds between two saves."""
+    """Play each action N times."""
+    budgets: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N ...")] = ()
+    """Keep the agent after these numbers of decisions too; the last one is always kept."""
+    save_every: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 300.0
+    """Save as often as this."""
     resume: bool = False
-    """Go on with the run in --run; everything but --steps and --minutes comes from there."""
+    """Continue the run in --run. Everything but --steps and --minutes comes from there."""
     learning: Annotated[TrainConfig, tyro.conf.arg(name="learning")] = dataclasses.field(
         default_factory=lambda: train_preset("tiny")
     )
@@ -88,6 +95,11 @@ def parse(arguments: Sequence[str]) -> Options:
                     f"--resume takes everything but --steps and --minutes from the run; got "
                     f"{field.name} too. Leave it out, or begin another run."
                 )
+    late = [one for one in options.budgets if options.steps is not None and one > options.steps]
+    if late:
+        raise Usage(
+            f"--budgets must be at most --steps ({options.steps}); got {', '.join(map(str, late))}."
+        )
     if not options.resume and not options.env:
         raise Usage("Say what to play: thinkslow train ENV, or --resume with --run RUN.")
     return options

@@ -1,6 +1,7 @@
 """What a DreamerV3 agent is made of, and how it is trained: frozen, checked, named."""
 
 import dataclasses
+import difflib
 from typing import Any, Literal
 
 from thinkslow.dreamer import ranges
@@ -177,50 +178,54 @@ official categorical latent or a Gaussian one."""
 
 
 def model_preset(name: str) -> ModelConfig:
-    """**Errors:** `ValueError` for an unknown name, listing the known ones."""
+    """**Errors:** `ValueError` for an unknown name, with the nearest or all known ones."""
     if name not in PRESETS:
-        raise ValueError(f"`preset` must be one of {', '.join(PRESETS)}; got {name!r}.")
+        near = difflib.get_close_matches(name, PRESETS, 1)
+        known = f"Did you mean {near[0]}?" if near else f"There are {', '.join(PRESETS)}."
+        raise ValueError(f"There is no preset {name!r}. {known}")
     return PRESETS[name]
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """How an agent learns. Defaults are the official ones except where a docstring says so."""
+    """How the agent learns. The defaults are those of the preset."""
 
     batch_size: int = 16
-    """Sequences a batch."""
+    """Sequences in a batch."""
     batch_length: int = 64
-    """Steps of a sequence."""
+    """Time steps in a sequence."""
     replay_ratio: float = 64.0
-    """Replayed steps per decision in the environment."""
+    """Replayed time steps for each decision in the environment."""
     replay_capacity: int = 500_000
-    """Steps kept."""
+    """Time steps that the replay buffer holds."""
     learning_rate: float = 4e-5
-    """Of LaProp."""
+    """Learning rate of the optimiser, LaProp."""
     warmup: int = 1000
     """Updates over which the learning rate rises from zero."""
     clip: float = 0.3
-    """Adaptive gradient clipping: largest update as a share of the weights' norm."""
+    """Adaptive gradient clipping: the largest update, as a share of the norm of the weights."""
     imagination: int = 15
-    """Imagined steps."""
+    """Imagined steps, on which actor and critic are trained."""
     imagination_starts: int = 0
-    """Last steps of each sequence from which to imagine; 0: all of them, as the official code."""
+    """How many of the last steps of a sequence to imagine from; 0: from all, as the official
+    code."""
     horizon: int = 333
-    """Discount 1 - 1/horizon, inside the continue head."""
+    """Horizon of the discount, which is 1 - 1/horizon; it is part of the continue head."""
     actor_entropy: float = 3e-4
     """Weight of the actor's entropy."""
     trace: float = 0.95
     """Lambda of the lambda-return."""
     slow_rate: float = 0.02
-    """Share of the critic that its slow copy takes over each update."""
+    """Rate at which the slow copy of the critic follows it, each update."""
     return_rate: float = 0.01
-    """Rate of the running percentiles that normalise returns."""
+    """Rate of the running percentiles by which returns are normalised."""
     return_percentiles: tuple[float, float] = (5.0, 95.0)
-    """Those percentiles."""
+    """Percentiles of the returns, by whose distance returns are normalised."""
     replay_value_scale: float = 0.3
     """Weight of the critic's loss on replayed steps."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the computation; weights are float32. `auto`: bfloat16 on a GPU, float32 on a CPU."""
+    """Precision of the computation; weights are float32. `auto` is bfloat16 on a GPU and float32
+    on a CPU."""
 
     def __post_init__(self) -> None:
         if self.batch_length < 2 or self.imagination_starts == 1:

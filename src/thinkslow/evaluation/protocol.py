@@ -308,16 +308,27 @@ def _block(
     if first == 0:
         _write_strips(folder, at, header.images[name], scorer)
     return [
-        _record(name, arm, number, facts["training_seed"], one, images)
+        _record(
+            name,
+            arm,
+            number,
+            facts["training_seed"],
+            one,
+            images,
+            deadline_ms=getattr(agent, "deadline_ms", None),
+        )
         for number, one, images in zip(numbers, played, scores, strict=True)
     ]
 
 
 def _record(
     name: str, arm: str, number: int, training_seed: int | None, played: Played,
-    images: Mapping[str, float | None],
+    images: Mapping[str, float | None], *, deadline_ms: float | None,
 ) -> Episode:  # fmt: skip
     low, middle, high = np.percentile(played.latency_ms, [10, 50, 90])
+    late = (
+        None if deadline_ms is None else float(np.mean(np.array(played.latency_ms) > deadline_ms))
+    )
     return Episode(
         agent=name, arm=arm, episode=number, environment_seed=played.environment_seed,
         training_seed=training_seed, score=records.finite(played.score),
@@ -327,7 +338,7 @@ def _record(
         thought_share=played.thoughts / played.length,
         belief_kl=records.finite(played.moved / played.length),
         latency_ms=float(middle), latency_ms_mean=float(np.mean(played.latency_ms)),
-        latency_ms_p10=float(low), latency_ms_p90=float(high),
+        latency_ms_p10=float(low), latency_ms_p90=float(high), late_share=late,
         images={column: records.finite(value) for column, value in images.items()},
     )  # fmt: skip
 

@@ -65,6 +65,8 @@ class Episode:
     latency_ms_mean: float | None
     latency_ms_p10: float | None
     latency_ms_p90: float | None
+    late_share: float | None = None
+    """Share of the decisions that took longer than the arm's deadline; null without one."""
     images: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
     """Means over the scored decisions, by column; on disk columns like any other."""
 
@@ -86,6 +88,7 @@ class Episode:
         """**Errors:** `ValueError` naming a column that is missing, unknown or of another type."""
         if not isinstance(row, dict):
             raise ValueError(f"a record is an object; got {type(row).__name__}")
+        row = {"late_share": None, **row}  # which earlier records lack
         absent = [name for name in FIELDS if name not in row]
         if absent:
             raise ValueError(f"it lacks {', '.join(absent)}")

@@ -109,6 +109,7 @@ def _arm(rows: Sequence[Episode], metrics: Sequence[Metric], header: Header) -> 
         "thought_share": _average(whole, "thought_share"),
         "belief_kl": _average(whole, "belief_kl"),
         "latency_ms": _latency(whole, header.count),
+        "late_share": _average(whole, "late_share"),
     }
 
 
@@ -272,6 +273,14 @@ def _notes(records: Records, comparisons: Sequence[Record]) -> Iterator[str]:
             f"{header.environment['id']} ignores its seed: one seed began otherwise in another "
             "arm. Episodes are no pairs, and arms are compared as independent samples."
         )
+    for arm in header.arms:
+        mine = [one for one in episodes if (one.agent, one.arm) == (arm["agent"], arm["arm"])]
+        late = _average([one for one in mine if not one.crashed], "late_share")
+        if late is not None:
+            yield (
+                f"{arm['agent']}, {arm['arm']}: {late:.0%} of the decisions took longer than the "
+                f"deadline of {arm['deadline_ms']:g} ms."
+            )
     if crashed := [one for one in episodes if one.crashed]:
         error, times = collections.Counter(one.error or "its process died" for one in crashed)\
             .most_common(1)[0]  # fmt: skip

@@ -1,0 +1,53 @@
+"""`thinkslow agents`: the trained agents that come with the package."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from thinkslow import zoo
+from thinkslow.cli.common import Common
+from thinkslow.cli.common import parse as parse_options
+
+DESCRIPTION = """List the bundled agents, which every command takes by name.
+
+examples:
+  thinkslow agents
+  thinkslow inspect collect-good
+  thinkslow evaluate collect-half --arms none,evidence"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    """Options of `thinkslow agents`."""
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    return parse_options(Options, "agents", DESCRIPTION, arguments)
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Print what there is, read from the manifests."""
+    agents = [_facts(name) for name in zoo.names()]
+    if not options.json:
+        for one in agents:
+            print(
+                f"{one['name']:14} {one['environment']}, {one['preset']}, {one['decisions']:,} "
+                f"decisions, {one['updates']:,} updates, training score {one['score']:g}"
+            )
+        print("\nAn agent of your own or of another project is given by its path.")
+    return {"agents": agents}
+
+
+def _facts(name: str) -> dict[str, Any]:
+    manifest = json.loads((zoo.path(name) / "manifest.json").read_text())
+    training = manifest["training"]
+    return {
+        "name": name,
+        "decisions": training["steps"],
+        "updates": training["updates"],
+        "score": training["score"],
+        "environment": manifest["environment"]["id"],
+        "preset": training["preset"],
+        "path": str(zoo.path(name)),
+    }

@@ -1,0 +1,81 @@
+"""`thinkslow arms`: the names that may be written where a way to think is asked for."""
+
+import dataclasses
+import textwrap
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import tyro
+
+from thinkslow import registry
+from thinkslow.agent.presets import DEFAULT
+from thinkslow.cli.common import Common, Usage
+from thinkslow.cli.common import parse as parse_options
+
+DESCRIPTION = """List the arms, and the parts that arms are made of.
+
+An arm is a way to think. Its parts can be changed one by one: the terms that it descends, the
+update that moves the belief, the readout of a latent, the gate that decides when to think.
+A name may have arguments: evidence:beta=1, best-of:8, langevin:step_size=10.
+
+examples:
+  thinkslow arms
+  thinkslow arms evidence
+  thinkslow arms --import my_terms.py --json"""
+
+TITLES = {
+    "arm": "Arms (--arms NAME,NAME); * is played by default",
+    "term": "Terms (--terms NAME,0.5*NAME)",
+    "update": "Updates (--update NAME)",
+    "readout": "Readouts (--readout NAME, --latent NAME)",
+    "score": "Gates (--gate NAME)",
+    "members": "Plausible parameters (--members NAME:VALUE)",
+}
+WIDTH = 100
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    """Options of `thinkslow arms`."""
+
+    pattern: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="[PATTERN]")] = ""
+    """List only names and descriptions that contain this, in letters of any case."""
+    imports: Annotated[tuple[str, ...], tyro.conf.arg(name="import", metavar="MODULE ...")] = ()
+    """Import these modules or .py files of yours first; what they register is listed too."""
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    return parse_options(Options, "arms", DESCRIPTION, arguments)
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Print what there is.
+
+    **Errors:** `Usage` if nothing contains the pattern.
+    """
+    part = options.pattern.lower()
+    found = {
+        kind: {
+            name: entry.about
+            for name, entry in registry.entries(kind).items()
+            if part in f"{name} {entry.about}".lower()
+        }
+        for kind in sorted(registry.KINDS, key=lambda kind: kind != "arm")
+    }
+    if not any(found.values()):
+        names = [name for kind in registry.KINDS for name in registry.entries(kind)]
+        raise Usage(f"Nothing is called {options.pattern!r}{registry.nearest(part, names)}")
+    if not options.json:
+        print("\n\n".join(_text(kind, names) for kind, names in found.items() if names))
+    return found
+
+
+def _text(kind: str, names: dict[str, str]) -> str:
+    lines = [TITLES.get(kind, kind)]
+    width = max(map(len, names)) + 2
+    for name, about in names.items():
+        mark = "*" if kind == "arm" and name in DEFAULT else " "
+        first, *more = textwrap.wrap(about, WIDTH - width - 3) or [""]
+        lines.append(f"{mark} {name:{width}}{first}")
+        lines += [" " * (width + 2) + line for line in more]
+    return "\n".join(lines)

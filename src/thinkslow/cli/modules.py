@@ -1,0 +1,40 @@
+"""Modules of the user's, imported before a command begins: what they register has a name then."""
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def load_modules(names: Sequence[str]) -> None:
+    """Import modules of the user's, so that what they register has a name.
+
+    A name is looked up as Python does, the working folder first; a path ending in `.py` is a
+    file.
+
+    **Errors:** `ValueError` naming what could not be imported and why.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    for name in names:
+        try:
+            if name.endswith(".py"):
+                _load_file(Path(name))
+            else:
+                importlib.import_module(name)
+        except Exception as error:
+            raise ValueError(
+                f"--import {name}: {type(error).__name__}: {error}. Looked in the working folder "
+                "and where Python looks."
+            ) from error
+
+
+def _load_file(path: Path) -> None:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None or not path.exists():
+        raise FileNotFoundError(f"there is no file {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)

@@ -1,0 +1,180 @@
+"""What the help of a command shows of its options: groups, units, sentences; nothing of Python.
+
+Options are flat dataclasses, and tyro reads the command line. Before it does, this module makes
+another dataclass of them. Fields are grouped by the class that declares them, whose `GROUP` is
+the title, those of the outermost class first. A field that may be None shows the unit of its
+value, and only a default that says something is shown.
+"""
+
+import ast
+import dataclasses
+import functools
+import inspect
+import textwrap
+import typing
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union
+
+import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from thinkslow.cli.numbers import number, whole
+
+METAVARS = {int: "N", float: "X", str: "NAME", Path: "PATH"}
+READ = {int: whole, float: number, str: str, Path: Path}
+
+READING = ConstructorRegistry()
+"""How values are read, with errors in words: `with READING: tyro.cli(...)`."""
+
+
+def grouped(options: type, default: Any = None) -> type:
+    """A dataclass for tyro with the fields of `options`, in groups.
+
+    Args:
+        options: a dataclass, with a text below every field.
+        default: an instance whose values are the defaults; None: those of the class.
+    """
+    top: list[tuple[str, Any, Any]] = []
+    nested: list[tuple[str, Any, Any]] = []
+    titles = [vars(one)["GROUP"] for one in options.__mro__ if "GROUP" in vars(one)]
+    groups: dict[str, list[tuple[str, Any, Any]]] = {title: [] for title in titles}
+    for field in dataclasses.fields(options):
+        owner = _owner(options, field.name)
+        hint = typing.get_type_hints(owner, include_extras=True)[field.name]
+        value = _default(field) if default is None else getattr(default, field.name)
+        title = vars(owner).get("GROUP")
+        alone = not isinstance(title, str) or tyro.conf.Positional in _marks(hint)
+        entries = nested if _is_nested(hint) else top if alone else groups[str(title)]
+        entries.append(_entry(field.name, hint, documentation(owner).get(field.name, ""), value))
+    made = []
+    for title, entries in ((title, some) for title, some in groups.items() if some):
+        group = dataclasses.make_dataclass(title.title().replace(" ", ""), entries, kw_only=True)
+        group.__doc__ = " "
+        made.append(
+            (
+                f"group_{title.replace(' ', '_')}",
+                Annotated[tyro.conf.OmitArgPrefixes[group], tyro.conf.arg(name=title)],
+                dataclasses.field(default_factory=group),
+            )
+        )
+    fields = [*top, *made[:1], *nested, *made[1:]]
+    return dataclasses.make_dataclass(options.__name__, fields, kw_only=True)
+
+
+def values(given: Any) -> dict[str, Any]:
+    """What was read, by the name of the field, out of its groups."""
+    out = {}
+    for name, value in vars(given).items():
+        out |= vars(value) if name.startswith("group_") else {name: value}
+    return out
+
+
+@functools.cache
+def documentation(kind: type) -> dict[str, str]:
+    """The text below each field of a class, on one line; nothing of a class without a source."""
+    try:
+        body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    except (OSError, TypeError):
+        return {}
+    assert isinstance(body, ast.ClassDef)
+    out = {}
+    for field, text in zip(body.body, body.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            constant = text.value if isinstance(text, ast.Expr) else None
+            if isinstance(constant, ast.Constant) and isinstance(constant.value, str):
+                out[field.target.id] = " ".join(constant.value.split())
+    return out
+
+
+def _entry(name: str, hint: Any, text: str, default: Any) -> tuple[str, Any, Any]:
+    """One field as tyro takes it."""
+    if _is_nested(hint):
+        return name, hint, dataclasses.field(default_factory=lambda: default)
+    kind, marks = _kind(hint), _marks(hint)
+    silent = default is None or default is False or default in ("", ())
+    said = not silent and default is not dataclasses.MISSING
+    note = tyro.conf.arg(
+        metavar=None if any(getattr(mark, "metavar", None) for mark in marks) else _metavar(kind),
+        help=text.replace("%", "%%"),
+        help_behavior_hint=f"(default: {_written(default)})" if said else "",
+    )
+    shown: Any = Annotated[hint, note]
+    if kind is bool and default is False:
+        shown = tyro.conf.FlagCreatePairsOff[shown]
+    return name, shown, dataclasses.field(default=default)
+
+
+def _owner(options: type, name: str) -> type:
+    """The class that declares a field."""
+    return next(one for one in options.__mro__ if name in vars(one).get("__annotations__", {}))
+
+
+def _default(field: dataclasses.Field) -> Any:
+    made = field.default_factory
+    return field.default if made is dataclasses.MISSING else made()
+
+
+def _marks(hint: Any) -> tuple[Any, ...]:
+    return getattr(hint, "__metadata__", ())
+
+
+def _bare(hint: Any) -> Any:
+    """The type without its annotations."""
+    return typing.get_args(hint)[0] if hasattr(hint, "__metadata__") else hint
+
+
+def _kind(hint: Any) -> Any:
+    """The type of one value: of a type that may be None, or a tuple, what it is of."""
+    bare = _bare(hint)
+    parts = [part for part in typing.get_args(bare) if part not in (NoneType, ...)]
+    several = typing.get_origin(bare) in (UnionType, Union, tuple)
+    return parts[0] if several and parts else bare
+
+
+def _is_nested(hint: Any) -> bool:
+    return dataclasses.is_dataclass(_bare(hint))
+
+
+def _metavar(kind: Any) -> str | None:
+    """The unit of a value, where no annotation tells; None: as tyro writes it."""
+    if typing.get_origin(kind) is Literal:
+        return "|".join(typing.get_args(kind))
+    return METAVARS.get(kind)
+
+
+def _written(value: Any) -> str:
+    """A default as it would be typed."""
+    if isinstance(value, tuple):
+        return " ".join(map(_written, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@READING.primitive_rule
+def _rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Numbers, texts, choices and paths, that may be None or not."""
+    kind = _kind(info.type)
+    optional = NoneType in typing.get_args(info.type)
+    if typing.get_origin(kind) is Literal and optional:
+        choices, read, metavar = typing.get_args(kind), str, _metavar(kind)
+    elif kind in (int, float) or (kind in READ and optional):
+        choices, read, metavar = None, READ[kind], METAVARS[kind]
+    else:
+        return None
+    if typing.get_origin(info.type) is tuple:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar or "",
+        instance_from_str=lambda texts: read(texts[0]),
+        is_instance=lambda value: (value is None and optional) or _is_a(value, kind),
+        str_from_instance=lambda value: [str(value)],
+        choices=choices,
+    )
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    if typing.get_origin(kind) is Literal:
+        return value in typing.get_args(kind)
+    allowed = (int, float) if kind is float else kind
+    return isinstance(value, allowed) and not isinstance(value, bool)

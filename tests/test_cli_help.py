@@ -1,0 +1,174 @@
+"""What a command says of itself: help, lists, the nearest name, flags that change nothing."""
+
+import contextlib
+import dataclasses
+import functools
+import importlib
+import io
+import json
+import re
+import shlex
+
+import pytest
+
+from thinkslow import registry, zoo
+from thinkslow.cli import COMMANDS, MODULES, evaluate, flags, main, parsing, progress
+from thinkslow.importers import table
+
+
+def module(command: str):
+    return importlib.import_module(f"thinkslow.cli.{MODULES.get(command, command)}")
+
+
+@functools.cache
+def shown(command: str) -> str:
+    """What `--help` of a command prints."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        assert main([command, "--help"]) == 0
+    assert not err.getvalue()
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_three_examples_that_parse(command):
+    lines = [line for line in shown(command).splitlines() if line.startswith("  thinkslow ")]
+    assert len(lines) >= 3
+    assert any(line.startswith(f"  thinkslow {command}") for line in lines)
+    for line in lines:
+        _, name, *words = shlex.split(line.partition(" > ")[0].replace("--import my_terms.py", ""))
+        module(name).parse(words)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_speaks_of_values_and_not_of_python(command):
+    out = shown(command)
+    assert f"usage: thinkslow {command}" in out
+    assert "output options" in out
+    for machinery in ("None", "{", "FLOAT", "INT ", "STR", "--no-", "(default: )"):
+        assert machinery not in re.sub(r"[{]auto,.*[}]", "", out), machinery
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_is_a_sentence_of_a_group(command):
+    kinds = [module(command).Options]
+    for kind in kinds:
+        for field in dataclasses.fields(kind):
+            owner = next(one for one in kind.__mro__ if field.name in one.__annotations__)
+            if dataclasses.is_dataclass(field.default_factory):
+                kinds.append(field.default_factory)
+                continue
+            text = parsing.documentation(owner).get(field.name, "") or flags.TEXTS[field.name]
+            assert text[:1].isupper() or text.startswith("`"), f"{field.name}: {text}"
+            assert text.endswith("."), f"{field.name}: {text}"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["help", "evaluate"], ["evaluate", "--help"], ["evaluate", "-h"]]
+)
+def test_help_may_be_asked_for_in_three_ways(arguments, capsys):
+    assert main(arguments) == 0
+    assert "usage: thinkslow evaluate" in capsys.readouterr().out
+    assert main(["help"]) == 0
+
+
+def test_help_of_a_format_names_every_project():
+    words = set(re.findall(r"[\w.-]+", shown("inspect")))
+    missing = {name for name in table.names() if name not in words and f"{name}." not in words}
+    assert not missing
+
+
+@pytest.mark.parametrize(
+    ("arguments", "near"),
+    [
+        (["evalaute", "x"], "evaluate"),
+        (["evaluate", "x", "--arms", "none,evidnce"], "evidence"),
+        (["evaluate", "x", "--gate", "surprize"], "surprise"),
+        (["evaluate", "x", "--terms", "evidnce"], "evidence"),
+        (["evaluate", "x", "--update", "miror"], "mirror"),
+        (["evaluate", "x", "--readout", "sofft"], "soft"),
+        (["evaluate", "x", "--members", "nois:0.1"], "noise"),
+        (["evaluate", "x", "--format", "sheperl"], "sheeprl"),
+        (["evaluate", "colect-good"], "collect-good"),
+        (["inspect", "colect-good"], "collect-good"),
+        (["train", "CartPole-v1", "--steps", "9", "--preset", "siz1m"], "size1m"),
+        (["arms", "evidnce"], "evidence"),
+    ],
+)
+def test_a_misspelt_name_is_answered_with_the_nearest(arguments, near, capsys):
+    assert main(arguments) in (1, 2)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Did you mean" in err
+    assert near in err.split("Did you mean")[1]
+
+
+@pytest.mark.parametrize("given", [["--minutes", "ten"], ["--minutes=ten"]])
+def test_a_number_that_is_none_is_told_in_words(given, capsys):
+    assert main(["train", "CartPole-v1", *given]) == 2
+    err = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert "must be a number, such as" in err
+    assert "'ten'" in err
+    assert "None" not in err
+
+
+def test_arms_lists_every_name_with_what_it_is(capsys):
+    assert main(["arms"]) == 0
+    out = capsys.readouterr().out
+    for kind in registry.KINDS:
+        for name, entry in registry.entries(kind).items():
+            assert re.search(rf"^[* ] {re.escape(name)} +{re.escape(entry.about[:20])}", out, re.M)
+    assert main(["arms", "--json", "mirror"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["update"]) == {"mirror"}
+
+
+def test_arms_lists_what_a_module_of_yours_registers(tmp_path, capsys):
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "from thinkslow import register\n"
+        "from thinkslow.objectives import Anchor\n"
+        "register('term', 'listed-here', Anchor, 'a term of mine')\n"
+    )
+    assert main(["arms", "--import", str(mine)]) == 0
+    assert "listed-here" in capsys.readouterr().out
+
+
+def test_agents_lists_the_bundled_ones(capsys):
+    assert main(["agents", "--json"]) == 0
+    agents = json.loads(capsys.readouterr().out)["agents"]
+    assert [one["name"] for one in agents] == zoo.names()
+    assert all(one["updates"] > 0 for one in agents)
+
+
+@pytest.mark.parametrize(
+    ("arms", "given", "idle"),
+    [
+        ("none", ["--steps", "5"], {"steps"}),
+        ("none,control-mode", ["--max-kl", "1"], {"max_kl"}),
+        ("none,sig-3", ["--steps", "1"], {"steps"}),
+        ("none,sig-3", ["--steps", "2"], set()),
+        ("none,evidence", ["--horizon", "8"], {"horizon"}),
+        ("none,evidence,sig-3", ["--horizon", "8"], set()),
+        ("none,evidence", ["--terms", "sig", "--horizon", "8"], set()),
+        ("none,evidence", ["--judges", "4"], {"judges"}),
+        ("none,evidence", ["--judges", "4", "--accept", "True"], set()),
+        ("none,evidence", ["--share", "0.5", "--gate", "surprise"], set()),
+        ("none,evidence", ["--share", "0.2", "--gate", "surprise"], set()),
+        ("none,sig-3", ["--steps", "0"], set()),
+    ],
+)
+def test_a_flag_that_changes_nothing_in_this_call_is_named(arms, given, idle):
+    options = evaluate.parse(["agent", "--arms", arms, *given])
+    found = flags.without_effect(flags.given(options.changes), evaluate.chosen(options))
+    assert set(found) == idle
+
+
+def test_without_a_terminal_an_evaluation_names_each_part_once(monkeypatch):
+    said: list[str] = []
+    show = progress.block_lines(said.append)
+    for what, done in (("none", 0), ("none", 0), ("none", 1), ("evidence", 1), ("evidence", 2)):
+        show(what, done, 4)
+    assert [line.split()[0] for line in said] == ["none", "evidence"]
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
+    show("evidence", 3, 4)
+    assert "3 of 4" in said[-1]
