@@ -1,24 +1,34 @@
 """An agent for anybody's own loop: one environment, NumPy in and out."""
 
 from collections.abc import Mapping
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import jax
 import jax.random as jr
 import numpy as np
 
-from thinkslow.agent.agent import AbstractAgent
+from thinkslow.agent.agent import AbstractAgent, Agent, greedy_policy
+
+
+class Memory(NamedTuple):
+    """What `Player.predict` takes from one call to the next. Opaque: pass it on."""
+
+    carry: Any
+    decisions: int
+    environments: int
+    """Their number."""
 
 
 class Player:
-    """Plays one environment; remembers what it must between two calls.
+    """Plays one environment, with NumPy arrays in and out; or several through `predict`.
 
     >>> action = player(observation, first=True)      # doctest: +SKIP
     >>> observation, *_ = env.step(action)            # doctest: +SKIP
 
     Args:
-        agent: whatever plays.
-        seed: of its latents and actions.
+        agent: the agent that plays.
+        seed: random numbers of its latents and actions.
 
     **Errors:** `ValueError` for an agent whose gate is not calibrated.
     """
@@ -34,7 +44,7 @@ class Player:
         """The action for an observation, as the environment takes it.
 
         Args:
-            observation: a mapping by name, or the one part that the agent sees.
+            observation: a mapping by name, or the array itself where the agent sees one part.
             first: whether an episode begins here.
 
         Returns the action, or a dictionary of them where the agent has several.
@@ -42,17 +52,99 @@ class Player:
         **Errors:** `ValueError` for an observation whose names or shapes are not the agent's.
         """
         batch = {name: np.asarray(part)[None] for name, part in self._named(observation).items()}
-        key = jr.fold_in(jr.key(self.seed), self._decisions)
         begins = np.array([first or self._decisions == 0])
-        self._carry, vector, self.thought = self.agent.act(
-            self._carry, batch, begins, keys=key[None]
-        )
+        self._carry, vector = self._decide(self._carry, batch, begins, self._decisions)
         self._decisions += 1
-        actions = self.agent.model.split(np.asarray(vector)[0])
-        if not actions:
-            return np.asarray(vector)[0]
-        plain = {name: _plain(action) for name, action in actions.items()}
-        return next(iter(plain.values())) if len(plain) == 1 else plain
+        actions = {name: _plain(part) for name, part in self._split(vector[0]).items()}
+        return next(iter(actions.values())) if len(actions) == 1 else actions
+
+    def predict(
+        self,
+        observation: Any,
+        state: "Memory | None" = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[Any, "Memory"]:
+        """The actions for a batch of observations, as `predict` of Stable-Baselines3 gives them.
+
+        So an agent goes where a policy of that library goes, such as its `evaluate_policy`. The
+        player itself remembers nothing of these calls but `thought`.
+
+        Args:
+            observation: of one environment, or of several along a first axis.
+            state: what the call before returned; None: every episode begins here.
+            episode_start: which environments begin an episode, bool.
+            deterministic: whether to take the mode of the policy instead of the agent's own way;
+                latents are sampled either way.
+
+        Returns the actions, with a first axis if the observation had one, and the next state.
+
+        **Errors:** `ValueError` for a state of another number of environments, an observation
+        whose names or shapes are not the agent's, or a mode that the agent cannot take.
+        """
+        agent = self._greedy if deterministic else self.agent
+        parts = {name: np.asarray(part) for name, part in self._named(observation).items()}
+        single = self._is_single(parts)
+        if single:
+            parts = {name: part[None] for name, part in parts.items()}
+        count = len(next(iter(parts.values())))
+        if state is None:
+            state = Memory(agent.start(count), 0, count)
+        if state.environments != count:
+            raise ValueError(
+                f"`state` is of {state.environments} environments; the observation is of {count}. "
+                "Pass None to begin anew."
+            )
+        starts = np.zeros(count, bool) if episode_start is None else np.asarray(episode_start)
+        begins = starts.reshape(-1).astype(bool) | (state.decisions == 0)
+        carry, vectors = self._decide(state.carry, parts, begins, state.decisions, agent)
+        after = Memory(carry, state.decisions + 1, count)
+        actions = {name: np.asarray(part) for name, part in self._split(vectors).items()}
+        if single:
+            actions = {name: _plain(part[0]) for name, part in actions.items()}
+        return next(iter(actions.values())) if len(actions) == 1 else actions, after
+
+    @cached_property
+    def _greedy(self) -> AbstractAgent:
+        """The agent with the mode of its policy."""
+        agent = self.agent
+        if not isinstance(agent, Agent) or not hasattr(agent.model, "greedy"):
+            raise ValueError(
+                f"`deterministic` must be False for {type(agent).__name__} of "
+                f"{type(agent.model).__name__}. Load the agent with action='mode' instead."
+            )
+        return Agent(
+            agent.model, agent.settings, policy=greedy_policy, members=agent.members,
+            about=agent.about,
+        )  # fmt: skip
+
+    def _decide(
+        self, carry: Any, batch: Any, begins: np.ndarray, number: int,
+        agent: AbstractAgent | None = None,
+    ) -> tuple[Any, Any]:  # fmt: skip
+        """One decision of a batch. The keys of its environments follow from seed and number."""
+        key = jr.fold_in(jr.key(self.seed), number)
+        keys = key[None] if len(begins) == 1 else jr.split(key, len(begins))
+        carry, vectors, self.thought = (agent or self.agent).act(carry, batch, begins, keys=keys)
+        return carry, np.asarray(vectors)
+
+    def _split(self, vector: Any) -> dict[str, Any]:
+        """Action vectors as the environment takes them; whole where the model says nothing."""
+        return self.agent.model.split(vector) or {"": vector}
+
+    def _is_single(self, parts: Mapping[str, np.ndarray]) -> bool:
+        """Whether an observation has no axis of environments.
+
+        **Errors:** `ValueError` if that cannot be told.
+        """
+        for name, space in self.agent.observation_spaces:
+            if name in parts and (axes := parts[name].ndim - len(space.shape)) in (0, 1):
+                return axes == 0
+        raise ValueError(
+            "Whether this observation has an axis of environments cannot be told: it must have "
+            f"{', '.join(name for name, _ in self.agent.observation_spaces) or 'declared parts'}, "
+            f"with one axis more than one environment shows; got {', '.join(parts)}."
+        )
 
     def _named(self, observation: Any) -> Mapping[str, Any]:
         if isinstance(observation, Mapping):
