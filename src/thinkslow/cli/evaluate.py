@@ -16,6 +16,7 @@ from thinkslow.agent.presets import DEFAULT, Arm, arm
 from thinkslow.cli import flags
 from thinkslow.cli.common import Opening, Usage, console, log_to
 from thinkslow.cli.common import parse as parse_options
+from thinkslow.cli.exports import Exporting, log_evaluation
 from thinkslow.cli.playing import Playing
 from thinkslow.cli.progress import block_lines
 from thinkslow.cli.wording import in_flags
@@ -41,7 +42,7 @@ WITHOUT_DECODER = "entropy-3"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(Opening, Playing):
+class Options(Exporting, Opening, Playing):
     """Options of `thinkslow evaluate`."""
 
     GROUP: ClassVar = "evaluation"
@@ -91,6 +92,7 @@ def parse(arguments: Sequence[str]) -> Options:
     options = parse_options(Options, "evaluate", DESCRIPTION, arguments)
     options.making()
     options.limits()
+    options.check_wandb()
     if not options.agents:
         raise Usage("Say which agent: thinkslow evaluate AGENT. `thinkslow train` makes one.")
     if options.episodes < 2:
@@ -159,6 +161,7 @@ def run(options: Options) -> dict[str, Any]:
         batch=options.batch, out=options.out, numbered=options.out == Options.out,
         command=command, quiet=options.json, pool=options.pool, max_decisions=options.max_decisions,
         step_limit_s=options.step_limit, reset_limit_s=options.reset_limit,
+        csv=options.csv, wandb=options.wandb,
     )  # fmt: skip
 
 
@@ -265,6 +268,7 @@ def play_and_report(
     agents: Mapping[str, Any], *, environment: Mapping[str, Any], episodes: int, seed: int,
     batch: int, out: Path, numbered: bool, command: str, quiet: bool, pool: bool = False,
     max_decisions: int | None = None, step_limit_s: float = 60.0, reset_limit_s: float = 300.0,
+    csv: bool = False, wandb: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """What `evaluate` and `demo` share: play, write the page, print the table.
 
@@ -280,6 +284,7 @@ def play_and_report(
                     pool=pool, max_decisions=max_decisions, command=command, show=show,
                     step_limit_s=step_limit_s, reset_limit_s=reset_limit_s,
                 )  # fmt: skip
+            export(result, csv=csv, wandb=wandb)
             return show_result(result.summary, result.report(), quiet=quiet)
         except Occupied as error:
             if not numbered:
@@ -293,6 +298,15 @@ def play_and_report(
                 )
             raise
     raise Usage(f"{out} and a thousand more are taken. Pass another --out.")
+
+
+def export(result: Any, *, csv: bool, wandb: str | None) -> None:
+    """Write or log what was asked for besides the folder."""
+    if csv:
+        for path in result.write_csv():
+            _say(f"Wrote {path}")
+    if wandb is not None:
+        log_evaluation(wandb, result)
 
 
 def show_result(summary: Mapping[str, Any], page: Path, *, quiet: bool) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from thinkslow.cli.common import Common
 from thinkslow.cli.common import parse as parse_options
+from thinkslow.cli.exports import Exporting
 
 DESCRIPTION = """Build the table and the page of an evaluation again, from its records.
 
@@ -17,11 +17,11 @@ An evaluation that was interrupted is shown as far as it went.
 examples:
   thinkslow report out/evaluate
   thinkslow report out/demo
-  thinkslow report out/evaluate --json"""
+  thinkslow report out/evaluate --csv"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(Common):
+class Options(Exporting):
     """Options of `thinkslow report`."""
 
     folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
@@ -29,15 +29,21 @@ class Options(Common):
 
 
 def parse(arguments: Sequence[str]) -> Options:
-    return parse_options(Options, "report", DESCRIPTION, arguments)
+    options = parse_options(Options, "report", DESCRIPTION, arguments)
+    options.check_wandb()
+    return options
 
 
 def run(options: Options) -> dict[str, Any]:
     import json
 
-    from thinkslow.cli.evaluate import show_result
+    from thinkslow.cli.evaluate import export, show_result
     from thinkslow.evaluation.report.page import build
 
     page = build(options.folder)
+    if options.csv or options.wandb is not None:
+        from thinkslow.evaluation import Evaluation
+
+        export(Evaluation(options.folder), csv=options.csv, wandb=options.wandb)
     summary = json.loads((options.folder / "summary.json").read_text())
     return show_result(summary, page, quiet=options.json)

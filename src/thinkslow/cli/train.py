@@ -10,6 +10,7 @@ import tyro
 
 from thinkslow.cli.common import Usage, log_to_console
 from thinkslow.cli.common import parse as parse_options
+from thinkslow.cli.exports import Exporting, Wandb
 from thinkslow.cli.playing import Playing
 from thinkslow.cli.progress import shown
 from thinkslow.dreamer.config import TrainConfig, train_preset
@@ -29,7 +30,7 @@ log = logging.getLogger("thinkslow")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(Playing):
+class Options(Exporting, Playing):
     """Options of `thinkslow train`."""
 
     GROUP: ClassVar = "training"
@@ -79,13 +80,14 @@ def parse(arguments: Sequence[str]) -> Options:
     options = parse_options(Options, "train", DESCRIPTION, arguments, default)
     options.making()
     options.limits()
+    options.check_wandb()
     if options.steps is None and options.minutes is None:
         raise Usage("Say how long to train: pass --steps N or --minutes M.")
     for name in ("steps", "minutes"):
         value = getattr(options, name)
         if value is not None and value <= 0:
             raise Usage(f"--{name} must be above 0; got {value}.")
-    kept = ("run", "steps", "minutes", "resume", "json", "debug")
+    kept = ("run", "steps", "minutes", "resume", "json", "debug", "csv", "wandb")
     if options.resume:
         for field in dataclasses.fields(options):
             if field.name not in kept and getattr(options, field.name) != getattr(
@@ -103,6 +105,14 @@ def parse(arguments: Sequence[str]) -> Options:
     if not options.resume and not options.env:
         raise Usage("Say what to play: thinkslow train ENV, or --resume with --run RUN.")
     return options
+
+
+def write_tables(run: Path) -> None:
+    """Write updates.csv and episodes.csv of what a run has logged."""
+    from thinkslow.evaluation import tables
+
+    for name, rows in tables.training(run).items():
+        tables.write_csv(run / f"{name}.csv", rows)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,11 +148,16 @@ def run(options: Options) -> dict[str, Any]:
             raise Usage(str(error)) from error
         refuse_used(options.run)
         trainer = Trainer.begin(options.run, config, model_preset(options.preset), options.learning)
+    if options.wandb is not None and trainer.logs is not None:
+        settings = dataclasses.asdict(trainer.config) | dataclasses.asdict(trainer.learning)
+        trainer.logs.writers.append(Wandb(options.wandb, options.run, settings))
     try:
         with shown(steps=options.steps, minutes=options.minutes) as show:
             trainer.train(steps=options.steps, minutes=options.minutes, show=show)
     finally:
         trainer.close()
+        if options.csv:
+            write_tables(options.run)
     agent = options.run / "agents" / str(trainer.steps)
     log.info("The agent is in %s: %d decisions, %d updates", agent, trainer.steps, trainer.updates)
     if not trainer.updates:

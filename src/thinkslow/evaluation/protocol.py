@@ -34,7 +34,7 @@ import numpy as np
 from thinkslow.agent.agent import AbstractAgent
 from thinkslow.dreamer.saved import provenance
 from thinkslow.envs import VectorEnv, arguments
-from thinkslow.evaluation import records, subjects
+from thinkslow.evaluation import records, subjects, tables
 from thinkslow.evaluation.calibrate import calibrated_in
 from thinkslow.evaluation.metrics import AHEAD
 from thinkslow.evaluation.play import Played, play
@@ -43,6 +43,7 @@ from thinkslow.evaluation.scoring import Scorer, visible
 from thinkslow.evaluation.seeds import episode_seed
 from thinkslow.evaluation.subjects import Agents
 from thinkslow.evaluation.summary import flat, summarise
+from thinkslow.evaluation.tables import Table
 from thinkslow.storage import atomic
 from thinkslow.storage.lock import claim
 
@@ -90,6 +91,32 @@ class Evaluation:
     def comparisons(self) -> list[Row]:
         """Every arm against `none` and against the controls, as flat records."""
         return flat(self.summary["comparisons"])
+
+    def frame(self, what: Table = "episodes") -> Any:
+        """The records as a table: a pandas DataFrame, or a list of records without pandas.
+
+        Args:
+            what: `episodes`, one row for each episode and arm; or `comparisons`, one row for each
+                arm, measure and baseline.
+
+        **Errors:** `ValueError` for another name.
+        """
+        known = {"episodes": self.episodes, "comparisons": self.comparisons}
+        if what not in known:
+            raise ValueError(f"`what` must be one of {', '.join(known)}; got {what!r}.")
+        return tables.frame(known[what])
+
+    def write_csv(self, out: str | Path | None = None) -> tuple[Path, Path]:
+        """Write episodes.csv and comparisons.csv; returns their paths.
+
+        Args:
+            out: the folder; None: the evaluation's own.
+        """
+        folder = self.folder if out is None else Path(out)
+        return (
+            tables.write_csv(folder / "episodes.csv", self.episodes),
+            tables.write_csv(folder / "comparisons.csv", self.comparisons),
+        )
 
     @cached_property
     def summary(self) -> dict[str, Any]:

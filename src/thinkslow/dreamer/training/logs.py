@@ -5,11 +5,22 @@ import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from tensorboardX import SummaryWriter
 
 log = logging.getLogger("thinkslow.train")
+
+
+@runtime_checkable
+class Writer(Protocol):
+    """Who takes scalars: TensorBoard's writer, Weights & Biases, or one of your own."""
+
+    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> Any:
+        """One number of one decision."""
+
+    def close(self) -> Any:
+        """The run ends."""
 
 
 class Logs:
@@ -28,7 +39,9 @@ class Logs:
         log.setLevel(logging.INFO)
         log.addHandler(self.handler)
         log.info("%s at step %d", "resumed" if step else "begun", step)
-        self.events = SummaryWriter(str(run / "tensorboard"), purge_step=step if step else None)
+        events = SummaryWriter(str(run / "tensorboard"), purge_step=step if step else None)
+        self.writers: list[Writer] = [events]
+        """Who is told every finite scalar; add your own."""
         self._said: set[str] = set()
 
     def write(self, line: Mapping[str, Any], scalars: Mapping[str, float], step: int) -> None:
@@ -47,7 +60,8 @@ class Logs:
             )  # fmt: skip
         for name, value in scalars.items():
             if math.isfinite(value):
-                self.events.add_scalar(name, value, step)
+                for writer in self.writers:
+                    writer.add_scalar(name, value, step)
 
     def position(self) -> int:
         """Bytes of metrics.jsonl so far."""
@@ -63,7 +77,8 @@ class Logs:
         return text
 
     def close(self) -> None:
-        self.events.close()
+        for writer in self.writers:
+            writer.close()
         self.metrics.close()
         log.removeHandler(self.handler)
         self.handler.close()

@@ -1,0 +1,65 @@
+"""Records as tables: data frames and CSV files. pandas is used where it is installed."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from thinkslow.storage import atomic
+
+Table: TypeAlias = Literal["episodes", "comparisons"]
+
+
+def frame(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """A pandas DataFrame of flat records; without pandas the records themselves.
+
+    Args:
+        rows: flat records.
+
+    >>> len(frame([{"score": 1.0}, {"score": 2.0}]))
+    2
+    """
+    try:
+        import pandas  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return [dict(row) for row in rows]
+    return pandas.DataFrame([*rows])
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Write flat records as a CSV file with a line of names; what is not known is empty.
+
+    Args:
+        path: the file, replaced as a whole.
+        rows: flat records, which need not have the same columns.
+    """
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    atomic.write_text(path, text.getvalue())
+    return path
+
+
+def training(run: str | Path) -> dict[str, list[dict[str, Any]]]:
+    """What a training run logged, as two tables of flat records: `updates` and `episodes`.
+
+    Args:
+        run: the folder of the run.
+
+    **Errors:** `FileNotFoundError` if it holds no metrics.jsonl.
+    """
+    out: dict[str, list[dict[str, Any]]] = {"updates": [], "episodes": []}
+    for text in (Path(run) / "metrics.jsonl").read_text().splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:  # cut off by a kill
+            continue
+        if "episode" in line:
+            out["episodes"].append(line["episode"])
+        else:
+            out["updates"].append(line)
+    return out

@@ -1,0 +1,46 @@
+"""Records as data frames and CSV files, with pandas and without."""
+
+import csv
+import json
+import sys
+import types
+
+import pytest
+
+from thinkslow.evaluation import tables
+
+ROWS = [{"arm": "none", "score": 1.5}, {"arm": "evidence", "score": None, "psnr": 20.0}]
+
+
+def test_without_pandas_a_frame_is_the_records(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    assert tables.frame(ROWS) == ROWS
+
+
+def test_with_pandas_a_frame_is_a_data_frame(monkeypatch):
+    made = types.SimpleNamespace(DataFrame=lambda rows: ("frame", rows))
+    monkeypatch.setitem(sys.modules, "pandas", made)
+    assert tables.frame(ROWS) == ("frame", ROWS)
+
+
+def test_a_csv_file_has_every_column_and_leaves_out_what_is_not_known(tmp_path):
+    path = tables.write_csv(tmp_path / "episodes.csv", ROWS)
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    assert rows == [
+        {"arm": "none", "score": "1.5", "psnr": ""},
+        {"arm": "evidence", "score": "", "psnr": "20.0"},
+    ]
+
+
+def test_what_a_run_logged_comes_as_two_tables(tmp_path):
+    lines = [
+        {"episode": {"step": 4, "score": 2.0}},
+        {"step": 8, "updates": 1, "loss/total": 0.5},
+    ]
+    text = "\n".join(map(json.dumps, lines)) + '\n{"step": 9, "upd'  # a kill cut it off
+    (tmp_path / "metrics.jsonl").write_text(text)
+    found = tables.training(tmp_path)
+    assert found == {"episodes": [{"step": 4, "score": 2.0}], "updates": [lines[1]]}
+    with pytest.raises(FileNotFoundError):
+        tables.training(tmp_path / "elsewhere")
