@@ -1,0 +1,75 @@
+"""The API reference: every public name is in it, and its arguments are those of the code."""
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+API = Path(__file__).parents[1] / "docs" / "api.md"
+MODULES = ("", ".objectives", ".refinement", ".evaluation", ".envs", ".testing")
+NOT_DOCUMENTED = {"Objective", "Terms", "TERMS", "UPDATES", "Trial"}
+"""Type aliases and tables."""
+ARGUMENTS = re.compile(r"^( *)Args:\n((?:\1 +.*\n|\n)+)", re.MULTILINE)
+
+
+def public() -> dict[str, Any]:
+    """Every public object by the name that users import it by."""
+    found: dict[int, tuple[str, Any]] = {}
+    for part in MODULES:
+        module = importlib.import_module(f"thinkslow{part}")
+        for name in set(module.__all__) - NOT_DOCUMENTED:
+            value = getattr(module, name)
+            found.setdefault(id(value), (f"thinkslow{part}.{name}", value))
+    return dict(found.values())
+
+
+PUBLIC = public()
+
+
+def functions(value: Any) -> list[tuple[str, Any]]:
+    """An object and, of a class, its own public functions, each with a docstring."""
+    if not inspect.isclass(value):
+        return [(value.__name__, value)]
+    inside = [
+        (f"{value.__name__}.{name}", function)
+        for name, function in vars(value).items()
+        if inspect.isfunction(function) and (not name.startswith("_") or name == "__call__")
+    ]
+    return [(value.__name__, value), *inside]
+
+
+def documented(text: str) -> list[str]:
+    """Names in the list of arguments of a docstring."""
+    match = ARGUMENTS.search(inspect.cleandoc(text) + "\n")
+    if match is None:
+        return []
+    return re.findall(r"^ {4}(\w+):", match[2], re.MULTILINE)
+
+
+def test_arguments_are_found_in_a_docstring():
+    text = (
+        "Do.\n\n    Args:\n        one: first,\n            long.\n        two: other.\n\n    End."
+    )
+    assert documented(text) == ["one", "two"]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_documented_arguments_are_those_of_the_signature(name):
+    for where, function in functions(PUBLIC[name]):
+        assert function.__doc__ or where != PUBLIC[name].__name__, f"{where} has no docstring"
+        told = documented(function.__doc__ or "")
+        if not told:
+            continue
+        taken = set(inspect.signature(function).parameters) - {"self", "cls", "args", "kwargs"}
+        left = set() if inspect.isclass(function) else taken - set(told)
+        assert not left, f"{where} does not document {left}"
+        assert not set(told) - taken, f"{where} documents {told} and takes {taken}"
+
+
+@pytest.mark.skipif(not API.exists(), reason="the documents are not beside the tests")
+def test_the_reference_has_every_public_name():
+    shown = set(re.findall(r"^::: ([\w.]+)$", API.read_text(), re.MULTILINE))
+    assert not set(PUBLIC) - shown
