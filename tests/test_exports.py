@@ -67,7 +67,7 @@ def test_an_evaluation_is_two_tables_and_the_means_of_its_arms(runs):
 def test_without_the_package_the_flag_says_how_to_install_it(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(Usage, match="install"):
-        train.parse(["CartPole-v1", "--steps", "9", "--wandb", "mine"])
+        train.parse(["CartPole-v1", "--steps", "9", "--wandb", "mine"]).check_wandb()
     assert main(["report", "out", "--wandb", "mine"]) == 2
     assert "wandb" in capsys.readouterr().err
 

@@ -229,12 +229,12 @@ def test_missed_deadlines_are_a_share_of_the_decisions():
     found = records({"a": 1.0}, 2)
     late = [
         dataclasses.replace(one, late_share=share)
-        for one, share in zip(found.episodes, (None, None, 0.25, 0.75), strict=True)
+        for one, share in zip(found.episodes, [None] * 2 + [0.25, 0.75] + [None] * 4, strict=True)
     ]
     timed = [arm | {"deadline_ms": 20.0} for arm in found.header.arms]
     header = dataclasses.replace(found.header, arms=timed)
     out = summarise(dataclasses.replace(found, header=header, episodes=late))
-    assert [arm["late_share"] for arm in out["arms"]] == [None, 0.5]
+    assert [arm["late_share"] for arm in out["arms"]] == [None, 0.5, None, None]
     assert any("50%" in note and "20 ms" in note for note in out["notes"])
 
 

@@ -76,6 +76,15 @@ class Arm:
             return Gated(thinking, self.gate, share=self.share)
         return thinking
 
+    @property
+    def compares_members(self) -> bool:
+        """Whether it asks for plausible parameters, as the term `pig` does."""
+        from thinkslow.agent.agent import needs_of
+        from thinkslow.needs import MEMBERS
+
+        needs = [need for _, some in needs_of(self.thinking) for need in some]
+        return MEMBERS in (*needs, *(self.gate.needs if self.gate else ()))
+
 
 def arm(name: str) -> Arm:
     """An arm by its name.

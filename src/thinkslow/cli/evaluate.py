@@ -92,7 +92,6 @@ def parse(arguments: Sequence[str]) -> Options:
     options = parse_options(Options, "evaluate", DESCRIPTION, arguments)
     options.making()
     options.limits()
-    options.check_wandb()
     if not options.agents:
         raise Usage("Say which agent: thinkslow evaluate AGENT. `thinkslow train` makes one.")
     if options.episodes < 2:
@@ -131,6 +130,7 @@ def chosen(options: Options) -> dict[str, Arm]:
 
 def run(options: Options) -> dict[str, Any]:
     """Evaluate, print the table and the sentence, write the page."""
+    options.check_wandb()
     from thinkslow.dreamer.saved import environment_of
 
     saved = [options.open(source) for source in options.agents]
@@ -236,19 +236,10 @@ def warn_of_idle_flags(options: Options, arms: Mapping[str, Arm], agents: Sequen
         for name in ("classes", "vectors"):
             if getattr(options, name) is not None:
                 idle[name] = reason
-    if options.members is not None and not any(uses_members(one) for one in arms.values()):
+    if options.members is not None and not any(one.compares_members for one in arms.values()):
         idle["members"] = "no arm compares plausible parameters, as pig-3 does"
     for name, reason in idle.items():
         _say(f"--{name.replace('_', '-')} changes nothing here: {reason}.")
-
-
-def uses_members(arm: Arm) -> bool:
-    """Whether an arm asks for plausible parameters."""
-    from thinkslow.agent.agent import needs_of
-    from thinkslow.needs import MEMBERS
-
-    needs = [need for _, some in needs_of(arm.thinking) for need in some]
-    return MEMBERS in (*needs, *(arm.gate.needs if arm.gate else ()))
 
 
 def unnamed(name: str | None, environment: Mapping[str, Any]) -> str:

@@ -112,8 +112,6 @@ def without_effect(changes: Mapping[str, Any], arms: Mapping[str, Arm]) -> dict[
     >>> without_effect({"steps": 3}, {"none": Arm(Thinking())})
     {'steps': 'no arm of this evaluation refines'}
     """
-    from thinkslow.objectives import ImaginedTerm
-
     refining = [one for one in arms.values() if one.thinking.steps]
     terms = [term for one in refining for term, _ in one.thinking.terms]
     unless = {
@@ -124,7 +122,7 @@ def without_effect(changes: Mapping[str, Any], arms: Mapping[str, Arm]) -> dict[
         **dict.fromkeys(
             ("horizon", "rollouts", "imagery"),
             (
-                any(isinstance(term, ImaginedTerm) for term in terms),
+                any(hasattr(term, "at_step") for term in terms),
                 "no arm has a term of the future, such as sig",
             ),
         ),

@@ -32,6 +32,9 @@ def load_modules(names: Sequence[str]) -> None:
 
 
 def _load_file(path: Path) -> None:
+    known = getattr(sys.modules.get(path.stem), "__file__", None)
+    if known is not None and Path(known).resolve() == path.resolve():
+        return  # once is enough: its names are registered
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None or not path.exists():
         raise FileNotFoundError(f"there is no file {path}")

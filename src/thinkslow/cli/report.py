@@ -29,12 +29,11 @@ class Options(Exporting):
 
 
 def parse(arguments: Sequence[str]) -> Options:
-    options = parse_options(Options, "report", DESCRIPTION, arguments)
-    options.check_wandb()
-    return options
+    return parse_options(Options, "report", DESCRIPTION, arguments)
 
 
 def run(options: Options) -> dict[str, Any]:
+    options.check_wandb()
     import json
 
     from thinkslow.cli.evaluate import export, show_result

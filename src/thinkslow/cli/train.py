@@ -80,7 +80,6 @@ def parse(arguments: Sequence[str]) -> Options:
     options = parse_options(Options, "train", DESCRIPTION, arguments, default)
     options.making()
     options.limits()
-    options.check_wandb()
     if options.steps is None and options.minutes is None:
         raise Usage("Say how long to train: pass --steps N or --minutes M.")
     for name in ("steps", "minutes"):
@@ -97,11 +96,6 @@ def parse(arguments: Sequence[str]) -> Options:
                     f"--resume takes everything but --steps and --minutes from the run; got "
                     f"{field.name} too. Leave it out, or begin another run."
                 )
-    late = [one for one in options.budgets if options.steps is not None and one > options.steps]
-    if late:
-        raise Usage(
-            f"--budgets must be at most --steps ({options.steps}); got {', '.join(map(str, late))}."
-        )
     if not options.resume and not options.env:
         raise Usage("Say what to play: thinkslow train ENV, or --resume with --run RUN.")
     return options
@@ -133,6 +127,12 @@ def run(options: Options) -> dict[str, Any]:
     from thinkslow.dreamer.training.trainer import Trainer, refuse_used
 
     log_to_console()
+    options.check_wandb()
+    if late := [one for one in options.budgets if options.steps and one > options.steps]:
+        log.warning(
+            "--budgets %s changes nothing in this call, which ends at --steps %d.",
+            " ".join(map(str, late)), options.steps,
+        )  # fmt: skip
     if options.resume:
         trainer = Trainer.resume(options.run)
     else:
