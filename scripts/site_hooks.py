@@ -25,6 +25,17 @@ LINK = re.compile(r"(\]\()\.\./([\w./-]+)(#[\w-]+)?\)")
 MATHS = re.compile(r'<(span|div) class="arithmatex">(.*?)</\1>', re.DOTALL)
 
 
+def on_config(config: Any) -> Any:
+    """A page that no section of mkdocs.yml names comes last in the reference, by its heading."""
+    named = set(re.findall(r"[\w-]+\.md", str(config.nav)))
+    reference = next(part["Reference"] for part in config.nav if "Reference" in part)
+    for page in sorted(ROOT.glob("docs/*.md")):
+        if page.name not in named:
+            heading = page.read_text().partition("\n")[0].removeprefix("# ")
+            reference.append({heading: page.name})
+    return config
+
+
 def on_files(files: Files, config: Any) -> Files:
     """Add what is linked to from outside of docs/, and the page of commands."""
     for name in BESIDE:
