@@ -9,6 +9,7 @@ their help.
 import contextlib
 import functools
 import html
+import importlib
 import io
 import json
 import re
@@ -55,6 +56,8 @@ def on_files(files: Files, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Links of the repository as links of the site."""
+    if page.file.src_uri == "api.md":
+        markdown += further(markdown)
     if page.file.src_uri in BESIDE:
         return re.sub(r"\]\(docs/", "](", markdown)
     return LINK.sub(_inside, markdown)
@@ -76,6 +79,19 @@ def _mathml(text: str, *, block: bool) -> str:
     """One formula, as arithmatex leaves it: TeX between brackets."""
     tex = html.unescape(text.strip())[2:-2]
     return convert(tex, display="block" if block else "inline")
+
+
+def further(markdown: str) -> str:
+    """Entries of public names that the page does not show yet, after those that it does."""
+    shown = set(re.findall(r"^::: ([\w.]+)$", markdown, re.MULTILINE))
+    known = {name.rpartition(".")[2] for name in shown}
+    lines = []
+    for module in dict.fromkeys(name.rpartition(".")[0] for name in sorted(shown)):
+        home = importlib.import_module(module)
+        for name in getattr(home, "__all__", ()):
+            if name not in known and callable(getattr(home, name)):
+                lines += ["", f"::: {module}.{name}"]
+    return "\n".join(["", "", "## Further names", *lines, ""]) if lines else ""
 
 
 def cells(notebook: Path) -> str:

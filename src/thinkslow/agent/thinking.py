@@ -72,8 +72,7 @@ class Thinking:
     """Which iterate to return: the last, or the one of least loss."""
     record: bool = setting(True)
     """Whether to evaluate the objective once more, at the refined belief, for `Thought.refined`.
-    Without, the
-    last of its losses is NaN; a decision of one step costs about a third less."""
+    Without it the last loss is NaN, and a decision of one step costs about a third less."""
     readout: "Readout | None" = setting(None, kind="readout")
     """How the latent that acts is read from the belief: `sample` (the default), `mode`, `soft`,
     or `best-of:N` samples by reconstruction."""
