@@ -368,16 +368,16 @@ def test_where_nobody_plays_nothing_happens():
 
 
 def test_wrong_numbers_and_wrong_order_are_refused():
-    with pytest.raises(ValueError, match="`count` must be 1 or more; got 0"):
+    with pytest.raises(ValueError, match=r"`count`.*got 0"):
         VectorEnv(FRAGILE, 0)
     with VectorEnv(FRAGILE, 1) as envs:
         for too_early in (envs.state, lambda: envs.step(np.array([0]))):
             with pytest.raises(RuntimeError, match="Call `reset` first"):
                 too_early()
-        with pytest.raises(ValueError, match="`seeds` must be one per environment, 1; got 2"):
+        with pytest.raises(ValueError, match=r"`seeds`.*got 2"):
             envs.reset([1, 2])
         envs.reset()
-        with pytest.raises(ValueError, match="`actions` must be one per environment, 1; got 2"):
+        with pytest.raises(ValueError, match=r"`actions`.*got 2"):
             envs.step(np.array([0, 0]))
         state = envs.state()
     with pytest.raises(RuntimeError, match="closed"):

@@ -121,7 +121,7 @@ def test_what_a_model_computes_in_is_taken_as_it_is():
 @pytest.mark.parametrize("metric", [images.mse, images.psnr, images.ssim])
 def test_wrong_images_are_refused_with_the_rule_and_the_value(metric):
     images = np.zeros((2, 16, 16, 3))
-    with pytest.raises(ValueError, match=r"one shape; got \(2, 16, 16, 3\) and \(16, 16, 3\)"):
+    with pytest.raises(ValueError, match=r"\(2, 16, 16, 3\).* \(16, 16, 3\)"):
         metric(images, images[0])
     with pytest.raises(ValueError, match="height, width, channels"):
         metric(images[0, 0], images[0, 0])

@@ -358,12 +358,12 @@ def test_a_term_that_is_there_twice_is_refused(terms):
 @pytest.mark.parametrize("name", ["horizon", "rollouts"])
 def test_counts_below_one_are_refused(name):
     counts: dict[str, Any] = {name: 0}
-    with pytest.raises(ValueError, match=f"`{name}` must be 1 or more; got 0"):
+    with pytest.raises(ValueError, match=rf"`{name}`.*got 0"):
         lookahead(*line(), {Entropy(): 1.0}, **counts)
 
 
 def test_evidence_of_no_samples_is_refused():
-    with pytest.raises(ValueError, match="`samples` must be 1 or more; got 0"):
+    with pytest.raises(ValueError, match=r"`samples`.*got 0"):
         Evidence(samples=0)
 
 
@@ -371,13 +371,13 @@ def test_evidence_of_no_samples_is_refused():
     ("term", "count"), [(SIG(), "`rollouts`"), (Evidence(0.1, 0.0), "`samples` of evidence")]
 )
 def test_reinforce_compares_draws_and_refuses_one(term, count):
-    with pytest.raises(ValueError, match=f"{count} must be 2 or more; got 1"):
+    with pytest.raises(ValueError, match=rf"{count}.*got 1"):
         lookahead(*line(), {term: 1.0}, latent=Reinforce())
 
 
 def test_reinforce_refuses_a_memory_that_moves():
     """Its scores are those of the latent alone: what the memory does has no gradient in them."""
-    with pytest.raises(ValueError, match=r"Reinforce .*`memory_share` must be None; got 0\.1"):
+    with pytest.raises(ValueError, match=r"Reinforce .*`memory_share`.*got 0\.1"):
         Thinking({SIG(): 1.0}, rollouts=2, latent=Reinforce(), memory_share=0.1)
 
 

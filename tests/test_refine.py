@@ -81,7 +81,7 @@ def test_a_mirror_step_is_exponentiated_gradient_on_the_simplex():
 
 
 def test_a_mirror_step_refuses_a_belief_that_is_no_categorical():
-    with pytest.raises(TypeError, match="A mirror step needs a categorical belief; this one is Ga"):
+    with pytest.raises(TypeError, match=r"irror.*Ga"):
         refine(bowl, gaussian(), Mirror(1.0), steps=1, key=jr.key(0))
 
 

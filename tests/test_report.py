@@ -508,7 +508,7 @@ def test_a_strip_of_other_frames_is_refused_by_name(folder, tmp_path):
     (changed(folder, tmp_path) / "strips").mkdir()
     path = strip_of(tmp_path, "tiny-8k", "sig")
     savez(path, strip | {"real": strip["real"] / 255})
-    with pytest.raises(ValueError, match=r"1-0.npz: `real` must be uint8 .* got float64"):
+    with pytest.raises(ValueError, match=r"1-0.npz: `real`.*got float64"):
         build(tmp_path)
     savez(path, strip | {"step": np.arange(2)})
     with pytest.raises(ValueError, match="`real` has 3 entries, `step` has 2"):

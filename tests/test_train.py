@@ -424,7 +424,7 @@ def test_a_folder_without_a_run_cannot_be_resumed(tmp_path):
 def test_a_run_that_describes_no_run_is_damaged(tmp_path, uninterrupted, change):
     described = json.loads((uninterrupted[0] / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(described | change))
-    with pytest.raises(store.Damaged, match="does not describe a run of this version"):
+    with pytest.raises(store.Damaged, match="run of this version"):
         Trainer.resume(tmp_path)
 
 
@@ -448,7 +448,7 @@ def test_a_replay_too_small_to_learn_from_is_refused(tmp_path):
 
 
 def test_impossible_settings_are_refused():
-    with pytest.raises(ValueError, match="`environments` must be 1 or more; got 0"):
+    with pytest.raises(ValueError, match=r"`environments`.*got 0"):
         dataclasses.replace(CONFIG, environments=0)
-    with pytest.raises(ValueError, match="`batch_size` must be 1 or more; got 0"):
+    with pytest.raises(ValueError, match=r"`batch_size`.*got 0"):
         dataclasses.replace(LEARNING, batch_size=0)
