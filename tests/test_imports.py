@@ -7,7 +7,8 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "thinkslow"
 ABOVE = {
-    "cli": "evaluation loading dreamer importers zoo agent registry envs storage",
+    "cli": "study evaluation loading dreamer importers zoo agent registry envs storage",
+    "study": "evaluation loading dreamer agent registry envs storage",
     "evaluation": "dreamer agent registry envs storage worldmodel spaces",
     "loading": "zoo importers dreamer agent registry storage",
     "zoo": "",

@@ -16,6 +16,7 @@ import numpy as np
 
 from thinkslow.evaluation import statistics
 from thinkslow.evaluation.metrics import Metric, scored
+from thinkslow.evaluation.pairs import pairs
 from thinkslow.evaluation.reading import CONTROL
 from thinkslow.evaluation.records import BASE, FORMAT, Episode, Header, Records, Row
 
@@ -23,9 +24,6 @@ Record = dict[str, Any]
 
 UNCARRIED = "control-uncarried"
 """A control of what is carried; what it sees at a moment is a refined state like another."""
-ROUNDING = 1e-9
-"""Differences of scores below this share of the rewards that were added up are none: the same
-rewards in another order add up to another last bit."""
 
 
 def summarise(records: Records) -> Record:
@@ -179,44 +177,24 @@ def _compared(
     mine: Sequence[Episode], base: Sequence[Episode], measure: Metric, seed: int
 ) -> Record | None:
     """One arm against one baseline; None where neither has the measure, or nothing was played."""
-    assert measure.effect is not None
-    known = {(row.agent, row.environment_seed): row for row in base}
-    pairs = [
-        (row, other)
-        for row in mine
-        if (other := known.get((row.agent, row.environment_seed))) is not None
-    ]
-    if not pairs:
+    joined = pairs(mine, base, measure)
+    if joined is None:
         return None
-    sides = [(_usable(row, measure.effect), _usable(other, measure.effect)) for row, other in pairs]
-    if all(value is None for side in sides for value in side) and measure.effect != measure.name:
-        return None
-    paired = all(row.first_observation == other.first_observation for row, other in pairs)
-    kept = [
-        (row, other, after, before)
-        for (row, other), (after, before) in zip(pairs, sides, strict=True)
-        if after is not None and before is not None
-    ]
     out: Record = {
         "arm": mine[0].arm, "baseline": base[0].arm, "metric": measure.name,
         "difference": None, "interval": None, "trimmed_mean": None, "trimmed_interval": None,
         "p_improve": None, "p_improve_interval": None, "p_value": None, "p_value_holm": None,
-        "correlation": None, "p_equivalent": None, "deviation": None, "pairs": len(kept),
-        "clusters": None, "unit": None, "untested": None, "dropped": len(pairs) - len(kept),
-        "paired": paired,
+        "correlation": None, "p_equivalent": None, "deviation": None,
+        "pairs": len(joined.differences), "clusters": None, "unit": None, "untested": None,
+        "dropped": joined.dropped, "paired": joined.same_start,
     }  # fmt: skip
-    if not kept:
+    if not len(joined.differences):
         return out
-    after, before = (np.array([one[which] for one in kept]) for which in (2, 3))
-    clusters = [row.agent for row, *_ in kept]
+    after, before, clusters = joined.after, joined.before, joined.agents
     name = f"{measure.name} of {mine[0].arm}"
-    if not paired:
+    if not joined.same_start:
         return out | _independent(after, before, clusters, measure, name)
-    difference = after - before
-    if measure.name == "score":
-        sizes = [max(row.rewards_size or 0.0, other.rewards_size or 0.0) for row, other, *_ in kept]
-        difference[np.abs(difference) <= ROUNDING * np.array(sizes)] = 0.0
-    found = statistics.paired(difference, clusters, seed=seed, name=name)
+    found = statistics.paired(joined.differences, clusters, seed=seed, name=name)
     facts = dataclasses.asdict(found)
     facts["difference"] = facts.pop("mean")
     if not measure.higher:
@@ -246,11 +224,6 @@ def _independent(
         "p_value": found.p_value, "unit": found.unit, "untested": found.untested,
         "clusters": len(set(clusters)),
     }  # fmt: skip
-
-
-def _usable(row: Episode, column: str) -> float | None:
-    """What an episode adds to a comparison; nothing if it crashed."""
-    return None if row.crashed else row.value(column)
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,197 @@
+"""`thinkslow study`: a declared question, played to its end and answered."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from thinkslow.cli.common import Common, Usage, console
+from thinkslow.cli.common import parse as parse_options
+
+DESCRIPTION = """Play a study: agents, settings, arms, seeds and hypotheses from one TOML file.
+
+What was played is kept block by block. The same command goes on after any stop, and gives the
+same result on one core, on many, or on a Ray cluster. --dry-run shows what will be played.
+
+examples:
+  thinkslow study quick
+  thinkslow study my-study.toml --out out/mine --dry-run
+  thinkslow study shifts --agents plain=runs/plain-*/agents/60000 --executor ray"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    """Options of `thinkslow study`."""
+
+    plan: tyro.conf.Positional[str] = ""
+    """A TOML file, or the name of a study that comes with thinkslow; none: list those."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder of the study; by default out/study/NAME."""
+    agents: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Other agents for a group, GROUP=AGENT, a name, folder or pattern; again for more."""
+    executor: Literal["local", "ray"] = "local"
+    """Processes of this machine, or a Ray cluster."""
+    jobs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Local processes at once; by default one a core."""
+    address: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None
+    """Of a Ray cluster that runs; by default one is started here."""
+    dry_run: bool = False
+    """Show what will be played, and how long it takes, and play nothing else."""
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """**Errors:** `Usage` for impossible values."""
+    options = parse_options(Options, "study", DESCRIPTION, arguments)
+    if options.jobs is not None and options.jobs < 1:
+        raise Usage(f"--jobs must be 1 or more; got {options.jobs}.")
+    if options.address and options.executor != "ray":
+        raise Usage("--address is of a Ray cluster: pass --executor ray too.")
+    for each in options.agents:
+        if not all(each.partition("=")):
+            raise Usage(f"--agents must be GROUP=AGENT; got {each!r}.")
+    return options
+
+
+def run(options: Options) -> dict[str, Any]:
+    from thinkslow.study import plan as plans
+
+    if not options.plan:
+        return _listed(quiet=options.json)
+    instead: dict[str, list[str]] = {}
+    for each in options.agents:
+        group, _, agent = each.partition("=")
+        instead.setdefault(group, []).append(agent)
+    plan = plans.read(options.plan, instead)
+    folder = options.out or Path("out/study") / plan.name
+    if options.dry_run:
+        return _rehearsed(plan, folder, options)
+    from thinkslow.study.run import run as play
+
+    if not options.json:
+        _show_plan(plan)
+    with _progress() as show:
+        result = play(
+            plan, folder, executor=options.executor, jobs=options.jobs, address=options.address,
+            show=show,
+        )  # fmt: skip
+    if not options.json:
+        show_result(result)
+        Console().print(f"The records: {folder}", soft_wrap=True, markup=False, highlight=False)
+    return result
+
+
+def _listed(*, quiet: bool) -> dict[str, Any]:
+    from thinkslow.study import plan as plans
+
+    found = {name: plans.read(name).question for name in plans.shipped()}
+    if not quiet:
+        for name, question in found.items():
+            Console().print(f"{name:18} {question}", markup=False, highlight=False)
+    return found
+
+
+def _rehearsed(plan: Any, folder: Path, options: Options) -> dict[str, Any]:
+    """What will be played, and the time it takes, from a few decisions of every arm."""
+    from thinkslow.study.rehearsal import rehearse
+
+    if not options.json:
+        _show_plan(plan)
+        console().print("Playing a few decisions of every arm, to tell the time…")
+    found = rehearse(plan, folder, jobs=options.jobs)
+    if not options.json:
+        print(
+            f"{found['tasks']} tasks, {found['episodes']:,} episodes: about "
+            f"{found['minutes']:.0f} minutes here"
+            + (f"; {found['finished']:,} episodes are finished" if found["finished"] else "")
+        )
+    return found
+
+
+def _show_plan(plan: Any) -> None:
+    terminal = Console()
+
+    def say(text: str) -> None:
+        terminal.print(text, markup=False, highlight=False)
+
+    say(f"{plan.name}: {plan.question}")
+    say(f"  plan {plan.hash}, {plan.episodes} episodes of each agent, setting and arm")
+    for group in plan.groups:
+        say(f"  agents {group.name}: {', '.join(group.agents)}")
+    for setting in plan.settings:
+        where = setting.env or "the environment of each agent"
+        say(
+            f"  setting {setting.name}: {where}{f', {setting.shift}' if setting.shift else ''}; "
+            f"{', '.join(setting.groups)}"
+        )
+    say(f"  arms: {', '.join(one.name for one in plan.arms)}")
+    for one in plan.hypotheses:
+        say(f"  {one.name}: {one.claim}")
+
+
+def show_result(result: Mapping[str, Any]) -> None:
+    """Verdicts first, then the score of every arm."""
+    terminal = Console()
+    if result["hypotheses"]:
+        table = Table("hypothesis", "verdict", "effect [95%]", "pairs", "why")
+        for one in result["hypotheses"]:
+            table.add_row(
+                f"{one['name']}: {one['claim']}", one["verdict"], _interval(one),
+                str(one["pairs"]), one["why"],
+            )  # fmt: skip
+        terminal.print(table)
+    table = Table("agents", "setting", "arm", "score [95%]", "difference to none [95%]", "ms")
+    for cell in result["cells"]:
+        whole = cell["arms"][-1]["agent"]
+        differences = {
+            row["arm"]: row for row in cell["comparisons"]
+            if (row["agent"], row["baseline"], row["metric"]) == (whole, "none", "score")
+        }  # fmt: skip
+        for arm in cell["arms"]:
+            if arm["agent"] != whole:
+                continue
+            score, latency = arm["score"] or {}, arm["latency_ms"] or {}
+            table.add_row(
+                cell["group"], cell["setting"], arm["arm"],
+                _interval({"difference": score.get("mean"), "interval": score.get("interval")}),
+                _interval(differences[arm["arm"]]) if arm["arm"] in differences else "",
+                f"{latency['median']:.3g}" if latency else "",
+            )  # fmt: skip
+    terminal.print(table)
+    if not result["finished"]:
+        terminal.print("Not finished: the same command goes on with the rest.")
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    if row.get("difference") is None:
+        return "-"
+    ends = row.get("interval")
+    return f"{row['difference']:.3g}" + (f" [{ends[0]:.3g}, {ends[1]:.3g}]" if ends else "")
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    """A bar of finished episodes on a terminal; elsewhere a line every half minute."""
+    import time
+
+    said = time.monotonic()
+    terminal = console()
+    if not terminal.is_terminal:
+
+        def line(done: int, total: int) -> None:
+            nonlocal said
+            if time.monotonic() - said > 30 or done == total:
+                said = time.monotonic()
+                terminal.print(f"{done:,} of {total:,} episodes", highlight=False)
+
+        yield line
+        return
+    columns = (TextColumn("episodes"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=terminal, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

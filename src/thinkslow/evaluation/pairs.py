@@ -1,0 +1,77 @@
+"""Episodes of two arms, joined by agent and environment seed.
+
+A pair of which one side is missing, crashed or not finite is left out of that measure alone, and
+counted.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from thinkslow.evaluation.metrics import Metric
+from thinkslow.evaluation.records import Episode
+
+ROUNDING = 1e-9
+"""Differences of scores below this share of the rewards that were added up are none: the same
+rewards in another order add up to another last bit."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+    """What two arms made of the same episodes, by one measure."""
+
+    before: np.ndarray
+    """Of the baseline, `[pairs]`."""
+    after: np.ndarray
+    """Of the other arm, `[pairs]`."""
+    differences: np.ndarray
+    """`after - before`, 0 where they differ by rounding alone."""
+    agents: list[str]
+    """Whose each pair is: the clusters of the statistics."""
+    dropped: int
+    """Pairs that were left out."""
+    same_start: bool
+    """Whether both sides of every pair began with the same observation. If not, the environment
+    ignores its seed, and episodes are no pairs."""
+
+
+def pairs(mine: Sequence[Episode], base: Sequence[Episode], measure: Metric) -> Pairs | None:
+    """The pairs of two arms; None where nothing was played twice or neither has the measure.
+
+    Args:
+        mine: episodes of an arm, of one or more agents.
+        base: those of the baseline.
+        measure: what is compared.
+    """
+    assert measure.effect is not None
+    known = {(row.agent, row.environment_seed): row for row in base}
+    found = [
+        (row, other)
+        for row in mine
+        if (other := known.get((row.agent, row.environment_seed))) is not None
+    ]
+    sides = [(_usable(row, measure.effect), _usable(other, measure.effect)) for row, other in found]
+    nothing = all(value is None for side in sides for value in side)
+    if not found or (nothing and measure.effect != measure.name):
+        return None
+    kept = [
+        (row, other, after, before)
+        for (row, other), (after, before) in zip(found, sides, strict=True)
+        if after is not None and before is not None
+    ]
+    after, before = (np.array([one[which] for one in kept], np.float64) for which in (2, 3))
+    differences = after - before
+    if measure.name == "score":
+        sizes = [max(row.rewards_size or 0.0, other.rewards_size or 0.0) for row, other, *_ in kept]
+        differences[np.abs(differences) <= ROUNDING * np.array(sizes)] = 0.0
+    return Pairs(
+        before=before, after=after, differences=differences,
+        agents=[row.agent for row, *_ in kept], dropped=len(found) - len(kept),
+        same_start=all(row.first_observation == other.first_observation for row, other in found),
+    )  # fmt: skip
+
+
+def _usable(row: Episode, column: str) -> float | None:
+    """What an episode adds to a comparison; nothing if it crashed."""
+    return None if row.crashed else row.value(column)

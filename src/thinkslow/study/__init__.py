@@ -1,0 +1,6 @@
+"""Studies: declared questions, played to their end anywhere, answered with verdicts."""
+
+from thinkslow.study.plan import Misplanned, Plan, planned, read, shipped
+from thinkslow.study.run import Another, finish, run
+
+__all__ = ["Another", "Misplanned", "Plan", "finish", "planned", "read", "run", "shipped"]

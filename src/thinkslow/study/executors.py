@@ -1,0 +1,173 @@
+"""Where tasks are played: in processes of this machine, or on a Ray cluster.
+
+Both give the same records. A task that was lost with its process is played again, up to `TRIES`
+times; what it had written is gone on with.
+"""
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from thinkslow.study.tasks import Task
+
+TRIES = 3
+POLL_S = 0.2
+
+Tick = Callable[[], None]
+"""Called now and then while tasks are played."""
+
+
+class Failing(RuntimeError):
+    """A task failed as often as it was tried; the message ends with what it said last."""
+
+
+def local(folder: Path, tasks: Sequence[Task], jobs: int, tick: Tick) -> None:
+    """Play tasks in processes of this machine.
+
+    Args:
+        folder: of the study, with its `study.json`.
+        tasks: those that are not finished.
+        jobs: processes at once.
+        tick: called while they run.
+
+    **Errors:** `Failing`. Whatever happens, no process is left behind.
+    """
+    waiting, running = list(tasks), dict[subprocess.Popen[bytes], Task]()
+    tries: dict[Task, int] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                task = waiting.pop(0)
+                running[_started(folder, task)] = task
+            time.sleep(POLL_S)
+            tick()
+            for process in [one for one in running if one.poll() is not None]:
+                task = running.pop(process)
+                if process.returncode == 0:
+                    continue
+                tries[task] = tries.get(task, 0) + 1
+                if tries[task] >= TRIES or process.returncode == REFUSED:
+                    raise Failing(_said(folder, task))
+                waiting.insert(0, task)
+    finally:
+        for process in running:
+            process.terminate()
+        for process in running:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=30)
+            process.kill()
+
+
+REFUSED = 2
+"""Exit code of a task that would fail again: something in it cannot be played."""
+
+
+def _started(folder: Path, task: Task) -> subprocess.Popen[bytes]:
+    log = folder / task.folder / "log.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "thinkslow.study.worker", str(folder), json.dumps(vars(task))],
+            stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True,
+        )  # fmt: skip
+
+
+def _said(folder: Path, task: Task) -> str:
+    log = folder / task.folder / "log.txt"
+    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    last = lines[-1] if lines else "nothing"
+    return (
+        f"Block {task.block} of {task.agent} in {task.setting} could not be played. It said: "
+        f"{last} The whole log: {log}. The same command goes on with the rest."
+    )
+
+
+def on_ray(folder: Path, tasks: Sequence[Task], address: str | None, tick: Tick) -> None:
+    """Play tasks on a Ray cluster; records travel back to this machine.
+
+    Every node needs thinkslow installed, and the agents at the same paths unless they are
+    bundled.
+
+    Args:
+        folder: of the study, with its `study.json`, on this machine.
+        tasks: those that are not finished.
+        address: of a cluster that runs; None: one on this machine.
+        tick: called while they run.
+
+    **Errors:** `ModuleNotFoundError` without Ray, with the command that installs it; `Failing`.
+    """
+    try:
+        import ray  # pyright: ignore[reportMissingImports]
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            "The Ray executor needs the package ray: pip install 'thinkslow[ray]'."
+        ) from None
+    ray.init(address=address, log_to_driver=False, include_dashboard=False,
+             ignore_reinit_error=True)  # fmt: skip
+    plan = (folder / "study.json").read_bytes()
+    remote = ray.remote(num_cpus=1, max_retries=TRIES - 1)(_played)
+    try:
+        waiting = {remote.remote(plan, vars(task)): task for task in tasks}
+        while waiting:
+            ready, _ = ray.wait(list(waiting), timeout=POLL_S)
+            tick()
+            for one in ready:
+                task = waiting.pop(one)
+                try:
+                    content = ray.get(one)
+                except Exception as error:
+                    raise Failing(
+                        f"Block {task.block} of {task.agent} in {task.setting} could not be "
+                        f"played: {str(error).strip().splitlines()[-1]}"
+                    ) from error
+                _unpacked(content, folder / task.folder)
+    finally:
+        ray.shutdown()
+
+
+def _played(plan: bytes, task: dict[str, Any]) -> bytes:
+    """On a node: play a task in a temporary folder; its records as an archive."""
+    from thinkslow.study.worker import play_stored
+
+    with tempfile.TemporaryDirectory() as place, _tidy_environment():
+        folder = Path(place)
+        (folder / "study.json").write_bytes(plan)
+        one = Task(**task)
+        play_stored(folder, one)
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+            archive.add(folder / one.folder, arcname=".")
+        return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def _tidy_environment() -> Iterator[None]:
+    """Environments are started as processes; Ray's own variables are none of theirs."""
+    before = dict(os.environ)
+    for name in [name for name in os.environ if name.startswith("RAY_")]:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _unpacked(content: bytes, folder: Path) -> None:
+    """The records of a finished task, moved into place whole."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as place:
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            archive.extractall(Path(place) / "new", filter="data")
+        if folder.exists():
+            folder.rename(Path(place) / "old")
+        (Path(place) / "new").rename(folder)

@@ -1,0 +1,213 @@
+"""Play a study to its end: registered, resumable, the same whichever way it ran."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from thinkslow.dreamer.saved import provenance
+from thinkslow.evaluation import records
+from thinkslow.evaluation.records import Episode, Records
+from thinkslow.evaluation.summary import summarise
+from thinkslow.storage import atomic
+from thinkslow.storage.lock import claim
+from thinkslow.study import executors, verdicts
+from thinkslow.study.plan import Misplanned, Plan, restored
+from thinkslow.study.tasks import Task, arms_of, finished, found, tasks
+
+log = logging.getLogger("thinkslow")
+
+STORED, RESULT = "study.json", "result.json"
+Executor = Literal["local", "ray"]
+Show = Callable[[int, int], None]
+"""Episodes that are finished, and all."""
+
+
+class Another(ValueError):
+    """The folder holds another study, or one that other code began."""
+
+
+def run(
+    plan: Plan,
+    folder: Path,
+    *,
+    executor: Executor = "local",
+    jobs: int | None = None,
+    address: str | None = None,
+    show: Show = lambda *_: None,
+) -> dict[str, Any]:
+    """Play what is missing of a study, and say what it shows.
+
+    Args:
+        plan: from `read`.
+        folder: where everything goes; a study that was stopped there goes on.
+        executor: `local` processes, or a `ray` cluster.
+        jobs: local processes at once; None: as many as cores.
+        address: of a Ray cluster that runs; None: one is started here.
+        show: called with the episodes that are finished, and all.
+
+    Returns what `result.json` holds: verdicts, the summary of every group in every setting, hashes
+    of the plan and of the code.
+
+    **Errors:** `Another` for a folder of another plan or other code; `Misplanned` for agents that
+    do not fit the plan; `executors.Failing`; `lock.Locked` while another process plays there.
+    """
+    lock = claim(folder, what="study")
+    try:
+        agents = begin(plan, folder)
+        todo = tasks(plan, agents)
+        missing = [task for task in todo if not finished(folder / task.folder)]
+        total = len(todo) * plan.block * len(plan.arms)
+        progress = functools.partial(_count, folder, todo, total, show)
+        progress()
+        if missing and executor == "local":
+            executors.local(folder, missing, jobs or os.cpu_count() or 1, progress)
+        elif missing:
+            executors.on_ray(folder, missing, address, progress)
+        progress()
+        return finish(folder)
+    finally:
+        lock.release()
+
+
+def begin(plan: Plan, folder: Path) -> dict[str, dict[str, str]]:
+    """Register a study in a folder, or check that it is the one that was begun there.
+
+    **Errors:** `Another`, `Misplanned`.
+    """
+    arms_of(plan)
+    agents = found(plan)
+    _check_seeds(plan, agents)
+    path, code = folder / STORED, code_hash()
+    if path.exists():
+        before = json.loads(path.read_text())
+        if before["plan"]["hash"] != plan.hash:
+            raise Another(
+                f"{folder} holds study {before['plan']['name']} of plan {before['plan']['hash']}, "
+                f"not {plan.hash}. Give another folder."
+            )
+        if before["code"] != code:
+            raise Another(
+                f"{folder} was begun by other code of thinkslow ({before['code']}, now {code}). A "
+                "study is played by one. Go back to it, or give another folder."
+            )
+        if before["agents"] != agents:
+            raise Another(f"{folder} was begun with other agents. Give another folder.")
+        return agents
+    made = provenance()
+    atomic.write_text(
+        path,
+        json.dumps(
+            {
+                "plan": dataclasses.asdict(plan), "agents": agents, "code": code,
+                "revision": made["revision"], "versions": made["versions"],
+                "began": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+            }, indent=1,
+        ) + "\n",
+    )  # fmt: skip
+    return agents
+
+
+def _check_seeds(plan: Plan, agents: Mapping[str, Mapping[str, str]]) -> None:
+    """**Errors:** `Misplanned` for an agent of a training seed on which something was tuned."""
+    from thinkslow.loading import opened
+
+    for group, paths in agents.items():
+        for name, path in paths.items() if plan.purpose == "report" and plan.tuned_on else ():
+            seed = opened(path).manifest["training"].get("seed")
+            if seed in plan.tuned_on:
+                raise Misplanned(
+                    f"{name} of {group} is of training seed {seed}, on which something was tuned "
+                    f"(`tuned_on`). Report on other seeds, or set `purpose` to tuning."
+                )
+
+
+def finish(folder: Path) -> dict[str, Any]:
+    """What a study shows so far, from its records alone; written to `result.json`.
+
+    **Errors:** `FileNotFoundError` if the folder holds no study.
+    """
+    path = folder / STORED
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing, so {folder} holds no study.")
+    stored = json.loads(path.read_text())
+    plan = restored(stored["plan"])
+    cells = joined(plan, stored["agents"], folder)
+    for (group, setting), each in cells.items():
+        place = folder / "cells" / f"{group}-{setting}"
+        place.mkdir(parents=True, exist_ok=True)
+        records.write_header(place, each.header)
+        (place / records.EPISODES).unlink(missing_ok=True)
+        records.append(place, each.episodes)
+    result = {
+        "plan": stored["plan"], "code": stored["code"], "revision": stored["revision"],
+        "agents": stored["agents"], "versions": stored["versions"],
+        "finished": all(
+            finished(folder / task.folder) for task in tasks(plan, stored["agents"])
+        ),
+        "hypotheses": [dataclasses.asdict(one) for one in verdicts.judge(plan, cells)],
+        "cells": [
+            {"group": group, "setting": setting, **summarise(each)}
+            for (group, setting), each in cells.items()
+        ],
+    }  # fmt: skip
+    atomic.write_text(folder / RESULT, json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def joined(
+    plan: Plan, agents: Mapping[str, Mapping[str, str]], folder: Path
+) -> dict[tuple[str, str], Records]:
+    """The records of every group in every setting, its blocks and agents together."""
+    parts: dict[tuple[str, str], list[tuple[Task, Records]]] = {}
+    for task in tasks(plan, agents):
+        if (folder / task.folder / records.HEADER).exists():
+            read = records.read(folder / task.folder)
+            parts.setdefault((task.group, task.setting), []).append((task, read))
+    return {cell: _together(plan, found) for cell, found in parts.items()}
+
+
+def _together(plan: Plan, parts: list[tuple[Task, Records]]) -> Records:
+    first = parts[0][1].header
+    facts = {one["name"]: one for _, part in parts for one in part.header.agents}
+    arms = {(one["agent"], one["arm"]): one for _, part in parts for one in part.header.arms}
+    seeds = [one["training_seed"] for one in facts.values()]
+    header = dataclasses.replace(
+        first, agents=[*facts.values()], arms=[*arms.values()], episodes=plan.episodes,
+        seed=plan.seed, pool=len(seeds) > 1 and None not in seeds and len(set(seeds)) == len(seeds),
+        images={name: shown for _, part in parts for name, shown in part.header.images.items()},
+        curves={name: curve for _, part in parts for name, curve in part.header.curves.items()},
+    )  # fmt: skip
+    episodes: list[Episode] = [
+        dataclasses.replace(one, episode=task.block * plan.block + one.episode)
+        for task, part in parts
+        for one in part.episodes
+    ]
+    order = {key: place for place, key in enumerate(arms)}
+    episodes.sort(key=lambda one: (order[one.agent, one.arm], one.episode))
+    return Records(header, episodes)
+
+
+def _count(folder: Path, todo: list[Task], total: int, show: Show) -> None:
+    done = 0
+    for task in todo:
+        path = folder / task.folder / records.EPISODES
+        if path.exists():
+            done += path.read_bytes().count(b"\n")
+    show(done, total)
+
+
+@functools.cache
+def code_hash() -> str:
+    """Of every source file of the package."""
+    home = Path(__file__).parents[1]
+    found = hashlib.blake2b(digest_size=8)
+    for path in sorted(home.rglob("*.py")):
+        found.update(str(path.relative_to(home)).encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()

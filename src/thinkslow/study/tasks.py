@@ -1,0 +1,170 @@
+"""What there is to play: one task a block of episodes of one agent in one setting.
+
+A task is an evaluation of its own, in a folder of its own, with seeds that follow from the plan
+and the block's number. So tasks can be played in any order and place, and twice.
+"""
+
+import dataclasses
+import glob
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from thinkslow import registry
+from thinkslow.agent.agent import Agent
+from thinkslow.agent.presets import Arm, arm
+from thinkslow.agent.thinking import Thinking
+from thinkslow.evaluation import records
+from thinkslow.evaluation.protocol import evaluate
+from thinkslow.evaluation.subjects import told_apart
+from thinkslow.loading import load, located
+from thinkslow.registry import nearest
+from thinkslow.study.plan import Misplanned, Plan, StudyArm
+
+PURPOSES = {"report": 0x5EED, "tuning": 0x7E57}
+"""What the seeds of a study are drawn with: those of tuning are never those of a report."""
+OBJECTS = {"terms": "term", "latent": "readout", "readout": "readout", "update": "update",
+           "gate": "score"}  # fmt: skip
+"""Settings that are objects, with their kind in the registry."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """One block of episodes."""
+
+    group: str
+    setting: str
+    agent: str
+    """Its name in the records."""
+    path: str
+    """Where it lies, or a bundled name."""
+    block: int
+
+    @property
+    def folder(self) -> Path:
+        """Where its records go, inside the folder of the study."""
+        parts = [re.sub(r"[^\w.-]+", "_", one) for one in (self.group, self.setting, self.agent)]
+        return Path("blocks", *parts, f"{self.block:03d}")
+
+
+def found(plan: Plan) -> dict[str, dict[str, str]]:
+    """The agents of each group: paths, or bundled names, by name.
+
+    **Errors:** `Misplanned` for a pattern that no folder fits, or an agent given twice.
+    """
+    out = {}
+    for group in plan.groups:
+        paths = []
+        for pattern in group.agents:
+            here = sorted(glob.glob(pattern)) or [pattern]
+            try:
+                paths += [(one, located(one)) for one in here]
+            except FileNotFoundError as error:
+                raise Misplanned(f"Agents of {group.name}: {error}") from None
+        try:
+            names = told_apart([path.name for _, path in paths], [path for _, path in paths])
+        except ValueError as error:
+            raise Misplanned(f"Agents of {group.name}: {error}") from None
+        out[group.name] = dict(zip(names, [given for given, _ in paths], strict=True))
+    return out
+
+
+def tasks(plan: Plan, agents: Mapping[str, Mapping[str, str]]) -> list[Task]:
+    """Every task, so ordered that all agents and settings begin early."""
+    return [
+        Task(group=group, setting=setting.name, agent=name, path=path, block=block)
+        for block in range(plan.episodes // plan.block)
+        for setting in plan.settings
+        for group in setting.groups
+        for name, path in agents[group].items()
+    ]
+
+
+def block_seed(plan: Plan, block: int) -> int:
+    """The evaluation seed of a block: the same for every agent and setting."""
+    sequence = np.random.SeedSequence([PURPOSES[plan.purpose], plan.seed, block])
+    return int(sequence.generate_state(1)[0] >> 1)
+
+
+def arms_of(plan: Plan) -> dict[str, Arm]:
+    """The arms as objects.
+
+    **Errors:** `Misplanned` for a setting that there is not, or that cannot be so.
+    """
+    return {one.name: _arm(one) for one in plan.arms}
+
+
+def _arm(planned: StudyArm) -> Arm:
+    base = arm(planned.arm)
+    of_arm = {field.name for field in dataclasses.fields(Arm)} - {"thinking"}
+    of_thinking = {field.name for field in dataclasses.fields(Thinking)}
+    changes: dict[str, Any] = {}
+    try:
+        for name, value in planned.changes.items():
+            if name not in of_arm | of_thinking:
+                raise ValueError(f"there is no `{name}`{nearest(name, of_arm | of_thinking)}")
+            changes[name] = _made(name, value)
+        thinking = {name: value for name, value in changes.items() if name in of_thinking}
+        when = {name: value for name, value in changes.items() if name in of_arm}
+        return dataclasses.replace(
+            base, thinking=dataclasses.replace(base.thinking, **thinking), **when
+        )
+    except (TypeError, ValueError) as error:
+        raise Misplanned(f"Arm {planned.name}: {error}") from None
+
+
+def _made(name: str, value: Any) -> Any:
+    """The value of a setting; of an object, what its text names."""
+    kind = OBJECTS.get(name)
+    if kind is None or not isinstance(value, str):
+        return value
+    return registry.weighted(kind, value) if kind == "term" else registry.make(kind, value)
+
+
+@lru_cache(maxsize=4)
+def _loaded(path: str) -> Agent:
+    return load(path)
+
+
+def environment(plan: Plan, agent: Agent, setting: str) -> dict[str, Any]:
+    """Where an agent plays: what it was trained on, but for what the setting says.
+
+    **Errors:** `Misplanned` if neither says which environment.
+    """
+    said = plan.setting(setting)
+    out = dict(agent.about.environment)
+    if said.env is not None:
+        out["id"] = said.env
+    if said.shift:
+        out["shift"] = said.shift
+    if not out.get("id"):
+        raise Misplanned(
+            f"Setting {setting}: {agent.about.name} does not say which environment it plays. "
+            "Give `env`."
+        )
+    return out
+
+
+def finished(folder: Path) -> bool:
+    """Whether a task was played whole into a folder."""
+    return (folder / records.HEADER).exists() and records.read(folder).finished
+
+
+def play(plan: Plan, task: Task, folder: Path) -> None:
+    """Play one task into a folder; what was played there already is not played again.
+
+    **Errors:** those of `evaluate`, and `ValueError` for an arm that the agent cannot play.
+    """
+    if finished(folder):
+        return
+    agent = _loaded(task.path)
+    arms = {name: agent.thinking(one) for name, one in arms_of(plan).items()}
+    evaluate(
+        {task.agent: arms}, environment(plan, agent, task.setting), episodes=plan.block,
+        seed=block_seed(plan, task.block), batch=plan.block, out=folder,
+        max_decisions=plan.max_decisions, command=f"thinkslow study: {plan.name} ({plan.hash})",
+    )  # fmt: skip

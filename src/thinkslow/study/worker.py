@@ -1,0 +1,33 @@
+"""One task in a process of its own: `python -m thinkslow.study.worker FOLDER TASK`."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+from thinkslow.study.executors import REFUSED
+from thinkslow.study.plan import Plan, restored
+from thinkslow.study.tasks import Task, play
+
+
+def play_stored(folder: Path, task: Task) -> None:
+    """Play a task of the study that is stored in a folder."""
+    plan: Plan = restored(json.loads((folder / "study.json").read_text())["plan"])
+    play(plan, task, folder / task.folder)
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    folder, task = Path(sys.argv[1]), Task(**json.loads(sys.argv[2]))
+    try:
+        play_stored(folder, task)
+    except KeyboardInterrupt:
+        return 130
+    except ValueError as error:  # what cannot be played at all
+        print(error, file=sys.stderr)
+        return REFUSED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,311 @@
+"""Studies: what a plan may say, that tasks are played in any order, and what verdicts follow."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax.random as jr
+import numpy as np
+import odd_episodes
+import pytest
+from helpers import smallest_config
+
+from thinkslow.dreamer import saved as checkpoint
+from thinkslow.dreamer.model import Dreamer
+from thinkslow.evaluation import records
+from thinkslow.evaluation.records import Episode, Header, Records
+from thinkslow.spaces import Space
+from thinkslow.study import Another, Misplanned, finish, planned, read, shipped
+from thinkslow.study.executors import Failing
+from thinkslow.study.run import joined, run
+from thinkslow.study.tasks import arms_of, block_seed, found, tasks
+from thinkslow.study.verdicts import judge
+
+PLAN: dict[str, Any] = {
+    "format": 1, "name": "small", "question": "Does it help?", "episodes": 4, "block": 2,
+    "arms": ["control-soft", {"name": "twice", "arm": "evidence", "steps": 2}],
+    "agents": {"ours": "collect-half", "others": ["collect-good"]},
+    "settings": {"clean": {}, "noisy": {"shift": "noise:3", "agents": ["ours"]}},
+    "hypotheses": [{"name": "H", "claim": "It does.", "effect": {"arm": "twice"}}],
+}  # fmt: skip
+
+
+def test_every_plan_that_is_shipped_can_be_made():
+    assert len(shipped()) >= 9
+    for name in shipped():
+        plan = read(name)
+        assert plan.name == name
+        assert plan.hypotheses
+        assert next(iter(arms_of(plan))) == "none"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"episodess": 3}, r"no `episodess`.*episodes"),
+        ({"arms": ["sig-33"]}, r"'sig-33'.*sig-3"),
+        ({"arms": []}, r"`arms`.*none"),
+        ({"arms": ["sig-3", "sig-3"]}, "'sig-3' comes twice"),
+        ({"episodes": 5}, "multiple of `block`, 2; got 5"),
+        ({"episodes": "4"}, "`episodes` must be a whole number; got '4'"),
+        ({"agents": {}}, "`agents` .*none"),
+        ({"settings": {"clean": {"agents": ["theirs"]}}}, "no group 'theirs'.*others"),
+        ({"settings": {"clean": {"shifft": "noise:3"}}}, "setting clean.*no `shifft`.*shift"),
+        ({"purpose": "fun"}, "report, tuning; got 'fun'"),
+        ({"format": 2}, "`format` must be 1; got 2"),
+        ({"hypotheses": [{"name": "H"}]}, "hypothesis 1: `claim` is missing"),
+        ({"hypotheses": [{**PLAN["hypotheses"][0], "effect": {"arm": "twce"}}]}, "'twce'.*twice"),
+        ({"hypotheses": [PLAN["hypotheses"][0]] * 2}, "'H' comes twice"),
+    ],
+)
+def test_what_a_plan_cannot_mean_is_refused_before_anything_is_played(change, said):
+    with pytest.raises(Misplanned, match=said):
+        planned(PLAN | change, "plan.toml")
+
+
+@pytest.mark.parametrize(
+    ("arm", "said"),
+    [
+        ({"arm": "evidence", "stepps": 2}, "Arm evidence: .*`stepps`.*steps"),
+        ({"arm": "evidence", "steps": -1}, "steps.*-1"),
+        ({"arm": "evidence", "update": "gradiant"}, "'gradiant'.*gradient"),
+    ],
+)
+def test_an_arm_that_cannot_be_made_is_refused(arm, said):
+    with pytest.raises(Misplanned, match=said):
+        arms_of(planned(PLAN | {"arms": [arm], "hypotheses": []}, "plan.toml"))
+
+
+def test_a_plan_is_known_by_what_it_says():
+    first = planned(PLAN, "here.toml")
+    assert planned(json.loads(json.dumps(PLAN)), "there.toml").hash == first.hash
+    assert planned(PLAN | {"seed": 1}, "here.toml").hash != first.hash
+    other = planned(PLAN, "here.toml", {"ours": ["collect-early"]})
+    assert other.group("ours").agents == ("collect-early",)
+    assert other.hash != first.hash
+
+
+def test_tasks_are_blocks_of_every_agent_in_every_setting():
+    plan = planned(PLAN, "plan.toml")
+    todo = tasks(plan, found(plan))
+    assert len(todo) == 2 * (2 + 1)
+    assert len({task.folder for task in todo}) == len(todo)
+
+
+def test_seeds_of_tuning_are_none_of_a_report():
+    report = planned(PLAN, "plan.toml")
+    tuning = planned(PLAN | {"purpose": "tuning"}, "plan.toml")
+    seeds = [[block_seed(plan, block) for block in range(500)] for plan in (report, tuning)]
+    assert len({*seeds[0], *seeds[1]}) == 1000
+
+
+def test_a_group_that_fits_nothing_is_refused():
+    with pytest.raises(Misplanned, match=r"Agents of ours: runs/nothing-\*"):
+        found(planned(PLAN, "plan.toml", {"ours": ["runs/nothing-*"]}))
+
+
+def episode(arm: str, agent: str, number: int, score: float) -> Episode:
+    rest = {
+        name: None for name in records.FIELDS
+        if name not in ("agent", "arm", "episode", "environment_seed", "score")
+    }  # fmt: skip
+    given: dict[str, Any] = rest | {
+        "crashed": False, "cut": False, "nonfinite": 0, "first_observation": "", "length": 9,
+    }  # fmt: skip
+    return Episode(
+        agent=agent, arm=arm, episode=number, environment_seed=number, score=score, **given
+    )
+
+
+def played(effects: dict[str, float], *, agents: int = 1, pairs: int = 40, seed: int = 0):
+    """Records in which each arm scores 10, its effect more, and noise."""
+    rng = np.random.default_rng(seed)
+    header = Header(
+        protocol="", environment={}, agents=[], arms=[], episodes=pairs, seed=0, batch=2,
+        max_decisions=None, pool=False, versions={}, images={}, curves={}, sittings=[],
+    )  # fmt: skip
+    return Records(header, [
+        episode(arm, f"agent {agent}", number, 10 + effect + rng.normal())
+        for arm, effect in {"none": 0.0, **effects}.items()
+        for agent in range(agents)
+        for number in range(pairs)
+    ])  # fmt: skip
+
+
+def verdicts(hypotheses: list[dict[str, Any]], cells: dict, **more: Any) -> list[str]:
+    named = [
+        {"name": f"H{at}", "claim": "", **one} for at, one in enumerate(hypotheses)
+    ]  # fmt: skip
+    plan = planned(PLAN | {"hypotheses": named} | more, "plan.toml")
+    return [one.verdict for one in judge(plan, cells)]
+
+
+@pytest.mark.parametrize(
+    ("effect", "expect", "verdict"),
+    [
+        (2.0, "more", "supported"), (2.0, "less", "contradicted"), (-2.0, "less", "supported"),
+        (2.0, "same", "contradicted"), (0.0, "same", "supported"),
+        # none, and that within 5% of the score
+        (0.0, "more", "contradicted"),
+    ],
+)  # fmt: skip
+def test_a_verdict_follows_the_effect(effect, expect, verdict):
+    cells = {("ours", "clean"): played({"twice": effect}, pairs=400)}
+    assert verdicts([{"effect": {"arm": "twice"}, "expect": expect}], cells) == [verdict]
+
+
+def test_few_episodes_show_nothing_and_say_what_would_be_found():
+    cells = {("ours", "clean"): played({"twice": 0.1}, pairs=20)}
+    plan = planned(PLAN, "plan.toml")
+    (one,) = judge(plan, cells)
+    assert one.verdict == "not shown"
+    assert one.detectable is not None
+    assert 0.3 < one.detectable < 2
+    assert f"{one.detectable:.3g}" in one.why
+
+
+def test_a_difference_of_effects_is_judged_between_settings():
+    hypothesis = {
+        "effect": {"arm": "twice", "setting": "noisy"},
+        "minus": {"arm": "twice", "setting": "clean"},
+    }
+    cells = {
+        ("ours", "noisy"): played({"twice": 3.0}), ("ours", "clean"): played({"twice": 0.0}, seed=1)
+    }  # fmt: skip
+    assert verdicts([hypothesis], cells) == ["supported"]
+    assert verdicts([hypothesis | {"expect": "less"}], cells) == ["contradicted"]
+    same = dict.fromkeys(cells, played({"twice": 3.0}))
+    assert verdicts([hypothesis], same) == ["not shown"]
+
+
+def test_training_seeds_are_the_units_and_few_are_no_test():
+    hypothesis = [{"effect": {"arm": "twice"}}]
+    three = {("ours", "clean"): played({"twice": 3.0}, agents=3)}
+    assert verdicts(hypothesis, three) == ["not shown"]
+    eight = {("ours", "clean"): played({"twice": 3.0}, agents=8)}
+    assert verdicts(hypothesis, eight) == ["supported"]
+    assert verdicts(hypothesis, eight, looks=[5, 8, 12]) == ["supported"]
+    assert verdicts(hypothesis, eight, looks=[5, 12]) == ["not shown"]
+
+
+def test_without_an_effect_a_study_of_three_claims_rarely_supports_one():
+    hypotheses = [{"effect": {"arm": "twice"}, "expect": each} for each in ("more", "less")]
+    hypotheses.append({"effect": {"arm": "control-soft"}})
+    wrong = 0
+    for seed in range(60):
+        cells = {
+            ("ours", "clean"): played({"twice": 0.0, "control-soft": 0.0}, pairs=12, seed=seed)
+        }
+        wrong += "supported" in verdicts(hypotheses, cells)
+    assert wrong <= 8  # of 60 at 5% one expects 3, and more than 8 once in 200
+
+
+def test_pairs_that_crashed_are_left_out_and_counted():
+    whole = played({"twice": 3.0})
+    rows = [*whole.episodes]
+    rows[0] = episode("none", "agent 0", 0, 0.0)
+    object.__setattr__(rows[0], "crashed", True)
+    plan = planned(PLAN, "plan.toml")
+    (one,) = judge(plan, {("ours", "clean"): Records(whole.header, rows)})
+    assert (one.pairs, one.dropped) == (39, 1)
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A plan of two tiny agents on a tiny environment."""
+    monkeypatch.setenv("PYTHONPATH", odd_episodes.importable())
+    for seed in (1, 2):
+        model = Dreamer(
+            {"image": Space((16, 16, 3), "uint8")}, {"action": Space((), "int32", 3)},
+            smallest_config(), key=jr.key(seed),
+        )  # fmt: skip
+        checkpoint.save(
+            tmp_path / f"agent-{seed}", model, name=f"agent-{seed}",
+            environment={"id": "counting:thinkslow-test/Counting-v0", "size": 16, "repeat": 1},
+            training={"steps": 7, "seed": seed, "preset": "test"},
+        )  # fmt: skip
+    return PLAN | {
+        "agents": {"ours": f"{tmp_path}/agent-*"}, "arms": ["control-soft", "evidence"],
+        "settings": {"clean": {}, "noisy": {"shift": "noise:5"}},
+        "hypotheses": [{"name": "H", "claim": "", "effect": {"arm": "evidence"}}],
+    }  # fmt: skip
+
+
+def table(folder: Path) -> Any:
+    """What was played, without the milliseconds and the machine."""
+    result = finish(folder)
+    rows = [
+        {k: v for k, v in row.items() if not k.startswith("latency")}
+        for path in sorted((folder / "cells").glob("*"))
+        for row in records.read(path).rows()
+    ]
+    return rows, result["hypotheses"]
+
+
+@pytest.mark.slow
+def test_a_killed_study_goes_on_and_says_the_same(small, tmp_path):
+    plan = planned(small, "plan.toml")
+    whole = run(plan, tmp_path / "whole", jobs=2)
+    assert whole["finished"]
+    assert len(whole["cells"]) == 2
+    assert len(whole["cells"][0]["arms"]) == 3 * 3  # each agent, and both together
+
+    stored = tmp_path / "plan.json"
+    stored.write_text(json.dumps(small))
+    program = (
+        "import sys, json; from pathlib import Path; from thinkslow.study import planned, run\n"
+        "run(planned(json.loads(Path(sys.argv[1]).read_text()), ''), Path(sys.argv[2]), jobs=2)"
+    )
+    killed = tmp_path / "killed"
+    for wanted in (1, 3):  # the whole process group, after some blocks
+        process = subprocess.Popen([sys.executable, "-c", program, stored, killed],
+                                   start_new_session=True)  # fmt: skip
+        while process.poll() is None and _blocks(killed) < wanted:
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    run(plan, killed, jobs=1)
+    assert table(killed) == table(tmp_path / "whole")
+    assert not subprocess.run(["pgrep", "-f", str(killed)], capture_output=True, check=False).stdout
+
+    with pytest.raises(Another, match=r"plan .*another folder"):
+        run(planned(small | {"seed": 5}, "plan.toml"), killed)
+
+
+def _blocks(folder: Path) -> int:
+    return len([*folder.glob("blocks/*/*/*/*/episodes.jsonl")])
+
+
+@pytest.mark.slow
+def test_what_cannot_be_played_ends_the_study_with_its_reason(small, tmp_path):
+    plan = planned(small | {"settings": {"clean": {"env": "CartPole-v1"}}}, "plan.toml")
+    with pytest.raises(Failing, match=r"does not fit CartPole-v1.*log\.txt"):
+        run(plan, tmp_path / "study", jobs=2)
+
+
+@pytest.mark.slow
+def test_agents_that_something_was_tuned_on_are_not_reported(small, tmp_path):
+    with pytest.raises(Misplanned, match="training seed 2"):
+        run(planned(small | {"tuned_on": [2]}, "plan.toml"), tmp_path / "study")
+
+
+@pytest.mark.slow
+def test_a_cluster_of_two_nodes_gives_the_same_table(small, tmp_path):
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster  # pyright: ignore[reportMissingImports]
+
+    plan = planned(small, "plan.toml")
+    run(plan, tmp_path / "here", jobs=2)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        cluster.add_node(num_cpus=1)
+        run(plan, tmp_path / "there", executor="ray", address=cluster.address)
+    finally:
+        cluster.shutdown()
+    assert table(tmp_path / "there") == table(tmp_path / "here")
+    assert joined(plan, found(plan), tmp_path / "there")
