@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,14 @@ def test_every_plan_that_is_shipped_can_be_made():
         assert plan.name == name
         assert plan.hypotheses
         assert next(iter(arms_of(plan))) == "none"
+
+
+def test_the_plan_that_the_documents_show_is_one():
+    text = (Path(__file__).parents[1] / "docs" / "studies.md").read_text()
+    (shown,) = re.findall(r"```toml\n(.*?)```", text, flags=re.DOTALL)
+    plan = planned(tomllib.loads(shown), "docs/studies.md")
+    assert [one.name for one in plan.hypotheses] == ["H1", "H2"]
+    assert arms_of(plan)["evidence-10"].thinking.steps == 10
 
 
 @pytest.mark.parametrize(
@@ -295,6 +305,7 @@ def test_agents_that_something_was_tuned_on_are_not_reported(small, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:os.fork")  # Ray forks to start a program, and no more
 def test_a_cluster_of_two_nodes_gives_the_same_table(small, tmp_path):
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster  # pyright: ignore[reportMissingImports]

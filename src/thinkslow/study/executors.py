@@ -13,6 +13,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -111,8 +112,9 @@ def on_ray(folder: Path, tasks: Sequence[Task], address: str | None, tick: Tick)
         raise ModuleNotFoundError(
             "The Ray executor needs the package ray: pip install 'thinkslow[ray]'."
         ) from None
-    ray.init(address=address, log_to_driver=False, include_dashboard=False,
-             ignore_reinit_error=True)  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "os.fork")  # to start a program, and no more
+        ray.init(address=address, log_to_driver=False, include_dashboard=False)
     plan = (folder / "study.json").read_bytes()
     remote = ray.remote(num_cpus=1, max_retries=TRIES - 1)(_played)
     try:
