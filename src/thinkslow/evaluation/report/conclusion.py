@@ -32,6 +32,23 @@ _MEASURES = ("score", "psnr")
 _SHARE = 0.1  # of the mean score: the difference that a larger evaluation is planned to find
 
 
+@dataclass(frozen=True)
+class Said:
+    """What is said of one agent."""
+
+    agent: str
+    headline: str
+    details: list[str]
+    """Sentences that it rests on."""
+    scope: str
+    """How far it goes: a sentence, or nothing."""
+
+
+def verdicts(summary: Record) -> list[Said]:
+    """What thinking did to each agent, in parts, as a page or a terminal sets them."""
+    return [_agent(summary, agent) for agent in agents(summary)]
+
+
 def conclusion(summary: Record) -> str:
     """What thinking did to the score and PSNR of each agent, one line an agent.
 
@@ -47,7 +64,10 @@ def conclusion(summary: Record) -> str:
     sig, +0.30 [-0.50, 1.10] (p = 0.48). 40 paired episodes of one checkpoint: other training runs
     may differ.
     """
-    lines = [_agent(summary, agent) for agent in agents(summary)]
+    lines = [
+        f"{said.agent}: {' '.join(filter(None, [said.headline, *said.details, said.scope]))}"
+        for said in verdicts(summary)
+    ]
     return "\n".join(lines) or "No arm was evaluated, so nothing is shown."
 
 
@@ -117,7 +137,7 @@ class _Verdict:
         return self.pairs >= ENOUGH and (self.seeds is None or self.seeds >= needed)
 
 
-def _agent(summary: Record, agent: str) -> str:
+def _agent(summary: Record, agent: str) -> Said:
     compared = [
         measure for measure in _MEASURES if _differences(summary, agent, measure, "refinement")
     ]
@@ -125,23 +145,22 @@ def _agent(summary: Record, agent: str) -> str:
     verdicts = {each: _verdict(summary, agent, each, claims) for each in compared}
     if not verdicts:
         played = ", ".join(arm["arm"] for arm in arms(summary, agent)) or "no arm"
-        return (
-            f"{agent}: no refinement was compared with none ({played} alone), so nothing is shown."
-        )
+        nothing = f"no refinement was compared with none ({played} alone), so nothing is shown."
+        return Said(agent, nothing, [], "")
     first = verdicts[compared[0]]
     cost = _cost(summary, agent, first.credited or first.raised or first.lowered or first.refined)
     if not first.enough:
-        said = _too_few(summary, agent, compared[0], first, cost)
+        head, details = _too_few(summary, agent, compared[0], first)
     else:
         head = _headline(first) if "score" in verdicts else "The score was not compared"
-        said = [f"{head}; {cost}."]
+        details = []
         for measure, verdict in verdicts.items():
             if verdict.enough:
                 sentence = _sentence(summary, agent, measure, verdict)
-                said.append(
+                details.append(
                     sentence if measure == "score" else f"{metric_name(measure)}: {sentence}"
                 )
-    return f"{agent}: {' '.join([*said, _scope(first)])}"
+    return Said(agent, f"{head}; {cost}.", details, _scope(first))
 
 
 def _differences(summary: Record, agent: str, measure: str, wanted: str) -> dict[str, Estimate]:
@@ -270,20 +289,18 @@ def _null(summary: Record, agent: str, measure: str, verdict: _Verdict) -> str:
     )
 
 
-def _too_few(summary: Record, agent: str, measure: str, verdict: _Verdict, cost: str) -> list[str]:
+def _too_few(summary: Record, agent: str, measure: str, verdict: _Verdict) -> tuple[str, list[str]]:
     """Headline, what to do, and the largest difference without a verb."""
     largest = f"The largest difference so far is that of {_largest(verdict, measure)}."
     needed = planning.fewest_units(verdict.tests)
     if verdict.seeds is not None and verdict.seeds < needed:
         compared = f"{verdict.tests} comparison{'' if verdict.tests == 1 else 's'}"
-        return [
-            f"No test: {verdict.seeds} training seeds, and {compared} need {needed} or more; "
-            f"{cost}.",
-            largest,
+        return f"No test: {verdict.seeds} training seeds, and {compared} need {needed} or more", [
+            largest
         ]
     episodes = _episodes_needed(summary, agent, measure, verdict)
     command = _command(str(summary.get("protocol", {}).get("command") or ""), episodes)
-    return [f"Too few episodes to say; {cost}. For a verdict run {command}.", largest]
+    return "Too few episodes to say", [f"For a verdict run {command}.", largest]
 
 
 def _episodes_needed(summary: Record, agent: str, measure: str, verdict: _Verdict) -> int:
@@ -308,7 +325,7 @@ def _command(command: str, episodes: int) -> str:
     >>> _command("", 120)
     'again with `episodes=120`'
     """
-    if not command:
+    if not command.startswith("thinkslow "):
         return f"again with `episodes={episodes}`"
     words, kept = iter(shlex.split(command)), []
     for word in words:
