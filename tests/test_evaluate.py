@@ -34,7 +34,7 @@ from thinkslow.evaluation.calibrate import calibrated, calibrated_in
 from thinkslow.evaluation.curves import read_curve
 from thinkslow.evaluation.metrics import AHEAD
 from thinkslow.evaluation.play import play
-from thinkslow.evaluation.scoring import CHUNK, EVERY, STRIPS, Scorer
+from thinkslow.evaluation.scoring import CHUNK, EVERY, Scorer
 from thinkslow.evaluation.seeds import episode_seed
 from thinkslow.evaluation.subjects import told_apart
 from thinkslow.loading import agent_of
@@ -248,7 +248,7 @@ def scored_at_once(model: Dreamer, seen: Everything, index: int, length: int) ->
 def test_episodes_of_any_length_are_scored_as_if_all_of_them_had_been_kept():
     model, seen = dreamer(), Everything()
     seeds = [3, 4, 5]  # of 3, 9 and 23 decisions
-    scorer = Scorer(model, ["image"], 3, pictures_of=2)
+    scorer = Scorer(model, ["image"], 3)
     with SideBySide(id_of("Lengths"), 3, size=16) as envs:
         played = play(Agent(model), envs, seeds, 0, watchers=[seen, scorer])
     assert [one.length for one in played] == [3, 9, 23]
@@ -258,10 +258,6 @@ def test_episodes_of_any_length_are_scored_as_if_all_of_them_had_been_kept():
             assert scores[name] == pytest.approx(value, rel=1e-5), (one.length, name)
         assert (scores["psnr_ahead_8"] is None) == (one.length < 8)
         assert scores["psnr_gain"] == 0
-    strips = scorer.strips()
-    assert [strip.step for strip in strips] == [0, 5, 10]
-    np.testing.assert_array_equal(strips[1].real["image"], seen.frames[5][2])
-    np.testing.assert_array_equal(strips[1].came["image"][2], seen.frames[13][2])
 
 
 def test_the_states_that_are_kept_do_not_grow_with_the_episode():
@@ -272,7 +268,7 @@ def test_the_states_that_are_kept_do_not_grow_with_the_episode():
             super().decided(playing, thought, action, step)
             most.append(self.kept)
 
-    scorer = Counted(dreamer(), ["image"], 2, pictures_of=0)
+    scorer = Counted(dreamer(), ["image"], 2)
 
     class Thought:
         state = base = jax.tree.map(lambda x: np.stack([x, x]), dreamer().initial())
@@ -284,9 +280,7 @@ def test_the_states_that_are_kept_do_not_grow_with_the_episode():
     scorer.began(step.observation)
     for _ in range(1500):
         scorer.decided(np.ones(2, bool), Thought, np.zeros((2, 3), np.float32), step)
-    assert max(most) <= CHUNK + 2 * 2 + 2 * STRIPS
-    assert len(scorer.strips()) == STRIPS
-    assert scorer.strips()[-1].step > 1000
+    assert max(most) <= CHUNK + 2 * 2
 
 
 def test_episodes_that_are_over_count_no_decision_more():

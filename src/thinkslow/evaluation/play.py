@@ -80,11 +80,11 @@ def play(
     for watcher in watchers:
         watcher.began(step.observation)
     # The first call compiles; its time is not the decision's.
-    keys = _keys(seed, own, 0)
+    keys = decision_keys(seed, own, 0)
     agent.warm(carry, step.observation, step.is_first, keys=keys)
     decision = 0
     while playing.any():
-        keys = jax.block_until_ready(_keys(seed, own, decision))
+        keys = jax.block_until_ready(decision_keys(seed, own, decision))
         begun = time.perf_counter()
         carry, action, thought = jax.block_until_ready(
             act(carry, step.observation, step.is_first, keys=keys)
@@ -131,7 +131,8 @@ def _note_nonfinite(played: Sequence[Played], playing: np.ndarray, step: Step) -
 
 
 @jax.jit
-def _keys(seed: int | Array, seeds: Array, decision: int | Array) -> Array:
+def decision_keys(seed: int | Array, seeds: Array, decision: int | Array) -> Array:
     """One key per environment: a function of protocol seed, environment seed and decision."""
     key = jr.key(seed)
-    return jax.vmap(lambda s: jr.fold_in(jr.fold_in(key, s), decision))(seeds)
+    decisions = jnp.broadcast_to(decision, seeds.shape)
+    return jax.vmap(lambda s, d: jr.fold_in(jr.fold_in(key, s), d))(seeds, decisions)

@@ -15,7 +15,6 @@ protocol `paired-v1`:
 """
 
 import contextlib
-import io
 import logging
 import os
 import platform
@@ -36,15 +35,14 @@ from thinkslow.dreamer.saved import provenance
 from thinkslow.envs import VectorEnv, arguments
 from thinkslow.evaluation import records, subjects, tables
 from thinkslow.evaluation.calibrate import calibrated_in
-from thinkslow.evaluation.metrics import AHEAD
-from thinkslow.evaluation.play import Played, play
+from thinkslow.evaluation.play import Played, Watcher, play
 from thinkslow.evaluation.records import BASE, Episode, Header, Records, Row
 from thinkslow.evaluation.scoring import Scorer, visible
 from thinkslow.evaluation.seeds import episode_seed
+from thinkslow.evaluation.shadow import Pictures
 from thinkslow.evaluation.subjects import Agents
 from thinkslow.evaluation.summary import flat, summarise
 from thinkslow.evaluation.tables import Table
-from thinkslow.storage import atomic
 from thinkslow.storage.lock import claim
 
 log = logging.getLogger("thinkslow")
@@ -177,7 +175,7 @@ def evaluate(
         step_limit_s: seconds that a step of an environment may take; after that it is started
             anew, and its episode counts as crashed.
         reset_limit_s: the same of a reset, and of making the environment.
-        command: what the records say made them.
+        command: what the records say made them; by default this call.
         show: called with what is played, the blocks of episodes finished, and all blocks.
 
     **Errors:** `ValueError` for impossible settings or agents that do not fit; `Occupied` for a
@@ -200,7 +198,8 @@ def evaluate(
         )
     made = provenance()
     sitting = {
-        "command": command, "revision": made["revision"], "machine": machine(),
+        "command": command or _called(setting, episodes, seed, batch),
+        "revision": made["revision"], "machine": machine(),
         "began": time.strftime("%Y-%m-%d %H:%M:%S %z"),
     }  # fmt: skip
     header = Header(
@@ -223,6 +222,13 @@ def evaluate(
         ) as envs:  # fmt: skip
             _play_all(folder, header, before, named, envs, show)
     return Evaluation(folder, temporary=temporary)
+
+
+def _called(environment: Mapping[str, Any], episodes: int, seed: int, batch: int) -> str:
+    """The call as it would be written, for records of an evaluation from Python."""
+    given = ", ".join(f"{key}={value!r}" for key, value in environment.items() if key != "id")
+    where = f"dict(id={environment['id']!r}, {given})"
+    return f"thinkslow.evaluate(agents, {where}, episodes={episodes}, seed={seed}, batch={batch})"
 
 
 @contextlib.contextmanager
@@ -291,7 +297,10 @@ def _play_all(
     played = list(before.episodes) if before is not None else []
     blocks = -(-header.episodes // header.count)
     done, total, unpaired_said = 0, len(header.arms) * blocks, False
-    for at, (name, arm, agent) in enumerate(
+    pictures = {
+        name: _pictures(folder, header, name, arms, envs.count) for name, arms in named.items()
+    }
+    for name, arm, agent in (
         (name, arm, agent) for name, arms in named.items() for arm, agent in arms.items()
     ):
         mine = {one.episode for one in played if (one.agent, one.arm) == (name, arm)}
@@ -304,10 +313,15 @@ def _play_all(
                 ready = ready or calibrated_in(
                     agent, envs, header.seed, max_decisions=header.max_decisions
                 )
+                watchers = [pictures[name].recorder] if arm == BASE and first == 0 else []
                 found = _block(
-                    folder, header, name, at, arm, ready, envs, first, tick,
-                    next(fact for fact in header.agents if fact["name"] == name),
+                    header, name, arm, ready, envs, first, tick,
+                    next(fact for fact in header.agents if fact["name"] == name), watchers,
                 )  # fmt: skip
+                if first == 0:
+                    if arm != BASE and not pictures[name].recorder.watched:
+                        _record_base(pictures[name], header, envs)
+                    pictures[name].take(arm, ready)
                 new = [one for one in found if one.episode in wanted and one.episode not in mine]
                 records.append(folder, new)
                 played += new
@@ -317,23 +331,40 @@ def _play_all(
             show(f"{name}: {arm}", done, total)
 
 
+def _pictures(
+    folder: Path, header: Header, name: str, arms: Mapping[str, AbstractAgent], count: int
+) -> Pictures:
+    places = {arm["arm"]: at for at, arm in enumerate(header.arms) if arm["agent"] == name}
+    return Pictures(
+        folder, header.images[name], arms, places, count=count, seed=header.seed,
+        environment_seed=episode_seed(header.seed, 0),
+    )  # fmt: skip
+
+
+def _record_base(pictures: Pictures, header: Header, envs: VectorEnv) -> None:
+    """Play the base agent's first episodes again, which an earlier process played."""
+    seeds = [episode_seed(header.seed, number) for number in range(envs.count)]
+    base = calibrated_in(pictures.arms[BASE], envs, header.seed, max_decisions=header.max_decisions)
+    play(
+        base, envs, seeds, header.seed, max_decisions=header.max_decisions,
+        watchers=[pictures.recorder],
+    )  # fmt: skip
+    pictures.take(BASE, base)
+
+
 def _block(
-    folder: Path, header: Header, name: str, at: int, arm: str, agent: AbstractAgent,
-    envs: VectorEnv, first: int, tick: Callable[[int], None], facts: Mapping[str, Any],
+    header: Header, name: str, arm: str, agent: AbstractAgent, envs: VectorEnv, first: int,
+    tick: Callable[[int], None], facts: Mapping[str, Any], watchers: Sequence[Watcher],
 ) -> list[Episode]:  # fmt: skip
     """One episode in each environment, from number `first` on."""
     numbers = range(first, first + envs.count)
     seeds = [episode_seed(header.seed, number) for number in numbers]
-    scorer = Scorer(
-        agent.model, header.images[name], envs.count, pictures_of=0 if first == 0 else None
-    )
+    scorer = Scorer(agent.model, header.images[name], envs.count)
     played = play(
         agent, envs, seeds, header.seed, max_decisions=header.max_decisions,
-        watchers=[scorer], tick=tick,
+        watchers=[scorer, *watchers], tick=tick,
     )  # fmt: skip
     scores = scorer.scores()
-    if first == 0:
-        _write_strips(folder, at, header.images[name], scorer)
     return [
         _record(
             name,
@@ -368,22 +399,6 @@ def _record(
         latency_ms_p10=float(low), latency_ms_p90=float(high), late_share=late,
         images={column: records.finite(value) for column, value in images.items()},
     )  # fmt: skip
-
-
-def _write_strips(folder: Path, at: int, images: Sequence[str], scorer: Scorer) -> None:
-    """Pictures of the first episode, spread over it, for the report."""
-    if not (strips := scorer.strips()):
-        return
-    (folder / "strips").mkdir(exist_ok=True)
-    for number, image in enumerate(images):
-        arrays: dict[str, Any] = {
-            part: np.stack([getattr(one, part)[image] for one in strips])
-            for part in ("real", "before", "after", "imagined", "came")
-        }
-        arrays |= {"step": np.array([one.step for one in strips]), "ahead": np.array(AHEAD)}
-        content = io.BytesIO()
-        np.savez_compressed(content, **arrays)
-        atomic.write_bytes(records.strip_file(folder, at, number), [content.getvalue()])
 
 
 def _ticking(what: str, done: int, total: int, header: Header, show: Show) -> Callable[[int], None]:

@@ -28,9 +28,6 @@ EVERY = 5
 """Decisions between two frames that are scored."""
 CHUNK = 16
 """Moments that are scored together."""
-STRIPS = 8
-"""Moments of an episode that are kept as pictures."""
-
 Frames = dict[str, np.ndarray]
 """By the name of the image."""
 
@@ -51,36 +48,21 @@ class Moment:
     """Frames by how many steps later they came; 0 is the present one."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Strip:
-    """One scored decision in pictures, uint8."""
-
-    step: int
-    real: Frames
-    before: Frames
-    after: Frames
-    imagined: Frames
-    """`[ahead, H, W, C]`."""
-    came: Frames
-
-
 class Scorer:
     """Watches a block of episodes and scores their images; ask for `scores` when it is over."""
 
-    def __init__(self, model: Any, images: Sequence[str], count: int, *, pictures_of: int | None):
-        self.model, self.images, self.pictures_of = model, tuple(images), pictures_of
+    def __init__(self, model: Any, images: Sequence[str], count: int):
+        self.model, self.images = model, tuple(images)
         self._waiting: list[list[Moment]] = [[] for _ in range(count)]
         self._lengths = np.zeros(count, int)
         self._whole: list[Moment] = []
         self._sums: list[dict[str, tuple[float, int]]] = [{} for _ in range(count)]
-        self._strips: list[Strip] = []
-        self._stride = 1
         self._now: Frames = {}
 
     @property
     def kept(self) -> int:
         """Moments that are held in memory."""
-        return len(self._whole) + sum(map(len, self._waiting)) + len(self._strips)
+        return len(self._whole) + sum(map(len, self._waiting))
 
     def began(self, observation: Mapping[str, np.ndarray]) -> None:
         self._now = {name: observation[name] for name in self.images}
@@ -124,12 +106,6 @@ class Scorer:
         self._whole.clear()
         return [_columns(sums, self.images) for sums in self._sums]
 
-    def strips(self) -> list[Strip]:
-        """Up to `STRIPS` decisions of the episode in `pictures_of`, spread over it."""
-        count = len(self._strips)
-        chosen = np.unique(np.linspace(0, count - 1, min(count, STRIPS)).astype(int))
-        return [self._strips[index] for index in chosen] if count else []
-
     def _settle(self, index: int, over: bool) -> None:
         """Of an episode's moments pass on those that are whole.
 
@@ -151,10 +127,9 @@ class Scorer:
         actions = np.stack([
             one.actions + one.actions[-1:] * (max(AHEAD) - len(one.actions)) for one in padded
         ])  # fmt: skip
-        shown = _predicted(self.model, states, jnp.asarray(actions), self.images)
-        predicted = jax.tree.map(np.asarray, shown)
         alike = all(np.array_equal(*both) for both in jax.tree.leaves(states))
-        for name, (now, later) in predicted.items():
+        found = predicted(self.model, states, jnp.asarray(actions), self.images)
+        for name, (now, later) in jax.tree.map(np.asarray, found).items():
             for steps, shown in zip((0, *AHEAD), (now, *np.moveaxis(later, 2, 0)), strict=True):
                 rows = [row for row, one in enumerate(moments) if steps in one.came]
                 if not rows:
@@ -170,31 +145,6 @@ class Scorer:
                         sums = self._sums[moments[row].index]
                         _add(sums, f"{name}/{column}", float(one))
                         _add(sums, f"{name}/{gain(measure, steps)}", float(one - other))
-        for row, moment in enumerate(moments):
-            self._keep(row, moment, predicted)
-
-    def _keep(self, row: int, moment: Moment, predicted: Mapping[str, tuple]) -> None:
-        """A picture of the moment, of ever sparser ones the longer the episode."""
-        if moment.index != self.pictures_of or len(moment.came) <= len(AHEAD):
-            return
-        if (moment.at // EVERY) % self._stride:
-            return
-        shown = {name: (_bytes(now[:, row]), _bytes(later[0, row]))
-                 for name, (now, later) in predicted.items()}  # fmt: skip
-        came = {n: np.stack([moment.came[s][n] for s in AHEAD]) for n in self.images}
-        self._strips.append(
-            Strip(
-                moment.at, moment.came[0],
-                {name: now[1] for name, (now, _) in shown.items()},
-                {name: now[0] for name, (now, _) in shown.items()},
-                {name: later for name, (_, later) in shown.items()}, came,
-            )
-        )  # fmt: skip
-        if len(self._strips) >= 2 * STRIPS:
-            self._stride *= 2
-            self._strips = [
-                one for one in self._strips if (one.step // EVERY) % self._stride == 0
-            ]  # fmt: skip
 
 
 def visible(model: Any, observations: Mapping[str, Space]) -> list[str]:
@@ -209,7 +159,7 @@ def visible(model: Any, observations: Mapping[str, Space]) -> list[str]:
 
 
 @eqx.filter_jit
-def _predicted(
+def predicted(
     model: Any, states: State, actions: Array, images: tuple[str, ...]
 ) -> dict[str, tuple[Array, Array]]:
     """Images now `[2, N, H, W, C]` and after each of `AHEAD` steps `[2, N, ahead, H, W, C]`.
@@ -257,7 +207,3 @@ def _columns(
                 if len(images) > 1:
                     out |= {f"{n}/{column}": value for n, value in zip(images, found, strict=True)}
     return out
-
-
-def _bytes(images: np.ndarray) -> np.ndarray:
-    return (np.clip(np.nan_to_num(images), 0, 1) * 255).round().astype(np.uint8)
