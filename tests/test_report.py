@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 import pytest
 from rich.console import Console
 
@@ -24,10 +23,9 @@ from thinkslow.evaluation.records import (
     strip_file,
     write_header,
 )
-from thinkslow.evaluation.report import strips
-from thinkslow.evaluation.report.conclusion import conclusion
+from thinkslow.evaluation.report import figures, strips
+from thinkslow.evaluation.report.conclusion import conclusion, verdicts
 from thinkslow.evaluation.report.page import build
-from thinkslow.evaluation.report.strips import rows
 from thinkslow.evaluation.report.table import table
 from thinkslow.evaluation.report.text import estimated
 
@@ -144,23 +142,28 @@ def evaluation(folder: Path, *, episodes: int = 24) -> Path:
                 )
                 for number in range(episodes)
             ]
-            real = frames(rng, 3)
-            blur = np.clip(real + rng.normal(scale=16, size=real.shape), 0, 255).astype(np.uint8)
-            better = ((real.astype(int) + blur) // 2).astype(np.uint8)
-            came = frames(rng, 3, 3)
-            strip: dict[str, Any] = {
-                "real": real,
-                "before": blur,
-                "after": better,
-                "imagined": came // 2 + 60,
-                "came": came,
-                "step": np.array([12, 57, 103]),
-                "ahead": np.array(AHEAD),
-            }
-            savez(strip_of(folder, agent, arm), strip)
+            savez(strip_of(folder, agent, arm), strip(arm))
     append(folder, played)
     build(folder)
     return folder
+
+
+def strip(arm: str, channels: int = 3) -> dict[str, Any]:
+    """Three moments of `none`, as they came and as an arm decodes them."""
+    rng = np.random.default_rng(1)
+    real, came = frames(rng, 3)[..., [0] * channels], frames(rng, 3, 3)[..., [0] * channels]
+    if channels == 3:
+        real, came = frames(rng, 3), frames(rng, 3, 3)
+    shift = list(ARMS).index(arm)
+    out: dict[str, Any] = {
+        "now": real // 2 + 40 + shift,
+        "imagined": came // 2 + 60 + shift,
+        "psnr": np.full((3, 4), 20.0 + shift),
+        "step": np.array([12, 57, 103]),
+        "ahead": np.array(AHEAD),
+        "frames": np.array(7),
+    }
+    return out | ({"real": real, "came": came} if arm == "none" else {})
 
 
 def strip_of(folder: Path, agent: str, arm: str) -> Path:
@@ -222,19 +225,6 @@ class Page(HTMLParser):
             self.words += " " + " ".join(data.split())
 
 
-def figures(page: str) -> list[Any]:
-    """The figures of a page, checked by Plotly (whose types are too wide to ask for parts)."""
-    found = re.search(r'<script type="application/json" id="figures">(.*?)</script>', page)
-    assert found
-    return [go.Figure(figure) for figure in json.loads(found[1]).values()]
-
-
-def titled(page: str, title: str) -> list[Any]:
-    return [
-        each for each in figures(page) if (each.layout.title.text or "").startswith(f"{title},")
-    ]
-
-
 def changed(folder: Path, to: Path, episodes: Any = None, **changes: Any) -> Path:
     """The first records of each arm, without pictures, some of header and episodes changed."""
     to.mkdir(exist_ok=True)
@@ -252,77 +242,119 @@ def savez(path: Path, arrays: dict[str, Any]) -> None:
 
 
 def test_the_table_of_the_page_holds_the_numbers_of_the_records(summary, page):
-    tables = Page(page).tables
+    tables = [each for each in Page(page).tables if "score" in each[0]]
     assert len(tables) == len(AGENTS)
     for agent, (heading, *lines) in zip(AGENTS, tables, strict=True):
         assert [line[0] for line in lines] == list(ARMS)
+        assert len(heading) == 7
         for arm, line in zip(reading.arms(summary, agent), lines, strict=True):
             cells = dict(zip(heading, line, strict=True))
             mean, (low, high) = arm["score"]["mean"], arm["score"]["interval"]
             shown = [float(x) for x in re.findall(r"-?[\d.]+", cells["score"])]
             np.testing.assert_allclose(shown, [mean, low, high], atol=0.051)  # one place or two
-            assert cells["ms per decision"] == f"{arm['latency_ms']['median']:.2f}"
+            assert cells["ms a decision (×)"].startswith(f"{arm['latency_ms']['median']:.2f} (×")
             if arm["arm"] != "none":
                 record = reading.comparisons(summary, agent, "psnr")[arm["arm"]]
                 expected = estimated(reading.estimate(record, "difference"), signed=True)
-                assert line[6] == expected
+                assert cells["Δ PSNR, dB"].rstrip("*") == expected
                 assert float(expected.split()[0]) == pytest.approx(record["difference"], abs=5e-3)
 
 
-@pytest.mark.parametrize(
-    ("metric", "title"), [("score", "Score"), ("psnr", "PSNR"), ("mse", "MSE")]
-)
-def test_forests_draw_the_differences_and_intervals_of_the_records(summary, page, metric, title):
-    for agent, figure in zip(AGENTS, titled(page, title), strict=True):
-        drawn = {}
-        for trace in figure.data:
-            assert all(trace.name == reading.kind(arm) for arm in trace.y)
-            bars = zip(trace.error_x.arrayminus, trace.error_x.array, strict=True)
-            for arm, x, (minus, plus) in zip(trace.y, trace.x, bars, strict=True):
-                drawn[arm] = [x, x - minus, x + plus]
+def test_no_table_or_figure_holds_an_image_metric_of_different_frames(summary, page):
+    """`none` had 21.6 dB and `sig-3` 22.8, with a difference of -0.157: of other frames."""
+    absolute = {
+        estimated(reading.estimate(arm[name]))
+        for arm in summary["arms"]
+        for name in ("psnr", "ssim", "mse", *(ahead("psnr", step) for step in AHEAD))
+    }
+    cells = [cell for table in Page(page).tables for row in table for cell in row]
+    assert not absolute.intersection(cells)
+    assert not [text for text in absolute if text in Page(page).words]
+
+
+def placed(figure: figures.Intervals, values: list[float]) -> tuple[float, float]:
+    """The scale that brings the bars of a figure to where they are."""
+    slope, start = np.polyfit([bar.at for bar in figure.bars], values, 1)
+    return float(slope), float(start)
+
+
+@pytest.mark.parametrize("metric", ["score", "psnr", "mse"])
+def test_bars_lie_where_the_differences_and_intervals_of_the_records_are(summary, metric):
+    for agent in AGENTS:
+        figure = figures.differences(summary, agent, metric)
+        assert figure is not None
         found = reading.comparisons(summary, agent, metric)
-        assert list(drawn) == list(found)
-        for arm, record in found.items():
-            expected = [record["difference"], *record["interval"]]
-            np.testing.assert_allclose(drawn[arm], expected, rtol=1e-9, atol=1e-12)
+        assert [bar.name for bar in figure.bars] == list(found)
+        slope, start = placed(figure, [record["difference"] for record in found.values()])
+        assert figure.zero is not None
+        assert slope * figure.zero + start == pytest.approx(0, abs=0.05 * slope)
+        for bar, record in zip(figure.bars, found.values(), strict=True):
+            ends = [slope * end + start for end in (bar.low, bar.high)]
+            np.testing.assert_allclose(ends, record["interval"], atol=0.05 * slope)  # of a percent
+            assert bar.kind == reading.kind(bar.name)
 
 
-def test_every_episode_is_drawn_beside_its_pair(folder, page):
-    lines = [json.loads(line) for line in (folder / "episodes.jsonl").read_text().splitlines()]
-    plots = [each for each in figures(page) if "episodes" in (each.layout.xaxis.title.text or "")]
-    assert len(plots) == len(AGENTS)
-    for agent, figure in zip(AGENTS, plots, strict=True):
-        dots = {trace.name: trace for trace in figure.data if trace.mode == "markers"}
-        assert set(dots) == set(ARMS)
-        for arm in ARMS:
-            played = {
-                line["environment_seed"]: line["score"]
-                for line in lines
-                if (line["agent"], line["arm"]) == (agent, arm)
-            }
-            text = "\n".join(dots[arm].text)
-            seeds = [int(seed) for seed in re.findall(r"episode seed (\d+)", text)]
-            assert dict(zip(seeds, dots[arm].y, strict=True)) == played
-            assert list(dots[arm].x) == list(range(1, 25))
+def test_agents_side_by_side_share_one_axis(summary, page):
+    scale = figures.common_scale(summary, list(AGENTS), "score")
+    both = [figures.differences(summary, agent, "score", scale=scale) for agent in AGENTS]
+    assert both[0] is not None
+    assert both[1] is not None
+    assert both[0].ticks == both[1].ticks
+    assert "All agents share one axis" in Page(page).words
 
 
-def test_cost_and_open_loop_curves_are_those_of_the_records(summary, page):
-    arms = reading.arms(summary, "tiny-8k")
-    bars = next(each.data[0] for each in figures(page) if each.data[0].type == "bar")
-    assert list(bars.x) == [arm["latency_ms"]["median"] for arm in arms]
-    curves = next(
-        each for each in figures(page) if (each.layout.yaxis.title.text or "").startswith("PSNR")
+def test_every_episode_is_a_dot_beside_known_players(folder, summary):
+    figure = figures.scores(
+        read(folder).episodes, summary, "tiny-8k", {"random": 0.72, "scripted": 22.8}
     )
-    for trace, arm in zip(curves.data, arms, strict=True):
-        assert (trace.name, list(trace.x)) == (arm["arm"], [1, 3, 8])
-        assert list(trace.y) == [arm[ahead("psnr", step)]["mean"] for step in AHEAD]
+    assert figure is not None
+    assert [bar.name for bar in figure.bars] == list(ARMS)
+    assert all(len(bar.dots) == 24 for bar in figure.bars)
+    played = sorted(
+        one.score or 0.0
+        for one in read(folder).episodes
+        if (one.agent, one.arm) == ("tiny-8k", "sig")
+    )
+    dots = figure.bars[1].dots
+    slope = (22.8 - 0.72) / (figure.lines[1].at - figure.lines[0].at)
+    np.testing.assert_allclose(np.diff(dots) * slope, np.diff(played), atol=0.02)
+    assert figure.lines[0].text == "random 0.72"
+
+
+def test_gains_are_drawn_against_steps_ahead(summary):
+    figure = figures.ahead(summary, "tiny-8k")
+    assert figure is not None
+    assert [tick.text for tick in figure.x_ticks] == ["now", "t+1", "t+3", "t+8"]
+    assert [line.name for line in figure.lines] == [arm for arm in ARMS if arm != "none"]
+    record = reading.comparisons(summary, "tiny-8k", ahead("psnr", 3))["sig"]
+    expected = estimated(reading.estimate(record, "difference"), signed=True, unit=" dB")
+    assert figure.lines[0].points[2].text == expected
+    assert f"sig: now {figure.lines[0].points[0].text}" in figure.said
+    point = figure.lines[1].points[0]  # elbo gains: above zero, its interval around it
+    assert figure.zero is not None
+    assert point.low < point.y < point.high < figure.zero
+
+
+def test_costs_are_medians_with_the_ratio_to_none(summary):
+    figure = figures.cost(summary, "tiny-8k")
+    assert figure is not None
+    assert [bar.text for bar in figure.bars[:2]] == ["2.1 ms (×1.0)", "19.7 ms (×9.4)"]
+    assert figure.bars[1].at == pytest.approx(9.4 * figure.bars[0].at, rel=1e-3)
+    assert all(bar.low < bar.at < bar.high for bar in figure.bars)
+
+
+def test_a_measure_that_no_arm_changed_is_left_out(page):
+    assert "Episode length" not in Page(page).words  # of 250 decisions in every episode
+    assert "length" not in {cell for table in Page(page).tables for cell in table[0]}
 
 
 def test_the_page_loads_nothing_from_elsewhere(page):
     found = Page(page)
     assert found.loaded
     assert all(source.startswith("data:image/png;base64,") for source in found.loaded)
-    assert found.linked == ["https://arxiv.org/abs/2402.15283"]
+    elsewhere = [target for target in found.linked if not target.startswith("#")]
+    assert elsewhere == ["https://arxiv.org/abs/2402.15283"]
+    assert all(f'id="{target[1:]}"' in page for target in found.linked if target not in elsewhere)
     assert "default-src 'none'" in page
     style = re.findall(r"<style>.*?</style>", page, flags=re.DOTALL)
     assert len(style) == 1
@@ -330,15 +362,17 @@ def test_the_page_loads_nothing_from_elsewhere(page):
     assert "@import" not in style[0]
 
 
-def test_the_page_stays_small_and_carries_plotly_once(page):
-    assert len(page.encode()) < 6_000_000
-    assert page.count("plotly.js v") == 1
+def test_the_page_stays_small_and_runs_nothing(page):
+    assert len(page.encode()) < 1_500_000
+    assert "<script" not in page
 
 
 def test_the_page_says_what_the_command_line_says_and_where_it_comes_from(summary, page):
     words = Page(page).words
-    for line in conclusion(summary).split("\n"):
-        assert line.split(": ", 1)[1] in words
+    for said in verdicts(summary):
+        for sentence in (said.headline, *said.details):
+            assert sentence.replace("`", "") in re.sub(" ([.,])", r"\1", words)
+    assert words.count("other training runs may differ") == 1  # of all agents, once
     assert summary["protocol"]["command"] in words
     assert summary["protocol"]["machine"] in words
     assert "jax 0.10.1" in words
@@ -365,7 +399,6 @@ def test_a_page_from_few_records_says_what_is_missing(folder, tmp_path):
     words = " ".join(Page(build(to, title="Only numbers").read_text()).words.split())
     assert "Only numbers" in words
     assert "12 of 60 episodes" in words
-    assert "episodes.jsonl has none of this agent" in words
     assert "No learning curve was recorded" in words
     assert "No frames were kept" in words
     assert "No paired comparison with" in words
@@ -390,51 +423,70 @@ def test_the_interval_of_a_single_pair_is_left_out_not_drawn_as_certain(folder, 
         if one.agent == "tiny-8k" and one.arm in ("none", "sig") and one.episode == 0
     ]
     page = build(changed(folder, tmp_path, pair)).read_text()
-    (forest,) = titled(page, "Score")
-    assert list(forest.data[0].error_x.array) == [0]
-    assert "NaN" not in page[page.index('id="figures"') : page.index("</script>")]
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    figure = figures.differences(summary, "tiny-8k", "score")
+    assert figure is not None
+    (bar,) = figure.bars
+    assert bar.low == bar.at == bar.high
+    assert "[" not in bar.text
+    assert "NaN" not in page
+    assert "nan%" not in page
     assert "Too few episodes to say" in Page(page).words
 
 
+def test_strips_show_the_same_frames_under_all_arms(folder):
+    found = strips.moments(folder, read(folder).header, budget=100_000_000)
+    assert (len(found.shown), found.left_out) == (6, 0)
+    for moment in found.shown:
+        assert [name for name, _ in moment.arms] == list(ARMS)
+        assert [row.name for row in moment.rows] == ["now", "t+1", "t+3", "t+8"]
+        assert all(len(row.pictures) == 1 + len(ARMS) for row in moment.rows)
+    now = found.shown[0].rows[0].pictures
+    assert [picture.caption for picture in now] == ["", "20.0", "+1.0", "+2.0", "+3.0", "+4.0"]
+    assert found.shown[0].rows[0].pictures[0] != found.shown[1].rows[0].pictures[0]
+
+
 def test_more_frames_than_the_page_can_hold_are_left_out_and_counted(folder):
-    found = strips.read(folder, read(folder).header)
-    assert len(rows(found, budget=100_000_000)) == 30
-    few = rows(found, budget=60_000)
-    assert 0 < len(few) < 10
-    assert sum(len(p.source) for row in few for p in row.now) < 60_000
-    assert {row.arm for row in few} <= {"sig", "elbo"}  # refinements come first
+    found = strips.moments(folder, read(folder).header, budget=200_000)
+    assert 0 < len(found.shown) < 6
+    assert len(found.shown) + found.left_out == 6
+    assert {moment.agent for moment in found.shown} == set(AGENTS)
+    pictures = [p for m in found.shown for row in m.rows for p in row.pictures]
+    assert sum(len(picture.source) for picture in pictures) < 200_000
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4])
-def test_frames_of_other_channels_than_three_are_shown(folder, channels):
-    strip = strips.read(folder, read(folder).header)["tiny-8k", "none", "image"]
-    pictures = ("real", "before", "after", "imagined", "came")
-    some = {
-        key: value[..., [0] * channels] if key in pictures else value
-        for key, value in strip.items()
-    }
-    found = rows({("a", "none", "pixels"): some})[0]
-    assert found.now[0].source.startswith("data:image/png;base64,")
+def test_frames_of_other_channels_than_three_are_shown(folder, tmp_path, channels):
+    (changed(folder, tmp_path) / "strips").mkdir()
+    savez(strip_of(tmp_path, "tiny-8k", "none"), strip("none", channels))
+    (moment, *_) = strips.moments(tmp_path, read(tmp_path).header).shown
+    assert moment.rows[0].pictures[1].source.startswith("data:image/png;base64,")
 
 
 def test_strips_are_labelled_by_the_steps_they_look_ahead(folder, tmp_path):
-    with np.load(strip_of(folder, "tiny-8k", "sig")) as file:
-        strip: dict[str, Any] = dict(file)
-    strip["imagined"], strip["came"] = strip["imagined"][:, :2], strip["came"][:, :2]
     (changed(folder, tmp_path) / "strips").mkdir()
-    strip["ahead"] = np.array([3, 8])
-    savez(strip_of(tmp_path, "tiny-8k", "sig"), strip)
-    words = Page(build(tmp_path).read_text()).words
-    assert "t+3 t+8" in words
-    assert "t+1" not in words
+    fewer = strip("none")
+    fewer |= {name: fewer[name][:, :2] for name in ("imagined", "came")}
+    savez(strip_of(tmp_path, "tiny-8k", "none"), fewer | {"ahead": np.array([3, 8])})
+    (moment, *_) = strips.moments(tmp_path, read(tmp_path).header).shown
+    assert [row.name for row in moment.rows] == ["now", "t+3", "t+8"]
 
 
-def test_identical_reconstructions_have_a_grey_difference(folder):
-    strip = strips.read(folder, read(folder).header)["tiny-8k", "none", "image"]
-    strip |= {"after": strip["before"]}
-    (row, *_) = rows({("a", "none", "image"): strip})
-    assert row.now[1].caption.removeprefix("before") == row.now[2].caption.removeprefix("after")
-    assert len(row.now[3].source) < 1_000  # one colour compresses to nothing
+def test_an_arm_that_did_not_change_the_state_says_so(folder, tmp_path):
+    (changed(folder, tmp_path) / "strips").mkdir()
+    savez(strip_of(tmp_path, "tiny-8k", "none"), strip("none"))
+    savez(strip_of(tmp_path, "tiny-8k", "sig"), strip("sig") | {"now": strip("none")["now"]})
+    (moment, *_) = strips.moments(tmp_path, read(tmp_path).header).shown
+    assert moment.rows[0].pictures[2].caption == "as none"
+
+
+def test_frames_of_another_episode_are_not_laid_beside_those_of_the_base(folder, tmp_path):
+    (changed(folder, tmp_path) / "strips").mkdir()
+    savez(strip_of(tmp_path, "tiny-8k", "none"), strip("none"))
+    savez(strip_of(tmp_path, "tiny-8k", "elbo"), strip("elbo"))
+    savez(strip_of(tmp_path, "tiny-8k", "sig"), strip("sig") | {"frames": np.array(8)})
+    (moment, *_) = strips.moments(tmp_path, read(tmp_path).header).shown
+    assert [name for name, _ in moment.arms] == ["none", "elbo"]
 
 
 BROKEN = [
@@ -447,8 +499,8 @@ BROKEN = [
     ("episodes.jsonl", b"{}\n", "episodes.jsonl, line 1 .*lacks agent, arm"),
     ("episodes.jsonl", b'{"agent": "a"\n{}\n', "episodes.jsonl, line 1 is not a record"),
     ("episodes.jsonl", b"[]\n", "line 1 .*got list"),
-    ("strips/1-0.npz", b"PK\x03\x04 cut off", "1-0.npz is not a readable strip"),
-    ("strips/1-0.npz", b"", "1-0.npz is not a readable strip"),
+    ("strips/0-0.npz", b"PK\x03\x04 cut off", "0-0.npz is not a readable strip"),
+    ("strips/0-0.npz", b"", "0-0.npz is not a readable strip"),
 ]
 
 
@@ -503,28 +555,36 @@ def test_the_folder_of_an_earlier_version_is_told_from_an_empty_one(tmp_path):
 
 
 def test_a_strip_of_other_frames_is_refused_by_name(folder, tmp_path):
-    with np.load(strip_of(folder, "tiny-8k", "sig")) as file:
-        strip: dict[str, Any] = dict(file)
     (changed(folder, tmp_path) / "strips").mkdir()
-    path = strip_of(tmp_path, "tiny-8k", "sig")
-    savez(path, strip | {"real": strip["real"] / 255})
-    with pytest.raises(ValueError, match=r"1-0.npz: `real`.*got float64"):
+    path, whole = strip_of(tmp_path, "tiny-8k", "none"), strip("none")
+    savez(path, whole | {"real": whole["real"] / 255})
+    with pytest.raises(ValueError, match=r"0-0.npz: `real`.*got float64"):
         build(tmp_path)
-    savez(path, strip | {"step": np.arange(2)})
-    with pytest.raises(ValueError, match="`real` has 3 entries, `step` has 2"):
+    savez(path, whole | {"step": np.arange(2)})
+    with pytest.raises(ValueError, match=r"`real` holds \(3,\) frames; .* \(2,\)"):
         build(tmp_path)
 
 
-def test_episodes_that_end_at_one_step_are_one_point_of_the_learning_curve(folder, tmp_path):
+def test_episodes_that_end_at_one_step_are_one_point_of_the_learning_curve():
     curve = {"step": [10, 10, 20, 30], "score": [1.0, 3.0, 5.0, None]}
-    agents = [{"name": "tiny-8k", "training_seed": 0, "training_steps": 19}]
-    to = changed(
-        folder, tmp_path, renamed(few(folder), "tiny-8k"), agents=agents,
-        curves={"tiny-8k": curve},
-    )  # fmt: skip
-    line, star = figures(build(to).read_text())[-1].data
-    assert (list(line.x), list(line.y)) == ([10, 20], [2, 5])
-    assert (list(star.x), list(star.y)) == ([19], [5])
+    agents = [{"name": "a", "training_seed": 0, "training_steps": 19}]
+    figure = figures.learning({"a": curve}, agents)
+    assert figure is not None
+    (line,) = figure.lines
+    assert len(line.faint) == 2
+    (star,) = line.stars
+    assert star.text == "a: 3.5"  # the running mean of 2 and 5
+    assert line.points[0].x < star.x < line.points[1].x
+
+
+def test_the_learning_curve_is_a_running_mean_over_what_was_recorded():
+    """The zigzag of single episodes hid the trend."""
+    steps = list(range(100))
+    zigzag = [float(step % 2) for step in steps]
+    figure = figures.learning({"a": {"step": steps, "score": zigzag}}, [{"name": "a"}])
+    assert figure is not None
+    (line,) = figure.lines
+    assert np.ptp([point.y for point in line.points]) < 0.2 * np.ptp([p.y for p in line.faint])
 
 
 def test_several_agents_have_a_line_each(summary):

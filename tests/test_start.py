@@ -14,7 +14,7 @@ import pytest
 import thinkslow
 from thinkslow.cli import COMMANDS
 
-HEAVY = {"jax", "numpy", "optax", "equinox", "gymnasium", "plotly", "jinja2", "tensorboardX"}
+HEAVY = {"jax", "numpy", "optax", "equinox", "gymnasium", "jinja2", "tensorboardX"}
 HELP = [[name, "--help"] for name in COMMANDS]
 ERRORS = [
     ["dream"],

@@ -1,121 +1,179 @@
-"""Plotly figures of an evaluation. Each function returns None where there is nothing to draw.
+"""Figures of an evaluation as places on axes, in percent. Each function returns None where there
+is nothing to draw.
 
-Figures carry data and shape only: the page sets the colours of text, axes and grid, for they
-depend on the reader's light or dark mode. Marks mean the same everywhere: filled blue circles
-are refinements, open orange diamonds controls, grey is the base.
+`templates/figures.jinja` draws them as SVG, which a browser stretches to the width that there is
+while letters and bars keep their size. Marks mean the same everywhere: a filled bar is a
+refinement, an outlined one a control, a grey one the base; a bar is a 95% interval, the tick in it
+the mean.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-
-import plotly.graph_objects as go
+from dataclasses import dataclass, field
 
 from thinkslow.evaluation import metrics
 from thinkslow.evaluation.metrics import AHEAD
-from thinkslow.evaluation.reading import Estimate, Record, arms, comparisons, estimate, kind
+from thinkslow.evaluation.reading import (
+    Estimate,
+    Kind,
+    Record,
+    arms,
+    comparisons,
+    estimate,
+    kind,
+)
 from thinkslow.evaluation.records import BASE, Episode, finite
+from thinkslow.evaluation.report.conclusion import marked
+from thinkslow.evaluation.report.scale import Scale, Tick
 from thinkslow.evaluation.report.text import estimated, metric_name, metric_unit, number
 
-COLOURS = {"refinement": "#3b82c4", "control": "#d9822b", "base": "#8a8f98"}
-_SYMBOLS = {"refinement": "circle", "control": "diamond-open", "base": "square"}
-_LINES = ["#3b82c4", "#2a9d72", "#b05fb0", "#c8553d", "#7a8f2a", "#5a6fd0", "#1f9bb0", "#a0703a"]
-_DASHES = ["dot", "dash", "dashdot", "longdash"]
+COLOURS = ("#2f78bd", "#2a9d72", "#b05fb0", "#c8553d", "#7a8f2a", "#5a6fd0", "#1f9bb0", "#a0703a")
+"""Of lines that share a figure, in turn."""
+SPREAD = 0.6
+"""Share of the distance between two places that the arms at one of them take."""
+DOTS = 200
+"""Episodes that a row shows as dots; of more, so many spread over their order."""
+MEANS = 15
+"""Points of a learning curve that its running mean is over."""
 
 
-def forest(summary: Record, agent: str, metric: str) -> go.Figure | None:
-    """Paired differences from `none` with 95% intervals, an arm a line."""
-    drawn = [
-        (arm, record, difference)
+@dataclass(frozen=True)
+class Bar:
+    """A value with its interval: places in percent, and the numbers as text."""
+
+    name: str
+    kind: Kind
+    at: float
+    low: float
+    high: float
+    text: str
+    mark: str = ""
+    """`better`, `worse`, or nothing: as in the table."""
+    dots: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """A bar for each arm on one axis."""
+
+    title: str
+    axis: str
+    bars: list[Bar]
+    ticks: list[Tick]
+    zero: float | None = None
+    """Where no difference is."""
+    lines: list[Tick] = field(default_factory=list)
+    """Values to compare with."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of a line: percent from the left and from the top."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """Points of one name, joined."""
+
+    name: str
+    kind: Kind
+    colour: str
+    points: list[Point]
+    faint: list[Point] = field(default_factory=list)
+    """What the points are means of."""
+    stars: list[Point] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Lines over one axis."""
+
+    title: str
+    x_axis: str
+    y_axis: str
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    lines: list[Line]
+    zero: float | None
+    said: str
+    """All of it in words, for readers who cannot see it."""
+
+
+def common_scale(summary: Record, names: Sequence[str], metric: str) -> Scale | None:
+    """The axis on which the differences of several agents can be compared."""
+    values = [0.0] if names else []
+    for agent in names:
+        for record in comparisons(summary, agent, metric).values():
+            found = estimate(record, "difference")
+            values += [] if found is None else [found.value, *(found.interval or ())]
+    return Scale.of(values) if len(values) > 1 else None
+
+
+def differences(
+    summary: Record, agent: str, metric: str, *, title: str = "", scale: Scale | None = None
+) -> Intervals | None:
+    """Paired differences from `none`, an arm a row."""
+    scale = scale or common_scale(summary, [agent], metric)
+    bars = [
+        _bar(arm, found, scale, metric, marked(record))
         for arm, record in comparisons(summary, agent, metric).items()
-        if (difference := estimate(record, "difference")) is not None
+        if (found := estimate(record, "difference")) is not None and scale is not None
     ]
-    if not drawn:
+    if not bars or scale is None:
         return None
-    figure = go.Figure()
-    for group in ("refinement", "control"):
-        members = [each for each in drawn if kind(each[0]) == group]
-        if not members:
-            continue
-        intervals = [d.interval or (d.value, d.value) for _, _, d in members]
-        figure.add_scatter(
-            name=group,
-            x=[d.value for _, _, d in members],
-            y=[arm for arm, _, _ in members],
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": [
-                    high - d.value for (_, high), (_, _, d) in zip(intervals, members, strict=True)
-                ],
-                "arrayminus": [
-                    d.value - low for (low, _), (_, _, d) in zip(intervals, members, strict=True)
-                ],
-                "thickness": 1.6,
-                "width": 4,
-            },
-            mode="markers",
-            marker=_marker(group, 9),
-            text=[_tested(record, d, metric) for _, record, d in members],
-            hovertemplate="<b>%{y}</b><br>%{text}<extra></extra>",
-        )
-    direction = metrics.metric(metric).direction
-    heading = f"{metric_name(metric)}{', ' + direction if direction else ''}"
-    _shape(figure, heading, _with_unit("difference from none", metric), "", len(drawn))
-    figure.update_xaxes(zeroline=True, zerolinewidth=2)
-    return _listed(figure, [arm for arm, _, _ in drawn])
+    about = metrics.metric(metric)
+    direction = f" ({about.direction})" if about.direction else ""
+    return Intervals(
+        title=title or f"Δ {metric_name(metric)}",
+        axis=f"difference from none{f', {about.unit}' if about.unit else ''}{direction}",
+        bars=bars, ticks=scale.ticks(), zero=scale.at(0.0),
+    )  # fmt: skip
 
 
-def episodes(played: Sequence[Episode], agent: str) -> go.Figure | None:
-    """Score of each episode under `none` and under an arm, joined; arms switch in the legend."""
-    scores: dict[str, dict[int, float]] = {}
+def improvements(summary: Record, agent: str) -> Intervals | None:
+    """Probability that an episode scores higher than its pair under `none`."""
+    scale = Scale(0.0, 1.0)
+    bars = []
+    for arm, record in comparisons(summary, agent, "score").items():
+        known = {"mean": record.get("p_improve"), "interval": record.get("p_improve_interval")}
+        if (found := estimate(known)) is not None:
+            bars.append(_bar(arm, found, scale, "", "", signed=False))
+    if not bars:
+        return None
+    return Intervals(
+        "Probability of improvement", "of the score over none, pair by pair", bars,
+        scale.ticks(5), zero=50.0,
+    )  # fmt: skip
+
+
+def scores(
+    played: Sequence[Episode], summary: Record, agent: str, known: Mapping[str, float]
+) -> Intervals | None:
+    """Score of every episode, with the mean of each arm, beside players that are known."""
+    own: dict[str, list[float]] = {arm["arm"]: [] for arm in arms(summary, agent)}
     for one in played:
         if one.agent == agent and one.score is not None and not one.crashed:
-            scores.setdefault(one.arm, {})[one.environment_seed] = one.score
-    base = scores.pop(BASE, {})
-    if not base or not scores:
+            own.setdefault(one.arm, []).append(one.score)
+    found = {arm["arm"]: estimate(arm["score"]) for arm in arms(summary, agent)}
+    shown = {arm: value for arm, value in found.items() if value is not None and own[arm]}
+    if not shown:
         return None
-    order = sorted(base, key=lambda seed: (base[seed], seed))
-    rank = {seed: number for number, seed in enumerate(order, start=1)}
-    names = {seed: f"episode seed {seed}" for seed in order}
-    figure = go.Figure()
-    shown = next((arm for arm in scores if kind(arm) == "refinement"), next(iter(scores)))
-    for arm, by_seed in scores.items():
-        seeds = [seed for seed in order if seed in by_seed]
-        legend = {"legendgroup": arm, "visible": True if arm == shown else "legendonly"}
-        colour = COLOURS[kind(arm)]
-        figure.add_scatter(
-            x=[x for seed in seeds for x in (rank[seed], rank[seed], None)],
-            y=[y for seed in seeds for y in (base[seed], by_seed[seed], None)],
-            mode="lines",
-            line={"color": colour, "width": 1},
-            opacity=0.6,
-            showlegend=False,
-            hoverinfo="skip",
-            **legend,
-        )
-        figure.add_scatter(
-            name=arm,
-            x=[rank[seed] for seed in seeds],
-            y=[by_seed[seed] for seed in seeds],
-            mode="markers",
-            marker=_marker(kind(arm), 7),
-            text=[f"{names[s]}<br>difference {by_seed[s] - base[s]:+g}" for s in seeds],
-            hovertemplate=f"<b>{arm}</b> %{{y}}<br>%{{text}}<extra></extra>",
-            **legend,
-        )
-    figure.add_scatter(
-        name=BASE,
-        x=[rank[seed] for seed in order],
-        y=[base[seed] for seed in order],
-        mode="markers",
-        marker=_marker("base", 5),
-        text=[names[seed] for seed in order],
-        hovertemplate=f"<b>{BASE}</b> %{{y}}<br>%{{text}}<extra></extra>",
-    )
-    _shape(figure, "", "episodes, by their score under none", "score", 11)
-    return _legend(figure)
+    scale = Scale.of([*known.values(), *(score for arm in shown for score in own[arm])])
+    bars = [
+        _bar(arm, value, scale, "", "", signed=False, dots=_some(own[arm]))
+        for arm, value in shown.items()
+    ]
+    lines = [Tick(scale.at(value), f"{name} {number(value)}") for name, value in known.items()]
+    return Intervals("Score", "score of each episode, and mean", bars, scale.ticks(), lines=lines)
 
 
-def cost(summary: Record, agent: str) -> go.Figure | None:
+def cost(summary: Record, agent: str) -> Intervals | None:
     """Milliseconds per decision, median with p10 to p90, and the ratio to `none`."""
     timed = [
         (arm["arm"], median, arm["latency_ms"])
@@ -125,124 +183,143 @@ def cost(summary: Record, agent: str) -> go.Figure | None:
     if not timed:
         return None
     base = next((median for arm, median, _ in timed if arm == BASE), None)
-    figure = go.Figure()
-    figure.add_bar(
-        orientation="h",
-        x=[median for _, median, _ in timed],
-        y=[arm for arm, _, _ in timed],
-        marker={"color": [COLOURS[kind(arm)] for arm, _, _ in timed], "opacity": 0.85},
-        error_x={
-            "type": "data",
-            "symmetric": False,
-            "array": [_distance(spread.get("p90"), median) for _, median, spread in timed],
-            "arrayminus": [_distance(median, spread.get("p10")) for _, median, spread in timed],
-            "thickness": 1.4,
-            "color": COLOURS["base"],
-            "width": 3,
-        },
-        hoverinfo="skip",
-        showlegend=False,
-    )
-    figure.add_scatter(  # the numbers, right of the error bars
-        x=[max(median, finite(spread.get("p90")) or 0.0) for _, median, spread in timed],
-        y=[arm for arm, _, _ in timed],
-        text=[
-            f" {median:.3g} ms" + (f" (×{median / base:.2f})" if base else "")
-            for _, median, _ in timed
-        ],
-        mode="text",
-        textposition="middle right",
-        cliponaxis=False,
-        hoverinfo="skip",
-    )
-    _shape(figure, "", "milliseconds per decision (p10 to p90)", "", len(timed))
-    widest = max(max(median, finite(spread.get("p90")) or 0.0) for _, median, spread in timed)
-    figure.update_xaxes(range=[0, 1.5 * widest])  # room for the last number
-    return _listed(figure, [arm for arm, _, _ in timed])
-
-
-def open_loop(summary: Record, agent: str, metric: str) -> go.Figure | None:
-    """A metric of open-loop predictions against how many steps ahead they look."""
-    figure, steps = go.Figure(), set()
-    drawn: dict[str, int] = {"refinement": 0, "control": 0, "base": 0}
-    for arm in arms(summary, agent):
-        found = {
-            step: value
-            for step in AHEAD
-            if (value := estimate(arm.get(metrics.ahead(metric, step)))) is not None
-        }
-        if not found:
-            continue
-        steps |= set(found)
-        group = kind(arm["arm"])
-        turn = drawn[group]
-        drawn[group] += 1
-        colour = _LINES[turn % len(_LINES)] if group == "refinement" else COLOURS[group]
-        dash = _DASHES[turn % len(_DASHES)] if group == "control" else "solid"
-        figure.add_scatter(
-            name=arm["arm"],
-            x=list(found),
-            y=[value.value for value in found.values()],
-            mode="lines+markers",
-            line={"color": colour, "dash": dash, "width": 3 if group == "base" else 1.8},
-            marker={"symbol": _SYMBOLS[group], "size": 7},
-            text=[estimated(value, unit=metric_unit(metric)) for value in found.values()],
-            hovertemplate=f"<b>{arm['arm']}</b> t+%{{x}}: %{{text}}<extra></extra>",
+    ends = {
+        arm: (finite(spread.get("p10")) or median, finite(spread.get("p90")) or median)
+        for arm, median, spread in timed
+    }
+    scale = Scale(0.0, 1.05 * max(high for _, high in ends.values()))
+    bars = [
+        Bar(
+            arm, kind(arm), scale.at(median), scale.at(ends[arm][0]), scale.at(ends[arm][1]),
+            f"{median:.3g} ms" + (f" (×{median / base:.1f})" if base else ""),
         )
-    if not figure.data:
+        for arm, median, _ in timed
+    ]  # fmt: skip
+    return Intervals("Cost", "milliseconds a decision: median, p10 to p90", bars, scale.ticks())
+
+
+def ahead(summary: Record, agent: str, metric: str = "psnr") -> Curves | None:
+    """Gains over `none` on the same frames, now and in open-loop predictions."""
+    steps = (0, *AHEAD)
+    found = {
+        arm: {step: value for step in steps if (value := _gain(summary, agent, arm, metric, step))}
+        for arm in (arm["arm"] for arm in arms(summary, agent))
+        if arm != BASE
+    }
+    found = {arm: gains for arm, gains in found.items() if gains}
+    if not any(set(gains) - {0} for gains in found.values()):
         return None
-    label = f"{_with_unit(metric_name(metric), metric)} ({metrics.metric(metric).direction})"
-    _shape(figure, "", "steps ahead of the last frame seen", label, 11)
-    figure.update_xaxes(tickvals=sorted(steps))
-    return _legend(figure)
+    every = [value for gains in found.values() for value in gains.values()]
+    scale = Scale.of([0.0, *(x for v in every for x in (v.value, *(v.interval or ())))])
+    apart = 100 / len(steps)
+    places = {step: apart * (index + 0.5) for index, step in enumerate(steps)}
+    lines, count = [], len(found)
+    for index, (arm, gains) in enumerate(found.items()):
+        shift = SPREAD * apart * ((index + 0.5) / count - 0.5)
+        points = [
+            _point(places[step] + shift, value, scale, metric) for step, value in gains.items()
+        ]
+        lines.append(Line(arm, kind(arm), COLOURS[index % len(COLOURS)], points))
+    label = metric_name(metric)
+    said = "; ".join(
+        f"{line.name}: " + ", ".join(
+            f"{'now' if step == 0 else f't+{step}'} {point.text}"
+            for step, point in zip(found[line.name], line.points, strict=True)
+        )
+        for line in lines
+    )  # fmt: skip
+    return Curves(
+        title=f"Gain in {label} against steps ahead", x_axis="steps ahead of the last frame seen",
+        y_axis=f"Δ {label}{metric_unit(metric)} to none on the same frames, higher is better",
+        x_ticks=[Tick(place, "now" if step == 0 else f"t+{step}")
+                 for step, place in places.items()],
+        y_ticks=_downward(scale), lines=lines, zero=100 - scale.at(0.0), said=said,
+    )  # fmt: skip
 
 
-def learning(
-    curves: Mapping[str, Record], agents: Sequence[Mapping[str, object]]
-) -> go.Figure | None:
-    """Score over training, a line a run, with the evaluated agents marked.
+def learning(curves: Mapping[str, Record], agents: Sequence[Mapping[str, object]]) -> Curves | None:
+    """Score over training, a line a run: running means, with the evaluated agents marked.
 
     Agents of one training seed are of one run: the longest of their curves is drawn.
     """
-    runs: dict[object, tuple[str, Record]] = {}
+    runs: dict[object, tuple[str, dict[float, float]]] = {}
     seeds = {agent["name"]: agent.get("training_seed") for agent in agents}
-    for name, curve in curves.items():
-        seed = seeds.get(name)
-        if seed not in runs or len(curve["step"]) > len(runs[seed][1]["step"]):
+    for name, run in curves.items():
+        seed, curve = seeds.get(name), _curve(run)
+        if curve and (seed not in runs or len(curve) > len(runs[seed][1])):
             runs[seed] = (name, curve)
-    if not any(curve["step"] for _, curve in runs.values()):
+    if not runs:
         return None
-    figure = go.Figure()
-    for turn, (seed, (name, run)) in enumerate(runs.items()):
-        colour, curve = _LINES[turn % len(_LINES)], _curve(run)
-        figure.add_scatter(
-            name=name if seed is None else f"training seed {seed}",
-            x=list(curve),
-            y=list(curve.values()),
-            mode="lines",
-            line={"color": colour, "width": 1.8},
-            hovertemplate="step %{x}: %{y:.3g}<extra></extra>",
-        )
+    x = Scale.of([step for _, curve in runs.values() for step in curve], room=0.02)
+    y = Scale.of([score for _, curve in runs.values() for score in curve.values()])
+    lines = []
+    for turn, (seed, (name, curve)) in enumerate(runs.items()):
+        mean = _smoothed(curve)
         marked = {
             str(agent["name"]): step
             for agent in agents
             if agent.get("training_seed") == seed
             and (step := finite(agent.get("training_steps"))) is not None
         }
-        if marked and curve:
-            figure.add_scatter(
-                x=list(marked.values()),
-                y=[_at(curve, step) for step in marked.values()],
-                text=list(marked),
-                mode="markers+text",
-                textposition="top left",
-                marker={"color": colour, "size": 11, "symbol": "star"},
-                hovertemplate="<b>%{text}</b>, step %{x}<extra></extra>",
-                showlegend=False,
-                cliponaxis=False,
-            )
-    _shape(figure, "", "training steps (decisions)", "score of training episodes", 11)
-    return _legend(figure)
+
+        def point(step: float, score: float, text: str = "") -> Point:
+            height = 100 - y.at(score)
+            return Point(x.at(step), height, height, height, text)
+
+        lines.append(Line(
+            name if seed is None else f"training seed {seed}", "refinement",
+            COLOURS[turn % len(COLOURS)], [point(*one) for one in mean.items()],
+            faint=[point(*one) for one in curve.items()],
+            stars=[point(step, mean[near := _nearest(mean, step)], f"{agent}: {mean[near]:.3g}")
+                   for agent, step in marked.items()],
+        ))  # fmt: skip
+    said = "; ".join(
+        f"{line.name}: {', '.join(star.text for star in line.stars) or 'no agent marked'}"
+        for line in lines
+    )
+    return Curves(
+        title="Score over training", x_axis="training steps (decisions)",
+        y_axis="score of training episodes", x_ticks=x.ticks(5), y_ticks=_downward(y),
+        lines=lines, zero=None, said=said,
+    )  # fmt: skip
+
+
+def _bar(
+    arm: str, found: Estimate, scale: Scale, metric: str, mark: str, *, signed: bool = True,
+    dots: Sequence[float] = (),
+) -> Bar:  # fmt: skip
+    low, high = found.interval or (found.value, found.value)
+    return Bar(
+        arm, kind(arm), scale.at(found.value), scale.at(low), scale.at(high),
+        estimated(found, signed=signed, unit=metric_unit(metric) if metric else ""), mark,
+        [scale.at(dot) for dot in dots],
+    )  # fmt: skip
+
+
+def _some(values: Sequence[float]) -> list[float]:
+    """All values, or so many spread over their order that they can be drawn."""
+    ordered = sorted(values)
+    if len(ordered) <= DOTS:
+        return ordered
+    return [ordered[round(n * (len(ordered) - 1) / (DOTS - 1))] for n in range(DOTS)]
+
+
+def _gain(summary: Record, agent: str, arm: str, metric: str, step: int) -> Estimate | None:
+    name = metrics.ahead(metric, step) if step else metric
+    return estimate(comparisons(summary, agent, name).get(arm), "difference")
+
+
+def _point(x: float, found: Estimate, scale: Scale, metric: str) -> Point:
+    low, high = found.interval or (found.value, found.value)
+    text = estimated(found, signed=True, unit=metric_unit(metric))
+    return Point(
+        round(x, 2), round(100 - scale.at(found.value), 2), round(100 - scale.at(high), 2),
+        round(100 - scale.at(low), 2), text,
+    )  # fmt: skip
+
+
+def _downward(scale: Scale) -> list[Tick]:
+    return [Tick(round(100 - tick.at, 2), tick.text) for tick in scale.ticks(5)]
 
 
 def _curve(run: Record) -> dict[float, float]:
@@ -254,65 +331,13 @@ def _curve(run: Record) -> dict[float, float]:
     return {step: sum(found) / len(found) for step, found in sorted(scores.items())}
 
 
-def _at(curve: dict[float, float], step: int | float) -> float:
-    """The score of the recorded point nearest to a step: nothing is interpolated."""
-    return curve[min(curve, key=lambda recorded: abs(recorded - step))]
+def _smoothed(curve: dict[float, float]) -> dict[float, float]:
+    """The mean of the points around each, fewer of them at the ends."""
+    values, reach = list(curve.values()), MEANS // 2
+    near = [values[max(0, index - reach) : index + reach + 1] for index in range(len(values))]
+    return {step: math.fsum(some) / len(some) for step, some in zip(curve, near, strict=True)}
 
 
-def _tested(record: Record, difference: Estimate, metric: str) -> str:
-    """What a comparison says, for the pointer."""
-    said = [estimated(difference, signed=True, unit=metric_unit(metric))]
-    if (improved := finite(record.get("p_improve"))) is not None:
-        said.append(f"P(improve) {number(improved)}")
-    if (p := finite(record.get("p_value_holm"))) is not None:
-        said.append(f"p (Holm) {p:.2g}")
-    said.append(f"{record.get('pairs', '?')} pairs")
-    return "<br>".join(said)
-
-
-def _distance(high: object, low: object) -> float:
-    """An error bar's length; none where either end was not recorded."""
-    top, bottom = finite(high), finite(low)
-    return 0.0 if top is None or bottom is None else max(0.0, top - bottom)
-
-
-def _marker(group: str, size: int) -> dict:
-    outline = 2 if _SYMBOLS[group].endswith("open") else 0
-    colour, symbol = COLOURS[group], _SYMBOLS[group]
-    return {"color": colour, "symbol": symbol, "size": size, "line": {"width": outline}}
-
-
-def _with_unit(name: str, metric: str) -> str:
-    unit = metric_unit(metric).strip()
-    return f"{name}, {unit}" if unit else name
-
-
-def _shape(figure: go.Figure, heading: str, x: str, y: str, lines: int) -> None:
-    figure.update_layout(
-        template="none",
-        title={"text": heading, "font": {"size": 15}, "x": 0, "xref": "container"},
-        height=(60 if heading else 25) + 75 + 26 * lines,
-        margin={"l": 8, "r": 12, "t": 44 if heading else 10, "b": 50},
-        showlegend=False,
-        hovermode="closest",
-        dragmode=False,  # a finger on a plot scrolls the page
-    )
-    plain = {"automargin": True, "zeroline": False, "exponentformat": "none"}
-    figure.update_xaxes(title=x, **plain)
-    figure.update_yaxes(title=y, **plain)
-
-
-def _listed(figure: go.Figure, names: list[str]) -> go.Figure:
-    """Names down the left, the first on top."""
-    figure.update_yaxes(
-        type="category", categoryorder="array", categoryarray=names[::-1], ticksuffix=" "
-    )
-    return figure
-
-
-def _legend(figure: go.Figure) -> go.Figure:
-    figure.update_layout(
-        showlegend=True,
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "xanchor": "left", "x": 0},
-    )
-    return figure
+def _nearest(curve: dict[float, float], step: float) -> float:
+    """The recorded step nearest to another: nothing is interpolated."""
+    return min(curve, key=lambda recorded: abs(recorded - step))

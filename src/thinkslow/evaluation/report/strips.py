@@ -1,9 +1,9 @@
-"""Frames of an evaluation as rows of small pictures, inlined as base64 PNG.
+"""Recorded frames as tables of small pictures, inlined as base64 PNG: a frame a row, an arm a
+column.
 
-A row is one decision of one arm: the frame that came, what the model decodes from the belief
-before and after refinement, their difference, and the imagined future above the real one.
-Rows are taken in turn from all arms until a budget of bytes is spent, so that a page stays
-small however many arms it has.
+A moment is one decision of the base agent: the frame that came and what every arm decodes from its
+belief at that moment, then the frames that came later and what every arm imagined. Moments are
+taken in turn from all agents until a budget of bytes is spent, so that a page stays small.
 """
 
 import base64
@@ -16,21 +16,16 @@ from zipfile import BadZipFile
 import numpy as np
 from PIL import Image
 
-from thinkslow.evaluation.images import psnr
-from thinkslow.evaluation.reading import kind
-from thinkslow.evaluation.records import Header, strip_file
+from thinkslow.evaluation.reading import Kind, kind
+from thinkslow.evaluation.records import BASE, Header, strip_file
 
-Key = tuple[str, str, str]
-"""Agent, arm, image."""
-Strip = dict[str, np.ndarray]
-"""Frames real, before, after `[N, H, W, C]`, imagined and came `[N, L, H, W, C]`, all uint8; step
-`[N]`; ahead `[L]`, how many steps ahead each looks."""
+Arrays = dict[str, np.ndarray]
 
-_PARTS = {"real": 4, "before": 4, "after": 4, "imagined": 5, "came": 5}
-"""With their number of axes."""
-
-AMPLIFY = 8
-"""How much the difference between the two reconstructions is magnified, around mid-grey."""
+BUDGET = 800_000
+"""Characters that all pictures of a page may take."""
+_FRAMES = {"real": 4, "came": 5}
+_DECODED = {"now": 4, "imagined": 5}
+"""Parts of a file, uint8, with their number of axes."""
 
 
 @dataclass(frozen=True)
@@ -44,125 +39,142 @@ class Picture:
 
 @dataclass(frozen=True)
 class Row:
-    """One decision of one arm."""
+    """One frame: as it came, then under every arm."""
+
+    name: str
+    """`now`, `t+3`."""
+    pictures: list[Picture]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One decision of the base agent."""
 
     agent: str
-    arm: str
     image: str
     step: int
-    now: list[Picture]
-    """Real, before, after, amplified difference."""
-    future: Picture | None
-    """Imagined frames above the frames that came, a column for each of `ahead`."""
-    ahead: list[int]
-    """How many steps ahead each column looks."""
+    arms: list[tuple[str, Kind]]
+    rows: list[Row]
 
 
-def read(folder: Path, header: Header) -> dict[Key, Strip]:
-    """The strips of an evaluation folder; those that are not there are left out.
+@dataclass(frozen=True)
+class Moments:
+    """Those that a page shows, and how many it leaves out."""
+
+    shown: list[Moment]
+    left_out: int
+
+
+def moments(folder: Path, header: Header, *, budget: int = BUDGET) -> Moments:
+    """The moments of an evaluation folder, as many as `budget` characters of pictures allow.
+
+    Of every agent's images the middle moment first, then outward from there.
 
     **Errors:** `ValueError` with the file's name if one cannot be understood.
     """
-    return {
-        (arm["agent"], arm["arm"], image): _read(path)
-        for at, arm in enumerate(header.arms)
-        for number, image in enumerate(header.images.get(arm["agent"], []))
-        if (path := strip_file(folder, at, number)).is_file()
-    }
-
-
-def rows(strips: dict[Key, Strip], *, budget: int = 1_000_000) -> list[Row]:
-    """Rows of all arms within `budget` bytes of text: by agent, refinements first, by step.
-
-    Every arm shows the decision in the middle of its recording, refinements of all agents
-    first; then one more of each outward from there, while the budget lasts.
-    """
-    agents = list(dict.fromkeys(agent for agent, *_ in strips))
-    rank = {"refinement": 0, "base": 1, "control": 2}
-    order = sorted(strips, key=lambda key: rank[kind(key[1])])
-    kept: dict[Key, list[Row]] = {key: [] for key in order}
+    recorded = []
+    for name in dict.fromkeys(arm["agent"] for arm in header.arms):
+        for number, image in enumerate(header.images.get(name, [])):
+            frames, arms = _read_all(folder, header, name, number)
+            if frames:
+                recorded.append((name, image, frames, arms))
+    counts = [len(frames["step"]) for _, _, frames, _ in recorded]
+    found: list[tuple[int, Moment]] = []
     spent = 0
-    for turn in range(max((len(strip["step"]) for strip in strips.values()), default=0)):
-        for key in order:
-            count = len(strips[key]["step"])
-            if turn >= count:
+    for turn in range(max(counts, default=0)):
+        for at, (name, image, frames, arms) in enumerate(recorded):
+            if turn >= counts[at]:
                 continue
-            outward = sorted(range(count), key=lambda index: abs(index - count // 2))
-            row = _row(*key, strips[key], outward[turn])
-            spent += sum(len(p.source) for p in [*row.now, *([row.future] if row.future else [])])
-            if spent > budget:
-                return _listed(kept, agents)
-            kept[key].append(row)
-    return _listed(kept, agents)
+            middle = counts[at] // 2
+            index = sorted(range(counts[at]), key=lambda i, m=middle: abs(i - m))[turn]
+            moment = _moment(name, image, frames, arms, index)
+            spent += sum(len(p.source) for row in moment.rows for p in row.pictures)
+            if spent > budget and found:
+                return _ordered(found, sum(counts))
+            found.append((at, moment))
+    return _ordered(found, sum(counts))
 
 
-def _listed(kept: dict[Key, list[Row]], agents: list[str]) -> list[Row]:
-    groups = sorted(kept.items(), key=lambda item: agents.index(item[0][0]))
-    return [row for _, group in groups for row in sorted(group, key=lambda row: row.step)]
+def _ordered(found: list[tuple[int, Moment]], count: int) -> Moments:
+    ordered = sorted(found, key=lambda one: (one[0], one[1].step))
+    return Moments([moment for _, moment in ordered], count - len(found))
 
 
-def _row(agent: str, arm: str, image: str, strip: Strip, index: int) -> Row:
-    real, before, after = (strip[name][index] for name in ("real", "before", "after"))
-    step = int(strip["step"][index])
-    change = after.astype(np.int16) - before.astype(np.int16)
-    amplified = np.clip(128 + AMPLIFY * change, 0, 255).astype(np.uint8)
-    where = f"arm {arm}, {image}, step {step}"
-    imagined, came = strip["imagined"][index], strip["came"][index]
-    future = None
-    if len(imagined):
-        both = np.concatenate([np.concatenate(list(frames), axis=1) for frames in (imagined, came)])
-        future = _picture(both, "", f"{where}: imagined frames above those that came")
-    return Row(
-        agent=agent,
-        arm=arm,
-        image=image,
-        step=step,
-        now=[
-            _picture(real, "real", f"{where}: the real frame"),
-            _picture(
-                before,
-                f"before, {psnr(before, real):.1f} dB",
-                f"{where}: decoded from the belief before refinement",
-            ),
-            _picture(
-                after,
-                f"after, {psnr(after, real):.1f} dB",
-                f"{where}: decoded from the belief after refinement",
-            ),
-            _picture(
-                amplified,
-                f"after − before, ×{AMPLIFY}",
-                f"{where}: difference of the two, magnified around grey",
-            ),
-        ],
-        future=future,
-        ahead=[int(steps) for steps in strip["ahead"]],
-    )
+def _read_all(
+    folder: Path, header: Header, agent: str, image: int
+) -> tuple[Arrays, dict[str, Arrays]]:
+    """The frames of an agent's image, and what its arms made of them, the base first.
+
+    An arm whose frames are others, as of an environment that ignores its seed, is left out.
+    """
+    paths = {
+        arm["arm"]: path
+        for at, arm in enumerate(header.arms)
+        if arm["agent"] == agent and (path := strip_file(folder, at, image)).is_file()
+    }
+    if BASE not in paths:
+        return {}, {}
+    frames = _read(paths[BASE], _FRAMES | _DECODED)
+    arms = {BASE: frames}
+    for arm, path in paths.items():
+        decoded = frames if arm == BASE else _read(path, _DECODED)
+        if decoded["frames"] == frames["frames"]:
+            arms[arm] = decoded
+    return frames, arms
 
 
-def _read(path: Path) -> Strip:
+def _read(path: Path, parts: dict[str, int]) -> Arrays:
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as content:
-            strip = {name: content[name] for name in (*_PARTS, "step", "ahead")}
+            names = (*parts, "step", "ahead", "psnr", "frames")
+            arrays = {name: content[name] for name in names}
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is not a readable strip of frames: {error}.") from None
-    count = len(strip["step"])
-    for name, rank in _PARTS.items():
-        images = strip[name]
+        raise ValueError(
+            f"{path} is not a readable strip of frames: {error}. Remove it; the page is made "
+            "without it."
+        ) from None
+    count = len(arrays["step"])
+    for name, rank in parts.items():
+        images = arrays[name]
         if images.dtype != np.uint8 or images.ndim != rank:
             raise ValueError(
                 f"{path}: `{name}` must be uint8 frames with {rank} axes; "
                 f"got {images.dtype} {images.shape}."
             )
-        if len(images) != count:
-            raise ValueError(f"{path}: `{name}` has {len(images)} entries, `step` has {count}.")
-    for name in ("imagined", "came"):
-        if strip[name].shape[1] != len(strip["ahead"]):
+        ahead = len(arrays["ahead"])
+        if len(images) != count or (rank == 5 and images.shape[1] != ahead):
             raise ValueError(
-                f"{path}: `{name}` has {strip[name].shape[1]} frames a step, "
-                f"`ahead` names {len(strip['ahead'])}."
+                f"{path}: `{name}` holds {images.shape[: rank - 3]} frames; `step` and `ahead` say "
+                f"{(count, ahead)[: rank - 3]}."
             )
-    return strip
+    return arrays
+
+
+def _moment(agent: str, image: str, frames: Arrays, arms: dict[str, Arrays], index: int) -> Moment:
+    step = int(frames["step"][index])
+    rows = []
+    for at, ahead in enumerate([0, *map(int, frames["ahead"])]):
+        name = f"t+{ahead}" if ahead else "now"
+        came = frames["came"][index][at - 1] if ahead else frames["real"][index]
+        where = f"step {step}, {name}" if ahead else f"step {step}"
+        pictures = [_picture(came, "", f"{where}: the frame that came")]
+        for arm, decoded in arms.items():
+            shown = decoded["imagined"][index][at - 1] if ahead else decoded["now"][index]
+            verb = "imagined" if ahead else "decoded"
+            pictures.append(
+                _picture(shown, _decibels(decoded, frames, index, at), f"{where}: {verb} by {arm}")
+            )
+        rows.append(Row(name, pictures))
+    return Moment(agent, image, step, [(arm, kind(arm)) for arm in arms], rows)
+
+
+def _decibels(decoded: Arrays, base: Arrays, index: int, at: int) -> str:
+    """The PSNR of the base on a frame; of another arm how much more, if its state is another."""
+    own, plain = float(decoded["psnr"][index][at]), float(base["psnr"][index][at])
+    if decoded is base:
+        return f"{own:.1f}"
+    same = np.array_equal(decoded["now"][index], base["now"][index])
+    return "as none" if same else f"{own - plain:+.1f}".replace("-0.0", "+0.0")
 
 
 def _picture(image: np.ndarray, caption: str, description: str) -> Picture:
