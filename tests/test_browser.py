@@ -1,0 +1,123 @@
+"""The page of an evaluation in a browser: it fits, prints whole, and can be read by everyone.
+
+Needs Debian's chromium and the packages of the group `browser`; skipped without them, unless
+THINKSLOW_REQUIRE_BROWSER is set, as CI sets it.
+"""
+
+import importlib
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pages import evaluation
+
+pytestmark = pytest.mark.slow
+
+WIDTHS = {"desktop": 1280, "tablet": 768, "phone": 390}
+OPEN = "document.querySelectorAll('details').forEach(one => one.open = true)"
+OUTSIDE = """() => [...document.querySelectorAll('main *')].filter(one => {
+    if (one.closest('.scroll') || one.closest('svg')) return false;
+    const box = one.getBoundingClientRect();
+    return box.width && (box.right > innerWidth + 1 || box.left < -1);
+}).map(one => one.outerHTML.slice(0, 200))"""
+TOO_WIDE = """() => [...document.querySelectorAll('.scroll')]
+    .filter(one => one.scrollWidth > one.clientWidth + 1).length"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    chromium = shutil.which("chromium")
+    missing = None if chromium else "chromium is not installed: apt-get install chromium"
+    if importlib.util.find_spec("playwright") is None:
+        missing = "playwright is not installed: ./uvw sync --group browser"
+    if missing is not None:
+        if os.environ.get("THINKSLOW_REQUIRE_BROWSER"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    with importlib.import_module("playwright.sync_api").sync_playwright() as playwright:
+        # Root, as in a container, may not have Chromium's sandbox; the page runs nothing.
+        yield (it := playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"]))
+        it.close()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return evaluation(tmp_path_factory.mktemp("evaluation") / "out") / "report.html"
+
+
+def opened(browser: Any, page: Path, width: int, **more: Any) -> Any:
+    tab = browser.new_page(viewport={"width": width, "height": 844}, **more)
+    tab.goto(page.as_uri())
+    tab.evaluate(OPEN)
+    return tab
+
+
+@pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
+def test_nothing_needs_sideways_scrolling_of_the_page(browser, page, width):
+    tab = opened(browser, page, width, is_mobile=width == WIDTHS["phone"])
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    assert tab.evaluate(OUTSIDE) == []
+    tab.close()
+
+
+def test_every_table_fits_a_desktop(browser, page):
+    tab = opened(browser, page, WIDTHS["desktop"])
+    assert tab.evaluate(TOO_WIDE) == 0
+    tab.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [WIDTHS["desktop"], WIDTHS["phone"]])
+def test_axe_finds_nothing(browser, page, width, scheme):
+    axe = importlib.import_module("axe_playwright_python.sync_playwright").Axe()
+    tab = opened(browser, page, width, color_scheme=scheme)
+    found = axe.run(tab).response["violations"]
+    assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
+    tab.close()
+
+
+def test_the_page_asks_for_nothing_and_complains_of_nothing(browser, page):
+    tab = browser.new_page()
+    asked: list[str] = []
+    said: list[str] = []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.on("console", lambda message: said.append(message.text))
+    tab.goto(page.as_uri())
+    assert [url for url in asked if not url.startswith("data:")] == [page.as_uri()]
+    assert said == []
+    tab.close()
+
+
+def test_contents_and_tables_are_reached_by_the_keyboard(browser, page):
+    tab = browser.new_page()
+    tab.goto(page.as_uri())
+    reached = []
+    for _ in range(40):
+        tab.keyboard.press("Tab")
+        reached.append(
+            tab.evaluate(
+                "document.activeElement.getAttribute('href') ||"
+                "document.activeElement.getAttribute('aria-label') || ''"
+            )
+        )
+    assert "#difference" in reached
+    assert "#frames" in reached
+    assert any(label.startswith("Arms of") for label in reached)
+    tab.close()
+
+
+def test_print_shows_what_is_folded_and_cuts_no_figure(browser, page):
+    tab = browser.new_page(viewport={"width": 680, "height": 1000})  # A4 within its margins
+    tab.goto(page.as_uri())
+    tab.emulate_media(media="print")
+    assert tab.evaluate(OUTSIDE) == []
+    assert tab.evaluate(TOO_WIDE) == 0
+    for kind in ("figure", ".frames", "tr"):
+        broken = f"getComputedStyle(document.querySelector('{kind}')).breakInside"
+        assert tab.evaluate(broken) == "avoid"
+    assert tab.get_by_text("P(improve)", exact=True).first.is_visible()
+    tab.close()
