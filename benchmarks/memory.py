@@ -42,6 +42,7 @@ from thinkslow.envs import VectorEnv
 from thinkslow.evaluation.play import play
 from thinkslow.evaluation.protocol import machine
 from thinkslow.evaluation.scoring import Scorer
+from thinkslow.evaluation.shadow import Recorder
 
 EVERY = 1000
 
@@ -81,7 +82,7 @@ def main() -> None:
     os.environ["PYTHONPATH"] = str(Path(__file__).parent)
     found: dict[int, float] = {}
 
-    def tick(decision: int) -> None:
+    def tick(decision: int, _: int) -> None:
         if decision % EVERY == 0:
             found[decision] = round(resident_mib(), 1)
             print(f"{decision:>9,} {found[decision]:>8}", file=sys.stderr)
@@ -91,10 +92,12 @@ def main() -> None:
             envs.observation_space, {"action": envs.action_space}, model_preset("tiny"),
             key=jr.key(0),
         )  # fmt: skip
-        scorer = Scorer(model, ["image"], 1, pictures_of=0)
+        agent, scorer = Agent(model), Scorer(model, ["image"], 1)
+        recorder = Recorder(agent, 1, ["image"], before=0)
         play(
-            Agent(model), envs, [0], 0, max_decisions=given.decisions, watchers=[scorer], tick=tick
-        )
+            agent, envs, [0], 0, max_decisions=given.decisions, watchers=[scorer, recorder],
+            tick=tick,
+        )  # fmt: skip
         scorer.scores()
     growth = found[max(found)] / found[EVERY] - 1
     if given.json:

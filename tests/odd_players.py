@@ -19,6 +19,8 @@ class SideBySide(VectorEnv):
     """Environments in this process, where starting others would take most of a test's time."""
 
     def __init__(self, id: str, count: int, **making: Any):
+        for limit in ("step_limit_s", "reset_limit_s"):  # there is no process to end
+            making.pop(limit, None)
         self.id, self.count = id, count
         self._players = [make(id, **making) for _ in range(count)]
         self.observation_space = self._players[0].observations

@@ -9,7 +9,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "thinkslow"
 ABOVE = {
     "cli": "study evaluation loading dreamer importers zoo agent registry envs storage",
     "study": "evaluation loading dreamer agent registry envs storage",
-    "evaluation": "dreamer agent registry envs storage worldmodel spaces",
+    "evaluation": "dreamer agent registry envs storage toy worldmodel spaces",
     "loading": "zoo importers dreamer agent registry storage",
     "zoo": "",
     "importers": "dreamer storage spaces",

@@ -7,13 +7,14 @@ from typing import Annotated, Any
 
 import tyro
 
-from thinkslow.cli.common import Common, Usage
+from thinkslow.cli.common import Common, Usage, console
 from thinkslow.cli.common import parse as parse_options
 
 DESCRIPTION = """Play two bundled agents on a first-person 3D task, with and without thinking.
 
 One agent is half-trained, the other is trained. Each plays without thinking, with two ways to
-think, and with the controls. The command prints a table and a verdict, and writes a page.
+think, and with the controls. Beside them there is a small problem whose truth is known, where
+thinking helps. The command prints a table and a headline for each agent, and writes a page.
 
 examples:
   thinkslow demo
@@ -47,11 +48,25 @@ def parse(arguments: Sequence[str]) -> Options:
     return options
 
 
+BEGINS = """\
+Two bundled agents, one half-trained, play a 3D task: {episodes} episodes an arm, with and without
+thinking. Beside them a small problem whose truth is known. Each program compiles once and is kept
+for the next time, when the demo is much faster. Loading JAX and the agents ..."""
+
+
 def run(options: Options) -> dict[str, Any]:
+    say = console()
+    say.print(BEGINS.format(episodes=options.episodes), markup=False, highlight=False)
     from thinkslow import zoo
     from thinkslow.agent.presets import DEFAULT
     from thinkslow.cli.evaluate import play_and_report
+    from thinkslow.evaluation import known
+    from thinkslow.evaluation.report.beside import FOLDER
     from thinkslow.loading import load
+
+    def beside(folder: Path) -> None:
+        if not (folder / FOLDER).exists():
+            known.play(folder / FOLDER, seed=options.seed, command="thinkslow demo")
 
     agents = {name: load(name) for name in zoo.DEMO}
     trained = agents[zoo.DEMO[0]].about.environment
@@ -61,5 +76,5 @@ def run(options: Options) -> dict[str, Any]:
         environment=environment, episodes=options.episodes, seed=options.seed, batch=5,
         out=options.out, numbered=options.out == Options.out,
         command=f"thinkslow demo --episodes {options.episodes} --seed {options.seed}",
-        quiet=options.json,
+        quiet=options.json, beside=beside,
     )  # fmt: skip

@@ -69,7 +69,8 @@ def run(options: Options) -> dict[str, Any]:
     of reading, of the environment and of `ensemble.make`.
     """
     from thinkslow import importers
-    from thinkslow.cli.evaluate import progress, unnamed
+    from thinkslow.cli.evaluate import unnamed
+    from thinkslow.cli.results import progress
     from thinkslow.dreamer import saved as checkpoint
     from thinkslow.dreamer.ensemble import make, seed_of
     from thinkslow.dreamer.match_spaces import match_spaces

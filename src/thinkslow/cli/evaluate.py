@@ -2,23 +2,20 @@
 
 import dataclasses
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from thinkslow import registry
 from thinkslow.agent.presets import DEFAULT, Arm, arm
 from thinkslow.cli import flags
-from thinkslow.cli.common import Opening, Usage, console, log_to
+from thinkslow.cli.common import Opening, Usage, console
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.exports import Exporting, log_evaluation
 from thinkslow.cli.playing import Playing
-from thinkslow.cli.progress import block_lines
+from thinkslow.cli.results import progress, show_result
 from thinkslow.cli.wording import in_flags
 
 DESCRIPTION = """Play agents with and without thinking, under paired seeds.
@@ -260,10 +257,12 @@ def play_and_report(
     batch: int, out: Path, numbered: bool, command: str, quiet: bool, pool: bool = False,
     max_decisions: int | None = None, step_limit_s: float = 60.0, reset_limit_s: float = 300.0,
     csv: bool = False, wandb: str | None = None,
+    beside: Callable[[Path], Any] = lambda _: None,
 ) -> dict[str, Any]:  # fmt: skip
     """What `evaluate` and `demo` share: play, write the page, print the table.
 
     Where `numbered` nobody asked for this very folder: one that is taken gets a number behind it.
+    `beside` adds to the folder what the page is to show too.
     """
     from thinkslow.evaluation import Occupied, evaluate
 
@@ -272,9 +271,11 @@ def play_and_report(
             with progress() as show:
                 result = evaluate(
                     agents, environment, episodes=episodes, seed=seed, batch=batch, out=folder,
-                    pool=pool, max_decisions=max_decisions, command=command, show=show,
+                    pool=pool, max_decisions=max_decisions, show=show,
+                    command=f"{command} --out {shlex.quote(str(folder))}",
                     step_limit_s=step_limit_s, reset_limit_s=reset_limit_s,
                 )  # fmt: skip
+                beside(result.folder)
             export(result, csv=csv, wandb=wandb)
             return show_result(result.summary, result.report(), quiet=quiet)
         except Occupied as error:
@@ -300,44 +301,8 @@ def export(result: Any, *, csv: bool, wandb: str | None) -> None:
         log_evaluation(wandb, result)
 
 
-def show_result(summary: Mapping[str, Any], page: Path, *, quiet: bool) -> dict[str, Any]:
-    """The table, what must be known of its numbers, the sentence, and where the page is."""
-    from thinkslow.evaluation.report.conclusion import conclusion
-    from thinkslow.evaluation.report.table import table
-
-    sentence = conclusion(dict(summary))
-    if not quiet:
-        terminal = Console()
-        terminal.print(table(dict(summary)))
-        for text in (*summary["notes"], sentence):
-            terminal.print(text, markup=False, highlight=False)
-        terminal.print(f"The page: {page}", soft_wrap=True, markup=False, highlight=False)
-    return {**summary, "conclusion": sentence, "report": str(page)}
-
-
 def _say(text: str) -> None:
     console().print(in_flags(text), markup=False, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar of finished blocks of episodes on standard error, the package's log above it; where
-    that is no terminal, a line for each arm and one every half minute."""
-    if not (plain := console()).is_terminal:
-        with log_to(plain):
-            yield block_lines(_say)
-        return
-    columns = (
-        TextColumn("{task.description:40}"), BarColumn(), MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console(), transient=True) as bar, log_to(bar.console):
-        task = bar.add_task("starting", total=None)
-
-        def show(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total)
-
-        yield show
 
 
 def _flags(options: Options) -> list[str]:
@@ -345,7 +310,7 @@ def _flags(options: Options) -> list[str]:
     given: dict[str, Any] = {
         field.name: value
         for field in dataclasses.fields(options)
-        if field.name not in ("agents", "json", "debug", "changes", "imports")
+        if field.name not in ("agents", "json", "debug", "changes", "imports", "out")
         and (value := getattr(options, field.name)) != field.default
     }
     given |= {name: value for name, value in vars(options.changes).items() if value is not None}

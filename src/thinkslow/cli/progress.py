@@ -70,7 +70,7 @@ def lines(pace: "Pace") -> Show:
 
 def block_lines(say: Callable[[str], None]) -> Callable[[str, int, int], None]:
     """What to tell of progress where there is no terminal: it says each part as it begins, and
-    every `LINE_EVERY` seconds how far it is.
+    every `LINE_EVERY` seconds how far it is. What follows a comma is a detail of the part.
 
     Args:
         say: prints one line.
@@ -79,14 +79,11 @@ def block_lines(say: Callable[[str], None]) -> Callable[[str, int, int], None]:
 
     def show(what: str, done: int, total: int) -> None:
         nonlocal known, said
-        now = time.monotonic()
-        if what != known:
-            say(f"{what} begins; {done} of {total} parts are finished")
-        elif now - said >= LINE_EVERY:
-            say(f"{what} goes on; {done} of {total} parts are finished")
-        else:
+        now, part = time.monotonic(), what.partition(", ")[0]
+        if done == total or (part == known and now - said < LINE_EVERY):
             return
-        known, said = what, now
+        say(f"{what} ({done:,} of {total:,} done)")
+        known, said = part, now
 
     return show
 

@@ -36,7 +36,8 @@ def run(options: Options) -> dict[str, Any]:
     options.check_wandb()
     import json
 
-    from thinkslow.cli.evaluate import export, show_result
+    from thinkslow.cli.evaluate import export
+    from thinkslow.cli.results import show_result
     from thinkslow.evaluation.report.page import build
 
     page = build(options.folder)

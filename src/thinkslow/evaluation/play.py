@@ -54,7 +54,7 @@ class Played:
 def play(
     agent: AbstractAgent, envs: VectorEnv, seeds: Sequence[int], seed: int, *,
     max_decisions: int | None = None, watchers: Sequence[Watcher] = (),
-    tick: Callable[[int], None] = lambda _: None,
+    tick: Callable[[int, int], None] = lambda *_: None,
 ) -> list[Played]:  # fmt: skip
     """One episode in each environment, under its environment seed.
 
@@ -65,7 +65,7 @@ def play(
         seed: Of the noise of latents and actions, with environment seed and decision.
         max_decisions: An episode that has made so many is cut.
         watchers: Told of every decision.
-        tick: Told how many decisions were made.
+        tick: Told how many decisions were made, and how many episodes are over.
 
     **Errors:** those of the environments.
     """
@@ -112,7 +112,7 @@ def play(
             for index in np.flatnonzero(playing):
                 played[index].cut = True
             playing[:] = False
-        tick(decision)
+        tick(decision, int(np.count_nonzero(~playing)))
     return played
 
 

@@ -176,7 +176,7 @@ def evaluate(
             anew, and its episode counts as crashed.
         reset_limit_s: the same of a reset, and of making the environment.
         command: what the records say made them; by default this call.
-        show: called with what is played, the blocks of episodes finished, and all blocks.
+        show: called with what is played, how many episodes are over, and how many there are.
 
     **Errors:** `ValueError` for impossible settings or agents that do not fit; `Occupied` for a
     folder that holds another or a finished evaluation; `lock.Locked` while another process writes
@@ -295,8 +295,7 @@ def _play_all(
         records.drop_torn_line(folder, before)
     records.write_header(folder, header)
     played = list(before.episodes) if before is not None else []
-    blocks = -(-header.episodes // header.count)
-    done, total, unpaired_said = 0, len(header.arms) * blocks, False
+    done, total, unpaired_said = 0, header.expected, False
     pictures = {
         name: _pictures(folder, header, name, arms, envs.count) for name, arms in named.items()
     }
@@ -308,8 +307,9 @@ def _play_all(
         for first in range(0, header.episodes, header.count):
             wanted = range(first, min(first + header.count, header.episodes))
             if not mine.issuperset(wanted):
-                tick = _ticking(f"{name}: {arm}", done, total, header, show)
-                tick(0)
+                tick = _ticking(f"{name}: {arm}", done, len(wanted), header, show)
+                if ready is None:
+                    show(f"{name}: {arm}, compiling once", done, total)
                 ready = ready or calibrated_in(
                     agent, envs, header.seed, max_decisions=header.max_decisions
                 )
@@ -327,7 +327,7 @@ def _play_all(
                 played += new
                 unpaired_said = unpaired_said or _say_if_unpaired(played, new, header)
                 _stop_if_failing(played, name, arm, header, folder)
-            done += 1
+            done += len(wanted)
             show(f"{name}: {arm}", done, total)
 
 
@@ -354,7 +354,7 @@ def _record_base(pictures: Pictures, header: Header, envs: VectorEnv) -> None:
 
 def _block(
     header: Header, name: str, arm: str, agent: AbstractAgent, envs: VectorEnv, first: int,
-    tick: Callable[[int], None], facts: Mapping[str, Any], watchers: Sequence[Watcher],
+    tick: Callable[[int, int], None], facts: Mapping[str, Any], watchers: Sequence[Watcher],
 ) -> list[Episode]:  # fmt: skip
     """One episode in each environment, from number `first` on."""
     numbers = range(first, first + envs.count)
@@ -401,12 +401,18 @@ def _record(
     )  # fmt: skip
 
 
-def _ticking(what: str, done: int, total: int, header: Header, show: Show) -> Callable[[int], None]:
+def _ticking(
+    what: str, done: int, wanted: int, header: Header, show: Show
+) -> Callable[[int, int], None]:
     """A word about progress inside a block, and one about episodes that do not end."""
+    said = 0
 
-    def tick(decision: int) -> None:
-        if decision % TICK == 0:
-            show(f"{what}, decision {decision:,}" if decision else what, done, total)
+    def tick(decision: int, over: int) -> None:
+        nonlocal said
+        over = min(over, wanted)
+        if decision == 1 or decision % TICK == 0 or over > said:
+            show(f"{what}, decision {decision:,}", done + over, header.expected)
+            said = over
         if decision == LONG and header.max_decisions is None:
             log.warning(
                 "%s: an episode of %s has gone on for %s decisions without an end. Ctrl-C stops "

@@ -251,7 +251,7 @@ def _led(
     past, thought = carry.past, None
     for at, now in enumerate(zip(*ways, strict=True)):
         state, action, seen = jax.tree.map(
-            lambda *xs: np.stack(xs), *[(one.state, one.action, one.observation) for one in now]
+            lambda *xs: jnp.stack(xs), *[(one.state, one.action, one.observation) for one in now]
         )
         if at == 0 and isinstance(past, Cloud):
             many = jax.tree.map(

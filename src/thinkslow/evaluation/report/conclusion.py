@@ -9,6 +9,7 @@ counts as one of thinking if it also beats the best control.
 
 import math
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,6 +48,14 @@ class Said:
 def verdicts(summary: Record) -> list[Said]:
     """What thinking did to each agent, in parts, as a page or a terminal sets them."""
     return [_agent(summary, agent) for agent in agents(summary)]
+
+
+def scopes(said: Sequence[Said]) -> list[str]:
+    """How far the verdicts go: once where it is the same for all agents."""
+    own = [one for one in said if one.scope]
+    if len({one.scope for one in own}) <= 1:
+        return [one.scope for one in own[:1]]
+    return [f"{one.agent}: {one.scope}" for one in own]
 
 
 def conclusion(summary: Record) -> str:

@@ -14,7 +14,8 @@ from thinkslow.evaluation.reading import Record
 from thinkslow.evaluation.records import Records, read
 from thinkslow.evaluation.references import known_scores
 from thinkslow.evaluation.report import figures, strips
-from thinkslow.evaluation.report.conclusion import Said, caption, verdicts
+from thinkslow.evaluation.report.beside import Known, known_beside
+from thinkslow.evaluation.report.conclusion import caption, scopes, verdicts
 from thinkslow.evaluation.report.sections import section
 from thinkslow.evaluation.summary import summarise
 from thinkslow.storage import atomic
@@ -39,13 +40,16 @@ def build(folder: Path, *, title: str | None = None, summary: Record | None = No
     records = read(folder)
     moments = strips.moments(folder, records.header)
     summary = summarise(records) if summary is None else summary
-    page = _render(records, summary, moments, title)
+    page = _render(records, summary, moments, known_beside(folder), title)
     atomic.write_text(folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False))
     atomic.write_text(folder / "report.html", page)
     return folder / "report.html"
 
 
-def _render(records: Records, summary: Record, moments: strips.Moments, title: str | None) -> str:
+def _render(
+    records: Records, summary: Record, moments: strips.Moments, beside: Known | None,
+    title: str | None,
+) -> str:  # fmt: skip
     environment = Environment(
         loader=PackageLoader("thinkslow.evaluation.report", "templates"),
         autoescape=True,
@@ -66,9 +70,10 @@ def _render(records: Records, summary: Record, moments: strips.Moments, title: s
         summary=summary,
         paired=all(row.get("paired", True) for row in summary["comparisons"]),
         verdicts=said,
-        scopes=_scopes(said),
+        scopes=scopes(said),
         contents=[
             ("difference", "Difference in score"),
+            *([("known", "Where thinking is known to help")] if beside else []),
             *((one["id"], one["agent"]) for one in sections),
             ("learning", "Learning curve"), ("frames", "Frames"),
             ("provenance", "Where the numbers come from"),
@@ -78,7 +83,7 @@ def _render(records: Records, summary: Record, moments: strips.Moments, title: s
             for agent in names
             if (figure := figures.differences(summary, agent, "score", title=agent, scale=scale))
         ],
-        known_problems=[],
+        beside=beside,
         sections=sections,
         learning=figures.learning(records.header.curves, records.header.agents),
         moments=moments.shown,
@@ -86,14 +91,6 @@ def _render(records: Records, summary: Record, moments: strips.Moments, title: s
         caption=caption("*"),
         provenance=_provenance(summary),
     )  # fmt: skip
-
-
-def _scopes(said: list[Said]) -> list[str]:
-    """How far the verdicts go: once where it is the same for all agents."""
-    scopes = [one for one in said if one.scope]
-    if len({one.scope for one in scopes}) <= 1:
-        return [one.scope for one in scopes[:1]]
-    return [f"{one.agent}: {one.scope}" for one in scopes]
 
 
 def _provenance(summary: Record) -> list[tuple[str, str]]:

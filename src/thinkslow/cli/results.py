@@ -1,0 +1,79 @@
+"""What a command that plays says while it goes on, and what an evaluation says at its end."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from thinkslow.cli.common import console, log_to
+from thinkslow.cli.progress import block_lines
+
+Show = Callable[[str, int, int], None]
+"""Told what goes on (`agent: arm, doing`), how much is done, and how much there is."""
+HELPS = "Where thinking is known to help"
+
+
+@contextmanager
+def progress() -> Iterator[Show]:
+    """A bar on a terminal, a line for each arm elsewhere, on standard error; the log above it."""
+    if not (plain := console()).is_terminal:
+        with log_to(plain):
+            yield block_lines(lambda text: plain.print(text, markup=False, highlight=False))
+        return
+    from rich import progress as bars
+
+    columns = (
+        bars.TextColumn("{task.description:40}", markup=False), bars.BarColumn(),
+        bars.MofNCompleteColumn(), bars.TimeRemainingColumn(),
+    )  # fmt: skip
+    with bars.Progress(*columns, console=console(), transient=True) as bar, log_to(bar.console):
+        task = bar.add_task("starting", total=None)
+
+        def show(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total)
+
+        yield show
+
+
+def show_result(summary: Mapping[str, Any], page: Path, *, quiet: bool) -> dict[str, Any]:
+    """The table with a legend of its arms, what must be known of its numbers, a headline for each
+    agent with what it rests on, and where the page is."""
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from thinkslow.evaluation.report.beside import known_beside
+    from thinkslow.evaluation.report.conclusion import conclusion, scopes, verdicts
+    from thinkslow.evaluation.report.table import table
+
+    known = known_beside(page.parent)
+    if not quiet:
+        terminal = Console(highlight=False)
+        terminal.print(table(dict(summary)))
+        for arm, about in legend(summary):
+            line = Text.assemble((f"  {arm}", "bold"), f": {about}")
+            terminal.print(line)
+        for note in summary["notes"]:
+            terminal.print(note, markup=False)
+        said = verdicts(dict(summary))
+        if known is not None:
+            terminal.print()
+            terminal.print(Text(f"{HELPS}: {known.said.headline}", style="bold"))
+            terminal.print(Padding.indent(Text(f"{known.what} {' '.join(known.said.details)}"), 2))
+        for one in said:
+            terminal.print()
+            terminal.print(Text(f"{one.agent}: {one.headline}", style="bold"))
+            terminal.print(Padding.indent(Text(" ".join(one.details)), 2))
+        for scope in scopes(said):
+            terminal.print()
+            terminal.print(scope, markup=False)
+        terminal.print(f"The page: {page}", soft_wrap=True, markup=False)
+    more = {} if known is None else {"known": known.summary}
+    sentence = conclusion(dict(summary))
+    return {**summary, **more, "conclusion": sentence, "report": str(page)}
+
+
+def legend(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What each arm does, once, where it is known."""
+    about = {arm["arm"]: arm.get("description") or "" for arm in summary["arms"]}
+    return [(arm, said) for arm, said in about.items() if said]

@@ -1,0 +1,53 @@
+"""What the page and the terminal show of a problem whose truth is known, played beside a task."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from thinkslow.evaluation.reading import Record, agents
+from thinkslow.evaluation.records import read
+from thinkslow.evaluation.report.conclusion import Said, verdicts
+from thinkslow.evaluation.report.figures import Intervals, differences, scores
+from thinkslow.evaluation.summary import summarise
+
+FOLDER = "known"
+"""Where the records are, in the folder of the evaluation of the task."""
+BEST = "exact filter"
+"""Whose score the description of the problem holds: no belief is better."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A problem whose truth is known, and what refinement does there."""
+
+    summary: Record
+    what: str
+    """In two sentences."""
+    said: Said
+    figures: list[Intervals]
+
+
+def known_beside(folder: Path) -> Known | None:
+    """What was played beside the evaluation in `folder`; None if nothing was.
+
+    **Errors:** `ValueError` with the file's name if records cannot be understood.
+    """
+    if not (folder / FOLDER).is_dir():
+        return None
+    records = read(folder / FOLDER)
+    summary = summarise(records)
+    (agent,) = agents(summary)
+    best = float(summary["environment"][BEST])
+    (said,) = verdicts(summary)  # its cost was not measured
+    drawn = [
+        scores(records.episodes, summary, agent, {BEST: best}),
+        differences(summary, agent, "score"),
+    ]
+    return Known(
+        summary,
+        f"The agent knows {summary['environment']['id']}, small enough that every belief is known "
+        "exactly, but its encoder is wrong. The score is the probability that it gives to the true "
+        f"state, in percent; on average no belief does better than the {BEST}, {best:.1f}.",
+        dataclasses.replace(said, headline=f"{said.headline.partition(';')[0]}."),
+        [figure for figure in drawn if figure is not None],
+    )
