@@ -18,6 +18,7 @@ from thinkslow.objectives import SIG, Anchor, Evidence
 from thinkslow.readouts import BestOf, Mode, Reinforce, Soft
 from thinkslow.refinement import Gradient, Langevin, Mirror
 from thinkslow.spaces import Space
+from thinkslow.trees import all_finite
 from thinkslow.worldmodel import State, WorldModel, surprise
 
 pytestmark = pytest.mark.usefixtures("strict")
@@ -402,12 +403,24 @@ def test_an_ordinary_equinox_model_thinks_and_plays():
         ({"other": np.ones((1, 3), np.float32)}, "lacks seen"),
         ({"seen": np.ones((1, 4), np.float32)}, r"`seen` is of shape \(4,\)"),
         ({"seen": np.ones((2, 3), np.float32)}, "`seen` is of 2 environments; there are 1 keys"),
+        ({"seen": np.full((1, 3), "x")}, "`seen` must be an array of numbers; got ndarray of <U1"),
+        ({"seen": np.array([[1, 2, None]])}, "`seen` must be an array of numbers; .* of object"),
     ],
 )
 def test_what_the_agent_does_not_see_is_refused_by_name(observation, said):
     agent = Agent(notes())
     with pytest.raises(ValueError, match=said):
         agent.act(agent.start(1), observation, np.ones(1, bool), keys=jr.split(jr.key(0), 1))
+
+
+def test_what_the_agent_does_not_see_may_be_anything():
+    """A mission in words beside what it sees ended in JAX's message about abstract arrays."""
+    agent, keys = Agent(notes()), jr.split(jr.key(0), 1)
+    seen = {"seen": np.ones((1, 3), np.float32)}
+    more = {**seen, "mission": np.array(["go"])}
+    for observation in (seen, more):
+        _, action, _ = agent.act(agent.start(1), observation, np.ones(1, bool), keys=keys)
+        assert np.isfinite(action).all()
 
 
 def test_floats_in_place_of_bytes_are_flagged_and_the_prior_stands_in(dreamer, stream):
@@ -449,3 +462,19 @@ def test_a_carry_that_is_not_finite_is_forgotten(dreamer, stream, base):
     for begins in (first, ~first):
         carry, action, _ = agent.act(poisoned, observation, begins, keys=keys)
         equal((carry, action), base[0][:2])
+
+
+@pytest.mark.parametrize("how", [{"lag": 2}, {"particles": 3}], ids=["lag", "cloud"])
+def test_a_past_that_is_not_finite_is_forgotten_too(dreamer, stream, how):
+    """The window of a lag kept NaN for as many decisions as it is long."""
+    agent, carry = Agent(dreamer, Thinking(**how)), None
+    for time, (observation, first) in enumerate(stream[:2]):
+        if carry is not None:
+            carry = jax.tree.map(
+                lambda x: jnp.full_like(x, jnp.nan) if x.dtype == jnp.float32 else x, carry
+            )
+        keys = jr.split(jr.fold_in(jr.key(0), time), BATCH)
+        carry = agent.start(BATCH) if carry is None else carry
+        carry, action, _ = agent.act(carry, observation, first & False, keys=keys)
+        assert all_finite([x for x in jax.tree.leaves(carry) if x.dtype == jnp.float32])
+        np.testing.assert_array_equal(action.sum(-1), 1)

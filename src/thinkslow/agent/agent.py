@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
 
 from thinkslow.agent.decision import Carry, Thought, decide
-from thinkslow.agent.observing import kept
+from thinkslow.agent.observing import kept, named
 from thinkslow.agent.past import Cloud, Window
 from thinkslow.agent.thinking import Thinking
 from thinkslow.needs import DECODER, PRIOR, Need, missing
@@ -268,7 +268,8 @@ class Agent(AbstractAgent):
         keys: Key[Array, " batch"],
     ) -> tuple[Carry, dict[str, Any], Array, Array]:
         """What a compiled decision is a function of, besides the agent."""
-        seen, is_first = dict(observation), jnp.asarray(is_first)
+        seen = named(self.observation_spaces, observation)
+        is_first = jnp.asarray(is_first)
         for name, value in {**seen, "is_first": is_first}.items():
             if np.shape(value)[:1] != (len(keys),):
                 raise ValueError(
@@ -283,9 +284,7 @@ class Agent(AbstractAgent):
     def _with_window(self, carry: Carry, seen: dict[str, Any], is_first: Array) -> Carry:
         """With a window of the right shapes, whose frames an episode's first observation
         forgets."""
-        names = [name for name, _ in self.model.observation_spaces] or [*seen]
-        shown = {name: seen[name] for name in names if name in seen}
-        frames = kept(self.model.observation_spaces, shown)
+        frames = kept(self.observation_spaces, seen)
         yes = jnp.ones_like(is_first)
         window = Window(carry.state, carry.action, frames, yes, yes)
         lag = self.settings.lag

@@ -5,6 +5,7 @@ thinking), so that two agents given the same key differ by their thinking alone,
 zero steps is the base agent bit for bit.
 """
 
+import dataclasses
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -100,6 +101,7 @@ def look(agent: "Agent", carry: Carry, observation: Observation, is_first: Bool[
     state, action, is_first = _healed(agent, carry.state, carry.action, is_first)
     plain = moment = _usable(perceive(model, state, action, is_first, observation), sound)
     if isinstance(past, Window):
+        past = _healed_window(agent, past)
         before = reinferred(model, past)
         moment = _usable(perceive(model, before, action, is_first, observation), sound)
         now = kept(model.observation_spaces, observation)
@@ -186,6 +188,16 @@ def _healed(
     blank = jax.tree.map(lambda x, old: x.astype(old.dtype), agent.model.initial(), state)
     state = where(sound, state, blank)
     return state, jnp.where(sound, action, 0), is_first | ~sound
+
+
+def _healed_window(agent: "Agent", window: Window) -> Window:
+    """The window, whose states and actions are forgotten if any of them is not finite."""
+    sound = all_finite((window.states, window.actions))
+    blank = jax.tree.map(lambda x, old: x.astype(old.dtype), agent.model.initial(), window.states)
+    return dataclasses.replace(
+        window, states=where(sound, window.states, blank),
+        actions=jnp.where(sound, window.actions, 0), first=window.first | ~sound,
+    )  # fmt: skip
 
 
 def _decide_together(

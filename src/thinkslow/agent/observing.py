@@ -4,15 +4,48 @@ Shapes and types are compared when a program is traced, so once; what only value
 image given as floats of 0 to 255) is flagged in the program itself.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool
 
 from thinkslow.spaces import Space
 from thinkslow.worldmodel import Observation
 
+NO_NUMBERS = "OSUMmc"
+"""Kinds of arrays: objects, texts, times, complex numbers."""
 Spaces = tuple[tuple[str, Space], ...]
+
+
+def named(spaces: Spaces, observation: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts that the agent sees, as arrays of numbers; what it does not see is left out.
+
+    **Errors:** `ValueError` naming what is missing, or is no numbers.
+    """
+    if absent := [name for name, _ in spaces if name not in observation]:
+        raise ValueError(
+            f"The agent sees {', '.join(name for name, _ in spaces)}; the observation has "
+            f"{', '.join(map(str, observation)) or 'nothing'} and lacks {', '.join(absent)}. "
+            "Rename its parts, or make the environment with `thinkslow.envs.make`."
+        )
+    out = {}
+    for name in [name for name, _ in spaces] or observation:
+        value = observation[name]
+        try:
+            array = value if hasattr(value, "dtype") else np.asarray(value)
+        except ValueError:  # rows of different lengths
+            array = np.asarray(None)
+        if array.dtype.kind in NO_NUMBERS:
+            raise ValueError(f"`{name}` must be an array of numbers; got {said(value)}.")
+        out[name] = array
+    return out
+
+
+def said(value: Any) -> str:
+    dtype = getattr(value, "dtype", None)
+    return type(value).__name__ if dtype is None else f"{type(value).__name__} of {dtype}"
 
 
 def admitted(spaces: Spaces, observation: Observation) -> tuple[Observation, Bool[Array, ""]]:
@@ -25,14 +58,7 @@ def admitted(spaces: Spaces, observation: Observation) -> tuple[Observation, Boo
     **Errors:** `ValueError` naming what is missing, or of another shape or type.
     """
     sound = jnp.ones((), bool)
-    if not spaces:
-        return observation, sound
-    if absent := [name for name, _ in spaces if name not in observation]:
-        raise ValueError(
-            f"The agent sees {', '.join(name for name, _ in spaces)}; the observation has "
-            f"{', '.join(observation) or 'nothing'} and lacks {', '.join(absent)}. Rename its "
-            "parts, or make the environment with `thinkslow.envs.make`."
-        )
+    observation = named(spaces, observation)
     for name, space in spaces:
         value = jnp.asarray(observation[name])
         shapes = [space.shape]
@@ -49,7 +75,7 @@ def admitted(spaces: Spaces, observation: Observation) -> tuple[Observation, Boo
             raise ValueError(f"`{name}` must be of numbers; got {value.dtype}.")
         if floating and space.dtype == "uint8":
             sound &= jnp.all((value >= 0) & (value <= 1))
-    return {name: observation[name] for name, _ in spaces}, sound
+    return observation, sound
 
 
 def kept(spaces: Spaces, observation: Observation) -> dict[str, Any]:
