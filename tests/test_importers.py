@@ -351,16 +351,30 @@ def test_a_transposed_weight_is_refused(name):
 
 
 @pytest.mark.parametrize("name", MAIN)
-def test_weights_that_are_not_finite_are_refused_unless_allowed(name):
+def test_weights_that_cannot_be_are_refused_unless_allowed(name):
+    """A bit that changed in an exponent gave a weight of 1e20, and nothing said so."""
+
     def spoil(arrays: dict[str, Any]) -> None:
         values = arrays[some(arrays)].read()
-        values[0, :2] = np.nan, np.inf
+        values[0, :3] = np.nan, np.inf, 1e20
         arrays[some(arrays)] = replaced(arrays[some(arrays)], values)
 
-    with pytest.raises(ValueError, match=r"2 of \d+ values of .* are not finite.*nonfinite"):
+    with pytest.raises(ValueError, match=r"3 of \d+ values of .* are not finite.*nonfinite"):
         changed(golden_case(name), spoil)
     saved = changed(golden_case(name), spoil, allow_nonfinite=True)
-    assert list(saved.manifest["nonfinite"].values()) == [2]
+    assert list(saved.manifest["nonfinite"].values()) == [3]
+
+
+@pytest.mark.parametrize("wrong", [lambda name: name[:-1] + "?", lambda name: "opt/x" + name[5:]])
+def test_an_altered_name_in_the_optimiser_tells_that_more_may_be(wrong):
+    """A pickle has no checksum: fifty random bytes of one were loaded, and nothing said so."""
+
+    def rename(arrays: dict[str, Any]) -> None:
+        name = next(name for name in arrays if name.startswith("opt/state/1/1/"))
+        arrays[wrong(name)] = arrays.pop(name)
+
+    with pytest.raises(store.Damaged, match="altered"):
+        changed(golden_case("danijar_main-a"), rename)
 
 
 # --- broken files --------------------------------------------------------------------------------

@@ -62,6 +62,12 @@ def content_of(file: Path) -> Any:
     return torchfile.load(file) if archive else pickles.load(file)
 
 
+def has_checksum(file: Path) -> bool:
+    """Whether a checkpoint can tell that a number in it was altered: archives can, pickles not."""
+    with file.open("rb") as opened:
+        return opened.read(2) == b"PK"
+
+
 def newest(path: Path) -> Path:
     """The checkpoint that `find` reads.
 

@@ -14,7 +14,7 @@ from thinkslow.dreamer.architectures import model_of
 from thinkslow.dreamer.nets import named, with_named
 from thinkslow.dreamer.saved import Saved, provenance
 from thinkslow.importers import table
-from thinkslow.importers.finding import find
+from thinkslow.importers.finding import find, has_checksum
 from thinkslow.importers.foreign import Foreign, Found
 from thinkslow.importers.formats.pickles import Refused
 from thinkslow.storage import store
@@ -133,10 +133,17 @@ def told(saved: Saved) -> list[str]:
     ]
     if source["config"] is None:
         lines.append(f"{saved.name}: no configuration beside it, so that code's defaults")
+    if not source.get("checked", True):
+        lines.append(
+            f"{saved.name}: its file has no checksum, so that a number which was altered is seen "
+            f"only if it is not finite or beyond {store.LARGEST:,.0f}"
+        )
     lines += [f"{saved.name}: assumed that {what}" for what in manifest["assumed"]]
     lines += [f"{saved.name}: cannot {what}: {why}" for what, why in manifest["cannot"].items()]
     for name, count in manifest.get("nonfinite", {}).items():
-        lines.append(f"{saved.name}: {count} values of {name} are not finite")
+        lines.append(
+            f"{saved.name}: {count} values of {name} are not finite, or beyond {store.LARGEST:,.0f}"
+        )
     return [line(one, 4000) for one in lines]
 
 
@@ -189,6 +196,7 @@ def _manifest(path: Path, found: Found, foreign: Foreign) -> dict[str, Any]:
             "project": table.source(found.source).title,
             "file": os.path.realpath(found.file),
             "sha256": store.sha256(found.file),
+            "checked": has_checksum(found.file),
             "config": str(found.config) if found.config else None,
             "options": foreign.options,
         },

@@ -44,6 +44,9 @@ LARGEST_MANIFEST = 2**23
 """Bytes; that of a large agent, with its learning curve, has 100,000."""
 LARGEST_HEADER = 2**24
 """Bytes of a weights file that are no weights."""
+LARGEST = 1e6
+"""Of a weight. The largest of agents that were trained is 90; a random exponent is beyond this in
+two cases of five."""
 WEIGHTS = "weights.safetensors"
 MANIFEST = "manifest.json"
 ENSEMBLE = "ensemble.safetensors"
@@ -180,21 +183,23 @@ def is_own(path: Path) -> bool:
 
 
 def check_finite(weights: Mapping[str, Any], file: Path, *, allow: bool) -> dict[str, int]:
-    """How many values of each weight are not finite; empty if all are.
+    """How many values of each weight are not finite, or beyond `LARGEST`; empty if none are.
 
-    **Errors:** `ValueError` if any is not, unless allowed.
+    **Errors:** `ValueError` if any is, unless allowed.
     """
     bad = {}
     for name, array in weights.items():
-        if count := int(array.size - np.isfinite(array).sum()):
+        sound = np.abs(np.asarray(array)) <= LARGEST  # no NaN is
+        if count := int(array.size - sound.sum()):
             bad[name] = count
     if bad and not allow:
         name = next(iter(bad))
         what = f"{bad[name]} of {weights[name].size} values of {line(name, 200)}"
         raise ValueError(
-            f"{file}: {what} are not finite"
+            f"{file}: {what} are not finite, or beyond {LARGEST:,.0f}"
             f"{f', and some of {len(bad) - 1} more weights' * (len(bad) > 1)}: the training broke "
-            "down. Take an earlier checkpoint, or pass `allow_nonfinite=True`."
+            "down, or the file was altered. Take another checkpoint, or pass "
+            "`allow_nonfinite=True`."
         )
     return bad
 

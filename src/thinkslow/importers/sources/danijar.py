@@ -1,6 +1,7 @@
 """danijar/dreamerv3 since December 2024: profile `main` under its own names."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ from thinkslow.importers.options import Options, option
 from thinkslow.importers.profiles.main import acted, observed, sizes
 from thinkslow.importers.renaming import Taken
 from thinkslow.importers.source import Order, Source, has, inside
+from thinkslow.storage.faults import Damaged, shown
 from thinkslow.storage.reading import read_bounded
 
 EXTRAS = r"(slowval|slowval_count|retnorm|valnorm|advnorm)/.*"
 """What training keeps besides the agent."""
+OPTIMISER = "opt/"
 FIXED = {
     "dyn.typ": "rssm", "enc.typ": "simple", "dec.typ": "simple", "dyn.rssm.absolute": False,
     "dyn.rssm.act": "silu", "dyn.rssm.norm": "rms", "enc.simple.act": "silu",
@@ -36,8 +39,9 @@ def read(found: Found, *, classes: int | None = None) -> Foreign:
     options = Options(found)
     options.require({f"agent.{name}": value for name, value in FIXED.items()})
     content = found.content.get("agent", found.content)
+    _check_optimiser(content["params"], found.file)
     arrays = {
-        name: array for name, array in content["params"].items() if not name.startswith("opt/")
+        name: array for name, array in content["params"].items() if not name.startswith(OPTIMISER)
     }
     taken = Taken(arrays, found.file)
     for name, array in dict(taken.left).items():
@@ -63,6 +67,29 @@ def read(found: Found, *, classes: int | None = None) -> Foreign:
         environment={"task": task, "repeat": options.maybe(f"{environment}.repeat", int, 1)},
         action="sample", logits="raw", options=options.data,
     )  # fmt: skip
+
+
+def _check_optimiser(names: Mapping[str, Any], file: Path) -> None:
+    """That what the optimiser keeps is of weights that are there.
+
+    None of it is read. But the file has no checksum, and a name that was altered tells that more
+    may have been.
+
+    **Errors:** `Damaged`.
+    """
+    of_weights = {
+        name: tail for name in names if name.startswith(OPTIMISER)
+        for tail in [re.sub(r"^opt/(\w+/)?(\d+/)*", "", name)] if "/" in tail
+    }  # fmt: skip
+    kept = Counter(name.removesuffix(tail) for name, tail in of_weights.items() if tail in names)
+    for name, tail in of_weights.items():
+        group = kept[name.removesuffix(tail)]
+        # A name that is of no weight, or one that is apart from those of all other weights.
+        if group if tail not in names else group == 1 < max(kept.values()):
+            raise Damaged(
+                f"{file}: its optimiser keeps {shown(name)}, which is of no weight in it: it was "
+                "altered. Copy it again."
+            )
 
 
 def _steps(found: Found) -> int | None:
