@@ -25,6 +25,7 @@ from thinkslow.dreamer.config import TrainConfig
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.dreamer.nets import named
 from thinkslow.dreamer.training import experience
+from thinkslow.dreamer.training import run as runs
 from thinkslow.dreamer.training import trainer as module
 from thinkslow.dreamer.training.run import RunConfig
 from thinkslow.dreamer.training.trainer import Diverged, Trainer
@@ -127,6 +128,31 @@ def test_a_run_that_resumes_before_an_update_still_writes_its_metrics(tmp_path):
     trainer = Trainer.resume(run)
     finish(trainer, 58)
     assert trainer.last_metrics
+
+
+def test_a_run_that_other_code_goes_on_with_says_so_and_keeps_both(tmp_path, monkeypatch, caplog):
+    """Nothing told such a run from one of a single version."""
+    run = tmp_path / "run"
+    monkeypatch.setattr(runs, "made_by", lambda: {"revision": "a1", "jax": "1"})
+    finish(begin(run), 14)
+    finish(Trainer.resume(run), 18)
+    assert "goes on with" not in caplog.text
+    monkeypatch.setattr(runs, "made_by", lambda: {"revision": "b2", "jax": "1"})
+    finish(Trainer.resume(run), 22)
+    assert "by revision a1, and goes on with revision b2" in caplog.text
+    made = store.read_manifest(run / "agents" / "22")["training"]["made_by"]
+    assert [one["revision"] for one in made] == ["a1", "b2"]
+
+
+@pytest.mark.parametrize("theirs", ["metrics.jsonl", "agents/notes"])
+def test_a_folder_with_another_projects_files_is_refused(tmp_path, theirs):
+    """The metrics of a log folder of DreamerV3's own were emptied."""
+    file = tmp_path / theirs
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("of days")
+    with pytest.raises(FileExistsError, match=f"holds {theirs.partition('/')[0]}, .*another"):
+        begin(tmp_path)
+    assert file.read_text() == "of days"
 
 
 @pytest.mark.slow

@@ -45,7 +45,8 @@ class Episodes:
     def see(self, step: Step, decision: int) -> tuple[Step, list[dict[str, Any]]]:
         """Count one step: the step to learn from, and a record of each episode that it ends.
 
-        The score of an episode with a reward that is not finite is not finite either.
+        The score of an episode with a reward that is not finite is not finite either. One that
+        ended because its environment failed is marked, and counts in no mean.
         """
         for counted in (self.score, self.length, self.nonfinite):
             counted[step.is_first] = 0
@@ -66,7 +67,7 @@ class Episodes:
             if self.nonfinite[index]:
                 record["nonfinite"] = int(self.nonfinite[index])
             records.append(record)
-            if np.isfinite(score):
+            if np.isfinite(score) and not step.crashed[index]:
                 self.recent.append(score)
         reward = np.where(np.isfinite(step.reward), step.reward, 0).astype(step.reward.dtype)
         return step._replace(reward=reward), records

@@ -49,6 +49,11 @@ class RunConfig:
         for name in ("environments", "size", "repeat", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be 1 or more; got {getattr(self, name)}.")
+        for name in ("save_every", "step_limit", "reset_limit"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"`{name}` must be above 0; got {getattr(self, name)}.")
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"`seed` must be between 0 and {2**31 - 1}; got {self.seed}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +81,22 @@ def describe(
         **checkpoint.provenance(),
     }  # fmt: skip
     return json.dumps(described, indent=1)
+
+
+def made_by() -> dict[str, Any]:
+    """The code and the libraries that train now: what the numbers of a run may depend on."""
+    found = checkpoint.provenance()
+    return {"revision": found["revision"], **found["versions"]}
+
+
+def told_apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """What `made_by` gave, where it differs from another.
+
+    >>> told_apart({"revision": "a1", "jax": "0.9"}, {"revision": "a1", "jax": "0.8"})
+    'jax 0.9'
+    """
+    names = [name for name in one if one[name] != other.get(name)]
+    return ", ".join(f"{name} {one[name]}" for name in names) or "another version"
 
 
 def read(folder: Path) -> Described:

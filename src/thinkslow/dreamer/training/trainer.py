@@ -56,6 +56,8 @@ PLAYED = "environments"
 LOOK_EVERY = 1.0
 """Seconds between two looks whether the folder of the run is still there."""
 
+WRITTEN = ("metrics.jsonl", "agents", "saves", "replay", "tensorboard")
+"""What a run writes into its folder, and other projects into theirs."""
 HURRY_S = 10.0
 """How long a run that was told to stop waits for environments that do not answer."""
 
@@ -112,6 +114,7 @@ class Trainer:
         self.steps = self.updates = 0
         self.credit = 0.0
         self.episodes = Episodes(config.environments)
+        self.made_by = [runs.made_by()]
         self.last_metrics: dict[str, float] = {}
         self.pending: list[Pending] = []
         self.logs: Logs | None = None
@@ -255,8 +258,8 @@ class Trainer:
         latents = {name: np.asarray(value) for name, value in latents.items()}
         self.replay.add(experience.row(clean, action, latents))
         for record in records:
-            scalars = {name: record[name] for name in ("score", "length")}
-            self._write({"episode": record}, scalars)
+            whole = () if record["crashed"] else ("score", "length")
+            self._write({"episode": record}, {name: record[name] for name in whole})
         before = self.steps
         self.steps += self.config.environments
         self.credit += (
@@ -357,6 +360,7 @@ class Trainer:
                 "steps": self.steps, "updates": self.updates, "seed": config.seed,
                 "preset": config.preset, "score": self.episodes.mean,
                 "configuration": dataclasses.asdict(self.learning),
+                "made_by": self.made_by,
             },
         )  # fmt: skip
 
@@ -371,7 +375,7 @@ class Trainer:
             "scores": list(self.episodes.recent),
             "last_metrics": null_nonfinite(self.last_metrics)[0],
             "rng": self.rng.bit_generator.state, "metrics_bytes": self.logs.position(),
-            "replay": index,
+            "replay": index, "made_by": self.made_by,
         }  # fmt: skip
         arrays = {name: np.asarray(array) for name, array in named(self._learnt()).items()}
         arrays |= {f"episodes/{name}": array for name, array in self.episodes.arrays().items()}
@@ -405,7 +409,23 @@ class Trainer:
         self.rng.bit_generator.state = counters["rng"]
         self.replay = Replay.load(self.run / "replay", counters["replay"])
         self.logs = Logs(self.run, length=counters["metrics_bytes"], step=self.steps)
+        self._compare(counters.get("made_by", []))
         self.step = self.envs.restore(played)
+
+    def _compare(self, before: list[dict[str, Any]]) -> None:
+        """Say it, and keep it, if other code or other libraries go on with the run.
+
+        It is not refused: a run of days goes on after a bug was mended. But what it computes may
+        be another thing from here on, and a run that was never stopped may differ.
+        """
+        now = self.made_by[-1]
+        self.made_by = before if before[-1:] == [now] else [*before, now]
+        if before and before[-1] != now:
+            log.warning(
+                "This run was trained so far by %s, and goes on with %s. It may differ from a run "
+                "that was never stopped; its agents keep both.",
+                runs.told_apart(before[-1], now), runs.told_apart(now, before[-1]),
+            )  # fmt: skip
 
     def _learnt(self) -> dict[str, Any]:
         """What learning and acting carry on, as one tree."""
@@ -448,8 +468,13 @@ class Trainer:
 
 
 def refuse_used(run: Path) -> None:
-    """**Errors:** `FileExistsError` if the folder holds a run, with how to go on with it."""
+    """**Errors:** `FileExistsError` if the folder holds a run, with how to go on with it, or what
+    a run would write over."""
     if not (run / runs.CONFIG).exists():
+        if there := [name for name in WRITTEN if (run / name).exists()]:
+            raise FileExistsError(
+                f"{run} holds {there[0]}, of no run of this version. Choose another folder."
+            )
         return
     done = ""
     try:
