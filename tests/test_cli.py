@@ -235,6 +235,21 @@ def test_ctrl_c_ends_with_130_and_one_line(monkeypatch, capsys):
     assert one_line(capsys) == "thinkslow: Stopped."
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--minutes", "nan"], "--minutes must be a number"),
+        (["--steps", "9", "--save-every", "nan"], "--save-every must be a number"),
+        (["--steps", "9", "--save-every", "0"], "`save_every` must be above 0"),
+        (["--steps", "9", "--seed", "-1"], "`seed` must be between 0"),
+    ],
+)
+def test_numbers_that_no_run_can_have_are_wrong_usage(words, said, capsys):
+    """A run of `nan` minutes had no end, and one saved each `nan` seconds no save."""
+    assert main(["train", "CartPole-v1", *words]) == 2
+    assert said in one_line(capsys)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_other_signals_end_a_command_as_ctrl_c_does(number, monkeypatch, capsys):
     """SIGTERM ended an evaluation on the spot, without a word of where its episodes are."""

@@ -21,11 +21,12 @@ from helpers import smallest_config, tiny_v1
 from odd_episodes import id_of
 from odd_players import Guesser, SideBySide
 
-from thinkslow.agent.agent import Agent
+from thinkslow.agent.agent import About, Agent
 from thinkslow.agent.gates import Gated
 from thinkslow.agent.presets import Arm
 from thinkslow.agent.scores import Surprise
 from thinkslow.agent.thinking import Thinking
+from thinkslow.cli.results import progress, show_result
 from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.envs import Step
@@ -409,6 +410,20 @@ def test_an_episode_without_an_end_is_cut_where_one_says(caplog):
 
 
 @pytest.mark.usefixtures("quick")
+def test_names_with_markup_and_escape_codes_are_shown_as_they_are(tmp_path, capsys):
+    """`[/]` ended the command with an error after the whole evaluation; a title was set."""
+    name = "mine[/b][link=x]\x1b]0;hi\x07"
+    arms = {"none": Guesser(), "bold[/]": Guesser(prefers=2)}
+    with progress() as show:
+        result = evaluate({name: arms}, id_of("Vector"), episodes=4, seed=0, batch=2, show=show)
+        show(name, 1, 2)
+    show_result(result.summary, tmp_path / "[/page]", quiet=False)
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    assert all(part in said for part in ("mine[/b]", "[link=x]", "bold[/]", "[/page]"))
+
+
+@pytest.mark.usefixtures("quick")
 def test_tiny_rewards_are_kept_and_compared():
     result = guessed("Tiny")
     assert all(1e-9 < row["score"] < 1e-6 for row in rows(result))
@@ -630,6 +645,21 @@ def test_several_agents_are_told_apart_by_their_paths():
     assert told_apart(["x", "x", "y"], paths) == ["x (a)", "x (b)", "y"]
     with pytest.raises(ValueError, match="given twice"):
         told_apart(["x", "x"], [paths[0], Path("runs/../runs/a/agents/200")])
+
+
+def test_a_module_that_an_agents_own_description_names_is_not_imported():
+    environment = {"id": "a_module_of_theirs:Env-v0", "size": 8, "repeat": 1}
+    about = About(name="theirs", environment=environment)
+    agent = Agent(tiny_v1(), about=about)
+    with pytest.raises(ValueError, match=r"import a_module_of_theirs:Env-v0.*about.environment"):
+        evaluate({"none": agent}, agent.about.environment, episodes=2, seed=0)
+
+
+def test_a_crashed_episode_is_no_point_of_a_curve(tmp_path):
+    lines = [{"step": 1, "score": 3.0, "crashed": True}, {"step": 2, "score": 1.0}]
+    text = "".join(json.dumps({"episode": line}) + "\n" for line in lines)
+    (tmp_path / "metrics.jsonl").write_text(text)
+    assert read_curve(tmp_path / "metrics.jsonl") == {"step": [2], "score": [1.0]}
 
 
 def test_a_curve_is_the_mean_score_by_decision(tmp_path):

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from thinkslow.cli import compilation_cache, stopping
 from thinkslow.cli.common import Usage, console
-from thinkslow.cli.wording import in_flags
+from thinkslow.cli.wording import in_flags, printable
 from thinkslow.registry import nearest
 
 COMMANDS = {
@@ -122,16 +122,16 @@ def overview() -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    console().print(
-        f"[bold red]thinkslow:[/] {_escape(in_flags(message))}", highlight=False, soft_wrap=True
-    )
+    from rich.text import Text
+
+    said = Text.assemble(("thinkslow:", "bold red"), f" {printable(in_flags(message))}")
+    console().print(said, soft_wrap=True)
     return code
 
 
 def _one_line(error: Exception) -> str:
     """The message of an expected error; an unexpected one is named and points at --debug."""
     text = " ".join(str(error).split())
-    text = "".join(letter if letter.isprintable() else "?" for letter in text)
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     said = type(error).__module__ == "thinkslow.storage.atomic"  # which says what it was writing
     if full and not said:
@@ -143,7 +143,3 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, expected) and text and not type(error).__module__.startswith("jax"):
         return text
     return f"{type(error).__name__}: {text or 'no message'}. Pass --debug for the traceback."
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,7 +75,7 @@ class Opening(Common):
         )  # fmt: skip
         if "source" in saved.manifest and not importers.is_own(path):
             for line in importers.told(saved):
-                console().print(line, markup=False, highlight=False, soft_wrap=True)
+                console().print(line, soft_wrap=True)
         return saved
 
 
@@ -91,6 +92,7 @@ def parse(options: type[Options], name: str, description: str, arguments: Sequen
                 description=description, args=list(arguments),
             )  # fmt: skip
         found = options(**parsing.values(given))
+        _refuse_nan(found)
         load_modules(getattr(found, "imports", ()))
         if isinstance(found, Opening):
             known = ("auto", *table.names())
@@ -101,11 +103,29 @@ def parse(options: type[Options], name: str, description: str, arguments: Sequen
         raise Usage(str(error)) from error
 
 
+def _refuse_nan(options: Any, inside: str = "") -> None:
+    """**Errors:** `Usage` for a number that is none: no comparison would find it later."""
+    for field in dataclasses.fields(options):
+        value, flag = getattr(options, field.name), inside + field.name.replace("_", "-")
+        if dataclasses.is_dataclass(value):
+            _refuse_nan(value, f"{flag}.")
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, float) and math.isnan(one):
+                raise Usage(f"--{flag} must be a number; got nan.")
+
+
+def output() -> "Console":
+    """Standard output: results."""
+    from thinkslow.cli.plain import Plain
+
+    return Plain()
+
+
 def console() -> "Console":
     """Standard error: progress, logs, errors."""
-    from rich.console import Console
+    from thinkslow.cli.plain import Plain
 
-    return Console(stderr=True)
+    return Plain(stderr=True)
 
 
 @contextmanager
@@ -114,7 +134,7 @@ def log_to(console: "Console") -> Iterator[None]:
 
     class Printed(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+            console.print(self.format(record), soft_wrap=True)
 
     logger, handler = logging.getLogger("thinkslow"), Printed()
     handler.setFormatter(InFlags())

@@ -7,10 +7,9 @@ from statistics import mean
 from typing import Annotated, Any, ClassVar
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
-from thinkslow.cli.common import Opening, Usage
+from thinkslow.cli.common import Opening, Usage, output
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.playing import Playing
 
@@ -112,9 +111,9 @@ def run(options: Options) -> dict[str, Any]:
         importers.write(saved, folder)
     checkpoint.save_members(folder, members, facts)
     if not options.json:
-        terminal = Console()
+        terminal = output()
         terminal.print(_table(facts))
-        terminal.print(f"Stored in {folder}", soft_wrap=True, highlight=False)
+        terminal.print(f"Stored in {folder}", soft_wrap=True)
     return {"agent": str(folder), **facts}
 
 

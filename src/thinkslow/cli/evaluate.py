@@ -302,7 +302,7 @@ def export(result: Any, *, csv: bool, wandb: str | None) -> None:
 
 
 def _say(text: str) -> None:
-    console().print(in_flags(text), markup=False, highlight=False, soft_wrap=True)
+    console().print(in_flags(text), soft_wrap=True)
 
 
 def _flags(options: Options) -> list[str]:

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 
-from thinkslow.cli.common import Opening, Usage
+from thinkslow.cli.common import Opening, Usage, output
 from thinkslow.cli.common import parse as parse_options
 
 DESCRIPTION = """Convert a checkpoint of another DreamerV3 code base to an agent folder of ours.
@@ -48,7 +47,5 @@ def run(options: Options) -> dict[str, Any]:
     saved = options.open(options.source)
     importers.write(saved, options.dest)
     if not options.json:
-        Console().print(
-            f"The agent is in {options.dest}", soft_wrap=True, highlight=False, markup=False
-        )
+        output().print(f"The agent is in {options.dest}", soft_wrap=True)
     return {"agent": str(options.dest), "source": saved.manifest["source"]["file"]}

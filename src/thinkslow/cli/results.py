@@ -5,8 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from thinkslow.cli.common import console, log_to
+from thinkslow.cli.common import console, log_to, output
 from thinkslow.cli.progress import block_lines
+from thinkslow.cli.wording import printable
 
 Show = Callable[[str, int, int], None]
 """Told what goes on (`agent: arm, doing`), how much is done, and how much there is."""
@@ -18,7 +19,7 @@ def progress() -> Iterator[Show]:
     """A bar on a terminal, a line for each arm elsewhere, on standard error; the log above it."""
     if not (plain := console()).is_terminal:
         with log_to(plain):
-            yield block_lines(lambda text: plain.print(text, markup=False, highlight=False))
+            yield block_lines(plain.print)
         return
     from rich import progress as bars
 
@@ -30,7 +31,7 @@ def progress() -> Iterator[Show]:
         task = bar.add_task("starting", total=None)
 
         def show(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total)
+            bar.update(task, description=printable(what), completed=done, total=total)
 
         yield show
 
@@ -38,7 +39,6 @@ def progress() -> Iterator[Show]:
 def show_result(summary: Mapping[str, Any], page: Path, *, quiet: bool) -> dict[str, Any]:
     """The table with a legend of its arms, what must be known of its numbers, a headline for each
     agent with what it rests on, and where the page is."""
-    from rich.console import Console
     from rich.padding import Padding
     from rich.text import Text
 
@@ -48,13 +48,13 @@ def show_result(summary: Mapping[str, Any], page: Path, *, quiet: bool) -> dict[
 
     known = known_beside(page.parent)
     if not quiet:
-        terminal = Console(highlight=False)
+        terminal = output()
         terminal.print(table(dict(summary)))
         for arm, about in legend(summary):
-            line = Text.assemble((f"  {arm}", "bold"), f": {about}")
+            line = Text.assemble((printable(f"  {arm}"), "bold"), f": {about}")
             terminal.print(line)
         for note in summary["notes"]:
-            terminal.print(note, markup=False)
+            terminal.print(note)
         said = verdicts(dict(summary))
         if known is not None:
             terminal.print()
@@ -62,12 +62,12 @@ def show_result(summary: Mapping[str, Any], page: Path, *, quiet: bool) -> dict[
             terminal.print(Padding.indent(Text(f"{known.what} {' '.join(known.said.details)}"), 2))
         for one in said:
             terminal.print()
-            terminal.print(Text(f"{one.agent}: {one.headline}", style="bold"))
-            terminal.print(Padding.indent(Text(" ".join(one.details)), 2))
+            terminal.print(Text(printable(f"{one.agent}: {one.headline}"), style="bold"))
+            terminal.print(Padding.indent(Text(printable(" ".join(one.details))), 2))
         for scope in scopes(said):
             terminal.print()
-            terminal.print(scope, markup=False)
-        terminal.print(f"The page: {page}", soft_wrap=True, markup=False)
+            terminal.print(scope)
+        terminal.print(f"The page: {page}", soft_wrap=True)
     more = {} if known is None else {"known": known.summary}
     sentence = conclusion(dict(summary))
     return {**summary, **more, "conclusion": sentence, "report": str(page)}

@@ -33,8 +33,17 @@ def in_flags(text: str) -> str:
     return ASSIGNED.sub(flag, text)
 
 
+def printable(text: str) -> str:
+    r"""The text without escape codes, which names and messages of others may hold.
+
+    >>> printable("a\x1b]0;b\x07\nc")
+    'a?]0;b?\nc'
+    """
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in text)
+
+
 class InFlags(logging.Formatter):
-    """A formatter of log messages that does the same."""
+    """A formatter of log messages that does the same, and leaves no escape codes."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return in_flags(super().format(record))
+        return printable(in_flags(super().format(record)))

@@ -5,6 +5,7 @@ The traceback itself is kept beside it, for whoever asks.
 """
 
 import dataclasses
+import re
 import signal
 import sysconfig
 import traceback
@@ -16,6 +17,8 @@ LIBRARIES = tuple(
     str(Path(sysconfig.get_path(name)).resolve()) for name in ("purelib", "platlib", "stdlib")
 )
 OURS = Path(__file__).resolve().parents[1]
+FATAL, FRAME = "Fatal Python error: ", re.compile(r'File "(.+)", line (\d+) in (.+)')
+"""How Python itself tells where a crash of compiled code was."""
 KEPT = 20_000
 """Characters of a traceback that are kept."""
 
@@ -111,9 +114,16 @@ def ended(code: int, call: str, words: str) -> Failure:
     else:
         message = f"its process ended with exit code {code}"
     lines = words.strip().splitlines()
+    fatal = [line for line in lines if line.startswith(FATAL)]
     if lines:
-        message += f"; its last words: {lines[-1].strip()}"
-    return Failure(call, "Killed", message, traceback=words)
+        last = fatal[-1].removeprefix(FATAL) if fatal else lines[-1].strip()
+        message += f"; its last words: {last}"
+    frames = FRAME.findall(words) if fatal else []
+    theirs = [frame for frame in frames if _owner(frame[0]) == "your code"]
+    where = ""
+    for file, number, name in (theirs or frames)[:1]:  # the latest call comes first
+        where = f"{Path(file).name}:{number} in {name}, {_owner(file)}"
+    return Failure(call, "Killed", message, where, words)
 
 
 def _owner(filename: str) -> str:

@@ -362,7 +362,7 @@ def shifts(text: str, observations: Mapping[str, Space], world: Any = None) -> l
 _METHODS = {"cover": "`cover(rng, count)`", "resize": "`resize(factor)`"}
 _OTHERS = {
     "textures": " and of MiniWorld-…",
-    "rooms": " (those of MiniWorld-… have arguments of their own for it, --env-option)",
+    "rooms": " (those of MiniWorld-… have arguments of their own for it: `options`)",
 }
 
 

@@ -10,7 +10,7 @@ from thinkslow.agent.gates import Gated, threshold_of
 from thinkslow.envs import Step, VectorEnv
 from thinkslow.evaluation.play import play
 from thinkslow.evaluation.seeds import CALIBRATION, episode_seed
-from thinkslow.evaluation.subjects import described_environment, fitted
+from thinkslow.evaluation.subjects import described_environment, fitted, refuse_modules
 
 
 def calibrated(
@@ -30,6 +30,7 @@ def calibrated(
     """
     if not _waits(agent):
         return agent
+    refuse_modules(environment, [agent])
     with VectorEnv(**described_environment(environment), count=batch) as envs:
         return calibrated_in(fitted(agent, envs, name="the agent"), envs, seed)
 

@@ -184,6 +184,7 @@ def evaluate(
     the environment. Whatever happens, finished blocks are kept and can be gone on with.
     """
     named = subjects.by_name(agents)
+    subjects.refuse_modules(environment, (one for arms in named.values() for one in arms.values()))
     setting = subjects.described_environment(environment)
     if episodes < 2:
         raise ValueError(f"`episodes` must be 2 or more, to have an interval; got {episodes}.")
@@ -250,7 +251,8 @@ def _before(folder: Path, header: Header, resume: bool) -> Records | None:
 
     **Errors:** `Occupied` if it holds another, or all of this one.
     """
-    left = [name for name in (records.EPISODES, "summary.json") if (folder / name).exists()]
+    written = (records.EPISODES, "summary.json", "report.html", "strips")
+    left = [name for name in written if (folder / name).exists()]
     if not (folder / records.HEADER).exists():
         if left:
             raise Occupied(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from thinkslow.dreamer.match_spaces import match_spaces
 from thinkslow.envs import VectorEnv
 from thinkslow.envs.make import arguments
 from thinkslow.evaluation.records import BASE
+from thinkslow.storage.faults import line
 
 Agents = Mapping[str, AbstractAgent] | Mapping[str, Mapping[str, AbstractAgent]]
 
@@ -29,6 +30,25 @@ def described_environment(environment: str | Mapping[str, Any]) -> dict[str, Any
     """What `envs.make` takes, of an id or of a mapping such as an agent's `about.environment`."""
     given = {"id": environment} if isinstance(environment, str) else environment
     return {"size": 64, "repeat": 1, **arguments(given)}
+
+
+def refuse_modules(environment: str | Mapping[str, Any], agents: Iterable[AbstractAgent]) -> None:
+    """An agent's own description of its environment may name a module: its files, which may come
+    from anywhere, cannot have it imported.
+
+    **Errors:** `ValueError` with what to pass instead.
+    """
+    if isinstance(environment, str) or not any(
+        environment is agent.about.environment for agent in agents
+    ):
+        return
+    modules = [environment.get("id"), *environment.get("wrappers", ())]
+    if named := [line(one, 100) for one in modules if one is not None and ":" in str(one)]:
+        raise ValueError(
+            f"The agent's files ask to import {', '.join(named)} for its environment, which the "
+            "files of an agent may not: they may come from anywhere. If you know the module, "
+            "write the description yourself, in place of `about.environment`."
+        )
 
 
 def by_name(agents: Agents) -> dict[str, dict[str, AbstractAgent]]:

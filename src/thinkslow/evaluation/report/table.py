@@ -7,6 +7,7 @@ from thinkslow.evaluation.reading import Record, agents, arms, comparisons, esti
 from thinkslow.evaluation.records import finite
 from thinkslow.evaluation.report.conclusion import caption, marked
 from thinkslow.evaluation.report.text import estimated, number
+from thinkslow.storage.faults import line
 
 
 def table(summary: Record) -> Table:
@@ -19,7 +20,7 @@ def table(summary: Record) -> Table:
     paired = all(row.get("paired", True) for row in summary["comparisons"])
     how = "paired" if paired else "of independent samples"
     result = Table(
-        title=f"{environment.get('id', '')}, {protocol.get('episodes', '?')} episodes an arm",
+        title=f"{line(environment.get('id', ''))}, {protocol.get('episodes', '?')} episodes an arm",
         caption=f"diff: {how}, from none, [95% interval]; better: P(improve). {caption('*')}",
         box=None,
         pad_edge=False,
@@ -31,7 +32,7 @@ def table(summary: Record) -> Table:
     for agent in agents(summary):
         if result.rows:
             result.add_row()
-        result.add_row(Text(agent, style="bold"))
+        result.add_row(Text(line(agent), style="bold"))
         score, psnr = comparisons(summary, agent, "score"), comparisons(summary, agent, "psnr")
         for arm in arms(summary, agent):
             name = arm["arm"]
@@ -40,7 +41,7 @@ def table(summary: Record) -> Table:
             gated = share is not None and 0 < share < 1  # its median says nothing of its cost
             latency = (arm.get("latency_ms") or {}).get("mean" if gated else "median")
             result.add_row(
-                Text(name, style="" if kind(name) == "refinement" else "dim"),
+                Text(line(name), style="" if kind(name) == "refinement" else "dim"),
                 Text(_narrow(estimated(estimate(arm["score"])))),
                 _difference(score.get(name), interval=True),
                 number(improved),
