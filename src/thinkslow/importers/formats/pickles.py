@@ -416,7 +416,7 @@ def _frombuffer(data: Any, kind: Any, shape: Any, order: Any, *_: Any) -> Array:
 
 def _reconstruct(kind: Any, shape: Any = (0,), code: Any = b"b", *_: Any) -> Array:
     """An array that is still empty, as NumPy always writes it: something else was altered."""
-    if shape != (0,) or code not in (b"b", "b"):
+    if str(kind) != "numpy.ndarray" or shape != (0,) or code not in (b"b", "b"):
         raise ValueError("an array does not begin empty")
     return Array()
 

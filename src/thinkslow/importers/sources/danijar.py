@@ -77,19 +77,27 @@ def _check_optimiser(names: Mapping[str, Any], file: Path) -> None:
 
     **Errors:** `Damaged`.
     """
-    of_weights = {
-        name: tail for name in names if name.startswith(OPTIMISER)
-        for tail in [re.sub(r"^opt/(\w+/)?(\d+/)*", "", name)] if "/" in tail
-    }  # fmt: skip
-    kept = Counter(name.removesuffix(tail) for name, tail in of_weights.items() if tail in names)
-    for name, tail in of_weights.items():
-        group = kept[name.removesuffix(tail)]
-        # A name that is of no weight, or one that is apart from those of all other weights.
-        if group if tail not in names else group == 1 < max(kept.values()):
-            raise Damaged(
-                f"{file}: its optimiser keeps {shown(name)}, which is of no weight in it: it was "
-                "altered. Copy it again."
-            )
+    prefixes, without = {}, []
+    for name in names:
+        if name.startswith(OPTIMISER):
+            tails = [name[at + 1 :] for at, letter in enumerate(name) if letter == "/"]
+            tail = next((tail for tail in tails if tail in names), None)
+            if tail is None:
+                without.append(name)
+            else:
+                prefixes[name] = name.removesuffix(tail)
+    kept = Counter(prefixes.values())
+    most = max(kept.values(), default=0)
+    # A name apart from those of all other weights, or beside them and of no weight.
+    odd = [name for name, prefix in prefixes.items() if kept[prefix] == 1 < most]
+    odd += [name for name in without if any(
+        name.startswith(prefix) and "/" in name.removeprefix(prefix) for prefix in kept
+    )]  # fmt: skip
+    if odd:
+        raise Damaged(
+            f"{file}: its optimiser keeps {shown(odd[0])}, which is of no weight in it: it was "
+            "altered. Copy it again."
+        )
 
 
 def _steps(found: Found) -> int | None:
