@@ -2,9 +2,9 @@
 
     ./uvw run python scripts/bundle.py RUN STEPS NAME
 
-Weights become float16, and the critic, which no decision asks, is left out; the run's learning
-curve, the command that made it and the revision that it ran with go into the manifest. Then the
-agent gets its ensemble, as by `thinkslow ensemble`: it plays 4,000 decisions.
+Weights become float16; the run's learning curve, the command that made it and the revision that it
+ran with go into the manifest. Then the agent gets its ensemble, as by `thinkslow ensemble`: it
+plays 4,000 decisions.
 """
 
 import argparse
@@ -16,7 +16,6 @@ from typing import Any
 from thinkslow.cli import ensemble
 from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.config import train_preset
-from thinkslow.dreamer.model import Dreamer
 from thinkslow.evaluation.curves import read_curve
 from thinkslow.zoo import FOLDER
 
@@ -27,7 +26,6 @@ def bundle(run: Path, steps: int, name: str) -> Path:
     **Errors:** those of `checkpoint.load`, `checkpoint.save` and of `thinkslow ensemble`.
     """
     saved = checkpoint.load(run / "agents" / str(steps), ensemble=False)
-    assert isinstance(saved.model, Dreamer)  # what a run trains
     training = saved.manifest["training"]
     made = {
         "command": f"thinkslow train {saved.environment['id']} --preset {training['preset']} "
@@ -37,7 +35,7 @@ def bundle(run: Path, steps: int, name: str) -> Path:
         "curve": read_curve(run / "metrics.jsonl"),
     }
     checkpoint.save(
-        FOLDER / name, saved.model.without_critic(), name=name, environment=saved.environment,
+        FOLDER / name, saved.model, name=name, environment=saved.environment,
         training=training | made, dtype="float16",
     )  # fmt: skip
     ensemble.run(ensemble.parse([str(FOLDER / name), "--env", saved.environment["id"]]))

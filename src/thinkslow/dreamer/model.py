@@ -1,6 +1,5 @@
 """The DreamerV3 agent: world model, actor and critic, under the official names of weights."""
 
-import dataclasses
 import math
 from collections.abc import Mapping
 
@@ -20,7 +19,7 @@ from thinkslow.distributions import (
 )
 from thinkslow.dreamer.actor_critic import ActorCritic
 from thinkslow.dreamer.config import MLPConfig, ModelConfig
-from thinkslow.dreamer.nets import MLP, Linear, named, with_named
+from thinkslow.dreamer.nets import MLP, Linear
 from thinkslow.dreamer.rssm import RSSM
 from thinkslow.dreamer.vision import Decoder, Encoder, width
 from thinkslow.spaces import Space
@@ -144,13 +143,6 @@ class Dreamer(ActorCritic):
                 features, config.value_bins, config.value, "logits", scale=0.0, key=keys[6]
             )
         self.config = config
-
-    def without_critic(self) -> "Dreamer":
-        """The same agent for acting only: no decision and no term asks the critic."""
-        config = dataclasses.replace(self.config, value=None)
-        spaces = dict(self.observation_spaces), dict(self.action_spaces)
-        shape = jax.eval_shape(lambda: Dreamer(*spaces, config, key=jr.key(0)))
-        return with_named(shape, named(self))
 
     @property
     def observation_spaces(self) -> tuple[tuple[str, Space], ...]:
