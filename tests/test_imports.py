@@ -7,18 +7,19 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "thinkslow"
 ABOVE = {
-    "cli": "study evaluation loading dreamer importers zoo agent registry envs storage",
+    "cli": "bank study evaluation loading dreamer importers zoo agent registry envs storage",
+    "bank": "evaluation dreamer agent objectives envs storage needs",
     "study": "evaluation loading dreamer agent registry envs storage",
-    "evaluation": "dreamer agent registry envs storage toy worldmodel spaces",
+    "evaluation": "dreamer agent registry envs storage toy worldmodel needs spaces",
     "loading": "zoo importers dreamer agent registry storage",
     "zoo": "",
     "importers": "dreamer storage spaces",
     "dreamer": "agent objectives envs storage worldmodel readouts distributions spaces",
-    "testing": "agent refinement objectives worldmodel readouts distributions trees",
+    "testing": "agent refinement objectives worldmodel readouts needs distributions trees",
     "agent": "refinement objectives worldmodel readouts needs registry distributions spaces trees",
     "refinement": "needs distributions trees",
     "objectives": "worldmodel readouts needs distributions trees",
-    "toy": "worldmodel distributions",
+    "toy": "worldmodel distributions spaces",
     "worldmodel": "readouts distributions spaces trees",
     "readouts": "needs distributions",
     "needs": "distributions",

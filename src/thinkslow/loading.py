@@ -90,4 +90,6 @@ def agent_of(saved: "Saved", *, action: ActionName | None = None) -> Agent:
         curve=training.get("curve"),
     )
     policy = greedy_policy if way == "mode" else None
-    return Agent(saved.model, policy=policy, members=saved.members, about=about)
+    known = training.get("returns")
+    returns = None if known is None else max(1.0, known["high"] - known["low"])
+    return Agent(saved.model, policy=policy, members=saved.members, about=about, returns=returns)

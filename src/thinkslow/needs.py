@@ -142,6 +142,22 @@ def _critic(model: Any, members: Any) -> str | None:
     return None if found is not None else "it has no critic: `value(state)` gives None"
 
 
+def _discount(model: Any, members: Any) -> str | None:
+    if jax.eval_shape(lambda: model.discount(model.initial())) is not None:
+        return None
+    return (
+        "it does not say what later rewards are worth: its class does not define `discount(state)`"
+    )
+
+
+def _actor(model: Any, members: Any) -> str | None:
+    if jax.eval_shape(lambda: model.actor(model.initial())) is None:
+        return "its class does not define `actor(state)`: the probabilities of its policy"
+    if not model.action_spaces:
+        return "it does not declare its `action_spaces`"
+    return None
+
+
 DECODER = Need("a decoder", _decoder)
 DECODES_ALL = Need("a decoder of all that it sees", _decodes_all)
 SPREAD = Need("a decoder whose spread depends on the state", _spread)
@@ -152,3 +168,5 @@ TRAINED_FREE_NATS = Need("the free nats of its training", _trained("free_nats"))
 CATEGORICAL = Need("a categorical belief", _categorical)
 REWARD = Need("a predicted reward", _reward)
 CRITIC = Need("a critic", _critic)
+DISCOUNT = Need("the worth of later rewards", _discount)
+ACTOR = Need("a policy of known probabilities", _actor)

@@ -26,6 +26,7 @@ KINDS = {
     "update": "where a step goes",
     "readout": "how a latent is taken from a belief",
     "score": "what a gate goes by",
+    "choice": "how an action is chosen",
     "members": "where plausible parameters come from",
     "arm": "a way to think, whole",
 }
@@ -50,6 +51,7 @@ class Entry:
 _IMAGINED, _PRESENT = "thinkslow.objectives.imagined", "thinkslow.objectives.present"
 _UPDATES, _READOUTS = "thinkslow.refinement.updates", "thinkslow.readouts"
 _SCORES, _MEMBERS = "thinkslow.agent.scores", "thinkslow.objectives.members"
+_VALUES = "thinkslow.agent.values"
 
 _TABLE: dict[str, dict[str, Entry]] = {
     "term": {
@@ -110,11 +112,32 @@ _TABLE: dict[str, dict[str, Entry]] = {
             f"{_SCORES}:Disagreement",
             "nats by which plausible parameters differ on the prior; needs an ensemble",
         ),
+        "policy-information": Entry(
+            f"{_SCORES}:PolicyInformation", "nats that the latent tells of the action"
+        ),
+        "voc": Entry(
+            f"{_SCORES}:ValueOfComputation",
+            "what finding out the better action is expected to gain; needs a critic",
+        ),
+        "improvement": Entry(
+            f"{_SCORES}:Improvement",
+            "imagined gain of the action by value over the policy's; needs a critic",
+        ),
         "random": Entry(f"{_SCORES}:Chance", "a uniform number: the control of every gate"),
     },
     "members": {
         "noise": Entry(f"{_MEMBERS}:Noise", "Gaussian noise on the prior's last layer"),
         "dropout": Entry(f"{_MEMBERS}:Dropout", "dropout masks on the prior's last layer"),
+    },
+    "choice": {
+        "values": Entry(f"{_VALUES}:Values", "the policy, tilted by imagined advantages"),
+        "tempered": Entry(f"{_VALUES}:Tempered", "control: the policy sharpened as far by itself"),
+        "shuffled": Entry(
+            f"{_VALUES}:Shuffled", "control: the same advantages, each of another action"
+        ),
+        "likeliest": Entry(
+            "thinkslow.agent.choices:Likeliest", "control: the policy's likeliest action"
+        ),
     },
     "arm": {},
 }
@@ -227,7 +250,8 @@ def _table(kind: str) -> dict[str, Entry]:
     if kind not in KINDS:
         raise ValueError(f"A kind must be one of {', '.join(KINDS)}; got {kind!r}.")
     if kind == "arm":
-        importlib.import_module("thinkslow.agent.presets")  # which registers them
+        for module in ("presets", "value_presets"):  # which register them
+            importlib.import_module(f"thinkslow.agent.{module}")
     _from_packages(kind)
     return _TABLE[kind]
 

@@ -157,6 +157,18 @@ class WorldModel(eqx.Module):
         """Whether the episode goes on (times the discount), where the model predicts it."""
         return None
 
+    def discount(self, state: State) -> Float[Array, ""] | None:
+        """What a reward after the state is worth, where the model predicts it."""
+        return None
+
+    def value(self, state: State) -> Distribution | None:
+        """The critic: the discounted return from the state on, where the model has one."""
+        return None
+
+    def actor(self, state: State) -> Mapping[str, Distribution] | None:
+        """The policy's distribution of each action, in the order of `action_spaces`."""
+        return None
+
 
 Policy: TypeAlias = Callable[[State, PRNGKeyArray], Action]
 

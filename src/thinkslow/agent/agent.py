@@ -126,6 +126,10 @@ class AbstractAgent(eqx.Module):
         """
         raise TypeError(f"{type(self).__name__} cannot be given another model.")
 
+    def having_returns(self, spread: float) -> "AbstractAgent":
+        """The same agent, knowing how far its returns spread."""
+        raise TypeError(f"{type(self).__name__} cannot be told how far its returns spread.")
+
     @property
     def observation_spaces(self) -> tuple[tuple[str, Space], ...]:
         """The parts of its observation, as pairs of name and `Space`; empty where unknown."""
@@ -156,6 +160,8 @@ class Agent(AbstractAgent):
         policy: `policy(model, state, key)` gives an action vector; by default the model's own.
         members: an ensemble of plausible parameters, for terms and scores that compare them.
         about: where the agent comes from, for records.
+        returns: how far the agent's returns spread, from 5% to 95%, for choices by value. None:
+            not known; `thinkslow.calibrated` and evaluations measure it.
 
     **Errors:** `ValueError` if the model lacks what `settings` need, saying what.
     """
@@ -165,6 +171,7 @@ class Agent(AbstractAgent):
     policy: Policy
     members: Members | None
     about: About
+    returns: float | None
 
     def __init__(
         self,
@@ -174,12 +181,14 @@ class Agent(AbstractAgent):
         policy: Policy | None = None,
         members: Members | None = None,
         about: About | None = None,
+        returns: float | None = None,
     ):
         self.model = model
         self.settings = settings or Thinking()
         self.policy = policy or own_policy
         self.members = members
         self.about = about or About()
+        self.returns = None if returns is None else float(returns)
         if (reason := self.cannot(self.settings)) is not None:
             raise ValueError(reason)
 
@@ -192,7 +201,23 @@ class Agent(AbstractAgent):
         for what, needs in needs_of(settings):
             if (reason := missing(self.model, needs, self.members)) is not None:
                 return f"`{what}` cannot be asked of this agent: {reason}."
+        if settings.choice is not None and self.policy not in (own_policy, greedy_policy):
+            return (
+                f"`{type(settings.choice).__name__}` cannot be asked of this agent: its `policy` "
+                "is a function, whose probabilities are not known. Leave `policy` out."
+            )
         return None
+
+    @property
+    def greedy(self) -> bool:
+        """Whether it takes the likeliest action of its model's policy."""
+        return self.policy is greedy_policy
+
+    @property
+    def lacks_returns(self) -> bool:
+        """Whether it must know how far its returns spread, and does not."""
+        choice = self.settings.choice
+        return choice is not None and choice.scaled and self.returns is None
 
     def thinking(self, how: "str | Thinking | Arm") -> AbstractAgent:
         """The same agent, thinking as an arm or as settings say.
@@ -220,15 +245,22 @@ class Agent(AbstractAgent):
             settings: how to think.
         """
         return Agent(
-            self.model, settings, policy=self.policy, members=self.members, about=self.about
-        )
+            self.model, settings, policy=self.policy, members=self.members, about=self.about,
+            returns=self.returns,
+        )  # fmt: skip
 
     @property
     def inner(self) -> "Agent":
         return self
 
     def having_model(self, model: WorldModel, members: Members | None) -> "Agent":
-        return Agent(model, self.settings, policy=self.policy, members=members, about=self.about)
+        return Agent(
+            model, self.settings, policy=self.policy, members=members, about=self.about,
+            returns=self.returns,
+        )  # fmt: skip
+
+    def having_returns(self, spread: float) -> "Agent":
+        return dataclasses.replace(self, returns=float(spread))
 
     def start(self, batch: int) -> Carry:
         state = self.model.initial()
@@ -268,6 +300,12 @@ class Agent(AbstractAgent):
         keys: Key[Array, " batch"],
     ) -> tuple[Carry, dict[str, Any], Array, Array]:
         """What a compiled decision is a function of, besides the agent."""
+        if self.lacks_returns:
+            raise ValueError(
+                f"{type(self.settings.choice).__name__} tilts by the range of the agent's returns, "
+                "which is not known. Measure it: thinkslow.calibrated(agent, environment); or give "
+                "the `scale`, or the agent its `returns`."
+            )
         seen = named(self.observation_spaces, observation)
         is_first = jnp.asarray(is_first)
         for name, value in {**seen, "is_first": is_first}.items():
@@ -299,6 +337,8 @@ def needs_of(settings: Thinking) -> list[tuple[str, tuple[Need, ...]]]:
         out.append((type(settings.update).__name__, settings.update.needs))
     if settings.readout is not None:
         out.append((type(settings.readout).__name__, settings.readout.needs))
+    if settings.choice is not None:
+        out.append((type(settings.choice).__name__, settings.choice.needs))
     if settings.particles > 1:
         out.append(("particles", (DECODER,)))
     if settings.memory_share is not None and settings.steps:

@@ -71,6 +71,9 @@ class Timed(AbstractAgent):
     def having_model(self, model: WorldModel, members: Members | None) -> "Timed":
         return Timed(self.agent.having_model(model, members), self.deadline_ms)
 
+    def having_returns(self, spread: float) -> "Timed":
+        return Timed(self.agent.having_returns(spread), self.deadline_ms)
+
     def start(self, batch: int) -> Carry:
         return self.agent.start(batch)
 

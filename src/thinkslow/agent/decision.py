@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from thinkslow.agent.choices import Chosen, Facing
 from thinkslow.agent.observing import admitted, kept
 from thinkslow.agent.past import Cloud, Mixture, Window, reinferred, resampled, weighted
 from thinkslow.distributions import Belief
@@ -64,6 +65,8 @@ class Thought(eqx.Module):
     """The belief of all particles."""
     doubt: Float[Array, "*batch"] | None = None
     """What a gate went by."""
+    chosen: Chosen | None = None
+    """What the action was chosen by, with a `choice` that compares; None behind a gate."""
 
 
 class Look(NamedTuple):
@@ -119,14 +122,32 @@ def conclude(
     settings, plain = agent.settings, looked.plain
     after, state = _settle(agent, observation, looked.moment, refined, latent_key, pick_key)
     base = State(plain.memory, plain.posterior.sample(key=latent_key))
-    action = agent.policy(agent.model, state, action_key)
-    thinks = bool(settings.steps or settings.lag)
+    action, chosen = acted(agent, after, state, action_key, key)
+    thinks = bool(settings.steps or settings.lag or settings.choice)
     nats = after.kl(plain.posterior) if thinks else jnp.zeros(())
     thought = Thought(
         plain.prior, plain.posterior, after, base, state, nats, refined,
-        jnp.asarray(thinks), plain.seen,
+        jnp.asarray(thinks), plain.seen, chosen=chosen,
     )  # fmt: skip
     return Carry(state if settings.carry else base, action, looked.past), action, thought
+
+
+def acted(
+    agent: "Agent", belief: Belief, state: State, action_key: PRNGKeyArray, key: PRNGKeyArray
+) -> tuple[Float[Array, " action"], Chosen | None]:
+    """The policy's action in a state, or the one that the agent's choice takes in its place."""
+    action = agent.policy(agent.model, state, action_key)
+    if agent.settings.choice is None:
+        return action, None
+    facing = Facing(
+        agent.model, lambda s, k: agent.policy(agent.model, s, k), agent.greedy, belief, state,
+        action, agent.members, agent.returns,
+    )  # fmt: skip
+    return agent.settings.choice(facing, key=jr.fold_in(key, OF_CHOICE))
+
+
+OF_CHOICE = 0xC401
+"""Far from the small numbers that splitting a key folds in."""
 
 
 def streams(key: PRNGKeyArray) -> tuple[PRNGKeyArray, ...]:
@@ -230,10 +251,10 @@ def _decide_together(
     plain = pick(known, moments)
     base = State(plain.memory, plain.posterior.sample(key=latent_key))
     after, refined, state = pick(weights, (afters, refined, states))
-    action = agent.policy(model, state, action_key)
+    action, chosen = acted(agent, after, state, action_key, key)
     thought = Thought(
         plain.prior, plain.posterior, after, base, state, after.kl(plain.posterior), refined,
-        jnp.ones((), bool), plain.seen, Mixture(afters, weights),
+        jnp.ones((), bool), plain.seen, Mixture(afters, weights), chosen=chosen,
     )  # fmt: skip
     past = resampled(Cloud(states, weights), key=resample_key)
     return Carry(state, action, past), action, thought

@@ -29,17 +29,17 @@ from thinkslow.worldmodel import WorldModel
 
 
 class Gated(AbstractAgent):
-    """An agent that refines where `score` is above `threshold`.
+    """An agent that thinks where `score` is above `threshold`.
 
     A threshold may be changed (`opening_above`) without compiling again.
 
     Args:
-        agent: the one that thinks; its settings must refine.
+        agent: the one that thinks; its settings must refine, or choose otherwise.
         score: how doubtful a moment is.
         threshold: above which to think; None: not calibrated yet, to open for `share`.
         share: of the decisions that the gate should open for.
 
-    **Errors:** `ValueError` for an agent without refinement steps, one that uses more of the past
+    **Errors:** `ValueError` for an agent that does not think, one that uses more of the past
     (its carry would have to be kept while the gate is closed), a score that needs what the agent
     lacks, or neither a threshold nor a share.
     """
@@ -60,10 +60,11 @@ class Gated(AbstractAgent):
         share: float | None = None,
     ):
         settings = agent.settings
-        if not settings.steps or settings.lag or settings.particles > 1:
+        if not (settings.steps or settings.choice) or settings.lag or settings.particles > 1:
             raise ValueError(
-                "A gate opens for refinement: `steps` must be 1 or more, `lag` 0 and `particles` "
-                f"1; got {settings.steps}, {settings.lag} and {settings.particles}."
+                "A gate opens for thinking: `steps` must be 1 or more or a `choice` be given, "
+                f"`lag` be 0 and `particles` 1; got {settings.steps}, {settings.choice}, "
+                f"{settings.lag} and {settings.particles}."
             )
         if (reason := missing(agent.model, score.needs, agent.members)) is not None:
             raise ValueError(f"`{score.name}` cannot be asked of this agent: {reason}.")
@@ -88,6 +89,10 @@ class Gated(AbstractAgent):
 
     def having_model(self, model: WorldModel, members: Members | None) -> "Gated":
         agent = self.agent.having_model(model, members)
+        return Gated(agent, self.score, self.threshold, share=self.share)
+
+    def having_returns(self, spread: float) -> "Gated":
+        agent = self.agent.having_returns(spread)
         return Gated(agent, self.score, self.threshold, share=self.share)
 
     def start(self, batch: int) -> Carry:
@@ -136,7 +141,7 @@ class Gated(AbstractAgent):
 
     @once
     def _looking(self) -> Parts:
-        plain = dataclasses.replace(self.agent.settings, steps=0)
+        plain = dataclasses.replace(self.agent.settings, steps=0, choice=None)
         agent = eqx.tree_at(lambda a: (a.settings, a.about), self.agent, (plain, None))
         return parts((agent, self.score))
 
@@ -181,7 +186,7 @@ def _look(
     looking: tuple[Agent, Score], carry: Carry, observation: dict,
     is_first: Bool[Array, " batch"], keys: Key[Array, " batch"],
 ) -> tuple[Carry, Array, Thought]:  # fmt: skip
-    """Decide without refinement, and score."""
+    """Decide without thinking, and score."""
     agent, score = looking
     model = agent.model
 
@@ -215,7 +220,7 @@ def _think_again(
         return jax.tree.map(lambda x: x[jnp.minimum(chosen, len(keys) - 1)], tree)
 
     carry, action, thought = jax.vmap(one)(*some((carry, observation, is_first, keys)))
-    thought = dataclasses.replace(thought, refined=None, doubt=some(first[2].doubt))
+    thought = dataclasses.replace(thought, refined=None, chosen=None, doubt=some(first[2].doubt))
     return jax.tree.map(
         lambda old, new: old.at[chosen].set(new, mode="drop"), first, (carry, action, thought)
     )

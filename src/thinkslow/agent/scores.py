@@ -12,9 +12,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jax.scipy.special import xlogy
+from jax.scipy.stats import norm
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from thinkslow.needs import MEMBERS, Need
+from thinkslow.agent.choices import Facing
+from thinkslow.agent.values import Values, mean_and_error, shrunk
+from thinkslow.distributions import Categorical
+from thinkslow.needs import ACTOR, CRITIC, DISCOUNT, MEMBERS, REWARD, Need
 from thinkslow.objectives import parameter_information_gain
 from thinkslow.objectives.members import Members
 from thinkslow.worldmodel import Observation, State, WorldModel
@@ -138,6 +143,114 @@ class Disagreement(Score):
             return one.predict(thought.base, action, jnp.zeros((), bool))[1]
 
         return parameter_information_gain(members.each(model, next_prior))
+
+
+class PolicyInformation(Score):
+    """Nats that the latent tells of the action: H(mean pi) - mean H(pi) over latents of the belief.
+
+    Doubt about the belief is beside the point where all that one may believe leads to the same
+    action. **Cost:** `latents` calls of the actor.
+    """
+
+    needs: ClassVar[tuple[Need, ...]] = (ACTOR,)
+    latents: int = 8
+
+    @property
+    def name(self) -> str:
+        return "policy-information"
+
+    def __call__(
+        self, model: Any, policy: Any, thought: "Thought", observation: Any, *,
+        members: Any, key: Any,
+    ) -> Float[Array, ""]:  # fmt: skip
+        keys = jr.split(key, self.latents)
+        memory = thought.base.memory
+
+        def heads(key: PRNGKeyArray) -> Any:
+            return model.actor(State(memory, thought.before.sample(key=key)))
+
+        found = jax.vmap(heads)(keys)
+        return sum((_shared(head) for head in found.values()), jnp.zeros(()))
+
+
+def _shared(heads: Any) -> Float[Array, ""]:
+    """Information about which of several distributions of one kind a draw comes from, nats."""
+    if isinstance(heads, Categorical):
+        probs = heads.probs()
+        mean = jnp.mean(probs, 0)
+        return jnp.sum(jnp.mean(xlogy(probs, probs), 0) - xlogy(mean, mean))
+    # Of normals, that of the normal of the same mean and variance.
+    total = jnp.mean(heads.scale**2, 0) + jnp.var(heads.mean, 0)
+    return 0.5 * jnp.sum(jnp.log(total) - jnp.mean(jnp.log(heads.scale**2), 0))
+
+
+class Lookahead(Score):
+    """A score of a short look at values, cheaper than to choose by them.
+
+    **Cost:** `latents * actions * horizon` steps of the core, the policy, the reward and the
+    critic.
+    """
+
+    needs: ClassVar[tuple[Need, ...]] = (ACTOR, REWARD, DISCOUNT, CRITIC)
+    latents: int = 8
+    horizon: int = 1
+
+    def __call__(
+        self, model: Any, policy: Any, thought: "Thought", observation: Any, *,
+        members: Any, key: Any,
+    ) -> Float[Array, ""]:  # fmt: skip
+        compare_key, act_key = jr.split(key)
+        action = policy(thought.base, act_key)
+        facing = Facing(
+            model, policy, False, thought.before, thought.base, action, members, None
+        )  # fmt: skip
+        values = Values(latents=self.latents, horizon=self.horizon)
+        return self.of(values.compare(facing, key=compare_key)[2])
+
+    @abc.abstractmethod
+    def of(self, apart: Float[Array, "latents actions"]) -> Float[Array, ""]:
+        """The score of imagined advantages, one row a draw of the belief."""
+
+
+class ValueOfComputation(Lookahead):
+    """What it is expected to gain, in units of return, to find out which action is better.
+
+    With d the imagined advantage of the best action over the second best and s its standard error,
+    s phi(d/s) - d Phi(-d/s): large where the two are close and both uncertain.
+
+    **References:** Russell and Wefald, Principles of Metareasoning, Artificial Intelligence 49,
+    1991.
+    """
+
+    @property
+    def name(self) -> str:
+        return "voc"
+
+    def of(self, apart: Float[Array, "latents actions"]) -> Float[Array, ""]:
+        return value_of_computation(apart)
+
+
+class Improvement(Lookahead):
+    """How much better than the policy's mean the best action is imagined to be, in units of
+    return, each advantage shrunk by its standard error."""
+
+    def of(self, apart: Float[Array, "latents actions"]) -> Float[Array, ""]:
+        return jnp.max(shrunk(*mean_and_error(apart)))
+
+
+def value_of_computation(draws: Float[Array, "latents actions"]) -> Float[Array, ""]:
+    """E max(0, second - best) of the two actions of the best means, from paired draws.
+
+    >>> float(value_of_computation(jnp.array([[1.0, 0.0], [1.0, 0.0]])))    # nothing is in doubt
+    0.0
+    """
+    best, second = jax.lax.top_k(jnp.mean(draws, 0), 2)[1]
+    apart = draws[:, best] - draws[:, second]
+    gap = jnp.mean(apart)
+    error = jnp.std(apart, ddof=1) / jnp.sqrt(float(apart.shape[0]))
+    safe = jnp.where(error > 0, error, 1.0)
+    found = safe * norm.pdf(gap / safe) - gap * norm.cdf(-gap / safe)
+    return jnp.where(error > 0, found, 0.0)
 
 
 class Chance(Score):

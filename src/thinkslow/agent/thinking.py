@@ -9,6 +9,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
+    from thinkslow.agent.choices import Choice
     from thinkslow.objectives import Terms
     from thinkslow.readouts import Readout
     from thinkslow.refinement import Update
@@ -32,7 +33,8 @@ def setting(default: Any, *, least: int | None = None, kind: str | None = None) 
 class Thinking:
     """How an agent comes to its belief, refines it, and reads a state from it.
 
-    `lag` and `particles` use more of the real past, `steps` refine. The default does neither.
+    `lag` and `particles` use more of the real past, `steps` refine, `choice` takes another action
+    than the policy's. The default does nothing of it.
 
     **Errors:** `ValueError` or `TypeError` for what is out of range or cannot go together.
     """
@@ -78,6 +80,9 @@ class Thinking:
     or `best-of:N` samples by reconstruction."""
     carry: bool = setting(True)
     """Whether the refined state is carried to the next decision, or only chooses the action."""
+    choice: "Choice | None" = setting(None, kind="choice")
+    """How the action is chosen, given the belief: by the policy (the default), or by `values`
+    imagined under it."""
     lag: int = setting(0, least=0)
     """Number of frames before the present to encode again, with soft latents between them."""
     particles: int = setting(1, least=1)

@@ -156,9 +156,12 @@ def changed(name: str, changes: Mapping[str, tuple[Any, Any]]) -> tuple[str, Arm
     'sig-3+horizon=8'
     """
     found = arm(name)
-    if not found.thinking.steps:
+    thinking = found.thinking
+    if not (thinking.steps or thinking.choice):
         return name, found
-    fixed: set[str] = set(getattr(found.thinking.update, "keeps", ()))
+    fixed: set[str] = set(getattr(thinking.update, "keeps", ()))
+    if not thinking.steps:  # it refines nothing, so that another objective changes nothing
+        fixed |= {key for key in FIELDS if key not in (*WHEN, "carry")}
     if found.gate is not None and found.gate.name == "random":
         fixed.add("gate")
     mine = {

@@ -115,6 +115,8 @@ def _check(manifest: Mapping[str, Any]) -> None:
         _whole("`training.steps`", training["steps"], least=0, most=2**60)
     if training["seed"] is not None:
         _whole("`training.seed`", training["seed"], least=-(2**63), most=2**64)
+    if (returns := training.get("returns")) is not None:
+        _range("`training.returns`", returns)
     for key, check in _OPTIONAL.items():
         if key in manifest:
             check(f"`{key}`", manifest[key])
@@ -135,6 +137,15 @@ def _text(what: str, value: Any, most: int = LONGEST_TEXT) -> None:
 def _whole(what: str, value: Any, *, least: int, most: int) -> None:
     if type(value) is not int or not least <= value <= most:
         raise ValueError(f"{what} must be a whole number of {least} or more; got {shown(value)}.")
+
+
+def _range(what: str, value: Any) -> None:
+    ends = [value.get(key) for key in ("low", "high")] if isinstance(value, dict) else []
+    if not ends or not all(
+        isinstance(end, int | float) and type(end) is not bool and -1e30 < end < 1e30
+        for end in ends
+    ):
+        raise ValueError(f"{what} must have numbers `low` and `high`; got {shown(value)}.")
 
 
 def _texts(what: str, value: Any) -> None:

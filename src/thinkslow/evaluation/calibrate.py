@@ -1,34 +1,45 @@
-"""The threshold of a gate, from episodes of its own: as often as it was told, and no oftener."""
+"""What an agent must be told before it plays, from episodes of its own.
+
+The threshold of a gate: it opens as often as it was told, and no oftener. The range of an agent's
+returns, for choices by value.
+"""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+from jaxtyping import Array
 
 from thinkslow.agent.agent import AbstractAgent
 from thinkslow.agent.gates import Gated, threshold_of
+from thinkslow.agent.thinking import Thinking
+from thinkslow.agent.values import expected
 from thinkslow.envs import Step, VectorEnv
 from thinkslow.evaluation.play import play
 from thinkslow.evaluation.seeds import CALIBRATION, episode_seed
 from thinkslow.evaluation.subjects import described_environment, fitted, refuse_modules
+from thinkslow.needs import CRITIC, DISCOUNT, missing
+from thinkslow.worldmodel import State
 
 
 def calibrated(
     agent: AbstractAgent, environment: str | Mapping[str, Any], *, seed: int = 0, batch: int = 8
 ) -> AbstractAgent:
-    """The agent behind its gate, whose threshold opens it in the share that was asked for.
+    """The agent, its gate opening in the share that was asked for, and knowing how far its
+    returns spread if it chooses by value.
 
     Args:
-        agent: any; one without a gate, or whose gate has a threshold, comes back as it is.
+        agent: any; one that has what it needs comes back as it is.
         environment: its id, or a mapping with `id` and, if wanted, `size` and `repeat`.
         seed: environment seeds follow from it; no evaluation uses them.
         batch: episodes to calibrate by, side by side.
 
-    **Cost:** `batch` episodes without refinement.
+    **Cost:** `batch` episodes without thinking for each of the two.
 
     **Errors:** those of the environment; `ValueError` if every doubt was NaN.
     """
-    if not _waits(agent):
+    if not (_waits(agent) or lacks_returns(agent)):
         return agent
     refuse_modules(environment, [agent])
     with VectorEnv(**described_environment(environment), count=batch) as envs:
@@ -39,19 +50,75 @@ def calibrated_in(
     agent: AbstractAgent, envs: VectorEnv, seed: int, *, max_decisions: int | None = None
 ) -> AbstractAgent:
     """The same in environments that are there already."""
+    if lacks_returns(agent):
+        agent = agent.having_returns(
+            returns_in(agent, envs, seed, max_decisions=max_decisions).spread
+        )
     if not _waits(agent):
         return agent
     assert isinstance(agent, Gated)
     assert agent.share is not None
-    seeds = [episode_seed(seed, index, purpose=CALIBRATION) for index in range(envs.count)]
     doubts = _Doubts()
     closed = agent.opening_above(np.inf)
-    play(closed, envs, seeds, seed, max_decisions=max_decisions, watchers=[doubts])
+    play(
+        closed, envs, _seeds(seed, envs), seed, max_decisions=max_decisions, watchers=[doubts]
+    )  # fmt: skip
     return agent.opening_above(threshold_of(doubts.found, agent.share))
+
+
+class Returns(NamedTuple):
+    """How far the returns of an agent spread."""
+
+    low: float
+    """5% of its decisions are worth less."""
+    high: float
+    """5% of its decisions are worth more."""
+
+    @property
+    def spread(self) -> float:
+        """The range that values are measured by; 1 at least, as in training."""
+        return max(1.0, self.high - self.low)
+
+
+def returns_in(
+    agent: AbstractAgent, envs: VectorEnv, seed: int, *, max_decisions: int | None = None
+) -> Returns:
+    """The 5% and 95% percentiles of the lambda-returns of an agent's own episodes.
+
+    Args:
+        agent: one whose model has a critic; it plays without thinking.
+        envs: to play in, an episode in each.
+        seed: environment seeds follow from it; no evaluation uses them.
+        max_decisions: an episode that has made so many is cut.
+
+    **Cost:** as many episodes as there are environments.
+
+    **Errors:** `ValueError` for an agent without critic or discount.
+    """
+    inner = agent.inner
+    reason = "it is no `Agent`" if inner is None else missing(inner.model, (CRITIC, DISCOUNT))
+    if inner is None or reason is not None:
+        raise ValueError(f"The returns of this agent cannot be measured: {reason}.")
+    lived = _Lived(inner.model, envs.count)
+    play(
+        inner.having(Thinking()), envs, _seeds(seed, envs), seed, max_decisions=max_decisions,
+        watchers=[lived],
+    )  # fmt: skip
+    low, high = np.percentile(lived.returns(), [5.0, 95.0])
+    return Returns(float(low), float(high))
+
+
+def _seeds(seed: int, envs: VectorEnv) -> list[int]:
+    return [episode_seed(seed, index, purpose=CALIBRATION) for index in range(envs.count)]
 
 
 def _waits(agent: AbstractAgent) -> bool:
     return isinstance(agent, Gated) and agent.threshold is None
+
+
+def lacks_returns(agent: AbstractAgent) -> bool:
+    """Whether an agent must know how far its returns spread, and does not."""
+    return agent.inner is not None and agent.inner.lacks_returns
 
 
 class _Doubts:
@@ -65,3 +132,46 @@ class _Doubts:
 
     def decided(self, playing: np.ndarray, thought: Any, action: Any, step: Step) -> None:
         self.found += np.asarray(thought.doubt)[playing].tolist()
+
+
+class _Lived:
+    """Values and rewards of every decision: three numbers each."""
+
+    def __init__(self, model: Any, count: int):
+        self.model = model
+        self.steps: list[list[tuple[float, float, float]]] = [[] for _ in range(count)]
+
+    def began(self, observation: Mapping[str, np.ndarray]) -> None:
+        pass
+
+    def decided(self, playing: np.ndarray, thought: Any, action: Any, step: Step) -> None:
+        values, discounts = (np.asarray(x) for x in _worth(self.model, thought.state))
+        for index in np.flatnonzero(playing):
+            reward = float(step.reward[index]) if np.isfinite(step.reward[index]) else 0.0
+            self.steps[index].append((float(values[index]), float(discounts[index]), reward))
+
+    def returns(self) -> list[float]:
+        """Lambda-returns of every decision but each episode's last, which is bootstrapped by."""
+        out = []
+        for steps in self.steps:
+            later = steps[-1][0]
+            for (_, _, reward), (value, discount, _) in zip(
+                steps[-2::-1], steps[:0:-1], strict=True
+            ):
+                later = reward + discount * ((1 - TRACE) * value + TRACE * later)
+                out.append(later)
+        return out or [steps[-1][0] for steps in self.steps]
+
+
+TRACE = 0.95
+"""Lambda of these returns, as in training."""
+
+
+@jax.jit
+def _worth(model: Any, states: State) -> tuple[Array, Array]:
+    """Value and discount of each state."""
+
+    def one(state: State) -> tuple[Array, Array]:
+        return expected(model.value(state)), model.discount(state)
+
+    return jax.vmap(one)(states)

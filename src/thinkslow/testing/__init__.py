@@ -24,6 +24,7 @@ from thinkslow.objectives import (
     Term,
 )
 from thinkslow.objectives.members import Members
+from thinkslow.testing.choices import choice_entries
 from thinkslow.testing.entries import Broken, Entry
 from thinkslow.testing.models import model_entries
 from thinkslow.testing.moment import Moment, Values
@@ -81,7 +82,7 @@ def check(
     """
     before = _dice()
     moment = Moment(model, members, observation, jnp.asarray(action), policy)
-    entries = list(model_entries(moment))
+    entries = [*model_entries(moment), *choice_entries(moment)]
     usable: list[Term] = []
     for term in terms:
         reason = moment.refuses(term)

@@ -7,10 +7,12 @@ with the true one, and information in nats with its sum over all cases.
 from thinkslow.toy.exact import Information, filtered, information
 from thinkslow.toy.model import Toy, exact, noisy, off_manifold
 from thinkslow.toy.problem import Problem, family, hidden_markov, ring, simulate
+from thinkslow.toy.rewarded import Rewarded, rewarded
 
 __all__ = [
     "Information",
     "Problem",
+    "Rewarded",
     "Toy",
     "exact",
     "family",
@@ -19,6 +21,7 @@ __all__ = [
     "information",
     "noisy",
     "off_manifold",
+    "rewarded",
     "ring",
     "simulate",
 ]

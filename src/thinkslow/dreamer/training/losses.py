@@ -49,6 +49,10 @@ class ReturnRange(eqx.Module):
     def scale(self) -> Float[Array, ""]:
         return jnp.maximum(1.0, self.high - self.low)
 
+    def to_json(self) -> dict[str, float]:
+        """As a manifest keeps it."""
+        return {"low": float(self.low), "high": float(self.high)}
+
     def updated(self, returns: Float[Array, "..."], config: TrainConfig) -> "ReturnRange":
         low, high = jnp.percentile(stop(returns), jnp.array(config.return_percentiles))
         rate = config.return_rate

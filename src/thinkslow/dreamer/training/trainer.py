@@ -359,6 +359,7 @@ class Trainer:
             training={
                 "steps": self.steps, "updates": self.updates, "seed": config.seed,
                 "preset": config.preset, "score": self.episodes.mean,
+                "returns": self.learner.returns.to_json(),
                 "configuration": dataclasses.asdict(self.learning),
                 "made_by": self.made_by,
             },

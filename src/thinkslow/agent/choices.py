@@ -1,0 +1,173 @@
+"""How an action is chosen, given a belief: what comes after thinking about where one is.
+
+A choice is handed the belief, the state that was read from it and the action that the policy takes
+there, and may take another. One that is not moved takes the policy's own, bit for bit. One of your
+own subclasses `Choice`. Nothing here reaches the belief: a belief that values could move would
+become the wishful one.
+"""
+
+import abc
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from thinkslow.distributions import Belief
+from thinkslow.needs import ACTOR, Need
+from thinkslow.objectives.members import Members
+from thinkslow.spaces import Space
+from thinkslow.worldmodel import Action, State, WorldModel
+
+HALVINGS = 30
+"""Of the interval in which a tilt is looked for."""
+
+
+class Facing(NamedTuple):
+    """What a choice is made by."""
+
+    model: WorldModel
+    """For one example."""
+    policy: Callable[[State, PRNGKeyArray], Action]
+    """What acts in imagined futures."""
+    greedy: bool
+    """Whether the policy takes its likeliest action and no sample."""
+    belief: Belief
+    """After refinement."""
+    state: State
+    """Read from the belief."""
+    action: Action
+    """The policy's, in that state."""
+    members: Members | None
+    returns: Float[Array, ""] | float | None
+    """How far returns spread: the agent's 5% to 95% range."""
+
+
+class Chosen(eqx.Module):
+    """What a choice was made of; the axis `actions` leads."""
+
+    actions: Float[Array, "*batch actions action"]
+    """Vectors of the actions that were compared."""
+    log_probs: Float[Array, "*batch actions"]
+    """Of the policy among them."""
+    advantages: Float[Array, "*batch actions"]
+    """Imagined: how much better than the policy's mean, in units of return."""
+    errors: Float[Array, "*batch actions"]
+    """Standard errors of these."""
+    improved: Float[Array, "*batch actions"]
+    """Log-probabilities that the action was taken by."""
+    kl: Float[Array, "*batch"]
+    """KL(improved || policy), nats."""
+
+
+class Choice(eqx.Module):
+    """A way to choose an action."""
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """What it asks of a model."""
+        return (ACTOR,)
+
+    @property
+    def scaled(self) -> bool:
+        """Whether it asks how far the agent's returns spread."""
+        return False
+
+    @abc.abstractmethod
+    def __call__(self, facing: Facing, *, key: PRNGKeyArray) -> tuple[Action, Chosen | None]:
+        """The action of one decision, and what it was made of."""
+
+
+class Likeliest(Choice):
+    """The policy's likeliest action: the control that is greedy and looks nowhere."""
+
+    def __call__(self, facing: Facing, *, key: PRNGKeyArray) -> tuple[Action, None]:
+        model: Any = facing.model
+        action = jnp.concatenate([d.mode().ravel() for d in model.actor(facing.state).values()])
+        return action.astype(facing.action.dtype), None
+
+
+def every_action(
+    spaces: tuple[tuple[str, Space], ...], most: int
+) -> Float[np.ndarray, "actions action"] | None:
+    """Vectors of all actions of discrete spaces; None if there are more than `most`, or any space
+    is continuous."""
+    kinds = [space.classes for _, space in spaces for _ in range(math.prod(space.shape))]
+    if not spaces or any(classes is None for classes in kinds):
+        return None
+    whole = [classes for classes in kinds if classes is not None]
+    if math.prod(whole) > most:
+        return None
+    rows = [np.eye(classes, dtype=np.float32) for classes in whole]
+    return np.stack([
+        np.concatenate([rows[part][index] for part, index in enumerate(joint)])
+        for joint in itertools.product(*map(range, whole))
+    ])  # fmt: skip
+
+
+def log_probability(
+    model: Any, state: State, actions: Float[Array, "actions action"]
+) -> Float[Array, " actions"]:
+    """The policy's log-probability of each action vector, or its log-density."""
+    heads = model.actor(state)
+
+    def one(action: Array) -> Float[Array, ""]:
+        parts = model.parts(action)
+        each = (head.log_prob(parts[name].reshape(jnp.shape(head.mode())))
+                for name, head in heads.items())  # fmt: skip
+        return sum(each, jnp.zeros(()))
+
+    return jax.vmap(one)(actions)
+
+
+def perturbed(
+    log_probs: Float[Array, " actions"], taken: Int[Array, ""], *, key: PRNGKeyArray
+) -> Float[Array, " actions"]:
+    """Log-probabilities with Gumbel noise under which the action `taken` is the largest.
+
+    Whatever drew the action: if it was drawn by these probabilities, the noise is that of
+    independent Gumbels, so that the largest of `perturbed + tilt` is a draw from the tilted
+    probabilities, and the same action wherever the tilt does not decide otherwise.
+
+    **References:** Maddison, Tarlow and Minka, A* Sampling, arXiv 1411.0030.
+    """
+    top_key, key = jr.split(key)
+    top = jr.gumbel(top_key, (), log_probs.dtype)
+    free = log_probs + jr.gumbel(key, log_probs.shape, log_probs.dtype)
+    return (-jnp.logaddexp(-top, -free)).at[taken].set(top)
+
+
+def divergence(
+    log_probs: Float[Array, " actions"], tilt: Float[Array, " actions"]
+) -> Float[Array, ""]:
+    """KL of the tilted probabilities from the given ones, nats."""
+    improved = jax.nn.log_softmax(log_probs + tilt)
+    return jnp.sum(jnp.exp(improved) * (improved - jax.nn.log_softmax(log_probs)))
+
+
+def strength(
+    log_probs: Float[Array, " actions"],
+    direction: Float[Array, " actions"],
+    kl: Float[Array, ""],
+    most: Float[Array, ""],
+) -> Float[Array, ""]:
+    """How far along a direction to tilt for a KL: at most `most`, and never beyond the KL.
+
+    KL grows with the strength, so that it is found by halving.
+    """
+
+    def halve(ends: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
+        low, high = ends
+        middle = (low + high) / 2
+        below = divergence(log_probs, middle * direction) <= kl
+        return (jnp.where(below, middle, low), jnp.where(below, high, middle)), None
+
+    (low, _), _ = jax.lax.scan(halve, (jnp.zeros_like(most), most), None, length=HALVINGS)
+    whole = divergence(log_probs, most * direction) <= kl
+    return jnp.where(kl > 0, jnp.where(whole, most, low), 0.0)

@@ -1,0 +1,82 @@
+"""Named arms that choose the action by value, and their controls.
+
+Settings of the choice may follow the name: `values:latents=16:max_kl=0.1`.
+"""
+
+import inspect
+from functools import partial
+from typing import Any
+
+from thinkslow import registry
+from thinkslow.agent.presets import Arm
+from thinkslow.agent.thinking import Thinking
+
+
+def choosing(choice: str, **settings: Any) -> Thinking:
+    """No refinement, another choice; of settings that are not its own, `ValueError`."""
+    kind = registry.check("choice", choice).load()
+    try:
+        return Thinking(choice=kind(**settings))
+    except TypeError as error:
+        takes = ", ".join(inspect.signature(kind).parameters) or "no arguments"
+        raise ValueError(f"choice {choice!r}: {error}. It takes {takes}.") from None
+
+
+def in_doubt(score: str, **settings: Any) -> Arm:
+    """`values` in a fifth of the decisions."""
+    return Arm(choosing("values", **settings), gate=registry.make("score", score), share=0.2)
+
+
+for _name, _make, _about in (
+    (
+        "values",
+        partial(choosing, "values"),
+        "ours: the policy tilted by imagined advantages, 5 steps, 32 latents of the belief",
+    ),
+    (
+        "values-worth-it",
+        partial(in_doubt, "voc"),
+        "ours: `values` in the fifth of the decisions that computation is worth most in",
+    ),
+    (
+        "control-tempered",
+        partial(choosing, "tempered"),
+        "control: the policy sharpened by itself to the KL of `values`",
+    ),
+    (
+        "control-shuffled",
+        partial(choosing, "shuffled"),
+        "control: the advantages of `values`, each of another action, to the same KL",
+    ),
+    (
+        "control-critic",
+        partial(choosing, "values", horizon=1),
+        "control: `values` of one imagined step, so of the critic alone",
+    ),
+    (
+        "control-reward",
+        partial(choosing, "values", critic=False, horizon=12),
+        "control: `values` of the rewards of 12 imagined steps, without the critic",
+    ),
+    (
+        "control-one-latent",
+        partial(choosing, "values", latents=1),
+        "control: `values` under one draw of the belief",
+    ),
+    (
+        "control-argmax",
+        partial(choosing, "values", temperature=1e-4, max_kl=1e9),
+        "control: the action of the largest imagined advantage, whatever the policy",
+    ),
+    (
+        "control-greedy",
+        partial(choosing, "likeliest"),
+        "control: the policy's likeliest action",
+    ),
+    (
+        "control-values-gate",
+        partial(in_doubt, "random"),
+        "control: `values` in a random fifth of the decisions",
+    ),
+):
+    registry.register("arm", _name, _make, _about)

@@ -1,0 +1,304 @@
+"""Value-thinking: the action by the agent's own model, reward and critic, under its belief.
+
+Policies lag behind their critics, most of all in agents that are half trained. For each action an
+imagined return is compared with the policy's mean, over latents drawn from the belief; the policy
+is tilted towards what is better, as far as a temperature and a bound on KL allow, and the action
+drawn with the random numbers of the policy's own. Controls tilt as far, by something else.
+
+**References:** Danihelka et al., Policy Improvement by Planning with Gumbel, ICLR 2022, whose
+completed values stand in for actions that are not looked at.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from thinkslow.agent.choices import (
+    Choice,
+    Chosen,
+    Facing,
+    divergence,
+    every_action,
+    log_probability,
+    perturbed,
+    strength,
+)
+from thinkslow.needs import ACTOR, CRITIC, DISCOUNT, REWARD, Need
+from thinkslow.trees import all_finite
+from thinkslow.worldmodel import Action, State, imagine
+
+LARGEST = 4096
+"""Discrete actions whose probabilities are listed; of more, some are drawn as continuous ones."""
+STEEPEST = 1e4
+"""Nats by which a control may tilt one action against another."""
+
+
+def _floating(value: Any) -> Any:
+    """A float for a whole number: floats may change without compiling again."""
+    return float(value) if type(value) is int else value
+
+
+class Compared(NamedTuple):
+    """Actions and what the policy thinks of them."""
+
+    actions: Float[Array, "actions action"]
+    log_probs: Float[Array, " actions"]
+    """Normalised; even where they were drawn from the policy."""
+    density: Float[Array, " actions"]
+    """The policy's log-probability or log-density."""
+    taken: Int[Array, ""]
+    """Which one the policy took."""
+    listed: bool
+    """Whether these are all that there are."""
+
+
+class Values(Choice):
+    """Tilts the policy by imagined advantages.
+
+    For each first action, then the policy, `horizon` steps are imagined from `latents` draws of
+    the belief, with the same random numbers for all actions. The advantage D(a) is the mean
+    difference of the lambda-return from the policy's mean; it is shrunk by its standard error to
+    D max(0, 1 - se^2 / D^2). The new policy is pi(a) exp(D(a) / eta): eta is `temperature` times
+    the range of returns, or what keeps KL(new || pi) within `max_kl`.
+
+    **Cost:** `latents * actions * horizon` steps of the core, the policy, the reward and the
+    critic, in one batch; no decoding.
+
+    Args:
+        latents: draws of the belief, over which it is integrated out.
+        horizon: imagined steps.
+        trace: lambda of the returns.
+        temperature: of the tilt, in units of the range of returns.
+        max_kl: nats that the new policy may be from the policy; 0 is the base agent bit for bit.
+        candidates: discrete actions that are looked at; of more, those that are likeliest under
+            the policy and its noise, with completed values for the rest.
+        drawn: actions drawn from the policy where they cannot be listed, as continuous ones.
+        shrink: whether advantages are shrunk by their errors.
+        critic: whether the critic values what comes after; if not, rewards alone do.
+        scale: the range of returns; None: what the agent knows of its own.
+    """
+
+    latents: int = 32
+    horizon: int = 5
+    trace: float = eqx.field(default=0.8, converter=_floating)
+    temperature: float = eqx.field(default=0.1, converter=_floating)
+    max_kl: float = eqx.field(default=0.3, converter=_floating)
+    candidates: int = 20
+    drawn: int = 8
+    shrink: bool = True
+    critic: bool = True
+    scale: float | None = eqx.field(default=None, converter=_floating)
+
+    def __check_init__(self) -> None:
+        for name, least in (("latents", 1), ("horizon", 1), ("candidates", 2), ("drawn", 2)):
+            if (value := getattr(self, name)) < least:
+                raise ValueError(f"`{name}` must be {least} or more; got {value}.")
+        for name in ("max_kl", "trace", "temperature"):
+            value = getattr(self, name)
+            if isinstance(value, int | float) and not value >= 0:
+                raise ValueError(f"`{name}` must be 0 or more; got {value}.")
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (ACTOR, REWARD, DISCOUNT, *((CRITIC,) if self.critic else ()))
+
+    @property
+    def scaled(self) -> bool:
+        return self.scale is None
+
+    def __call__(self, facing: Facing, *, key: PRNGKeyArray) -> tuple[Action, Chosen]:
+        compare_key, control_key = jr.split(key)
+        compared, tried, apart = self.compare(facing, key=compare_key)
+        advantages, errors = mean_and_error(apart)
+        plain = shrunk(advantages, errors) if self.shrink else advantages
+        plain = jnp.where(all_finite(plain), plain, 0.0)
+        scale = facing.returns if self.scale is None else self.scale
+        steepest = 1 / jnp.maximum(self.temperature * jnp.asarray(scale, plain.dtype), 1e-8)
+        most_kl = jnp.asarray(self.max_kl, plain.dtype)
+        most = strength(compared.log_probs, plain, most_kl, steepest)
+        tilt = self.tilt(compared, most * plain, key=control_key)
+        best = compared.actions[jnp.argmax(tried + tilt)].astype(facing.action.dtype)
+        action = jnp.where(jnp.all(tilt == 0), facing.action, best)
+        chosen = Chosen(
+            compared.actions, compared.log_probs, advantages, errors,
+            jax.nn.log_softmax(compared.log_probs + tilt), divergence(compared.log_probs, tilt),
+        )  # fmt: skip
+        return action, chosen
+
+    def compare(
+        self, facing: Facing, *, key: PRNGKeyArray
+    ) -> tuple[Compared, Float[Array, " actions"], Float[Array, "latents actions"]]:
+        """Actions, the policy's noisy log-probabilities of them, and by how much each return is
+        above the policy's mean, for each draw of the belief."""
+        value_key, draw_key, act_key = jr.split(key, 3)
+        compared = self.compared(facing, key=draw_key)
+        tried = perturbed(compared.log_probs, compared.taken, key=act_key)
+        if facing.greedy and compared.listed:
+            tried = compared.log_probs
+        return compared, tried, self.differences(facing, compared, tried, key=value_key)
+
+    def tilt(
+        self, compared: Compared, tilt: Float[Array, " actions"], *, key: PRNGKeyArray
+    ) -> Float[Array, " actions"]:
+        """What is added to the log-probabilities; controls add something else of the same KL."""
+        return tilt
+
+    def compared(self, facing: Facing, *, key: PRNGKeyArray) -> Compared:
+        """The actions to compare, the policy's own among them."""
+        model: Any = facing.model
+        listed = every_action(model.action_spaces, LARGEST)
+        if listed is None:
+            others = jax.vmap(lambda k: model.policy(facing.state, k))(
+                jr.split(key, self.drawn - 1)
+            )
+            actions = jnp.concatenate([facing.action[None], others])
+            even = jnp.full(self.drawn, -jnp.log(float(self.drawn)))
+            density = log_probability(model, facing.state, actions)
+            return Compared(actions, even, density, jnp.zeros((), jnp.int32), False)
+        actions = jnp.asarray(listed)
+        density = log_probability(model, facing.state, actions)
+        taken = jnp.argmax(jnp.all(actions == facing.action, -1))
+        return Compared(actions, jax.nn.log_softmax(density), density, taken, True)
+
+    def differences(
+        self, facing: Facing, compared: Compared, tried: Float[Array, " actions"], *,
+        key: PRNGKeyArray,
+    ) -> Float[Array, "latents actions"]:  # fmt: skip
+        """Imagined returns of all actions above the policy's mean, by draw of the belief.
+
+        Of more than `candidates` those are looked at that are largest in `tried`.
+        """
+        count = len(compared.actions)
+        looked = jnp.arange(count)
+        if compared.listed and count > self.candidates:
+            looked = jax.lax.top_k(tried, self.candidates)[1]
+        found = self.returns(facing, compared.actions[looked], key=key)
+        probs = jnp.exp(compared.log_probs)
+        if len(looked) < count:
+            found = self._completed(facing, found, probs[looked], looked, count, key=key)
+        return found - (found @ probs)[:, None]
+
+    def returns(
+        self, facing: Facing, actions: Float[Array, "actions action"], *, key: PRNGKeyArray
+    ) -> Float[Array, "latents actions"]:
+        """Imagined returns by draw of the belief and first action."""
+        latent_keys, roll_keys = jr.split(key, (2, self.latents))
+
+        def of_one(latent_key: PRNGKeyArray, key: PRNGKeyArray) -> Float[Array, " actions"]:
+            latent = facing.belief.sample(key=latent_key).astype(facing.state.latent.dtype)
+            state = State(facing.state.memory, latent)
+            return jax.vmap(
+                lambda action: imagined_return(
+                    facing, state, action, horizon=self.horizon, trace=self.trace,
+                    critic=self.critic, key=key,
+                )
+            )(actions)  # fmt: skip
+
+        return jax.vmap(of_one)(latent_keys, roll_keys)
+
+    def _completed(
+        self, facing: Facing, found: Array, probs: Array, looked: Array, count: int, *,
+        key: PRNGKeyArray,
+    ) -> Float[Array, "latents actions"]:  # fmt: skip
+        """Returns of all actions: of those not looked at, the mixed value of the state."""
+        mixed = found @ probs / jnp.sum(probs)
+        if self.critic:
+            keys = jr.split(key, (2, self.latents))[0]
+
+            def value(key: PRNGKeyArray) -> Float[Array, ""]:
+                latent = facing.belief.sample(key=key).astype(facing.state.latent.dtype)
+                model: Any = facing.model
+                return expected(model.value(State(facing.state.memory, latent)))
+
+            own = jax.vmap(value)(keys)
+            mixed = (own + len(looked) * mixed) / (1 + len(looked))
+        return jnp.repeat(mixed[:, None], count, 1).at[:, looked].set(found)
+
+
+class Tempered(Values):
+    """Control: the policy sharpened by itself, as far as `Values` would tilt it."""
+
+    def tilt(self, compared: Compared, tilt: Array, *, key: PRNGKeyArray) -> Array:
+        return as_far(compared.log_probs, tilt, compared.density)
+
+
+class Shuffled(Values):
+    """Control: the same advantages handed to other actions, as far as `Values` would tilt."""
+
+    def tilt(self, compared: Compared, tilt: Array, *, key: PRNGKeyArray) -> Array:
+        return as_far(compared.log_probs, tilt, jr.permutation(key, tilt))
+
+
+def as_far(
+    log_probs: Float[Array, " actions"], tilt: Float[Array, " actions"],
+    direction: Float[Array, " actions"],
+) -> Float[Array, " actions"]:  # fmt: skip
+    """A tilt along another direction to the same KL, or as near to it as that direction comes."""
+    direction = direction - jnp.mean(direction)
+    size = jnp.maximum(jnp.max(jnp.abs(direction)), 1e-20)
+    kl = divergence(log_probs, tilt)
+    unit = direction / size
+    most = jnp.full((), STEEPEST, unit.dtype)
+    return jnp.where(jnp.all(tilt == 0), 0.0, strength(log_probs, unit, kl, most) * unit)
+
+
+def mean_and_error(
+    draws: Float[Array, "latents actions"],
+) -> tuple[Float[Array, " actions"], Float[Array, " actions"]]:
+    """Mean over draws and its standard error; that of a single draw is not known, and 0."""
+    mean, count = jnp.mean(draws, 0), draws.shape[0]
+    if count == 1:
+        return mean, jnp.zeros_like(mean)
+    return mean, jnp.std(draws, 0, ddof=1) / jnp.sqrt(float(count))
+
+
+def shrunk(mean: Float[Array, "..."], error: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Towards zero by how uncertain it is: D max(0, 1 - se^2 / D^2).
+
+    >>> shrunk(jnp.array([2.0, 1.0]), jnp.array([1.0, 1.0]))
+    Array([1.5, 0. ], dtype=float32)
+    """
+    square = jnp.square(mean)
+    share = 1 - jnp.square(error) / jnp.where(square == 0, 1.0, square)
+    return mean * jnp.where(square == 0, 0.0, jnp.maximum(0.0, share))
+
+
+def imagined_return(
+    facing: Facing, state: State, action: Action, *, horizon: int, trace: float | Array,
+    critic: bool, key: PRNGKeyArray,
+) -> Float[Array, ""]:  # fmt: skip
+    """The lambda-return of an action from a state, then of the policy.
+
+    R_t = r_{t+1} + g_{t+1} ((1 - lambda) v_{t+1} + lambda R_{t+1}) and R_horizon = v_horizon: the
+    reward of the state where it begins is not counted. Without a critic the discounted rewards.
+    """
+    model: Any = facing.model
+    first_key, key = jr.split(key)
+    memory, prior = model.predict(state, action, jnp.zeros((), bool))
+    first = State(memory, prior.sample(key=first_key).astype(state.latent.dtype))
+    states = jax.tree.map(lambda x: x[None], first)
+    if horizon > 1:
+        steps = imagine(model, facing.policy, first, horizon=horizon - 1, key=key)
+        states = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), states, steps.state)
+    reward = jax.vmap(lambda s: expected(model.reward(s)))(states)
+    discount = jax.vmap(lambda s: jnp.asarray(model.discount(s), jnp.float32))(states)
+    value = jnp.zeros_like(reward)
+    if critic:
+        value = jax.vmap(lambda s: expected(model.value(s)))(states)
+    share = trace if critic else 1.0
+
+    def step(later: Array, at: tuple[Array, Array, Array]) -> tuple[Array, None]:
+        reward, discount, value = at
+        return reward + discount * ((1 - share) * value + share * later), None
+
+    return jax.lax.scan(step, value[-1], (reward, discount, value), reverse=True)[0]
+
+
+def expected(head: Any) -> Float[Array, ""]:
+    """The mean of what a head predicts, or its mode where it has no mean; float32."""
+    mean = getattr(head, "mean", None)
+    return jnp.asarray(mean() if callable(mean) else head.mode(), jnp.float32)

@@ -1,0 +1,63 @@
+"""Entries of a choice by value: what an agent that has it does."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+from thinkslow.agent.agent import Agent
+from thinkslow.agent.thinking import Thinking
+from thinkslow.agent.values import Values
+from thinkslow.needs import missing
+from thinkslow.testing.entries import Entry, close, same
+from thinkslow.testing.moment import Moment
+
+FEW = 3
+"""Latents, steps and environments: enough for every rule."""
+
+
+def choice_entries(moment: Moment) -> Iterator[Entry]:
+    """Choosing by value, for a model that can; else one entry with the reason."""
+    name = "values"
+
+    def entry(rule: str, holds: bool | None, detail: str) -> Entry:
+        return Entry(moment.name, name, "", rule, holds, detail)
+
+    if (reason := missing(moment.model, Values().needs)) is not None:
+        yield entry("can be asked for", None, reason)
+        return
+    batch = {
+        key: np.repeat(np.asarray(value)[None], FEW, 0) for key, value in moment.observation.items()
+    }
+    keys = jr.split(jr.key(0), FEW)
+
+    def act(choice: Values | None, rows: Any = slice(None)) -> tuple[Any, Any, Any]:
+        agent = Agent(moment.model, Thinking(choice=choice))
+        size = len(keys[rows])
+        seen = {key: value[rows] for key, value in batch.items()}
+        carry = eqx.tree_at(
+            lambda c: c.action, agent.start(size),
+            jnp.repeat(jnp.asarray(moment.action)[None], size, 0),
+        )  # fmt: skip
+        return agent.act(carry, seen, np.ones(size, bool), keys=keys[rows])
+
+    def values(max_kl: float) -> Values:
+        return Values(latents=FEW, horizon=FEW, max_kl=max_kl, scale=1.0)
+
+    plain = act(None)[:2]
+    yield entry(
+        "a choice of 0 nats leaves state and action to the bit", *same(act(values(0.0))[:2], plain)
+    )
+    found = act(values(0.3))
+    yield entry("same keys, same choice", *same(act(values(0.3))[2].chosen, found[2].chosen))
+    yield entry("a choice leaves the state that is carried", *same(found[0].state, plain[0].state))
+    one = act(values(0.3), slice(1, 2))
+    alone = jax.tree.map(lambda x: x[1:2], found[2].chosen)
+    # Products of another batch size round otherwise.
+    yield entry("a batch is as each alone", *close(one[2].chosen, alone, 1e-4))
+    kl = np.asarray(found[2].chosen.kl)
+    yield entry("KL is within its bound", bool((kl <= 0.3 + 1e-4).all()), f"{kl.max():.3g} nats")
