@@ -24,6 +24,7 @@ COMMANDS = {
     "evaluate": "play an agent with and without thinking, under paired seeds",
     "train": "train an agent; it can be stopped and resumed at any moment",
     "study": "play a declared study to its end: verdicts on its hypotheses",
+    "bank": "play out every action at moments of play, and judge arms there",
     "report": "build the page of an evaluation again",
     "arms": "list the ways to think, and the parts that they are made of",
     "agents": "list the bundled agents",

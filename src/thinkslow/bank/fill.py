@@ -1,0 +1,304 @@
+"""Fill a bank: play the base agent, and from some of its moments every action, to see its worth.
+
+Whatever is drawn follows from the plan's seed, so that a bank is the same however often filling
+it was interrupted. A block of episodes is played again to go on in its middle; its play-outs,
+which are nearly all of the cost, are not.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array
+
+from thinkslow.agent.agent import Agent, Batch
+from thinkslow.agent.choices import every_action
+from thinkslow.agent.thinking import Thinking
+from thinkslow.bank import stored
+from thinkslow.bank.stored import ALIVE, CUT, TERMINAL, Bank, Header, Moments
+from thinkslow.dreamer.saved import provenance
+from thinkslow.envs import Step, VectorEnv, arguments
+from thinkslow.envs.snapshots import Snapshot
+from thinkslow.evaluation.records import BASE
+from thinkslow.evaluation.seeds import episode_seed
+from thinkslow.evaluation.subjects import described_environment, facts, fitted
+from thinkslow.needs import CRITIC, missing
+from thinkslow.storage.lock import claim
+
+PURPOSE = 0xBA2C
+"""What environment seeds are for: these episodes are none of training or evaluation."""
+MOST_ACTIONS = 20
+"""Discrete actions that are all tried; of more, some are drawn from the policy."""
+DRAWN = 8
+"""Actions that are drawn where they cannot all be tried."""
+
+Show = Callable[[str, int, int], None]
+
+
+class Occupied(ValueError):
+    """The folder holds another bank."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How a bank is to be filled.
+
+    **Errors:** `ValueError` for a number that is too small.
+    """
+
+    moments: int = 300
+    seed: int = 0
+    every: int = 25
+    """Decisions between two moments of an episode."""
+    futures: int = 2
+    """Play-outs of each action; 2 or more, so that noise can be told from worth."""
+    horizon: int = 20
+    """Decisions of each play-out."""
+    batch: int = 8
+    """Environments side by side, one process each."""
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("moments", 1), ("every", 1), ("futures", 2), ("horizon", 1), ("batch", 1), ("seed", 0),
+        ):  # fmt: skip
+            if (value := getattr(self, name)) < least:
+                raise ValueError(f"`{name}` must be {least} or more; got {value}.")
+
+
+def fill(
+    agent: Agent,
+    environment: str | Mapping[str, Any],
+    plan: Plan,
+    out: str | Path,
+    *,
+    limits: Mapping[str, Any] | None = None,
+    show: Show = lambda *_: None,
+) -> Bank:
+    """Fill a bank in a folder, or go on with one that another process left there.
+
+    Args:
+        agent: whose moments; it plays without thinking.
+        environment: its id, or a mapping with `id` and, if wanted, `size` and `repeat`.
+        plan: how many moments, and what is played from each.
+        out: folder of the bank. A bank of the same settings is gone on with until it has
+            `moments`; others are never touched.
+        limits: of the environments' time, as `VectorEnv` takes them.
+        show: told of progress: what is done, moments stored, moments wanted.
+
+    **Cost:** for each moment `actions * futures * horizon` decisions and steps of the environment;
+    a few megabytes of memory for each environment, whatever the size of the bank; on disk some
+    10 kB a moment for images of 64x64.
+
+    **Errors:** `Occupied`; `ValueError` for an agent that thinks; those of the environment.
+    """
+    if agent.settings != Thinking():
+        raise ValueError("A bank is of the base agent: pass one that does not think.")
+    folder, setting = Path(out), described_environment(environment)
+    header = stored.as_read(_header(agent, setting, plan))
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = claim(folder, what="bank", remedy="pass another --out")
+    try:
+        bank = _opened(folder, header)
+        if len(bank) < plan.moments:
+            with VectorEnv(**arguments(setting), count=plan.batch, **dict(limits or {})) as envs:
+                player = fitted(agent, envs, name=str(agent.about.name or "the agent"))
+                assert isinstance(player, Agent)
+                _Filling(bank, plan, player, envs, show).run()
+    finally:
+        lock.release()
+    return bank
+
+
+def _header(agent: Agent, environment: dict[str, Any], plan: Plan) -> Header:
+    every = every_action(agent.action_spaces, MOST_ACTIONS)
+    given = dataclasses.asdict(plan)
+    del given["moments"]
+    return Header(
+        environment=environment, agent=facts(agent.about.name or "agent", {BASE: agent}),
+        candidates=DRAWN if every is None else len(every), enumerated=every is not None,
+        versions=provenance()["versions"], **given,
+    )  # fmt: skip
+
+
+def _opened(folder: Path, header: Header) -> Bank:
+    if not stored.is_there(folder):
+        left = [entry.name for entry in folder.iterdir() if entry.name != "lock.json"]
+        if left:
+            raise Occupied(f"{folder} holds {left[0]} and no bank. Pass another --out.")
+        return stored.begin(folder, header)
+    bank = stored.read(folder)
+    if differences := bank.header.differences(header):
+        raise Occupied(
+            f"{folder} holds another bank: {'; '.join(differences)}. Pass another --out, or the "
+            "settings that it was begun with."
+        )
+    return bank
+
+
+class _Filling:
+    """One process that fills a bank."""
+
+    def __init__(self, bank: Bank, plan: Plan, agent: Agent, envs: VectorEnv, show: Show):
+        self.bank, self.plan, self.agent, self.envs, self.show = bank, plan, agent, envs, show
+        self.every = every_action(agent.action_spaces, MOST_ACTIONS)
+        self.has_critic = missing(agent.model, (CRITIC,)) is None
+
+    def run(self) -> None:
+        self._tell()
+        block = 0
+        while len(self.bank) < self.plan.moments:
+            before = len(self.bank)
+            rounds = self._block(block)
+            if not rounds and len(self.bank) == before:
+                raise ValueError(
+                    f"Episodes of {self.envs.id} are shorter than `every` ({self.plan.every}): "
+                    "none of a whole block reached a moment. Pass a smaller --every."
+                )
+            block += 1
+
+    def _tell(self) -> None:
+        self.show("playing out", min(len(self.bank), self.plan.moments), self.plan.moments)
+
+    def _block(self, number: int) -> int:
+        """Episodes side by side, and what is played from their moments; returns its rounds."""
+        plan, envs, agent = self.plan, self.envs, self.agent
+        model: Any = agent.model  # which also splits an action vector into actions
+        episodes = number * plan.batch + np.arange(plan.batch)
+        seeds = [episode_seed(plan.seed, int(one), purpose=PURPOSE) for one in episodes]
+        own = jnp.array(seeds, jnp.uint32)
+        offset = int(np.random.default_rng([PURPOSE, plan.seed, number]).integers(plan.every))
+        step, carry = envs.reset(seeds), agent.start(plan.batch)
+        playing = np.ones(plan.batch, bool)
+        decision = rounds = 0
+        while playing.any():
+            keys = _keys(plan.seed, own, decision, 0)
+            if decision % plan.every == offset:
+                name = f"{number:05}-{rounds:04}"
+                if name not in self.bank.index:
+                    moments, playing = self._round(
+                        carry, step, playing, own, keys, decision, episodes, seeds
+                    )
+                    self.bank.add(name, moments)
+                    self._tell()
+                    if len(self.bank) >= plan.moments:
+                        return rounds + 1
+                rounds += 1
+            carry, action, _ = agent.act(carry, step.observation, step.is_first, keys=keys)
+            step = envs.step(model.split(np.asarray(action)), playing=playing)
+            playing = playing & ~step.is_last
+            decision += 1
+        return rounds
+
+    def _round(
+        self, carry: Any, step: Step, playing: np.ndarray, own: Array, keys: Array, decision: int,
+        episodes: np.ndarray, seeds: list[int],
+    ) -> tuple[Moments, np.ndarray]:  # fmt: skip
+        """Play out every action from this moment of each episode, and come back to it."""
+        plan = self.plan
+        found = self.envs.snapshot()
+        stand_in = next(one for one in found if one is not None)
+        snapshots = [stand_in if one is None else one for one in found]
+        seen: Batch = step.observation
+        first = step.is_first.copy()
+        actions = self._actions(carry, seen, first, keys)
+        shape = (plan.batch, actions.shape[1], plan.futures)
+        rewards = np.zeros((*shape, plan.horizon), np.float32)
+        ended, value_end = np.zeros(shape, np.uint8), np.full(shape, np.nan, np.float32)
+        for action in range(actions.shape[1]):
+            for future in range(plan.futures):
+                got = self._future(
+                    snapshots, carry, seen, first, actions[:, action], playing, own, decision,
+                    future,
+                )  # fmt: skip
+                here = (slice(None), action, future)
+                rewards[here], ended[here], value_end[here], playing = got
+        state = self.agent.act(carry, seen, first, keys=keys)[0].state
+        value = self._value(state)
+        playing = playing & ~self.envs.resume(snapshots).crashed
+        kept = np.flatnonzero(playing)
+        moments = Moments(
+            episode=episodes[kept], environment_seed=np.array(seeds)[kept],
+            decision=np.full(len(kept), decision), is_first=first[kept],
+            observation={
+                name: np.asarray(seen[name])[kept] for name, _ in self.agent.observation_spaces
+            } or {name: np.asarray(array)[kept] for name, array in seen.items()},
+            carry=[leaf[kept] for leaf in stored.leaves(carry)], actions=actions[kept],
+            rewards=rewards[kept], ended=ended[kept], value=value[kept], value_end=value_end[kept],
+        )  # fmt: skip
+        return moments, playing
+
+    def _actions(self, carry: Any, seen: Batch, first: np.ndarray, keys: Array) -> np.ndarray:
+        """The actions to try from each moment, `[moments, actions, action]`."""
+        if self.every is not None:
+            return np.repeat(self.every[None], self.plan.batch, 0)
+        drawn = [
+            self.agent.act(carry, seen, first, keys=_again(keys, number))[1]
+            for number in range(DRAWN)
+        ]
+        return np.stack([np.asarray(one) for one in drawn], 1)
+
+    def _future(
+        self, snapshots: list[Snapshot], carry: Any, seen: Batch, first: np.ndarray,
+        forced: np.ndarray, playing: np.ndarray, own: Array, decision: int, future: int,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+        """One play-out of one action: rewards, how it ended, the value there; which are sound."""
+        plan, envs, agent = self.plan, self.envs, self.agent
+        model: Any = agent.model
+        rewards = np.zeros((plan.batch, plan.horizon), np.float32)
+        ended = np.full(plan.batch, ALIVE, np.uint8)
+        playing = playing & ~envs.resume(snapshots).crashed
+        alive = playing.copy()
+        for time in range(plan.horizon):
+            # The same for every action: they differ by what they lead to alone.
+            keys = _keys(plan.seed, own, decision + time, 1 + future)
+            carry, action, _ = agent.act(carry, seen, first, keys=keys)
+            if time == 0:
+                action = jnp.asarray(forced, action.dtype)
+                carry = dataclasses.replace(carry, action=action)
+            step = envs.step(model.split(np.asarray(action)), playing=alive)
+            rewards[:, time] = np.where(alive & np.isfinite(step.reward), step.reward, 0.0)
+            over = alive & step.is_last
+            ended[over] = np.where(step.is_terminal, TERMINAL, CUT)[over]
+            playing = playing & ~(alive & step.crashed)
+            alive = alive & ~step.is_last
+            seen, first = step.observation, step.is_first
+            if not alive.any():
+                break
+        value = np.full(plan.batch, np.nan, np.float32)
+        if self.has_critic and alive.any():
+            keys = _keys(plan.seed, own, decision + plan.horizon, 1 + future)
+            value = np.where(
+                alive, self._value(agent.act(carry, seen, first, keys=keys)[0].state), np.nan
+            )
+        return rewards, ended, np.where(ended == TERMINAL, 0.0, value), playing
+
+    def _value(self, states: Any) -> np.ndarray:
+        if not self.has_critic:
+            return np.full(self.plan.batch, np.nan, np.float32)
+        return np.asarray(_values(self.agent.model, states), np.float32)
+
+
+@jax.jit
+def _values(model: Any, states: Any) -> Array:
+    return jax.vmap(lambda state: model.value(state).mean())(states)
+
+
+@jax.jit
+def _keys(seed: int | Array, seeds: Array, decision: int | Array, stream: int | Array) -> Array:
+    """One key per environment; stream 0 is the base agent's own, the others of its futures."""
+    key = jr.fold_in(jr.key(seed), PURPOSE)
+    return jax.vmap(
+        lambda s: jr.fold_in(jr.fold_in(jr.fold_in(key, s), decision), stream)
+    )(seeds)  # fmt: skip
+
+
+@jax.jit
+def _again(keys: Array, number: int | Array) -> Array:
+    """Other keys for another draw; the first is the base agent's own."""
+    return jax.vmap(lambda key: jnp.where(number == 0, jr.key_data(key),
+                    jr.key_data(jr.fold_in(key, number))))(keys)  # fmt: skip

@@ -1,0 +1,256 @@
+"""A bank on disk: what it is, its moments in files that are never changed, and which of them hold.
+
+    bank.json             what is played, and under which settings
+    index.json            the files that hold, with their hashes
+    moments/00003-01.npz  moments of one round of one block of episodes
+
+A file of moments is whole on the disk before the index names it, so that a kill at any instant
+loses one round at most. One writer at a time is assumed (see `storage.lock`).
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
+
+from thinkslow.storage import atomic
+from thinkslow.storage.faults import Damaged, Missing
+
+FORMAT = 1
+HEADER, INDEX, FOLDER = "bank.json", "index.json", "moments"
+ALIVE, TERMINAL, CUT = range(3)
+"""How a future ended: it did not, the task did, or its episode did for another reason."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a bank was filled with."""
+
+    environment: dict[str, Any]
+    agent: dict[str, Any]
+    """Its facts, with a hash of its weights."""
+    seed: int
+    every: int
+    """Decisions between two moments of an episode."""
+    futures: int
+    """Play-outs of each action."""
+    horizon: int
+    """Decisions of each."""
+    batch: int
+    """Environments side by side."""
+    candidates: int
+    """Actions that are tried."""
+    enumerated: bool
+    """Whether these are all that there are; else they are drawn from the policy."""
+    versions: dict[str, str]
+
+    def differences(self, other: "Header") -> list[str]:
+        """What must be equal to go on, and is not, for people."""
+        out = []
+        for field in dataclasses.fields(self):
+            old, new = getattr(self, field.name), getattr(other, field.name)
+            if field.name == "agent":
+                old, new = (one.get("weights") for one in (old, new))
+            if old != new and field.name != "versions":
+                out.append(f"its {field.name} is {old}, not {new}")
+        return out
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Moments:
+    """Some moments; the leading axis of every array."""
+
+    episode: Int[np.ndarray, " moments"]
+    """Which episode each is of: the unit of all statistics."""
+    environment_seed: Int[np.ndarray, " moments"]
+    decision: Int[np.ndarray, " moments"]
+    """Decisions of the episode before it."""
+    is_first: Bool[np.ndarray, " moments"]
+    observation: dict[str, Shaped[np.ndarray, "moments ..."]]
+    carry: list[Shaped[np.ndarray, "moments ..."]]
+    """Leaves of what the base agent carried there."""
+    actions: Float[np.ndarray, "moments actions action"]
+    """Vectors of the actions that were tried."""
+    rewards: Float[np.ndarray, "moments actions futures horizon"]
+    ended: UInt8[np.ndarray, "moments actions futures"]
+    value: Float[np.ndarray, " moments"]
+    """What the critic says of the moment; NaN without one."""
+    value_end: Float[np.ndarray, "moments actions futures"]
+    """The same of the end of each future; NaN where an episode was cut."""
+
+    def __len__(self) -> int:
+        return len(self.episode)
+
+    def returns(self, discount: float) -> Float[np.ndarray, "moments actions futures"]:
+        """Discounted sums of the rewards of each future."""
+        weights = discount ** np.arange(self.rewards.shape[-1])
+        return (self.rewards * weights).sum(-1)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """As they are stored."""
+        out: dict[str, np.ndarray] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Mapping):
+                out |= {f"{field.name}/{name}": array for name, array in value.items()}
+            elif isinstance(value, list):
+                out |= {f"{field.name}/{number}": array for number, array in enumerate(value)}
+            else:
+                out[field.name] = value
+        return out
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Moments":
+        """**Errors:** `KeyError` for an array that is missing."""
+        parts = {"observation": {}, "carry": {}}
+        for name in arrays:
+            part, slash, rest = name.partition("/")
+            if slash:
+                parts[part][rest] = arrays[name]
+        carry = [parts["carry"][str(number)] for number in range(len(parts["carry"]))]
+        plain = [f.name for f in dataclasses.fields(cls) if f.name not in parts]
+        return cls(
+            observation=parts["observation"], carry=carry, **{name: arrays[name] for name in plain}
+        )
+
+
+class Bank:
+    """A bank, finished or not."""
+
+    def __init__(self, folder: Path, header: Header, index: dict[str, dict[str, Any]]):
+        self.folder, self.header, self.index = folder, header, index
+
+    def __len__(self) -> int:
+        """Moments."""
+        return sum(entry["moments"] for entry in self.index.values())
+
+    def parts(self) -> Iterator[Moments]:
+        """The moments, one file after the other: what is in memory does not grow with the bank.
+
+        **Errors:** `Damaged` for a file that is not what was written.
+        """
+        for name in sorted(self.index):
+            yield self.part(name)
+
+    def part(self, name: str) -> Moments:
+        path = _file(self.folder, name)
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise Damaged(f"{path} is gone. {_AGAIN}") from None
+        if hashlib.sha256(content).hexdigest() != self.index[name]["sha256"]:
+            raise Damaged(f"{path} is not what was written (its hash differs). {_AGAIN}")
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+                return Moments.from_arrays(dict(arrays))
+        except (KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise Damaged(f"{path} holds no moments ({error}). {_AGAIN}") from error
+
+    def add(self, name: str, moments: Moments) -> None:
+        """Store a round of a block."""
+        content = io.BytesIO()
+        np.savez_compressed(content, allow_pickle=False, **moments.arrays())  # pyright: ignore[reportArgumentType]
+        data = content.getvalue()
+        atomic.write_bytes(_file(self.folder, name), [data])
+        self.index[name] = {"moments": len(moments), "sha256": hashlib.sha256(data).hexdigest()}
+        _write_json(self.folder / INDEX, {"format": FORMAT, "files": self.index})
+
+
+_AGAIN = "Delete the folder and fill the bank again."
+
+
+def _file(folder: Path, name: str) -> Path:
+    return folder / FOLDER / f"{name}.npz"
+
+
+def begin(folder: Path, header: Header) -> Bank:
+    """An empty bank."""
+    _write_json(folder / HEADER, {"format": FORMAT, **dataclasses.asdict(header)})
+    _write_json(folder / INDEX, {"format": FORMAT, "files": {}})
+    return Bank(folder, header, {})
+
+
+def is_there(folder: Path) -> bool:
+    """Whether a folder holds a bank."""
+    return (folder / HEADER).is_file()
+
+
+def read(folder: str | Path) -> Bank:
+    """A bank that was filled, wholly or in part.
+
+    **Errors:** `Missing` if there is none; `Damaged` for files that are not what was written, or
+    of another version.
+    """
+    folder = Path(folder)
+    if not is_there(folder):
+        raise Missing(f"{folder} holds no bank. Fill one: thinkslow bank AGENT --out {folder}")
+    content = _read_json(folder / HEADER)
+    names = [field.name for field in dataclasses.fields(Header)]
+    absent = [name for name in names if name not in content]
+    if absent:
+        raise Damaged(f"{folder / HEADER} lacks {', '.join(absent)}. {_AGAIN}")
+    index: dict[str, dict[str, Any]] = {}
+    if (folder / INDEX).is_file():
+        index = _read_json(folder / INDEX).get("files", {})
+    bad = not isinstance(index, dict) or not all(
+        isinstance(one, dict) and type(one.get("moments")) is int and "sha256" in one
+        for one in index.values()
+    )
+    if bad:
+        raise Damaged(f"{folder / INDEX} is no index of a bank. {_AGAIN}")
+    return Bank(folder, Header(**{name: content[name] for name in names}), index)
+
+
+def as_read(header: Header) -> Header:
+    """The header as `read` gives it back: with lists for tuples."""
+    return Header(**json.loads(json.dumps(dataclasses.asdict(header))))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise Damaged(f"{path} is not JSON ({error}). {_AGAIN}") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else type(content).__name__
+        raise Damaged(
+            f"{path} must be of format {FORMAT}; got {found!r}. Fill the bank again with this "
+            "version of thinkslow, in another folder."
+        )
+    return content
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    atomic.write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def leaves(carry: Any) -> list[np.ndarray]:
+    """The arrays of a carry, to be stored."""
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(carry)]
+
+
+def carried(structure: Any, arrays: list[np.ndarray]) -> Any:
+    """A carry of an agent from arrays that were stored.
+
+    Args:
+        structure: a carry of that agent, such as `agent.start(1)`.
+        arrays: from `leaves`.
+
+    **Errors:** `ValueError` for an agent that carries something else.
+    """
+    given, tree = jax.tree.flatten(structure)
+    shapes = [leaf.shape[1:] for leaf in given], [array.shape[1:] for array in arrays]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            "the moments hold what the base agent carries, and it carries something else (more of "
+            "the past, or a belief of particles)"
+        )
+    return jax.tree.unflatten(tree, arrays)

@@ -1,0 +1,226 @@
+"""`thinkslow bank`: what every action is worth at moments of play, and how arms choose there."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from thinkslow import registry
+from thinkslow.cli import flags
+from thinkslow.cli.common import Opening, Usage, console
+from thinkslow.cli.common import parse as parse_options
+from thinkslow.cli.playing import Playing
+
+DESCRIPTION = """Fill a bank of decisions and judge arms on it.
+
+From moments of the agent's own play every action is tried and played out, which says what it is
+worth. On those moments any arm is judged without further play: by how much its actions are worth
+more than the agent's own, on single decisions. Also: how far the agent is from the best action,
+whether its critic and its imagination are right, and what the best possible gate would keep.
+
+A bank is stored as it is filled. The same command goes on with one that was interrupted, and
+judges other --arms on one that is full.
+
+example: thinkslow bank collect-half --moments 300 --arms none,values,control-shuffled"""
+
+ARMS = "none,values,control-tempered,control-shuffled,control-critic,control-reward,control-greedy"
+GATES = "voc,improvement,policy-information,surprise"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(Opening, Playing):
+    """Options of `thinkslow bank`."""
+
+    agent: tyro.conf.Positional[Path]
+    """Bundled agent by name, agent folder, or what another project wrote."""
+    out: Path | None = None
+    """Folder of the bank; by default out/bank/NAME."""
+    moments: int = 300
+    """Moments to fill the bank with."""
+    every: int = 25
+    """Decisions between two moments of an episode."""
+    futures: int = 2
+    """Play-outs of every action."""
+    horizon: int = 20
+    """Decisions of each play-out."""
+    seed: int = 0
+    """Of the bank: environment seeds and noise."""
+    batch: int = 8
+    """Environments side by side, one process each."""
+    env: str | None = None
+    """Environment; by default the one that the agent was trained on."""
+    arms: str = ARMS
+    """Which arms to judge, joined by commas; those that the agent cannot play are left out."""
+    gates: str = GATES
+    """Scores to compare as gates, joined by commas."""
+    draws: int = 4
+    """Decisions of each arm at each moment."""
+
+    @property
+    def arm_names(self) -> list[str]:
+        """Arms as they were named, the baseline first."""
+        names = (name.strip() for name in self.arms.split(",") if name.strip())
+        return list(dict.fromkeys(["none", *names]))
+
+    @property
+    def gate_names(self) -> list[str]:
+        return [name.strip() for name in self.gates.split(",") if name.strip()]
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """**Errors:** `Usage` for impossible values."""
+    options = parse_options(Options, "bank", DESCRIPTION, arguments)
+    for name, least in (
+        ("moments", 1), ("every", 1), ("futures", 2), ("horizon", 1), ("batch", 1), ("draws", 1),
+    ):  # fmt: skip
+        if (value := getattr(options, name)) < least:
+            raise Usage(f"--{name} must be {least} or more; got {value}.")
+    if not 0 <= options.seed < 2**31:
+        raise Usage(f"--seed must be between 0 and {2**31 - 1}; got {options.seed}.")
+    try:
+        flags.load_modules(options.imports)
+        for name in options.arm_names:
+            registry.check("arm", name)
+        for name in options.gate_names:
+            registry.check("score", name)
+    except ValueError as error:
+        raise Usage(str(error)) from error
+    return options
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Fill, judge, print, and write what was found beside the bank.
+
+    **Errors:** `Usage` for an agent of no environment; those of `bank.fill` and of `bank.judge`.
+    """
+    from thinkslow import bank
+    from thinkslow.cli.evaluate import progress, unnamed
+    from thinkslow.dreamer.saved import environment_of
+    from thinkslow.loading import agent_of
+    from thinkslow.storage import atomic
+
+    saved = options.open(options.agent)
+    environment = environment_of(saved, options.env, options.making())
+    if environment["id"] is None:
+        raise Usage(unnamed(saved.name, environment))
+    agent = agent_of(saved)
+    out = options.out or Path("out/bank") / saved.name
+    plan = bank.Plan(**{
+        field.name: getattr(options, field.name) for field in dataclasses.fields(bank.Plan)
+    })  # fmt: skip
+    try:
+        with progress() as show:
+            filled = bank.fill(agent, environment, plan, out, limits=options.limits(), show=show)
+    except KeyboardInterrupt:
+        _say(f"What was stored is in {out}; the same command goes on with the rest.")
+        raise
+    with progress() as show:
+        agent = with_returns(agent, environment, plan)
+        arms, scores = playable(agent, filled, options)
+        choices = bank.judge(filled, arms, scores=scores, draws=options.draws, show=show)
+    summary = bank.summarise(choices)
+    atomic.write_text(out / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
+    if not options.json:
+        for table in tables(summary):
+            Console().print(table)
+        Console().print(f"The bank: {out}", soft_wrap=True, highlight=False)
+    return {"bank": str(out), **summary}
+
+
+def with_returns(agent: Any, environment: Mapping[str, Any], plan: Any) -> Any:
+    """The agent, knowing how far its returns spread where it has a critic."""
+    from thinkslow.evaluation.calibrate import calibrated
+
+    try:
+        values = agent.thinking("values")
+    except ValueError:  # it has no critic: no arm asks
+        return agent
+    if not values.lacks_returns:
+        return agent
+    inner: Any = calibrated(values, environment, seed=plan.seed).inner
+    return agent.having_returns(inner.returns)
+
+
+def playable(agent: Any, filled: Any, options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arms and scores that the agent can be asked for; what is left out is said."""
+    from thinkslow.bank.judge import refusal
+    from thinkslow.needs import missing
+
+    arms: dict[str, Any] = {}
+    for name in options.arm_names:
+        try:
+            made = agent.thinking(name)
+        except ValueError as error:
+            _say(f"no {name}: {error}")
+            continue
+        reason = refusal(made, filled)
+        if reason and (filled.header.enumerated or name != "none"):
+            _say(f"no {name}: {reason}")
+            continue
+        arms[name] = made
+    scores = {}
+    for name in options.gate_names:
+        score = registry.make("score", name)
+        if (reason := missing(agent.model, score.needs, agent.members)) is not None:
+            _say(f"no gate {name}: {reason}")
+        else:
+            scores[name] = score
+    return arms, scores
+
+
+def tables(summary: Mapping[str, Any]) -> list[Table]:
+    """What the bank says, for the terminal."""
+    out = []
+    base, critic = summary["base"], summary["critic"]
+    table = Table("single decisions", "return over the play-out")
+    if base:
+        table.add_row("the base agent's action", _estimate(base["value"]))
+        table.add_row("what the best action would add", _estimate(base["regret"]))
+        for arm, row in summary["arms"].items():
+            share = f"{row['changed']:.0%} of actions changed"
+            table.add_row(f"{arm} adds ({share})", _estimate(row["gain"]))
+        out.append(table)
+    if summary["calibration"]:
+        table = Table("imagined against true advantages", "r", "r without noise", "verdict")
+        for arm, row in summary["calibration"].items():
+            table.add_row(
+                arm, _number(row["r"], row.get("r_interval")),
+                _number(row["r_corrected"], row.get("r_corrected_interval")),
+                row["verdict"] or "-",
+            )  # fmt: skip
+        out.append(table)
+    if critic:
+        table = Table("critic against what came", "r", "slope", "value too high by")
+        table.add_row(_number(critic["r"]), _number(critic["slope"]), _estimate(critic["bias"]))
+        out.append(table)
+    for arm, curves in summary["gates"].items():
+        shares = [row["share"] for row in next(iter(curves.values()))]
+        table = Table(f"{arm} behind a gate open for", *(f"{share:.0%}" for share in shares))
+        for name, rows in curves.items():
+            table.add_row(name, *(f"{row['mean']:+.4f}" for row in rows))
+        out.append(table)
+    return out
+
+
+def _estimate(row: Mapping[str, Any]) -> str:
+    return _number(row["mean"], row["interval"], 4)
+
+
+def _number(
+    value: float | None, interval: Sequence[float] | None = None, digits: int = 2
+) -> str:  # fmt: skip
+    if value is None:
+        return "-"
+    text = f"{value:+.{digits}f}"
+    if interval:
+        text += f" [{interval[0]:+.{digits}f}, {interval[1]:+.{digits}f}]"
+    return text
+
+
+def _say(text: str) -> None:
+    console().print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,175 @@
+"""A bank of decisions: exact where it can be, and the same however often it was interrupted."""
+
+import json
+
+import numpy as np
+import pytest
+from helpers import tiny_dreamer
+
+from thinkslow import bank
+from thinkslow.agent.agent import About, Agent
+from thinkslow.agent.thinking import Thinking
+from thinkslow.bank.fill import Occupied
+from thinkslow.bank.judge import Choices, opened
+from thinkslow.bank.summary import summarise
+from thinkslow.spaces import Space
+from thinkslow.storage.faults import Damaged, Missing
+
+PLAN = bank.Plan(moments=6, every=3, futures=2, horizon=3, batch=2, seed=3)
+
+
+def choices(rng: np.random.Generator, *, noise: float, episodes: int = 40, each: int = 10):
+    """A world whose truth is known: three actions, the arm takes the best half of the time."""
+    count = episodes * each
+    worth = rng.normal(size=(count, 3))
+    returns = worth[:, :, None] + noise * rng.normal(size=(count, 3, 2))
+    even = np.full((count, 3), 1 / 3)
+    best = np.eye(3)[worth.argmax(1)]
+    return worth, Choices(
+        episode=np.repeat(np.arange(episodes), each), returns=returns, base=even,
+        shifts={"half": (best - even) / 2, "same": np.zeros((count, 3))},
+        changed={"half": np.full(count, 1 / 3), "same": np.zeros(count)}, doubts={}, shares={},
+        scores={"knows": worth.max(1) - worth.mean(1), "coin": rng.random(count)},
+        imagined={"half": worth + 0.5 * rng.normal(size=worth.shape)}, policy={"half": even},
+        value=worth.mean(1), lived=2 * worth.mean(1) + 0.1,
+    )  # fmt: skip
+
+
+def test_a_summary_finds_the_truth_that_it_was_given():
+    worth, known = choices(np.random.default_rng(0), noise=1.0)
+    found = summarise(known)
+    true_gain = (worth.max(1) - worth.mean(1)).mean() / 2
+    low, high = found["arms"]["half"]["gain"]["interval"]
+    assert low < true_gain < high
+    assert low > 0
+    assert found["arms"]["same"]["gain"]["mean"] == 0.0
+    assert found["arms"]["same"]["changed"] == 0.0
+    # Imagined advantages are the true ones with noise: r is known, and play's noise lowers it.
+    each = worth - worth.mean(1, keepdims=True)
+    truth = np.corrcoef((each + 0.5 * np.random.default_rng(1).normal(size=each.shape)).ravel(),
+                        each.ravel())[0, 1]  # fmt: skip
+    said = found["calibration"]["half"]
+    assert said["r"] < said["r_corrected"]
+    low, high = said["r_corrected_interval"]
+    assert low < truth < high
+    assert said["verdict"] == "go"
+    assert found["critic"]["slope"] == pytest.approx(2.0)
+
+
+def test_what_noise_alone_chose_earns_nothing():
+    """The best of noisy returns looks good in the very returns that it was chosen by."""
+    rng = np.random.default_rng(1)
+    _, known = choices(rng, noise=1.0)
+    nothing = rng.normal(size=known.returns.shape)
+    found = summarise(known._replace(returns=nothing))
+    low, high = found["base"]["regret"]["interval"]
+    assert low < 0 < high
+    for row in found["gates"]["half"]["oracle"]:
+        assert row["interval"][0] < 0.02
+    assert found["calibration"]["half"]["verdict"] != "go"
+
+
+def test_a_gate_that_knows_keeps_more_than_chance_and_less_than_the_oracle():
+    _, known = choices(np.random.default_rng(2), noise=0.2, episodes=60)
+    curves = summarise(known)["gates"]["half"]
+    at = {name: next(row for row in rows if row["share"] == 0.2) for name, rows in curves.items()}
+    assert at["oracle"]["mean"] > at["knows"]["mean"] > at["random"]["mean"]
+    assert at["knows"]["above_chance"]["interval"][0] > 0
+    assert at["coin"]["above_chance"]["interval"][0] < 0
+
+
+def test_a_gate_opens_for_its_share_and_never_by_a_number_that_is_none():
+    doubts = np.array([3.0, np.nan, 1.0, 2.0])
+    np.testing.assert_array_equal(opened(doubts, 0.5), [True, False, False, True])
+    assert not opened(np.full(4, np.nan), 1.0).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("moments", 0), ("futures", 1), ("every", 0), ("horizon", 0)]
+)
+def test_a_plan_that_cannot_be_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be .* got {value}"):
+        bank.Plan(**{name: value})
+
+
+def test_an_agent_that_thinks_has_no_bank(dreamer, tmp_path):
+    thinker = Agent(dreamer, Thinking(lag=2))
+    with pytest.raises(ValueError, match="does not think"):
+        bank.fill(thinker, "CartPole-v1", PLAN, tmp_path / "bank")
+
+
+def test_there_is_no_bank_where_none_was_filled(tmp_path):
+    with pytest.raises(Missing, match="thinkslow bank AGENT"):
+        bank.read(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def cart() -> Agent:
+    """An agent that balances no pole."""
+    model = tiny_dreamer(
+        observations={"vector": Space((4,), "float32")},
+        actions={"action": Space((), "int32", 2)},
+    )
+    return Agent(model, about=About(name="cart"))
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_at(number: int):
+    def show(what: str, done: int, total: int) -> None:
+        if done >= number:
+            raise Stop
+
+    return show
+
+
+@pytest.mark.slow
+def test_a_bank_is_the_same_however_often_it_was_interrupted(cart, tmp_path):
+    whole = bank.fill(cart, "CartPole-v1", PLAN, tmp_path / "whole")
+    part = tmp_path / "part"
+    for number in (2, 4):
+        with pytest.raises(Stop):
+            bank.fill(cart, "CartPole-v1", PLAN, part, show=stop_at(number))
+    again = bank.fill(cart, "CartPole-v1", PLAN, part)
+    assert whole.index == again.index
+    assert len(bank.read(part)) >= PLAN.moments
+    # The reward of CartPole is 1 a decision: a play-out is worth what it survived.
+    for moments in again.parts():
+        assert moments.actions.shape == (len(moments), 2, 2)
+        alive = moments.ended == 0
+        assert (moments.rewards.sum(-1)[alive] == PLAN.horizon).all()
+        assert (moments.rewards.sum(-1) >= 1).all()
+        assert (moments.value_end[moments.ended == 1] == 0).all()
+        assert np.isfinite(moments.value).all()
+    with pytest.raises(Occupied, match="every is 3, not 4"):
+        bank.fill(cart, "CartPole-v1", bank.Plan(every=4, batch=2), part)
+    name = next(iter(again.index))
+    file = part / "moments" / f"{name}.npz"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(Damaged, match="not what was written"):
+        list(bank.read(part).parts())
+    (part / "index.json").write_text(json.dumps({"format": 99}))
+    with pytest.raises(Damaged, match="format 1"):
+        bank.read(part)
+
+
+@pytest.mark.slow
+def test_arms_are_judged_where_they_differ_and_nowhere_else(cart, tmp_path):
+    filled = bank.fill(cart, "CartPole-v1", PLAN, tmp_path / "bank")
+    arms = {
+        "none": cart,
+        "still": cart.thinking("values:latents=2:horizon=1:max_kl=0:scale=1"),
+        "free": cart.thinking("values:latents=2:horizon=1:max_kl=9:temperature=1e-3:scale=1"),
+    }
+    found = bank.judge(filled, arms, draws=2)
+    assert (found.changed["still"] == 0).all()
+    np.testing.assert_allclose(found.shifts["still"], 0.0, atol=1e-6)
+    assert (found.changed["free"] > 0).any()
+    np.testing.assert_allclose(found.shifts["free"].sum(1), 0.0, atol=1e-5)
+    assert found.imagined["free"].shape == (len(filled), 2)
+    summary = json.loads(json.dumps(summarise(found), allow_nan=False))
+    assert summary["arms"]["still"]["gain"]["mean"] == pytest.approx(0.0, abs=1e-5)
+    with pytest.raises(ValueError, match="more of the past"):
+        bank.judge(filled, {"none": cart, "lag": cart.having(Thinking(lag=2))})
