@@ -158,6 +158,13 @@ def _actor(model: Any, members: Any) -> str | None:
     return None
 
 
+def _continuous(model: Any, members: Any) -> str | None:
+    discrete = [name for name, space in model.action_spaces if space.discrete]
+    if not discrete:
+        return None
+    return f"its action {discrete[0]} is discrete and has no gradient. Use `values`"
+
+
 DECODER = Need("a decoder", _decoder)
 DECODES_ALL = Need("a decoder of all that it sees", _decodes_all)
 SPREAD = Need("a decoder whose spread depends on the state", _spread)
@@ -170,3 +177,4 @@ REWARD = Need("a predicted reward", _reward)
 CRITIC = Need("a critic", _critic)
 DISCOUNT = Need("the worth of later rewards", _discount)
 ACTOR = Need("a policy of known probabilities", _actor)
+CONTINUOUS = Need("continuous actions", _continuous)

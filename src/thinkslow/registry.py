@@ -131,6 +131,10 @@ _TABLE: dict[str, dict[str, Entry]] = {
     },
     "choice": {
         "values": Entry(f"{_VALUES}:Values", "the policy, tilted by imagined advantages"),
+        "ascent": Entry(
+            "thinkslow.agent.ascent:Ascent",
+            "the best of imagined sequences of continuous actions, improved by ascent",
+        ),
         "tempered": Entry(f"{_VALUES}:Tempered", "control: the policy sharpened as far by itself"),
         "shuffled": Entry(
             f"{_VALUES}:Shuffled", "control: the same advantages, each of another action"

@@ -139,6 +139,8 @@ def acted(
     action = agent.policy(agent.model, state, action_key)
     if agent.settings.choice is None:
         return action, None
+    # What follows must not be fused with it, which may round its last bit otherwise.
+    action = jax.lax.optimization_barrier(action)
     facing = Facing(
         agent.model, lambda s, k: agent.policy(agent.model, s, k), agent.greedy, belief, state,
         action, agent.members, agent.returns,

@@ -39,6 +39,11 @@ for _name, _make, _about in (
         "ours: `values` in the fifth of the decisions that computation is worth most in",
     ),
     (
+        "values-ascent",
+        partial(choosing, "ascent"),
+        "ours: the best of 8 imagined sequences, 5 steps of ascent; for continuous actions",
+    ),
+    (
         "control-tempered",
         partial(choosing, "tempered"),
         "control: the policy sharpened by itself to the KL of `values`",

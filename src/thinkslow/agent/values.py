@@ -37,7 +37,7 @@ STEEPEST = 1e4
 """Nats by which a control may tilt one action against another."""
 
 
-def _floating(value: Any) -> Any:
+def floating(value: Any) -> Any:
     """A float for a whole number: floats may change without compiling again."""
     return float(value) if type(value) is int else value
 
@@ -84,14 +84,14 @@ class Values(Choice):
 
     latents: int = 32
     horizon: int = 5
-    trace: float = eqx.field(default=0.8, converter=_floating)
-    temperature: float = eqx.field(default=0.1, converter=_floating)
-    max_kl: float = eqx.field(default=0.3, converter=_floating)
+    trace: float = eqx.field(default=0.8, converter=floating)
+    temperature: float = eqx.field(default=0.1, converter=floating)
+    max_kl: float = eqx.field(default=0.3, converter=floating)
     candidates: int = 20
     drawn: int = 8
     shrink: bool = True
     critic: bool = True
-    scale: float | None = eqx.field(default=None, converter=_floating)
+    scale: float | None = eqx.field(default=None, converter=floating)
 
     def __check_init__(self) -> None:
         for name, least in (("latents", 1), ("horizon", 1), ("candidates", 2), ("drawn", 2)):
@@ -289,11 +289,23 @@ def imagined_return(
     value = jnp.zeros_like(reward)
     if critic:
         value = jax.vmap(lambda s: expected(model.value(s)))(states)
-    share = trace if critic else 1.0
+    return lambda_return(reward, discount, value, trace if critic else 1.0)
+
+
+def lambda_return(
+    reward: Float[Array, " steps"], discount: Float[Array, " steps"], value: Float[Array, " steps"],
+    trace: float | Array,
+) -> Float[Array, ""]:  # fmt: skip
+    """The return before the first of some steps, each given by what it arrives at.
+
+    >>> ones = jnp.ones(2)
+    >>> float(lambda_return(ones, 0.5 * ones, 4 * ones, 1.0))     # 1 + 1/2 (1 + 1/2 * 4)
+    2.5
+    """
 
     def step(later: Array, at: tuple[Array, Array, Array]) -> tuple[Array, None]:
         reward, discount, value = at
-        return reward + discount * ((1 - share) * value + share * later), None
+        return reward + discount * ((1 - trace) * value + trace * later), None
 
     return jax.lax.scan(step, value[-1], (reward, discount, value), reverse=True)[0]
 
