@@ -67,6 +67,7 @@ SWEEP = (
     *({"rollouts": rollouts} for rollouts in (2, 4)),
     *({"batch": batch} for batch in (8, 64)),
     *({"objective": objective} for objective in ("entropy", "elbo", "evidence")),
+    *({"choice": choice} for choice in ("values", "values:latents=8", "values:horizon=1")),
     *({"preset": preset, "horizon": 8} for preset in ("size1m", "size12m")),
 )
 """What `--sweep` changes, one at a time, from the flags given."""
@@ -82,6 +83,8 @@ class Setting:
     rollouts: int = 1
     steps: int = 1
     batch: int = 1
+    choice: str | None = None
+    """By value in place of refinement, such as `values:latents=8`."""
     gate: str | None = None
     share: float = 0.2
 
@@ -129,7 +132,11 @@ def measure(setting: Setting, repeats: int) -> dict[str, Any]:
         {registry.make("term", setting.objective): 1.0}, steps=setting.steps,
         horizon=setting.horizon, rollouts=setting.rollouts, update=Gradient(LONG), record=False,
     )  # fmt: skip
-    agents: dict[str, Any] = {"base": Agent(model), "thinking": Agent(model, thinking)}
+    if setting.choice is not None:
+        thinking = Thinking(choice=registry.make("choice", setting.choice))
+    agents: dict[str, Any] = {
+        "base": Agent(model), "thinking": Agent(model, thinking, returns=1.0),
+    }  # fmt: skip
     flop = {name: operations(agent, setting.batch) for name, agent in agents.items()}
     if setting.gate is not None:
         agents["thinking"] = gated(agents["thinking"], setting)
