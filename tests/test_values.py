@@ -3,12 +3,13 @@
 import dataclasses
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from helpers import Line, tiny_classic, tiny_dreamer
+from helpers import Line, tiny_dreamer, tiny_v1
 
 from thinkslow.agent.agent import Agent, greedy_policy
 from thinkslow.agent.ascent import Ascent
@@ -67,10 +68,11 @@ def decide(agent, seed: int = 1):
 
 def walker(actions: int = 2) -> Rewarded:
     """A small model of a ring that pays, with a policy that leans by its state."""
-    problem = ring(slip=0.1)
-    moves = jnp.concatenate([problem.dynamics] * (1 + actions // 2))[:actions]
-    leaning = np.random.default_rng(0).dirichlet(np.ones(actions), 8)
-    return rewarded(dataclasses.replace(problem, dynamics=moves), PAYS, acts=leaning)
+    rng, problem = np.random.default_rng(0), ring(slip=0.1)
+    if actions > 2:  # each leads elsewhere
+        moves = jnp.asarray(rng.dirichlet(np.ones(8), (actions, 8)), jnp.float32)
+        problem = dataclasses.replace(problem, dynamics=moves)
+    return rewarded(problem, PAYS, acts=rng.dirichlet(np.ones(actions), 8))
 
 
 class Pusher(Line):
@@ -202,7 +204,7 @@ def test_a_control_goes_as_far_as_the_values_do(control):
 MODELS = {
     "main": tiny_dreamer,
     "toy": walker,
-    "v1": tiny_classic,
+    "v1": tiny_v1,
     "two actions": lambda: tiny_dreamer(
         actions={"look": Space((), "int32", 2), "move": Space((), "int32", 3)}
     ),
@@ -237,13 +239,13 @@ def test_a_choice_that_may_not_move_is_the_base_agent_and_one_that_may_moves_it(
 def test_of_many_actions_the_likeliest_are_looked_at_and_the_rest_completed():
     """Those that are not looked at share one value, and the policy's own is among the others."""
     model = walker(9)
-    agent = Agent(model, Thinking(choice=Values(**FEW, candidates=4)))
+    agent = Agent(model, Thinking(choice=Values(latents=16, scale=1.0, candidates=4)))
     _, _, thought = decide(agent)
     _, base, _ = decide(Agent(model))
     for row, taken in zip(np.asarray(chosen_by(thought).advantages), base.argmax(-1), strict=True):
         values, counts = np.unique(row, return_counts=True)
-        assert sorted(counts) == [1, 1, 1, 1, 5]
-        assert counts[np.searchsorted(values, row[taken])] == 1
+        assert counts.max() == 5
+        assert counts[np.searchsorted(values, row[taken])] < 5
 
 
 def test_numbers_may_change_without_compiling_again():
@@ -263,7 +265,8 @@ def test_numbers_may_change_without_compiling_again():
 
 
 def test_a_choice_goes_with_refinement_and_is_made_under_the_refined_belief():
-    model = walker()
+    exact = walker()
+    model = eqx.tree_at(lambda m: m.reader, exact, 0.3 * exact.reader)  # an encoder that errs
     how = Thinking({Evidence(): 1.0}, steps=2, latent=Soft(), max_kl=2.0)
     refined = decide(Agent(model, how))
     both = decide(Agent(model, dataclasses.replace(how, choice=Values(**FEW, max_kl=5.0))))
@@ -344,7 +347,7 @@ def test_a_policy_that_looks_at_no_latent_leaves_nothing_to_find_out():
         agent = Agent(model, Thinking(choice=Values(**FEW)))
         return np.asarray(decide(Gated(agent, PolicyInformation(), np.inf))[2].doubt)
 
-    assert (told(walker()) > 0).all()
+    assert told(walker()).max() > 0.1
     np.testing.assert_allclose(told(rewarded(ring(), PAYS)), 0.0, atol=1e-6)
 
 

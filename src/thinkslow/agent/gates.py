@@ -62,8 +62,8 @@ class Gated(AbstractAgent):
         settings = agent.settings
         if not (settings.steps or settings.choice) or settings.lag or settings.particles > 1:
             raise ValueError(
-                "A gate opens for thinking: `steps` must be 1 or more or a `choice` be given, "
-                f"`lag` be 0 and `particles` 1; got {settings.steps}, {settings.choice}, "
+                "A gate opens for thinking: `steps` must be 1 or more or a `choice` given, "
+                f"`lag` 0 and `particles` 1; got {settings.steps}, {settings.choice}, "
                 f"{settings.lag} and {settings.particles}."
             )
         if (reason := missing(agent.model, score.needs, agent.members)) is not None:

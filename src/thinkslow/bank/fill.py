@@ -101,7 +101,7 @@ def fill(
     folder, setting = Path(out), described_environment(environment)
     header = stored.as_read(_header(agent, setting, plan))
     folder.mkdir(parents=True, exist_ok=True)
-    lock = claim(folder, what="bank", remedy="pass another --out")
+    lock = claim(folder, what="bank")
     try:
         bank = _opened(folder, header)
         if len(bank) < plan.moments:
@@ -129,12 +129,12 @@ def _opened(folder: Path, header: Header) -> Bank:
     if not stored.is_there(folder):
         left = [entry.name for entry in folder.iterdir() if entry.name != "lock.json"]
         if left:
-            raise Occupied(f"{folder} holds {left[0]} and no bank. Pass another --out.")
+            raise Occupied(f"{folder} holds {left[0]} and no bank. Pass another `out`.")
         return stored.begin(folder, header)
     bank = stored.read(folder)
     if differences := bank.header.differences(header):
         raise Occupied(
-            f"{folder} holds another bank: {'; '.join(differences)}. Pass another --out, or the "
+            f"{folder} holds another bank: {'; '.join(differences)}. Pass another `out`, or the "
             "settings that it was begun with."
         )
     return bank
@@ -157,7 +157,7 @@ class _Filling:
             if not rounds and len(self.bank) == before:
                 raise ValueError(
                     f"Episodes of {self.envs.id} are shorter than `every` ({self.plan.every}): "
-                    "none of a whole block reached a moment. Pass a smaller --every."
+                    "none of a whole block reached a moment. Pass a smaller `every`."
                 )
             block += 1
 

@@ -66,6 +66,11 @@ def refusal(agent: AbstractAgent, bank: Bank) -> str | None:
     return None
 
 
+def lacking(agent: Agent, score: Score) -> str | None:
+    """Why a score cannot be asked of an agent; None if it can."""
+    return missing(agent.model, score.needs, agent.members)
+
+
 def judge(
     bank: Bank, arms: Mapping[str, AbstractAgent], *, scores: Mapping[str, Score] | None = None,
     draws: int = 4, discount: float = 1 - 1 / 333, seed: int = 0,
@@ -96,7 +101,7 @@ def judge(
     base = arms[BASE].inner
     assert base is not None
     for name, score in (scores or {}).items():
-        if (reason := missing(base.model, score.needs, base.members)) is not None:
+        if (reason := lacking(base, score)) is not None:
             raise ValueError(f"`{name}` cannot be asked of this agent: {reason}.")
     judged = [
         _Judge(bank, base, arms, scores or {}, draws, discount, seed).of(part)

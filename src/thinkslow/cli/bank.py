@@ -148,8 +148,7 @@ def with_returns(agent: Any, environment: Mapping[str, Any], plan: Any) -> Any:
 
 def playable(agent: Any, filled: Any, options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
     """Arms and scores that the agent can be asked for; what is left out is said."""
-    from thinkslow.bank.judge import refusal
-    from thinkslow.needs import missing
+    from thinkslow.bank.judge import lacking, refusal
 
     arms: dict[str, Any] = {}
     for name in options.arm_names:
@@ -166,7 +165,7 @@ def playable(agent: Any, filled: Any, options: Options) -> tuple[dict[str, Any],
     scores = {}
     for name in options.gate_names:
         score = registry.make("score", name)
-        if (reason := missing(agent.model, score.needs, agent.members)) is not None:
+        if (reason := lacking(agent, score)) is not None:
             _say(f"no gate {name}: {reason}")
         else:
             scores[name] = score
