@@ -11,6 +11,7 @@ new policy less that of the old one, as a share of what the best action would ad
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -74,7 +75,7 @@ def met(model: Rewarded) -> tuple[Categorical, jax.Array, jax.Array]:
     return Categorical(flat), memories, jax.nn.one_hot(taken, 2)
 
 
-@jax.jit
+@eqx.filter_jit
 def shares(
     model: Rewarded, choice: Values, beliefs: Any, memories: Any, actions: Any, keys: Any
 ) -> jax.Array:
