@@ -28,6 +28,7 @@ TITLES = {
     "term": "Terms (--terms NAME,0.5*NAME)",
     "update": "Updates (--update NAME)",
     "readout": "Readouts (--readout NAME, --latent NAME)",
+    "choice": "Choices of the action (--choice NAME)",
     "score": "Gates (--gate NAME)",
     "members": "Plausible parameters (--members NAME:VALUE)",
 }

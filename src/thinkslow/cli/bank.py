@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from thinkslow import registry
-from thinkslow.cli import flags
 from thinkslow.cli.common import Opening, Usage, console
 from thinkslow.cli.common import parse as parse_options
+from thinkslow.cli.modules import load_modules
 from thinkslow.cli.playing import Playing
 
 DESCRIPTION = """Fill a bank of decisions and judge arms on it.
@@ -83,7 +83,7 @@ def parse(arguments: Sequence[str]) -> Options:
     if not 0 <= options.seed < 2**31:
         raise Usage(f"--seed must be between 0 and {2**31 - 1}; got {options.seed}.")
     try:
-        flags.load_modules(options.imports)
+        load_modules(options.imports)
         for name in options.arm_names:
             registry.check("arm", name)
         for name in options.gate_names:
