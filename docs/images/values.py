@@ -25,7 +25,8 @@ from thinkslow.distributions import Categorical
 from thinkslow.toy import Rewarded, filtered, rewarded, ring, simulate
 from thinkslow.worldmodel import State
 
-STATES, EPISODES, TIME, WARM = 8, 40, 30, 5
+STATES, EPISODES, TIME, WARM = 8, 30, 15, 5
+ONE = jnp.float32(1.0)  # a number of arrays is none of the program's structure
 KLS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 ARMS = {
     "values": (Values, {}),
@@ -42,7 +43,7 @@ def main() -> None:
     for name, (kind, given) in ARMS.items():
         rows = []
         for number, kl in enumerate(KLS):
-            choice = kind(scale=1.0, temperature=1e-3, max_kl=kl, horizon=5, **given)
+            choice = kind(scale=ONE, temperature=ONE / 1000, max_kl=kl * ONE, horizon=5, **given)
             keys = jr.split(jr.key(number), len(beliefs.logits))
             rows.append(np.asarray(shares(model, choice, beliefs, memories, actions, keys)))
         found[name] = np.stack(rows)  # kl, belief
