@@ -21,7 +21,7 @@ def public() -> dict[str, Any]:
     found: dict[int, tuple[str, Any]] = {}
     for part in MODULES:
         module = importlib.import_module(f"thinkslow{part}")
-        for name in set(module.__all__) - NOT_DOCUMENTED:
+        for name in sorted(set(module.__all__) - NOT_DOCUMENTED):
             value = getattr(module, name)
             found.setdefault(id(value), (f"thinkslow{part}.{name}", value))
     return dict(found.values())
