@@ -197,6 +197,41 @@ class Gaussian(Belief):
         return 0.5 * jnp.sum(shift**2 + jnp.exp(ratio) - 1 - ratio)
 
 
+class Point(Belief):
+    """A latent as plain numbers in place of a belief about it: what a literal reading of "refine
+    the state" steps. Nothing keeps it a code, or on the simplex."""
+
+    value: Float[Array, "..."]
+
+    def noise(self, *, key: PRNGKeyArray) -> Float[Array, "..."]:
+        """Zeros: there is nothing to draw."""
+        return jnp.zeros_like(self.value)
+
+    def sample_of(self, noise: Float[Array, "..."]) -> Float[Array, "..."]:
+        return self.value
+
+    def mode(self) -> Float[Array, "..."]:
+        return self.value
+
+    def soft(self) -> Float[Array, "..."]:
+        return self.value
+
+    def log_prob(self, value: Float[Array, "..."]) -> Float[Array, ""]:
+        """Of a normal of variance 1 around it."""
+        return -0.5 * jnp.sum(jnp.square(value - self.value) + jnp.log(2 * jnp.pi))
+
+    def entropy(self) -> Float[Array, ""]:
+        """0: it is sure."""
+        return jnp.zeros(())
+
+    def kl(self, other: Any) -> Float[Array, ""]:
+        """Of a belief: -log other(value), linear in the value where the belief is categorical. Of
+        another point half the squared distance, the KL of normals of variance 1."""
+        if isinstance(other, Point):
+            return 0.5 * jnp.sum(jnp.square(self.value - other.value))
+        return -other.log_prob(self.value)
+
+
 class Bernoulli(eqx.Module):
     """Independent probabilities of yes, given by their logits."""
 

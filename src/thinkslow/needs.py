@@ -128,6 +128,22 @@ def _categorical(model: Any, members: Any) -> str | None:
     return f"its belief is {type(belief).__name__}, not categorical. Use a gradient step"
 
 
+def _numbers(model: Any, members: Any) -> str | None:
+    heads = decoded(model)
+    if not heads:
+        return "it has no decoder, without which a frame cannot be compared with what it expects"
+    if any(not isinstance(head, Categorical) for head in heads.values()):
+        return None
+    return f"it decodes neither images nor vectors, only classes ({', '.join(sorted(heads))})"
+
+
+def _images(model: Any, members: Any) -> str | None:
+    modes = jax.eval_shape(lambda: {k: h.mode() for k, h in model.decode(model.initial()).items()})
+    if any(len(mode.shape) == 3 for mode in modes.values()):
+        return None
+    return f"it decodes no image, only {', '.join(sorted(modes)) or 'nothing'}"
+
+
 def _reward(model: Any, members: Any) -> str | None:
     if jax.eval_shape(lambda: model.reward(model.initial())) is not None:
         return None
@@ -167,6 +183,8 @@ def _continuous(model: Any, members: Any) -> str | None:
 
 DECODER = Need("a decoder", _decoder)
 DECODES_ALL = Need("a decoder of all that it sees", _decodes_all)
+DECODES_NUMBERS = Need("a decoder of images or vectors", _numbers)
+DECODES_IMAGES = Need("a decoder of images", _images)
 SPREAD = Need("a decoder whose spread depends on the state", _spread)
 MEMBERS = Need("plausible parameters", _members)
 PRIOR = Need("a prior that follows from the memory", _prior)

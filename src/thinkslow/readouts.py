@@ -124,6 +124,21 @@ class Reinforce(Readout):
         return mean + (surrogate - jax.lax.stop_gradient(surrogate))
 
 
+class Softened(Readout):
+    """A control: a sample moved towards the expectation by `length`, at most up to it.
+
+    What a step of that length on the latent's numbers must beat: it softens, and knows nothing.
+    """
+
+    length: float = 0.5
+
+    def of(self, belief: Belief, noise: Array) -> Array:
+        sample, soft = belief.sample_of(noise), belief.soft()
+        apart = soft - sample
+        far = jnp.sqrt(jnp.sum(jnp.square(apart)))
+        return sample + jnp.minimum(1.0, self.length / jnp.maximum(far, 1e-9)) * apart
+
+
 class BestOf(Readout):
     """Of `count` samples, the one that reconstructs the present observation best."""
 

@@ -23,6 +23,20 @@ def where(condition: Bool[Array, ""], new: Tree, old: Tree) -> Tree:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
+def only_if(needed: Bool[Array, ""], compute: Callable[[], Tree], otherwise: Tree) -> Tree:
+    """`compute()` where needed, else `otherwise`, of the same shapes and types.
+
+    In a batch nothing is computed unless some member needs it; then it is for all. (Under `vmap`
+    a conditional computes both sides, while a loop ends once no member goes on.) No gradient goes
+    through it in reverse.
+    """
+
+    def once(loop: tuple[Any, Tree]) -> tuple[Any, Tree]:
+        return jnp.zeros((), bool), compute()
+
+    return jax.lax.while_loop(lambda loop: loop[0], once, (needed, otherwise))[1]
+
+
 def cast(tree: Tree, dtype: Any) -> Tree:
     """The same with floats of another precision."""
     return jax.tree.map(

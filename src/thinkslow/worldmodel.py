@@ -189,7 +189,9 @@ class Moment(NamedTuple):
     posterior: Belief
     """The encoder's belief, or the prior where that is not finite."""
     seen: Bool[Array, ""]
-    """Whether the encoder's belief was finite."""
+    """Whether the encoder's belief was finite, and the observation there."""
+    absent: Mapping[str, Bool[Array, ""]] | None = None
+    """By name, which parts of the observation did not come; None: all came."""
 
 
 def perceive(
@@ -198,8 +200,13 @@ def perceive(
     action: Action,
     is_first: Bool[Array, ""],
     observation: Observation,
+    absent: Mapping[str, Bool[Array, ""]] | None = None,
 ) -> Moment:
     """Predict from the state before, then encode the observation.
+
+    Where nothing came the prior stands in for the encoder's belief. Where some parts came, the
+    others are filled in with what the model expects there; a part that it does not decode cannot
+    be, and then the prior stands in.
 
     Args:
         model: for one example, without a batch axis.
@@ -207,13 +214,50 @@ def perceive(
         action: the one that led here.
         is_first: whether an episode begins here; the past is then forgotten.
         observation: the present one, by name.
+        absent: by name, whether a part did not come; None: all came.
 
-    **Cost:** one step of the core and one encoding.
+    **Cost:** one step of the core and one encoding; where one of several parts may be absent, one
+    decoding besides.
     """
     memory, prior = model.predict(state, action, is_first)
+    there = jnp.ones((), bool)
+    if absent is not None:
+        dtype = state.latent.dtype
+        expected = State(memory, prior.soft().astype(dtype))
+        observation, there = _completed(model, expected, observation, absent)
     posterior = model.infer(memory, observation)
-    seen = all_finite(posterior)
-    return Moment(memory, prior, where(seen, posterior, prior), seen)
+    seen = all_finite(posterior) & there
+    return Moment(memory, prior, where(seen, posterior, prior), seen, absent)
+
+
+def _completed(
+    model: WorldModel, state: State, observation: Observation,
+    absent: Mapping[str, Bool[Array, ""]],
+) -> tuple[Observation, Bool[Array, ""]]:  # fmt: skip
+    """The observation with what the state predicts in place of what is absent, and whether enough
+    of it came to be encoded."""
+    gone = jnp.stack([absent[name] for name in absent])
+    there = ~jnp.all(gone)
+    if len(observation) < 2:
+        return observation, there
+    heads, out = model.decode(state), dict(observation)
+    for name, lost in absent.items():
+        if name in heads:
+            value = jnp.asarray(observation[name])
+            out[name] = jnp.where(lost, _shown(heads[name], value), value)
+        else:
+            there &= ~lost
+    return out, there
+
+
+def _shown(head: Distribution, like: Array) -> Array:
+    """What a head expects, in the form of an observation."""
+    mode = head.mode()
+    if isinstance(head, Categorical) and mode.shape != like.shape:
+        mode = jnp.argmax(mode, -1)
+    elif isinstance(head, Squared) and like.dtype == jnp.uint8:
+        mode = jnp.round(255 * jnp.clip(mode, 0, 1))
+    return mode.astype(like.dtype)
 
 
 def imagine(
@@ -224,6 +268,7 @@ def imagine(
     horizon: int,
     key: PRNGKeyArray,
     readout: Readout = Sample(),
+    through_memory: bool = True,
 ) -> Step:
     """Roll the policy forward through the model's own predictions.
 
@@ -234,9 +279,11 @@ def imagine(
         horizon: the number of imagined steps.
         key: random numbers of actions and latents.
         readout: how a latent is taken from an imagined prior.
+        through_memory: whether the gradient flows from one memory to the next; if not, it flows
+            through the latents alone.
 
     Returns `horizon` steps stacked along a leading axis. The gradient flows through latents,
-    memory and policy; nothing is stopped.
+    memory and policy; nothing else is stopped.
 
     **Cost:** `horizon` steps of the core and the policy.
     """
@@ -251,6 +298,8 @@ def imagine(
     def step(state: State, random: tuple[PRNGKeyArray, Array]) -> tuple[State, Step]:
         action_key, noise = random
         action = policy(state, action_key)
+        if not through_memory:
+            state = State(jax.lax.stop_gradient(state.memory), state.latent)
         memory, prior = model.predict(state, action, still)
         latent = readout.of(prior, noise).astype(state.latent.dtype)
         state = State(memory, latent)
@@ -259,11 +308,27 @@ def imagine(
     return jax.lax.scan(step, state, (action_keys, noises))[1]
 
 
-def surprise(model: WorldModel, state: State, observation: Observation) -> Float[Array, ""]:
-    """-log p(observation | state) in nats, summed over all parts that the model decodes."""
-    heads = model.decode(state)
-    parts = (head.log_prob(target(head, observation[name])) for name, head in heads.items())
-    return -sum(parts, jnp.zeros(()))
+def surprise(
+    model: WorldModel,
+    state: State,
+    observation: Observation,
+    absent: Mapping[str, Bool[Array, ""]] | None = None,
+) -> Float[Array, ""]:
+    """-log p(observation | state) in nats, summed over all parts that the model decodes.
+
+    Args:
+        model: for one example.
+        state: what predicts the observation.
+        observation: by name.
+        absent: by name, whether a part did not come and so says nothing; None: all came.
+    """
+    total = jnp.zeros(())
+    for name, head in model.decode(state).items():
+        part = head.log_prob(target(head, observation[name]))
+        if absent is not None and name in absent:
+            part = jnp.where(absent[name], 0.0, part)
+        total = total + part
+    return -total
 
 
 def target(head: Distribution, value: Array | np.ndarray) -> Float[Array, "..."]:

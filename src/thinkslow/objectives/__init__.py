@@ -3,11 +3,12 @@
 from thinkslow.objectives.imagined import ELBO, PIG, SIG, Ambiguity, Entropy, ObservedPIG
 from thinkslow.objectives.information import parameter_information_gain, state_information_gain
 from thinkslow.objectives.lookahead import Objective, Terms, lookahead
-from thinkslow.objectives.present import Anchor, Evidence
+from thinkslow.objectives.present import L2, Anchor, Evidence, Prior
 from thinkslow.objectives.term import ImaginedStep, ImaginedTerm, Present, PresentTerm, Term
 
 __all__ = [
     "ELBO",
+    "L2",
     "PIG",
     "SIG",
     "Ambiguity",
@@ -20,6 +21,7 @@ __all__ = [
     "ObservedPIG",
     "Present",
     "PresentTerm",
+    "Prior",
     "Term",
     "Terms",
     "lookahead",

@@ -3,6 +3,7 @@
 **References:** Benfeghoul et al., When in Doubt, Think Slow, arXiv 2402.15283.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -14,24 +15,56 @@ from thinkslow.objectives.information import parameter_information_gain, state_i
 from thinkslow.objectives.term import ImaginedStep, ImaginedTerm, Values
 from thinkslow.worldmodel import State, surprise
 
+ESTIMATORS = ("kl", "barber-agakov", "entropies")
 
+
+@dataclasses.dataclass(frozen=True)
 class SIG(ImaginedTerm):
-    """State information gain: KL from the prior to the re-encoded imagined observation.
+    """State information gain: how much the re-encoded imagined observation tells of the latent.
 
     Beside it are reported `barber-agakov`, its lower bound E[log q(z) - log p(z)] at the latent z
     that was decoded, and `self-consistency`, the gap to that bound: 0 on average if the encoder
     is exact. Both speak of sampled latents; under a readout without noise they are those of one
     value.
 
-    **Cost:** one decoding and one encoding for each imagined step.
+    **Cost:** one decoding and one encoding for each imagined step, and for the present.
     """
+
+    estimator: str = "kl"
+    """`kl`: KL(q || p), from the prior to the re-encoded observation; `barber-agakov`: log q(z) -
+    log p(z) at the latent z that was decoded; `entropies`: H(p) - H(q). All have the mean of the
+    first where the encoder is exact; the last two may be negative."""
+    now: bool = False
+    """Whether the present belief is decoded and encoded again too."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.estimator not in ESTIMATORS:
+            raise ValueError(
+                f"`estimator` must be one of {', '.join(ESTIMATORS)}; got {self.estimator!r}."
+            )
+
+    @property
+    def name(self) -> str:
+        kind = "" if self.estimator == "kl" else f"-{self.estimator}"
+        return f"sig{kind}{'-now' * self.now}"
+
+    @property
+    def at_present(self) -> bool:
+        return self.now
 
     @property
     def needs(self) -> tuple[Need, ...]:
         return (DECODES_ALL,)
 
     def at_step(self, model: Any, step: ImaginedStep, *, key: PRNGKeyArray) -> Float[Array, ""]:
-        return state_information_gain(step.posterior, step.prior)
+        again, prior = step.posterior, step.prior
+        if self.estimator == "entropies":
+            return prior.entropy() - again.entropy()
+        if self.estimator == "barber-agakov":
+            value = step.state.latent.astype(jax.tree.leaves(again)[0].dtype)
+            return again.log_prob(value) - prior.log_prob(value)
+        return state_information_gain(again, prior)
 
     def diagnostics(self, model: Any, step: ImaginedStep) -> Values:
         again, prior = step.posterior, step.prior

@@ -14,7 +14,16 @@ from thinkslow.needs import missing
 from thinkslow.objectives.members import Members
 from thinkslow.objectives.term import ImaginedStep, ImaginedTerm, Present, PresentTerm, Term, Values
 from thinkslow.readouts import Readout, Sample
-from thinkslow.worldmodel import Moment, Observation, Policy, State, Step, WorldModel, imagine
+from thinkslow.worldmodel import (
+    Moment,
+    Observation,
+    Policy,
+    State,
+    Step,
+    WorldModel,
+    detached,
+    imagine,
+)
 
 Weight: TypeAlias = Float[Array, ""] | float
 Terms: TypeAlias = Mapping[Any, Weight] | Iterable[tuple[Term, Weight]]
@@ -35,6 +44,9 @@ def lookahead(
     latent: Readout | None = None,
     imagery: Imagery = "mode",
     members: Members | None = None,
+    start: Belief | None = None,
+    through_policy: bool = True,
+    through_memory: bool = True,
 ) -> Objective:
     """The weighted sum of terms as a function of the belief about the present latent.
 
@@ -52,6 +64,9 @@ def lookahead(
         imagery: an imagined observation is the decoder's `mode`, or a `sample` of it where the
             decoder has a spread (informations are exact only with samples).
         members: plausible parameters, for terms that compare them.
+        start: where the descent begins, for terms that hold it there; None: the encoder's belief.
+        through_policy: whether the gradient flows through the actions of imagined futures.
+        through_memory: whether it flows from one imagined memory to the next.
 
     Returns a function of a belief and a key to the sum and the unweighted terms by name, with
     what terms report beside them.
@@ -70,8 +85,11 @@ def lookahead(
             raise ValueError(f"`{term.name}` cannot be asked of this model: {reason}.")
     present = [term for term, _ in weighted if isinstance(term, PresentTerm)]
     imagined = [term for term, _ in weighted if isinstance(term, ImaginedTerm)]
-    here = Present(model, moment, observation, latent)
-    future = partial(_future, model, policy, moment, imagined, horizon, latent, imagery, members)
+    here = Present(model, moment, observation, latent, start)
+    acting = policy if through_policy else detached(policy)
+    future = partial(
+        _future, model, acting, moment, imagined, horizon, latent, imagery, members, through_memory
+    )
 
     def objective(belief: Belief, key: PRNGKeyArray) -> tuple[Float[Array, ""], Values]:
         present_key, future_key = jr.split(key)
@@ -133,12 +151,16 @@ def check_counts(
 
 def _future(
     model: WorldModel, policy: Policy, moment: Moment, terms: list[ImaginedTerm], horizon: int,
-    latent: Readout, imagery: Imagery, members: Members | None, belief: Belief, key: PRNGKeyArray,
+    latent: Readout, imagery: Imagery, members: Members | None, through_memory: bool,
+    belief: Belief, key: PRNGKeyArray,
 ) -> tuple[Array, Values]:  # fmt: skip
     """The latent that a future began at, and the terms summed over its steps."""
     start_key, roll_key, step_key = jr.split(key, 3)
     state = State(moment.memory, latent(belief, key=start_key))
-    steps = imagine(model, policy, state, horizon=horizon, key=roll_key, readout=latent)
+    steps = imagine(
+        model, policy, state, horizon=horizon, key=roll_key, readout=latent,
+        through_memory=through_memory,
+    )  # fmt: skip
 
     def each(before: State, at: Step, keys: Key[Array, " keys"]) -> Values:
         step = ImaginedStep(
@@ -155,5 +177,15 @@ def _future(
         lambda first, rest: jnp.concatenate([first[None], rest[:-1]]), state, steps.state
     )
     keys = jax.vmap(lambda k: jr.split(k, 2 + len(terms)))(jr.split(step_key, horizon))
-    values = jax.vmap(each)(before, steps, keys)
-    return state.latent, jax.tree.map(jnp.sum, values)
+    values = jax.tree.map(jnp.sum, jax.vmap(each)(before, steps, keys))
+    for index, term in enumerate(terms):
+        if term.at_present:
+            # No action led here that matters: the present one stands for the first imagined.
+            now_key = jr.fold_in(step_key, index)
+            now = ImaginedStep(
+                model, members, latent, imagery == "sample", state,
+                jax.tree.map(lambda x: x[0], steps.action), moment.prior, state,
+                jr.split(now_key),
+            )  # fmt: skip
+            values[term.name] += term.at_step(model, now, key=now_key)
+    return state.latent, values

@@ -54,7 +54,8 @@ class Evidence(PresentTerm):
 
         def one(key: PRNGKeyArray) -> tuple[Array, Array]:
             code = latent(belief, key=key)
-            return code, surprise(model, State(moment.memory, code), present.observation)
+            state = State(moment.memory, code)
+            return code, surprise(model, state, present.observation, moment.absent)
 
         count = 1 if latent.noiseless else self.samples
         codes, errors = jax.vmap(one)(jr.split(key, count))
@@ -67,3 +68,20 @@ class Anchor(PresentTerm):
 
     def value(self, belief: Belief, present: Present, *, key: PRNGKeyArray) -> Float[Array, ""]:
         return belief.kl(present.moment.posterior)
+
+
+class Prior(PresentTerm):
+    """KL to the prior: holds the refined belief near what the memory predicts.
+
+    Of a latent that is stepped as floats, -log p(z).
+    """
+
+    def value(self, belief: Belief, present: Present, *, key: PRNGKeyArray) -> Float[Array, ""]:
+        return belief.kl(present.moment.prior)
+
+
+class L2(PresentTerm):
+    """Squared distance of the expected latent from where the descent began, halved."""
+
+    def value(self, belief: Belief, present: Present, *, key: PRNGKeyArray) -> Float[Array, ""]:
+        return 0.5 * jnp.sum(jnp.square(belief.soft() - present.start.soft()))

@@ -66,9 +66,12 @@ class Present:
     """
 
     def __init__(
-        self, model: WorldModel, moment: Moment, observation: Observation, latent: Readout
-    ):
+        self, model: WorldModel, moment: Moment, observation: Observation, latent: Readout,
+        start: Belief | None = None,
+    ):  # fmt: skip
         self.model, self.moment, self.observation = model, moment, observation
+        self.start = moment.posterior if start is None else start
+        """Where the descent begins."""
         self.latent = latent
 
 
@@ -143,6 +146,11 @@ class ImaginedStep:
 
 class ImaginedTerm(Term, abc.ABC):
     """A term of the future: summed over the steps of a rollout, averaged over rollouts."""
+
+    @property
+    def at_present(self) -> bool:
+        """Whether the step that the rollout starts at counts too."""
+        return False
 
     @abc.abstractmethod
     def at_step(self, model: Any, step: ImaginedStep, *, key: PRNGKeyArray) -> Float[Array, ""]:

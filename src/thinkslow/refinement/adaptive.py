@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from thinkslow.refinement.result import SPENT, Refined, Scalar, Select, chosen
@@ -29,10 +30,15 @@ class Running(NamedTuple):
     accepted: Bool[Array, " steps"]
 
 
-def begin(rules: Rules, step_kl: Scalar, *, steps: int, noise: PRNGKeyArray) -> Running:
+def drawn(noise: PRNGKeyArray, steps: int, fresh: bool) -> Key[Array, " iterates"]:
+    """The keys of the objective's noise at each iterate: one for all, or each its own."""
+    return jr.split(noise, steps + 1) if fresh else jnp.broadcast_to(noise, steps + 1)
+
+
+def begin(rules: Rules, step_kl: Scalar, *, steps: int, noise: Key[Array, " iterates"]) -> Running:
     """Before the first of at most `steps` steps."""
     belief = rules.first
-    (loss, terms), gradient = jax.value_and_grad(rules.objective, has_aux=True)(belief, noise)
+    (loss, terms), gradient = jax.value_and_grad(rules.objective, has_aux=True)(belief, noise[0])
     held = Held(rules.update.init(belief), jnp.asarray(step_kl, jnp.float32), rules.judge(belief))
 
     def buffer(value: Array) -> Array:
@@ -47,7 +53,7 @@ def begin(rules: Rules, step_kl: Scalar, *, steps: int, noise: PRNGKeyArray) -> 
 
 def advance(
     rules: Rules, running: Running, limit: Int[Array, ""] | int, *, tolerance: Scalar | None,
-    noise: PRNGKeyArray, keys: Key[Array, " steps"],
+    noise: Key[Array, " iterates"], keys: Key[Array, " steps"],
 ) -> Running:  # fmt: skip
     """Steps until `limit` have been made, or a step lowers the objective by less than
     `tolerance` of it (None: however little), or `max_kl` is spent, or nothing more can be done."""
@@ -58,7 +64,9 @@ def advance(
         belief, held, norm, accepted = rules.step(
             run.belief, before, run.gradient, run.held, keys[index]
         )
-        (loss, terms), gradient = jax.value_and_grad(rules.objective, has_aux=True)(belief, noise)
+        (loss, terms), gradient = jax.value_and_grad(rules.objective, has_aux=True)(
+            belief, noise[index + 1]
+        )
         enough = jnp.ones((), bool)
         if tolerance is not None:
             enough = before - loss >= tolerance * jnp.abs(before)
@@ -91,8 +99,8 @@ def finish(rules: Rules, running: Running, select: Select) -> Refined:
 
 
 def adaptive(
-    rules: Rules, step_kl: Scalar, *, steps: int, tolerance: Scalar, noise: PRNGKeyArray,
-    keys: Key[Array, " steps"], select: Select,
+    rules: Rules, step_kl: Scalar, *, steps: int, tolerance: Scalar,
+    noise: Key[Array, " iterates"], keys: Key[Array, " steps"], select: Select,
 ) -> Refined:  # fmt: skip
     """At most `steps` steps in one compiled loop.
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Key
 
-from thinkslow.refinement.adaptive import Running, advance, begin, finish
+from thinkslow.refinement.adaptive import Running, advance, begin, drawn, finish
 from thinkslow.refinement.result import Refined, Scalar, Select
 from thinkslow.refinement.step import Objective, Rules, check, checked, judging
 from thinkslow.refinement.updates import Update
@@ -51,7 +51,7 @@ class Anytime(Generic[Shared, Context]):
         self, objective: Callable[[Shared, Context], Objective], update: Update, *,
         steps: int = 64, chunk: int = 1, max_kl: Scalar = jnp.inf, step_kl: Scalar | None = None,
         accept: bool = False, judges: int = 1, tolerance: Scalar | None = None,
-        select: Select = "best",
+        select: Select = "best", fresh_noise: bool = False,
     ):  # fmt: skip
         if chunk < 1:
             raise ValueError(f"`chunk` must be 1 or more; got {chunk}.")
@@ -67,7 +67,8 @@ class Anytime(Generic[Shared, Context]):
         def start(shared: Shared, context: Context, belief: Any, key: Any) -> Running:
             noise, judge_key, _ = jr.split(key, 3)
             given = rules(shared, context, belief, judge_key)
-            return begin(given, longest, steps=steps, noise=noise)
+            noises = drawn(noise, steps, fresh_noise)
+            return begin(given, longest, steps=steps, noise=noises)
 
         def more(
             shared: Shared, context: Context, first: Any, key: Any, running: Running
@@ -75,7 +76,8 @@ class Anytime(Generic[Shared, Context]):
             noise, judge_key, step_key = jr.split(key, 3)
             return advance(
                 rules(shared, context, first, judge_key), running, running.used + chunk,
-                tolerance=tolerance, noise=noise, keys=jr.split(step_key, steps),
+                tolerance=tolerance, noise=drawn(noise, steps, fresh_noise),
+                keys=jr.split(step_key, steps),
             )  # fmt: skip
 
         def end(

@@ -10,6 +10,26 @@ from jaxtyping import Array, Float, PyTree
 from thinkslow.refinement.result import Scalar
 
 
+class Shift(eqx.Module):
+    """A shift of the memory alone, as something to refine; its KL is half its squared distance."""
+
+    shift: PyTree[Float[Array, "..."]]
+
+    def kl(self, other: "Shift") -> Float[Array, ""]:
+        apart = jax.tree.map(
+            lambda a, b: jnp.sum(jnp.square(a - b)).astype(jnp.float32), self.shift, other.shift
+        )
+        return 0.5 * sum(jax.tree.leaves(apart), jnp.zeros(()))
+
+
+def shift(memory: PyTree) -> Shift:
+    """A shift of nothing.
+
+    **Errors:** `TypeError` for a memory that is not of floats.
+    """
+    return Shift(joint(None, memory).shift)
+
+
 class Joint(eqx.Module):
     """A belief with a shift of the memory, as one thing to refine.
 
@@ -51,7 +71,7 @@ def moved(memory: PyTree, shift: PyTree, radius: Scalar) -> PyTree:
 
 def _length(tree: PyTree) -> Float[Array, ""]:
     total = sum(
-        (jnp.sum(jnp.square(x.astype(jnp.promote_types(x.dtype, jnp.float32))))
+        (jnp.sum(jnp.square(x.astype(jnp.float32) if x.dtype.itemsize < 4 else x))
          for x in jax.tree.leaves(tree)),
         jnp.zeros(()),
     )  # fmt: skip

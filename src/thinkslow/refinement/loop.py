@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import PRNGKeyArray
 
-from thinkslow.refinement.adaptive import adaptive
+from thinkslow.refinement.adaptive import adaptive, drawn
 from thinkslow.refinement.result import Refined, Scalar, Select, chosen
 from thinkslow.refinement.step import Held, Objective, Rules, check, checked, judging
 from thinkslow.refinement.updates import Gradient, Update
@@ -29,6 +29,7 @@ def refine(
     tolerance: Scalar | None = None,
     select: Select = "last",
     record: bool = True,
+    fresh_noise: bool = False,
 ) -> Refined:
     """Descend `objective` from `belief` for `steps` steps.
 
@@ -53,6 +54,8 @@ def refine(
             expectation is rarely taken.
         tolerance: stop after a step that lowers the objective by less than this share of it, and
             once `max_kl` is spent; `used` counts the steps. None: make every step.
+        fresh_noise: draw the objective's noise anew for each step, not once for all of them; each
+            iterate's loss is then on a draw of its own.
         select: which iterate to return, the `last` finite one or the `best`, of least loss.
         record: whether to evaluate the objective at the last belief too. Without, its loss and
             terms are NaN, and it counts as finite if its arrays are; an update that looks at
@@ -85,23 +88,28 @@ def refine(
     keys = jr.split(step_key, steps)
     if tolerance is not None and steps:
         return adaptive(
-            rules, step_kl, steps=steps, tolerance=tolerance, noise=noise, keys=keys, select=select
-        )
+            rules, step_kl, steps=steps, tolerance=tolerance,
+            noise=drawn(noise, steps, fresh_noise), keys=keys, select=select,
+        )  # fmt: skip
     record |= select == "best"
     seen = record or accept or not update.blind
     differentiate = jax.value_and_grad(objective, has_aux=True) if seen else _unseen(objective)
 
-    def step(carry: tuple, key: PRNGKeyArray) -> tuple[tuple, tuple]:
-        now, held = carry
+    noises = drawn(noise, steps, fresh_noise)
+
+    def step(carry: tuple, keys: tuple) -> tuple[tuple, tuple]:
+        (now, held), (key, noise) = carry, keys
         (loss, terms), gradient = differentiate(now, noise)
         after, held, norm, accepted = rules.step(now, loss, gradient, held, key)
         return (after, held), (now, loss, terms, norm, accepted)
 
     held = Held(update.init(belief), jnp.asarray(step_kl, jnp.float32), rules.judge(belief))
-    carry, (beliefs, losses, terms, norms, accepted) = jax.lax.scan(step, (belief, held), keys)
+    carry, (beliefs, losses, terms, norms, accepted) = jax.lax.scan(
+        step, (belief, held), (keys, noises[:steps])
+    )
     finite = jnp.isfinite(losses)
     if record:
-        last = objective(carry[0], noise)
+        last = objective(carry[0], noises[steps])
         finite = jnp.append(finite, jnp.isfinite(last[0]))
     else:
         last = _nan((losses, terms), ())

@@ -14,6 +14,7 @@ import numpy as np
 
 from thinkslow.objectives import (
     ELBO,
+    L2,
     PIG,
     SIG,
     Ambiguity,
@@ -21,6 +22,7 @@ from thinkslow.objectives import (
     Entropy,
     Evidence,
     ObservedPIG,
+    Prior,
     Term,
 )
 from thinkslow.objectives.members import Members
@@ -36,6 +38,8 @@ __all__ = ["TERMS", "UPDATES", "Broken", "Entry", "Trial", "check"]
 
 TERMS: tuple[Term, ...] = (
     SIG(),
+    SIG("barber-agakov"),
+    SIG("entropies", now=True),
     PIG(),
     ObservedPIG(),
     ELBO(),
@@ -43,6 +47,8 @@ TERMS: tuple[Term, ...] = (
     Ambiguity(),
     Evidence(beta=0.5, free_nats=0.0, samples=2),
     Anchor(),
+    Prior(),
+    L2(),
 )
 """Every term of ours, as it is checked."""
 
