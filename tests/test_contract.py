@@ -253,11 +253,13 @@ def test_thinking_that_draws_the_numbers_of_others_is_found_out(monkeypatch):
     """Thinking that takes a key before the latent and the action do; and a die of NumPy's."""
 
     class Greedy(Agent):
-        def act(self, carry: Any, observation: Any, is_first: Any, *, keys: Any) -> Any:
+        def act(
+            self, carry: Any, observation: Any, is_first: Any, *, keys: Any, **told: Any
+        ) -> Any:
             if self.settings.terms:
                 np.random.normal()
                 keys = jax.vmap(lambda key: jr.split(key)[0])(keys)
-            return super().act(carry, observation, is_first, keys=keys)
+            return super().act(carry, observation, is_first, keys=keys, **told)
 
     monkeypatch.setattr(models, "Agent", Greedy)
     found = broken(terms=[])

@@ -27,6 +27,7 @@ KINDS = {
     "readout": "how a latent is taken from a belief",
     "score": "what a gate goes by",
     "choice": "how an action is chosen",
+    "check": "how a frame is checked before it is believed",
     "members": "where plausible parameters come from",
     "arm": "a way to think, whole",
 }
@@ -50,6 +51,7 @@ class Entry:
 
 _IMAGINED, _PRESENT = "thinkslow.objectives.imagined", "thinkslow.objectives.present"
 _UPDATES, _READOUTS = "thinkslow.refinement.updates", "thinkslow.readouts"
+_CHECKS = "thinkslow.agent.checks"
 _SCORES, _MEMBERS = "thinkslow.agent.scores", "thinkslow.objectives.members"
 _VALUES = "thinkslow.agent.values"
 
@@ -83,6 +85,8 @@ _TABLE: dict[str, dict[str, Entry]] = {
             "surprise at the present observation, as the encoder was trained to lower it",
         ),
         "anchor": Entry(f"{_PRESENT}:Anchor", "KL from the encoder's belief"),
+        "prior": Entry(f"{_PRESENT}:Prior", "KL to the prior"),
+        "l2": Entry(f"{_PRESENT}:L2", "squared distance of the latent from its start, halved"),
     },
     "update": {
         "gradient": Entry(f"{_UPDATES}:Gradient", "plain gradient descent"),
@@ -97,6 +101,9 @@ _TABLE: dict[str, dict[str, Entry]] = {
         "soft": Entry(f"{_READOUTS}:Soft", "the expectation"),
         "gumbel": Entry(f"{_READOUTS}:Gumbel", "a relaxed sample"),
         "reinforce": Entry(f"{_READOUTS}:Reinforce", "samples under the score estimator"),
+        "softened": Entry(
+            f"{_READOUTS}:Softened", "control: a sample moved towards the expectation by a length"
+        ),
         "best-of": Entry(f"{_READOUTS}:BestOf", "the best of N samples by reconstruction"),
     },
     "score": {
@@ -124,6 +131,27 @@ _TABLE: dict[str, dict[str, Entry]] = {
             "imagined gain of the action by value over the policy's; needs a critic",
         ),
         "random": Entry(f"{_SCORES}:Chance", "a uniform number: the control of every gate"),
+    },
+    "check": {
+        "robust": Entry(
+            f"{_CHECKS}:Robust",
+            "frames that no latent explains are mended, or the prior stands in for them",
+        ),
+        "masked": Entry(
+            f"{_CHECKS}:Masked", "control: what is exactly black is replaced in the same way"
+        ),
+        "wiser": Entry(
+            f"{_CHECKS}:Wiser",
+            "control: frames that are reconstructed badly without history are rejected",
+        ),
+        "random": Entry(
+            f"{_CHECKS}:RandomRejection", "control: as many rejected as are suspicious, at random"
+        ),
+        "median": Entry(f"{_CHECKS}:Median", "control: a 3x3 median filter of every image"),
+        "moments": Entry(
+            f"{_CHECKS}:Moments",
+            "control: each channel with the moments of clean frames",
+        ),
     },
     "members": {
         "noise": Entry(f"{_MEMBERS}:Noise", "Gaussian noise on the prior's last layer"),

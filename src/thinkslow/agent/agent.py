@@ -7,6 +7,7 @@ their thinking alone.
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import equinox as eqx
@@ -14,13 +15,16 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
+from thinkslow.agent.checks import Guard
+from thinkslow.agent.clean import Clean
 from thinkslow.agent.decision import Carry, Thought, decide
 from thinkslow.agent.observing import kept, named
 from thinkslow.agent.past import Cloud, Window
+from thinkslow.agent.stream import Stream, empty_queue
 from thinkslow.agent.thinking import Thinking
-from thinkslow.needs import DECODER, PRIOR, Need, missing
+from thinkslow.needs import CATEGORICAL, DECODER, PRIOR, Need, missing
 from thinkslow.objectives.members import Members
 from thinkslow.spaces import Space
 from thinkslow.trees import Parts, compiled, once, parts, register
@@ -32,6 +36,8 @@ if TYPE_CHECKING:
 
 Batch: TypeAlias = Mapping[str, Array | np.ndarray]
 Policy: TypeAlias = Callable[[Any, State, PRNGKeyArray], Array]
+Flag: TypeAlias = Bool[Array | np.ndarray, " batch"]
+Flags: TypeAlias = Mapping[str, Flag] | Flag
 
 register(Thinking)
 
@@ -92,6 +98,9 @@ class AbstractAgent(eqx.Module):
         Returns the new carry, the action vectors (`model.split` makes actions of them), and what
         was thought: a `Thought`, or for an agent of your own what has `thinks`, `moved` and
         `doubt`.
+
+        `Agent.act` also takes `missing` and `age`, which tell of observations that did not come
+        or came late. An agent of your own needs neither.
         """
 
     def warm(
@@ -162,6 +171,7 @@ class Agent(AbstractAgent):
         about: where the agent comes from, for records.
         returns: how far the agent's returns spread, from 5% to 95%, for choices by value. None:
             not known; `thinkslow.calibrated` and evaluations measure it.
+        clean: what is usual on clean frames, for a `check`; `thinkslow.calibrated` measures it.
 
     **Errors:** `ValueError` if the model lacks what `settings` need, saying what.
     """
@@ -172,6 +182,7 @@ class Agent(AbstractAgent):
     members: Members | None
     about: About
     returns: float | None
+    clean: Clean | None
 
     def __init__(
         self,
@@ -182,6 +193,7 @@ class Agent(AbstractAgent):
         members: Members | None = None,
         about: About | None = None,
         returns: float | None = None,
+        clean: Clean | None = None,
     ):
         self.model = model
         self.settings = settings or Thinking()
@@ -189,6 +201,7 @@ class Agent(AbstractAgent):
         self.members = members
         self.about = about or About()
         self.returns = None if returns is None else float(returns)
+        self.clean = clean
         if (reason := self.cannot(self.settings)) is not None:
             raise ValueError(reason)
 
@@ -247,6 +260,7 @@ class Agent(AbstractAgent):
         return Agent(
             self.model, settings, policy=self.policy, members=self.members, about=self.about,
             returns=self.returns,
+            clean=self.clean,
         )  # fmt: skip
 
     @property
@@ -254,9 +268,10 @@ class Agent(AbstractAgent):
         return self
 
     def having_model(self, model: WorldModel, members: Members | None) -> "Agent":
+        # What is usual is known by the model's own names of observations.
         return Agent(
             model, self.settings, policy=self.policy, members=members, about=self.about,
-            returns=self.returns,
+            returns=self.returns, clean=self.clean if model is self.model else None,
         )  # fmt: skip
 
     def having_returns(self, spread: float) -> "Agent":
@@ -269,7 +284,14 @@ class Agent(AbstractAgent):
         if count > 1:
             many = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), state)
             past = Cloud(many, jnp.full(count, -jnp.log(count)))
-        carry = Carry(state, jnp.zeros(action.shape, action.dtype), past)
+        none_yet = jnp.zeros(action.shape, action.dtype)
+        stream, settings = None, self.settings
+        if settings.delay or settings.check is not None:
+            stream = Stream(
+                queue=empty_queue(none_yet, settings.delay) if settings.delay else None,
+                guard=Guard.new() if settings.check is not None else None,
+            )
+        carry = Carry(state, none_yet, past, stream)
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *x.shape)), carry)
 
     def act(
@@ -279,12 +301,42 @@ class Agent(AbstractAgent):
         is_first: Bool[Array | np.ndarray, " batch"],
         *,
         keys: Key[Array, " batch"],
+        missing: Flags | None = None,
+        age: Int[Array | np.ndarray, " batch"] | None = None,
     ) -> tuple[Carry, Float[Array, "batch action"], Thought]:
         """One decision for a batch, as `AbstractAgent.act`, in one compiled call.
 
-        **Errors:** `ValueError` for an observation whose names or shapes are not the agent's.
+        Args:
+            carry: from `start`, or from the decision before.
+            observation: arrays by name; leading axis: the batch. What is missing has any value.
+            is_first: which environments begin an episode; their past is forgotten.
+            keys: one for each environment.
+            missing: which observations did not come: one flag for each environment, or such flags
+                by the name of a part of the observation. `settings.missing` says what then stands
+                in for them, by default the prior. None: all came.
+            age: how many decisions old each observation is, at most `settings.delay`. None:
+                always `settings.delay`, as soon as the episode is so old.
+
+        **Errors:** `ValueError` for an observation whose names or shapes are not the agent's, a
+        flag of what it does not see, an age above the delay, or a check that is not calibrated.
         """
-        return _act(*self.parts, *self.given(carry, observation, is_first, keys))
+        return _act(*self.parts, *self.given(carry, observation, is_first, keys, missing, age))
+
+    def waited(self, carry: Carry, decisions: int) -> Carry:
+        """The carry after the last action went on for `decisions` more, unseen.
+
+        Args:
+            carry: from the last decision.
+            decisions: 0 to `settings.delay`.
+
+        **Errors:** `ValueError` for another number.
+        """
+        delay = self.settings.delay
+        if not 0 <= decisions <= delay:
+            raise ValueError(
+                f"An agent of `delay` {delay} can wait for 0 to {delay} decisions; got {decisions}."
+            )
+        return _waited(carry, decisions) if decisions else carry
 
     @once
     def parts(self) -> Parts:
@@ -298,6 +350,8 @@ class Agent(AbstractAgent):
         observation: Batch,
         is_first: Bool[Array | np.ndarray, " batch"],
         keys: Key[Array, " batch"],
+        missing: Flags | None = None,
+        age: Int[Array | np.ndarray, " batch"] | None = None,
     ) -> tuple[Carry, dict[str, Any], Array, Array]:
         """What a compiled decision is a function of, besides the agent."""
         if self.lacks_returns:
@@ -308,16 +362,63 @@ class Agent(AbstractAgent):
             )
         seen = named(self.observation_spaces, observation)
         is_first = jnp.asarray(is_first)
-        for name, value in {**seen, "is_first": is_first}.items():
+        flags = self._flags(missing, seen)
+        told = {f"`missing` of {name}": flag for name, flag in (flags or {}).items()}
+        told |= {} if age is None else {"age": age}
+        for name, value in {**seen, "is_first": is_first, **told}.items():
             if np.shape(value)[:1] != (len(keys),):
                 raise ValueError(
                     f"`{name}` is of {np.shape(value)[0] if np.ndim(value) else 'no'} "
                     f"environments; there are {len(keys)} keys. Give one of each for every "
                     "environment, along the first axis."
                 )
+        if self.settings.check is not None and self.clean is None:
+            raise ValueError(
+                "The check of this agent does not know yet what is usual on clean frames. "
+                "Calibrate it: thinkslow.calibrated(agent, environment)."
+            )
         if self.settings.lag and carry.past is None:
             carry = self._with_window(carry, seen, is_first)
-        return carry, seen, is_first, keys
+        return self._told(carry, seen, flags, age), seen, is_first, keys
+
+    def _flags(self, missing: Flags | None, seen: dict[str, Any]) -> dict[str, Array] | None:
+        """Flags of every part of the observation, by name.
+
+        **Errors:** `ValueError` for one of what the agent does not see.
+        """
+        if missing is None:
+            return None
+        names = [name for name, _ in self.model.observation_spaces] or [*seen]
+        if not isinstance(missing, Mapping):
+            return dict.fromkeys(names, jnp.asarray(missing, bool))
+        if unknown := [name for name in missing if name not in names]:
+            raise ValueError(
+                f"`missing` must be of what the agent sees, {', '.join(names)}; got "
+                f"{', '.join(unknown)}."
+            )
+        count = len(next(iter(seen.values())))
+        return {name: jnp.asarray(missing.get(name, np.zeros(count, bool)), bool) for name in names}
+
+    def _told(
+        self, carry: Carry, seen: dict[str, Any], flags: dict[str, Array] | None, age: Any
+    ) -> Carry:
+        """The carry, with what is told of the present observation."""
+        delay = self.settings.delay
+        if isinstance(age, np.ndarray) and len(age) and age.max() > delay:
+            raise ValueError(
+                f"An observation is {age.max():g} decisions old; `delay` is {delay}. Set `delay` "
+                "to the most that may be."
+            )
+        age = None if age is None or not delay else jnp.asarray(age, jnp.int32)
+        stream = carry.stream or Stream()
+        held = stream.held
+        if self.settings.missing == "hold" and flags is not None and held is None:
+            names = [name for name in flags if name in seen]
+            shown = kept(self.model.observation_spaces, {name: seen[name] for name in names})
+            held = jax.tree.map(jnp.asarray, shown)
+        told = Stream(flags, age, stream.queue, held, stream.guard)
+        empty = flags is None and not jax.tree.leaves(told)
+        return dataclasses.replace(carry, stream=None if empty else told)
 
     def _with_window(self, carry: Carry, seen: dict[str, Any], is_first: Array) -> Carry:
         """With a window of the right shapes, whose frames an episode's first observation
@@ -327,7 +428,7 @@ class Agent(AbstractAgent):
         window = Window(carry.state, carry.action, frames, yes, yes)
         lag = self.settings.lag
         many = jax.tree.map(lambda x: jnp.repeat(jnp.asarray(x)[:, None], lag, 1), window)
-        return Carry(carry.state, carry.action, many)
+        return Carry(carry.state, carry.action, many, carry.stream)
 
 
 def needs_of(settings: Thinking) -> list[tuple[str, tuple[Need, ...]]]:
@@ -343,6 +444,12 @@ def needs_of(settings: Thinking) -> list[tuple[str, tuple[Need, ...]]]:
         out.append(("particles", (DECODER,)))
     if settings.memory_share is not None and settings.steps:
         out.append(("memory_share", (PRIOR,)))
+    if settings.variable in ("state", "memory") and settings.steps:
+        out.append(("variable", (PRIOR,)))
+    if settings.landing != "as-is" and settings.steps:
+        out.append(("landing", (CATEGORICAL,)))
+    if settings.check is not None:
+        out.append((type(settings.check).__name__, settings.check.needs))
     return out
 
 
@@ -365,3 +472,16 @@ def _act(
         return decide(agent, carry, observation, is_first, key)
 
     return jax.vmap(one)(carry, observation, is_first, keys)
+
+
+@partial(jax.jit, static_argnums=1)
+def _waited(carry: Carry, decisions: int) -> Carry:
+    def one(carry: Carry) -> Carry:
+        assert carry.stream is not None
+        queue = carry.stream.queue
+        assert queue is not None
+        for _ in range(decisions):
+            queue = queue.pushed(carry.action, jnp.zeros((), bool))
+        return dataclasses.replace(carry, stream=dataclasses.replace(carry.stream, queue=queue))
+
+    return jax.vmap(one)(carry)

@@ -6,10 +6,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
-from thinkslow.agent.agent import About, AbstractAgent, Agent, Batch
-from thinkslow.agent.decision import Carry, Look, Thought, bounds, conclude, look, posed, streams
+from thinkslow.agent.agent import About, AbstractAgent, Agent, Batch, Flags
+from thinkslow.agent.decision import Carry, Look, Thought, bounds, conclude, look, streams
+from thinkslow.agent.variables import begin, posed
 from thinkslow.objectives.members import Members
 from thinkslow.refinement import Anytime, Gradient, Objective, Refined
 from thinkslow.refinement.anytime import FADING
@@ -84,20 +85,28 @@ class Timed(AbstractAgent):
         is_first: Bool[Array | np.ndarray, " batch"],
         *,
         keys: Key[Array, " batch"],
+        missing: Flags | None = None,
+        age: Int[Array | np.ndarray, " batch"] | None = None,
     ) -> tuple[Carry, Float[Array, "batch action"], Thought]:
         """One decision for a batch, as `AbstractAgent.act`, in at most `deadline_ms` from the
         call, as far as recent decisions tell how long it takes to act. `thinks` says where any
         step was made."""
         begun = time.perf_counter()
-        given = self.agent.given(carry, observation, is_first, keys)
+        given = self.agent.given(carry, observation, is_first, keys, missing, age)
         structure, numbers = self.agent.parts
-        looked, beliefs, refine_keys = jax.block_until_ready(_look(structure, numbers, *given))
+        looked, beliefs, (latent_keys, refine_keys) = jax.block_until_ready(
+            _look(structure, numbers, *given)
+        )
         left = self.deadline_ms - _since(begun) - self._clock.acting_ms
         refined = self._refine(
-            numbers, (given[1], looked.moment), beliefs, keys=refine_keys, deadline_ms=left
+            numbers,
+            (looked.observation, looked.moment, latent_keys),
+            beliefs,
+            keys=refine_keys,
+            deadline_ms=left,
         )
         rested = time.perf_counter()
-        out = jax.block_until_ready(_act(structure, numbers, *given, looked, refined))
+        out = jax.block_until_ready(_act(structure, numbers, given[0], given[3], looked, refined))
         self._clock.acting_ms = max(FADING * self._clock.acting_ms, _since(rested))
         return out
 
@@ -112,8 +121,10 @@ class Timed(AbstractAgent):
         """Compile all that a decision for this batch needs, and see how long its parts take."""
         given = self.agent.given(carry, observation, is_first, keys)
         structure, numbers = self.agent.parts
-        looked, beliefs, refine_keys = _look(structure, numbers, *given)
-        self._refine.warm(numbers, (given[1], looked.moment), beliefs, keys=refine_keys)
+        looked, beliefs, (latent_keys, refine_keys) = _look(structure, numbers, *given)
+        self._refine.warm(
+            numbers, (looked.observation, looked.moment, latent_keys), beliefs, keys=refine_keys
+        )
         self.act(carry, observation, is_first, keys=keys)
         self._clock.acting_ms = 0.0  # it compiled
         self.act(carry, observation, is_first, keys=keys)
@@ -134,23 +145,24 @@ def _since(begun: float) -> float:
 def _look(
     agent: Agent, carry: Carry, observation: dict, is_first: Bool[Array, " batch"],
     keys: Key[Array, " batch"],
-) -> tuple[Look, Any, Key[Array, " batch"]]:  # fmt: skip
+) -> tuple[Look, Any, tuple[Key[Array, " batch"], Key[Array, " batch"]]]:  # fmt: skip
     """What is seen, what to refine, and the keys of refinement."""
 
     def one(carry: Carry, observation: dict, is_first: Array, key: Any) -> tuple:
-        looked = look(agent, carry, observation, is_first)
-        return looked, posed(agent, observation, looked.moment)[1], streams(key)[2]
+        looked = look(agent, carry, observation, is_first, key)
+        latent_key, _, refine_key, _ = streams(key)
+        first = begin(agent, looked.moment, latent_key)
+        return looked, first, (latent_key, refine_key)
 
     return jax.vmap(one)(carry, observation, is_first, keys)
 
 
 @compiled
 def _act(
-    agent: Agent, carry: Carry, observation: dict, is_first: Bool[Array, " batch"],
-    keys: Key[Array, " batch"], looked: Look, refined: Refined,
+    agent: Agent, carry: Carry, keys: Key[Array, " batch"], looked: Look, refined: Refined
 ) -> tuple[Carry, Array, Thought]:  # fmt: skip
-    def one(carry: Carry, observation: dict, looked: Look, refined: Refined, key: Any) -> tuple:
-        carry, action, thought = conclude(agent, carry, observation, looked, refined, key)
+    def one(carry: Carry, looked: Look, refined: Refined, key: Any) -> tuple:
+        carry, action, thought = conclude(agent, carry, looked, refined, key)
         return carry, action, dataclasses.replace(thought, thinks=refined.used > 0)
 
-    return jax.vmap(one)(carry, observation, looked, refined, keys)
+    return jax.vmap(one)(carry, looked, refined, keys)

@@ -15,16 +15,17 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from thinkslow.agent.checks import Checked
 from thinkslow.agent.choices import Chosen, Facing
 from thinkslow.agent.observing import admitted, kept
 from thinkslow.agent.past import Cloud, Mixture, Window, reinferred, resampled, weighted
-from thinkslow.distributions import Belief
-from thinkslow.objectives import Objective, lookahead
+from thinkslow.agent.stream import Stream, age_of, caught_up, unseen
+from thinkslow.agent.variables import ended, landed, posed
+from thinkslow.distributions import Belief, Point
 from thinkslow.readouts import Sample
 from thinkslow.refinement import Refined, refine
-from thinkslow.refinement.joint import joint, moved
 from thinkslow.trees import all_finite, where
-from thinkslow.worldmodel import Memory, Moment, Observation, State, perceive, surprise
+from thinkslow.worldmodel import Moment, Observation, State, perceive, surprise
 
 if TYPE_CHECKING:
     from thinkslow.agent.agent import Agent
@@ -38,6 +39,8 @@ class Carry(eqx.Module):
     action: Float[Array, "*batch action"]
     past: Window | Cloud | None = None
     """With `lag` the last decisions (None: there was none yet); with `particles` the cloud."""
+    stream: Stream | None = None
+    """What is remembered of how observations come, where that matters."""
 
 
 class Thought(eqx.Module):
@@ -67,6 +70,8 @@ class Thought(eqx.Module):
     """What a gate went by."""
     chosen: Chosen | None = None
     """What the action was chosen by, with a `choice` that compares; None behind a gate."""
+    checked: Checked | None = None
+    """With a `check`: what it made of the frame."""
 
 
 class Look(NamedTuple):
@@ -75,8 +80,18 @@ class Look(NamedTuple):
     plain: Moment
     """Without thinking."""
     moment: Moment
-    """With the lag, if there is any."""
+    """With the lag, what was told of missing parts, and the check, if there are any."""
     past: Window | None
+    observation: Observation
+    """What is taken for the present observation."""
+    stream: Stream | None
+    before: State
+    """The state that was carried here."""
+    stays: Bool[Array, ""] | None
+    """With `missing` "stale", whether it is also the one to go on with."""
+    arrived: Bool[Array, ""] | None
+    """With a delay, whether a frame came that had not been used."""
+    checked: Checked | None
 
 
 def decide(
@@ -92,44 +107,136 @@ def decide(
     """
     if isinstance(carry.past, Cloud):
         return _decide_together(agent, carry, carry.past, observation, is_first, key)
-    looked = look(agent, carry, observation, is_first)
-    refined = _refined(agent, observation, looked.moment, streams(key)[2])
-    return conclude(agent, carry, observation, looked, refined, key)
+    looked = look(agent, carry, observation, is_first, key)
+    latent_key, _, refine_key, _ = streams(key)
+    refined = _refined(agent, looked.observation, looked.moment, latent_key, refine_key)
+    return conclude(agent, carry, looked, refined, key)
 
 
-def look(agent: "Agent", carry: Carry, observation: Observation, is_first: Bool[Array, ""]) -> Look:
+def look(
+    agent: "Agent", carry: Carry, observation: Observation, is_first: Bool[Array, ""],
+    key: PRNGKeyArray,
+) -> Look:  # fmt: skip
     """Predict and infer, from the state that was carried and from the window, if there is one."""
-    model, past = agent.model, carry.past
+    model, settings, past = agent.model, agent.settings, carry.past
+    stream = carry.stream or Stream()
     observation, sound = admitted(model.observation_spaces, observation)
+    observation, absent, stream = _attended(agent, stream, observation)
     state, action, is_first = _healed(agent, carry.state, carry.action, is_first)
+    before, arrived, stays = state, None, None
+    if absent is not None and settings.missing == "stale":
+        stays = jnp.all(jnp.stack([*absent.values()])) & ~is_first
+    if stream.queue is not None:
+        queue = stream.queue.pushed(action, is_first)
+        age = age_of(stream, queue, is_first, settings.delay)
+        arrived, new = queue.count > age, queue.count - age
+        state, action, is_first = caught_up(
+            model, state, queue, new, steps=settings.delay, key=jr.fold_in(key, _LATE)
+        )
+        stream = dataclasses.replace(stream, queue=queue.without(new))
     plain = moment = _usable(perceive(model, state, action, is_first, observation), sound)
+    start = state
     if isinstance(past, Window):
         past = _healed_window(agent, past)
-        before = reinferred(model, past)
-        moment = _usable(perceive(model, before, action, is_first, observation), sound)
+        start = reinferred(model, past)
+    if isinstance(past, Window) or absent is not None:
+        perceived = perceive(model, start, action, is_first, observation, absent)
+        moment = _usable(perceived, sound)
+    if isinstance(past, Window):
         now = kept(model.observation_spaces, observation)
-        past = past.pushed(Window(state, action, now, is_first, plain.seen))
+        seen = plain.seen
+        if absent is not None:
+            seen &= ~jnp.any(jnp.stack([*absent.values()]))
+        past = past.pushed(Window(state, action, now, is_first, seen))
+    checked = None
+    if settings.check is not None:
+        assert agent.clean is not None  # as `Agent.given` asks
+        moment, checked, guard = settings.check.judged(
+            model, agent.clean, moment, observation, stream.guard, action,
+            key=jr.fold_in(key, _CHECK), latent_key=streams(key)[0],
+        )  # fmt: skip
+        if arrived is not None:
+            guard = where(arrived, guard, stream.guard)
+        stream = dataclasses.replace(stream, guard=guard)
     assert not isinstance(past, Cloud)
-    return Look(plain, moment, past)
+    remembered = dataclasses.replace(stream, missing=None, age=None)
+    if carry.stream is None:
+        remembered = None
+    return Look(
+        plain, moment, past, observation, remembered, before, stays, arrived, checked
+    )  # fmt: skip
+
+
+_LATE, _CHECK, _AHEAD = 0x1A7E, 0xC4EC, 0xA4EAD
+"""What else is random in a decision, far from the small numbers that splitting a key folds in."""
+
+
+def _attended(
+    agent: "Agent", stream: Stream, observation: Observation
+) -> tuple[Observation, Any, Stream]:
+    """What is taken for the observation, which parts of it did not come, and what is remembered."""
+    if stream.missing is None:
+        return observation, None, stream
+    absent = dict(stream.missing)
+    if agent.settings.missing != "hold":
+        return observation, absent, stream
+    assert stream.held is not None  # as `Agent.given` makes it
+    shown = kept(agent.model.observation_spaces, observation)
+    held = {
+        name: jnp.where(absent[name], stream.held[name], value) if name in absent else value
+        for name, value in shown.items()
+    }
+    return held, None, dataclasses.replace(stream, held=held)
 
 
 def conclude(
-    agent: "Agent", carry: Carry, observation: Observation, looked: Look,
-    refined: Refined | None, key: PRNGKeyArray,
-) -> tuple[Carry, Float[Array, " action"], Thought]:  # fmt: skip
+    agent: "Agent", carry: Carry, looked: Look, refined: Refined | None, key: PRNGKeyArray
+) -> tuple[Carry, Float[Array, " action"], Thought]:
     """Read a state from the refined belief, and act."""
     latent_key, action_key, _, pick_key = streams(key)
     settings, plain = agent.settings, looked.plain
-    after, state = _settle(agent, observation, looked.moment, refined, latent_key, pick_key)
-    base = State(plain.memory, plain.posterior.sample(key=latent_key))
-    action, chosen = acted(agent, after, state, action_key, key)
-    thinks = bool(settings.steps or settings.lag or settings.choice)
-    nats = after.kl(plain.posterior) if thinks else jnp.zeros(())
-    thought = Thought(
-        plain.prior, plain.posterior, after, base, state, nats, refined,
-        jnp.asarray(thinks), plain.seen, chosen=chosen,
+    after, state = _settle(
+        agent, looked.observation, looked.moment, refined, latent_key, pick_key
     )  # fmt: skip
-    return Carry(state if settings.carry else base, action, looked.past), action, thought
+    base = State(plain.memory, plain.posterior.sample(key=latent_key))
+    carried, acting = _in_time(agent, looked, state if settings.carry else base, state, key)
+    action, chosen = acted(agent, after, acting, action_key, key)
+    thinks = jnp.asarray(bool(settings.steps or settings.lag or settings.choice))
+    if looked.moment.absent is not None:
+        thinks |= ~looked.moment.seen
+    if looked.arrived is not None and looked.stream is not None and looked.stream.queue is not None:
+        thinks |= looked.stream.queue.count > 0
+    if looked.checked is not None:
+        thinks |= looked.checked.suspicious
+    refines = settings.steps or settings.lag or settings.choice
+    idle = not refines and looked.moment is plain
+    nats = jnp.zeros(()) if idle else _nats(agent, plain, after, refined)
+    thought = Thought(
+        plain.prior, plain.posterior, after, base, acting, nats, refined, thinks, plain.seen,
+        checked=looked.checked, chosen=chosen,
+    )  # fmt: skip
+    return Carry(carried, action, looked.past, looked.stream), action, thought
+
+
+def _in_time(
+    agent: "Agent", looked: Look, carried: State, state: State, key: PRNGKeyArray
+) -> tuple[State, State]:
+    """The state to carry, and the one of the moment at which the action takes effect."""
+    settings = agent.settings
+    if looked.stays is not None:
+        carried, state = where(looked.stays, (looked.before, looked.before), (carried, state))
+    if looked.arrived is None:
+        return carried, state
+    assert looked.stream is not None
+    queue = looked.stream.queue
+    assert queue is not None
+    carried, state = where(looked.arrived, (carried, state), (looked.before, looked.before))
+    if settings.missing == "stale":
+        return carried, state
+    return carried, unseen(
+        agent.model, state, queue, queue.count, steps=settings.delay,
+        key=jr.fold_in(key, _AHEAD),
+    )  # fmt: skip
 
 
 def acted(
@@ -158,42 +265,12 @@ def streams(key: PRNGKeyArray) -> tuple[PRNGKeyArray, ...]:
     return latent_key, action_key, *jr.split(think_key)
 
 
-def posed(agent: "Agent", observation: Observation, moment: Moment) -> tuple[Objective, Any]:
-    """What to descend, and from where: the belief, and the memory where thinking may move it."""
-    model, settings = agent.model, agent.settings
-    seen, _ = admitted(model.observation_spaces, observation)
-
-    def objective_at(moment: Moment) -> Objective:
-        return lookahead(
-            model, lambda s, k: agent.policy(model, s, k), moment, seen, settings.terms,
-            horizon=settings.horizon, rollouts=settings.rollouts, latent=settings.latent,
-            imagery=settings.imagery, members=agent.members,
-        )  # fmt: skip
-
-    share = settings.memory_share
-    if share is None:
-        return objective_at(moment), moment.posterior
-
-    def objective(both: Any, key: PRNGKeyArray) -> Any:
-        memory = moved(moment.memory, both.shift, share)
-        return objective_at(_at_memory(agent, moment, memory))(both.belief, key)
-
-    return objective, joint(moment.posterior, moment.memory)
-
-
 def bounds(settings: "Thinking") -> dict[str, Any]:
     """How far a step and all of them may go, and which are taken: options of `refine`."""
     return {
         name: getattr(settings, name)
-        for name in ("steps", "max_kl", "accept", "judges", "tolerance")
+        for name in ("steps", "max_kl", "accept", "judges", "tolerance", "fresh_noise")
     }
-
-
-def _at_memory(agent: "Agent", moment: Moment, memory: Memory) -> Moment:
-    """The moment, its prior that of a moved memory."""
-    prior = agent.model.prior(memory)
-    assert prior is not None  # the agent was asked whether its model has one
-    return moment._replace(memory=memory, prior=prior)
 
 
 def _usable(moment: Moment, sound: Bool[Array, ""]) -> Moment:
@@ -232,10 +309,14 @@ def _decide_together(
     pick_key, resample_key, own_key = jr.split(think_key, 3)
     model, count = agent.model, cloud.log_weights.shape[-1]
     observation, sound = admitted(model.observation_spaces, observation)
+    observation, absent, stream = _attended(agent, carry.stream or Stream(), observation)
+    if absent is not None:
+        sound &= ~jnp.all(jnp.stack([*absent.values()]))
 
     def perceived(state: State) -> tuple[Moment, Bool[Array, ""]]:
         state, action, first = _healed(agent, state, carry.action, is_first)
-        return _usable(perceive(model, state, action, first, observation), sound), first
+        moment = perceive(model, state, action, first, observation, absent)
+        return _usable(moment, sound), first
 
     moments, firsts = jax.vmap(perceived)(cloud.states)
     weights = cloud.log_weights
@@ -259,7 +340,8 @@ def _decide_together(
         jnp.ones((), bool), plain.seen, Mixture(afters, weights), chosen=chosen,
     )  # fmt: skip
     past = resampled(Cloud(states, weights), key=resample_key)
-    return Carry(state, action, past), action, thought
+    remembered = None if stream.held is None else Stream(held=stream.held)
+    return Carry(state, action, past, remembered), action, thought
 
 
 def _think(
@@ -268,18 +350,19 @@ def _think(
 ) -> tuple[Belief, Refined | None, State]:  # fmt: skip
     """Refine the belief of a particle's moment and read a state from it."""
     refine_key, pick_key = jr.split(think_key)
-    refined = _refined(agent, observation, moment, refine_key)
+    refined = _refined(agent, observation, moment, latent_key, refine_key)
     after, state = _settle(agent, observation, moment, refined, latent_key, pick_key)
     return after, refined, state
 
 
 def _refined(
-    agent: "Agent", observation: Observation, moment: Moment, key: PRNGKeyArray
-) -> Refined | None:
+    agent: "Agent", observation: Observation, moment: Moment, latent_key: PRNGKeyArray,
+    key: PRNGKeyArray,
+) -> Refined | None:  # fmt: skip
     settings = agent.settings
     if not settings.steps:
         return None
-    objective, first = posed(agent, observation, moment)
+    objective, first = posed(agent, observation, moment, latent_key)
     return refine(
         objective, first, settings.update, key=key, select=settings.select,
         record=settings.record, **bounds(settings),
@@ -292,15 +375,22 @@ def _settle(
 ) -> tuple[Belief, State]:  # fmt: skip
     """The belief after thinking, and a state read from it."""
     settings = agent.settings
-    memory, after = moment.memory, moment.posterior
-    if refined is not None:
-        after = refined.belief
-        if settings.memory_share is not None:
-            after, memory = after.belief, moved(memory, after.shift, settings.memory_share)
+    after, memory = ended(agent, moment, refined)
+    if isinstance(after, Point):
+        return after, State(memory, landed(after.value, settings.landing))
 
     def error(latent: Array) -> Float[Array, ""]:
-        return surprise(agent.model, State(memory, latent), observation)
+        return surprise(agent.model, State(memory, latent), observation, moment.absent)
 
     readout = settings.readout or Sample()
     latent = readout.best(after, error, key=latent_key, other_key=pick_key)
     return after, State(memory, latent)
+
+
+def _nats(
+    agent: "Agent", plain: Moment, after: Belief, refined: Refined | None
+) -> Float[Array, ""]:
+    """How far thinking moved the belief, or what was stepped in its place."""
+    if agent.settings.variable != "belief" and refined is not None:
+        return refined.moved[refined.chosen]
+    return after.kl(plain.posterior)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
-from thinkslow.agent.agent import About, AbstractAgent, Agent, Batch
+from thinkslow.agent.agent import About, AbstractAgent, Agent, Batch, Flags
 from thinkslow.agent.decision import Carry, Thought, decide
 from thinkslow.agent.scores import Score
 from thinkslow.needs import missing
@@ -105,6 +105,8 @@ class Gated(AbstractAgent):
         is_first: Bool[Array | np.ndarray, " batch"],
         *,
         keys: Key[Array, " batch"],
+        missing: Flags | None = None,
+        age: Int[Array | np.ndarray, " batch"] | None = None,
     ) -> tuple[Carry, Float[Array, "batch action"], Thought]:
         """One decision for a batch, as `AbstractAgent.act`; the iterates of refinement are not
         kept.
@@ -121,7 +123,7 @@ class Gated(AbstractAgent):
                 "yet. Calibrate it: thinkslow.calibrated(agent, environment); or give a "
                 "`threshold`."
             )
-        given = self.agent.given(carry, observation, is_first, keys)
+        given = self.agent.given(carry, observation, is_first, keys, missing, age)
         first = _look(*self._looking, *given)
         doubtful = np.flatnonzero(np.asarray(first[2].doubt) > self.threshold)
         return self._again(given, first, doubtful) if len(doubtful) else first

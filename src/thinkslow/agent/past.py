@@ -92,7 +92,7 @@ def weighted(
 
     def gain(moment: Moment, proposal: Belief, state: State) -> Float[Array, ""]:
         ratio = moment.prior.log_prob(state.latent) - proposal.log_prob(state.latent)
-        return ratio - surprise(model, state, observation)
+        return ratio - surprise(model, state, observation, moment.absent)
 
     total = log_weights + jax.vmap(gain)(moments, proposals, states)
     told = jnp.isfinite(jax.nn.logsumexp(total))

@@ -17,6 +17,7 @@ from thinkslow.agent.thinking import Thinking
 if TYPE_CHECKING:
     from thinkslow.agent.agent import AbstractAgent, Agent
     from thinkslow.agent.scores import Score
+    from thinkslow.objectives.members import Source
 
 HORIZONS = (1, 3, 8, 16)
 """Imagined steps of the paper's rollouts."""
@@ -24,6 +25,9 @@ HORIZONS = (1, 3, 8, 16)
 LONG = 1e3
 """A step so long that the KL bound, not its length, decides how far it goes: gradients of the
 imagined terms differ from those of the evidence by orders of magnitude."""
+
+RAW = 0.1
+"""Step size of the paper's readings that step numbers as they are. It was not tuned."""
 
 DEFAULT = ("none", "sig-3", "evidence", "control-mode", "control-soft", "control-random")
 """What `evaluate` compares unless told otherwise."""
@@ -41,6 +45,8 @@ class Arm:
     """Think only where this score is high; by default think at every decision."""
     share: float = 1.0
     """Share of the decisions in which a gate should open; its threshold is calibrated to it."""
+    members: "Source | None" = None
+    """Where its plausible parameters come from; None: the agent's own."""
     deadline_ms: float | None = None
     """Stop refining in time to act this many milliseconds after the observation, for the whole
     batch."""
@@ -69,6 +75,11 @@ class Arm:
         from thinkslow.agent.deadline import Timed
         from thinkslow.agent.gates import Gated
 
+        if self.members is not None:
+            import jax.random as jr
+
+            members = self.members(agent.model, key=jr.key(0))
+            agent = dataclasses.replace(agent, members=members)
         thinking = agent.having(self.thinking)
         if self.deadline_ms is not None:
             return Timed(thinking, self.deadline_ms)
@@ -142,6 +153,31 @@ def reading(readout: str) -> Thinking:
     return Thinking(readout=registry.make("readout", readout))
 
 
+def checked(check: str) -> Thinking:
+    """Every frame checked before it is believed; a frame told to be missing is predicted."""
+    return Thinking(check=registry.make("check", check), missing="predict")
+
+
+def raw(variable: str, *, term: str = "sig", **settings: Any) -> Thinking:
+    """The paper to the letter: five raw steps of length `RAW`, on the numbers themselves."""
+    from thinkslow.refinement import Gradient
+
+    given = {"steps": 5, "update": Gradient(RAW), "max_kl": float("inf"), **settings}
+    return one_step(term, variable=variable, **given)
+
+
+def dropped_out() -> Arm:
+    """Parameter information gain over dropout masks put on at test time."""
+    return Arm(one_step("pig"), members=registry.make("members", "dropout"))
+
+
+def random_raw() -> Thinking:
+    """A random step of the latent's numbers, of length 0.5: half its square are the nats."""
+    from thinkslow.refinement import Random
+
+    return raw("latent", update=Random(), max_kl=0.125, steps=1)
+
+
 def random_step() -> Thinking:
     from thinkslow.refinement import Random
 
@@ -166,6 +202,36 @@ for _name, _make, _about in (
         for term, what in _PAPER.items()
         for horizon in HORIZONS
     ),
+    *(
+        (f"paper-{name}", make, f"paper's reading: {about}")
+        for name, make, about in (
+            ("z", partial(raw, "latent"), "SIG steps the latent's numbers, which act as they are"),
+            (
+                "z-snap",
+                partial(raw, "latent", landing="code"),
+                "the same, snapped to the nearest code before it acts",
+            ),
+            (
+                "z-simplex",
+                partial(raw, "latent", landing="simplex"),
+                "the same, projected to the simplex before it acts",
+            ),
+            ("state", partial(raw, "state"), "SIG steps memory and latent"),
+            ("memory", partial(raw, "memory"), "SIG steps the memory alone"),
+            ("logits", partial(raw, "belief"), "SIG steps the belief's logits, unbounded"),
+            (
+                "z-elbo",
+                partial(raw, "latent", term="elbo"),
+                "the imagined ELBO steps the latent's numbers",
+            ),
+            (
+                "z-evidence",
+                partial(raw, "latent", term="evidence"),
+                "the evidence steps the latent's numbers",
+            ),
+            ("pig-dropout", dropped_out, "parameter information gain under dropout at test time"),
+        )
+    ),
     ("evidence", evidence, "ours: present-step ELBO on the soft latent, 5 gradient steps"),
     (
         "evidence-mirror",
@@ -182,6 +248,21 @@ for _name, _make, _about in (
         "evidence-in-doubt",
         partial(gated, "surprise"),
         "ours: `evidence` in the fifth of the decisions that surprised most",
+    ),
+    (
+        "predict-through",
+        partial(Thinking, missing="predict"),
+        "ours: the prior where a frame is missing; late frames rolled up to the present",
+    ),
+    (
+        "robust",
+        partial(checked, "robust"),
+        "ours: frames that no latent explains are mended, or rejected for the prior",
+    ),
+    (
+        "robust-reject",
+        partial(checked, "robust:rounds=0"),
+        "ours: the same without mending: they are rejected",
     ),
     (
         "ambiguity-3",
@@ -208,6 +289,36 @@ for _name, _make, _about in (
         "control-particles-16",
         partial(Thinking, particles=16),
         "control, real evidence: 16 samples carried, weighted by evidence",
+    ),
+    (
+        "control-hold",
+        partial(Thinking, missing="hold"),
+        "control: the last frame again where one is missing",
+    ),
+    (
+        "control-stale",
+        partial(Thinking, missing="stale"),
+        "control: act on the state of the last frame where one is missing or late",
+    ),
+    *(
+        (f"control-{name}", partial(checked, check), f"control: {what}")
+        for name, check, what in (
+            ("masked", "masked", "exactly black pixels known to be covered, mended as in `robust`"),
+            ("wiser", "wiser", "frames reconstructed badly without history are rejected"),
+            ("reject-random", "random", "as many frames rejected as are suspicious, at random"),
+            ("median", "median", "a 3x3 median filter of every image"),
+            ("moments", "moments", "each channel with the moments of clean frames"),
+        )
+    ),
+    (
+        "control-random-z",
+        random_raw,
+        "control: a random step of the latent's numbers, of length 0.5",
+    ),
+    (
+        "control-softened",
+        partial(reading, "softened:0.5"),
+        "control: the latent moved towards the probabilities by 0.5",
     ),
     ("control-random", random_step, "control: one random step of equal KL"),
     (

@@ -6,9 +6,11 @@ the command line makes its flags of the fields, their documentation included.
 """
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 if TYPE_CHECKING:
+    from thinkslow.agent.checks import Check
     from thinkslow.agent.choices import Choice
     from thinkslow.objectives import Terms
     from thinkslow.readouts import Readout
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
 Select = Literal["last", "best"]
 Imagery = Literal["mode", "sample"]
+Variable = Literal["belief", "latent", "state", "memory"]
+Landing = Literal["as-is", "code", "simplex"]
+Missing = Literal["predict", "hold", "stale"]
 
 
 def setting(default: Any, *, least: int | None = None, kind: str | None = None) -> Any:
@@ -67,6 +72,20 @@ class Thinking:
     tolerance: float | None = setting(None, least=0)
     """Stop after a step that lowers the objective by less than this share, and when `max_kl` is
     spent. By default every step is made."""
+    fresh_noise: bool = setting(False)
+    """Draw the objective's noise anew for each step. Unless set, all steps of a decision share
+    one draw."""
+    through_policy: bool = setting(True)
+    """Whether the gradient flows through the actions of imagined futures."""
+    through_memory: bool = setting(True)
+    """Whether the gradient flows from one imagined memory to the next, or through latents alone."""
+    variable: Variable = setting("belief")
+    """What is stepped: the `belief`'s logits; the `latent`, a sample of it as floats; the `state`,
+    memory and latent; or the `memory` alone. Of floats, KL counts half the squared distance: pass
+    a `max_kl` of infinity for raw steps."""
+    landing: Landing = setting("as-is")
+    """How a latent acts that was stepped as floats: `as-is`, as the nearest `code`, or projected
+    to the `simplex` of each factor."""
     memory_share: float | None = setting(None, least=0)
     """Let refinement move the memory too, by at most this share of its norm. By default it does
     not."""
@@ -88,6 +107,16 @@ class Thinking:
     particles: int = setting(1, least=1)
     """Number of samples of the state to carry, weighted by the evidence. Each refines its own
     belief, and one of them, drawn by weight, acts."""
+    missing: Missing | None = setting(None)
+    """What to do about observations that are told to be missing: `predict`, so that the prior
+    stands in for the posterior; `hold` the last one that came; or stay in the `stale` state.
+    Unless given, an evaluation tells nothing, and `act` predicts where it is told."""
+    delay: int = setting(0, least=0)
+    """How many decisions old an observation may be. The state of its moment is carried, and the
+    action is chosen in the state that the actions since then lead to."""
+    check: "Check | None" = setting(None, kind="check")
+    """How a frame is checked before it is believed: `robust`, or one of its controls. Unless
+    given, every frame is believed."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "terms", _weighted(self.terms))
@@ -110,6 +139,45 @@ class Thinking:
                 )
         if self.particles > 1:
             self._check_particles()
+        self._check_stream()
+        self._check_variable()
+
+    def _check_variable(self) -> None:
+        """**Errors:** `ValueError` for what does not go with a latent stepped as floats."""
+        if self.variable in ("latent", "state"):
+            why = f"{self.variable!r} is a latent itself and not a belief to read one from"
+            self._alone("variable", why, {"readout": None, "particles": 1})
+            if self.latent is not None and self.latent.least_draws > 1:
+                raise ValueError(
+                    f"`variable` {self.variable!r} is one value, and {type(self.latent).__name__} "
+                    "compares several draws. Use another `latent`."
+                )
+        elif self.landing != "as-is":
+            raise ValueError(
+                f"`landing` is of a latent stepped as floats: `variable` must be 'latent' or "
+                f"'state'; got {self.variable!r}."
+            )
+        if self.variable == "memory" and self.particles > 1:
+            raise ValueError("`variable` 'memory' needs one memory: `particles` must be 1.")
+
+    def _check_stream(self) -> None:
+        """**Errors:** `ValueError` for what a delay or a check does not go with."""
+        apart = {"lag": 0, "particles": 1}
+        if self.delay:
+            self._alone("delay", "carries the state of an older moment", {**apart, "choice": None})
+        if self.check is not None:
+            why = "judges the frame that refinement would take at its word"
+            self._alone("check", why, {"steps": 0, **apart})
+        if self.missing == "stale":
+            why = "'stale' does not advance the state"
+            self._alone("missing", why, {**apart, "choice": None})
+
+    def _alone(self, name: str, why: str, others: Mapping[str, int | None]) -> None:
+        for other, value in others.items():
+            if getattr(self, other) != value:
+                raise ValueError(
+                    f"`{name}` {why}, so `{other}` must be {value}; got {getattr(self, other)}."
+                )
 
     def _check_particles(self) -> None:
         for name, value in {"carry": True, "lag": 0, "memory_share": None}.items():
@@ -146,7 +214,9 @@ def check_setting(field: dataclasses.Field, value: Any) -> Any:
     least = field.metadata["least"]
     if least is not None and isinstance(value, int | float) and not value >= least:
         raise ValueError(f"`{field.name}` must be {least:g} or more; got {value}.")
-    choices = get_args(field.type)
-    if getattr(field.type, "__origin__", None) is Literal and value not in choices:
-        raise ValueError(f"`{field.name}` must be one of {', '.join(choices)}; got {value!r}.")
+    kinds = [one for one in (field.type, *get_args(field.type)) if get_origin(one) is Literal]
+    if kinds and not (value is None and kinds[0] is not field.type):
+        choices = get_args(kinds[0])
+        if value not in choices:
+            raise ValueError(f"`{field.name}` must be one of {', '.join(choices)}; got {value!r}.")
     return value

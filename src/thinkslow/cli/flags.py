@@ -18,8 +18,9 @@ from thinkslow.cli.parsing import documentation
 
 METAVARS = {int: "N", float: "X", str: "NAME"}
 UNITS = {"max_kl": "NATS", "deadline_ms": "MS", "share": "SHARE", "memory_share": "SHARE"}
-ELSEWHERE = ("thinking",)
-"""Fields of `Arm` that are no flags of their own."""
+ELSEWHERE = ("thinking", "delay", "members")
+"""Fields that are no flags of their own: an evaluation knows how late its observations come, and
+`members` is a flag of every arm."""
 KINDS = {"gate": "score"}
 """Kinds of the registry that fields of `Arm` speak of."""
 WHEN = ("gate", "share", "deadline_ms")

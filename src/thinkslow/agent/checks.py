@@ -1,0 +1,382 @@
+"""Checks of a frame before it is believed, and the controls of such checks.
+
+A gate by how far a frame moves the belief rejects news as well as noise. A check goes by how well
+the posterior explains the frame that it came from: what no latent explains is not of the world
+that the agent knows, however surprising it is, and what one does explain is left alone.
+"""
+
+import abc
+import enum
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from thinkslow.agent.clean import Clean, errors_of, images, mean_error, patched, unpatched
+from thinkslow.needs import DECODES_IMAGES, DECODES_NUMBERS, TRAINED_BETA, Need
+from thinkslow.trees import only_if, where
+from thinkslow.worldmodel import Moment, Observation, State, WorldModel, target
+
+FREEDOM = 4.0
+"""Degrees of freedom of Student's t, by which errors are weighed."""
+MEMORY = 50.0
+"""Frames over which the share of rejections runs."""
+
+
+class Verdict(enum.IntEnum):
+    """What became of a frame."""
+
+    BELIEVED = 0
+    """As it came."""
+    MENDED = 1
+    """Its posterior is that of a frame with the implausible patches replaced."""
+    REJECTED = 2
+    """The prior stands in for its posterior."""
+    RESTARTED = 3
+    """It was believed, and the past forgotten."""
+    SHIFTED = 4
+    """Believed because too many were rejected: the world has changed for good, and a check
+    cannot help."""
+
+
+class Guard(eqx.Module):
+    """What a check remembers between decisions."""
+
+    run: Int[Array, "*batch"]
+    """Rejections in a row."""
+    share: Float[Array, "*batch"]
+    """Of late, the share of frames that would be rejected."""
+    suspicious: Float[Array, "*batch"]
+    """Suspicious frames so far."""
+    frames: Float[Array, "*batch"]
+
+    @classmethod
+    def new(cls) -> "Guard":
+        """Before the first frame."""
+        zero = jnp.zeros(())
+        return cls(jnp.zeros((), jnp.int32), zero, zero, zero)
+
+    def after(self, rejects: Array, verdict: Array, suspicious: Array) -> "Guard":
+        """One frame later."""
+        kind = self.share.dtype
+        share = self.share + (rejects.astype(kind) - self.share) / MEMORY
+        run = jnp.where(verdict == Verdict.REJECTED, self.run + 1, 0)
+        return Guard(run, share, self.suspicious + suspicious.astype(kind), self.frames + 1)
+
+
+class Checked(eqx.Module):
+    """What a check made of a frame; leading axis: the batch."""
+
+    distance: Float[Array, "*batch"]
+    """The error of the posterior's own reconstruction: `Clean.distance`."""
+    suspicious: Bool[Array, "*batch"]
+    verdict: Int[Array, "*batch"]
+    """A `Verdict`."""
+
+
+class Frame(eqx.Module):
+    """One frame to be checked, and what a check may ask about it."""
+
+    model: WorldModel
+    clean: Clean
+    moment: Moment
+    observation: Observation
+    guard: Guard
+    action: Array
+    latent_key: PRNGKeyArray
+    """Of the draw of a latent that the base agent would make."""
+    key: PRNGKeyArray
+    """Of whatever else is random."""
+
+    def errors(self, state: State, observation: Observation | None = None) -> dict[str, Array]:
+        """Of a state's reconstruction."""
+        return errors_of(self.model.decode(state), observation or self.observation)
+
+    def at(self, latent: Array) -> State:
+        """The state of a latent at the present memory."""
+        return State(self.moment.memory, latent.astype(self.model.initial().latent.dtype))
+
+    def alone(self) -> Moment:
+        """What the frame says without any history."""
+        memory, prior = self.model.predict(
+            self.model.initial(), jnp.zeros_like(self.action), jnp.ones((), bool)
+        )
+        told = self.model.infer(memory, self.observation)
+        return Moment(memory, prior, told, jnp.ones((), bool))
+
+    @property
+    def distance(self) -> Float[Array, ""]:
+        latent = self.moment.posterior.sample(key=self.latent_key)
+        return self.clean.distance(self.errors(self.at(latent)))
+
+
+Scalar = Float[Array, ""] | float
+Judgement = tuple[Any, Any, Any, Int[Array, ""], Bool[Array, ""]]
+"""Memory, prior and posterior to go on with, the verdict, and whether it would be rejected."""
+
+
+class Check(eqx.Module):
+    """How a frame is checked before it is believed. One of your own subclasses `Check`."""
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """What it asks of a model."""
+        return (DECODES_NUMBERS,)
+
+    @abc.abstractmethod
+    def judge(self, frame: Frame, suspicious: Bool[Array, ""]) -> Judgement:
+        """What to go on with in place of the frame's own moment."""
+
+    def suspects(self, frame: Frame, distance: Float[Array, ""]) -> Bool[Array, ""]:
+        """Whether to look at the frame at all."""
+        return distance > frame.clean.threshold
+
+    def judged(
+        self, model: Any, clean: Clean, moment: Moment, observation: Observation, guard: Guard,
+        action: Array, *, key: PRNGKeyArray, latent_key: PRNGKeyArray,
+    ) -> tuple[Moment, Checked, Guard]:  # fmt: skip
+        """The moment to go on with, what was made of the frame, and what to remember.
+
+        A frame that did not come, or that the encoder made nothing of, is not judged.
+        """
+        frame = Frame(model, clean, moment, observation, guard, action, latent_key, key)
+        distance = frame.distance
+        suspicious = self.suspects(frame, distance) & moment.seen
+        memory, prior, posterior, verdict, rejects = self.judge(frame, suspicious)
+        believed = verdict != Verdict.REJECTED
+        new = Moment(memory, prior, posterior, moment.seen & believed, moment.absent)
+        after = where(moment.seen, guard.after(rejects, verdict, suspicious), guard)
+        return new, Checked(distance, suspicious, verdict), after
+
+
+class Robust(Check):
+    """Frames that no latent explains are mended, or the prior stands in for them.
+
+    Where `distance` is above the threshold of clean episodes: from the posterior and from the
+    prior, up to `rounds` times, the patches that a belief does not explain are replaced by what
+    it expects there, and the result is encoded again. The better of the two by evidence is
+    believed; if too little is left of the frame, or the prior explains it as well, the prior.
+    A frame that is explained without any history, or the ninth in a row, starts a new memory.
+
+    **Cost:** one decoding; in a suspicious frame, for all of the batch, one step of the core,
+    `2 * rounds + 2` encodings and `2 * rounds + 4` decodings besides.
+    """
+
+    rounds: int = 3
+    """Replacements; 0 never mends, but rejects."""
+    cut: Scalar = 0.2
+    """Weight of a patch below which it is replaced whole, and those around it."""
+    least: Scalar = 0.15
+    """Share of the frame that must be left."""
+    patience: int = 8
+    """Rejections in a row after which the memory is thought to be wrong, not the frames."""
+    most: Scalar = 0.8
+    """Share of rejections above which the world has changed for good: nothing is done then."""
+    beta: Scalar | None = None
+    """Weight of KL(belief || prior) beside the errors; None: as the model was trained."""
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (DECODES_NUMBERS, TRAINED_BETA) if self.beta is None else (DECODES_NUMBERS,)
+
+    def judge(self, frame: Frame, suspicious: Bool[Array, ""]) -> Judgement:
+        moment = frame.moment
+        no = jnp.zeros((), bool)
+        believed = (*_parts(moment), jnp.asarray(int(Verdict.BELIEVED), jnp.int32), no)
+        return only_if(suspicious, lambda: self._mended(frame), believed)
+
+    def weights(self, frame: Frame, ratios: dict[str, Array]) -> dict[str, Array]:
+        """How far each patch is to be believed, of its error in units of the usual one."""
+        weights = {name: 1 / (1 + ratio / FREEDOM) for name, ratio in ratios.items()}
+        return {name: _cut(weight, self.cut) for name, weight in weights.items()}
+
+    def _mended(self, frame: Frame) -> Judgement:
+        model, moment, clean = frame.model, frame.moment, frame.clean
+        beta = model.trained_beta if self.beta is None else self.beta
+        assert beta is not None  # as `needs` says
+
+        def ratios(belief: Any) -> dict[str, Array]:
+            return clean.ratios(frame.errors(frame.at(belief.soft())))
+
+        def cost(belief: Any, found: dict[str, Array]) -> Float[Array, ""]:
+            unlikely = [jnp.sum(jnp.log1p(ratio / FREEDOM)) for ratio in found.values()]
+            return (FREEDOM + 1) / 2 * sum(unlikely) + beta * belief.kl(moment.prior)
+
+        def again(belief: Any, _: None) -> tuple[Any, None]:
+            weights = self.weights(frame, ratios(belief))
+            heads = model.decode(frame.at(belief.soft()))
+            mended = dict(frame.observation)
+            for name, weight in weights.items():
+                shown = target(heads[name], frame.observation[name])
+                each = unpatched(weight, shown)
+                mended[name] = each * shown + (1 - each) * heads[name].mode()
+            return model.infer(moment.memory, mended), None
+
+        starts = jax.tree.map(lambda *x: jnp.stack(x), moment.posterior, moment.prior)
+        if self.rounds:
+            starts = jax.vmap(lambda q: jax.lax.scan(again, q, None, self.rounds)[0])(starts)
+        found = jax.vmap(ratios)(starts)
+        costs = jax.vmap(cost)(starts, found)
+        best = jnp.argmin(costs)
+        belief, left = jax.tree.map(lambda x: x[best], (starts, found))
+        kept = jnp.mean(
+            jnp.concatenate([w.ravel() for w in self.weights(frame, left).values()])
+        )  # fmt: skip
+        better = costs[best] < cost(moment.prior, ratios(moment.prior))
+        good = better & (kept >= self.least) & bool(self.rounds)
+
+        alone = frame.alone()
+        latent = alone.posterior.sample(key=frame.latent_key)
+        explained = clean.distance(
+            frame.errors(State(alone.memory, latent.astype(model.initial().latent.dtype)))
+        )
+        restart = (explained <= clean.threshold) | (~good & (frame.guard.run >= self.patience))
+        rejects = ~good & ~restart
+        shifted = frame.guard.share > self.most
+        verdict = jnp.where(
+            shifted, Verdict.SHIFTED,
+            jnp.where(restart, Verdict.RESTARTED, jnp.where(good, Verdict.MENDED,
+                                                            Verdict.REJECTED)),
+        ).astype(jnp.int32)  # fmt: skip
+        mended = (moment.memory, moment.prior, where(good, belief, moment.prior))
+        out = where(restart, _parts(alone), mended)
+        return (*where(shifted, _parts(moment), out), verdict, rejects)
+
+
+class Masked(Robust):
+    """A control: what is exactly black is covered, and replaced in the same way.
+
+    An oracle where a shift covers a part of the frame with black, such as `occlusion`: nobody
+    else is told which pixels those are.
+    """
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (DECODES_IMAGES, *super().needs)
+
+    def suspects(self, frame: Frame, distance: Float[Array, ""]) -> Bool[Array, ""]:
+        return jnp.any(jnp.stack([jnp.any(black > 0) for black in _black(frame).values()]))
+
+    def weights(self, frame: Frame, ratios: dict[str, Array]) -> dict[str, Array]:
+        black = _black(frame)
+        return {
+            name: (black[name] == 0).astype(ratio.dtype) if name in black else jnp.ones_like(ratio)
+            for name, ratio in ratios.items()
+        }
+
+
+class RandomRejection(Check):
+    """A control: frames are rejected at random, as often as they were suspicious so far.
+
+    **Cost:** one decoding.
+    """
+
+    def judge(self, frame: Frame, suspicious: Bool[Array, ""]) -> Judgement:
+        guard = frame.guard
+        share = (guard.suspicious + suspicious.astype(jnp.float32)) / (guard.frames + 1)
+        return _rejected(frame, jr.uniform(frame.key) < share)
+
+
+class Wiser(Check):
+    """A control, a known rule: a frame is believed if it is reconstructed well without history.
+
+    Its error is that of the history-free posterior, below a fixed threshold: the .995 quantile of
+    clean episodes.
+
+    **References:** WISER, arXiv 2512.01119.
+
+    **Cost:** one step of the core, one encoding and two decodings.
+    """
+
+    def judge(self, frame: Frame, suspicious: Bool[Array, ""]) -> Judgement:
+        alone = frame.alone()
+        latent = alone.posterior.sample(key=frame.latent_key)
+        state = State(alone.memory, latent.astype(frame.model.initial().latent.dtype))
+        return _rejected(frame, mean_error(frame.errors(state)) > frame.clean.alone)
+
+
+class Median(Check):
+    """A control: a 3x3 median filter of every image. **Cost:** one encoding and one decoding."""
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (DECODES_IMAGES,)
+
+    def judge(self, frame: Frame, suspicious: Bool[Array, ""]) -> Judgement:
+        return _filtered(frame, lambda name, image: _median(image))
+
+
+class Moments(Check):
+    """A control: each channel brought to the mean and deviation of clean frames.
+
+    **Cost:** one encoding and one decoding.
+    """
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (DECODES_IMAGES,)
+
+    def judge(self, frame: Frame, suspicious: Bool[Array, ""]) -> Judgement:
+        clean = frame.clean
+
+        def matched(name: str, image: Array) -> Array:
+            unit = (image - jnp.mean(image, (0, 1))) / (jnp.std(image, (0, 1)) + 1e-6)
+            return jnp.clip(unit * clean.deviations[name] + clean.means[name], 0, 1)
+
+        return _filtered(frame, matched)
+
+
+def _parts(moment: Moment) -> tuple[Any, Any, Any]:
+    return moment.memory, moment.prior, moment.posterior
+
+
+def _rejected(frame: Frame, rejects: Bool[Array, ""]) -> Judgement:
+    """The prior where the frame is rejected."""
+    moment = frame.moment
+    posterior = where(rejects, moment.prior, moment.posterior)
+    verdict = jnp.where(rejects, Verdict.REJECTED, Verdict.BELIEVED).astype(jnp.int32)
+    return moment.memory, moment.prior, posterior, verdict, rejects
+
+
+def _filtered(frame: Frame, change: Any) -> Judgement:
+    """The posterior of a frame whose images are changed."""
+    moment, out = frame.moment, dict(frame.observation)
+    heads = frame.model.decode(frame.at(moment.posterior.soft()))
+    for name in images(heads):
+        out[name] = change(name, target(heads[name], frame.observation[name]))
+    told = frame.model.infer(moment.memory, out)
+    posterior = where(moment.seen, told, moment.posterior)
+    verdict = jnp.asarray(int(Verdict.MENDED), jnp.int32)
+    return moment.memory, moment.prior, posterior, verdict, jnp.zeros((), bool)
+
+
+def _cut(weights: Array, least: Float[Array, ""] | float) -> Array:
+    """Weights of which those below `least` are 0, in an image with the patches around them."""
+    low = weights < least
+    if weights.ndim == 2:
+        wide = jnp.pad(low, 1)
+        rows, columns = low.shape
+        low = jnp.any(
+            jnp.stack([wide[i : i + rows, j : j + columns] for i in range(3) for j in range(3)]), 0
+        )
+    return jnp.where(low, 0.0, weights)
+
+
+def _median(image: Float[Array, "height width channels"]) -> Float[Array, "height width channels"]:
+    wide = jnp.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    rows, columns, _ = image.shape
+    around = [wide[i : i + rows, j : j + columns] for i in range(3) for j in range(3)]
+    return jnp.median(jnp.stack(around), 0)
+
+
+def _black(frame: Frame) -> dict[str, Array]:
+    """The share of each patch of every image that is exactly black."""
+    heads = frame.model.decode(frame.at(frame.moment.posterior.soft()))
+    shown = {name: jnp.asarray(frame.observation[name]) for name in images(heads)}
+    return {
+        name: patched(jnp.all(image == 0, -1, keepdims=True).astype(jnp.float32))
+        for name, image in shown.items()
+    }

@@ -1,0 +1,103 @@
+"""How well an agent usually reconstructs what it sees: measured on clean episodes.
+
+Images are compared by patches, vectors by their numbers; a part that is a class is left out. What
+is measured is the agent's own error, so that a patch which it never reconstructs well counts for
+little.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from thinkslow.distributions import Categorical, SymlogSquared, symlog
+from thinkslow.worldmodel import Observation, target
+
+PATCH = 8
+"""Side of a patch, pixels; of images whose sides it does not divide, the largest that does."""
+MOST = 9.0
+"""A patch counts for at most so many times its usual error, so that none decides alone."""
+LEAST = 1e-6
+"""The usual error of a patch is not taken to be less: a constant one would make any bit news."""
+
+Errors = Mapping[str, Float[Array, "..."]]
+"""By the name of a part, the mean squared error of each patch, or of each number of a vector."""
+
+
+class Clean(eqx.Module):
+    """What is usual on clean frames."""
+
+    errors: Errors
+    """Medians."""
+    threshold: Float[Array, ""] | float
+    """Of `distance`; above it a frame is suspicious."""
+    alone: Float[Array, ""] | float
+    """Of the mean error of a reconstruction without history: the rule of WISER."""
+    means: Mapping[str, Float[Array, " channels"]]
+    deviations: Mapping[str, Float[Array, " channels"]]
+    """Of the pixels of each channel of an image."""
+
+    def ratios(self, errors: Errors) -> dict[str, Array]:
+        """Errors in units of the usual ones."""
+        return {name: error / self.errors[name] for name, error in errors.items()}
+
+    def distance(self, errors: Errors) -> Float[Array, ""]:
+        """The mean over patches of their error in units of the usual one, none above `MOST`."""
+        ratios = [jnp.minimum(r, MOST).ravel() for r in self.ratios(errors).values()]
+        return jnp.mean(jnp.concatenate(ratios))
+
+
+def numeric(heads: Mapping[str, Any]) -> dict[str, Any]:
+    """The heads that predict images or vectors, by name."""
+    return {name: head for name, head in heads.items() if not isinstance(head, Categorical)}
+
+
+def errors_of(heads: Mapping[str, Any], observation: Observation) -> dict[str, Array]:
+    """How far the heads are from an observation: see `Errors`."""
+    out = {}
+    for name, head in numeric(heads).items():
+        shown, value = head.mode(), target(head, observation[name])
+        if isinstance(head, SymlogSquared):
+            shown, value = symlog(shown), symlog(value)
+        out[name] = patched(jnp.square(shown - value).astype(jnp.float32))
+    return out
+
+
+def patched(values: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Means over the patches of an image; of a vector its numbers, as they are."""
+    if values.ndim != 3:
+        return values
+    height, width, channels = values.shape
+    side = patch_side(height, width)
+    blocks = values.reshape(height // side, side, width // side, side, channels)
+    return jnp.mean(blocks, (1, 3, 4))
+
+
+def unpatched(weights: Float[Array, "..."], like: Array) -> Float[Array, "..."]:
+    """A weight for each patch as one for each pixel, to be multiplied with an image `like`."""
+    if like.ndim != 3:
+        return weights
+    side = patch_side(*like.shape[:2])
+    return jnp.repeat(jnp.repeat(weights, side, 0), side, 1)[..., None]
+
+
+def patch_side(height: int, width: int) -> int:
+    """
+    >>> patch_side(64, 64), patch_side(84, 84), patch_side(7, 9)
+    (8, 7, 1)
+    """
+    return max(n for n in range(1, PATCH + 1) if height % n == 0 and width % n == 0)
+
+
+def mean_error(errors: Errors) -> Float[Array, ""]:
+    """Over all patches."""
+    return jnp.mean(jnp.concatenate([error.ravel() for error in errors.values()]))
+
+
+def images(heads: Mapping[str, Any]) -> list[str]:
+    """The names of the parts that are images."""
+    shapes = jax.eval_shape(lambda: {name: head.mode() for name, head in numeric(heads).items()})
+    return [name for name, shape in shapes.items() if len(shape.shape) == 3]

@@ -1,0 +1,109 @@
+"""Observations that do not come, or come late: the model's prediction stands in for them.
+
+One rule: the posterior where there is a frame, the prior where there is none, and the action is
+chosen in the state of the moment at which it takes effect. Nothing here knows what an agent is;
+all is for one example.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from thinkslow.trees import where
+from thinkslow.worldmodel import Action, Observation, State, WorldModel
+
+
+class Queue(eqx.Module):
+    """The actions since the last frame that was used, oldest first."""
+
+    actions: Float[Array, "*batch slots action"]
+    first: Bool[Array, "*batch slots"]
+    """Whether an episode began there; only ever at the first slot."""
+    count: Int[Array, "*batch"]
+    """Slots in use."""
+
+    def pushed(self, action: Action, is_first: Bool[Array, ""]) -> "Queue":
+        """One action more. The first observation of an episode forgets those before."""
+        at = jnp.where(is_first, 0, jnp.minimum(self.count, len(self.first) - 1))
+        return Queue(
+            self.actions.at[at].set(jnp.where(is_first, 0, action)),
+            self.first.at[at].set(is_first),
+            at + 1,
+        )
+
+    def without(self, used: Int[Array, ""]) -> "Queue":
+        """The same without its `used` oldest."""
+        index = (jnp.arange(len(self.first)) + used) % len(self.first)
+        return Queue(self.actions[index], self.first[index], self.count - used)
+
+
+class Stream(eqx.Module):
+    """What is remembered of how observations come, with what is told of the present one."""
+
+    missing: Mapping[str, Bool[Array, "*batch"]] | None = None
+    """By name, whether that part of the present observation did not come."""
+    age: Int[Array, "*batch"] | None = None
+    """How many decisions old the present observation is."""
+    queue: Queue | None = None
+    """With `delay`."""
+    held: Observation | None = None
+    """With `missing` "hold": the last observation of each name that came."""
+    guard: Any = None
+    """With a `check`: what it remembers."""
+
+
+def empty_queue(action: Array, delay: int) -> Queue:
+    """Room for the actions of a frame `delay` decisions old, and as many before it came."""
+    slots = 2 * delay + 1
+    return Queue(
+        jnp.zeros((slots, *action.shape), action.dtype),
+        jnp.zeros(slots, bool),
+        jnp.zeros((), jnp.int32),
+    )
+
+
+def age_of(stream: Stream, queue: Queue, is_first: Bool[Array, ""], delay: int) -> Int[Array, ""]:
+    """How old the present observation is: as told, or `delay` as soon as the episode is."""
+    told = jnp.where(is_first, 0, jnp.asarray(delay, jnp.int32))
+    if stream.age is not None:
+        told = jnp.where(is_first, 0, stream.age.astype(jnp.int32))
+    return jnp.clip(told, 0, jnp.minimum(queue.count, delay))
+
+
+def caught_up(
+    model: WorldModel, state: State, queue: Queue, new: Int[Array, ""], *, steps: int,
+    key: PRNGKeyArray,
+) -> tuple[State, Array, Bool[Array, ""]]:  # fmt: skip
+    """The state before the present frame, and the action that led to that frame.
+
+    `new` actions of the queue were executed up to the frame, one of which led to it; what came of
+    the others was never seen, and is drawn from the prior.
+
+    **Cost:** `steps` steps of the core, at most so many unseen ones being allowed.
+    """
+    before = unseen(model, state, queue, new - 1, steps=steps, key=key)
+    at = jnp.maximum(new - 1, 0)
+    return before, queue.actions[at], queue.first[at]
+
+
+def unseen(
+    model: WorldModel, state: State, queue: Queue, count: Int[Array, ""], *, steps: int,
+    key: PRNGKeyArray,
+) -> State:  # fmt: skip
+    """The state after the queue's first `count` actions, at most `steps`, of which nothing was
+    seen: latents are samples of the prior."""
+    if not steps:
+        return state
+
+    def step(state: State, at: tuple) -> tuple[State, None]:
+        index, key = at
+        memory, prior = model.predict(state, queue.actions[index], queue.first[index])
+        new = State(memory, prior.sample(key=key).astype(state.latent.dtype))
+        return where(index < count, new, state), None
+
+    return jax.lax.scan(step, state, (jnp.arange(steps), jr.split(key, steps)))[0]

@@ -1,0 +1,117 @@
+"""What refinement steps, and what comes back from it: the readings of "refine the model state".
+
+The belief's own numbers; the latent as floats; the state, memory and latent; or the memory alone.
+A latent that was stepped as floats is no code any more: it acts as it is, or lands on one.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from thinkslow.distributions import Belief, Point
+from thinkslow.objectives import Objective, lookahead
+from thinkslow.refinement import Refined
+from thinkslow.refinement.joint import Joint, joint, moved, shift
+from thinkslow.worldmodel import Memory, Moment, Observation
+
+if TYPE_CHECKING:
+    from thinkslow.agent.agent import Agent
+
+
+def posed(
+    agent: "Agent", observation: Observation, moment: Moment, latent_key: PRNGKeyArray
+) -> tuple[Objective, Any]:
+    """What to descend, and from where.
+
+    Args:
+        agent: whose settings say what is stepped.
+        observation: the present one.
+        moment: the present one.
+        latent_key: of the draw of a latent that the base agent would make.
+    """
+    settings, share = agent.settings, agent.settings.memory_share
+    first = begin(agent, moment, latent_key)
+
+    def objective_at(moment: Moment, start: Belief) -> Objective:
+        model = agent.model
+        return lookahead(
+            model, lambda s, k: agent.policy(model, s, k), moment, observation, settings.terms,
+            horizon=settings.horizon, rollouts=settings.rollouts, latent=settings.latent,
+            imagery=settings.imagery, members=agent.members, start=start,
+            through_policy=settings.through_policy, through_memory=settings.through_memory,
+        )  # fmt: skip
+
+    start = _belief(first, moment)
+    if not hasattr(first, "shift"):
+        return objective_at(moment, start), first
+
+    def objective(both: Any, key: PRNGKeyArray) -> Any:
+        memory = moved(moment.memory, both.shift, jnp.inf if share is None else share)
+        prior = agent.model.prior(memory)
+        assert prior is not None  # the agent was asked whether its model has one
+        there = moment._replace(memory=memory, prior=prior)
+        return objective_at(there, start)(_belief(both, moment), key)
+
+    return objective, first
+
+
+def begin(agent: "Agent", moment: Moment, latent_key: PRNGKeyArray) -> Any:
+    """What is stepped, before the first step."""
+    settings, variable = agent.settings, agent.settings.variable
+    if variable == "memory":
+        return shift(moment.memory)
+    belief: Any = moment.posterior
+    if variable != "belief":
+        belief = Point(jax.lax.stop_gradient(belief.sample(key=latent_key)))
+    if variable == "state" or settings.memory_share is not None:
+        return joint(belief, moment.memory)
+    return belief
+
+
+def ended(agent: "Agent", moment: Moment, refined: Refined | None) -> tuple[Any, Memory]:
+    """The belief after refinement, or the point in its place, and the memory."""
+    if refined is None:
+        return moment.posterior, moment.memory
+    found, share = refined.belief, agent.settings.memory_share
+    memory = moment.memory
+    if hasattr(found, "shift"):
+        memory = moved(memory, found.shift, jnp.inf if share is None else share)
+    return _belief(found, moment), memory
+
+
+def _belief(found: Any, moment: Moment) -> Any:
+    """The belief in what is stepped: its own, or the encoder's where only the memory is."""
+    if isinstance(found, Joint):
+        return found.belief
+    return moment.posterior if hasattr(found, "shift") else found
+
+
+def landed(
+    point: Float[Array, "*factors classes"], landing: str
+) -> Float[Array, "*factors classes"]:
+    """A latent that was stepped as floats, as it acts.
+
+    >>> z = jnp.array([[0.9, 0.4, -0.2]])
+    >>> landed(z, "code"), landed(z, "simplex")
+    (Array([[1., 0., 0.]], dtype=float32), Array([[0.75, 0.25, 0.  ]], dtype=float32))
+    """
+    if landing == "code":
+        return jax.nn.one_hot(jnp.argmax(point, -1), point.shape[-1], dtype=point.dtype)
+    if landing == "simplex":
+        rows = point.reshape(-1, point.shape[-1])
+        return jax.vmap(_on_simplex)(rows).reshape(point.shape)
+    return point
+
+
+def _on_simplex(row: Float[Array, " classes"]) -> Float[Array, " classes"]:
+    """The nearest probabilities: what is above a threshold, the threshold taken away.
+
+    **References:** Duchi et al., Efficient Projections onto the l1-Ball, ICML 2008.
+    """
+    largest = jnp.sort(row)[::-1]
+    counts = jnp.arange(1, len(row) + 1).astype(row.dtype)
+    thresholds = (jnp.cumsum(largest) - 1) / counts
+    last = jnp.sum(largest > thresholds) - 1
+    return jnp.maximum(row - thresholds[last], 0)

@@ -1,0 +1,231 @@
+"""Checks of frames, on a model whose codes are known: what they mend, reject and leave alone."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from helpers import codes, equal, steer, tiny_dreamer
+
+from thinkslow.agent.agent import Agent
+from thinkslow.agent.checks import (
+    Check,
+    Masked,
+    Median,
+    Moments,
+    RandomRejection,
+    Robust,
+    Verdict,
+    Wiser,
+)
+from thinkslow.agent.clean import Clean
+from thinkslow.agent.thinking import Thinking
+from thinkslow.distributions import Categorical, Squared
+from thinkslow.readouts import Mode
+from thinkslow.worldmodel import State, WorldModel
+
+pytestmark = pytest.mark.usefixtures("strict")
+
+WIDTH, CLASSES = 16, 4
+SIGNS = np.sign(np.random.default_rng(1).normal(size=(CLASSES, WIDTH))).astype(np.float32)
+NOISE = 0.05
+
+
+class Signs(WorldModel):
+    """A state is one of four rows of signs, shown as they are; it mostly stays what it was."""
+
+    rows: jax.Array
+    stay: float = eqx.field(static=True, default=0.9)
+
+    def initial(self) -> State:
+        return State(jnp.zeros(CLASSES), jnp.zeros(CLASSES))
+
+    def predict(self, state: State, action: jax.Array, is_first: jax.Array):
+        even = jnp.full(CLASSES, 1 / CLASSES)
+        stays = self.stay * state.latent + (1 - self.stay) * even
+        memory = jnp.log(jnp.where(is_first, even, stays))
+        return memory, Categorical(memory)
+
+    def infer(self, memory: jax.Array, observation: Mapping[str, Any]) -> Categorical:
+        gaps = jnp.sum(jnp.square(observation["row"] - self.rows), -1)
+        return Categorical(memory - gaps)
+
+    def decode(self, state: State) -> dict[str, Any]:
+        return {"row": Squared(state.latent @ self.rows)}
+
+    def policy(self, state: State, key: jax.Array) -> jax.Array:
+        return state.latent[:2]
+
+
+CLEAN = Clean({"row": jnp.full(WIDTH, NOISE**2)}, threshold=3.0, alone=0.5, means={}, deviations={})
+FIRST, STEADY = np.ones(1, bool), np.zeros(1, bool)
+
+
+def agent(check: Check | None, **settings: Any) -> Agent:
+    return Agent(Signs(jnp.asarray(SIGNS)), Thinking(check=check, **settings), clean=CLEAN)
+
+
+def frame(state: int, *, wrong: tuple[int, ...] = (), seed: int = 0) -> dict[str, np.ndarray]:
+    """A row with a little noise; at `wrong` places far from every sign."""
+    row = SIGNS[state] + NOISE * np.random.default_rng(seed).normal(size=WIDTH)
+    row[list(wrong)] = -6.0 * SIGNS[state][list(wrong)]
+    return {"row": row.astype(np.float32)[None]}
+
+
+def after(played: Agent, *frames: dict[str, np.ndarray]) -> tuple[Any, Any]:
+    """The last carry and thought along the frames of one episode."""
+    carry, thought = played.start(1), None
+    for time, seen in enumerate(frames):
+        key = jr.split(jr.fold_in(jr.key(0), time), 1)
+        carry, _, thought = played.act(carry, seen, FIRST if time == 0 else STEADY, keys=key)
+    return carry, thought
+
+
+def verdict(thought: Any) -> int:
+    return int(thought.checked.verdict[0])
+
+
+def test_a_frame_that_a_latent_explains_is_left_alone_however_surprising():
+    frames = [frame(0), frame(0, seed=1), frame(2, seed=2)]
+    carry, thought = after(agent(Robust(beta=0.1)), *frames)
+    plain_carry, plain = after(agent(None), *frames)
+    assert np.argmax(plain.prior.soft()[0]) != np.argmax(plain.before.soft()[0])
+    equal((carry.state, carry.action, thought.after), (plain_carry.state, plain_carry.action,
+                                                       plain.after))  # fmt: skip
+    assert verdict(thought) == Verdict.BELIEVED
+    assert not thought.thinks[0]
+
+
+def test_a_frame_with_wrong_places_is_mended_to_what_the_others_say():
+    """The wrong places speak for another state; the rest, and memory, for the true one."""
+    wrong = (0, 1, 2)
+    frames = [frame(1), frame(1, seed=1), frame(1, wrong=wrong, seed=2)]
+    _, plain = after(agent(None), *frames)
+    _, thought = after(agent(Robust(beta=0.1)), *frames)
+    assert verdict(thought) == Verdict.MENDED
+    assert np.argmax(thought.after.soft()[0]) == 1
+    assert thought.after.soft()[0, 1] > 0.99
+    # The same without a memory of it: the second of two frames shows another state.
+    _, moved = after(agent(Robust(beta=0.1)), frame(0), frame(3, wrong=(0,), seed=3))
+    assert np.argmax(moved.after.soft()[0]) == 3
+    assert np.argmax(plain.after.soft()[0]) in range(CLASSES)
+
+
+def test_a_frame_that_is_wrong_everywhere_leaves_the_prior():
+    noise = {"row": np.random.default_rng(5).normal(0, 20, (1, WIDTH)).astype(np.float32)}
+    for check in (Robust(beta=0.1), Robust(rounds=0, beta=0.1)):
+        _, thought = after(agent(check), frame(0), frame(0, seed=1), noise)
+        assert verdict(thought) == Verdict.REJECTED
+        np.testing.assert_allclose(thought.after.soft(), thought.prior.soft(), atol=1e-6)
+        assert thought.thinks[0]
+
+
+def test_rejecting_alone_never_mends():
+    frames = [frame(1), frame(1, seed=1), frame(1, wrong=(0, 1, 2), seed=2)]
+    assert verdict(after(agent(Robust(rounds=0, beta=0.1)), *frames)[1]) == Verdict.REJECTED
+
+
+def test_after_many_rejections_in_a_row_the_memory_starts_anew():
+    noise = [
+        {"row": np.random.default_rng(seed).normal(0, 20, (1, WIDTH)).astype(np.float32)}
+        for seed in range(4)
+    ]
+    _, thought = after(agent(Robust(beta=0.1, patience=3)), frame(0), *noise)
+    assert verdict(thought) == Verdict.RESTARTED
+
+
+def test_a_memory_that_a_frame_without_history_contradicts_is_forgotten():
+    """A carried state that no observation can correct, as after a lock-in."""
+
+    class Locked(Signs):
+        def infer(self, memory: jax.Array, observation: Mapping[str, Any]) -> Categorical:
+            return Categorical(20 * memory + super().infer(jnp.zeros(CLASSES), observation).logits)
+
+    locked = Agent(
+        Locked(jnp.asarray(SIGNS)), Thinking(check=Robust(beta=0.1), readout=Mode()), clean=CLEAN
+    )
+    _, thought = after(locked, frame(0), frame(0, seed=1), frame(2, seed=2))
+    assert verdict(thought) == Verdict.RESTARTED
+    assert np.argmax(thought.after.soft()[0]) == 2
+
+
+def test_a_world_that_shifted_for_good_is_told_and_believed():
+    noise = [
+        {"row": np.random.default_rng(seed).normal(0, 20, (1, WIDTH)).astype(np.float32)}
+        for seed in range(6)
+    ]
+    check = Robust(beta=0.1, most=0.05, patience=100)
+    _, thought = after(agent(check), frame(0), *noise)
+    assert verdict(thought) == Verdict.SHIFTED
+    equal(thought.after, thought.before)
+
+
+def test_random_rejections_are_as_many_as_suspicious_frames():
+    rng, count = np.random.default_rng(0), 64
+    played = Agent(Signs(jnp.asarray(SIGNS)), Thinking(check=RandomRejection()), clean=CLEAN)
+    carry, rejected, suspicious = played.start(count), 0, 0
+    for time in range(20):
+        rows = SIGNS[np.zeros(count, int)] + NOISE * rng.normal(size=(count, WIDTH))
+        broken = rng.random(count) < 0.4
+        rows[broken] = rng.normal(0, 20, (broken.sum(), WIDTH))
+        keys = jr.split(jr.fold_in(jr.key(0), time), count)
+        carry, _, thought = played.act(
+            carry, {"row": rows.astype(np.float32)}, np.full(count, time == 0), keys=keys
+        )
+        assert thought.checked is not None
+        rejected += int(np.sum(thought.checked.verdict == Verdict.REJECTED))
+        suspicious += int(np.sum(thought.checked.suspicious))
+    assert 0.3 * 20 * count < suspicious < 0.5 * 20 * count
+    assert abs(rejected - suspicious) < 4 * np.sqrt(suspicious)
+
+
+def test_without_history_decides_the_rule_of_wiser():
+    _, kept = after(agent(Wiser()), frame(0), frame(2, seed=1))
+    _, lost = after(agent(Wiser()), frame(0), frame(0, wrong=(0, 1, 2), seed=1))
+    assert (verdict(kept), verdict(lost)) == (Verdict.BELIEVED, Verdict.REJECTED)
+
+
+@pytest.mark.parametrize("check", [Robust(), Masked(), Median(), Moments(), Wiser()], ids=str)
+def test_images_are_checked_in_one_program(check):
+    """A random DreamerV3: every check runs, twice in one trace, and gives a finite belief."""
+    dreamer = tiny_dreamer()
+    usual = Clean(
+        {"image": jnp.full((2, 2), 0.01)}, 1.0, 0.01, {"image": jnp.full(3, 0.4)},
+        {"image": jnp.full(3, 0.2)},
+    )  # fmt: skip
+    played = Agent(dreamer, Thinking(check=check, missing="predict"), clean=usual)
+    image = np.random.default_rng(0).integers(256, size=(2, 16, 16, 3)).astype(np.uint8)
+    image[0, :8, :8] = 0
+    keys, first = jr.split(jr.key(0), 2), np.ones(2, bool)
+    carry, _, thought = played.act(played.start(2), {"image": image}, first, keys=keys)
+    _, _, thought = played.act(carry, {"image": image}, ~first, keys=keys)
+    assert np.isfinite(thought.after.soft()).all()
+    assert np.isfinite(thought.moved).all()
+    gone = np.array([True, False])
+    _, _, lost = played.act(carry, {"image": image}, ~first, keys=keys, missing=gone)
+    assert lost.checked is not None
+    assert not lost.checked.suspicious[0]  # a frame that did not come is not judged
+    equal(lost.after.soft()[0], lost.prior.soft()[0])
+
+
+def test_a_check_that_is_not_calibrated_says_how():
+    waiting = Agent(Signs(jnp.asarray(SIGNS)), Thinking(check=Wiser()))
+    with pytest.raises(ValueError, match=r"thinkslow\.calibrated"):
+        after(waiting, frame(0))
+
+
+@pytest.mark.usefixtures("untyped")
+def test_what_a_check_needs_is_asked_for():
+    with pytest.raises(ValueError, match=r"`Median` .* decodes no image, only row"):
+        Agent(Signs(jnp.asarray(SIGNS)), Thinking(check=Median()))
+    with pytest.raises(ValueError, match="trained_beta"):
+        Agent(Signs(jnp.asarray(SIGNS)), Thinking(check=Robust()))
+    with pytest.raises(ValueError, match="so `lag` must be 0; got 2"):
+        Thinking(check=Wiser(), lag=2)
+    assert Agent(codes(), policy=lambda model, state, key: steer(state, key)).cannot(
+        Thinking(check=Wiser())
+    ) is None  # fmt: skip

@@ -1,0 +1,285 @@
+"""Every reading of "refine the model state": its gradient, its step, its identity."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from helpers import Fuzzy, equal, noisy, push
+
+from thinkslow import toy
+from thinkslow.agent.agent import Agent
+from thinkslow.agent.presets import Arm, arm
+from thinkslow.agent.thinking import Thinking
+from thinkslow.agent.variables import posed
+from thinkslow.distributions import Categorical, Point
+from thinkslow.objectives import L2, SIG, Anchor, Entropy, Evidence, Prior
+from thinkslow.readouts import Reinforce, Soft, Softened
+from thinkslow.refinement import Gradient, refine
+from thinkslow.refinement.joint import Shift
+from thinkslow.trees import cast
+from thinkslow.worldmodel import perceive
+
+pytestmark = pytest.mark.usefixtures("strict")
+
+VARIABLES = ("belief", "latent", "state", "memory")
+SIGS = (SIG(), SIG("barber-agakov"), SIG("entropies", now=True))
+HELD = (Evidence(0.5, 0.0), Prior(), L2(), Anchor())
+RING = toy.noisy(toy.ring(4), 0.5)
+SEEN = {"symbol": np.array([1])}
+KEYS, FIRST = jr.split(jr.key(0), 1), np.ones(1, bool)
+
+
+class Walk(toy.Toy):
+    """The toy problem, whose prior follows from its memory."""
+
+    def prior(self, memory: jax.Array) -> Categorical:
+        return Categorical(memory)
+
+
+WALK = Walk(RING.problem, RING.reader, RING.acts)
+
+
+class Place(Fuzzy):
+    """Floats seen through a noise that grows with the distance, so that images have gradients."""
+
+
+def still(model: Any, state: Any, key: Any) -> jax.Array:
+    """The same action everywhere, of the state's precision."""
+    return jnp.full(2, 0.25, state.latent.dtype)
+
+
+def coin(model: Any, state: Any, key: Any) -> jax.Array:
+    return jnp.array([0.5, 0.5], state.latent.dtype)
+
+
+@pytest.mark.parametrize("variable", VARIABLES)
+@pytest.mark.parametrize("model", ["toy", "floats"])
+def test_the_gradient_of_every_reading_is_that_of_finite_differences(model, variable):
+    """In float64, along a direction without symmetry, every term alone. On the toy problem an
+    imagined symbol is a class, straight through, so that SIG is differentiated on floats."""
+    with jax.enable_x64(True):
+        if model == "toy":
+            world: Any = cast(WALK, jnp.float64)
+            terms, policy, seen = (*HELD, Entropy()), coin, {"symbol": jnp.array([0.2, 0.5, 0.3])}
+        else:
+            world = Place(jnp.array(0.8))
+            terms, policy, seen = (*SIGS, *HELD), still, {"seen": jnp.array([1.0, -1.0])}
+        settings = Thinking(
+            dict.fromkeys(terms, 1.0), steps=1, horizon=2, latent=Soft(), variable=variable
+        )
+        agent = Agent(world, settings, policy=policy)
+        state = cast(world.initial(), jnp.float64)
+        action = coin(world, state, None)
+        first = perceive(world, state, action, jnp.array(True), seen)
+        start = dataclasses.replace(state, memory=first.memory, latent=first.posterior.soft())
+        moment = perceive(world, start, action, jnp.array(False), seen)
+        objective, begin = posed(agent, seen, moment, jr.key(1))
+
+        def wave(x: jax.Array, phase: float) -> jax.Array:
+            return jnp.sin(phase + jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape)
+
+        at = jax.tree.map(lambda x: x + 0.1 * wave(x, 1.0), begin)
+        if model == "toy" and variable != "belief":
+            # A table of probabilities takes no negative latent.
+            at = jax.tree.map(lambda x: jnp.abs(x) + 0.2, at)
+        way = jax.tree.map(lambda x: wave(x, 2.0), at)
+
+        @jax.jit
+        def along(length: Any) -> Any:
+            moved = jax.tree.map(lambda x, d: x + length * d, at, way)
+            return objective(moved, jr.key(0))[1]
+
+        step = 1e-5
+        numeric = jax.tree.map(lambda a, b: (a - b) / (2 * step), along(step), along(-step))
+        analytic = jax.jvp(along, (0.0,), (1.0,))[1]
+        for term in terms:
+            found, expected = float(analytic[term.name]), float(numeric[term.name])
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7, err_msg=term.name)
+        moving = [abs(float(analytic[term.name])) > 1e-6 for term in terms]
+        assert sum(moving) >= (len(terms) - 2 if variable != "memory" else 2)
+
+
+def decided(thinking: Thinking, model: Any = WALK) -> tuple[Any, Any]:
+    agent = Agent(model, thinking)
+    carry, _, _ = agent.act(agent.start(1), SEEN, FIRST, keys=KEYS)
+    carry, action, thought = agent.act(carry, SEEN, ~FIRST, keys=jr.split(jr.key(5), 1))
+    return (carry.state, action), thought
+
+
+@pytest.mark.parametrize("variable", VARIABLES)
+def test_no_steps_and_steps_of_no_length_are_the_base_agent_to_the_bit(variable):
+    plain = decided(Thinking())[0]
+    terms = {SIG(): 1.0, Evidence(0.5, 0.0): 1.0}
+    equal(decided(Thinking(terms, variable=variable))[0], plain)
+    idle = Thinking(
+        terms, steps=3, variable=variable, update=Gradient(0.0), max_kl=float("inf"),
+        fresh_noise=True, through_policy=False, through_memory=False,
+    )  # fmt: skip
+    equal(decided(idle)[0], plain)
+    bounded = Thinking(terms, steps=3, variable=variable, max_kl=0.0)
+    equal(decided(bounded)[0], plain)
+
+
+def first_thought(thinking: Thinking) -> Any:
+    """Of a first observation: a table of probabilities cannot go on from a latent that is none."""
+    agent = Agent(WALK, thinking)
+    return agent.act(agent.start(1), SEEN, FIRST, keys=KEYS)[2]
+
+
+def test_a_raw_step_is_the_gradient_times_its_length():
+    """The evidence of the toy problem is linear in the latent: the step is known."""
+    settings = Thinking(
+        {Evidence(0.0, 0.0): 1.0}, steps=3, variable="latent", update=Gradient(0.1),
+        max_kl=float("inf"), latent=Soft(),
+    )  # fmt: skip
+    thought = first_thought(settings)
+    gradient = -jnp.log(WALK.problem.emission[:, 1])
+    expected = thought.base.latent[0] - 3 * 0.1 * gradient
+    np.testing.assert_allclose(thought.state.latent[0], expected, rtol=1e-5)
+    # Its nats are half the squared distance.
+    np.testing.assert_allclose(thought.moved[0], 0.5 * jnp.sum((0.3 * gradient) ** 2), rtol=1e-4)
+
+
+@pytest.mark.parametrize("landing", ["as-is", "code", "simplex"])
+def test_a_stepped_latent_acts_where_it_lands(landing):
+    settings = Thinking(
+        {Evidence(0.0, 0.0): 1.0}, steps=1, variable="latent", landing=landing,
+        update=Gradient(0.2), max_kl=float("inf"), latent=Soft(),
+    )  # fmt: skip
+    thought = first_thought(settings)
+    latent, stepped = np.asarray(thought.state.latent[0]), np.asarray(thought.after.value[0])
+    if landing == "as-is":
+        np.testing.assert_array_equal(latent, stepped)
+    else:
+        np.testing.assert_allclose(latent.sum(), 1.0, rtol=1e-6)
+        assert (latent >= 0).all()
+    if landing == "code":
+        assert latent[np.argmax(stepped)] == 1
+
+
+def test_the_memory_moves_where_it_is_stepped_and_the_belief_stays():
+    settings = Thinking(
+        {Evidence(0.5, 0.0): 1.0}, steps=2, variable="memory", update=Gradient(0.1),
+        max_kl=float("inf"), latent=Soft(),
+    )  # fmt: skip
+    thought = first_thought(settings)
+    assert np.abs(thought.state.memory - thought.base.memory).max() > 1e-3
+    equal(thought.state.latent, thought.base.latent)
+    one, other = Shift(jnp.array([3.0, 0.0])), Shift(jnp.array([0.0, 4.0]))
+    assert float(one.kl(other)) == 12.5
+
+
+def test_fresh_noise_is_another_draw_at_every_step():
+    belief = Categorical(jnp.zeros((2, 3)))
+    fixed, fresh = (
+        refine(noisy, belief, Gradient(0.0), steps=3, key=jr.key(0), fresh_noise=each).loss
+        for each in (False, True)
+    )
+    assert len(set(np.asarray(fixed).tolist())) == 1
+    assert len(set(np.asarray(fresh).tolist())) == 4
+    adaptive = refine(
+        noisy, belief, Gradient(0.0), steps=3, key=jr.key(0), fresh_noise=True, tolerance=0.0
+    )
+    assert float(adaptive.loss[0]) == float(fresh[0])
+
+
+def gradient(settings: Thinking, policy: Any) -> Any:
+    model = Place(jnp.array(0.8))
+    agent = Agent(model, settings, policy=policy)
+    seen = {"seen": jnp.array([1.0, -1.0])}
+    state, action = model.initial(), jnp.array([0.3, 0.1])
+    moment = perceive(model, state, action, jnp.array(False), seen)
+    objective, first = posed(agent, seen, moment, jr.key(1))
+    return jax.grad(lambda x: objective(x, jr.key(0))[0])(first), moment
+
+
+def test_without_the_policy_the_gradient_is_that_of_the_actions_held():
+    """One imagined step, so that its action is that of the present state."""
+    settings = Thinking(
+        {SIG(): 1.0}, steps=1, horizon=1, latent=Soft(), variable="latent", through_policy=False
+    )
+
+    def acting(model: Any, state: Any, key: Any) -> jax.Array:
+        return push(state, jr.key(9))
+
+    found, moment = gradient(settings, acting)
+    point = moment.posterior.sample(key=jr.key(1))
+    held = push(type(Place(jnp.array(0.8)).initial())(moment.memory, point), jr.key(9))
+    through = dataclasses.replace(settings, through_policy=True)
+    expected, _ = gradient(through, lambda model, state, key: held)
+    np.testing.assert_allclose(found.value, expected.value, rtol=1e-5)
+    other, _ = gradient(through, acting)
+    assert np.abs(other.value - found.value).max() > 1e-4
+
+
+def test_without_the_memory_nothing_of_the_future_reaches_it():
+    settings = Thinking(
+        {SIG(): 1.0}, steps=1, horizon=1, latent=Soft(), variable="memory", through_memory=False
+    )
+
+    def acting(model: Any, state: Any, key: Any) -> jax.Array:
+        return still(model, state, key)
+
+    found, _ = gradient(settings, acting)
+    np.testing.assert_array_equal(found.shift, jnp.zeros(2))
+    open_, _ = gradient(dataclasses.replace(settings, through_memory=True), acting)
+    assert np.abs(open_.shift).max() > 1e-4
+
+
+def test_a_point_is_as_sure_as_a_code():
+    """KL of a one-hot latent from a belief is the surprise of its class."""
+    belief = Categorical(jnp.log(jnp.array([[0.7, 0.2, 0.1]])))
+    point = Point(jnp.array([[0.0, 1.0, 0.0]]))
+    np.testing.assert_allclose(point.kl(belief), -np.log(0.2), rtol=1e-6)
+    assert float(point.kl(Point(jnp.zeros((1, 3))))) == 0.5
+
+
+def test_softening_goes_its_length_and_no_further_than_the_probabilities():
+    belief, noise = Categorical(jnp.zeros((1, 2))), jnp.array([[1.0, 0.0]])
+    apart = np.sqrt(0.5)
+    for length, expected in ((0.1, 0.1), (5.0, apart)):
+        z = Softened(length).of(belief, noise)
+        went = np.linalg.norm(np.asarray(z) - np.array([[1.0, 0.0]]))
+        np.testing.assert_allclose(went, expected, rtol=1e-5)
+
+
+def test_dropout_comes_with_its_arm(dreamer):
+    """The agent has no ensemble: the arm brings masks, and every reading of the paper decides."""
+    agent = Agent(dreamer).thinking("paper-pig-dropout")
+    assert isinstance(arm("paper-pig-dropout"), Arm)
+    assert agent.inner is not None
+    assert agent.inner.members is not None
+    image = np.random.default_rng(0).integers(256, size=(1, 16, 16, 3)).astype(np.uint8)
+    _, _, thought = agent.act(agent.start(1), {"image": image}, FIRST, keys=KEYS)
+    assert float(thought.moved[0]) > 0
+
+
+@pytest.mark.parametrize("name", ["paper-z", "paper-state", "paper-memory"])
+def test_a_reading_runs_on_a_dreamer(dreamer, name):
+    agent = Agent(dreamer).thinking(name)
+    image = np.random.default_rng(0).integers(256, size=(1, 16, 16, 3)).astype(np.uint8)
+    carry, _, thought = agent.act(agent.start(1), {"image": image}, FIRST, keys=KEYS)
+    _, _, thought = agent.act(carry, {"image": image}, ~FIRST, keys=KEYS)
+    assert np.isfinite(thought.moved).all()
+    assert float(thought.moved[0]) > 0
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"variable": "z"}, "must be one of belief, latent, state, memory; got 'z'"),
+     ({"landing": "code"}, "`variable` must be 'latent' or 'state'; got 'belief'"),
+     ({"variable": "latent", "readout": Soft()}, "so `readout` must be None"),
+     ({"variable": "state", "latent": Reinforce(), "terms": {SIG(): 1.0}, "rollouts": 2},
+      "compares several draws"),
+     ({"variable": "memory", "particles": 2}, "`particles` must be 1")],
+)  # fmt: skip
+def test_impossible_readings_are_refused_with_rule_and_value(options, message):
+    with pytest.raises(ValueError, match=message):
+        Thinking(**options)
+    with pytest.raises(ValueError, match="must be one of kl, barber-agakov, entropies; got 'mi'"):
+        SIG("mi")
