@@ -65,6 +65,11 @@ class Options(Exporting, Opening, Playing):
     """Cut an episode after N decisions. The table says how many were cut."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("out/evaluate")
     """Write the records and the page to this folder."""
+    delay: int = 0
+    """Show every observation N decisions late, 0 to 5; the same as --shift delayed:N."""
+    real_time: Annotated[float | None, tyro.conf.arg(metavar="MS")] = None
+    """Let the environment make a step every MS milliseconds while an agent thinks, so that a slow
+    decision acts as many steps later; by default the environment waits."""
     pool: bool = False
     """Judge the agents together too: they are training seeds of one recipe."""
     names: Annotated[str | None, tyro.conf.arg(metavar="NAME,...")] = None
@@ -101,6 +106,10 @@ def parse(arguments: Sequence[str]) -> Options:
         raise Usage("--pool needs two agents or more, each of another training seed.")
     if options.max_decisions is not None and options.max_decisions < 1:
         raise Usage(f"--max-decisions must be 1 or more; got {options.max_decisions}.")
+    if not 0 <= options.delay <= 5:
+        raise Usage(f"--delay must be 0 to 5; got {options.delay}.")
+    if options.real_time is not None and not options.real_time > 0:
+        raise Usage(f"--real-time must be above 0 milliseconds; got {options.real_time}.")
     if options.batch < 1:
         raise Usage(f"--batch must be 1 or more; got {options.batch}.")
     try:
@@ -140,6 +149,9 @@ def run(options: Options) -> dict[str, Any]:
             )
     if options.repeat is not None:
         environment["repeat"] = options.repeat
+    if options.delay:
+        shifts = [environment.get("shift"), f"delayed:{options.delay}"]
+        environment["shift"] = ",".join(filter(None, shifts))
     if environment["id"] is None:
         raise Usage(unnamed(saved[0].name, saved[0].environment))
     agents = [
@@ -157,6 +169,7 @@ def run(options: Options) -> dict[str, Any]:
         environment=environment, episodes=options.episodes, seed=options.seed,
         batch=options.batch, out=options.out, numbered=options.out == Options.out,
         command=command, quiet=options.json, pool=options.pool, max_decisions=options.max_decisions,
+        real_time_ms=options.real_time,
         step_limit_s=options.step_limit, reset_limit_s=options.reset_limit,
         csv=options.csv, wandb=options.wandb,
     )  # fmt: skip
@@ -255,7 +268,8 @@ def unnamed(name: str | None, environment: Mapping[str, Any]) -> str:
 def play_and_report(
     agents: Mapping[str, Any], *, environment: Mapping[str, Any], episodes: int, seed: int,
     batch: int, out: Path, numbered: bool, command: str, quiet: bool, pool: bool = False,
-    max_decisions: int | None = None, step_limit_s: float = 60.0, reset_limit_s: float = 300.0,
+    max_decisions: int | None = None, real_time_ms: float | None = None,
+    step_limit_s: float = 60.0, reset_limit_s: float = 300.0,
     csv: bool = False, wandb: str | None = None,
     beside: Callable[[Path], Any] = lambda _: None,
 ) -> dict[str, Any]:  # fmt: skip
@@ -271,7 +285,7 @@ def play_and_report(
             with progress() as show:
                 result = evaluate(
                     agents, environment, episodes=episodes, seed=seed, batch=batch, out=folder,
-                    pool=pool, max_decisions=max_decisions, show=show,
+                    pool=pool, max_decisions=max_decisions, real_time_ms=real_time_ms, show=show,
                     command=f"{command} --out {shlex.quote(str(folder))}",
                     step_limit_s=step_limit_s, reset_limit_s=reset_limit_s,
                 )  # fmt: skip

@@ -6,6 +6,7 @@ Importing this registers the project's own tasks with Gymnasium and loads no sim
 from thinkslow.envs.failures import Failed, Failure, Mismatch, Nonfinite
 from thinkslow.envs.make import arguments, make
 from thinkslow.envs.requirements import Unavailable
+from thinkslow.envs.shifts import lateness
 from thinkslow.envs.snapshots import Snapshot
 from thinkslow.envs.tasks import register
 from thinkslow.envs.twins import Twin, twin_of
@@ -22,6 +23,7 @@ __all__ = [
     "Unavailable",
     "VectorEnv",
     "arguments",
+    "lateness",
     "make",
     "twin_of",
 ]

@@ -369,3 +369,18 @@ _OTHERS = {
 def _can(world: Any, method: str) -> bool:
     """Whether a world has a way to be changed."""
     return callable(getattr(world, method, None)) or (method == "cover" and miniworld.is_one(world))
+
+
+def lateness(text: str) -> int:
+    """How many decisions late an observation may come under the shifts of a text.
+
+    >>> lateness("delayed:2,noise:1"), lateness("dropped:3")
+    (2, 0)
+    """
+    found = [part.strip().partition(":") for part in text.split(",") if part.strip()]
+    late = [
+        (SHIFTS[name], int(level))
+        for name, _, level in ((a.rpartition("-v")[0] or a, b, c) for a, b, c in found)
+        if issubclass(SHIFTS.get(name, Shift), Delayed) and level.isdecimal()
+    ]
+    return sum(int(kind.doses[level - 1]) for kind, level in late if level)

@@ -1,7 +1,7 @@
 """What an agent must be told before it plays, from episodes of its own.
 
 The threshold of a gate: it opens as often as it was told, and no oftener. The range of an agent's
-returns, for choices by value.
+returns, for choices by value. What is usual on clean frames, for a check.
 """
 
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ from thinkslow.agent.gates import Gated, threshold_of
 from thinkslow.agent.thinking import Thinking
 from thinkslow.agent.values import expected
 from thinkslow.envs import Step, VectorEnv
+from thinkslow.evaluation.clean import measured_clean, wants_clean, with_clean
 from thinkslow.evaluation.play import play
 from thinkslow.evaluation.seeds import CALIBRATION, episode_seed
 from thinkslow.evaluation.subjects import described_environment, fitted, refuse_modules
@@ -27,7 +28,7 @@ def calibrated(
     agent: AbstractAgent, environment: str | Mapping[str, Any], *, seed: int = 0, batch: int = 8
 ) -> AbstractAgent:
     """The agent, its gate opening in the share that was asked for, and knowing how far its
-    returns spread if it chooses by value.
+    returns spread if it chooses by value and what is usual on clean frames if it checks them.
 
     Args:
         agent: any; one that has what it needs comes back as it is.
@@ -39,11 +40,16 @@ def calibrated(
 
     **Errors:** those of the environment; `ValueError` if every doubt was NaN.
     """
-    if not (_waits(agent) or lacks_returns(agent)):
+    if not (_waits(agent) or lacks_returns(agent) or wants_clean(agent)):
         return agent
     refuse_modules(environment, [agent])
-    with VectorEnv(**described_environment(environment), count=batch) as envs:
-        return calibrated_in(fitted(agent, envs, name="the agent"), envs, seed)
+    described = described_environment(environment)
+    with VectorEnv(**described, count=batch) as envs:
+        agent = fitted(agent, envs, name="the agent")
+        if not wants_clean(agent):
+            return calibrated_in(agent, envs, seed)
+    agent = with_clean(agent, measured_clean(agent, described, seed, batch))
+    return calibrated(agent, environment, seed=seed, batch=batch)
 
 
 def calibrated_in(

@@ -18,6 +18,7 @@ from jaxtyping import Array
 
 from thinkslow.agent.agent import AbstractAgent
 from thinkslow.envs import Step, VectorEnv
+from thinkslow.evaluation.subjects import told
 
 
 @runtime_checkable
@@ -53,7 +54,7 @@ class Played:
 
 def play(
     agent: AbstractAgent, envs: VectorEnv, seeds: Sequence[int], seed: int, *,
-    max_decisions: int | None = None, watchers: Sequence[Watcher] = (),
+    max_decisions: int | None = None, late: int = 0, watchers: Sequence[Watcher] = (),
     tick: Callable[[int, int], None] = lambda *_: None,
 ) -> list[Played]:  # fmt: skip
     """One episode in each environment, under its environment seed.
@@ -64,6 +65,8 @@ def play(
         seeds: Environment seeds.
         seed: Of the noise of latents and actions, with environment seed and decision.
         max_decisions: An episode that has made so many is cut.
+        late: Steps of the environment while the agent thinks, under its action before. It waits
+            for an episode's first action.
         watchers: Told of every decision.
         tick: Told how many decisions were made, and how many episodes are over.
 
@@ -81,39 +84,106 @@ def play(
         watcher.began(step.observation)
     # The first call compiles; its time is not the decision's.
     keys = decision_keys(seed, own, 0)
-    agent.warm(carry, step.observation, step.is_first, keys=keys)
-    decision = 0
+    tell = _Telling(agent, step.observation)
+    if known := tell(step):
+        jax.block_until_ready(act(carry, step.observation, step.is_first, keys=keys, **known))
+    else:
+        agent.warm(carry, step.observation, step.is_first, keys=keys)
+    decision, before = 0, np.empty(0)
     while playing.any():
         keys = jax.block_until_ready(decision_keys(seed, own, decision))
+        waiting = late if decision else 0
+        known = tell(step, waiting)
+        if waiting and tell.waited is not None:
+            carry = tell.waited(carry, waiting)
         begun = time.perf_counter()
         carry, action, thought = jax.block_until_ready(
-            act(carry, step.observation, step.is_first, keys=keys)
+            act(carry, step.observation, step.is_first, keys=keys, **known)
         )
         latency_ms = 1e3 * (time.perf_counter() - begun)
-        step = envs.step(_actions(split, action), playing=playing)
         decision += 1
-        _note_nonfinite(played, playing, step)
         thinks, moved = np.asarray(thought.thinks), np.asarray(thought.moved)
         for index in map(int, np.flatnonzero(playing)):
             one = played[index]
             one.latency_ms.append(latency_ms)
             one.length += 1
-            one.score += float(step.reward[index])
-            one.rewards_size += abs(float(step.reward[index]))
             one.thoughts += bool(thinks[index])
             one.moved += float(moved[index])
-            if step.crashed[index]:
-                failure = step.errors[index]
-                one.crashed, one.error = True, failure.line if failure else None
-        for watcher in watchers:
-            watcher.decided(playing, thought, action, step)
-        playing &= ~step.is_last
+        acts = _actions(split, action)
+        for taken in [before] * waiting + [acts]:
+            if not playing.any():
+                break
+            step = envs.step(taken, playing=playing)
+            _count(played, playing, step)
+            if taken is acts:
+                for watcher in watchers:
+                    watcher.decided(playing, thought, action, step)
+            playing &= ~step.is_last
+        before = acts
         if max_decisions is not None and decision >= max_decisions:
             for index in np.flatnonzero(playing):
                 played[index].cut = True
             playing[:] = False
         tick(decision, int(np.count_nonzero(~playing)))
     return played
+
+
+def _count(played: Sequence[Played], playing: np.ndarray, step: Step) -> None:
+    """Add one step of the environments to their episodes."""
+    _note_nonfinite(played, playing, step)
+    for index in map(int, np.flatnonzero(playing)):
+        one = played[index]
+        one.score += float(step.reward[index])
+        one.rewards_size += abs(float(step.reward[index]))
+        if step.crashed[index]:
+            failure = step.errors[index]
+            one.crashed, one.error = True, failure.line if failure else None
+
+
+class _Telling:
+    """What is said to an agent of its observations: which are missing, and how old they will be
+    once its action takes effect. Nothing to one that is not told."""
+
+    def __init__(self, agent: AbstractAgent, observation: Mapping[str, Any]):
+        own = [name for name, _ in agent.observation_spaces]
+        kinds = {"missing": bool, "age": np.int32} if told(agent) else {}
+        self.kinds = {k: v for k, v in kinds.items() if k in observation and k not in own}
+        inner = agent.inner
+        late = inner is not None and inner.settings.delay > 0
+        self.aged = told(agent) and late
+        self.waited = inner.waited if inner is not None and self.aged else None
+
+    def __call__(self, step: Step, waiting: int = 0) -> dict[str, Any]:
+        out = {name: step.observation[name].astype(kind) for name, kind in self.kinds.items()}
+        if self.aged:
+            none = np.zeros(len(step.reward), np.int32)
+            out["age"] = out.get("age", none) + np.int32(waiting)
+        return out
+
+
+def lateness_of(
+    agent: AbstractAgent, envs: VectorEnv, seed: int, step_ms: float, *, repeats: int = 30
+) -> int:
+    """Steps of an environment of `step_ms` milliseconds that a decision takes: its median time,
+    alone and warm.
+
+    Args:
+        agent: Who plays.
+        envs: Environments that show what it sees; one episode is begun.
+        seed: Of that episode.
+        step_ms: Milliseconds of one step.
+        repeats: Decisions to take the median of.
+    """
+    step = envs.reset([seed] * envs.count)
+    seen = {name: array[:1] for name, array in step.observation.items()}
+    carry, keys = agent.start(1), jr.split(jr.key(0), 1)
+    times = []
+    for index in range(repeats + 2):
+        begun = time.perf_counter()
+        first = np.array([index == 0])
+        carry, _, _ = jax.block_until_ready(agent.act(carry, seen, first, keys=keys))
+        times.append(1e3 * (time.perf_counter() - begun))
+    return int(np.median(times[2:]) // step_ms)
 
 
 def _actions(split: Callable[[Any], Mapping[str, Any]], action: Any) -> Any:

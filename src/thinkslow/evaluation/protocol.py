@@ -11,6 +11,7 @@ protocol `paired-v1`:
 - differences of image metrics, of the present and of predictions, are taken on the same frames,
   between the state that acted and the one that the agent would have had without thinking at that
   moment: arms go different ways and see different frames, of which some are easier to predict;
+- where an environment tells that a frame is missing or old, it is not scored;
 - milliseconds per decision: one compiled call for the whole batch, warm, median over decisions.
 """
 
@@ -31,14 +32,16 @@ import jax
 import numpy as np
 
 from thinkslow.agent.agent import AbstractAgent
+from thinkslow.agent.clean import Clean
 from thinkslow.dreamer.saved import provenance
-from thinkslow.envs import VectorEnv, arguments
+from thinkslow.envs import VectorEnv, arguments, lateness
 from thinkslow.evaluation import records, subjects, tables
 from thinkslow.evaluation.calibrate import calibrated_in
-from thinkslow.evaluation.play import Played, Watcher, play
+from thinkslow.evaluation.clean import measured_clean, wants_clean, with_clean
+from thinkslow.evaluation.play import Played, Watcher, lateness_of, play
 from thinkslow.evaluation.records import BASE, Episode, Header, Records, Row
 from thinkslow.evaluation.scoring import Scorer, visible
-from thinkslow.evaluation.seeds import episode_seed
+from thinkslow.evaluation.seeds import CALIBRATION, episode_seed
 from thinkslow.evaluation.shadow import Pictures
 from thinkslow.evaluation.subjects import Agents
 from thinkslow.evaluation.summary import flat, summarise
@@ -151,6 +154,7 @@ def evaluate(
     batch: int = 8,
     resume: bool = True,
     max_decisions: int | None = None,
+    real_time_ms: float | None = None,
     pool: bool = False,
     step_limit_s: float = 60.0,
     reset_limit_s: float = 300.0,
@@ -171,6 +175,10 @@ def evaluate(
         batch: the number of environments played in parallel, one process each.
         resume: whether to continue an unfinished evaluation in `out`; if not, it is refused.
         max_decisions: an episode is cut after so many decisions; cut episodes are counted.
+        real_time_ms: milliseconds of one step of the environment, which moves on while an agent
+            thinks: a decision that takes longer acts as many whole steps later, and the action
+            before goes on in the meantime. How long an arm's decisions take is measured before
+            its first episode. Images are not scored then. None: it waits.
         pool: whether the agents are training seeds of one recipe, to be judged together too.
         step_limit_s: seconds that a step of an environment may take; after that it is started
             anew, and its episode counts as crashed.
@@ -186,8 +194,13 @@ def evaluate(
     named = subjects.by_name(agents)
     subjects.refuse_modules(environment, (one for arms in named.values() for one in arms.values()))
     setting = subjects.described_environment(environment)
+    named = subjects.awaiting(named, lateness(setting.get("shift", "")))
     if episodes < 2:
         raise ValueError(f"`episodes` must be 2 or more, to have an interval; got {episodes}.")
+    if real_time_ms is not None:
+        if not real_time_ms > 0:
+            raise ValueError(f"`real_time_ms` must be above 0; got {real_time_ms}.")
+        setting["real_time_ms"] = float(real_time_ms)
     for name, value in (("batch", batch), ("max_decisions", max_decisions)):
         if value is not None and value < 1:
             raise ValueError(f"`{name}` must be 1 or more; got {value}.")
@@ -291,13 +304,17 @@ def _play_all(
         for name, arms in named.items()
     }
     for name, arms in named.items():
-        header.images[name] = visible(arms[BASE].model, envs.observation_space)
+        # While the environment moves on, most frames are not seen, and none is predicted.
+        waits = "real_time_ms" not in header.environment
+        shown = visible(arms[BASE].model, envs.observation_space) if waits else []
+        header.images[name] = shown
     if before is not None:
         header.sittings[:0] = before.header.sittings
         records.drop_torn_line(folder, before)
     records.write_header(folder, header)
     played = list(before.episodes) if before is not None else []
     done, total, unpaired_said = 0, header.expected, False
+    cleans: dict[str, Clean] = {}
     pictures = {
         name: _pictures(folder, header, name, arms, envs.count) for name, arms in named.items()
     }
@@ -306,18 +323,18 @@ def _play_all(
     ):
         mine = {one.episode for one in played if (one.agent, one.arm) == (name, arm)}
         ready: AbstractAgent | None = None
+        late = 0
         for first in range(0, header.episodes, header.count):
             wanted = range(first, min(first + header.count, header.episodes))
             if not mine.issuperset(wanted):
                 tick = _ticking(f"{name}: {arm}", done, len(wanted), header, show)
                 if ready is None:
                     show(f"{name}: {arm}, compiling once", done, total)
-                ready = ready or calibrated_in(
-                    agent, envs, header.seed, max_decisions=header.max_decisions
-                )
+                    ready = _prepared(agent, name, envs, header, cleans)
+                    ready, late = _in_real_time(ready, f"{name}: {arm}", envs, header, folder)
                 watchers = [pictures[name].recorder] if arm == BASE and first == 0 else []
                 found = _block(
-                    header, name, arm, ready, envs, first, tick,
+                    header, name, arm, ready, late, envs, first, tick,
                     next(fact for fact in header.agents if fact["name"] == name), watchers,
                 )  # fmt: skip
                 if first == 0:
@@ -354,16 +371,46 @@ def _record_base(pictures: Pictures, header: Header, envs: VectorEnv) -> None:
     pictures.take(BASE, base)
 
 
+def _prepared(
+    agent: AbstractAgent, name: str, envs: VectorEnv, header: Header, cleans: dict[str, Clean]
+) -> AbstractAgent:
+    """The agent with what it must know of its own episodes, measured once for all its arms."""
+    if wants_clean(agent):
+        if name not in cleans:
+            cleans[name] = measured_clean(
+                agent, header.environment, header.seed, envs.count,
+                max_decisions=header.max_decisions,
+            )  # fmt: skip
+        agent = with_clean(agent, cleans[name])
+    return calibrated_in(agent, envs, header.seed, max_decisions=header.max_decisions)
+
+
+def _in_real_time(
+    agent: AbstractAgent, what: str, envs: VectorEnv, header: Header, folder: Path
+) -> tuple[AbstractAgent, int]:
+    """The agent, ready to act so many steps late, and how many; written among the records."""
+    step_ms = header.environment.get("real_time_ms")
+    if step_ms is None:
+        return agent, 0
+    seed = episode_seed(header.seed, 0, purpose=CALIBRATION)
+    late = lateness_of(agent, envs, seed, step_ms)
+    header.sittings[-1].setdefault("late", {})[what] = late
+    records.write_header(folder, header)
+    age = lateness(header.environment.get("shift", ""))
+    return subjects.awaits(agent, age + late), late
+
+
 def _block(
-    header: Header, name: str, arm: str, agent: AbstractAgent, envs: VectorEnv, first: int,
-    tick: Callable[[int, int], None], facts: Mapping[str, Any], watchers: Sequence[Watcher],
+    header: Header, name: str, arm: str, agent: AbstractAgent, late: int, envs: VectorEnv,
+    first: int, tick: Callable[[int, int], None], facts: Mapping[str, Any],
+    watchers: Sequence[Watcher],
 ) -> list[Episode]:  # fmt: skip
     """One episode in each environment, from number `first` on."""
     numbers = range(first, first + envs.count)
     seeds = [episode_seed(header.seed, number) for number in numbers]
     scorer = Scorer(agent.model, header.images[name], envs.count)
     played = play(
-        agent, envs, seeds, header.seed, max_decisions=header.max_decisions,
+        agent, envs, seeds, header.seed, max_decisions=header.max_decisions, late=late,
         watchers=[scorer, *watchers], tick=tick,
     )  # fmt: skip
     scores = scorer.scores()

@@ -58,6 +58,7 @@ class Scorer:
         self._whole: list[Moment] = []
         self._sums: list[dict[str, tuple[float, int]]] = [{} for _ in range(count)]
         self._now: Frames = {}
+        self._current: np.ndarray | None = None
 
     @property
     def kept(self) -> int:
@@ -66,16 +67,17 @@ class Scorer:
 
     def began(self, observation: Mapping[str, np.ndarray]) -> None:
         self._now = {name: observation[name] for name in self.images}
+        self._current = current(observation)
 
     def decided(self, playing: np.ndarray, thought: Any, action: Any, step: Step) -> None:
         """Take a moment down, add to those that wait, and score what is whole."""
         if not self.images:
             return
         actions = np.asarray(action)
-        states = None
+        states, now = None, current(step.observation)
         for index in np.flatnonzero(playing):
             at = int(self._lengths[index])
-            if at % EVERY == 0:
+            if at % EVERY == 0 and self._shows(index):
                 if states is None:
                     states = jax.tree.map(np.asarray, (thought.state, thought.base))
                 both = jax.tree.map(lambda x, y, i=index: np.stack([x[i], y[i]]), *states)
@@ -86,7 +88,7 @@ class Scorer:
                 later = int(self._lengths[index]) - moment.at
                 if later <= max(AHEAD):
                     moment.actions.append(actions[index])
-                if later in AHEAD:
+                if later in AHEAD and (now is None or now[index]):
                     came = {name: step.observation[name][index] for name in self.images}
                     moment.came[later] = came
             over = bool(step.is_last[index])
@@ -105,6 +107,10 @@ class Scorer:
             self._score(self._whole[start : start + CHUNK])
         self._whole.clear()
         return [_columns(sums, self.images) for sums in self._sums]
+
+    def _shows(self, index: Any) -> bool:
+        """Whether what an environment shows now is the present."""
+        return self._current is None or bool(self._current[index])
 
     def _settle(self, index: int, over: bool) -> None:
         """Of an episode's moments pass on those that are whole.
@@ -145,6 +151,12 @@ class Scorer:
                         sums = self._sums[moments[row].index]
                         _add(sums, f"{name}/{column}", float(one))
                         _add(sums, f"{name}/{gain(measure, steps)}", float(one - other))
+
+
+def current(observation: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """Which frames show the present, as an environment tells by `missing` and `age`; None: all."""
+    off = [observation[name] > 0 for name in ("missing", "age") if name in observation]
+    return ~np.any(off, 0) if off else None
 
 
 def visible(model: Any, observations: Mapping[str, Space]) -> list[str]:

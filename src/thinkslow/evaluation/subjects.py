@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thinkslow import registry
-from thinkslow.agent.agent import About, AbstractAgent
+from thinkslow.agent.agent import About, AbstractAgent, Agent
 from thinkslow.agent.deadline import Timed
 from thinkslow.agent.gates import Gated
 from thinkslow.agent.thinking import Thinking
@@ -79,6 +79,30 @@ def by_name(agents: Agents) -> dict[str, dict[str, AbstractAgent]]:
                 f"{', '.join(arms) or 'none at all'}."
             )
     return grouped
+
+
+def awaiting(
+    agents: Mapping[str, Mapping[str, AbstractAgent]], decisions: int
+) -> dict[str, dict[str, AbstractAgent]]:
+    """The same arms, ready for observations that come up to `decisions` late."""
+    return {
+        name: {arm: awaits(agent, decisions) for arm, agent in arms.items()}
+        for name, arms in agents.items()
+    }
+
+
+def awaits(agent: AbstractAgent, decisions: int) -> AbstractAgent:
+    """The agent, if it is told of late observations with a `delay` for those."""
+    if not decisions or not told(agent):
+        return agent
+    assert isinstance(agent, Agent)
+    delay = max(decisions, agent.settings.delay)
+    return agent.having(dataclasses.replace(agent.settings, delay=delay))
+
+
+def told(agent: AbstractAgent) -> bool:
+    """Whether an evaluation tells the agent which observations are missing, and how old."""
+    return isinstance(agent, Agent) and agent.settings.missing is not None
 
 
 def facts(name: str, arms: Mapping[str, AbstractAgent]) -> dict[str, Any]:

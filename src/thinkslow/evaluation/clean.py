@@ -1,0 +1,117 @@
+"""What is usual on clean frames, for an agent that checks what it sees: measured by playing."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array
+
+from thinkslow.agent.agent import AbstractAgent, Agent
+from thinkslow.agent.clean import LEAST, MOST, Clean, errors_of, images, mean_error
+from thinkslow.agent.thinking import Thinking
+from thinkslow.envs import Step, VectorEnv, arguments
+from thinkslow.evaluation.play import play
+from thinkslow.evaluation.seeds import CALIBRATION, episode_seed
+from thinkslow.worldmodel import State, target
+
+FALSE_ALARMS = 0.005
+"""Share of clean frames that lie above each threshold."""
+
+
+def wants_clean(agent: AbstractAgent) -> bool:
+    """Whether the agent checks frames and does not know yet what is usual."""
+    inner = agent.inner
+    return inner is not None and inner.settings.check is not None and inner.clean is None
+
+
+def with_clean(agent: AbstractAgent, clean: Clean) -> AbstractAgent:
+    """The same agent, knowing what is usual."""
+    assert isinstance(agent, Agent)  # a check goes with neither gate nor deadline
+    return dataclasses.replace(agent, clean=clean)
+
+
+def measured_clean(
+    agent: AbstractAgent, environment: Mapping[str, Any], seed: int, count: int, *,
+    max_decisions: int | None = None,
+) -> Clean:  # fmt: skip
+    """What is usual in `count` episodes of the environment without its shift.
+
+    Args:
+        agent: fitted to the environment.
+        environment: as `thinkslow.envs.make` describes it; a `shift` is left out.
+        seed: environment seeds follow from it; no evaluation uses them.
+        count: episodes, side by side.
+        max_decisions: after which an episode is cut.
+
+    **Cost:** the episodes, with three decodings, two encodings and two steps of the core a
+    decision.
+    """
+    assert agent.inner is not None
+    plain = agent.inner.having(Thinking())
+    unshifted = {k: v for k, v in arguments(environment).items() if k != "shift"}
+    seeds = [episode_seed(seed, index, purpose=CALIBRATION) for index in range(count)]
+    frames = _Frames(plain.model)
+    with VectorEnv(**unshifted, count=count) as envs:
+        play(plain, envs, seeds, seed, max_decisions=max_decisions, watchers=[frames])
+    return frames.clean()
+
+
+class _Frames:
+    """The errors of every decision of the episodes that go on."""
+
+    def __init__(self, model: Any):
+        self.model = model
+        self._now: Mapping[str, np.ndarray] = {}
+        self._found: list[Any] = []
+
+    def began(self, observation: Mapping[str, np.ndarray]) -> None:
+        self._now = {name: array.copy() for name, array in observation.items()}
+
+    def decided(self, playing: np.ndarray, thought: Any, action: Any, step: Step) -> None:
+        found = _measured(self.model, thought.base, self._now, action, jr.key(len(self._found)))
+        self._found.append(jax.tree.map(lambda x: np.asarray(x)[playing], found))
+        self.began(step.observation)
+
+    def clean(self) -> Clean:
+        all_found = jax.tree.map(lambda *x: np.concatenate(x), *self._found)
+        errors, alone, means, squares = all_found
+        usual = {k: np.maximum(np.median(v, 0), LEAST) for k, v in errors.items()}
+        ratios = [
+            np.minimum(v / usual[k], MOST).reshape(len(v), -1) for k, v in errors.items()
+        ]  # fmt: skip
+        distances = np.concatenate(ratios, 1).mean(1)
+        mean = {k: v.mean(0) for k, v in means.items()}
+        return Clean(
+            errors={k: jnp.asarray(v, jnp.float32) for k, v in usual.items()},
+            threshold=float(np.quantile(distances, 1 - FALSE_ALARMS)),
+            alone=float(np.quantile(alone, 1 - FALSE_ALARMS)),
+            means={k: jnp.asarray(v, jnp.float32) for k, v in mean.items()},
+            deviations={
+                k: jnp.asarray(np.sqrt(np.maximum(v.mean(0) - mean[k] ** 2, 0)), jnp.float32)
+                for k, v in squares.items()
+            },
+        )
+
+
+@eqx.filter_jit
+def _measured(model: Any, states: State, observation: Any, actions: Array, key: Array) -> Any:
+    """Errors by patch, the mean error without history, means and mean squares by channel."""
+    spaces = dict(model.observation_spaces)
+    seen = {k: v for k, v in observation.items() if k in spaces} if spaces else observation
+
+    def one(state: State, seen: Any, action: Array, key: Array) -> Any:
+        heads = model.decode(state)
+        memory, _ = model.predict(model.initial(), jnp.zeros_like(action), jnp.ones((), bool))
+        latent = model.infer(memory, seen).sample(key=key).astype(state.latent.dtype)
+        alone = mean_error(errors_of(model.decode(State(memory, latent)), seen))
+        shown = {k: target(heads[k], seen[k]) for k in images(heads)}
+        means = {k: jnp.mean(x, (0, 1)) for k, x in shown.items()}
+        squares = {k: jnp.mean(x**2, (0, 1)) for k, x in shown.items()}
+        return errors_of(heads, seen), alone, means, squares
+
+    return jax.vmap(one)(states, seen, actions, jr.split(key, len(actions)))
