@@ -24,7 +24,15 @@ from thinkslow.agent.observing import kept, named
 from thinkslow.agent.past import Cloud, Window
 from thinkslow.agent.stream import Stream, empty_queue
 from thinkslow.agent.thinking import Thinking
-from thinkslow.needs import CATEGORICAL, DECODER, PRIOR, Need, missing
+from thinkslow.needs import (
+    CATEGORICAL,
+    DECODER,
+    PRIOR,
+    TRAINED_BETA,
+    TRAINED_FREE_NATS,
+    Need,
+    missing,
+)
 from thinkslow.objectives.members import Members
 from thinkslow.spaces import Space
 from thinkslow.trees import Parts, compiled, once, parts, register
@@ -448,6 +456,8 @@ def needs_of(settings: Thinking) -> list[tuple[str, tuple[Need, ...]]]:
         out.append(("variable", (PRIOR,)))
     if settings.landing != "as-is" and settings.steps:
         out.append(("landing", (CATEGORICAL,)))
+    if settings.smoothing:
+        out.append(("smoothing", (DECODER, TRAINED_BETA, TRAINED_FREE_NATS)))
     if settings.check is not None:
         out.append((type(settings.check).__name__, settings.check.needs))
     return out

@@ -19,6 +19,7 @@ from thinkslow.agent.checks import Checked
 from thinkslow.agent.choices import Chosen, Facing
 from thinkslow.agent.observing import admitted, kept
 from thinkslow.agent.past import Cloud, Mixture, Window, reinferred, resampled, weighted
+from thinkslow.agent.smoothing import smoothed
 from thinkslow.agent.stream import Stream, age_of, caught_up, unseen
 from thinkslow.agent.variables import ended, landed, posed
 from thinkslow.distributions import Belief, Point
@@ -148,6 +149,12 @@ def look(
         if absent is not None:
             seen &= ~jnp.any(jnp.stack([*absent.values()]))
         past = past.pushed(Window(state, action, now, is_first, seen))
+        if settings.smoothing:
+            found, _ = smoothed(
+                model, past, steps=settings.smoothing, nats=settings.smoothing_nats,
+                key=jr.fold_in(key, _SMOOTH),
+            )  # fmt: skip
+            moment = found._replace(seen=moment.seen, absent=moment.absent)
     checked = None
     if settings.check is not None:
         assert agent.clean is not None  # as `Agent.given` asks
@@ -167,7 +174,7 @@ def look(
     )  # fmt: skip
 
 
-_LATE, _CHECK, _AHEAD = 0x1A7E, 0xC4EC, 0xA4EAD
+_LATE, _CHECK, _AHEAD, _SMOOTH = 0x1A7E, 0xC4EC, 0xA4EAD, 0x5300
 """What else is random in a decision, far from the small numbers that splitting a key folds in."""
 
 

@@ -255,6 +255,11 @@ for _name, _make, _about in (
         "ours: the prior where a frame is missing; late frames rolled up to the present",
     ),
     (
+        "smooth-5",
+        partial(Thinking, lag=5, smoothing=3),
+        "ours: the last 5 frames' latents refined together by the frames that followed",
+    ),
+    (
         "robust",
         partial(checked, "robust"),
         "ours: frames that no latent explains are mended, or rejected for the prior",

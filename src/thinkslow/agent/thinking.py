@@ -104,6 +104,11 @@ class Thinking:
     imagined under it."""
     lag: int = setting(0, least=0)
     """Number of frames before the present to encode again, with soft latents between them."""
+    smoothing: int = setting(0, least=0)
+    """With `lag`, steps that refine the latents of the last `lag` frames together, the present
+    one included, each judged by the frames that followed it."""
+    smoothing_nats: float = setting(1.0, least=0)
+    """How far smoothing may move the belief of each frame, nats."""
     particles: int = setting(1, least=1)
     """Number of samples of the state to carry, weighted by the evidence. Each refines its own
     belief, and one of them, drawn by weight, acts."""
@@ -162,6 +167,11 @@ class Thinking:
 
     def _check_stream(self) -> None:
         """**Errors:** `ValueError` for what a delay or a check does not go with."""
+        if self.smoothing and not self.lag:
+            raise ValueError(
+                f"`smoothing` refines the window of `lag` frames, so `lag` must be 1 or more; got "
+                f"{self.lag}."
+            )
         apart = {"lag": 0, "particles": 1}
         if self.delay:
             self._alone("delay", "carries the state of an older moment", {**apart, "choice": None})
