@@ -40,6 +40,8 @@ from thinkslow.testing import TERMS, UPDATES, Broken, check, models, moment, upd
 from thinkslow.worldmodel import State
 
 EVIDENCE = Evidence(0.5, 0.0, samples=2)
+HELD = {"anchor", "prior", "l2"}
+"""Terms that look at the beliefs alone, not at the model."""
 
 
 def table(**options: Any) -> list[Any]:
@@ -105,16 +107,16 @@ MODELS: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("name", "terms", "updates", "refused", "blind"),
     [
-        ("codes", TERMS, ("gradient",), set(), {"anchor"}),
+        ("codes", TERMS, ("gradient",), set(), HELD),
         ("codes", (EVIDENCE,), tuple(UPDATES), set(), set()),
         ("dreamer", (EVIDENCE,), ("gradient",), set(), set()),
         *(
             pytest.param(*entry, marks=pytest.mark.slow)
             for entry in (
-                ("codes", TERMS, tuple(UPDATES), set(), {"anchor"}),
+                ("codes", TERMS, tuple(UPDATES), set(), HELD),
                 # Its one parameter is in the prior's mean alone.
                 ("gaussian", TERMS, ("langevin", "mirror"), {"mirror"},
-                 {"anchor", "entropy", "evidence"}),
+                 HELD | {"entropy", "evidence"}),
                 ("toy", (SIG(), PIG(), Ambiguity(), EVIDENCE), ("mirror",), set(), set()),
                 ("dreamer", (SIG(), PIG(), Entropy(), EVIDENCE), ("gradient",), set(), set()),
                 ("dreamer of 2023", (SIG(), Ambiguity()), ("mirror",), {"ambiguity"}, set()),
