@@ -99,7 +99,8 @@ def run(options: Options) -> dict[str, Any]:
     **Errors:** `Usage` for an agent of no environment; those of `bank.fill` and of `bank.judge`.
     """
     from thinkslow import bank
-    from thinkslow.cli.evaluate import progress, unnamed
+    from thinkslow.cli.evaluate import unnamed
+    from thinkslow.cli.results import progress
     from thinkslow.dreamer.saved import environment_of
     from thinkslow.loading import agent_of
     from thinkslow.storage import atomic
