@@ -103,15 +103,16 @@ def parse(options: type[Options], name: str, description: str, arguments: Sequen
         raise Usage(str(error)) from error
 
 
-def _refuse_nan(options: Any, inside: str = "") -> None:
-    """**Errors:** `Usage` for a number that is none: no comparison would find it later."""
+def _refuse_nan(options: Any) -> None:
+    """What is made of several options checks its own.
+
+    **Errors:** `Usage` for a number that is none: no comparison would find it later.
+    """
     for field in dataclasses.fields(options):
-        value, flag = getattr(options, field.name), inside + field.name.replace("_", "-")
-        if dataclasses.is_dataclass(value):
-            _refuse_nan(value, f"{flag}.")
+        value = getattr(options, field.name)
         for one in value if isinstance(value, tuple) else (value,):
             if isinstance(one, float) and math.isnan(one):
-                raise Usage(f"--{flag} must be a number; got nan.")
+                raise Usage(f"--{field.name.replace('_', '-')} must be a number; got nan.")
 
 
 def output() -> "Console":
