@@ -102,8 +102,8 @@ MODELS: dict[str, Any] = {
 
 
 # All models under every update take nine minutes: .ci/nightly. Here the smallest is held to every
-# term and to every update, in the slow tier to the whole cross, and the others to an update each,
-# since what the others add does not look at the model.
+# term and to every update; the nightly tier holds it to the whole cross, and the others to an update
+# each, since what the others add does not look at the model.
 @pytest.mark.parametrize(
     ("name", "terms", "updates", "refused", "blind"),
     [
@@ -111,7 +111,7 @@ MODELS: dict[str, Any] = {
         ("codes", (EVIDENCE,), tuple(UPDATES), set(), set()),
         ("dreamer", (EVIDENCE,), ("gradient",), set(), set()),
         *(
-            pytest.param(*entry, marks=pytest.mark.slow)
+            pytest.param(*entry, marks=pytest.mark.nightly)
             for entry in (
                 ("codes", TERMS, tuple(UPDATES), set(), HELD),
                 # Its one parameter is in the prior's mean alone.
@@ -153,7 +153,7 @@ def test_the_contract_is_that_of_terms_of_ones_own_too():
     assert "it has no map" in refused.detail
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_contract_holds_for_a_trained_gaussian_agent():
     """`tiny-gaussian` after 117,728 decisions, on a frame with structure."""
     saved = checkpoint.load(Path(__file__).parent / "agents" / "collect-gaussian")
