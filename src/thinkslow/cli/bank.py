@@ -26,7 +26,10 @@ whether its critic and its imagination are right, and what the best possible gat
 A bank is stored as it is filled. The same command goes on with one that was interrupted, and
 judges other --arms on one that is full.
 
-example: thinkslow bank collect-half --moments 300 --arms none,values,control-shuffled"""
+examples:
+  thinkslow bank collect-half
+  thinkslow bank collect-half --moments 300 --arms none,values,control-shuffled
+  thinkslow bank runs/first/agents/60000 --out out/bank/first"""
 
 ARMS = "none,values,control-tempered,control-shuffled,control-critic,control-reward,control-greedy"
 GATES = "voc,improvement,policy-information,surprise"

@@ -189,7 +189,8 @@ def check_finite(weights: Mapping[str, Any], file: Path, *, allow: bool) -> dict
     """
     bad = {}
     for name, array in weights.items():
-        sound = np.abs(np.asarray(array)) <= LARGEST  # no NaN is
+        # no NaN is; and a plain float would become infinite beside an array of float16
+        sound = np.abs(np.asarray(array)) <= np.float32(LARGEST)
         if count := int(array.size - sound.sum()):
             bad[name] = count
     if bad and not allow:
