@@ -327,7 +327,7 @@ def changed(folder: Path, change: Any, **options: Any) -> checkpoint.Saved:
 
 @pytest.mark.parametrize("name", MAIN)
 def test_a_missing_weight_is_named(name):
-    with pytest.raises((store.Misfit, store.Damaged), match="missing|of no weight"):
+    with pytest.raises((store.Misfit, store.Damaged), match=r"missing|of no weight"):
         changed(golden_case(name), lambda arrays: arrays.pop(some(arrays)))
 
 
