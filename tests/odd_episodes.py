@@ -49,6 +49,18 @@ class Vector(Lengths):
         return self.np_random.uniform(-1, 1, 2).astype(np.float32)
 
 
+class Drawn(Vector):
+    """The same, with a picture for people, twice as wide as high."""
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+
+    def __init__(self, render_mode: str | None = None):
+        self.render_mode = render_mode
+
+    def render(self) -> Any:
+        return np.full((30, 60, 3), 10 * self.time, np.uint8)
+
+
 class Unseeded(Vector):
     """Begins anyhow, whatever the seed."""
 

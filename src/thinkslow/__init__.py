@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from thinkslow.distributions import Belief, Categorical, Gaussian
     from thinkslow.evaluation.calibrate import calibrated
     from thinkslow.evaluation.protocol import Evaluation, evaluate
+    from thinkslow.evaluation.video import record
     from thinkslow.loading import load
     from thinkslow.needs import Need, missing
     from thinkslow.objectives import ImaginedTerm, PresentTerm, lookahead
@@ -37,6 +38,7 @@ _HOMES = {
     "distributions": ("Belief", "Categorical", "Gaussian"),
     "evaluation.calibrate": ("calibrated",),
     "evaluation.protocol": ("Evaluation", "evaluate"),
+    "evaluation.video": ("record",),
     "loading": ("load",),
     "needs": ("Need", "missing"),
     "objectives": ("ImaginedTerm", "PresentTerm", "lookahead"),
@@ -81,6 +83,7 @@ __all__ = [
     "lookahead",
     "missing",
     "perceive",
+    "record",
     "refine",
     "register",
 ]

@@ -70,6 +70,8 @@ class Options(Exporting, Opening, Playing):
     real_time: Annotated[float | None, tyro.conf.arg(metavar="MS")] = None
     """Let the environment make a step every MS milliseconds while an agent thinks, so that a slow
     decision acts as many steps later; by default the environment waits."""
+    video: bool = False
+    """Write the first episode of every arm as a video too: MP4 with the extra `video`, else GIF."""
     pool: bool = False
     """Judge the agents together too: they are training seeds of one recipe."""
     names: Annotated[str | None, tyro.conf.arg(metavar="NAME,...")] = None
@@ -171,7 +173,7 @@ def run(options: Options) -> dict[str, Any]:
         command=command, quiet=options.json, pool=options.pool, max_decisions=options.max_decisions,
         real_time_ms=options.real_time,
         step_limit_s=options.step_limit, reset_limit_s=options.reset_limit,
-        csv=options.csv, wandb=options.wandb,
+        csv=options.csv, wandb=options.wandb, video=options.video,
     )  # fmt: skip
 
 
@@ -270,7 +272,7 @@ def play_and_report(
     batch: int, out: Path, numbered: bool, command: str, quiet: bool, pool: bool = False,
     max_decisions: int | None = None, real_time_ms: float | None = None,
     step_limit_s: float = 60.0, reset_limit_s: float = 300.0,
-    csv: bool = False, wandb: str | None = None,
+    csv: bool = False, wandb: str | None = None, video: bool = False,
     beside: Callable[[Path], Any] = lambda _: None,
 ) -> dict[str, Any]:  # fmt: skip
     """What `evaluate` and `demo` share: play, write the page, print the table.
@@ -286,6 +288,7 @@ def play_and_report(
                 result = evaluate(
                     agents, environment, episodes=episodes, seed=seed, batch=batch, out=folder,
                     pool=pool, max_decisions=max_decisions, real_time_ms=real_time_ms, show=show,
+                    video=video,
                     command=f"{command} --out {shlex.quote(str(folder))}",
                     step_limit_s=step_limit_s, reset_limit_s=reset_limit_s,
                 )  # fmt: skip

@@ -46,6 +46,7 @@ from thinkslow.evaluation.shadow import Pictures
 from thinkslow.evaluation.subjects import Agents
 from thinkslow.evaluation.summary import flat, summarise
 from thinkslow.evaluation.tables import Table
+from thinkslow.evaluation.video import Film, images_of, suffix
 from thinkslow.storage.lock import claim
 
 log = logging.getLogger("thinkslow")
@@ -158,6 +159,7 @@ def evaluate(
     pool: bool = False,
     step_limit_s: float = 60.0,
     reset_limit_s: float = 300.0,
+    video: bool = False,
     command: str = "",
     show: Show = lambda *_: None,
 ) -> Evaluation:
@@ -183,6 +185,8 @@ def evaluate(
         step_limit_s: seconds that a step of an environment may take; after that it is started
             anew, and its episode counts as crashed.
         reset_limit_s: the same of a reset, and of making the environment.
+        video: whether to write the first episode of every arm to `video/` in the folder, as MP4
+            where PyAV is installed and as GIF elsewhere.
         command: what the records say made them; by default this call.
         show: called with what is played, how many episodes are over, and how many there are.
 
@@ -234,7 +238,7 @@ def evaluate(
             **arguments(setting), count=header.count, step_limit_s=step_limit_s,
             reset_limit_s=reset_limit_s,
         ) as envs:  # fmt: skip
-            _play_all(folder, header, before, named, envs, show)
+            _play_all(folder, header, before, named, envs, show, video=video)
     return Evaluation(folder, temporary=temporary)
 
 
@@ -296,7 +300,7 @@ def _before(folder: Path, header: Header, resume: bool) -> Records | None:
 
 def _play_all(
     folder: Path, header: Header, before: Records | None,
-    named: Mapping[str, Mapping[str, AbstractAgent]], envs: VectorEnv, show: Show,
+    named: Mapping[str, Mapping[str, AbstractAgent]], envs: VectorEnv, show: Show, *, video: bool,
 ) -> None:  # fmt: skip
     """Play the blocks that are missing, and write each when it is finished."""
     named = {
@@ -332,11 +336,22 @@ def _play_all(
                     show(f"{name}: {arm}, compiling once", done, total)
                     ready = _prepared(agent, name, envs, header, cleans)
                     ready, late = _in_real_time(ready, f"{name}: {arm}", envs, header, folder)
-                watchers = [pictures[name].recorder] if arm == BASE and first == 0 else []
-                found = _block(
-                    header, name, arm, ready, late, envs, first, tick,
-                    next(fact for fact in header.agents if fact["name"] == name), watchers,
-                )  # fmt: skip
+                watchers: list[Watcher] = []
+                if first == 0 and arm == BASE:
+                    watchers.append(pictures[name].recorder)
+                film = _film(folder, name, arm, agent, envs) if video and first == 0 else None
+                if film is not None:
+                    watchers.append(film)
+                try:
+                    found = _block(
+                        header, name, arm, ready, late, envs, first, tick,
+                        next(fact for fact in header.agents if fact["name"] == name), watchers,
+                    )  # fmt: skip
+                    if film is not None:
+                        film.close()
+                finally:
+                    if film is not None:
+                        film.drop()
                 if first == 0:
                     if arm != BASE and not pictures[name].recorder.watched:
                         _record_base(pictures[name], header, envs)
@@ -348,6 +363,14 @@ def _play_all(
                 _stop_if_failing(played, name, arm, header, folder)
             done += len(wanted)
             show(f"{name}: {arm}", done, total)
+
+
+def _film(folder: Path, name: str, arm: str, agent: AbstractAgent, envs: VectorEnv) -> Film | None:
+    """What writes the first episode of an arm; None where there is no image to show."""
+    if not (images := images_of(envs.observation_space)):
+        log.warning("%s shows no image, so there is no video of it.", envs.id)
+        return None
+    return Film(records.video_file(folder, name, arm, suffix()), agent.model, images)
 
 
 def _pictures(

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -286,6 +287,12 @@ def drop_torn_line(folder: Path, records: Records) -> None:
 def strip_file(folder: Path, arm: int, image: int) -> Path:
     """Where pictures are: of the header's arm and of its agent's image, by their numbers."""
     return folder / "strips" / f"{arm}-{image}.npz"
+
+
+def video_file(folder: Path, agent: str, arm: str, suffix: str) -> Path:
+    """Where the video of an arm's first episode is."""
+    name = re.sub(r"[^\w.+=-]+", "-", f"{agent}-{arm}")
+    return folder / "video" / f"{name}{suffix}"
 
 
 def write_header(folder: Path, header: Header) -> None:

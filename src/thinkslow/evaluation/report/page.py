@@ -6,12 +6,13 @@ security policy, to load or run anything else.
 
 import json
 from pathlib import Path
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from thinkslow.evaluation import reading
 from thinkslow.evaluation.reading import Record
-from thinkslow.evaluation.records import Records, read
+from thinkslow.evaluation.records import Records, read, video_file
 from thinkslow.evaluation.references import known_scores
 from thinkslow.evaluation.report import figures, strips
 from thinkslow.evaluation.report.beside import Known, known_beside
@@ -40,7 +41,7 @@ def build(folder: Path, *, title: str | None = None, summary: Record | None = No
     records = read(folder)
     moments = strips.moments(folder, records.header)
     summary = summarise(records) if summary is None else summary
-    page = _render(records, summary, moments, known_beside(folder), title)
+    page = _render(records, summary, moments, known_beside(folder), _videos(folder, records), title)
     atomic.write_text(folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False))
     atomic.write_text(folder / "report.html", page)
     return folder / "report.html"
@@ -48,7 +49,7 @@ def build(folder: Path, *, title: str | None = None, summary: Record | None = No
 
 def _render(
     records: Records, summary: Record, moments: strips.Moments, beside: Known | None,
-    title: str | None,
+    videos: list[tuple[str, str, str]], title: str | None,
 ) -> str:  # fmt: skip
     environment = Environment(
         loader=PackageLoader("thinkslow.evaluation.report", "templates"),
@@ -86,11 +87,23 @@ def _render(
         beside=beside,
         sections=sections,
         learning=figures.learning(records.header.curves, records.header.agents),
+        videos=videos,
         moments=moments.shown,
         moments_left_out=moments.left_out,
         caption=caption("*"),
         provenance=_provenance(summary),
     )  # fmt: skip
+
+
+def _videos(folder: Path, records: Records) -> list[tuple[str, str, str]]:
+    """Agent, arm and place of the videos that were written, in the order of the arms."""
+    places = [
+        (arm["agent"], arm["arm"], video_file(folder, arm["agent"], arm["arm"], suffix))
+        for arm in records.header.arms
+        for suffix in (".mp4", ".gif")
+    ]
+    return [(agent, arm, f"video/{quote(path.name)}")
+            for agent, arm, path in places if path.is_file()]  # fmt: skip
 
 
 def _provenance(summary: Record) -> list[tuple[str, str]]:

@@ -1,0 +1,246 @@
+"""Episodes as video: what the agent saw, beside what it believed, as its model decodes that.
+
+MP4 needs PyAV (the extra `video`). GIF and animated PNG need Pillow alone: they hold all frames in
+memory and are larger.
+"""
+
+import importlib
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image, ImageDraw
+
+from thinkslow.agent.agent import AbstractAgent
+from thinkslow.envs import Step
+from thinkslow.envs.make import Environment, arguments, make
+
+SIDE = 256
+"""Pixels of the longer side of a picture, which small ones are enlarged to."""
+LINE = 20
+"""Height of the line under the pictures."""
+FPS = 15
+MOST = 2_000
+"""Frames that a GIF or PNG may hold."""
+ENCODED, ANIMATED = (".mp4",), (".gif", ".png")
+
+
+def record(
+    agent: AbstractAgent, environment: str | Mapping[str, Any] | Environment,
+    path: str | Path, *, seed: int = 0, max_decisions: int = 1_000, fps: int = FPS,
+) -> Path:  # fmt: skip
+    """Play one episode and write it as a video: what came, and what the agent decodes.
+
+    >>> import thinkslow
+    >>> agent = thinkslow.load("collect-good")                      # doctest: +SKIP
+    >>> thinkslow.record(agent, agent.about.environment, "x.mp4")   # doctest: +SKIP
+
+    An environment that shows no image is rendered; its agent decodes none.
+
+    Args:
+        agent: who plays.
+        environment: its id, a mapping such as `agent.about.environment`, or one that `envs.make`
+            made, which stays open.
+        path: `.mp4` (needs the extra `video`), `.gif` or `.png`.
+        seed: of the episode and of the agent's noise.
+        max_decisions: the episode is cut after so many.
+        fps: decisions shown a second.
+
+    **Errors:** `ValueError` for another suffix, or an environment with nothing to show;
+    `ModuleNotFoundError` for MP4 without PyAV; those of the environment.
+    """
+    given = isinstance(environment, Environment)
+    env = environment if given else _made(environment)
+    film = Film(Path(path), agent.model, images_of(env.observations), fps=fps)
+    player, first = agent.player(seed), True
+    try:
+        seen, _ = env.reset(seed=seed)
+        for _ in range(max_decisions):
+            action = player(seen, first=first)
+            film.add(_shown(env, seen, film.images), player.thought)
+            seen, reward, terminated, truncated, _ = env.step(action)
+            film.score, first = film.score + float(reward), False
+            if terminated or truncated:
+                break
+        return film.close()
+    finally:
+        film.drop()
+        if not given:
+            env.close()
+
+
+class Film:
+    """Frames of one episode on their way to a file; also a watcher of a block's first environment.
+
+    Args:
+        path: Of the file, which is there once `close` was called.
+        model: What decodes the beliefs.
+        images: Which images are shown, by name.
+        fps: Decisions shown a second.
+    """
+
+    def __init__(self, path: Path, model: Any, images: Sequence[str], *, fps: int = FPS):
+        self.path, self.model, self.images = path, model, tuple(images)
+        self.score, self.count = 0.0, 0
+        self._decoded = tuple(name for name in images if _decodes(model, name))
+        self._part = path.with_name(f".{path.name}.part")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._writer = _writer(path.suffix.lower(), self._part, fps)
+        self._now: Mapping[str, np.ndarray] = {}
+
+    def add(self, shown: Mapping[str, np.ndarray], thought: Any) -> None:
+        """A frame of what came and of the state that acted, both of one environment."""
+        pictures = list(shown.values())
+        if self._decoded and getattr(thought, "state", None) is not None:
+            state = jax.tree.map(lambda x: x[0], thought.state)
+            pictures += [np.asarray(one) for one in _decode(self.model, state, self._decoded)]
+        self.count += 1
+        self._writer.add(_framed(pictures, f"decision {self.count}, score {self.score:g}"))
+
+    def began(self, observation: Mapping[str, np.ndarray]) -> None:
+        self._now = {name: observation[name][0] for name in self.images}
+
+    def decided(self, playing: np.ndarray, thought: Any, action: Any, step: Step) -> None:
+        if playing[0]:
+            self.add(self._now, thought)
+            self.score += float(step.reward[0])
+            self.began(step.observation)
+
+    def close(self) -> Path:
+        """Write what is left, and put the file in its place."""
+        self._writer.close()
+        self._part.replace(self.path)
+        return self.path
+
+    def drop(self) -> None:
+        """Forget a file that was not closed."""
+        self._part.unlink(missing_ok=True)
+
+
+def suffix() -> str:
+    """MP4 where it can be written, else GIF."""
+    return ".mp4" if importlib.util.find_spec("av") else ".gif"
+
+
+def images_of(observations: Mapping[str, Any]) -> list[str]:
+    """Which observations are images, by name."""
+    return [name for name, space in observations.items() if len(space.shape) == 3]
+
+
+class _Encoded:
+    """H.264, written as it comes."""
+
+    def __init__(self, path: Path, fps: int):
+        self._av = av = importlib.import_module("av")
+        self._file = av.open(str(path), "w", format="mp4")
+        self._stream: Any = self._file.add_stream("libx264", rate=fps, options={"crf": "20"})
+        self._stream.pix_fmt = "yuv420p"
+        self._begun = False
+
+    def add(self, image: np.ndarray) -> None:
+        height, width = (size + size % 2 for size in image.shape[:2])  # the codec halves colours
+        even = np.zeros((height, width, 3), np.uint8)
+        even[: image.shape[0], : image.shape[1]] = image
+        if not self._begun:
+            self._stream.width, self._stream.height, self._begun = width, height, True
+        frame = self._av.VideoFrame.from_ndarray(even, format="rgb24")
+        self._file.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        if self._begun:
+            self._file.mux(self._stream.encode(None))
+        self._file.close()
+
+
+class _Animated:
+    """GIF or animated PNG, written at the end."""
+
+    def __init__(self, kind: str, path: Path, fps: int):
+        self._kind, self._path, self._fps = kind, path, fps
+        self._frames: list[Image.Image] = []
+
+    def add(self, image: np.ndarray) -> None:
+        if len(self._frames) < MOST:
+            self._frames.append(Image.fromarray(image).quantize(128))
+
+    def close(self) -> None:
+        first, *rest = self._frames
+        first.save(
+            self._path, self._kind.removeprefix(".").upper(), save_all=True, append_images=rest,
+            duration=round(1000 / self._fps), loop=0,
+        )  # fmt: skip
+
+
+def _writer(kind: str, path: Path, fps: int) -> _Encoded | _Animated:
+    if kind in ANIMATED:
+        return _Animated(kind, path, fps)
+    if kind not in ENCODED:
+        raise ValueError(f"`path` must end in {', '.join((*ENCODED, *ANIMATED))}; got {kind!r}.")
+    if not importlib.util.find_spec("av"):
+        raise ModuleNotFoundError(
+            "MP4 is written by PyAV, which is not installed: install thinkslow[video], or give a "
+            "path that ends in .gif."
+        )
+    return _Encoded(path, fps)
+
+
+def _made(environment: str | Mapping[str, Any]) -> Environment:
+    """The environment; made to be rendered if it shows no image and can be."""
+    given: dict[str, Any] = arguments(
+        {"id": environment} if isinstance(environment, str) else environment
+    )
+    env = make(**given)
+    if images_of(env.observations):
+        return env
+    env.close()
+    rendered = {**(given.get("options") or {}), "render_mode": "rgb_array"}
+    return make(**{**given, "options": rendered})
+
+
+def _shown(
+    env: Environment, seen: Mapping[str, np.ndarray], images: Sequence[str]
+) -> dict[str, np.ndarray]:
+    if images:
+        return {name: seen[name] for name in images}
+    rendered: Any = env.env.render() if env.env.render_mode else None
+    if not isinstance(rendered, np.ndarray):
+        raise ValueError(
+            f"{env.id} shows no image and renders none: give an environment made with "
+            '`options={"render_mode": "rgb_array"}`.'
+        )
+    return {"rendered": rendered}
+
+
+def _decodes(model: Any, name: str) -> bool:
+    if not hasattr(model, "decode"):
+        return False
+    drawn = jax.eval_shape(lambda: {k: v.mode() for k, v in model.decode(model.initial()).items()})
+    return name in drawn and len(drawn[name].shape) == 3
+
+
+@eqx.filter_jit
+def _decode(model: Any, state: Any, images: tuple[str, ...]) -> list[Any]:
+    heads = model.decode(state)
+    return [(jnp.clip(heads[name].mode(), 0, 1) * 255).round().astype(jnp.uint8) for name in images]
+
+
+def _framed(pictures: Sequence[np.ndarray], line: str) -> np.ndarray:
+    """Pictures side by side at one height, enlarged by whole numbers, over a line of text."""
+    large = []
+    for picture in pictures:
+        colours = picture if picture.shape[-1] == 3 else np.repeat(picture[..., :1], 3, -1)
+        factor = max(1, SIDE // max(colours.shape[:2]))
+        large.append(np.repeat(np.repeat(colours, factor, 0), factor, 1))
+    height = max(one.shape[0] for one in large)
+    out = Image.new("RGB", (sum(one.shape[1] + 4 for one in large) - 4, height + LINE))
+    across = 0
+    for one in large:
+        out.paste(Image.fromarray(one), (across, 0))
+        across += one.shape[1] + 4
+    ImageDraw.Draw(out).text((4, height + 4), line, fill="white")
+    return np.asarray(out)
