@@ -262,7 +262,8 @@ KINDS = [
     name
     for name in registry.entries("arm")
     if not name.endswith(("-1", "-8")) and arm(name).thinking.horizon != 16
-    and arm(name).gate is None and name != "ambiguity-3"
+    and arm(name).gate is None and name not in ("ambiguity-3", "values-ascent")
+    and arm(name).thinking.check is None  # which must know clean frames first
 ]  # fmt: skip
 
 
@@ -275,7 +276,7 @@ QUICK = ("none", "sig-3", "evidence", "control-soft")
 )
 def test_every_arm_thinks_with_an_agent_of_2023(v1, name):
     thinking = arm(name).thinking
-    agent = Agent(v1, thinking, members=Noise(0.5, 2)(v1, key=jr.key(1)))
+    agent = Agent(v1, thinking, members=Noise(0.5, 2)(v1, key=jr.key(1)), returns=1.0)
     image = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3), np.uint8)
     keys = jr.split(jr.key(0), 1)
     with jax.numpy_dtype_promotion("standard"):  # optax needs it
@@ -287,6 +288,8 @@ def test_every_arm_thinks_with_an_agent_of_2023(v1, name):
     if thinking.steps:
         assert thought.refined is not None
         assert jnp.all(thought.refined.finite)
-        assert 1e-3 < float(thought.moved[0]) < 4.01  # it moved, within its budget
+        assert float(thought.moved[0]) > 1e-3
+        # the paper's readings that step the latent's numbers have no bound in nats
+        assert name.startswith("paper") or float(thought.moved[0]) < 4.01
     elif not thought.thinks[0]:
         assert float(thought.moved[0]) == 0
