@@ -93,7 +93,7 @@ def landed(
 ) -> Float[Array, "*factors classes"]:
     """A latent that was stepped as floats, as it acts.
 
-    >>> z = jnp.array([[0.9, 0.4, -0.2]])
+    >>> z = jnp.array([[1.0, 0.5, -0.25]])
     >>> landed(z, "code"), landed(z, "simplex")
     (Array([[1., 0., 0.]], dtype=float32), Array([[0.75, 0.25, 0.  ]], dtype=float32))
     """
