@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
@@ -253,4 +254,4 @@ def carried(structure: Any, arrays: list[np.ndarray]) -> Any:
             "the moments hold what the base agent carries, and it carries something else (more of "
             "the past, or a belief of particles)"
         )
-    return jax.tree.unflatten(tree, arrays)
+    return jax.tree.unflatten(tree, map(jnp.asarray, arrays))
