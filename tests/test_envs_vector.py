@@ -252,7 +252,10 @@ def test_an_episode_that_does_not_replay_is_told_and_another_begins():
         assert not envs.restore(later).is_first.any()
 
 
-def test_an_interrupted_step_leaves_the_state_before_it():
+def test_an_interrupted_step_leaves_the_state_before_it(request):
+    # a process in the background of a shell begins with Ctrl-C ignored
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, handler))
     actions = np.array([0, 0])
     with VectorEnv(FRAGILE, 2, seed=2) as envs, VectorEnv(FRAGILE, 2, seed=2) as calm:
         for both in (envs, calm):

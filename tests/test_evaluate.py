@@ -434,14 +434,14 @@ def test_tiny_rewards_are_kept_and_compared():
 
 
 class Stopped(BaseException):
-    """Ctrl-C, at a chosen block."""
+    """Ctrl-C, between two chosen blocks."""
 
 
-def stopping_after(blocks: int):
-    """Stop once so many blocks of three episodes are written: not at a word from inside a block."""
+def stopping_after(episodes: int):
+    """Stop once so many episodes are written: not at a word from inside a block."""
 
     def show(what: str, done: int, total: int) -> None:
-        if done >= 3 * blocks and "decision" not in what:
+        if done >= episodes and "decision" not in what:
             raise Stopped
 
     return show
@@ -451,12 +451,12 @@ def stopping_after(blocks: int):
 def test_an_interrupted_evaluation_goes_on_and_ends_as_if_it_never_stopped(tmp_path):
     whole = guessed("Lengths", out=tmp_path / "whole")
     out = tmp_path / "out"
-    for blocks in (1, 2, 5):
+    for episodes in (3, 6, 15):
         with pytest.raises(Stopped):
-            guessed("Lengths", out=out, show=stopping_after(blocks))
+            guessed("Lengths", out=out, show=stopping_after(episodes))
         found = read(out)
         assert not found.finished
-        assert len(found.episodes) == {1: 3, 2: 6, 5: 15}[blocks]
+        assert len(found.episodes) == episodes
     again = guessed("Lengths", out=out)
     assert told(again.episodes) == told(whole.episodes)
     assert table(again) == table(whole)
@@ -466,7 +466,7 @@ def test_an_interrupted_evaluation_goes_on_and_ends_as_if_it_never_stopped(tmp_p
 @pytest.mark.usefixtures("quick")
 def test_the_report_of_an_interrupted_evaluation_says_how_far_it_went(tmp_path):
     with pytest.raises(Stopped):
-        guessed("Lengths", out=tmp_path, show=stopping_after(4))
+        guessed("Lengths", out=tmp_path, show=stopping_after(12))
     result = Evaluation(tmp_path)
     assert "12 of 18 episodes" in " ".join(result.summary["notes"])
     assert score(result)["pairs"] == 3
@@ -476,7 +476,7 @@ def test_the_report_of_an_interrupted_evaluation_says_how_far_it_went(tmp_path):
 @pytest.mark.usefixtures("quick")
 def test_a_line_that_a_kill_cut_off_is_played_again(tmp_path):
     with pytest.raises(Stopped):
-        guessed("Vector", out=tmp_path, show=stopping_after(2))
+        guessed("Vector", out=tmp_path, show=stopping_after(6))
     path = tmp_path / "episodes.jsonl"
     content = path.read_bytes()
     lines = content.splitlines(keepends=True)
@@ -516,7 +516,7 @@ def test_a_finished_evaluation_goes_on_to_more_episodes(tmp_path):
 @pytest.mark.usefixtures("quick")
 def test_an_unfinished_evaluation_is_gone_on_with_only_if_that_is_wanted(tmp_path):
     with pytest.raises(Stopped):
-        guessed("Vector", out=tmp_path, show=stopping_after(1))
+        guessed("Vector", out=tmp_path, show=stopping_after(3))
     with pytest.raises(Occupied, match="unfinished"):
         guessed("Vector", out=tmp_path, resume=False)
 

@@ -64,7 +64,7 @@ def dreaming(dreamer: Any) -> At:
 
 def test_evidence_is_what_the_encoder_was_trained_to_lower():
     at = line()
-    memory, prior, posterior, _ = at.moment
+    memory, prior, posterior = at.moment.memory, at.moment.prior, at.moment.posterior
     objective = lookahead(*at, {Evidence(0.5, 0.1): 2.0}, horizon=1, latent=Mode())
     total, terms = objective(posterior, jr.key(0))
     error = -at.model.decode(State(memory, posterior.mean))["seen"].log_prob(at.seen["seen"])
