@@ -58,19 +58,26 @@ class Progress:
         return struct.unpack("q", self._memory[:8])[0]
 
 
-def train(run: Path, progress: Progress) -> None:
-    """Begin a run or go on with it, to its end."""
-    from thinkslow.dreamer.config import MLPConfig, ModelConfig, TrainConfig
-    from thinkslow.dreamer.training import trainer as module
-    from thinkslow.dreamer.training.run import RunConfig
-    from thinkslow.dreamer.training.trainer import Trainer
+def smallest() -> Any:
+    """The sizes that compile fastest."""
+    from thinkslow.dreamer.config import MLPConfig, ModelConfig
 
     small = MLPConfig(1, 16)
-    model = ModelConfig(
+    return ModelConfig(
         deter=16, hidden=16, classes=4, stoch=4, blocks=2, depth=4, encoder=small, decoder=small,
         reward=small, continuation=small, policy=small, value=small, reward_bins=15,
         value_bins=15,
     )  # fmt: skip
+
+
+def train(run: Path, progress: Progress) -> None:
+    """Begin a run or go on with it, to its end."""
+    from thinkslow.dreamer.config import TrainConfig
+    from thinkslow.dreamer.training import trainer as module
+    from thinkslow.dreamer.training.run import RunConfig
+    from thinkslow.dreamer.training.trainer import Trainer
+
+    model = smallest()
     learning = TrainConfig(
         batch_size=2, batch_length=4, imagination=3, imagination_starts=2, replay_ratio=1.0,
         replay_capacity=400, warmup=1, learning_rate=1e-3,
@@ -138,16 +145,10 @@ def play(out: Path, progress: Progress) -> None:
 
     import thinkslow
     from thinkslow.agent.agent import About
-    from thinkslow.dreamer.config import MLPConfig, ModelConfig
     from thinkslow.dreamer.model import Dreamer
     from thinkslow.spaces import Space
 
-    small = MLPConfig(1, 16)
-    config = ModelConfig(
-        deter=16, hidden=16, classes=4, stoch=4, blocks=2, depth=4, encoder=small, decoder=small,
-        reward=small, continuation=small, policy=small, value=small, reward_bins=15,
-        value_bins=15,
-    )  # fmt: skip
+    config = smallest()
     model = Dreamer(
         {"vector": Space((4,), "float32")}, {"action": Space((), "int32", 2)}, config,
         key=jr.key(0),

@@ -81,7 +81,7 @@ def test_what_a_plan_cannot_mean_is_refused_before_anything_is_played(change, sa
 @pytest.mark.parametrize(
     ("arm", "said"),
     [
-        ({"arm": "evidence", "stepps": 2}, "Arm evidence: .*`stepps`.*steps"),
+        ({"arm": "evidence", "stepps": 2}, "Arm evidence: .*'stepps'.*steps"),
         ({"arm": "evidence", "steps": -1}, "steps.*-1"),
         ({"arm": "evidence", "update": "gradiant"}, "'gradiant'.*gradient"),
     ],

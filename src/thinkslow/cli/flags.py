@@ -12,23 +12,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 import tyro
 
 from thinkslow import registry
+from thinkslow.agent.changes import OF_ARM, SETTINGS, changed, kind_of, made
 from thinkslow.agent.presets import Arm, arm
 from thinkslow.agent.thinking import Thinking, check_setting
 from thinkslow.cli.parsing import documentation
 
 METAVARS = {int: "N", float: "X", str: "NAME"}
 UNITS = {"max_kl": "NATS", "deadline_ms": "MS", "share": "SHARE", "memory_share": "SHARE"}
-ELSEWHERE = ("thinking", "delay", "members")
-"""Fields that are no flags of their own: an evaluation knows how late its observations come, and
+ELSEWHERE = ("delay", "members")
+"""Settings that are no flags of their own: an evaluation knows how late its observations come, and
 `members` is a flag of every arm."""
-KINDS = {"gate": "score"}
-"""Kinds of the registry that fields of `Arm` speak of."""
-WHEN = ("gate", "share", "deadline_ms")
 
 
 def _flag(field: dataclasses.Field, text: str) -> tuple[str, Any, Any]:
     """One field as an option that is None unless given."""
-    kind = field.metadata.get("kind") or KINDS.get(field.name)
+    kind = kind_of(field.name)
     given: Any = str if kind else field.type
     if get_origin(given) is UnionType or NoneType in get_args(given):
         given = next(one for one in get_args(given) if one is not NoneType)
@@ -42,11 +40,7 @@ def _flag(field: dataclasses.Field, text: str) -> tuple[str, Any, Any]:
     return field.name, Annotated[given | None, note], dataclasses.field(default=None)
 
 
-FIELDS = {
-    field.name: field
-    for field in (*dataclasses.fields(Thinking), *dataclasses.fields(Arm))
-    if field.name not in ELSEWHERE
-}
+FIELDS = {name: field for name, field in SETTINGS.items() if name not in ELSEWHERE}
 TEXTS = documentation(Thinking) | documentation(Arm)
 
 if TYPE_CHECKING:
@@ -71,8 +65,7 @@ def given(changes: Any) -> dict[str, Any]:
     out = {name: getattr(changes, name) for name in FIELDS if getattr(changes, name) is not None}
     for name, value in out.items():
         field = FIELDS[name]
-        kind = field.metadata.get("kind") or KINDS.get(name)
-        if kind:
+        if kind := kind_of(name):
             specs = registry.weights(value) if kind == "term" else [(value, 1.0)]
             for spec, _ in specs:
                 registry.check(kind, spec)
@@ -82,7 +75,7 @@ def given(changes: Any) -> dict[str, Any]:
         out.setdefault("share", 0.2)
     # A share alone is meant for arms that have a gate.
     gate = "any" if "share" in out else None
-    Arm(Thinking(), **{"gate": gate, **{name: out[name] for name in WHEN if name in out}})
+    Arm(Thinking(), **{"gate": gate, **{name: out[name] for name in OF_ARM if name in out}})
     return out
 
 
@@ -91,16 +84,8 @@ def arms(names: Sequence[str], changes: Mapping[str, Any]) -> dict[str, Arm]:
 
     **Errors:** `ValueError` for an unknown arm or an impossible value.
     """
-    objects = {}
-    for name, value in changes.items():
-        kind = FIELDS[name].metadata.get("kind") or KINDS.get(name)
-        made = value
-        if kind == "term":
-            made = registry.weighted(kind, value)
-        elif kind:
-            made = registry.make(kind, value)
-        objects[name] = (made, value)
-    return dict(changed(name, objects) for name in names)
+    objects = {name: (made(name, value), value) for name, value in changes.items()}
+    return dict(labelled(name, objects) for name in names)
 
 
 def without_effect(changes: Mapping[str, Any], arms: Mapping[str, Arm]) -> dict[str, str]:
@@ -140,7 +125,7 @@ def without_effect(changes: Mapping[str, Any], arms: Mapping[str, Arm]) -> dict[
     return out
 
 
-def changed(name: str, changes: Mapping[str, tuple[Any, Any]]) -> tuple[str, Arm]:
+def labelled(name: str, changes: Mapping[str, tuple[Any, Any]]) -> tuple[str, Arm]:
     """An arm of which some settings are changed, under a label that says which.
 
     Only an arm that refines is changed. The random controls stay random: a random step descends
@@ -153,7 +138,7 @@ def changed(name: str, changes: Mapping[str, tuple[Any, Any]]) -> tuple[str, Arm
 
     **Errors:** `ValueError` for an unknown arm or an impossible value.
 
-    >>> changed("sig-3", {"horizon": (8, 8), "steps": (1, 1)})[0]
+    >>> labelled("sig-3", {"horizon": (8, 8), "steps": (1, 1)})[0]
     'sig-3+horizon=8'
     """
     found = arm(name)
@@ -162,19 +147,16 @@ def changed(name: str, changes: Mapping[str, tuple[Any, Any]]) -> tuple[str, Arm
         return name, found
     fixed: set[str] = set(getattr(thinking.update, "keeps", ()))
     if not thinking.steps:  # it refines nothing, so that another objective changes nothing
-        fixed |= {key for key in FIELDS if key not in (*WHEN, "carry")}
+        fixed |= {key for key in FIELDS if key not in (*OF_ARM, "carry")}
     if found.gate is not None and found.gate.name == "random":
         fixed.add("gate")
     mine = {
         key: value
         for key, (value, _) in changes.items()
-        if key not in fixed and value != getattr(found if key in WHEN else found.thinking, key)
+        if key not in fixed and value != getattr(found if key in OF_ARM else found.thinking, key)
     }
     label = "".join(f"+{key}={_written(changes[key][1])}" for key in mine)
-    settings = {key: value for key, value in mine.items() if key not in WHEN}
-    thinking = dataclasses.replace(found.thinking, **settings)
-    when = {key: value for key, value in mine.items() if key in WHEN}
-    return name + label, dataclasses.replace(found, thinking=thinking, **when)
+    return name + label, changed(found, mine)
 
 
 def _written(value: Any) -> str:

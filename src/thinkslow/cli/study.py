@@ -1,18 +1,15 @@
 """`thinkslow study`: a declared question, played to its end and answered."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from thinkslow.cli.common import Common, Usage, console
+from thinkslow.cli.common import Common, Usage, console, output
 from thinkslow.cli.common import parse as parse_options
+from thinkslow.cli.results import progress
 
 DESCRIPTION = """Play a study: agents, settings, arms, seeds and hypotheses from one TOML file.
 
@@ -22,14 +19,14 @@ same result on one core, on many, or on a Ray cluster. --dry-run shows what will
 examples:
   thinkslow study quick
   thinkslow study my-study.toml --out out/mine --dry-run
-  thinkslow study shifts --agents plain=runs/plain-*/agents/60000 --executor ray"""
+  thinkslow study shifts --agents 'trained=runs/plain-*/agents/60000' --executor ray"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(Common):
     """Options of `thinkslow study`."""
 
-    plan: tyro.conf.Positional[str] = ""
+    plan: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="[PLAN]")] = ""
     """A TOML file, or the name of a study that comes with thinkslow; none: list those."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of the study; by default out/study/NAME."""
@@ -75,14 +72,14 @@ def run(options: Options) -> dict[str, Any]:
 
     if not options.json:
         _show_plan(plan)
-    with _progress() as show:
+    with progress() as show:
         result = play(
             plan, folder, executor=options.executor, jobs=options.jobs, address=options.address,
-            show=show,
+            show=lambda done, total: show(f"{plan.name}, episodes", done, total),
         )  # fmt: skip
     if not options.json:
         show_result(result)
-        Console().print(f"The records: {folder}", soft_wrap=True, markup=False, highlight=False)
+        output().print(f"The records: {folder}", soft_wrap=True)
     return result
 
 
@@ -92,7 +89,7 @@ def _listed(*, quiet: bool) -> dict[str, Any]:
     found = {name: plans.read(name).question for name in plans.shipped()}
     if not quiet:
         for name, question in found.items():
-            Console().print(f"{name:18} {question}", markup=False, highlight=False)
+            output().print(f"{name:18} {question}", soft_wrap=True)
     return found
 
 
@@ -105,20 +102,16 @@ def _rehearsed(plan: Any, folder: Path, options: Options) -> dict[str, Any]:
         console().print("Playing a few decisions of every arm, to tell the time…")
     found = rehearse(plan, folder, jobs=options.jobs)
     if not options.json:
-        print(
-            f"{found['tasks']} tasks, {found['episodes']:,} episodes: about "
-            f"{found['minutes']:.0f} minutes here"
-            + (f"; {found['finished']:,} episodes are finished" if found["finished"] else "")
+        done = f"; {found['finished']:,} are finished" if found["finished"] else ""
+        output().print(
+            f"{found['tasks']} tasks, {found['episodes']:,} episodes: at most "
+            f"{found['minutes']:.0f} minutes here{done}"
         )
     return found
 
 
 def _show_plan(plan: Any) -> None:
-    terminal = Console()
-
-    def say(text: str) -> None:
-        terminal.print(text, markup=False, highlight=False)
-
+    say = output().print
     say(f"{plan.name}: {plan.question}")
     say(f"  plan {plan.hash}, {plan.episodes} episodes of each agent, setting and arm")
     for group in plan.groups:
@@ -136,7 +129,9 @@ def _show_plan(plan: Any) -> None:
 
 def show_result(result: Mapping[str, Any]) -> None:
     """Verdicts first, then the score of every arm."""
-    terminal = Console()
+    from rich.table import Table
+
+    terminal = output()
     if result["hypotheses"]:
         table = Table("hypothesis", "verdict", "effect [95%]", "pairs", "why")
         for one in result["hypotheses"]:
@@ -172,26 +167,3 @@ def _interval(row: Mapping[str, Any]) -> str:
         return "-"
     ends = row.get("interval")
     return f"{row['difference']:.3g}" + (f" [{ends[0]:.3g}, {ends[1]:.3g}]" if ends else "")
-
-
-@contextmanager
-def _progress() -> Iterator[Any]:
-    """A bar of finished episodes on a terminal; elsewhere a line every half minute."""
-    import time
-
-    said = time.monotonic()
-    terminal = console()
-    if not terminal.is_terminal:
-
-        def line(done: int, total: int) -> None:
-            nonlocal said
-            if time.monotonic() - said > 30 or done == total:
-                said = time.monotonic()
-                terminal.print(f"{done:,} of {total:,} episodes", highlight=False)
-
-        yield line
-        return
-    columns = (TextColumn("episodes"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=terminal, transient=True) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

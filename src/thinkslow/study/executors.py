@@ -7,14 +7,13 @@ times; what it had written is gone on with.
 import contextlib
 import io
 import json
-import os
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +139,7 @@ def _played(plan: bytes, task: dict[str, Any]) -> bytes:
     """On a node: play a task in a temporary folder; its records as an archive."""
     from thinkslow.study.worker import play_stored
 
-    with tempfile.TemporaryDirectory() as place, _tidy_environment():
+    with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         (folder / "study.json").write_bytes(plan)
         one = Task(**task)
@@ -149,19 +148,6 @@ def _played(plan: bytes, task: dict[str, Any]) -> bytes:
         with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
             archive.add(folder / one.folder, arcname=".")
         return buffer.getvalue()
-
-
-@contextlib.contextmanager
-def _tidy_environment() -> Iterator[None]:
-    """Environments are started as processes; Ray's own variables are none of theirs."""
-    before = dict(os.environ)
-    for name in [name for name in os.environ if name.startswith("RAY_")]:
-        del os.environ[name]
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def _unpacked(content: bytes, folder: Path) -> None:

@@ -14,22 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from thinkslow import registry
 from thinkslow.agent.agent import Agent
+from thinkslow.agent.changes import changed, made
 from thinkslow.agent.presets import Arm, arm
-from thinkslow.agent.thinking import Thinking
 from thinkslow.evaluation import records
 from thinkslow.evaluation.protocol import evaluate
 from thinkslow.evaluation.subjects import told_apart
 from thinkslow.loading import load, located
-from thinkslow.registry import nearest
 from thinkslow.study.plan import Misplanned, Plan, StudyArm
 
 PURPOSES = {"report": 0x5EED, "tuning": 0x7E57}
 """What the seeds of a study are drawn with: those of tuning are never those of a report."""
-OBJECTS = {"terms": "term", "latent": "readout", "readout": "readout", "update": "update",
-           "gate": "score"}  # fmt: skip
-"""Settings that are objects, with their kind in the registry."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,30 +94,11 @@ def arms_of(plan: Plan) -> dict[str, Arm]:
 
 
 def _arm(planned: StudyArm) -> Arm:
-    base = arm(planned.arm)
-    of_arm = {field.name for field in dataclasses.fields(Arm)} - {"thinking"}
-    of_thinking = {field.name for field in dataclasses.fields(Thinking)}
-    changes: dict[str, Any] = {}
     try:
-        for name, value in planned.changes.items():
-            if name not in of_arm | of_thinking:
-                raise ValueError(f"there is no `{name}`{nearest(name, of_arm | of_thinking)}")
-            changes[name] = _made(name, value)
-        thinking = {name: value for name, value in changes.items() if name in of_thinking}
-        when = {name: value for name, value in changes.items() if name in of_arm}
-        return dataclasses.replace(
-            base, thinking=dataclasses.replace(base.thinking, **thinking), **when
-        )
+        values = {name: made(name, value) for name, value in planned.changes.items()}
+        return changed(arm(planned.arm), values)
     except (TypeError, ValueError) as error:
         raise Misplanned(f"Arm {planned.name}: {error}") from None
-
-
-def _made(name: str, value: Any) -> Any:
-    """The value of a setting; of an object, what its text names."""
-    kind = OBJECTS.get(name)
-    if kind is None or not isinstance(value, str):
-        return value
-    return registry.weighted(kind, value) if kind == "term" else registry.make(kind, value)
 
 
 @lru_cache(maxsize=4)

@@ -1,0 +1,62 @@
+"""Changing single settings of an arm: the fields of `Thinking` and `Arm`, by their names.
+
+The flags of the command line and the plans of studies write settings so. Nothing here needs JAX
+until an object is made.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from thinkslow import registry
+from thinkslow.agent.presets import Arm
+from thinkslow.agent.thinking import Thinking
+from thinkslow.registry import nearest
+
+OF_ARM = {field.name: field for field in dataclasses.fields(Arm) if field.name != "thinking"}
+"""Settings of when and for how long to think."""
+SETTINGS = {field.name: field for field in dataclasses.fields(Thinking)} | OF_ARM
+_KINDS = {"gate": "score", "members": "members"}
+
+
+def kind_of(name: str) -> str | None:
+    """The kind of the registry that a setting's values are of; None for numbers and words.
+
+    >>> kind_of("update"), kind_of("gate"), kind_of("steps")
+    ('update', 'score', None)
+    """
+    return SETTINGS[name].metadata.get("kind") or _KINDS.get(name)
+
+
+def made(name: str, value: Any) -> Any:
+    """The value of a setting; for an object written as text, the object.
+
+    Args:
+        name: of the setting.
+        value: a number, a word, an object, or such a text as `sig,0.5*evidence` or `gradient:0.1`.
+
+    **Errors:** `ValueError` for a setting or a name that there is not, with the nearest.
+    """
+    if name not in SETTINGS:
+        raise ValueError(f"There is no setting {name!r}{nearest(name, SETTINGS)}")
+    kind = kind_of(name)
+    if kind is None or not isinstance(value, str):
+        return value
+    return registry.weighted(kind, value) if kind == "term" else registry.make(kind, value)
+
+
+def changed(arm: Arm, values: Mapping[str, Any]) -> Arm:
+    """An arm with other values of some settings.
+
+    Args:
+        arm: what is changed.
+        values: by setting, as `made` gives them.
+
+    **Errors:** `ValueError` or `TypeError` for what is out of range or cannot go together.
+    """
+    thinking = {name: value for name, value in values.items() if name not in OF_ARM}
+    return dataclasses.replace(
+        arm,
+        thinking=dataclasses.replace(arm.thinking, **thinking),
+        **{name: value for name, value in values.items() if name in OF_ARM},
+    )
