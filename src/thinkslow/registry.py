@@ -17,6 +17,7 @@ import difflib
 import functools
 import importlib
 import inspect
+import os
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any
@@ -180,7 +181,8 @@ def register(kind: str, name: str, make: Callable[..., Any], about: str = "") ->
 
     Args:
         kind: one of `KINDS`.
-        name: what to write; a name that is taken is refused.
+        name: what to write; one that is taken is refused. A file that is run again, or a cell of a
+            notebook, gives its own names anew.
         make: a class or a function that makes the object; its parameters may be given after
             the name.
         about: what it is, in a line; by default the first line of its documentation.
@@ -188,7 +190,7 @@ def register(kind: str, name: str, make: Callable[..., Any], about: str = "") ->
     **Errors:** `ValueError` for an unknown kind or a name that something else has.
     """
     table = _table(kind)
-    if name in table and table[name].make is not make:
+    if name in table and not _homes(table[name].make) & _homes(make):
         raise ValueError(f"{kind} {name!r} is taken. Choose another name.")
     if any(letter in name for letter in ":*,= ") or not name:
         raise ValueError(
@@ -197,6 +199,18 @@ def register(kind: str, name: str, make: Callable[..., Any], about: str = "") ->
         )
     first_line = (inspect.getdoc(make) or "").partition("\n")[0]
     table[name] = Entry(make, about or first_line)
+
+
+def _homes(make: Callable[..., Any] | str) -> set[object]:
+    """What tells a definition that is run again from another: its name with its module, and with
+    the file of its code."""
+    own = getattr(make, "__qualname__", None)
+    if own is None or "<lambda>" in own:
+        return {make}
+    inside = vars(make).values() if isinstance(make, type) else [make]
+    codes = (getattr(getattr(one, "fget", one), "__code__", None) for one in inside)
+    files = {os.path.abspath(code.co_filename) for code in codes if code}
+    return {(home, own) for home in {make.__module__, *files}}
 
 
 def entries(kind: str) -> dict[str, Entry]:

@@ -26,8 +26,8 @@ def load_modules(names: Sequence[str]) -> None:
                 importlib.import_module(name)
         except Exception as error:
             raise ValueError(
-                f"--import {name}: {type(error).__name__}: {error}. Looked in the working folder "
-                "and where Python looks."
+                f"--import {name}: {type(error).__name__}: {str(error).rstrip('.')}. Looked in the "
+                "working folder and where Python looks."
             ) from error
 
 

@@ -1,0 +1,33 @@
+"""Names for the command line: whose they are."""
+
+import runpy
+
+import pytest
+
+from thinkslow import registry
+from thinkslow.objectives import Anchor
+
+OWN = """
+import thinkslow
+class Mine:
+    def size(self):
+        return {size}
+thinkslow.register("term", "mine-again", Mine)
+"""
+
+
+def test_a_file_that_is_run_again_gives_its_names_anew_and_no_other_takes_them(tmp_path):
+    file, other = tmp_path / "mine.py", tmp_path / "other.py"
+    for size, name in ((0.5, "mine"), (0.25, "mine"), (0.25, "__main__")):
+        file.write_text(OWN.format(size=size))
+        runpy.run_path(str(file), run_name=name)
+        assert registry.make("term", "mine-again").size() == size
+    other.write_text(OWN.format(size=1.0))
+    with pytest.raises(ValueError, match=r"'mine-again'.*another name"):
+        runpy.run_path(str(other), run_name="other")
+    assert registry.make("term", "mine-again").size() == 0.25
+
+
+def test_a_name_of_ours_is_not_given_to_another():
+    with pytest.raises(ValueError, match=r"'sig'.*another name"):
+        registry.register("term", "sig", Anchor)
