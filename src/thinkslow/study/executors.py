@@ -7,6 +7,7 @@ times; what it had written is gone on with.
 import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -43,11 +44,13 @@ def local(folder: Path, tasks: Sequence[Task], jobs: int, tick: Tick) -> None:
     """
     waiting, running = list(tasks), dict[subprocess.Popen[bytes], Task]()
     tries: dict[Task, int] = {}
+    # The end that is held here closes with this process, however it ends, and theirs then ends too.
+    alive, held = os.pipe()
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
                 task = waiting.pop(0)
-                running[_started(folder, task)] = task
+                running[_started(folder, task, alive)] = task
             time.sleep(POLL_S)
             tick()
             for process in [one for one in running if one.poll() is not None]:
@@ -65,19 +68,22 @@ def local(folder: Path, tasks: Sequence[Task], jobs: int, tick: Tick) -> None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=30)
             process.kill()
+            process.wait()
+        os.close(alive)
+        os.close(held)
 
 
 REFUSED = 2
 """Exit code of a task that would fail again: something in it cannot be played."""
 
 
-def _started(folder: Path, task: Task) -> subprocess.Popen[bytes]:
+def _started(folder: Path, task: Task, alive: int) -> subprocess.Popen[bytes]:
     log = folder / task.folder / "log.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
         return subprocess.Popen(
             [sys.executable, "-m", "thinkslow.study.worker", str(folder), json.dumps(vars(task))],
-            stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True,
+            stdin=alive, stdout=file, stderr=file, start_new_session=True,
         )  # fmt: skip
 
 

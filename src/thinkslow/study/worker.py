@@ -2,7 +2,9 @@
 
 import json
 import logging
+import os
 import sys
+import threading
 from pathlib import Path
 
 from thinkslow.study.executors import REFUSED
@@ -16,7 +18,18 @@ def play_stored(folder: Path, task: Task) -> None:
     play(plan, task, folder / task.folder)
 
 
+def end_with_parent() -> None:
+    """End this process once the one that started it is gone, and with it its standard input."""
+
+    def watch() -> None:
+        os.read(0, 1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def main() -> int:
+    end_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     folder, task = Path(sys.argv[1]), Task(**json.loads(sys.argv[2]))
     try:
