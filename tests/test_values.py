@@ -223,7 +223,11 @@ def test_a_choice_that_may_not_move_is_the_base_agent_and_one_that_may_moves_it(
     model = MODELS[name]()
     plain = decide(Agent(model))
     still = decide(Agent(model, Thinking(choice=Values(**FEW, max_kl=0.0))))
-    equal(still[:2], plain[:2])
+    equal(still[0].state, plain[0].state)
+    if name == "continuous":  # mean + spread x noise, rounded as each program fuses it
+        np.testing.assert_allclose(still[1], plain[1], rtol=1e-6, atol=1e-7)
+    else:
+        equal(still[:2], plain[:2])
     free = Agent(model, Thinking(choice=Values(**FEW, temperature=1e-3, max_kl=5.0)))
     carry, action, thought = decide(free)
     equal(carry.state, plain[0].state)

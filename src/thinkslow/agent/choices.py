@@ -1,7 +1,7 @@
 """How an action is chosen, given a belief: what comes after thinking about where one is.
 
 A choice is handed the belief, the state that was read from it and the action that the policy takes
-there, and may take another. One that is not moved takes the policy's own, bit for bit. One of your
+there, and may take another. One that is not moved takes the policy's own. One of your
 own subclasses `Choice`. Nothing here reaches the belief: a belief that values could move would
 become the wishful one.
 """

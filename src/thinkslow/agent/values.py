@@ -73,7 +73,7 @@ class Values(Choice):
         horizon: imagined steps.
         trace: lambda of the returns.
         temperature: of the tilt, in units of the range of returns.
-        max_kl: nats that the new policy may be from the policy; 0 is the base agent bit for bit.
+        max_kl: nats that the new policy may be from the policy; 0 is the base agent.
         candidates: discrete actions that are looked at; of more, those that are likeliest under
             the policy and its noise, with completed values for the rest.
         drawn: actions drawn from the policy where they cannot be listed, as continuous ones.
