@@ -254,8 +254,12 @@ def test_a_source_from_outside_is_opened_like_any_other(tmp_path):
     saved = importers.open_agent(tmp_path / "log")
     assert saved.manifest["source"]["project"] == "a project of mine"
     assert saved.manifest["training"]["steps"] == 12
-    with pytest.raises(ValueError, match="already"):
-        importers.register_source(dataclasses.replace(table.source("mine"), title="another"))
+    # Run again, as from a cell of a notebook, it is known anew; another's is refused.
+    importers.register_source(dataclasses.replace(table.source("mine"), title="as mended"))
+    assert table.source("mine").title == "as mended"
+    for name in ("mine", "sheeprl"):
+        with pytest.raises(ValueError, match=rf"'{name}' already"):
+            importers.register_source(dataclasses.replace(table.source("r2dreamer"), name=name))
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,11 @@ from thinkslow import registry
 from thinkslow.objectives import Anchor
 
 OWN = """
+import dataclasses
 import thinkslow
+@dataclasses.dataclass
 class Mine:
+    length: int = 1
     def size(self):
         return {size}
 thinkslow.register("term", "mine-again", Mine)

@@ -190,7 +190,7 @@ def register(kind: str, name: str, make: Callable[..., Any], about: str = "") ->
     **Errors:** `ValueError` for an unknown kind or a name that something else has.
     """
     table = _table(kind)
-    if name in table and not _homes(table[name].make) & _homes(make):
+    if name in table and not redefines(make, table[name].make):
         raise ValueError(f"{kind} {name!r} is taken. Choose another name.")
     if any(letter in name for letter in ":*,= ") or not name:
         raise ValueError(
@@ -201,6 +201,12 @@ def register(kind: str, name: str, make: Callable[..., Any], about: str = "") ->
     table[name] = Entry(make, about or first_line)
 
 
+def redefines(new: Callable[..., Any] | str, old: Callable[..., Any] | str) -> bool:
+    """Whether a class or function is another's definition, run again: of the same name in the
+    same module or file."""
+    return bool(_homes(new) & _homes(old))
+
+
 def _homes(make: Callable[..., Any] | str) -> set[object]:
     """What tells a definition that is run again from another: its name with its module, and with
     the file of its code."""
@@ -209,7 +215,9 @@ def _homes(make: Callable[..., Any] | str) -> set[object]:
         return {make}
     inside = vars(make).values() if isinstance(make, type) else [make]
     codes = (getattr(getattr(one, "fget", one), "__code__", None) for one in inside)
-    files = {os.path.abspath(code.co_filename) for code in codes if code}
+    # Without what a decorator such as `dataclass` put in, whose code is elsewhere.
+    written = [code for code in codes if code and code.co_qualname.startswith(own)]
+    files = {os.path.abspath(code.co_filename) for code in written}
     return {(home, own) for home in {make.__module__, *files}}
 
 

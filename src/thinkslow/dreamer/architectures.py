@@ -8,6 +8,8 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+from thinkslow import registry
+
 _KNOWN: dict[str, tuple[Any, Any]] = {
     "dreamerv3-main": ("thinkslow.dreamer.model:Dreamer", "thinkslow.dreamer.config:ModelConfig"),
     "dreamerv3-v1": (
@@ -19,6 +21,8 @@ _KNOWN: dict[str, tuple[Any, Any]] = {
 def register_architecture(name: str, model: Callable[..., Any], config: type) -> None:
     """Let agents of an architecture of your own be saved and loaded.
 
+    A file that is run again, or a cell of a notebook, gives its own architecture anew.
+
     Args:
         name: What manifests call it.
         model: Makes a model: `model(observations, actions, config, key=key)`, the first two
@@ -29,7 +33,8 @@ def register_architecture(name: str, model: Callable[..., Any], config: type) ->
 
     **Errors:** `ValueError` for a name that another architecture has.
     """
-    if name in _KNOWN and _KNOWN[name] != (model, config):
+    pairs = zip((model, config), _KNOWN.get(name, (model, config)), strict=True)
+    if not all(registry.redefines(new, old) for new, old in pairs):
         raise ValueError(f"There is an architecture {name!r} already. Choose another name.")
     _KNOWN[name] = (model, config)
 

@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING
 
+from thinkslow import registry
+
 if TYPE_CHECKING:
     from thinkslow.importers.source import Source
 
@@ -33,11 +35,14 @@ def source(name: str) -> "Source":
 def register_source(new: "Source") -> None:
     """Let agents of another project be opened by every command and by `thinkslow.load`.
 
+    A file that is run again, or a cell of a notebook, gives its own source anew.
+
     Args:
         new: What the project's files are, how they are recognised and how they are read.
 
     **Errors:** `ValueError` for a name that another source has.
     """
-    if new.name in _KNOWN and _KNOWN[new.name] is not new:
+    old = _KNOWN.get(new.name, new)
+    if isinstance(old, str) or not registry.redefines(new.read, old.read):
         raise ValueError(f"There is a source {new.name!r} already. Choose another name.")
     _KNOWN[new.name] = new
