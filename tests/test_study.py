@@ -37,6 +37,9 @@ PLAN: dict[str, Any] = {
 }  # fmt: skip
 
 
+H = PLAN["hypotheses"][0]
+
+
 def test_every_plan_that_is_shipped_can_be_made():
     assert len(shipped()) >= 9
     for name in shipped():
@@ -51,7 +54,29 @@ def test_the_plan_that_the_documents_show_is_one():
     (shown,) = re.findall(r"```toml\n(.*?)```", text, flags=re.DOTALL)
     plan = planned(tomllib.loads(shown), "docs/studies.md")
     assert [one.name for one in plan.hypotheses] == ["H1", "H2"]
+    assert plan.group("trained").budget == 60000
     assert arms_of(plan)["evidence-10"].thinking.steps == 10
+
+
+def test_every_claim_is_a_hypothesis_of_a_plan_that_is_shipped():
+    names = {name: [one.name for one in read(name).hypotheses] for name in shipped()}
+    text = (Path(__file__).parents[1] / "docs" / "studies.md").read_text()
+    rows = re.findall(r"^\| ([CH]\d): .*? \| (`.*?) \| (.*) \|$", text, flags=re.MULTILINE)
+    assert [claim for claim, *_ in rows] == [f"{kind}{n}" for kind in "CH" for n in range(1, 6)]
+    for claim, plans, hypotheses in rows:
+        played = [each for plan in re.findall(r"`(.*?)`", plans) for each in names[plan]]
+        own = [each for each in played if each.partition(",")[0] == claim]
+        assert sorted(hypotheses.split("; ")) == sorted(own)
+        assert own
+
+
+def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path):
+    path = shipped()["quick"]
+    assert read(path).file_hash == read("quick").file_hash
+    changed = tmp_path / "quick.toml"
+    changed.write_text(path.read_text() + "# a remark\n")
+    assert read(changed).file_hash != read("quick").file_hash
+    assert read(changed).hash == read("quick").hash
 
 
 @pytest.mark.parametrize(
@@ -71,6 +96,22 @@ def test_the_plan_that_the_documents_show_is_one():
         ({"hypotheses": [{"name": "H"}]}, "hypothesis 1: `claim` is missing"),
         ({"hypotheses": [{**PLAN["hypotheses"][0], "effect": {"arm": "twce"}}]}, "'twce'.*twice"),
         ({"hypotheses": [PLAN["hypotheses"][0]] * 2}, "'H' comes twice"),
+        ({"outcome": "scroe"}, "'scroe'.*score"),
+        ({"hypotheses": [H | {"measure": "psnrr"}]}, "hypothesis 1: `measure`.*'psnrr'.*psnr"),
+        ({"hypotheses": [H | {"measure": "belief_kl"}]}, "`measure` must be.*'belief_kl'"),
+        ({"hypotheses": [H | {"by": 1.5}]}, "`by` must be between 0 and 1; got 1.5"),
+        ({"hypotheses": [H | {"of": "spraed"}]}, "mean, spread; got 'spraed'"),
+        ({"hypotheses": [H | {"of": "spread", "measure": "psnr"}]}, "psnr is compared frame"),
+        ({"hypotheses": [H | {"effect": {"arm": "none"}}]}, "an arm with itself"),
+        ({"hypotheses": [H | {"effect": {"arm": "twice", "baseline_setting": "nosy"}}]}, "noisy"),
+        ({"looks": [4]}, "`looks` must be among 5, 8, 12.*got 4"),
+        ({"tuned_on": ["1"]}, "`tuned_on` must be a list of whole numbers"),
+        ({"purpose": "tuning"}, "`tuned_on` must name"),
+        ({"settings": {}}, "`settings` must name one or more"),
+        ({"settings": {"clean": {"agents": []}}}, "setting clean: `agents` must name"),
+        ({"settings": {"a/b": {}}}, "letters.*'a/b'"),
+        ({"agents": {"ours": {"runs": "runs/*", "buget": 9}}}, "`budget` is missing"),
+        ({"agents": {"ours": {"budget": 9}}}, "`runs` with a `budget`"),
     ],
 )
 def test_what_a_plan_cannot_mean_is_refused_before_anything_is_played(change, said):
@@ -109,9 +150,23 @@ def test_tasks_are_blocks_of_every_agent_in_every_setting():
 
 def test_seeds_of_tuning_are_none_of_a_report():
     report = planned(PLAN, "plan.toml")
-    tuning = planned(PLAN | {"purpose": "tuning"}, "plan.toml")
+    tuning = planned(PLAN | {"purpose": "tuning", "tuned_on": [1]}, "plan.toml")
     seeds = [[block_seed(plan, block) for block in range(500)] for plan in (report, tuning)]
     assert len({*seeds[0], *seeds[1]}) == 1000
+    assert [{seed % 2 for seed in some} for some in seeds] == [{0}, {1}]  # whatever is drawn
+    assert max(*seeds[0], *seeds[1]) < 2**31
+
+
+def test_a_group_of_runs_has_the_agents_of_its_budget(tmp_path):
+    for name in ("one", "two"):
+        for steps in (10, 20):
+            (tmp_path / name / "agents" / str(steps)).mkdir(parents=True)
+    group = {"runs": f"{tmp_path}/*", "budget": 20}
+    plan = planned(PLAN | {"agents": {"ours": group}, "settings": {"clean": {}}}, "plan.toml")
+    agents = found(plan)
+    assert list(agents["ours"].values()) == [
+        str(tmp_path / name / "agents" / "20") for name in ("one", "two")
+    ]
 
 
 def test_a_group_that_fits_nothing_is_refused():
@@ -132,15 +187,30 @@ def episode(arm: str, agent: str, number: int, score: float) -> Episode:
     )
 
 
-def played(effects: dict[str, float], *, agents: int = 1, pairs: int = 40, seed: int = 0):
-    """Records in which each arm scores 10, its effect more, and noise."""
-    rng = np.random.default_rng(seed)
+def played(
+    effects: dict[str, float], *, agents: int = 1, pairs: int = 40, seed: int = 0,
+    level: float = 10, luck: float = 0.0, spread: dict[str, float] | None = None,
+    by_agent: Any = None,
+):  # fmt: skip
+    """Records in which each arm scores the level, its effect more, and noise.
+
+    Args:
+        luck: deviation of the episodes' own level, the same in every arm and call.
+        spread: of the noise of an arm; 1 for those without one.
+        by_agent: what each agent adds to the effect of an arm.
+    """
+    rng, lucky = np.random.default_rng(seed), np.random.default_rng(99).normal(size=pairs)
     header = Header(
         protocol="", environment={}, agents=[], arms=[], episodes=pairs, seed=0, batch=2,
         max_decisions=None, pool=False, versions={}, images={}, curves={}, sittings=[],
     )  # fmt: skip
+    own = np.zeros(agents) if by_agent is None else by_agent
     return Records(header, [
-        episode(arm, f"agent {agent}", number, 10 + effect + rng.normal())
+        episode(
+            arm, f"agent {agent}", number,
+            level + effect + (arm != "none") * own[agent] + luck * lucky[number]
+            + (spread or {}).get(arm, 1.0) * rng.normal(),
+        )
         for arm, effect in {"none": 0.0, **effects}.items()
         for agent in range(agents)
         for number in range(pairs)
@@ -203,16 +273,105 @@ def test_training_seeds_are_the_units_and_few_are_no_test():
     assert verdicts(hypothesis, eight, looks=[5, 12]) == ["not shown"]
 
 
-def test_without_an_effect_a_study_of_three_claims_rarely_supports_one():
+def test_without_an_effect_a_study_of_four_claims_rarely_supports_one():
+    """One of them at its own bound: 10% more, where an effect of more than 10% is claimed."""
     hypotheses = [{"effect": {"arm": "twice"}, "expect": each} for each in ("more", "less")]
-    hypotheses.append({"effect": {"arm": "control-soft"}})
+    hypotheses.append({"effect": {"arm": "control-soft"}, "by": 0.1})
+    hypotheses.append({"effect": {"arm": "control-soft", "baseline": "twice"}, "of": "spread"})
     wrong = 0
     for seed in range(60):
-        cells = {
-            ("ours", "clean"): played({"twice": 0.0, "control-soft": 0.0}, pairs=12, seed=seed)
-        }
+        effects = {"twice": 0.0, "control-soft": 1.0}
+        cells = {("ours", "clean"): played(effects, pairs=12, seed=seed)}
         wrong += "supported" in verdicts(hypotheses, cells)
     assert wrong <= 8  # of 60 at 5% one expects 3, and more than 8 once in 200
+
+
+def test_a_claim_of_sameness_at_its_margin_is_rarely_supported_among_others():
+    hypotheses = [
+        {"effect": {"arm": "twice"}, "expect": "same"},
+        {"effect": {"arm": "control-soft"}},
+    ]
+    wrong = 0
+    for seed in range(60):
+        cells = {("ours", "clean"): played({"twice": 0.5, "control-soft": 0.0}, seed=seed)}
+        wrong += "supported" in verdicts(hypotheses, cells)
+    assert wrong <= 8
+
+
+@pytest.mark.parametrize(("effect", "verdict"), [(2.0, "supported"), (0.5, "contradicted")])
+def test_an_effect_can_be_claimed_to_be_larger_than_a_share(effect, verdict):
+    cells = {("ours", "clean"): played({"twice": effect}, pairs=400)}
+    assert verdicts([{"effect": {"arm": "twice"}, "by": 0.1}], cells) == [verdict]
+    worse = {("ours", "clean"): played({"twice": -effect}, pairs=400)}
+    less = {"effect": {"arm": "twice"}, "by": 0.1, "expect": "less"}
+    assert verdicts([less], worse) == [verdict]
+
+
+def test_a_larger_spread_is_no_larger_mean():
+    cells = {("ours", "clean"): played({"twice": 0.0}, pairs=200, spread={"twice": 3.0})}
+    of_spread = {"effect": {"arm": "twice"}, "of": "spread"}
+    assert verdicts([of_spread, {"effect": {"arm": "twice"}}], cells)[0] == "supported"
+    plan = planned(PLAN | {"hypotheses": [{"name": "H", "claim": "", **of_spread}]}, "")
+    (one,) = judge(plan, cells)
+    assert one.difference == pytest.approx(2 * 0.8, abs=0.4)  # E|x| of a normal is .8 deviations
+
+
+def test_half_of_a_loss_is_won_back_between_settings_episode_by_episode():
+    """The task's own luck, the same in both settings, is no noise of such a claim."""
+    regained = {
+        "effect": {"arm": "twice", "setting": "noisy"},
+        "minus": {"arm": "none", "setting": "clean", "baseline_setting": "noisy", "times": 0.5},
+    }
+    for effect, verdict in ((3.5, "supported"), (0.5, "contradicted")):
+        cells = {
+            ("ours", "clean"): played({"twice": 0.0}, level=10, luck=5.0),
+            ("ours", "noisy"): played({"twice": effect}, level=6, luck=5.0, seed=1),
+        }
+        assert verdicts([regained], cells) == [verdict]
+    plan = planned(PLAN | {"hypotheses": [{"name": "H", "claim": "", **regained}]}, "")
+    (one,) = judge(plan, cells)
+    assert (one.pairs, one.units) == (40, 40)
+    assert one.difference == pytest.approx(0.5 - 0.5 * 4, abs=0.8)
+
+
+def test_the_interval_of_a_difference_of_effects_of_the_same_seeds_covers():
+    """Training seeds differ in level and in effect, and both settings share them."""
+    hypothesis = {
+        "name": "H", "claim": "", "effect": {"arm": "twice", "setting": "noisy"},
+        "minus": {"arm": "twice", "setting": "clean"},
+    }  # fmt: skip
+    plan, hits = planned(PLAN | {"hypotheses": [hypothesis]}, ""), 0
+    for seed in range(200):
+        shared = np.random.default_rng([1, seed]).normal(size=6)
+        cells = {
+            ("ours", name): played({"twice": 1.0}, agents=6, pairs=3, seed=2 * seed + at,
+                                   by_agent=shared)
+            for at, name in enumerate(("clean", "noisy"))
+        }  # fmt: skip
+        (one,) = judge(plan, cells)
+        assert one.interval is not None
+        hits += one.interval[0] <= 0 <= one.interval[1]
+    assert 0.9 < hits / 200 < 0.99  # a deviation is .015
+
+
+def test_what_was_not_played_counts_among_the_hypotheses_that_are_corrected():
+    hypotheses = [{"effect": {"arm": "twice"}}, {"effect": {"arm": "twice", "setting": "noisy"}}]
+    named = [{"name": f"H{at}", "claim": "", **one} for at, one in enumerate(hypotheses)]
+    plan = planned(PLAN | {"hypotheses": named}, "plan.toml")
+    first, second = judge(plan, {("ours", "clean"): played({"twice": 0.5})})
+    assert first.p_value is not None
+    assert first.p_value_holm == pytest.approx(2 * first.p_value)
+    assert (second.verdict, second.p_value) == ("not shown", None)
+
+
+def test_power_is_of_five_percent_of_the_baseline():
+    cells = {("ours", "clean"): played({"twice": 0.0}, pairs=60)}
+    (one,) = judge(planned(PLAN, "plan.toml"), cells)
+    assert one.baseline == pytest.approx(10, abs=0.5)
+    assert one.deviation == pytest.approx(2**0.5, abs=0.4)
+    # 0.5 of a deviation of 1.41 over 60 pairs: 2.74 standard errors, 0.74 above the bound
+    assert one.power == pytest.approx(0.77, abs=0.12)
+    assert one.detectable == pytest.approx(0.52, abs=0.12)
 
 
 def test_pairs_that_crashed_are_left_out_and_counted():
@@ -251,7 +410,7 @@ def table(folder: Path) -> Any:
     result = finish(folder)
     rows = [
         {k: v for k, v in row.items() if not k.startswith("latency")}
-        for path in sorted((folder / "cells").glob("*"))
+        for path in sorted((folder / "cells").glob("*/*"))
         for row in records.read(path).rows()
     ]
     return rows, result["hypotheses"]

@@ -56,7 +56,7 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def run(options: Options) -> dict[str, Any]:
-    from thinkslow.study import plan as plans
+    from thinkslow.study import parsing as plans
 
     if not options.plan:
         return _listed(quiet=options.json)
@@ -84,7 +84,7 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def _listed(*, quiet: bool) -> dict[str, Any]:
-    from thinkslow.study import plan as plans
+    from thinkslow.study import parsing as plans
 
     found = {name: plans.read(name).question for name in plans.shipped()}
     if not quiet:

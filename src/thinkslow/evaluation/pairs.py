@@ -29,6 +29,8 @@ class Pairs:
     """`after - before`, 0 where they differ by rounding alone."""
     agents: list[str]
     """Whose each pair is: the clusters of the statistics."""
+    seeds: list[int]
+    """The environment seed of each pair."""
     dropped: int
     """Pairs that were left out."""
     same_start: bool
@@ -67,7 +69,8 @@ def pairs(mine: Sequence[Episode], base: Sequence[Episode], measure: Metric) -> 
         differences[np.abs(differences) <= ROUNDING * np.array(sizes)] = 0.0
     return Pairs(
         before=before, after=after, differences=differences,
-        agents=[row.agent for row, *_ in kept], dropped=len(found) - len(kept),
+        agents=[row.agent for row, *_ in kept], seeds=[row.environment_seed for row, *_ in kept],
+        dropped=len(found) - len(kept),
         same_start=all(row.first_observation == other.first_observation for row, other in found),
     )  # fmt: skip
 

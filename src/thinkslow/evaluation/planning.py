@@ -12,34 +12,57 @@ ALPHA = 0.05
 """Chance of a false positive that every test here allows."""
 POWER = 0.8
 """Chance to find a difference that plans ask for."""
+LOOKS = {5: 3.47, 8: 2.45, 12: 2.00}
+"""O'Brien-Fleming bounds |z| by the number of training seeds at a look."""
 
 
-def fewest_units(tests: int = 1) -> int:
-    """Units below which no result of so many tests, corrected, could be significant at 5%.
+def fewest_units(tests: int = 1, alpha: float = ALPHA) -> int:
+    """Units below which no result of so many tests, corrected, could be significant.
 
     >>> fewest_units(), fewest_units(8)
     (6, 9)
     """
-    return 1 + math.ceil(math.log2(tests / ALPHA))
+    return 1 + math.ceil(math.log2(tests / alpha))
 
 
-def detectable(deviation: float, units: int, tests: int = 1) -> float:
+def detectable(deviation: float, units: int, tests: int = 1, alpha: float = ALPHA) -> float:
     """The smallest true difference that such an evaluation finds in four of five repetitions.
 
     Args:
       deviation: of the difference between units, as in `Paired`.
       units: episodes, or training seeds.
       tests: tests that are corrected together; the first of Holm's is planned for.
+      alpha: chance of a false positive that all of them together allow.
 
     Infinite where so few units cannot show any difference.
 
     >>> round(detectable(1.0, 100), 2), detectable(1.0, 5)
     (0.28, inf)
     """
-    if units < fewest_units(tests):
+    if units < fewest_units(tests, alpha):
         return math.inf
-    reach = student.quantile(1 - ALPHA / 2 / tests, units - 1) + student.quantile(POWER, units - 1)
+    reach = student.quantile(1 - alpha / 2 / tests, units - 1) + student.quantile(POWER, units - 1)
     return reach * deviation / math.sqrt(units)
+
+
+def power(
+    deviation: float, units: int, effect: float, tests: int = 1, alpha: float = ALPHA
+) -> float:
+    """The chance that such an evaluation finds a true difference of `effect`, in its direction.
+
+    The other arguments are those of `detectable`, which `power` inverts.
+
+    >>> round(power(1.0, 100, detectable(1.0, 100)), 6), power(1.0, 5, 9.0)
+    (0.8, 0.0)
+    """
+    if units < fewest_units(tests, alpha):
+        return 0.0
+    if deviation == 0:
+        return float(effect != 0)
+    reached = abs(effect) * math.sqrt(units) / deviation
+    over = reached - student.quantile(1 - alpha / 2 / tests, units - 1)
+    within = student.within(abs(over), units - 1)
+    return (1 + within) / 2 if over > 0 else (1 - within) / 2
 
 
 def units_needed(deviation: float, effect: float, tests: int = 1) -> int:
@@ -73,7 +96,6 @@ def look(seeds: int) -> float:
     >>> round(look(8), 4)
     0.0143
     """
-    bounds = {5: 3.47, 8: 2.45, 12: 2.00}
-    if seeds not in bounds:
-        raise ValueError(f"Looks are planned at {', '.join(map(str, bounds))} seeds; got {seeds}.")
-    return 2 * NormalDist().cdf(-bounds[seeds])
+    if seeds not in LOOKS:
+        raise ValueError(f"Looks are planned at {', '.join(map(str, LOOKS))} seeds; got {seeds}.")
+    return 2 * NormalDist().cdf(-LOOKS[seeds])

@@ -1,6 +1,7 @@
 """Studies: declared questions, played to their end anywhere, answered with verdicts."""
 
-from thinkslow.study.plan import Misplanned, Plan, planned, read, shipped
+from thinkslow.study.parsing import planned, read, shipped
+from thinkslow.study.plan import Misplanned, Plan
 from thinkslow.study.run import Another, finish, run
 
 __all__ = ["Another", "Misplanned", "Plan", "finish", "planned", "read", "run", "shipped"]

@@ -115,16 +115,36 @@ def begin(plan: Plan, folder: Path) -> dict[str, dict[str, str]]:
 
 
 def _check_seeds(plan: Plan, agents: Mapping[str, Mapping[str, str]]) -> None:
-    """**Errors:** `Misplanned` for an agent of a training seed on which something was tuned."""
+    """See that the agents of a group are other training seeds, and such as the plan may play.
+
+    **Errors:** `Misplanned`.
+    """
     from thinkslow.loading import opened
 
     for group, paths in agents.items():
-        for name, path in paths.items() if plan.purpose == "report" and plan.tuned_on else ():
+        known: dict[int, str] = {}
+        for name, path in paths.items():
+            if not plan.tuned_on and len(paths) == 1:
+                continue
             seed = opened(path).manifest["training"].get("seed")
-            if seed in plan.tuned_on:
+            if seed is None:
+                continue
+            if seed in known:
+                raise Misplanned(
+                    f"{name} and {known[seed]} of {group} are both of training seed {seed}: the "
+                    "agents of a group must be different seeds of one recipe and budget. Make two "
+                    "groups of them."
+                )
+            known[seed] = name
+            if plan.purpose == "report" and seed in plan.tuned_on:
                 raise Misplanned(
                     f"{name} of {group} is of training seed {seed}, on which something was tuned "
                     f"(`tuned_on`). Report on other seeds, or set `purpose` to tuning."
+                )
+            if plan.purpose == "tuning" and seed not in plan.tuned_on:
+                raise Misplanned(
+                    f"{name} of {group} is of training seed {seed}, and tuning may play only "
+                    f"{', '.join(map(str, plan.tuned_on))} (`tuned_on`)."
                 )
 
 
@@ -140,7 +160,7 @@ def finish(folder: Path) -> dict[str, Any]:
     plan = restored(stored["plan"])
     cells = joined(plan, stored["agents"], folder)
     for (group, setting), each in cells.items():
-        place = folder / "cells" / f"{group}-{setting}"
+        place = cell(folder, group, setting)
         place.mkdir(parents=True, exist_ok=True)
         records.write_header(place, each.header)
         (place / records.EPISODES).unlink(missing_ok=True)
@@ -161,6 +181,11 @@ def finish(folder: Path) -> dict[str, Any]:
     return result
 
 
+def cell(folder: Path, group: str, setting: str) -> Path:
+    """Where the records of a group in a setting are, as an evaluation of their own."""
+    return folder / "cells" / group / setting
+
+
 def joined(
     plan: Plan, agents: Mapping[str, Mapping[str, str]], folder: Path
 ) -> dict[tuple[str, str], Records]:
@@ -170,7 +195,7 @@ def joined(
         if (folder / task.folder / records.HEADER).exists():
             read = records.read(folder / task.folder)
             parts.setdefault((task.group, task.setting), []).append((task, read))
-    return {cell: _together(plan, found) for cell, found in parts.items()}
+    return {key: _together(plan, found) for key, found in parts.items()}
 
 
 def _together(plan: Plan, parts: list[tuple[Task, Records]]) -> Records:

@@ -23,8 +23,8 @@ from thinkslow.evaluation.subjects import told_apart
 from thinkslow.loading import load, located
 from thinkslow.study.plan import Misplanned, Plan, StudyArm
 
-PURPOSES = {"report": 0x5EED, "tuning": 0x7E57}
-"""What the seeds of a study are drawn with: those of tuning are never those of a report."""
+PURPOSES = {"report": 0, "tuning": 1}
+"""The last bit of every seed: those of tuning are odd, those of a report even."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,10 @@ def found(plan: Plan) -> dict[str, dict[str, str]]:
     out = {}
     for group in plan.groups:
         paths = []
-        for pattern in group.agents:
+        for given in group.agents:
+            pattern = given
+            if group.budget is not None:
+                pattern = f"{given.rstrip('/')}/agents/{group.budget}"
             here = sorted(glob.glob(pattern)) or [pattern]
             try:
                 paths += [(one, located(one)) for one in here]
@@ -80,9 +83,9 @@ def tasks(plan: Plan, agents: Mapping[str, Mapping[str, str]]) -> list[Task]:
 
 
 def block_seed(plan: Plan, block: int) -> int:
-    """The evaluation seed of a block: the same for every agent and setting."""
-    sequence = np.random.SeedSequence([PURPOSES[plan.purpose], plan.seed, block])
-    return int(sequence.generate_state(1)[0] >> 1)
+    """The evaluation seed of a block: the same for every agent and setting, below 2^31."""
+    drawn = int(np.random.SeedSequence([0x5EED, plan.seed, block]).generate_state(1)[0])
+    return (drawn >> 2) * 2 + PURPOSES[plan.purpose]
 
 
 def arms_of(plan: Plan) -> dict[str, Arm]:

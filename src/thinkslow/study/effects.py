@@ -1,0 +1,195 @@
+"""The numbers of a hypothesis: its effect, what it rests on, and what it could have found."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from thinkslow.evaluation import planning, statistics
+from thinkslow.evaluation.metrics import metric
+from thinkslow.evaluation.pairs import Pairs, pairs
+from thinkslow.evaluation.records import Records
+from thinkslow.study.plan import Effect, Hypothesis, Plan
+
+Cells = Mapping[tuple[str, str], Records]
+"""What was played, by group and setting."""
+MARGIN = 0.05
+"""Share of the baseline's mean within which an effect counts as none."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """What was found of one hypothesis. None where there is no such number."""
+
+    difference: float | None = None
+    """The effect, or the difference of two effects, in units of the measure."""
+    interval: tuple[float, float] | None = None
+    """At 95%."""
+    p_value: float | None = None
+    """Two-sided, of no difference; with `by`, of one of that share of the baseline."""
+    p_equivalent: float | None = None
+    """Of an effect outside ±5% of the baseline's mean; None for a difference of effects."""
+    baseline: float | None = None
+    """The mean of the baseline."""
+    deviation: float | None = None
+    """Of the difference between units."""
+    detectable: float | None = None
+    """The smallest true effect that such a study finds in four of five repetitions."""
+    power: float | None = None
+    """The chance that such a study finds a true effect of 5% of the baseline's mean; with `by`,
+    of 5% more than that share."""
+    pairs: int = 0
+    units: int = 0
+    """Episodes of one agent, or training seeds."""
+    several: bool = False
+    """Whether units are training seeds."""
+    dropped: int = 0
+    """Pairs that are left out: crashed, missing or not finite."""
+
+
+def numbers(one: Hypothesis, plan: Plan, cells: Cells) -> Numbers:
+    """What the records say of one hypothesis.
+
+    Two effects of the same agents are compared episode by episode, as both were played on the
+    same environment seeds; effects of other agents as two samples.
+
+    Args:
+        one: the hypothesis.
+        plan: its plan.
+        cells: records of every group in every setting.
+    """
+    first = _pairs(one.effect, one, cells)
+    if one.minus is None:
+        return Numbers() if first is None else _single(one, plan, first)
+    second = _pairs(one.minus, one, cells)
+    if first is None or second is None:
+        return Numbers()
+    if one.effect.group == one.minus.group:
+        joined = _joined(first, second, one.times)
+        return Numbers() if joined is None else _single(one, plan, joined)
+    return _apart(one, plan, first, second)
+
+
+def alpha(plan: Plan, units: int) -> float:
+    """The p-value that counts with so many training seeds, all hypotheses together."""
+    return planning.look(units) if units in plan.looks else planning.ALPHA
+
+
+def _single(one: Hypothesis, plan: Plan, side: Pairs) -> Numbers:
+    """Of one set of differences."""
+    found = statistics.paired(side.differences, side.agents, seed=plan.seed, name=one.name)
+    several = found.clusters > 1
+    units = found.clusters if several else found.pairs
+    facts = Numbers(
+        difference=found.mean, interval=_finite(found.interval), units=units, several=several,
+        pairs=found.pairs, dropped=side.dropped,
+    )  # fmt: skip
+    level = tested = None
+    if one.minus is None:
+        level = statistics.mean_interval(side.before, side.agents, seed=0, resamples=1).mean
+        same = statistics.equivalence(side.before, side.after, side.agents, share=MARGIN)
+        if not found.untested and same.margin:
+            facts = dataclasses.replace(facts, p_equivalent=same.p_value)
+    if one.by and level:
+        sign = math.copysign(1.0, level) * (1 if one.expect == "more" else -1)
+        shifted = side.differences - one.by * sign * side.before
+        tested = statistics.paired(shifted, side.agents, seed=0, resamples=1, name=one.name)
+    tested = tested or found
+    return dataclasses.replace(
+        facts, p_value=None if tested.untested else tested.p_value, baseline=level or None,
+        **_planned(plan, tested.deviation, units, level, one.by),
+    )  # fmt: skip
+
+
+def _apart(one: Hypothesis, plan: Plan, first: Pairs, second: Pairs) -> Numbers:
+    """Of two effects of other agents."""
+    sides = [(first.differences, first.agents), (one.times * second.differences, second.agents)]
+    parts = [statistics.paired(*each, seed=0, resamples=1) for each in sides]
+    counts = [each.clusters if each.clusters > 1 else each.pairs for each in parts]
+    facts = Numbers(
+        pairs=sum(each.pairs for each in parts), units=min(counts),
+        several=parts[0].clusters > 1, dropped=first.dropped + second.dropped,
+    )  # fmt: skip
+    if (parts[0].clusters > 1) != (parts[1].clusters > 1) or min(counts) < 2:
+        return facts
+    result = statistics.interaction(
+        sides[0][0], sides[1][0], first.agents, second.agents, name=one.name
+    )
+    error = math.hypot(*(e.deviation / math.sqrt(n) for e, n in zip(parts, counts, strict=True)))
+    level = statistics.mean_interval(first.before, first.agents, seed=0, resamples=1).mean
+    return dataclasses.replace(
+        facts, difference=result.difference, interval=_finite(result.interval),
+        p_value=None if result.untested else result.p_value, baseline=level or None,
+        **_planned(plan, error * math.sqrt(facts.units), facts.units, level, 0.0),
+    )  # fmt: skip
+
+
+def _planned(
+    plan: Plan, deviation: float, units: int, level: float | None, by: float
+) -> dict[str, float | None]:
+    """What so many units could show of so many hypotheses."""
+    if not math.isfinite(deviation):
+        return {}
+    tests, least = max(len(plan.hypotheses), 1), alpha(plan, units)
+    smallest = planning.detectable(deviation, units, tests, least) + by * abs(level or 0.0)
+    chance = planning.power(deviation, units, MARGIN * level, tests, least) if level else None
+    return {
+        "deviation": deviation, "power": chance,
+        "detectable": smallest if math.isfinite(smallest) else None,
+    }  # fmt: skip
+
+
+def _pairs(effect: Effect, one: Hypothesis, cells: Cells) -> Pairs | None:
+    """The pairs of an effect, two or more; none where the environment ignored its seed."""
+    mine, base = (cells.get((effect.group, s)) for s in (effect.setting, effect.baseline_setting))
+    if mine is None or base is None:
+        return None
+    found = pairs(
+        [row for row in mine.episodes if row.arm == effect.arm],
+        [row for row in base.episodes if row.arm == effect.baseline], metric(one.measure),
+    )  # fmt: skip
+    if found is None or len(found.differences) < 2:
+        return None
+    if effect.setting == effect.baseline_setting and not found.same_start:
+        return None
+    return _spread(found) if one.of == "spread" else found
+
+
+def _spread(side: Pairs) -> Pairs:
+    """Distances of episodes from the median of their agent and arm, in place of the measure.
+
+    Their means are compared as any others: the test of Brown and Forsythe, of pairs.
+    """
+    labels = np.array(side.agents)
+
+    def away(values: np.ndarray) -> np.ndarray:
+        medians = {agent: np.median(values[labels == agent]) for agent in set(side.agents)}
+        return np.abs(values - np.array([medians[agent] for agent in side.agents]))
+
+    before, after = away(side.before), away(side.after)
+    return dataclasses.replace(side, before=before, after=after, differences=after - before)
+
+
+def _joined(first: Pairs, second: Pairs, times: float) -> Pairs | None:
+    """`first - times * second`, episode by episode."""
+    keys = list(zip(second.agents, second.seeds, strict=True))
+    place = {key: at for at, key in enumerate(keys)}
+    both = [
+        (at, place[key])
+        for at, key in enumerate(zip(first.agents, first.seeds, strict=True))
+        if key in place
+    ]
+    if len(both) < 2:
+        return None
+    mine, others = map(list, zip(*both, strict=True))
+    after, before = first.differences[mine], times * second.differences[others]
+    most = max(len(side.differences) + side.dropped for side in (first, second))
+    return dataclasses.replace(
+        first, before=before, after=after, differences=after - before, dropped=most - len(both),
+        agents=[first.agents[at] for at in mine], seeds=[first.seeds[at] for at in mine],
+    )  # fmt: skip
+
+
+def _finite(interval: tuple[float, float]) -> tuple[float, float] | None:
+    return interval if all(map(math.isfinite, interval)) else None
