@@ -79,7 +79,7 @@ def truncated_manifest(folder: Path) -> None:
 
 
 DAMAGES = {
-    missing: "does not exist",
+    missing: "There is no file, folder or bundled agent",
     without_weights: store.WEIGHTS,
     truncated: "truncated",
     altered: "altered",
@@ -498,7 +498,7 @@ def test_impossible_thinking_is_wrong_usage(flags, complaint, capsys):
     ("flags", "complaint"),
     [
         (["--resume", "--minutes", "1", "--seed", "3"], "takes everything but --steps and"),
-        (["--preset=huge", "--minutes", "1"], "There are tiny,"),
+        (["--preset=huge", "--minutes", "1"], "Available: "),
     ],
 )
 def test_flags_that_would_be_ignored_are_wrong_usage(flags, complaint, capsys):

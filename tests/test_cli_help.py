@@ -8,6 +8,7 @@ import io
 import json
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -95,6 +96,9 @@ def test_help_of_a_format_names_every_project():
         (["evaluate", "colect-good"], "collect-good"),
         (["inspect", "colect-good"], "collect-good"),
         (["train", "CartPole-v1", "--steps", "9", "--preset", "siz1m"], "size1m"),
+        (["evaluate", "collect-half", "--shift", "dropt:3"], "dropped"),
+        (["evaluate", "collect-half", "--terms", "evidence:bata=1"], "beta"),
+        (["evaluate", "collect-half", "--arms", "values:horizn=3"], "horizon"),
         (["arms", "evidnce"], "evidence"),
     ],
 )
@@ -113,6 +117,39 @@ def test_a_number_that_is_none_is_told_in_words(given, capsys):
     assert "must be a number, such as" in err
     assert "'ten'" in err
     assert "None" not in err
+
+
+def test_a_truth_value_that_is_none_is_told_in_words(capsys):
+    """It was told that one of True, False and None was expected."""
+    assert main(["evaluate", "collect-half", "--accept", "perhaps"]) == 2
+    err = capsys.readouterr().err
+    assert "True or False" in err
+    assert "None" not in err
+
+
+@pytest.mark.parametrize("name", ["README.md", "pyproject.toml", "LICENSE"])
+def test_a_file_that_is_no_checkpoint_is_called_so(name, capsys):
+    """The README `holds the unknown instruction b'#'` and was to be copied again."""
+    path = Path(__file__).parents[1] / name
+    if not path.exists():
+        pytest.skip("the documents are not beside the tests")
+    assert main(["inspect", str(path)]) == 1
+    err = capsys.readouterr().err
+    assert "is not a checkpoint" in err
+    assert "opy it" not in err
+
+
+def test_an_agent_of_ours_is_not_imported_again(tmp_path, capsys):
+    """A bundled agent was written, and then there was a KeyError."""
+    assert main(["import", "collect-half", str(tmp_path / "copy")]) == 2
+    assert "already an agent" in capsys.readouterr().err
+    assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["-v"], ["-V"], ["version"]])
+def test_the_version_may_be_asked_for_in_every_usual_way(arguments, capsys):
+    assert main(arguments) == 0
+    assert re.fullmatch(r"\d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
 
 
 def test_arms_lists_every_name_with_what_it_is(capsys):

@@ -494,7 +494,7 @@ def test_what_is_alone_of_its_kind_may_have_another_name():
     [
         ({"image": image(24)}, choice(9), "its image is 16x16x3, the environment's 24x24x3"),
         ({"image": image(16, 1)}, choice(9), "16x16x3, the environment's 16x16x1"),
-        ({"vector": vector(3)}, choice(9), "sees the image image, the environment shows no image"),
+        ({"vector": vector(3)}, choice(9), "sees the image, the environment shows no image"),
         ({"image": image(16)}, choice(4), "one of 9 actions, the environment one of 4 actions"),
         ({"image": image(16)}, vector(9), "one of 9 actions, the environment 9 continuous"),
         ({"image": image(16)}, choice(15), "the 9 of IMPALA and the 15 of PopArt"),
@@ -613,7 +613,7 @@ def test_import_writes_what_every_command_reads(tmp_path, capsys):
     facts = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert facts["source"]["format"] == "dreamerv3"
     assert main(["import", str(tmp_path / "ours"), str(tmp_path / "again")]) == 2
-    assert "ours already" in capsys.readouterr().err
+    assert "already an agent" in capsys.readouterr().err
     assert main(["import", str(log), str(tmp_path / "x"), "--format", "r2dreamer"]) == 1
     assert "not by NM512/r2dreamer" in capsys.readouterr().err
 

@@ -294,8 +294,8 @@ def test_what_the_agent_lacks_is_said():
     decide(Agent(walker(), Thinking(choice=Values(latents=2)), returns=3.0))
     with pytest.raises(ValueError, match="latents"):
         Values(latents=0)
-    with pytest.raises(ValueError, match="It takes latents"):
-        arm("values:depth=3")
+    with pytest.raises(ValueError, match=r"'horizn'. Did you mean horizon"):
+        arm("values:horizn=3")
     assert arm("values:latents=4:max_kl=1").thinking.choice == Values(latents=4, max_kl=1.0)
 
 

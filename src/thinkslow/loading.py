@@ -72,7 +72,7 @@ def located(source: str | Path) -> Path:
     if str(source) in names:
         return zoo.path(str(source))
     raise Missing(
-        f"{source} does not exist, and no bundled agent is called so{nearest(str(source), names)}"
+        f"There is no file, folder or bundled agent {str(source)!r}{nearest(str(source), names)}"
     )
 
 

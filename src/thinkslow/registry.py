@@ -18,7 +18,7 @@ import functools
 import importlib
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -240,16 +240,33 @@ def make(kind: str, spec: str) -> Any:
     positional = [_value(text) for text in arguments if "=" not in text]
     named = dict(text.split("=", 1) for text in arguments if "=" in text)
     given = {key.replace("-", "_"): _value(text) for key, text in named.items()}
-    try:
-        bound = inspect.signature(function).bind(*positional, **given)
-    except TypeError as error:
-        takes = ", ".join(inspect.signature(function).parameters) or "no arguments"
-        raise ValueError(f"{kind} {spec!r}: {error}. It takes {takes}.") from None
+    bound = taken(function, f"{kind} {spec.partition(':')[0]}", *positional, **given)
     for name, value in bound.arguments.items():
         # A float may be changed without compiling again.
         if type(value) is int and "float" in str(bound.signature.parameters[name].annotation):
             bound.arguments[name] = float(value)
     return function(*bound.args, **bound.kwargs)
+
+
+def taken(
+    function: Callable[..., Any], what: str, *positional: Any, **given: Any
+) -> inspect.BoundArguments:
+    """Arguments that follow a name, bound to the parameters of the function that it stands for.
+
+    **Errors:** `ValueError` for an argument that it does not take, with the nearest name.
+    """
+    signature = inspect.signature(function)
+    open_ended = any(one.kind is one.VAR_KEYWORD for one in signature.parameters.values())
+    for name in given:
+        if name not in signature.parameters and not open_ended:
+            raise ValueError(
+                f"The {what} has no argument {name!r}{nearest(name, signature.parameters)}"
+            )
+    try:
+        return signature.bind(*positional, **given)
+    except TypeError as error:
+        takes = ", ".join(signature.parameters) or "no arguments"
+        raise ValueError(f"The {what}: {error}. It takes {takes}.") from None
 
 
 def check(kind: str, spec: str) -> Entry:
@@ -294,10 +311,20 @@ def weighted(kind: str, text: str) -> tuple[tuple[Any, float], ...]:
 
 def nearest(name: str, known: Any) -> str:
     """The end of a sentence that says there is no such name."""
-    names = sorted(known)
+    names = sorted(set(known))
     if near := difflib.get_close_matches(name, names, 3):
-        return f". Did you mean {' or '.join(near)}?"
-    return f". There are {', '.join(names)}." if names else "."
+        return f". Did you mean {either(near)}?"
+    return f". Available: {', '.join(names)}." if names else "."
+
+
+def either(names: Sequence[str]) -> str:
+    """Alternatives as a sentence has them.
+
+    >>> either(["a", "b", "c"])
+    'a, b or c'
+    """
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _table(kind: str) -> dict[str, Entry]:

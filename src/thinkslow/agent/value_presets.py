@@ -3,7 +3,6 @@
 Settings of the choice may follow the name: `values:latents=16:max_kl=0.1`.
 """
 
-import inspect
 from functools import partial
 from typing import Any
 
@@ -15,11 +14,7 @@ from thinkslow.agent.thinking import Thinking
 def choosing(choice: str, **settings: Any) -> Thinking:
     """No refinement, another choice; of settings that are not its own, `ValueError`."""
     kind = registry.check("choice", choice).load()
-    try:
-        return Thinking(choice=kind(**settings))
-    except TypeError as error:
-        takes = ", ".join(inspect.signature(kind).parameters) or "no arguments"
-        raise ValueError(f"choice {choice!r}: {error}. It takes {takes}.") from None
+    return Thinking(choice=kind(**registry.taken(kind, f"choice {choice}", **settings).arguments))
 
 
 def in_doubt(score: str, **settings: Any) -> Arm:

@@ -67,7 +67,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     if not given or given[0] in ("-h", "--help"):
         print(overview())
         return 0 if given else 2
-    if given[0] in ("--version", "-V", "version"):
+    if given[0] in ("--version", "-V", "-v", "version"):
         from importlib.metadata import version
 
         print(version("thinkslow"))

@@ -42,12 +42,14 @@ def run(options: Options) -> dict[str, Any]:
     """
     found = find(options.pattern)
     if not (found["families"] or found["others"]):
-        absent = [f"{one['family']} ({one['install']})" for one in find()["families"]
-                  if "install" in one]  # fmt: skip
-        others = f" Ids of families that are not installed are not known: {', '.join(absent)}."
+        absent = [one["family"] for one in find()["families"] if "install" in one]
+        others = (
+            f" The ids of families that are not installed are unknown: {', '.join(absent)}. "
+            "`thinkslow envs` says how to install them." if absent else ""
+        )  # fmt: skip
         raise ValueError(
-            f"No environment that is known here is like {options.pattern!r}."
-            f"{others if absent else ''} One of your own is played as module:id or module:function."
+            f"No environment contains {options.pattern!r}.{others} Your own environment is played "
+            "as module:id or module:function."
         )
     if not options.json:
         _show(found, all_=bool(options.pattern))

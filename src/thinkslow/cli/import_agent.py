@@ -41,9 +41,13 @@ def run(options: Options) -> dict[str, Any]:
     **Errors:** `Usage` if SOURCE is ours already.
     """
     from thinkslow import importers
+    from thinkslow.loading import located
 
-    if importers.is_own(options.source):
-        raise Usage(f"{options.source} is an agent of ours already. Copy the folder.")
+    if importers.is_own(located(options.source)):
+        raise Usage(
+            f"{options.source} is already an agent of thinkslow. Use it directly, or copy "
+            f"{located(options.source)}."
+        )
     saved = options.open(options.source)
     importers.write(saved, options.dest)
     if not options.json:

@@ -1,4 +1,4 @@
-"""Numbers as people write them on a command line: 100000, 100_000, 1e5."""
+"""Numbers and truth values as people write them on a command line: 100000, 1e5, true."""
 
 from decimal import Decimal, InvalidOperation
 
@@ -32,3 +32,17 @@ def number(text: str) -> float:
         return float(text)
     except ValueError:
         raise ValueError(f"must be a number, such as 0.5, 30 or 1e-3; got {text!r}.") from None
+
+
+def truth(text: str) -> bool:
+    """The truth value that a text says.
+
+    **Errors:** `ValueError` for anything but true and false.
+
+    >>> truth("True"), truth("false")
+    (True, False)
+    """
+    try:
+        return {"true": True, "false": False}[text.lower()]
+    except KeyError:
+        raise ValueError(f"must be True or False; got {text!r}.") from None

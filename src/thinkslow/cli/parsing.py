@@ -19,10 +19,10 @@ from typing import Annotated, Any, Literal, Union
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from thinkslow.cli.numbers import number, whole
+from thinkslow.cli.numbers import number, truth, whole
 
-METAVARS = {int: "N", float: "X", str: "NAME", Path: "PATH"}
-READ = {int: whole, float: number, str: str, Path: Path}
+METAVARS = {int: "N", float: "X", str: "NAME", Path: "PATH", bool: "True|False"}
+READ = {int: whole, float: number, str: str, Path: Path, bool: truth}
 
 READING = ConstructorRegistry()
 """How values are read, with errors in words: `with READING: tyro.cli(...)`."""

@@ -35,8 +35,19 @@ class Making(Common):
     def making(self) -> dict[str, Any]:
         """What the flags add to the description of an environment.
 
-        **Errors:** `Usage` for an option without a name.
+        **Errors:** `Usage` for an option without a name, a wrapper that is not MODULE:CLASS, or
+        an unknown shift.
         """
+        for text in self.wrapper:
+            if not all(text.partition(":")):
+                raise Usage(f"--wrapper must be MODULE:CLASS; got {text!r}.")
+        if self.shift:
+            from thinkslow.envs.shifts import kinds
+
+            try:
+                kinds(self.shift)
+            except ValueError as error:
+                raise Usage(str(error)) from None
         given = {
             "options": options(self.env_option), "wrappers": list(self.wrapper),
             "image": list(self.image), "shift": self.shift,

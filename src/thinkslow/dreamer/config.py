@@ -1,10 +1,10 @@
 """What a DreamerV3 agent is made of, and how it is trained: frozen, checked, named."""
 
 import dataclasses
-import difflib
 from typing import Any, Literal
 
 from thinkslow.dreamer import ranges
+from thinkslow.registry import nearest
 from thinkslow.storage.faults import shown
 
 OFFICIAL = "https://github.com/danijar/dreamerv3"
@@ -180,9 +180,7 @@ official categorical latent or a Gaussian one."""
 def model_preset(name: str) -> ModelConfig:
     """**Errors:** `ValueError` for an unknown name, with the nearest or all known ones."""
     if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, 1)
-        known = f"Did you mean {near[0]}?" if near else f"There are {', '.join(PRESETS)}."
-        raise ValueError(f"There is no preset {name!r}. {known}")
+        raise ValueError(f"There is no preset {name!r}{nearest(name, PRESETS)}")
     return PRESETS[name]
 
 

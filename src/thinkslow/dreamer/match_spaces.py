@@ -88,7 +88,8 @@ def _matched(ours: Spaces, theirs: Spaces) -> tuple[dict[str, list[str]], list[s
                 free = [k for k in other if k not in mine]
                 if len(mine) != 1 or not free:
                     shown = ", ".join(other) or f"no {kind}"
-                    faults.append(f"it sees the {kind} {name}, the environment shows {shown}")
+                    what = kind if kind == name else f"{kind} {name}"
+                    faults.append(f"it sees the {what}, the environment shows {shown}")
                     continue
                 # The only one of its kind, under another name.
                 parts = sorted(free) if sum(width(other[k]) for k in free) == width(space) else (

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from thinkslow.envs.families import miniworld
+from thinkslow.registry import nearest
 from thinkslow.spaces import Space
 
 Seen = dict[str, np.ndarray]
@@ -331,31 +332,46 @@ def shifts(text: str, observations: Mapping[str, Space], world: Any = None) -> l
     """
     images = tuple(name for name, space in observations.items() if len(space.shape) == 3)
     out: list[Shift] = []
-    for part in text.split(","):
-        given, colon, level = part.strip().partition(":")
-        name, dash, version = given.rpartition("-v")
-        name = name if dash and version.isdecimal() else given
-        if name not in SHIFTS:
-            raise ValueError(f"`shift` must be one of {', '.join(SHIFTS)}; got {given!r}.")
-        kind = SHIFTS[name]
-        if name != given and int(version) != kind.version:
-            raise ValueError(f"{name} has version {kind.version} here; got {given}.")
-        if not colon or not level.isdecimal() or int(level) not in SEVERITIES:
-            raise ValueError(f"`shift` must be NAME:SEVERITY with 0 to 5; got {part.strip()!r}.")
+    for kind, level in kinds(text):
         if kind.pictured and not images:
             raise ValueError(
-                f"{name} changes images, and none is shown, but {', '.join(observations)}."
+                f"The shift {kind.name} changes images. This environment shows no image, only "
+                f"{', '.join(observations)}."
             )
         if kind.changes and not _can(world, kind.changes):
             raise ValueError(
-                f"{name} changes the rooms of thinkslow/…{_OTHERS[name]}; an environment of yours "
-                f"can have a method {_METHODS[kind.changes]}."
+                f"The shift {kind.name} changes the rooms of thinkslow/…{_OTHERS[kind.name]}. Give "
+                f"your environment a method {_METHODS[kind.changes]}."
             )
-        if int(level):
-            out.append(kind(int(level), images))
+        if level:
+            out.append(kind(level, images))
     added = [name for one in out for name in one.adds]
     if len({*added, *observations}) < len(added) + len(observations):
         raise ValueError(f"`shift` adds {', '.join(added)}, of which one is there already.")
+    return out
+
+
+def kinds(text: str) -> list[tuple[type[Shift], int]]:
+    """The kinds and severities of a text such as `dropped:3,sticky:1`.
+
+    **Errors:** `ValueError` for an unknown name, with the nearest, a version or a severity.
+
+    >>> [(kind.name, level) for kind, level in kinds("dropped:3,noise-v1:1")]
+    [('dropped', 3), ('noise', 1)]
+    """
+    out = []
+    for part in (part.strip() for part in text.split(",")):
+        given, colon, level = part.partition(":")
+        name, dash, version = given.rpartition("-v")
+        name = name if dash and version.isdecimal() else given
+        if name not in SHIFTS:
+            raise ValueError(f"There is no shift {given!r}{nearest(name, SHIFTS)}")
+        kind = SHIFTS[name]
+        if name != given and int(version) != kind.version:
+            raise ValueError(f"The shift {name} has version {kind.version} here; got {given}.")
+        if not colon or not level.isdecimal() or int(level) not in SEVERITIES:
+            raise ValueError(f"`shift` must be NAME:SEVERITY, severity 0 to 5; got {part!r}.")
+        out.append((kind, int(level)))
     return out
 
 

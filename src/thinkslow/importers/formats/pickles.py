@@ -113,8 +113,9 @@ def interpret(
     a persistent id. With `file`, long byte strings stay in it. `budget` is for the numbers of all
     arrays that are read; without one it follows from `size`.
     """
+    machine = _Machine(stream, size, file, calls or {}, persistent)
     try:
-        value = _Machine(stream, size, file, calls or {}, persistent).run()
+        value = machine.run()
         if stream.read(1):
             raise ValueError("it goes on after its end")
         return _plain(
@@ -130,7 +131,16 @@ def interpret(
     except Exception as error:
         # A broken program can fail in any way its instructions can: all of them mean damage.
         why = str(error) if type(error) is ValueError else "its instructions make no sense"
+        if machine.first not in _BEGINNINGS:
+            raise Damaged(
+                f"{path} is not a checkpoint: it is neither a pickle nor a torch file. Give an "
+                "agent folder, a log folder or a checkpoint file."
+            ) from error
         raise Damaged(f"{path} is not a readable checkpoint: {why}. Copy it again.") from error
+
+
+_BEGINNINGS = (pickle.PROTO, pickle.MARK, pickle.EMPTY_DICT, pickle.EMPTY_LIST, b"")
+"""First instructions of a pickle that somebody wrote: a protocol, or a container."""
 
 
 class _Machine:
@@ -144,6 +154,7 @@ class _Machine:
         self.stream, self.size, self.file = stream, size, file
         self.calls = CALLS | dict(calls)
         self.persistent = persistent
+        self.first = b""
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
@@ -153,6 +164,7 @@ class _Machine:
         most = min(MOST_INSTRUCTIONS, FREE_INSTRUCTIONS + self.size // BYTES_EACH)
         for _ in range(most):
             code = self.take(1)
+            self.first = self.first or code
             if code == pickle.STOP:
                 if len(self.stack) != 1 or self.marks:
                     raise ValueError("it stops in the middle of something")
