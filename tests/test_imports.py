@@ -7,7 +7,8 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "thinkslow"
 ABOVE = {
-    "cli": "bank study evaluation loading dreamer importers zoo agent registry envs storage",
+    "cli": "gap bank study evaluation loading dreamer importers zoo agent registry envs storage",
+    "gap": "evaluation dreamer agent refinement envs storage needs distributions trees worldmodel",
     "bank": "evaluation dreamer agent objectives envs storage needs",
     "study": "evaluation loading dreamer agent registry envs storage",
     "evaluation": "dreamer agent registry envs storage toy worldmodel needs spaces",

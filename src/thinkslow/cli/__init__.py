@@ -25,6 +25,7 @@ COMMANDS = {
     "train": "train an agent; it can be stopped and resumed at any moment",
     "study": "play a declared study to its end: verdicts on its hypotheses",
     "bank": "play out every action at moments of play, and judge arms there",
+    "gap": "measure what beliefs fall short of, before and after thinking",
     "report": "build the page of an evaluation again",
     "arms": "list the ways to think, and the parts that they are made of",
     "agents": "list the bundled agents",

@@ -1,0 +1,220 @@
+"""`thinkslow gap`: how far beliefs are from the best there are, before and after refinement."""
+
+import dataclasses
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import tyro
+from rich.table import Table
+
+from thinkslow import registry
+from thinkslow.cli.common import Opening, Usage, console, output
+from thinkslow.cli.common import parse as parse_options
+from thinkslow.cli.playing import Playing
+
+DESCRIPTION = """Measure what an agent's beliefs fall short of, in nats.
+
+At moments of the base agent's play the belief of its encoder is compared with the best belief of
+its family (amortisation gap), that with the exact belief (approximation gap), and with the best
+belief that knows the frames that follow too (conditioning gap). Every arm is measured at the same
+moments: how much of the gap it closes, and whether it predicts the next frame better. Several
+agents are compared; of one run, that is the gap by training budget.
+
+Moments are stored as they are measured. The same command goes on with one that was interrupted.
+
+examples:
+  thinkslow gap collect-good
+  thinkslow gap collect-early collect-half collect-good --episodes 4 --out out/gap/budget
+  thinkslow gap runs/first/agents/60000 --arms none,evidence,evidence-mirror --beta 1"""
+
+ARMS = "none,evidence,sig-3,control-random"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(Opening, Playing):
+    """Options of `thinkslow gap`."""
+
+    GROUP: ClassVar = "gap"
+
+    agents: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="AGENT ...")]
+    """Bundled agents by name, agent folders, or log folders and checkpoints of other projects."""
+    arms: Annotated[str, tyro.conf.arg(metavar="ARM,...")] = ARMS
+    """Measure the beliefs of these arms; `none` is the encoder's. Of the default ones, those that
+    an agent cannot be asked for are left out."""
+    episodes: int = 8
+    """Play N episodes of each agent; intervals are over episodes."""
+    moments: int = 10
+    """Measure N moments of each episode, spread over it."""
+    lag: int = 5
+    """Let N following frames inform the belief, for the conditioning gap."""
+    samples: int = 4096
+    """Draw up to N samples for the importance-weighted bound, a power of 8."""
+    sweeps: int = 3
+    """Search the best belief in N sweeps through all factors, from every beginning."""
+    restarts: int = 1
+    """Search from N random beginnings too, besides the encoder's belief and the prior."""
+    beta: float | None = None
+    """Weigh the KL from the prior by this; by default as each agent was trained. With 1 the
+    bound is one on the log-evidence of the frame."""
+    seed: int = 0
+    """Take environment seeds and random numbers from this seed."""
+    env: Annotated[str | None, tyro.conf.arg(metavar="ID")] = None
+    """Play this environment; by default the one that the agent was trained on."""
+    batch: int = 8
+    """Play N environments in parallel, one process each."""
+    max_decisions: int | None = None
+    """Cut an episode after N decisions."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Write the records and the page to this folder; by default out/gap/NAME."""
+
+    @property
+    def arm_names(self) -> list[str]:
+        """The arms that were asked for, `none` first."""
+        names = [name.strip() for name in self.arms.split(",") if name.strip()]
+        return list(dict.fromkeys(["none", *names]))
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """**Errors:** `Usage` for impossible values."""
+    options = parse_options(Options, "gap", DESCRIPTION, arguments)
+    options.making()
+    options.limits()
+    if not options.agents:
+        raise Usage("Say which agent: thinkslow gap AGENT. `thinkslow agents` lists the bundled.")
+    for name in ("episodes", "moments", "lag", "samples", "sweeps", "batch", "max_decisions"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise Usage(f"--{name.replace('_', '-')} must be 1 or more; got {value}.")
+    if options.restarts < 0:
+        raise Usage(f"--restarts must be 0 or more; got {options.restarts}.")
+    if 1 << 3 * round((options.samples.bit_length() - 1) / 3) != options.samples:
+        raise Usage(f"--samples must be a power of 8, such as 4096; got {options.samples}.")
+    if options.beta is not None and not 0 < options.beta < float("inf"):
+        raise Usage(f"--beta must be above 0; got {options.beta}.")
+    if not 0 <= options.seed < 2**31:
+        raise Usage(f"--seed must be between 0 and {2**31 - 1}; got {options.seed}.")
+    try:
+        for name in options.arm_names:
+            registry.check("arm", name)
+    except ValueError as error:
+        raise Usage(str(error)) from error
+    return options
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Measure, print, and write gap.json and the page beside the records.
+
+    **Errors:** `Usage` for an agent of no environment, agents of several, or an arm that an agent
+    cannot be asked for; those of `gap.measure`.
+    """
+    from thinkslow import gap
+    from thinkslow.cli.evaluate import unnamed
+    from thinkslow.cli.results import progress
+    from thinkslow.dreamer.saved import environment_of
+    from thinkslow.evaluation.subjects import told_apart
+    from thinkslow.gap.page import build
+    from thinkslow.loading import agent_of
+
+    saved = [options.open(source) for source in options.agents]
+    environment = environment_of(saved[0], options.env, options.making())
+    for one in saved[1:]:
+        if options.env is None and one.environment != saved[0].environment:
+            raise Usage(
+                f"{saved[0].name} was trained on {saved[0].environment} and {one.name} on "
+                f"{one.environment}. Measure them apart, or pass --env."
+            )
+    if environment["id"] is None:
+        raise Usage(unnamed(saved[0].name, saved[0].environment))
+    names = told_apart([one.name for one in saved], options.agents)
+    agents = {
+        name: playable(name, agent_of(one), options) for name, one in zip(names, saved, strict=True)
+    }
+    out = options.out or Path("out/gap") / "-".join(one.name for one in saved)
+    plan = gap.Plan(**{
+        field.name: getattr(options, field.name) for field in dataclasses.fields(gap.Plan)
+    })  # fmt: skip
+    command = shlex.join(["thinkslow", "gap", *map(str, options.agents), *_flags(options)])
+    try:
+        with progress() as show:
+            gap.measure(
+                agents, environment, plan, out, limits=options.limits(), command=command, show=show
+            )
+    except KeyboardInterrupt:
+        console().print(
+            f"What was measured is in {out}; the same command goes on with the rest.",
+            soft_wrap=True,
+        )
+        raise
+    summary, page = build(out)
+    if not options.json:
+        terminal = output()
+        for one in summary["agents"]:
+            terminal.print(table(one))
+        for note in summary["notes"]:
+            terminal.print(note)
+        terminal.print(f"The page: {page}", soft_wrap=True)
+    return {**summary, "folder": str(out), "report": str(page)}
+
+
+def playable(name: str, agent: Any, options: Options) -> dict[str, Any]:
+    """The arms of an agent whose gaps can be measured; of the default ones, what is left out is
+    said.
+
+    **Errors:** `Usage` for an arm that was asked for.
+    """
+    from thinkslow.gap.measure import refusal
+
+    out = {}
+    for label in options.arm_names:
+        try:
+            arm = agent.thinking(label)
+            reason = refusal(arm, options.beta, base=label == "none")
+        except ValueError as error:
+            arm, reason = None, str(error).rstrip(".")
+        if reason is None:
+            out[label] = arm
+        elif label == "none":
+            raise Usage(f"{name}: no gap can be measured: {reason}.".replace("`beta`", "--beta"))
+        elif options.arms != ARMS:
+            raise Usage(f"{name}, {label}: {reason}. Leave it out of --arms.")
+        else:
+            console().print(f"{name}: no {label}: {reason}.", soft_wrap=True)
+    return out
+
+
+def table(agent: Mapping[str, Any]) -> Table:
+    """The gaps of one agent for the terminal."""
+    from thinkslow.gap.words import LABELS, approximated, estimated, heading
+
+    shown = Table(title=heading(agent), title_justify="left")
+    shown.add_column("belief")
+    for column in ("amortisation gap", "conditioning gap", "next frame, change"):
+        shown.add_column(column, justify="right")
+    for row in agent["beliefs"]:
+        first = row["name"] == "none"
+        shown.add_row(
+            LABELS.get(row["name"], row["name"]),
+            estimated(row["amortisation"]),
+            estimated(row["conditioning"]),
+            "0" if first else estimated(row["change"]["next"], signed=True),
+        )  # fmt: skip
+    shown.caption = f"approximation gap {approximated(agent)}; nats, 95% intervals over episodes"
+    shown.caption_justify = "left"
+    return shown
+
+
+def _flags(options: Options) -> list[str]:
+    """The flags that differ from their defaults, as they would be typed."""
+    out = [word for name in options.imports for word in ("--import", name)]
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if field.name in ("agents", "json", "debug", "imports", "out") or value == field.default:
+            continue
+        flag = f"--{field.name.replace('_', '-')}"
+        for one in value if isinstance(value, tuple) else (value,):
+            out += [flag] if one is True else [flag, str(one)]
+    if options.out is not None:
+        out += ["--out", str(options.out)]
+    return out

@@ -1,0 +1,292 @@
+"""What a belief costs, the best belief of its family, and what no belief can cost less than.
+
+With a prior p(z), a cost c(z), such as -log p(x | z), and a weight beta of the KL, a belief costs
+
+    L(q) = E_q c(z) + beta KL(q || p).
+
+The best of all distributions is proportional to p(z) exp(-c(z) / beta), and costs
+
+    F = -beta log E_p exp(-c(z) / beta),
+
+with beta 1 the negative log-evidence. Beliefs are of one family (independent factors, or a
+diagonal Gaussian): L(q) - L(q*) of its best member q* is what the encoder loses, the amortisation
+gap; L(q*) - F is what the family loses, the approximation gap. F is approached from above by
+
+    F_K = -beta E log 1/K sum_k p(z_k) exp(-c(z_k) / beta) / q(z_k),    z_k ~ q,
+
+which falls with K, and for K = 1 is L(q). Nothing here knows a model; all is for one example.
+
+**References:** Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, arXiv
+1509.00519; Cremer, Li and Duvenaud, Inference Suboptimality in Variational Autoencoders, arXiv
+1801.03558.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from thinkslow.distributions import Belief, Categorical, Gaussian
+from thinkslow.refinement import adam, refine
+
+Cost: TypeAlias = Callable[[Array, PRNGKeyArray], Float[Array, ""]]
+
+CHUNK = 64
+"""Latents whose cost is computed together: memory does not grow with their number."""
+GRADIENTS = 60
+"""Gradient steps of a sweep, for a Gaussian belief."""
+FIRST_STEP = 0.1
+"""Step size of the first of its sweeps; each further one halves it."""
+
+
+class Target(NamedTuple):
+    """What a belief is judged by."""
+
+    prior: Belief
+    beta: Float[Array, ""]
+    """Weight of the KL from the prior, above 0."""
+    cost: Cost
+    """Of a latent, in nats; random if it must be, by its key."""
+
+
+class Found(NamedTuple):
+    """The best belief that was found."""
+
+    belief: Belief
+    path: Belief
+    """The way to it, one belief a sweep; behind the best one it is repeated."""
+    begin: Array
+    """Which of the beginnings it came from."""
+
+
+class Bound(NamedTuple):
+    """The importance-weighted bound for each number of samples."""
+
+    values: Float[Array, " sizes"]
+    """F_K, nats; never rising."""
+    effective: Float[Array, ""]
+    """Effective number of all samples, 1 / sum(w^2): near 1, the bound rests on a single one."""
+
+
+def refusal(belief: Any) -> str | None:
+    """Why there is no best belief of this kind to be found; None if there is."""
+    if isinstance(belief, Categorical | Gaussian):
+        return None
+    return (
+        f"the best {type(belief).__name__} is not known how to find: its latent must be "
+        "categorical or Gaussian"
+    )
+
+
+def costs(
+    target: Target, belief: Belief, *, draws: int, key: PRNGKeyArray
+) -> tuple[Array, Float[Array, " draws"]]:
+    """Latents of a belief, and what each costs. Two beliefs share the noise of one key."""
+
+    def one(key: PRNGKeyArray) -> tuple[Array, Array]:
+        latent_key, cost_key = jr.split(key)
+        latent = belief.sample(key=latent_key)
+        return latent, target.cost(latent, cost_key)
+
+    return jax.lax.map(one, jr.split(key, draws), batch_size=min(CHUNK, draws))
+
+
+def loss(target: Target, belief: Belief, *, draws: int, key: PRNGKeyArray) -> Float[Array, ""]:
+    """L(q) in nats: the cost is a mean over `draws` latents, the KL is exact.
+
+    **Cost:** `draws` costs.
+    """
+    found = costs(target, belief, draws=draws, key=key)[1]
+    return jnp.mean(found) + target.beta * belief.kl(target.prior)
+
+
+def importance_bound(
+    target: Target, belief: Belief, *, sizes: Sequence[int], key: PRNGKeyArray
+) -> Bound:
+    """F_K for each K of `sizes`, all from the same latents of `belief`, as many as the largest.
+
+    Smaller K are means over groups, so that no bound is above one of fewer samples. The cost must
+    be that of a latent alone.
+
+    Args:
+        target: what the belief is judged by.
+        belief: from which latents are drawn; the nearer to the best distribution, the fewer.
+        sizes: numbers of samples, each a divisor of the next.
+        key: of the draws.
+
+    **Cost:** as many costs as the largest size.
+
+    **Errors:** `ValueError` for sizes that do not divide each other.
+    """
+    if not sizes or sizes[0] < 1 or any(
+        more % few or more <= few for few, more in itertools.pairwise(sizes)
+    ):  # fmt: skip
+        raise ValueError(
+            f"`sizes` must be whole numbers, each a divisor of the next; got {list(sizes)}."
+        )
+    latents, found = costs(target, belief, draws=sizes[-1], key=key)
+
+    def ratio(latent: Array) -> Array:
+        return belief.log_prob(latent) - target.prior.log_prob(latent)
+
+    weights = -(found / target.beta + jax.vmap(ratio)(latents))
+    values = [
+        -target.beta * jnp.mean(jax.nn.logsumexp(weights.reshape(-1, size), -1) - jnp.log(size))
+        for size in sizes
+    ]
+    shares = jax.nn.log_softmax(weights)
+    return Bound(jnp.stack(values), jnp.exp(-jax.nn.logsumexp(2 * shares)))
+
+
+def best(
+    target: Target, begins: Sequence[Belief], *, sweeps: int, draws: int, judges: int,
+    key: PRNGKeyArray,
+) -> Found:  # fmt: skip
+    """The belief of least L that coordinate ascent finds from several beginnings.
+
+    A categorical belief: a sweep gives every factor in turn its best distribution, the others
+    held: q_i(c) is proportional to p_i(c) exp(-V_c / beta), where V_c is the mean cost of latents
+    of the other factors with this one at c. A Gaussian one has no such step: a sweep is
+    `GRADIENTS` steps of Adam on means and scales. Every step draws new noise. Which sweep of which
+    beginning is best is judged on draws that none of them saw; the beginnings are among them.
+
+    Args:
+        target: what beliefs are judged by.
+        begins: beliefs to begin at, of one kind and shape.
+        sweeps: through all factors.
+        draws: latents that a cost is a mean over, within a sweep.
+        judges: the same, to judge by.
+        key: of everything random.
+
+    What is found is as good as the best or worse: gaps to it are never too large, but for noise.
+
+    **Cost:** for each beginning `sweeps * factors * classes * draws` costs, or
+    `sweeps * GRADIENTS * draws` gradients; `judges` costs for each sweep.
+
+    **Errors:** `TypeError` for a belief that is neither categorical nor Gaussian.
+    """
+    begins = [unmixed(belief) for belief in begins]
+    if (reason := refusal(begins[0])) is not None:
+        raise TypeError(f"{reason[0].upper()}{reason[1:]}.")
+    stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *begins)
+    sweep_key, judge_key = jr.split(key)
+
+    def sweep(belief: Any, given: tuple[PRNGKeyArray, Array]) -> tuple[Belief, Belief]:
+        key, size = given
+        if isinstance(belief, Categorical):
+            found = _each_factor(target, belief, draws, key)
+        else:
+            found = _gradients(target, belief, draws, size, key)
+        return found, found
+
+    sizes = FIRST_STEP * 0.5 ** jnp.arange(sweeps, dtype=jnp.float32)
+
+    def descend(belief: Belief) -> Belief:
+        way = jax.lax.scan(sweep, belief, (jr.split(sweep_key, sweeps), sizes))[1]
+        return jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), belief, way)
+
+    ways = jax.lax.map(descend, stacked)
+
+    def judged(belief: Belief) -> Array:
+        return loss(target, belief, draws=judges, key=judge_key)
+
+    losses = jax.lax.map(lambda way: jax.lax.map(judged, way), ways)
+    losses = jnp.where(jnp.isfinite(losses), losses, jnp.inf)
+    begin, at = jnp.divmod(jnp.argmin(losses.reshape(-1)), sweeps + 1)
+    index = jnp.minimum(jnp.arange(sweeps + 1), at)
+    path = jax.tree.map(lambda x: x[begin][index], ways)
+    return Found(jax.tree.map(lambda x: x[-1], path), path, begin)
+
+
+def _each_factor(target: Target, belief: Categorical, draws: int, key: PRNGKeyArray) -> Categorical:
+    """One sweep of coordinate ascent."""
+    shape = belief.logits.shape
+    classes = shape[-1]
+    prior = target.prior
+    assert isinstance(prior, Categorical)  # of the kind of the belief
+    log_prior = prior.log_probs().reshape(-1, classes)
+    codes = jnp.eye(classes, dtype=belief.logits.dtype)
+
+    def improve(logits: Array, given: tuple[Array, PRNGKeyArray]) -> tuple[Array, None]:
+        factor, key = given
+        now = dataclasses.replace(belief, logits=logits.reshape(shape))
+
+        def values(key: PRNGKeyArray) -> Array:
+            latent_key, cost_key = jr.split(key)
+            latent = now.sample(key=latent_key).reshape(-1, classes)
+
+            def at(code: Array) -> Array:
+                return target.cost(latent.at[factor].set(code).reshape(shape), cost_key)
+
+            return jax.vmap(at)(codes)
+
+        found = jnp.mean(jax.vmap(values)(jr.split(key, draws)), 0)
+        found = jnp.where(jnp.isfinite(found), found, jnp.inf)
+        least = jnp.min(found)
+        apart = jnp.where(jnp.isfinite(least), found - least, 0.0)
+        chances = jax.nn.softmax(log_prior[factor] - apart / target.beta)
+        row = _raw(_no_less(chances, belief.mix / classes), belief.mix)
+        return logits.at[factor].set(row.astype(logits.dtype)), None
+
+    factors = jnp.arange(log_prior.shape[0])
+    given = factors, jr.split(key, len(factors))
+    logits = jax.lax.scan(improve, belief.logits.reshape(-1, classes), given)[0]
+    return dataclasses.replace(belief, logits=logits.reshape(shape))
+
+
+def _no_less(chances: Float[Array, " classes"], least: float) -> Float[Array, " classes"]:
+    """The nearest distribution in KL whose probabilities are all `least` or more: those below are
+    lifted to it, the others shrink alike."""
+    if not least:
+        return chances
+
+    def halve(ends: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
+        low, high = ends
+        middle = (low + high) / 2
+        over = jnp.sum(jnp.maximum(middle * chances, least)) > 1
+        return (jnp.where(over, low, middle), jnp.where(over, middle, high)), None
+
+    ends = jnp.zeros((), chances.dtype), jnp.ones((), chances.dtype)
+    (share, _), _ = jax.lax.scan(halve, ends, None, length=30)
+    lifted = jnp.maximum(share * chances, least)
+    return lifted / jnp.sum(lifted)
+
+
+def _gradients(
+    target: Target, belief: Belief, draws: int, size: Array, key: PRNGKeyArray
+) -> Belief:
+    """One sweep of gradient steps."""
+
+    def objective(belief: Belief, key: PRNGKeyArray) -> tuple[Array, dict[str, Array]]:
+        def one(key: PRNGKeyArray) -> Array:
+            latent_key, cost_key = jr.split(key)
+            return target.cost(belief.sample(key=latent_key), cost_key)
+
+        found = jax.vmap(one)(jr.split(key, draws))
+        return jnp.mean(found) + target.beta * belief.kl(target.prior), {}
+
+    return refine(
+        objective, belief, adam(size), steps=GRADIENTS, key=key, record=False, fresh_noise=True
+    ).belief
+
+
+def unmixed(belief: Any) -> Any:
+    """The same distribution with raw logits, whose uniform share is apart from them.
+
+    Whatever logits it is then given, it is a member of the family: no class is less likely than
+    the share allows.
+    """
+    if not isinstance(belief, Categorical) or not belief.mixed:
+        return belief
+    return Categorical(_raw(belief.probs(), belief.mix), belief.mix)
+
+
+def _raw(chances: Float[Array, "*factors classes"], mix: float) -> Float[Array, "*factors classes"]:
+    """Logits of which `mix` of the uniform distribution makes these probabilities."""
+    apart = (chances - mix / chances.shape[-1]) / (1 - mix)
+    return jnp.log(jnp.maximum(apart, 1e-30))

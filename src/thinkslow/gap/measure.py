@@ -1,0 +1,422 @@
+"""Measure gaps: play the base agent, and look at moments of its play, one after the other.
+
+Whatever is drawn follows from the plan's seed, so that the numbers are the same however often
+measuring was interrupted. A block of episodes is played again to go on in its middle; moments that
+are there are not measured again.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+from thinkslow.agent.agent import AbstractAgent, Agent
+from thinkslow.agent.decision import Carry
+from thinkslow.agent.thinking import Thinking
+from thinkslow.dreamer.saved import provenance
+from thinkslow.envs import VectorEnv, arguments
+from thinkslow.evaluation.calibrate import calibrated_in
+from thinkslow.evaluation.play import decision_keys, play
+from thinkslow.evaluation.records import BASE
+from thinkslow.evaluation.seeds import episode_seed
+from thinkslow.evaluation.subjects import (
+    Agents,
+    by_name,
+    described_environment,
+    facts,
+    fitted,
+    settings,
+)
+from thinkslow.gap import bounds, moment, paths, stored
+from thinkslow.gap.moment import Effort, Later
+from thinkslow.gap.stored import BEST, BEST_LATER, Header, Row
+from thinkslow.gap.watch import Recorder, Seen
+from thinkslow.storage.lock import claim
+
+PURPOSE = 0x6A9
+"""What environment seeds are for: these episodes are none of training or evaluation."""
+STEP = 8
+"""Between two sizes of the importance-weighted bound: 1, 8, 64, and so on."""
+DRAWS = 8
+"""Latents that a cost is a mean over, within a sweep."""
+
+Show = Callable[[str, int, int], None]
+
+
+class Occupied(ValueError):
+    """The folder holds something else."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is measured, and how hard.
+
+    **Errors:** `ValueError` for a number that is out of range.
+    """
+
+    episodes: int = 8
+    """Of each agent: the unit of all intervals."""
+    moments: int = 10
+    """Of each episode, spread over it."""
+    seed: int = 0
+    lag: int = 5
+    """Frames after a moment that may inform its belief, for the conditioning gap."""
+    samples: int = 4096
+    """Of the importance-weighted bound, at most: a power of 8."""
+    sweeps: int = 3
+    """Through all factors, from every beginning."""
+    restarts: int = 1
+    """Random beginnings, besides the encoder's belief and the prior."""
+    beta: float | None = None
+    """Weight of the KL; None: as each agent was trained."""
+    batch: int = 8
+    """Environments side by side, one process each."""
+    max_decisions: int | None = None
+    """After which an episode is cut."""
+
+    def __post_init__(self) -> None:
+        least = {"episodes": 1, "moments": 1, "seed": 0, "lag": 1, "samples": 1, "sweeps": 1,
+                 "restarts": 0, "batch": 1, "max_decisions": 1}  # fmt: skip
+        for name, minimum in least.items():
+            value = getattr(self, name)
+            if value is not None and value < minimum:
+                raise ValueError(f"`{name}` must be {minimum} or more; got {value}.")
+        if self.sizes[-1] != self.samples:
+            raise ValueError(
+                f"`samples` must be a power of {STEP}, such as 512 or 4096; got {self.samples}."
+            )
+        if self.beta is not None and not 0 < self.beta < math.inf:
+            raise ValueError(f"`beta` must be above 0; got {self.beta}.")
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Samples of the importance-weighted bound: 1, 8, 64, and so on."""
+        return tuple(STEP**n for n in range(int(math.log(self.samples, STEP) + 1e-9) + 1))
+
+    @property
+    def effort(self) -> Effort:
+        return Effort(self.sizes, self.sweeps, self.restarts, DRAWS)
+
+
+def measure(
+    agents: Agents,
+    environment: str | Mapping[str, Any],
+    plan: Plan,
+    out: str | Path,
+    *,
+    limits: Mapping[str, Any] | None = None,
+    command: str = "",
+    show: Show = lambda *_: None,
+) -> tuple[Header, list[Row]]:
+    """Measure the gaps of agents, or go on with what another process left in the folder.
+
+    Args:
+        agents: `{arm: agent}`, or `{name: {arm: agent}}` for several; the arm `none` is the
+            encoder's belief.
+        environment: its id, or a mapping with `id` and, if wanted, `size` and `repeat`.
+        plan: what is measured.
+        out: the folder. One with the same settings is gone on with; others are never touched.
+        limits: of the environments' time, as `VectorEnv` takes them.
+        command: what the records say made them.
+        show: told of progress: what is done, moments measured, moments wanted.
+
+    **Cost:** for each moment `(restarts + 2) * sweeps * factors * classes * 8` decodings,
+    about as many for the frames that follow, and `samples` for the bound. Memory does not grow
+    with the number of episodes.
+
+    **Errors:** `Occupied`; `ValueError` for an agent or an arm whose gaps cannot be measured,
+    saying why; those of the environment.
+    """
+    named = by_name(agents)
+    for name, arms in named.items():
+        for arm, agent in arms.items():
+            if (reason := refusal(agent, plan.beta, base=arm == BASE)) is not None:
+                raise ValueError(f"{name}, {arm}: no gap can be measured: {reason}.")
+    folder, setting = Path(out), described_environment(environment)
+    header = stored.as_read(_header(named, setting, plan, command))
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = claim(folder, what="measurement")
+    try:
+        before, rows = _opened(folder, header)
+        if before is not None and before.episodes == header.episodes:
+            header = before
+        stored.write_header(folder, header)
+        if _missing(named, rows, plan.episodes):
+            with VectorEnv(**arguments(setting), count=header.count, **dict(limits or {})) as envs:
+                _Measuring(folder, header, plan, rows, envs, show).run(named)
+    finally:
+        lock.release()
+    if not stored.measured(rows):
+        raise ValueError(
+            f"Episodes of {setting['id']} are shorter than {plan.lag + 1} decisions: no moment has "
+            f"{plan.lag} frames after it. Pass a smaller `lag`."
+        )
+    return header, rows
+
+
+def refusal(agent: AbstractAgent, beta: float | None, *, base: bool = False) -> str | None:
+    """Why the gaps of an arm cannot be measured; None if they can.
+
+    Args:
+        agent: the arm.
+        beta: weight of the KL; None: as the model was trained.
+        base: whether it is the one that plays.
+    """
+    inner = agent.inner
+    if inner is None:
+        return "it is no `Agent`, so that its belief is not known"
+    if (reason := moment.refusal(inner.model, beta)) is not None:
+        return reason
+    one = inner.settings
+    if base and one != Thinking():
+        return "the arm `none` must not think"
+    if one.lag or one.particles > 1 or one.delay or one.check is not None:
+        return "it carries more of the past than the base agent, at whose moments it is asked"
+    if one.variable != "belief":
+        return f"it steps the {one.variable} as floats, which is no belief"
+    if one.memory_share is not None:
+        return "it moves the memory, which must be frozen: beliefs are then about another latent"
+    belief = jax.eval_shape(lambda: _prior(inner))
+    return bounds.refusal(belief)
+
+
+def _prior(agent: Agent) -> Any:
+    carry = jax.tree.map(lambda x: x[0], agent.start(1))
+    return agent.model.predict(carry.state, carry.action, jnp.ones((), bool))[1]
+
+
+def _header(
+    named: Mapping[str, Mapping[str, AbstractAgent]], setting: dict[str, Any], plan: Plan,
+    command: str,
+) -> Header:  # fmt: skip
+    given = dataclasses.asdict(plan)
+    del given["beta"], given["batch"]
+    return Header(
+        environment=setting,
+        agents=[
+            {**facts(name, arms), "beta": _beta(arms[BASE], plan),
+             "free_nats": arms[BASE].model.trained_free_nats}
+            for name, arms in named.items()
+        ],
+        arms=[settings(name, arm, agent) for name, arms in named.items()
+              for arm, agent in arms.items()],
+        count=min(plan.batch, plan.episodes), versions=provenance()["versions"], command=command,
+        **given,
+    )  # fmt: skip
+
+
+def _beta(agent: AbstractAgent, plan: Plan) -> float:
+    return float(agent.model.trained_beta if plan.beta is None else plan.beta)
+
+
+def _opened(folder: Path, header: Header) -> tuple[Header | None, list[Row]]:
+    if not stored.is_there(folder):
+        left = [entry.name for entry in folder.iterdir() if entry.name != "lock.json"]
+        if left:
+            raise Occupied(f"{folder} holds {left[0]} and no gaps. Pass another `out`.")
+        return None, []
+    before, rows = stored.read(folder)
+    if differences := before.differences(header):
+        raise Occupied(
+            f"{folder} holds other gaps: {'; '.join(differences)}. Pass another `out`, or the "
+            "settings that it was begun with."
+        )
+    stored.drop_torn_line(folder)
+    return before, rows
+
+
+def _missing(
+    named: Mapping[str, Mapping[str, AbstractAgent]], rows: Sequence[Row], episodes: int
+) -> bool:
+    return not all(
+        stored.is_whole(stored.of_episode(rows, name, number))
+        for name in named
+        for number in range(episodes)
+    )
+
+
+class _Measuring:
+    """One process that measures."""
+
+    def __init__(
+        self, folder: Path, header: Header, plan: Plan, rows: list[Row], envs: VectorEnv, show: Show
+    ):
+        self.folder, self.header, self.plan, self.rows = folder, header, plan, rows
+        self.envs, self.show = envs, show
+        self.skipped = 0
+        """Moments that episodes were too short for."""
+
+    def run(self, named: Mapping[str, Mapping[str, AbstractAgent]]) -> None:
+        for place, (name, arms) in enumerate(named.items()):
+            ready: dict[str, Agent | AbstractAgent] = {}
+            for first in range(0, self.plan.episodes, self.envs.count):
+                wanted = [
+                    number
+                    for number in range(first, min(first + self.envs.count, self.plan.episodes))
+                    if not stored.is_whole(stored.of_episode(self.rows, name, number))
+                ]
+                if not wanted:
+                    continue
+                if not ready:
+                    ready = {arm: self._ready(agent, name) for arm, agent in arms.items()}
+                recorder, seeds = self._played(name, ready[BASE], first)
+                for number in wanted:
+                    found = recorder.moments(number - first)
+                    self._episode(place, name, ready, number, seeds[number - first], found)
+
+    def _ready(self, agent: AbstractAgent, name: str) -> AbstractAgent:
+        agent = fitted(agent, self.envs, name=name)
+        return calibrated_in(
+            agent, self.envs, self.plan.seed, max_decisions=self.plan.max_decisions
+        )
+
+    def _tell(self, what: str) -> None:
+        total = len(self.header.agents) * self.plan.episodes * self.plan.moments
+        self.show(what, len(stored.measured(self.rows)) + self.skipped, total)
+
+    def _played(self, name: str, base: AbstractAgent, first: int) -> tuple[Recorder, list[int]]:
+        plan = self.plan
+        seeds = [
+            episode_seed(plan.seed, first + index, purpose=PURPOSE)
+            for index in range(self.envs.count)
+        ]
+        recorder = Recorder(base.start(self.envs.count), lag=plan.lag, moments=plan.moments)
+        play(
+            base, self.envs, seeds, plan.seed, max_decisions=plan.max_decisions,
+            watchers=[recorder],
+            tick=lambda decision, over: self._tell(f"{name}: playing, decision {decision:,}"),
+        )  # fmt: skip
+        return recorder, seeds
+
+    def _episode(
+        self, place: int, name: str, arms: Mapping[str, AbstractAgent], number: int, seed: int,
+        found: Sequence[Seen],
+    ) -> None:  # fmt: skip
+        facts = {"agent": name, "episode": number, "environment_seed": seed, "of": len(found)}
+        there = stored.of_episode(self.rows, name, number)
+        if not found:
+            self._add({**facts, "of": 1, "decision": None})
+        path = stored.path_file(self.folder, place, number)
+        beta = self.header.agents[place]["beta"]
+        for seen in found:
+            if any(row["decision"] == seen.decision for row in there):
+                continue
+            self._tell(f"{name}: measuring, episode {number}")
+            looked = look(arms, seen, self.plan, seed, beta)
+            drawn = paths.read(path)
+            if drawn is None or looked.gap > drawn.gap:
+                paths.write(
+                    path, looked.ways(), gap=looked.gap, decision=seen.decision, agent=name,
+                    episode=number,
+                )  # fmt: skip
+            self._add({**facts, "decision": seen.decision, **looked.row})
+        self.skipped += self.plan.moments - len(found)
+        self._tell(f"{name}: measuring, episode {number}")
+
+    def _add(self, row: Row) -> None:
+        stored.append(self.folder, row)
+        self.rows.append(row)
+
+
+@dataclasses.dataclass(frozen=True)
+class Looked:
+    """One moment, measured."""
+
+    row: Row
+    gap: float
+    """Of the encoder, to the best belief."""
+    ways: Callable[[], paths.Ways]
+    """Computed when asked for: few are drawn."""
+
+
+def look(
+    arms: Mapping[str, AbstractAgent], seen: Seen, plan: Plan, environment_seed: int, beta: float
+) -> Looked:
+    """Measure one moment.
+
+    Args:
+        arms: by name, `none` first.
+        seen: the moment.
+        plan: what is measured.
+        environment_seed: of its episode: the noise of the arms is that of an evaluation there.
+        beta: weight of the KL.
+    """
+    base = arms[BASE].inner
+    assert base is not None  # as `refusal` asks
+    model: Any = base.model
+    seeds = jnp.array([environment_seed], jnp.uint32)
+    key = decision_keys(plan.seed, seeds, seen.decision)
+    search_key, score_key = jr.split(jr.fold_in(key[0], PURPOSE))
+    names = [name for name, _ in model.observation_spaces] or list(seen.observation)
+    observation = {name: jnp.asarray(seen.observation[name]) for name in names}
+    later = Later(
+        jnp.asarray(np.stack(seen.actions)),
+        {name: jnp.asarray(np.stack([one[name] for one in seen.later])) for name in names},
+    )
+    first = jnp.array(seen.decision == 0)
+    state = jax.tree.map(jnp.asarray, seen.state)
+    now = moment.perceived(model, state, jnp.asarray(seen.action), first, observation)
+    weight = jnp.float32(beta)
+    found = moment.searched(
+        model, now, observation, later, weight, search_key, effort=plan.effort
+    )  # fmt: skip
+    beliefs = {arm: _after(agent, state, seen, observation, key) for arm, agent in arms.items()}
+    ends = {**beliefs, BEST: found.best.belief, BEST_LATER: found.best_later.belief}
+    together = jax.tree.map(lambda *xs: jnp.stack(xs), *map(bounds.unmixed, ends.values()))
+    scores = moment.scored(model, now, observation, later, together, weight, score_key)
+    row: Row = {
+        "surprise": _finite(now.posterior.kl(now.prior)),
+        "beliefs": {
+            name: {what: _finite(getattr(scores, what)[at]) for what in stored.NUMBERS}
+            for at, name in enumerate(ends)
+        },
+        "bound": {
+            str(size): _finite(value)
+            for size, value in zip(plan.sizes, found.bound.values, strict=True)
+        },
+        "effective": _finite(found.bound.effective),
+        "begin": int(found.best.begin),
+    }  # fmt: skip
+
+    def ways() -> paths.Ways:
+        out = {"prior": paths.stacked([now.prior])}
+        for arm, agent in arms.items():
+            inner = agent.inner
+            assert inner is not None
+            steps = (
+                paths.steps_of(inner, now, observation, beliefs[arm], key[0])
+                if inner.settings.steps
+                else [now.posterior]
+            )
+            out[arm] = paths.stacked(steps)
+        out[BEST] = paths.each(found.best.path)
+        out[BEST_LATER] = paths.each(found.best_later.path)
+        return out
+
+    gap = float(scores.loss[0] - scores.loss[len(arms)])
+    return Looked(row, gap if math.isfinite(gap) else -math.inf, ways)
+
+
+def _after(
+    agent: AbstractAgent, state: Any, seen: Seen, observation: Mapping[str, Any], keys: Any
+) -> Any:
+    """The belief of an arm, led to the moment by the base agent."""
+    start = agent.start(1)
+    assert isinstance(start, Carry)
+    carry = dataclasses.replace(
+        start, state=jax.tree.map(lambda x: x[None], state), action=jnp.asarray(seen.action)[None]
+    )
+    batch = {name: value[None] for name, value in observation.items()}
+    thought = agent.act(carry, batch, np.array([seen.decision == 0]), keys=keys)[2]
+    return jax.tree.map(lambda x: x[0], thought.after)
+
+
+def _finite(value: Any) -> float | None:
+    number = float(value)
+    return number if math.isfinite(number) else None

@@ -1,0 +1,234 @@
+"""The gaps of one moment of play: what its beliefs cost, under the frame and under what followed.
+
+Memory is frozen: all beliefs of a moment are about one latent, given what the agent carried there.
+Two costs of that latent are asked about: of the present frame, and of the present frame with those
+that followed, which the model's own encoder explains one after the other. The programs are compiled
+once for a model; a moment is measured alone, so that its numbers do not depend on its company.
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from thinkslow.distributions import Belief, Categorical
+from thinkslow.gap.bounds import (
+    Bound,
+    Found,
+    Target,
+    best,
+    costs,
+    importance_bound,
+    loss,
+    unmixed,
+)
+from thinkslow.needs import DECODER, TRAINED_BETA, missing
+from thinkslow.worldmodel import Moment, Observation, State, perceive, surprise
+
+JUDGES = 64
+"""Latents by which the best of several beliefs is chosen."""
+DRAWS = 512
+"""Latents that the cost of a belief is a mean over."""
+LATER = 2
+"""Of these, of `JUDGES` and of the draws of a sweep, one in so many where the cost is of several
+frames."""
+WIDE = 3.0
+"""How far random beginnings are from the even belief: the deviation of their logits."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Effort:
+    """How hard to look; every number decides a compiled program."""
+
+    sizes: tuple[int, ...]
+    """Samples of the importance-weighted bound, each a divisor of the next."""
+    sweeps: int
+    """Through all factors, from every beginning."""
+    restarts: int
+    """Random beginnings, besides the encoder's belief and the prior."""
+    draws: int
+    """Latents that a cost is a mean over, within a sweep."""
+
+
+class Later(NamedTuple):
+    """What followed; leading axis: decisions."""
+
+    actions: Float[Array, "lag action"]
+    observations: Observation
+
+
+class Searched(NamedTuple):
+    """The best beliefs of a moment."""
+
+    best: Found
+    """Under the present frame."""
+    best_later: Found
+    """Under the frames that followed too."""
+    bound: Bound
+    """Under the present frame, from latents of the best belief."""
+
+
+class Scores(NamedTuple):
+    """What beliefs cost, in nats; leading axis: beliefs."""
+
+    loss: Float[Array, " beliefs"]
+    """Under the present frame."""
+    kl: Float[Array, " beliefs"]
+    """From the prior."""
+    loss_later: Float[Array, " beliefs"]
+    """Under the frames that followed too."""
+    next: Float[Array, " beliefs"]
+    """-log p(next frame): of latents of the belief, the action that was taken, and the prior that
+    it leads to. Lower is better."""
+
+
+def refusal(model: Any, beta: float | None) -> str | None:
+    """Why a model's gaps cannot be measured; None if they can.
+
+    Args:
+        model: a `WorldModel`.
+        beta: weight of the KL; None: as the model was trained.
+    """
+    if (reason := missing(model, (DECODER,))) is not None:
+        return "it has no decoder, and what a belief costs is by how much it misses the frame"
+    if beta is None and (reason := missing(model, (TRAINED_BETA,))) is not None:
+        return f"{reason.partition('. ')[0]}. Give `beta`, such as 1"
+    return None
+
+
+@jax.jit
+def perceived(
+    model: Any, state: State, action: Array, is_first: Bool[Array, ""], observation: Observation
+) -> Moment:
+    """Memory, prior and the encoder's belief."""
+    return perceive(model, state, action, is_first, observation)
+
+
+@partial(jax.jit, static_argnames="effort")
+def searched(
+    model: Any, moment: Moment, observation: Observation, later: Later, beta: Array,
+    key: PRNGKeyArray, *, effort: Effort,
+) -> Searched:  # fmt: skip
+    """The best beliefs, and the bound from the first of them.
+
+    **Cost:** see `best`, and as many decodings as the largest of the sizes.
+    """
+    keys = jr.split(key, 4)
+    own = target(model, moment, observation, beta)
+    random = _random(unmixed(moment.prior), effort.restarts, keys[0])
+    begins = [moment.posterior, moment.prior, *random]
+    found = best(own, begins, sweeps=effort.sweeps, draws=effort.draws, judges=JUDGES, key=keys[1])
+    bound = importance_bound(own, found.belief, sizes=effort.sizes, key=keys[2])
+    both = target(model, moment, observation, beta, later)
+    found_later = best(
+        both, [found.belief, moment.posterior], sweeps=effort.sweeps,
+        draws=max(1, effort.draws // LATER), judges=JUDGES // LATER, key=keys[3],
+    )  # fmt: skip
+    return Searched(found, found_later, bound)
+
+
+@jax.jit
+def scored(
+    model: Any, moment: Moment, observation: Observation, later: Later, beliefs: Belief,
+    beta: Array, key: PRNGKeyArray,
+) -> Scores:  # fmt: skip
+    """What each of several beliefs costs, all on the same random numbers.
+
+    Args:
+        model: for one example.
+        moment: memory and prior.
+        observation: of the moment.
+        later: what followed.
+        beliefs: leading axis: the beliefs.
+        beta: weight of the KL.
+        key: of all draws.
+
+    **Cost:** for each belief `2 * DRAWS` decodings, and `DRAWS / LATER` of all later frames.
+    """
+    own_key, later_key, next_key = jr.split(key, 3)
+    own = target(model, moment, observation, beta)
+    both = target(model, moment, observation, beta, later)
+    one = jax.tree.map(lambda x: x[0], later)
+
+    def of(belief: Belief) -> Scores:
+        return Scores(
+            loss=loss(own, belief, draws=DRAWS, key=own_key),
+            kl=belief.kl(moment.prior),
+            loss_later=loss(both, belief, draws=DRAWS // LATER, key=later_key),
+            next=_next(model, moment, one, belief, next_key),
+        )
+
+    return jax.lax.map(of, beliefs)
+
+
+def target(
+    model: Any, moment: Moment, observation: Observation, beta: Array, later: Later | None = None
+) -> Target:
+    """What a belief at a moment is judged by.
+
+    Args:
+        model: with a decoder.
+        moment: memory and prior.
+        observation: of the moment.
+        beta: weight of the KL.
+        later: frames that followed, whose cost under the model's own beliefs counts too.
+    """
+    dtype = jax.eval_shape(model.initial).latent.dtype
+
+    def cost(latent: Array, key: PRNGKeyArray) -> Array:
+        state = State(moment.memory, latent.astype(dtype))
+        found = surprise(model, state, observation)
+        return found if later is None else found + _followed(model, state, later, beta, key)
+
+    return Target(moment.prior, beta, cost)
+
+
+def _followed(
+    model: Any, state: State, later: Later, beta: Array, key: PRNGKeyArray
+) -> Float[Array, ""]:
+    """What the frames that followed cost: of each its error and beta times its KL, under latents
+    that the encoder's beliefs draw one after the other."""
+
+    def step(state: State, given: tuple) -> tuple[State, Array]:
+        action, observation, key = given
+        memory, prior = model.predict(state, action, jnp.zeros((), bool))
+        belief = model.infer(memory, observation)
+        state = State(memory, belief.sample(key=key).astype(state.latent.dtype))
+        return state, surprise(model, state, observation) + beta * belief.kl(prior)
+
+    keys = jr.split(key, len(later.actions))
+    return jnp.sum(jax.lax.scan(step, state, (later.actions, later.observations, keys))[1])
+
+
+def _next(
+    model: Any, moment: Moment, later: Later, belief: Belief, key: PRNGKeyArray
+) -> Float[Array, ""]:
+    dtype = jax.eval_shape(model.initial).latent.dtype
+
+    def cost(latent: Array, key: PRNGKeyArray) -> Array:
+        state = State(moment.memory, latent.astype(dtype))
+        memory, prior = model.predict(state, later.actions, jnp.zeros((), bool))
+        state = State(memory, prior.sample(key=key).astype(dtype))
+        return surprise(model, state, later.observations)
+
+    found = costs(Target(moment.prior, jnp.float32(1), cost), belief, draws=DRAWS, key=key)[1]
+    return jnp.log(float(DRAWS)) - jax.nn.logsumexp(-found)
+
+
+def _random(prior: Belief, count: int, key: PRNGKeyArray) -> list[Belief]:
+    """Beliefs at random, to begin a descent at."""
+    if isinstance(prior, Categorical):
+        shape, dtype = prior.logits.shape, prior.logits.dtype
+        return [
+            dataclasses.replace(prior, logits=WIDE * jr.normal(k, shape, dtype))
+            for k in jr.split(key, count)
+        ]
+    assert hasattr(prior, "mean")  # `best` refuses other kinds
+    return [
+        dataclasses.replace(prior, mean=WIDE * jr.normal(k, prior.mean.shape, prior.mean.dtype))  # pyright: ignore
+        for k in jr.split(key, count)
+    ]

@@ -1,0 +1,179 @@
+"""Measured gaps on disk: what is measured, and a line for each moment.
+
+    plan.json        what is played and measured, under which settings
+    moments.jsonl    one moment a line, written as it is measured
+    paths/0-3.npz    ways of beliefs at one moment, by the agent's place and the episode
+
+`gap.json` and `gap.html` follow from them. A line that a kill cut off is dropped.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from thinkslow.storage import atomic
+from thinkslow.storage.faults import Damaged, Missing
+
+FORMAT = 1
+HEADER, MOMENTS, PATHS = "plan.json", "moments.jsonl", "paths"
+BEST, BEST_LATER = "best", "best-later"
+"""The best beliefs of the family, beside the arms: of the frame, and of those that followed too."""
+NUMBERS = ("loss", "kl", "loss_later", "next")
+"""Of each belief of a moment."""
+
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Header:
+    """What is measured, so that another process can go on with it, or refuse to."""
+
+    environment: dict[str, Any]
+    agents: list[dict[str, Any]]
+    """Facts of each, with a hash of its weights, and `beta`, the weight of its KL."""
+    arms: list[dict[str, Any]]
+    """Of every agent: `agent`, `arm`, settings."""
+    episodes: int
+    """Of each agent."""
+    moments: int
+    """Of each episode."""
+    seed: int
+    lag: int
+    samples: int
+    sweeps: int
+    restarts: int
+    count: int
+    """Environments side by side."""
+    max_decisions: int | None
+    versions: dict[str, str]
+    command: str
+
+    def differences(self, other: "Header") -> list[str]:
+        """What must be equal to go on, and is not; there may be more episodes."""
+        out = []
+        for field in dataclasses.fields(self):
+            old, new = getattr(self, field.name), getattr(other, field.name)
+            longer = field.name == "episodes" and new > old
+            if old == new or longer or field.name in ("versions", "command"):
+                continue
+            if isinstance(old, list):
+                key = "arm" if field.name == "arms" else "name"
+                names = [[one[key] for one in each] for each in (old, new)]
+                same = names[0] == names[1]
+                old, new = names if not same else ("what it was", "this")
+            out.append(f"its {field.name} is {old}, not {new}")
+        return out
+
+
+def write_header(folder: Path, header: Header) -> None:
+    content = {"format": FORMAT, **dataclasses.asdict(header)}
+    atomic.write_text(folder / HEADER, json.dumps(content, indent=1) + "\n")
+
+
+def as_read(header: Header) -> Header:
+    """The header as `read` gives it back: with lists for tuples."""
+    return Header(**json.loads(json.dumps(dataclasses.asdict(header))))
+
+
+def is_there(folder: Path) -> bool:
+    """Whether a folder holds measured gaps."""
+    return (folder / HEADER).is_file()
+
+
+def read(folder: str | Path) -> tuple[Header, list[Row]]:
+    """What was measured, finished or not.
+
+    Args:
+        folder: what `thinkslow gap` wrote.
+
+    **Errors:** `Missing` if there is nothing; `Damaged` for a file that is not what was written.
+    """
+    folder = Path(folder)
+    path = folder / HEADER
+    if not is_there(folder):
+        raise Missing(f"{folder} holds no measured gaps. Measure: thinkslow gap AGENT --out DIR")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise Damaged(f"{path} is not JSON ({error}). {_AGAIN}") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else type(content).__name__
+        raise Damaged(f"{path} must be of format {FORMAT}; got {found!r}. {_AGAIN}")
+    names = [field.name for field in dataclasses.fields(Header)]
+    if absent := [name for name in names if name not in content]:
+        raise Damaged(f"{path} lacks {', '.join(absent)}. {_AGAIN}")
+    return Header(**{name: content[name] for name in names}), _rows(folder / MOMENTS)
+
+
+def append(folder: Path, row: Row) -> None:
+    """Write one moment behind those that are there, and flush it to the disk."""
+    with (folder / MOMENTS).open("ab") as file:
+        file.write((json.dumps(row, allow_nan=False) + "\n").encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def drop_torn_line(folder: Path) -> None:
+    """Leave whole lines alone, so that what is appended begins a line."""
+    path = folder / MOMENTS
+    if path.is_file():
+        whole = path.read_bytes()
+        end = whole.rfind(b"\n") + 1
+        if end < len(whole):
+            os.truncate(path, end)
+
+
+def of_episode(rows: Sequence[Row], agent: str, episode: int) -> list[Row]:
+    """The moments of one episode that are there."""
+    return [row for row in rows if (row["agent"], row["episode"]) == (agent, episode)]
+
+
+def is_whole(rows: Sequence[Row]) -> bool:
+    """Whether the rows of one episode are all that it has."""
+    return bool(rows) and len(rows) >= rows[0]["of"]
+
+
+def measured(rows: Sequence[Row]) -> list[Row]:
+    """The rows of moments: an episode too short for any has a row of none."""
+    return [row for row in rows if row["decision"] is not None]
+
+
+def path_file(folder: Path, agent: int, episode: int) -> Path:
+    return folder / PATHS / f"{agent}-{episode}.npz"
+
+
+def _rows(path: Path) -> list[Row]:
+    content = path.read_bytes() if path.is_file() else b""
+    out = []
+    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            _check(row)
+        except (ValueError, KeyError, TypeError) as error:
+            raise Damaged(
+                f"{path}, line {number} is no moment ({type(error).__name__}: {error}). Remove the "
+                "line, and run the same command again."
+            ) from None
+        out.append(row)
+    return out
+
+
+def _check(row: Mapping[str, Any]) -> None:
+    """**Errors:** `KeyError`, `TypeError` or `ValueError` for what is no record of a moment."""
+    known = {"agent": str, "episode": int, "of": int, "environment_seed": int}
+    for name, kind in known.items():
+        if not isinstance(row[name], kind):
+            raise ValueError(f"`{name}` is {row[name]!r}")
+    if row["decision"] is None:
+        return
+    numbers = [row["decision"], row["surprise"], row["effective"], *row["bound"].values()]
+    numbers += [belief[name] for belief in row["beliefs"].values() for name in NUMBERS]
+    for value in numbers:
+        if value is not None:  # it was not finite
+            float(value)
+
+
+_AGAIN = "Measure again, in another folder."

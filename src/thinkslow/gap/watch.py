@@ -1,0 +1,86 @@
+"""Moments of play that are worth keeping: what the agent carried there, saw, and what followed."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from thinkslow.agent.decision import Carry
+from thinkslow.envs import Step
+
+Frames = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass
+class Seen:
+    """One decision of the base agent, and what followed."""
+
+    decision: int
+    state: Any
+    """Carried from the decision before."""
+    action: np.ndarray
+    """The one that led here."""
+    observation: Frames
+    actions: list[np.ndarray] = dataclasses.field(default_factory=list)
+    """Taken from here on."""
+    later: list[Frames] = dataclasses.field(default_factory=list)
+    """What they led to."""
+
+
+class Recorder:
+    """Watches a block of episodes that the base agent plays; ask for `moments` when it is over.
+
+    A moment is whole once `lag` frames followed. It keeps about twice as many moments as are
+    wanted of each episode, further apart the longer the episode goes on.
+
+    Args:
+        carry: what the agent carries at the start, of the whole batch.
+        lag: frames that must follow.
+        moments: wanted of each episode.
+    """
+
+    def __init__(self, carry: Carry, *, lag: int, moments: int):
+        count = len(jax.tree.leaves(carry.action)[0])
+        self.lag, self.wanted = lag, moments
+        self._carried = (carry.state, carry.action)
+        self._now: Frames = {}
+        self._kept: list[list[Seen]] = [[] for _ in range(count)]
+        self._stride = [1] * count
+        self._number = np.zeros(count, int)
+
+    def began(self, observation: Mapping[str, np.ndarray]) -> None:
+        self._now = {name: np.array(part) for name, part in observation.items()}
+
+    def decided(self, playing: np.ndarray, thought: Any, action: Any, step: Step) -> None:
+        """Take a moment down, and add what followed to those before."""
+        taken, carried = np.asarray(action), jax.tree.map(np.asarray, self._carried)
+        for index in map(int, np.flatnonzero(playing)):
+            kept, number = self._kept[index], int(self._number[index])
+            if number % self._stride[index] == 0:
+                state, before = jax.tree.map(lambda x, i=index: x[i], carried)
+                kept.append(Seen(number, state, before, _row(self._now, index)))
+            for moment in kept:
+                if len(moment.later) < self.lag:
+                    moment.actions.append(taken[index])
+                    moment.later.append(_row(step.observation, index))
+            if step.crashed[index]:  # what it showed last is no frame of the episode
+                kept[:] = [one for one in kept if number - one.decision >= self.lag]
+            self._number[index] += 1
+            if len(kept) > 2 * self.wanted + self.lag:
+                self._stride[index] *= 2
+                kept[:] = [one for one in kept if one.decision % self._stride[index] == 0]
+        self._carried = (thought.state, action)
+        self.began(step.observation)
+
+    def moments(self, index: int) -> list[Seen]:
+        """Of one environment's episode, up to as many as are wanted, spread over it."""
+        whole = [one for one in self._kept[index] if len(one.later) == self.lag]
+        count = min(len(whole), self.wanted)
+        chosen = np.unique(np.linspace(0, len(whole) - 1, count).astype(int)) if count else ()
+        return [whole[at] for at in chosen]
+
+
+def _row(observation: Mapping[str, np.ndarray], index: int) -> Frames:
+    return {name: np.array(part[index]) for name, part in observation.items()}

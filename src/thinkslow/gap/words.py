@@ -1,0 +1,96 @@
+"""Gaps in words: names of beliefs, numbers with their intervals, what an agent's gaps say."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from thinkslow.evaluation.reading import Estimate
+from thinkslow.evaluation.report import text
+from thinkslow.gap.stored import BEST, BEST_LATER
+
+LABELS = {
+    "none": "none (encoder)",
+    BEST: "best, this frame",
+    BEST_LATER: "best, later ones too",
+}
+"""What beliefs are called."""
+
+
+def estimate(row: Mapping[str, Any]) -> Estimate | None:
+    """A number of the summary with its interval; None where there is none."""
+    if row["mean"] is None:
+        return None
+    return Estimate(row["mean"], None if row["interval"] is None else tuple(row["interval"]))
+
+
+def estimated(row: Mapping[str, Any], *, signed: bool = False) -> str:
+    """The same as text.
+
+    >>> estimated({"mean": 1.234, "interval": [1.1, 1.4]})
+    '1.23 [1.10, 1.40]'
+    """
+    return text.estimated(estimate(row), signed=signed)
+
+
+def heading(agent: Mapping[str, Any]) -> str:
+    """An agent with its training budget and what was measured of it."""
+    steps = agent["training_steps"]
+    budget = f", {steps:,} training decisions" if steps is not None else ""
+    return (
+        f"{agent['name']}{budget}: {agent['moments']} moments of {agent['episodes']} episodes, "
+        f"beta {agent['beta']:g}"
+    )
+
+
+def approximated(agent: Mapping[str, Any]) -> str:
+    """The approximation gap, and how sure it is."""
+    found = agent["approximation"]
+    effective = found["effective"]
+    most = found["convergence"][-1]["samples"]
+    counted = "" if effective is None else f" ({effective:.0f} of {most} samples count)"
+    return f"at least {estimated(found)}{counted}"
+
+
+def said(agent: Mapping[str, Any]) -> list[str]:
+    """What the gaps of one agent say, a sentence each."""
+    rows = {row["name"]: row for row in agent["beliefs"]}
+    base, out = rows["none"], []
+    gap = estimate(base["amortisation"])
+    out.append(
+        f"The encoder's belief costs {estimated(base['amortisation'])} nats more than the best of "
+        "its family that was found for the frame"
+        + (": it loses something by being one pass." if gap and gap.above
+           else ": no loss by being one pass is shown.")
+    )  # fmt: skip
+    out.append(
+        f"That best belief costs at least {estimated(agent['approximation'])} nats more than the "
+        "exact one."
+    )
+    out.append(
+        "The best belief that knows the frames that follow costs "
+        f"{estimated(rows[BEST]['conditioning'])} nats less than it, all these frames together."
+    )
+    for name, row in rows.items():
+        if name not in ("none", BEST, BEST_LATER):
+            out.append(f"{name}{_closed(row['closed'])} {_next(row['change']['next'])}.")
+    out.append(f"The best belief for this frame {_next(rows[BEST]['change']['next'])}.")
+    return out
+
+
+def _closed(share: float | None) -> str:
+    """What an arm does to the encoder's amortisation gap."""
+    if share is None:
+        return ""
+    done = f"closes {share:.0%} of" if share >= 0 else f"adds {-share:.0%} to"
+    return f" {done} the amortisation gap, and"
+
+
+def _next(row: Mapping[str, Any]) -> str:
+    found = estimate(row)
+    if found is None:
+        return "says nothing of the next frame"
+    told = "no better and no worse, as far as is shown"
+    if found.below:
+        told = "better"
+    elif found.above:
+        told = "worse"
+    return f"predicts the next frame {told} ({estimated(row, signed=True)} nats)"
