@@ -95,3 +95,47 @@ def test_a_layer_adds_its_bias_to_either(method, size):
     assert plain.shape == (*size, 3)
     moved = jax.tree.map(lambda leaf: leaf + 1.0 if leaf.ndim == 1 else leaf, layer)
     close(getattr(moved, method)(x), plain + 1.0)
+
+
+def plain(x, kernel):
+    """JAX's own, with its own gradients."""
+    pads = [((size - 1) // 2, size // 2) for size in kernel.shape[:2]]
+    return jax.lax.conv_general_dilated(
+        x[None], kernel, (1, 1), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )[0]
+
+
+@pytest.mark.parametrize("size", [1, 4, 5])
+def test_gradients_are_those_of_jax_however_images_and_kernels_are_batched(size):
+    images, kernel = moment(size, "float32")
+    kernels = jnp.stack([kernel, 2 * kernel, -kernel])
+    batched = {
+        "one kernel": (images, kernel, [(0, None)]),
+        "a kernel for each image": (images, kernels, [(0, 0)]),
+        "each image under each kernel": (images, kernels, [(0, None), (None, 0)]),
+    }
+    for how, (x, k, axes) in batched.items():
+
+        def gradients(function, x=x, k=k, axes=axes):
+            for each in axes:
+                function = jax.vmap(function, each)
+            return jax.jit(jax.grad(lambda x, k: jnp.sin(function(x, k)).sum(), (0, 1)))(x, k)
+
+        for found, expected in zip(gradients(convolve), gradients(plain), strict=True):
+            assert found.shape == expected.shape, how
+            close(found, expected)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="of CPUs alone")
+@pytest.mark.parametrize("form", [convolve, double_and_convolve, convolve_and_pool])
+def test_the_gradient_in_a_loop_is_a_convolution_that_the_cpu_computes_fast(form):
+    """XLA's fast one takes kernels whose inputs come before their outputs (`io`)."""
+    images, kernel = moment(5, "float32")
+
+    def descend(x, _):
+        return x - jax.grad(lambda x: jnp.sin(jax.vmap(form, (0, None))(x, kernel)).sum())(x), None
+
+    program = jax.jit(lambda x: jax.lax.scan(descend, x, None, length=3)[0])
+    text = program.lower(images).compile().as_text()
+    assert "_01io->" in text
+    assert "_01oi->" not in text

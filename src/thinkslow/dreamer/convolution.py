@@ -9,15 +9,22 @@ Both are exact: the same products, summed in another order.
 That is for CPUs, where images of few channels are slow (docs/performance.md has the times). On
 other backends each convolution is the plain one.
 
+On CPUs the gradient by the image is written out too, as a convolution with the turned kernel.
+JAX's own names the kernel's axes in another order, which XLA's fast convolution does not take;
+XLA puts them in order at the top of a program, but neither in loops nor in branches, where the
+same convolution was 10 to 40 times slower.
+
 Kernels are `(size, size, inputs, outputs)`, images `(height, width, channels)`; one example,
 batched with `vmap`.
 """
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
 Kernel: TypeAlias = Float[Array, "size size inputs outputs"]
@@ -115,9 +122,64 @@ def _reach(kernel: Kernel) -> Padding:
 
 
 def _convolve(x: Array, kernel: Array, padding: Padding) -> Array:
+    if _on_cpu():
+        return _turned.bind(x[None], kernel, padding=padding)[0]
+    return _plain(x[None], kernel, padding=padding)[0]
+
+
+def _plain(x: Array, kernel: Array, *, padding: Padding) -> Array:
     return jax.lax.conv_general_dilated(
-        x[None], kernel, (1, 1), (padding, padding), dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )[0]
+        x, kernel, (1, 1), (padding, padding), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+# `_plain` with another gradient by the images. A primitive, because a custom derivative would sum
+# the kernel's gradient over a batch of gradients in place of computing it from the whole batch.
+_turned = Primitive("convolve")
+_turned.def_impl(jax.jit(_plain, static_argnames="padding"))
+
+
+@_turned.def_abstract_eval
+def _shape(x: Any, kernel: Any, *, padding: Padding) -> Any:
+    grown = sum(padding) + 1 - kernel.shape[0]
+    count, height, width, _ = x.shape
+    return x.update(shape=(count, height + grown, width + grown, kernel.shape[3]))
+
+
+def _differentiate(primals: tuple, tangents: tuple, *, padding: Padding) -> tuple:
+    (x, kernel), (dx, dkernel) = primals, tangents
+    out = _turned.bind(x, kernel, padding=padding)
+    parts = []
+    if not isinstance(dx, ad.Zero):
+        parts.append(_turned.bind(dx, kernel, padding=padding))
+    if not isinstance(dkernel, ad.Zero):
+        parts.append(_plain(x, dkernel, padding=padding))
+    return out, sum(parts[1:], parts[0])
+
+
+def _transpose(cotangent: Any, x: Any, kernel: Array, *, padding: Padding) -> tuple:
+    """By the images only: `_differentiate` makes nothing else of it that is linear."""
+    if isinstance(cotangent, ad.Zero):
+        return ad.Zero(x.aval), None
+    before, after = (kernel.shape[0] - 1 - side for side in padding)
+    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+    return _turned.bind(cotangent, turned, padding=(before, after)), None
+
+
+def _batch(arguments: tuple, axes: tuple, *, padding: Padding) -> tuple:
+    (x, kernel), (at, kernel_at) = arguments, axes
+    if kernel_at is not None:
+        one = lambda x, kernel: _plain(x, kernel, padding=padding)  # noqa: E731
+        return jax.vmap(one, (at, kernel_at))(x, kernel), 0
+    x = jnp.moveaxis(x, at, 0)
+    out = _turned.bind(x.reshape(-1, *x.shape[2:]), kernel, padding=padding)
+    return out.reshape(*x.shape[:2], *out.shape[1:]), 0
+
+
+ad.primitive_jvps[_turned] = _differentiate
+ad.primitive_transposes[_turned] = _transpose
+batching.primitive_batchers[_turned] = _batch
+mlir.register_lowering(_turned, mlir.lower_fun(_plain, multiple_results=False))
 
 
 def _on_cpu() -> bool:
