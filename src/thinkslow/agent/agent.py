@@ -20,8 +20,8 @@ from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 from thinkslow.agent.checks import Guard
 from thinkslow.agent.clean import Clean
 from thinkslow.agent.decision import Carry, Thought, decide
-from thinkslow.agent.observing import kept, named
-from thinkslow.agent.past import Cloud, Window
+from thinkslow.agent.inputs import Batch, Flags, inputs_of
+from thinkslow.agent.past import Cloud
 from thinkslow.agent.stream import Stream, empty_queue
 from thinkslow.agent.thinking import Thinking
 from thinkslow.needs import (
@@ -42,10 +42,7 @@ if TYPE_CHECKING:
     from thinkslow.agent.player import Player
     from thinkslow.agent.presets import Arm
 
-Batch: TypeAlias = Mapping[str, Array | np.ndarray]
 Policy: TypeAlias = Callable[[Any, State, PRNGKeyArray], Array]
-Flag: TypeAlias = Bool[Array | np.ndarray, " batch"]
-Flags: TypeAlias = Mapping[str, Flag] | Flag
 
 register(Thinking)
 
@@ -328,7 +325,7 @@ class Agent(AbstractAgent):
         **Errors:** `ValueError` for an observation whose names or shapes are not the agent's, a
         flag of what it does not see, an age above the delay, or a check that is not calibrated.
         """
-        return _act(*self.parts, *self.given(carry, observation, is_first, keys, missing, age))
+        return _act(*self.parts, *inputs_of(self, carry, observation, is_first, keys, missing, age))
 
     def waited(self, carry: Carry, decisions: int) -> Carry:
         """The carry after the last action went on for `decisions` more, unseen.
@@ -351,92 +348,6 @@ class Agent(AbstractAgent):
         """Its structure, which decides the compiled program, and its numbers."""
         # Where it comes from decides nothing.
         return parts(eqx.tree_at(lambda agent: agent.about, self, None))
-
-    def given(
-        self,
-        carry: Carry,
-        observation: Batch,
-        is_first: Bool[Array | np.ndarray, " batch"],
-        keys: Key[Array, " batch"],
-        missing: Flags | None = None,
-        age: Int[Array | np.ndarray, " batch"] | None = None,
-    ) -> tuple[Carry, dict[str, Any], Array, Array]:
-        """What a compiled decision is a function of, besides the agent."""
-        if self.lacks_returns:
-            raise ValueError(
-                f"{type(self.settings.choice).__name__} tilts by the range of the agent's returns, "
-                "which is not known. Measure it: thinkslow.calibrated(agent, environment); or give "
-                "the `scale`, or the agent its `returns`."
-            )
-        seen = named(self.observation_spaces, observation)
-        is_first = jnp.asarray(is_first)
-        flags = self._flags(missing, seen)
-        told = {f"`missing` of {name}": flag for name, flag in (flags or {}).items()}
-        told |= {} if age is None else {"age": age}
-        for name, value in {**seen, "is_first": is_first, **told}.items():
-            if np.shape(value)[:1] != (len(keys),):
-                raise ValueError(
-                    f"`{name}` is of {np.shape(value)[0] if np.ndim(value) else 'no'} "
-                    f"environments; there are {len(keys)} keys. Give one of each for every "
-                    "environment, along the first axis."
-                )
-        if self.settings.check is not None and self.clean is None:
-            raise ValueError(
-                "The check of this agent does not know yet what is usual on clean frames. "
-                "Calibrate it: thinkslow.calibrated(agent, environment)."
-            )
-        if self.settings.lag and carry.past is None:
-            carry = self._with_window(carry, seen, is_first)
-        return self._told(carry, seen, flags, age), seen, is_first, keys
-
-    def _flags(self, missing: Flags | None, seen: dict[str, Any]) -> dict[str, Array] | None:
-        """Flags of every part of the observation, by name.
-
-        **Errors:** `ValueError` for one of what the agent does not see.
-        """
-        if missing is None:
-            return None
-        names = [name for name, _ in self.model.observation_spaces] or [*seen]
-        if not isinstance(missing, Mapping):
-            return dict.fromkeys(names, jnp.asarray(missing, bool))
-        if unknown := [name for name in missing if name not in names]:
-            raise ValueError(
-                f"`missing` must be of what the agent sees, {', '.join(names)}; got "
-                f"{', '.join(unknown)}."
-            )
-        count = len(next(iter(seen.values())))
-        return {name: jnp.asarray(missing.get(name, np.zeros(count, bool)), bool) for name in names}
-
-    def _told(
-        self, carry: Carry, seen: dict[str, Any], flags: dict[str, Array] | None, age: Any
-    ) -> Carry:
-        """The carry, with what is told of the present observation."""
-        delay = self.settings.delay
-        if isinstance(age, np.ndarray) and len(age) and age.max() > delay:
-            raise ValueError(
-                f"An observation is {age.max():g} decisions old; `delay` is {delay}. Set `delay` "
-                "to the most that may be."
-            )
-        age = None if age is None or not delay else jnp.asarray(age, jnp.int32)
-        stream = carry.stream or Stream()
-        held = stream.held
-        if self.settings.missing == "hold" and flags is not None and held is None:
-            names = [name for name in flags if name in seen]
-            shown = kept(self.model.observation_spaces, {name: seen[name] for name in names})
-            held = jax.tree.map(jnp.asarray, shown)
-        told = Stream(flags, age, stream.queue, held, stream.guard)
-        empty = flags is None and not jax.tree.leaves(told)
-        return dataclasses.replace(carry, stream=None if empty else told)
-
-    def _with_window(self, carry: Carry, seen: dict[str, Any], is_first: Array) -> Carry:
-        """With a window of the right shapes, whose frames an episode's first observation
-        forgets."""
-        frames = kept(self.observation_spaces, seen)
-        yes = jnp.ones_like(is_first)
-        window = Window(carry.state, carry.action, frames, yes, yes)
-        lag = self.settings.lag
-        many = jax.tree.map(lambda x: jnp.repeat(jnp.asarray(x)[:, None], lag, 1), window)
-        return Carry(carry.state, carry.action, many, carry.stream)
 
 
 def needs_of(settings: Thinking) -> list[tuple[str, tuple[Need, ...]]]:

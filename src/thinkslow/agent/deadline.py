@@ -8,8 +8,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from thinkslow.agent.agent import About, AbstractAgent, Agent, Batch, Flags
+from thinkslow.agent.agent import About, AbstractAgent, Agent
 from thinkslow.agent.decision import Carry, Look, Thought, bounds, conclude, look, streams
+from thinkslow.agent.inputs import Batch, Flags, inputs_of
 from thinkslow.agent.variables import begin, posed
 from thinkslow.objectives.members import Members
 from thinkslow.refinement import Anytime, Gradient, Objective, Refined
@@ -92,7 +93,7 @@ class Timed(AbstractAgent):
         call, as far as recent decisions tell how long it takes to act. `thinks` says where any
         step was made."""
         begun = time.perf_counter()
-        given = self.agent.given(carry, observation, is_first, keys, missing, age)
+        given = inputs_of(self.agent, carry, observation, is_first, keys, missing, age)
         structure, numbers = self.agent.parts
         looked, beliefs, (latent_keys, refine_keys) = jax.block_until_ready(
             _look(structure, numbers, *given)
@@ -119,7 +120,7 @@ class Timed(AbstractAgent):
         keys: Key[Array, " batch"],
     ) -> None:
         """Compile all that a decision for this batch needs, and see how long its parts take."""
-        given = self.agent.given(carry, observation, is_first, keys)
+        given = inputs_of(self.agent, carry, observation, is_first, keys)
         structure, numbers = self.agent.parts
         looked, beliefs, (latent_keys, refine_keys) = _look(structure, numbers, *given)
         self._refine.warm(

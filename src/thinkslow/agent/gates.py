@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
-from thinkslow.agent.agent import About, AbstractAgent, Agent, Batch, Flags
+from thinkslow.agent.agent import About, AbstractAgent, Agent
 from thinkslow.agent.decision import Carry, Thought, decide
+from thinkslow.agent.inputs import Batch, Flags, inputs_of
 from thinkslow.agent.scores import Score
 from thinkslow.needs import missing
 from thinkslow.objectives.members import Members
@@ -123,7 +124,7 @@ class Gated(AbstractAgent):
                 "yet. Calibrate it: thinkslow.calibrated(agent, environment); or give a "
                 "`threshold`."
             )
-        given = self.agent.given(carry, observation, is_first, keys, missing, age)
+        given = inputs_of(self.agent, carry, observation, is_first, keys, missing, age)
         first = _look(*self._looking, *given)
         doubtful = np.flatnonzero(np.asarray(first[2].doubt) > self.threshold)
         return self._again(given, first, doubtful) if len(doubtful) else first
@@ -136,7 +137,7 @@ class Gated(AbstractAgent):
         *,
         keys: Key[Array, " batch"],
     ) -> None:
-        given = self.agent.given(carry, observation, is_first, keys)
+        given = inputs_of(self.agent, carry, observation, is_first, keys)
         first = _look(*self._looking, *given)
         for size in {_padded(count) for count in range(1, len(keys) + 1)}:
             jax.block_until_ready(self._again(given, first, np.arange(min(size, len(keys)))))

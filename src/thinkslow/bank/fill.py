@@ -16,8 +16,9 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array
 
-from thinkslow.agent.agent import Agent, Batch
+from thinkslow.agent.agent import Agent
 from thinkslow.agent.choices import every_action
+from thinkslow.agent.inputs import Batch
 from thinkslow.agent.thinking import Thinking
 from thinkslow.bank import stored
 from thinkslow.bank.stored import ALIVE, CUT, TERMINAL, Bank, Header, Moments

@@ -1,0 +1,116 @@
+"""What a compiled decision is a function of, checked and put in order.
+
+Functions, not methods: a method of an Equinox module goes through all its arrays at each call,
+which for a small agent takes as long as a tenth of the decision.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int, Key
+
+from thinkslow.agent.decision import Carry
+from thinkslow.agent.observing import kept, named
+from thinkslow.agent.past import Window
+from thinkslow.agent.stream import Stream
+
+if TYPE_CHECKING:
+    from thinkslow.agent.agent import Agent
+
+Batch: TypeAlias = Mapping[str, Array | np.ndarray]
+Flag: TypeAlias = Bool[Array | np.ndarray, " batch"]
+Flags: TypeAlias = Mapping[str, Flag] | Flag
+
+
+def inputs_of(
+    agent: "Agent",
+    carry: Carry,
+    observation: Batch,
+    is_first: Bool[Array | np.ndarray, " batch"],
+    keys: Key[Array, " batch"],
+    missing: Flags | None = None,
+    age: Int[Array | np.ndarray, " batch"] | None = None,
+) -> tuple[Carry, dict[str, Any], Array, Array]:
+    """What a compiled decision is a function of, besides the agent."""
+    if agent.lacks_returns:
+        raise ValueError(
+            f"{type(agent.settings.choice).__name__} tilts by the range of the agent's returns, "
+            "which is not known. Measure it: thinkslow.calibrated(agent, environment); or give "
+            "the `scale`, or the agent its `returns`."
+        )
+    seen = named(agent.observation_spaces, observation)
+    is_first = jnp.asarray(is_first)
+    flags = _flags(agent.model, missing, seen)
+    told = {f"`missing` of {name}": flag for name, flag in (flags or {}).items()}
+    told |= {} if age is None else {"age": age}
+    for name, value in {**seen, "is_first": is_first, **told}.items():
+        if np.shape(value)[:1] != (len(keys),):
+            raise ValueError(
+                f"`{name}` is of {np.shape(value)[0] if np.ndim(value) else 'no'} "
+                f"environments; there are {len(keys)} keys. Give one of each for every "
+                "environment, along the first axis."
+            )
+    if agent.settings.check is not None and agent.clean is None:
+        raise ValueError(
+            "The check of this agent does not know yet what is usual on clean frames. "
+            "Calibrate it: thinkslow.calibrated(agent, environment)."
+        )
+    if agent.settings.lag and carry.past is None:
+        carry = _with_window(agent, carry, seen, is_first)
+    return _told(agent, carry, seen, flags, age), seen, is_first, keys
+
+
+def _flags(model: Any, missing: Flags | None, seen: dict[str, Any]) -> dict[str, Array] | None:
+    """Flags of every part of the observation, by name.
+
+    **Errors:** `ValueError` for one of what the agent does not see.
+    """
+    if missing is None:
+        return None
+    names = [name for name, _ in model.observation_spaces] or [*seen]
+    if not isinstance(missing, Mapping):
+        return dict.fromkeys(names, jnp.asarray(missing, bool))
+    if unknown := [name for name in missing if name not in names]:
+        raise ValueError(
+            f"`missing` must be of what the agent sees, {', '.join(names)}; got "
+            f"{', '.join(unknown)}."
+        )
+    count = len(next(iter(seen.values())))
+    return {name: jnp.asarray(missing.get(name, np.zeros(count, bool)), bool) for name in names}
+
+
+def _told(
+    agent: "Agent", carry: Carry, seen: dict[str, Any], flags: dict[str, Array] | None, age: Any
+) -> Carry:
+    """The carry, with what is told of the present observation."""
+    delay = agent.settings.delay
+    if isinstance(age, np.ndarray) and len(age) and age.max() > delay:
+        raise ValueError(
+            f"An observation is {age.max():g} decisions old; `delay` is {delay}. Set `delay` "
+            "to the most that may be."
+        )
+    age = None if age is None or not delay else jnp.asarray(age, jnp.int32)
+    stream = carry.stream or Stream()
+    held = stream.held
+    if agent.settings.missing == "hold" and flags is not None and held is None:
+        names = [name for name in flags if name in seen]
+        shown = kept(agent.model.observation_spaces, {name: seen[name] for name in names})
+        held = jax.tree.map(jnp.asarray, shown)
+    told = Stream(flags, age, stream.queue, held, stream.guard)
+    empty = flags is None and not jax.tree.leaves(told)
+    return dataclasses.replace(carry, stream=None if empty else told)
+
+
+def _with_window(agent: "Agent", carry: Carry, seen: dict[str, Any], is_first: Array) -> Carry:
+    """With a window of the right shapes, whose frames an episode's first observation
+    forgets."""
+    frames = kept(agent.observation_spaces, seen)
+    yes = jnp.ones_like(is_first)
+    window = Window(carry.state, carry.action, frames, yes, yes)
+    lag = agent.settings.lag
+    many = jax.tree.map(lambda x: jnp.repeat(jnp.asarray(x)[:, None], lag, 1), window)
+    return Carry(carry.state, carry.action, many, carry.stream)
