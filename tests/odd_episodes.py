@@ -141,3 +141,27 @@ def importable() -> str:
     """PYTHONPATH under which environment processes find this module."""
     here = os.path.dirname(__file__)
     return os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])
+
+
+class Everything(Lengths):
+    """Two images, grey and coloured, a vector and a class; it steers and shifts gears."""
+
+    observation_space = spaces.Dict(
+        front=spaces.Box(0, 255, (SIZE, SIZE, 1), np.uint8),
+        map=spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8),
+        speed=spaces.Box(-9, 9, (30,), np.float32),
+        lamp=spaces.Discrete(3),
+    )
+    action_space = spaces.Dict(gear=spaces.Discrete(4), steer=spaces.Box(-1, 1, (2,), np.float32))
+    lengths = (7,)
+
+    def see(self) -> Any:
+        return {
+            "front": self.np_random.integers(0, 256, (SIZE, SIZE, 1)).astype(np.uint8),
+            "map": super().see(),
+            "speed": self.np_random.normal(size=30).astype(np.float32),
+            "lamp": int(self.np_random.integers(3)),
+        }
+
+    def reward(self, action: Any) -> float:
+        return float(action["gear"])

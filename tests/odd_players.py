@@ -3,6 +3,7 @@ environments side by side without processes of their own.
 """
 
 import hashlib
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -53,7 +54,9 @@ class SideBySide(VectorEnv):
         self._time += 1
         for index in map(int, np.flatnonzero(playing)):
             try:
-                self._shown[index], *outcomes[index], _ = self._players[index].step(actions[index])
+                several = isinstance(actions, Mapping)
+                row = {k: v[index] for k, v in actions.items()} if several else actions[index]
+                self._shown[index], *outcomes[index], _ = self._players[index].step(row)
             except LookupError as error:
                 outcomes[index] = Failure("step", type(error).__name__, str(error))
         return self._stepped(np.zeros(self.count, bool), outcomes)

@@ -11,7 +11,8 @@ ABOVE = {
     "gap": "evaluation dreamer agent refinement envs storage needs distributions trees worldmodel",
     "bank": "evaluation dreamer agent objectives envs storage needs",
     "study": "evaluation loading dreamer agent registry envs storage",
-    "evaluation": "dreamer agent registry envs storage toy worldmodel needs spaces",
+    "evaluation": "dreamer agent refinement registry envs storage toy worldmodel needs "
+    "distributions spaces",
     "loading": "zoo importers dreamer agent registry storage",
     "zoo": "",
     "importers": "dreamer registry storage spaces",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from thinkslow.evaluation.calibrate import calibrated
     from thinkslow.evaluation.protocol import Evaluation, evaluate
     from thinkslow.evaluation.video import record
+    from thinkslow.evaluation.watching.session import Watched, watch
     from thinkslow.loading import load
     from thinkslow.needs import Need, missing
     from thinkslow.objectives import ImaginedTerm, PresentTerm, lookahead
@@ -39,6 +40,7 @@ _HOMES = {
     "evaluation.calibrate": ("calibrated",),
     "evaluation.protocol": ("Evaluation", "evaluate"),
     "evaluation.video": ("record",),
+    "evaluation.watching.session": ("Watched", "watch"),
     "loading": ("load",),
     "needs": ("Need", "missing"),
     "objectives": ("ImaginedTerm", "PresentTerm", "lookahead"),
@@ -73,6 +75,7 @@ __all__ = [
     "Thought",
     "Timed",
     "Update",
+    "Watched",
     "WorldModel",
     "arm",
     "calibrated",
@@ -86,6 +89,7 @@ __all__ = [
     "record",
     "refine",
     "register",
+    "watch",
 ]
 
 

@@ -22,6 +22,7 @@ from thinkslow.registry import nearest
 COMMANDS = {
     "demo": "play two bundled agents with and without thinking: a table and a page",
     "evaluate": "play an agent with and without thinking, under paired seeds",
+    "watch": "step through one episode: what an agent sees, believes, imagines and does",
     "train": "train an agent; it can be stopped and resumed at any moment",
     "study": "play a declared study to its end: verdicts on its hypotheses",
     "bank": "play out every action at moments of play, and judge arms there",

@@ -84,7 +84,7 @@ def play(
         watcher.began(step.observation)
     # The first call compiles; its time is not the decision's.
     keys = decision_keys(seed, own, 0)
-    tell = _Telling(agent, step.observation)
+    tell = Telling(agent, step.observation)
     if known := tell(step):
         jax.block_until_ready(act(carry, step.observation, step.is_first, keys=keys, **known))
     else:
@@ -109,7 +109,7 @@ def play(
             one.length += 1
             one.thoughts += bool(thinks[index])
             one.moved += float(moved[index])
-        acts = _actions(split, action)
+        acts = taken_by(split, action)
         for taken in [before] * waiting + [acts]:
             if not playing.any():
                 break
@@ -140,7 +140,7 @@ def _count(played: Sequence[Played], playing: np.ndarray, step: Step) -> None:
             one.crashed, one.error = True, failure.line if failure else None
 
 
-class _Telling:
+class Telling:
     """What is said to an agent of its observations: which are missing, and how old they will be
     once its action takes effect. Nothing to one that is not told."""
 
@@ -186,7 +186,7 @@ def lateness_of(
     return int(np.median(times[2:]) // step_ms)
 
 
-def _actions(split: Callable[[Any], Mapping[str, Any]], action: Any) -> Any:
+def taken_by(split: Callable[[Any], Mapping[str, Any]], action: Any) -> Any:
     """What the environments take: an array, or several by name."""
     parts = split(np.asarray(action))
     return next(iter(parts.values())) if len(parts) == 1 else parts

@@ -90,7 +90,7 @@ class Film:
         self._decoded = tuple(name for name in images if _decodes(model, name))
         self._part = path.with_name(f".{path.name}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._writer = _writer(path.suffix.lower(), self._part, fps)
+        self._writer = writer(path.suffix.lower(), self._part, fps)
         self._now: Mapping[str, np.ndarray] = {}
 
     def add(self, shown: Mapping[str, np.ndarray], thought: Any) -> None:
@@ -100,7 +100,7 @@ class Film:
             state = jax.tree.map(lambda x: x[0], thought.state)
             pictures += [np.asarray(one) for one in _decode(self.model, state, self._decoded)]
         self.count += 1
-        self._writer.add(_framed(pictures, f"decision {self.count}, score {self.score:g}"))
+        self._writer.add(framed(pictures, f"decision {self.count}, score {self.score:g}"))
 
     def began(self, observation: Mapping[str, np.ndarray]) -> None:
         self._now = {name: observation[name][0] for name in self.images}
@@ -176,7 +176,11 @@ class _Animated:
         )  # fmt: skip
 
 
-def _writer(kind: str, path: Path, fps: int) -> _Encoded | _Animated:
+def writer(kind: str, path: Path, fps: int) -> _Encoded | _Animated:
+    """What frames are `add`ed to, and what `close` writes; `kind` is a suffix.
+
+    **Errors:** `ValueError` for another suffix; `ModuleNotFoundError` for MP4 without PyAV.
+    """
     if kind in ANIMATED:
         return _Animated(kind, path, fps)
     if kind not in ENCODED:
@@ -229,18 +233,33 @@ def _decode(model: Any, state: Any, images: tuple[str, ...]) -> list[Any]:
     return [(jnp.clip(heads[name].mode(), 0, 1) * 255).round().astype(jnp.uint8) for name in images]
 
 
-def _framed(pictures: Sequence[np.ndarray], line: str) -> np.ndarray:
-    """Pictures side by side at one height, enlarged by whole numbers, over a line of text."""
+def framed(
+    pictures: Sequence[np.ndarray], line: str, labels: Sequence[str] = (), *, side: int = SIDE
+) -> np.ndarray:
+    """Pictures side by side at one height, enlarged by whole numbers, over a line of text.
+
+    Args:
+        pictures: `[H, W, channels]`, uint8.
+        line: the text below.
+        labels: a text above each picture, cut to its width; none: no room is left for them.
+        side: pixels of the longer side of a picture, which small ones are enlarged to.
+    """
     large = []
     for picture in pictures:
         colours = picture if picture.shape[-1] == 3 else np.repeat(picture[..., :1], 3, -1)
-        factor = max(1, SIDE // max(colours.shape[:2]))
+        factor = max(1, side // max(colours.shape[:2]))
         large.append(np.repeat(np.repeat(colours, factor, 0), factor, 1))
-    height = max(one.shape[0] for one in large)
+    above = LINE if labels else 0
+    height = above + max(one.shape[0] for one in large)
     out = Image.new("RGB", (sum(one.shape[1] + 4 for one in large) - 4, height + LINE))
-    across = 0
-    for one in large:
-        out.paste(Image.fromarray(one), (across, 0))
+    draw, across = ImageDraw.Draw(out), 0
+    for index, one in enumerate(large):
+        out.paste(Image.fromarray(one), (across, above))
+        if labels:
+            text = labels[index]
+            while text and draw.textlength(text) > one.shape[1] - 4:
+                text = text[:-1]
+            draw.text((across + 4, 4), text, fill="white")
         across += one.shape[1] + 4
-    ImageDraw.Draw(out).text((4, height + 4), line, fill="white")
+    draw.text((4, height + 4), line, fill="white")
     return np.asarray(out)

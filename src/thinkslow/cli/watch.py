@@ -1,0 +1,195 @@
+"""`thinkslow watch`: one episode as a page to step through, and as a video."""
+
+import dataclasses
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import tyro
+
+from thinkslow import registry
+from thinkslow.cli import flags
+from thinkslow.cli.common import Opening, Usage, console, output
+from thinkslow.cli.common import parse as parse_options
+from thinkslow.cli.playing import Playing
+from thinkslow.cli.results import progress
+from thinkslow.cli.wording import in_flags
+
+DESCRIPTION = """Watch an agent play one episode.
+
+Writes player.html, a page to step through the episode in any browser; episode.mp4 (with the extra
+`video`, else episode.gif); and decisions.jsonl, the numbers. The page shows each frame, what the
+agent believed before and after thinking, what it imagined against what came, surprise, gate,
+objective, value and policy.
+
+One arm acts, by default `none`. Every other arm thinks about the same frames at each decision, so
+that they can be compared side by side. One episode is an illustration: whether thinking helps is
+for `thinkslow evaluate` to say. `thinkslow arms` lists the arms.
+
+examples:
+  thinkslow watch collect-good
+  thinkslow watch collect-half --arm evidence --gate surprise --share 0.2 --seed 3
+  thinkslow watch runs/first/agents/60000 --arm sig-3,control-mode --shift dropped:3"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(Opening, Playing):
+    """Options of `thinkslow watch`."""
+
+    GROUP: ClassVar = "episode"
+
+    agent: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="AGENT")]
+    """Bundled agent by name, agent folder, or log folder or checkpoint of another project."""
+    arm: Annotated[
+        tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="ARM,...")
+    ] = ()
+    """Let these arms think, beside `none`; by default evidence and sig-3. Repeat the flag or join
+    by commas for more."""
+    acting: Annotated[str, tyro.conf.arg(metavar="ARM")] = "none"
+    """Take the actions of this arm."""
+    seed: int = 0
+    """Take the episode and the agent's random numbers from this seed, as evaluate does."""
+    episode: int = 0
+    """Watch the episode that evaluate plays as number N under this seed, from 0."""
+    env: Annotated[str | None, tyro.conf.arg(metavar="ID")] = None
+    """Play this environment; by default the one that the agent was trained on."""
+    repeat: int | None = None
+    """Play each action N times; by default as the agent was trained."""
+    action: Literal["sample", "mode"] | None = None
+    """Take a sample or the mode of the policy; by default as the project that trained the agent
+    does when it evaluates."""
+    max_decisions: int = 500
+    """Cut the episode after N decisions, so that the page stays small."""
+    without_video: bool = False
+    """Write no video."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Write to this folder; by default out/watch/AGENT-SEED."""
+    changes: Annotated[tyro.conf.OmitArgPrefixes[flags.Changes], tyro.conf.arg(name="thinking")] = (
+        dataclasses.field(default_factory=flags.Changes)
+    )
+    """What every arm that refines is to do otherwise."""
+
+    @property
+    def arm_names(self) -> list[str]:
+        """The arms that were asked for, each once."""
+        names = [name.strip() for given in self.arm for name in given.split(",")]
+        acting = [] if self.acting == "none" else [self.acting]
+        return list(dict.fromkeys([*filter(None, names), *acting]))
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """**Errors:** `Usage` for impossible values."""
+    options = parse_options(Options, "watch", DESCRIPTION, arguments)
+    options.making()
+    options.limits()
+    for name, least in (("max_decisions", 1), ("episode", 0), ("repeat", 1)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            flag = name.replace("_", "-")
+            raise Usage(f"--{flag} must be {least} or more; got {value}.")
+    if not 0 <= options.seed < 2**31:
+        raise Usage(f"--seed must be between 0 and {2**31 - 1}; got {options.seed}.")
+    try:
+        flags.given(options.changes)
+        for name in options.arm_names:
+            registry.check("arm", name)
+    except ValueError as error:
+        raise Usage(str(error)) from error
+    return options
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Play, write, and say where the files are.
+
+    **Errors:** `Usage` for an agent of no environment, or an arm that it cannot play; those of
+    `thinkslow.watch`.
+    """
+    from thinkslow.cli.evaluate import unnamed
+    from thinkslow.dreamer.saved import environment_of
+    from thinkslow.evaluation.watching.session import folder_of, watch
+    from thinkslow.loading import agent_of
+
+    saved = options.open(options.agent)
+    environment = environment_of(saved, options.env, options.making())
+    if options.repeat is not None:
+        environment["repeat"] = options.repeat
+    if environment["id"] is None:
+        raise Usage(unnamed(saved.name, saved.environment))
+    agent = agent_of(saved, action=options.action)
+    arms, acting = chosen(options, agent)
+    folder = options.out or free(folder_of(saved.name, options.seed, options.episode))
+    try:
+        with progress() as show:
+            found = watch(
+                agent, environment, folder, arms=arms, acting=acting, seed=options.seed,
+                episode=options.episode, max_decisions=options.max_decisions,
+                video=not options.without_video, step_limit_s=options.step_limit,
+                reset_limit_s=options.reset_limit, command=command(options), show=show,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        if (folder / "player.html").exists():
+            _say(f"What was played is in {folder / 'player.html'}.")
+        raise
+    if not options.json:
+        for what, path in (
+            ("player", found.player), ("video", found.video), ("decisions", found.decisions),
+        ):  # fmt: skip
+            if path is not None:
+                output().print(f"{what}: {path}", soft_wrap=True)
+    if found.ended == "cut":
+        _say(f"The episode was cut after {found.length} decisions; --max-decisions N shows more.")
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in dataclasses.asdict(found).items()
+    }
+
+
+def chosen(options: Options, agent: Any) -> tuple[dict[str, Any] | None, str]:
+    """The arms by label, None for the default ones, and the label of the one that acts.
+
+    **Errors:** `Usage` for an arm that the agent cannot play.
+    """
+    from thinkslow.evaluation.watching.session import thinkers
+
+    names, changes = options.arm_names, flags.given(options.changes)
+    if not names and changes:
+        names = [name for name in thinkers(agent, None) if name != "none"]
+    if not names:
+        return None, options.acting
+    try:
+        arms = flags.arms(names, changes)
+        thinkers(agent, arms)
+    except ValueError as error:
+        raise Usage(str(error)) from error
+    labels = dict(zip(names, arms, strict=True))
+    for name, reason in flags.without_effect(changes, arms).items():
+        _say(f"--{name.replace('_', '-')} changes nothing here: {reason}.")
+    return arms, labels.get(options.acting, options.acting)
+
+
+def free(folder: Path) -> Path:
+    """The folder, or where that holds something the first with a number behind it that does not."""
+    candidates = (folder, *(folder.with_name(f"{folder.name}.{n}") for n in range(2, 1000)))
+    return next((one for one in candidates if not one.exists()), folder)
+
+
+def command(options: Options) -> str:
+    """The command as it would be typed."""
+    given: Mapping[str, Any] = {
+        **{field.name: getattr(options, field.name) for field in dataclasses.fields(options)
+           if field.name not in ("agent", "json", "debug", "changes", "imports")
+           and getattr(options, field.name) != field.default},
+        **{name: value for name, value in vars(options.changes).items() if value is not None},
+    }  # fmt: skip
+    words = [word for name in options.imports for word in ("--import", name)]
+    for name, value in given.items():
+        flag = f"--{name.replace('_', '-')}"
+        for one in value if isinstance(value, tuple) else (value,):
+            bare = one is True and name not in flags.FIELDS
+            words += [flag] if bare else [flag, str(one)]
+    return shlex.join(["thinkslow", "watch", str(options.agent), *words])
+
+
+def _say(text: str) -> None:
+    console().print(in_flags(text), soft_wrap=True)

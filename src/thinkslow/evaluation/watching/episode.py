@@ -1,0 +1,240 @@
+"""An episode played by one arm while others think at each of its decisions.
+
+Every other arm starts, at every decision, from the state and action that the acting arm carried,
+sees the same frame and is given the same random numbers; what it remembers besides, such as a
+window of frames or particles, is its own. Seeds and noise are those of an evaluation: the episode
+of `seed` and `number` is the one that `evaluate` plays first to last under that seed, but for the
+rounding of another batch size.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from thinkslow.agent.agent import AbstractAgent
+from thinkslow.agent.deadline import Timed
+from thinkslow.agent.decision import Carry, Thought
+from thinkslow.agent.gates import Gated
+from thinkslow.envs import Step, VectorEnv
+from thinkslow.evaluation.play import Telling, decision_keys, taken_by
+
+Tick = Callable[[str, int], None]
+"""Told what goes on, and how many decisions are made."""
+
+
+class Told(NamedTuple):
+    """What one arm made of one decision, on the host, without a batch axis."""
+
+    action: np.ndarray
+    """The action vector that it takes, or would take."""
+    beliefs: Any
+    """Prior, encoder's belief and belief after thinking; None of an agent of another kind."""
+    states: Any
+    """The state without thinking and the one that acts; None likewise."""
+    moved: float
+    thinks: bool
+    doubt: float | None
+    """What a gate went by."""
+    descent: Mapping[str, Any] | None
+    """Of a refinement: `loss` and `moved` of every iterate made, which was `chosen`, `status`."""
+    improved: np.ndarray | None
+    """Probabilities of the compared actions after a choice by value."""
+    compared: np.ndarray | None
+    """Their vectors."""
+
+
+@dataclasses.dataclass
+class Episode:
+    """What was played, decision by decision."""
+
+    acting: str
+    frames: list[dict[str, np.ndarray]]
+    """What came, by name: one more than decisions."""
+    rewards: list[float]
+    thoughts: dict[str, list[Told]]
+    """By arm."""
+    ended: str = "stopped"
+    """`over`, `cut` after the most decisions, `crashed`, or `stopped` from outside."""
+    error: str | None = None
+    stop: KeyboardInterrupt | None = None
+    """What stopped it."""
+
+    @property
+    def length(self) -> int:
+        return len(self.rewards)
+
+    @property
+    def actions(self) -> np.ndarray:
+        """The vectors that were played, `[decisions, action]`."""
+        return np.stack([one.action for one in self.thoughts[self.acting]])
+
+
+class Thinker:
+    """One arm at the decisions of whichever arm acts.
+
+    Args:
+        agent: The arm, calibrated and fitted to the environment.
+        observation: The first, which tells whether missing frames are told of.
+    """
+
+    def __init__(self, agent: AbstractAgent, observation: Mapping[str, np.ndarray]):
+        self.model = agent.model
+        self.threshold = agent.threshold if isinstance(agent, Gated) else None
+        self._looking = agent.opening_above(np.inf) if isinstance(agent, Gated) else None
+        self._thinking = _recording(agent)
+        self._tell = Telling(agent, observation)
+        self.carry = agent.start(1)
+
+    def think(self, step: Step, keys: Any, leader: Any = None) -> tuple[Told, np.ndarray]:
+        """Decide on what `step` shows; returns also the action vectors, with a batch axis of 1.
+
+        Args:
+            step: Of one environment.
+            keys: One.
+            leader: What the acting arm carried here; None for itself.
+        """
+        carry = self.carry
+        if leader is not None:
+            carry = dataclasses.replace(carry, state=leader.state, action=leader.action)
+        given = (carry, step.observation, step.is_first)
+        known = self._tell(step)
+        doubt, out = None, None
+        if self._looking is not None:
+            out = self._looking.act(*given, keys=keys, **known)
+            doubt = float(np.asarray(out[2].doubt)[0])
+        if out is None or (doubt is not None and doubt > float(self.threshold or 0)):
+            out = self._thinking.act(*given, keys=keys, **known)
+        self.carry, action, thought = jax.block_until_ready(out)
+        return _told(thought, np.asarray(action)[0], doubt), np.asarray(action)
+
+
+def play(
+    arms: Mapping[str, AbstractAgent], acting: str, envs: VectorEnv, *, seed: int,
+    environment_seed: int, max_decisions: int, tick: Tick = lambda *_: None,
+) -> Episode:  # fmt: skip
+    """Play one episode.
+
+    Args:
+        arms: Agents by name, calibrated and fitted.
+        acting: The arm whose actions are taken.
+        envs: Of one environment.
+        seed: Of the noise of latents and actions.
+        environment_seed: Of the episode.
+        max_decisions: After which it is cut.
+        tick: Told of each decision.
+
+    A `KeyboardInterrupt` ends it: what is returned then is whole up to the last decision, and
+    holds the interrupt as `stop`.
+
+    **Errors:** those of the environment; `ValueError` for arms that cannot follow the acting one.
+    """
+    tick("starting the environment", 0)
+    step = envs.reset([environment_seed])
+    thinkers = {name: Thinker(agent, step.observation) for name, agent in arms.items()}
+    _check_alike(acting, thinkers)
+    order = [acting, *(name for name in arms if name != acting)]
+    episode = Episode(acting, [_first(step)], [], {name: [] for name in arms})
+    own = jnp.array([environment_seed], jnp.uint32)
+    try:
+        while episode.length < max_decisions:
+            number = episode.length
+            keys = decision_keys(seed, own, number)
+            leader, found, played = thinkers[acting].carry, {}, np.empty(0)
+            for name in order:
+                tick(f"{name}, compiling once" if number == 0 else "playing", number)
+                follows = None if name == acting else leader
+                found[name], vector = thinkers[name].think(step, keys, follows)
+                played = vector if name == acting else played
+            step = envs.step(
+                taken_by(thinkers[acting].model.split, played), playing=np.ones(1, bool)
+            )
+            for name, told in found.items():
+                episode.thoughts[name].append(told)
+            episode.rewards.append(float(step.reward[0]))
+            episode.frames.append(_first(step))
+            if step.is_last[0]:
+                episode.ended = "crashed" if step.crashed[0] else "over"
+                failure = step.errors[0] if step.crashed[0] else None
+                episode.error = failure.line if failure else None
+                break
+        else:
+            episode.ended = "cut"
+    except KeyboardInterrupt as stop:
+        episode.ended, episode.stop = "stopped", stop
+    return _whole(episode)
+
+
+def _whole(episode: Episode) -> Episode:
+    """Without what an interruption left of a decision: every list of one length."""
+    count = min(len(episode.frames) - 1, len(episode.rewards), *map(len, episode.thoughts.values()))
+    del episode.frames[count + 1 :], episode.rewards[count:]
+    for told in episode.thoughts.values():
+        del told[count:]
+    return episode
+
+
+def _check_alike(acting: str, thinkers: Mapping[str, Thinker]) -> None:
+    """**Errors:** `ValueError` for an arm that the memory of the acting one does not fit."""
+    leader = thinkers[acting].carry
+    for name, thinker in thinkers.items():
+        carries = leader, thinker.carry
+        if name != acting and not (
+            all(isinstance(one, Carry) for one in carries) and _shapes(carries[0], carries[1])
+        ):
+            raise ValueError(
+                f"{name} cannot think on the frames of {acting}: its memory is of another kind. "
+                "Watch it alone."
+            )
+
+
+def _shapes(first: Any, second: Any) -> bool:
+    """Whether two carries hold states and actions of the same shapes and types."""
+    kinds = [
+        jax.tree.map(lambda x: (x.shape, str(x.dtype)), (one.state, one.action))
+        for one in (first, second)
+    ]
+    return kinds[0] == kinds[1]
+
+
+def _recording(agent: AbstractAgent) -> AbstractAgent:
+    """What thinks where a gate is open, evaluating its objective at the refined belief too."""
+    inner = agent.inner
+    if inner is None or not inner.settings.steps:
+        return inner if isinstance(agent, Gated) and inner is not None else agent
+    inner = inner.having(dataclasses.replace(inner.settings, record=True))
+    return Timed(inner, agent.deadline_ms) if isinstance(agent, Timed) else inner
+
+
+def _first(step: Step) -> dict[str, np.ndarray]:
+    return {name: np.array(part[0]) for name, part in step.observation.items()}
+
+
+def _told(thought: Any, action: np.ndarray, doubt: float | None) -> Told:
+    known = isinstance(thought, Thought)
+    beliefs = (thought.prior, thought.before, thought.after) if known else None
+    states = (thought.base, thought.state) if known else None
+    refined, chosen = getattr(thought, "refined", None), getattr(thought, "chosen", None)
+    numbers = jax.device_get(
+        (beliefs, states, thought.moved, thought.thinks, refined and _descent(refined),
+         chosen and (chosen.improved, chosen.actions))
+    )  # fmt: skip
+    beliefs, states, moved, thinks, descent, choice = jax.tree.map(lambda x: x[0], numbers)
+    if descent is not None:
+        made = int(descent["used"]) + 1
+        descent = {
+            "loss": descent["loss"][:made], "moved": descent["moved"][:made],
+            "chosen": int(descent["chosen"]), "status": int(descent["status"]),
+        }  # fmt: skip
+    improved, compared = choice or (None, None)
+    return Told(
+        action, beliefs, states, float(moved), bool(thinks), doubt, descent,
+        None if improved is None else np.exp(improved), compared,
+    )  # fmt: skip
+
+
+def _descent(refined: Any) -> dict[str, Any]:
+    return {name: getattr(refined, name) for name in ("loss", "moved", "chosen", "status", "used")}

@@ -1,0 +1,64 @@
+"""The episode as a video: what came, decoded without thinking, decoded by every other arm."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from thinkslow.evaluation.records import BASE
+from thinkslow.evaluation.video import FPS, framed, writer
+from thinkslow.evaluation.watching import seeing
+from thinkslow.evaluation.watching.episode import Episode
+from thinkslow.evaluation.watching.pictures import as_bytes, coloured
+
+WIDTH = {".mp4": 800, ".gif": 560}
+"""Pixels of all pictures side by side, as far as whole factors allow: a GIF is large."""
+WIDEST = 256
+
+
+class Film:
+    """Writes frames as they are decoded; the file is there once `close` was called.
+
+    Args:
+        path: `.mp4` or `.gif`.
+        episode: What was played.
+        parts: What is shown of it; there must be an image.
+    """
+
+    def __init__(self, path: Path, episode: Episode, parts: seeing.Parts):
+        self.path, self._episode, self._images = path, episode, list(parts.images)
+        self._decoded = [name for name in self._images if name in parts.decoded]
+        self._part = path.with_name(f".{path.name}.part")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._writer = writer(path.suffix, self._part, FPS)
+        self._score = 0.0
+        self.count = 0
+
+    def add(self, number: int, shown: seeing.Shown | None) -> None:
+        """The frame of one decision; without a decoder nothing is `shown`."""
+        pictures, labels = [], []
+        several = len(self._images) > 1
+        for name in self._images:
+            pictures.append(coloured(self._episode.frames[number][name]))
+            labels.append(f"{name} that came" if several else "what came")
+            for arm in self._order() if shown is not None and name in self._decoded else ():
+                assert shown is not None
+                pictures.append(coloured(as_bytes(shown.now[arm][name])))
+                labels.append("without thinking" if arm == BASE else arm)
+        line = f"decision {number + 1}, score {self._score:g}"
+        side = max(48, min(WIDEST, WIDTH[self.path.suffix] // len(pictures)))
+        self._writer.add(framed(pictures, line, labels, side=side))
+        self._score += self._episode.rewards[number]
+        self.count += 1
+
+    def _order(self) -> Sequence[str]:
+        arms = list(self._episode.thoughts)
+        return sorted(arms, key=lambda arm: arm != BASE)
+
+    def close(self) -> Path:
+        """Write what is left, and put the file in its place."""
+        self._writer.close()
+        self._part.replace(self.path)
+        return self.path
+
+    def drop(self) -> None:
+        """Forget a file that was not closed."""
+        self._part.unlink(missing_ok=True)

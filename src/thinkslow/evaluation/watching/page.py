@@ -1,0 +1,94 @@
+"""An episode as one HTML page that needs no network: the player.
+
+Styles, script, pictures and data are inlined. Its content security policy lets it run its own
+script, known by its hash, and load nothing.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from thinkslow.evaluation.records import BASE
+
+SCRIPTS = ("episode.js", "charts.js", "player.js")
+_PLACE = "thinkslow.evaluation.watching"
+_ENDS = {
+    "over": "The episode ended.",
+    "cut": "The episode was cut here.",
+    "stopped": "Playing was stopped here.",
+    "crashed": "The environment failed here.",
+}
+
+
+def page(block: Mapping[str, Any]) -> str:
+    """The page of an episode.
+
+    Args:
+        block: as `block.Gathering` makes it.
+    """
+    folder = resources.files(_PLACE) / "templates"
+    script = "\n".join((folder / name).read_text() for name in SCRIPTS)
+    environment = Environment(
+        loader=PackageLoader(_PLACE, "templates"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    agent, where = block["agent"], block["environment"]
+    shift = f", {where['shift']}" if where.get("shift") else ""
+    return environment.get_template("player.html.jinja").render(
+        title=f"{agent['name']} on {where['id']}{shift}, seed {block['seed']}",
+        block=block, base=BASE, notes=_notes(block), end=_ENDS[block["ended"]],
+        style=Markup((folder / "player.css").read_text()), script=Markup(script),
+        hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        data=Markup(_embedded(block)), provenance=_provenance(block),
+        several=len([one for one in block["parts"] if one["kind"] == "image"]) > 1,
+    )  # fmt: skip
+
+
+def _embedded(block: Mapping[str, Any]) -> str:
+    """JSON that no text in it can end."""
+    text = json.dumps(block, allow_nan=False, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _notes(block: Mapping[str, Any]) -> list[str]:
+    """What must be known of this page."""
+    out = []
+    decoded = [one for one in block["parts"] if one["decoded"]]
+    if not decoded:
+        out.append(
+            "This agent has no decoder for what it sees, so there are no reconstructions and no "
+            "imagined futures."
+        )
+    if any(one["kind"] == "image" for one in decoded) and block["imagined_every"] != 1:
+        every = block["imagined_every"]
+        out.append(
+            f"To keep the page small, imagined frames are kept at every {every}th decision."
+            if every else "To keep the page small, no imagined frames are kept."
+        )  # fmt: skip
+    if not block["arms"][0].get("surprise"):
+        out.append("This agent tells nothing of its beliefs: only what came and what it did.")
+    if block["ended"] == "cut":
+        out.append(f"The episode was cut after {block['decisions']} decisions.")
+    if block["error"]:
+        out.append(f"The environment failed: {block['error']}")
+    return out
+
+
+def _provenance(block: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How the page came about, as pairs of a word and its value."""
+    agent = {k: v for k, v in block["agent"].items() if v is not None}
+    found = [
+        ("command", block["command"]),
+        ("agent", ", ".join(f"{k} {v}" for k, v in agent.items())),
+        ("environment", ", ".join(f"{k} {v}" for k, v in block["environment"].items())),
+        ("environment seed", str(block["environment_seed"])),
+        ("versions", ", ".join(f"{k} {v}" for k, v in block["versions"].items())),
+        ("revision", block["revision"]),
+    ]
+    return [(word, value) for word, value in found if value]

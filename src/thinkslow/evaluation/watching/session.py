@@ -1,0 +1,268 @@
+"""Watch an agent: one episode as a page to step through, a video and a table of its decisions."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from thinkslow.agent.agent import AbstractAgent, Agent
+from thinkslow.agent.presets import Arm
+from thinkslow.agent.thinking import Thinking
+from thinkslow.dreamer.saved import provenance
+from thinkslow.envs import VectorEnv, lateness
+from thinkslow.evaluation import subjects
+from thinkslow.evaluation.calibrate import calibrated
+from thinkslow.evaluation.records import BASE
+from thinkslow.evaluation.seeds import episode_seed
+from thinkslow.evaluation.video import suffix
+from thinkslow.evaluation.watching import seeing
+from thinkslow.evaluation.watching.block import Gathering, rows
+from thinkslow.evaluation.watching.episode import Episode, play
+from thinkslow.evaluation.watching.film import Film
+from thinkslow.evaluation.watching.page import page
+from thinkslow.storage import atomic
+
+ARMS = ("evidence", "sig-3")
+"""Watched unless told otherwise: evidence of the present frame, and information of the future."""
+WITHOUT_DECODER = ("entropy-3",)
+"""Watched in place of those that need a decoder."""
+MOST = 500
+"""Decisions after which an episode is cut unless told otherwise."""
+PLAYER, DECISIONS = "player.html", "decisions.jsonl"
+
+Show = Callable[[str, int, int], None]
+How = str | Thinking | Arm | AbstractAgent
+
+
+@dataclasses.dataclass(frozen=True)
+class Watched:
+    """What `watch` wrote, and how the episode went."""
+
+    player: Path
+    """The page: open it in any browser."""
+    video: Path | None
+    """None where the environment shows no image, or none was wanted."""
+    decisions: Path
+    """JSON Lines: a record for every arm at every decision."""
+    length: int
+    """Decisions."""
+    score: float
+    ended: str
+    """`over`, `cut`, `crashed`, or `stopped` by Ctrl-C."""
+
+
+def watch(
+    agent: AbstractAgent,
+    environment: str | Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    *,
+    arms: Sequence[str] | Mapping[str, How] | None = None,
+    acting: str = BASE,
+    seed: int = 0,
+    episode: int = 0,
+    max_decisions: int = MOST,
+    video: bool = True,
+    step_limit_s: float = 60.0,
+    reset_limit_s: float = 300.0,
+    command: str = "",
+    show: Show = lambda *_: None,
+) -> Watched:
+    """Play one episode and write a page that steps through it, a video and its decisions.
+
+    >>> import thinkslow
+    >>> agent = thinkslow.load("collect-good")                      # doctest: +SKIP
+    >>> thinkslow.watch(agent, out="out/mine").player               # doctest: +SKIP
+    PosixPath('out/mine/player.html')
+
+    One arm acts; every other thinks on the same frames, from the memory that the acting one
+    carried and with the same random numbers, so that they can be laid side by side.
+
+    Args:
+        agent: who plays. `none` is the same agent without thinking; if it thinks by itself it is
+            watched too, as `agent`.
+        environment: its id, or a mapping such as `agent.about.environment`, which None means.
+        out: the folder to write to, which must not hold an episode yet. None: `out/watch/`, agent
+            and seed.
+        arms: names of arms, or ways to think by a name of yours. None: `evidence` and `sig-3`, as
+            far as the agent can.
+        acting: the arm whose actions are taken.
+        seed: of the episode and of the agent's noise, as in `evaluate`.
+        episode: which of the episodes that `evaluate` plays under that seed.
+        max_decisions: the episode is cut after so many.
+        video: whether to write `episode.mp4`, or `episode.gif` where PyAV is not installed.
+        step_limit_s: seconds that a step of the environment may take.
+        reset_limit_s: the same of a reset, and of making the environment.
+        command: what the page says made it; by default this call.
+        show: called with what goes on, how many decisions are made, and the most there will be.
+
+    **Cost:** for each decision one of every arm, and 9 decodings of each; about a minute for 250
+    decisions of three arms of a small agent on two cores, most of it compiling.
+
+    **Errors:** `ValueError` for impossible settings, or an arm that the agent cannot play;
+    `FileExistsError` if `out` holds an episode; those of the environment. On `KeyboardInterrupt`
+    what was played is written first.
+    """
+    folder = folder_of(agent.about.name, seed, episode) if out is None else Path(out)
+    check(folder, seed=seed, episode=episode, max_decisions=max_decisions)
+    agents = thinkers(agent, arms)
+    if acting not in agents:
+        raise ValueError(f"`acting` must be one of {', '.join(agents)}; got {acting!r}.")
+    given = agent.about.environment if environment is None else environment
+    if not isinstance(given, str) and not given.get("id"):
+        raise ValueError("Which environment the agent plays is not known. Give `environment`.")
+    subjects.refuse_modules(given, agents.values())
+    described = subjects.described_environment(given)
+    agents = {name: subjects.awaits(one, lateness(described.get("shift", "")))
+              for name, one in agents.items()}  # fmt: skip
+    show("preparing the arms", 0, max_decisions)
+    for name in agents:
+        agents[name] = calibrated(agents[name], described, seed=seed)
+    own = episode_seed(seed, episode)
+    with VectorEnv(
+        **described, count=1, step_limit_s=step_limit_s, reset_limit_s=reset_limit_s
+    ) as envs:
+        named = agent.about.name or "agent"
+        agents = {name: subjects.fitted(one, envs, name=named) for name, one in agents.items()}
+        played = play(
+            agents, acting, envs, seed=seed, environment_seed=own, max_decisions=max_decisions,
+            tick=lambda what, done: show(what, done, max_decisions),
+        )  # fmt: skip
+        observations, actions = envs.observation_space, envs.action_spaces
+    if played.stop is not None and not played.length:
+        raise played.stop
+    about = {
+        "agent": subjects.facts(named, {BASE: next(iter(agents.values()))}),
+        "environment": described, "seed": seed, "episode": episode, "environment_seed": own,
+        "command": command or _called(named, described, acting, seed, episode),
+        **provenance(),
+        "settings": [subjects.settings(named, name, one) | _gate(one)
+                     for name, one in agents.items()],
+    }  # fmt: skip
+    result = write(folder, played, agents, observations, actions, about, video=video, show=show)
+    if played.stop is not None:
+        raise played.stop
+    return result
+
+
+def folder_of(name: str | None, seed: int, episode: int) -> Path:
+    """Where an episode is written unless told otherwise.
+
+    >>> folder_of("collect-good", 0, 0).as_posix(), folder_of(None, 0, 3).as_posix()
+    ('out/watch/collect-good-0', 'out/watch/agent-0-3')
+    """
+    own = f"{name or 'agent'}-{seed}" + (f"-{episode}" if episode else "")
+    return Path("out/watch") / own.replace("/", "-")
+
+
+def check(folder: Path, *, seed: int, episode: int, max_decisions: int) -> None:
+    """**Errors:** `ValueError` for numbers out of range; `FileExistsError` for a taken folder."""
+    if (folder / PLAYER).exists():
+        raise FileExistsError(f"{folder} holds an episode already. Give another folder.")
+    for name, value, least in (
+        ("seed", seed, 0), ("episode", episode, 0), ("max_decisions", max_decisions, 1),
+    ):  # fmt: skip
+        if value < least:
+            raise ValueError(f"`{name}` must be {least} or more; got {value}.")
+
+
+def thinkers(
+    agent: AbstractAgent, arms: Sequence[str] | Mapping[str, How] | None
+) -> dict[str, AbstractAgent]:
+    """Who thinks, by name, `none` first.
+
+    **Errors:** `ValueError` for an arm that the agent cannot play.
+    """
+    inner = agent.inner
+    if inner is None:
+        if arms:
+            raise ValueError(
+                f"{type(agent).__name__} does not think as arms do: `arms` must be empty; got "
+                f"{', '.join(arms)}."
+            )
+        return {BASE: agent}
+    out: dict[str, AbstractAgent] = {BASE: inner.having(Thinking())}
+    if not isinstance(agent, Agent) or agent.settings != Thinking():
+        out["agent"] = agent
+    if arms is None:
+        return out if len(out) > 1 else {**out, **_default(inner)}
+    ways = arms if isinstance(arms, Mapping) else {name: name for name in arms}
+    for name, how in ways.items():
+        if name == BASE:
+            continue
+        try:
+            out[name] = how if isinstance(how, AbstractAgent) else inner.thinking(how)
+        except ValueError as error:
+            raise ValueError(f"The agent cannot play {name}: {error}") from error
+    return out
+
+
+def _default(agent: Agent) -> dict[str, AbstractAgent]:
+    """The default arms that the agent can play."""
+    out: dict[str, AbstractAgent] = {}
+    for names in (ARMS, WITHOUT_DECODER):
+        for name in () if out else names:
+            try:
+                out[name] = agent.thinking(name)
+            except ValueError:  # it lacks what the arm asks for
+                continue
+    return out
+
+
+def _gate(agent: AbstractAgent) -> dict[str, Any]:
+    return {"threshold": getattr(agent, "threshold", None)}
+
+
+def write(
+    folder: Path, played: Episode, agents: Mapping[str, AbstractAgent],
+    observations: Mapping[str, Any], actions: Mapping[str, Any], about: Mapping[str, Any], *,
+    video: bool, show: Show = lambda *_: None,
+) -> Watched:  # fmt: skip
+    """Decode what was played and write the page, the video and the records.
+
+    Each file is there whole or not at all.
+    """
+    model = agents[played.acting].model
+    parts = seeing.parts_of(model, observations)
+    if any(one.states is None for told in played.thoughts.values() for one in told):
+        parts = parts._replace(decoded=())
+    gathering = Gathering(played, parts, actions)
+    film = None
+    if video and parts.images:
+        film = Film(folder / f"episode{suffix()}", played, parts)
+    try:
+        for number, shown in _shown(model, played, parts):
+            show("decoding", number, played.length)
+            if shown is not None:
+                gathering.add(shown)
+            if film is not None:
+                film.add(number, shown)
+        show("writing", played.length, played.length)
+        block = gathering.block(about, agents)
+        atomic.write_text(folder / PLAYER, page(block))
+        lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows(block))
+        atomic.write_text(folder / DECISIONS, lines)
+        made = film.close() if film is not None else None
+    finally:
+        if film is not None:
+            film.drop()
+    return Watched(
+        folder / PLAYER, made, folder / DECISIONS, played.length, sum(played.rewards), played.ended
+    )  # fmt: skip
+
+
+def _shown(
+    model: Any, played: Episode, parts: seeing.Parts
+) -> Iterator[tuple[int, seeing.Shown | None]]:
+    if parts.decoded:
+        yield from ((one.number, one) for one in seeing.decoded(model, played, parts.decoded))
+    else:
+        yield from ((number, None) for number in range(played.length))
+
+
+def _called(name: str, environment: Mapping[str, Any], acting: str, seed: int, episode: int) -> str:
+    """The call as it would be written."""
+    return (
+        f"thinkslow.watch({name}, {dict(environment)!r}, acting={acting!r}, seed={seed}, "
+        f"episode={episode})"
+    )
