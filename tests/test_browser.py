@@ -1,4 +1,5 @@
-"""The page of an evaluation in a browser: it fits, prints whole, and can be read by everyone.
+"""The pages of an evaluation and of a study in a browser: they fit, print whole, and can be read
+by everyone.
 
 Needs Debian's chromium and the packages of the group `browser`; skipped without them, unless
 THINKSLOW_REQUIRE_BROWSER is set, as CI sets it.
@@ -6,6 +7,7 @@ THINKSLOW_REQUIRE_BROWSER is set, as CI sets it.
 
 import importlib
 import importlib.util
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import studies
 from pages import evaluation
 
 pytestmark = pytest.mark.slow
@@ -44,9 +47,15 @@ def browser() -> Iterator[Any]:
         it.close()
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return evaluation(tmp_path_factory.mktemp("evaluation") / "out") / "report.html"
+@pytest.fixture(scope="module", params=["evaluation", "study"])
+def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp(request.param) / "out"
+    made = evaluation(folder) if request.param == "evaluation" else study(folder)
+    return made / "report.html"
+
+
+def study(folder: Path) -> Path:
+    return studies.folder(folder, studies.ROLLOUTS | {"episodes": 8}, seeds=2)
 
 
 def opened(browser: Any, page: Path, width: int, **more: Any) -> Any:
@@ -104,9 +113,8 @@ def test_contents_and_tables_are_reached_by_the_keyboard(browser, page):
                 "document.activeElement.getAttribute('aria-label') || ''"
             )
         )
-    assert "#difference" in reached
-    assert "#frames" in reached
-    assert any(label.startswith("Arms of") for label in reached)
+    assert "#provenance" in reached
+    assert any(label.startswith("Arms") for label in reached)
     tab.close()
 
 
@@ -116,8 +124,23 @@ def test_print_shows_what_is_folded_and_cuts_no_figure(browser, page):
     tab.emulate_media(media="print")
     assert tab.evaluate(OUTSIDE) == []
     assert tab.evaluate(TOO_WIDE) == 0
-    for kind in ("figure", ".frames", "tr"):
-        broken = f"getComputedStyle(document.querySelector('{kind}')).breakInside"
-        assert tab.evaluate(broken) == "avoid"
+    for kind in ("figure", ".frames", "tr", ".claims li"):
+        broken = "all => all.map(one => getComputedStyle(one).breakInside)"
+        assert set(tab.eval_on_selector_all(kind, broken)) <= {"avoid"}
     assert tab.get_by_text("P(improve)", exact=True).first.is_visible()
+    tab.close()
+
+
+def test_the_numbers_of_a_figure_are_downloaded_from_the_page_itself(browser, tmp_path):
+    folder = study(tmp_path / "study")
+    result = json.loads((folder / "result.json").read_text())
+    tab = browser.new_page()
+    tab.goto((folder / "report.html").as_uri())
+    tab.evaluate(OPEN)
+    with tab.expect_download() as download:
+        tab.get_by_role("link", name="hypotheses-score.csv").click()
+    lines = Path(download.value.path()).read_text().splitlines()
+    first = dict(zip(lines[0].split(","), lines[1].split(","), strict=True))
+    assert float(first["difference"]) == result["hypotheses"][0]["difference"]
+    assert first["hypothesis"] == result["hypotheses"][0]["name"]
     tab.close()

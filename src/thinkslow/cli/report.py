@@ -1,4 +1,4 @@
-"""`thinkslow report`: build the page of an evaluation again."""
+"""`thinkslow report`: build the page of an evaluation or of a study again."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ import tyro
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.exports import Exporting
 
-DESCRIPTION = """Build the table and the page of an evaluation again, from its records.
+DESCRIPTION = """Build the table and the page of an evaluation or a study again, from its records.
 
-An evaluation that was interrupted is shown as far as it went.
+What was interrupted is shown as far as it went.
 
 examples:
   thinkslow report out/evaluate
-  thinkslow report out/demo
+  thinkslow report out/study/quick
   thinkslow report out/evaluate --csv"""
 
 
@@ -25,7 +25,7 @@ class Options(Exporting):
     """Options of `thinkslow report`."""
 
     folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
-    """The folder that `thinkslow evaluate` or `thinkslow demo` wrote."""
+    """The folder that `thinkslow evaluate`, `demo` or `study` wrote."""
 
 
 def parse(arguments: Sequence[str]) -> Options:
@@ -36,6 +36,11 @@ def run(options: Options) -> dict[str, Any]:
     options.check_wandb()
     import json
 
+    if (options.folder / "study.json").exists():
+        from thinkslow.cli.study import show_study
+        from thinkslow.study.run import finish
+
+        return show_study(finish(options.folder), options.folder, quiet=options.json)
     from thinkslow.cli.evaluate import export
     from thinkslow.cli.results import show_result
     from thinkslow.evaluation.report.page import build

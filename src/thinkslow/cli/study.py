@@ -77,10 +77,7 @@ def run(options: Options) -> dict[str, Any]:
             plan, folder, executor=options.executor, jobs=options.jobs, address=options.address,
             show=lambda done, total: show(f"{plan.name}, episodes", done, total),
         )  # fmt: skip
-    if not options.json:
-        show_result(result)
-        output().print(f"The records: {folder}", soft_wrap=True)
-    return result
+    return show_study(result, folder, quiet=options.json)
 
 
 def _listed(*, quiet: bool) -> dict[str, Any]:
@@ -127,9 +124,21 @@ def _show_plan(plan: Any) -> None:
         say(f"  {one.name}: {one.claim}")
 
 
+def show_study(result: dict[str, Any], folder: Path, *, quiet: bool) -> dict[str, Any]:
+    """The tables of a study, and where its page is; returns what `--json` prints."""
+    page = folder / "report.html"
+    if not quiet:
+        show_result(result)
+        output().print(f"The page: {page}", soft_wrap=True)
+    return {**result, "report": str(page)}
+
+
 def show_result(result: Mapping[str, Any]) -> None:
     """Verdicts first, then the score of every arm."""
     from rich.table import Table
+
+    from thinkslow.evaluation.reading import arms, comparisons
+    from thinkslow.study.view import view
 
     terminal = output()
     if result["hypotheses"]:
@@ -140,19 +149,14 @@ def show_result(result: Mapping[str, Any]) -> None:
                 str(one["pairs"]), one["why"],
             )  # fmt: skip
         terminal.print(table)
-    table = Table("agents", "setting", "arm", "score [95%]", "difference to none [95%]", "ms")
-    for cell in result["cells"]:
-        whole = cell["arms"][-1]["agent"]
-        differences = {
-            row["arm"]: row for row in cell["comparisons"]
-            if (row["agent"], row["baseline"], row["metric"]) == (whole, "none", "score")
-        }  # fmt: skip
-        for arm in cell["arms"]:
-            if arm["agent"] != whole:
-                continue
+    seen = view(dict(result))
+    table = Table("agents and setting", "arm", "score [95%]", "difference to none [95%]", "ms")
+    for label in seen.labels:
+        differences = comparisons(seen.summary, label, "score")
+        for arm in arms(seen.summary, label):
             score, latency = arm["score"] or {}, arm["latency_ms"] or {}
             table.add_row(
-                cell["group"], cell["setting"], arm["arm"],
+                label, arm["arm"],
                 _interval({"difference": score.get("mean"), "interval": score.get("interval")}),
                 _interval(differences[arm["arm"]]) if arm["arm"] in differences else "",
                 f"{latency['median']:.3g}" if latency else "",

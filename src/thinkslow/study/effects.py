@@ -86,7 +86,7 @@ def _single(one: Hypothesis, plan: Plan, side: Pairs) -> Numbers:
         pairs=found.pairs, dropped=side.dropped,
     )  # fmt: skip
     level = tested = None
-    if one.minus is None:
+    if one.minus is None and _has_level(one):
         level = statistics.mean_interval(side.before, side.agents, seed=0, resamples=1).mean
         same = statistics.equivalence(side.before, side.after, side.agents, share=MARGIN)
         if not found.untested and same.margin:
@@ -117,12 +117,19 @@ def _apart(one: Hypothesis, plan: Plan, first: Pairs, second: Pairs) -> Numbers:
         sides[0][0], sides[1][0], first.agents, second.agents, name=one.name
     )
     error = math.hypot(*(e.deviation / math.sqrt(n) for e, n in zip(parts, counts, strict=True)))
-    level = statistics.mean_interval(first.before, first.agents, seed=0, resamples=1).mean
+    level = None
+    if _has_level(one):
+        level = statistics.mean_interval(first.before, first.agents, seed=0, resamples=1).mean
     return dataclasses.replace(
         facts, difference=result.difference, interval=_finite(result.interval),
         p_value=None if result.untested else result.p_value, baseline=level or None,
         **_planned(plan, error * math.sqrt(facts.units), facts.units, level, 0.0),
     )  # fmt: skip
+
+
+def _has_level(one: Hypothesis) -> bool:
+    """Whether the baseline has a mean: a measure of gains, frame by frame, has none."""
+    return metric(one.measure).effect == one.measure
 
 
 def _planned(

@@ -226,11 +226,15 @@ def _hypothesis(
             )
     if found.by and found.expect == "same":
         raise Misplanned(f"{table.where}: `by` goes with `expect` more or less; got same.")
-    if found.of == "spread" and metric(found.measure).effect != found.measure:
-        raise Misplanned(
-            f"{table.where}: `of` spread is of a measure of episodes, score or length; "
-            f"{found.measure} is compared frame by frame."
-        )
+    absolute = metric(found.measure).effect == found.measure
+    for key, asked in (
+        ("of", found.of == "spread"), ("by", found.by > 0), ("expect", found.expect == "same")
+    ):  # fmt: skip
+        if asked and not absolute:
+            raise Misplanned(
+                f"{table.where}: `{key}` {getattr(found, key)} is of a measure of episodes, score "
+                f"or length; {found.measure} is compared frame by frame."
+            )
     return found
 
 

@@ -17,7 +17,8 @@ from thinkslow.evaluation.records import Episode, Records
 from thinkslow.evaluation.summary import summarise
 from thinkslow.storage import atomic
 from thinkslow.storage.lock import claim
-from thinkslow.study import executors, verdicts
+from thinkslow.study import executors, page, verdicts
+from thinkslow.study.effects import Cells
 from thinkslow.study.plan import Misplanned, Plan, restored
 from thinkslow.study.tasks import Task, arms_of, finished, found, tasks
 
@@ -40,6 +41,7 @@ def run(
     executor: Executor = "local",
     jobs: int | None = None,
     address: str | None = None,
+    command: str = "thinkslow.study.run(...)",
     show: Show = lambda *_: None,
 ) -> dict[str, Any]:
     """Play what is missing of a study, and say what it shows.
@@ -50,6 +52,7 @@ def run(
         executor: `local` processes, or a `ray` cluster.
         jobs: local processes at once; None: as many as cores.
         address: of a Ray cluster that runs; None: one is started here.
+        command: that plays it, for the page.
         show: called with the episodes that are finished, and all.
 
     Returns what `result.json` holds: verdicts, the summary of every group in every setting, hashes
@@ -60,7 +63,7 @@ def run(
     """
     lock = claim(folder, what="study")
     try:
-        agents = begin(plan, folder)
+        agents = begin(plan, folder, command)
         todo = tasks(plan, agents)
         missing = [task for task in todo if not finished(folder / task.folder)]
         total = len(todo) * plan.block * len(plan.arms)
@@ -76,8 +79,13 @@ def run(
         lock.release()
 
 
-def begin(plan: Plan, folder: Path) -> dict[str, dict[str, str]]:
+def begin(plan: Plan, folder: Path, command: str = "") -> dict[str, dict[str, str]]:
     """Register a study in a folder, or check that it is the one that was begun there.
+
+    Args:
+        plan: from `read`.
+        folder: where everything goes.
+        command: that plays it.
 
     **Errors:** `Another`, `Misplanned`.
     """
@@ -106,7 +114,7 @@ def begin(plan: Plan, folder: Path) -> dict[str, dict[str, str]]:
         json.dumps(
             {
                 "plan": dataclasses.asdict(plan), "agents": agents, "code": code,
-                "revision": made["revision"], "versions": made["versions"],
+                "revision": made["revision"], "versions": made["versions"], "command": command,
                 "began": time.strftime("%Y-%m-%d %H:%M:%S %z"),
             }, indent=1,
         ) + "\n",
@@ -149,7 +157,9 @@ def _check_seeds(plan: Plan, agents: Mapping[str, Mapping[str, str]]) -> None:
 
 
 def finish(folder: Path) -> dict[str, Any]:
-    """What a study shows so far, from its records alone; written to `result.json`.
+    """What a study shows so far, from its records alone.
+
+    Written to `result.json`; `episodes.jsonl`, `report.html` and `cells/` are written anew too.
 
     **Errors:** `FileNotFoundError` if the folder holds no study.
     """
@@ -165,20 +175,29 @@ def finish(folder: Path) -> dict[str, Any]:
         records.write_header(place, each.header)
         (place / records.EPISODES).unlink(missing_ok=True)
         records.append(place, each.episodes)
-    result = {
-        "plan": stored["plan"], "code": stored["code"], "revision": stored["revision"],
-        "agents": stored["agents"], "versions": stored["versions"],
-        "finished": all(
-            finished(folder / task.folder) for task in tasks(plan, stored["agents"])
-        ),
+    facts = ("plan", "code", "revision", "versions", "agents", "command", "began")
+    result = {name: stored[name] for name in facts} | {
+        "finished": all(finished(folder / task.folder) for task in tasks(plan, stored["agents"])),
         "hypotheses": [dataclasses.asdict(one) for one in verdicts.judge(plan, cells)],
         "cells": [
             {"group": group, "setting": setting, **summarise(each)}
             for (group, setting), each in cells.items()
         ],
-    }  # fmt: skip
+    }
     atomic.write_text(folder / RESULT, json.dumps(result, indent=1) + "\n")
+    lines = [json.dumps(row, allow_nan=False) + "\n" for row in rows(cells)]
+    atomic.write_text(folder / records.EPISODES, "".join(lines))
+    page.build(folder, result)
     return result
+
+
+def rows(cells: Cells) -> list[records.Row]:
+    """Every episode as a flat record, with its group and setting."""
+    return [
+        {"group": group, "setting": setting, **row}
+        for (group, setting), each in cells.items()
+        for row in each.rows()
+    ]
 
 
 def cell(folder: Path, group: str, setting: str) -> Path:

@@ -24,6 +24,8 @@ class Judged(Numbers):
     expect: str
     tests: int
     """Hypotheses that are corrected together."""
+    alpha: float
+    """The corrected p-value that counts: less at an early look."""
     verdict: Verdict
     why: str
     """In a sentence."""
@@ -57,8 +59,8 @@ def judge(plan: Plan, cells: Cells) -> list[Judged]:
         verdict, why = _verdict(one, each, p, p_equal, plan)
         out.append(Judged(
             name=one.name, claim=one.claim, what=str(one), measure=one.measure, of=one.of,
-            expect=one.expect, tests=len(plan.hypotheses), verdict=verdict, why=why,
-            p_value_holm=p, **facts,
+            expect=one.expect, tests=len(plan.hypotheses), alpha=alpha(plan, each.units),
+            verdict=verdict, why=why, p_value_holm=p, **facts,
         ))  # fmt: skip
     return out
 
@@ -99,9 +101,8 @@ def _verdict(
         if shown:
             return "contradicted", f"They differ (p = {p:.2g})."
         return "not shown", f"Within 5%: p = {1.0 if equal is None else equal:.2g}; {_could(found)}"
-    by = f" of more than {one.by:.0%}" if one.by else ""
     if shown and _wanted(one, found):
-        return "supported", f"An effect{by}: p = {p:.2g}."
+        return "supported", f"{f'By more than {one.by:.0%}: ' if one.by else ''}p = {p:.2g}."
     if shown:
         other = f"Less than {one.by:.0%}" if one.by else "The other way"
         return "contradicted", f"{other} (p = {p:.2g})."

@@ -121,7 +121,7 @@ def differences(
     """Paired differences from `none`, an arm a row."""
     scale = scale or common_scale(summary, [agent], metric)
     bars = [
-        _bar(arm, found, scale, metric, marked(record))
+        bar(arm, found, scale, metric, marked(record))
         for arm, record in comparisons(summary, agent, metric).items()
         if (found := estimate(record, "difference")) is not None and scale is not None
     ]
@@ -143,7 +143,7 @@ def improvements(summary: Record, agent: str) -> Intervals | None:
     for arm, record in comparisons(summary, agent, "score").items():
         known = {"mean": record.get("p_improve"), "interval": record.get("p_improve_interval")}
         if (found := estimate(known)) is not None:
-            bars.append(_bar(arm, found, scale, "", "", signed=False))
+            bars.append(bar(arm, found, scale, "", "", signed=False))
     if not bars:
         return None
     return Intervals(
@@ -166,7 +166,7 @@ def scores(
         return None
     scale = Scale.of([*known.values(), *(score for arm in shown for score in own[arm])])
     bars = [
-        _bar(arm, value, scale, "", "", signed=False, dots=_some(own[arm]))
+        bar(arm, value, scale, "", "", signed=False, dots=_some(own[arm]))
         for arm, value in shown.items()
     ]
     lines = [Tick(scale.at(value), f"{name} {number(value)}") for name, value in known.items()]
@@ -217,7 +217,7 @@ def ahead(summary: Record, agent: str, metric: str = "psnr") -> Curves | None:
     for index, (arm, gains) in enumerate(found.items()):
         shift = SPREAD * apart * ((index + 0.5) / count - 0.5)
         points = [
-            _point(places[step] + shift, value, scale, metric) for step, value in gains.items()
+            placed(places[step] + shift, value, scale, metric) for step, value in gains.items()
         ]
         lines.append(Line(arm, kind(arm), COLOURS[index % len(COLOURS)], points))
     label = metric_name(metric)
@@ -233,7 +233,7 @@ def ahead(summary: Record, agent: str, metric: str = "psnr") -> Curves | None:
         y_axis=f"Δ {label}{metric_unit(metric)} to none on the same frames, higher is better",
         x_ticks=[Tick(place, "now" if step == 0 else f"t+{step}")
                  for step, place in places.items()],
-        y_ticks=_downward(scale), lines=lines, zero=100 - scale.at(0.0), said=said,
+        y_ticks=downward(scale), lines=lines, zero=100 - scale.at(0.0), said=said,
     )  # fmt: skip
 
 
@@ -279,15 +279,16 @@ def learning(curves: Mapping[str, Record], agents: Sequence[Mapping[str, object]
     )
     return Curves(
         title="Score over training", x_axis="training steps (decisions)",
-        y_axis="score of training episodes", x_ticks=x.ticks(5), y_ticks=_downward(y),
+        y_axis="score of training episodes", x_ticks=x.ticks(5), y_ticks=downward(y),
         lines=lines, zero=None, said=said,
     )  # fmt: skip
 
 
-def _bar(
+def bar(
     arm: str, found: Estimate, scale: Scale, metric: str, mark: str, *, signed: bool = True,
     dots: Sequence[float] = (),
 ) -> Bar:  # fmt: skip
+    """An estimate as a bar on a scale; `mark` and `dots` as in `Bar`."""
     low, high = found.interval or (found.value, found.value)
     return Bar(
         arm, kind(arm), scale.at(found.value), scale.at(low), scale.at(high),
@@ -309,7 +310,8 @@ def _gain(summary: Record, agent: str, arm: str, metric: str, step: int) -> Esti
     return estimate(comparisons(summary, agent, name).get(arm), "difference")
 
 
-def _point(x: float, found: Estimate, scale: Scale, metric: str) -> Point:
+def placed(x: float, found: Estimate, scale: Scale, metric: str) -> Point:
+    """An estimate as a point at `x` percent, its height on a scale."""
     low, high = found.interval or (found.value, found.value)
     text = estimated(found, signed=True, unit=metric_unit(metric))
     return Point(
@@ -318,7 +320,8 @@ def _point(x: float, found: Estimate, scale: Scale, metric: str) -> Point:
     )  # fmt: skip
 
 
-def _downward(scale: Scale) -> list[Tick]:
+def downward(scale: Scale) -> list[Tick]:
+    """The ticks of a vertical axis, from the top."""
     return [Tick(round(100 - tick.at, 2), tick.text) for tick in scale.ticks(5)]
 
 
