@@ -109,7 +109,7 @@ MODELS: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("name", "terms", "updates", "refused", "blind"),
     [
-        ("codes", TERMS, ("gradient",), set(), HELD),
+        pytest.param("codes", TERMS, ("gradient",), set(), HELD, marks=pytest.mark.slow),
         ("codes", (EVIDENCE,), tuple(UPDATES), set(), set()),
         ("dreamer", (EVIDENCE,), ("gradient",), set(), set()),
         *(
@@ -329,6 +329,7 @@ def test_every_update_compiled_is_as_eager(name):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_two_devices_are_as_one():
     here = Path(__file__).parent
     script = (

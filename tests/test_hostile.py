@@ -25,6 +25,7 @@ def test_a_sample_of_mutants_is_refused(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", hostile.FORMATS)
 def test_mutants_of_every_format_are_refused(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

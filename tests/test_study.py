@@ -417,6 +417,7 @@ def table(folder: Path) -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_killed_study_goes_on_and_says_the_same(small, tmp_path):
     plan = planned(small, "plan.toml")
     whole = run(plan, tmp_path / "whole", jobs=2)
