@@ -4,8 +4,8 @@ Claim: the simulator is no bottleneck of training on a CPU: two busy cores give 
 thousand decisions per second, rendering, resets and the way through shared memory included,
 where the tiny agent learns from some tens per second.
 
-Method: `VectorEnv` of 1 and 2 processes, both views, 64×64, uniformly random actions drawn
-beforehand. After 50 steps of warm-up, 30 repeats of 250 steps; each repeat holds one reset per
+Method: `VectorEnv` of 1 and 2 processes, two views, 64×64, and Gymnasium's `AsyncVectorEnv`
+(shared memory) of the same environments; uniformly random actions drawn beforehand. After 50 steps of warm-up, 30 repeats of 250 steps; each repeat holds one reset per
 environment. Frames are steps times environments; wall-clock time; median and p10–p90 over the
 repeats. Starting is the time until the first observation, processes and OpenGL included.
 
@@ -22,25 +22,40 @@ Reproduce: `uv run python benchmarks/environments.py` (`--json` for one JSON obj
 """
 
 import argparse
+import contextlib
+import itertools
 import json
 import os
 import platform
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
+import gymnasium
 import numpy as np
 
-from thinkslow.envs import VectorEnv
+from thinkslow.envs import VectorEnv, make
 
-TASKS = ("thinkslow/CollectGoodObjects-v0", "thinkslow/CollectGoodObjectsTopDown-v0")
+TASKS = ("thinkslow/CollectGoodObjects-v0", "thinkslow/CollectGoodObjectsPanorama-v0")
 STEPS = 250
 
 
-def measure(task: str, count: int, repeats: int) -> dict[str, str | int | float]:
+def ours(task: str, count: int) -> VectorEnv:
+    return VectorEnv(task, count)
+
+
+def gymnasiums(task: str, count: int) -> Any:
+    return gymnasium.vector.AsyncVectorEnv([lambda: make(task)] * count, shared_memory=True)
+
+
+def measure(
+    begin: Callable[[str, int], Any], task: str, count: int, repeats: int
+) -> dict[str, str | int | float]:
     """One row of the table."""
     actions = np.random.default_rng(0).integers(3, size=(STEPS, count))
     begun = time.perf_counter()
-    with VectorEnv(task, count) as envs:
+    with contextlib.closing(begin(task, count)) as envs:
         envs.reset()
         start_s = time.perf_counter() - begun
         for action in actions[:50]:
@@ -53,6 +68,7 @@ def measure(task: str, count: int, repeats: int) -> dict[str, str | int | float]
             rates.append(STEPS * count / (time.perf_counter() - begun))
     p10, median, p90 = np.percentile(rates, [10, 50, 90]).round().tolist()
     return {
+        "by": "VectorEnv" if begin is ours else "AsyncVectorEnv",
         "task": task,
         "processes": count,
         "frames_per_s": median,
@@ -69,19 +85,19 @@ def main() -> None:
     options = parser.parse_args()
     rows = []
     for task in TASKS:
-        for count in (1, 2):
-            rows.append(measure(task, count, options.repeats))
+        for count, begin in itertools.product((1, 2), (ours, gymnasiums)):
+            rows.append(measure(begin, task, count, options.repeats))
             print(rows[-1], file=sys.stderr)
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     if options.json:
         print(json.dumps({"machine": machine, "rows": rows}))
         return
     print(machine)
-    print(f"{'task':44}{'processes':>10}{'frames/s':>10}{'p10–p90':>14}{'start s':>9}")
+    print(f"{'by':16}{'task':44}{'processes':>10}{'frames/s':>10}{'p10–p90':>14}{'start s':>9}")
     for row in rows:
         spread = f"{row['p10']:.0f}–{row['p90']:.0f}"
         print(
-            f"{row['task']:44}{row['processes']:10}{row['frames_per_s']:10.0f}"
+            f"{row['by']:16}{row['task']:44}{row['processes']:10}{row['frames_per_s']:10.0f}"
             f"{spread:>14}{row['start_s']:9}"
         )
 
