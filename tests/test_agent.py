@@ -252,7 +252,7 @@ def test_the_same_keys_give_the_same_play_and_others_another(dreamer, stream, ba
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"steps": -1}, r"`steps` must be 0 or more; got -1\."),
-     ({"steps": 1}, "`steps` needs at least one term to descend; got none"),
+     ({"steps": 1}, "`steps` needs at least one term to minimise; got none"),
      ({"terms": {SIG(): 1.0}, "horizon": 0}, "`horizon` must be 1 or more; got 0"),
      ({"max_kl": -1.0}, r"`max_kl` must be 0 or more; got -1\.0"),
      ({"max_kl": float("nan")}, "`max_kl` must be 0 or more; got nan"),

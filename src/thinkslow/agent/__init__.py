@@ -1,1 +1,1 @@
-"""Who acts: an agent, how it thinks, and when."""
+"""Agents: how they act, how they think, and when."""

@@ -1,4 +1,4 @@
-"""Who acts: an agent that may think before it does.
+"""Agents that may think before they act.
 
 One decision is one compiled call for the whole batch. Two agents given the same keys differ by
 their thinking alone.
@@ -49,27 +49,27 @@ register(Thinking)
 
 @dataclasses.dataclass(frozen=True)
 class About:
-    """Where an agent comes from: what records say of it. All of it may be unknown."""
+    """Where an agent comes from, for records. Every field may be unknown."""
 
     name: str | None = None
     environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """`{"id", "size", "repeat"}`: what it was trained on."""
+    """The environment of the training: `{"id", "size", "repeat"}`."""
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """`steps`, `seed`, `preset`, as far as they are known."""
+    """`steps`, `seed` and `preset` of the training, if known."""
     source: str | None = None
     """The project that trained it; None: this one."""
     action: str = "sample"
-    """How an action is taken from the policy: `sample`, or the `mode`, as its source does."""
+    """How the source takes an action from the policy: a `sample`, or the `mode`."""
     curve: Mapping[str, Any] | None = None
     """Its learning curve: `score` by `step`."""
 
 
 class AbstractAgent(eqx.Module):
-    """Anything that plays: an agent, one behind a gate, one with a deadline; or one of your own.
+    """Anything that can play: an agent, an agent behind a gate or with a deadline, or your own.
 
-    An agent of your own has `model`, `about`, `start` and `act`. Its model must split an action
-    vector into the environment's actions (`split`), and decode if its images are to be scored; it
-    need not be a `WorldModel`.
+    Your own agent has `model`, `about`, `start` and `act`. Its model must split an action vector
+    into the environment's actions (`split`). If it decodes, its images are scored. It need not be
+    a `WorldModel`.
     """
 
     model: eqx.AbstractVar[Any]
@@ -95,17 +95,16 @@ class AbstractAgent(eqx.Module):
         """One decision for a batch.
 
         Args:
-            carry: from `start`, or from the decision before.
+            carry: from `start`, or from the previous decision.
             observation: arrays by name; leading axis: the batch.
             is_first: which environments begin an episode; their past is forgotten.
             keys: one for each environment.
 
-        Returns the new carry, the action vectors (`model.split` makes actions of them), and what
-        was thought: a `Thought`, or for an agent of your own what has `thinks`, `moved` and
-        `doubt`.
+        Returns the new carry, the action vectors (`model.split` converts them to actions), and a
+        `Thought`. Your own agent may return any object with `thinks`, `moved` and `doubt`.
 
-        `Agent.act` also takes `missing` and `age`, which tell of observations that did not come
-        or came late. An agent of your own needs neither.
+        `Agent.act` also takes `missing` and `age`, for missing and late observations. Your own
+        agent needs neither.
         """
 
     def warm(
@@ -116,7 +115,7 @@ class AbstractAgent(eqx.Module):
         *,
         keys: Key[Array, " batch"],
     ) -> None:
-        """Compile everything that a decision for this batch may need, so that none waits later.
+        """Compile everything that a decision for this batch may need, before the first decision.
 
         Args:
             carry: as in `act`.
@@ -128,11 +127,11 @@ class AbstractAgent(eqx.Module):
 
     @property
     def inner(self) -> "Agent | None":
-        """The `Agent` that decides: itself, or the one behind a gate or a deadline."""
+        """The `Agent` that decides: itself, or the agent inside a gate or a deadline."""
         return None
 
     def having_model(self, model: WorldModel, members: Members | None) -> "AbstractAgent":
-        """The same agent with another model, such as one with other names of observations.
+        """The same agent with another model, for example with other names of observations.
 
         Args:
             model: the other model.
@@ -141,7 +140,7 @@ class AbstractAgent(eqx.Module):
         raise TypeError(f"{type(self).__name__} cannot be given another model.")
 
     def having_returns(self, spread: float) -> "AbstractAgent":
-        """The same agent, knowing how far its returns spread."""
+        """The same agent with a known range of returns."""
         raise TypeError(f"{type(self).__name__} cannot be told how far its returns spread.")
 
     @property
@@ -155,14 +154,14 @@ class AbstractAgent(eqx.Module):
         return getattr(self.model, "action_spaces", ())
 
     def player(self, seed: int = 0) -> "Player":
-        """The agent for anybody's own loop: one environment, NumPy in and out."""
+        """A player for your own loop: one environment, NumPy in and out."""
         from thinkslow.agent.player import Player
 
         return Player(self, seed)
 
 
 class Agent(AbstractAgent):
-    """A world model and a policy that think as `settings` say, with every weight frozen.
+    """A world model and a policy that think according to `settings`, with all weights frozen.
 
     A decision is compiled once for each structure of `settings`. The numbers in `settings` are
     arguments of the compiled program: an agent with other numbers does not compile again.
@@ -170,15 +169,16 @@ class Agent(AbstractAgent):
     Args:
         model: for one example, without a batch axis; any Equinox module with the members of
             `WorldModel`.
-        settings: how to think; by default not at all.
-        policy: `policy(model, state, key)` gives an action vector; by default the model's own.
+        settings: how to think; by default the agent does not think.
+        policy: `policy(model, state, key)` returns an action vector; by default the model's own.
         members: an ensemble of plausible parameters, for terms and scores that compare them.
         about: where the agent comes from, for records.
-        returns: how far the agent's returns spread, from 5% to 95%, for choices by value. None:
-            not known; `thinkslow.calibrated` and evaluations measure it.
-        clean: what is usual on clean frames, for a `check`; `thinkslow.calibrated` measures it.
+        returns: the range of the agent's returns, from 5% to 95%, for choices by value. None:
+            unknown; `thinkslow.calibrated` and evaluations measure it.
+        clean: the usual errors on clean frames, for a `check`; `thinkslow.calibrated` measures
+            them.
 
-    **Errors:** `ValueError` if the model lacks what `settings` need, saying what.
+    **Errors:** `ValueError` if the model lacks something that `settings` need, with its name.
     """
 
     model: WorldModel
@@ -228,26 +228,26 @@ class Agent(AbstractAgent):
 
     @property
     def greedy(self) -> bool:
-        """Whether it takes the likeliest action of its model's policy."""
+        """Whether it takes the most likely action of its model's policy."""
         return self.policy is greedy_policy
 
     @property
     def lacks_returns(self) -> bool:
-        """Whether it must know how far its returns spread, and does not."""
+        """Whether it needs the range of its returns and does not have it."""
         choice = self.settings.choice
         return choice is not None and choice.scaled and self.returns is None
 
     def thinking(self, how: "str | Thinking | Arm") -> AbstractAgent:
-        """The same agent, thinking as an arm or as settings say.
+        """The same agent with an arm or with other settings.
 
         Args:
             how: settings; or an `Arm`, which may have a gate or a deadline; or the name of an arm
                 (`thinkslow arms` lists them).
 
-        The gate of an arm is not calibrated yet: `thinkslow.evaluate` calibrates it, and so does
-        `thinkslow.calibrated`.
+        The gate of an arm is not calibrated yet. `thinkslow.evaluate` and `thinkslow.calibrated`
+        calibrate it.
 
-        **Errors:** `ValueError` for an unknown name, or for what the agent lacks.
+        **Errors:** `ValueError` for an unknown name, or if the agent lacks something.
         """
         from thinkslow.agent.presets import Arm, arm
 
@@ -312,23 +312,24 @@ class Agent(AbstractAgent):
         """One decision for a batch, as `AbstractAgent.act`, in one compiled call.
 
         Args:
-            carry: from `start`, or from the decision before.
-            observation: arrays by name; leading axis: the batch. What is missing has any value.
+            carry: from `start`, or from the previous decision.
+            observation: arrays by name; leading axis: the batch. Missing parts may have any value.
             is_first: which environments begin an episode; their past is forgotten.
             keys: one for each environment.
-            missing: which observations did not come: one flag for each environment, or such flags
-                by the name of a part of the observation. `settings.missing` says what then stands
-                in for them, by default the prior. None: all came.
-            age: how many decisions old each observation is, at most `settings.delay`. None:
-                always `settings.delay`, as soon as the episode is so old.
+            missing: which observations are missing: one flag for each environment, or a dictionary
+                of such flags by the name of a part of the observation. `settings.missing` says
+                what replaces them, by default the prior. None: nothing is missing.
+            age: how many decisions old each observation is, at most `settings.delay`. None: the
+                smaller of `settings.delay` and the age of the episode.
 
-        **Errors:** `ValueError` for an observation whose names or shapes are not the agent's, a
-        flag of what it does not see, an age above the delay, or a check that is not calibrated.
+        **Errors:** `ValueError` for an observation with other names or shapes than the agent's, a
+        flag for a part that it does not see, an age above the delay, or a check that is not
+        calibrated.
         """
         return _act(*self.parts, *inputs_of(self, carry, observation, is_first, keys, missing, age))
 
     def waited(self, carry: Carry, decisions: int) -> Carry:
-        """The carry after the last action went on for `decisions` more, unseen.
+        """The carry after the last action continued for `decisions` more, without observations.
 
         Args:
             carry: from the last decision.
@@ -345,13 +346,13 @@ class Agent(AbstractAgent):
 
     @once
     def parts(self) -> Parts:
-        """Its structure, which decides the compiled program, and its numbers."""
+        """The static structure, which decides the compiled program, and the numbers."""
         # Where it comes from decides nothing.
         return parts(eqx.tree_at(lambda agent: agent.about, self, None))
 
 
 def needs_of(settings: Thinking) -> list[tuple[str, tuple[Need, ...]]]:
-    """What each part of the settings asks of a model, by the part's name."""
+    """The needs of each part of the settings, by the name of the part."""
     out = [(term.name, term.needs) for term, _ in settings.terms] if settings.steps else []
     if settings.steps and settings.update is not None:
         out.append((type(settings.update).__name__, settings.update.needs))
@@ -380,7 +381,7 @@ def own_policy(model: Any, state: State, key: PRNGKeyArray) -> Array:
 
 
 def greedy_policy(model: Any, state: State, key: PRNGKeyArray) -> Array:
-    """The likeliest action of the model's own policy."""
+    """The most likely action of the model's own policy."""
     return model.greedy(state, key)
 
 

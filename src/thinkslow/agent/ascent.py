@@ -1,7 +1,7 @@
 """Planning with continuous actions: sequences of the policy, improved by gradient ascent.
 
-**References:** Dream-MPC, arXiv 2605.04568, from which this takes few sequences of the policy, few
-steps and a penalty for disagreement; the plan is made anew at each decision.
+**References:** Dream-MPC, arXiv 2605.04568. As there, few sequences come from the policy, there are
+few steps, and disagreement has a penalty. Unlike there, each decision makes a new plan.
 """
 
 from typing import Any
@@ -26,15 +26,15 @@ EDGE = 0.999
 class Ascent(Choice):
     """The first action of the best of several imagined sequences, each improved by ascent.
 
-    Sequences are drawn from the policy; the first of them begins with the action that the policy
-    takes. Their mean return over latents of the belief is climbed by `steps` normalised gradient
-    steps on atanh of the actions, straight through the latents and with the same random numbers
-    throughout. A sequence is taken if it is better than the policy's own by more than its standard
-    error; else the policy's action stands, bit for bit, as with `strength` 0.
+    Sequences are drawn from the policy; the first one begins with the policy's own action. Their
+    mean return over latents of the belief is raised by `steps` normalised gradient steps on atanh
+    of the actions, with straight-through latents and the same random numbers in all steps. A
+    sequence is taken if it is better than the policy's own by more than its standard error.
+    Otherwise the policy's action is taken, bit for bit, as with `strength` 0.
 
     **Cost:** `sequences * latents * horizon` steps of the core, the reward and the critic, three
-    times for each gradient step and once for the judgement; with a penalty, a prior for each
-    member beside.
+    times for each gradient step and once for the judgement; with a penalty, also a prior for each
+    member.
 
     Args:
         sequences: of actions.

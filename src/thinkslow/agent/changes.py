@@ -1,7 +1,7 @@
-"""Changing single settings of an arm: the fields of `Thinking` and `Arm`, by their names.
+"""Change single settings of an arm: the fields of `Thinking` and `Arm`, by name.
 
-The flags of the command line and the plans of studies write settings so. Nothing here needs JAX
-until an object is made.
+The flags of the command line and the plans of studies use this. Nothing here needs JAX until an
+object is made.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ _KINDS = {"gate": "score", "members": "members"}
 
 
 def kind_of(name: str) -> str | None:
-    """The kind of the registry that a setting's values are of; None for numbers and words.
+    """The kind of the registry for a setting's values; None for numbers and words.
 
     >>> kind_of("update"), kind_of("gate"), kind_of("steps")
     ('update', 'score', None)
@@ -32,10 +32,10 @@ def made(name: str, value: Any) -> Any:
     """The value of a setting; for an object written as text, the object.
 
     Args:
-        name: of the setting.
-        value: a number, a word, an object, or such a text as `sig,0.5*evidence` or `gradient:0.1`.
+        name: the name of the setting.
+        value: a number, a word, an object, or a text such as `sig,0.5*evidence` or `gradient:0.1`.
 
-    **Errors:** `ValueError` for a setting or a name that there is not, with the nearest.
+    **Errors:** `ValueError` for an unknown setting or name, with the nearest.
     """
     if name not in SETTINGS:
         raise ValueError(f"There is no setting {name!r}{nearest(name, SETTINGS)}")
@@ -49,10 +49,11 @@ def changed(arm: Arm, values: Mapping[str, Any]) -> Arm:
     """An arm with other values of some settings.
 
     Args:
-        arm: what is changed.
-        values: by setting, as `made` gives them.
+        arm: the arm to change.
+        values: values by setting, as `made` returns them.
 
-    **Errors:** `ValueError` or `TypeError` for what is out of range or cannot go together.
+    **Errors:** `ValueError` or `TypeError` for values out of range or settings that exclude each
+    other.
     """
     thinking = {name: value for name, value in values.items() if name not in OF_ARM}
     return dataclasses.replace(

@@ -1,8 +1,8 @@
-"""Checks of a frame before it is believed, and the controls of such checks.
+"""Checks of a frame before it is used, and the controls of such checks.
 
-A gate by how far a frame moves the belief rejects news as well as noise. A check goes by how well
-the posterior explains the frame that it came from: what no latent explains is not of the world
-that the agent knows, however surprising it is, and what one does explain is left alone.
+A gate by surprise cannot tell news from noise. A check measures how well the posterior explains
+the frame that it was computed from. A frame that no latent explains does not come from the world
+that the agent knows. A frame that some latent explains is used, however surprising it is.
 """
 
 import abc
@@ -21,34 +21,34 @@ from thinkslow.trees import only_if, where
 from thinkslow.worldmodel import Moment, Observation, State, WorldModel, target
 
 FREEDOM = 4.0
-"""Degrees of freedom of Student's t, by which errors are weighed."""
+"""Degrees of freedom of Student's t, which weights the errors."""
 MEMORY = 50.0
 """Frames over which the share of rejections runs."""
 
 
 class Verdict(enum.IntEnum):
-    """What became of a frame."""
+    """What happened to a frame."""
 
     BELIEVED = 0
     """As it came."""
     MENDED = 1
-    """Its posterior is that of a frame with the implausible patches replaced."""
+    """Repaired: the posterior is that of the frame with its implausible patches replaced."""
     REJECTED = 2
-    """The prior stands in for its posterior."""
+    """Rejected: the prior replaces the posterior."""
     RESTARTED = 3
-    """It was believed, and the past forgotten."""
+    """Used, after the memory was reset."""
     SHIFTED = 4
-    """Believed because too many were rejected: the world has changed for good, and a check
-    cannot help."""
+    """Used because too many frames were rejected: the environment has changed permanently, and a
+    check cannot help."""
 
 
 class Guard(eqx.Module):
-    """What a check remembers between decisions."""
+    """The memory of a check between decisions."""
 
     run: Int[Array, "*batch"]
     """Rejections in a row."""
     share: Float[Array, "*batch"]
-    """Of late, the share of frames that would be rejected."""
+    """Running share of frames that would be rejected."""
     suspicious: Float[Array, "*batch"]
     """Suspicious frames so far."""
     frames: Float[Array, "*batch"]
@@ -68,7 +68,7 @@ class Guard(eqx.Module):
 
 
 class Checked(eqx.Module):
-    """What a check made of a frame; leading axis: the batch."""
+    """The result of a check; leading axis: the batch."""
 
     distance: Float[Array, "*batch"]
     """The error of the posterior's own reconstruction: `Clean.distance`."""
@@ -78,7 +78,7 @@ class Checked(eqx.Module):
 
 
 class Frame(eqx.Module):
-    """One frame to be checked, and what a check may ask about it."""
+    """One frame to be checked, with the quantities that a check may need."""
 
     model: WorldModel
     clean: Clean
@@ -119,7 +119,7 @@ Judgement = tuple[Any, Any, Any, Int[Array, ""], Bool[Array, ""]]
 
 
 class Check(eqx.Module):
-    """How a frame is checked before it is believed. One of your own subclasses `Check`."""
+    """How a frame is checked before it is used. Subclass it for your own check."""
 
     @property
     def needs(self) -> tuple[Need, ...]:
@@ -138,9 +138,9 @@ class Check(eqx.Module):
         self, model: Any, clean: Clean, moment: Moment, observation: Observation, guard: Guard,
         action: Array, *, key: PRNGKeyArray, latent_key: PRNGKeyArray,
     ) -> tuple[Moment, Checked, Guard]:  # fmt: skip
-        """The moment to go on with, what was made of the frame, and what to remember.
+        """The moment to continue with, the result of the check, and its new memory.
 
-        A frame that did not come, or that the encoder made nothing of, is not judged.
+        A missing frame, or one that the encoder could not use, is not judged.
         """
         frame = Frame(model, clean, moment, observation, guard, action, latent_key, key)
         distance = frame.distance
@@ -153,7 +153,7 @@ class Check(eqx.Module):
 
 
 class Robust(Check):
-    """Frames that no latent explains are mended, or the prior stands in for them.
+    """Frames that no latent explains are repaired, or replaced by the prior.
 
     Where `distance` is above the threshold of clean episodes: from the posterior and from the
     prior, up to `rounds` times, the patches that a belief does not explain are replaced by what

@@ -1,9 +1,9 @@
-"""How an action is chosen, given a belief: what comes after thinking about where one is.
+"""How an action is chosen, given a belief.
 
-A choice is handed the belief, the state that was read from it and the action that the policy takes
-there, and may take another. One that is not moved takes the policy's own. One of your
-own subclasses `Choice`. Nothing here reaches the belief: a belief that values could move would
-become the wishful one.
+A choice gets the belief, the state that was read from it and the policy's action there, and may
+take another action. Without a reason to change, it takes the policy's action. Subclass `Choice`
+for your own. Nothing here changes the belief: a belief that values could move would become wishful
+thinking.
 """
 
 import abc
@@ -30,14 +30,14 @@ HALVINGS = 30
 
 
 class Facing(NamedTuple):
-    """What a choice is made by."""
+    """The inputs of a choice."""
 
     model: WorldModel
     """For one example."""
     policy: Callable[[State, PRNGKeyArray], Action]
     """What acts in imagined futures."""
     greedy: bool
-    """Whether the policy takes its likeliest action and no sample."""
+    """Whether the policy takes its most likely action instead of a sample."""
     belief: Belief
     """After refinement."""
     state: State
@@ -46,11 +46,11 @@ class Facing(NamedTuple):
     """The policy's, in that state."""
     members: Members | None
     returns: Float[Array, ""] | float | None
-    """How far returns spread: the agent's 5% to 95% range."""
+    """The range of the agent's returns, from 5% to 95%."""
 
 
 class Chosen(eqx.Module):
-    """What a choice was made of; the axis `actions` leads."""
+    """The numbers behind a choice; leading axis: `actions`."""
 
     actions: Float[Array, "*batch actions action"]
     """Vectors of the actions that were compared."""
@@ -76,16 +76,16 @@ class Choice(eqx.Module):
 
     @property
     def scaled(self) -> bool:
-        """Whether it asks how far the agent's returns spread."""
+        """Whether it needs the range of the agent's returns."""
         return False
 
     @abc.abstractmethod
     def __call__(self, facing: Facing, *, key: PRNGKeyArray) -> tuple[Action, Chosen | None]:
-        """The action of one decision, and what it was made of."""
+        """The action of one decision, and the numbers behind it."""
 
 
 class Likeliest(Choice):
-    """The policy's likeliest action: the control that is greedy and looks nowhere."""
+    """The policy's most likely action: a greedy control without imagination."""
 
     def __call__(self, facing: Facing, *, key: PRNGKeyArray) -> tuple[Action, None]:
         model: Any = facing.model
@@ -157,9 +157,9 @@ def strength(
     kl: Float[Array, ""],
     most: Float[Array, ""],
 ) -> Float[Array, ""]:
-    """How far along a direction to tilt for a KL: at most `most`, and never beyond the KL.
+    """How far to tilt along a direction for a given KL: at most `most`, and never beyond the KL.
 
-    KL grows with the strength, so that it is found by halving.
+    KL grows with the strength, so bisection finds it.
     """
 
     def halve(ends: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:

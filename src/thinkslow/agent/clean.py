@@ -1,8 +1,7 @@
-"""How well an agent usually reconstructs what it sees: measured on clean episodes.
+"""The usual reconstruction errors of an agent, measured on clean episodes.
 
-Images are compared by patches, vectors by their numbers; a part that is a class is left out. What
-is measured is the agent's own error, so that a patch which it never reconstructs well counts for
-little.
+Images are compared by patches, vectors by their numbers; discrete parts are left out. The errors
+are the agent's own, so a patch that it never reconstructs well has little weight.
 """
 
 from collections.abc import Mapping
@@ -17,18 +16,18 @@ from thinkslow.distributions import Categorical, SymlogSquared, symlog
 from thinkslow.worldmodel import Observation, target
 
 PATCH = 8
-"""Side of a patch, pixels; of images whose sides it does not divide, the largest that does."""
+"""Side of a patch in pixels; the largest smaller divisor if it does not divide the image."""
 MOST = 9.0
-"""A patch counts for at most so many times its usual error, so that none decides alone."""
+"""The largest weight of a patch, in units of its usual error, so that no patch decides alone."""
 LEAST = 1e-6
-"""The usual error of a patch is not taken to be less: a constant one would make any bit news."""
+"""The least usual error of a patch. Otherwise any change of a constant patch would be news."""
 
 Errors = Mapping[str, Float[Array, "..."]]
 """By the name of a part, the mean squared error of each patch, or of each number of a vector."""
 
 
 class Clean(eqx.Module):
-    """What is usual on clean frames."""
+    """The usual errors on clean frames."""
 
     errors: Errors
     """Medians."""
@@ -56,7 +55,7 @@ def numeric(heads: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def errors_of(heads: Mapping[str, Any], observation: Observation) -> dict[str, Array]:
-    """How far the heads are from an observation: see `Errors`."""
+    """The errors of the heads' predictions of an observation: see `Errors`."""
     out = {}
     for name, head in numeric(heads).items():
         shown, value = head.mode(), target(head, observation[name])

@@ -22,20 +22,20 @@ from thinkslow.worldmodel import WorldModel
 class Timed(AbstractAgent):
     """An agent whose decisions take at most `deadline_ms`.
 
-    A decision is several compiled calls: to look, to refine in pieces of one step until the time
-    or the agent's `steps` are up, and to act. It returns the best iterate so far, whatever
-    `select` says, since the last is an accident of the clock. What it does therefore depends on
-    the machine and on what else runs there: two runs differ.
+    A decision consists of several compiled calls: encode, refine in chunks of one step until the
+    time or the agent's `steps` run out, and act. It returns the best iterate so far, whatever
+    `select` says, because the last iterate depends on the clock. The result depends on the speed
+    and the load of the machine: two runs differ.
 
-    To look, to begin (one gradient) and to act are always done: they are what a deadline of 0
-    costs. Call `warm` first: compiling heeds no deadline.
+    Encoding, one gradient and acting always run: this is the cost of a deadline of 0. Call `warm`
+    first: compiling ignores the deadline.
 
     Args:
-        agent: the one that thinks; its settings must refine.
+        agent: the agent that thinks; its settings must refine.
         deadline_ms: milliseconds for the whole batch, from the call.
 
-    **Errors:** `ValueError` for a negative deadline, an agent without refinement steps, or one
-    of particles, which refine apart.
+    **Errors:** `ValueError` for a negative deadline, an agent without refinement steps, or an
+    agent with particles, which refine separately.
     """
 
     agent: Agent
@@ -89,9 +89,9 @@ class Timed(AbstractAgent):
         missing: Flags | None = None,
         age: Int[Array | np.ndarray, " batch"] | None = None,
     ) -> tuple[Carry, Float[Array, "batch action"], Thought]:
-        """One decision for a batch, as `AbstractAgent.act`, in at most `deadline_ms` from the
-        call, as far as recent decisions tell how long it takes to act. `thinks` says where any
-        step was made."""
+        """One decision for a batch, like `AbstractAgent.act`, in at most `deadline_ms` from the
+        call, if acting takes as long as in recent decisions. `thinks` says where any step was
+        made."""
         begun = time.perf_counter()
         given = inputs_of(self.agent, carry, observation, is_first, keys, missing, age)
         structure, numbers = self.agent.parts
@@ -119,7 +119,7 @@ class Timed(AbstractAgent):
         *,
         keys: Key[Array, " batch"],
     ) -> None:
-        """Compile all that a decision for this batch needs, and see how long its parts take."""
+        """Compile everything that a decision for this batch needs, and time its parts."""
         given = inputs_of(self.agent, carry, observation, is_first, keys)
         structure, numbers = self.agent.parts
         looked, beliefs, (latent_keys, refine_keys) = _look(structure, numbers, *given)

@@ -1,8 +1,8 @@
 """One decision of one agent: predict, infer, refine, read a state, act. Batch with `vmap`.
 
-The random numbers of a decision come in independent streams of one key (latent, action,
-thinking), so that two agents given the same key differ by their thinking alone, and an agent of
-zero steps is the base agent bit for bit.
+One key gives the independent random streams of a decision (latent, action, thinking). Two agents
+with the same key therefore differ only in their thinking, and an agent with zero steps is the base
+agent, bit for bit.
 """
 
 import dataclasses
@@ -34,18 +34,18 @@ if TYPE_CHECKING:
 
 
 class Carry(eqx.Module):
-    """What an agent takes from one decision to the next; leading axis: the batch."""
+    """The state that an agent carries between decisions; leading axis: the batch."""
 
     state: State
     action: Float[Array, "*batch action"]
     past: Window | Cloud | None = None
     """With `lag` the last decisions (None: there was none yet); with `particles` the cloud."""
     stream: Stream | None = None
-    """What is remembered of how observations come, where that matters."""
+    """The memory of missing and late observations, if needed."""
 
 
 class Thought(eqx.Module):
-    """What went on in one decision; leading axis: the batch."""
+    """The beliefs and numbers of one decision; leading axis: the batch."""
 
     prior: Belief
     before: Belief
@@ -59,24 +59,24 @@ class Thought(eqx.Module):
     moved: Float[Array, "*batch"]
     """KL(after || before), nats."""
     refined: Refined | None
-    """Every iterate; None without steps, and behind a gate, which refines a part of the batch."""
+    """Every iterate; None without steps, and behind a gate, which refines only part of the
+    batch."""
     thinks: Bool[Array, "*batch"]
     """Whether there was any thinking."""
     seen: Bool[Array, "*batch"]
-    """Whether the observation could be used; where not, the prior stands in for the encoder's
-    belief."""
+    """Whether the observation could be used. If not, the prior replaces the encoder's belief."""
     mixture: Mixture | None = None
     """The belief of all particles."""
     doubt: Float[Array, "*batch"] | None = None
-    """What a gate went by."""
+    """The score of the gate."""
     chosen: Chosen | None = None
-    """What the action was chosen by, with a `choice` that compares; None behind a gate."""
+    """The numbers behind the action, with a `choice` that compares; None behind a gate."""
     checked: Checked | None = None
-    """With a `check`: what it made of the frame."""
+    """The result of the `check`, if there is one."""
 
 
 class Look(NamedTuple):
-    """What one observation tells, and what will be remembered of it."""
+    """The information of one observation, and the memory of it."""
 
     plain: Moment
     """Without thinking."""
@@ -104,7 +104,7 @@ def decide(
 ) -> tuple[Carry, Float[Array, " action"], Thought]:
     """One decision of one agent: predict, infer, refine, read, act.
 
-    A carry that is not finite is forgotten, as at the beginning of an episode.
+    A non-finite carry is reset, as at the beginning of an episode.
     """
     if isinstance(carry.past, Cloud):
         return _decide_together(agent, carry, carry.past, observation, is_first, key)
@@ -249,7 +249,7 @@ def _in_time(
 def acted(
     agent: "Agent", belief: Belief, state: State, action_key: PRNGKeyArray, key: PRNGKeyArray
 ) -> tuple[Float[Array, " action"], Chosen | None]:
-    """The policy's action in a state, or the one that the agent's choice takes in its place."""
+    """The policy's action in a state, or the action of the agent's choice."""
     action = agent.policy(agent.model, state, action_key)
     if agent.settings.choice is None:
         return action, None
@@ -273,7 +273,7 @@ def streams(key: PRNGKeyArray) -> tuple[PRNGKeyArray, ...]:
 
 
 def bounds(settings: "Thinking") -> dict[str, Any]:
-    """How far a step and all of them may go, and which are taken: options of `refine`."""
+    """The options of `refine` that bound the steps and accept them."""
     return {
         name: getattr(settings, name)
         for name in ("steps", "max_kl", "accept", "judges", "tolerance", "fresh_noise")
@@ -281,7 +281,7 @@ def bounds(settings: "Thinking") -> dict[str, Any]:
 
 
 def _usable(moment: Moment, sound: Bool[Array, ""]) -> Moment:
-    """The moment, its posterior the prior where the observation was not sound."""
+    """The moment; its posterior is the prior if the observation could not be used."""
     return moment._replace(
         posterior=where(sound, moment.posterior, moment.prior), seen=moment.seen & sound
     )
@@ -290,7 +290,7 @@ def _usable(moment: Moment, sound: Bool[Array, ""]) -> Moment:
 def _healed(
     agent: "Agent", state: State, action: Array, is_first: Bool[Array, ""]
 ) -> tuple[State, Array, Bool[Array, ""]]:
-    """State and action, forgotten where they are not finite."""
+    """State and action, reset if they are non-finite."""
     sound = all_finite((state, action))
     blank = jax.tree.map(lambda x, old: x.astype(old.dtype), agent.model.initial(), state)
     state = where(sound, state, blank)
@@ -298,7 +298,7 @@ def _healed(
 
 
 def _healed_window(agent: "Agent", window: Window) -> Window:
-    """The window, whose states and actions are forgotten if any of them is not finite."""
+    """The window; its states and actions are reset if any of them is non-finite."""
     sound = all_finite((window.states, window.actions))
     blank = jax.tree.map(lambda x, old: x.astype(old.dtype), agent.model.initial(), window.states)
     return dataclasses.replace(
@@ -397,7 +397,7 @@ def _settle(
 def _nats(
     agent: "Agent", plain: Moment, after: Belief, refined: Refined | None
 ) -> Float[Array, ""]:
-    """How far thinking moved the belief, or what was stepped in its place."""
+    """How far thinking moved the belief or the stepped variable."""
     if agent.settings.variable != "belief" and refined is not None:
         return refined.moved[refined.chosen]
     return after.kl(plain.posterior)

@@ -1,11 +1,11 @@
-"""When to think: an agent that thinks only in doubt.
+"""When to think: an agent that thinks only where a score is high.
 
-A closed gate has to cost nothing. Under `vmap` a conditional becomes a selection and saves no
-work, so the choice is made between two compiled programs: the first decides for the whole batch
-without refinement and scores each moment; the second decides again, refining, for the
-environments in doubt alone, gathered into a batch whose size is the next power of two. A moment
-without doubt is that of the same agent with no steps, bit for bit; one in doubt is the thinking
-agent's, but for the rounding of another batch size.
+A closed gate should cost nothing. Under `vmap` a conditional becomes a selection and saves no
+work, so there are two compiled programs. The first decides for the whole batch without refinement
+and computes the scores. The second decides again, with refinement, only for the environments above
+the threshold, gathered into a batch whose size is the next power of two. Below the threshold, a
+decision equals that of the agent without steps, bit for bit. Above it, a decision equals that of
+the thinking agent, except for the rounding of another batch size.
 """
 
 import dataclasses
@@ -35,13 +35,13 @@ class Gated(AbstractAgent):
     A threshold may be changed (`opening_above`) without compiling again.
 
     Args:
-        agent: the one that thinks; its settings must refine, or choose otherwise.
-        score: how doubtful a moment is.
-        threshold: above which to think; None: not calibrated yet, to open for `share`.
-        share: of the decisions that the gate should open for.
+        agent: the agent that thinks; its settings must refine, or have a `choice`.
+        score: the score of a decision.
+        threshold: the agent thinks above it; None: not calibrated yet, to open for `share`.
+        share: the share of the decisions in which the gate should open.
 
-    **Errors:** `ValueError` for an agent that does not think, one that uses more of the past
-    (its carry would have to be kept while the gate is closed), a score that needs what the agent
+    **Errors:** `ValueError` for an agent that does not think, an agent with `lag` or `particles`
+    (its carry would have to be updated while the gate is closed), a score whose needs the agent
     lacks, or neither a threshold nor a share.
     """
 
@@ -80,7 +80,7 @@ class Gated(AbstractAgent):
         """The same gate with another threshold.
 
         Args:
-            threshold: above which to think, in the units of the score.
+            threshold: the agent thinks above it; in units of the score.
         """
         return Gated(self.agent, self.score, threshold, share=self.share)
 
@@ -109,18 +109,18 @@ class Gated(AbstractAgent):
         missing: Flags | None = None,
         age: Int[Array | np.ndarray, " batch"] | None = None,
     ) -> tuple[Carry, Float[Array, "batch action"], Thought]:
-        """One decision for a batch, as `AbstractAgent.act`; the iterates of refinement are not
+        """One decision for a batch, like `AbstractAgent.act`; the iterates of refinement are not
         kept.
 
-        One compiled call if no environment is in doubt, two if any is. A score that is NaN opens
-        no gate. Compiles the thinking program once for each power of two up to the batch, when it
-        is first needed or by `warm`.
+        One compiled call if no score is above the threshold, otherwise two. A NaN score does not
+        open the gate. The thinking program is compiled once for each power of two up to the batch,
+        when it is first needed or by `warm`.
 
         **Errors:** `ValueError` for a gate that is not calibrated.
         """
         if self.threshold is None:
             raise ValueError(
-                f"This gate is to open for {self.share:.0%} of the decisions and has no threshold "
+                f"This gate should open for {self.share:.0%} of the decisions and has no threshold "
                 "yet. Calibrate it: thinkslow.calibrated(agent, environment); or give a "
                 "`threshold`."
             )
@@ -167,7 +167,7 @@ def check_share(share: float) -> None:
 
 
 def threshold_of(scores: npt.ArrayLike, share: float) -> float:
-    """The threshold above which `share` of recorded scores lie; NaN scores are left out.
+    """The threshold that a `share` of the recorded scores exceeds; NaN scores are left out.
 
     **Errors:** `ValueError` for a share outside (0, 1], or no scores.
 
@@ -214,7 +214,7 @@ def _think_again(
     keys: Key[Array, " batch"], first: tuple[Carry, Array, Thought],
     chosen: Int[Array | np.ndarray, " some"],
 ) -> tuple[Carry, Array, Thought]:  # fmt: skip
-    """Decide again for the chosen environments, and put their decisions among the first."""
+    """Decide again for the chosen environments, and replace their first decisions."""
 
     def one(carry: Carry, observation: dict, is_first: Array, key: PRNGKeyArray) -> tuple:
         return decide(agent, carry, observation, is_first, key)

@@ -1,7 +1,7 @@
-"""What an agent is shown, against what it sees: names, shapes, types, ranges.
+"""Check an observation against the agent's spaces: names, shapes, types, ranges.
 
-Shapes and types are compared when a program is traced, so once; what only values tell (a byte
-image given as floats of 0 to 255) is flagged in the program itself.
+Shapes and types are checked once, when a program is traced. Faults that only the values show (a
+byte image given as floats from 0 to 255) are flagged by the program itself.
 """
 
 from collections.abc import Mapping
@@ -20,9 +20,9 @@ Spaces = tuple[tuple[str, Space], ...]
 
 
 def named(spaces: Spaces, observation: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts that the agent sees, as arrays of numbers; what it does not see is left out.
+    """The parts that the agent sees, as numeric arrays; other parts are left out.
 
-    **Errors:** `ValueError` naming what is missing, or is no numbers.
+    **Errors:** `ValueError` that names missing or non-numeric parts.
     """
     if absent := [name for name, _ in spaces if name not in observation]:
         raise ValueError(
@@ -49,13 +49,13 @@ def said(value: Any) -> str:
 
 
 def admitted(spaces: Spaces, observation: Observation) -> tuple[Observation, Bool[Array, ""]]:
-    """The parts that the agent sees, and whether their values can be what they are said to be.
+    """The parts that the agent sees, and whether their values are possible.
 
     Args:
-        spaces: what the agent sees; empty: not declared, so that everything is admitted.
-        observation: one, without a batch.
+        spaces: the agent's observation spaces; empty: not declared, so everything is accepted.
+        observation: one observation, without a batch axis.
 
-    **Errors:** `ValueError` naming what is missing, or of another shape or type.
+    **Errors:** `ValueError` that names parts that are missing or have another shape or type.
     """
     sound = jnp.ones((), bool)
     observation = named(spaces, observation)

@@ -1,9 +1,9 @@
-"""Beliefs from real evidence: what more of the past says about the present.
+"""Beliefs from real evidence: use more of the past to infer the present.
 
-An RSSM carries one sample of its latent, and what that sample leaves out is lost. Two remedies use
-real observations and no gradient: to encode the last frames again with soft latents between them
-(`reinferred`), and to carry several samples, each weighted by how well it predicts what comes
-(`weighted`, `resampled`). Nothing here knows what an agent is; all is for one example.
+An RSSM carries one sample of its latent; other possibilities are lost. Two remedies use real
+observations and no gradient: encode the last frames again with soft latents between them
+(`reinferred`), or carry several samples, weighted by how well they predict the observations
+(`weighted`, `resampled`). Nothing here knows agents; all functions are for one example.
 """
 
 import equinox as eqx
@@ -38,9 +38,9 @@ class Window(eqx.Module):
 def reinferred(model: WorldModel, window: Window) -> State:
     """The state after the window: from the oldest state, every frame encoded again.
 
-    Between frames the latent is soft, the expectation in place of a sample. Where memory is
-    linear in the latent, that is the exact filter started from one sample `lag` decisions ago.
-    An episode that began within the window forgets what was before it, the model's own way.
+    Between frames the latent is soft: the expectation in place of a sample. If memory is linear in
+    the latent, this is the exact filter started from one sample `lag` decisions ago. If an episode
+    began within the window, the model forgets everything before it.
 
     **Cost:** `lag` steps of the core and the encoder.
     """
@@ -82,8 +82,8 @@ def weighted(
     """The log-weights after an observation, normalised.
 
     A particle whose latent was drawn from `proposals` gains log p(x | h, z) + log p(z | h)
-    - log q(z), which estimates log p(x | h) without bias, and equals it if q is exact. An
-    observation that is not a number, or that no particle can explain, leaves them as they were.
+    - log q(z), which estimates log p(x | h) without bias, and equals it if q is exact. A non-finite
+    observation, or one that no particle can explain, does not change the weights.
 
     **Cost:** one decoding for each particle.
 
@@ -100,9 +100,8 @@ def weighted(
 
 
 def resampled(cloud: Cloud, *, key: PRNGKeyArray) -> Cloud:
-    """The same cloud, or one of equal weights if fewer than half of it count.
-
-    How many count is the effective sample size, 1 / sum(w^2).
+    """The same particles, or resampled ones with equal weights if the effective sample size,
+    1 / sum(w^2), is below half their number.
     """
     count = cloud.log_weights.shape[-1]
     chosen = jax.tree.map(lambda x: x[systematic(cloud.log_weights, key=key)], cloud.states)
@@ -112,7 +111,7 @@ def resampled(cloud: Cloud, *, key: PRNGKeyArray) -> Cloud:
 
 
 def effective(log_weights: Float[Array, " particles"]) -> Float[Array, ""]:
-    """The effective sample size of normalised weights: how many equal ones vary as much.
+    """The effective sample size of normalised weights.
 
     >>> round(float(effective(jnp.log(jnp.array([0.5, 0.5, 1e-9])))), 3)
     2.0
@@ -123,9 +122,8 @@ def effective(log_weights: Float[Array, " particles"]) -> Float[Array, ""]:
 def systematic(
     log_weights: Float[Array, " particles"], *, key: PRNGKeyArray
 ) -> Int[Array, " particles"]:
-    """Indices, each drawn on average `particles * weight` times, and never a whole one off.
-
-    One uniform number places a comb of equal teeth over the weights laid end to end.
+    """Indices by systematic resampling: each is drawn `particles * weight` times on average, with a
+    deviation below 1. One uniform number is used for all.
     """
     count = log_weights.shape[-1]
     teeth = (jnp.arange(count, dtype=log_weights.dtype) + jr.uniform(key)) / count

@@ -1,4 +1,4 @@
-"""An agent for anybody's own loop: one environment, NumPy in and out."""
+"""A player for your own loop: one environment, NumPy in and out."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -12,7 +12,7 @@ from thinkslow.agent.agent import AbstractAgent, Agent, greedy_policy
 
 
 class Memory(NamedTuple):
-    """What `Player.predict` takes from one call to the next. Opaque: pass it on."""
+    """The state of `Player.predict` between calls. Opaque: pass it to the next call."""
 
     carry: Any
     decisions: int
@@ -21,14 +21,14 @@ class Memory(NamedTuple):
 
 
 class Player:
-    """Plays one environment, with NumPy arrays in and out; or several through `predict`.
+    """Plays one environment with NumPy arrays in and out, or several through `predict`.
 
     >>> action = player(observation, first=True)      # doctest: +SKIP
     >>> observation, *_ = env.step(action)            # doctest: +SKIP
 
     Args:
         agent: the agent that plays.
-        seed: random numbers of its latents and actions.
+        seed: seed of its latents and actions.
 
     **Errors:** `ValueError` for an agent whose gate is not calibrated.
     """
@@ -36,7 +36,7 @@ class Player:
     def __init__(self, agent: AbstractAgent, seed: int = 0):
         self.agent, self.seed = agent, seed
         self.thought: Any = None
-        """What was thought at the last decision, a `Thought` with a leading axis of 1."""
+        """The `Thought` of the last decision, with a leading axis of 1."""
         self._carry = agent.start(1)
         self._decisions = 0
 
@@ -44,12 +44,12 @@ class Player:
         """The action for an observation, as the environment takes it.
 
         Args:
-            observation: a mapping by name, or the array itself where the agent sees one part.
+            observation: a mapping by name, or the array itself if the agent sees one part.
             first: whether an episode begins here.
 
-        Returns the action, or a dictionary of them where the agent has several.
+        Returns the action, or a dictionary of actions if the agent has several.
 
-        **Errors:** `ValueError` for an observation whose names or shapes are not the agent's.
+        **Errors:** `ValueError` for an observation with other names or shapes than the agent's.
         """
         batch = {name: np.asarray(part)[None] for name, part in self._named(observation).items()}
         begins = np.array([first or self._decisions == 0])
@@ -65,22 +65,22 @@ class Player:
         episode_start: Any = None,
         deterministic: bool = False,
     ) -> tuple[Any, "Memory"]:
-        """The actions for a batch of observations, as `predict` of Stable-Baselines3 gives them.
+        """The actions for a batch of observations, like `predict` in Stable-Baselines3.
 
-        So an agent goes where a policy of that library goes, such as its `evaluate_policy`. The
-        player itself remembers nothing of these calls but `thought`.
+        An agent can therefore replace a policy of that library, for example in `evaluate_policy`.
+        The player keeps only `thought` from these calls.
 
         Args:
             observation: of one environment, or of several along a first axis.
-            state: what the call before returned; None: every episode begins here.
+            state: the state from the previous call; None: every episode begins here.
             episode_start: which environments begin an episode, bool.
-            deterministic: whether to take the mode of the policy instead of the agent's own way;
-                latents are sampled either way.
+            deterministic: whether to take the mode of the policy instead of the agent's default;
+                latents are sampled in both cases.
 
-        Returns the actions, with a first axis if the observation had one, and the next state.
+        Returns the actions, with a first axis if the observation has one, and the next state.
 
-        **Errors:** `ValueError` for a state of another number of environments, an observation
-        whose names or shapes are not the agent's, or a mode that the agent cannot take.
+        **Errors:** `ValueError` for a state with another number of environments, an observation
+        with other names or shapes than the agent's, or a mode that the agent cannot take.
         """
         agent = self._greedy if deterministic else self.agent
         parts = {name: np.asarray(part) for name, part in self._named(observation).items()}
@@ -129,7 +129,7 @@ class Player:
         return carry, np.asarray(vectors)
 
     def _split(self, vector: Any) -> dict[str, Any]:
-        """Action vectors as the environment takes them; whole where the model says nothing."""
+        """Action vectors as the environment takes them; unchanged if the model has no `split`."""
         return self.agent.model.split(vector) or {"": vector}
 
     def _is_single(self, parts: Mapping[str, np.ndarray]) -> bool:

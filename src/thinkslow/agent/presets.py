@@ -1,10 +1,10 @@
 """Named ways to think: the arms that `evaluate` compares. Frozen; a change gets a new name.
 
-Three kinds: the paper's objectives at its horizons, ours, and the controls that a gain must beat.
-Every arm that refines moves the belief by up to 4 nats, a value from an experiment with other
-agents and seeds than those reported; no arm was tuned on the agents here.
+There are three kinds: the paper's objectives at its horizons, our own, and the controls that a gain
+must beat. Every arm that refines moves the belief by up to 4 nats. This value comes from an
+experiment with other agents and seeds than the reported ones; no arm was tuned on the agents here.
 
-The command line lists names without JAX, so each arm is made when it is asked for.
+The command line lists names without JAX, so each arm is made when it is used.
 """
 
 import dataclasses
@@ -23,21 +23,21 @@ HORIZONS = (1, 3, 8, 16)
 """Imagined steps of the paper's rollouts."""
 
 LONG = 1e3
-"""A step so long that the KL bound, not its length, decides how far it goes: gradients of the
-imagined terms differ from those of the evidence by orders of magnitude."""
+"""A step size so large that the KL bound decides how far a step goes: gradients of the imagined
+terms differ from those of the evidence by orders of magnitude."""
 
 RAW = 0.1
-"""Step size of the paper's readings that step numbers as they are. It was not tuned."""
+"""Step size of the paper's readings with raw steps. It was not tuned."""
 
 DEFAULT = ("none", "sig-3", "evidence", "control-mode", "control-soft", "control-random")
-"""What `evaluate` compares unless told otherwise."""
+"""The arms that `evaluate` compares by default."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """What an evaluation compares: how to think, and when or for how long.
+    """A way to think that an evaluation compares: how, when and for how long.
 
-    **Errors:** `ValueError` for what cannot go together.
+    **Errors:** `ValueError` for settings that exclude each other.
     """
 
     thinking: Thinking
@@ -46,7 +46,7 @@ class Arm:
     share: float = 1.0
     """Share of the decisions in which a gate should open; its threshold is calibrated to it."""
     members: "Source | None" = None
-    """Where its plausible parameters come from; None: the agent's own."""
+    """The source of its plausible parameters; None: the agent's own."""
     deadline_ms: float | None = None
     """Stop refining in time to act this many milliseconds after the observation, for the whole
     batch."""
@@ -65,12 +65,12 @@ class Arm:
             )
 
     def of(self, agent: "Agent") -> "AbstractAgent":
-        """An agent that thinks as this arm says.
+        """The agent with this way to think.
 
         Args:
-            agent: the one that is to think.
+            agent: the agent that should think.
 
-        **Errors:** `ValueError` for what the agent lacks.
+        **Errors:** `ValueError` if the agent lacks something that the arm needs.
         """
         from thinkslow.agent.deadline import Timed
         from thinkslow.agent.gates import Gated
@@ -89,7 +89,7 @@ class Arm:
 
     @property
     def compares_members(self) -> bool:
-        """Whether it asks for plausible parameters, as the term `pig` does."""
+        """Whether it needs plausible parameters, like the term `pig`."""
         from thinkslow.agent.agent import needs_of
         from thinkslow.needs import MEMBERS
 
@@ -101,7 +101,7 @@ def arm(name: str) -> Arm:
     """An arm by its name.
 
     Args:
-        name: one that `thinkslow arms` lists, or that was registered.
+        name: a name that `thinkslow arms` lists, or a registered one.
 
     **Errors:** `ValueError` for an unknown name, with the nearest.
     """

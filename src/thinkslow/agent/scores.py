@@ -1,7 +1,7 @@
-"""How doubtful a moment is: what a gate may go by.
+"""Scores of a decision, by which a gate opens.
 
-Scores come without a scale; `gates.calibrate` turns recorded ones into the threshold of a budget.
-A score of your own subclasses `Score`.
+Scores have no common scale; a quantile of recorded scores gives the threshold. Subclass `Score` for
+your own.
 """
 
 import abc
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Score(eqx.Module):
-    """How doubtful one moment is."""
+    """A score of one decision: a gate thinks where it is high."""
 
     needs: ClassVar[tuple[Need, ...]] = ()
 
@@ -86,11 +86,11 @@ class PosteriorEntropy(Score):
 
 
 class Novelty(Score):
-    """By how many nats the history predicts worse than none: above 0, it misleads.
+    """By how many nats the history predicts worse than no history: above 0, it misleads.
 
     KL(q || p) - KL(q || p_0) + KL(q || q_0), where p_0 and q_0 are prior and posterior of the
-    same observation with no history: if the history helps, it predicts the posterior better than
-    nothing does, beyond what the observation tells by itself.
+    same observation without history. A history that helps predicts the posterior better than no
+    history, beyond the information of the observation itself.
 
     **References:** Zollicoffer et al., Novelty Detection in Reinforcement Learning with World
     Models, arXiv 2310.08731.
@@ -148,8 +148,8 @@ class Disagreement(Score):
 class PolicyInformation(Score):
     """Nats that the latent tells of the action: H(mean pi) - mean H(pi) over latents of the belief.
 
-    Doubt about the belief is beside the point where all that one may believe leads to the same
-    action. **Cost:** `latents` calls of the actor.
+    An uncertain belief does not matter if all its latents lead to the same action. **Cost:**
+    `latents` calls of the actor.
     """
 
     needs: ClassVar[tuple[Need, ...]] = (ACTOR,)
@@ -185,7 +185,7 @@ def _shared(heads: Any) -> Float[Array, ""]:
 
 
 class Lookahead(Score):
-    """A score of a short look at values, cheaper than to choose by them.
+    """A score from a few imagined values, cheaper than a choice by values.
 
     **Cost:** `latents * actions * horizon` steps of the core, the policy, the reward and the
     critic.
@@ -213,7 +213,7 @@ class Lookahead(Score):
 
 
 class ValueOfComputation(Lookahead):
-    """What it is expected to gain, in units of return, to find out which action is better.
+    """The expected gain, in units of return, of finding out which action is better.
 
     With d the imagined advantage of the best action over the second best and s its standard error,
     s phi(d/s) - d Phi(-d/s): large where the two are close and both uncertain.
@@ -231,8 +231,8 @@ class ValueOfComputation(Lookahead):
 
 
 class Improvement(Lookahead):
-    """How much better than the policy's mean the best action is imagined to be, in units of
-    return, each advantage shrunk by its standard error."""
+    """The largest imagined advantage over the policy's mean, in units of return. Each advantage is
+    shrunk by its standard error."""
 
     def of(self, apart: Float[Array, "latents actions"]) -> Float[Array, ""]:
         return jnp.max(shrunk(*mean_and_error(apart)))

@@ -1,6 +1,6 @@
-"""Joint smoothing over a fixed lag: what came later tells about what was before.
+"""Joint smoothing over a fixed lag: later frames inform earlier latents.
 
-`lag` encodes the last frames again from an older state, each by itself. Here the latents of the
+`lag` encodes the last frames again from an older state, each separately. Here the latents of the
 whole window are refined together, so that each is judged by every real frame after it.
 """
 
@@ -16,7 +16,7 @@ from thinkslow.trees import where
 from thinkslow.worldmodel import Moment, State, WorldModel, perceive, surprise
 
 LONG = 1e3
-"""A step so long that the bound in nats decides how far it goes."""
+"""A step size so large that the bound in nats decides how far a step goes."""
 
 
 class Track(eqx.Module):
@@ -42,10 +42,10 @@ def smoothed(
     Args:
         model: for one example; with a decoder that says how it was trained.
         window: the last frames, the present one included.
-        steps: of the descent.
+        steps: number of steps.
         nats: how far each belief may move.
-        key: of the update, where it draws.
-        update: where a step goes; None: along the gradient as far as the nats allow.
+        key: PRNG key of the update, if it is random.
+        update: the update rule; None: along the gradient as far as the nats allow.
 
     **Cost:** `steps` gradients and two passes over the window, each of as many steps of the core,
     encodings and decodings as it has frames.

@@ -1,8 +1,8 @@
-"""Observations that do not come, or come late: the model's prediction stands in for them.
+"""Missing and late observations: the model's prediction replaces them.
 
-One rule: the posterior where there is a frame, the prior where there is none, and the action is
-chosen in the state of the moment at which it takes effect. Nothing here knows what an agent is;
-all is for one example.
+With a frame, the belief is the posterior; without a frame, it is the prior. The action is chosen
+for the moment at which it takes effect. Nothing here knows agents; all functions are for one
+example.
 """
 
 from collections.abc import Mapping
@@ -43,7 +43,7 @@ class Queue(eqx.Module):
 
 
 class Stream(eqx.Module):
-    """What is remembered of how observations come, with what is told of the present one."""
+    """The memory of missing and late observations, with the flags of the present one."""
 
     missing: Mapping[str, Bool[Array, "*batch"]] | None = None
     """By name, whether that part of the present observation did not come."""
@@ -81,8 +81,8 @@ def caught_up(
 ) -> tuple[State, Array, Bool[Array, ""]]:  # fmt: skip
     """The state before the present frame, and the action that led to that frame.
 
-    `new` actions of the queue were executed up to the frame, one of which led to it; what came of
-    the others was never seen, and is drawn from the prior.
+    `new` actions of the queue were executed up to the frame, and one of them led to it. The results
+    of the others were not observed and are drawn from the prior.
 
     **Cost:** `steps` steps of the core, at most so many unseen ones being allowed.
     """

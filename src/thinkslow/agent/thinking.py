@@ -1,8 +1,8 @@
 """How to think, as settings.
 
-`Thinking` is a pytree: numbers that may change between two decisions are floats, which a compiled
-program takes as arguments; everything else decides the program. This module does not import JAX:
-the command line makes its flags of the fields, their documentation included.
+`Thinking` is a pytree. Its floats are arguments of the compiled program and may change between
+decisions; everything else is static. This module does not import JAX, because the command line
+makes its flags and their help from these fields.
 """
 
 import dataclasses
@@ -27,108 +27,110 @@ def setting(default: Any, *, least: int | None = None, kind: str | None = None) 
     """One field of `Thinking`.
 
     Args:
-        default: as for every dataclass.
+        default: the default value.
         least: the smallest number that is allowed.
-        kind: of which kind of the registry its values are, for the command line.
+        kind: the kind of the registry that names its values on the command line.
     """
     return dataclasses.field(default=default, metadata={"least": least, "kind": kind})
 
 
 @dataclasses.dataclass(frozen=True)
 class Thinking:
-    """How an agent comes to its belief, refines it, and reads a state from it.
+    """How an agent forms its belief, refines it, and reads a state from it.
 
-    `lag` and `particles` use more of the real past, `steps` refine, `choice` takes another action
-    than the policy's. The default does nothing of it.
+    `lag` and `particles` use more of the real past, `steps` refine the belief, and `choice`
+    replaces the policy's action. By default none of these is active.
 
-    **Errors:** `ValueError` or `TypeError` for what is out of range or cannot go together.
+    **Errors:** `ValueError` or `TypeError` for values out of range or settings that exclude each
+    other.
     """
 
     terms: "Terms" = setting((), kind="term")
-    """What to descend: terms with their weights, such as sig,0.5*evidence:beta=1."""
+    """The objective to minimise: terms with weights, such as sig,0.5*evidence:beta=1."""
     steps: int = setting(0, least=0)
     """Number of refinement steps in a decision."""
     horizon: int = setting(3, least=1)
-    """Number of imagined steps, for terms of the future."""
+    """Number of imagined steps, for imagined terms."""
     rollouts: int = setting(1, least=1)
     """Number of imagined futures to average over."""
     latent: "Readout | None" = setting(None, kind="readout")
-    """How the objective takes a latent from a belief, and so what its gradient is:
+    """How the objective takes a latent from a belief, which decides its gradient:
     straight-through `sample` (the default) or `mode`, the `soft` latent, relaxed `gumbel`, or
     `reinforce`."""
     imagery: Imagery = setting("mode")
-    """An imagined observation: the decoder's `mode`, or a `sample` where it has a spread."""
+    """The imagined observation: the decoder's `mode`, or a `sample` if the decoder has a
+    spread."""
     update: "Update | None" = setting(None, kind="update")
-    """Where a step goes: plain `gradient` of step size 1 (the default), `adam`, `mirror` (natural
+    """The update rule: plain `gradient` with step size 1 (the default), `adam`, `mirror` (natural
     gradient), `langevin` (gradient with noise), or the `random` control."""
     max_kl: float = setting(4.0, least=0)
-    """The most that all steps together may move the belief, in nats of KL. One step may move it
-    by `max_kl / steps**2`, for most updates."""
+    """The largest KL, in nats, by which all steps together may move the belief. For most updates,
+    one step may move it by `max_kl / steps**2`."""
     accept: bool = setting(False)
     """Take a step only if the objective falls on fresh random numbers."""
     judges: int = setting(1, least=1)
-    """Number of draws of fresh random numbers that judge a step, with `accept`. With several, the
-    mean must fall by two standard errors."""
+    """Number of fresh random draws that judge a step, with `accept`. With several draws, the mean
+    must fall by two standard errors."""
     tolerance: float | None = setting(None, least=0)
     """Stop after a step that lowers the objective by less than this share, and when `max_kl` is
-    spent. By default every step is made."""
+    spent. By default all steps are made."""
     fresh_noise: bool = setting(False)
-    """Draw the objective's noise anew for each step. Unless set, all steps of a decision share
-    one draw."""
+    """Draw new noise for the objective at each step. By default all steps of a decision share one
+    draw."""
     through_policy: bool = setting(True)
     """Whether the gradient flows through the actions of imagined futures."""
     through_memory: bool = setting(True)
-    """Whether the gradient flows from one imagined memory to the next, or through latents alone."""
+    """Whether the gradient flows from one imagined memory to the next, or only through latents."""
     variable: Variable = setting("belief")
-    """What is stepped: the `belief`'s logits; the `latent`, a sample of it as floats; the `state`,
-    memory and latent; or the `memory` alone. Of floats, KL counts half the squared distance: pass
-    a `max_kl` of infinity for raw steps."""
+    """The variable that the steps change: the logits of the `belief`; the `latent`, a sample as
+    floats; the `state`, memory and latent; or the `memory` alone. For floats, half the squared
+    distance replaces the KL; use `max_kl` inf for raw steps."""
     landing: Landing = setting("as-is")
-    """How a latent acts that was stepped as floats: `as-is`, as the nearest `code`, or projected
-    to the `simplex` of each factor."""
+    """How a stepped latent acts: `as-is`, as the nearest `code`, or projected to the `simplex` of
+    each factor."""
     memory_share: float | None = setting(None, least=0)
-    """Let refinement move the memory too, by at most this share of its norm. By default it does
-    not."""
+    """Let refinement also move the memory, by at most this share of its norm. By default the
+    memory is fixed."""
     select: Select = setting("last")
-    """Which iterate to return: the last, or the one of least loss."""
+    """The iterate to return: the last, or the one with the lowest loss."""
     record: bool = setting(True)
-    """Whether to evaluate the objective once more, at the refined belief, for `Thought.refined`.
-    Without it the last loss is NaN, and a decision of one step costs about a third less."""
+    """Whether to evaluate the objective at the refined belief too, for `Thought.refined`. Without
+    it the last loss is NaN, and a decision with one step costs about a third less."""
     readout: "Readout | None" = setting(None, kind="readout")
     """How the latent that acts is read from the belief: `sample` (the default), `mode`, `soft`,
     or `best-of:N` samples by reconstruction."""
     carry: bool = setting(True)
-    """Whether the refined state is carried to the next decision, or only chooses the action."""
+    """Whether the refined state is carried to the next decision. Without it, the refined state
+    only chooses the action."""
     choice: "Choice | None" = setting(None, kind="choice")
-    """How the action is chosen, given the belief: by the policy (the default), or by `values`
-    imagined under it."""
+    """How the action is chosen: by the policy (the default), or by imagined `values`."""
     lag: int = setting(0, least=0)
-    """Number of frames before the present to encode again, with soft latents between them."""
+    """Number of past frames to encode again, with soft latents between them."""
     smoothing: int = setting(0, least=0)
-    """With `lag`, steps that refine the latents of the last `lag` frames together, the present
-    one included, each judged by the frames that followed it."""
+    """Number of steps that refine the latents of the last `lag` frames together, the present one
+    included. Each latent is judged by the frames that followed it."""
     smoothing_nats: float = setting(1.0, least=0)
-    """How far smoothing may move the belief of each frame, nats."""
+    """The largest KL, in nats, by which smoothing may move the belief of each frame."""
     particles: int = setting(1, least=1)
     """Number of samples of the state to carry, weighted by the evidence. Each refines its own
-    belief, and one of them, drawn by weight, acts."""
+    belief. One of them, drawn by weight, acts."""
     missing: Missing | None = setting(None)
-    """What to do about observations that are told to be missing: `predict`, so that the prior
-    stands in for the posterior; `hold` the last one that came; or stay in the `stale` state.
-    Unless given, an evaluation tells nothing, and `act` predicts where it is told."""
+    """What to do if an observation is flagged as missing: `predict`, so that the prior replaces
+    the posterior; `hold` the last observation; or stay in the `stale` state. By default an
+    evaluation passes no flags, and `act` predicts for the flags that it gets."""
     delay: int = setting(0, least=0)
-    """How many decisions old an observation may be. The state of its moment is carried, and the
-    action is chosen in the state that the actions since then lead to."""
+    """How many decisions old an observation may be. The agent carries the state at the time of
+    the observation and rolls it forward through the actions since then."""
     check: "Check | None" = setting(None, kind="check")
-    """How a frame is checked before it is believed: `robust`, or one of its controls. Unless
-    given, every frame is believed."""
+    """How a frame is checked before it is used: `robust`, or one of its controls. By default
+    every frame is used."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "terms", _weighted(self.terms))
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, check_setting(field, getattr(self, field.name)))
         if self.steps and not self.terms:
-            raise ValueError("`steps` needs at least one term to descend; got none.")
+            raise ValueError("`steps` needs at least one term to minimise; got none.")
         if self.terms:
             # What makes terms has imported JAX already.
             from thinkslow.objectives.lookahead import check_counts, paired
@@ -139,7 +141,7 @@ class Thinking:
             check_counts(terms, self.horizon, self.rollouts, latent, self.imagery)
             if self.memory_share is not None and latent.least_draws > 1:
                 raise ValueError(
-                    f"{type(latent).__name__} is without bias only while the memory is fixed, so "
+                    f"{type(latent).__name__} is unbiased only if the memory is fixed, so "
                     f"`memory_share` must be None; got {self.memory_share}."
                 )
         if self.particles > 1:
@@ -148,9 +150,9 @@ class Thinking:
         self._check_variable()
 
     def _check_variable(self) -> None:
-        """**Errors:** `ValueError` for what does not go with a latent stepped as floats."""
+        """**Errors:** `ValueError` for settings that exclude a latent stepped as floats."""
         if self.variable in ("latent", "state"):
-            why = f"{self.variable!r} is a latent itself and not a belief to read one from"
+            why = f"{self.variable!r} is a latent and not a belief"
             self._alone("variable", why, {"readout": None, "particles": 1})
             if self.latent is not None and self.latent.least_draws > 1:
                 raise ValueError(
@@ -159,14 +161,14 @@ class Thinking:
                 )
         elif self.landing != "as-is":
             raise ValueError(
-                f"`landing` is of a latent stepped as floats: `variable` must be 'latent' or "
+                f"`landing` needs a latent stepped as floats: `variable` must be 'latent' or "
                 f"'state'; got {self.variable!r}."
             )
         if self.variable == "memory" and self.particles > 1:
             raise ValueError("`variable` 'memory' needs one memory: `particles` must be 1.")
 
     def _check_stream(self) -> None:
-        """**Errors:** `ValueError` for what a delay or a check does not go with."""
+        """**Errors:** `ValueError` for settings that a delay or a check excludes."""
         if self.smoothing and not self.lag:
             raise ValueError(
                 f"`smoothing` refines the window of `lag` frames, so `lag` must be 1 or more; got "
@@ -176,7 +178,7 @@ class Thinking:
         if self.delay:
             self._alone("delay", "carries the state of an older moment", {**apart, "choice": None})
         if self.check is not None:
-            why = "judges the frame that refinement would take at its word"
+            why = "may reject the frame, and refinement would trust it"
             self._alone("check", why, {"steps": 0, **apart})
         if self.missing == "stale":
             why = "'stale' does not advance the state"

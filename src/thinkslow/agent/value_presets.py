@@ -12,7 +12,7 @@ from thinkslow.agent.thinking import Thinking
 
 
 def choosing(choice: str, **settings: Any) -> Thinking:
-    """No refinement, another choice; of settings that are not its own, `ValueError`."""
+    """No refinement, but a choice. **Errors:** `ValueError` for a setting that it does not have."""
     kind = registry.check("choice", choice).load()
     return Thinking(choice=kind(**registry.taken(kind, f"choice {choice}", **settings).arguments))
 

@@ -1,12 +1,12 @@
-"""Value-thinking: the action by the agent's own model, reward and critic, under its belief.
+"""Value-thinking: choose the action by the agent's own model, reward and critic, under its belief.
 
-Policies lag behind their critics, most of all in agents that are half trained. For each action an
-imagined return is compared with the policy's mean, over latents drawn from the belief; the policy
-is tilted towards what is better, as far as a temperature and a bound on KL allow, and the action
-drawn with the random numbers of the policy's own. Controls tilt as far, by something else.
+Policies lag behind their critics, most of all in half-trained agents. For each action an imagined
+return is compared with the policy's mean, over latents drawn from the belief. The policy is tilted
+towards better actions, limited by a temperature and a bound on the KL. The action is drawn with the
+random numbers of the policy's own action. Controls tilt by the same KL, with other information.
 
-**References:** Danihelka et al., Policy Improvement by Planning with Gumbel, ICLR 2022, whose
-completed values stand in for actions that are not looked at.
+**References:** Danihelka et al., Policy Improvement by Planning with Gumbel, ICLR 2022; their
+completed values are used for actions that are not imagined.
 """
 
 from typing import Any, NamedTuple
@@ -34,7 +34,7 @@ from thinkslow.worldmodel import Action, State, imagine
 LARGEST = 4096
 """Discrete actions whose probabilities are listed; of more, some are drawn as continuous ones."""
 STEEPEST = 1e4
-"""Nats by which a control may tilt one action against another."""
+"""The largest tilt of a control, in nats, of one action against another."""
 
 
 def floating(value: Any) -> Any:
@@ -43,7 +43,7 @@ def floating(value: Any) -> Any:
 
 
 class Compared(NamedTuple):
-    """Actions and what the policy thinks of them."""
+    """Actions and the policy's probabilities of them."""
 
     actions: Float[Array, "actions action"]
     log_probs: Float[Array, " actions"]
@@ -69,17 +69,18 @@ class Values(Choice):
     critic, in one batch; no decoding.
 
     Args:
-        latents: draws of the belief, over which it is integrated out.
+        latents: samples of the belief to average over.
         horizon: imagined steps.
         trace: lambda of the returns.
-        temperature: of the tilt, in units of the range of returns.
-        max_kl: nats that the new policy may be from the policy; 0 is the base agent.
-        candidates: discrete actions that are looked at; of more, those that are likeliest under
-            the policy and its noise, with completed values for the rest.
-        drawn: actions drawn from the policy where they cannot be listed, as continuous ones.
+        temperature: temperature of the tilt, in units of the range of returns.
+        max_kl: largest KL of the new policy from the policy, nats; 0 is the base agent.
+        candidates: how many discrete actions are imagined. If there are more, the most likely ones
+            under the policy and its noise are taken, and the others get completed values.
+        drawn: how many actions are drawn from the policy if they cannot be listed, such as
+            continuous ones.
         shrink: whether advantages are shrunk by their errors.
-        critic: whether the critic values what comes after; if not, rewards alone do.
-        scale: the range of returns; None: what the agent knows of its own.
+        critic: whether the critic gives the value after the horizon; if not, only rewards count.
+        scale: the range of returns; None: the agent's own.
     """
 
     latents: int = 32
@@ -220,14 +221,14 @@ class Values(Choice):
 
 
 class Tempered(Values):
-    """Control: the policy sharpened by itself, as far as `Values` would tilt it."""
+    """Control: the policy sharpened by its own log-probabilities, to the same KL as `Values`."""
 
     def tilt(self, compared: Compared, tilt: Array, *, key: PRNGKeyArray) -> Array:
         return as_far(compared.log_probs, tilt, compared.density)
 
 
 class Shuffled(Values):
-    """Control: the same advantages handed to other actions, as far as `Values` would tilt."""
+    """Control: the same advantages assigned to other actions, to the same KL as `Values`."""
 
     def tilt(self, compared: Compared, tilt: Array, *, key: PRNGKeyArray) -> Array:
         return as_far(compared.log_probs, tilt, jr.permutation(key, tilt))

@@ -1,7 +1,8 @@
-"""What refinement steps, and what comes back from it: the readings of "refine the model state".
+"""The variable that refinement changes: the readings of "refine the model state".
 
-The belief's own numbers; the latent as floats; the state, memory and latent; or the memory alone.
-A latent that was stepped as floats is no code any more: it acts as it is, or lands on one.
+The variable is the belief, the latent as floats, the state (memory and latent), or the memory
+alone. A latent that was stepped as floats is no longer a one-hot code. It acts unchanged, or is
+projected.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
 def posed(
     agent: "Agent", observation: Observation, moment: Moment, latent_key: PRNGKeyArray
 ) -> tuple[Objective, Any]:
-    """What to descend, and from where.
+    """The objective, and where refinement starts.
 
     Args:
-        agent: whose settings say what is stepped.
+        agent: its settings name the variable.
         observation: the present one.
         moment: the present one.
         latent_key: of the draw of a latent that the base agent would make.

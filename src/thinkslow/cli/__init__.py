@@ -1,8 +1,8 @@
-"""The command line. One module per command, imported when it is asked for.
+"""The command line. There is one module per command, imported when the command is used.
 
 Exit codes: 0 success, 1 failure with one line that says what to do, 2 wrong usage, 130 Ctrl-C, 143
-SIGTERM, 129 SIGHUP, which end a command as Ctrl-C does.
-Results go to standard output, progress and logs to standard error; with `--json` standard output
+SIGTERM, 129 SIGHUP. The two signals end a command in the same way as Ctrl-C.
+Results go to standard output, progress and logs to standard error. With `--json` standard output
 is one JSON object.
 """
 
@@ -23,28 +23,28 @@ COMMANDS = {
     "demo": "play two bundled agents with and without thinking: a table and a page",
     "evaluate": "play an agent with and without thinking, under paired seeds",
     "watch": "step through one episode: what an agent sees, believes, imagines and does",
-    "train": "train an agent; it can be stopped and resumed at any moment",
-    "study": "play a declared study to its end: verdicts on its hypotheses",
-    "bank": "play out every action at moments of play, and judge arms there",
-    "gap": "measure what beliefs fall short of, before and after thinking",
-    "report": "build the page of an evaluation again",
-    "arms": "list the ways to think, and the parts that they are made of",
+    "train": "train an agent; training can be stopped and resumed at any time",
+    "study": "play a study that was declared in advance: verdicts on its hypotheses",
+    "bank": "try every action at single decisions, and judge arms there",
+    "gap": "measure the errors of beliefs, before and after thinking",
+    "report": "rebuild the page of an evaluation or a study",
+    "arms": "list the ways to think and their parts",
     "agents": "list the bundled agents",
     "envs": "list the environments that can be played here",
-    "inspect": "show what an agent is: sizes, spaces, how it was made",
-    "import": "convert a checkpoint of another DreamerV3 code base",
+    "inspect": "show an agent's sizes, spaces and provenance",
+    "import": "convert a checkpoint from another DreamerV3 code base",
     "ensemble": "fit an ensemble to an agent, for pig-* and disagreement",
     "doctor": "check what works on this machine",
 }
 
 MODULES = {"import": "import_agent"}
-"""Commands whose name no module may have."""
+"""Commands whose name is a Python keyword, with their module."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code.
+    """Run one command and return the exit code.
 
-    Whoever reads standard output may stop when they have what they wanted: that is no failure.
+    A reader of standard output that stops early, such as `head`, is not a failure.
     """
     try:
         code = _run(arguments)
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _output_is_closed() -> bool:
-    """Whether nobody reads standard output any more; what is left for it then goes nowhere."""
+    """Whether the reader of standard output is gone; further output is then discarded."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
     closed = any(event & select.POLLERR for _, event in poll.poll(0))
@@ -140,7 +140,7 @@ def _one_line(error: Exception) -> str:
     if full and not said:
         return (
             f"The disk is full ({text}). Free some space and run the command again; "
-            "a training run goes on with --resume from its last save."
+            "--resume continues a training run from its last save."
         )
     expected = (ValueError, OSError, RuntimeError)
     if isinstance(error, expected) and text and not type(error).__module__.startswith("jax"):

@@ -9,7 +9,7 @@ from thinkslow import zoo
 from thinkslow.cli.common import Common
 from thinkslow.cli.common import parse as parse_options
 
-DESCRIPTION = """List the bundled agents, which every command takes by name.
+DESCRIPTION = """List the bundled agents. Every command takes them by name.
 
 examples:
   thinkslow agents
@@ -35,7 +35,7 @@ def run(options: Options) -> dict[str, Any]:
                 f"{one['name']:14} {one['environment']}, {one['preset']}, {one['decisions']:,} "
                 f"decisions, {one['updates']:,} updates, training score {one['score']:g}"
             )
-        print("\nAn agent of your own or of another project is given by its path.")
+        print("\nGive the path of an agent that you trained, or of another project's checkpoint.")
     return {"agents": agents}
 
 

@@ -1,4 +1,4 @@
-"""`thinkslow arms`: the names that may be written where a way to think is asked for."""
+"""`thinkslow arms`: the names of arms and of their parts."""
 
 import dataclasses
 import textwrap
@@ -12,11 +12,11 @@ from thinkslow.agent.presets import DEFAULT
 from thinkslow.cli.common import Common, Usage
 from thinkslow.cli.common import parse as parse_options
 
-DESCRIPTION = """List the arms, and the parts that arms are made of.
+DESCRIPTION = """List the arms and their parts.
 
-An arm is a way to think. Its parts can be changed one by one: the terms that it descends, the
-update that moves the belief, the readout of a latent, the gate that decides when to think.
-A name may have arguments: evidence:beta=1, best-of:8, langevin:step_size=10.
+An arm is a way to think. Each part can be changed: the terms of the objective, the update that
+moves the belief, the readout of a latent, the gate that decides when to think. A name may have
+arguments: evidence:beta=1, best-of:8, langevin:step_size=10.
 
 examples:
   thinkslow arms
@@ -40,9 +40,9 @@ class Options(Common):
     """Options of `thinkslow arms`."""
 
     pattern: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="[PATTERN]")] = ""
-    """List only names and descriptions that contain this, in letters of any case."""
+    """List only names and descriptions that contain this text, in upper or lower case."""
     imports: Annotated[tuple[str, ...], tyro.conf.arg(name="import", metavar="MODULE ...")] = ()
-    """Import these modules or .py files of yours first; what they register is listed too."""
+    """Import these modules or .py files first, and list what they register too."""
 
 
 def parse(arguments: Sequence[str]) -> Options:
@@ -50,7 +50,7 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Print what there is.
+    """Print the names of every kind.
 
     **Errors:** `Usage` if nothing contains the pattern.
     """

@@ -1,10 +1,10 @@
-"""`thinkslow bank`: what every action is worth at moments of play, and how arms choose there."""
+"""`thinkslow bank`: the value of every action at single decisions, and how arms choose there."""
 
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import tyro
 from rich.console import Console
@@ -18,13 +18,13 @@ from thinkslow.cli.playing import Playing
 
 DESCRIPTION = """Fill a bank of decisions and judge arms on it.
 
-From moments of the agent's own play every action is tried and played out, which says what it is
-worth. On those moments any arm is judged without further play: by how much its actions are worth
-more than the agent's own, on single decisions. Also: how far the agent is from the best action,
-whether its critic and its imagination are right, and what the best possible gate would keep.
+The agent plays, and at some moments every action is tried and played out: this estimates its
+value. Every arm then decides at these moments, and the command prints by how much its actions are
+better than the agent's own. It also prints how far the agent is from the best action, whether its
+critic and its imagination are accurate, and what the best possible gate would keep.
 
-A bank is stored as it is filled. The same command goes on with one that was interrupted, and
-judges other --arms on one that is full.
+A bank is stored while it is filled. After an interruption, the same command continues. With other
+--arms, it judges them on the full bank.
 
 examples:
   thinkslow bank collect-half
@@ -39,30 +39,33 @@ GATES = "voc,improvement,policy-information,surprise"
 class Options(Opening, Playing):
     """Options of `thinkslow bank`."""
 
-    agent: tyro.conf.Positional[Path]
-    """Bundled agent by name, agent folder, or what another project wrote."""
-    out: Path | None = None
-    """Folder of the bank; by default out/bank/NAME."""
+    GROUP: ClassVar = "bank"
+
+    agent: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="AGENT")]
+    """A bundled agent by name, an agent folder, or a log folder or checkpoint of another
+    project."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Write the bank to this folder; by default out/bank/NAME."""
     moments: int = 300
-    """Moments to fill the bank with."""
+    """Fill the bank with N moments."""
     every: int = 25
-    """Decisions between two moments of an episode."""
+    """Take a moment after every N decisions of an episode."""
     futures: int = 2
-    """Play-outs of every action."""
+    """Play out every action N times."""
     horizon: int = 20
-    """Decisions of each play-out."""
+    """Play N decisions in each play-out."""
     seed: int = 0
-    """Of the bank: environment seeds and noise."""
+    """Take environment seeds and random numbers from this seed."""
     batch: int = 8
-    """Environments side by side, one process each."""
-    env: str | None = None
-    """Environment; by default the one that the agent was trained on."""
-    arms: str = ARMS
-    """Which arms to judge, joined by commas; those that the agent cannot play are left out."""
-    gates: str = GATES
-    """Scores to compare as gates, joined by commas."""
+    """Play N environments in parallel, one process each."""
+    env: Annotated[str | None, tyro.conf.arg(metavar="ID")] = None
+    """Play this environment; by default the one that the agent was trained on."""
+    arms: Annotated[str, tyro.conf.arg(metavar="ARM,...")] = ARMS
+    """Judge these arms. Arms that the agent cannot play are left out."""
+    gates: Annotated[str, tyro.conf.arg(metavar="SCORE,...")] = GATES
+    """Compare these scores as gates."""
     draws: int = 4
-    """Decisions of each arm at each moment."""
+    """Let each arm decide N times at each moment."""
 
     @property
     def arm_names(self) -> list[str]:
@@ -97,7 +100,7 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Fill, judge, print, and write what was found beside the bank.
+    """Fill the bank, judge the arms, print the result and write it next to the bank.
 
     **Errors:** `Usage` for an agent of no environment; those of `bank.fill` and of `bank.judge`.
     """
@@ -151,7 +154,7 @@ def with_returns(agent: Any, environment: Mapping[str, Any], plan: Any) -> Any:
 
 
 def playable(agent: Any, filled: Any, options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Arms and scores that the agent can be asked for; what is left out is said."""
+    """Arms and scores that the agent can play; the others are named in a message."""
     from thinkslow.bank.judge import lacking, refusal
 
     arms: dict[str, Any] = {}
@@ -177,7 +180,7 @@ def playable(agent: Any, filled: Any, options: Options) -> tuple[dict[str, Any],
 
 
 def tables(summary: Mapping[str, Any]) -> list[Table]:
-    """What the bank says, for the terminal."""
+    """The results of the bank as tables for the terminal."""
     out = []
     base, critic = summary["base"], summary["critic"]
     table = Table("single decisions", "return over the play-out")
@@ -198,7 +201,7 @@ def tables(summary: Mapping[str, Any]) -> list[Table]:
             )  # fmt: skip
         out.append(table)
     if critic:
-        table = Table("critic against what came", "r", "slope", "value too high by")
+        table = Table("critic against returns", "r", "slope", "critic too high by")
         table.add_row(_number(critic["r"]), _number(critic["slope"]), _estimate(critic["bias"]))
         out.append(table)
     for arm, curves in summary["gates"].items():

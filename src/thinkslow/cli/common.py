@@ -1,4 +1,4 @@
-"""What all commands share: their options, their console, their errors."""
+"""Options, console and errors that all commands share."""
 
 import dataclasses
 import logging
@@ -25,7 +25,7 @@ Options = TypeVar("Options", bound="Common")
 
 
 class Usage(ValueError):
-    """A flag that cannot be meant: exit code 2."""
+    """A wrong flag or value: exit code 2."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Common:
     GROUP: ClassVar = "output"
 
     json: bool = False
-    """Print one JSON object on standard output and nothing else there."""
+    """Print one JSON object on standard output, and nothing else."""
     debug: bool = False
     """Print the traceback of an error."""
 
@@ -47,20 +47,21 @@ class Opening(Common):
     GROUP: ClassVar = "agent"
 
     format: Annotated[str, tyro.conf.arg(metavar="PROJECT")] = "auto"
-    """Read the agent as this project writes it: dreamerv3, dreamerv3-v1, dreamerv3-torch,
-    r2dreamer, sheeprl, sheeprl-3.5, or one that you registered. `auto` recognises it."""
+    """Read a checkpoint of this project: dreamerv3, dreamerv3-v1, dreamerv3-torch, r2dreamer,
+    sheeprl, sheeprl-3.5, or one that you registered. `auto` recognises the project."""
     classes: int | None = None
-    """Read a latent of N classes, where the checkpoint has no configuration."""
+    """Read a latent with N classes, if the checkpoint has no configuration."""
     vectors: Annotated[str | None, tyro.conf.arg(metavar="A,B,...")] = None
-    """Read the vector observations in this order, where the checkpoint does not store it."""
+    """Read the vector observations in this order, if the checkpoint does not store it."""
     allow_nonfinite: bool = False
     """Accept weights that are NaN or infinite."""
     imports: Annotated[tuple[str, ...], tyro.conf.arg(name="import", metavar="MODULE ...")] = ()
-    """Import these modules or .py files of yours first; they register terms, updates, readouts,
+    """Import these modules or .py files first. They register your terms, updates, readouts,
     gates, arms or agents."""
 
     def open(self, path: Path) -> "Saved":
-        """The agent at a path; of another project's, what was found is said on standard error.
+        """The agent at a path. What was found in another project's checkpoint is printed on
+        standard error.
 
         **Errors:** those of `importers.open_agent`.
         """

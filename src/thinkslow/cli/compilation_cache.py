@@ -1,8 +1,8 @@
-"""Where compiled programs are kept, so that a command's second start need not compile again.
+"""A cache of compiled programs, so that the second start of a command does not compile again.
 
-In `thinkslow/jax` of the user's cache folder ($XDG_CACHE_HOME, or ~/.cache). THINKSLOW_CACHE=off
-keeps nothing. Where JAX_COMPILATION_CACHE_DIR is set, JAX's own variables decide, and this module
-does nothing. JAX reads the variables when it is imported, so `enable` comes before.
+The folder is `thinkslow/jax` in the user's cache ($XDG_CACHE_HOME, or ~/.cache).
+THINKSLOW_CACHE=off disables it. If JAX_COMPILATION_CACHE_DIR is set, JAX's own variables apply and
+this module does nothing. JAX reads the variables at import, so call `enable` before.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ MOST_BYTES = 2**30
 
 
 def folder() -> Path | None:
-    """Where compiled programs are kept; None where nothing is.
+    """The folder of compiled programs; None if none are kept.
 
     **Errors:** `ValueError` for another THINKSLOW_CACHE than `off`.
     """
@@ -38,9 +38,9 @@ def folder() -> Path | None:
 
 
 def enable() -> None:
-    """Let JAX keep what it compiles, here and in processes that are started from here.
+    """Let JAX keep compiled programs, in this process and in its child processes.
 
-    A folder that cannot be written is no error: then every start compiles.
+    A folder that cannot be written is not an error: every start then compiles.
 
     **Errors:** those of `folder`.
     """

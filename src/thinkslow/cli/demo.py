@@ -1,4 +1,4 @@
-"""`thinkslow demo`: bundled agents on a 3D task, fast against slow."""
+"""`thinkslow demo`: bundled agents on a 3D task, with and without thinking."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from thinkslow.cli.common import parse as parse_options
 DESCRIPTION = """Play two bundled agents on a first-person 3D task, with and without thinking.
 
 One agent is half-trained, the other is trained. Each plays without thinking, with two ways to
-think, and with the controls. Beside them there is a small problem whose truth is known, where
-thinking helps. The command prints a table and a headline for each agent, and writes a page.
+think, and with the controls. A small problem with a known truth shows a case in which thinking
+helps. The command prints a table and a headline for each agent, and writes a page.
 
 examples:
   thinkslow demo

@@ -1,4 +1,4 @@
-"""`thinkslow doctor`: what works on this machine, and how to mend what does not."""
+"""`thinkslow doctor`: what works on this machine, and how to fix what does not."""
 
 import dataclasses
 import json
@@ -9,8 +9,9 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import tyro
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -21,7 +22,7 @@ from thinkslow.cli.common import parse as parse_options
 if TYPE_CHECKING:
     from thinkslow.envs.families.family import Family
 
-DESCRIPTION = """Check what works on this machine, and say how to mend what does not.
+DESCRIPTION = """Check what works on this machine, and say how to fix what does not.
 
 The exit code is 1 if `thinkslow demo` could not run here, and 0 otherwise.
 
@@ -32,7 +33,7 @@ examples:
 
 TASK = "thinkslow/CollectGoodObjects-v0"
 ROOM = 1.0
-"""GiB of free disk below which to warn: a run's replay takes most of it."""
+"""Warn below this many GiB of free disk. The replay of a run uses most of it."""
 AT_ONCE = 4
 """Environments that are tried at the same time, at most."""
 
@@ -41,13 +42,13 @@ AT_ONCE = 4
 class Options(Common):
     """Options of `thinkslow doctor`."""
 
-    limit: float = 60.0
-    """Seconds that an environment may take to be made and to make three steps."""
+    limit: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 60.0
+    """Give each environment this time to start and to make three steps."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     what: str
     ok: bool
@@ -66,10 +67,10 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Look at everything and print it.
+    """Make all checks and print the results.
 
-    **Errors:** `Usage` for a limit of no time; `SystemExit` with code 1 if the demo cannot run; the
-    result is printed before.
+    **Errors:** `Usage` for a limit that is not above 0; `SystemExit` with code 1, after the results
+    are printed, if the demo cannot run.
     """
     if not options.limit > 0:
         raise Usage(f"--limit must be above 0; got {options.limit}.")
@@ -116,7 +117,7 @@ def devices() -> Finding:
 
 
 def drawing(limit_s: float) -> list[Finding]:
-    """What there is to draw with, and every family of environments, stepped side by side."""
+    """Renderers, and every family of environments, stepped in parallel."""
     from thinkslow.envs.families import FAMILIES, miniworld
 
     packages: set[str] = set()
@@ -152,7 +153,7 @@ _RENDER_REMEDY = (
 
 
 def renderers(first: Finding) -> list[Finding]:
-    """The ways to draw without a display. One is enough; the others are no fault if it works."""
+    """The ways to render without a display. One that works is enough."""
     if sys.platform != "linux":
         return []
     from thinkslow.envs import rendering

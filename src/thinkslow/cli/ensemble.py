@@ -17,8 +17,8 @@ DESCRIPTION = """Fit an ensemble to an agent and store it with the agent.
 
 The arms `pig-*`, the term `pig` and the gate `disagreement` need it. A member is a copy of the
 last layer of the prior, fitted to a resample of episodes that the agent plays now. The agent's
-weights do not change; an ensemble that it has already is replaced. The command prints how well
-the trained layer and the members predict, also on held-out episodes.
+weights do not change. An existing ensemble is replaced. The command prints how well the trained
+layer and the members predict, also on held-out episodes.
 
 examples:
   thinkslow ensemble runs/first/agents/60000
@@ -35,15 +35,15 @@ class Options(Opening, Playing):
     GROUP: ClassVar = "fit"
 
     agent: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="AGENT")]
-    """The agent: a folder of ours, or a log folder or checkpoint of another project."""
+    """The agent: an agent folder, or a log folder or checkpoint of another project."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Write another project's agent to this folder as one of ours, with its ensemble."""
+    """Convert another project's agent, and write it to this folder with its ensemble."""
     decisions: int = 4000
     """Play N decisions, over all environments together."""
     members: int = 4
     """Fit N members."""
     steps: int = 300
-    """Make N steps in each fit. Many more fit the resample better and other episodes worse."""
+    """Make N steps in each fit. With many more steps the members over-fit their resample."""
     seed: int = 0
     """Take episodes, resamples and fits from this seed."""
     env: Annotated[str | None, tyro.conf.arg(metavar="ID")] = None
@@ -62,9 +62,9 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Play, fit, judge, store.
+    """Play, fit, judge and store.
 
-    **Errors:** `Usage` for another project's agent without `out`, or one of ours with it; those
+    **Errors:** `Usage` for another project's agent without `out`, or one of ours with `out`; errors
     of reading, of the environment and of `ensemble.make`.
     """
     from thinkslow import importers
@@ -77,15 +77,18 @@ def run(options: Options) -> dict[str, Any]:
 
     folder, own = options.agent, importers.is_own(options.agent)
     if own and options.out is not None:
-        raise Usage(f"{folder} is an agent of ours and keeps its ensemble itself: leave out --out.")
+        raise Usage(
+            f"{folder} is already an agent of thinkslow and stores its own ensemble. Leave out "
+            "--out."
+        )
     if own:
         saved = checkpoint.load(folder, ensemble=False)  # so that a damaged one can be replaced
     else:
         saved = options.open(folder)
         if options.out is None:
             raise Usage(
-                f"An ensemble is stored with an agent of ours, and {folder} is none. Say where to "
-                "keep it as one: --out AGENT"
+                f"{folder} is an agent of another project. An ensemble is stored with an agent in "
+                "our format: pass --out AGENT to convert it."
             )
         folder = options.out
     environment = checkpoint.environment_of(saved, options.env, options.making())

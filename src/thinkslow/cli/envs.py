@@ -1,4 +1,4 @@
-"""`thinkslow envs`: what can be played here, and what to install for the rest."""
+"""`thinkslow envs`: the environments that can be played here, and how to install the others."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ import tyro
 from thinkslow.cli.common import Common
 from thinkslow.cli.common import parse as parse_options
 
-DESCRIPTION = """List the environments that can be played here, and what to install for the others.
+DESCRIPTION = """List the environments that can be played here, and how to install the others.
 
-All ids of an installed family are listed, and one example of each other family. Any other
+The list has all ids of installed families, and one example of every other family. Any other
 Gymnasium environment can be played too: by its id, as module:id, or as module:function.
 
 examples:
@@ -28,7 +28,7 @@ class Options(Common):
     """Options of `thinkslow envs`."""
 
     pattern: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="[PATTERN]")] = ""
-    """List only ids and families that contain this, in letters of any case."""
+    """List only ids and families that contain this text, in upper or lower case."""
 
 
 def parse(arguments: Sequence[str]) -> Options:
@@ -36,7 +36,7 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Look, and print it.
+    """Print the families and their ids.
 
     **Errors:** `ValueError` if nothing is found.
     """
@@ -59,7 +59,7 @@ def run(options: Options) -> dict[str, Any]:
 def find(pattern: str = "") -> dict[str, Any]:
     """Families and registered ids that match a part of a name.
 
-    Simulators are imported to ask for their ids; one that does not import says why.
+    Simulators are imported to list their ids. If an import fails, `fault` says why.
     """
     import gymnasium
 

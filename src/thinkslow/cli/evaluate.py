@@ -24,9 +24,9 @@ An arm is a way to think; `none` does not think. Every arm plays the same enviro
 the same random numbers, so a difference between two arms comes from thinking alone. The command
 prints a table and writes summary.json, episodes.jsonl and report.html.
 
-`thinkslow arms` lists the arms, terms, updates, readouts and gates, and `thinkslow agents` the
-bundled agents. The thinking options change every arm that refines: use them to study one setting,
-or, with --terms, an objective of your own.
+`thinkslow arms` lists the arms, terms, updates, readouts and gates, and `thinkslow agents` lists
+the bundled agents. The thinking options change every arm that refines. Use them to study one
+setting or, with --terms, your own objective.
 
 examples:
   thinkslow evaluate runs/first/agents/60000 --episodes 50 --arms none,evidence,control-soft
@@ -47,7 +47,7 @@ class Options(Exporting, Opening, Playing):
     agents: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="AGENT ...")]
     """Bundled agents by name, agent folders, or log folders and checkpoints of other projects."""
     arms: Annotated[str, tyro.conf.arg(metavar="ARM,...")] = ",".join(DEFAULT)
-    """Play these arms; every other is compared with `none`. `thinkslow arms` lists them."""
+    """Play these arms and compare each with `none`. `thinkslow arms` lists them."""
     episodes: int = 20
     """Play N episodes of each arm."""
     seed: int = 0
@@ -55,29 +55,31 @@ class Options(Exporting, Opening, Playing):
     env: Annotated[str | None, tyro.conf.arg(metavar="ID")] = None
     """Play this environment; by default the one that the agent was trained on."""
     repeat: int | None = None
-    """Play each action N times; by default as the agent was trained."""
+    """Repeat each action N times; by default as in training."""
     action: Literal["sample", "mode"] | None = None
-    """Take a sample or the mode of the policy; by default as the project that trained the agent
-    does when it evaluates."""
+    """Take a sample or the mode of the policy; by default as in the evaluation of the project
+    that trained the agent."""
     batch: int = 8
     """Play N environments in parallel, one process each."""
     max_decisions: int | None = None
-    """Cut an episode after N decisions. The table says how many were cut."""
+    """Cut an episode after N decisions. The table reports how many episodes were cut."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("out/evaluate")
     """Write the records and the page to this folder."""
     delay: int = 0
     """Show every observation N decisions late, 0 to 5; the same as --shift delayed:N."""
     real_time: Annotated[float | None, tyro.conf.arg(metavar="MS")] = None
-    """Let the environment make a step every MS milliseconds while an agent thinks, so that a slow
-    decision acts as many steps later; by default the environment waits."""
+    """Let the environment make a step every MS milliseconds while an agent thinks, so that slow
+    decisions act late; by default the environment waits."""
     video: bool = False
-    """Write the first episode of every arm as a video too: MP4 with the extra `video`, else GIF."""
+    """Also write the first episode of every arm as a video: MP4 with the extra `video`, else
+    GIF."""
     pool: bool = False
-    """Judge the agents together too: they are training seeds of one recipe."""
+    """Also judge all agents together, as training seeds of one recipe."""
     names: Annotated[str | None, tyro.conf.arg(metavar="NAME,...")] = None
-    """Call the agents by these names; by default by what tells them apart."""
+    """Use these names for the agents; by default their own names, with the differing parts of
+    their paths."""
     members: Annotated[str | None, tyro.conf.arg(metavar="SPEC")] = None
-    """Use plausible parameters of this kind instead of the agent's ensemble, such as
+    """Use plausible parameters from this source instead of the agent's ensemble, for example
     noise:0.05."""
     changes: Annotated[tyro.conf.OmitArgPrefixes[flags.Changes], tyro.conf.arg(name="thinking")] = (
         dataclasses.field(default_factory=flags.Changes)
@@ -86,7 +88,7 @@ class Options(Exporting, Opening, Playing):
 
     @property
     def arm_names(self) -> list[str]:
-        """The arms that were asked for, `none` first."""
+        """The arms in `--arms`, `none` first."""
         names = [name.strip() for name in self.arms.split(",") if name.strip()]
         return list(dict.fromkeys(["none", *names]))
 
@@ -137,7 +139,7 @@ def chosen(options: Options) -> dict[str, Arm]:
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Evaluate, print the table and the sentence, write the page."""
+    """Evaluate, print the table and the verdict, and write the page."""
     options.check_wandb()
     from thinkslow.dreamer.saved import environment_of
 
@@ -178,7 +180,7 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def named(options: Options, own: Sequence[str]) -> list[str]:
-    """What to call the agents: as asked, or by their own names, told apart by their paths.
+    """The names of the agents: those of `--names`, or their own, made distinct by their paths.
 
     **Errors:** `Usage` for too few names, too many, or one given twice.
     """
@@ -214,9 +216,9 @@ def thinker(saved: Any, source: Path, options: Options) -> Any:
 
 
 def playable(options: Options, agents: Sequence[Any]) -> dict[str, Arm]:
-    """The arms to play; of the default ones, those that the agents can.
+    """The arms to play. Default arms that the agents cannot play are left out.
 
-    **Errors:** `Usage` for an arm that was asked for and that an agent cannot play.
+    **Errors:** `Usage` for an arm of `--arms` that an agent cannot play.
     """
     arms, asked = chosen(options), options.arms != ",".join(DEFAULT)
     for agent in agents:
@@ -241,7 +243,7 @@ def playable(options: Options, agents: Sequence[Any]) -> dict[str, Arm]:
 
 
 def warn_of_idle_flags(options: Options, arms: Mapping[str, Arm], agents: Sequence[Any]) -> None:
-    """Say which of the flags that were given change nothing in this call."""
+    """Name the flags that change nothing in this call."""
     idle = flags.without_effect(flags.given(options.changes), arms)
     if all(agent.about.source is None for agent in agents):
         reason = "every agent is one of ours, whose manifest says it"
@@ -255,7 +257,7 @@ def warn_of_idle_flags(options: Options, arms: Mapping[str, Arm], agents: Sequen
 
 
 def unnamed(name: str | None, environment: Mapping[str, Any]) -> str:
-    """What to say of an agent whose source names no environment that is known here."""
+    """The message for an agent whose source names no known environment."""
     from thinkslow.envs.requirements import closest
 
     task = environment.get("task")
@@ -275,10 +277,10 @@ def play_and_report(
     csv: bool = False, wandb: str | None = None, video: bool = False,
     beside: Callable[[Path], Any] = lambda _: None,
 ) -> dict[str, Any]:  # fmt: skip
-    """What `evaluate` and `demo` share: play, write the page, print the table.
+    """Play, write the page and print the table, for `evaluate` and `demo`.
 
-    Where `numbered` nobody asked for this very folder: one that is taken gets a number behind it.
-    `beside` adds to the folder what the page is to show too.
+    With `numbered`, a folder that is in use gets a number after its name: the user did not choose
+    it. `beside` adds more files for the page to the folder.
     """
     from thinkslow.evaluation import Occupied, evaluate
 
@@ -310,7 +312,7 @@ def play_and_report(
 
 
 def export(result: Any, *, csv: bool, wandb: str | None) -> None:
-    """Write or log what was asked for besides the folder."""
+    """Write or log the results elsewhere, as the flags ask."""
     if csv:
         for path in result.write_csv():
             _say(f"Wrote {path}")

@@ -1,7 +1,7 @@
-"""Flags that change how arms think: made of the fields of `Thinking` and `Arm`, with their help.
+"""Flags that change how arms think, made from the fields of `Thinking` and `Arm`.
 
-Adding a field there adds a flag here. Nothing is made before it is asked for, so that help and
-wrong values need no JAX.
+A new field there is a new flag here. Objects are made late, so that help and wrong values do not
+import JAX.
 """
 
 import dataclasses
@@ -20,8 +20,8 @@ from thinkslow.cli.parsing import documentation
 METAVARS = {int: "N", float: "X", str: "NAME"}
 UNITS = {"max_kl": "NATS", "deadline_ms": "MS", "share": "SHARE", "memory_share": "SHARE"}
 ELSEWHERE = ("delay", "members")
-"""Settings that are no flags of their own: an evaluation knows how late its observations come, and
-`members` is a flag of every arm."""
+"""Settings without a flag here: an evaluation knows the delay of its observations, and `members`
+is a flag for all arms."""
 
 
 def _flag(field: dataclasses.Field, text: str) -> tuple[str, Any, Any]:
@@ -58,9 +58,9 @@ else:
 
 
 def given(changes: Any) -> dict[str, Any]:
-    """The options that were given, by name.
+    """The given options, by name.
 
-    **Errors:** `ValueError` for a value out of range, or a name that is nothing.
+    **Errors:** `ValueError` for a value out of range, or an unknown name.
     """
     out = {name: getattr(changes, name) for name in FIELDS if getattr(changes, name) is not None}
     for name, value in out.items():
@@ -80,7 +80,7 @@ def given(changes: Any) -> dict[str, Any]:
 
 
 def arms(names: Sequence[str], changes: Mapping[str, Any]) -> dict[str, Arm]:
-    """The arms of these names by label, with what is to be otherwise.
+    """The arms with these names, changed, by label.
 
     **Errors:** `ValueError` for an unknown arm or an impossible value.
     """
@@ -89,7 +89,7 @@ def arms(names: Sequence[str], changes: Mapping[str, Any]) -> dict[str, Arm]:
 
 
 def without_effect(changes: Mapping[str, Any], arms: Mapping[str, Arm]) -> dict[str, str]:
-    """Settings that were given and change nothing in these arms, with the reason.
+    """The given settings that change nothing in these arms, with the reason.
 
     Args:
         changes: from `given`.
@@ -109,7 +109,7 @@ def without_effect(changes: Mapping[str, Any], arms: Mapping[str, Arm]) -> dict[
             ("horizon", "rollouts", "imagery"),
             (
                 any(hasattr(term, "at_step") for term in terms),
-                "no arm has a term of the future, such as sig",
+                "no arm has an imagined term, such as sig",
             ),
         ),
     }
@@ -126,11 +126,11 @@ def without_effect(changes: Mapping[str, Any], arms: Mapping[str, Arm]) -> dict[
 
 
 def labelled(name: str, changes: Mapping[str, tuple[Any, Any]]) -> tuple[str, Arm]:
-    """An arm of which some settings are changed, under a label that says which.
+    """An arm with changed settings, and a label that names the changes.
 
-    Only an arm that refines is changed. The random controls stay random: a random step descends
-    nothing, so that nothing selects among its steps. A setting that is as it was adds nothing to
-    the label.
+    Only an arm that refines is changed. The random controls stay random: a random step follows no
+    gradient, so nothing selects among its steps. A setting that keeps its value is not in the
+    label.
 
     Args:
         name: of the arm.

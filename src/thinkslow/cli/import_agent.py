@@ -1,4 +1,4 @@
-"""`thinkslow import`: an agent of another project as one of ours."""
+"""`thinkslow import`: convert an agent of another project to our format."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ import tyro
 from thinkslow.cli.common import Opening, Usage, output
 from thinkslow.cli.common import parse as parse_options
 
-DESCRIPTION = """Convert a checkpoint of another DreamerV3 code base to an agent folder of ours.
+DESCRIPTION = """Convert a checkpoint from another DreamerV3 code base to our format.
 
-The newest of several checkpoints is taken. Nothing in the files is executed. You need not convert
-an agent to use it: every other command reads SOURCE as it is.
+If there are several checkpoints, the newest is used. Nothing in the files is executed. You do not
+need to convert an agent to use it: every other command reads SOURCE directly.
 
 examples:
   thinkslow import ~/logdir/crafter agents/crafter
@@ -38,7 +38,7 @@ def parse(arguments: Sequence[str]) -> Options:
 def run(options: Options) -> dict[str, Any]:
     """Read, check and write.
 
-    **Errors:** `Usage` if SOURCE is ours already.
+    **Errors:** `Usage` if SOURCE is already in our format.
     """
     from thinkslow import importers
     from thinkslow.loading import located

@@ -1,4 +1,4 @@
-"""`thinkslow inspect`: what an agent is."""
+"""`thinkslow inspect`: the sizes, spaces and provenance of an agent."""
 
 import dataclasses
 import math
@@ -15,7 +15,7 @@ from thinkslow import zoo
 from thinkslow.cli.common import Opening
 from thinkslow.cli.common import parse as parse_options
 
-DESCRIPTION = """Show what an agent is: its sizes, parameters and spaces, and how it was made.
+DESCRIPTION = """Show an agent's sizes, parameters and spaces, and how it was trained.
 
 The weights are read and checked. Nothing in the files is executed.
 
@@ -78,7 +78,7 @@ def _text(facts: dict[str, Any]) -> str:
             if name not in ("curve", "options", "weights"):
                 rows.append((printable(f"{key} {name}".strip(), 60), printable(part, 2000)))
     if facts.get("model", {}).get("value", ...) is None:
-        rows.append(("critic", "left out: it acts, and cannot be trained further"))
+        rows.append(("critic", "left out: the agent can act, but cannot be trained further"))
     width = max(len(name) for name, _ in rows) + 2
     room = max(shutil.get_terminal_size().columns - width, 40)
     lines = []

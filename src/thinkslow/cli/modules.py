@@ -1,4 +1,4 @@
-"""Modules of the user's, imported before a command begins: what they register has a name then."""
+"""Import the user's modules before a command begins, so that they can register names."""
 
 import importlib
 import importlib.util
@@ -9,12 +9,12 @@ from pathlib import Path
 
 
 def load_modules(names: Sequence[str]) -> None:
-    """Import modules of the user's, so that what they register has a name.
+    """Import the user's modules, so that they can register names.
 
-    A name is looked up as Python does, the working folder first; a path ending in `.py` is a
+    A name is searched as in Python, in the working folder first. A path that ends in `.py` is a
     file.
 
-    **Errors:** `ValueError` naming what could not be imported and why.
+    **Errors:** `ValueError` that names the module and says why it could not be imported.
     """
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -26,8 +26,8 @@ def load_modules(names: Sequence[str]) -> None:
                 importlib.import_module(name)
         except Exception as error:
             raise ValueError(
-                f"--import {name}: {type(error).__name__}: {str(error).rstrip('.')}. Looked in the "
-                "working folder and where Python looks."
+                f"--import {name}: {type(error).__name__}: {str(error).rstrip('.')}. Searched the "
+                "working folder and Python's path."
             ) from error
 
 

@@ -1,9 +1,9 @@
-"""What the help of a command shows of its options: groups, units, sentences; nothing of Python.
+"""How the help of a command shows its options: groups, units and sentences, without Python types.
 
-Options are flat dataclasses, and tyro reads the command line. Before it does, this module makes
-another dataclass of them. Fields are grouped by the class that declares them, whose `GROUP` is
-the title, those of the outermost class first. A field that may be None shows the unit of its
-value, and only a default that says something is shown.
+Options are flat dataclasses, and tyro reads the command line. This module first makes another
+dataclass for tyro. Fields are grouped by the class that declares them. Its `GROUP` is the title,
+and the outermost class comes first. A field that may be None shows the unit of its value. Empty
+defaults are not shown.
 """
 
 import ast
@@ -63,7 +63,7 @@ def grouped(options: type, default: Any = None) -> type:
 
 
 def values(given: Any) -> dict[str, Any]:
-    """What was read, by the name of the field, out of its groups."""
+    """The values by the name of the field, without the groups."""
     out = {}
     for name, value in vars(given).items():
         out |= vars(value) if name.startswith("group_") else {name: value}
@@ -72,7 +72,7 @@ def values(given: Any) -> dict[str, Any]:
 
 @functools.cache
 def documentation(kind: type) -> dict[str, str]:
-    """The text below each field of a class, on one line; nothing of a class without a source."""
+    """The text below each field of a class, on one line; empty for a class without a source."""
     try:
         body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
     except (OSError, TypeError):
@@ -125,7 +125,7 @@ def _bare(hint: Any) -> Any:
 
 
 def _kind(hint: Any) -> Any:
-    """The type of one value: of a type that may be None, or a tuple, what it is of."""
+    """The type of one value: the inner type of an optional type or of a tuple."""
     bare = _bare(hint)
     parts = [part for part in typing.get_args(bare) if part not in (NoneType, ...)]
     several = typing.get_origin(bare) in (UnionType, Union, tuple)
@@ -137,7 +137,7 @@ def _is_nested(hint: Any) -> bool:
 
 
 def _metavar(kind: Any) -> str | None:
-    """The unit of a value, where no annotation tells; None: as tyro writes it."""
+    """The unit of a value without an annotation; None: tyro's own."""
     if typing.get_origin(kind) is Literal:
         return "|".join(typing.get_args(kind))
     return METAVARS.get(kind)
@@ -152,7 +152,7 @@ def _written(value: Any) -> str:
 
 @READING.primitive_rule
 def _rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """Numbers, texts, choices and paths, that may be None or not."""
+    """Numbers, truth values, texts, choices and paths, optional or not."""
     kind = _kind(info.type)
     optional = NoneType in typing.get_args(info.type)
     if typing.get_origin(kind) is Literal and optional:

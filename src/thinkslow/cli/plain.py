@@ -1,4 +1,4 @@
-"""A terminal that shows names and messages of others as they are."""
+"""A console that shows foreign names and messages as plain text."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from thinkslow.cli.wording import printable
 
 
 class Plain(Console):
-    """A console that takes every text as it is, without its markup and its escape codes."""
+    """A console that interprets no markup and no escape codes."""
 
     def __init__(self, *, stderr: bool = False):
         super().__init__(stderr=stderr, markup=False, highlight=False)

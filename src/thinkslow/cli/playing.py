@@ -1,4 +1,4 @@
-"""What the commands that play share: which environment, how it is made, how long it may take."""
+"""Options of all commands that play: the environment, its arguments, its time limits."""
 
 import dataclasses
 import json
@@ -12,28 +12,29 @@ from thinkslow.cli.common import Common, Usage
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Making(Common):
-    """How an environment is made: options of every command that plays one."""
+    """Options that say how an environment is made."""
 
     GROUP: ClassVar = "environment"
 
     env_option: Annotated[
         tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=VALUE")
     ] = ()
-    """Pass this argument to the environment's constructor. Repeat the flag for more."""
+    """Pass this argument to the constructor of the environment. Repeat the flag for more."""
     wrapper: Annotated[
         tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="MODULE:CLASS")
     ] = ()
-    """Put this Gymnasium wrapper around the environment. Repeat the flag for more, the innermost
+    """Wrap the environment in this Gymnasium wrapper. Repeat the flag for more, the innermost
     first."""
     image: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="KEY")] = ()
-    """Read this observation as an image, if it is not recognised as one. Repeat it for more."""
+    """Read this observation as an image, if it is not recognised as one. Repeat the flag for
+    more."""
     shift: Annotated[str, tyro.conf.arg(metavar="NAME:SEVERITY,...")] = ""
-    """Disturb the environment as training did not, with severity 0 to 5: noise, occlusion,
-    dropped, dropped-bursts (each also -silent), delayed, delayed-random, brightness, contrast,
-    colour, blur, textures, rooms, sticky."""
+    """Disturb the environment, with severity 0 to 5: noise, occlusion, dropped, dropped-bursts
+    (each also -silent), delayed, delayed-random, brightness, contrast, colour, blur, textures,
+    rooms, sticky."""
 
     def making(self) -> dict[str, Any]:
-        """What the flags add to the description of an environment.
+        """The arguments of `envs.make` that the flags give.
 
         **Errors:** `Usage` for an option without a name, a wrapper that is not MODULE:CLASS, or
         an unknown shift.
@@ -57,19 +58,19 @@ class Making(Common):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Playing(Making):
-    """The same, and how long it may take."""
+    """Options that also limit the time of steps and resets."""
 
     GROUP: ClassVar = "environment"
 
     step_limit: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 60.0
-    """End an environment whose step takes longer than this, and start it again."""
+    """Restart an environment whose step takes longer than this."""
     reset_limit: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 300.0
-    """End an environment whose reset or start takes longer than this, and start it again."""
+    """Restart an environment whose reset or start takes longer than this."""
 
     def limits(self) -> dict[str, float]:
         """The limits as `VectorEnv` takes them.
 
-        **Errors:** `Usage` for a limit of no time.
+        **Errors:** `Usage` for a limit that is not above 0.
         """
         for name in ("step_limit", "reset_limit"):
             if not getattr(self, name) > 0:
@@ -79,9 +80,9 @@ class Playing(Making):
 
 
 def options(given: tuple[str, ...]) -> Mapping[str, Any]:
-    """Arguments by name; a value is read as JSON where it is JSON, and is a text otherwise.
+    """Arguments by name. A value is read as JSON if possible, and as text otherwise.
 
-    **Errors:** `Usage` for what is not NAME=VALUE.
+    **Errors:** `Usage` for a text that is not NAME=VALUE.
 
     >>> options(("level=3", "mode=hard", "sticky=false"))
     {'level': 3, 'mode': 'hard', 'sticky': False}

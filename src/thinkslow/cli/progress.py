@@ -1,4 +1,4 @@
-"""What a command shows meanwhile: a bar on a terminal, elsewhere a line now and then."""
+"""Progress of a command: a bar on a terminal, otherwise a line every 30 s."""
 
 import logging
 import time
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from thinkslow.dreamer.training.episodes import Progress
 
 LINE_EVERY = 30.0
-"""Seconds between two lines where there is no terminal to draw on."""
+"""Seconds between two lines without a terminal."""
 
 log = logging.getLogger("thinkslow")
 
@@ -69,8 +69,8 @@ def lines(pace: "Pace") -> Show:
 
 
 def block_lines(say: Callable[[str], None]) -> Callable[[str, int, int], None]:
-    """What to tell of progress where there is no terminal: it says each part as it begins, and
-    every `LINE_EVERY` seconds how far it is. What follows a comma is a detail of the part.
+    """A callback for progress without a terminal: prints a line when a part begins, and then every
+    `LINE_EVERY` seconds. Text after a comma is a detail of the part.
 
     Args:
         say: prints one line.
@@ -89,7 +89,7 @@ def block_lines(say: Callable[[str], None]) -> Callable[[str, int, int], None]:
 
 
 def score(state: "Progress") -> str:
-    """Of the last episodes, in four digits whatever its size."""
+    """The score of the last episodes, with four digits."""
     return "-" if state.score is None else f"{state.score:.4g}"
 
 

@@ -1,4 +1,4 @@
-"""`thinkslow report`: build the page of an evaluation or of a study again."""
+"""`thinkslow report`: rebuild the page of an evaluation or of a study."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ import tyro
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.exports import Exporting
 
-DESCRIPTION = """Build the table and the page of an evaluation or a study again, from its records.
+DESCRIPTION = """Rebuild the table and the page of an evaluation or a study from its records.
 
-What was interrupted is shown as far as it went.
+If it was interrupted, the finished episodes are shown.
 
 examples:
   thinkslow report out/evaluate

@@ -1,4 +1,4 @@
-"""What a command that plays says while it goes on, and what an evaluation says at its end."""
+"""Progress of a command that plays, and the printed result of an evaluation."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ HELPS = "Where thinking is known to help"
 
 @contextmanager
 def progress() -> Iterator[Show]:
-    """A bar on a terminal, a line for each arm elsewhere, on standard error; the log above it."""
+    """A bar on a terminal, otherwise a line for each arm, on standard error below the log."""
     if not (plain := console()).is_terminal:
         with log_to(plain):
             yield block_lines(plain.print)
@@ -74,6 +74,6 @@ def show_result(summary: Mapping[str, Any], page: Path, *, quiet: bool) -> dict[
 
 
 def legend(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What each arm does, once, where it is known."""
+    """One line for each known arm, with its description."""
     about = {arm["arm"]: arm.get("description") or "" for arm in summary["arms"]}
     return [(arm, said) for arm, said in about.items() if said]

@@ -1,6 +1,6 @@
-"""A command that is told to end, by whichever signal, ends as it does by Ctrl-C.
+"""SIGTERM and SIGHUP end a command in the same way as Ctrl-C.
 
-What is finished is kept, the processes of the environments end, and the folder is given free.
+Finished work is kept, the processes of the environments end, and the folder is unlocked.
 """
 
 import signal
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)
-"""Of batch systems, and of a terminal that closes; Python itself takes Ctrl-C."""
+"""Sent by batch systems and by a closing terminal. Python itself handles Ctrl-C."""
 
 
 class Ended(KeyboardInterrupt):
@@ -21,7 +21,7 @@ class Ended(KeyboardInterrupt):
 
 @contextmanager
 def by_signals() -> Iterator[None]:
-    """Raise `Ended` at the first such signal; the next ends the process at once."""
+    """Raise `Ended` at the first signal. A second signal ends the process at once."""
     before = {}
 
     def end(number: int, _: object) -> None:
@@ -44,5 +44,5 @@ def by_signals() -> Iterator[None]:
 
 
 def exit_code(stop: KeyboardInterrupt) -> int:
-    """128 and the number of the signal, as shells have it."""
+    """128 plus the number of the signal, as in shells."""
     return 128 + (stop.number if isinstance(stop, Ended) else signal.SIGINT)

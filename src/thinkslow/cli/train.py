@@ -1,4 +1,4 @@
-"""`thinkslow train`: teach an agent a task."""
+"""`thinkslow train`: train an agent."""
 
 import dataclasses
 import logging
@@ -17,7 +17,7 @@ from thinkslow.dreamer.config import TrainConfig, train_preset
 
 DESCRIPTION = """Train a DreamerV3 agent.
 
-The run folder holds the agent at the budgets asked for (agents/STEPS), metrics.jsonl, TensorBoard
+The run folder holds the agent at each of --budgets (agents/STEPS), metrics.jsonl, TensorBoard
 events, and saves/, from which --resume continues exactly. Ctrl-C, or SIGTERM from a batch system,
 stops after the current decision and saves. A kill loses at most --save-every seconds.
 
@@ -44,10 +44,10 @@ class Options(Exporting, Playing):
     """Train an agent of this size: tiny or tiny-gaussian (for CPUs), size1m, size12m, size25m,
     size50m, size100m, size200m, size400m."""
     steps: int | None = None
-    """Stop when the run has made N decisions, over all its environments."""
+    """Stop after N decisions in total, over all environments."""
     minutes: Annotated[float | None, tyro.conf.arg(metavar="MINUTES")] = None
-    """Stop after this time, counted from the first decision: compiling is not counted. With
-    --steps, stop at whichever comes first."""
+    """Stop after this time. It counts from the first decision, so compiling is not included. With
+    --steps, the first limit that is reached applies."""
     seed: int = 0
     """Take weights, environment seeds and random numbers from this seed."""
     envs: int = 4
@@ -57,15 +57,15 @@ class Options(Exporting, Playing):
     repeat: int = 1
     """Play each action N times."""
     budgets: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N ...")] = ()
-    """Keep the agent after these numbers of decisions too; the last one is always kept."""
+    """Also keep the agent after these numbers of decisions. The last agent is always kept."""
     save_every: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 300.0
-    """Save as often as this."""
+    """Save the run at this interval."""
     resume: bool = False
-    """Continue the run in --run. Everything but --steps and --minutes comes from there."""
+    """Continue the run in --run. All settings except --steps and --minutes come from it."""
     learning: Annotated[TrainConfig, tyro.conf.arg(name="learning")] = dataclasses.field(
         default_factory=lambda: train_preset("tiny")
     )
-    """How to learn; the defaults are those of the preset."""
+    """How the agent learns. The defaults come from the preset."""
 
 
 def parse(arguments: Sequence[str]) -> Options:
@@ -115,7 +115,7 @@ class _Preset:
 
 
 def _preset(arguments: Sequence[str]) -> str | None:
-    """What --preset says, which decides the other defaults; None without it."""
+    """The value of --preset, which sets the other defaults; None without the flag."""
     first, _ = tyro.cli(_Preset, args=list(arguments), return_unknown_args=True, add_help=False)
     return first.preset
 

@@ -1,7 +1,7 @@
-"""Messages of the library in the words of the command line.
+"""Translate messages of the library to flags of the command line.
 
-The library names what to pass as Python takes it, `repeat=1` or `wrappers=["module:Class"]`; on
-the command line that is --repeat 1 or --wrapper module:Class.
+The library names Python arguments, `repeat=1` or `wrappers=["module:Class"]`. On the command line
+these are --repeat 1 or --wrapper module:Class.
 """
 
 import logging
@@ -13,7 +13,7 @@ OTHERWISE = {
     "learning_rate": "learning.learning-rate", "batch_size": "learning.batch-size",
     "replay_capacity": "learning.replay-capacity",
 }  # fmt: skip
-"""Arguments whose flag is called otherwise."""
+"""Arguments whose flag has another name."""
 
 
 def in_flags(text: str) -> str:
@@ -34,7 +34,7 @@ def in_flags(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    r"""The text without escape codes, which names and messages of others may hold.
+    r"""The text without the escape codes that foreign names and messages may contain.
 
     >>> printable("a\x1b]0;b\x07\nc")
     'a?]0;b?\nc'
@@ -43,7 +43,7 @@ def printable(text: str) -> str:
 
 
 class InFlags(logging.Formatter):
-    """A formatter of log messages that does the same, and leaves no escape codes."""
+    """A formatter that translates log messages and removes escape codes."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(in_flags(super().format(record)))
