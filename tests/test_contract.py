@@ -134,7 +134,7 @@ def test_the_contract_holds_for_every_term_and_update(name, terms, updates, refu
     assert held >= pairs
     waived = {(entry.rule, entry.terms or entry.update) for entry in entries if entry.holds is None}
     assert {term for rule, term in waived if rule.startswith("NaN in the model")} == blind
-    asked = {what for rule, what in waived if rule in ("can be asked for", "can be stepped")}
+    asked = {what for rule, what in waived if rule in ("applies to the model", "can be stepped")}
     assert asked - {CHOICE} == refused
     sighted = {term for rule, term in waived if rule.startswith("NaN in the observation")}
     assert sighted == set(names) - {"evidence"}
@@ -150,7 +150,7 @@ def test_the_contract_is_that_of_terms_of_ones_own_too():
     held = {entry.terms for entry in entries if entry.holds and entry.update}
     assert held == {"near-place", "toll", "near-place+toll"}
     (refused,) = [
-        entry for entry in entries if entry.rule == "can be asked for" and entry.terms != CHOICE
+        entry for entry in entries if entry.rule == "applies to the model" and entry.terms != CHOICE
     ]
     assert refused.terms == "guided"
     assert refused.holds is None

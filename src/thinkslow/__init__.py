@@ -1,7 +1,7 @@
 """Give trained world-model agents time to think, and measure whether it helps.
 
-The public names, loaded when first asked for: the processes that run environments import this
-package and must not load JAX.
+Public names are imported when they are first used, because the processes of the environments
+import this package and must not load JAX.
 """
 
 import importlib

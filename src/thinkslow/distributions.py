@@ -1,4 +1,4 @@
-"""Probability distributions as pytrees: what a belief is, and what a head of a model predicts.
+"""Probability distributions as pytrees: beliefs, and predictions of a model's heads.
 
 Each is for one example. Log-probabilities and entropies are in nats and summed over the
 event; there is no hidden averaging. A belief (`Categorical`, `Gaussian`) has `kl`, `entropy`
@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 @runtime_checkable
 class Distribution(Protocol):
-    """What a head predicts: a point to read, and the log-probability of what came."""
+    """A head's prediction: a mode, and the log-probability of a value."""
 
     def mode(self) -> Array: ...
     def log_prob(self, value: Array) -> Float[Array, ""]: ...
@@ -31,12 +31,12 @@ class Belief(eqx.Module):
 
     @abc.abstractmethod
     def noise(self, *, key: PRNGKeyArray) -> Float[Array, "..."]:
-        """The random numbers of one draw. They depend on the belief's shape alone, so that a loop
-        can draw them for all its steps beforehand, which a CPU does several times faster."""
+        """The random numbers of one draw. They depend only on the belief's shape, so a loop can
+        draw them for all its steps in advance, which is several times faster on a CPU."""
 
     @abc.abstractmethod
     def sample_of(self, noise: Float[Array, "..."]) -> Float[Array, "..."]:
-        """The draw that the noise makes, differentiable in the belief.
+        """The draw from given noise, differentiable in the belief.
 
         Args:
             noise: from `noise`.
@@ -55,8 +55,8 @@ class Belief(eqx.Module):
         """The expectation in place of a value."""
 
     def relaxed_of(self, noise: Float[Array, "..."]) -> Float[Array, "..."]:
-        """The draw of the noise whose own gradient is exact, off the codes if it must be:
-        `sample_of`, unless a kind of belief overrides it."""
+        """A draw from given noise with an exact gradient, which may leave the one-hot codes; by
+        default `sample_of`."""
         return self.sample_of(noise)
 
     @abc.abstractmethod
@@ -83,15 +83,15 @@ class Belief(eqx.Module):
 class Categorical(Belief):
     """Independent categoricals, one per factor, with a share of uniform mixed in.
 
-    `logits` are raw, as a network gave them, and probabilities are
-    `(1 - mix) softmax(logits) + mix / classes`; or, where `mixed`, the uniform is in the logits
-    already and probabilities are `softmax(logits)`. Both say the same, but refinement steps the
-    logits, so that gradients differ: a model keeps the kind that its code base keeps.
+    By default `logits` are the raw outputs of a network, and probabilities are
+    `(1 - mix) softmax(logits) + mix / classes`. With `mixed`, the logits already contain the
+    uniform, and probabilities are `softmax(logits)`. Both give the same distribution, but
+    refinement changes the logits, so gradients differ. A model uses the kind of its code base.
 
     Args:
         logits: `(factors, classes)`.
         mix: the share of the uniform distribution, such as DreamerV3's 0.01.
-        mixed: whether `logits` hold the mix already.
+        mixed: whether `logits` already contain the mix.
 
     >>> even = Categorical(jnp.zeros((2, 4)))
     >>> float(even.entropy())     # two factors of two bits each
@@ -124,21 +124,21 @@ class Categorical(Belief):
     def sample_of(
         self, noise: Float[Array, "*factors classes"]
     ) -> Float[Array, "*factors classes"]:
-        """One-hot sample; its gradient passes straight through to the probabilities."""
+        """One-hot sample with a straight-through gradient to the probabilities."""
         return self._straight_through(jnp.argmax(self.log_probs() + noise, -1))
 
     def mode(self) -> Float[Array, "*factors classes"]:
-        """One-hot of the likeliest class, straight-through as `sample`."""
+        """One-hot of the most likely class, straight-through like `sample`."""
         return self._straight_through(jnp.argmax(self.logits, -1))
 
     def soft(self) -> Float[Array, "*factors classes"]:
-        """The probabilities themselves in place of a sample: no noise, but no real code."""
+        """The probabilities in place of a sample: no noise, but not a one-hot code."""
         return self.probs()
 
     def relaxed_of(
         self, noise: Float[Array, "*factors classes"]
     ) -> Float[Array, "*factors classes"]:
-        """Gumbel-softmax sample of temperature 1: inside the simplex, no real code.
+        """Gumbel-softmax sample with temperature 1: inside the simplex, not a one-hot code.
 
         **References:** Jang, Gu and Poole, arXiv 1611.01144.
         """
@@ -198,13 +198,13 @@ class Gaussian(Belief):
 
 
 class Point(Belief):
-    """A latent as plain numbers in place of a belief about it: what a literal reading of "refine
-    the state" steps. Nothing keeps it a code, or on the simplex."""
+    """A latent as plain floats in place of a belief, for the literal reading of "refine the
+    state". Nothing keeps it a one-hot code, or on the simplex."""
 
     value: Float[Array, "..."]
 
     def noise(self, *, key: PRNGKeyArray) -> Float[Array, "..."]:
-        """Zeros: there is nothing to draw."""
+        """Zeros: nothing is random."""
         return jnp.zeros_like(self.value)
 
     def sample_of(self, noise: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -221,12 +221,12 @@ class Point(Belief):
         return -0.5 * jnp.sum(jnp.square(value - self.value) + jnp.log(2 * jnp.pi))
 
     def entropy(self) -> Float[Array, ""]:
-        """0: it is sure."""
+        """0: a point has no entropy."""
         return jnp.zeros(())
 
     def kl(self, other: Any) -> Float[Array, ""]:
-        """Of a belief: -log other(value), linear in the value where the belief is categorical. Of
-        another point half the squared distance, the KL of normals of variance 1."""
+        """From a belief: -log other(value), linear in the value if the belief is categorical. From
+        another point: half the squared distance, the KL of normals with variance 1."""
         if isinstance(other, Point):
             return 0.5 * jnp.sum(jnp.square(self.value - other.value))
         return -other.log_prob(self.value)
@@ -244,7 +244,7 @@ class Bernoulli(eqx.Module):
         return jax.nn.sigmoid(self.logit)
 
     def sample(self, *, key: PRNGKeyArray) -> Float[Array, "..."]:
-        """0 or 1; the gradient passes straight through to the probability."""
+        """0 or 1, with a straight-through gradient to the probability."""
         drawn = jr.bernoulli(key, self.prob()).astype(self.logit.dtype)
         return straight_through(drawn, self.prob())
 
@@ -391,10 +391,10 @@ def _shared_log_prob(
 def straight_through(
     value: Float[Array, "..."], gradient: Float[Array, "..."]
 ) -> Float[Array, "..."]:
-    """`value` going forward, the gradient of `gradient` going back.
+    """`value` in the forward pass, the gradient of `gradient` in the backward pass.
 
-    The result is `value` to the bit: the difference is formed first and is exactly zero,
-    whereas `(value + gradient) - stop_gradient(gradient)` would round.
+    The result is `value`, bit for bit: the difference is formed first and is exactly zero, whereas
+    `(value + gradient) - stop_gradient(gradient)` would round.
 
     >>> bool(straight_through(jnp.float32(1.0), jnp.float32(0.3)) == 1.0)
     True

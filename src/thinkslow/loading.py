@@ -1,4 +1,4 @@
-"""From a name or a path to an agent that can think: one call, whoever trained it."""
+"""Load an agent by name or path, from any supported project."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,24 +23,23 @@ def load(
     allow_nonfinite: bool = False,
     action: ActionName | None = None,
 ) -> Agent:
-    """An agent from disk, with its ensemble and its source's way to take an action.
+    """Load an agent from disk, with its ensemble and with its project's way to take an action.
 
     Args:
-        source: the name of a bundled agent (`collect-half`), an agent folder of ours, or what
-            another project wrote: a log folder, a checkpoint.
+        source: the name of a bundled agent (`collect-half`), an agent folder, or a log folder or
+            checkpoint of another project.
         format: the project that trained it; `auto` recognises it from the files.
-        classes: the number of classes of the latent, where the checkpoint has no configuration.
-        vectors: the names of vector observations in their order, where the checkpoint does not
+        classes: the number of classes of the latent, if the checkpoint has no configuration.
+        vectors: the names of vector observations in their order, if the checkpoint does not
             store it.
         allow_nonfinite: whether to accept weights that are NaN or infinite.
-        action: take a `sample` or the `mode` of the policy; by default as the project that
-            trained it does when it evaluates.
+        action: take a `sample` or the `mode` of the policy; by default as in the evaluation of the
+            project that trained the agent.
 
     Nothing in any file is executed.
 
-    **Errors:** `FileNotFoundError` where there is nothing, with the bundled names;
-    `storage.store.Damaged` for a file that is not what was written; `ValueError` for weights
-    that are not finite.
+    **Errors:** `FileNotFoundError` if there is no such agent, with the bundled names;
+    `storage.store.Damaged` for a damaged file; `ValueError` for non-finite weights.
 
     >>> load("collect-half").about.environment["id"]
     'thinkslow/CollectGoodObjects-v0'
@@ -54,16 +53,16 @@ def load(
 
 
 def opened(source: str | Path, *, format: str = "auto", **options: Any) -> "Saved":
-    """What lies at a path or under a bundled name, with its manifest; see `load`."""
+    """The saved agent at a path or with a bundled name, with its manifest; see `load`."""
     from thinkslow import importers
 
     return importers.open_agent(located(source), source=format, **options)
 
 
 def located(source: str | Path) -> Path:
-    """The path of an agent; a name without a folder of its own is a bundled agent's.
+    """The path of an agent. A name that is not a path is that of a bundled agent.
 
-    **Errors:** `FileNotFoundError` where there is neither.
+    **Errors:** `FileNotFoundError` if there is neither.
     """
     path = Path(source)
     if path.exists():
@@ -77,7 +76,7 @@ def located(source: str | Path) -> Path:
 
 
 def agent_of(saved: "Saved", *, action: ActionName | None = None) -> Agent:
-    """The agent of what was read from disk."""
+    """The agent from its saved form."""
     manifest = saved.manifest
     training = manifest["training"]
     way = action or manifest.get("conventions", {}).get("action", "sample")

@@ -1,8 +1,7 @@
-"""What a term, a readout or a score asks of a model, and whether a model has it.
+"""Needs: what a term, a readout or a score requires from a model, and whether a model has it.
 
-One question for everybody: an agent refuses a term, an evaluation leaves out an arm, and the
-contract marks an entry as not applicable, all by `missing`. A need of one's own is one more
-`Need`.
+`missing` answers this in all places: an agent refuses a term, an evaluation leaves out an arm, and
+the contract marks an entry as not applicable. Add your own `Need` if you need another.
 """
 
 import dataclasses
@@ -16,16 +15,16 @@ from thinkslow.distributions import Categorical
 
 @dataclasses.dataclass(frozen=True)
 class Need:
-    """One thing that a model, or what comes with it, must have."""
+    """One requirement of a model or of its ensemble."""
 
     what: str
-    """Such as `a decoder`."""
+    """A name such as `a decoder`."""
     lacking: Callable[[Any, Any], str | None]
-    """`lacking(model, members)`: why it is not there, with the remedy; None if it is."""
+    """`lacking(model, members)`: why the need is not met, with the remedy; None if it is met."""
 
 
 def missing(model: Any, needs: Iterable[Need], members: Any = None) -> str | None:
-    """Why a model lacks the first of the needs that it does not have; None if it has all.
+    """The reason for the first need that is not met; None if all are met.
 
     Args:
         model: a `WorldModel`.
@@ -46,7 +45,7 @@ def decoded(model: Any) -> dict[str, Any]:
 
 
 def has_spread(head: Any) -> bool:
-    """Whether a head says how uncertain it is: one of fixed variance has no `entropy`."""
+    """Whether a head has a spread: a head with fixed variance has no `entropy`."""
     return hasattr(head, "entropy")
 
 

@@ -1,8 +1,8 @@
-"""How a value of the latent is taken from a belief: to act on, or inside an objective.
+"""Readouts: how a latent is taken from a belief, to act or inside an objective.
 
-A readout decides what the gradient of an objective is: straight-through (`Sample`, `Mode`), exact
-on the expectation (`Soft`), of a relaxed sample (`Gumbel`), or of the score of samples
-(`Reinforce`). One of your own subclasses `Readout`.
+A readout decides how the gradient of an objective is computed: straight-through (`Sample`,
+`Mode`), exact for the expectation (`Soft`), of a relaxed sample (`Gumbel`), or by the score
+function (`Reinforce`). Subclass `Readout` for your own.
 """
 
 import abc
@@ -30,10 +30,10 @@ class Readout(eqx.Module):
 
     @abc.abstractmethod
     def of(self, belief: Belief, noise: Float[Array, "..."]) -> Float[Array, "..."]:
-        """The latent that the noise of one draw makes.
+        """The latent from the noise of one draw.
 
         Args:
-            belief: the one to read.
+            belief: the belief to read.
             noise: from `Belief.noise`.
         """
 
@@ -49,7 +49,7 @@ class Readout(eqx.Module):
         Args:
             values: the objective at each latent.
             latents: leading axis: the draws.
-            belief: the one they were drawn from.
+            belief: the belief that they were drawn from.
         """
         return jnp.mean(values)
 
@@ -65,22 +65,23 @@ class Readout(eqx.Module):
 
         Args:
             belief: after refinement.
-            error: of a latent, -log p(present observation | latent) in nats.
-            key: of the draw that every readout shares, so that agents differ by thinking alone.
-            other_key: for whatever else is random.
+            error: maps a latent to -log p(present observation | latent) in nats.
+            key: PRNG key of the draw that all readouts share, so that agents differ only in their
+                thinking.
+            other_key: PRNG key of everything else.
         """
         return self(belief, key=key)
 
 
 class Sample(Readout):
-    """One sample; the gradient passes straight through."""
+    """One sample with a straight-through gradient."""
 
     def of(self, belief: Belief, noise: Array) -> Array:
         return belief.sample_of(noise)
 
 
 class Mode(Readout):
-    """The likeliest latent; the gradient passes straight through."""
+    """The most likely latent with a straight-through gradient."""
 
     noiseless: ClassVar[bool] = True
 
@@ -89,7 +90,7 @@ class Mode(Readout):
 
 
 class Soft(Readout):
-    """The expectation in place of a latent: no noise, but no real code."""
+    """The expectation in place of a latent: no noise, but not a one-hot code."""
 
     noiseless: ClassVar[bool] = True
 
@@ -98,17 +99,17 @@ class Soft(Readout):
 
 
 class Gumbel(Readout):
-    """A relaxed sample of temperature 1, whose own gradient is exact."""
+    """A relaxed sample with temperature 1 and its exact gradient."""
 
     def of(self, belief: Belief, noise: Array) -> Array:
         return belief.relaxed_of(noise)
 
 
 class Reinforce(Readout):
-    """Samples without a gradient of their own; `mean` has that of their scores.
+    """Samples whose `mean` has the score-function gradient.
 
-    Each score is weighted by how far its value is above the mean of the others (leave-one-out):
-    without bias, and noisy.
+    Each score is weighted by the difference between its value and the mean of the others
+    (leave-one-out): unbiased and noisy.
     """
 
     least_draws: ClassVar[int] = 2
@@ -127,7 +128,7 @@ class Reinforce(Readout):
 class Softened(Readout):
     """A control: a sample moved towards the expectation by `length`, at most up to it.
 
-    What a step of that length on the latent's numbers must beat: it softens, and knows nothing.
+    A step of that length on the latent must beat it: it softens the latent without a gradient.
     """
 
     length: float = 0.5

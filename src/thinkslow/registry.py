@@ -1,15 +1,15 @@
-"""Names for the command line: what may be written where an object is meant.
+"""Names of objects for the command line.
 
-In Python, objects are passed; nothing there needs a name. A command line has only texts, so each
-kind of object has a table from name to what makes it. Anything may be added from outside, by
-`register` in a module that is named with `--import`, or by an entry point of an installed
-package, whose group begins with `thinkslow` and ends in the kind:
+In Python you pass objects, which need no names. A command line has only text, so each kind of
+object has a table from names to the functions that make them. You can add names with `register` in
+a module that `--import` loads, or with an entry point of an installed package. The group of the
+entry point is `thinkslow.` and the kind:
 
     [project.entry-points."thinkslow.term"]
     reward = "mypackage.terms:Reward"
 
-A name may carry arguments: `best-of:8`, `langevin:step_size=10:temperature=0.5`. This module
-imports nothing of the package until an object is made.
+A name may have arguments: `best-of:8`, `langevin:step_size=10:temperature=0.5`. This module
+imports nothing from the package until an object is made.
 """
 
 import dataclasses
@@ -23,14 +23,14 @@ from importlib import metadata
 from typing import Any
 
 KINDS = {
-    "term": "what to descend",
-    "update": "where a step goes",
+    "term": "a term of the objective",
+    "update": "an update rule",
     "readout": "how a latent is taken from a belief",
-    "score": "what a gate goes by",
+    "score": "the score of a gate",
     "choice": "how an action is chosen",
-    "check": "how a frame is checked before it is believed",
-    "members": "where plausible parameters come from",
-    "arm": "a way to think, whole",
+    "check": "how a frame is checked before it is used",
+    "members": "a source of plausible parameters",
+    "arm": "a complete way to think",
 }
 
 
@@ -39,9 +39,9 @@ class Entry:
     """One name of a kind."""
 
     make: Callable[..., Any] | str
-    """What makes the object; or where that is, as `module:attribute`."""
+    """The function that makes the object, or its place as `module:attribute`."""
     about: str
-    """What it is, in a line."""
+    """A description of one line."""
 
     def load(self) -> Callable[..., Any]:
         if not isinstance(self.make, str):
@@ -68,7 +68,7 @@ _TABLE: dict[str, dict[str, Entry]] = {
         ),
         "pig-observed": Entry(
             f"{_IMAGINED}:ObservedPIG",
-            "the same about the imagined observation; needs a decoder with a spread",
+            "information gain about the imagined observation; needs a decoder with a spread",
         ),
         "elbo": Entry(
             f"{_IMAGINED}:ELBO",
@@ -83,11 +83,13 @@ _TABLE: dict[str, dict[str, Entry]] = {
         ),
         "evidence": Entry(
             f"{_PRESENT}:Evidence",
-            "surprise at the present observation, as the encoder was trained to lower it",
+            "the encoder's training loss at the present observation: surprise plus KL to the prior",
         ),
         "anchor": Entry(f"{_PRESENT}:Anchor", "KL from the encoder's belief"),
         "prior": Entry(f"{_PRESENT}:Prior", "KL to the prior"),
-        "l2": Entry(f"{_PRESENT}:L2", "squared distance of the latent from its start, halved"),
+        "l2": Entry(
+            f"{_PRESENT}:L2", "half the squared distance of the latent from its first value"
+        ),
     },
     "update": {
         "gradient": Entry(f"{_UPDATES}:Gradient", "plain gradient descent"),
@@ -98,10 +100,10 @@ _TABLE: dict[str, dict[str, Entry]] = {
     },
     "readout": {
         "sample": Entry(f"{_READOUTS}:Sample", "one sample, straight-through"),
-        "mode": Entry(f"{_READOUTS}:Mode", "the likeliest latent, straight-through"),
+        "mode": Entry(f"{_READOUTS}:Mode", "the most likely latent, straight-through"),
         "soft": Entry(f"{_READOUTS}:Soft", "the expectation"),
         "gumbel": Entry(f"{_READOUTS}:Gumbel", "a relaxed sample"),
-        "reinforce": Entry(f"{_READOUTS}:Reinforce", "samples under the score estimator"),
+        "reinforce": Entry(f"{_READOUTS}:Reinforce", "samples with the score-function gradient"),
         "softened": Entry(
             f"{_READOUTS}:Softened", "control: a sample moved towards the expectation by a length"
         ),
@@ -111,7 +113,7 @@ _TABLE: dict[str, dict[str, Entry]] = {
         "surprise": Entry(f"{_SCORES}:Surprise", "Bayesian surprise, KL(posterior || prior), nats"),
         "entropy": Entry(f"{_SCORES}:PosteriorEntropy", "entropy of the posterior, nats"),
         "novelty": Entry(
-            f"{_SCORES}:Novelty", "nats by which the history predicts worse than none"
+            f"{_SCORES}:Novelty", "nats by which the history predicts worse than no history"
         ),
         "sensitivity": Entry(
             f"{_SCORES}:Sensitivity", "how often two latents choose different actions"
@@ -121,37 +123,38 @@ _TABLE: dict[str, dict[str, Entry]] = {
             "nats by which plausible parameters differ on the prior; needs an ensemble",
         ),
         "policy-information": Entry(
-            f"{_SCORES}:PolicyInformation", "nats that the latent tells of the action"
+            f"{_SCORES}:PolicyInformation", "information of the latent about the action, nats"
         ),
         "voc": Entry(
             f"{_SCORES}:ValueOfComputation",
-            "what finding out the better action is expected to gain; needs a critic",
+            "expected gain of finding out which action is better; needs a critic",
         ),
         "improvement": Entry(
             f"{_SCORES}:Improvement",
-            "imagined gain of the action by value over the policy's; needs a critic",
+            "imagined gain of the best action over the policy's; needs a critic",
         ),
-        "random": Entry(f"{_SCORES}:Chance", "a uniform number: the control of every gate"),
+        "random": Entry(f"{_SCORES}:Chance", "a uniform random number: the control of every gate"),
     },
     "check": {
         "robust": Entry(
             f"{_CHECKS}:Robust",
-            "frames that no latent explains are mended, or the prior stands in for them",
+            "frames that no latent explains are repaired, or replaced by the prior",
         ),
         "masked": Entry(
-            f"{_CHECKS}:Masked", "control: what is exactly black is replaced in the same way"
+            f"{_CHECKS}:Masked", "control: exactly black pixels are repaired in the same way"
         ),
         "wiser": Entry(
             f"{_CHECKS}:Wiser",
-            "control: frames that are reconstructed badly without history are rejected",
+            "control: frames with a bad reconstruction without history are rejected",
         ),
         "random": Entry(
-            f"{_CHECKS}:RandomRejection", "control: as many rejected as are suspicious, at random"
+            f"{_CHECKS}:RandomRejection",
+            "control: as many frames as are suspicious are rejected at random",
         ),
         "median": Entry(f"{_CHECKS}:Median", "control: a 3x3 median filter of every image"),
         "moments": Entry(
             f"{_CHECKS}:Moments",
-            "control: each channel with the moments of clean frames",
+            "control: each channel gets the mean and deviation of clean frames",
         ),
     },
     "members": {
@@ -164,12 +167,12 @@ _TABLE: dict[str, dict[str, Entry]] = {
             "thinkslow.agent.ascent:Ascent",
             "the best of imagined sequences of continuous actions, improved by ascent",
         ),
-        "tempered": Entry(f"{_VALUES}:Tempered", "control: the policy sharpened as far by itself"),
+        "tempered": Entry(f"{_VALUES}:Tempered", "control: the policy sharpened by the same KL"),
         "shuffled": Entry(
-            f"{_VALUES}:Shuffled", "control: the same advantages, each of another action"
+            f"{_VALUES}:Shuffled", "control: the same advantages, assigned to other actions"
         ),
         "likeliest": Entry(
-            "thinkslow.agent.choices:Likeliest", "control: the policy's likeliest action"
+            "thinkslow.agent.choices:Likeliest", "control: the policy's most likely action"
         ),
     },
     "arm": {},
@@ -177,17 +180,17 @@ _TABLE: dict[str, dict[str, Entry]] = {
 
 
 def register(kind: str, name: str, make: Callable[..., Any], about: str = "") -> None:
-    """Give an object of your own a name on the command line.
+    """Give your own object a name on the command line.
 
     Args:
         kind: one of `KINDS`.
-        name: what to write; one that is taken is refused. A file that is run again, or a cell of a
-            notebook, gives its own names anew.
+        name: the name; a name that is already in use is refused. A file or a notebook cell that
+            runs again may register its names again.
         make: a class or a function that makes the object; its parameters may be given after
             the name.
-        about: what it is, in a line; by default the first line of its documentation.
+        about: a description of one line; by default the first line of its docstring.
 
-    **Errors:** `ValueError` for an unknown kind or a name that something else has.
+    **Errors:** `ValueError` for an unknown kind or a name that is in use.
     """
     table = _table(kind)
     if name in table and not redefines(make, table[name].make):
@@ -202,14 +205,12 @@ def register(kind: str, name: str, make: Callable[..., Any], about: str = "") ->
 
 
 def redefines(new: Callable[..., Any] | str, old: Callable[..., Any] | str) -> bool:
-    """Whether a class or function is another's definition, run again: of the same name in the
-    same module or file."""
+    """Whether a definition is another one, run again: the same name in the same module or file."""
     return bool(_homes(new) & _homes(old))
 
 
 def _homes(make: Callable[..., Any] | str) -> set[object]:
-    """What tells a definition that is run again from another: its name with its module, and with
-    the file of its code."""
+    """The identity of a definition: its name with its module, and with the file of its code."""
     own = getattr(make, "__qualname__", None)
     if own is None or "<lambda>" in own:
         return {make}
@@ -229,8 +230,7 @@ def entries(kind: str) -> dict[str, Entry]:
 def make(kind: str, spec: str) -> Any:
     """The object of a text such as `sig`, `best-of:8` or `evidence:beta=1:samples=4`.
 
-    **Errors:** `ValueError` for an unknown name, with the nearest, or for arguments that it does
-    not take.
+    **Errors:** `ValueError` for an unknown name or argument, with the nearest.
 
     >>> make("readout", "best-of:4").count
     4
@@ -270,7 +270,7 @@ def taken(
 
 
 def check(kind: str, spec: str) -> Entry:
-    """The entry that a text names; its arguments are not looked at.
+    """The entry of a name; arguments after the name are not checked.
 
     **Errors:** `ValueError` for an unknown name, with the nearest.
     """
@@ -284,7 +284,7 @@ def check(kind: str, spec: str) -> Entry:
 def weights(text: str) -> list[tuple[str, float]]:
     """The parts of a text such as `sig,0.5*evidence:beta=1`, each with its weight.
 
-    **Errors:** `ValueError` for a weight that is no number, or no parts.
+    **Errors:** `ValueError` for a weight that is not a number, or an empty text.
     """
     out = []
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -294,12 +294,12 @@ def weights(text: str) -> list[tuple[str, float]]:
         except ValueError:
             raise ValueError(f"A weight must be a number; got {before!r} in {text!r}.") from None
     if not out:
-        raise ValueError(f"Name one at least, such as sig,0.5*evidence; got {text!r}.")
+        raise ValueError(f"Name at least one, such as sig,0.5*evidence; got {text!r}.")
     return out
 
 
 def weighted(kind: str, text: str) -> tuple[tuple[Any, float], ...]:
-    """Several objects with weights, from `sig,0.5*evidence:beta=1`; one alone weighs 1.
+    """Several objects with weights, from `sig,0.5*evidence:beta=1`; the default weight is 1.
 
     **Errors:** `ValueError`: those of `make` and of `weights`.
 

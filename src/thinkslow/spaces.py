@@ -1,7 +1,7 @@
-"""What an agent sees and does, described without any simulator.
+"""The observations and actions of an agent, described without a simulator.
 
-A `Space` is the shape, the type and, for a discrete quantity, the number of values. It is
-what manifests store and what networks are sized by; nothing here knows Gymnasium.
+A `Space` is the shape, the type and, for a discrete quantity, the number of values. Manifests
+store it, and networks get their sizes from it. Nothing here knows Gymnasium.
 """
 
 import dataclasses

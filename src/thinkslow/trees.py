@@ -1,4 +1,4 @@
-"""Whole pytrees of arrays: questions to them, and programs compiled once for their structure."""
+"""Whole pytrees of arrays, and programs that are compiled once for their structure."""
 
 import dataclasses
 import types
@@ -26,9 +26,9 @@ def where(condition: Bool[Array, ""], new: Tree, old: Tree) -> Tree:
 def only_if(needed: Bool[Array, ""], compute: Callable[[], Tree], otherwise: Tree) -> Tree:
     """`compute()` where needed, else `otherwise`, of the same shapes and types.
 
-    In a batch nothing is computed unless some member needs it; then it is for all. (Under `vmap`
-    a conditional computes both sides, while a loop ends once no member goes on.) No gradient goes
-    through it in reverse.
+    In a batch nothing is computed unless some member needs it; then it is computed for all. (Under
+    `vmap` a conditional computes both sides, but a loop ends when no member continues.) It has no
+    reverse-mode gradient.
     """
 
     def once(loop: tuple[Any, Tree]) -> tuple[Any, Tree]:
@@ -45,10 +45,10 @@ def cast(tree: Tree, dtype: Any) -> Tree:
 
 
 class Structure:
-    """Everything of a tree but its arrays and floats: what decides the compiled program.
+    """Everything in a tree except its arrays and floats; it decides the compiled program.
 
-    Equal structures share a program. Functions are compared by their code and what they close
-    over, so that an activation or an optimiser that is made twice compiles once.
+    Equal structures share a program. Functions are compared by their code and their closures, so
+    an activation or an optimiser that is made twice compiles once.
     """
 
     def __init__(self, definition: Any, rest: tuple):
@@ -63,15 +63,15 @@ class Structure:
 
 
 class Parts(NamedTuple):
-    """A tree taken apart: its structure, and its arrays and floats in their order."""
+    """A tree split into its structure and its arrays and floats, in order."""
 
     structure: Structure
     arrays: list[Array]
 
 
 def parts(tree: PyTree) -> Parts:
-    """Take a tree apart. Floats become float32 arrays; integers, texts, functions and objects
-    that are no pytrees belong to the structure and must be hashable."""
+    """Split a tree. Floats become float32 arrays. Integers, texts, functions and objects that are
+    not pytrees belong to the structure and must be hashable."""
     leaves, definition = jax.tree.flatten(tree)
     traced = [isinstance(leaf, float | jax.Array | np.ndarray | np.generic) for leaf in leaves]
     arrays = [
@@ -108,8 +108,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 def once(method: Callable[[Any], Any]) -> property:
     """A property that is computed once for each object.
 
-    It is kept beside the object: an attribute of its own would make an Equinox module another
-    pytree.
+    It is stored outside the object: an attribute would change the pytree of an Equinox module.
     """
     kept: dict[int, Any] = {}
 
@@ -150,7 +149,7 @@ class Alike:
 
 
 def _identity(leaf: Any) -> Hashable:
-    """What two leaves of a structure must share to be one."""
+    """The key by which two leaves of a structure are equal."""
     if isinstance(leaf, tuple):
         return (type(leaf), *map(_identity, leaf))
     if not isinstance(leaf, types.FunctionType):
@@ -165,8 +164,8 @@ def _identity(leaf: Any) -> Hashable:
 
 
 def register(kind: type) -> None:
-    """Make a frozen dataclass a pytree whose fields are its children; its checks run when it is
-    made by hand, not when it is put together from a program's arrays."""
+    """Make a frozen dataclass a pytree whose fields are its children. Its checks run when a user
+    makes it, not when it is rebuilt from the arrays of a program."""
 
     def children(tree: Any) -> tuple[list[tuple[Any, Any]], None]:
         names = [field.name for field in dataclasses.fields(tree)]

@@ -1,9 +1,9 @@
-"""What a world model must offer to be refined, and imagination through it.
+"""The interface of a world model that can be refined, and imagination through it.
 
-A model is for one example; batch with `vmap`. It holds a `State`: a deterministic memory and
-one sampled latent. At each step it predicts a belief about the latent from the past (the
-prior) and infers another from the observation (the posterior); both are given the same
-memory. Nothing in a model stops a gradient; a caller who wants that wraps (`detached`).
+A model is for one example; batch with `vmap`. Its `State` is a deterministic memory and one
+sampled latent. At each step the model predicts a belief about the latent from the past (the prior)
+and infers another from the observation (the posterior), both at the same memory. Nothing in a
+model stops a gradient; wrap the policy with `detached` to stop it there.
 """
 
 import abc
@@ -36,11 +36,11 @@ class State(eqx.Module):
 
 
 class WorldModel(eqx.Module):
-    """The contract. Observations are mappings from name to array: images as uint8, or as
-    floats in [0, 1]; vectors as floats; discrete ones as integers or as probabilities.
+    """The interface. Observations are mappings from name to array: images as uint8, or as
+    floats in [0, 1]; vectors as floats; discrete observations as integers or probabilities.
 
-    The first four methods are all that refinement needs. Acting needs `policy`, playing also
-    `action_spaces`; each further member is what some term asks for.
+    Refinement needs only the first four methods. Acting needs `policy`; playing also needs
+    `action_spaces`. The other members are needed by single terms.
     """
 
     @abc.abstractmethod
@@ -54,8 +54,8 @@ class WorldModel(eqx.Module):
         """The memory after an action, and the prior belief there.
 
         Args:
-            state: before the action.
-            action: the one that was taken, as one vector.
+            state: the state before the action.
+            action: the action that was taken, as one vector.
             is_first: whether an episode begins here; the past is then forgotten.
         """
 
@@ -65,7 +65,7 @@ class WorldModel(eqx.Module):
 
         Args:
             memory: from `predict`.
-            observation: the present one, by name.
+            observation: the present observation, by name.
         """
 
     @abc.abstractmethod
@@ -75,7 +75,7 @@ class WorldModel(eqx.Module):
         Args:
             state: memory and latent.
 
-        Returns an empty mapping where the model has no decoder.
+        Returns an empty mapping if the model has no decoder.
         """
 
     def policy(self, state: State, key: PRNGKeyArray) -> Action:
@@ -94,7 +94,7 @@ class WorldModel(eqx.Module):
     def observation_spaces(self) -> tuple[tuple[str, Space], ...]:
         """The parts of an observation as pairs of name and `Space`.
 
-        Empty where the model does not declare them; nothing is checked then.
+        Empty if the model does not declare them; then nothing is checked.
         """
         return ()
 
@@ -140,9 +140,9 @@ class WorldModel(eqx.Module):
         return None
 
     def prior(self, memory: Memory) -> Belief | None:
-        """The prior belief at a memory, where it follows from the memory alone; else None.
+        """The prior belief at a memory, if it depends on the memory alone; otherwise None.
 
-        Needed only where refinement moves the memory.
+        Needed only if refinement moves the memory.
 
         Args:
             memory: from `predict`, or moved by refinement.
@@ -150,19 +150,20 @@ class WorldModel(eqx.Module):
         return None
 
     def reward(self, state: State) -> Distribution | None:
-        """The reward of having arrived in the state, where the model predicts one."""
+        """The reward for arriving in the state, if the model predicts it."""
         return None
 
     def continuation(self, state: State) -> Distribution | None:
-        """Whether the episode goes on (times the discount), where the model predicts it."""
+        """The probability that the episode continues (times the discount), if the model predicts
+        it."""
         return None
 
     def discount(self, state: State) -> Float[Array, ""] | None:
-        """What a reward after the state is worth, where the model predicts it."""
+        """The discount of rewards after the state, if the model predicts it."""
         return None
 
     def value(self, state: State) -> Distribution | None:
-        """The critic: the discounted return from the state on, where the model has one."""
+        """The critic: the discounted return from the state on, if the model has a critic."""
         return None
 
     def actor(self, state: State) -> Mapping[str, Distribution] | None:
@@ -182,16 +183,16 @@ class Step(eqx.Module):
 
 
 class Moment(NamedTuple):
-    """What a model makes of one observation."""
+    """Memory, prior and posterior for one observation."""
 
     memory: Memory
     prior: Belief
     posterior: Belief
-    """The encoder's belief, or the prior where that is not finite."""
+    """The encoder's belief, or the prior if the encoder's belief is non-finite."""
     seen: Bool[Array, ""]
-    """Whether the encoder's belief was finite, and the observation there."""
+    """Whether the encoder's belief is finite and the observation is not missing."""
     absent: Mapping[str, Bool[Array, ""]] | None = None
-    """By name, which parts of the observation did not come; None: all came."""
+    """By name, which parts of the observation are missing; None: no part."""
 
 
 def perceive(
@@ -202,22 +203,22 @@ def perceive(
     observation: Observation,
     absent: Mapping[str, Bool[Array, ""]] | None = None,
 ) -> Moment:
-    """Predict from the state before, then encode the observation.
+    """Predict from the previous state, then encode the observation.
 
-    Where nothing came the prior stands in for the encoder's belief. Where some parts came, the
-    others are filled in with what the model expects there; a part that it does not decode cannot
-    be, and then the prior stands in.
+    If all parts are missing, the prior replaces the encoder's belief. If only some are missing,
+    they are filled in with the model's expectation. A part that the model does not decode cannot
+    be filled in; then the prior replaces the encoder's belief.
 
     Args:
-        model: for one example, without a batch axis.
-        state: before the action.
-        action: the one that led here.
+        model: the model, for one example.
+        state: the state before the action.
+        action: the action that led here.
         is_first: whether an episode begins here; the past is then forgotten.
-        observation: the present one, by name.
-        absent: by name, whether a part did not come; None: all came.
+        observation: the present observation, by name.
+        absent: by name, whether a part is missing; None: no part.
 
-    **Cost:** one step of the core and one encoding; where one of several parts may be absent, one
-    decoding besides.
+    **Cost:** one step of the core and one encoding; also one decoding, if one of several parts may
+    be missing.
     """
     memory, prior = model.predict(state, action, is_first)
     there = jnp.ones((), bool)
@@ -234,8 +235,8 @@ def _completed(
     model: WorldModel, state: State, observation: Observation,
     absent: Mapping[str, Bool[Array, ""]],
 ) -> tuple[Observation, Bool[Array, ""]]:  # fmt: skip
-    """The observation with what the state predicts in place of what is absent, and whether enough
-    of it came to be encoded."""
+    """The observation with missing parts replaced by predictions, and whether enough parts are
+    present to encode it."""
     gone = jnp.stack([absent[name] for name in absent])
     there = ~jnp.all(gone)
     if len(observation) < 2:
@@ -251,7 +252,7 @@ def _completed(
 
 
 def _shown(head: Distribution, like: Array) -> Array:
-    """What a head expects, in the form of an observation."""
+    """The expectation of a head, in the form of an observation."""
     mode = head.mode()
     if isinstance(head, Categorical) and mode.shape != like.shape:
         mode = jnp.argmax(mode, -1)
@@ -273,14 +274,14 @@ def imagine(
     """Roll the policy forward through the model's own predictions.
 
     Args:
-        model: for one example, without a batch axis.
-        policy: `policy(state, key)` gives an action vector.
-        state: where to begin.
+        model: the model, for one example.
+        policy: `policy(state, key)` returns an action vector.
+        state: the first state.
         horizon: the number of imagined steps.
         key: random numbers of actions and latents.
         readout: how a latent is taken from an imagined prior.
         through_memory: whether the gradient flows from one memory to the next; if not, it flows
-            through the latents alone.
+            only through the latents.
 
     Returns `horizon` steps stacked along a leading axis. The gradient flows through latents,
     memory and policy; nothing else is stopped.
@@ -317,10 +318,10 @@ def surprise(
     """-log p(observation | state) in nats, summed over all parts that the model decodes.
 
     Args:
-        model: for one example.
-        state: what predicts the observation.
-        observation: by name.
-        absent: by name, whether a part did not come and so says nothing; None: all came.
+        model: the model, for one example.
+        state: the state that predicts the observation.
+        observation: the observation, by name.
+        absent: by name, whether a part is missing and does not count; None: no part.
     """
     total = jnp.zeros(())
     for name, head in model.decode(state).items():
@@ -332,7 +333,7 @@ def surprise(
 
 
 def target(head: Distribution, value: Array | np.ndarray) -> Float[Array, "..."]:
-    """An observation as a decoder's head speaks of it: images in [0, 1], classes one-hot."""
+    """An observation in the form of a decoder's head: images in [0, 1], classes one-hot."""
     if jnp.issubdtype(value.dtype, jnp.floating):
         return jnp.asarray(value)
     if isinstance(head, Categorical):
@@ -342,10 +343,10 @@ def target(head: Distribution, value: Array | np.ndarray) -> Float[Array, "..."]
 
 
 def detached(policy: Policy) -> Policy:
-    """The same policy with no gradient through it, as DreamerV3 imagines.
+    """The same policy without a gradient through it, as in the imagination of DreamerV3.
 
     Args:
-        policy: `policy(state, key)` gives an action vector.
+        policy: `policy(state, key)` returns an action vector.
     """
 
     def stopped(state: State, key: PRNGKeyArray) -> Action:

@@ -218,10 +218,10 @@ class Agent(AbstractAgent):
         """
         for what, needs in needs_of(settings):
             if (reason := missing(self.model, needs, self.members)) is not None:
-                return f"`{what}` cannot be asked of this agent: {reason}."
+                return f"`{what}` does not work with this agent: {reason}."
         if settings.choice is not None and self.policy not in (own_policy, greedy_policy):
             return (
-                f"`{type(settings.choice).__name__}` cannot be asked of this agent: its `policy` "
+                f"`{type(settings.choice).__name__}` does not work with this agent: its `policy` "
                 "is a function, whose probabilities are not known. Leave `policy` out."
             )
         return None

@@ -68,7 +68,7 @@ class Gated(AbstractAgent):
                 f"{settings.lag} and {settings.particles}."
             )
         if (reason := missing(agent.model, score.needs, agent.members)) is not None:
-            raise ValueError(f"`{score.name}` cannot be asked of this agent: {reason}.")
+            raise ValueError(f"`{score.name}` does not work with this agent: {reason}.")
         if share is not None:
             check_share(share)
         if threshold is None and share is None:

@@ -67,7 +67,7 @@ def refusal(agent: AbstractAgent, bank: Bank) -> str | None:
 
 
 def lacking(agent: Agent, score: Score) -> str | None:
-    """Why a score cannot be asked of an agent; None if it can."""
+    """Why a score does not work with an agent; None if it does."""
     return missing(agent.model, score.needs, agent.members)
 
 
@@ -102,7 +102,7 @@ def judge(
     assert base is not None
     for name, score in (scores or {}).items():
         if (reason := lacking(base, score)) is not None:
-            raise ValueError(f"`{name}` cannot be asked of this agent: {reason}.")
+            raise ValueError(f"`{name}` does not work with this agent: {reason}.")
     judged = [
         _Judge(bank, base, arms, scores or {}, draws, discount, seed).of(part)
         for part in _shown(bank, show)

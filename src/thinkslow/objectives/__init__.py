@@ -1,4 +1,4 @@
-"""What refinement descends: terms in nats over imagined futures and the present observation."""
+"""Terms that refinement minimises, in nats, over imagined futures and the present observation."""
 
 from thinkslow.objectives.imagined import ELBO, PIG, SIG, Ambiguity, Entropy, ObservedPIG
 from thinkslow.objectives.information import parameter_information_gain, state_information_gain

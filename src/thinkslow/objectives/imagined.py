@@ -1,4 +1,4 @@
-"""Terms of imagined futures.
+"""Imagined terms.
 
 **References:** Benfeghoul et al., When in Doubt, Think Slow, arXiv 2402.15283.
 """
@@ -20,22 +20,22 @@ ESTIMATORS = ("kl", "barber-agakov", "entropies")
 
 @dataclasses.dataclass(frozen=True)
 class SIG(ImaginedTerm):
-    """State information gain: how much the re-encoded imagined observation tells of the latent.
+    """State information gain: how much the re-encoded imagined observation says about the latent.
 
-    Beside it are reported `barber-agakov`, its lower bound E[log q(z) - log p(z)] at the latent z
-    that was decoded, and `self-consistency`, the gap to that bound: 0 on average if the encoder
-    is exact. Both speak of sampled latents; under a readout without noise they are those of one
-    value.
+    Two diagnostics are reported with it: `barber-agakov`, its lower bound E[log q(z) - log p(z)] at
+    the decoded latent z, and `self-consistency`, the gap to that bound, which is 0 on average if
+    the encoder is exact. Both are defined for sampled latents; a readout without noise gives them
+    for one value.
 
     **Cost:** one decoding and one encoding for each imagined step, and for the present.
     """
 
     estimator: str = "kl"
     """`kl`: KL(q || p), from the prior to the re-encoded observation; `barber-agakov`: log q(z) -
-    log p(z) at the latent z that was decoded; `entropies`: H(p) - H(q). All have the mean of the
-    first where the encoder is exact; the last two may be negative."""
+    log p(z) at the decoded latent z; `entropies`: H(p) - H(q). With an exact encoder all three have
+    the same mean; the last two may be negative."""
     now: bool = False
-    """Whether the present belief is decoded and encoded again too."""
+    """Whether the present belief is also decoded and encoded again."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -93,7 +93,7 @@ class ELBO(ImaginedTerm):
 class PIG(ImaginedTerm):
     """Parameter information gain: how far plausible parameters disagree about the prior.
 
-    **Cost:** one core again and a prior head for each member, for each imagined step.
+    **Cost:** one more core step and a prior head for each member, for each imagined step.
     """
 
     @property
@@ -127,7 +127,7 @@ class ObservedPIG(ImaginedTerm):
 
 
 class Entropy(ImaginedTerm):
-    """Entropy of the imagined priors; needs no decoder. **Cost:** none beside imagination."""
+    """Entropy of the imagined priors; needs no decoder. **Cost:** only imagination."""
 
     def at_step(self, model: Any, step: ImaginedStep, *, key: PRNGKeyArray) -> Float[Array, ""]:
         return step.prior.entropy()

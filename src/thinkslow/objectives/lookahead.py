@@ -50,39 +50,39 @@ def lookahead(
 ) -> Objective:
     """The weighted sum of terms as a function of the belief about the present latent.
 
-    With the same key the objective is the same function of the belief: descent sees no noise.
+    With the same key the objective is the same function of the belief, without noise.
 
     Args:
-        model: for one example.
-        policy: what acts in imagined futures.
-        moment: the present one, from `perceive`.
-        observation: the present one, by name.
+        model: the model, for one example.
+        policy: the policy in imagined futures.
+        moment: the present moment, from `perceive`.
+        observation: the present observation, by name.
         terms: each with its weight, which may be traced.
         horizon: the number of imagined steps, 1 or more.
         rollouts: the number of imagined futures to average over, each from its own latent.
-        latent: how a value is taken from a belief, and so what the gradient is; None: `Sample`.
-        imagery: an imagined observation is the decoder's `mode`, or a `sample` of it where the
-            decoder has a spread (informations are exact only with samples).
+        latent: how a latent is taken from a belief, which decides the gradient; None: `Sample`.
+        imagery: an imagined observation is the decoder's `mode`, or a `sample` if the decoder has
+            a spread (information gains are exact only with samples).
         members: plausible parameters, for terms that compare them.
-        start: where the descent begins, for terms that hold it there; None: the encoder's belief.
+        start: the first belief, for terms that keep the belief near it; None: the encoder's belief.
         through_policy: whether the gradient flows through the actions of imagined futures.
         through_memory: whether it flows from one imagined memory to the next.
 
-    Returns a function of a belief and a key to the sum and the unweighted terms by name, with
-    what terms report beside them.
+    Returns a function that maps a belief and a key to the weighted sum, and to the unweighted terms
+    by name with their diagnostics.
 
-    **Cost:** with imagined terms, `rollouts * horizon` steps of the core and the policy, and for
-    each what the terms say.
+    **Cost:** with imagined terms, `rollouts * horizon` steps of the core and the policy, plus the
+    cost of each term.
 
-    **Errors:** `ValueError` for a count too small, a repeated term, or a term that needs what the
-    model lacks.
+    **Errors:** `ValueError` for a count that is too small, a repeated term, or a term whose needs
+    the model lacks.
     """
     latent = latent or Sample()
     weighted = paired(terms)
     check_counts(weighted, horizon, rollouts, latent, imagery)
     for term, _ in weighted:
         if (reason := missing(model, term.needs, members)) is not None:
-            raise ValueError(f"`{term.name}` cannot be asked of this model: {reason}.")
+            raise ValueError(f"`{term.name}` does not work with this model: {reason}.")
     present = [term for term, _ in weighted if isinstance(term, PresentTerm)]
     imagined = [term for term, _ in weighted if isinstance(term, ImaginedTerm)]
     here = Present(model, moment, observation, latent, start)
@@ -109,7 +109,7 @@ def lookahead(
 def paired(terms: Terms) -> tuple[tuple[Term, Weight], ...]:
     """Terms with their weights, in order.
 
-    **Errors:** `TypeError` for what is no term, `ValueError` for one that is there twice.
+    **Errors:** `TypeError` for an object that is not a term, `ValueError` for a repeated term.
     """
     pairs: tuple[tuple[Term, Weight], ...] = tuple(
         cast(Iterable, terms.items() if isinstance(terms, Mapping) else terms)
@@ -132,7 +132,7 @@ def check_counts(
     terms: Iterable[tuple[Term, Weight]], horizon: int, rollouts: int, latent: Readout,
     imagery: str,
 ) -> None:  # fmt: skip
-    """**Errors:** `ValueError` for what no objective can be made of."""
+    """**Errors:** `ValueError` for impossible arguments of an objective."""
     for name, count in (("horizon", horizon), ("rollouts", rollouts)):
         if count < 1:
             raise ValueError(f"`{name}` must be 1 or more; got {count}.")

@@ -1,11 +1,10 @@
-"""Plausible parameters of a model: what parameter information gain compares.
+"""Plausible parameters of a model, for parameter information gain.
 
-`Members` are M sets of parameters that the data leave possible. A `Source` makes them once,
-before the first decision, so that they are the same over all steps of a refinement, over a
-rollout and over decisions. Best first: an ensemble of prior heads fitted on the frozen model
-(`thinkslow.dreamer.ensemble`), last-layer `Laplace`, `checkpoints` along training, `Noise` on the
-weights. A source of your own subclasses `Source` and calls `replaced`. Nothing here knows what a
-model computes.
+`Members` are M sets of parameters that fit the data. A `Source` makes them once, before the first
+decision, so they stay the same over refinement steps, rollouts and decisions. The sources, best
+first: an ensemble of prior heads fitted on the frozen model (`thinkslow.dreamer.ensemble`),
+last-layer `Laplace`, `checkpoints` along training, `Noise` on the weights. Your own source
+subclasses `Source` and calls `replaced`. Nothing here knows what a model computes.
 """
 
 import abc
@@ -26,10 +25,10 @@ Where: TypeAlias = Callable[[Any], PyTree[Array]]
 
 
 class Members(eqx.Module):
-    """M sets of parameters: the arrays that differ, stacked; None where all share the model's.
+    """M sets of parameters: arrays that differ are stacked; None for arrays of the model.
 
-    What does not depend on a differing array is computed once for all members: members that
-    differ in a head cost M heads and one core.
+    Computation that does not depend on a differing array is shared: members that differ in a head
+    cost M heads and one core.
     """
 
     differing: PyTree
@@ -44,8 +43,8 @@ class Members(eqx.Module):
 
 
 def replaced(model: Any, where: Where, stacked: PyTree[Array]) -> Members:
-    """Members whose arrays at `where` are `stacked`, of the same structure with a first axis of
-    M: a fitted ensemble, or parameters from anywhere else."""
+    """Members whose arrays at `where` are `stacked`: the same structure with a first axis of
+    M, from a fitted ensemble or any other source."""
     nothing = jax.tree.map(lambda _: None, model)
     return Members(eqx.tree_at(where, nothing, stacked, is_leaf=lambda x: x is None))
 
@@ -69,9 +68,9 @@ class Source(eqx.Module):
 
 
 def prior_layer(model: Any) -> Any:
-    """The last layer of the head that predicts the prior: where members of a Dreamer differ.
+    """The last layer of the prior head, in which the members of a Dreamer differ.
 
-    **Errors:** `TypeError` for a model that does not name it.
+    **Errors:** `TypeError` for a model without `prior_layer`.
     """
     layer = getattr(model, "prior_layer", None)
     if layer is None:
@@ -85,7 +84,7 @@ def prior_layer(model: Any) -> Any:
 class Noise(Source):
     """Gaussian noise on the arrays at `where`, `scale` times their root mean square.
 
-    It knows nothing of the data; a control for better sources.
+    It does not use the data; it is a control for better sources.
     """
 
     scale: float = 0.05
@@ -122,8 +121,8 @@ class Dropout(Source):
 
 
 class Laplace(Source):
-    """Draws from a Gaussian around the trained arrays at `where`: the last layer of the prior's
-    head, where the approximation is at its best.
+    """Draws from a Gaussian around the trained arrays at `where`: the last layer of the prior head,
+    where the approximation is best.
 
     The precision of each weight is the diagonal Fisher information of all the data plus
     `precision`, that of a Gaussian prior on the weights.

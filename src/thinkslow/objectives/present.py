@@ -1,4 +1,4 @@
-"""Terms of the present moment."""
+"""Present terms."""
 
 import dataclasses
 
@@ -64,16 +64,16 @@ class Evidence(PresentTerm):
 
 
 class Anchor(PresentTerm):
-    """KL from the encoder's belief: holds the refined belief near it."""
+    """KL from the encoder's belief: keeps the refined belief near it."""
 
     def value(self, belief: Belief, present: Present, *, key: PRNGKeyArray) -> Float[Array, ""]:
         return belief.kl(present.moment.posterior)
 
 
 class Prior(PresentTerm):
-    """KL to the prior: holds the refined belief near what the memory predicts.
+    """KL to the prior: keeps the refined belief near the memory's prediction.
 
-    Of a latent that is stepped as floats, -log p(z).
+    For a latent that is stepped as floats: -log p(z).
     """
 
     def value(self, belief: Belief, present: Present, *, key: PRNGKeyArray) -> Float[Array, ""]:
@@ -81,7 +81,7 @@ class Prior(PresentTerm):
 
 
 class L2(PresentTerm):
-    """Squared distance of the expected latent from where the descent began, halved."""
+    """Half the squared distance of the expected latent from the first one."""
 
     def value(self, belief: Belief, present: Present, *, key: PRNGKeyArray) -> Float[Array, ""]:
         return 0.5 * jnp.sum(jnp.square(belief.soft() - present.start.soft()))

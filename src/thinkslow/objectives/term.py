@@ -1,10 +1,10 @@
-"""What is descended: one object a term, with what it needs of a model.
+"""Terms of an objective, with what they need from a model.
 
-A term is a non-negative information where it is one (entropies of Gaussians and surprises may
-have any sign); its weight, chosen by the caller, carries the sign. Sums are never averaged over a
-batch or a horizon: the size of a gradient does not depend on either.
+A term that is an information gain is non-negative; entropies of Gaussians and surprises may have
+any sign. The weight, chosen by the caller, carries the sign. Sums are never averaged over a batch
+or a horizon, so the size of a gradient does not depend on either.
 
-A term of your own subclasses `PresentTerm` or `ImaginedTerm`; nothing here has to know it.
+Subclass `PresentTerm` or `ImaginedTerm` for your own term.
 """
 
 import abc
@@ -28,9 +28,9 @@ Values: TypeAlias = dict[str, Float[Array, ""]]
 
 @dataclasses.dataclass(frozen=True)
 class Term:
-    """Something to descend, in nats: a frozen dataclass.
+    """A term to minimise, in nats: a frozen dataclass.
 
-    Its float fields may be changed without compiling again.
+    Changing its float fields does not compile again.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -38,7 +38,7 @@ class Term:
         register(cls)
 
     def __post_init__(self) -> None:
-        """Whole numbers where floats are declared become floats: those may be changed freely."""
+        """Integers in float fields become floats, which may change without compiling."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if type(value) is int and "float" in str(field.type):
@@ -46,7 +46,7 @@ class Term:
 
     @property
     def needs(self) -> tuple[Need, ...]:
-        """What it asks of a model."""
+        """What it needs from a model."""
         return ()
 
     @property
@@ -56,10 +56,10 @@ class Term:
 
 
 class Present:
-    """What a term of the present is computed from.
+    """The inputs of a present term.
 
     Args:
-        model: a `WorldModel` that has what the term needs.
+        model: a `WorldModel` that fulfils the needs of the term.
         moment: memory, prior and posterior of the present, from `perceive`.
         observation: the present observation, by name.
         latent: how the objective takes a latent from a belief.
@@ -71,12 +71,12 @@ class Present:
     ):  # fmt: skip
         self.model, self.moment, self.observation = model, moment, observation
         self.start = moment.posterior if start is None else start
-        """Where the descent begins."""
+        """The first belief of the refinement."""
         self.latent = latent
 
 
 class PresentTerm(Term, abc.ABC):
-    """A term of the present moment."""
+    """A term that depends on the present moment only."""
 
     @property
     def draws(self) -> int | None:
@@ -88,14 +88,14 @@ class PresentTerm(Term, abc.ABC):
         """The term's value in nats, differentiable in the belief.
 
         Args:
-            belief: the one that is refined.
+            belief: the belief that is refined.
             present: the model, the moment and the observation.
-            key: random numbers of whatever the term draws.
+            key: PRNG key of the term's random draws.
         """
 
 
 class ImaginedStep:
-    """One imagined step. What several terms ask for is computed once for all of them."""
+    """One imagined step. Values that several terms use are computed once."""
 
     def __init__(
         self, model: WorldModel, members: Members | None, latent: Readout, sampled: bool,
@@ -145,7 +145,7 @@ class ImaginedStep:
 
 
 class ImaginedTerm(Term, abc.ABC):
-    """A term of the future: summed over the steps of a rollout, averaged over rollouts."""
+    """An imagined term: summed over the steps of a rollout, averaged over rollouts."""
 
     @property
     def at_present(self) -> bool:
@@ -157,17 +157,17 @@ class ImaginedTerm(Term, abc.ABC):
         """Its value at one imagined step, in nats, differentiable.
 
         Args:
-            model: a `WorldModel` that has what the term needs.
-            step: the imagined one; what several terms ask of it is computed once.
-            key: of whatever the term draws.
+            model: a `WorldModel` that fulfils the needs of the term.
+            step: the imagined step; values that several terms use are computed once.
+            key: PRNG key of the term's random draws.
         """
 
     def diagnostics(self, model: Any, step: ImaginedStep) -> Values:
-        """Further values to report by name; they are not descended.
+        """Further values to report by name; they are not minimised.
 
         Args:
             model: as in `at_step`.
-            step: the imagined one.
+            step: the imagined step.
         """
         return {}
 

@@ -1,13 +1,12 @@
 """Decision-time refinement of a latent belief.
 
 A world model gives a belief about the present state in one encoder pass. This module improves
-that belief, with every parameter frozen, by a few descent steps on an objective of the belief.
-Nothing here knows the model: a belief is a pytree of floating arrays with a `kl`, an objective
-any differentiable scalar function of it.
+that belief by a few gradient steps on an objective of the belief, with every parameter frozen.
+Nothing here knows the model: a belief is a pytree of floating arrays with a `kl`, and an objective
+is any differentiable scalar function of it.
 
-The length of a step is bounded by the KL that it moves the belief, because gradient norms differ
-50-fold between states: a step size that works in one state does nothing, or wrecks the belief, in
-another.
+Each step is bounded by the KL by which it moves the belief, because gradient norms differ 50-fold
+between states: a step size that works in one state does nothing, or wrecks the belief, in another.
 """
 
 from thinkslow.refinement.anytime import Anytime

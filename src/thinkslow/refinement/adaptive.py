@@ -1,7 +1,7 @@
-"""A descent that stops by itself, in one compiled loop or in pieces from the host.
+"""Refinement that stops by itself, in one compiled loop or in chunks from the host.
 
-The state of such a descent is `Running`: buffers of fixed size hold every iterate, so that it can
-be stopped after any step and `finish` gives the record.
+Its state is `Running`: buffers of fixed size hold every iterate, so it can stop after any step, and
+`finish` returns the record.
 """
 
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from thinkslow.refinement.step import Held, Rules
 
 
 class Running(NamedTuple):
-    """A descent between two steps."""
+    """The state of a refinement between two steps."""
 
     belief: Any
     gradient: Any
@@ -31,12 +31,12 @@ class Running(NamedTuple):
 
 
 def drawn(noise: PRNGKeyArray, steps: int, fresh: bool) -> Key[Array, " iterates"]:
-    """The keys of the objective's noise at each iterate: one for all, or each its own."""
+    """The noise keys of the objective at each iterate: the same key, or one for each."""
     return jr.split(noise, steps + 1) if fresh else jnp.broadcast_to(noise, steps + 1)
 
 
 def begin(rules: Rules, step_kl: Scalar, *, steps: int, noise: Key[Array, " iterates"]) -> Running:
-    """Before the first of at most `steps` steps."""
+    """The state before the first of at most `steps` steps."""
     belief = rules.first
     (loss, terms), gradient = jax.value_and_grad(rules.objective, has_aux=True)(belief, noise[0])
     held = Held(rules.update.init(belief), jnp.asarray(step_kl, jnp.float32), rules.judge(belief))
@@ -55,8 +55,8 @@ def advance(
     rules: Rules, running: Running, limit: Int[Array, ""] | int, *, tolerance: Scalar | None,
     noise: Key[Array, " iterates"], keys: Key[Array, " steps"],
 ) -> Running:  # fmt: skip
-    """Steps until `limit` have been made, or a step lowers the objective by less than
-    `tolerance` of it (None: however little), or `max_kl` is spent, or nothing more can be done."""
+    """Make steps until `limit` is reached, or a step lowers the objective by less than the share
+    `tolerance` (None: no such limit), or `max_kl` is spent, or no further step is possible."""
 
     def step(run: Running) -> Running:
         index = run.used

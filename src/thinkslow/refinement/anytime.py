@@ -1,8 +1,8 @@
-"""Refinement until a deadline: the best belief so far, whenever time is up.
+"""Refinement until a deadline: return the best belief so far when the time is up.
 
-A compiled loop cannot see the clock. So the host runs pieces of `chunk` steps, compiled once, and
-looks at the clock between them; it begins no piece that would not end in time as far as the
-slowest of the recent ones tells. The granularity is therefore one piece, for the whole batch.
+A compiled loop cannot read the clock. The host therefore runs chunks of `chunk` steps, compiled
+once, and checks the clock between them. It stops if another chunk, as slow as the slowest recent
+one, would miss the deadline. The granularity is one chunk, for the whole batch.
 """
 
 import time
@@ -23,26 +23,26 @@ Context = TypeVar("Context")
 Shared = TypeVar("Shared")
 
 FADING = 0.9
-"""How much of the longest piece so far is still believed after one more: a hiccup is forgotten."""
+"""Decay of the longest chunk time after each chunk, so that a single slow chunk is forgotten."""
 
 
 class Anytime(Generic[Shared, Context]):
     """Refines a batch of beliefs until a deadline.
 
     Args:
-        objective: `objective(shared, context)` gives the objective of one decision. Both are any
-            pytrees of arrays, so that another decision compiles nothing again.
-        update: where a step goes.
-        steps: at most so many.
-        chunk: steps between two looks at the clock, 1 or more.
-        max_kl: as for `refine`, and so are the arguments below.
+        objective: `objective(shared, context)` returns the objective of one decision. Both are
+            pytrees of arrays, so another decision does not compile again.
+        update: the update rule.
+        steps: the largest number of steps.
+        chunk: steps between two checks of the clock, 1 or more.
+        max_kl: as for `refine`, like all arguments below.
         step_kl: nats of one step.
         accept: take a step only if the objective falls on fresh random numbers.
         judges: draws that judge a step.
         tolerance: when to stop early.
         select: which iterate to return.
 
-    To change one of these, make another `Anytime`, which compiles again.
+    To change an argument, make another `Anytime`, which compiles again.
 
     **Errors:** those of `refine`; `ValueError` for a `chunk` below 1.
     """
@@ -98,18 +98,18 @@ class Anytime(Generic[Shared, Context]):
     ) -> Refined:  # fmt: skip
         """The refined beliefs, at most `deadline_ms` milliseconds after the call.
 
-        Call `warm` first: otherwise the first call compiles, which no deadline stops.
+        Call `warm` first: otherwise the first call compiles and ignores the deadline.
 
         Args:
-            shared: what all decisions share, such as the model; no batch axis.
-            contexts: what each decision depends on; leading axis: the batch.
-            beliefs: where to begin; leading axis: the batch.
+            shared: arguments that all decisions share, such as the model; no batch axis.
+            contexts: arguments of each decision; leading axis: the batch.
+            beliefs: the first beliefs; leading axis: the batch.
             keys: one for each decision.
             deadline_ms: milliseconds for the whole batch, from the call.
 
-        **Cost:** beginning (one gradient) and ending (a choice among the iterates) are always
-        done; a deadline of 0 costs that much and returns the beliefs unchanged. The result is
-        finite wherever the first beliefs were.
+        **Cost:** the beginning (one gradient) and the end (the choice of an iterate) always run. A
+        deadline of 0 costs that much and returns the beliefs unchanged. The result is finite
+        wherever the first beliefs are.
         """
         begun, given = time.perf_counter(), (shared, contexts, beliefs, keys)
         running, at = _timed(begun, self._start, *given)
@@ -124,7 +124,7 @@ class Anytime(Generic[Shared, Context]):
     def warm(
         self, shared: Shared, contexts: Context, beliefs: Any, *, keys: Key[Array, " batch"]
     ) -> None:
-        """Compile for contexts and beliefs of these shapes. Runs two pieces besides.
+        """Compile for contexts and beliefs of these shapes. Also runs two chunks.
 
         Args:
             shared: as in a call.
@@ -140,6 +140,6 @@ class Anytime(Generic[Shared, Context]):
 
 
 def _timed(begun: float, function: Callable, *arguments: Any) -> tuple[Any, float]:
-    """The result once it is there, and the milliseconds since `begun`."""
+    """The finished result, and the milliseconds since `begun`."""
     result = jax.block_until_ready(function(*arguments))
     return result, 1e3 * (time.perf_counter() - begun)

@@ -1,9 +1,9 @@
-"""The best categorical belief for an objective, factor by factor: slow, to measure gaps.
+"""The best categorical belief for an objective, factor by factor. Slow; used to measure gaps.
 
-A gradient step moves all factors by what their neighbourhood tells. Here each factor in turn is
-tried at every one of its classes with the others held, and set to the best distribution over
-them; this is repeated from several beginnings. What a refinement leaves to gain is its distance
-from the result.
+A gradient step uses local information about all factors. Here one factor at a time is tried at
+each of its classes, with the others fixed, and is set to the best distribution over them. This is
+repeated from several starting points. The distance of a refinement from this result is what it
+could still gain.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from thinkslow.refinement.step import Objective
 from thinkslow.trees import where
 
 CERTAIN = 40.0
-"""A logit that leaves the other classes nothing but the mix."""
+"""A logit so large that the other classes keep only the mix."""
 
 
 def coordinate(
@@ -34,23 +34,23 @@ def coordinate(
 ) -> Refined:
     """Coordinate descent of `objective` over the factors of `belief`, exact over their classes.
 
-    Let `V_c` be the objective where the factor is surely `c`. The factor becomes
-    softmax(-V / temperature), kept only if the objective falls. That is the best belief about the
-    factor, given the others, for an objective that is an expected cost plus `temperature` times
+    Let `V_c` be the objective if the factor is certainly `c`. The factor becomes
+    softmax(-V / temperature), if this lowers the objective. It is the best belief about the factor,
+    given the others, for an objective that is an expected cost plus `temperature` times
     KL(belief || prior): the evidence term with `beta` as the temperature, above its free nats and
-    without a mix. For any other objective it is one more proposal. All evaluations share one
-    draw of random numbers; the soft latent needs none.
+    without a mix. For any other objective it is only a proposal. All evaluations share one draw of
+    random numbers; the soft latent needs none.
 
     Args:
-        objective: a belief and a key to the loss and a dictionary of terms.
-        belief: where to begin.
+        objective: maps a belief and a key to the loss and a dictionary of terms.
+        belief: the first belief.
         sweeps: how often to go through all factors, 1 or more.
-        key: random numbers of the objective and of the restarts.
+        key: PRNG key of the objective and of the restarts.
         temperature: see above; 0 tries single classes.
-        restarts: further descents that begin at random beliefs, 0 or more.
+        restarts: further runs that begin at random beliefs, 0 or more.
 
-    Returns the best descent. Its iterates are the sweeps, the first being where it began; `moved`
-    is the KL from `belief`.
+    Returns the best run. Its iterates are the sweeps, beginning with the first belief; `moved` is
+    the KL from `belief`.
 
     **Cost:** `sweeps * (restarts + 1) * factors * (classes + 1)` evaluations.
 

@@ -1,4 +1,4 @@
-"""A belief and the memory together, for a refinement that may move both."""
+"""A belief and the memory together, for refinement that moves both."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from thinkslow.refinement.result import Scalar
 
 
 class Shift(eqx.Module):
-    """A shift of the memory alone, as something to refine; its KL is half its squared distance."""
+    """A shift of the memory as a belief to refine; its KL is half the squared distance."""
 
     shift: PyTree[Float[Array, "..."]]
 
@@ -31,10 +31,10 @@ def shift(memory: PyTree) -> Shift:
 
 
 class Joint(eqx.Module):
-    """A belief with a shift of the memory, as one thing to refine.
+    """A belief and a shift of the memory, refined together.
 
-    Its KL is the belief's alone: the memory is a value, not a distribution, and has a trust
-    region of its own, the ball of `moved`.
+    The KL counts only the belief. The memory is a value, not a distribution; its own trust region
+    is the ball of `moved`.
     """
 
     belief: Any
@@ -59,9 +59,9 @@ def joint(belief: Any, memory: PyTree) -> Joint:
 
 
 def moved(memory: PyTree, shift: PyTree, radius: Scalar) -> PyTree:
-    """The memory shifted, by at most `radius` times its own length.
+    """The memory shifted by at most `radius` times its own norm.
 
-    A shift of nothing, or a radius of 0, gives the memory back to the bit.
+    A zero shift, or a radius of 0, returns the memory bit for bit.
     """
     most = radius * _length(memory)
     length = _length(shift)

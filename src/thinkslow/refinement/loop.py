@@ -31,42 +31,42 @@ def refine(
     record: bool = True,
     fresh_noise: bool = False,
 ) -> Refined:
-    """Descend `objective` from `belief` for `steps` steps.
+    """Minimise `objective` from `belief` in `steps` steps.
 
-    All steps share one draw of random numbers, and `loss` is on that draw. A loss or gradient
-    that is not finite ends the descent: the last good belief comes back and `status` says so. If
-    the first belief is already bad, it comes back as it was.
+    All steps share one draw of random numbers, and `loss` is on that draw. A non-finite loss or
+    gradient ends the refinement: the last finite belief is returned and `status` says so. If the
+    first belief is already non-finite, it is returned unchanged.
 
     Args:
-        objective: `objective(belief, key)` gives the loss and a dictionary of terms, each a scalar.
-        belief: where to begin: any pytree of floating arrays with a `kl(other)` in nats.
-        update: where a step goes; None: plain gradient descent of step size 1.
+        objective: `objective(belief, key)` returns the loss and a dictionary of terms, all scalars.
+        belief: the first belief: any pytree of floating arrays with a `kl(other)` in nats.
+        update: the update rule; None: plain gradient descent with step size 1.
         steps: the number of steps, 0 or more.
-        key: random numbers of the objective, of the judges and of the update.
-        max_kl: the most that all steps together may move the belief, KL(new || first) in nats. A
-            longer step is shortened along its own line.
-        step_kl: the most that one step may move it, KL(new || old) in nats; None: as `update`
-            says, for most updates `max_kl / steps**2`.
-        accept: take a step only if the objective falls on random numbers that it has not seen;
-            a refused step halves `step_kl`.
-        judges: draws that judge a step, the same at every step: on one, it must fall; of
-            several, the mean must fall by two standard errors, so that a step that is worse in
-            expectation is rarely taken.
-        tolerance: stop after a step that lowers the objective by less than this share of it, and
-            once `max_kl` is spent; `used` counts the steps. None: make every step.
-        fresh_noise: draw the objective's noise anew for each step, not once for all of them; each
-            iterate's loss is then on a draw of its own.
-        select: which iterate to return, the `last` finite one or the `best`, of least loss.
-        record: whether to evaluate the objective at the last belief too. Without, its loss and
-            terms are NaN, and it counts as finite if its arrays are; an update that looks at
-            neither loss nor gradient (`Update.blind`) then evaluates nothing. `tolerance` and
-            `best` need every loss and record always.
+        key: PRNG key of the objective, of the judges and of the update.
+        max_kl: the largest KL(new || first), in nats, by which all steps together may move the
+            belief. A longer step is scaled down in its direction.
+        step_kl: the largest KL(new || old) of one step, in nats; None: as `update` says, for most
+            updates `max_kl / steps**2`.
+        accept: take a step only if the objective falls on fresh random numbers; a rejected step
+            halves `step_kl`.
+        judges: draws that judge a step, the same at every step. With one draw, the objective must
+            fall. With several, the mean must fall by two standard errors, so a step that is worse
+            in expectation is rarely taken.
+        tolerance: stop after a step that lowers the objective by less than this share, and when
+            `max_kl` is spent; `used` counts the steps. None: make all steps.
+        fresh_noise: draw new noise for the objective at each step. The loss of each iterate is then
+            on its own draw.
+        select: which iterate to return: the `last` finite one, or the `best`, with the lowest loss.
+        record: whether to evaluate the objective at the last belief too. Without it, the last loss
+            and terms are NaN, and the last belief counts as finite if its arrays are. An update
+            that uses neither loss nor gradient (`Update.blind`) then evaluates nothing. `tolerance`
+            and `best` need every loss and always record.
 
     The step size of the update, `max_kl`, `step_kl` and `tolerance` may be traced: changing them
     does not compile again.
 
-    **Cost:** `steps` gradients and, to `record`, one evaluation; or `used + 1` gradients with
-    `tolerance`; with `accept`, `(steps + 1) * judges` evaluations more.
+    **Cost:** `steps` gradients, plus one evaluation to `record`; with `tolerance`, `used + 1`
+    gradients; with `accept`, also `(steps + 1) * judges` evaluations.
 
     **Errors:** `ValueError` for negative `steps`, no `judges`, or an unknown `select`;
     `TypeError` for a belief without `kl`, or an objective that returns something else.
@@ -130,8 +130,8 @@ def refine(
 
 
 def _unseen(objective: Objective) -> Callable[..., tuple]:
-    """Zeros in place of value and gradient, for an update that looks at neither; NaN where the
-    belief is not finite."""
+    """Zeros in place of value and gradient, for an update that uses neither; NaN if the belief is
+    non-finite."""
 
     def nothing(belief: Any, key: PRNGKeyArray) -> tuple:
         value = jnp.where(all_finite(belief), 0.0, jnp.nan)

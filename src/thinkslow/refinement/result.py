@@ -1,4 +1,4 @@
-"""What a refinement gives back: the belief, the whole way to it, and why it stopped."""
+"""The result of a refinement: the belief, all iterates, and why it stopped."""
 
 import enum
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -15,7 +15,7 @@ SPENT = 0.99
 
 
 class Status(enum.IntEnum):
-    """Why a refinement stopped. `Status(int(refined.status)).text` says it for people."""
+    """Why a refinement stopped. `Status(int(refined.status)).text` is a readable sentence."""
 
     STEPS_DONE = 0
     TOLERANCE_MET = 1
@@ -39,8 +39,8 @@ _TEXTS = {
 
 
 class Refined(NamedTuple):
-    """A refined belief and the whole way to it. Arrays over iterates have `steps + 1` entries,
-    the first being the belief that came in. A descent that stopped early repeats its last."""
+    """A refined belief and all iterates. Arrays over iterates have `steps + 1` entries, beginning
+    with the first belief. If refinement stopped early, the last entry is repeated."""
 
     belief: Any
     status: Int[Array, ""]
@@ -57,9 +57,9 @@ class Refined(NamedTuple):
     accepted: Bool[Array, " steps"]
     """Whether the step was taken, and moved the belief."""
     finite: Bool[Array, " iterates"]
-    """Whether the objective was finite there; a belief where it is not never leaves."""
+    """Whether the objective was finite; a belief with a non-finite objective is never returned."""
     used: Int[Array, ""]
-    """Steps made before the descent stopped."""
+    """The number of steps made before refinement stopped."""
 
 
 def chosen(

@@ -1,4 +1,4 @@
-"""One step of a refinement: where to, how far, and whether it is taken."""
+"""One step of a refinement: its direction, its length, and whether it is taken."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ CERTAINTY = 2.0
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """What bounds a step and what accepts it."""
+    """The bounds of a step, and how it is accepted."""
 
     objective: Objective
     update: Update
@@ -59,7 +59,7 @@ class Rules:
 
 
 class Held(NamedTuple):
-    """What a descent carries besides the belief."""
+    """The state of a refinement besides the belief."""
 
     state: PyTree
     step_kl: Float[Array, ""]
@@ -84,7 +84,7 @@ def judging(key: PRNGKeyArray, judges: int) -> Key[Array, " judges"]:
 
 
 def check(belief: Any, steps: int, judges: int, select: str) -> None:
-    """**Errors:** `ValueError` or `TypeError` for what no descent can be told."""
+    """**Errors:** `ValueError` or `TypeError` for impossible arguments of a refinement."""
     if steps < 0:
         raise ValueError(f"`steps` must be 0 or more; got {steps}.")
     if judges < 1:
@@ -105,7 +105,7 @@ def check(belief: Any, steps: int, judges: int, select: str) -> None:
 
 
 def checked(objective: Objective) -> Objective:
-    """The same objective, which says what is wrong with what it returns."""
+    """The same objective, with checks of what it returns."""
 
     def call(belief: Any, key: PRNGKeyArray) -> tuple[Array, dict[str, Array]]:
         out = objective(belief, key)

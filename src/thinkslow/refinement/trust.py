@@ -1,4 +1,4 @@
-"""How far a step may go: as far as the KL that it moves the belief stays within a bound."""
+"""Trust region: scale a step so that the KL by which it moves the belief stays within a bound."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from thinkslow.refinement.result import Scalar
 LONGEST = 2.0**10
 """A change that does not fit is first shortened so that no number changes by more than this."""
 HALVINGS = 34.0
-"""Halvings of such a change beyond which it is nothing."""
+"""After this many halvings the change is 0."""
 BISECTIONS = 15
 """To find the number of halvings to a thousandth."""
 
@@ -20,10 +20,10 @@ def within(belief: Any, change: Any, step_kl: Scalar, *, first: Any, max_kl: Sca
     """The belief moved along `change`, as far as KL(moved || belief) stays within `step_kl` and
     KL(moved || first) within `max_kl`.
 
-    To the bit the whole change where that fits; otherwise the share of it that fits, found by
-    bisection to a thousandth, however long the change is. A change that is nothing, or a bound
-    of 0, gives the belief back to the bit: the KL of a tiny move rounds to 0, so 0 nats are not
-    left to the comparison.
+    If the whole change fits, it is applied bit for bit. Otherwise bisection finds the share that
+    fits, to a thousandth, however long the change is. A zero change, or a bound of 0, returns the
+    belief bit for bit. (A bound of 0 is handled separately, because the KL of a tiny move rounds
+    to 0.)
     """
     longest = jnp.max(jnp.array([jnp.max(jnp.abs(x)) for x in jax.tree.leaves(change)]))
     start = jnp.minimum(1.0, LONGEST / longest)

@@ -1,7 +1,6 @@
-"""Where to go from a gradient: plain or by any Optax optimiser, mirror, Langevin, at random.
+"""Update rules: plain gradient or any Optax optimiser, mirror, Langevin, random.
 
-How far a step goes is not decided here but by `trust.within`, in nats. An update of your own
-subclasses `Update`.
+`trust.within` decides how far a step goes, in nats. Subclass `Update` for your own rule.
 """
 
 import abc
@@ -21,13 +20,13 @@ from thinkslow.trees import Alike
 
 
 class Update(eqx.Module):
-    """Where to go from a gradient. The contract of every update."""
+    """An update rule: the change of a belief, given a gradient."""
 
     needs: ClassVar[tuple[Need, ...]] = ()
     keeps: ClassVar[tuple[str, ...]] = ()
-    """Settings of a control made of this update that a study of other settings leaves alone."""
+    """Settings that other settings of a study do not change, if the update is a control."""
     blind: ClassVar[bool] = False
-    """Whether it looks at neither the loss nor the gradient."""
+    """Whether it uses neither the loss nor the gradient."""
 
     @abc.abstractmethod
     def init(self, belief: Any) -> PyTree:
@@ -43,17 +42,17 @@ class Update(eqx.Module):
     ) -> tuple[Any, PyTree]:
         """The displacement of each array of the belief, and the new state.
 
-        The displacement is shortened afterwards where it would move the belief too far, in nats.
+        If the displacement moves the belief too far, in nats, it is scaled down afterwards.
 
         Args:
-            belief: the present one.
-            gradient: the gradient of the objective, of the same structure.
-            state: what `init` or the step before returned.
-            key: random numbers of this step.
+            belief: the present belief.
+            gradient: the gradient of the objective, with the same structure.
+            state: the state from `init` or from the previous step.
+            key: PRNG key of this step.
         """
 
     def step_kl(self, max_kl: Scalar, steps: int) -> Scalar:
-        """How far one step may move the belief, in nats, unless the caller says.
+        """The default bound of one step, in nats.
 
         By default `max_kl / steps**2`: KL grows with the square of the distance, so `steps` equal
         steps in one direction use the whole budget.
@@ -66,7 +65,7 @@ class Update(eqx.Module):
 
 
 def _alike(optimiser: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The same optimiser, equal to another that was made alike."""
+    """The same optimiser, equal to another one with the same code."""
     return type(optimiser)(*map(Alike, optimiser))
 
 
@@ -158,18 +157,18 @@ class Langevin(Update):
 
 
 class Random(Update):
-    """A random direction: a control that moves the belief as far in KL and looks at nothing.
+    """A random direction: a control that moves the belief by the same KL without a gradient.
 
-    All steps of a descent go in one direction, so they add up. Steps in independent directions
-    are nearly orthogonal and would use a fraction of the budget. Each step is so long that the KL
-    bound alone decides its length.
+    All steps go in one direction, so they add up. Steps in independent directions are nearly
+    orthogonal and would use only a fraction of the budget. Each step is so long that the KL bound
+    alone decides its length.
     """
 
     keeps: ClassVar[tuple[str, ...]] = ("update", "accept", "select")
     blind: ClassVar[bool] = True
 
     def step_kl(self, max_kl: Scalar, steps: int) -> Scalar:
-        """No bound of its own: steps lie on one line and look at nothing."""
+        """No bound for a single step: all steps lie on one line."""
         return jnp.inf
 
     def init(self, belief: Any) -> PyTree:

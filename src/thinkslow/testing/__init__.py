@@ -93,7 +93,7 @@ def check(
     for term in terms:
         reason = moment.refuses(term)
         if reason:
-            entries.append(Entry(moment.name, term.name, "", "can be asked for", None, reason))
+            entries.append(Entry(moment.name, term.name, "", "applies to the model", None, reason))
         else:
             usable.append(term)
     if usable:

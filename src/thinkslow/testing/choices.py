@@ -27,7 +27,7 @@ def choice_entries(moment: Moment) -> Iterator[Entry]:
         return Entry(moment.name, name, "", rule, holds, detail)
 
     if (reason := missing(moment.model, Values().needs)) is not None:
-        yield entry("can be asked for", None, reason)
+        yield entry("applies to the model", None, reason)
         return
     batch = {key: np.asarray(value)[None] for key, value in moment.observation.items()}
 

@@ -54,7 +54,7 @@ class Moment:
         )  # fmt: skip
 
     def refuses(self, term: Term) -> str:
-        """Why the model cannot be asked for a term; nothing if it can."""
+        """Why a term does not apply to the model; empty if it does."""
         try:
             at = jax.eval_shape(self.beliefs, self.model)
             jax.eval_shape(
