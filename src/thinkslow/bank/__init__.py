@@ -1,8 +1,8 @@
-"""The decision bank: moments of play, what each action is worth there by play, and how arms choose.
+"""The decision bank: moments of play, the value of every action there, and the choices of arms.
 
-Playing whole episodes says whether an arm pays, slowly: two arms soon see different frames. A bank
-keeps moments instead, each with the true value of every action, found by playing out. The effect
-of any arm on a single decision is then a sum over actions, without further play.
+Whole episodes compare arms slowly, because two arms soon see different frames. A bank instead keeps
+moments with the value of every action, measured by playing it out. The effect of any arm on a
+single decision is then a sum over actions, without further play.
 """
 
 from thinkslow.bank.fill import Plan, fill

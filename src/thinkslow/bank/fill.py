@@ -1,8 +1,8 @@
-"""Fill a bank: play the base agent, and from some of its moments every action, to see its worth.
+"""Fill a bank: play the base agent, and play out every action at some of its moments.
 
-Whatever is drawn follows from the plan's seed, so that a bank is the same however often filling
-it was interrupted. A block of episodes is played again to go on in its middle; its play-outs,
-which are nearly all of the cost, are not.
+All random numbers follow from the plan's seed, so a bank is the same however often filling was
+interrupted. To continue in the middle of a block, its episodes are played again, but not its
+play-outs, which are nearly all of the cost.
 """
 
 import dataclasses
@@ -47,7 +47,7 @@ class Occupied(ValueError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How a bank is to be filled.
+    """The settings of a bank.
 
     **Errors:** `ValueError` for a number that is too small.
     """
@@ -57,7 +57,7 @@ class Plan:
     every: int = 25
     """Decisions between two moments of an episode."""
     futures: int = 2
-    """Play-outs of each action; 2 or more, so that noise can be told from worth."""
+    """Play-outs of each action; 2 or more, so that noise can be separated from value."""
     horizon: int = 20
     """Decisions of each play-out."""
     batch: int = 8
@@ -80,16 +80,16 @@ def fill(
     limits: Mapping[str, Any] | None = None,
     show: Show = lambda *_: None,
 ) -> Bank:
-    """Fill a bank in a folder, or go on with one that another process left there.
+    """Fill a bank in a folder, or continue an unfinished one.
 
     Args:
-        agent: whose moments; it plays without thinking.
-        environment: its id, or a mapping with `id` and, if wanted, `size` and `repeat`.
-        plan: how many moments, and what is played from each.
-        out: folder of the bank. A bank of the same settings is gone on with until it has
-            `moments`; others are never touched.
-        limits: of the environments' time, as `VectorEnv` takes them.
-        show: told of progress: what is done, moments stored, moments wanted.
+        agent: the base agent; it plays without thinking.
+        environment: its id, or a mapping with `id` and optionally `size` and `repeat`.
+        plan: the number of moments and the settings of the play-outs.
+        out: the folder of the bank. A bank with the same settings is continued until it has
+            `moments`; any other bank is refused.
+        limits: time limits of the environments, as `VectorEnv` takes them.
+        show: called with the present part, the moments stored, and the moments wanted.
 
     **Cost:** for each moment `actions * futures * horizon` decisions and steps of the environment;
     a few megabytes of memory for each environment, whatever the size of the bank; on disk some

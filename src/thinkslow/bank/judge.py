@@ -1,4 +1,4 @@
-"""How arms choose at the moments of a bank, and so what each choice is worth, without play."""
+"""The choices of arms at the moments of a bank, and their values, without further play."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ PURPOSE = 0x1D6E
 
 
 class Choices(NamedTuple):
-    """What arms do at every moment of a bank."""
+    """The decisions of arms at every moment of a bank."""
 
     episode: Int[np.ndarray, " moments"]
     returns: Float[np.ndarray, "moments actions futures"]
@@ -79,14 +79,14 @@ def judge(
     """Let every arm decide at every moment.
 
     Args:
-        bank: of the base agent.
-        arms: by name; `none` is the base agent itself. A gate need not be calibrated: its
+        bank: the bank of the base agent.
+        arms: agents by name; `none` is the base agent itself. A gate need not be calibrated: its
             threshold follows from the scores of these moments.
-        scores: of gates, to say which moments each would choose.
-        draws: decisions of each arm at each moment, under other random numbers.
-        discount: of later rewards.
-        seed: of these random numbers.
-        show: told of progress.
+        scores: scores of gates, which are compared by the moments that they choose.
+        draws: decisions of each arm at each moment, with different random numbers.
+        discount: the discount of later rewards.
+        seed: the seed of these random numbers.
+        show: called with the progress.
 
     **Cost:** `draws` decisions of each arm a moment; memory for some numbers a moment.
 

@@ -1,4 +1,4 @@
-"""A bank on disk: what it is, its moments in files that are never changed, and which of them hold.
+"""A bank on disk: its settings, its moments in files that never change, and an index of them.
 
     bank.json             what is played, and under which settings
     index.json            the files that hold, with their hashes

@@ -1,13 +1,12 @@
-"""What a bank says: of arms, of gates, of the critic and of imagination. NumPy only.
+"""Statistics of a bank: arms, gates, critic and imagination. NumPy only.
 
 The unit is the episode: moments of one episode are not independent. Intervals of means are
-Student's t over the means of episodes, those of correlations bootstrap percentiles over episodes;
-both speak of one checkpoint.
+Student's t over the means of episodes; intervals of correlations are bootstrap percentiles over
+episodes. Both hold for one checkpoint.
 
-True advantages are means of few futures, and noisy. What is chosen by them is judged by other
-futures than it was chosen by, so that noise earns nothing; correlations are given as they are and
-divided by the root of the reliability of what is measured (Spearman's correction), with the
-reliability from the correlation between futures.
+True advantages are means of few futures, and noisy. A choice by one future is judged by the others,
+so noise alone gives no gain. Correlations are reported raw, and divided by the square root of the
+reliability (Spearman's correction), which is estimated from the correlation between futures.
 """
 
 import math
@@ -23,7 +22,7 @@ SHARES = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 """Of the decisions, in which a gate opens."""
 RESAMPLES = 1000
 LEAST = 0.2
-"""Correlation of imagined and true advantages below which values are no guide."""
+"""Least correlation of imagined and true advantages for values to guide actions."""
 
 Row = dict[str, Any]
 

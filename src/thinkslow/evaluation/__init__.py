@@ -1,7 +1,7 @@
-"""Whether thinking helped: `evaluate` plays agents under paired seeds, `read` and `summarise`
-say what an evaluation left on disk.
+"""Paired evaluation: `evaluate` plays agents under paired seeds; `read` and `summarise` return the
+records and the summary of an evaluation on disk.
 
-Loaded when asked for: `thinkslow report` and the terminal's table need no JAX.
+Parts are imported when they are used: `thinkslow report` and the table need no JAX.
 """
 
 import importlib

@@ -78,18 +78,18 @@ def mean_of(values: np.ndarray) -> float:
 
 
 def deviation_of(values: np.ndarray) -> float:
-    """Of the sample, exactly 0 for equal values; nan for a single one."""
+    """Standard deviation of the sample: exactly 0 for equal values, NaN for a single value."""
     return float(np.std(values - values[0], ddof=1)) if len(values) > 1 else math.nan
 
 
 def trimmed_mean_of(values: np.ndarray) -> float:
-    """As `scipy.stats.trim_mean(values, 0.25)`, and exact for equal values."""
+    """The same as `scipy.stats.trim_mean(values, 0.25)`, and exact for equal values."""
     cut = len(values) // 4
     return mean_of(np.sort(values)[cut : len(values) - cut])
 
 
 def wins_of(differences: np.ndarray) -> np.ndarray:
-    """1 where the difference is positive, a half where it is zero, else 0."""
+    """1 for a positive difference, 1/2 for zero, otherwise 0."""
     return (np.sign(differences) + 1) / 2
 
 

@@ -1,7 +1,7 @@
-"""What an agent must be told before it plays, from episodes of its own.
+"""Calibrate an agent before it plays, on separate episodes.
 
-The threshold of a gate: it opens as often as it was told, and no oftener. The range of an agent's
-returns, for choices by value. What is usual on clean frames, for a check.
+This sets the threshold of a gate, so that it opens for its share of the decisions; the range of the
+agent's returns, for choices by value; and the usual errors on clean frames, for a check.
 """
 
 from collections.abc import Mapping
@@ -27,18 +27,18 @@ from thinkslow.worldmodel import State
 def calibrated(
     agent: AbstractAgent, environment: str | Mapping[str, Any], *, seed: int = 0, batch: int = 8
 ) -> AbstractAgent:
-    """The agent, its gate opening in the share that was asked for, and knowing how far its
-    returns spread if it chooses by value and what is usual on clean frames if it checks them.
+    """The agent with a calibrated gate, with the range of its returns if it chooses by value, and
+    with its usual errors on clean frames if it checks frames.
 
     Args:
-        agent: any; one that has what it needs comes back as it is.
-        environment: its id, or a mapping with `id` and, if wanted, `size` and `repeat`.
+        agent: any agent; if it needs no calibration, it is returned unchanged.
+        environment: its id, or a mapping with `id` and optionally `size` and `repeat`.
         seed: environment seeds follow from it; no evaluation uses them.
-        batch: episodes to calibrate by, side by side.
+        batch: number of calibration episodes, played in parallel.
 
-    **Cost:** `batch` episodes without thinking for each of the two.
+    **Cost:** `batch` episodes without thinking for each quantity.
 
-    **Errors:** those of the environment; `ValueError` if every doubt was NaN.
+    **Errors:** those of the environment; `ValueError` if every score was NaN.
     """
     if not (_waits(agent) or lacks_returns(agent) or wants_clean(agent)):
         return agent
@@ -73,12 +73,12 @@ def calibrated_in(
 
 
 class Returns(NamedTuple):
-    """How far the returns of an agent spread."""
+    """The range of the returns of an agent."""
 
     low: float
-    """5% of its decisions are worth less."""
+    """The 5% percentile of the returns."""
     high: float
-    """5% of its decisions are worth more."""
+    """The 95% percentile of the returns."""
 
     @property
     def spread(self) -> float:
@@ -92,10 +92,10 @@ def returns_in(
     """The 5% and 95% percentiles of the lambda-returns of an agent's own episodes.
 
     Args:
-        agent: one whose model has a critic; it plays without thinking.
-        envs: to play in, an episode in each.
+        agent: an agent whose model has a critic; it plays without thinking.
+        envs: the environments; one episode is played in each.
         seed: environment seeds follow from it; no evaluation uses them.
-        max_decisions: an episode that has made so many is cut.
+        max_decisions: an episode is cut after this number of decisions.
 
     **Cost:** as many episodes as there are environments.
 

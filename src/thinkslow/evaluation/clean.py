@@ -1,4 +1,4 @@
-"""What is usual on clean frames, for an agent that checks what it sees: measured by playing."""
+"""Measure the usual errors of an agent on clean frames by playing, for its check."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -42,11 +42,11 @@ def measured_clean(
     """What is usual in `count` episodes of the environment without its shift.
 
     Args:
-        agent: fitted to the environment.
-        environment: as `thinkslow.envs.make` describes it; a `shift` is left out.
+        agent: an agent that fits the environment.
+        environment: as in `thinkslow.envs.make`; a `shift` is left out.
         seed: environment seeds follow from it; no evaluation uses them.
-        count: episodes, side by side.
-        max_decisions: after which an episode is cut.
+        count: number of episodes, played in parallel.
+        max_decisions: an episode is cut after this number of decisions.
 
     **Cost:** the episodes, with three decodings, two encodings and two steps of the core a
     decision.

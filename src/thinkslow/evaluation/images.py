@@ -1,4 +1,4 @@
-"""How close predicted images are to the images that came: MSE, PSNR and SSIM, per frame.
+"""MSE, PSNR and SSIM of predicted images against the real images, per frame.
 
 Images are arrays `[..., height, width, channels]`, floats in [0, 1] or uint8 (which is
 divided by 255). Every function returns one number for each leading index, so that the

@@ -1,10 +1,10 @@
 """A problem on which thinking works, because its encoder is known to be wrong.
 
-The world is a hidden Markov model of 4 states and 5 symbols, small enough that every belief is
-known exactly. The agent knows the world, but its encoder errs: fixed noise is added to the
-log-likelihoods that it reads off a symbol. Refinement by `evidence` descends the ELBO of the
-present symbol, whose minimum is Bayes' rule. An episode's score is the probability that the agent
-gives to the true state, in percent, mean over its steps. Every arm sees the same symbols.
+The world is a hidden Markov model with 4 states and 5 symbols, small enough that every belief is
+known exactly. The agent knows the world, but its encoder is wrong: fixed noise is added to the
+log-likelihoods of the symbols. Refinement by `evidence` minimises the negative ELBO of the present
+symbol; the minimum is Bayes' rule. The score of an episode is the probability that the agent gives
+to the true state, in percent, averaged over the steps. Every arm sees the same symbols.
 
 The records are those of an evaluation, in a folder of their own.
 """
@@ -37,9 +37,9 @@ AGENT = "wrong encoder"
 
 
 def play(folder: Path, *, episodes: int = 40, seed: int = 0, command: str = "") -> Path:
-    """Play every arm and write the records to `folder`, which must not be there yet.
+    """Play every arm and write the records to `folder`, which must not exist yet.
 
-    Costs a few seconds, most of them compiling.
+    **Cost:** a few seconds, mostly compiling.
     """
     problem = hidden_markov(STATES)
     base = Agent(noisy(problem, ERROR), about=About(name=AGENT))
@@ -88,7 +88,8 @@ def _percent(beliefs: Any, truth: np.ndarray) -> np.ndarray:
 def _episodes(
     name: str, agent: AbstractAgent, seeds: list[int], truth: np.ndarray, symbols: jax.Array
 ) -> list[Episode]:
-    """All episodes of one arm, played as one batch. So small a program tells nothing of cost."""
+    """All episodes of one arm, played as one batch. Its time is no measure of cost: the model is
+    too small."""
     count = len(seeds)
     own = jnp.array(seeds, jnp.uint32)
     carry = agent.start(count)

@@ -1,8 +1,8 @@
-"""What an evaluation measures: one table for records, statistics, page and terminal.
+"""The metrics of an evaluation: one table for records, statistics, page and terminal.
 
-A metric is a column of the records of episodes. Images are scored under the same columns whatever
-they are called: `psnr` is that of the image, or the mean over all images where there are several;
-those then also have columns of their own, such as `left/psnr`.
+A metric is a column of the records of episodes. Images have the same columns whatever their names:
+`psnr` is the PSNR of the image, or the mean over all images if there are several. With several
+images, each also has its own columns, such as `left/psnr`.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ AHEAD = (1, 3, 8)
 IMAGE: Mapping[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "psnr": images.psnr, "ssim": images.ssim, "mse": images.mse,
 }  # fmt: skip
-"""Measures of an image against the one that came."""
+"""Measures of an image against the real one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Metric:
     effect: str | None = None
     """The column by which arms are compared; None: they are not."""
     of_states: bool = False
-    """Whether it speaks of the state that acted and not of the episode."""
+    """Whether it describes the state that acted and not the episode."""
 
     @property
     def higher(self) -> bool:
@@ -48,7 +48,7 @@ class Metric:
 
 
 def ahead(measure: str, steps: int) -> str:
-    """The column of a measure of the prediction so many steps ahead.
+    """The column of a measure of the prediction this many steps ahead.
 
     >>> ahead("psnr", 3), gain("psnr"), gain("psnr", 3)
     ('psnr_ahead_3', 'psnr_gain', 'psnr_gain_ahead_3')

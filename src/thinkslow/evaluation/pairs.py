@@ -1,7 +1,7 @@
 """Episodes of two arms, joined by agent and environment seed.
 
-A pair of which one side is missing, crashed or not finite is left out of that measure alone, and
-counted.
+If one side of a pair is missing, crashed or non-finite, the pair is left out of that measure only,
+and counted.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ class Pairs:
 
 
 def pairs(mine: Sequence[Episode], base: Sequence[Episode], measure: Metric) -> Pairs | None:
-    """The pairs of two arms; None where nothing was played twice or neither has the measure.
+    """The pairs of two arms; None if there are no pairs or neither arm has the measure.
 
     Args:
         mine: episodes of an arm, of one or more agents.

@@ -1,6 +1,6 @@
-"""How many units an evaluation needs, and what so many could show.
+"""Power analysis: how many units an evaluation needs, and which difference it can detect.
 
-A unit is an episode, or a training seed where there are several: see `statistics`.
+A unit is an episode, or a training seed if there are several: see `statistics`.
 """
 
 import math
@@ -11,7 +11,7 @@ from thinkslow.evaluation import student
 ALPHA = 0.05
 """Chance of a false positive that every test here allows."""
 POWER = 0.8
-"""Chance to find a difference that plans ask for."""
+"""The power that plans aim at."""
 LOOKS = {5: 3.47, 8: 2.45, 12: 2.00}
 """O'Brien-Fleming bounds |z| by the number of training seeds at a look."""
 
@@ -26,15 +26,15 @@ def fewest_units(tests: int = 1, alpha: float = ALPHA) -> int:
 
 
 def detectable(deviation: float, units: int, tests: int = 1, alpha: float = ALPHA) -> float:
-    """The smallest true difference that such an evaluation finds in four of five repetitions.
+    """The smallest true difference that such an evaluation detects with a power of 80%.
 
     Args:
-      deviation: of the difference between units, as in `Paired`.
-      units: episodes, or training seeds.
-      tests: tests that are corrected together; the first of Holm's is planned for.
-      alpha: chance of a false positive that all of them together allow.
+      deviation: standard deviation of the difference between units, as in `Paired`.
+      units: number of episodes, or of training seeds.
+      tests: number of tests that are corrected together; the plan is for Holm's first test.
+      alpha: chance of any false positive among all tests.
 
-    Infinite where so few units cannot show any difference.
+    Infinite if so few units cannot show any difference.
 
     >>> round(detectable(1.0, 100), 2), detectable(1.0, 5)
     (0.28, inf)
@@ -48,7 +48,7 @@ def detectable(deviation: float, units: int, tests: int = 1, alpha: float = ALPH
 def power(
     deviation: float, units: int, effect: float, tests: int = 1, alpha: float = ALPHA
 ) -> float:
-    """The chance that such an evaluation finds a true difference of `effect`, in its direction.
+    """The power: the chance that such an evaluation detects a true difference of `effect`.
 
     The other arguments are those of `detectable`, which `power` inverts.
 

@@ -1,7 +1,7 @@
-"""A block of episodes: one in each environment, side by side, under given seeds.
+"""A block of episodes: one in each environment, in parallel, with given seeds.
 
-Nothing of an episode is kept but sums and what the scorer of its images still needs, so that
-memory does not grow with its length (but for 8 bytes a decision: its milliseconds).
+Only sums and the frames that still have to be scored are kept, so memory does not grow with the
+length of an episode (except for 8 bytes per decision, its milliseconds).
 """
 
 import dataclasses
@@ -60,15 +60,15 @@ def play(
     """One episode in each environment, under its environment seed.
 
     Args:
-        agent: Who plays; all episodes in one batch, whose shape never changes.
+        agent: The agent. It plays all episodes in one batch with a fixed shape.
         envs: As many environments as there are seeds.
         seeds: Environment seeds.
-        seed: Of the noise of latents and actions, with environment seed and decision.
-        max_decisions: An episode that has made so many is cut.
-        late: Steps of the environment while the agent thinks, under its action before. It waits
-            for an episode's first action.
-        watchers: Told of every decision.
-        tick: Told how many decisions were made, and how many episodes are over.
+        seed: Seed of the noise of latents and actions, together with environment seed and decision.
+        max_decisions: An episode is cut after this number of decisions.
+        late: Steps of the environment while the agent thinks; the previous action continues. The
+            environment waits for the first action of an episode.
+        watchers: Called with every decision.
+        tick: Called with the number of decisions made and of episodes finished.
 
     **Errors:** those of the environments.
     """

@@ -1,17 +1,17 @@
 """Episodes under paired seeds: does thinking help this agent?
 
-Every arm plays the same environment seeds with the same keys for latent and action noise, so
-that arms differ by thinking alone; an arm without thinking is the base agent bit for bit. The
-protocol `paired-v1`:
+Every arm plays the same environment seeds with the same keys for latent and action noise, so arms
+differ only in their thinking. An arm without thinking is the base agent, bit for bit. The protocol
+`paired-v1`:
 
 - one episode per environment seed and arm; the unit of the statistics is the pair;
-- image metrics of every fifth decision: the present frame decoded from the state that acted,
-  and open-loop predictions 1, 3 and 8 steps ahead under the actions really taken, with the mode
-  of the imagined priors, against the frames that really came;
-- differences of image metrics, of the present and of predictions, are taken on the same frames,
-  between the state that acted and the one that the agent would have had without thinking at that
-  moment: arms go different ways and see different frames, of which some are easier to predict;
-- where an environment tells that a frame is missing or old, it is not scored;
+- image metrics at every fifth decision: the present frame decoded from the state that acted, and
+  open-loop predictions 1, 3 and 8 steps ahead with the actions really taken and the mode of the
+  imagined priors, against the real frames;
+- differences of image metrics are taken on the same frames, between the state that acted and the
+  state without thinking at that moment. (Arms see different frames, and some frames are easier to
+  predict.);
+- a frame that the environment flags as missing or old is not scored;
 - milliseconds per decision: one compiled call for the whole batch, warm, median over decisions.
 """
 
@@ -53,15 +53,15 @@ log = logging.getLogger("thinkslow")
 
 PROTOCOL = "paired-v1"
 LONG = 10_000
-"""Decisions without an end after which something is said."""
+"""Warn if an episode has not ended after this number of decisions."""
 TICK = 50
-"""Decisions between two words about progress."""
+"""Decisions between two reports of progress."""
 
 Show = Callable[[str, int, int], None]
 
 
 class Occupied(ValueError):
-    """The folder holds an evaluation that this one cannot go on with."""
+    """The folder holds another evaluation, which this one cannot continue."""
 
 
 class Failing(RuntimeError):
@@ -72,7 +72,7 @@ class Evaluation:
     """A finished or stopped evaluation: its records, its statistics and its page.
 
     Args:
-        folder: what `evaluate` or `thinkslow evaluate` wrote.
+        folder: the folder of `thinkslow.evaluate` or `thinkslow evaluate`.
         temporary: whether to delete the folder together with this object.
 
     **Errors:** those of `read`.
@@ -122,14 +122,14 @@ class Evaluation:
 
     @cached_property
     def summary(self) -> dict[str, Any]:
-        """Means, comparisons and what must be known of them: what `summary.json` holds."""
+        """Means, comparisons and notes: the content of `summary.json`."""
         return summarise(self.records)
 
     def report(self, out: str | Path | None = None) -> Path:
         """Write summary.json and report.html; returns the path of the page.
 
         Args:
-            out: a folder to copy the records to and to write in; None: the evaluation's own.
+            out: another folder, to which the records are copied; None: the evaluation's own.
 
         **Errors:** `Occupied` if the folder holds an evaluation already.
         """
@@ -168,32 +168,32 @@ def evaluate(
     Args:
         agents: `{arm: agent}`, or `{name: {arm: agent}}` for several agents, of any architecture.
             The arm `none` is the baseline.
-        environment: its id, or a mapping with `id` and, if wanted, `size` and `repeat`.
+        environment: its id, or a mapping with `id` and optionally `size` and `repeat`.
         episodes: the number of episodes of each arm, 2 or more.
         seed: environment seeds and noise follow from it.
-        out: the folder of the records, which are written as blocks of episodes finish. An
-            evaluation with the same settings that was left there is continued if it is unfinished
-            or if `episodes` is larger; any other is refused. None: a temporary folder.
+        out: the folder of the records, which are written whenever a block of episodes ends. If it
+            holds an evaluation with the same settings, this is continued if it is unfinished or if
+            `episodes` is larger; otherwise it is refused. None: a temporary folder.
         batch: the number of environments played in parallel, one process each.
         resume: whether to continue an unfinished evaluation in `out`; if not, it is refused.
-        max_decisions: an episode is cut after so many decisions; cut episodes are counted.
-        real_time_ms: milliseconds of one step of the environment, which moves on while an agent
-            thinks: a decision that takes longer acts as many whole steps later, and the action
-            before goes on in the meantime. How long an arm's decisions take is measured before
-            its first episode. Images are not scored then. None: it waits.
-        pool: whether the agents are training seeds of one recipe, to be judged together too.
-        step_limit_s: seconds that a step of an environment may take; after that it is started
-            anew, and its episode counts as crashed.
-        reset_limit_s: the same of a reset, and of making the environment.
+        max_decisions: an episode is cut after this number of decisions; cut episodes are counted.
+        real_time_ms: milliseconds of one step of the environment, which continues while an agent
+            thinks. A decision that takes longer acts the matching number of whole steps later, and
+            the previous action continues until then. The decision time of an arm is measured
+            before its first episode. Images are not scored. None: the environment waits.
+        pool: whether to also judge the agents together, as training seeds of one recipe.
+        step_limit_s: seconds that a step of an environment may take. After that the environment is
+            restarted, and its episode counts as crashed.
+        reset_limit_s: the same for a reset, and for making the environment.
         video: whether to write the first episode of every arm to `video/` in the folder, as MP4
-            where PyAV is installed and as GIF elsewhere.
-        command: what the records say made them; by default this call.
-        show: called with what is played, how many episodes are over, and how many there are.
+            if PyAV is installed, otherwise as GIF.
+        command: the command to store in the records; by default this call.
+        show: called with the present part, the number of finished episodes, and of all episodes.
 
     **Errors:** `ValueError` for impossible settings or agents that do not fit; `Occupied` for a
     folder that holds another or a finished evaluation; `lock.Locked` while another process writes
-    there; `Failing` once most episodes of an arm ended in failures of the environment; those of
-    the environment. Whatever happens, finished blocks are kept and can be gone on with.
+    there; `Failing` if most episodes of an arm end in failures of the environment; errors of the
+    environment. Finished blocks are always kept and can be continued.
     """
     named = subjects.by_name(agents)
     subjects.refuse_modules(environment, (one for arms in named.values() for one in arms.values()))
@@ -243,7 +243,7 @@ def evaluate(
 
 
 def _called(environment: Mapping[str, Any], episodes: int, seed: int, batch: int) -> str:
-    """The call as it would be written, for records of an evaluation from Python."""
+    """The Python call as text, for the records."""
     given = ", ".join(f"{key}={value!r}" for key, value in environment.items() if key != "id")
     where = f"dict(id={environment['id']!r}, {given})"
     return f"thinkslow.evaluate(agents, {where}, episodes={episodes}, seed={seed}, batch={batch})"
@@ -251,7 +251,7 @@ def _called(environment: Mapping[str, Any], episodes: int, seed: int, batch: int
 
 @contextlib.contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Be the only writer; leave nothing behind where nothing was written."""
+    """Be the only writer, and remove a folder in which nothing was written."""
     fresh = not folder.exists()
     lock = claim(folder, what="evaluation")
     try:
@@ -264,9 +264,9 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def _before(folder: Path, header: Header, resume: bool) -> Records | None:
-    """What was played already, of this evaluation; None if the folder holds none.
+    """The records of this evaluation so far; None if the folder holds none.
 
-    **Errors:** `Occupied` if it holds another, or all of this one.
+    **Errors:** `Occupied` if it holds another evaluation, or this one is finished.
     """
     written = (records.EPISODES, "summary.json", "report.html", "strips")
     left = [name for name in written if (folder / name).exists()]
@@ -302,7 +302,7 @@ def _play_all(
     folder: Path, header: Header, before: Records | None,
     named: Mapping[str, Mapping[str, AbstractAgent]], envs: VectorEnv, show: Show, *, video: bool,
 ) -> None:  # fmt: skip
-    """Play the blocks that are missing, and write each when it is finished."""
+    """Play the missing blocks, and write each block when it ends."""
     named = {
         name: {arm: subjects.fitted(agent, envs, name=name) for arm, agent in arms.items()}
         for name, arms in named.items()
@@ -397,7 +397,7 @@ def _record_base(pictures: Pictures, header: Header, envs: VectorEnv) -> None:
 def _prepared(
     agent: AbstractAgent, name: str, envs: VectorEnv, header: Header, cleans: dict[str, Clean]
 ) -> AbstractAgent:
-    """The agent with what it must know of its own episodes, measured once for all its arms."""
+    """The calibrated agent; the measurements are made once for all its arms."""
     if wants_clean(agent):
         if name not in cleans:
             cleans[name] = measured_clean(
@@ -476,7 +476,7 @@ def _record(
 def _ticking(
     what: str, done: int, wanted: int, header: Header, show: Show
 ) -> Callable[[int, int], None]:
-    """A word about progress inside a block, and one about episodes that do not end."""
+    """Report progress inside a block, and warn about episodes that do not end."""
     said = 0
 
     def tick(decision: int, over: int) -> None:
@@ -512,7 +512,7 @@ def _say_if_unpaired(played: Sequence[Episode], new: Sequence[Episode], header: 
 def _stop_if_failing(
     played: Sequence[Episode], name: str, arm: str, header: Header, folder: Path
 ) -> None:
-    """**Errors:** `Failing` once more than half of an arm's episodes are known to have failed."""
+    """**Errors:** `Failing` if more than half of an arm's episodes have failed."""
     failed = [one for one in played if (one.agent, one.arm) == (name, arm) and one.crashed]
     if 2 * len(failed) > header.episodes:
         raise Failing(
@@ -524,6 +524,6 @@ def _stop_if_failing(
 
 
 def machine() -> str:
-    """Processor and number of cores, devices: what the milliseconds were measured on."""
+    """Processor, number of cores and devices, on which the milliseconds were measured."""
     devices = ", ".join(sorted({device.device_kind for device in jax.local_devices()}))
     return f"{platform.machine()}, {os.cpu_count()} cores, {devices}"

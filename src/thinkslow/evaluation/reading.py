@@ -1,7 +1,7 @@
-"""Small questions about a summary, the plain dictionary of `summary.json`.
+"""Access to a summary, the plain dictionary of `summary.json`.
 
-An arm is the `base` (named "none"), a `control` (named "control-…") or a `refinement`. A number
-that could not be had, such as an interval of a single pair, is null or NaN there and None here.
+An arm is the `base` (named "none"), a `control` (named "control-…") or a `refinement`. An unknown
+number, such as the interval of a single pair, is null or NaN there and None here.
 """
 
 from dataclasses import dataclass

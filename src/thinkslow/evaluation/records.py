@@ -1,9 +1,9 @@
-"""What an evaluation leaves on disk: a header, and one flat record an episode and arm.
+"""The files of an evaluation: a header, and one flat record for each episode and arm.
 
-`evaluation.json` says what is played and is written first. `episodes.jsonl` has a line for each
-episode of each arm, written as blocks of episodes finish; everything else (`summary.json`, the
-page) is derived from the two. A number that could not be had is null: no image, an episode too
-short to look so far ahead, a value that was not finite.
+`evaluation.json` has the settings and is written first. `episodes.jsonl` has a line for each
+episode of each arm, written whenever a block of episodes ends. Everything else (`summary.json`, the
+page) is derived from these two. An unknown number is null: no image, an episode too short to look
+that far ahead, a non-finite value.
 """
 
 import dataclasses
@@ -47,11 +47,11 @@ class Episode:
     length: int
     """Decisions."""
     crashed: bool
-    """It ended because the environment did; nothing of it is compared."""
+    """Whether it ended because the environment failed; then it is not compared."""
     error: str | None
     """What the environment raised."""
     cut: bool
-    """It was ended by the limit of decisions and not by the environment."""
+    """Whether it ended by the limit of decisions and not by the environment."""
     nonfinite: int
     """Rewards and parts of observations that were not finite."""
     nonfinite_first: str | None
@@ -124,7 +124,7 @@ FIELDS: Mapping[str, tuple[type, ...]] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Header:
-    """What is played, so that another process can go on with it, or refuse to."""
+    """The settings of an evaluation, so that another process can continue it, or refuse to."""
 
     protocol: str
     environment: dict[str, Any]
@@ -151,7 +151,7 @@ class Header:
     """Every process that played: command, revision, machine, time."""
 
     def differences(self, other: "Header") -> list[str]:
-        """Why another evaluation cannot go on with this one, for people: it may only be longer.
+        """Why another evaluation cannot continue this one, as sentences: it may only be longer.
 
         A gate is calibrated on as many episodes as are played side by side, which a longer
         evaluation may change.
@@ -216,13 +216,13 @@ class Records:
 
 
 def read(folder: str | Path) -> Records:
-    """Read the records of an evaluation, finished or not. A torn last line is dropped.
+    """Read the records of an evaluation, finished or not. An incomplete last line is dropped.
 
     Args:
-        folder: what `evaluate` wrote.
+        folder: the folder of the evaluation.
 
     **Errors:** `FileNotFoundError` if the folder holds no evaluation; `ValueError` with the file's
-    name if a file is there and cannot be understood.
+    name if a file cannot be read.
     """
     folder = Path(folder)
     path = folder / HEADER

@@ -1,6 +1,6 @@
-"""Scores of players that are no agents, to read the scores of agents against.
+"""Reference scores of random and scripted players, for comparison with agents.
 
-Of the project's own tasks alone, as `benchmarks/players.py` measures them.
+They exist only for the project's own tasks and come from `benchmarks/players.py`.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ CHANGES = ("options", "wrappers", "shift", "image")
 
 
 def known_scores(summary: Mapping[str, Any]) -> Mapping[str, float]:
-    """The scores by player; none for a task that was changed, or whose episodes were cut.
+    """The scores by player; empty for a changed task, or if episodes were cut.
 
     >>> known_scores({"environment": {"id": "CartPole-v1"}, "protocol": {}})
     {}

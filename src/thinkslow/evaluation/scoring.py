@@ -1,11 +1,10 @@
-"""How well a state shows the present and the frames to come, scored as they come.
+"""Score how well a state predicts the present and later frames, while the episode runs.
 
 Every fifth decision of an episode is scored: the present frame, decoded from the state that acted
-and from the one without thinking at that moment, and open-loop predictions under the actions
-really taken, with the mode of the imagined priors, against the frames that really came. A moment
-waits until the last frame that it is scored against is there, with its two states and four frames;
-what is whole is scored in chunks of one size, so that nothing compiles again and memory does not
-grow with the length of an episode.
+and from the state without thinking, and open-loop predictions with the actions really taken and the
+mode of the imagined priors, against the real frames. A moment, two states and four frames, waits
+until its last frame is there. Complete moments are scored in chunks of one size, so nothing
+compiles again and memory does not grow with the length of an episode.
 """
 
 import dataclasses

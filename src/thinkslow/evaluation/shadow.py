@@ -1,11 +1,11 @@
-"""Every arm on the same frames: what it would have believed where the base agent was.
+"""Shadow refinement: the beliefs of every arm on the frames of the base agent.
 
-Arms go different ways and see different frames, so their pictures cannot be laid side by side. A
-`Recorder` therefore keeps moments of the base agent's first episode, and `decoded` lets any arm
-think there: it starts from what the base agent carried, sees the same frame, is given the same
-random numbers, and decodes; then it imagines on under the actions that the base agent took. An arm
-that looks at several frames, or carries particles, is led through the decisions before. Costs a few
-decisions of a batch for each arm and compiles nothing that playing does not compile.
+Arms act differently and see different frames, so their images cannot be compared. A `Recorder`
+therefore keeps moments of the base agent's first episode, and `decoded` lets any arm think there.
+The arm starts from the base agent's carried state, sees the same frame, uses the same random
+numbers, and decodes. Then it imagines the next frames with the actions of the base agent. An arm
+with several frames or particles first plays the previous decisions. This costs a few decisions of a
+batch for each arm, and compiles nothing new.
 """
 
 import dataclasses

@@ -3,8 +3,8 @@
 A pair is one (training seed, environment seed); its difference is refined minus base. Pairs
 of one training seed share a checkpoint and so are not independent. Therefore:
 
-- with one training seed the unit is the episode: intervals are bootstrap percentiles, and speak
-  of that one checkpoint, not of the method;
+- with one training seed the unit is the episode: intervals are bootstrap percentiles and hold for
+  that one checkpoint, not for the method;
 - with several (`clusters` names each pair's training seed) the unit is the training seed: each
   seed gives one number, seeds count alike, and the interval is Student's t of these numbers
   with seeds - 1 degrees of freedom. Percentiles of three to five seeds are much too narrow.
@@ -45,7 +45,7 @@ Untested: TypeAlias = Literal["few episodes", "few training seeds"]
 
 @dataclass(frozen=True)
 class Paired:
-    """What a set of paired differences says. Intervals are (low, high)."""
+    """Statistics of paired differences. Intervals are (low, high)."""
 
     mean: float
     """Mean difference, in units of the metric; training seeds count alike."""

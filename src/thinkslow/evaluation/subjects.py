@@ -1,4 +1,4 @@
-"""Who is evaluated: agents by name and arm, what the records say of them, and whether they fit."""
+"""The evaluated agents: names and arms, entries in the records, and whether they fit."""
 
 import dataclasses
 import hashlib
@@ -33,10 +33,9 @@ def described_environment(environment: str | Mapping[str, Any]) -> dict[str, Any
 
 
 def refuse_modules(environment: str | Mapping[str, Any], agents: Iterable[AbstractAgent]) -> None:
-    """An agent's own description of its environment may name a module: its files, which may come
-    from anywhere, cannot have it imported.
+    """Refuse a description of an environment that would import a module named by an agent's files.
 
-    **Errors:** `ValueError` with what to pass instead.
+    **Errors:** `ValueError` with the remedy.
     """
     if isinstance(environment, str) or not any(
         environment is agent.about.environment for agent in agents

@@ -1,10 +1,9 @@
-"""From records of episodes to what they say: means of every arm, differences between arms.
+"""Summarise the records of episodes: means of every arm, differences between arms.
 
-A pure function of what is on disk, finished or not. Episodes of two arms are pairs by agent and
-environment seed, never by their place in a list; a pair of which one side is missing, crashed or
-not finite is left out of that measure alone, and counted. Agents that are training seeds of one
-recipe can be pooled: the pool stands in the summary like one more agent, whose intervals are over
-training seeds.
+The summary is a pure function of the records, finished or not. Episodes of two arms are paired by
+agent and environment seed, never by their position. If one side of a pair is missing, crashed or
+non-finite, the pair is left out of that measure only, and counted. Training seeds of one recipe can
+be pooled: the pool is one more agent in the summary, with intervals over training seeds.
 """
 
 import collections
@@ -27,10 +26,10 @@ UNCARRIED = "control-uncarried"
 
 
 def summarise(records: Records) -> Record:
-    """What an evaluation says: `arms` and `comparisons` of every agent, and of all if pooled.
+    """The summary: `arms` and `comparisons` of every agent, and of the pool if there is one.
 
-    The rest says what was played: agents, environment, protocol, the episodes finished and asked
-    for, and `notes`, sentences that a reader of the numbers must know.
+    It also holds agents, environment, protocol, the numbers of finished and planned episodes, and
+    `notes`, sentences that a reader of the numbers must know.
 
     Args:
         records: from `read`.
@@ -234,7 +233,7 @@ def _plain(value: Any) -> Any:
 
 
 def _notes(records: Records, comparisons: Sequence[Record]) -> Iterator[str]:
-    """What a reader must know of the numbers, a sentence each."""
+    """Notes that a reader of the numbers must know, one sentence each."""
     header, episodes = records.header, records.episodes
     if not records.finished:
         yield (

@@ -1,4 +1,4 @@
-"""Records as tables: data frames and CSV files. pandas is used where it is installed."""
+"""Records as tables: data frames and CSV files. pandas is used if it is installed."""
 
 import csv
 import io
@@ -29,7 +29,7 @@ def frame(rows: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
-    """Write flat records as a CSV file with a line of names; what is not known is empty.
+    """Write flat records as a CSV file with a header; unknown values are empty.
 
     Args:
         path: the file, replaced as a whole.
@@ -45,7 +45,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
 
 
 def training(run: str | Path) -> dict[str, list[dict[str, Any]]]:
-    """What a training run logged, as two tables of flat records: `updates` and `episodes`.
+    """The log of a training run as two tables of flat records: `updates` and `episodes`.
 
     Args:
         run: the folder of the run.

@@ -1,6 +1,6 @@
-"""Episodes as video: what the agent saw, beside what it believed, as its model decodes that.
+"""Episodes as video: what the agent saw, next to the decoded belief.
 
-MP4 needs PyAV (the extra `video`). GIF and animated PNG need Pillow alone: they hold all frames in
+MP4 needs PyAV (the extra `video`). GIF and animated PNG need only Pillow; they hold all frames in
 memory and are larger.
 """
 
@@ -34,22 +34,22 @@ def record(
     agent: AbstractAgent, environment: str | Mapping[str, Any] | Environment,
     path: str | Path, *, seed: int = 0, max_decisions: int = 1_000, fps: int = FPS,
 ) -> Path:  # fmt: skip
-    """Play one episode and write it as a video: what came, and what the agent decodes.
+    """Play one episode and write it as a video: the frames, and what the agent decodes.
 
     >>> import thinkslow
     >>> agent = thinkslow.load("collect-good")                      # doctest: +SKIP
     >>> thinkslow.record(agent, agent.about.environment, "x.mp4")   # doctest: +SKIP
 
-    An environment that shows no image is rendered; its agent decodes none.
+    If the agent sees no image, the environment is rendered and nothing is decoded.
 
     Args:
-        agent: who plays.
-        environment: its id, a mapping such as `agent.about.environment`, or one that `envs.make`
-            made, which stays open.
+        agent: the agent that plays.
+        environment: its id, a mapping such as `agent.about.environment`, or an environment from
+            `envs.make`, which stays open.
         path: `.mp4` (needs the extra `video`), `.gif` or `.png`.
-        seed: of the episode and of the agent's noise.
-        max_decisions: the episode is cut after so many.
-        fps: decisions shown a second.
+        seed: seed of the episode and of the agent's noise.
+        max_decisions: the episode is cut after this number of decisions.
+        fps: decisions per second of video.
 
     **Errors:** `ValueError` for another suffix, or an environment with nothing to show;
     `ModuleNotFoundError` for MP4 without PyAV; those of the environment.

@@ -1,8 +1,8 @@
 """The contract of a refinement, checked on any world model with one call.
 
-What this library promises of every model, term and update is one table; `check` runs it. A
-model of one's own that passes is refined as the bundled ones are, and a null result is then the
-world's answer, not a bug of the model's wiring.
+The guarantees for every model, term and update are one table, and `check` runs it. If your own
+model passes, it is refined like the bundled ones, and a null result does not come from a bug in
+the wiring of the model.
 """
 
 from collections.abc import Mapping, Sequence
@@ -63,28 +63,29 @@ def check(
     terms: Sequence[Term] = TERMS,
     updates: Mapping[str, Trial] = UPDATES,
 ) -> list[Entry]:
-    """Run the table on a model; returns its entries, or raises with those that do not hold.
+    """Run the table on a model and return its entries; raise if an entry does not hold.
 
-    Every term that the model can be asked for is refined by itself under every update, and so is
-    their sum. A term or an update that refuses the model (`PIG` without `members`, a mirror step
-    of a Gaussian) is an entry that is not applicable, with the reason.
+    Every term that applies to the model is refined separately with every update, and so is their
+    sum. If a term or an update does not apply (`PIG` without `members`, a mirror step of a
+    Gaussian), its entry says so, with the reason.
 
     Args:
         model: the world model to check.
-        observation: one that the model accepts, without a batch axis.
-        policy: `policy(state, key)` gives the actions in imagined futures.
-        action: one that the model accepts, without a batch axis.
+        observation: an observation of the model, without a batch axis.
+        policy: `policy(state, key)` returns the actions in imagined futures.
+        action: an action of the model, without a batch axis.
         members: an ensemble of plausible parameters, for terms that compare them.
-        terms: the terms to check; your own too.
-        updates: by label, a pair: what makes an update of a step size, and options of `refine`.
+        terms: the terms to check, including your own.
+        updates: by label, a pair: a function from a step size to an update, and options of
+            `refine`.
 
-    **Cost:** compilation. Updates of equal options share their programs, and all terms do: three
+    **Cost:** compilation. All terms, and updates with equal options, share their programs: three
     programs of 2 to 5 s for each set of options (`UPDATES` has three), 10 s for the terms run
-    eagerly and in float64, 5 s besides. A model of a few numbers takes about a minute of one
-    core, a small Dreamer two to three, with all its terms and updates. Name fewer terms, or
-    updates of the same options, to compile less.
+    eagerly and in float64, and 5 s for the rest. With all terms and updates, a model of a few
+    numbers takes about a minute on one core, a small Dreamer two to three minutes. To compile
+    less, name fewer terms, or updates with the same options.
 
-    **Errors:** `Broken`, naming model, term, update and rule.
+    **Errors:** `Broken`, which names model, term, update and rule.
     """
     before = _dice()
     moment = Moment(model, members, observation, jnp.asarray(action), policy)

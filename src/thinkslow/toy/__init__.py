@@ -1,7 +1,7 @@
-"""Problems so small that every belief is known exactly, and a world model over them.
+"""Problems so small that every belief is known exactly, and a world model for them.
 
-What the engine claims is proved here: the belief of a refiner, a filter or an encoder is compared
-with the true one, and information in nats with its sum over all cases.
+They test the claims of the library: beliefs of refinement, filters and encoders are compared with
+the exact belief, and information in nats with its sum over all cases.
 """
 
 from thinkslow.toy.exact import Information, filtered, information

@@ -1,4 +1,4 @@
-"""What is true of a finite problem, by sums over all cases."""
+"""Exact quantities of a finite problem, by sums over all cases."""
 
 from typing import NamedTuple
 

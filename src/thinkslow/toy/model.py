@@ -1,8 +1,8 @@
-"""A world model over a finite problem, exact but for the errors that one asks of it.
+"""A world model for a finite problem, exact except for chosen errors.
 
-The memory is the logarithm of the prior over states, the latent a state, one-hot: as an RSSM
-does, the model carries one sample of the state, and what it believes follows from that sample.
-Carried soft, the latent is the belief itself and the memory that of the exact filter.
+The memory is the logarithm of the prior over states; the latent is a one-hot state. Like an RSSM,
+the model carries one sample of the state, and its belief follows from that sample. If the soft
+latent is carried, the latent is the belief itself and the memory is that of the exact filter.
 
 Every table enters linearly in the latent, so that a soft latent gives the expectation over the
 belief itself, and straight-through gradients of the evidence have no bias.

@@ -1,7 +1,7 @@
 """Finite partially observable problems: a few states, symbols and actions, three tables.
 
-A hidden Markov model is the problem of one action. Every probability is positive, so that no
-logarithm is infinite and no belief is ever sure.
+A hidden Markov model is a problem with one action. Every probability is positive, so no logarithm
+is infinite and no belief is certain.
 """
 
 import equinox as eqx
@@ -16,7 +16,7 @@ FLOOR = 0.01
 
 
 class Problem(eqx.Module):
-    """What there is to know: where it starts, where actions lead, what states show."""
+    """The tables of a problem: start, transitions and emissions."""
 
     start: Float[Array, " states"]
     """p(s_0)."""
@@ -41,8 +41,8 @@ class Problem(eqx.Module):
 def hidden_markov(states: int = 8, symbols: int = 5, *, seed: int = 1) -> Problem:
     """A random hidden Markov model that stays where it is three times in ten.
 
-    Rows are Dirichlet draws of concentration 0.4 (dynamics) and 0.3 (emission). The default is
-    the one of the documents: one sample of the state in place of a belief loses 0.8 nats a step.
+    Rows are Dirichlet draws with concentration 0.4 (dynamics) and 0.3 (emission). The documents use
+    the default problem: one sample of the state in place of a belief loses 0.8 nats per step.
 
     >>> problem = hidden_markov()
     >>> problem.states, problem.symbols, problem.actions
@@ -55,10 +55,10 @@ def hidden_markov(states: int = 8, symbols: int = 5, *, seed: int = 1) -> Proble
 
 
 def ring(states: int = 8, *, slip: float = 0.3, noise: float = 0.3) -> Problem:
-    """A walk on a ring: action 0 steps back, action 1 forth; both slip, standing still.
+    """A walk on a ring: action 0 steps back, action 1 steps forward; both may slip and stay.
 
-    The symbol is the state's parity, wrong with probability `noise`, apart from state 0, which
-    shows a symbol of its own: whoever does not remember cannot tell even states apart.
+    The symbol is the parity of the state, wrong with probability `noise`. State 0 has its own
+    symbol. Without memory, the other even states cannot be distinguished.
 
     >>> ring().actions
     2
@@ -75,7 +75,7 @@ def ring(states: int = 8, *, slip: float = 0.3, noise: float = 0.3) -> Problem:
 
 
 def family(problem: Problem, members: int, *, spread: float, seed: int = 0) -> list[Problem]:
-    """Problems that plausibly are this one: tables mixed with `spread` of random ones.
+    """Plausible versions of a problem: its tables mixed with a share `spread` of random ones.
 
     With `spread` 0 every member is the problem itself; with 1 they share its start only.
     """

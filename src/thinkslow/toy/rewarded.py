@@ -1,4 +1,4 @@
-"""A finite problem that pays: reward, discount and critic of the toy model, all exact.
+"""A finite problem with rewards: reward, discount and critic of the toy model, all exact.
 
 The critic is the value of the policy in each state, so that a lambda-return of any length is, in
 the mean, the one-step return: what an action is worth under a belief is a sum.
@@ -17,7 +17,7 @@ from thinkslow.worldmodel import State
 
 
 class Known(eqx.Module):
-    """A number without doubt, as a head's prediction."""
+    """A certain number, as a head's prediction."""
 
     number: Float[Array, ""]
 
@@ -32,7 +32,7 @@ class Known(eqx.Module):
 
 
 class Rewarded(Toy):
-    """The toy model of a problem that pays."""
+    """The toy model of a problem with rewards."""
 
     rewards: Float[Array, " states"]
     """For arriving in a state."""
@@ -58,7 +58,7 @@ class Rewarded(Toy):
         return {"action": Categorical(jnp.log(state.latent @ self.acts))}
 
     def worth(self, belief: Float[Array, " states"]) -> Float[Array, " actions"]:
-        """What each action is worth under a belief, if the policy follows: exact."""
+        """The exact value of each action under a belief, if the policy acts afterwards."""
         later = self.rewards + self.rate * self.values
         return jnp.einsum("s,ast,t->a", belief, self.problem.dynamics, later)
 
@@ -70,7 +70,7 @@ def rewarded(
     rate: float = 0.9,
     acts: Float[np.ndarray, "states actions"] | None = None,
 ) -> Rewarded:
-    """The exact model of a problem that pays `rewards`; by default its policy tosses a coin.
+    """The exact model of a problem with `rewards`; by default its policy is uniform.
 
     >>> from thinkslow.toy import ring
     >>> model = rewarded(ring(4), np.array([1.0, 0.0, 0.0, 0.0]))

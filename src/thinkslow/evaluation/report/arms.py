@@ -1,7 +1,7 @@
-"""The arms of one agent as tables of the page: one that fits, and all numbers folded behind it.
+"""The arms of one agent as tables of the page: a short table, and all numbers in folded tables.
 
-No table holds the mean of an image metric: arms see different frames, so only differences on the
-same frames can be compared.
+No table has the mean of an image metric: arms see different frames, so only differences on the same
+frames can be compared.
 """
 
 from dataclasses import dataclass
@@ -95,7 +95,7 @@ def all_numbers(summary: Record, agent: str) -> list[Table]:
 
 
 def constant(summary: Record, agent: str, metric: str) -> bool:
-    """Whether no arm changed a metric at all in any episode: it says nothing."""
+    """Whether no arm changed a metric in any episode, so that it need not be shown."""
     found = [estimate(one, "difference") for one in comparisons(summary, agent, metric).values()]
     return all(one is None or not any((one.value, *(one.interval or ()))) for one in found)
 

@@ -1,4 +1,4 @@
-"""What the page and the terminal show of a problem whose truth is known, played beside a task."""
+"""A problem with a known truth that is shown on the page and terminal next to a task."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from thinkslow.evaluation.summary import summarise
 FOLDER = "known"
 """Where the records are, in the folder of the evaluation of the task."""
 BEST = "exact filter"
-"""Whose score the description of the problem holds: no belief is better."""
+"""The arm with the best possible belief; the description of the problem states its score."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """A problem whose truth is known, and what refinement does there."""
+    """A problem with a known truth, and the results of refinement on it."""
 
     summary: Record
     what: str
@@ -28,9 +28,9 @@ class Known:
 
 
 def known_beside(folder: Path) -> Known | None:
-    """What was played beside the evaluation in `folder`; None if nothing was.
+    """The known problem in the folder of an evaluation; None if there is none.
 
-    **Errors:** `ValueError` with the file's name if records cannot be understood.
+    **Errors:** `ValueError` with the file's name if records cannot be read.
     """
     if not (folder / FOLDER).is_dir():
         return None

@@ -1,10 +1,10 @@
-"""What an evaluation shows, said in words, nulls and harms as plainly as gains.
+"""The verdict of an evaluation in words; nulls and harms are stated as plainly as gains.
 
-An arm is said to have raised or lowered a measure only if its paired difference from `none` is
-significant at 5% after Holm's correction over the arms and Bonferroni's for the measures and the
-agents that are spoken of (a pool of training seeds is an evaluation of its own); and only from 20
-pairs on and, where training seeds are pooled, from as many seeds as allow such a test. A gain
-counts as one of thinking if it also beats the best control.
+The verdict says "raised" or "lowered" only if the paired difference from `none` is significant at
+5%, after Holm's correction over the arms and Bonferroni's over the measures and the agents (a pool
+of training seeds counts as an evaluation of its own). This needs at least 20 pairs and, for pooled
+training seeds, enough seeds for such a test. A gain is credited to thinking if it also beats the
+best control.
 """
 
 import math
@@ -27,7 +27,7 @@ from thinkslow.evaluation.records import finite
 from thinkslow.evaluation.report.text import estimated, metric_name, metric_unit, number
 
 ENOUGH = 20
-"""Pairs below which nothing is said to be raised or lowered."""
+"""The smallest number of pairs for a verdict of "raised" or "lowered"."""
 
 _MEASURES = ("score", "psnr")
 _SHARE = 0.1  # of the mean score: the difference that a larger evaluation is planned to find
@@ -35,23 +35,23 @@ _SHARE = 0.1  # of the mean score: the difference that a larger evaluation is pl
 
 @dataclass(frozen=True)
 class Said:
-    """What is said of one agent."""
+    """The verdict on one agent."""
 
     agent: str
     headline: str
     details: list[str]
-    """Sentences that it rests on."""
+    """The sentences that support it."""
     scope: str
-    """How far it goes: a sentence, or nothing."""
+    """Its scope: a sentence, or nothing."""
 
 
 def verdicts(summary: Record) -> list[Said]:
-    """What thinking did to each agent, in parts, as a page or a terminal sets them."""
+    """The verdict on each agent, in parts, for the page or the terminal."""
     return [_agent(summary, agent) for agent in agents(summary)]
 
 
 def scopes(said: Sequence[Said]) -> list[str]:
-    """How far the verdicts go: once where it is the same for all agents."""
+    """The scope of the verdicts, once if it is the same for all agents."""
     own = [one for one in said if one.scope]
     if len({one.scope for one in own}) <= 1:
         return [one.scope for one in own[:1]]
@@ -59,9 +59,9 @@ def scopes(said: Sequence[Said]) -> list[str]:
 
 
 def conclusion(summary: Record) -> str:
-    """What thinking did to the score and PSNR of each agent, one line an agent.
+    """The effect of thinking on the score and PSNR of each agent, one line for each agent.
 
-    A headline with the cost, what it rests on, and how far that goes.
+    A line has a headline with the cost, the supporting numbers and the scope.
 
     >>> records = [{"agent": "a", "arm": "sig", "metric": measure, "difference": 0.3,
     ...             "interval": [-0.5, 1.1], "pairs": 40, "unit": "episode", "p_value_holm": 0.48}
@@ -81,7 +81,7 @@ def conclusion(summary: Record) -> str:
 
 
 def caption(mark: str) -> str:
-    """What a mark such as a star or a colour says of a difference, for tables.
+    """The meaning of a mark such as a star or a colour, for tables.
 
     >>> print(caption("*"))
     *: 95% interval without zero, not corrected for the number of comparisons, and none below 6

@@ -25,17 +25,16 @@ from thinkslow.storage import atomic
 def build(folder: Path, *, title: str | None = None, summary: Record | None = None) -> Path:
     """Write `summary.json` and `report.html` from the records in `folder`; returns the page.
 
-    The evaluation may be unfinished; the page says so. Parts whose records are missing say so
-    too. About 1 MB, nearly all of it frames. An older page is replaced only once the new one is
-    whole.
+    The evaluation may be unfinished; the page says so, and also which records are missing. The page
+    has about 1 MB, nearly all of it frames. An older page is replaced when the new one is complete.
 
     Args:
         folder: What `evaluate` wrote.
         title: Of the page; by default it names the environment.
         summary: That of the records, where it is known already.
 
-    **Errors:** `FileNotFoundError` if there is no evaluation; `ValueError`, naming the file, if a
-    file is there and cannot be understood.
+    **Errors:** `FileNotFoundError` if there is no evaluation; `ValueError` with the file's name if
+    a file cannot be read.
     """
     folder = Path(folder)
     records = read(folder)

@@ -1,4 +1,4 @@
-"""What the page shows of one agent: its tables and figures."""
+"""The section of one agent on the page: its tables and figures."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -51,7 +51,7 @@ def section(
 
 
 def _origin(facts: Record) -> str:
-    """How an agent came to be, in a few words; nothing of one of which nothing is known."""
+    """The training of an agent in a few words; empty if it is unknown."""
     if "training_steps" not in facts:
         return ""
     steps = facts["training_steps"]

@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them: as many digits as their interval supports."""
+"""Format numbers with as many digits as their interval supports."""
 
 import math
 
