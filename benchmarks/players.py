@@ -3,10 +3,11 @@
 Claim: the task tells play from chance. Random play scores 0.72 (200 episodes, standard deviation
 1.5), a scripted player who sees the whole world 22.8 (40 episodes, standard deviation 3.7).
 
-Method: environment seeds 0, 1, …; 250 decisions an episode; uniformly random actions of NumPy's
+Method: environment seeds 0, 1, …; 250 decisions an episode, or `--decisions`; uniformly random actions of NumPy's
 generator with seed 0; the scripted player is `thinkslow.envs.tasks.scripted.towards_good`.
 
-Reproduce: `uv run python benchmarks/players.py` (`--json` for one JSON object).
+Reproduce: `uv run python benchmarks/players.py` (`--json` for one JSON object); for the episodes of
+the demo: `--decisions 60`.
 """
 
 import argparse
@@ -27,8 +28,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--decisions", type=int, default=250, help="length of an episode")
     given = parser.parse_args()
-    env, rng = make(TASK), np.random.default_rng(0)
+    env = make(TASK, options={"decisions": given.decisions})
+    rng = np.random.default_rng(0)
     found = {
         "random": scores(env, lambda: int(rng.integers(3)), 200),
         "scripted": scores(env, lambda: towards_good(env), 40),

@@ -205,7 +205,7 @@ for _name, _make, _about in (
     *(
         (f"paper-{name}", make, f"paper's reading: {about}")
         for name, make, about in (
-            ("z", partial(raw, "latent"), "SIG steps the latent's numbers, which act as they are"),
+            ("z", partial(raw, "latent"), "SIG steps the latent as floats, which act unchanged"),
             (
                 "z-snap",
                 partial(raw, "latent", landing="code"),
@@ -217,17 +217,17 @@ for _name, _make, _about in (
                 "the same, projected to the simplex before it acts",
             ),
             ("state", partial(raw, "state"), "SIG steps memory and latent"),
-            ("memory", partial(raw, "memory"), "SIG steps the memory alone"),
+            ("memory", partial(raw, "memory"), "SIG steps only the memory"),
             ("logits", partial(raw, "belief"), "SIG steps the belief's logits, unbounded"),
             (
                 "z-elbo",
                 partial(raw, "latent", term="elbo"),
-                "the imagined ELBO steps the latent's numbers",
+                "the imagined ELBO steps the latent as floats",
             ),
             (
                 "z-evidence",
                 partial(raw, "latent", term="evidence"),
-                "the evidence steps the latent's numbers",
+                "the evidence steps the latent as floats",
             ),
             ("pig-dropout", dropped_out, "parameter information gain under dropout at test time"),
         )
@@ -236,9 +236,13 @@ for _name, _make, _about in (
     (
         "evidence-mirror",
         mirrored,
-        "ours: the same by mirror steps, each accepted only if the objective falls",
+        "ours: `evidence` by mirror steps, each accepted only if the objective falls",
     ),
-    ("sig-evidence", soft_held, "ours: state information gain held by the present-step ELBO"),
+    (
+        "sig-evidence",
+        soft_held,
+        "ours: state information gain, regularised by the present-step ELBO",
+    ),
     (
         "anchored",
         partial(held, "anchor"),
@@ -247,37 +251,37 @@ for _name, _make, _about in (
     (
         "evidence-in-doubt",
         partial(gated, "surprise"),
-        "ours: `evidence` in the fifth of the decisions that surprised most",
+        "ours: `evidence` in the most surprising fifth of the decisions",
     ),
     (
         "predict-through",
         partial(Thinking, missing="predict"),
-        "ours: the prior where a frame is missing; late frames rolled up to the present",
+        "ours: the prior replaces missing frames; late frames are rolled forward to the present",
     ),
     (
         "smooth-5",
         partial(Thinking, lag=5, smoothing=3),
-        "ours: the last 5 frames' latents refined together by the frames that followed",
+        "ours: the latents of the last 5 frames, refined together by later frames",
     ),
     (
         "robust",
         partial(checked, "robust"),
-        "ours: frames that no latent explains are mended, or rejected for the prior",
+        "ours: frames that no latent explains are repaired, or replaced by the prior",
     ),
     (
         "robust-reject",
         partial(checked, "robust:rounds=0"),
-        "ours: the same without mending: they are rejected",
+        "ours: frames that no latent explains are replaced by the prior",
     ),
     (
         "ambiguity-3",
         partial(one_step, "ambiguity"),
-        "ours: entropy of 3 imagined observations; refused for decoders of fixed variance",
+        "ours: entropy of 3 imagined observations; not for decoders with fixed variance",
     ),
     (
         "control-mode",
         partial(reading, "mode"),
-        "control: the likeliest latent, no refinement",
+        "control: the most likely latent, no refinement",
     ),
     ("control-soft", partial(reading, "soft"), "control: the soft latent, no refinement"),
     (
@@ -288,7 +292,7 @@ for _name, _make, _about in (
     (
         "control-lag-3",
         partial(Thinking, lag=3),
-        "control, real evidence: the last 3 frames encoded again, soft between",
+        "control, real evidence: the last 3 frames encoded again, with soft latents",
     ),
     (
         "control-particles-16",
@@ -298,27 +302,31 @@ for _name, _make, _about in (
     (
         "control-hold",
         partial(Thinking, missing="hold"),
-        "control: the last frame again where one is missing",
+        "control: a missing frame is replaced by the last frame",
     ),
     (
         "control-stale",
         partial(Thinking, missing="stale"),
-        "control: act on the state of the last frame where one is missing or late",
+        "control: acts on the state of the last frame if a frame is missing or late",
     ),
     *(
         (f"control-{name}", partial(checked, check), f"control: {what}")
         for name, check, what in (
-            ("masked", "masked", "exactly black pixels known to be covered, mended as in `robust`"),
-            ("wiser", "wiser", "frames reconstructed badly without history are rejected"),
-            ("reject-random", "random", "as many frames rejected as are suspicious, at random"),
+            (
+                "masked",
+                "masked",
+                "exactly black pixels count as covered and are repaired as in `robust`",
+            ),
+            ("wiser", "wiser", "frames with a bad reconstruction without history are rejected"),
+            ("reject-random", "random", "as many frames as are suspicious are rejected at random"),
             ("median", "median", "a 3x3 median filter of every image"),
-            ("moments", "moments", "each channel with the moments of clean frames"),
+            ("moments", "moments", "each channel gets the mean and deviation of clean frames"),
         )
     ),
     (
         "control-random-z",
         random_raw,
-        "control: a random step of the latent's numbers, of length 0.5",
+        "control: a random step of the latent as floats, with length 0.5",
     ),
     (
         "control-softened",
@@ -334,7 +342,7 @@ for _name, _make, _about in (
     (
         "control-uncarried",
         partial(evidence, carry=False),
-        "control: `evidence` chooses the action but is not carried",
+        "control: `evidence` chooses the action, but the refined state is not carried",
     ),
 ):
     registry.register("arm", _name, _make, _about)

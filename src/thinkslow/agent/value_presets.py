@@ -31,7 +31,7 @@ for _name, _make, _about in (
     (
         "values-worth-it",
         partial(in_doubt, "voc"),
-        "ours: `values` in the fifth of the decisions that computation is worth most in",
+        "ours: `values` in the fifth of the decisions with the highest value of computation",
     ),
     (
         "values-ascent",
@@ -41,37 +41,37 @@ for _name, _make, _about in (
     (
         "control-tempered",
         partial(choosing, "tempered"),
-        "control: the policy sharpened by itself to the KL of `values`",
+        "control: the policy sharpened by its own probabilities, to the KL of `values`",
     ),
     (
         "control-shuffled",
         partial(choosing, "shuffled"),
-        "control: the advantages of `values`, each of another action, to the same KL",
+        "control: the advantages of `values`, assigned to other actions, to the same KL",
     ),
     (
         "control-critic",
         partial(choosing, "values", horizon=1),
-        "control: `values` of one imagined step, so of the critic alone",
+        "control: `values` with one imagined step: the critic alone",
     ),
     (
         "control-reward",
         partial(choosing, "values", critic=False, horizon=12),
-        "control: `values` of the rewards of 12 imagined steps, without the critic",
+        "control: `values` from the rewards of 12 imagined steps, without the critic",
     ),
     (
         "control-one-latent",
         partial(choosing, "values", latents=1),
-        "control: `values` under one draw of the belief",
+        "control: `values` with one sample of the belief",
     ),
     (
         "control-argmax",
         partial(choosing, "values", temperature=1e-4, max_kl=1e9),
-        "control: the action of the largest imagined advantage, whatever the policy",
+        "control: the action with the largest imagined advantage, whatever the policy",
     ),
     (
         "control-greedy",
         partial(choosing, "likeliest"),
-        "control: the policy's likeliest action",
+        "control: the policy's most likely action",
     ),
     (
         "control-values-gate",

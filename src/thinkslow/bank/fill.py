@@ -98,7 +98,7 @@ def fill(
     **Errors:** `Occupied`; `ValueError` for an agent that thinks; those of the environment.
     """
     if agent.settings != Thinking():
-        raise ValueError("A bank is of the base agent: pass one that does not think.")
+        raise ValueError("A bank needs the base agent: pass an agent that does not think.")
     folder, setting = Path(out), described_environment(environment)
     header = stored.as_read(_header(agent, setting, plan))
     folder.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ examples:
 
 
 DECISIONS = 60
-"""Of an episode; the agents were trained on episodes of 250."""
+"""Length of an episode; the agents were trained on episodes of 250 decisions."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,14 +49,16 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 BEGINS = """\
-Two bundled agents, one half-trained, play a 3D task: {episodes} episodes an arm, with and without
-thinking. Beside them a small problem whose truth is known. Each program compiles once and is kept
-for the next time, when the demo is much faster. Loading JAX and the agents ..."""
+Two bundled agents play a 3D task with and without thinking: {episodes} episodes per arm.
+A small problem with a known truth shows a case in which thinking helps.
+Programs are compiled once and kept, so the next demo is faster.
+Loading JAX and the agents ..."""
 
 
 def run(options: Options) -> dict[str, Any]:
     say = console()
-    say.print(BEGINS.format(episodes=options.episodes), markup=False, highlight=False)
+    text = BEGINS.format(episodes=options.episodes)
+    say.print(text, markup=False, highlight=False, soft_wrap=True)
     from thinkslow import zoo
     from thinkslow.agent.presets import DEFAULT
     from thinkslow.cli.evaluate import play_and_report

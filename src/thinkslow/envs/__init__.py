@@ -1,6 +1,6 @@
-"""Environments: made by id, played side by side, the same for every family.
+"""Environments: made by id and played in parallel, in the same way for every family.
 
-Importing this registers the project's own tasks with Gymnasium and loads no simulator.
+Importing this module registers the project's own tasks with Gymnasium and loads no simulator.
 """
 
 from thinkslow.envs.failures import Failed, Failure, Mismatch, Nonfinite

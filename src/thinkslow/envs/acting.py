@@ -1,8 +1,8 @@
-"""From an agent's actions to an environment's own, which always lie in its space.
+"""Convert an agent's actions to valid actions of an environment.
 
-Agents act in classes counted from 0 and in numbers of [-1, 1]. Numbers with two bounds are
-stretched to them; with one bound, shifted to it, so that -1 is a lower bound and 1 an upper one;
-without bounds they stay as they are. Of whole numbers each is given an equal share of [-1, 1].
+Agents act with classes from 0 and with numbers in [-1, 1]. Numbers with two bounds are scaled to
+them. Numbers with one bound are shifted, so that -1 is a lower bound and 1 an upper bound. Numbers
+without bounds are not changed. Each integer of a range gets an equal share of [-1, 1].
 """
 
 import math
@@ -19,7 +19,7 @@ from thinkslow.spaces import Space
 Say = Callable[[str], None]
 
 UNBOUNDED = 1e15
-"""A bound beyond this, such as the largest float32, is none."""
+"""A bound beyond this value, such as the largest float32, counts as no bound."""
 NAME = "action"
 """Of an action that has no other."""
 
@@ -32,9 +32,9 @@ class Part:
 
 
 def actions(id: str, space: spaces.Space, say: Say) -> Part:
-    """A space of actions in an agent's terms, and the way back.
+    """The agent's actions for a space, and the conversion back.
 
-    **Errors:** `Unavailable` for a space that no agent here acts in.
+    **Errors:** `Unavailable` for a space that is not supported.
     """
     found = parts(id, space, say)
     if not any(math.prod(one.shape) for one in found.names.values()):

@@ -1,7 +1,7 @@
-"""Environments of older interfaces, made to behave as Gymnasium's do now.
+"""Adapt environments with older interfaces to the present Gymnasium interface.
 
-Before gym 0.26, `reset` took no seed and returned the observation alone, and `step` returned one
-`done` in place of `terminated` and `truncated`. What is adapted is said once.
+Before gym 0.26, `reset` took no seed and returned only the observation, and `step` returned one
+`done` in place of `terminated` and `truncated`. Each adaptation is reported once.
 """
 
 import inspect
@@ -35,7 +35,7 @@ class Adapted(gymnasium.Wrapper):
         found = self.env.reset(**given)
         if isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], dict):
             return found
-        self._say("its `reset` returns an observation alone, as before gym 0.26: adapted")
+        self._say("its `reset` returns only an observation, as before gym 0.26: adapted")
         return found, {}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:

@@ -1,7 +1,7 @@
-"""What went wrong inside an environment, as data that can cross a pipe and be kept in a record.
+"""Failures of an environment, as data that can cross a pipe and be stored in a record.
 
-The cause comes first: the last line of the traceback, where it was raised and whose code that is.
-The traceback itself is kept beside it, for whoever asks.
+The cause comes first: the last line of the traceback, the place where it was raised, and whose code
+that is. The whole traceback is kept too.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ KEPT = 20_000
 
 
 class Mismatch(ValueError):
-    """An environment shows what its spaces do not declare; the message has both."""
+    """An observation does not match the declared space; the message shows both."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,18 +32,18 @@ class Failure:
     """Why an environment did not answer."""
 
     call: str
-    """What it was asked for: `make`, `reset` or `step`."""
+    """The call that failed: `make`, `reset` or `step`."""
     kind: str
-    """The exception's type; `Hang` if no answer came in time, `Killed` if its process ended."""
+    """The exception type; `Hang` if no answer came in time, `Killed` if its process ended."""
     message: str
     where: str = ""
-    """File, line and function, and whose code that is; empty if nobody knows."""
+    """File, line and function, and whose code that is; empty if unknown."""
     traceback: str = ""
-    """The whole traceback, or what a process that ended wrote last."""
+    """The whole traceback, or the last output of a process that ended."""
 
     @property
     def line(self) -> str:
-        """All but the traceback in one line.
+        """Everything except the traceback in one line.
 
         >>> Failure("step", "KeyError", "'key'", "play.py:7 in step, your code").line
         "KeyError: 'key' (in `step`; play.py:7 in step, your code)"
@@ -63,7 +63,7 @@ class Failure:
 
 
 class Nonfinite(NamedTuple):
-    """A number that is NaN or infinite, found where an environment gave it."""
+    """A non-finite number from an environment."""
 
     key: str
     """The observation's name, or `reward`."""
@@ -75,7 +75,7 @@ class Nonfinite(NamedTuple):
 
 
 class Failed(RuntimeError):
-    """An environment that cannot go on; `failure` says why, and the traceback is a note."""
+    """An environment cannot continue; `failure` says why, and the traceback is a note."""
 
     def __init__(self, message: str, failure: Failure):
         super().__init__(message)

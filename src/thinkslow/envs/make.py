@@ -1,4 +1,4 @@
-"""Any environment in one dress: named observations, actions in a known range."""
+"""One interface for all environments: named observations, actions in a known range."""
 
 import copy
 import math
@@ -35,25 +35,25 @@ def make(
     """Make an environment.
 
     Observations are dictionaries: `image` (size, size, channels) uint8 for an image, `vector`
-    float32 for other boxes, the keys of a dictionary kept; discrete ones int32. Whatever is shown
-    is compared with the declared space. Discrete actions are integers from 0, continuous ones
-    float32 in [-1, 1], brought into the environment's bounds.
+    float32 for other boxes; discrete observations are int32. The keys of a dictionary are kept.
+    Every observation is compared with the declared space. Discrete actions are integers from 0;
+    continuous actions are float32 in [-1, 1] and are scaled to the environment's bounds.
 
     Args:
-        id: an id of Gymnasium; `module:id`, where importing the module registers the id; or
+        id: an id of Gymnasium; `module:id`, if importing the module registers the id; or
             `module:function`, a class or function that makes the environment.
         size: side of the images, pixels.
-        repeat: how often an action is played; the rewards are added. Ids that repeat actions
-            themselves do it as often, or are made without that, unless `repeat` is 1. Of Atari
+        repeat: how often an action is repeated; the rewards are added. If an id repeats actions
+            itself, this is switched off or set to the same number, unless `repeat` is 1. For Atari
             the maximum of the last two frames is shown.
-        image: names of observations to read as images that would not be recognised.
+        image: names of observations to read as images although they are not recognised as such.
         options: arguments of the environment's constructor.
         wrappers: Gymnasium wrappers, the innermost first, each as `module:Class`.
         shift: a disturbance that training did not have, such as `dropped:3`.
 
-    **Errors:** `Unavailable` if the id is unknown, something it needs is missing, it cannot be
-    made, or its spaces are of a kind that no agent here can play; `ValueError` for impossible
-    arguments. Later `Mismatch` for an observation that is not as declared.
+    **Errors:** `Unavailable` if the id is unknown, a requirement is missing, the environment cannot
+    be made, or its spaces are not supported; `ValueError` for impossible arguments. Later
+    `Mismatch` for an observation that does not match its space.
     """
     for name, value in (("size", size), ("repeat", repeat)):
         if value < 1:
@@ -87,7 +87,7 @@ def arguments(environment: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of `make` in a description of an environment, such as a manifest's.
 
     Args:
-        environment: any mapping; other keys are left out.
+        environment: any mapping; other keys are ignored.
 
     >>> arguments({"id": "CartPole-v1", "size": 64, "repeat": 1, "task": "gym_cartpole"})
     {'id': 'CartPole-v1', 'size': 64, 'repeat': 1}
@@ -112,12 +112,12 @@ class Environment(gymnasium.Env):
         drawn: str = "",
     ):
         self.drawn = drawn
-        """How it draws, where that was chosen: `without a display, by EGL`."""
+        """How it renders, if that was chosen: `without a display, by EGL`."""
         self.env, self.id, self.repeat, self.pools = env, id, repeat, pools
         self.notes: list[str] = [] if notes is None else notes
-        """What was converted, adapted or left out; each is said once."""
+        """Messages about conversions, adaptations and parts that are left out, once each."""
         self.nonfinite: tuple[str, ...] = ()
-        """Of the last step: the observations, and `reward`, that were NaN or infinite."""
+        """Names of the non-finite observations, and `reward`, of the last step."""
         self.sights: list[Sight] = sights(
             id, env.observation_space, size=size, image=image, say=self._say
         )
@@ -135,9 +135,9 @@ class Environment(gymnasium.Env):
 
     @property
     def action(self) -> Space:
-        """The action, of an environment that takes a single one.
+        """The action of an environment with a single action.
 
-        **Errors:** `Unavailable` if it takes several at once.
+        **Errors:** `Unavailable` if it has several.
         """
         return only(self.id, self.actions)
 
@@ -153,7 +153,7 @@ class Environment(gymnasium.Env):
         return self._dress(observation), info
 
     def step(self, action: Any) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
-        """Play one action; of an environment that takes several at once, a dictionary of them."""
+        """Play one action, or a dictionary of actions if the environment has several."""
         named = action if isinstance(action, Mapping) else {next(iter(self.actions)): action}
         for one in self._shifts:
             named = one.act(named)
@@ -212,7 +212,7 @@ def only(id: str, actions: Mapping[str, Space]) -> Space:
 
 
 def _constructed(id: str, options: dict[str, Any], notes: list[str]) -> gymnasium.Env:
-    """What Gymnasium makes of an id, behind the present interface right where it was made."""
+    """The Gymnasium environment of an id, behind the present interface."""
     own = factory(id)
     name = re.sub(r"\W", "-", id)
     spec = EnvSpec(f"{name}-v0", entry_point=own, order_enforce=False) if own else copy.copy(

@@ -1,12 +1,12 @@
-"""From what an environment shows to named arrays of a known type, checked on the way.
+"""Convert observations of an environment to named arrays of a known type, with checks.
 
-Every observation is compared with the space that was declared for it: shape, type and range.
-What differs is refused with both values, or converted where only one meaning is possible, and
-that is said once. Numbers that are not finite are counted and replaced by 0.
+Every observation is compared with its declared space: shape, type and range. A difference is an
+error that shows both values. If only one meaning is possible, the observation is converted, with
+one message. Non-finite numbers are counted and replaced by 0.
 
-Whether something is an image follows from its type, range and shape, and can be told. Images
-become uint8 of (size, size, channels): a grey picture (height, width), channels before or after
-the sides, a stack of frames, numbers in [0, 1], [-1, 1] or [0, 255].
+Images are recognised by type, range and shape, or named by the user. They become uint8 of
+(size, size, channels): a grey image (height, width), channels before or after the sides, a stack of
+frames, numbers in [0, 1], [-1, 1] or [0, 255].
 """
 
 import math
@@ -22,15 +22,15 @@ from thinkslow.envs.requirements import Unavailable
 from thinkslow.spaces import Space
 
 CHANNELS = 16
-"""An axis of at most so many, beside two longer ones, holds channels or frames."""
+"""An axis of at most this length, next to two longer ones, holds channels or frames."""
 SIDE = 16
-"""Of numbers that are no bytes, what has sides of fewer pixels is no image unless told."""
+"""Numbers other than bytes with shorter sides are not an image, unless the user says so."""
 NUMBERS = 4096
-"""A vector of more is more likely an image that was not recognised."""
+"""A longer vector is probably an image that was not recognised."""
 CLASSES = 10_000
-"""A discrete value of more is read as a number: one-hot, it would be most of the agent."""
+"""A discrete value with more classes is read as a number: one-hot, it would be too large."""
 CHOICES = 16
-"""So many discrete values side by side are one-hot each; more are read as numbers."""
+"""Up to this many discrete values are one-hot each; more are read as numbers."""
 RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
 """Of floats that may be pixels."""
 
@@ -39,7 +39,7 @@ Path = tuple[str, ...]
 
 
 class Sight:
-    """One observed quantity: where it lies, how it is declared, and what agents see of it."""
+    """One observed quantity: its path, its declared space, and its array for agents."""
 
     def __init__(self, path: Path, name: str, declared: spaces.Space, space: Space, say: Say):
         self.path, self.name, self.declared, self.space = path, name, declared, space
@@ -193,13 +193,13 @@ class Picture(Sight):
 def sights(
     id: str, declared: spaces.Space, *, size: int, image: Collection[str], say: Say
 ) -> list[Sight]:
-    """Everything that agents see of an environment's observation space.
+    """The parts of an environment's observation space that agents see.
 
-    Parts of dictionaries and tuples are named by their path, `a/b`; what no agent can read, such
-    as text, is left out and said.
+    Parts of dictionaries and tuples are named by their path, `a/b`. Unsupported parts, such as
+    text, are left out with a message.
 
-    **Errors:** `Unavailable` if nothing can be read, or something only in a way that is not
-    certain; `ValueError` for a name in `image` that is not observed or cannot be an image.
+    **Errors:** `Unavailable` if no part is supported, or if a part could be read in more than one
+    way; `ValueError` for a name in `image` that is not observed or cannot be an image.
     """
     found: list[Sight] = []
     told, left = set(image), []

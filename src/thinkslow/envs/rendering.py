@@ -1,8 +1,8 @@
-"""What simulators draw with: found out, chosen and set before any of them is imported.
+"""Choose and set the renderer before any simulator is imported.
 
-MiniWorld draws with OpenGL through pyglet, DeepMind Control and Memory Maze through MuJoCo. Where
-there is no display both draw into memory, by EGL (a GPU, or Mesa on the CPU); MuJoCo also by
-OSMesa, on the CPU. Whatever is missing is named, with the command that installs it.
+MiniWorld renders with OpenGL through pyglet, DeepMind Control and Memory Maze through MuJoCo.
+Without a display both render into memory, by EGL (on a GPU, or Mesa on the CPU); MuJoCo also by
+OSMesa, on the CPU. Missing libraries are named, with the command that installs them.
 """
 
 import ctypes

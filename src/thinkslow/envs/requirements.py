@@ -1,8 +1,8 @@
-"""What an environment needs from this machine, and how to get what is missing.
+"""The requirements of an environment, and how to install those that are missing.
 
-Environments come in families, recognised by the start of their ids. A family is a Python
-package to import and, for some, libraries of the system. Whatever is missing is named, with the
-command that installs it, before the simulator is touched.
+Environments come in families, recognised by the start of their ids. A family needs a Python
+package and sometimes system libraries. Missing ones are named, with the command that installs
+them, before the simulator is imported.
 """
 
 import difflib
@@ -25,11 +25,11 @@ from thinkslow.envs.families.family import Family
 
 
 class Unavailable(ValueError):
-    """An environment that cannot be made here; the message says why and what to do."""
+    """An environment cannot be made here; the message gives the reason and the remedy."""
 
 
 class Prepared(NamedTuple):
-    """How an environment is to be made."""
+    """How to make an environment."""
 
     arguments: dict[str, Any]
     """Of its constructor, so that it draws pictures of the size and repeats actions as asked."""
@@ -153,9 +153,9 @@ def require_registered(id: str) -> None:
 
 
 def load(module: str) -> Any:
-    """Import a module of the user's, which may lie in the working folder.
+    """Import the user's module, which may be in the working folder.
 
-    **Errors:** `Unavailable` saying which import failed, and where it was looked for.
+    **Errors:** `Unavailable` that names the failed import and the folders that were searched.
     """
     here = os.getcwd()
     if here not in sys.path and "" not in sys.path:
@@ -237,7 +237,7 @@ def explained(id: str, error: Exception) -> str:
     if family is not None and family.draws and not wrong:
         return (
             f"{id} could not open a renderer here: {what}. "
-            "`thinkslow doctor` tries each step of drawing and says how to mend it."
+            "`thinkslow doctor` tries each step of rendering and says how to fix it."
         )
     return f"{id} could not be made. {what}"
 

@@ -1,13 +1,12 @@
-"""Shifts: what an agent meets that it was not trained on, in doses.
+"""Shifts: graded changes of the environment that training did not have.
 
-A shift has a name, a version and a severity from 0 to 5; 0 is the environment as it is, to the
-bit. What it does in an episode follows from the episode's seed and the actions, so that arms of
-one seed meet the same, and an episode can be played again. A shift never changes in place: one
-that does otherwise gets another version.
+A shift has a name, a version and a severity from 0 to 5; 0 is the unchanged environment, bit for
+bit. Its effect in an episode follows from the episode's seed and the actions, so all arms with one
+seed meet the same shift, and an episode can be played again. A changed shift gets another version.
 
-Shifts of pictures apply to every image. Frames that are dropped or late are whole observations,
-and two further ones tell of them unless the shift is silent: `missing`, 1 where nothing came, and
-`age`, how many decisions old is what is shown. The first observation of an episode always comes.
+Image shifts apply to every image. Dropped or late frames affect the whole observation. Two further
+observations report them, unless the shift is silent: `missing`, 1 for a lost frame, and `age`, the
+age of the shown frame in decisions. The first observation of an episode is never lost or late.
 """
 
 import abc
@@ -31,7 +30,7 @@ HELD = 10
 
 
 class Shift(abc.ABC):
-    """One kind of change, at one severity; `doses` are those of severities 1 to 5."""
+    """One kind of change at one severity; `doses` has a value for each of severities 1 to 5."""
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
@@ -96,7 +95,7 @@ class Noise(_Pictures):
 
 
 class Occlusion(_Pictures):
-    """A black square that jumps every ten decisions; the dose is its share of a side."""
+    """A black square that moves every ten decisions; the dose is its share of the side."""
 
     name = "occlusion"
     doses = (0.2, 0.3, 0.4, 0.5, 0.6)
@@ -171,7 +170,7 @@ class Blur(_Pictures):
 
 
 class Dropped(Shift):
-    """Frames that do not come, each by itself: black instead. The dose is their share."""
+    """Lost frames, independent of each other, shown as black. The dose is their share."""
 
     name = "dropped"
     doses = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -193,7 +192,7 @@ class Dropped(Shift):
 
 
 class DroppedBursts(Dropped):
-    """Frames that do not come, five in a row; the dose is their share."""
+    """Lost frames, five in a row; the dose is their share."""
 
     name = "dropped-bursts"
 
@@ -216,19 +215,19 @@ class DroppedBursts(Dropped):
 
 
 class DroppedSilent(Dropped):
-    """`dropped`, of which nothing tells."""
+    """`dropped` without the flag `missing`."""
 
     name, silent = "dropped-silent", True
 
 
 class DroppedBurstsSilent(DroppedBursts):
-    """`dropped-bursts`, of which nothing tells."""
+    """`dropped-bursts` without the flag `missing`."""
 
     name, silent = "dropped-bursts-silent", True
 
 
 class Delayed(Shift):
-    """Frames that come late by a number of decisions, which is the dose."""
+    """Late frames; the dose is the delay in decisions."""
 
     name = "delayed"
     doses = (1, 2, 3, 4, 5)
@@ -258,7 +257,7 @@ class Delayed(Shift):
 
 
 class DelayedRandom(Delayed):
-    """Frames that come late by up to a number of decisions; the newest that came is shown."""
+    """Frames that are late by up to the dose in decisions; the newest one is shown."""
 
     name = "delayed-random"
 
@@ -294,7 +293,7 @@ class Rooms(Shift):
 
 
 class Sticky(Shift):
-    """The action before is taken once more in place of the one chosen; the dose is how often."""
+    """The previous action replaces the chosen one; the dose is the probability."""
 
     name = "sticky"
     doses = (0.1, 0.25, 0.4, 0.5, 0.6)
@@ -322,10 +321,10 @@ SHIFTS: dict[str, type[Shift]] = {
 def shifts(text: str, observations: Mapping[str, Space], world: Any = None) -> list[Shift]:
     """The shifts of `name:severity`, several joined by commas, in the order in which they act.
 
-    A version may be asked for, `noise-v1:3`. Severity 0 is no shift at all.
+    The version may be given, `noise-v1:3`. Severity 0 is no shift.
 
-    **Errors:** `ValueError` for an unknown name, version or severity, a shift of pictures where
-    nothing is one, or of rooms where `world` has no method to change them.
+    **Errors:** `ValueError` for an unknown name, version or severity, an image shift without an
+    image, or a shift of rooms if `world` has no method to change them.
 
     >>> [type(one).__name__ for one in shifts("dropped:3,sticky:0", {})]
     ['Dropped']

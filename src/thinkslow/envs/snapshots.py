@@ -1,9 +1,9 @@
-"""Snapshots: a moment of an episode, brought back as often as one likes.
+"""Snapshots: restore a moment of an episode as often as needed.
 
-An environment is copied where there is a way that loses nothing: its own `state()` and
-`restore(state)`, the Arcade Learning Environment's clone of its emulator, the attributes of
-MiniGrid. Around it only wrappers are allowed whose state is known. Anything else is brought back
-by playing its episode again, and judged by what it shows then.
+An environment is copied if that is exact: by its own `state()` and `restore(state)`, the emulator
+clone of the Arcade Learning Environment, or the attributes of MiniGrid, with wrappers whose state
+is known. Any other environment is restored by replaying its episode, and the result is checked by
+its observation.
 
 Copies are pickles, made and read by our own processes; they are for memory, not for files.
 """
@@ -41,7 +41,7 @@ class Snapshot(NamedTuple):
 
 
 def copied(env: gymnasium.Env) -> dict[str, Any] | None:
-    """What `put_back` needs to bring an environment back; None if there is no sure way."""
+    """The data that `put_back` needs to restore an environment; None if no exact way is known."""
     wrappers, base = _stack(env)
     if any(type(one).__name__ not in WRAPPERS for one in wrappers):
         return None

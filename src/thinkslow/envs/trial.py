@@ -1,6 +1,6 @@
-"""An environment that is really made and stepped, in a process of its own and within a time.
+"""Make and step an environment in a separate process with a time limit.
 
-A simulator that crashes, or never answers, ends that process and no other.
+A simulator that crashes or hangs ends only that process.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
-"""Twins: one task seen in part and as a whole, as data that studies can pair.
+"""Twins: a task observed partly and wholly, as data that studies can pair.
 
-For one seed and the same actions both have the same world, rewards and random numbers; only what is
-seen differs. Some twins are ids of their own, others an option of one id.
+For one seed and the same actions both have the same world, rewards and random numbers; only the
+observations differ. Some twins have their own ids, others are options of one id.
 """
 
 import dataclasses
@@ -26,13 +26,13 @@ class Twin:
 
 
 def twin_of(id: str, options: Mapping[str, Any] | None = None) -> Twin | None:
-    """The same task, seen as a whole where `id` shows a part, and the other way round.
+    """The twin of a task: wholly observed if `id` is partly observed, and vice versa.
 
     Args:
-        id: an environment's; nothing is imported.
-        options: arguments of its constructor, of which one may say what is seen.
+        id: the id of an environment; nothing is imported.
+        options: arguments of its constructor; one of them may choose the view.
 
-    None where no twin is known.
+    Returns None if no twin is known.
 
     >>> twin_of("MiniGrid-DoorKey-8x8-v0", {"view": "full"})
     Twin(id='MiniGrid-DoorKey-8x8-v0', options={'view': 'partial'}, observed='partly')

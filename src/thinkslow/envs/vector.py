@@ -1,9 +1,9 @@
-"""Environments side by side, one process each, observations in shared memory.
+"""Environments in parallel, one process each, with observations in shared memory.
 
-The convention is DreamerV3's: the step after a last one is a reset, whose action is ignored and
-whose reward is 0. Episode seeds follow from the seed, the environment's index and the number of
-its episode, so that a run is the same whenever it is made. A process that dies, fails or does not
-answer in time is started anew and its episode ends, marked, with the cause as data.
+The convention is that of DreamerV3: the step after a last one is a reset; its action is ignored and
+its reward is 0. Episode seeds follow from the seed, the environment's index and the number of its
+episode, so runs are reproducible. A process that dies, fails or does not answer in time is
+restarted; its episode ends with a mark and with the cause as data.
 
 Gymnasium's `AsyncVectorEnv` has the same convention (`AutoresetMode.NEXT_STEP`) and shared
 memory, but neither starts a dead worker again nor bounds how long one may take, gives no seeds to
@@ -47,20 +47,20 @@ class Step(NamedTuple):
     """One step of every environment; arrays over the environments."""
 
     observation: dict[str, np.ndarray]
-    """Finite throughout: what was not is 0 here, and in `nonfinite`."""
+    """Always finite: non-finite numbers are 0 here and listed in `nonfinite`."""
     reward: np.ndarray
-    """float32; of the action that led here, 0 at a first step. Not finite if it came so."""
+    """float32; the reward of the action that led here, 0 at a first step. It may be non-finite."""
     is_first: np.ndarray
     is_last: np.ndarray
-    """The episode ends here, for whatever reason."""
+    """Whether the episode ends here, for any reason."""
     is_terminal: np.ndarray
-    """It ends because the task does: nothing comes after."""
+    """Whether it ends by termination: nothing comes after."""
     crashed: np.ndarray
-    """It ends because the environment failed; the observation is the one before."""
+    """Whether it ends because the environment failed; the observation is the previous one."""
     errors: tuple[Failure | None, ...] = ()
-    """Why, where `crashed`; and, after `restore`, where an episode did not replay."""
+    """The cause of a crash; after `restore`, of a failed replay."""
     nonfinite: tuple[Nonfinite, ...] = ()
-    """Numbers of this step that were NaN or infinite."""
+    """The non-finite numbers of this step."""
 
 
 class VectorEnv:
@@ -80,9 +80,9 @@ class VectorEnv:
         reset_limit_s: seconds that a reset may take, and making the environment.
         making: further arguments of `make`.
 
-    **Errors:** at construction, what `make` raises. Later `Failed`, with the traceback of the
-    environment's process as a note, if one keeps failing; `Mismatch` for an observation that is
-    not as declared.
+    **Errors:** at construction, the errors of `make`. Later `Failed`, with the traceback of the
+    environment's process as a note, if an environment keeps failing; `Mismatch` for an observation
+    that does not match its space.
     """
 
     def __init__(
@@ -143,9 +143,9 @@ class VectorEnv:
 
     @property
     def action_space(self) -> Space:
-        """The action, of environments that take a single one.
+        """The action of environments with a single action.
 
-        **Errors:** `Unavailable` if they take several at once.
+        **Errors:** `Unavailable` if they have several.
         """
         return only(self.id, self.action_spaces)
 
@@ -158,7 +158,7 @@ class VectorEnv:
     def first_seen(self) -> list[str]:
         """A hash of the first observation of each environment's episode.
 
-        Two episodes of one seed are a pair only if these are equal.
+        Two episodes with one seed are a pair only if these hashes are equal.
         """
         return list(self._first_seen)
 
@@ -166,7 +166,7 @@ class VectorEnv:
         """Begin a new episode in every environment.
 
         Args:
-            seeds: one for each environment; None: the next that follow from `seed`.
+            seeds: one for each environment; None: the next ones that follow from `seed`.
         """
         self._check_open()
         if seeds is not None and len(seeds) != self.count:
@@ -186,12 +186,12 @@ class VectorEnv:
         *,
         playing: np.ndarray | None = None,
     ) -> Step:
-        """Play one action in each environment; where the episode was over, begin a new one.
+        """Play one action in each environment; if its episode is over, begin a new one.
 
         Args:
-            actions: one row for each environment; a dictionary of such arrays where an environment
-                takes several actions at once.
-            playing: where false, nothing happens: the environment shows its last observation again
+            actions: one row for each environment; a dictionary of such arrays if an environment
+                has several actions.
+            playing: where false, the environment does nothing: it shows its last observation again
                 and begins no new episode. None: all play.
         """
         self._check_started()
@@ -221,7 +221,7 @@ class VectorEnv:
         self._hurried = time.monotonic() + seconds
 
     def state(self) -> dict[str, Any]:
-        """Where every environment is: enough, as JSON, for `restore`."""
+        """The state of every environment as JSON, for `restore`."""
         self._check_started()
         return {
             "episodes": list(self._episodes),
@@ -234,11 +234,11 @@ class VectorEnv:
         }
 
     def restore(self, state: dict[str, Any]) -> Step:
-        """Bring back a state by playing each unfinished episode again; returns its last step.
+        """Restore a state by replaying each unfinished episode; returns its last step.
 
-        Exact where an episode follows from its seed and its actions. Where the observation is not
-        the one that was saved, a new episode begins instead: there `is_first` is set, and
-        `errors` says so. The episodes that come after follow from this object's own `seed`.
+        This is exact if an episode follows from its seed and its actions. If a replay shows another
+        observation than the saved one, a new episode begins: `is_first` is set, and `errors` says
+        so. Later episodes follow from this object's own `seed`.
 
         **Errors:** `ValueError` for another number of environments.
         """
@@ -269,10 +269,10 @@ class VectorEnv:
         return self._remember(self._renewed(unfaithful, step))
 
     def snapshot(self) -> list[Snapshot | None]:
-        """This moment of each environment's episode; None of one that is over.
+        """A snapshot of each environment's episode; None for an episode that is over.
 
-        **Cost:** a message to each process; where the simulator cannot be copied, `resume` plays
-        the episode again.
+        **Cost:** a message to each process. If a simulator cannot be copied, `resume` replays the
+        episode.
         """
         self._check_started()
         self._check_settled()
@@ -298,10 +298,10 @@ class VectorEnv:
         return out
 
     def resume(self, snapshots: Sequence[Snapshot | None]) -> Step:
-        """Bring each environment to a snapshot, of whichever environment of these it is.
+        """Restore a snapshot in each environment; it may come from any of them.
 
-        Returns the step at that moment, its reward 0. An episode that was played again and led
-        elsewhere is marked as `crashed`, with `NotReplayed` in `errors`.
+        Returns the step at that moment, with reward 0. If a replay reaches another state, the
+        episode is marked as `crashed`, with `NotReplayed` in `errors`.
 
         **Errors:** `ValueError` for another number of snapshots, or one of an episode that is over.
         """

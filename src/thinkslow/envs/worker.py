@@ -1,11 +1,10 @@
-"""One environment in a process of its own: both ends of the pipe.
+"""One environment in a separate process: both ends of the pipe.
 
-The process is started plainly, neither forked (an OpenGL context or a JAX runtime of the parent
-would not survive it) nor by `multiprocessing`, which would run the user's script once more in
-every worker. It loads no more than the environment, and ends when its parent closes the pipe or
-dies, whatever way and whatever it is doing. Observations go through memory that both map and that
-has no name, so that nothing is left behind after a kill. Of what a simulator writes, only the
-last is kept.
+The process is not forked (an OpenGL context or a JAX runtime of the parent would not survive) and
+not started by `multiprocessing`, which would run the user's script again in every worker. It loads
+only the environment, and always ends when its parent closes the pipe or dies. Observations go
+through anonymous shared memory, so nothing is left behind after a kill. Only the last output of a
+simulator is kept.
 
 From the parent `("replay", seed, actions)`, `("step", action)`, `("copy",)` for the moment of the
 episode, or `("put", copy, seed)` to bring one back; back `(kind, content)`:

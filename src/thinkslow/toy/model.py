@@ -92,16 +92,16 @@ class Toy(WorldModel):
 
 
 def exact(problem: Problem) -> Toy:
-    """The encoder is Bayes' rule; the policy tosses a coin."""
+    """The encoder is Bayes' rule; the policy is uniform."""
     acts = jnp.full((problem.states, problem.actions), 1 / problem.actions)
     return Toy(problem, jnp.log(problem.emission), acts)
 
 
 def noisy(problem: Problem, error: float, *, seed: int = 0) -> Toy:
-    """The encoder errs by a fixed table of normal logits of deviation `error`.
+    """The encoder has a fixed table of normal errors in its logits, with deviation `error`.
 
-    The amortisation gap of a moment is then known: KL from the belief of `exact` at the same
-    memory. With `error` 0 the model is `exact`.
+    The amortisation gap of a moment is known: the KL from the belief of `exact` at the same memory.
+    With `error` 0 the model is `exact`.
     """
     model = exact(problem)
     wrong = np.random.default_rng(seed).normal(size=model.reader.shape)
@@ -110,11 +110,11 @@ def noisy(problem: Problem, error: float, *, seed: int = 0) -> Toy:
 
 
 def off_manifold(problem: Problem, leak: float = 0.3) -> Toy:
-    """Each state has a twin that the world never shows and the model's dynamics still reach.
+    """Each state has a twin that never occurs in the world but can be imagined by the model.
 
-    A twin moves as its state does, is imagined with probability `leak`, and decodes to what the
-    next state shows. The encoder has never met one: it rules them out by 6 nats, so that what a
-    twin decodes to is encoded as another state.
+    A twin moves like its state, is imagined with probability `leak`, and decodes to the symbol of
+    the next state. The encoder rules twins out by 6 nats, so the decoded symbol of a twin is
+    encoded as another state.
     """
     real, twin = 1 - leak, leak
     start = jnp.concatenate([real * problem.start, twin * problem.start])

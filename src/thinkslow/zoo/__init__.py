@@ -1,8 +1,8 @@
 """Small trained agents that come with the package.
 
-`tiny` on `thinkslow/CollectGoodObjects-v0`, one training seed at several budgets; docs/zoo.md
-says how they were made. Weights are float16; evaluation computes in float32. Each has an ensemble
-and no critic: they act, and cannot be trained further.
+They have the preset `tiny` and were trained on `thinkslow/CollectGoodObjects-v0`, one training seed
+at several budgets; docs/zoo.md says how. Weights are float16; evaluation computes in float32. Each
+has its critic and an ensemble.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ def names() -> list[str]:
 
 
 def path(name: str) -> Path:
-    """Where a bundled agent lies.
+    """The folder of a bundled agent.
 
     **Errors:** `ValueError` for an unknown name, listing the known ones.
     """

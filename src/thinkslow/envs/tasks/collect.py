@@ -1,14 +1,13 @@
 """CollectGoodObjects: gather green boxes and avoid red ones in two rooms.
 
-After DeepMind Lab's collect-good-objects. Two rooms of 4.5 m by 9.3 m lie side by side
-behind a wall with one door, and differ in wall and floor. Five good boxes (green, +1) and
-three bad ones (red, -1) stand about; a box that is touched comes back elsewhere at once.
-The agent sees a square image in the first person; its twins (`views`) show something else of the
-same world.
+The task is modelled on DeepMind Lab's collect-good-objects. A wall with one door separates two
+rooms of 4.5 m by 9.3 m, which differ in walls and floor. They contain five good boxes (green, +1)
+and three bad ones (red, -1). A box that is touched reappears elsewhere at once. The agent sees a
+square first-person image; its twins (`views`) show the same world in other ways.
 
-In version 0 a box comes back at a place from the random stream of the episode, so that what one
-box does changes where all later ones appear. In version 1 it follows from the episode, the box and
-how often it was taken: two players of one seed find the same boxes again.
+In version 0 the new place of a box comes from the random stream of the episode, so every collected
+box changes all later places. In version 1 it depends only on the episode, the box and how often
+this box was taken: two players with one seed find the same boxes.
 
 A decision is a turn by 27 degrees or a walk of 0.66 m, made in three parts; a wall stops
 the part that would enter it. An episode is a fixed number of decisions and then truncated.

@@ -1,4 +1,4 @@
-"""A player of the project's task that is not learnt: what a score can be compared with."""
+"""A scripted player of the project's task, as a reference for scores."""
 
 import math
 from typing import Any
@@ -11,7 +11,7 @@ LEFT, RIGHT, FORWARD = range(3)
 
 
 def towards_good(env: Environment) -> int:
-    """The action of a player who sees the whole world: to the nearest good box, by the door.
+    """The action of a player that sees the whole world and walks to the nearest good box.
 
     `env` plays `thinkslow/CollectGoodObjects-v0` or its twin from above.
     """
