@@ -382,7 +382,7 @@ def test_what_is_no_archive_says_so(tmp_path):
 
 def test_a_folder_or_a_pipe_is_no_file_to_read(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(Damaged, match="is none"):
+    with pytest.raises(Damaged, match=r"is not\. Check the path"):
         pickles.load(tmp_path / "pipe")
-    with pytest.raises(Damaged, match="is none"):
+    with pytest.raises(Damaged, match=r"is not\. Check the path"):
         torchfile.load(tmp_path)

@@ -22,6 +22,7 @@ from thinkslow.evaluation.records import (
     read,
     write_header,
 )
+from thinkslow.evaluation.references import known_scores
 from thinkslow.evaluation.report import figures, strips
 from thinkslow.evaluation.report.conclusion import conclusion, verdicts
 from thinkslow.evaluation.report.page import build
@@ -158,6 +159,23 @@ def test_agents_side_by_side_share_one_axis(summary, page):
     assert both[1] is not None
     assert both[0].ticks == both[1].ticks
     assert "All agents share one axis" in Page(page).words
+
+
+@pytest.mark.parametrize(
+    ("change", "known"),
+    [
+        ({}, {"random": 0.72, "scripted": 22.8}),
+        ({"options": {"decisions": 60}}, {"random": 0.16, "scripted": 5.6}),  # as the demo plays
+        ({"options": {"decisions": 77}}, {}),
+        ({"options": {"wall": False}}, {}),
+        ({"shift": "noise:1"}, {}),
+        ({"repeat": 2}, {}),
+    ],
+)
+def test_known_players_are_those_of_this_very_task(change, known):
+    """The page of the demo had no reference, because its episodes are shorter."""
+    environment = {"id": "thinkslow/CollectGoodObjects-v0", "size": 64, "repeat": 1, **change}
+    assert known_scores({"environment": environment, "protocol": {}}) == known
 
 
 def test_every_episode_is_a_dot_beside_known_players(folder, summary):

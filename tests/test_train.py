@@ -136,10 +136,10 @@ def test_a_run_that_other_code_goes_on_with_says_so_and_keeps_both(tmp_path, mon
     monkeypatch.setattr(runs, "made_by", lambda: {"revision": "a1", "jax": "1"})
     finish(begin(run), 14)
     finish(Trainer.resume(run), 18)
-    assert "goes on with" not in caplog.text
+    assert "continues with" not in caplog.text
     monkeypatch.setattr(runs, "made_by", lambda: {"revision": "b2", "jax": "1"})
     finish(Trainer.resume(run), 22)
-    assert "by revision a1, and goes on with revision b2" in caplog.text
+    assert "by revision a1 so far, and continues with revision b2" in caplog.text
     made = store.read_manifest(run / "agents" / "22")["training"]["made_by"]
     assert [one["revision"] for one in made] == ["a1", "b2"]
 

@@ -160,9 +160,7 @@ def _critic(model: Any, members: Any) -> str | None:
 def _discount(model: Any, members: Any) -> str | None:
     if jax.eval_shape(lambda: model.discount(model.initial())) is not None:
         return None
-    return (
-        "it does not say what later rewards are worth: its class does not define `discount(state)`"
-    )
+    return "it has no discount of later rewards: its class does not define `discount(state)`"
 
 
 def _actor(model: Any, members: Any) -> str | None:
@@ -192,6 +190,6 @@ TRAINED_FREE_NATS = Need("the free nats of its training", _trained("free_nats"))
 CATEGORICAL = Need("a categorical belief", _categorical)
 REWARD = Need("a predicted reward", _reward)
 CRITIC = Need("a critic", _critic)
-DISCOUNT = Need("the worth of later rewards", _discount)
+DISCOUNT = Need("a discount of later rewards", _discount)
 ACTOR = Need("a policy of known probabilities", _actor)
 CONTINUOUS = Need("continuous actions", _continuous)

@@ -89,7 +89,7 @@ class Frame(eqx.Module):
     latent_key: PRNGKeyArray
     """Of the draw of a latent that the base agent would make."""
     key: PRNGKeyArray
-    """Of whatever else is random."""
+    """PRNG key of everything else."""
 
     def errors(self, state: State, observation: Observation | None = None) -> dict[str, Array]:
         """Of a state's reconstruction."""
@@ -115,7 +115,7 @@ class Frame(eqx.Module):
 
 Scalar = Float[Array, ""] | float
 Judgement = tuple[Any, Any, Any, Int[Array, ""], Bool[Array, ""]]
-"""Memory, prior and posterior to go on with, the verdict, and whether it would be rejected."""
+"""Memory, prior and posterior to continue with, the verdict, and whether it would be rejected."""
 
 
 class Check(eqx.Module):
@@ -128,7 +128,7 @@ class Check(eqx.Module):
 
     @abc.abstractmethod
     def judge(self, frame: Frame, suspicious: Bool[Array, ""]) -> Judgement:
-        """What to go on with in place of the frame's own moment."""
+        """The moment that replaces the frame's own."""
 
     def suspects(self, frame: Frame, distance: Float[Array, ""]) -> Bool[Array, ""]:
         """Whether to look at the frame at all."""
@@ -166,7 +166,7 @@ class Robust(Check):
     """
 
     rounds: int = 3
-    """Replacements; 0 never mends, but rejects."""
+    """Rounds of repair; with 0 a frame is only rejected."""
     cut: Scalar = 0.2
     """Weight of a patch below which it is replaced whole, and those around it."""
     least: Scalar = 0.15

@@ -181,7 +181,7 @@ _LATE, _CHECK, _AHEAD, _SMOOTH = 0x1A7E, 0xC4EC, 0xA4EAD, 0x5300
 def _attended(
     agent: "Agent", stream: Stream, observation: Observation
 ) -> tuple[Observation, Any, Stream]:
-    """What is taken for the observation, which parts of it did not come, and what is remembered."""
+    """The observation to use, its missing parts, and the new memory."""
     if stream.missing is None:
         return observation, None, stream
     absent = dict(stream.missing)

@@ -93,7 +93,7 @@ class Player:
         if state.environments != count:
             raise ValueError(
                 f"`state` is of {state.environments} environments; the observation is of {count}. "
-                "Pass None to begin anew."
+                "Pass None to begin new episodes."
             )
         starts = np.zeros(count, bool) if episode_start is None else np.asarray(episode_start)
         begins = starts.reshape(-1).astype(bool) | (state.decisions == 0)

@@ -154,7 +154,7 @@ def reading(readout: str) -> Thinking:
 
 
 def checked(check: str) -> Thinking:
-    """Every frame checked before it is believed; a frame told to be missing is predicted."""
+    """Every frame is checked before it is used; a frame flagged as missing is predicted."""
     return Thinking(check=registry.make("check", check), missing="predict")
 
 

@@ -57,7 +57,7 @@ class Score(eqx.Module):
             thought: of the decision without refinement.
             observation: the present one.
             members: plausible parameters, where the agent has them.
-            key: of whatever is random in the score.
+            key: PRNG key of the score's random draws.
         """
 
 
@@ -146,7 +146,7 @@ class Disagreement(Score):
 
 
 class PolicyInformation(Score):
-    """Nats that the latent tells of the action: H(mean pi) - mean H(pi) over latents of the belief.
+    """Information of the latent about the action, nats: H(mean pi) - mean H(pi), over the belief.
 
     An uncertain belief does not matter if all its latents lead to the same action. **Cost:**
     `latents` calls of the actor.

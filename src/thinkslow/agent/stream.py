@@ -46,13 +46,13 @@ class Stream(eqx.Module):
     """The memory of missing and late observations, with the flags of the present one."""
 
     missing: Mapping[str, Bool[Array, "*batch"]] | None = None
-    """By name, whether that part of the present observation did not come."""
+    """By name, whether that part of the present observation is missing."""
     age: Int[Array, "*batch"] | None = None
     """How many decisions old the present observation is."""
     queue: Queue | None = None
     """With `delay`."""
     held: Observation | None = None
-    """With `missing` "hold": the last observation of each name that came."""
+    """With `missing` \"hold\": the last observation of each name."""
     guard: Any = None
     """With a `check`: what it remembers."""
 

@@ -32,7 +32,7 @@ from thinkslow.needs import CRITIC, missing
 from thinkslow.storage.lock import claim
 
 PURPOSE = 0xBA2C
-"""What environment seeds are for: these episodes are none of training or evaluation."""
+"""The purpose of these environment seeds: episodes outside training and evaluation."""
 MOST_ACTIONS = 20
 """Discrete actions that are all tried; of more, some are drawn from the policy."""
 DRAWN = 8
@@ -61,7 +61,7 @@ class Plan:
     horizon: int = 20
     """Decisions of each play-out."""
     batch: int = 8
-    """Environments side by side, one process each."""
+    """Environments in parallel, one process each."""
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -136,7 +136,7 @@ def _opened(folder: Path, header: Header) -> Bank:
     if differences := bank.header.differences(header):
         raise Occupied(
             f"{folder} holds another bank: {'; '.join(differences)}. Pass another `out`, or the "
-            "settings that it was begun with."
+            "settings of this bank."
         )
     return bank
 
@@ -166,7 +166,7 @@ class _Filling:
         self.show("playing out", min(len(self.bank), self.plan.moments), self.plan.moments)
 
     def _block(self, number: int) -> int:
-        """Episodes side by side, and what is played from their moments; returns its rounds."""
+        """A block of episodes with the play-outs from their moments; returns its rounds."""
         plan, envs, agent = self.plan, self.envs, self.agent
         model: Any = agent.model  # which also splits an action vector into actions
         episodes = number * plan.batch + np.arange(plan.batch)

@@ -46,7 +46,7 @@ class Header:
     horizon: int
     """Decisions of each."""
     batch: int
-    """Environments side by side."""
+    """Number of environments in parallel."""
     candidates: int
     """Actions that are tried."""
     enumerated: bool
@@ -54,7 +54,7 @@ class Header:
     versions: dict[str, str]
 
     def differences(self, other: "Header") -> list[str]:
-        """What must be equal to go on, and is not, for people."""
+        """The settings that differ and must be equal to continue, as text."""
         out = []
         for field in dataclasses.fields(self):
             old, new = getattr(self, field.name), getattr(other, field.name)

@@ -79,7 +79,7 @@ def base(choices: Choices) -> Row:
 
 
 def gain(choices: Choices, arm: str) -> Float[np.ndarray, "moments futures"]:
-    """By how much an arm's actions are worth more than the base agent's, by future."""
+    """The gain of an arm's actions over the base agent's, by future."""
     return (choices.shifts[arm][:, :, None] * choices.returns).sum(1)
 
 

@@ -124,7 +124,7 @@ def run(options: Options) -> dict[str, Any]:
         with progress() as show:
             filled = bank.fill(agent, environment, plan, out, limits=options.limits(), show=show)
     except KeyboardInterrupt:
-        _say(f"What was stored is in {out}; the same command goes on with the rest.")
+        _say(f"What was stored is in {out}; the same command continues with the rest.")
         raise
     with progress() as show:
         agent = with_returns(agent, environment, plan)

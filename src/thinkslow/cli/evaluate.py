@@ -246,7 +246,7 @@ def warn_of_idle_flags(options: Options, arms: Mapping[str, Arm], agents: Sequen
     """Name the flags that change nothing in this call."""
     idle = flags.without_effect(flags.given(options.changes), arms)
     if all(agent.about.source is None for agent in agents):
-        reason = "every agent is one of ours, whose manifest says it"
+        reason = "every agent is in thinkslow's format, which stores this"
         for name in ("classes", "vectors"):
             if getattr(options, name) is not None:
                 idle[name] = reason
@@ -305,7 +305,7 @@ def play_and_report(
             if (folder / "evaluation.json").exists():
                 _say(
                     f"The episodes that were finished are in {folder / 'episodes.jsonl'}. The same "
-                    f"command goes on with the rest; thinkslow report {folder} shows what there is."
+                    f"command goes on with the rest; thinkslow report {folder} shows them."
                 )
             raise
     raise Usage(f"{out} and a thousand more are taken. Pass another --out.")

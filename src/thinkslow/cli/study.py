@@ -163,7 +163,7 @@ def show_result(result: Mapping[str, Any]) -> None:
             )  # fmt: skip
     terminal.print(table)
     if not result["finished"]:
-        terminal.print("Not finished: the same command goes on with the rest.")
+        terminal.print("Not finished: the same command continues with the rest.")
 
 
 def _interval(row: Mapping[str, Any]) -> str:

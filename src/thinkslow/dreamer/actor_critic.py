@@ -61,7 +61,7 @@ class ActorCritic(WorldModel):
 
     @abc.abstractmethod
     def discount(self, state: State) -> Float[Array, ""]:
-        """What a reward after the state is worth, as the agent's own imagination weighs it."""
+        """The discount of rewards after the state, as in the agent's own imagination."""
 
     @abc.abstractmethod
     def value(self, state: State) -> TwoHot | SymlogTwoHot:
@@ -81,7 +81,7 @@ class ActorCritic(WorldModel):
         return self.join([d.sample(key=k) for d, k in zip(heads.values(), keys, strict=True)])
 
     def greedy(self, state: State, key: PRNGKeyArray) -> Float[Array, " action"]:
-        """The likeliest action; `key` is not used."""
+        """The most likely action; `key` is not used."""
         return self.join([d.mode() for d in self.actor(state).values()])
 
     def join(self, parts: list[Array]) -> Float[Array, " action"]:

@@ -21,7 +21,7 @@ _KNOWN: dict[str, tuple[Any, Any]] = {
 def register_architecture(name: str, model: Callable[..., Any], config: type) -> None:
     """Let agents of an architecture of your own be saved and loaded.
 
-    A file that is run again, or a cell of a notebook, gives its own architecture anew.
+    A file or a notebook cell that runs again may register its architectures again.
 
     Args:
         name: What manifests call it.

@@ -29,7 +29,7 @@ from thinkslow.worldmodel import Memory
 Prior: TypeAlias = Callable[[Any, Memory], Belief]
 """The prior belief of a model at a memory."""
 Show: TypeAlias = Callable[[str, int, int], None]
-"""Is told what goes on, how much of it is done, and how much there is."""
+"""Called with the present part, the amount done, and the total."""
 
 NOISE = 0.01
 """Of a member's start, in units of the root mean square of the trained weights."""
@@ -39,7 +39,7 @@ RATE = 1e-3
 HELD_OUT = 0.2
 """Share of the episodes that are only judged."""
 PURPOSE = 0xE5B1
-"""What seeds are for: these episodes are none of training or evaluation."""
+"""The purpose of these seeds: episodes outside training and evaluation."""
 PARTS = 10
 """Of a fit, between which progress is shown."""
 

@@ -62,7 +62,7 @@ class Adapted(gymnasium.Wrapper):
 
 
 class Foreign(gymnasium.Env):
-    """An environment that is no `gymnasium.Env`, such as the old package gym's."""
+    """An environment that is not a `gymnasium.Env`, such as one of the old package gym."""
 
     def __init__(self, env: Any):
         self.env = env

@@ -106,7 +106,7 @@ def origin(error: BaseException) -> str:
 
 
 def ended(code: int, call: str, words: str) -> Failure:
-    """The data of a process that ended by itself, with what it wrote last."""
+    """The data of a process that ended unexpectedly, with its last output."""
     if code < 0:
         message = f"its process was ended by {signal.Signals(-code).name}"
         if code == -signal.SIGKILL:

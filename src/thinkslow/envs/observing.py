@@ -70,7 +70,7 @@ class Sight:
         return array.reshape(declared)
 
     def mismatch(self, shown: str, hint: str = "") -> Mismatch:
-        hint = hint or "Mend the environment's observation_space or what it returns."
+        hint = hint or "Fix the environment's observation_space or its observations."
         return Mismatch(
             f"{self.named} shows {shown}, declared {self.described}. {hint} Or wrap it: "
             '`wrappers=["module:Class"]`.'

@@ -46,7 +46,7 @@ def prepare(id: str, *, size: int, repeat: int = 1, asked: Collection[str] = ())
 
     Args:
         id: The environment.
-        size: Side of its pictures, pixels.
+        size: Side of its images, pixels.
         repeat: Times that an action is to be played.
         asked: Arguments of the constructor that the user gives; they stay as given.
 

@@ -67,7 +67,7 @@ class Shift(abc.ABC):
 
 
 class _Pictures(Shift):
-    """Changes each image by itself."""
+    """Changes each image separately."""
 
     pictured = True
 

@@ -37,7 +37,7 @@ class Snapshot(NamedTuple):
     """A hash of the observation."""
     observation: dict[str, np.ndarray]
     copy: bytes | None
-    """The simulator's state; None: it is brought back by playing the actions again."""
+    """The simulator's state; None: it is restored by replaying the actions."""
 
 
 def copied(env: gymnasium.Env) -> dict[str, Any] | None:

@@ -113,7 +113,7 @@ def _last(err: str, code: int) -> str:
 
 
 def _end(child: subprocess.Popen) -> None:
-    """See to it that neither the process nor what it started goes on."""
+    """End the process and its children."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
     child.communicate()

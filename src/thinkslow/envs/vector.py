@@ -527,8 +527,8 @@ class VectorEnv:
         for index in unfaithful:
             errors[index] = NOT_REPLAYED
             log.warning(
-                "%s, environment %d: its episode could not be brought back, because its seed and "
-                "actions led to another observation; a new one begins.", self.id, index,
+                "%s, environment %d: its episode could not be restored, because its seed and "
+                "actions led to another observation. A new episode begins.", self.id, index,
             )  # fmt: skip
             self._begin(index, None)
         for index in unfaithful:
@@ -578,7 +578,7 @@ class VectorEnv:
             raise
 
     def _settle(self) -> None:
-        """Let workers whose answers nobody took, after an interruption, come to rest."""
+        """After an interruption, read and discard the pending answers of the workers."""
         for index, worker in enumerate(self._workers):
             if worker.owes:
                 with contextlib.suppress(Mismatch):

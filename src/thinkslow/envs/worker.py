@@ -274,7 +274,7 @@ def main() -> None:
 
 
 def end_with(parent: int, *, kernel: bool) -> None:
-    """See to it that this process ends when its parent does, whatever it is doing then."""
+    """Make this process end when its parent does."""
     if kernel and sys.platform == "linux":
         ctypes.CDLL(None).prctl(END_WITH_PARENT, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before that

@@ -273,7 +273,7 @@ def _before(folder: Path, header: Header, resume: bool) -> Records | None:
     if not (folder / records.HEADER).exists():
         if left:
             raise Occupied(
-                f"{folder} holds {left[0]} of an evaluation that this version cannot go on with. "
+                f"{folder} holds {left[0]} of an evaluation that this version cannot continue. "
                 "Give another folder."
             )
         return None
@@ -281,17 +281,17 @@ def _before(folder: Path, header: Header, resume: bool) -> Records | None:
     if differences := found.header.differences(header):
         raise Occupied(
             f"{folder} holds another evaluation: {'; '.join(differences)}. Give another folder, or "
-            "the settings that it was begun with, to go on."
+            "continue with its settings."
         )
     done = f"{len(found.episodes)} of {header.expected} episodes"
     if len(found.episodes) >= header.expected:
         raise Occupied(
-            f"{folder} holds this very evaluation, finished ({done}). `thinkslow report {folder}` "
-            "shows it again; pass more `episodes=N` to go on, or another folder to play anew."
+            f"{folder} holds this evaluation, finished ({done}). `thinkslow report {folder}` "
+            "shows it again; pass more `episodes=N` to continue, or another folder to start again."
         )
     if not resume:
         raise Occupied(
-            f"{folder} holds this very evaluation, unfinished ({done}). Give another folder, or "
+            f"{folder} holds this evaluation, unfinished ({done}). Give another folder, or "
             "let it resume."
         )
     log.info("%s holds %s of this evaluation: going on with the rest.", folder, done)
@@ -411,7 +411,7 @@ def _prepared(
 def _in_real_time(
     agent: AbstractAgent, what: str, envs: VectorEnv, header: Header, folder: Path
 ) -> tuple[AbstractAgent, int]:
-    """The agent, ready to act so many steps late, and how many; written among the records."""
+    """The agent with the delay of its decisions in steps, and this delay, which is recorded."""
     step_ms = header.environment.get("real_time_ms")
     if step_ms is None:
         return agent, 0
@@ -517,9 +517,8 @@ def _stop_if_failing(
     if 2 * len(failed) > header.episodes:
         raise Failing(
             f"{header.environment['id']} failed in {len(failed)} of {header.episodes} episodes of "
-            f"{name}, {arm}: {failed[-1].error or 'its process died'}. Nothing can be learnt from "
-            f"such episodes: mend the environment, then evaluate in another folder. What was "
-            f"played is in {folder}."
+            f"{name}, {arm}: {failed[-1].error or 'its process died'}. Fix the environment, then "
+            f"evaluate in another folder. The episodes so far are in {folder}."
         )
 
 

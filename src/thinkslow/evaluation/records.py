@@ -137,7 +137,7 @@ class Header:
     """Per arm."""
     seed: int
     batch: int
-    """Environments side by side, at most."""
+    """Environments in parallel, at most."""
     max_decisions: int | None
     """After which an episode is cut."""
     pool: bool
@@ -153,7 +153,7 @@ class Header:
     def differences(self, other: "Header") -> list[str]:
         """Why another evaluation cannot continue this one, as sentences: it may only be longer.
 
-        A gate is calibrated on as many episodes as are played side by side, which a longer
+        A gate is calibrated on as many episodes as are played in parallel, which a longer
         evaluation may change.
         """
         apart = ("images", "curves", "sittings")
@@ -168,7 +168,7 @@ class Header:
 
     @property
     def count(self) -> int:
-        """Environments side by side."""
+        """Number of environments in parallel."""
         return min(self.batch, self.episodes)
 
     @property
@@ -285,7 +285,7 @@ def drop_torn_line(folder: Path, records: Records) -> None:
 
 
 def strip_file(folder: Path, arm: int, image: int) -> Path:
-    """Where pictures are: of the header's arm and of its agent's image, by their numbers."""
+    """The path of the images of an arm, by the numbers of the arm and of the image."""
     return folder / "strips" / f"{arm}-{image}.npz"
 
 

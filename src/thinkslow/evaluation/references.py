@@ -6,12 +6,16 @@ They exist only for the project's own tasks and come from `benchmarks/players.py
 from collections.abc import Mapping
 from typing import Any
 
-KNOWN: Mapping[str, Mapping[str, float]] = {
-    "thinkslow/CollectGoodObjects-v0": {"random": 0.72, "scripted": 22.8},
+KNOWN: Mapping[tuple[str, int], Mapping[str, float]] = {
+    ("thinkslow/CollectGoodObjects-v0", 250): {"random": 0.72, "scripted": 22.8},
+    ("thinkslow/CollectGoodObjects-v0", 60): {"random": 0.16, "scripted": 5.6},
 }
-"""Mean score of random play, and of a scripted player that sees the whole world, by environment."""
-CHANGES = ("options", "wrappers", "shift", "image")
-"""Of an environment's description: what may make it another task."""
+"""Mean score of random play, and of a scripted player that sees the whole world, by environment
+and decisions of an episode."""
+CHANGES = ("wrappers", "shift", "image")
+"""Parts of an environment's description that may make it another task, besides its options."""
+LENGTH = 250
+"""Decisions of an episode without an option."""
 
 
 def known_scores(summary: Mapping[str, Any]) -> Mapping[str, float]:
@@ -21,7 +25,9 @@ def known_scores(summary: Mapping[str, Any]) -> Mapping[str, float]:
     {}
     """
     environment = summary["environment"]
+    options = dict(environment.get("options") or {})
+    length = options.pop("decisions", LENGTH)
     changed = any(environment.get(name) for name in CHANGES) or environment.get("repeat", 1) != 1
-    if changed or summary["protocol"].get("max_decisions") is not None:
+    if options or changed or summary["protocol"].get("max_decisions") is not None:
         return {}
-    return dict(KNOWN.get(environment.get("id", ""), {}))
+    return dict(KNOWN.get((environment.get("id", ""), length), {}))

@@ -68,7 +68,7 @@ class Recorder:
 
     Args:
         agent: The base agent.
-        count: Environments side by side.
+        count: Number of environments in parallel.
         images: To decode, by name.
         before: Decisions before each moment that an arm may want.
     """
@@ -125,14 +125,14 @@ class Recorder:
 
 
 class Pictures:
-    """Pictures of the arms of one agent on the frames of its base agent's first episode.
+    """Images of the arms of one agent on the frames of its base agent's first episode.
 
     Args:
         folder: Of the evaluation.
         images: To decode, by name.
         arms: All arms of the agent, by name.
         places: Number of each arm in the header.
-        count: Environments side by side.
+        count: Number of environments in parallel.
         seed: Of the evaluation.
         environment_seed: Of the first episode.
     """

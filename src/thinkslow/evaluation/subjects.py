@@ -91,7 +91,7 @@ def awaiting(
 
 
 def awaits(agent: AbstractAgent, decisions: int) -> AbstractAgent:
-    """The agent, if it is told of late observations with a `delay` for those."""
+    """The agent, with a `delay` if it receives the age of late observations."""
     if not decisions or not told(agent):
         return agent
     assert isinstance(agent, Agent)

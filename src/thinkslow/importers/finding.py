@@ -170,7 +170,7 @@ def _config(file: Path, places: tuple[str, ...]) -> Path | None:
             return path
         if is_there(path):
             raise Damaged(
-                f"{path} must be a file, the configuration of {file}; it is none, or a link to "
-                "nothing. Copy it again, or remove it."
+                f"{path} must be a file, the configuration of {file}; it is not a file, or a "
+                "broken link. Copy it again, or remove it."
             )
     return None

@@ -1,4 +1,4 @@
-"""A foreign checkpoint as an agent of ours."""
+"""Convert a foreign checkpoint to our format."""
 
 import dataclasses
 import os
@@ -155,7 +155,7 @@ def _name(path: Path) -> str:
 
 
 def _spaces(spaces: dict[str, Any]) -> str:
-    """For people: `image 64x64x3, action one of 17`."""
+    """Spaces as text, such as `image 64x64x3, action one of 17`."""
 
     def one(space: dict[str, Any]) -> str:
         shape = "x".join(map(str, space["shape"])) or "number"
@@ -165,7 +165,7 @@ def _spaces(spaces: dict[str, Any]) -> str:
 
 
 def write(saved: Saved, folder: Path) -> None:
-    """Save an agent of another project as one of ours, with its provenance.
+    """Save an agent of another project in our format, with its provenance.
 
     **Errors:** those of `store.write`.
     """

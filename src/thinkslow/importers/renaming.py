@@ -39,7 +39,7 @@ class Taken:
         return index
 
     def shape(self, name: str, axes: int) -> tuple[int, ...]:
-        """The shape of an array that has so many axes.
+        """The shape of an array with this many axes.
 
         **Errors:** `Misfit` if it is missing, or has another number of axes.
         """

@@ -23,7 +23,7 @@ class Source:
     name: str
     """What `--format` takes."""
     title: str
-    """For people: the project and its versions."""
+    """The project and its versions, as text."""
     places: Places
     """Where its checkpoints lie."""
     recognises: Callable[[Any], bool]

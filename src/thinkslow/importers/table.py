@@ -35,7 +35,7 @@ def source(name: str) -> "Source":
 def register_source(new: "Source") -> None:
     """Let agents of another project be opened by every command and by `thinkslow.load`.
 
-    A file that is run again, or a cell of a notebook, gives its own source anew.
+    A file or a notebook cell that runs again may register its sources again.
 
     Args:
         new: What the project's files are, how they are recognised and how they are read.

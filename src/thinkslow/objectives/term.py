@@ -106,7 +106,7 @@ class ImaginedStep:
         """The state before, the action, the prior that it led to, the state drawn from that."""
         self._members, self._sampled = members, sampled
         self.key = keys[0]
-        """Of whatever a term draws."""
+        """PRNG key of the term's random draws."""
         self._image_key = keys[1]
 
     @cached_property

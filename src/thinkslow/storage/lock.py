@@ -37,7 +37,7 @@ class Lost(RuntimeError):
     def __init__(self, message: str, *, deleted: bool):
         super().__init__(message)
         self.deleted = deleted
-        """Whether nobody else holds it."""
+        """Whether no other process holds it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,8 +123,8 @@ def claim(folder: str | Path, *, what: str) -> Lock:
             found = _read(folder)
         except ValueError as error:
             raise Locked(
-                f"{folder / NAME} does not say who writes in {folder} ({error}). If nobody does, "
-                "delete that file."
+                f"{folder / NAME} does not say which process writes in {folder} ({error}). If no "
+                "process does, delete that file."
             ) from None
         if found is not None and not found.gone:
             here = found.host == platform.node()

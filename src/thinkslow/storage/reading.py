@@ -27,7 +27,7 @@ def read_bounded(path: Path, most: int, what: str) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise Damaged(f"{path} must be a file to be {what}; it is none. Check the path.")
+                raise Damaged(f"{path} must be a file to be {what}; it is not. Check the path.")
             data = _read(descriptor, most + 1)
         finally:
             os.close(descriptor)

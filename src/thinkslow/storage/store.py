@@ -449,7 +449,7 @@ def _needed(folder: Path) -> set[str]:
 
 
 def _manifest_text(manifest: dict[str, Any]) -> str:
-    """JSON with one line per array, for people to read, and with its checksum."""
+    """JSON with one readable line per array, and with its checksum."""
     # What JSON turns into something else, such as a tuple, is summed as it will be read.
     manifest = json.loads(json.dumps({**manifest, "checksum": ""}, allow_nan=False))
     manifest["checksum"] = checksum(manifest)

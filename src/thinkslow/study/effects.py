@@ -72,7 +72,7 @@ def numbers(one: Hypothesis, plan: Plan, cells: Cells) -> Numbers:
 
 
 def alpha(plan: Plan, units: int) -> float:
-    """The p-value that counts with so many training seeds, all hypotheses together."""
+    """The significance level with this many training seeds, over all hypotheses."""
     return planning.look(units) if units in plan.looks else planning.ALPHA
 
 
@@ -135,7 +135,7 @@ def _has_level(one: Hypothesis) -> bool:
 def _planned(
     plan: Plan, deviation: float, units: int, level: float | None, by: float
 ) -> dict[str, float | None]:
-    """What so many units could show of so many hypotheses."""
+    """The differences that this many units can show for this many hypotheses."""
     if not math.isfinite(deviation):
         return {}
     tests, least = max(len(plan.hypotheses), 1), alpha(plan, units)

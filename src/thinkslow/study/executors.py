@@ -1,7 +1,7 @@
 """Where tasks are played: in processes of this machine, or on a Ray cluster.
 
 Both give the same records. A task that was lost with its process is played again, up to `TRIES`
-times; what it had written is gone on with.
+times; its finished records are kept.
 """
 
 import contextlib
@@ -93,7 +93,7 @@ def _said(folder: Path, task: Task) -> str:
     last = lines[-1] if lines else "nothing"
     return (
         f"Block {task.block} of {task.agent} in {task.setting} could not be played. It said: "
-        f"{last} The whole log: {log}. The same command goes on with the rest."
+        f"{last} The whole log: {log}. The same command continues with the rest."
     )
 
 

@@ -107,7 +107,7 @@ class Plan:
     episodes: int
     """Of each agent, setting and arm."""
     block: int
-    """Episodes that are played in one task, side by side."""
+    """Episodes that are played in one task, in parallel."""
     max_decisions: int | None
     tuned_on: tuple[int, ...]
     """Training seeds on which something is tuned: a report plays none of them, tuning no other."""

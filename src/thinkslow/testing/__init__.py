@@ -50,7 +50,7 @@ TERMS: tuple[Term, ...] = (
     Prior(),
     L2(),
 )
-"""Every term of ours, as it is checked."""
+"""Every built-in term, as it is checked."""
 
 
 def check(

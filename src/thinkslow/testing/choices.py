@@ -41,7 +41,8 @@ def choice_entries(moment: Moment) -> Iterator[Entry]:
 
     plain = act(None)[:2]
     yield entry(
-        "a choice of 0 nats leaves state and action to the bit", *same(act(values(0.0))[:2], plain)
+        "a choice of 0 nats does not change state and action, bit for bit",
+        *same(act(values(0.0))[:2], plain),
     )
     found = act(values(0.3))
     yield entry("same keys, same choice", *same(act(values(0.3))[2].chosen, found[2].chosen))

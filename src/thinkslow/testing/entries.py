@@ -30,7 +30,7 @@ class Entry:
 
 
 def same(first: Any, second: Any) -> tuple[bool, str]:
-    """Whether two trees are equal to the bit, and what to say if not."""
+    """Whether two trees are equal bit for bit, and the difference as text."""
     equal = all(map(np.array_equal, *map(jax.tree.leaves, (first, second))))
     return equal, "" if equal else "they differ"
 

@@ -63,7 +63,7 @@ def _agent_entries(moment: Moment) -> Iterator[Entry]:
         "no steps": Thinking(ANCHOR, accept=True, select="best", update=Mirror()),
         "0 nats": drawn(0.0),
     }.items():
-        rule = f"thinking of {what} leaves state and action to the bit"
+        rule = f"thinking of {what} does not change state and action, bit for bit"
         yield entry(rule, *same(act(thinking)[:2], (plain, acted)))
     _, other, moved = act(drawn(0.5))
     equal = same((moved.base, other[:, -4:]), (thought.base, acted[:, -4:]))[0]

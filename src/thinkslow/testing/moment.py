@@ -72,7 +72,7 @@ class Values:
     """Several terms as a function of everything: traced once for all programs that ask for them.
 
     Weights are arguments. One that is 0 leaves its term out of the sum even where the term is
-    not a number, so that each term can be judged by itself.
+    not a number, so that each term can be judged separately.
     """
 
     def __init__(self, moment: Moment, terms: Sequence[Term]):
@@ -88,7 +88,7 @@ class Values:
         self.found = found
 
     def objective(self, weights: dict[str, Any], *fixed: Any) -> Any:
-        """What `refine` descends; `fixed` is model, members, observation and beliefs."""
+        """The objective of `refine`; `fixed` is model, members, observation and beliefs."""
 
         def objective(belief: Any, key: Any) -> tuple[Any, dict[str, Any]]:
             _, found = self.found(weights, *fixed, belief, key)

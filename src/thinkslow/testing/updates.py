@@ -1,4 +1,4 @@
-"""Entries of a refinement: every term by itself, and their sum, under every update.
+"""Entries of a refinement: every term separately, and the sum of all, with every update.
 
 What is expensive is compiling, so one program serves all terms, their weights being arguments,
 and all updates of equal options, which of them being an argument too.
@@ -22,7 +22,7 @@ from thinkslow.testing.moment import Moment, Values, fingerprint, weighed
 from thinkslow.trees import cast
 
 BATCH = 8
-"""Beliefs refined side by side."""
+"""Beliefs refined in parallel."""
 STEPS = 3
 DRAWS = 64
 """Fresh draws of random numbers on which a belief is judged."""
@@ -206,7 +206,8 @@ class Judge:
         )  # fmt: skip
         expected = _at(order[rest], out.belief)  # by the same program: rounding of vector lanes
         yield entry(
-            "each of a batch is refined by itself", *close(_at(rest, mixed.belief), expected, 1e-5)
+            "each example of a batch is refined separately",
+            *close(_at(rest, mixed.belief), expected, 1e-5),
         )
         yield entry(
             "0 nats are the identity", *same(_at(idle, mixed.belief), _at(idle, given))
@@ -294,7 +295,7 @@ class Judge:
             yield entry("two devices are as one", *verdict)
 
     def _spoilt(self) -> dict[str, Any]:
-        """Model and observation with a number that is none."""
+        """Model and observation with a NaN."""
         model, members, seen, at = self.fixed
         nan = jax.jit(partial(jax.tree.map, lambda x: jnp.full_like(x, jnp.nan)))(model)
         out = {"NaN in the model": (nan, members, seen, at)}

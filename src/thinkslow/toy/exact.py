@@ -25,9 +25,9 @@ class Information(NamedTuple):
     """The entropy of an observation x, and its three parts, in nats."""
 
     sig: Float[Array, ""]
-    """I(x; z): what it tells of the state."""
+    """I(x; z): its information about the state."""
     pig: Float[Array, ""]
-    """I(x; theta | z): what it tells of the parameters."""
+    """I(x; theta | z): its information about the parameters."""
     ambiguity: Float[Array, ""]
     """E H(x | z, theta): what is left, noise."""
     entropy: Float[Array, ""]

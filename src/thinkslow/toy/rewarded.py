@@ -39,7 +39,7 @@ class Rewarded(Toy):
     values: Float[Array, " states"]
     """What the policy gets from a state on."""
     rate: Float[Array, ""]
-    """What a reward one step later is worth."""
+    """The discount of a reward one step later."""
 
     @property
     def action_spaces(self) -> tuple[tuple[str, Space], ...]:

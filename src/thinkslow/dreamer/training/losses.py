@@ -72,7 +72,7 @@ def losses(
 ) -> tuple[dict[str, Float[Array, "B T_"]], dict[str, Array], State, ReturnRange]:
     """Every loss per element, a dictionary of scalars to log, the posterior states, the new range.
 
-    `readout=Mode()` takes the likeliest latent and action instead of samples (for parity
+    `readout=Mode()` takes the most likely latent and action instead of samples (for parity
     tests). The replayed value's loss has one step fewer. Costs one pass over the sequences
     and `imagination` steps from each start.
     """

@@ -27,7 +27,7 @@ class RunConfig:
     seed: int = 0
     """Of the weights, the environments and every sample."""
     environments: int = 4
-    """Played side by side, one process each."""
+    """Number of environments in parallel, one process each."""
     size: int = 64
     """Side of the images, pixels."""
     repeat: int = 1

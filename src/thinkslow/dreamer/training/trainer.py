@@ -184,8 +184,8 @@ class Trainer:
         or SIGHUP ends the run at the next decision, saved; a second one ends it at once.
 
         **Errors:** `Diverged` at a loss that is not finite, with the state before it saved;
-        `lock.Lost` if the folder was deleted, with everything saved anew; `KeyboardInterrupt` or
-        `SystemExit` after a signal.
+        `lock.Lost` if the folder was deleted, after everything was saved again;
+        `KeyboardInterrupt` or `SystemExit` after a signal.
         """
         if steps is not None and self.steps >= steps:
             log.info("%s has %d of %d steps: pass more.", self.run, self.steps, steps)
@@ -414,17 +414,17 @@ class Trainer:
         self.step = self.envs.restore(played)
 
     def _compare(self, before: list[dict[str, Any]]) -> None:
-        """Say it, and keep it, if other code or other libraries go on with the run.
+        """Log and record a change of the code or the libraries since the last part of the run.
 
-        It is not refused: a run of days goes on after a bug was mended. But what it computes may
+        It is not refused: a long run may continue after a bug was fixed. But what it computes may
         be another thing from here on, and a run that was never stopped may differ.
         """
         now = self.made_by[-1]
         self.made_by = before if before[-1:] == [now] else [*before, now]
         if before and before[-1] != now:
             log.warning(
-                "This run was trained so far by %s, and goes on with %s. It may differ from a run "
-                "that was never stopped; its agents keep both.",
+                "This run was trained by %s so far, and continues with %s. It may differ from a "
+                "run that was never stopped; its agents record both.",
                 runs.told_apart(before[-1], now), runs.told_apart(now, before[-1]),
             )  # fmt: skip
 
@@ -436,7 +436,7 @@ class Trainer:
         self.lock = lock.claim(self.run, what="training run")
 
     def _look(self) -> None:
-        """Whether the folder is still this run's; one that was deleted is written anew.
+        """Whether the folder is still this run's; a deleted one is written again.
 
         **Errors:** `lock.Lost`, in either case.
         """
@@ -447,8 +447,8 @@ class Trainer:
             if error.deleted:
                 self._rescue()
                 raise lock.Lost(
-                    f"{error} All that it had learnt by decision {self.steps:,} was saved there "
-                    "anew. Go on with it: `thinkslow train --resume`, or delete it again.",
+                    f"{error} The run was saved there again at decision {self.steps:,}. Continue "
+                    "with `thinkslow train --resume`, or delete the folder again.",
                     deleted=True,
                 ) from None
             raise
@@ -457,7 +457,7 @@ class Trainer:
         """Write the whole run into a folder that was deleted."""
         assert self.logs is not None
         time.sleep(LOOK_EVERY)  # for the deletion to come to its end
-        log.warning("%s was deleted: saving it anew, and stopping.", self.run)
+        log.warning("%s was deleted: saving it again, and stopping.", self.run)
         self._claim()
         text = self.logs.text()
         self.logs.close()
@@ -469,7 +469,7 @@ class Trainer:
 
 
 def refuse_used(run: Path) -> None:
-    """**Errors:** `FileExistsError` if the folder holds a run, with how to go on with it, or what
+    """**Errors:** `FileExistsError` if the folder holds a run, with how to continue it, or what
     a run would write over."""
     if not (run / runs.CONFIG).exists():
         if there := [name for name in WRITTEN if (run / name).exists()]:
@@ -485,7 +485,7 @@ def refuse_used(run: Path) -> None:
     except (store.Damaged, store.Missing, KeyError):
         done = " (its save cannot be read)"
     raise FileExistsError(
-        f"{run} holds a run{done} already. Go on with it: thinkslow train --resume --run {run} "
+        f"{run} holds a run{done} already. Continue it: thinkslow train --resume --run {run} "
         "--steps N or --minutes M. Or choose another folder."
     )
 

@@ -33,7 +33,7 @@ class V1RSSM(eqx.Module):
         self.initial, self.config = jnp.zeros(deter), config
 
     def start(self) -> State:
-        """The learned memory, and the likeliest latent by its prior."""
+        """The learned memory, and the most likely latent of its prior."""
         deter = jnp.tanh(self.initial)
         return State(deter, self.prior(deter).mode().astype(deter.dtype))
 

@@ -36,14 +36,14 @@ class Atari(gymnasium.Env):
 
     Args:
         game: The name of its ROM, such as `space_invaders`.
-        size: Side of the picture, pixels, resized by area-weighted bilinear filtering.
+        size: Side of the image, pixels, resized by area-weighted bilinear filtering.
         repeat: Frames of a decision.
-        pooling: Of the last so many frames of a decision the maximum is shown, because some games
-            draw things in every other frame only.
+        pooling: The maximum of this many last frames of a decision is shown, because some games
+            draw things only in every other frame.
         gray: One channel in place of three.
-        sticky: Whether the action before is played in place of the chosen one, with a chance of
-            0.25 in each frame; a number is another chance.
-        noops: An episode begins with up to so many frames of doing nothing.
+        sticky: Whether the previous action replaces the chosen one, with a probability of
+            0.25 in each frame; a number is another probability.
+        noops: An episode begins with up to this many frames without action.
         actions: `all` 18 of them, or those that the game has (`needed`).
         lives: `unused`, or `reset`: the episode ends with each life.
         length: Frames until an episode is truncated.

@@ -26,7 +26,7 @@ class InOrder(dict):
 
 
 class Crafter(gymnasium.Env):
-    """Crafter's own environment, made anew for each seed: it takes one when it is made."""
+    """Crafter's own environment, made again for each seed: only its constructor takes one."""
 
     def __init__(self, *, reward: bool = True, size: int = 64, length: int = 10_000):
         self.given = {"reward": reward, "size": (size, size), "length": length}

@@ -1,6 +1,6 @@
 """The DeepMind Control Suite, as `dm_control/DOMAIN-TASK-v0`.
 
-`--env-option show=image` (the default) shows a picture of the scene, `show=vectors` positions and
+`--env-option show=image` (the default) shows an image of the scene, `show=vectors` positions and
 velocities by their names, `show=both` both. Dreamer's own setting repeats actions twice:
 `--repeat 2`. Draws with EGL unless MUJOCO_GL says otherwise; `MUJOCO_GL=osmesa` needs no driver.
 """

@@ -80,7 +80,7 @@ class Lab(gymnasium.Env):
 
     Args:
         level: As the engine knows it, or the name of one of DMLab-30.
-        size: Side of the picture, pixels.
+        size: Side of the image, pixels.
         repeat: Frames of a decision.
         actions: `popart` or `impala`.
         view: `first`, or `top` for the whole level from above: a twin.

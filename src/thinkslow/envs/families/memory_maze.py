@@ -1,8 +1,8 @@
 """Memory Maze: a maze in 3D whose coloured things must be found again, in the first person.
 
 `--env-option view=top` shows the same maze from above, a twin of the task: the same level for a
-seed. An episode is made anew from its seed, which takes a second or two, because the package
-carries its random numbers over from one episode to the next. `--env-option good_visibility=true`
+seed. Each episode makes a new environment from its seed, which takes a second or two: the package
+carries its random numbers over to the next episode. `--env-option good_visibility=true`
 and the package's other arguments are passed on. Draws with EGL unless MUJOCO_GL says otherwise.
 """
 
@@ -17,7 +17,7 @@ from thinkslow.envs.families.family import Family
 MAZES = ("9x9", "11x11", "13x13", "15x15")
 VIEWS = ("first", "top")
 SIDE = 64
-"""Pixels that it is drawn at; smaller pictures of it are of one colour."""
+"""Pixels at which it is rendered; smaller images of it have only one colour."""
 
 
 class MemoryMaze(gymnasium.Env):

@@ -1,4 +1,4 @@
-"""MiniGrid and BabyAI: rooms on a grid, as pictures.
+"""MiniGrid and BabyAI: rooms on a grid, as images.
 
 `--env-option view=partial` (the default) shows the 7 by 7 cells ahead, `view=full` the whole grid
 with the agent in it: twins of one task, the same level for a seed. `view=cells` shows the codes of

@@ -7,12 +7,12 @@ import numpy as np
 from thinkslow.envs.families.family import Family
 
 DRAWN = {"wall_tex": "concrete", "floor_tex": "floor_tiles_bw", "ceil_tex": "concrete_tiles"}
-"""What a room is covered with unless told."""
+"""The default textures of a room."""
 OTHERS = (
     "airduct_grate", "asphalt", "cardboard", "cinder_blocks", "concrete", "grass", "marble",
     "metal_grill", "picket_fence", "rock", "slime", "stucco", "water", "wood",
 )  # fmt: skip
-"""What rooms can be covered with instead."""
+"""Other textures for rooms."""
 SURFACES = 5
 """Of which a number is covered anew; of a task that has more, or fewer, as large a share."""
 
@@ -26,7 +26,7 @@ def is_one(world: Any) -> bool:
 
 
 def cover(world: Any, rng: np.random.Generator, count: int) -> None:
-    """Cover surfaces of any task's rooms with something else, from the next episode on.
+    """Give surfaces of a task's rooms other textures, from the next episode on.
 
     Each kind of wall, floor and ceiling is changed with a chance of `count` in five.
     """

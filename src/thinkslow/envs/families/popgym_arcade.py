@@ -14,7 +14,7 @@ from thinkslow.envs.families.family import Family
 from thinkslow.envs.families.functional import Functional, Moment
 
 SIDE = 128
-"""Pixels that the games are drawn at; the package knows 256, too."""
+"""Pixels at which the games are rendered; the package also supports 256."""
 PARTIAL = "Partial"
 
 

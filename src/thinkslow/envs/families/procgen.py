@@ -3,7 +3,7 @@
 `procgen/CoinrunEasy-v0`, and with `Hard`, `Extreme`, `Memory` and `Exploration` where the game has
 them. Easy and Memory are no twins: their levels differ. `--env-option num_levels=200` and
 `start_level` choose levels, as EnvPool's other arguments do what they do there. EnvPool takes a
-seed when it is made, so that it is made anew for each episode with one (1 ms).
+seed when it is made, so each episode with a seed makes a new one (1 ms).
 """
 
 from typing import Any

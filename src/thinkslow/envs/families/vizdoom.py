@@ -16,7 +16,7 @@ from thinkslow.envs.families.family import Family
 
 
 class Doom(gymnasium.Wrapper):
-    """A task of the package, with its ends told apart.
+    """A task of the package that separates truncation from termination.
 
     The engine is started, by the first reset, in the folder for temporary files. An end by the
     clock, of which the package says both, is a truncation unless the player died in it. The engine

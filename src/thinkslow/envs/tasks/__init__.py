@@ -39,7 +39,7 @@ TASKS = (
     _collect("Map", "wholly"),
 )
 VERSIONS = {"v0": {}, "v1": {"counter": True}}
-"""Of each task: in version 1 boxes come back by a counter."""
+"""The versions of each task: in version 1 boxes reappear by a counter."""
 
 
 def register() -> None:

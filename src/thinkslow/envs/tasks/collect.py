@@ -93,9 +93,9 @@ class CollectGoodObjects(MiniWorldEnv):
     ):
         """
         Args:
-            size: Side of the picture, pixels.
+            size: Side of the image, pixels.
             decisions: Of an episode.
-            counter: Whether boxes come back by a counter, as in version 1.
+            counter: Whether boxes reappear by a counter, as in version 1.
             wall: Whether the wall between the rooms is drawn. It is solid in any case.
             render_mode: As MiniWorld takes it.
         """
@@ -128,7 +128,7 @@ class CollectGoodObjects(MiniWorldEnv):
         return self.render_obs(), reward, False, truncated, {}
 
     def cover(self, rng: np.random.Generator, count: int) -> None:
-        """Cover so many surfaces of the rooms with something else, from the next episode on."""
+        """Give this many surfaces of the rooms other textures, from the next episode on."""
         changed = rng.choice(sorted(SURFACES), count, replace=False).tolist()
         others = rng.choice(OTHERS, count, replace=False).tolist()
         self.surfaces = SURFACES | dict(zip(changed, others, strict=True))

@@ -32,7 +32,7 @@ COLOURS = ("#2f78bd", "#2a9d72", "#b05fb0", "#c8553d", "#7a8f2a", "#5a6fd0", "#1
 SPREAD = 0.6
 """Share of the distance between two places that the arms at one of them take."""
 DOTS = 200
-"""Episodes that a row shows as dots; of more, so many spread over their order."""
+"""The largest number of dots in a row; with more episodes, evenly spaced quantiles are shown."""
 MEANS = 15
 """Points of a learning curve that its running mean is over."""
 
@@ -298,7 +298,7 @@ def bar(
 
 
 def _some(values: Sequence[float]) -> list[float]:
-    """All values, or so many spread over their order that they can be drawn."""
+    """All values, or evenly spaced quantiles if there are too many to draw."""
     ordered = sorted(values)
     if len(ordered) <= DOTS:
         return ordered

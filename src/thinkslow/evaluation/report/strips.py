@@ -1,7 +1,7 @@
-"""Recorded frames as tables of small pictures, inlined as base64 PNG: a frame a row, an arm a
+"""Recorded frames as tables of small images, inlined as base64 PNG: a frame a row, an arm a
 column.
 
-A moment is one decision of the base agent: the frame that came and what every arm decodes from its
+A moment is one decision of the base agent: the real frame and what every arm decodes from its
 belief at that moment, then the frames that came later and what every arm imagined. Moments are
 taken in turn from all agents until a budget of bytes is spent, so that a page stays small.
 """
@@ -22,7 +22,7 @@ from thinkslow.evaluation.records import BASE, Header, strip_file
 Arrays = dict[str, np.ndarray]
 
 BUDGET = 800_000
-"""Characters that all pictures of a page may take."""
+"""The largest number of characters of all images on a page."""
 _FRAMES = {"real": 4, "came": 5}
 _DECODED = {"now": 4, "imagined": 5}
 """Parts of a file, uint8, with their number of axes."""
@@ -66,7 +66,7 @@ class Moments:
 
 
 def moments(folder: Path, header: Header, *, budget: int = BUDGET) -> Moments:
-    """The moments of an evaluation folder, as many as `budget` characters of pictures allow.
+    """The moments of an evaluation folder, as many as fit into `budget` characters of images.
 
     Of every agent's images the middle moment first, then outward from there.
 
@@ -157,7 +157,7 @@ def _moment(agent: str, image: str, frames: Arrays, arms: dict[str, Arrays], ind
         name = f"t+{ahead}" if ahead else "now"
         came = frames["came"][index][at - 1] if ahead else frames["real"][index]
         where = f"step {step}, {name}" if ahead else f"step {step}"
-        pictures = [_picture(came, "", f"{where}: the frame that came")]
+        pictures = [_picture(came, "", f"{where}: the real frame")]
         for arm, decoded in arms.items():
             shown = decoded["imagined"][index][at - 1] if ahead else decoded["now"][index]
             verb = "imagined" if ahead else "decoded"

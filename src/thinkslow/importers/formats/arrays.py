@@ -110,7 +110,7 @@ class File:
         self.path = path
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise Damaged(f"A checkpoint is a file; {path} is none. Check the path.")
+            raise Damaged(f"A checkpoint must be a file; {path} is not. Check the path.")
         self.size = status.st_size
         self._identity = _identity(status)
 

@@ -224,7 +224,7 @@ class _Machine:
 
     def make_global(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
-            raise ValueError("it names a class by something that is no text")
+            raise ValueError("the name of a class is not text")
         found = Global(module, name)
         if (module, name) not in self.calls and not _stubbed(module, name):
             raise Refused(
@@ -237,7 +237,7 @@ class _Machine:
         """Our own function in the place of the one that is named."""
         arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, Global) or not isinstance(arguments, tuple):
-            raise Refused("a checkpoint may hold arrays only, and this one calls what is none.")
+            raise Refused("a checkpoint may hold arrays only, and this one calls something else.")
         own = self.calls.get((function.module, function.name))
         if own is None:
             self.push(Stub(function))
@@ -270,14 +270,14 @@ class _Machine:
         elif isinstance(target, _Type):
             _check_type(state)
         elif not isinstance(target, Stub | dict):  # attributes of a dictionary: of no use here
-            raise Refused("a checkpoint may hold arrays only, and this one fills in what is none.")
+            raise Refused("a checkpoint may hold arrays only, and this one fills something else.")
 
     def set_items(self, items: list[Any]) -> None:
         target = self.stack[-1]
         if isinstance(target, Stub):
             return
         if type(target) is not dict:
-            raise ValueError("it puts names into what is no dictionary")
+            raise ValueError("it puts names into something that is not a dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
             # Hashing a deeply nested key would overflow the stack.
             if not isinstance(key, str | int | bytes | None):
@@ -293,7 +293,7 @@ class _Machine:
         if isinstance(target, Stub):
             return
         if type(target) is not list:
-            raise ValueError("it adds items to what is no list")
+            raise ValueError("it adds items to something that is not a list")
         target.extend(items)
 
     def number_of(self, count: int) -> int:

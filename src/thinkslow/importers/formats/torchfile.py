@@ -163,7 +163,7 @@ class _Archive:
     def storage(self, id: Any) -> _Storage:
         """What a persistent id names."""
         if not isinstance(id, tuple) or len(id) != 5 or id[0] != "storage":
-            raise ValueError("it refers to what is no storage")
+            raise ValueError("it refers to something that is not a storage")
         _, kind, key, _, count = id
         if not isinstance(kind, Global) or kind.module != "torch" or kind.name not in STORAGES:
             raise ValueError("a storage has no known type")
