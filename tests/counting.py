@@ -55,7 +55,7 @@ class Names(Counting):
 
 
 class Faulty(Counting):
-    """Its vector, or its reward, is not finite at the third step of each second episode."""
+    """Its vector, or its reward, is non-finite at the third step of each second episode."""
 
     observation_space = spaces.Dict({"speed": spaces.Box(-1, 1, (3,), np.float32)})
     episode = 0

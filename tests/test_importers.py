@@ -363,7 +363,7 @@ def test_weights_that_cannot_be_are_refused_unless_allowed(name):
         values[0, :3] = np.nan, np.inf, 1e20
         arrays[some(arrays)] = replaced(arrays[some(arrays)], values)
 
-    with pytest.raises(ValueError, match=r"3 of \d+ values of .* are not finite.*nonfinite"):
+    with pytest.raises(ValueError, match=r"3 of \d+ values of .* are non-finite.*nonfinite"):
         changed(golden_case(name), spoil)
     saved = changed(golden_case(name), spoil, allow_nonfinite=True)
     assert list(saved.manifest["nonfinite"].values()) == [3]
@@ -633,6 +633,6 @@ def test_weights_that_are_not_finite_are_said_on_the_command_line(tmp_path, caps
     bad[0] = np.nan
     log = as_danijar(tmp_path / "log", model, **{"dyn/obs0/bias": bad})
     assert main(["inspect", str(log)]) == 1
-    assert "1 of 16 values of dyn/obs0/bias are not finite" in capsys.readouterr().err
+    assert "1 of 16 values of dyn/obs0/bias are non-finite" in capsys.readouterr().err
     assert main(["inspect", str(log), "--allow-nonfinite", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["nonfinite"] == {"dyn/obs0/bias": 1}

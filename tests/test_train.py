@@ -248,7 +248,7 @@ def test_a_second_signal_ends_the_run_at_once_and_leaves_the_last_save(tmp_path)
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(tmp_path):
     trainer = begin(tmp_path / "run", dataclasses.replace(LEARNING, learning_rate=1e30))
-    with pytest.raises(Diverged, match=r"not finite.*saves.*learning.rate"):
+    with pytest.raises(Diverged, match=r"non-finite.*saves.*learning.rate"):
         trainer.train(steps=1000)
     trainer.close()
     save = saves.latest(tmp_path / "run" / "saves")
@@ -426,7 +426,7 @@ def test_budgets_keep_agents_that_load(uninterrupted):
 
 def test_the_log_says_how_it_went(uninterrupted):
     text = (uninterrupted[0] / "log.txt").read_text()
-    assert "begun at step 0" in text
+    assert "Started at decision 0" in text
     assert "step 56, update" in text
 
 

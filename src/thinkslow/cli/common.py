@@ -130,15 +130,22 @@ def console() -> "Console":
     return Plain(stderr=True)
 
 
+class _Printed(logging.Handler):
+    """Prints a message as one line, which only a terminal breaks."""
+
+    def __init__(self, console: "Console"):
+        super().__init__()
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.console.print(self.format(record), soft_wrap=True)
+
+
 @contextmanager
 def log_to(console: "Console") -> Iterator[None]:
     """Print the package's log on a console, as long as the body runs."""
 
-    class Printed(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            console.print(self.format(record), soft_wrap=True)
-
-    logger, handler = logging.getLogger("thinkslow"), Printed()
+    logger, handler = logging.getLogger("thinkslow"), _Printed(console)
     handler.setFormatter(InFlags())
     level = logger.level
     logger.addHandler(handler)
@@ -151,11 +158,8 @@ def log_to(console: "Console") -> Iterator[None]:
 
 
 def log_to_console() -> None:
-    """Send the package's log to standard error."""
-    from rich.logging import RichHandler
-
-    handler = RichHandler(console=console(), show_path=False, show_level=False)
-    handler.setFormatter(InFlags())
-    logger = logging.getLogger("thinkslow")
+    """Send the package's log to standard error, one line for each message, with the time."""
+    logger, handler = logging.getLogger("thinkslow"), _Printed(console())
+    handler.setFormatter(InFlags("%(asctime)s %(message)s", "%H:%M:%S"))
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)

@@ -39,7 +39,7 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def run(options: Options) -> dict[str, Any]:
-    """**Errors:** those of reading; `ValueError` for weights that are not finite."""
+    """**Errors:** those of reading; `ValueError` for weights that are non-finite."""
     from thinkslow.dreamer.manifest import described
     from thinkslow.storage import store
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,10 @@ def show_result(summary: Mapping[str, Any], page: Path, *, quiet: bool) -> dict[
         for one in said:
             terminal.print()
             terminal.print(Text(printable(f"{one.agent}: {one.headline}"), style="bold"))
-            terminal.print(Padding.indent(Text(printable(" ".join(one.details))), 2))
+            for command, sentences in groupby(one.details, key=lambda each: "`" in each):
+                line = Text(printable(" ".join(sentences)))
+                # A command is not broken, so that it can be copied.
+                terminal.print(Padding.indent(line, 2) if not command else line, soft_wrap=command)
         for scope in scopes(said):
             terminal.print()
             terminal.print(scope)

@@ -40,7 +40,7 @@ def calibrated(
 
     **Errors:** those of the environment; `ValueError` if every score was NaN.
     """
-    if not (_waits(agent) or lacks_returns(agent) or wants_clean(agent)):
+    if not needs_calibration(agent):
         return agent
     refuse_modules(environment, [agent])
     described = described_environment(environment)
@@ -52,10 +52,15 @@ def calibrated(
     return calibrated(agent, environment, seed=seed, batch=batch)
 
 
+def needs_calibration(agent: AbstractAgent) -> bool:
+    """Whether `calibrated` plays episodes for an agent."""
+    return _waits(agent) or lacks_returns(agent) or wants_clean(agent)
+
+
 def calibrated_in(
     agent: AbstractAgent, envs: VectorEnv, seed: int, *, max_decisions: int | None = None
 ) -> AbstractAgent:
-    """The same in environments that are there already."""
+    """`calibrated` in existing environments."""
     if lacks_returns(agent):
         agent = agent.having_returns(
             returns_in(agent, envs, seed, max_decisions=max_decisions).spread
@@ -123,12 +128,12 @@ def _waits(agent: AbstractAgent) -> bool:
 
 
 def lacks_returns(agent: AbstractAgent) -> bool:
-    """Whether an agent must know how far its returns spread, and does not."""
+    """Whether an agent needs the range of its returns and does not have it."""
     return agent.inner is not None and agent.inner.lacks_returns
 
 
 class _Doubts:
-    """The doubts of every decision of the episodes that go on."""
+    """The scores of every decision of the running episodes."""
 
     def __init__(self) -> None:
         self.found: list[float] = []

@@ -14,7 +14,7 @@ def read_curve(metrics: Path) -> dict[str, list[float]] | None:
     # A run that is going on may be half-way through its last line.
     whole = [text for text in metrics.read_text().splitlines(keepends=True) if text.endswith("\n")]
     episodes = [line["episode"] for text in whole if "episode" in (line := json.loads(text))]
-    # A reward that was not finite left the episode without a score, a crash cut it off.
+    # A reward that was non-finite left the episode without a score, a crash cut it off.
     episodes = [one for one in episodes if one["score"] is not None and not one.get("crashed")]
     if not episodes:
         return None

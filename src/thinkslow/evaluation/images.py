@@ -4,7 +4,7 @@ Images are arrays `[..., height, width, channels]`, floats in [0, 1] or uint8 (w
 divided by 255). Every function returns one number for each leading index, so that the
 caller averages decibels over frames, never the error inside a logarithm. A prediction may
 leave [0, 1], as a Gaussian decoder's mean does: it is clipped first. A frame whose
-prediction is not finite scores NaN: that is for the caller to report, not for a mean to hide.
+prediction is non-finite scores NaN: that is for the caller to report, not for a mean to hide.
 
 In float64, on the host. SSIM is a program compiled by JAX, which is imported when it is first
 asked for: NumPy's many small products keep all cores spinning. Nothing here knows models, beliefs

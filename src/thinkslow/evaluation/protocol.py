@@ -36,7 +36,7 @@ from thinkslow.agent.clean import Clean
 from thinkslow.dreamer.saved import provenance
 from thinkslow.envs import VectorEnv, arguments, lateness
 from thinkslow.evaluation import records, subjects, tables
-from thinkslow.evaluation.calibrate import calibrated_in
+from thinkslow.evaluation.calibrate import calibrated_in, needs_calibration
 from thinkslow.evaluation.clean import measured_clean, wants_clean, with_clean
 from thinkslow.evaluation.play import Played, Watcher, lateness_of, play
 from thinkslow.evaluation.records import BASE, Episode, Header, Records, Row
@@ -333,7 +333,8 @@ def _play_all(
             if not mine.issuperset(wanted):
                 tick = _ticking(f"{name}: {arm}", done, len(wanted), header, show)
                 if ready is None:
-                    show(f"{name}: {arm}, compiling once", done, total)
+                    also = "calibrating, " if needs_calibration(agent) else ""
+                    show(f"{name}: {arm}, {also}compiling once", done, total)
                     ready = _prepared(agent, name, envs, header, cleans)
                     ready, late = _in_real_time(ready, f"{name}: {arm}", envs, header, folder)
                 watchers: list[Watcher] = []

@@ -41,7 +41,7 @@ class Episode:
     environment_seed: int
     training_seed: int | None
     score: float | None
-    """Sum of the rewards; null if one was not finite."""
+    """Sum of the rewards; null if one was non-finite."""
     rewards_size: float | None
     """Sum of their absolute values: what a difference of scores is small against."""
     length: int
@@ -53,7 +53,7 @@ class Episode:
     cut: bool
     """Whether it ended by the limit of decisions and not by the environment."""
     nonfinite: int
-    """Rewards and parts of observations that were not finite."""
+    """Rewards and parts of observations that were non-finite."""
     nonfinite_first: str | None
     """Which was the first: `reward` or the name of an observation, and the step."""
     first_observation: str

@@ -99,7 +99,7 @@ class Scorer:
 
     def scores(self) -> list[dict[str, float | None]]:
         """Mean of every column over the scored decisions of each episode; NaN where a prediction
-        was not finite. Images of an episode without any are None."""
+        was non-finite. Images of an episode without any are None."""
         for index in range(len(self._waiting)):
             self._settle(index, over=True)
         for start in range(0, len(self._whole), CHUNK):

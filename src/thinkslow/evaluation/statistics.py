@@ -122,7 +122,7 @@ def paired(
       level: coverage of the intervals, between 0 and 1.
       name: what the values are, for error messages, such as "score of arm sig".
 
-    **Errors:** `ValueError` for no pairs, a value that is not finite, or labels that do not match.
+    **Errors:** `ValueError` for no pairs, a value that is non-finite, or labels that do not match.
 
     **Cost:** time grows as resamples × pairs, about 15 ms for the default and 40 pairs; what was
     drawn is kept for the next call with as many pairs. Several training seeds cost nothing.

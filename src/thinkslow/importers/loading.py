@@ -58,7 +58,7 @@ def load(
     the files is executed. Names and shapes must be exactly those of the model.
 
     **Errors:** those of `find`; `store.Misfit` naming a weight that is missing, unknown or of
-    another shape; `ValueError` for weights that are not finite, unless allowed.
+    another shape; `ValueError` for weights that are non-finite, unless allowed.
     **Cost:** reads the agent's weights only; each is in memory once, and once more while it
     becomes an array of the model.
     """
@@ -136,13 +136,13 @@ def told(saved: Saved) -> list[str]:
     if not source.get("checked", True):
         lines.append(
             f"{saved.name}: its file has no checksum, so that a number which was altered is seen "
-            f"only if it is not finite or beyond {store.LARGEST:,.0f}"
+            f"only if it is non-finite or beyond {store.LARGEST:,.0f}"
         )
     lines += [f"{saved.name}: assumed that {what}" for what in manifest["assumed"]]
     lines += [f"{saved.name}: cannot {what}: {why}" for what, why in manifest["cannot"].items()]
     for name, count in manifest.get("nonfinite", {}).items():
         lines.append(
-            f"{saved.name}: {count} values of {name} are not finite, or beyond {store.LARGEST:,.0f}"
+            f"{saved.name}: {count} values of {name} are non-finite, or beyond {store.LARGEST:,.0f}"
         )
     return [line(one, 4000) for one in lines]
 

@@ -33,7 +33,7 @@ _TEXTS = {
     Status.TOLERANCE_MET: "the last step lowered the objective by less than the tolerance",
     Status.KL_SPENT: "the belief moved as far as `max_kl` allows",
     Status.REFUSED: "the last step was refused, or moved nothing",
-    Status.NOT_FINITE: "the objective or its gradient was not finite; the last finite belief is "
+    Status.NOT_FINITE: "the objective or its gradient was non-finite; the last finite belief is "
     "returned",
 }
 

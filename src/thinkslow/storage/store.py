@@ -183,7 +183,7 @@ def is_own(path: Path) -> bool:
 
 
 def check_finite(weights: Mapping[str, Any], file: Path, *, allow: bool) -> dict[str, int]:
-    """How many values of each weight are not finite, or beyond `LARGEST`; empty if none are.
+    """How many values of each weight are non-finite, or beyond `LARGEST`; empty if none are.
 
     **Errors:** `ValueError` if any is, unless allowed.
     """
@@ -197,7 +197,7 @@ def check_finite(weights: Mapping[str, Any], file: Path, *, allow: bool) -> dict
         name = next(iter(bad))
         what = f"{bad[name]} of {weights[name].size} values of {line(name, 200)}"
         raise ValueError(
-            f"{file}: {what} are not finite, or beyond {LARGEST:,.0f}"
+            f"{file}: {what} are non-finite, or beyond {LARGEST:,.0f}"
             f"{f', and some of {len(bad) - 1} more weights' * (len(bad) > 1)}: the training broke "
             "down, or the file was altered. Take another checkpoint, or pass "
             "`allow_nonfinite=True`."
@@ -213,7 +213,7 @@ def checksum(manifest: Mapping[str, Any]) -> str:
 
 
 def _parsed(path: Path) -> dict[str, Any]:
-    """A JSON object without numbers that are not finite and without names given twice.
+    """A JSON object without numbers that are non-finite and without names given twice.
 
     **Errors:** `Missing`, `Damaged`.
     """

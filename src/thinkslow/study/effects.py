@@ -45,7 +45,7 @@ class Numbers:
     several: bool = False
     """Whether units are training seeds."""
     dropped: int = 0
-    """Pairs that are left out: crashed, missing or not finite."""
+    """Pairs that are left out: crashed, missing or non-finite."""
 
 
 def numbers(one: Hypothesis, plan: Plan, cells: Cells) -> Numbers:

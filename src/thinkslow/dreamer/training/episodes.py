@@ -1,4 +1,4 @@
-"""What is counted of the episodes that a run plays, and values in them that are not finite."""
+"""What is counted of the episodes that a run plays, and values in them that are non-finite."""
 
 import dataclasses
 from collections import deque
@@ -17,7 +17,7 @@ RECENT = 20
 class Episodes:
     """Score, length and faults of the present episode of every environment.
 
-    A reward or an observation that is not finite would make every later loss so. `VectorEnv`
+    A reward or an observation that is non-finite would make every later loss so. `VectorEnv`
     finds it where it enters: learning takes 0 in its place, the episode is marked with how many
     there were, and each environment is named once.
     """
@@ -45,7 +45,7 @@ class Episodes:
     def see(self, step: Step, decision: int) -> tuple[Step, list[dict[str, Any]]]:
         """Count one step: the step to learn from, and a record of each episode that it ends.
 
-        The score of an episode with a reward that is not finite is not finite either. One that
+        The score of an episode with a reward that is non-finite is non-finite either. One that
         ended because its environment failed is marked, and counts in no mean.
         """
         for counted in (self.score, self.length, self.nonfinite):
@@ -77,9 +77,9 @@ class Episodes:
             return
         self._said.add(found.environment)
         log.warning(
-            "Environment %d gave a value that is not finite: in `%s`, at step %d of its episode "
-            "%d (decision %d). Learning takes 0 in its place, and metrics.jsonl counts them as "
-            "`nonfinite` of the episode. Mend the environment; this is said once for each.",
+            "Environment %d gave a non-finite value: `%s` at step %d of its episode %d (decision "
+            "%d). Learning uses 0 instead, and metrics.jsonl counts such values as `nonfinite` of "
+            "the episode. Fix the environment. This is reported once for each environment.",
             found.environment, found.key, found.step, found.episode + 1, decision,
         )  # fmt: skip
 

@@ -27,7 +27,7 @@ class Logs:
     """Open logs of one run, cut back to where it last saved: what was lost is written again."""
 
     def __init__(self, run: Path, *, length: int = 0, step: int = 0):
-        """`length` is the byte of metrics.jsonl, and `step` the decision, to go on from."""
+        """`length` is the byte of metrics.jsonl, and `step` the decision, to continue from."""
         path = run / "metrics.jsonl"
         path.touch()
         self.metrics = path.open("r+")
@@ -38,16 +38,16 @@ class Logs:
         self.handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         log.setLevel(logging.INFO)
         log.addHandler(self.handler)
-        log.info("%s at step %d", "resumed" if step else "begun", step)
+        log.info("%s at decision %d.", "Resumed" if step else "Started", step)
         events = SummaryWriter(str(run / "tensorboard"), purge_step=step if step else None)
         self.writers: list[Writer] = [events]
-        """Who is told every finite scalar; add your own."""
+        """They receive every finite scalar; add your own."""
         self._said: set[str] = set()
 
     def write(self, line: Mapping[str, Any], scalars: Mapping[str, float], step: int) -> None:
         """A line of metrics and its scalars as events.
 
-        JSON has no NaN and no infinity: such a value is null, and each is named once.
+        JSON has no NaN and no infinity: a non-finite value is null, and each name is reported once.
         """
         whole, bad = null_nonfinite(line)
         self.metrics.write(json.dumps(whole, allow_nan=False) + "\n")
@@ -55,7 +55,7 @@ class Logs:
         if new := [name for name in bad if name not in self._said]:
             self._said.update(new)
             log.warning(
-                "Not finite at step %d, and null in metrics.jsonl: %s (said once for each).",
+                "Non-finite at decision %d, and null in metrics.jsonl: %s (reported once each).",
                 step, ", ".join(new),
             )  # fmt: skip
         for name, value in scalars.items():
@@ -85,7 +85,7 @@ class Logs:
 
 
 def null_nonfinite(value: Any, name: str = "") -> tuple[Any, list[str]]:
-    """The same for JSON, with null for numbers that are not finite, and the names of those.
+    """The same for JSON, with null for numbers that are non-finite, and the names of those.
 
     >>> null_nonfinite({"step": 3, "episode": {"score": float("nan")}})
     ({'step': 3, 'episode': {'score': None}}, ['episode/score'])

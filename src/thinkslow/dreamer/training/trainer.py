@@ -63,7 +63,7 @@ HURRY_S = 10.0
 
 
 class Diverged(RuntimeError):
-    """A loss was not finite; the state before it is saved."""
+    """A loss was non-finite; the state before it is saved."""
 
 
 class Pending(NamedTuple):
@@ -183,7 +183,7 @@ class Trainer:
         Minutes count from the first decision: what must be compiled is, before. Ctrl-C, SIGTERM
         or SIGHUP ends the run at the next decision, saved; a second one ends it at once.
 
-        **Errors:** `Diverged` at a loss that is not finite, with the state before it saved;
+        **Errors:** `Diverged` at a loss that is non-finite, with the state before it saved;
         `lock.Lost` if the folder was deleted, after everything was saved again;
         `KeyboardInterrupt` or `SystemExit` after a signal.
         """
@@ -228,12 +228,12 @@ class Trainer:
         """The decision, and the update unless no update comes within `steps`."""
         begun = time.monotonic()
         decision = (self.learner.model, self.carry, self.step.observation, self.step.is_first)
-        what = "decision"
-        _act.lower(*decision, self.act_key, self.steps).compile()
         ahead = self.config.environments * 2 * self.learning.batch_length
-        if self.ready or steps is None or steps - self.steps + len(self.replay) > ahead:
-            what = "decision and the update"
-            log.info("Compiling the %s, which may take a minute or two.", what)
+        learns = self.ready or steps is None or steps - self.steps + len(self.replay) > ahead
+        what = "decision and the update" if learns else "decision"
+        log.info("Compiling the %s, which may take a minute or two.", what)
+        _act.lower(*decision, self.act_key, self.steps).compile()
+        if learns:
             lead = (self.learning.batch_size, self.learning.batch_length + 1)
             rows = {
                 name: jax.ShapeDtypeStruct((*lead, *shape), kind, sharding=self.spread)
@@ -307,7 +307,7 @@ class Trainer:
                 bad = [name for name, value in update.metrics.items() if not np.isfinite(value)]
                 self.save()
                 raise Diverged(
-                    f"Update {self.updates + 1} gave values that are not finite "
+                    f"Update {self.updates + 1} gave values that are non-finite "
                     f"({', '.join(bad) or 'weights'}), though everything that the environment "
                     f"gave was; the state before it is in {self.run / 'saves'}. Begin another "
                     "run with a lower `learning_rate=X`."

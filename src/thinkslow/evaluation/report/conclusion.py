@@ -84,14 +84,13 @@ def caption(mark: str) -> str:
     """The meaning of a mark such as a star or a colour, for tables.
 
     >>> print(caption("*"))
-    *: 95% interval without zero, not corrected for the number of comparisons, and none below 6
-    pairs or training seeds; p (Holm) is corrected over the arms compared with one baseline in one
-    measure.
+    *: the 95% interval excludes zero (not corrected for the number of comparisons; from 6 pairs or
+    training seeds on). p (Holm) is corrected over all arms with the same measure and baseline.
     """
     return (
-        f"{mark}: 95% interval without zero, not corrected for the number of comparisons, and none "
-        f"below {planning.fewest_units()} pairs or training seeds; p (Holm) is corrected over "
-        "the arms compared with one baseline in one measure."
+        f"{mark}: the 95% interval excludes zero (not corrected for the number of comparisons; "
+        f"from {planning.fewest_units()} pairs or training seeds on). p (Holm) is corrected over "
+        "all arms with the same measure and baseline."
     )
 
 
@@ -263,8 +262,8 @@ def _sentence(summary: Record, agent: str, measure: str, verdict: _Verdict) -> s
         )
     if others and control:
         parts.append(
-            f"{told(others)} raised it, but not shown by more than the best control, {best}, so "
-            "that thinking is not shown to be the reason"
+            f"{told(others)} raised it, but not demonstrably by more than the best control, "
+            f"{best}, so thinking is not shown to be the reason"
         )
     elif others:
         parts.append(f"{told(others)} raised it; a control might do as well")
@@ -293,8 +292,8 @@ def _null(summary: Record, agent: str, measure: str, verdict: _Verdict) -> str:
     level = _level(summary, agent, measure) if measure == "score" else None
     share = f" ({smallest / abs(level):.0%} of the score)" if level else ""
     return (
-        f"{said}; a true one of {number(smallest)}{metric_unit(measure)}{share} would have been "
-        "found in four of five such evaluations"
+        f"{said}; such an evaluation detects a true difference of "
+        f"{number(smallest)}{metric_unit(measure)}{share} in four of five cases"
     )
 
 
@@ -379,7 +378,7 @@ def _scope(verdict: _Verdict) -> str:
     if verdict.dropped:
         pairs = "1 pair is" if verdict.dropped == 1 else f"{verdict.dropped} pairs are"
         most = "" if len(verdict.refined) == 1 else " in the arm that lacks most"
-        said += f" {pairs} left out{most}: crashed, missing or not finite."
+        said += f" {pairs} left out{most}: crashed, missing or non-finite."
     return said
 
 

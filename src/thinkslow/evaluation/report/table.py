@@ -21,6 +21,7 @@ def table(summary: Record) -> Table:
     how = "paired" if paired else "of independent samples"
     result = Table(
         title=f"{line(environment.get('id', ''))}, {protocol.get('episodes', '?')} episodes an arm",
+        caption_justify="left",
         caption=f"diff: {how}, from none, [95% interval]; better: P(improve). {caption('*')}",
         box=None,
         pad_edge=False,
