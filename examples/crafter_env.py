@@ -16,7 +16,7 @@ from gymnasium import spaces
 
 
 class Crafter(gymnasium.Env):
-    """Crafter's own environment, made anew for each seed: it takes one when it is made."""
+    """Crafter's own environment, made again for each seed: only its constructor takes one."""
 
     observation_space = spaces.Box(0, 255, (64, 64, 3), np.uint8)
     action_space = spaces.Discrete(17)

@@ -10,7 +10,7 @@ from thinkslow.worldmodel import State, surprise
 
 
 class Unforeseen(thinkslow.Score):
-    """-log p(frame | likeliest latent of the prior), nats."""
+    """-log p(frame | most likely latent of the prior), nats."""
 
     needs = (DECODER,)
 

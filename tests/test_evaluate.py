@@ -115,7 +115,7 @@ def test_an_evaluation_of_real_settings_is_known_again(evaluated, tmp_path):
     agent = agent_of(checkpoint.load(evaluated.folder.parent / "agent"))
     agents = {name: agent.thinking(how) for name, how in CHOSEN.items()}
     again = {"episodes": 3, "seed": 1, "batch": 2, "out": evaluated.folder}
-    with pytest.raises(Occupied, match="this very evaluation, finished"):
+    with pytest.raises(Occupied, match="this evaluation, finished"):
         evaluate(agents, ENVIRONMENT, **again)
     agents["evidence"] = agent.thinking("evidence")
     with pytest.raises(Occupied, match=r"its arms differ \(thinking of evidence"):

@@ -69,3 +69,76 @@ def test_an_error_names_the_flag_at_the_command_line(monkeypatch, capsys):
     monkeypatch.setattr(inspect, "run", failing)
     assert main(["inspect", "agent"]) == 1
     assert "--wrapper module:Class, --max-decisions 9." in capsys.readouterr().err
+
+
+QUAINT = {
+    r"likeliest": "most likely",
+    r"anew": "again",
+    r"(?:mend|mends|mended|mending)": "fix, or repair",
+    r"to the bit": "bit for bit",
+    r"whoever": "the name of that person or process",
+    r"(?:is|are|was|were) not finite": "non-finite",
+    r"stands? in for": "replaces",
+    r"(?:go|goes|going|gone) on with": "continue",
+    r"as one likes|one's own": "you",
+    r"what is no|that is none|of which none": "a sentence with `not`",
+    r"said once": "reported once",
+    r"nobody|everybody": "who or what it is",
+    r"Read are|Refused are|Told is|Asked is": "the subject first",
+}
+"""Words that made a reader stop, and plain ones."""
+FRAGMENT = re.compile(r"^(Of|Whose|Those|Told|Between)\b")
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted(
+    {*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.py")}
+    - {ROOT / "docs" / "reliability.md"}
+)
+
+
+def docstrings(path: Path) -> Iterator[str]:
+    """Every text that documents a module, a class, a function or a field."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            yield str(node.value.value)
+
+
+def quaint(text: str) -> list[str]:
+    return [
+        f"{found[0]!r}: say {plain}"
+        for words, plain in QUAINT.items()
+        if (found := re.search(rf"\b(?:{words})\b", text))
+    ]
+
+
+def test_a_quaint_sentence_is_found():
+    assert quaint("The likeliest is said once.") == [
+        "'likeliest': say most likely", "'said once': say reported once",
+    ]  # fmt: skip
+    assert not quaint("The most likely class is reported once.")
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_documents_use_the_words_of_the_field(path):
+    assert not quaint(path.read_text())
+
+
+def test_docstrings_help_and_messages_use_the_words_of_the_field():
+    wrong = [
+        f"{path.relative_to(SOURCE)}: {said}"
+        for path in SOURCE.rglob("*.py")
+        for text in [*texts(path), *docstrings(path)]
+        for said in quaint(text)
+        if " " in text  # one word is a name
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_docstring_is_no_fragment_that_begins_with_of():
+    """Help once read "Of the evaluation." and "Those percentiles."."""
+    wrong = [
+        f"{path.relative_to(SOURCE)}: {text[:80]!r}"
+        for path in SOURCE.rglob("*.py")
+        for text in docstrings(path)
+        if FRAGMENT.search(text)
+    ]
+    assert not wrong, "\n".join(wrong)

@@ -48,7 +48,7 @@ class Belief(eqx.Module):
 
     @abc.abstractmethod
     def mode(self) -> Float[Array, "..."]:
-        """The likeliest value."""
+        """The most likely value."""
 
     @abc.abstractmethod
     def soft(self) -> Float[Array, "..."]:
@@ -217,7 +217,7 @@ class Point(Belief):
         return self.value
 
     def log_prob(self, value: Float[Array, "..."]) -> Float[Array, ""]:
-        """Of a normal of variance 1 around it."""
+        """Log-density of a normal with variance 1 around the point."""
         return -0.5 * jnp.sum(jnp.square(value - self.value) + jnp.log(2 * jnp.pi))
 
     def entropy(self) -> Float[Array, ""]:

@@ -141,7 +141,7 @@ class Softened(Readout):
 
 
 class BestOf(Readout):
-    """Of `count` samples, the one that reconstructs the present observation best."""
+    """The one of `count` samples that reconstructs the present observation best."""
 
     needs: ClassVar[tuple[Need, ...]] = (DECODER,)
     count: int = 8

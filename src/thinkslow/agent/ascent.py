@@ -20,7 +20,7 @@ from thinkslow.trees import all_finite
 from thinkslow.worldmodel import Action, State
 
 EDGE = 0.999
-"""Of the range of actions, beyond which a gradient would vanish."""
+"""Share of the range of actions beyond which a gradient would vanish."""
 
 
 class Ascent(Choice):
@@ -37,10 +37,10 @@ class Ascent(Choice):
     member.
 
     Args:
-        sequences: of actions.
+        sequences: number of action sequences.
         latents: draws of the belief.
         horizon: imagined steps.
-        steps: of ascent.
+        steps: number of gradient steps.
         strength: length of each step, in units of atanh of the actions; 0 is the base agent.
         penalty: what a nat of the members' disagreement costs, in units of return; 0 asks none.
         trace: lambda of the returns.

@@ -87,12 +87,12 @@ class Frame(eqx.Module):
     guard: Guard
     action: Array
     latent_key: PRNGKeyArray
-    """Of the draw of a latent that the base agent would make."""
+    """PRNG key of the latent that the base agent would draw."""
     key: PRNGKeyArray
     """PRNG key of everything else."""
 
     def errors(self, state: State, observation: Observation | None = None) -> dict[str, Array]:
-        """Of a state's reconstruction."""
+        """The errors of a state's reconstruction."""
         return errors_of(self.model.decode(state), observation or self.observation)
 
     def at(self, latent: Array) -> State:
@@ -249,8 +249,8 @@ class Robust(Check):
 class Masked(Robust):
     """A control: what is exactly black is covered, and replaced in the same way.
 
-    An oracle where a shift covers a part of the frame with black, such as `occlusion`: nobody
-    else is told which pixels those are.
+    An oracle if a shift covers part of the frame with black, such as `occlusion`: other arms do
+    not know which pixels are covered.
     """
 
     @property

@@ -26,7 +26,7 @@ from thinkslow.spaces import Space
 from thinkslow.worldmodel import Action, State, WorldModel
 
 HALVINGS = 30
-"""Of the interval in which a tilt is looked for."""
+"""Bisections of the interval in which a tilt is searched."""
 
 
 class Facing(NamedTuple):
@@ -55,7 +55,7 @@ class Chosen(eqx.Module):
     actions: Float[Array, "*batch actions action"]
     """Vectors of the actions that were compared."""
     log_probs: Float[Array, "*batch actions"]
-    """Of the policy among them."""
+    """The index of the policy's action among them."""
     advantages: Float[Array, "*batch actions"]
     """Imagined: how much better than the policy's mean, in units of return."""
     errors: Float[Array, "*batch actions"]

@@ -23,7 +23,7 @@ LEAST = 1e-6
 """The least usual error of a patch. Otherwise any change of a constant patch would be news."""
 
 Errors = Mapping[str, Float[Array, "..."]]
-"""By the name of a part, the mean squared error of each patch, or of each number of a vector."""
+"""Mean squared errors of each patch, or of each number of a vector, by the name of the part."""
 
 
 class Clean(eqx.Module):
@@ -32,12 +32,12 @@ class Clean(eqx.Module):
     errors: Errors
     """Medians."""
     threshold: Float[Array, ""] | float
-    """Of `distance`; above it a frame is suspicious."""
+    """Threshold of `distance`; above it a frame is suspicious."""
     alone: Float[Array, ""] | float
-    """Of the mean error of a reconstruction without history: the rule of WISER."""
+    """Threshold of the mean error of a reconstruction without history: the rule of WISER."""
     means: Mapping[str, Float[Array, " channels"]]
     deviations: Mapping[str, Float[Array, " channels"]]
-    """Of the pixels of each channel of an image."""
+    """Mean and deviation of the pixels of each channel of an image."""
 
     def ratios(self, errors: Errors) -> dict[str, Array]:
         """Errors in units of the usual ones."""

@@ -89,7 +89,7 @@ class Look(NamedTuple):
     before: State
     """The state that was carried here."""
     stays: Bool[Array, ""] | None
-    """With `missing` "stale", whether it is also the one to go on with."""
+    """With `missing` "stale", whether it is also the state to continue with."""
     arrived: Bool[Array, ""] | None
     """With a delay, whether a frame came that had not been used."""
     checked: Checked | None

@@ -54,7 +54,7 @@ class Score(eqx.Module):
         Args:
             model: for one example.
             policy: what acts.
-            thought: of the decision without refinement.
+            thought: the `Thought` of the decision without refinement.
             observation: the present one.
             members: plausible parameters, where the agent has them.
             key: PRNG key of the score's random draws.

@@ -30,7 +30,7 @@ def posed(
         agent: its settings name the variable.
         observation: the present one.
         moment: the present one.
-        latent_key: of the draw of a latent that the base agent would make.
+        latent_key: PRNG key of the latent that the base agent would draw.
     """
     settings, share = agent.settings, agent.settings.memory_share
     first = begin(agent, moment, latent_key)

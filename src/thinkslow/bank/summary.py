@@ -19,7 +19,7 @@ from thinkslow.bank.judge import Choices, opened
 from thinkslow.evaluation.statistics import paired
 
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
-"""Of the decisions, in which a gate opens."""
+"""Shares of the decisions in which a gate opens."""
 RESAMPLES = 1000
 LEAST = 0.2
 """Least correlation of imagined and true advantages for values to guide actions."""

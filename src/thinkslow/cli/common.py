@@ -107,7 +107,7 @@ def parse(options: type[Options], name: str, description: str, arguments: Sequen
 def _refuse_nan(options: Any) -> None:
     """What is made of several options checks its own.
 
-    **Errors:** `Usage` for a number that is none: no comparison would find it later.
+    **Errors:** `Usage` for a NaN, which later comparisons would not find.
     """
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)

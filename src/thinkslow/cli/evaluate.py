@@ -305,7 +305,7 @@ def play_and_report(
             if (folder / "evaluation.json").exists():
                 _say(
                     f"The episodes that were finished are in {folder / 'episodes.jsonl'}. The same "
-                    f"command goes on with the rest; thinkslow report {folder} shows them."
+                    f"command continues with the rest; thinkslow report {folder} shows them."
                 )
             raise
     raise Usage(f"{out} and a thousand more are taken. Pass another --out.")

@@ -133,7 +133,7 @@ def labelled(name: str, changes: Mapping[str, tuple[Any, Any]]) -> tuple[str, Ar
     label.
 
     Args:
-        name: of the arm.
+        name: the name of the arm.
         changes: by setting, the value and how to write it.
 
     **Errors:** `ValueError` for an unknown arm or an impossible value.

@@ -11,7 +11,7 @@ from thinkslow.cli.progress import block_lines
 from thinkslow.cli.wording import printable
 
 Show = Callable[[str, int, int], None]
-"""Told what goes on (`agent: arm, doing`), how much is done, and how much there is."""
+"""Called with the present part (`agent: arm, doing`), the amount done, and the total."""
 HELPS = "Where thinking is known to help"
 
 

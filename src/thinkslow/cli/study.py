@@ -37,7 +37,7 @@ class Options(Common):
     jobs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Local processes at once; by default one a core."""
     address: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None
-    """Of a Ray cluster that runs; by default one is started here."""
+    """Use the Ray cluster at this address; by default start one here."""
     dry_run: bool = False
     """Show what will be played, and how long it takes, and play nothing else."""
 

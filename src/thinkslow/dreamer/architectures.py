@@ -19,7 +19,7 @@ _KNOWN: dict[str, tuple[Any, Any]] = {
 
 
 def register_architecture(name: str, model: Callable[..., Any], config: type) -> None:
-    """Let agents of an architecture of your own be saved and loaded.
+    """Register your own architecture, so that its agents can be saved and loaded.
 
     A file or a notebook cell that runs again may register its architectures again.
 

@@ -1,4 +1,4 @@
-"""What a DreamerV3 agent is made of, and how it is trained: frozen, checked, named."""
+"""Sizes and training settings of a DreamerV3 agent: frozen, checked, named."""
 
 import dataclasses
 from typing import Any, Literal
@@ -84,8 +84,8 @@ class ModelConfig:
     decoded: tuple[str, ...] | None = None
     """Observations that are reconstructed; None: all."""
     discount: float = 1.0
-    """Of each imagined step that goes on, besides what the continue head has learned; the
-    official head contains all of it."""
+    """Discount of each imagined step, besides the continue head; the official head contains all of
+    it."""
     free_nats: float = 1.0
     """KL below which the training losses of prior and posterior stop pushing."""
     rep_scale: float = 0.1
@@ -203,10 +203,9 @@ class TrainConfig:
     clip: float = 0.3
     """Adaptive gradient clipping: the largest update, as a share of the norm of the weights."""
     imagination: int = 15
-    """Imagined steps, on which actor and critic are trained."""
+    """Imagined steps that train actor and critic."""
     imagination_starts: int = 0
-    """How many of the last steps of a sequence to imagine from; 0: from all, as the official
-    code."""
+    """Imagine from this many last steps of a sequence; 0: all, as in the official code."""
     horizon: int = 333
     """Horizon of the discount, which is 1 - 1/horizon; it is part of the continue head."""
     actor_entropy: float = 3e-4
@@ -214,16 +213,15 @@ class TrainConfig:
     trace: float = 0.95
     """Lambda of the lambda-return."""
     slow_rate: float = 0.02
-    """Rate at which the slow copy of the critic follows it, each update."""
+    """Rate at which the slow copy of the critic follows the critic in each update."""
     return_rate: float = 0.01
-    """Rate of the running percentiles by which returns are normalised."""
+    """Rate of the running percentiles that normalise returns."""
     return_percentiles: tuple[float, float] = (5.0, 95.0)
-    """Percentiles of the returns, by whose distance returns are normalised."""
+    """Percentiles of the returns; returns are normalised by their distance."""
     replay_value_scale: float = 0.3
     """Weight of the critic's loss on replayed steps."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of the computation; weights are float32. `auto` is bfloat16 on a GPU and float32
-    on a CPU."""
+    """Precision of the computation; `auto` is bfloat16 on a GPU and float32 on a CPU."""
 
     def __post_init__(self) -> None:
         if self.batch_length < 2 or self.imagination_starts == 1:
@@ -259,12 +257,12 @@ _TINY_LEARNING = TrainConfig(
 )  # fmt: skip
 
 LEARNING: dict[str, TrainConfig] = {"tiny": _TINY_LEARNING, "tiny-gaussian": _TINY_LEARNING}
-"""Presets that learn otherwise than the official defaults. `tiny`: one update of 16 x 32 steps
-per 10 decisions, a larger rate for a smaller network, and ten times the official actor entropy,
-under which the policy collapses early on the tasks here."""
+"""Presets with other training settings than the official defaults. `tiny`: one update of 16 x 32
+steps per 10 decisions, a larger rate for a smaller network, and ten times the official actor
+entropy, with which the policy collapses early on the tasks here."""
 
 
 def train_preset(name: str) -> TrainConfig:
-    """How a model of that preset learns unless told otherwise."""
+    """The default training settings of a preset."""
     model_preset(name)
     return LEARNING.get(name, TrainConfig())

@@ -49,7 +49,7 @@ def double_and_convolve(
 
     Args:
         x: a small image.
-        kernel: of the convolution of the large one.
+        kernel: the kernel of the convolution of the large image.
         cells: whether to compute on the small side; None: where that is faster.
 
     **Cost:** for a kernel of 5x5, 2.8 times fewer products on the small side.
@@ -70,7 +70,7 @@ def convolve_and_pool(
 
     Args:
         x: an image of even sides.
-        kernel: of its convolution.
+        kernel: the kernel of the convolution.
         cells: whether to compute on the small side; None: where that is faster.
 
     **Cost:** for a kernel of 5x5, 1.4 times the products on the small side, but with four times

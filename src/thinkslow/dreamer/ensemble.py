@@ -32,7 +32,7 @@ Show: TypeAlias = Callable[[str, int, int], None]
 """Called with the present part, the amount done, and the total."""
 
 NOISE = 0.01
-"""Of a member's start, in units of the root mean square of the trained weights."""
+"""Noise of a member's start, in units of the root mean square of the trained weights."""
 BATCH = 256
 """Decisions of one step of a fit."""
 RATE = 1e-3
@@ -41,7 +41,7 @@ HELD_OUT = 0.2
 PURPOSE = 0xE5B1
 """The purpose of these seeds: episodes outside training and evaluation."""
 PARTS = 10
-"""Of a fit, between which progress is shown."""
+"""Steps of a fit between two reports of progress."""
 
 
 class Experience(NamedTuple):

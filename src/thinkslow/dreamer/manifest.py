@@ -1,4 +1,4 @@
-"""What a manifest says of an agent, checked without building the agent and without JAX."""
+"""The facts of a manifest, checked without building the agent and without JAX."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ DTYPES = frozenset({
     "bool", "uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64", "float16",
     "bfloat16", "float32", "float64",
 })  # fmt: skip
-"""Of observations and actions."""
+"""The largest number of observations and of actions."""
 
 Spaces = dict[str, Space]
 

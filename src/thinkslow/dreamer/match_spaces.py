@@ -1,4 +1,4 @@
-"""Fitting an agent to an environment that calls the same things by other names.
+"""Fit an agent to an environment that has other names for the same observations and actions.
 
 An agent of another project knows its observations by its own keys, a vector by its width only,
 and sometimes several vectors by the sum of their widths. An environment here has names and
@@ -23,7 +23,7 @@ from thinkslow.spaces import Space
 from thinkslow.storage import store
 
 JOINED = "+"
-"""Between the names of vectors that an agent knows by the sum of their widths."""
+"""Separator between the names of vectors of which an agent knows only the total width."""
 SETS = {9: "the 9 of IMPALA", 15: "the 15 of PopArt"}
 """Action sets of DeepMind Lab that agents were trained with."""
 
@@ -42,10 +42,10 @@ def match_spaces(
     Args:
         model: by its own names.
         members: plausible parameters that come with it.
-        observations: of the environment, by name.
-        actions: of the environment, by name.
-        name: of the agent, for errors.
-        id: of the environment, for errors.
+        observations: the environment's spaces, by name.
+        actions: the environment's actions, by name.
+        name: the agent's name, for errors.
+        id: the environment's id, for errors.
 
     **Errors:** `store.Misfit` with every difference, field by field.
     """

@@ -7,7 +7,7 @@ from typing import Any
 from thinkslow.storage.faults import shown
 
 WIDEST = 2**20
-"""Of a layer, a latent or a number of classes."""
+"""The largest width of a layer or a latent, and number of classes."""
 DEEPEST = 64
 """Layers of one stack."""
 

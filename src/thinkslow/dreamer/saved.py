@@ -1,4 +1,4 @@
-"""A DreamerV3 agent as a folder: named weights and a manifest that says what they are."""
+"""A DreamerV3 agent as a folder: named weights and a manifest that describes them."""
 
 import dataclasses
 import subprocess

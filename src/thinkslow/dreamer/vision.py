@@ -208,12 +208,12 @@ class Decoder(eqx.Module):
 
 
 def images(spaces: tuple[tuple[str, Space], ...]) -> list[tuple[str, Space]]:
-    """Those of rank 3."""
+    """The observations of rank 3."""
     return [(key, space) for key, space in spaces if len(space.shape) == 3]
 
 
 def vectors(spaces: tuple[tuple[str, Space], ...]) -> list[tuple[str, Space]]:
-    """Those of lower rank, discrete ones included."""
+    """The observations of lower rank, including discrete ones."""
     return [(key, space) for key, space in spaces if len(space.shape) < 3]
 
 

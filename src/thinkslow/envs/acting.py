@@ -21,7 +21,7 @@ Say = Callable[[str], None]
 UNBOUNDED = 1e15
 """A bound beyond this value, such as the largest float32, counts as no bound."""
 NAME = "action"
-"""Of an action that has no other."""
+"""The name of an action without a name."""
 
 
 class Part:

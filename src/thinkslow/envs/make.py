@@ -80,7 +80,7 @@ def make(
 
 
 ARGUMENTS = ("id", "size", "repeat", "image", "options", "wrappers", "shift")
-"""Of `make`: what a description of an environment may hold."""
+"""Arguments of `make` that a description of an environment may hold."""
 
 
 def arguments(environment: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ CLASSES = 10_000
 CHOICES = 16
 """Up to this many discrete values are one-hot each; more are read as numbers."""
 RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
-"""Of floats that may be pixels."""
+"""Ranges of floats that may be pixels."""
 
 Say = Callable[[str], None]
 Path = tuple[str, ...]

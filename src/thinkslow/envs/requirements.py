@@ -32,7 +32,7 @@ class Prepared(NamedTuple):
     """How to make an environment."""
 
     arguments: dict[str, Any]
-    """Of its constructor, so that it draws pictures of the size and repeats actions as asked."""
+    """Arguments of its constructor that set the size of images and the repeats of actions."""
     repeat: int
     """Times that an action is still to be repeated around it."""
     note: str = ""
@@ -50,8 +50,8 @@ def prepare(id: str, *, size: int, repeat: int = 1, asked: Collection[str] = ())
         repeat: Times that an action is to be played.
         asked: Arguments of the constructor that the user gives; they stay as given.
 
-    **Errors:** `Unavailable` if a package or a library is missing, or if nobody registered the
-    id.
+    **Errors:** `Unavailable` if a package or a library is missing, or if the id is not
+    registered.
     """
     family = family_of(id)
     drawn = ""

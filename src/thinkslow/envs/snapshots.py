@@ -31,7 +31,7 @@ class Snapshot(NamedTuple):
 
     seed: int
     actions: tuple[Any, ...]
-    """Of the episode so far."""
+    """The actions of the episode so far."""
     first_seen: str
     seen: str
     """A hash of the observation."""

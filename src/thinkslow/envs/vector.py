@@ -30,7 +30,7 @@ from thinkslow.envs.worker import PATIENCE_S, Died, Played, Worker, nameless_mem
 from thinkslow.spaces import Space
 
 DEATHS = 3
-"""Of one environment without a completed step in between, after which the cause is raised."""
+"""Failures of one environment without a completed step after which the cause is raised."""
 
 NOT_REPLAYED = Failure(
     "replay",
@@ -421,7 +421,7 @@ class VectorEnv:
     ) -> Step:
         """What the environments answer; a death ends an episode, unless it was a replay's.
 
-        Nobody has seen what a replay leads to, so that it is simply done again; or `brought` back
+        The result of a replay has not been used yet, so it is simply repeated; or `brought` back
         again, where that was asked for.
         """
         before = {name: array.copy() for name, array in self._observation.items()}
@@ -561,7 +561,7 @@ class VectorEnv:
     def _undone_if_interrupted(self) -> Iterator[None]:
         """Leave the books as they were before a step that does not come to its end.
 
-        So what `state` says is the step before it, whoever saves that.
+        `state` then returns the step before it.
         """
         books: Any = (
             self._episodes, self._begun, self._seeds, self._first_seen, self._actions,
@@ -586,7 +586,7 @@ class VectorEnv:
 
 
 def _hash(observation: Mapping[str, np.ndarray], index: int) -> str:
-    """Of what one environment shows."""
+    """A hash of one environment's observation."""
     digest = hashlib.blake2b(digest_size=12)
     for name in sorted(observation):
         digest.update(observation[name][index].tobytes())

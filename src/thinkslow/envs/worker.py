@@ -47,7 +47,7 @@ PATIENCE_S = 5.0
 LAST_WORDS = 4000
 """How much of what a worker writes is kept, in bytes."""
 GLANCE_S = 0.5
-"""Between two looks at whether the parent is still willing to wait."""
+"""Seconds between two checks whether the parent still waits."""
 COMPUTING = {"JAX_PLATFORMS": "cpu", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 """For environments written in JAX, unless the user says otherwise: a GPU is the agent's."""
 END_WITH_PARENT = 1
@@ -203,7 +203,7 @@ class Words:
         self._thread.start()
 
     def last(self) -> str:
-        """Of a process that has ended, or hangs."""
+        """The last output of a process that has ended or hangs."""
         self._thread.join(GLANCE_S)
         return self._last.decode(errors="replace").strip()
 

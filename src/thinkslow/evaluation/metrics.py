@@ -29,7 +29,7 @@ class Metric:
     """One column of the records, and how it is read, compared and shown."""
 
     name: str
-    """Of the column."""
+    """Name of the column."""
     label: str
     what: str
     """In one sentence."""

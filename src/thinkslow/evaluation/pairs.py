@@ -22,13 +22,13 @@ class Pairs:
     """What two arms made of the same episodes, by one measure."""
 
     before: np.ndarray
-    """Of the baseline, `[pairs]`."""
+    """Values of the baseline, `[pairs]`."""
     after: np.ndarray
-    """Of the other arm, `[pairs]`."""
+    """Values of the other arm, `[pairs]`."""
     differences: np.ndarray
     """`after - before`, 0 where they differ by rounding alone."""
     agents: list[str]
-    """Whose each pair is: the clusters of the statistics."""
+    """The agent of each pair: the clusters of the statistics."""
     seeds: list[int]
     """The environment seed of each pair."""
     dropped: int

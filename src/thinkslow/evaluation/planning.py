@@ -17,7 +17,7 @@ LOOKS = {5: 3.47, 8: 2.45, 12: 2.00}
 
 
 def fewest_units(tests: int = 1, alpha: float = ALPHA) -> int:
-    """Units below which no result of so many tests, corrected, could be significant.
+    """The fewest units with which a result of this many corrected tests can be significant.
 
     >>> fewest_units(), fewest_units(8)
     (6, 9)

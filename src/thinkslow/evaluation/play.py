@@ -49,7 +49,7 @@ class Played:
     thoughts: int = 0
     moved: float = 0.0
     latency_ms: array = dataclasses.field(default_factory=lambda: array("d"))
-    """Of each decision of the whole batch while this episode went on."""
+    """Milliseconds of each decision of the whole batch during this episode."""
 
 
 def play(
@@ -170,7 +170,7 @@ def lateness_of(
     Args:
         agent: Who plays.
         envs: Environments that show what it sees; one episode is begun.
-        seed: Of that episode.
+        seed: Seed of that episode.
         step_ms: Milliseconds of one step.
         repeats: Decisions to take the median of.
     """

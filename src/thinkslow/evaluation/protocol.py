@@ -294,7 +294,7 @@ def _before(folder: Path, header: Header, resume: bool) -> Records | None:
             f"{folder} holds this evaluation, unfinished ({done}). Give another folder, or "
             "let it resume."
         )
-    log.info("%s holds %s of this evaluation: going on with the rest.", folder, done)
+    log.info("%s holds %s of this evaluation: continuing with the rest.", folder, done)
     return found
 
 

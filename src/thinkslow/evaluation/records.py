@@ -132,7 +132,7 @@ class Header:
     agents: list[dict[str, Any]]
     """Facts of each: name, where it comes from, a hash of its weights."""
     arms: list[dict[str, Any]]
-    """Of every agent in the order in which they are played: `agent`, `arm`, settings."""
+    """The arms of every agent in the order of play: `agent`, `arm`, settings."""
     episodes: int
     """Per arm."""
     seed: int

@@ -28,7 +28,7 @@ EVERY = 5
 CHUNK = 16
 """Moments that are scored together."""
 Frames = dict[str, np.ndarray]
-"""By the name of the image."""
+"""Arrays by the name of the image."""
 
 
 @dataclasses.dataclass
@@ -36,7 +36,7 @@ class Moment:
     """A decision that is scored, as long as it waits for the frames to come."""
 
     index: int
-    """Of the environment."""
+    """Index of the environment."""
     at: int
     """Decisions before it."""
     states: State
@@ -112,7 +112,7 @@ class Scorer:
         return self._current is None or bool(self._current[index])
 
     def _settle(self, index: int, over: bool) -> None:
-        """Of an episode's moments pass on those that are whole.
+        """Pass on the complete moments of an episode.
 
         A moment counts if the episode goes on beyond the last frame that it looks ahead to; the
         first one counts however short the episode is, with the frames that came.

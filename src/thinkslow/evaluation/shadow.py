@@ -128,13 +128,13 @@ class Pictures:
     """Images of the arms of one agent on the frames of its base agent's first episode.
 
     Args:
-        folder: Of the evaluation.
+        folder: Folder of the evaluation.
         images: To decode, by name.
         arms: All arms of the agent, by name.
         places: Number of each arm in the header.
         count: Number of environments in parallel.
-        seed: Of the evaluation.
-        environment_seed: Of the first episode.
+        seed: Seed of the evaluation.
+        environment_seed: Environment seed of the first episode.
     """
 
     def __init__(
@@ -183,11 +183,11 @@ def decoded(
 
     Args:
         agent: The arm, calibrated.
-        moments: Of a `Recorder`.
+        moments: Moments of a `Recorder`.
         images: To decode, by name.
         count: Environments that the arm is compiled for.
-        seed: Of the evaluation: its noise is that of the base agent.
-        environment_seed: Of the recorded episode.
+        seed: Seed of the evaluation: the arm gets the noise of the base agent.
+        environment_seed: Environment seed of the recorded episode.
 
     Returns None for an agent that the memory of the base agent does not fit, such as one of your
     own.

@@ -50,7 +50,7 @@ class Paired:
     mean: float
     """Mean difference, in units of the metric; training seeds count alike."""
     interval: Interval
-    """Of the mean; (nan, nan) for a single pair, which has no spread."""
+    """Interval of the mean; (nan, nan) for a single pair, which has no spread."""
     trimmed_mean: float
     """Interquartile mean: the mean without the lowest and the highest quarter of pairs; with
     several training seeds the mean of theirs."""
@@ -88,7 +88,7 @@ class Equivalence:
     margin: float
     """In units of the metric."""
     p_value: float
-    """Of a difference of the margin or more in either direction: small says "equivalent"."""
+    """p-value of a difference of the margin or more: a small value means "equivalent"."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,8 @@ def paired(
     Args:
       differences: refined minus base, one number a pair.
       clusters: each pair's training seed (or any label), `[pairs]`; None for a single one.
-      seed: of the bootstrap over episodes; equal seeds give equal intervals.
-      resamples: of the bootstrap.
+      seed: seed of the bootstrap over episodes; equal seeds give equal intervals.
+      resamples: number of bootstrap resamples.
       level: coverage of the intervals, between 0 and 1.
       name: what the values are, for error messages, such as "score of arm sig".
 
@@ -199,8 +199,8 @@ def equivalence(
     margin's own uncertainty counts.
 
     Args:
-      base: of the arm without thinking, one number a pair, `[pairs]`.
-      refined: of the other arm, in the same order.
+      base: values of the arm without thinking, one number per pair, `[pairs]`.
+      refined: values of the other arm, in the same order.
       clusters: each pair's training seed, as for `paired`.
       share: half-width of what counts as the same; a mean of zero leaves no margin.
       name: what the values are, for error messages.

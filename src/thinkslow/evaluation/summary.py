@@ -238,7 +238,7 @@ def _notes(records: Records, comparisons: Sequence[Record]) -> Iterator[str]:
     if not records.finished:
         yield (
             f"Not finished: {len(episodes)} of {header.expected} episodes were played. The same "
-            "command goes on with the rest."
+            "command continues with the rest."
         )
     if any(not row["paired"] for row in comparisons):
         yield (
@@ -267,8 +267,8 @@ def _notes(records: Records, comparisons: Sequence[Record]) -> Iterator[str]:
         )
     if strange := [one for one in episodes if one.nonfinite]:
         yield (
-            f"{len(strange)} of {len(episodes)} episodes had rewards or observations that are not "
-            f"finite; scores of such rewards are left out with their pairs. The first: "
+            f"{len(strange)} of {len(episodes)} episodes had non-finite rewards or observations. "
+            f"Scores of such rewards are left out with their pairs. The first: "
             f"{strange[0].nonfinite_first}, episode {strange[0].episode} (environment seed "
             f"{strange[0].environment_seed}) of {strange[0].arm}."
         )

@@ -78,7 +78,7 @@ class Film:
     """Frames of one episode on their way to a file; also a watcher of a block's first environment.
 
     Args:
-        path: Of the file, which is there once `close` was called.
+        path: Path of the file, which exists after `close`.
         model: What decodes the beliefs.
         images: Which images are shown, by name.
         fps: Decisions shown a second.

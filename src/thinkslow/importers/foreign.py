@@ -36,7 +36,7 @@ class Foreign:
     """A foreign agent: weights under our names, and what they are weights of."""
 
     architecture: str
-    """Of the model: `dreamerv3-main` or `dreamerv3-v1`."""
+    """Architecture of the model: `dreamerv3-main` or `dreamerv3-v1`."""
     model: ModelConfig | V1Config
     weights: dict[str, np.ndarray]
     """float32, under the names of that architecture."""
@@ -54,7 +54,7 @@ class Foreign:
     steps: int | None = None
     """Decisions in the environment that it was trained for, where the source says so."""
     seed: int | None = None
-    """Of its training, where the source says so."""
+    """Seed of its training, if the source stores it."""
     cannot: dict[str, str] = dataclasses.field(default_factory=dict)
     """What this agent cannot do, with the reason."""
     options: dict[str, Any] = dataclasses.field(default_factory=dict)

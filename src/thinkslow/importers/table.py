@@ -20,7 +20,7 @@ _KNOWN: "dict[str, str | Source]" = {
 
 
 def names() -> tuple[str, ...]:
-    """Of every source, in the order in which they are asked whether a file is theirs."""
+    """Names of all sources, in the order in which they are tried."""
     return tuple(_KNOWN)
 
 

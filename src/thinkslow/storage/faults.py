@@ -5,7 +5,7 @@ from typing import Any
 LONGEST = 1000
 """Letters of a message."""
 REST = 300
-"""Of them, those of its end, where the remedy is."""
+"""Letters of the end of a message, which has the remedy."""
 
 
 def line(text: object, most: int = LONGEST) -> str:

@@ -203,7 +203,7 @@ def _writable(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Of processes that look at a claim and change it, one after the other.
+    """Let one process at a time read and change a claim.
 
     The system's own lock on the folder, which ends with the process. It is held for an instant
     only: processes that are started meanwhile may inherit it. Where a file system has none, two

@@ -20,7 +20,7 @@ def read_bounded(path: Path, most: int, what: str) -> bytes:
         most: Largest size, in bytes.
         what: What it should be, for the message: `a manifest`.
 
-    **Errors:** `Damaged` for what is no regular file or is larger; `OSError` of the system.
+    **Errors:** `Damaged` if it is not a regular file or is larger; `OSError` of the system.
     """
     # Not to wait for the other end of a pipe: the kind of file is only known for sure once open.
     try:

@@ -45,7 +45,7 @@ LARGEST_MANIFEST = 2**23
 LARGEST_HEADER = 2**24
 """Bytes of a weights file that are no weights."""
 LARGEST = 1e6
-"""Of a weight. The largest of agents that were trained is 90; a random exponent is beyond this in
+"""Largest weight. The largest in trained agents is 90; a random exponent is beyond this in
 two cases of five."""
 WEIGHTS = "weights.safetensors"
 MANIFEST = "manifest.json"
@@ -106,7 +106,7 @@ def write_ensemble(
     gains `ensemble`: `facts`, which must be JSON, with `sha256` of the file and the table
     `weights`, as for an agent's own.
 
-    **Errors:** those of `write`; `Missing` or `Damaged` for what is no sound agent.
+    **Errors:** those of `write`; `Missing` or `Damaged` for a damaged agent.
     **Cost:** one pass over the agent's weights, to see that they are sound.
     """
     folder = atomic.absolute(folder)
@@ -470,7 +470,7 @@ def _storable(name: str, value: np.ndarray) -> np.ndarray:
 
 
 def sha256(path: Path) -> str:
-    """Of a file, in hexadecimal digits."""
+    """SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

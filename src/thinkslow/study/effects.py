@@ -29,11 +29,11 @@ class Numbers:
     p_value: float | None = None
     """Two-sided, of no difference; with `by`, of one of that share of the baseline."""
     p_equivalent: float | None = None
-    """Of an effect outside ±5% of the baseline's mean; None for a difference of effects."""
+    """p-value of an effect outside ±5% of the baseline's mean; None for a difference of effects."""
     baseline: float | None = None
     """The mean of the baseline."""
     deviation: float | None = None
-    """Of the difference between units."""
+    """Standard deviation of the difference between units."""
     detectable: float | None = None
     """The smallest true effect that such a study finds in four of five repetitions."""
     power: float | None = None
@@ -77,7 +77,7 @@ def alpha(plan: Plan, units: int) -> float:
 
 
 def _single(one: Hypothesis, plan: Plan, side: Pairs) -> Numbers:
-    """Of one set of differences."""
+    """The numbers of one set of differences."""
     found = statistics.paired(side.differences, side.agents, seed=plan.seed, name=one.name)
     several = found.clusters > 1
     units = found.clusters if several else found.pairs
@@ -103,7 +103,7 @@ def _single(one: Hypothesis, plan: Plan, side: Pairs) -> Numbers:
 
 
 def _apart(one: Hypothesis, plan: Plan, first: Pairs, second: Pairs) -> Numbers:
-    """Of two effects of other agents."""
+    """The numbers of two effects with different agents."""
     sides = [(first.differences, first.agents), (one.times * second.differences, second.agents)]
     parts = [statistics.paired(*each, seed=0, resamples=1) for each in sides]
     counts = [each.clusters if each.clusters > 1 else each.pairs for each in parts]

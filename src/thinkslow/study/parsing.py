@@ -340,7 +340,7 @@ class _Table:
         return left
 
     def finish(self) -> None:
-        """**Errors:** `Misplanned` for a key that nobody took."""
+        """**Errors:** `Misplanned` for an unknown key."""
         for key in self.left:
             raise Misplanned(f"{self.where}: there is no `{key}`{nearest(key, self.known)}")
 

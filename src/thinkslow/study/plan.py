@@ -105,7 +105,7 @@ class Plan:
     """The primary outcome: the measure of hypotheses that name none."""
     seed: int
     episodes: int
-    """Of each agent, setting and arm."""
+    """Number of episodes of each agent, setting and arm."""
     block: int
     """Episodes that are played in one task, in parallel."""
     max_decisions: int | None
@@ -118,11 +118,11 @@ class Plan:
     arms: tuple[StudyArm, ...]
     hypotheses: tuple[Hypothesis, ...]
     hash: str
-    """Of everything above: the same for two files that plan the same study."""
+    """Hash of everything above: equal for two files that plan the same study."""
     file: str
     """The file's name."""
     file_hash: str
-    """Of the file's bytes, as `b2sum -l 64` prints it."""
+    """Hash of the file's bytes, as `b2sum -l 64` prints it."""
 
     def group(self, name: str) -> Group:
         return next(one for one in self.groups if one.name == name)

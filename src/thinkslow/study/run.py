@@ -249,7 +249,7 @@ def _count(folder: Path, todo: list[Task], total: int, show: Show) -> None:
 
 @functools.cache
 def code_hash() -> str:
-    """Of every source file of the package."""
+    """Hash of all source files of the package."""
     home = Path(__file__).parents[1]
     found = hashlib.blake2b(digest_size=8)
     for path in sorted(home.rglob("*.py")):

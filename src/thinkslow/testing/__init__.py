@@ -114,6 +114,6 @@ def check(
 
 
 def _dice() -> str:
-    """The state of NumPy's generator that everybody shares. Python's own is not looked at: a
+    """The state of NumPy's global generator. Python's own generator is not checked: a
     run-time type checker of the caller's, such as beartype, draws from it."""
     return str([np.asarray(part).tolist() for part in np.random.get_state(legacy=True)])

@@ -1,4 +1,4 @@
-"""What is counted of the episodes that a run plays, and values in them that are non-finite."""
+"""Statistics of the episodes of a run, and their non-finite values."""
 
 import dataclasses
 from collections import deque

@@ -1,4 +1,4 @@
-"""What a run remembers of a decision, and how a batch to learn from is made of it.
+"""The replay rows of a decision, and training batches made from them.
 
 A row holds what was seen, the action chosen there, and the latent state at that moment, so that
 a replayed sequence starts from a state instead of from nothing. What was seen is named

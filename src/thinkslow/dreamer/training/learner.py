@@ -16,7 +16,7 @@ from thinkslow.worldmodel import State
 
 
 class Learner(eqx.Module):
-    """All that learning changes. Weights are float32 whatever the compute precision."""
+    """Everything that learning changes. Weights are float32 at any compute precision."""
 
     model: Dreamer
     slow_value: Head
@@ -26,7 +26,7 @@ class Learner(eqx.Module):
 
 
 class Update(NamedTuple):
-    """What one update gives back."""
+    """The results of one update."""
 
     learner: Learner
     states: State

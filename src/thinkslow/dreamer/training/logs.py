@@ -24,7 +24,7 @@ class Writer(Protocol):
 
 
 class Logs:
-    """Open logs of one run, cut back to where it last saved: what was lost is written again."""
+    """The open logs of one run, truncated to the last save."""
 
     def __init__(self, run: Path, *, length: int = 0, step: int = 0):
         """`length` is the byte of metrics.jsonl, and `step` the decision, to continue from."""
@@ -69,7 +69,7 @@ class Logs:
         return self.metrics.tell()
 
     def text(self) -> str:
-        """What metrics.jsonl holds, even if it was deleted meanwhile."""
+        """The content of metrics.jsonl, even if the file was deleted."""
         length = self.position()
         self.metrics.seek(0)
         text = self.metrics.read()

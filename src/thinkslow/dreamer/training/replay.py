@@ -6,7 +6,7 @@ stream is a ring; all streams advance together, so that a time step is named by 
 by its absolute time, the number of rows added before it. Only numpy is used, nothing is locked:
 one thread adds, samples and writes back.
 
-**On disk**, a save writes new files only and never changes one that is there, whoever wrote it:
+**On disk**, a save writes only new files and never changes an existing one:
 rows since the last save as `rows-…` segments, and what `write` has changed since then of rows
 that are in segments already as `latents-…` patches. Once the patches hold more rows than the
 replay, one that holds every changed row takes their place. What belongs together is listed in

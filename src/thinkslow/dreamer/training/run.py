@@ -25,7 +25,7 @@ class RunConfig:
     preset: str = "tiny"
     """Name of the model's size, for the records."""
     seed: int = 0
-    """Of the weights, the environments and every sample."""
+    """Seed of the weights, the environments and every sample."""
     environments: int = 4
     """Number of environments in parallel, one process each."""
     size: int = 64

@@ -293,7 +293,7 @@ class Trainer:
         self.pending.append(Pending(finite, latents, metrics, indices.part(1)))
 
     def _finish_updates(self) -> None:
-        """Take what the updates that were begun gave back.
+        """Collect the results of the updates that were started.
 
         Refreshed latents go into the replay, so that later sequences start from the present
         model.

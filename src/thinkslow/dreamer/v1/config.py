@@ -8,7 +8,7 @@ from thinkslow.dreamer import ranges
 from thinkslow.storage.faults import shown
 
 Widths = tuple[int, ...]
-"""Of dense layers, in order."""
+"""Units of the dense layers, in order."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +83,7 @@ class V1Config:
     going_on: Literal["mode", "mean"] = "mode"
     """Whether imagination asks the continue head for yes or no, or for its probability."""
     discount: float = 1 - 1 / 333
-    """Of each imagined step that goes on."""
+    """Discount of each imagined step that continues."""
     free_nats: float = 1.0
     """KL below which the training losses of prior and posterior stop pushing."""
     dyn_scale: float = 0.5

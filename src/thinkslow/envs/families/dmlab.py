@@ -110,7 +110,7 @@ class Lab(gymnasium.Env):
         _check(actions=(actions, ACTIONS), view=(view, VIEWS))
         self.repeat, self.episodic = repeat, episodic
         self.frames = repeat * 60 / fps
-        """Of 60 a second, in a decision."""
+        """Frames of a decision, of 60 per second."""
         self.acts = np.array(ACTIONS[actions], np.intc)
         given = {"width": size, "height": size, "fps": fps, "logLevel": "WARN"}
         if view == "top":

@@ -38,7 +38,7 @@ class Family:
     needs: tuple[str, ...] = ()
     """Modules that must be there beside `module`."""
     libraries: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """Of the system, each with the Debian package that has it; those to draw with are known."""
+    """System libraries, each with its Debian package; those for rendering are known."""
     draws: Literal["", "pyglet", "mujoco"] = ""
     """What it draws with, where a way to draw must be chosen."""
     arguments: Callable[[int], dict[str, Any]] = _nothing

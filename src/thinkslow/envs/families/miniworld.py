@@ -14,7 +14,7 @@ OTHERS = (
 )  # fmt: skip
 """Other textures for rooms."""
 SURFACES = 5
-"""Of which a number is covered anew; of a task that has more, or fewer, as large a share."""
+"""The surfaces of our rooms; a task with more or fewer gets the same share of other textures."""
 
 
 def is_one(world: Any) -> bool:

@@ -94,7 +94,7 @@ class CollectGoodObjects(MiniWorldEnv):
         """
         Args:
             size: Side of the image, pixels.
-            decisions: Of an episode.
+            decisions: Length of an episode.
             counter: Whether boxes reappear by a counter, as in version 1.
             wall: Whether the wall between the rooms is drawn. It is solid in any case.
             render_mode: As MiniWorld takes it.

@@ -25,7 +25,7 @@ from thinkslow.envs.tasks.collect import (
 )
 
 SHADES = {"outside": 0, "left": 70, "right": 120, "wall": 220}
-"""Of the map, which is grey but for the boxes."""
+"""Greys of the map; only the boxes have a colour."""
 MARK = 3.0
 """Radius of a box on the map, in pixels of 64."""
 

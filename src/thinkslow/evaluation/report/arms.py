@@ -14,7 +14,7 @@ from thinkslow.evaluation.report.conclusion import marked
 from thinkslow.evaluation.report.text import estimated, metric_name, number
 
 COLUMNS = 6
-"""Of a table, besides the names: what a page takes at the width of a desktop and of paper."""
+"""The most columns of a table, besides the names, that fit a desktop and a printed page."""
 
 
 @dataclass(frozen=True)

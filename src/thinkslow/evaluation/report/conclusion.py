@@ -116,7 +116,7 @@ class _Verdict:
     raised: list[str]
     lowered: list[str]
     credited: list[str]
-    """Those that also beat the best control."""
+    """The refinements that also beat the best control."""
     control: str | None
     """The best control."""
 
@@ -130,7 +130,7 @@ class _Verdict:
 
     @property
     def pairs(self) -> int:
-        """Of the refinement that has fewest."""
+        """The smallest number of pairs of a refinement."""
         return min(self.records[arm].get("pairs") or 0 for arm in self.refined)
 
     @property
@@ -363,7 +363,7 @@ def _milliseconds(arm: Record) -> float | None:
 
 
 def _scope(verdict: _Verdict) -> str:
-    """How far the line goes, said once."""
+    """The scope of the verdict, once."""
     said = f"{verdict.pairs} paired episodes of "
     if any(verdict.records[arm].get("paired") is False for arm in verdict.refined):
         said = f"{verdict.pairs} episodes an arm, not paired, of "

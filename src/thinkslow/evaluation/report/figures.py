@@ -28,7 +28,7 @@ from thinkslow.evaluation.report.scale import Scale, Tick
 from thinkslow.evaluation.report.text import estimated, metric_name, metric_unit, number
 
 COLOURS = ("#2f78bd", "#2a9d72", "#b05fb0", "#c8553d", "#7a8f2a", "#5a6fd0", "#1f9bb0", "#a0703a")
-"""Of lines that share a figure, in turn."""
+"""Colours of lines that share a figure, in turn."""
 SPREAD = 0.6
 """Share of the distance between two places that the arms at one of them take."""
 DOTS = 200

@@ -30,7 +30,7 @@ def build(folder: Path, *, title: str | None = None, summary: Record | None = No
 
     Args:
         folder: What `evaluate` wrote.
-        title: Of the page; by default it names the environment.
+        title: Title of the page; by default it names the environment.
         summary: That of the records, where it is known already.
 
     **Errors:** `FileNotFoundError` if there is no evaluation; `ValueError` with the file's name if

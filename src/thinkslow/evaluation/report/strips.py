@@ -59,7 +59,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class Moments:
-    """Those that a page shows, and how many it leaves out."""
+    """The moments that a page shows, and how many it leaves out."""
 
     shown: list[Moment]
     left_out: int

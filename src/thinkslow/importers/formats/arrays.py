@@ -29,7 +29,7 @@ DTYPES = {
 }  # fmt: skip
 """Kinds of numbers that a foreign array may hold."""
 MOST_AXES = 16
-"""Of an array; the agents here need five."""
+"""The most axes of an array; the agents here need five."""
 SHARED = 4
 """How many times as large as the file all that is read of it may be: arrays may share bytes."""
 SLACK = 2**20
@@ -64,7 +64,7 @@ class Stored:
     dtype: np.dtype
     fetch: Callable[[], np.ndarray] = dataclasses.field(repr=False)
     budget: Budget | None = dataclasses.field(default=None, repr=False, compare=False)
-    """Of the file that it is in: several arrays may be the same bytes."""
+    """Budget of the file that holds it: several arrays may share bytes."""
 
     @property
     def size(self) -> int:
@@ -137,7 +137,7 @@ class File:
 
 
 def checked_shape(shape: object) -> tuple[int, ...]:
-    """**Errors:** `ValueError` for what is no shape of an array that could exist."""
+    """**Errors:** `ValueError` for an impossible shape."""
     if (
         not isinstance(shape, tuple | list)
         or len(shape) > MOST_AXES

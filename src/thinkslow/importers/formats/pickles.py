@@ -35,14 +35,14 @@ from thinkslow.storage.faults import Damaged, line
 from thinkslow.storage.reading import unreadable
 
 MOST_INSTRUCTIONS = 2_000_000
-"""Of one file, however large. An agent with its optimiser has 50,000; old replay buffers more."""
+"""Most instructions of a file. An agent with its optimiser has 50,000; old replay buffers more."""
 FREE_INSTRUCTIONS = 500_000
-"""Of a file of any size; beyond them, one for each `BYTES_EACH` of it."""
+"""Instructions that a file of any size may have, plus one for each `BYTES_EACH` bytes."""
 BYTES_EACH = 64
 MOST_ARGUMENTS = 32
-"""Of a call; those that arrays need have five."""
+"""Most arguments of a call; the calls of arrays have five."""
 LARGEST_KEY = 2**53
-"""Of whole numbers as names. Larger ones could be chosen to have the same hash."""
+"""Largest integer as a name. Larger ones could be chosen to have the same hash."""
 LONGEST_TEXT = 2**20
 """Bytes of a string, such as a name."""
 LONGEST_NUMBER = 64
@@ -400,7 +400,7 @@ def _dtype(kind: Any, *_: Any) -> _Type:
 def _check_type(state: Any) -> None:
     """That the rest of a type's description is what weights have: little-endian, no records.
 
-    A big-endian mark is one flipped bit away from a little-endian one, and nobody trains there.
+    A big-endian mark is one flipped bit away from a little-endian one, and is not used in training.
     """
     if not isinstance(state, tuple) or len(state) < 5 or state[1] not in ("<", "|", "="):
         raise ValueError("its numbers are not little-endian")

@@ -27,7 +27,7 @@ class Told:
     """What the shapes do not tell."""
 
     classes: int
-    """Of each factor of the latent."""
+    """Classes of each factor of the latent."""
     images: tuple[str, ...]
     """Images that are seen, in order."""
     vectors: tuple[str, ...] | None
@@ -39,7 +39,7 @@ class Told:
     actions: Mapping[str, int] | None = None
     """Discrete actions with their number of choices; None: one that has all the outputs."""
     strides: tuple[int, ...] | None = None
-    """Of the encoder's convolutions; those of the decoder are the same backwards. None: 2."""
+    """Strides of the encoder's convolutions; the decoder has them in reverse. None: 2."""
 
 
 def sized(
@@ -116,7 +116,7 @@ def array(weights: Weights, name: str, axes: int = 1) -> np.ndarray:
 
 
 def widths(weights: Weights, part: str) -> Widths:
-    """Of the dense layers `h0`, `h1`, ..."""
+    """Units of the dense layers `h0`, `h1`, ..."""
     return tuple(
         array(weights, f"{part}/h{index}/kernel", 2).shape[1]
         for index in range(count(weights, f"{part}/h{{}}/kernel"))
@@ -147,7 +147,7 @@ def _convolutions(
 
 
 def _side(numbers: int, convs: tuple[ConvConfig, ...]) -> int:
-    """Of the square image whose convolutions end in so many numbers."""
+    """Side of the square image whose convolutions end in this many numbers."""
     cells = numbers // convs[-1].channels
     side = math.isqrt(max(cells, 0)) * math.prod(conv.stride for conv in convs)
     if not side or math.prod(shrunk(side, side, 0, convs)) != numbers:
