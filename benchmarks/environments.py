@@ -5,9 +5,10 @@ thousand decisions per second, rendering, resets and the way through shared memo
 where the tiny agent learns from some tens per second.
 
 Method: `VectorEnv` of 1 and 2 processes, two views, 64×64, and Gymnasium's `AsyncVectorEnv`
-(shared memory) of the same environments; uniformly random actions drawn beforehand. After 50 steps of warm-up, 30 repeats of 250 steps; each repeat holds one reset per
-environment. Frames are steps times environments; wall-clock time; median and p10–p90 over the
-repeats. Starting is the time until the first observation, processes and OpenGL included.
+(shared memory) of the same environments; uniformly random actions drawn beforehand. After 50 steps
+of warm-up, 30 repeats of 250 steps; each repeat holds one reset per environment. Frames are steps
+times environments; wall-clock time; median and p10–p90 over the repeats. Starting is the time until
+the first observation, processes and OpenGL included.
 
 | view         | processes | frames/s | p10–p90     | start, s |
 |--------------|-----------|----------|-------------|----------|

@@ -110,7 +110,7 @@ def test_the_table_of_the_page_holds_the_numbers_of_the_records(summary, page):
             mean, (low, high) = arm["score"]["mean"], arm["score"]["interval"]
             shown = [float(x) for x in re.findall(r"-?[\d.]+", cells["score"])]
             np.testing.assert_allclose(shown, [mean, low, high], atol=0.051)  # one place or two
-            assert cells["ms a decision (×)"].startswith(f"{arm['latency_ms']['median']:.2f} (×")
+            assert cells["ms per decision (×)"].startswith(f"{arm['latency_ms']['median']:.2f} (×")
             if arm["arm"] != "none":
                 record = reading.comparisons(summary, agent, "psnr")[arm["arm"]]
                 expected = estimated(reading.estimate(record, "difference"), signed=True)

@@ -60,7 +60,8 @@ def main_table(summary: Record, agent: str) -> Table:
             Cell("–" if share is None else f"{share:.0%}"),
         ]))  # fmt: skip
     return Table(
-        ["arm", "score", "Δ score", "p (Holm)", "Δ PSNR, dB", "ms a decision (×)", "thought"], rows
+        ["arm", "score", "Δ score", "p (Holm)", "Δ PSNR, dB", "ms per decision (×)", "thought"],
+        rows,
     )
 
 

@@ -147,7 +147,7 @@ def improvements(summary: Record, agent: str) -> Intervals | None:
     if not bars:
         return None
     return Intervals(
-        "Probability of improvement", "of the score over none, pair by pair", bars,
+        "Probability of improvement", "share of pairs with a higher score than none", bars,
         scale.ticks(5), zero=50.0,
     )  # fmt: skip
 
@@ -195,7 +195,7 @@ def cost(summary: Record, agent: str) -> Intervals | None:
         )
         for arm, median, _ in timed
     ]  # fmt: skip
-    return Intervals("Cost", "milliseconds a decision: median, p10 to p90", bars, scale.ticks())
+    return Intervals("Cost", "milliseconds per decision: median, p10 to p90", bars, scale.ticks())
 
 
 def ahead(summary: Record, agent: str, metric: str = "psnr") -> Curves | None:
@@ -230,7 +230,7 @@ def ahead(summary: Record, agent: str, metric: str = "psnr") -> Curves | None:
     )  # fmt: skip
     return Curves(
         title=f"Gain in {label} against steps ahead", x_axis="steps ahead of the last frame seen",
-        y_axis=f"Δ {label}{metric_unit(metric)} to none on the same frames, higher is better",
+        y_axis=f"Δ {label}{metric_unit(metric)} from none on the same frames, higher is better",
         x_ticks=[Tick(place, "now" if step == 0 else f"t+{step}")
                  for step, place in places.items()],
         y_ticks=downward(scale), lines=lines, zero=100 - scale.at(0.0), said=said,
