@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import importlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -362,6 +363,17 @@ def test_an_unexpected_error_is_named_and_points_at_debug(monkeypatch, capsys):
     assert one_line(capsys) == "thinkslow: KeyError: 'gone'. Pass --debug for the traceback."
     with pytest.raises(KeyError):
         main(["inspect", "agent", "--debug"])
+
+
+def test_a_plugin_of_jax_that_fails_is_one_line(caplog, capsys):
+    """Where JAX for GPUs is installed and no GPU is there, it printed a page."""
+    assert main(["agents", "--json"]) == 0
+    try:
+        raise RuntimeError("cuInit failed:\nno device")
+    except RuntimeError:
+        logging.getLogger("jax._src.xla_bridge").exception("calling %s.initialize()", "jax_cuda")
+    assert caplog.records[-1].exc_info is None
+    assert "calling jax_cuda.initialize(): cuInit failed: no device" in caplog.text
 
 
 def test_brackets_in_a_message_are_printed_as_they_are(monkeypatch, capsys):

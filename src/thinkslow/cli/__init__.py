@@ -9,6 +9,7 @@ is one JSON object.
 import errno
 import importlib
 import json
+import logging
 import os
 import select
 import sys
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 
 from thinkslow.cli import compilation_cache, stopping
 from thinkslow.cli.common import Usage, console
-from thinkslow.cli.wording import in_flags, printable
+from thinkslow.cli.wording import CAUSE_ALONE, in_flags, printable
 from thinkslow.registry import nearest
 
 COMMANDS = {
@@ -83,6 +84,8 @@ def _run(arguments: Sequence[str] | None) -> int:
     if name not in COMMANDS:
         return _fail(f"There is no command {name!r}{nearest(name, COMMANDS)}", 2)
     debug = "--debug" in rest
+    if not debug:  # JAX's plugin for GPUs has a page to say where there is none
+        logging.getLogger("jax._src.xla_bridge").addFilter(CAUSE_ALONE)
     try:
         compilation_cache.enable()
         command = importlib.import_module(f"thinkslow.cli.{MODULES.get(name, name)}")

@@ -47,3 +47,17 @@ class InFlags(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(in_flags(super().format(record)))
+
+
+class CauseAlone(logging.Filter):
+    """One line in place of a traceback: what was being done, and the error."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and record.exc_info[1] is not None:
+            error = " ".join(str(record.exc_info[1]).split())
+            record.msg, record.args = f"{record.msg % record.args}: {error}", ()
+            record.exc_info = record.exc_text = None
+        return True
+
+
+CAUSE_ALONE = CauseAlone()
