@@ -130,6 +130,22 @@ def test_a_run_that_resumes_before_an_update_still_writes_its_metrics(tmp_path):
     assert trainer.last_metrics
 
 
+def test_a_run_killed_after_its_last_save_still_keeps_its_last_agent(tmp_path, monkeypatch):
+    """It said that it had all its steps, and the agent of the end was never written."""
+    run = tmp_path / "run"
+    trainer = begin(run)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Trainer, "keep", lambda self: killed_at(0)(self))
+        trainer.train(steps=14)
+    trainer.close()
+    assert counters(run)["steps"] == 14
+    assert not (run / "agents" / "14").exists()
+    finish(Trainer.resume(run), 14)
+    kept = store.read(run / "agents" / "14")[0]
+    for name, array in named(trainer.learner.model).items():
+        np.testing.assert_array_equal(kept[name], array, err_msg=name)
+
+
 def test_a_run_that_other_code_goes_on_with_says_so_and_keeps_both(tmp_path, monkeypatch, caplog):
     """Nothing told such a run from one of a single version."""
     run = tmp_path / "run"

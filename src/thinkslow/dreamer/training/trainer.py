@@ -189,6 +189,8 @@ class Trainer:
         """
         if steps is not None and self.steps >= steps:
             log.info("%s has %d of %d steps: pass more.", self.run, self.steps, steps)
+            if not self._kept.exists():  # killed after its last save
+                self.keep()
             return
         self._compile(steps)
         begun = saved = looked = time.monotonic()
@@ -347,10 +349,15 @@ class Trainer:
         self._look()
         self._save()
 
+    @property
+    def _kept(self) -> Path:
+        """Where the agent of this moment is kept."""
+        return self.run / "agents" / str(self.steps)
+
     def _keep(self) -> None:
         config = self.config
         checkpoint.save(
-            self.run / "agents" / str(self.steps), self.learner.model,
+            self._kept, self.learner.model,
             name=f"{config.preset}-seed{config.seed}-{self.steps}",
             environment={
                 "id": config.environment, "size": config.size, "repeat": config.repeat,
