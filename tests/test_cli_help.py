@@ -49,7 +49,9 @@ def test_help_speaks_of_values_and_not_of_python(command):
     out = shown(command)
     assert f"usage: thinkslow {command}" in out
     assert "output options" in out
-    for machinery in ("None", "{", "FLOAT", "INT ", "STR", "--no-", "(default: )"):
+    assert "--json " in out
+    assert "\n\n\n" not in out
+    for machinery in ("None", "--json True", "{", "FLOAT", "INT ", "STR", "--no-", "(default: )"):
         assert machinery not in re.sub(r"[{]auto,.*[}]", "", out), machinery
 
 

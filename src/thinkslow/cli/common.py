@@ -90,7 +90,7 @@ def parse(options: type[Options], name: str, description: str, arguments: Sequen
         with parsing.READING:
             given = tyro.cli(
                 parsing.grouped(options, default), prog=f"thinkslow {name}",
-                description=description, args=list(arguments),
+                description=_paragraphs(description), args=list(arguments),
             )  # fmt: skip
         found = options(**parsing.values(given))
         _refuse_nan(found)
@@ -102,6 +102,12 @@ def parse(options: type[Options], name: str, description: str, arguments: Sequen
         return found
     except ValueError as error:
         raise Usage(str(error)) from error
+
+
+def _paragraphs(text: str) -> str:
+    """The text with one line per paragraph; the examples keep their lines."""
+    parts = text.split("\n\n")
+    return "\n\n".join(one if "\n  " in one else " ".join(one.split()) for one in parts)
 
 
 def _refuse_nan(options: Any) -> None:

@@ -24,8 +24,8 @@ An arm is a way to think; `none` does not think. Every arm plays the same enviro
 the same random numbers, so a difference between two arms comes from thinking alone. The command
 prints a table and writes summary.json, episodes.jsonl and report.html.
 
-`thinkslow arms` lists the arms, terms, updates, readouts and gates, and `thinkslow agents` lists
-the bundled agents. The thinking options change every arm that refines. Use them to study one
+Use `thinkslow arms` to list the arms, terms, updates, readouts and gates, and `thinkslow agents` to
+list the bundled agents. The thinking options change every arm that refines. Use them to study one
 setting or, with --terms, your own objective.
 
 examples:

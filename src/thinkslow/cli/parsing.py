@@ -21,7 +21,9 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from thinkslow.cli.numbers import number, truth, whole
 
-METAVARS = {int: "N", float: "X", str: "NAME", Path: "PATH", bool: "True|False"}
+METAVARS = {int: "N", float: "X", str: "NAME", Path: "PATH"}
+TRUTH = "True|False"
+"""The unit of a truth value that may be None; a flag has none."""
 READ = {int: whole, float: number, str: str, Path: Path, bool: truth}
 
 READING = ConstructorRegistry()
@@ -158,7 +160,7 @@ def _rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
     if typing.get_origin(kind) is Literal and optional:
         choices, read, metavar = typing.get_args(kind), str, _metavar(kind)
     elif kind in (int, float) or (kind in READ and optional):
-        choices, read, metavar = None, READ[kind], METAVARS[kind]
+        choices, read, metavar = None, READ[kind], METAVARS.get(kind, TRUTH)
     else:
         return None
     if typing.get_origin(info.type) is tuple:
