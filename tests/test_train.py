@@ -134,9 +134,10 @@ def test_a_run_killed_after_its_last_save_still_keeps_its_last_agent(tmp_path, m
     """It said that it had all its steps, and the agent of the end was never written."""
     run = tmp_path / "run"
     trainer = begin(run)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Trainer, "keep", lambda self: killed_at(0)(self))
-        trainer.train(steps=14)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "keep", killed_at(0))
+        with pytest.raises(Killed):
+            trainer.train(steps=14)
     trainer.close()
     assert counters(run)["steps"] == 14
     assert not (run / "agents" / "14").exists()
