@@ -89,16 +89,10 @@ QUAINT = {
 """Words that made a reader stop, and plain ones."""
 FRAGMENT = re.compile(r"^(Of|Whose|Those|Told|Between)\b")
 ROOT = Path(__file__).parents[1]
-LATER = ("gap", "watching", "study", "reliability.md", "studies.md", "watch.md", "gap.md")
-"""What is still being written."""
-DOCUMENTS = sorted(
-    path
-    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.py"))
-    if path.name not in LATER
-)
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.py")])
 
 
-SOURCES = [path for path in SOURCE.rglob("*.py") if not {*path.parts, f"{path.stem}.md"} & {*LATER}]
+SOURCES = sorted(SOURCE.rglob("*.py"))
 
 
 def docstrings(path: Path) -> Iterator[str]:

@@ -14,15 +14,15 @@ from thinkslow.cli.common import Opening, Usage, console, output
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.playing import Playing
 
-DESCRIPTION = """Measure what an agent's beliefs fall short of, in nats.
+DESCRIPTION = """Measure how much better an agent's beliefs could be, in nats.
 
-At moments of the base agent's play the belief of its encoder is compared with the best belief of
-its family (amortisation gap), that with the exact belief (approximation gap), and with the best
-belief that knows the frames that follow too (conditioning gap). Every arm is measured at the same
-moments: how much of the gap it closes, and whether it predicts the next frame better. Several
-agents are compared; of one run, that is the gap by training budget.
+At moments of the base agent's play, the encoder's belief is compared with the best belief of its
+family (amortisation gap), with the exact belief (approximation gap), and with the best belief that
+also knows the later frames (conditioning gap). Every arm is measured at the same moments: how much
+of the gap it closes, and whether it predicts the next frame better. Several agents are compared;
+agents of one run show the gap by training budget.
 
-Moments are stored as they are measured. The same command goes on with one that was interrupted.
+Moments are stored as they are measured. After an interruption, the same command continues.
 
 examples:
   thinkslow gap collect-good
@@ -41,23 +41,23 @@ class Options(Opening, Playing):
     agents: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="AGENT ...")]
     """Bundled agents by name, agent folders, or log folders and checkpoints of other projects."""
     arms: Annotated[str, tyro.conf.arg(metavar="ARM,...")] = ARMS
-    """Measure the beliefs of these arms; `none` is the encoder's. Of the default ones, those that
-    an agent cannot be asked for are left out."""
+    """Measure the beliefs of these arms; `none` is the encoder's. Default arms that do not apply
+    to an agent are left out."""
     episodes: int = 8
     """Play N episodes of each agent; intervals are over episodes."""
     moments: int = 10
-    """Measure N moments of each episode, spread over it."""
+    """Measure N moments of each episode, evenly spread."""
     lag: int = 5
-    """Let N following frames inform the belief, for the conditioning gap."""
+    """Use N later frames for the conditioning gap."""
     samples: int = 4096
     """Draw up to N samples for the importance-weighted bound, a power of 8."""
     sweeps: int = 3
-    """Search the best belief in N sweeps through all factors, from every beginning."""
+    """Search the best belief in N sweeps through all factors, from every start."""
     restarts: int = 1
-    """Search from N random beginnings too, besides the encoder's belief and the prior."""
+    """Also search from N random beliefs, besides the encoder's belief and the prior."""
     beta: float | None = None
-    """Weigh the KL from the prior by this; by default as each agent was trained. With 1 the
-    bound is one on the log-evidence of the frame."""
+    """Weight the KL from the prior by this number; by default as in training. With 1 the bound is
+    a bound on the log-evidence of the frame."""
     seed: int = 0
     """Take environment seeds and random numbers from this seed."""
     env: Annotated[str | None, tyro.conf.arg(metavar="ID")] = None
@@ -104,7 +104,7 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Measure, print, and write gap.json and the page beside the records.
+    """Measure, print, and write gap.json and the page next to the records.
 
     **Errors:** `Usage` for an agent of no environment, agents of several, or an arm that an agent
     cannot be asked for; those of `gap.measure`.
@@ -143,7 +143,7 @@ def run(options: Options) -> dict[str, Any]:
             )
     except KeyboardInterrupt:
         console().print(
-            f"What was measured is in {out}; the same command goes on with the rest.",
+            f"What was measured is in {out}; the same command continues with the rest.",
             soft_wrap=True,
         )
         raise

@@ -18,14 +18,14 @@ from thinkslow.cli.wording import in_flags
 
 DESCRIPTION = """Watch an agent play one episode.
 
-Writes player.html, a page to step through the episode in any browser; episode.mp4 (with the extra
-`video`, else episode.gif); and decisions.jsonl, the numbers. The page shows each frame, what the
-agent believed before and after thinking, what it imagined against what came, surprise, gate,
-objective, value and policy.
+The command writes player.html, a page to step through the episode in any browser; episode.mp4 (with
+the extra `video`, else episode.gif); and decisions.jsonl, the numbers. The page shows each frame,
+the beliefs before and after thinking, imagined and real frames, surprise, gate, objective, value
+and policy.
 
 One arm acts, by default `none`. Every other arm thinks about the same frames at each decision, so
-that they can be compared side by side. One episode is an illustration: whether thinking helps is
-for `thinkslow evaluate` to say. `thinkslow arms` lists the arms.
+the arms can be compared. One episode is only an illustration: `thinkslow evaluate` tells whether
+thinking helps. `thinkslow arms` lists the arms.
 
 examples:
   thinkslow watch collect-good
@@ -40,25 +40,26 @@ class Options(Opening, Playing):
     GROUP: ClassVar = "episode"
 
     agent: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="AGENT")]
-    """Bundled agent by name, agent folder, or log folder or checkpoint of another project."""
+    """A bundled agent by name, an agent folder, or a log folder or checkpoint of another
+    project."""
     arm: Annotated[
         tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="ARM,...")
     ] = ()
-    """Let these arms think, beside `none`; by default evidence and sig-3. Repeat the flag or join
-    by commas for more."""
+    """Let these arms think, besides `none`; by default evidence and sig-3. Repeat the flag or join
+    names by commas for more."""
     acting: Annotated[str, tyro.conf.arg(metavar="ARM")] = "none"
     """Take the actions of this arm."""
     seed: int = 0
-    """Take the episode and the agent's random numbers from this seed, as evaluate does."""
+    """Take the episode and the agent's random numbers from this seed, as in `evaluate`."""
     episode: int = 0
-    """Watch the episode that evaluate plays as number N under this seed, from 0."""
+    """Watch episode N of `evaluate` with this seed, counted from 0."""
     env: Annotated[str | None, tyro.conf.arg(metavar="ID")] = None
     """Play this environment; by default the one that the agent was trained on."""
     repeat: int | None = None
-    """Play each action N times; by default as the agent was trained."""
+    """Repeat each action N times; by default as in training."""
     action: Literal["sample", "mode"] | None = None
-    """Take a sample or the mode of the policy; by default as the project that trained the agent
-    does when it evaluates."""
+    """Take a sample or the mode of the policy; by default as in the evaluation of the project
+    that trained the agent."""
     max_decisions: int = 500
     """Cut the episode after N decisions, so that the page stays small."""
     without_video: bool = False

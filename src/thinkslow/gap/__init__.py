@@ -1,10 +1,10 @@
-"""How far an agent's beliefs are from the best there are, and by what they fall short.
+"""How much better an agent's beliefs could be, and why they are worse.
 
-At moments of the base agent's play three gaps are measured, in nats: what the encoder loses to the
-best belief of its family (amortisation), what that family loses to the exact belief
-(approximation), and what is lost by not knowing the frames that follow (conditioning). Each is
-taken before and after refinement, together with how well the next frame is predicted, which no
-belief that is fitted to the present one can feign.
+Three gaps are measured in nats at moments of the base agent's play: between the encoder's belief
+and the best belief of its family (amortisation), between that and the exact belief (approximation),
+and to the best belief that also knows the later frames (conditioning). Each is measured before and
+after refinement, together with the prediction of the next frame, which a belief that over-fits the
+present frame does not improve.
 """
 
 from thinkslow.gap.measure import Plan, measure

@@ -1,4 +1,4 @@
-"""What a belief costs, the best belief of its family, and what no belief can cost less than.
+"""The cost of a belief, the best belief of its family, and a lower bound for all beliefs.
 
 With a prior p(z), a cost c(z), such as -log p(x | z), and a weight beta of the KL, a belief costs
 
@@ -45,13 +45,13 @@ FIRST_STEP = 0.1
 
 
 class Target(NamedTuple):
-    """What a belief is judged by."""
+    """The cost by which a belief is judged."""
 
     prior: Belief
     beta: Float[Array, ""]
     """Weight of the KL from the prior, above 0."""
     cost: Cost
-    """Of a latent, in nats; random if it must be, by its key."""
+    """Cost of a latent, in nats; its key may make it random."""
 
 
 class Found(NamedTuple):
@@ -59,9 +59,9 @@ class Found(NamedTuple):
 
     belief: Belief
     path: Belief
-    """The way to it, one belief a sweep; behind the best one it is repeated."""
+    """The path to it, one belief per sweep; after the best one it is repeated."""
     begin: Array
-    """Which of the beginnings it came from."""
+    """The index of the first belief from which it was found."""
 
 
 class Bound(NamedTuple):
@@ -74,7 +74,7 @@ class Bound(NamedTuple):
 
 
 def refusal(belief: Any) -> str | None:
-    """Why there is no best belief of this kind to be found; None if there is."""
+    """Why the best belief of this kind cannot be searched; None if it can."""
     if isinstance(belief, Categorical | Gaussian):
         return None
     return (
@@ -114,10 +114,10 @@ def importance_bound(
     be that of a latent alone.
 
     Args:
-        target: what the belief is judged by.
-        belief: from which latents are drawn; the nearer to the best distribution, the fewer.
+        target: the cost by which beliefs are judged.
+        belief: the belief from which latents are drawn; a better belief needs fewer latents.
         sizes: numbers of samples, each a divisor of the next.
-        key: of the draws.
+        key: PRNG key of the draws.
 
     **Cost:** as many costs as the largest size.
 
@@ -156,14 +156,14 @@ def best(
     beginning is best is judged on draws that none of them saw; the beginnings are among them.
 
     Args:
-        target: what beliefs are judged by.
-        begins: beliefs to begin at, of one kind and shape.
-        sweeps: through all factors.
-        draws: latents that a cost is a mean over, within a sweep.
-        judges: the same, to judge by.
-        key: of everything random.
+        target: the cost by which beliefs are judged.
+        begins: the first beliefs, of one kind and shape.
+        sweeps: number of sweeps through all factors.
+        draws: number of latents per cost within a sweep.
+        judges: number of latents per cost for the final judgement.
+        key: PRNG key of everything random.
 
-    What is found is as good as the best or worse: gaps to it are never too large, but for noise.
+    The result may be worse than the best belief: gaps to it are never too large, except for noise.
 
     **Cost:** for each beginning `sweeps * factors * classes * draws` costs, or
     `sweeps * GRADIENTS * draws` gradients; `judges` costs for each sweep.

@@ -1,8 +1,8 @@
-"""Where the ways of beliefs lie on paper: a plane common to all of a moment, and simplices.
+"""Draw the paths of beliefs: on a plane common to all beliefs of a moment, and on simplices.
 
 The plane is that of the two directions in which the beliefs of a moment vary most, of the square
 roots of their probabilities: distances there are those of Hellinger, as far as two directions show
-them. A simplex shows one factor: its three likeliest classes are the corners.
+them. A simplex shows one factor: its three most likely classes are the corners.
 """
 
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ class Drawn:
     said: str
     """What is to be seen, in words."""
     corners: tuple[str, ...] = ()
-    """Of a simplex: what its corners are."""
+    """The names of the corners of a simplex."""
 
 
 def plane(stored: Stored) -> Drawn | None:
@@ -76,7 +76,7 @@ def plane(stored: Stored) -> Drawn | None:
 
 
 def simplices(stored: Stored) -> list[Drawn]:
-    """The most uncertain factors, each on the simplex of its three likeliest classes; of latents
+    """The most uncertain factors, each on the simplex of its three most likely classes; of latents
     that are not categorical there is none."""
     if not _is_categorical(stored):
         return []
@@ -86,10 +86,10 @@ def simplices(stored: Stored) -> list[Drawn]:
     uncertain = np.argsort(-entropy.max(0), kind="stable")[:FACTORS]
     out = []
     for factor in uncertain:
-        likeliest = np.max(np.concatenate([way[:, factor] for way in ways.values()]), 0)
-        if len(likeliest) < 3:
+        largest = np.max(np.concatenate([way[:, factor] for way in ways.values()]), 0)
+        if len(largest) < 3:
             continue
-        classes = np.argsort(-likeliest, kind="stable")[:3]
+        classes = np.argsort(-largest, kind="stable")[:3]
         drawn = [
             _way(name, at, [_place(step) for step in way[:, factor][:, classes]])
             for at, (name, way) in enumerate(ways.items())

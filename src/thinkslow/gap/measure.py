@@ -42,7 +42,7 @@ from thinkslow.storage.lock import claim
 PURPOSE = 0x6A9
 """What environment seeds are for: these episodes are none of training or evaluation."""
 STEP = 8
-"""Between two sizes of the importance-weighted bound: 1, 8, 64, and so on."""
+"""Factor between two sizes of the importance-weighted bound: 1, 8, 64, and so on."""
 DRAWS = 8
 """Latents that a cost is a mean over, within a sweep."""
 
@@ -55,20 +55,20 @@ class Occupied(ValueError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is measured, and how hard.
+    """The settings of a measurement.
 
     **Errors:** `ValueError` for a number that is out of range.
     """
 
     episodes: int = 8
-    """Of each agent: the unit of all intervals."""
+    """Episodes of each agent: the unit of all intervals."""
     moments: int = 10
-    """Of each episode, spread over it."""
+    """Moments of each episode, evenly spread."""
     seed: int = 0
     lag: int = 5
     """Frames after a moment that may inform its belief, for the conditioning gap."""
     samples: int = 4096
-    """Of the importance-weighted bound, at most: a power of 8."""
+    """Most samples of the importance-weighted bound: a power of 8."""
     sweeps: int = 3
     """Through all factors, from every beginning."""
     restarts: int = 1
@@ -114,17 +114,17 @@ def measure(
     command: str = "",
     show: Show = lambda *_: None,
 ) -> tuple[Header, list[Row]]:
-    """Measure the gaps of agents, or go on with what another process left in the folder.
+    """Measure the gaps of agents, or continue an unfinished measurement in the folder.
 
     Args:
         agents: `{arm: agent}`, or `{name: {arm: agent}}` for several; the arm `none` is the
             encoder's belief.
-        environment: its id, or a mapping with `id` and, if wanted, `size` and `repeat`.
-        plan: what is measured.
-        out: the folder. One with the same settings is gone on with; others are never touched.
-        limits: of the environments' time, as `VectorEnv` takes them.
-        command: what the records say made them.
-        show: told of progress: what is done, moments measured, moments wanted.
+        environment: its id, or a mapping with `id` and optionally `size` and `repeat`.
+        plan: the settings of the measurement.
+        out: the folder. A measurement with the same settings is continued; any other is refused.
+        limits: time limits of the environments, as `VectorEnv` takes them.
+        command: the command to store in the records.
+        show: called with the present part, the moments measured, and the moments wanted.
 
     **Cost:** for each moment `(restarts + 2) * sweeps * factors * classes * 8` decodings,
     about as many for the frames that follow, and `samples` for the bound. Memory does not grow
@@ -330,7 +330,7 @@ class Looked:
 
     row: Row
     gap: float
-    """Of the encoder, to the best belief."""
+    """The gap of the encoder's belief to the best belief."""
     ways: Callable[[], paths.Ways]
     """Computed when asked for: few are drawn."""
 

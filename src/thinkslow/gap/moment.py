@@ -1,4 +1,4 @@
-"""The gaps of one moment of play: what its beliefs cost, under the frame and under what followed.
+"""The gaps of one moment: the costs of its beliefs, under the frame and under later frames.
 
 Memory is frozen: all beliefs of a moment are about one latent, given what the agent carried there.
 Two costs of that latent are asked about: of the present frame, and of the present frame with those
@@ -34,7 +34,7 @@ JUDGES = 64
 DRAWS = 512
 """Latents that the cost of a belief is a mean over."""
 LATER = 2
-"""Of these, of `JUDGES` and of the draws of a sweep, one in so many where the cost is of several
+"""Divisor of these, of `JUDGES` and of the draws of a sweep, if the cost is that of several
 frames."""
 WIDE = 3.0
 """How far random beginnings are from the even belief: the deviation of their logits."""

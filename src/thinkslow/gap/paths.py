@@ -1,4 +1,4 @@
-"""The ways that beliefs take at one moment: numbers to be drawn, in files of their own.
+"""The paths of beliefs at one moment: numbers to draw, in separate files.
 
 Every step of an arm, every sweep towards the best belief, the prior. Of a categorical belief the
 probabilities are kept, `[steps, factors, classes]`; of a Gaussian its means, `[steps, dim]`.

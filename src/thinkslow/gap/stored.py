@@ -1,4 +1,4 @@
-"""Measured gaps on disk: what is measured, and a line for each moment.
+"""Measured gaps on disk: the settings, and a line for each moment.
 
     plan.json        what is played and measured, under which settings
     moments.jsonl    one moment a line, written as it is measured
@@ -22,24 +22,24 @@ HEADER, MOMENTS, PATHS = "plan.json", "moments.jsonl", "paths"
 BEST, BEST_LATER = "best", "best-later"
 """The best beliefs of the family, beside the arms: of the frame, and of those that followed too."""
 NUMBERS = ("loss", "kl", "loss_later", "next")
-"""Of each belief of a moment."""
+"""The numbers of each belief of a moment."""
 
 Row = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Header:
-    """What is measured, so that another process can go on with it, or refuse to."""
+    """The settings of a measurement, so that another process can continue it, or refuse to."""
 
     environment: dict[str, Any]
     agents: list[dict[str, Any]]
     """Facts of each, with a hash of its weights, and `beta`, the weight of its KL."""
     arms: list[dict[str, Any]]
-    """Of every agent: `agent`, `arm`, settings."""
+    """The arms of every agent: `agent`, `arm`, settings."""
     episodes: int
-    """Of each agent."""
+    """Episodes of each agent."""
     moments: int
-    """Of each episode."""
+    """Moments of each episode."""
     seed: int
     lag: int
     samples: int
@@ -162,7 +162,7 @@ def _rows(path: Path) -> list[Row]:
 
 
 def _check(row: Mapping[str, Any]) -> None:
-    """**Errors:** `KeyError`, `TypeError` or `ValueError` for what is no record of a moment."""
+    """**Errors:** `KeyError`, `TypeError` or `ValueError` if it is not the record of a moment."""
     known = {"agent": str, "episode": int, "of": int, "environment_seed": int}
     for name, kind in known.items():
         if not isinstance(row[name], kind):

@@ -1,8 +1,8 @@
-"""What measured gaps say, in nats. NumPy only.
+"""Statistics of measured gaps, in nats. NumPy only.
 
-The unit is the episode, since moments of one episode are alike: an interval is Student's t over the
-means of episodes, and speaks of one checkpoint. What is taken before and after refinement is taken
-at the same moments on the same random numbers, so that changes are paired.
+The unit is the episode, because moments of one episode are alike: an interval is Student's t over
+the means of episodes, and holds for one checkpoint. Values before and after refinement use the same
+moments and the same random numbers, so changes are paired.
 """
 
 import math
@@ -26,7 +26,7 @@ Numbers = Float[np.ndarray, " moments"]
 
 
 class Moments:
-    """The moments of one agent as arrays; NaN where a number was not finite."""
+    """The moments of one agent as arrays; NaN where a number was non-finite."""
 
     def __init__(self, rows: Sequence[Row]):
         self.episode: Int[np.ndarray, " moments"] = np.array([row["episode"] for row in rows])
@@ -166,7 +166,7 @@ def estimate(values: Numbers, episode: Int[np.ndarray, " moments"]) -> Row:
 
 
 def notes(agents: Sequence[Row], header: Header) -> list[str]:
-    """What a reader must know of the numbers, a sentence each."""
+    """Notes that a reader of the numbers must know, one sentence each."""
     out = []
     for one in agents:
         name, approximation = one["name"], one["approximation"]

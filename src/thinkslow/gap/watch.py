@@ -1,4 +1,4 @@
-"""Moments of play that are worth keeping: what the agent carried there, saw, and what followed."""
+"""Record moments of play: the carried state, the observation, and what followed."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -75,7 +75,7 @@ class Recorder:
         self.began(step.observation)
 
     def moments(self, index: int) -> list[Seen]:
-        """Of one environment's episode, up to as many as are wanted, spread over it."""
+        """Moments of one environment's episode, evenly spread, at most the wanted number."""
         whole = [one for one in self._kept[index] if len(one.later) == self.lag]
         count = min(len(whole), self.wanted)
         chosen = np.unique(np.linspace(0, len(whole) - 1, count).astype(int)) if count else ()

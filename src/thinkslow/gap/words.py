@@ -1,4 +1,4 @@
-"""Gaps in words: names of beliefs, numbers with their intervals, what an agent's gaps say."""
+"""Gaps in words: names of beliefs, numbers with their intervals, a summary for each agent."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Studies: declared questions, played to their end anywhere, answered with verdicts."""
+"""Studies: questions declared in advance, played on any machine, answered with verdicts."""
 
 from thinkslow.study.parsing import planned, read, shipped
 from thinkslow.study.plan import Misplanned, Plan

@@ -18,7 +18,7 @@ class Data:
     """Rows of numbers under headings; the first column names the row."""
 
     name: str
-    """Of the file, without its ending."""
+    """Name of the file, without its ending."""
     headings: Sequence[str]
     rows: Sequence[Sequence[Value]]
 

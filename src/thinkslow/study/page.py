@@ -25,7 +25,7 @@ from thinkslow.study.view import Played, View, view
 
 PAGE = "report.html"
 SIGNS = {"supported": "✓", "contradicted": "✗", "not shown": "–"}
-"""Of verdicts, so that colour is not all that tells them apart."""
+"""Signs of the verdicts, so that they do not differ only by colour."""
 
 
 def build(folder: Path, result: Record) -> Path:
@@ -105,9 +105,9 @@ def scope(judged: Sequence[Record], result: Record) -> list[str]:
     """How far the verdicts go, a sentence each."""
     said = []
     if not result["finished"]:
-        said.append("The study is not finished. The same command goes on with the rest.")
+        said.append("The study is not finished. The same command continues with the rest.")
     if result["plan"]["purpose"] == "tuning":
-        said.append("This is tuning: its episodes and training seeds are none of a report's.")
+        said.append("This is tuning: a report uses other episodes and training seeds.")
     if any(one["several"] for one in judged):
         said.append("Each training seed counts as one value.")
     if any(one["units"] and not one["several"] for one in judged):

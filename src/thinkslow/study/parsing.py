@@ -53,7 +53,7 @@ def read(source: str | Path, agents: Mapping[str, Sequence[str]] | None = None) 
         plans = shipped()
         if str(source) not in plans:
             raise FileNotFoundError(
-                f"{source} is no file, and no study is called so{nearest(str(source), plans)}"
+                f"There is no file or bundled study {str(source)!r}{nearest(str(source), plans)}"
             )
         path = plans[str(source)]
     written = path.read_bytes()

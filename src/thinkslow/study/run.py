@@ -159,7 +159,7 @@ def _check_seeds(plan: Plan, agents: Mapping[str, Mapping[str, str]]) -> None:
 def finish(folder: Path) -> dict[str, Any]:
     """What a study shows so far, from its records alone.
 
-    Written to `result.json`; `episodes.jsonl`, `report.html` and `cells/` are written anew too.
+    Written to `result.json`; `episodes.jsonl`, `report.html` and `cells/` are also rewritten.
 
     **Errors:** `FileNotFoundError` if the folder holds no study.
     """

@@ -1,5 +1,5 @@
-"""One episode to watch: what came, what was believed, and what each arm made of it.
+"""One episode to watch: frames, beliefs, and the thoughts of each arm.
 
-`session.watch` plays, `episode` is what was played, `seeing` what the model makes of it, `block`
-the JSON that the page holds, `page` and `film` are what people look at.
+`session.watch` plays, `episode` holds the episode, `seeing` decodes and imagines, `block` makes the
+JSON of the page, and `page` and `film` write the page and the video.
 """

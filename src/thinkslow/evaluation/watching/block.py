@@ -1,6 +1,6 @@
 """An episode as JSON: the block that the page reads, and flat records of its decisions.
 
-`docs/watch.md` documents every field. Numbers that are not finite are null; lists over decisions
+`docs/watch.md` documents every field. Numbers that are non-finite are null; lists over decisions
 have one length, lists over frames one more.
 """
 
@@ -21,7 +21,7 @@ from thinkslow.spaces import Space
 
 FORMAT = "thinkslow-episode-1"
 NUMBERS = 24
-"""Of a vector at most so many are shown."""
+"""The most numbers of a vector that are shown."""
 
 
 class Gathering:

@@ -23,7 +23,7 @@ from thinkslow.envs import Step, VectorEnv
 from thinkslow.evaluation.play import Telling, decision_keys, taken_by
 
 Tick = Callable[[str, int], None]
-"""Told what goes on, and how many decisions are made."""
+"""Called with the present part and the number of decisions made."""
 
 
 class Told(NamedTuple):
@@ -38,9 +38,9 @@ class Told(NamedTuple):
     moved: float
     thinks: bool
     doubt: float | None
-    """What a gate went by."""
+    """The score of the gate."""
     descent: Mapping[str, Any] | None
-    """Of a refinement: `loss` and `moved` of every iterate made, which was `chosen`, `status`."""
+    """`loss` and `moved` of every iterate of a refinement, the `chosen` one, and `status`."""
     improved: np.ndarray | None
     """Probabilities of the compared actions after a choice by value."""
     compared: np.ndarray | None

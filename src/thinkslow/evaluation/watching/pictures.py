@@ -23,7 +23,7 @@ STRIDES = (1, 2, 4, 8, 16, 32)
 
 
 def as_bytes(image: np.ndarray) -> np.ndarray:
-    """Floats in [0, 1] as uint8; what is not finite becomes 0."""
+    """Floats in [0, 1] as uint8; what is non-finite becomes 0."""
     if image.dtype == np.uint8:
         return image
     return (np.clip(np.nan_to_num(image), 0, 1) * 255).round().astype(np.uint8)

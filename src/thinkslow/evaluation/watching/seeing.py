@@ -30,7 +30,7 @@ class Parts(NamedTuple):
     numbers: dict[str, Space]
     """Vectors and discrete parts."""
     decoded: tuple[str, ...]
-    """Those of both that the model decodes in the same shape."""
+    """The parts of both that the model decodes in the same shape."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,7 @@ TOLD = ("missing", "age")
 
 
 def _shapes(space: Space) -> tuple[tuple[int, ...], ...]:
-    """Of a part, and of its probabilities where it is discrete."""
+    """The shapes of a part, and of its probabilities if it is discrete."""
     whole = () if space.classes is None else ((*space.shape, space.classes),)
     return (space.shape, *whole)
 

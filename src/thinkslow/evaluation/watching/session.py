@@ -75,26 +75,26 @@ def watch(
     >>> thinkslow.watch(agent, out="out/mine").player               # doctest: +SKIP
     PosixPath('out/mine/player.html')
 
-    One arm acts; every other thinks on the same frames, from the memory that the acting one
-    carried and with the same random numbers, so that they can be laid side by side.
+    One arm acts. Every other arm thinks about the same frames, from the acting arm's memory and
+    with the same random numbers, so they can be compared.
 
     Args:
-        agent: who plays. `none` is the same agent without thinking; if it thinks by itself it is
-            watched too, as `agent`.
-        environment: its id, or a mapping such as `agent.about.environment`, which None means.
+        agent: the agent that plays. `none` is the same agent without thinking; if the agent
+            itself thinks, it is watched too, as `agent`.
+        environment: its id, or a mapping; None: `agent.about.environment`.
         out: the folder to write to, which must not hold an episode yet. None: `out/watch/`, agent
             and seed.
-        arms: names of arms, or ways to think by a name of yours. None: `evidence` and `sig-3`, as
-            far as the agent can.
+        arms: names of arms, or a dictionary of your own ways to think. None: `evidence` and
+            `sig-3`, if the agent can play them.
         acting: the arm whose actions are taken.
-        seed: of the episode and of the agent's noise, as in `evaluate`.
-        episode: which of the episodes that `evaluate` plays under that seed.
-        max_decisions: the episode is cut after so many.
+        seed: seed of the episode and of the agent's noise, as in `evaluate`.
+        episode: the number of the episode that `evaluate` plays with that seed.
+        max_decisions: the episode is cut after this number of decisions.
         video: whether to write `episode.mp4`, or `episode.gif` where PyAV is not installed.
         step_limit_s: seconds that a step of the environment may take.
-        reset_limit_s: the same of a reset, and of making the environment.
-        command: what the page says made it; by default this call.
-        show: called with what goes on, how many decisions are made, and the most there will be.
+        reset_limit_s: the same for a reset, and for making the environment.
+        command: the command to show on the page; by default this call.
+        show: called with the present part, the number of decisions made, and their maximum.
 
     **Cost:** for each decision one of every arm, and 9 decodings of each; about a minute for 250
     decisions of three arms of a small agent on two cores, most of it compiling.
