@@ -1,4 +1,4 @@
-"""Crafter as a Gymnasium environment: what an environment of your own needs, and no more.
+"""Crafter as a Gymnasium environment: the minimum that your own environment needs.
 
     pip install crafter
     PYTHONPATH=examples thinkslow evaluate LOGDIR --env crafter_env:thinkslow-example/Crafter-v0

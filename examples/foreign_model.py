@@ -1,4 +1,4 @@
-"""Wrap a world model that is not ours, check the wrapping, and let it think before it acts."""
+"""Wrap a foreign world model, check the wrapper, and let the model think before it acts."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
 """A world model of your own: a linear tracker of CartPole that balances the pole.
 
-It is no Dreamer: nothing was trained, its encoder corrects by too little, and it has a spread.
+It is not a Dreamer: nothing was trained, its encoder corrects too little, and it has a spread.
 """
 
 import jax

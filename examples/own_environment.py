@@ -11,7 +11,7 @@ from thinkslow import envs
 
 
 class Lights(gymnasium.Env):
-    """A light flashes in one of four corners, then is off: go there from memory."""
+    """A light flashes in one of four corners and goes off. The agent must go there from memory."""
 
     observation_space = spaces.Dict(
         {"image": spaces.Box(0, 255, (16, 16, 3), np.uint8), "left": spaces.Box(0.0, 1.0, (1,))}

@@ -1,4 +1,4 @@
-"""A gate score of your own: think where the world model did not see this frame coming.
+"""A gate score of your own: think where the world model did not predict this frame.
 
 thinkslow evaluate collect-half --import examples/own_score.py --arms evidence --gate unforeseen
 """

@@ -1,4 +1,4 @@
-"""A term of your own: imagined reward, to be raised by refinement.
+"""A term of your own: refinement raises the imagined reward.
 
 thinkslow evaluate collect-half --import examples/own_term.py --arms sig-3 --terms reward
 """

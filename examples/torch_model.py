@@ -1,7 +1,7 @@
 """Port a PyTorch world model to JAX: rename its weights, write its forward pass once, check it.
 
-The weights here are made up, under the names and in the shapes that `state_dict()` of this module
-has. Of a trained one: `{name: value.numpy() for name, value in model.state_dict().items()}`.
+The weights here are random, with the names and shapes of this module's `state_dict()`. For a
+trained model use `{name: value.numpy() for name, value in model.state_dict().items()}`.
 
     class Model(torch.nn.Module):
         def __init__(self):
@@ -51,7 +51,7 @@ def belief(parameters):
 
 
 class Ported(WorldModel):
-    """The model above, under the members that refinement asks for."""
+    """The model above, with the methods that refinement needs."""
 
     weights: dict
 
@@ -79,7 +79,7 @@ class Ported(WorldModel):
 
 
 def compare(weights) -> str:
-    """Where PyTorch is installed: the largest difference between its GRU cell and ours."""
+    """The largest difference between PyTorch's GRU cell and ours, if PyTorch is installed."""
     if importlib.util.find_spec("torch") is None:
         return "PyTorch is not installed here: not compared"
     import torch  # pyright: ignore[reportMissingImports]

@@ -1,6 +1,7 @@
 """Progress of a command: a bar on a terminal, otherwise a line every 30 s."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -110,5 +111,6 @@ class Pace:
         rate = (state.steps - self.first) / max(spent, 1e-9)
         ends = [60 * self.minutes - spent] if self.minutes else []
         ends += [(self.steps - state.steps) / rate] if self.steps and rate else []
-        left = f"{max(0.0, min(ends)) / 60:.0f} min" if ends else "?"
+        minutes = min(ends, default=math.nan) / 60
+        left = "under 1 min" if minutes < 1 else f"{minutes:.0f} min" if ends else "?"
         return f"{rate:.3g}", left
