@@ -152,7 +152,7 @@ def test_a_null_gives_the_cost_and_what_would_have_been_found():
     assert "The largest difference is that of elbo, -0.30" in line
     smallest = planning.detectable(2.0, 40, tests=3)
     assert (
-        f"a true one of {smallest:.2f} ({smallest / 20:.0%} of the score) would have been found"
+        f"a true difference of {smallest:.2f} ({smallest / 20:.0%} of the score) in four of five"
         in line
     )
 
@@ -249,4 +249,4 @@ def test_tables_mark_intervals_without_zero_where_there_is_a_test(record, mark):
 def test_the_caption_says_that_stars_are_uncorrected_and_p_is_not():
     assert "* : " not in caption("*")
     assert "not corrected" in caption("*")
-    assert "p (Holm) is corrected over the arms" in caption("*")
+    assert "p (Holm) is corrected over all arms" in caption("*")

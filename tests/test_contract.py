@@ -228,7 +228,7 @@ def shams() -> dict[str, Any]:
         return out._replace(loss=out.loss + 0.1, gradient_norm=out.gradient_norm / 0)
 
     return {
-        "leaks": (leaks, ["each of a batch is refined by itself", "a batch is as a loop"]),
+        "leaks": (leaks, ["each example of a batch is refined separately", "a batch is as a loop"]),
         "hides": (hides, ["NaN in the objective gives the last finite belief, flagged"]),
         "unbound": (unbound, ["within its nats", "0 nats are the identity"]),
         "misreports": (

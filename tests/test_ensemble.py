@@ -338,7 +338,7 @@ def test_impossible_ensembles_are_wrong_usage(arguments, said, capsys):
 def test_another_projects_agent_is_kept_as_one_of_ours(importable, tmp_path, capsys):
     golden, kept = str(golden_case("danijar_main-a")), tmp_path / "kept"
     assert main(["ensemble", golden]) == 2
-    assert "Say where to keep it as one: --out AGENT" in " ".join(capsys.readouterr().err.split())
+    assert "--out AGENT" in " ".join(capsys.readouterr().err.split())
     few = ["--decisions", "64", "--members", "2", "--steps", "2"]
     env = ["--env", "tiny_envs:tiny/Foreign-v0", "--out", str(kept), "--json"]
     assert main(["ensemble", golden, *few, *env]) == 0
@@ -347,7 +347,7 @@ def test_another_projects_agent_is_kept_as_one_of_ours(importable, tmp_path, cap
     assert saved.members.count == 2
     assert saved.manifest["source"]["format"] == "dreamerv3"
     assert main(["ensemble", str(kept), "--out", str(tmp_path / "other")]) == 2
-    assert "leave out --out" in " ".join(capsys.readouterr().err.split())
+    assert "Leave out --out" in " ".join(capsys.readouterr().err.split())
 
 
 def test_an_ensemble_of_nothing_is_refused(tmp_path, capsys):
@@ -355,4 +355,4 @@ def test_an_ensemble_of_nothing_is_refused(tmp_path, capsys):
     assert main(["ensemble", str(tmp_path / "logdir")]) == 1
     assert "holds no agent" in " ".join(capsys.readouterr().err.split())
     assert main(["ensemble", str(tmp_path / "nowhere")]) == 1
-    assert "does not exist" in capsys.readouterr().err
+    assert "There is no file, folder or bundled agent" in capsys.readouterr().err

@@ -35,7 +35,8 @@ class Options(Opening, Playing):
     GROUP: ClassVar = "fit"
 
     agent: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="AGENT")]
-    """The agent: an agent folder, or a log folder or checkpoint of another project."""
+    """A bundled agent by name, an agent folder, or a log folder or checkpoint of another
+    project."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Convert another project's agent, and write it to this folder with its ensemble."""
     decisions: int = 4000
@@ -74,8 +75,10 @@ def run(options: Options) -> dict[str, Any]:
     from thinkslow.dreamer.ensemble import make, seed_of
     from thinkslow.dreamer.match_spaces import match_spaces
     from thinkslow.envs import VectorEnv, arguments
+    from thinkslow.loading import located
 
-    folder, own = options.agent, importers.is_own(options.agent)
+    folder = located(options.agent)
+    own = importers.is_own(folder)
     if own and options.out is not None:
         raise Usage(
             f"{folder} is already an agent of thinkslow and stores its own ensemble. Leave out "
@@ -84,12 +87,13 @@ def run(options: Options) -> dict[str, Any]:
     if own:
         saved = checkpoint.load(folder, ensemble=False)  # so that a damaged one can be replaced
     else:
-        saved = options.open(folder)
         if options.out is None:
+            importers.find(folder, source=options.format)  # says so if there is no agent at all
             raise Usage(
                 f"{folder} is an agent of another project. An ensemble is stored with an agent in "
                 "our format: pass --out AGENT to convert it."
             )
+        saved = options.open(folder)
         folder = options.out
     environment = checkpoint.environment_of(saved, options.env, options.making())
     if environment["id"] is None:
