@@ -326,7 +326,7 @@ def test_a_page_over_its_budget_keeps_some_imagined_frames_and_says_so(
                             video=False)  # fmt: skip
     kept = [one is not None for one in data_of(found.player)["arms"][0]["imagined"]["image"]]
     assert kept == [at % 4 == 0 for at in range(23)]
-    assert "every 4th decision" in found.player.read_text()
+    assert "one in 4 decisions" in found.player.read_text()
 
 
 def test_large_pictures_are_reduced_and_others_kept_in_shape():

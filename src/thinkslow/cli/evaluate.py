@@ -164,7 +164,14 @@ def run(options: Options) -> dict[str, Any]:
     arms = playable(options, agents)
     warn_of_idle_flags(options, arms, agents)
     names = named(options, [one.name for one in saved])
-    command = shlex.join(["thinkslow", "evaluate", *map(str, options.agents), *_flags(options)])
+    command = shlex.join(
+        [
+            "thinkslow",
+            "evaluate",
+            *map(str, options.agents),
+            *flags.typed(options, without=("agents", "out")),
+        ]
+    )
     return play_and_report(
         {
             name: {label: agent.thinking(arm) for label, arm in arms.items()}
@@ -322,20 +329,3 @@ def export(result: Any, *, csv: bool, wandb: str | None) -> None:
 
 def _say(text: str) -> None:
     console().print(in_flags(text), soft_wrap=True)
-
-
-def _flags(options: Options) -> list[str]:
-    """The flags that differ from their defaults, as they would be typed."""
-    given: dict[str, Any] = {
-        field.name: value
-        for field in dataclasses.fields(options)
-        if field.name not in ("agents", "json", "debug", "changes", "imports", "out")
-        and (value := getattr(options, field.name)) != field.default
-    }
-    given |= {name: value for name, value in vars(options.changes).items() if value is not None}
-    out = [word for name in options.imports for word in ("--import", name)]
-    for name, value in given.items():
-        flag = f"--{name.replace('_', '-')}"
-        for one in value if isinstance(value, tuple) else (value,):
-            out += [flag] if one is True and name not in flags.FIELDS else [flag, str(one)]
-    return out

@@ -161,3 +161,25 @@ def labelled(name: str, changes: Mapping[str, tuple[Any, Any]]) -> tuple[str, Ar
 
 def _written(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def typed(options: Any, without: Sequence[str]) -> list[str]:
+    """The flags of a command that differ from their defaults, as they would be typed.
+
+    Args:
+        options: with `changes` of thinking and `imports`.
+        without: names of fields that are left out, besides what only changes the output.
+    """
+    given: dict[str, Any] = {
+        field.name: value
+        for field in dataclasses.fields(options)
+        if field.name not in (*without, "json", "debug", "changes", "imports")
+        and (value := getattr(options, field.name)) != field.default
+    }
+    given |= {name: value for name, value in vars(options.changes).items() if value is not None}
+    out = [word for name in options.imports for word in ("--import", name)]
+    for name, value in given.items():
+        flag = f"--{name.replace('_', '-')}"
+        for one in value if isinstance(value, tuple) else (value,):
+            out += [flag] if one is True and name not in FIELDS else [flag, str(one)]
+    return out

@@ -2,7 +2,7 @@
 
 import dataclasses
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -177,19 +177,9 @@ def free(folder: Path) -> Path:
 
 def command(options: Options) -> str:
     """The command as it would be typed."""
-    given: Mapping[str, Any] = {
-        **{field.name: getattr(options, field.name) for field in dataclasses.fields(options)
-           if field.name not in ("agent", "json", "debug", "changes", "imports")
-           and getattr(options, field.name) != field.default},
-        **{name: value for name, value in vars(options.changes).items() if value is not None},
-    }  # fmt: skip
-    words = [word for name in options.imports for word in ("--import", name)]
-    for name, value in given.items():
-        flag = f"--{name.replace('_', '-')}"
-        for one in value if isinstance(value, tuple) else (value,):
-            bare = one is True and name not in flags.FIELDS
-            words += [flag] if bare else [flag, str(one)]
-    return shlex.join(["thinkslow", "watch", str(options.agent), *words])
+    return shlex.join(
+        ["thinkslow", "watch", str(options.agent), *flags.typed(options, without=("agent",))]
+    )
 
 
 def _say(text: str) -> None:

@@ -20,6 +20,7 @@ from thinkslow.refinement import Status
 from thinkslow.spaces import Space
 
 FORMAT = "thinkslow-episode-1"
+_COLUMNS = {"PSNR, dB": "psnr", "RMSE": "rmse", "share wrong": "wrong"}
 NUMBERS = 24
 """The most numbers of a vector that are shown."""
 
@@ -87,7 +88,7 @@ class Gathering:
             "parts": [
                 {"name": name, "kind": "image" if name in images else "numbers",
                  "shape": list(space.shape), "decoded": name in self.parts.decoded,
-                 "error": "PSNR, dB" if name in images else "RMSE"}
+                 "error": _measure(self.parts, name)}
                 for name, space in {**self.parts.images, **self.parts.numbers}.items()
             ],
             "actions": [
@@ -156,9 +157,7 @@ def rows(block: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 for name, each in arm["policy"].items()
             }
             errors = {
-                f"{'psnr' if part['kind'] == 'image' else 'rmse'}_{part['name']}": (
-                    arm["error"][part["name"]][at][0]
-                )
+                f"{_COLUMNS[part['error']]}_{part['name']}": arm["error"][part["name"]][at][0]
                 for part in block["parts"] if part["decoded"]
             }  # fmt: skip
             value = arm["value"][at] if "value" in arm else [None, None]
@@ -185,10 +184,20 @@ def _classes(decoded: np.ndarray, space: Space) -> np.ndarray:
     return np.asarray(decoded.argmax(-1)) if whole else decoded
 
 
+def _measure(parts: seeing.Parts, name: str) -> str:
+    """What the error of a part is measured in."""
+    if name in parts.images:
+        return "PSNR, dB"
+    return "RMSE" if parts.numbers[name].classes is None else "share wrong"
+
+
 def _error(parts: seeing.Parts, name: str, found: np.ndarray, real: np.ndarray) -> float:
     if name in parts.images:
         return float(psnr(found, real))
-    gap = np.asarray(_classes(found, parts.numbers[name]), float) - np.asarray(real, float)
+    space = parts.numbers[name]
+    if space.classes is not None:
+        return float(np.mean(_classes(found, space) != np.asarray(real)))
+    gap = np.asarray(found, float) - np.asarray(real, float)
     return float(np.sqrt(np.mean(gap**2))) if gap.size else 0.0
 
 

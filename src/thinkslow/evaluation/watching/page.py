@@ -67,10 +67,8 @@ def _notes(block: Mapping[str, Any]) -> list[str]:
         )
     if any(one["kind"] == "image" for one in decoded) and block["imagined_every"] != 1:
         every = block["imagined_every"]
-        out.append(
-            f"To keep the page small, imagined frames are kept at every {every}th decision."
-            if every else "To keep the page small, no imagined frames are kept."
-        )  # fmt: skip
+        kept = f"one in {every} decisions" if every else "none"
+        out.append(f"To keep the page small, imagined frames are kept of {kept}.")
     if not block["arms"][0].get("surprise"):
         out.append("This agent tells nothing of its beliefs: only what came and what it did.")
     if block["ended"] == "cut":

@@ -115,8 +115,9 @@ class Chart {
       parts.push(make("circle", { class: "dot", cx: x, cy: this.y(value), r: 3.5, style: { "--arm": one.before ? colour(0) : colour(one.index) } }));
     }
     this.cursor.replaceChildren(...parts);
-    const said = this.series.flatMap(one => [make("span", {}, `${one.name} `), make("b", {}, written(one.values[at])), "   "]);
-    if (this.marks) said.push(this.marks.values[at] ? "gate open" : "gate closed");
+    const said = this.series.map(one => make("span", { style: { "--arm": one.before ? colour(0) : colour(one.index) } },
+      `${one.name} `, make("b", {}, written(one.values[at]))));
+    if (this.marks) said.push(make("span", {}, this.marks.values[at] ? "gate open" : "gate closed"));
     this.readout.replaceChildren(...said);
   }
 }
@@ -159,7 +160,7 @@ function figures(step) {
       const alone = others.length === 1, shown = alone ? others : others.filter(one => one.name !== base.name);
       if (!shown.some(one => known(one.values))) continue;
       const title = alone ? `${of}error ${when}` : `${of}${when}: difference from ${base.name}`;
-      found.push({ title: title[0].toUpperCase() + title.slice(1), unit: part.kind === "image" ? "PSNR, dB; higher is better" : "RMSE; lower is better", series: shown });
+      found.push({ title: title[0].toUpperCase() + title.slice(1), unit: `${part.error}; ${part.kind === "image" ? "higher" : "lower"} is better`, series: shown });
     }
   }
   for (const action of episode.actions) {

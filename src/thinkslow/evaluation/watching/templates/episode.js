@@ -46,11 +46,16 @@ function make(tag, attributes = {}, ...children) {
   return node;
 }
 
-function headed(corner, names, table) {
-  const row = make("tr", {}, make("th", { scope: "col" }, corner));
+// A name with places at which a narrow column may break it.
+function named(name) {
+  return name.split(/(?=\+)|(?<=[-=:_/,])/).flatMap((part, i) => (i ? [make("wbr"), part] : [part]));
+}
+
+function headed(names, table) {
+  const row = make("tr", {}, make("td"));
   for (const [name, index] of names) {
-    const label = index === null ? name : make("span", { class: "arm", style: { "--arm": colour(index) } }, name);
-    row.append(make("th", { scope: "col" }, label));
+    const arm = index === null ? {} : { class: "arm", style: { "--arm": colour(index) } };
+    row.append(make("th", { scope: "col", ...arm }, ...named(name)));
   }
   table.append(make("thead", {}, row));
 }

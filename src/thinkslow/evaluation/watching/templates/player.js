@@ -13,7 +13,7 @@ function buildFrames() {
     table.style.setProperty("--shape", `${part.shape[1]} / ${part.shape[0]}`);
     table.append(make("caption", {}, images.length > 1 ? part.name : "Frames"));
     const columns = part.decoded ? heads : [];
-    headed("", [["what came", null], ...columns], table);
+    headed([["what came", null], ...columns], table);
     const body = make("tbody");
     [0, ...(part.decoded ? episode.ahead : [])].forEach((ahead, place) => {
       const name = ahead ? `t+${ahead}` : "now";
@@ -75,29 +75,44 @@ function swipeable(node) {
 
 // --- tables -------------------------------------------------------------------------------------
 
-function showNumbers() {
+const SHOWN = 8;  // rows of a vector that are not folded
+const numberCells = [];  // cells of numbers, with what to write in each
+
+function buildNumbers() {
+  const flat = value => (Array.isArray(value) ? value : [value]);
   for (const part of numbers) {
     const columns = part.decoded ? heads : [];
-    const table = make("table", { class: "facts" }, make("caption", {}, part.name));
-    headed("", [["what came", null], ...columns], table);
-    const body = make("tbody");
-    const flat = value => (Array.isArray(value) ? value.flat(Infinity) : [value]);
-    const came = flat(episode.came[part.name][at]);
-    came.forEach((value, row) => {
-      body.append(make("tr", {}, make("th", { scope: "row" }, came.length > 1 ? `${part.name}[${row}]` : part.name),
-        make("td", {}, written(value)),
-        ...columns.map(([, index]) => make("td", {}, written(flat(arms[index].decoded[part.name][at])[row])))));
+    const count = flat(episode.came[part.name][0]).length;
+    const rows = Array.from({ length: count }, (_, row) => {
+      const line = make("tr", {}, make("th", { scope: "row" }, count > 1 ? `${part.name}[${row}]` : part.name));
+      const cell = value => { const td = make("td"); numberCells.push([td, value]); line.append(td); };
+      cell(() => written(flat(episode.came[part.name][at])[row]));
+      for (const [, index] of columns) cell(() => written(flat(arms[index].decoded[part.name][at])[row]));
+      return line;
     });
-    if (part.decoded) {
-      body.append(make("tr", {}, make("th", { scope: "row" }, "RMSE"), make("td", {}, ""),
-        ...columns.map(([, index]) => make("td", {}, written(errorOf(arms[index], part.name, at, 0))))));
+    const errors = make("tr", {}, make("th", { scope: "row" }, part.error), make("td"));
+    for (const [, index] of columns) {
+      const td = make("td");
+      numberCells.push([td, () => written(errorOf(arms[index], part.name, at, 0))]);
+      errors.append(td);
     }
-    table.append(body);
+    const table = (caption, some) => {
+      const node = make("table", { class: "facts numbers" }, make("caption", {}, caption));
+      headed([["what came", null], ...columns], node);
+      node.append(make("tbody", {}, ...some));
+      return node;
+    };
+    by("numbers").append(table(part.name, [...rows.slice(0, SHOWN), ...(part.decoded ? [errors] : [])]));
     const whole = part.shape.reduce((a, b) => a * b, 1);
-    const kept = whole > came.length ? [make("p", { class: "note" }, `The first ${came.length} of ${whole} numbers.`)] : [];
-    by("numbers").append(table, ...kept);
+    if (count > SHOWN) {
+      const of = whole > count ? ` (the first of ${whole})` : "";
+      by("numbers").append(make("details", {}, make("summary", {}, `${count - SHOWN} more numbers of ${part.name}${of}`),
+        table(`${part.name}, from ${SHOWN}`, rows.slice(SHOWN))));
+    }
   }
 }
+
+const showNumbers = () => numberCells.forEach(([td, value]) => { td.textContent = value(); });
 
 function rowsOfDecision() {
   const rows = [];
@@ -118,7 +133,7 @@ function rowsOfDecision() {
 
 function showDecision() {
   const table = make("table", { class: "facts" });
-  headed("", heads, table);
+  headed(heads, table);
   const body = make("tbody");
   for (const [name, write] of rowsOfDecision()) {
     body.append(make("tr", {}, make("th", { scope: "row" }, name), ...arms.map(arm => make("td", {}, write(arm)))));
@@ -141,7 +156,7 @@ function showPolicy() {
     const table = make("table", { class: "facts policy" });
     const unit = action.classes === null ? "mean ± deviation" : "probability";
     table.append(make("caption", {}, episode.actions.length > 1 ? `${action.name}: ${unit}` : `${unit[0].toUpperCase()}${unit.slice(1)} of each action${action.classes === null ? ", from −1 to 1" : ""}`));
-    headed("", heads.map(([name, index]) => [name, index]), table);
+    headed(heads, table);
     const body = make("tbody");
     const rows = action.classes === null ? continuous(action, told) : discrete(action, told);
     rows.slice(0, MOST_ROWS).forEach(row => body.append(row));
@@ -212,7 +227,6 @@ const charts = figures(step => { pause(); go(step); });
 function go(step, remember = true) {
   at = Math.max(0, Math.min(last, step));
   showFrames();
-  by("numbers").replaceChildren();
   showNumbers();
   showDecision();
   showPolicy();
@@ -291,6 +305,7 @@ arms.forEach((arm, index) => {
   by("legend").append(make("li", {}, line, arm.name));
 });
 buildFrames();
+buildNumbers();
 by("charts").append(...charts.map(chart => chart.node));
 charts.forEach(chart => chart.draw());
 new ResizeObserver(() => charts.forEach(chart => { if (chart.svg.clientWidth !== chart.width) chart.draw(); })).observe(by("charts"));
