@@ -10,12 +10,19 @@ function ticks(low, high, count) {
   return found;
 }
 
+// As many digits as tell one tick from the next.
+function labels(values) {
+  const gap = values.length > 1 ? values[1] - values[0] : 1;
+  const digits = Math.max(0, -Math.floor(Math.log10(gap) + 1e-9));
+  return values.map(value => (digits > 5 || Math.abs(value) >= 1e6 ? written(value) : value.toFixed(digits).replace("-", "−")));
+}
+
 function extent(series, more) {
   let low = Infinity, high = -Infinity;
   for (const one of series) for (const value of one.values) if (value !== null) { low = Math.min(low, value); high = Math.max(high, value); }
   for (const value of more) { low = Math.min(low, value); high = Math.max(high, value); }
   if (low > high) return [0, 1];
-  const room = (high - low) * 0.05 || Math.abs(high) * 0.1 || 1;
+  const room = Math.max((high - low) * 0.05, Math.max(Math.abs(high), Math.abs(low)) * 0.01) || 1;
   return [low - room, high + room];
 }
 
@@ -62,10 +69,11 @@ class Chart {
     this.width = this.svg.clientWidth || 320;
     this.svg.setAttribute("viewBox", `0 0 ${this.width} ${this.height}`);
     const parts = [];
-    for (const value of ticks(...this.bounds, 3)) {
+    const levels = ticks(...this.bounds, 3), said = labels(levels);
+    for (const [place, value] of levels.entries()) {
       const y = this.y(value);
       parts.push(make("line", { class: "grid", x1: LEFT, x2: this.width - RIGHT, y1: y, y2: y }));
-      parts.push(make("text", { x: LEFT - 6, y: y + 4, "text-anchor": "end" }, written(value)));
+      parts.push(make("text", { x: LEFT - 6, y: y + 4, "text-anchor": "end" }, said[place]));
     }
     const across = Math.max(2, Math.floor(this.width / 110));
     parts.push(make("text", { x: this.width - RIGHT, y: this.height - 5, "text-anchor": "end" }, this.axis));

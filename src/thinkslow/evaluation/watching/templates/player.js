@@ -9,7 +9,7 @@ const cells = [];  // of pictures: what to show in each
 
 function buildFrames() {
   for (const part of images) {
-    const table = make("table", { class: "frames" });
+    const table = make("table", { class: part.decoded ? "frames" : "frames alone" });
     table.style.setProperty("--shape", `${part.shape[1]} / ${part.shape[0]}`);
     table.append(make("caption", {}, images.length > 1 ? part.name : "Frames"));
     const columns = part.decoded ? heads : [];
