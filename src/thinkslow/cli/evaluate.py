@@ -13,7 +13,7 @@ from thinkslow.agent.presets import DEFAULT, Arm, arm
 from thinkslow.cli import flags
 from thinkslow.cli.common import Opening, Usage, console
 from thinkslow.cli.common import parse as parse_options
-from thinkslow.cli.exports import Exporting, log_evaluation
+from thinkslow.cli.exports import Showing, of_evaluation
 from thinkslow.cli.playing import Playing
 from thinkslow.cli.results import progress, show_result
 from thinkslow.cli.wording import in_flags
@@ -39,7 +39,7 @@ WITHOUT_DECODER = "entropy-3"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(Exporting, Opening, Playing):
+class Options(Showing, Opening, Playing):
     """Options of `thinkslow evaluate`."""
 
     GROUP: ClassVar = "evaluation"
@@ -140,7 +140,7 @@ def chosen(options: Options) -> dict[str, Arm]:
 
 def run(options: Options) -> dict[str, Any]:
     """Evaluate, print the table and the verdict, and write the page."""
-    options.check_wandb()
+    options.check_exports()
     from thinkslow.dreamer.saved import environment_of
 
     saved = [options.open(source) for source in options.agents]
@@ -182,7 +182,7 @@ def run(options: Options) -> dict[str, Any]:
         command=command, quiet=options.json, pool=options.pool, max_decisions=options.max_decisions,
         real_time_ms=options.real_time,
         step_limit_s=options.step_limit, reset_limit_s=options.reset_limit,
-        csv=options.csv, wandb=options.wandb, video=options.video,
+        exports=options, video=options.video,
     )  # fmt: skip
 
 
@@ -281,7 +281,7 @@ def play_and_report(
     batch: int, out: Path, numbered: bool, command: str, quiet: bool, pool: bool = False,
     max_decisions: int | None = None, real_time_ms: float | None = None,
     step_limit_s: float = 60.0, reset_limit_s: float = 300.0,
-    csv: bool = False, wandb: str | None = None, video: bool = False,
+    exports: Showing | None = None, video: bool = False,
     beside: Callable[[Path], Any] = lambda _: None,
 ) -> dict[str, Any]:  # fmt: skip
     """Play, write the page and print the table, for `evaluate` and `demo`.
@@ -302,7 +302,8 @@ def play_and_report(
                     step_limit_s=step_limit_s, reset_limit_s=reset_limit_s,
                 )  # fmt: skip
                 beside(result.folder)
-            export(result, csv=csv, wandb=wandb)
+            if exports is not None:
+                exports.export(of_evaluation(result))
             return show_result(result.summary, result.report(), quiet=quiet)
         except Occupied as error:
             if not numbered:
@@ -316,15 +317,6 @@ def play_and_report(
                 )
             raise
     raise Usage(f"{out} and a thousand more are taken. Pass another --out.")
-
-
-def export(result: Any, *, csv: bool, wandb: str | None) -> None:
-    """Write or log the results elsewhere, as the flags ask."""
-    if csv:
-        for path in result.write_csv():
-            _say(f"Wrote {path}")
-    if wandb is not None:
-        log_evaluation(wandb, result)
 
 
 def _say(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Where results go besides the folder: CSV files, Weights & Biases."""
+"""Where results go besides the folder: tables as files, TensorBoard, Weights & Biases, trackio."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,7 +7,8 @@ from typing import Annotated, Any, ClassVar
 
 import tyro
 
-from thinkslow.cli.common import Common, Usage
+from thinkslow.cli.common import Common, console
+from thinkslow.cli.trackers import Findings, Tracker, imported, write_events
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,57 +19,108 @@ class Exporting(Common):
 
     csv: bool = False
     """Write the records as CSV files too."""
+    parquet: bool = False
+    """Write the records as Parquet files too; needs the package pyarrow."""
     wandb: Annotated[str | None, tyro.conf.arg(metavar="PROJECT")] = None
     """Log to this project of Weights & Biases too; needs the package wandb."""
+    trackio: Annotated[str | None, tyro.conf.arg(metavar="PROJECT")] = None
+    """Log to this project of trackio too; needs the package trackio."""
 
-    def check_wandb(self) -> None:
-        """**Errors:** `Usage` if Weights & Biases was asked for and is not installed."""
-        if self.wandb is not None:
-            _wandb()
+    @property
+    def projects(self) -> dict[str, str]:
+        """The project by the package that it is asked of."""
+        asked = {"wandb": self.wandb, "trackio": self.trackio}
+        return {package: project for package, project in asked.items() if project is not None}
+
+    def check_exports(self) -> None:
+        """**Errors:** `Usage` if a package that was asked for is not installed."""
+        for package in self.projects:
+            imported(package, f"--{package}")
+        if self.parquet:
+            imported("pyarrow", "--parquet")
+
+    def trackers(self, run: Path, settings: Mapping[str, Any]) -> list[Tracker]:
+        """A run of each tracker that was asked for."""
+        return [
+            Tracker(package, project, run, settings) for package, project in self.projects.items()
+        ]
+
+    def write(self, found: Findings) -> None:
+        """Write the tables as the files that were asked for."""
+        from thinkslow.evaluation import tables
+
+        for ending, asked, write in (
+            ("csv", self.csv, tables.write_csv), ("parquet", self.parquet, tables.write_parquet)
+        ):  # fmt: skip
+            for name, rows in found.tables.items() if asked else ():
+                path = write(found.folder / f"{name}.{ending}", rows)
+                console().print(f"Wrote {path}", soft_wrap=True)
 
 
-class Wandb:
-    """Scalars of a training run on Weights & Biases, by decision."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Showing(Exporting):
+    """Options of every command that plays episodes."""
 
-    def __init__(self, project: str, run: Path, settings: Mapping[str, Any]):
-        self.run = _wandb().init(project=project, name=run.name, dir=run, config=dict(settings))
+    tensorboard: bool = False
+    """Write TensorBoard events too, to tensorboard/ in the folder."""
 
-    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
-        self.run.log({tag: scalar_value}, step=global_step)
+    def export(self, found: Findings) -> None:
+        """Everything that was asked for."""
+        self.write(found)
+        if self.tensorboard:
+            path = write_events(found)
+            console().print(f"Wrote {path}", soft_wrap=True)
+        for tracker in self.trackers(found.folder, {}):
+            tracker.log(found)
+            tracker.close()
 
-    def close(self) -> None:
-        self.run.finish()
+
+def of_evaluation(result: Any) -> Findings:
+    """What an `Evaluation` found."""
+    numbers = {
+        f"{arm['agent']}/{arm['arm']}/{measure}": mean
+        for arm in result.summary["arms"]
+        for measure, value in arm.items()
+        if (mean := _number(value)) is not None
+    }
+    tables = {"episodes": result.episodes, "comparisons": result.comparisons}
+    return Findings(result.folder, tables, numbers)
 
 
-def log_evaluation(project: str, result: Any) -> None:
-    """An evaluation on Weights & Biases: its two tables, and every arm's means as a summary.
+def of_study(result: Mapping[str, Any], folder: Path) -> Findings:
+    """What a study found.
 
     Args:
-        project: the project's name.
-        result: an `Evaluation`.
+        result: of `finish`.
+        folder: of the study.
     """
-    wandb = _wandb()
-    run = wandb.init(project=project, name=result.folder.name, dir=result.folder)
-    for name in ("episodes", "comparisons"):
-        rows = getattr(result, name)
-        columns = list(dict.fromkeys(column for row in rows for column in row))
-        cells = [[row.get(column) for column in columns] for row in rows]
-        run.log({name: wandb.Table(columns=columns, data=cells)})
-    for arm in result.summary["arms"]:
-        for measure, value in arm.items():
-            mean = value.get("mean") if isinstance(value, dict) else value
-            if isinstance(mean, int | float):
-                run.summary[f"{arm['agent']}/{arm['arm']}/{measure}"] = mean
-    run.finish()
+    import json
+
+    from thinkslow.evaluation.summary import flat
+
+    lines = (folder / "episodes.jsonl").read_text().splitlines()
+    numbers = {
+        f"{cell['group']}/{cell['setting']}/{arm['agent']}/{arm['arm']}/{measure}": mean
+        for cell in result["cells"]
+        for arm in cell["arms"]
+        for measure, value in arm.items()
+        if (mean := _number(value)) is not None
+    }
+    tables = {
+        "episodes": [json.loads(line) for line in lines],
+        "comparisons": [
+            {"group": cell["group"], "setting": cell["setting"], **row}
+            for cell in result["cells"]
+            for row in flat(cell["comparisons"])
+        ],
+        "hypotheses": flat(result["hypotheses"]),
+    }
+    return Findings(folder, tables, numbers)
 
 
-def _wandb() -> Any:
-    try:
-        import wandb  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        from thinkslow.envs.requirements import install
-
-        raise Usage(
-            f"--wandb needs the Python package wandb. Install it: {install('wandb')}"
-        ) from None
-    return wandb
+def _number(value: Any) -> float | None:
+    """The mean of a measure, or a number that is no measure's."""
+    found = value.get("mean") if isinstance(value, dict) else value
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        return None
+    return float(found)

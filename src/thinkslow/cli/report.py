@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from thinkslow.cli.common import parse as parse_options
-from thinkslow.cli.exports import Exporting
+from thinkslow.cli.exports import Showing, of_evaluation, of_study
 
 DESCRIPTION = """Rebuild the table and the page of an evaluation or a study from its records.
 
@@ -21,7 +21,7 @@ examples:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(Exporting):
+class Options(Showing):
     """Options of `thinkslow report`."""
 
     folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
@@ -33,22 +33,23 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def run(options: Options) -> dict[str, Any]:
-    options.check_wandb()
+    options.check_exports()
     import json
 
     if (options.folder / "study.json").exists():
         from thinkslow.cli.study import show_study
         from thinkslow.study.run import finish
 
-        return show_study(finish(options.folder), options.folder, quiet=options.json)
-    from thinkslow.cli.evaluate import export
+        result = finish(options.folder)
+        options.export(of_study(result, options.folder))
+        return show_study(result, options.folder, quiet=options.json)
     from thinkslow.cli.results import show_result
     from thinkslow.evaluation.report.page import build
 
     page = build(options.folder)
-    if options.csv or options.wandb is not None:
+    if options.csv or options.parquet or options.tensorboard or options.projects:
         from thinkslow.evaluation import Evaluation
 
-        export(Evaluation(options.folder), csv=options.csv, wandb=options.wandb)
+        options.export(of_evaluation(Evaluation(options.folder)))
     summary = json.loads((options.folder / "summary.json").read_text())
     return show_result(summary, page, quiet=options.json)

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from thinkslow.cli.common import Common, Usage, console, output
+from thinkslow.cli.common import Usage, console, output
 from thinkslow.cli.common import parse as parse_options
+from thinkslow.cli.exports import Showing, of_study
 from thinkslow.cli.results import progress
 
 DESCRIPTION = """Play a study: agents, settings, arms, seeds and hypotheses from one TOML file.
@@ -23,7 +24,7 @@ examples:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(Common):
+class Options(Showing):
     """Options of `thinkslow study`."""
 
     plan: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="[PLAN]")] = ""
@@ -56,6 +57,7 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def run(options: Options) -> dict[str, Any]:
+    options.check_exports()
     from thinkslow.study import parsing as plans
 
     if not options.plan:
@@ -77,6 +79,7 @@ def run(options: Options) -> dict[str, Any]:
             plan, folder, executor=options.executor, jobs=options.jobs, address=options.address,
             show=lambda done, total: show(f"{plan.name}, episodes", done, total),
         )  # fmt: skip
+    options.export(of_study(result, folder))
     return show_study(result, folder, quiet=options.json)
 
 

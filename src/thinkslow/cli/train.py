@@ -10,9 +10,10 @@ import tyro
 
 from thinkslow.cli.common import Usage, log_to_console
 from thinkslow.cli.common import parse as parse_options
-from thinkslow.cli.exports import Exporting, Wandb
+from thinkslow.cli.exports import Exporting
 from thinkslow.cli.playing import Playing
 from thinkslow.cli.progress import shown
+from thinkslow.cli.trackers import Findings
 from thinkslow.dreamer.config import TrainConfig, train_preset
 
 DESCRIPTION = """Train a DreamerV3 agent.
@@ -86,7 +87,9 @@ def parse(arguments: Sequence[str]) -> Options:
         value = getattr(options, name)
         if value is not None and value <= 0:
             raise Usage(f"--{name} must be above 0; got {value}.")
-    kept = ("run", "steps", "minutes", "resume", "json", "debug", "csv", "wandb")
+    kept = (
+        "run", "steps", "minutes", "resume", "json", "debug", "csv", "parquet", "wandb", "trackio"
+    )  # fmt: skip
     if options.resume:
         for field in dataclasses.fields(options):
             if field.name not in kept and getattr(options, field.name) != getattr(
@@ -101,12 +104,12 @@ def parse(arguments: Sequence[str]) -> Options:
     return options
 
 
-def write_tables(run: Path) -> None:
-    """Write updates.csv and episodes.csv of what a run has logged."""
+def write_tables(options: Options) -> None:
+    """Write what a run has logged, `updates` and `episodes`, as the files that were asked for."""
     from thinkslow.evaluation import tables
 
-    for name, rows in tables.training(run).items():
-        tables.write_csv(run / f"{name}.csv", rows)
+    if options.csv or options.parquet:
+        options.write(Findings(options.run, tables.training(options.run), {}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +130,7 @@ def run(options: Options) -> dict[str, Any]:
     from thinkslow.dreamer.training.trainer import Trainer, refuse_used
 
     log_to_console()
-    options.check_wandb()
+    options.check_exports()
     if late := [one for one in options.budgets if options.steps and one > options.steps]:
         log.warning(
             "--budgets %s changes nothing in this call, which ends at --steps %d.",
@@ -148,16 +151,15 @@ def run(options: Options) -> dict[str, Any]:
             raise Usage(str(error)) from error
         refuse_used(options.run)
         trainer = Trainer.begin(options.run, config, model_preset(options.preset), options.learning)
-    if options.wandb is not None and trainer.logs is not None:
+    if trainer.logs is not None:
         settings = dataclasses.asdict(trainer.config) | dataclasses.asdict(trainer.learning)
-        trainer.logs.writers.append(Wandb(options.wandb, options.run, settings))
+        trainer.logs.writers.extend(options.trackers(options.run, settings))
     try:
         with shown(steps=options.steps, minutes=options.minutes) as show:
             trainer.train(steps=options.steps, minutes=options.minutes, show=show)
     finally:
         trainer.close()
-        if options.csv:
-            write_tables(options.run)
+        write_tables(options)
     agent = options.run / "agents" / str(trainer.steps)
     log.info("The agent is in %s: %d decisions, %d updates", agent, trainer.steps, trainer.updates)
     if not trainer.updates:

@@ -1,4 +1,4 @@
-"""Records as tables: data frames and CSV files. pandas is used if it is installed."""
+"""Records as tables: data frames, CSV and Parquet files. pandas is used if it is installed."""
 
 import csv
 import io
@@ -41,6 +41,30 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     writer.writeheader()
     writer.writerows(rows)
     atomic.write_text(path, text.getvalue())
+    return path
+
+
+def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Write flat records as a Parquet file; what is not known is null.
+
+    Args:
+        path: the file, replaced as a whole.
+        rows: flat records, which need not have the same columns.
+
+    **Errors:** `ModuleNotFoundError` without pyarrow, with the command that installs it.
+    """
+    try:
+        import pyarrow  # pyright: ignore[reportMissingImports]
+        from pyarrow import parquet  # pyright: ignore[reportMissingImports]
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            "Parquet files need the package pyarrow: pip install 'thinkslow[parquet]'."
+        ) from None
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    table = pyarrow.table({name: [row.get(name) for row in rows] for name in columns})
+    buffer = io.BytesIO()
+    parquet.write_table(table, buffer)
+    atomic.write_bytes(path, [buffer.getvalue()])
     return path
 
 

@@ -21,7 +21,8 @@ UNKNOWN = 1_000
 def rehearse(plan: Plan, folder: Path, *, jobs: int | None = None) -> dict[str, Any]:
     """The tasks of a plan and the minutes that they take here, at most.
 
-    Episodes are counted as long as the environment lets them be. Compiling is not in the minutes.
+    Episodes are counted as long as the environment lets them be. What this compiles is kept for
+    the tasks, so compiling is not in the minutes; starting each task is.
 
     Args:
         plan: from `read`.

@@ -1,0 +1,123 @@
+"""Runs of Weights & Biases and trackio, and events for TensorBoard."""
+
+import contextlib
+import dataclasses
+import importlib
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from thinkslow.cli.common import Usage
+
+SHOWN = ("score", "length", "thought_share", "belief_kl", "latency_ms")
+"""Columns of episodes that become scalars, besides the gains of images."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+    """What an evaluation, a study or a training run found."""
+
+    folder: Path
+    tables: Mapping[str, Sequence[Mapping[str, Any]]]
+    """Flat records by the name of their table; `episodes` are shown one by one."""
+    numbers: Mapping[str, float]
+    """Means, by names with slashes."""
+
+
+class Tracker:
+    """A run of Weights & Biases or of trackio, which share these calls."""
+
+    def __init__(self, package: str, project: str, run: Path, settings: Mapping[str, Any]):
+        """Begin a run, called as its folder.
+
+        Args:
+            package: `wandb` or `trackio`.
+            project: the project's name.
+            run: the folder.
+            settings: shown with the run.
+        """
+        self.module = imported(package, f"--{package}")
+        own = {"dir": run} if package == "wandb" else {}
+        with _aside():
+            self.run = self.module.init(
+                project=project, name=run.name, config=dict(settings), **own
+            )
+
+    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
+        with _aside():
+            self.run.log({tag: scalar_value}, step=global_step)
+
+    def log(self, found: Findings) -> None:
+        """The tables, and the means."""
+        with _aside():
+            for name, rows in found.tables.items():
+                columns = list(dict.fromkeys(column for row in rows for column in row))
+                cells = [[row.get(column) for column in columns] for row in rows]
+                if rows:
+                    self.run.log({name: self.module.Table(columns=columns, data=cells)})
+            self.run.log(dict(found.numbers))
+
+    def close(self) -> None:
+        with _aside():
+            self.run.finish()
+
+
+def imported(package: str, flag: str) -> Any:
+    """A package that is an extra.
+
+    **Errors:** `Usage` where it is not installed, with the command.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        from thinkslow.envs.requirements import install
+
+        raise Usage(
+            f"{flag} needs the Python package {package}. Install it: {install(package)}"
+        ) from None
+
+
+def write_events(found: Findings) -> Path:
+    """Events for TensorBoard: a run for each arm, with its episodes by their number; returns the
+    folder, which is replaced.
+
+    The means are the table of the tab HPARAMS.
+    """
+    import shutil
+
+    from tensorboardX import SummaryWriter
+
+    from thinkslow.evaluation.records import finite
+
+    place = found.folder / "tensorboard"
+    shutil.rmtree(place, ignore_errors=True)
+    runs: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for row in found.tables["episodes"]:
+        key = tuple(str(row[part]) for part in ("group", "setting", "agent", "arm") if part in row)
+        runs.setdefault(key, []).append(row)
+    for key, rows in runs.items():
+        name = "-".join(re.sub(r"[^\w.+=-]+", "_", part) for part in key)
+        with SummaryWriter(str(place / name)) as writer:
+            for row in rows:
+                for column, value in row.items():
+                    number = finite(value)
+                    if number is not None and (column in SHOWN or "_gain" in column):
+                        writer.add_scalar(f"episode/{column}", number, row["episode"])
+            start = "/".join(key) + "/"
+            means = {
+                f"mean/{where.removeprefix(start)}": number
+                for where, number in found.numbers.items()
+                if where.startswith(start)
+            }
+            names = ("group", "setting", "agent", "arm")[-len(key) :]
+            writer.add_hparams(dict(zip(names, key, strict=True)), means, name="means")
+    return place
+
+
+@contextlib.contextmanager
+def _aside() -> Iterator[None]:
+    """Whatever is printed goes to standard error: standard output is for results."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
