@@ -1,5 +1,6 @@
 """Every arm on the frames of the base agent: what it would have believed right there."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from odd_episodes import id_of
 from odd_players import Guesser, SideBySide
 
 from thinkslow.agent.agent import Agent
+from thinkslow.agent.checks import Robust
+from thinkslow.agent.clean import Clean
 from thinkslow.agent.decision import Carry
 from thinkslow.agent.thinking import Thinking
 from thinkslow.envs import Step
@@ -30,7 +33,12 @@ ARMS = {
     "evidence": Thinking({Evidence(): 1.0}, steps=2, latent=Soft()),
     "control-lag": Thinking(lag=2),
     "control-particles": Thinking(particles=3),
+    "robust": Thinking(check=Robust()),
+    "late": Thinking(delay=2),
+    "predict-through": Thinking(missing="predict"),
 }
+CLEAN = Clean({"image": jnp.full((2, 2), 1e-3)}, threshold=1.0, alone=0.5, means={}, deviations={})
+"""Errors so small that every frame is suspicious."""
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +67,8 @@ class Whole:
 @pytest.fixture(scope="module")
 def agents() -> dict[str, Any]:
     base = Agent(tiny_dreamer())
-    return {name: base.thinking(how) for name, how in ARMS.items()}
+    found = {name: base.thinking(how) for name, how in ARMS.items()}
+    return found | {"robust": dataclasses.replace(found["robust"], clean=CLEAN)}
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +107,7 @@ def test_the_base_agent_is_shown_as_it_was(agents, recorded):
         np.testing.assert_allclose(image, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("arm", ["evidence", "control-lag"])
+@pytest.mark.parametrize("arm", ["evidence", "control-lag", "late"])
 def test_an_arm_is_shown_as_if_it_had_been_led_there(agents, recorded, arm):
     """Decision by decision from the beginning, from what the base agent carried each time."""
     whole, recorder = recorded
@@ -107,7 +116,7 @@ def test_an_arm_is_shown_as_if_it_had_been_led_there(agents, recorded, arm):
     for at in range(16):
         before = carry if at == 0 else Carry(
             jax.tree.map(lambda x: x[:1], whole.states[at - 1]), whole.actions[at - 1][:1],
-            carry.past,
+            carry.past, carry.stream,
         )  # fmt: skip
         keys = decision_keys(SEED, jnp.array([EPISODE], jnp.uint32), at)
         seen = {"image": whole.frames[at][:1]}
@@ -120,8 +129,28 @@ def test_an_arm_is_shown_as_if_it_had_been_led_there(agents, recorded, arm):
     assert np.abs(images - shown(agents, recorder, "none")).max() > 1e-4
 
 
-def test_particles_are_led_to_the_same_frames(agents, recorded):
-    images = shown(agents, recorded[1], "control-particles")
+def test_an_arm_is_told_of_frames_that_are_missing(agents):
+    """It decoded the black frames that stand in for them, as if it had believed them."""
+    images = {}
+    for told in (True, False):
+        recorder = Recorder(agents["none"], 1, ["image"], before=0)
+        begun = agents["none"].start(1)
+        state, action = jax.tree.map(np.asarray, (begun.state, begun.action))
+        black = {"image": np.zeros((1, 16, 16, 3), np.uint8), "missing": np.array([told])}
+        recorder.began(black)
+        thought = dataclasses.make_dataclass("Thought", ["state"])(state)
+        for _ in range(max(AHEAD) + 1):
+            none = np.zeros(1, bool)
+            step = Step(black, np.zeros(1), none, none, none, none)
+            recorder.decided(np.array([True]), thought, action, step)
+        images[told] = shown(agents, recorder, "predict-through")
+    assert np.abs(images[True] - images[False]).max() > 1e-3
+
+
+@pytest.mark.parametrize("arm", ["control-particles", "robust"])
+def test_particles_and_checks_are_led_to_the_same_frames(agents, recorded, arm):
+    """An arm with a check ended the evaluation with AttributeError."""
+    images = shown(agents, recorded[1], arm)
     assert images.shape == shown(agents, recorded[1], "none").shape
     assert np.isfinite(images).all()
 

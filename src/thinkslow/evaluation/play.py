@@ -85,7 +85,7 @@ def play(
     # The first call compiles; its time is not the decision's.
     keys = decision_keys(seed, own, 0)
     tell = Telling(agent, step.observation)
-    if known := tell(step):
+    if known := tell(step.observation):
         jax.block_until_ready(act(carry, step.observation, step.is_first, keys=keys, **known))
     else:
         agent.warm(carry, step.observation, step.is_first, keys=keys)
@@ -93,7 +93,7 @@ def play(
     while playing.any():
         keys = jax.block_until_ready(decision_keys(seed, own, decision))
         waiting = late if decision else 0
-        known = tell(step, waiting)
+        known = tell(step.observation, waiting)
         if waiting and tell.waited is not None:
             carry = tell.waited(carry, waiting)
         begun = time.perf_counter()
@@ -153,11 +153,11 @@ class Telling:
         self.aged = told(agent) and late
         self.waited = inner.waited if inner is not None and self.aged else None
 
-    def __call__(self, step: Step, waiting: int = 0) -> dict[str, Any]:
-        out = {name: step.observation[name].astype(kind) for name, kind in self.kinds.items()}
+    def __call__(self, observation: Mapping[str, Any], waiting: int = 0) -> dict[str, Any]:
+        out = {name: np.asarray(observation[name], kind) for name, kind in self.kinds.items()}
         if self.aged:
-            none = np.zeros(len(step.reward), np.int32)
-            out["age"] = out.get("age", none) + np.int32(waiting)
+            count = len(next(iter(observation.values())))
+            out["age"] = out.get("age", np.zeros(count, np.int32)) + np.int32(waiting)
         return out
 
 

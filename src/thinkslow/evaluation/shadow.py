@@ -4,7 +4,8 @@ Arms act differently and see different frames, so their images cannot be compare
 therefore keeps moments of the base agent's first episode, and `decoded` lets any arm think there.
 The arm starts from the base agent's carried state, sees the same frame, uses the same random
 numbers, and decodes. Then it imagines the next frames with the actions of the base agent. An arm
-with several frames or particles first plays the previous decisions. This costs a few decisions of a
+with several frames or particles first plays the previous decisions; a check of frames begins
+without memory of earlier ones. This costs a few decisions of a
 batch for each arm, and compiles nothing new.
 """
 
@@ -26,7 +27,7 @@ from thinkslow.agent.past import Cloud
 from thinkslow.envs import Step
 from thinkslow.evaluation.images import psnr
 from thinkslow.evaluation.metrics import AHEAD
-from thinkslow.evaluation.play import decision_keys
+from thinkslow.evaluation.play import Telling, decision_keys
 from thinkslow.evaluation.records import BASE, strip_file
 from thinkslow.evaluation.scoring import CHUNK, EVERY, Frames, predicted
 from thinkslow.storage import atomic
@@ -161,7 +162,8 @@ def decisions_before(arms: Sequence[AbstractAgent]) -> int:
     for agent in arms:
         if agent.inner is not None:
             settings = agent.inner.settings
-            wanted.append(PARTICLE_STEPS if settings.particles > 1 else settings.lag)
+            frames = max(settings.lag, settings.delay)
+            wanted.append(PARTICLE_STEPS if settings.particles > 1 else frames)
     return max(wanted)
 
 
@@ -248,20 +250,20 @@ def _led(
     ]
     ways += [ways[-1]] * (count - len(ways))
     seeds = jnp.full(count, environment_seed, jnp.uint32)
-    past, thought = carry.past, None
+    thought, tell = None, Telling(agent, moments[0].decisions[0].observation)
     for at, now in enumerate(zip(*ways, strict=True)):
         state, action, seen = jax.tree.map(
             lambda *xs: jnp.stack(xs), *[(one.state, one.action, one.observation) for one in now]
         )
-        if at == 0 and isinstance(past, Cloud):
+        carry = dataclasses.replace(carry, state=state, action=action)
+        if at == 0 and isinstance(carry.past, Cloud):
             many = jax.tree.map(
-                lambda old, new: jnp.broadcast_to(new[:, None], old.shape), past.states, state
+                lambda old, new: jnp.broadcast_to(new[:, None], old.shape), carry.past.states, state
             )
-            past = dataclasses.replace(past, states=many)
+            carry = dataclasses.replace(carry, past=dataclasses.replace(carry.past, states=many))
         numbers = np.array([one.number for one in now])
         keys = decision_keys(seed, seeds, numbers)
-        carry, _, thought = agent.act(Carry(state, action, past), seen, numbers == 0, keys=keys)
-        past = carry.past
+        carry, _, thought = agent.act(carry, seen, numbers == 0, keys=keys, **tell(seen))
     assert thought is not None
     return jax.tree.map(np.asarray, thought.state)
 

@@ -101,7 +101,7 @@ class Thinker:
         if leader is not None:
             carry = dataclasses.replace(carry, state=leader.state, action=leader.action)
         given = (carry, step.observation, step.is_first)
-        known = self._tell(step)
+        known = self._tell(step.observation)
         doubt, out = None, None
         if self._looking is not None:
             out = self._looking.act(*given, keys=keys, **known)
