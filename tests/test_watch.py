@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -307,6 +308,23 @@ def test_a_long_episode_is_cut_and_says_so(agent, tmp_path):
                             max_decisions=4, video=False)  # fmt: skip
     assert (found.length, found.ended) == (4, "cut")
     assert "cut after 4 decisions" in found.player.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "episode", "ended", "said"),
+    [
+        ("Fails", 0, "crashed", "the door is gone"),
+        ("NanReward", next(n for n in range(50) if episode_seed(0, n) % 3 == 0), "over",
+         "score not finite"),
+    ],
+)  # fmt: skip
+def test_an_episode_that_fails_or_is_not_finite_is_shown_so(name, episode, ended, said, tmp_path):
+    agent = Agent(tiny_dreamer(observations={"vector": Space((2,), "float32")}))
+    found = thinkslow.watch(agent, id_of(name), tmp_path, arms=[], episode=episode)
+    data = data_of(found.player)
+    assert (found.ended, data["ended"]) == (ended, ended)
+    assert said in found.player.read_text()
+    assert all(math.isfinite(value) for value in data["reward"] if value is not None)
 
 
 @pytest.mark.parametrize(

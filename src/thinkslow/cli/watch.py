@@ -1,6 +1,7 @@
 """`thinkslow watch`: one episode as a page to step through, and as a video."""
 
 import dataclasses
+import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,10 @@ examples:
   thinkslow watch collect-good
   thinkslow watch collect-half --arm evidence --gate surprise --share 0.2 --seed 3
   thinkslow watch runs/first/agents/60000 --arm sig-3,control-mode --shift dropped:3"""
+
+
+LARGE_MB = 15
+"""Size of a page from which on something is said."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -140,10 +145,17 @@ def run(options: Options) -> dict[str, Any]:
                 output().print(f"{what}: {path}", soft_wrap=True)
     if found.ended == "cut":
         _say(f"The episode was cut after {found.length} decisions; --max-decisions N shows more.")
-    return {
+    size = found.player.stat().st_size / 1e6
+    if size > LARGE_MB:
+        _say(
+            f"The page is {size:.0f} MB, which some browsers open slowly; fewer arms or a smaller "
+            "--max-decisions make it smaller."
+        )
+    written = {
         name: str(value) if isinstance(value, Path) else value
         for name, value in dataclasses.asdict(found).items()
     }
+    return {**written, "score": found.score if math.isfinite(found.score) else None}
 
 
 def chosen(options: Options, agent: Any) -> tuple[dict[str, Any] | None, str]:
