@@ -24,6 +24,7 @@ from thinkslow.evaluation.records import Episode, Header, Records
 from thinkslow.spaces import Space
 from thinkslow.study import Another, Misplanned, finish, planned, read, shipped
 from thinkslow.study.executors import Failing
+from thinkslow.study.rehearsal import rehearse
 from thinkslow.study.run import joined, run
 from thinkslow.study.tasks import arms_of, block_seed, found, tasks
 from thinkslow.study.verdicts import judge
@@ -456,6 +457,20 @@ def test_what_cannot_be_played_ends_the_study_with_its_reason(small, tmp_path):
     plan = planned(small | {"settings": {"clean": {"env": "CartPole-v1"}}}, "plan.toml")
     with pytest.raises(Failing, match=r"does not fit CartPole-v1.*log\.txt"):
         run(plan, tmp_path / "study", jobs=2)
+
+
+@pytest.mark.slow
+def test_the_time_is_told_of_what_is_missing_and_nothing_is_kept(small, tmp_path):
+    plan = planned(small | {"settings": {"clean": {}}, "max_decisions": 6}, "plan.toml")
+    told: list[str] = []
+    first = rehearse(plan, tmp_path / "study", jobs=1, show=told.append)
+    assert (first["tasks"], first["episodes"], first["finished"]) == (4, 24, 0)
+    assert 0 < first["minutes"] < 10
+    assert told == ["ours in clean"]
+    assert not (tmp_path / "study").exists()
+    broken = planned(small | {"settings": {"clean": {"env": "CartPole-v1"}}}, "plan.toml")
+    with pytest.raises(ValueError, match="does not fit CartPole-v1"):
+        rehearse(broken, tmp_path / "study", jobs=1)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """`thinkslow study`: a declared question, played to its end and answered."""
 
 import dataclasses
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -40,7 +41,7 @@ class Options(Showing):
     address: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None
     """Use the Ray cluster at this address; by default start one here."""
     dry_run: bool = False
-    """Show what will be played, and how long it takes, and play nothing else."""
+    """Show what will be played, and how long it takes, and play no more than that needs."""
 
 
 def parse(arguments: Sequence[str]) -> Options:
@@ -68,15 +69,18 @@ def run(options: Options) -> dict[str, Any]:
         instead.setdefault(group, []).append(agent)
     plan = plans.read(options.plan, instead)
     folder = options.out or Path("out/study") / plan.name
-    if options.dry_run:
-        return _rehearsed(plan, folder, options)
-    from thinkslow.study.run import run as play
-
     if not options.json:
         _show_plan(plan)
+    if options.dry_run:
+        return _forecast(plan, folder, options)
+    from thinkslow.study.run import run as play
+
+    if not (folder / "blocks").exists() and not options.json:
+        _forecast(plan, folder, options)
     with progress() as show:
         result = play(
             plan, folder, executor=options.executor, jobs=options.jobs, address=options.address,
+            command=_command(options, folder),
             show=lambda done, total: show(f"{plan.name}, episodes", done, total),
         )  # fmt: skip
     options.export(of_study(result, folder))
@@ -93,21 +97,31 @@ def _listed(*, quiet: bool) -> dict[str, Any]:
     return found
 
 
-def _rehearsed(plan: Any, folder: Path, options: Options) -> dict[str, Any]:
-    """What will be played, and the time it takes, from a few decisions of every arm."""
+def _forecast(plan: Any, folder: Path, options: Options) -> dict[str, Any]:
+    """How much will be played, and how long it takes, from the beginning of every kind of task."""
     from thinkslow.study.rehearsal import rehearse
 
-    if not options.json:
-        _show_plan(plan)
-        console().print("Playing a few decisions of every arm, to tell the time…")
-    found = rehearse(plan, folder, jobs=options.jobs)
+    say = console()
+    say.print("Playing a few decisions of every arm, to tell the time…")
+    cluster = options.executor == "ray"
+    found = rehearse(
+        plan, folder, jobs=1 if cluster else options.jobs,
+        show=lambda what: say.print(f"  {what}", markup=False),
+    )  # fmt: skip
     if not options.json:
         done = f"; {found['finished']:,} are finished" if found["finished"] else ""
+        where = "on one core, to be shared by those of the cluster" if cluster else "here"
         output().print(
-            f"{found['tasks']} tasks, {found['episodes']:,} episodes: at most "
-            f"{found['minutes']:.0f} minutes here{done}"
+            f"{found['tasks']} tasks, {found['episodes']:,} episodes: about "
+            f"{max(found['minutes'], 1):.0f} minutes {where}{done}"
         )
     return found
+
+
+def _command(options: Options, folder: Path) -> str:
+    """The command that plays the same study."""
+    agents = [word for each in options.agents for word in ("--agents", each)]
+    return shlex.join(["thinkslow", "study", options.plan, *agents, "--out", str(folder)])
 
 
 def _show_plan(plan: Any) -> None:
