@@ -311,7 +311,7 @@ def weighted(kind: str, text: str) -> tuple[tuple[Any, float], ...]:
 
 def nearest(name: str, known: Any) -> str:
     """The end of a sentence that says there is no such name."""
-    names = sorted(set(known))
+    names = sorted(known) if isinstance(known, set | frozenset) else list(dict.fromkeys(known))
     if near := difflib.get_close_matches(name, names, 3):
         return f". Did you mean {either(near)}?"
     return f". Available: {', '.join(names)}." if names else "."
