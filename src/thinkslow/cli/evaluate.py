@@ -73,6 +73,9 @@ class Options(Showing, Opening, Playing):
     video: bool = False
     """Also write the first episode of every arm as a video: MP4 with the extra `video`, else
     GIF."""
+    protocol: Literal["paired-v1", "paired-v2"] = "paired-v1"
+    """Play whole episodes (`paired-v1`), or windows of 25 decisions from common snapshots of the
+    base agent's episodes (`paired-v2`): less noise, little bias, and a check of the two."""
     pool: bool = False
     """Also judge all agents together, as training seeds of one recipe."""
     names: Annotated[str | None, tyro.conf.arg(metavar="NAME,...")] = None
@@ -180,7 +183,7 @@ def run(options: Options) -> dict[str, Any]:
         environment=environment, episodes=options.episodes, seed=options.seed,
         batch=options.batch, out=options.out, numbered=options.out == Options.out,
         command=command, quiet=options.json, pool=options.pool, max_decisions=options.max_decisions,
-        real_time_ms=options.real_time,
+        real_time_ms=options.real_time, protocol=options.protocol,
         step_limit_s=options.step_limit, reset_limit_s=options.reset_limit,
         exports=options, video=options.video,
     )  # fmt: skip
@@ -280,6 +283,7 @@ def play_and_report(
     agents: Mapping[str, Any], *, environment: Mapping[str, Any], episodes: int, seed: int,
     batch: int, out: Path, numbered: bool, command: str, quiet: bool, pool: bool = False,
     max_decisions: int | None = None, real_time_ms: float | None = None,
+    protocol: Literal["paired-v1", "paired-v2"] = "paired-v1",
     step_limit_s: float = 60.0, reset_limit_s: float = 300.0,
     exports: Showing | None = None, video: bool = False,
     beside: Callable[[Path], Any] = lambda _: None,
@@ -297,6 +301,7 @@ def play_and_report(
                 result = evaluate(
                     agents, environment, episodes=episodes, seed=seed, batch=batch, out=folder,
                     pool=pool, max_decisions=max_decisions, real_time_ms=real_time_ms, show=show,
+                    protocol=protocol,
                     video=video,
                     command=f"{command} --out {shlex.quote(str(folder))}",
                     step_limit_s=step_limit_s, reset_limit_s=reset_limit_s,

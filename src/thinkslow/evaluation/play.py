@@ -114,7 +114,7 @@ def play(
             if not playing.any():
                 break
             step = envs.step(taken, playing=playing)
-            _count(played, playing, step)
+            count_step(played, playing, step)
             if taken is acts:
                 for watcher in watchers:
                     watcher.decided(playing, thought, action, step)
@@ -128,7 +128,7 @@ def play(
     return played
 
 
-def _count(played: Sequence[Played], playing: np.ndarray, step: Step) -> None:
+def count_step(played: Sequence[Played], playing: np.ndarray, step: Step) -> None:
     """Add one step of the environments to their episodes."""
     _note_nonfinite(played, playing, step)
     for index in map(int, np.flatnonzero(playing)):

@@ -26,7 +26,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import jax
 import numpy as np
@@ -35,7 +35,7 @@ from thinkslow.agent.agent import AbstractAgent
 from thinkslow.agent.clean import Clean
 from thinkslow.dreamer.saved import provenance
 from thinkslow.envs import VectorEnv, arguments, lateness
-from thinkslow.evaluation import records, subjects, tables
+from thinkslow.evaluation import records, subjects, tables, windows
 from thinkslow.evaluation.calibrate import calibrated_in, needs_calibration
 from thinkslow.evaluation.clean import measured_clean, wants_clean, with_clean
 from thinkslow.evaluation.play import Played, Watcher, lateness_of, play
@@ -51,7 +51,7 @@ from thinkslow.storage.lock import claim
 
 log = logging.getLogger("thinkslow")
 
-PROTOCOL = "paired-v1"
+Protocol: TypeAlias = Literal["paired-v1", "paired-v2"]
 LONG = 10_000
 """Warn if an episode has not ended after this number of decisions."""
 TICK = 50
@@ -156,6 +156,7 @@ def evaluate(
     resume: bool = True,
     max_decisions: int | None = None,
     real_time_ms: float | None = None,
+    protocol: Protocol = "paired-v1",
     pool: bool = False,
     step_limit_s: float = 60.0,
     reset_limit_s: float = 300.0,
@@ -181,6 +182,8 @@ def evaluate(
             thinks. A decision that takes longer acts the matching number of whole steps later, and
             the previous action continues until then. The decision time of an arm is measured
             before its first episode. Images are not scored. None: the environment waits.
+        protocol: `paired-v1`, whole episodes; or `paired-v2`, windows of 25 decisions from
+            common snapshots of the base agent's episodes (`evaluation.windows`).
         pool: whether to also judge the agents together, as training seeds of one recipe.
         step_limit_s: seconds that a step of an environment may take. After that the environment is
             restarted, and its episode counts as crashed.
@@ -205,6 +208,7 @@ def evaluate(
         if not real_time_ms > 0:
             raise ValueError(f"`real_time_ms` must be above 0; got {real_time_ms}.")
         setting["real_time_ms"] = float(real_time_ms)
+    refuse_protocol(protocol, named, real_time_ms)
     for name, value in (("batch", batch), ("max_decisions", max_decisions)):
         if value is not None and value < 1:
             raise ValueError(f"`{name}` must be 1 or more; got {value}.")
@@ -221,7 +225,7 @@ def evaluate(
         "began": time.strftime("%Y-%m-%d %H:%M:%S %z"),
     }  # fmt: skip
     header = Header(
-        protocol=PROTOCOL, environment=setting, agents=facts,
+        protocol=protocol, environment=setting, agents=facts,
         arms=[subjects.settings(name, arm, agent)
               for name, arms in named.items() for arm, agent in arms.items()],
         episodes=episodes, seed=seed, batch=batch, max_decisions=max_decisions,
@@ -240,6 +244,30 @@ def evaluate(
         ) as envs:  # fmt: skip
             _play_all(folder, header, before, named, envs, show, video=video)
     return Evaluation(folder, temporary=temporary)
+
+
+def refuse_protocol(
+    protocol: str, named: Mapping[str, Mapping[str, AbstractAgent]], real_time_ms: float | None
+) -> None:
+    """**Errors:** `ValueError` for an unknown protocol, or what `paired-v2` does not go with."""
+    if protocol not in get_args(Protocol):
+        raise ValueError(
+            f"`protocol` must be one of {', '.join(get_args(Protocol))}; got {protocol!r}."
+        )
+    if protocol != windows.NAME:
+        return
+    if real_time_ms is not None:
+        raise ValueError(
+            f"Under {windows.NAME} arms begin at snapshots, where nothing is under way: "
+            f"`real_time_ms` must be None; got {real_time_ms}. Use paired-v1."
+        )
+    for name, arms in named.items():
+        for arm, agent in arms.items():
+            if (reason := windows.refusal(agent)) is not None:
+                raise ValueError(
+                    f"{name}, {arm} cannot begin at the base agent's snapshots: {reason}. Use "
+                    "paired-v1, or leave it out."
+                )
 
 
 def _called(environment: Mapping[str, Any], episodes: int, seed: int, batch: int) -> str:
@@ -268,7 +296,7 @@ def _before(folder: Path, header: Header, resume: bool) -> Records | None:
 
     **Errors:** `Occupied` if it holds another evaluation, or this one is finished.
     """
-    written = (records.EPISODES, "summary.json", "report.html", "strips")
+    written = (records.EPISODES, records.WHOLE, "summary.json", "report.html", "strips")
     left = [name for name in written if (folder / name).exists()]
     if not (folder / records.HEADER).exists():
         if left:
@@ -314,7 +342,7 @@ def _play_all(
         header.images[name] = shown
     if before is not None:
         header.sittings[:0] = before.header.sittings
-        records.drop_torn_line(folder, before)
+        records.drop_torn_lines(folder)
     records.write_header(folder, header)
     played = list(before.episodes) if before is not None else []
     done, total, unpaired_said = 0, header.expected, False
@@ -322,6 +350,10 @@ def _play_all(
     pictures = {
         name: _pictures(folder, header, name, arms, envs.count) for name, arms in named.items()
     }
+    if header.protocol == windows.NAME:
+        whole = list(before.whole) if before is not None else []
+        windows.play_all(folder, header, played, whole, named, envs, show, pictures)
+        return
     for name, arm, agent in (
         (name, arm, agent) for name, arms in named.items() for arm, agent in arms.items()
     ):
@@ -335,7 +367,7 @@ def _play_all(
                 if ready is None:
                     also = "calibrating, " if needs_calibration(agent) else ""
                     show(f"{name}: {arm}, {also}compiling once", done, total)
-                    ready = _prepared(agent, name, envs, header, cleans)
+                    ready = prepared(agent, name, envs, header, cleans)
                     ready, late = _in_real_time(ready, f"{name}: {arm}", envs, header, folder)
                 watchers: list[Watcher] = []
                 if first == 0 and arm == BASE:
@@ -361,7 +393,7 @@ def _play_all(
                 records.append(folder, new)
                 played += new
                 unpaired_said = unpaired_said or _say_if_unpaired(played, new, header)
-                _stop_if_failing(played, name, arm, header, folder)
+                stop_if_failing(played, name, arm, header, folder)
             done += len(wanted)
             show(f"{name}: {arm}", done, total)
 
@@ -395,7 +427,7 @@ def _record_base(pictures: Pictures, header: Header, envs: VectorEnv) -> None:
     pictures.take(BASE, base)
 
 
-def _prepared(
+def prepared(
     agent: AbstractAgent, name: str, envs: VectorEnv, header: Header, cleans: dict[str, Clean]
 ) -> AbstractAgent:
     """The calibrated agent; the measurements are made once for all its arms."""
@@ -439,7 +471,7 @@ def _block(
     )  # fmt: skip
     scores = scorer.scores()
     return [
-        _record(
+        record(
             name,
             arm,
             number,
@@ -452,7 +484,7 @@ def _block(
     ]
 
 
-def _record(
+def record(
     name: str, arm: str, number: int, training_seed: int | None, played: Played,
     images: Mapping[str, float | None], *, deadline_ms: float | None,
 ) -> Episode:  # fmt: skip
@@ -510,7 +542,7 @@ def _say_if_unpaired(played: Sequence[Episode], new: Sequence[Episode], header: 
     return False
 
 
-def _stop_if_failing(
+def stop_if_failing(
     played: Sequence[Episode], name: str, arm: str, header: Header, folder: Path
 ) -> None:
     """**Errors:** `Failing` if more than half of an arm's episodes have failed."""

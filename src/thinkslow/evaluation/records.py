@@ -21,7 +21,7 @@ from thinkslow.evaluation.metrics import image_columns
 from thinkslow.storage import atomic
 
 FORMAT = 2
-HEADER, EPISODES = "evaluation.json", "episodes.jsonl"
+HEADER, EPISODES, WHOLE = "evaluation.json", "episodes.jsonl", "whole.jsonl"
 BASE = "none"
 """The arm that every other is compared with."""
 
@@ -203,8 +203,8 @@ class Records:
 
     header: Header
     episodes: Sequence[Episode]
-    size: int = 0
-    """Bytes of `episodes.jsonl` up to the end of its last whole line."""
+    whole: Sequence[Episode] = ()
+    """Under `paired-v2`, what some episodes score when every arm plays them whole."""
 
     @property
     def finished(self) -> bool:
@@ -233,8 +233,13 @@ def read(folder: str | Path) -> Records:
             f"Run `thinkslow evaluate AGENT --out FOLDER` first."
         )
     header = header_from(_json(path), path)
-    path = folder / EPISODES
-    whole, size = _whole_lines(path.read_bytes() if path.is_file() else b"")
+    return Records(header, _episodes(folder / EPISODES), _episodes(folder / WHOLE))
+
+
+def _episodes(path: Path) -> list[Episode]:
+    """**Errors:** `ValueError` naming the line that is no record, or an episode that is there
+    twice."""
+    whole, _ = _whole_lines(path.read_bytes() if path.is_file() else b"")
     episodes: list[Episode] = []
     for number, line in enumerate(whole, start=1):
         try:
@@ -250,7 +255,7 @@ def read(folder: str | Path) -> Records:
         raise ValueError(
             f"{path} holds episode {twice[2]} of {twice[0]}, {twice[1]} twice. Remove one of them."
         )
-    return Records(header, episodes, size)
+    return episodes
 
 
 def _whole_lines(content: bytes) -> tuple[list[bytes], int]:
@@ -268,20 +273,22 @@ def _is_whole(line: bytes) -> bool:
         return False
 
 
-def append(folder: Path, episodes: Iterable[Episode]) -> None:
+def append(folder: Path, episodes: Iterable[Episode], file: str = EPISODES) -> None:
     """Write episodes behind those that are there, and flush them to the disk."""
     text = "".join(json.dumps(one.row(), allow_nan=False) + "\n" for one in episodes)
-    with (folder / EPISODES).open("ab") as file:
-        file.write(text.encode())
-        file.flush()
-        os.fsync(file.fileno())
+    with (folder / file).open("ab") as opened:
+        opened.write(text.encode())
+        opened.flush()
+        os.fsync(opened.fileno())
 
 
-def drop_torn_line(folder: Path, records: Records) -> None:
+def drop_torn_lines(folder: Path) -> None:
     """Leave the whole lines alone, so that what is appended begins a line."""
-    path = folder / EPISODES
-    if path.exists() and path.stat().st_size > records.size:
-        os.truncate(path, records.size)
+    for path in (folder / EPISODES, folder / WHOLE):
+        if path.exists():
+            _, size = _whole_lines(path.read_bytes())
+            if path.stat().st_size > size:
+                os.truncate(path, size)
 
 
 def strip_file(folder: Path, arm: int, image: int) -> Path:

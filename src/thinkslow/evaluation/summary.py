@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from thinkslow.evaluation import statistics
-from thinkslow.evaluation.metrics import Metric, scored
+from thinkslow.evaluation.metrics import Metric, metric, scored
 from thinkslow.evaluation.pairs import pairs
 from thinkslow.evaluation.reading import CONTROL
 from thinkslow.evaluation.records import BASE, FORMAT, Episode, Header, Records, Row
@@ -58,6 +58,7 @@ def summarise(records: Records) -> Record:
             {"agent": group, **row} for row in _comparisons(played, metrics, header.seed)
         ]
     first = header.sittings[0] if header.sittings else {}
+    agreed = agreement(episodes, records.whole, header.seed)
     return {
         "format": FORMAT,
         "agents": [dict(agent) for agent in header.agents],
@@ -69,10 +70,11 @@ def summarise(records: Records) -> Record:
         },
         "images": header.images,
         "finished": records.finished,
+        "agreement": agreed,
         "played": len(episodes),
         "expected": header.expected,
         **out,
-        "notes": list(_notes(records, out["comparisons"])),
+        "notes": [*_notes(records, out["comparisons"]), *_agreements(agreed)],
     }  # fmt: skip
 
 
@@ -223,6 +225,53 @@ def _independent(
         "p_value": found.p_value, "unit": found.unit, "untested": found.untested,
         "clusters": len(set(clusters)),
     }  # fmt: skip
+
+
+def agreement(windows: Sequence[Episode], whole: Sequence[Episode], seed: int) -> list[Record]:
+    """By agent and arm: what windows say of the score above what whole episodes of the same
+    environment seeds say. Both are compared with one base episode, which cancels.
+
+    Args:
+        windows: episodes of `paired-v2`.
+        whole: some of them, played whole.
+        seed: of the bootstrap.
+
+    `interval` is Student's t over episodes, at 95%; `agree` is whether it holds 0. Both are None
+    for a single pair.
+    """
+    out = []
+    score = metric("score")
+    for agent, arm in dict.fromkeys((one.agent, one.arm) for one in whole):
+        mine, other = (
+            [one for one in some if (one.agent, one.arm) == (agent, arm)]
+            for some in (windows, whole)
+        )
+        joined = pairs(mine, other, score)
+        if joined is None or not len(joined.differences):
+            continue
+        # By Student's t: of so few episodes percentiles are too narrow.
+        each = list(range(len(joined.differences)))
+        found = statistics.paired(joined.differences, each, seed=seed, name=f"agreement of {arm}")
+        interval = _plain(found.interval) if len(joined.differences) > 1 else None
+        out.append({
+            "agent": agent, "arm": arm, "episodes": len(joined.differences),
+            "difference": found.mean, "interval": interval,
+            "agree": None if interval is None else interval[0] <= 0 <= interval[1],
+        })  # fmt: skip
+    return out
+
+
+def _agreements(agreed: Sequence[Record]) -> Iterator[str]:
+    for row in agreed:
+        if row["interval"] is None:
+            continue
+        low, high = row["interval"]
+        verdict = "they agree" if row["agree"] else "they do NOT agree: trust whole episodes"
+        yield (
+            f"{row['agent']}, {row['arm']}: windows score {row['difference']:+.2f} "
+            f"[{low:.2f}, {high:.2f}] above {row['episodes']} whole episodes of the same seeds, "
+            f"so {verdict}."
+        )
 
 
 def _plain(value: Any) -> Any:
