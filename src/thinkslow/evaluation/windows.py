@@ -178,7 +178,7 @@ def play_windows(
 
 
 def _mean(windows: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
-    """The mean of every measure over the windows that have it; NaN where one was not finite."""
+    """The mean of every measure over the windows that have it; NaN where one was non-finite."""
     out: dict[str, float | None] = {}
     for column in dict.fromkeys(name for one in windows for name in one):
         known = [value for one in windows if (value := one.get(column)) is not None]
