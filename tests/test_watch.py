@@ -179,6 +179,7 @@ def test_no_name_can_end_the_data_of_the_page(watched):
     assert page(data).count("</script>") == 2
 
 
+@pytest.mark.slow
 def test_a_gate_is_shown_open_where_its_arm_thought(agent, tmp_path):
     arm = thinkslow.Arm(EVIDENCE, gate=Surprise(), share=0.3)
     found = thinkslow.watch(agent, LENGTHS, tmp_path, arms={"gated": arm}, seed=SEED,
@@ -207,6 +208,7 @@ def test_another_arm_can_act_and_none_thinks_beside_it(agent, tmp_path):
     assert (found.length, found.score) == (played.length, played.score)
 
 
+@pytest.mark.slow
 def test_all_kinds_of_parts_and_actions_are_shown(tmp_path):
     seen = {"front": Space((16, 16, 1), "uint8"), "map": Space((16, 16, 3), "uint8"),
             "speed": Space((30,), "float32"), "lamp": Space((), "int32", 3)}  # fmt: skip
@@ -227,6 +229,7 @@ def test_all_kinds_of_parts_and_actions_are_shown(tmp_path):
     assert found.video is not None
 
 
+@pytest.mark.slow
 def test_an_agent_without_decoder_or_images_has_a_player(tmp_path):
     agent = Agent(tiny_dreamer(observations={"vector": Space((2,), "float32")}))
     blind = Agent(Undecoded(agent.model))
