@@ -21,7 +21,9 @@ from helpers import smallest_config, tiny_v1
 from odd_episodes import id_of
 from odd_players import Guesser, SideBySide
 
-from thinkslow.agent.agent import About, Agent
+from thinkslow import registry
+from thinkslow.agent import presets
+from thinkslow.agent.agent import About, AbstractAgent, Agent
 from thinkslow.agent.gates import Gated
 from thinkslow.agent.presets import Arm
 from thinkslow.agent.scores import Surprise
@@ -37,7 +39,7 @@ from thinkslow.evaluation.metrics import AHEAD
 from thinkslow.evaluation.play import play
 from thinkslow.evaluation.scoring import CHUNK, EVERY, Scorer
 from thinkslow.evaluation.seeds import episode_seed
-from thinkslow.evaluation.subjects import told_apart
+from thinkslow.evaluation.subjects import told_apart, written
 from thinkslow.loading import agent_of
 from thinkslow.objectives import SIG, Entropy, Evidence
 from thinkslow.readouts import Soft
@@ -688,3 +690,33 @@ def test_an_agent_of_2023_is_evaluated_like_any_other(tmp_path):
     assert [row | {"arm": ""} for row in base] == [row | {"arm": ""} for row in zero]
     assert [row["length"] for row in rows_of(result, "evidence")] == [LENGTH, LENGTH]
     assert any(row["psnr_gain"] != 0 for row in rows_of(result, "evidence"))
+
+
+def test_settings_of_every_arm_are_written_as_json():
+    """Those without a bound, such as paper-z, ended an evaluation at its summary."""
+    for name in registry.entries("arm"):
+        text = json.dumps(written(presets.arm(name).thinking), allow_nan=False)
+        assert json.loads(text)["steps"] == presets.arm(name).thinking.steps
+
+
+@pytest.mark.nightly
+@pytest.mark.usefixtures("quick")
+def test_every_named_arm_plays_to_its_page(tmp_path):
+    """Each alone was tried on single decisions; some ended an evaluation at its pictures."""
+    agent = agent_of(saved_agent(tmp_path / "agent"))
+    played: dict[str, AbstractAgent] = {"none": agent}
+    refused = set()
+    for name in registry.entries("arm"):
+        try:
+            played[name] = agent.thinking(name)
+        except ValueError:  # an ensemble, continuous actions or a decoder with a spread
+            refused.add(name.partition("-")[0])
+    assert refused <= {"pig", "ambiguity", "values"}, refused
+    # A first episode of 23 decisions is long enough for pictures of what came later.
+    seed = next(seed for seed in range(99) if episode_seed(seed, 0) % 3 == 2)
+    out = tmp_path / "out"
+    where = {"id": id_of("Lengths"), "size": 16}
+    result = evaluate(played, where, episodes=2, seed=seed, batch=2, out=out)
+    assert {row["arm"] for row in result.episodes if row["crashed"] is False} == {*played}
+    result.report()
+    assert all((out / "strips" / f"{at}-0.npz").exists() for at in range(len(played)))

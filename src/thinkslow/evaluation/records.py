@@ -312,7 +312,8 @@ def as_read(header: Header) -> Header:
 
 
 def _written(header: Header) -> str:
-    return json.dumps({"format": FORMAT, **dataclasses.asdict(header)}, indent=1) + "\n"
+    content = {"format": FORMAT, **dataclasses.asdict(header)}
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
 def header_from(content: Any, path: Path) -> Header:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,7 @@ def settings(name: str, arm: str, agent: AbstractAgent) -> dict[str, Any]:
 
 
 def written(thinking: Thinking) -> dict[str, Any]:
-    """Settings as JSON: objects by their names and numbers."""
+    """Settings as JSON: objects by their names and numbers, what is without bound as `inf`."""
     out: dict[str, Any] = {
         field.name: _written(getattr(thinking, field.name))
         for field in dataclasses.fields(thinking)
@@ -159,6 +160,8 @@ def written(thinking: Thinking) -> dict[str, Any]:
 
 
 def _written(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no infinity
     if value is None or isinstance(value, int | float | str):
         return value
     numbers = {
