@@ -12,7 +12,6 @@ from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from thinkslow.evaluation.records import BASE
 
@@ -43,9 +42,9 @@ def page(block: Mapping[str, Any]) -> str:
     return environment.get_template("player.html.jinja").render(
         title=f"{agent['name']} on {where['id']}{shift}, seed {block['seed']}",
         block=block, base=BASE, notes=_notes(block), end=_ENDS[block["ended"]],
-        style=Markup((folder / "player.css").read_text()), script=Markup(script),
+        style=(folder / "player.css").read_text(), script=script,
         hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        data=Markup(_embedded(block)), provenance=_provenance(block),
+        data=_embedded(block), provenance=_provenance(block),
         several=len([one for one in block["parts"] if one["kind"] == "image"]) > 1,
     )  # fmt: skip
 
