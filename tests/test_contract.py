@@ -1,6 +1,7 @@
 """One table of guarantees: models x terms x updates. See `thinkslow.testing`."""
 
 import os
+import re
 import subprocess
 import sys
 from functools import partial
@@ -269,8 +270,8 @@ def test_thinking_that_draws_the_numbers_of_others_is_found_out(monkeypatch):
 
     monkeypatch.setattr(models, "Agent", Greedy)
     found = broken(terms=[])
-    assert "Codes: thinking of no steps leaves state and action to the bit: they differ" in found
-    assert "Codes: thinking of 0 nats leaves state and action to the bit: they differ" in found
+    for nothing in ("no steps", "0 nats"):
+        assert re.search(rf"Codes: thinking of {nothing} [^:]*: they differ", found)
     assert "Codes: thinking leaves the random numbers of latent and action: equal False" in found
     assert "Codes: NumPy's global random numbers are untouched" in found
 

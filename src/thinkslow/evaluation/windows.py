@@ -152,7 +152,7 @@ def play_windows(
             if not alive.any():
                 break
             keys = jax.block_until_ready(decision_keys(seed, own, window.decision + later))
-            given, known = (carry, step.observation, step.is_first), tell(step)
+            given, known = (carry, step.observation, step.is_first), tell(step.observation)
             if not warm:  # the first call compiles; its time is not the decision's
                 jax.block_until_ready(act(*given, keys=keys, **known))
                 warm = True

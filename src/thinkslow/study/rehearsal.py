@@ -25,8 +25,9 @@ from thinkslow.loading import load
 from thinkslow.study.plan import Plan, restored
 from thinkslow.study.tasks import Task, arms_of, environment, finished, found, tasks
 
-SHORT, LONG = 4, 44
-"""Decisions of two runs, whose difference tells what a decision takes once all is loaded."""
+SHORT, LONG = 16, 56
+"""Decisions of two runs, whose difference tells what a decision takes once all is loaded. Both are
+long enough for images to be scored, of which the first costs more than the others."""
 UNKNOWN = 1_000
 """Decisions of an episode where the environment does not say when it ends."""
 
