@@ -16,21 +16,21 @@ not timed (freeing what the other left would count as its own). Median, 10th and
 multiplications and additions of all matrix products and convolutions, loops included;
 `peak_gflop_s` is what a product of two 2048x2048 float32 matrices reaches here.
 
-| thinking (`sig` unless said)   | base, ms | thinking, ms | ratio | compile, s |
-|--------------------------------|----------|--------------|-------|------------|
-| 1 imagined step                | 0.74     | 1.69         | 2.3   | 6.0        |
-| 3 imagined steps               | 1.21     | 4.36         | 3.6   | 8.3        |
-| 8 imagined steps               | 1.12     | 5.13         | 4.6   | 8.5        |
-| 16 imagined steps              | 0.64     | 5.65         | 8.8   | 7.2        |
-| 3 imagined steps, 8 refinements| 1.20     | 11.11        | 9.3   | 7.1        |
-| 3 imagined steps, batch 64     | 5.02     | 62.22        | 12.4  | 9.7        |
-| `evidence`                     | 1.27     | 2.05         | 1.6   | 4.5        |
+| thinking (`sig`, 8 imagined steps) | base, ms | thinking, ms | ratio |
+|------------------------------------|----------|--------------|-------|
+| `tiny`                             | 1.05     | 4.04         | 3.8   |
+| 16 imagined steps                  | 1.17     | 6.12         | 5.2   |
+| 8 refinement steps                 | 1.19     | 18.79        | 15.8  |
+| batch 64                           | 4.47     | 190.08       | 42.5  |
+| `evidence`                         | 0.62     | 0.91         | 1.5   |
+| `size1m`                           | 1.46     | 13.15        | 9.0   |
+| `size12m`                          | 4.85     | 88.00        | 18.1  |
 
-docs/results.md has the rest. Seven runs of 8 imagined steps gave ratios from 4.3 to 5.6. Compare
-ratios only: the host is shared, and its speed changed more than twofold within this sweep.
+docs/results.md has the rest (`taskset -c 0 … --horizon 8 --sweep`). The base decision of `tiny`
+varies between runs from 0.6 to 1.2 ms, and the ratio with it.
 
-Machine: two cores, x86-64, nothing else running, Python 3.11.7, jax 0.10.2.
-Revision 2e6d7b2.
+Machine: one core of two, x86-64, nothing else running, Python 3.11.7, jax 0.10.2.
+Revision 3571171.
 """
 
 import argparse

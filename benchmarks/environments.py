@@ -10,14 +10,14 @@ of warm-up, 30 repeats of 250 steps; each repeat holds one reset per environment
 times environments; wall-clock time; median and p10–p90 over the repeats. Starting is the time until
 the first observation, processes and OpenGL included.
 
-| view         | processes | frames/s | p10–p90     | start, s |
-|--------------|-----------|----------|-------------|----------|
-| first person | 1         | 1,521    | 1,477–1,555 | 1.0      |
-| first person | 2         | 2,519    | 2,009–2,893 | 1.0      |
-| top-down     | 1         | 1,669    | 1,581–1,744 | 0.9      |
-| top-down     | 2         | 2,968    | 2,248–3,600 | 0.9      |
+| task               | processes | `VectorEnv`, frames/s | `AsyncVectorEnv`      |
+|--------------------|-----------|-----------------------|-----------------------|
+| CollectGoodObjects | 1         | 1,350 (1,249-1,434)   | 1,410 (1,343-1,433)   |
+| CollectGoodObjects | 2         | 1,749 (1,679-1,945)   | 2,593 (2,377-2,631)   |
+| its panorama       | 1         | 696 (657-742)         | 695 (665-718)         |
+| its panorama       | 2         | 1,265 (960-1,324)     | 1,315 (1,244-1,368)   |
 
-Machine: two cores of an AMD EPYC, otherwise idle, Python 3.11.7, Mesa llvmpipe. Revision ee987ee.
+Machine: two cores of an AMD EPYC, otherwise idle, Python 3.11.7, Mesa llvmpipe. Revision 3571171.
 
 Reproduce: `uv run python benchmarks/environments.py` (`--json` for one JSON object).
 """

@@ -23,7 +23,7 @@ MOST = 16
 def main() -> None:
     rows = [json.loads(line) for line in Path(sys.argv[1]).read_text().splitlines()]
     base = next(row for row in rows if all(row[key] == value for key, value in usual(rows).items()))
-    plot = Plot((1, MOST), (1, MOST))
+    plot = Plot((1, MOST + 4), (1, MOST))
     plot.axes((1, 2, 4, 8, 16), (1, 2, 4, 8, 16), "number", "time over that of the least")
     plot.line([(1, 1), (MOST, MOST)], dashed=True)
     for (key, name), colour in zip(NAMES.items(), COLOURS, strict=False):
@@ -35,7 +35,7 @@ def main() -> None:
         for point in line:
             plot.dot(*point, colour)
         x, y = plot.at(*line[-1])
-        plot.text(x - 8, y - 8, name, "end", colour)
+        plot.text(x + 8, y + (22 if key == "rollouts" else 4), name, "start", colour)
     plot.save(Path(__file__).with_suffix(".svg"))
 
 
