@@ -19,6 +19,7 @@ batched with `vmap`.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import jax
@@ -169,8 +170,7 @@ def _transpose(cotangent: Any, x: Any, kernel: Array, *, padding: Padding) -> tu
 def _batch(arguments: tuple, axes: tuple, *, padding: Padding) -> tuple:
     (x, kernel), (at, kernel_at) = arguments, axes
     if kernel_at is not None:
-        one = lambda x, kernel: _plain(x, kernel, padding=padding)  # noqa: E731
-        return jax.vmap(one, (at, kernel_at))(x, kernel), 0
+        return jax.vmap(partial(_plain, padding=padding), (at, kernel_at))(x, kernel), 0
     x = jnp.moveaxis(x, at, 0)
     out = _turned.bind(x.reshape(-1, *x.shape[2:]), kernel, padding=padding)
     return out.reshape(*x.shape[:2], *out.shape[1:]), 0
