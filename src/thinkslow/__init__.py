@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from thinkslow.agent.thinking import Thinking
     from thinkslow.distributions import Belief, Categorical, Gaussian
     from thinkslow.evaluation.calibrate import calibrated
-    from thinkslow.evaluation.protocol import Evaluation, evaluate
+    from thinkslow.evaluation.protocol import evaluate
+    from thinkslow.evaluation.result import Evaluation
     from thinkslow.evaluation.video import record
     from thinkslow.evaluation.watching.session import Watched, watch
     from thinkslow.loading import load
@@ -38,7 +39,8 @@ _HOMES = {
     "agent.thinking": ("Thinking",),
     "distributions": ("Belief", "Categorical", "Gaussian"),
     "evaluation.calibrate": ("calibrated",),
-    "evaluation.protocol": ("Evaluation", "evaluate"),
+    "evaluation.protocol": ("evaluate",),
+    "evaluation.result": ("Evaluation",),
     "evaluation.video": ("record",),
     "evaluation.watching.session": ("Watched", "watch"),
     "loading": ("load",),

@@ -8,16 +8,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from thinkslow.evaluation.blocks import Failing
     from thinkslow.evaluation.calibrate import calibrated
-    from thinkslow.evaluation.protocol import Evaluation, Failing, Occupied, evaluate
+    from thinkslow.evaluation.protocol import evaluate
     from thinkslow.evaluation.records import Episode, read
+    from thinkslow.evaluation.result import Evaluation, Occupied
     from thinkslow.evaluation.summary import summarise
 
 _HOMES = {
     "Episode": "records",
-    "Evaluation": "protocol",
-    "Failing": "protocol",
-    "Occupied": "protocol",
+    "Evaluation": "result",
+    "Failing": "blocks",
+    "Occupied": "result",
     "calibrated": "calibrate",
     "evaluate": "protocol",
     "read": "records",

@@ -19,33 +19,28 @@ import contextlib
 import logging
 import os
 import platform
-import shutil
 import tempfile
 import time
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 import jax
-import numpy as np
 
 from thinkslow.agent.agent import AbstractAgent
 from thinkslow.agent.clean import Clean
 from thinkslow.dreamer.saved import provenance
 from thinkslow.envs import VectorEnv, arguments, lateness
-from thinkslow.evaluation import records, subjects, tables, windows
+from thinkslow.evaluation import records, subjects, windows
+from thinkslow.evaluation.blocks import prepared, record, stop_if_failing
 from thinkslow.evaluation.calibrate import calibrated_in, needs_calibration
-from thinkslow.evaluation.clean import measured_clean, wants_clean, with_clean
-from thinkslow.evaluation.play import Played, Watcher, lateness_of, play
-from thinkslow.evaluation.records import BASE, Episode, Header, Records, Row
+from thinkslow.evaluation.play import Watcher, lateness_of, play
+from thinkslow.evaluation.records import BASE, Episode, Header, Records
+from thinkslow.evaluation.result import Evaluation, Occupied
 from thinkslow.evaluation.scoring import Scorer, visible
 from thinkslow.evaluation.seeds import CALIBRATION, episode_seed
 from thinkslow.evaluation.shadow import Pictures
 from thinkslow.evaluation.subjects import Agents
-from thinkslow.evaluation.summary import flat, summarise
-from thinkslow.evaluation.tables import Table
 from thinkslow.evaluation.video import Film, images_of, suffix
 from thinkslow.storage.lock import claim
 
@@ -58,91 +53,6 @@ TICK = 50
 """Decisions between two reports of progress."""
 
 Show = Callable[[str, int, int], None]
-
-
-class Occupied(ValueError):
-    """The folder holds another evaluation, which this one cannot continue."""
-
-
-class Failing(RuntimeError):
-    """Most episodes of an arm ended because the environment failed."""
-
-
-class Evaluation:
-    """A finished or stopped evaluation: its records, its statistics and its page.
-
-    Args:
-        folder: the folder of `thinkslow.evaluate` or `thinkslow evaluate`.
-        temporary: whether to delete the folder together with this object.
-
-    **Errors:** those of `read`.
-    """
-
-    def __init__(self, folder: Path, *, temporary: bool = False):
-        self.folder = folder
-        self.records = records.read(folder)
-        if temporary:
-            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-
-    @property
-    def episodes(self) -> list[Row]:
-        """Every episode as a flat record: `pandas.DataFrame(evaluation.episodes)`."""
-        return self.records.rows()
-
-    @property
-    def comparisons(self) -> list[Row]:
-        """Every arm against `none` and against the controls, as flat records."""
-        return flat(self.summary["comparisons"])
-
-    def frame(self, what: Table = "episodes") -> Any:
-        """The records as a table: a pandas DataFrame, or a list of records without pandas.
-
-        Args:
-            what: `episodes`, one row for each episode and arm; or `comparisons`, one row for each
-                arm, measure and baseline.
-
-        **Errors:** `ValueError` for another name.
-        """
-        known = {"episodes": self.episodes, "comparisons": self.comparisons}
-        if what not in known:
-            raise ValueError(f"`what` must be one of {', '.join(known)}; got {what!r}.")
-        return tables.frame(known[what])
-
-    def write_csv(self, out: str | Path | None = None) -> tuple[Path, Path]:
-        """Write episodes.csv and comparisons.csv; returns their paths.
-
-        Args:
-            out: the folder; None: the evaluation's own.
-        """
-        folder = self.folder if out is None else Path(out)
-        return (
-            tables.write_csv(folder / "episodes.csv", self.episodes),
-            tables.write_csv(folder / "comparisons.csv", self.comparisons),
-        )
-
-    @cached_property
-    def summary(self) -> dict[str, Any]:
-        """Means, comparisons and notes: the content of `summary.json`."""
-        return summarise(self.records)
-
-    def report(self, out: str | Path | None = None) -> Path:
-        """Write summary.json and report.html; returns the path of the page.
-
-        Args:
-            out: another folder, to which the records are copied; None: the evaluation's own.
-
-        **Errors:** `Occupied` if the folder holds an evaluation already.
-        """
-        from thinkslow.evaluation.report.page import build
-
-        folder = self.folder if out is None else Path(out)
-        if folder.resolve() != self.folder.resolve():
-            if (folder / records.HEADER).exists():
-                raise Occupied(f"{folder} holds an evaluation already. Give another folder.")
-            shutil.copytree(
-                self.folder, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("lock.json")
-            )
-        return build(folder, summary=self.summary)
 
 
 def evaluate(
@@ -427,20 +337,6 @@ def _record_base(pictures: Pictures, header: Header, envs: VectorEnv) -> None:
     pictures.take(BASE, base)
 
 
-def prepared(
-    agent: AbstractAgent, name: str, envs: VectorEnv, header: Header, cleans: dict[str, Clean]
-) -> AbstractAgent:
-    """The calibrated agent; the measurements are made once for all its arms."""
-    if wants_clean(agent):
-        if name not in cleans:
-            cleans[name] = measured_clean(
-                agent, header.environment, header.seed, envs.count,
-                max_decisions=header.max_decisions,
-            )  # fmt: skip
-        agent = with_clean(agent, cleans[name])
-    return calibrated_in(agent, envs, header.seed, max_decisions=header.max_decisions)
-
-
 def _in_real_time(
     agent: AbstractAgent, what: str, envs: VectorEnv, header: Header, folder: Path
 ) -> tuple[AbstractAgent, int]:
@@ -484,28 +380,6 @@ def _block(
     ]
 
 
-def record(
-    name: str, arm: str, number: int, training_seed: int | None, played: Played,
-    images: Mapping[str, float | None], *, deadline_ms: float | None,
-) -> Episode:  # fmt: skip
-    low, middle, high = np.percentile(played.latency_ms, [10, 50, 90])
-    late = (
-        None if deadline_ms is None else float(np.mean(np.array(played.latency_ms) > deadline_ms))
-    )
-    return Episode(
-        agent=name, arm=arm, episode=number, environment_seed=played.environment_seed,
-        training_seed=training_seed, score=records.finite(played.score),
-        rewards_size=records.finite(played.rewards_size), length=played.length,
-        crashed=played.crashed, error=played.error, cut=played.cut, nonfinite=played.nonfinite,
-        nonfinite_first=played.nonfinite_first, first_observation=played.first_observation,
-        thought_share=played.thoughts / played.length,
-        belief_kl=records.finite(played.moved / played.length),
-        latency_ms=float(middle), latency_ms_mean=float(np.mean(played.latency_ms)),
-        latency_ms_p10=float(low), latency_ms_p90=float(high), late_share=late,
-        images={column: records.finite(value) for column, value in images.items()},
-    )  # fmt: skip
-
-
 def _ticking(
     what: str, done: int, wanted: int, header: Header, show: Show
 ) -> Callable[[int, int], None]:
@@ -540,19 +414,6 @@ def _say_if_unpaired(played: Sequence[Episode], new: Sequence[Episode], header: 
             )  # fmt: skip
             return True
     return False
-
-
-def stop_if_failing(
-    played: Sequence[Episode], name: str, arm: str, header: Header, folder: Path
-) -> None:
-    """**Errors:** `Failing` if more than half of an arm's episodes have failed."""
-    failed = [one for one in played if (one.agent, one.arm) == (name, arm) and one.crashed]
-    if 2 * len(failed) > header.episodes:
-        raise Failing(
-            f"{header.environment['id']} failed in {len(failed)} of {header.episodes} episodes of "
-            f"{name}, {arm}: {failed[-1].error or 'its process died'}. Fix the environment, then "
-            f"evaluate in another folder. The episodes so far are in {folder}."
-        )
 
 
 def machine() -> str:

@@ -29,6 +29,7 @@ from thinkslow.agent.decision import Carry
 from thinkslow.envs import Step, VectorEnv
 from thinkslow.envs.snapshots import Snapshot
 from thinkslow.evaluation import records
+from thinkslow.evaluation.blocks import prepared, record, stop_if_failing
 from thinkslow.evaluation.play import (
     Played,
     Telling,
@@ -224,9 +225,13 @@ def play_all(
                 one = _Block(folder, header, name, first, envs, show, done)
                 if not ready:
                     show(f"{name}, compiling once", done, header.expected)
-                    ready = {arm: one.prepared(agent, cleans) for arm, agent in arms.items()}
+                    ready = {
+                        arm: prepared(agent, name, envs, header, cleans)
+                        for arm, agent in arms.items()
+                    }
                 played += one.play(ready, lacking, pictures[name] if block == 0 else None)
-                one.stop_if_failing(played, arms)
+                for arm in arms:
+                    stop_if_failing(played, name, arm, header, folder)
                 whole += one.play_whole(ready, others)
             done += len(numbers) * len(arms)
             show(name, done, header.expected)
@@ -251,17 +256,6 @@ class _Block:
         self.training_seed = next(
             fact["training_seed"] for fact in header.agents if fact["name"] == name
         )
-
-    def prepared(self, agent: AbstractAgent, cleans: dict[str, Clean]) -> AbstractAgent:
-        from thinkslow.evaluation import protocol
-
-        return protocol.prepared(agent, self.name, self.envs, self.header, cleans)
-
-    def stop_if_failing(self, played: Sequence[Episode], arms: Mapping[str, Any]) -> None:
-        from thinkslow.evaluation import protocol
-
-        for arm in arms:
-            protocol.stop_if_failing(played, self.name, arm, self.header, self.folder)
 
     def play(
         self, ready: Mapping[str, AbstractAgent], lacking: Mapping[str, Sequence[int]],
@@ -329,10 +323,8 @@ class _Block:
         self, arm: str, agent: AbstractAgent, played: Sequence[Played],
         images: Sequence[Mapping[str, float | None]],
     ) -> list[Episode]:  # fmt: skip
-        from thinkslow.evaluation import protocol
-
         return [
-            protocol.record(
+            record(
                 self.name, arm, number, self.training_seed, one, shown,
                 deadline_ms=getattr(agent, "deadline_ms", None),
             )
