@@ -9,7 +9,6 @@ that far ahead, a non-finite value.
 import dataclasses
 import json
 import math
-import os
 import re
 import types
 import typing
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from thinkslow.evaluation.metrics import image_columns
-from thinkslow.storage import atomic
+from thinkslow.storage import atomic, lines
 
 FORMAT = 2
 HEADER, EPISODES, WHOLE = "evaluation.json", "episodes.jsonl", "whole.jsonl"
@@ -239,9 +238,8 @@ def read(folder: str | Path) -> Records:
 def _episodes(path: Path) -> list[Episode]:
     """**Errors:** `ValueError` naming the line that is no record, or an episode that is there
     twice."""
-    whole, _ = _whole_lines(path.read_bytes() if path.is_file() else b"")
     episodes: list[Episode] = []
-    for number, line in enumerate(whole, start=1):
+    for number, line in enumerate(lines.whole(path), start=1):
         try:
             episodes.append(Episode.from_row(json.loads(line)))
         except ValueError as error:
@@ -258,37 +256,15 @@ def _episodes(path: Path) -> list[Episode]:
     return episodes
 
 
-def _whole_lines(content: bytes) -> tuple[list[bytes], int]:
-    """The lines but for a last one that was cut off, and where they end."""
-    lines = content.splitlines(keepends=True)
-    if lines and not _is_whole(lines[-1]):
-        lines.pop()
-    return lines, sum(map(len, lines))
-
-
-def _is_whole(line: bytes) -> bool:
-    try:
-        return line.endswith(b"\n") and json.loads(line) is not None
-    except ValueError:
-        return False
-
-
 def append(folder: Path, episodes: Iterable[Episode], file: str = EPISODES) -> None:
     """Write episodes behind those that are there, and flush them to the disk."""
-    text = "".join(json.dumps(one.row(), allow_nan=False) + "\n" for one in episodes)
-    with (folder / file).open("ab") as opened:
-        opened.write(text.encode())
-        opened.flush()
-        os.fsync(opened.fileno())
+    lines.append(folder / file, (one.row() for one in episodes))
 
 
 def drop_torn_lines(folder: Path) -> None:
     """Leave the whole lines alone, so that what is appended begins a line."""
-    for path in (folder / EPISODES, folder / WHOLE):
-        if path.exists():
-            _, size = _whole_lines(path.read_bytes())
-            if path.stat().st_size > size:
-                os.truncate(path, size)
+    for file in (EPISODES, WHOLE):
+        lines.drop_torn(folder / file)
 
 
 def strip_file(folder: Path, arm: int, image: int) -> Path:

@@ -9,12 +9,11 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from thinkslow.storage import atomic
+from thinkslow.storage import atomic, lines
 from thinkslow.storage.faults import Damaged, Missing
 
 FORMAT = 1
@@ -110,20 +109,12 @@ def read(folder: str | Path) -> tuple[Header, list[Row]]:
 
 def append(folder: Path, row: Row) -> None:
     """Write one moment behind those that are there, and flush it to the disk."""
-    with (folder / MOMENTS).open("ab") as file:
-        file.write((json.dumps(row, allow_nan=False) + "\n").encode())
-        file.flush()
-        os.fsync(file.fileno())
+    lines.append(folder / MOMENTS, [row])
 
 
 def drop_torn_line(folder: Path) -> None:
     """Leave whole lines alone, so that what is appended begins a line."""
-    path = folder / MOMENTS
-    if path.is_file():
-        whole = path.read_bytes()
-        end = whole.rfind(b"\n") + 1
-        if end < len(whole):
-            os.truncate(path, end)
+    lines.drop_torn(folder / MOMENTS)
 
 
 def of_episode(rows: Sequence[Row], agent: str, episode: int) -> list[Row]:
@@ -146,9 +137,8 @@ def path_file(folder: Path, agent: int, episode: int) -> Path:
 
 
 def _rows(path: Path) -> list[Row]:
-    content = path.read_bytes() if path.is_file() else b""
     out = []
-    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
+    for number, line in enumerate(lines.whole(path), start=1):
         try:
             row = json.loads(line)
             _check(row)

@@ -1,0 +1,31 @@
+"""Records as lines: what a killed process leaves."""
+
+import json
+
+import pytest
+
+from thinkslow.storage import lines
+
+ROWS = [{"a": 1}, {"a": 2.5, "b": "line\nbreak"}]
+
+
+@pytest.mark.parametrize("cut", range(1, 30))
+def test_a_file_that_is_cut_anywhere_goes_on_behind_its_last_whole_line(tmp_path, cut):
+    path = tmp_path / "rows.jsonl"
+    lines.append(path, ROWS)
+    content = path.read_bytes()
+    path.write_bytes(content[:-cut])
+    there = content[:-cut].count(b"\n")
+    assert [json.loads(line) for line in lines.whole(path)] == ROWS[:there]
+    lines.drop_torn(path)
+    lines.append(path, ROWS[there:])
+    assert path.read_bytes() == content
+
+
+def test_a_number_that_is_non_finite_writes_nothing(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    with pytest.raises(ValueError, match="JSON"):
+        lines.append(path, [{"a": 1}, {"a": float("nan")}])
+    assert lines.whole(path) == []
+    lines.drop_torn(path)
+    assert not path.exists()
