@@ -4,11 +4,14 @@ Nothing of `thinkslow` is imported at the top: the import hook that checks shape
 (`--jaxtyping-packages` in pyproject.toml) must be in place first.
 """
 
+import importlib
+import importlib.util
 import os
+import shutil
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 # For the processes that tests start, also where PYTHONDONTWRITEBYTECODE would have each of them
 # compile all modules that it imports.
@@ -85,3 +88,23 @@ def x64() -> Iterator[None]:
     """Double precision within one test."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Debian's chromium, driven by the packages of the group `browser`.
+
+    Skipped without them, unless THINKSLOW_REQUIRE_BROWSER is set, as CI sets it.
+    """
+    chromium = shutil.which("chromium")
+    missing = None if chromium else "chromium is not installed: apt-get install chromium"
+    if importlib.util.find_spec("playwright") is None:
+        missing = "playwright is not installed: ./uvw sync --group browser"
+    if missing is not None:
+        if os.environ.get("THINKSLOW_REQUIRE_BROWSER"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    with importlib.import_module("playwright.sync_api").sync_playwright() as playwright:
+        # Root, as in a container, may not have Chromium's sandbox; the page runs nothing.
+        yield (it := playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"]))
+        it.close()

@@ -1,4 +1,4 @@
-"""Folders as an evaluator writes them, of which tests of the page are made."""
+"""Folders as an evaluator writes them, of which tests of the page are made; how pages are seen."""
 
 import dataclasses
 from pathlib import Path
@@ -18,6 +18,10 @@ ARMS = {
     "control-random": (-0.8, -0.2, "A random step that moves the same KL."),
 }
 AGENTS = {"tiny-8k": 3.0, "tiny-48k": 14.0}
+WIDTHS = {"desktop": 1280, "tablet": 768, "phone": 390}
+"""Pixels that every page must fit."""
+OPEN = "document.querySelectorAll('details').forEach(one => one.open = true)"
+"""A script that unfolds what is folded."""
 
 
 def frames(rng: np.random.Generator, *lead: int) -> np.ndarray:

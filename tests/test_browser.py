@@ -1,27 +1,21 @@
 """The pages of an evaluation and of a study in a browser: they fit, print whole, and can be read
 by everyone.
 
-Needs Debian's chromium and the packages of the group `browser`; skipped without them, unless
-THINKSLOW_REQUIRE_BROWSER is set, as CI sets it.
+Needs what the fixture `browser` needs.
 """
 
 import importlib
 import importlib.util
 import json
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import studies
-from pages import evaluation
+from pages import OPEN, WIDTHS, evaluation
 
 pytestmark = pytest.mark.slow
 
-WIDTHS = {"desktop": 1280, "tablet": 768, "phone": 390}
-OPEN = "document.querySelectorAll('details').forEach(one => one.open = true)"
 OUTSIDE = """() => [...document.querySelectorAll('main *')].filter(one => {
     if (one.closest('.scroll') || one.closest('svg')) return false;
     const box = one.getBoundingClientRect();
@@ -29,22 +23,6 @@ OUTSIDE = """() => [...document.querySelectorAll('main *')].filter(one => {
 }).map(one => one.outerHTML.slice(0, 200))"""
 TOO_WIDE = """() => [...document.querySelectorAll('.scroll')]
     .filter(one => one.scrollWidth > one.clientWidth + 1).length"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    chromium = shutil.which("chromium")
-    missing = None if chromium else "chromium is not installed: apt-get install chromium"
-    if importlib.util.find_spec("playwright") is None:
-        missing = "playwright is not installed: ./uvw sync --group browser"
-    if missing is not None:
-        if os.environ.get("THINKSLOW_REQUIRE_BROWSER"):
-            pytest.fail(missing)
-        pytest.skip(missing)
-    with importlib.import_module("playwright.sync_api").sync_playwright() as playwright:
-        # Root, as in a container, may not have Chromium's sandbox; the page runs nothing.
-        yield (it := playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"]))
-        it.close()
 
 
 @pytest.fixture(scope="module", params=["evaluation", "study"])

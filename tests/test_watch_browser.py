@@ -1,7 +1,7 @@
 """The player in a real browser: it moves by buttons, keys, touch, slider and figures, it fits, and
 everyone can use it.
 
-Needs what tests/test_browser.py needs.
+Needs what the fixture `browser` needs.
 """
 
 import importlib
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_browser import OPEN, WIDTHS, browser  # noqa: F401 - a fixture
+from pages import OPEN, WIDTHS
 from watched import ARMS, COUNT, MISSING, block
 
 from thinkslow.evaluation.watching.page import page
@@ -40,13 +40,13 @@ def player(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tab(browser: Any, player: Path) -> Any:  # noqa: F811
+def tab(browser: Any, player: Path) -> Any:
     tab = opened(browser, player)
     yield tab
     tab.close()
 
 
-def opened(browser: Any, path: Path, width: int = 1280, at: str = "", **more: Any) -> Any:  # noqa: F811
+def opened(browser: Any, path: Path, width: int = 1280, at: str = "", **more: Any) -> Any:
     """The page, which must neither say anything to the console nor ask for anything."""
     tab = browser.new_page(viewport={"width": width, "height": 844}, **more)
     said: list[str] = []
@@ -143,7 +143,7 @@ def test_a_click_in_a_figure_goes_there(tab):
     assert position(tab) == 1
 
 
-def test_touch_swipes_and_taps(browser, player):  # noqa: F811
+def test_touch_swipes_and_taps(browser, player):
     tab = opened(browser, player, 390, has_touch=True, is_mobile=True)
     tab.get_by_role("button", name="Next decision").tap()
     assert position(tab) == 2
@@ -165,7 +165,7 @@ def test_touch_swipes_and_taps(browser, player):  # noqa: F811
     tab.close()
 
 
-def test_an_address_leads_to_its_decision_and_follows(browser, player):  # noqa: F811
+def test_an_address_leads_to_its_decision_and_follows(browser, player):
     tab = opened(browser, player, at="#decision=17")
     assert position(tab) == 17
     tab.get_by_role("button", name="Next decision").click()
@@ -175,7 +175,7 @@ def test_an_address_leads_to_its_decision_and_follows(browser, player):  # noqa:
     tab.close()
 
 
-def test_the_page_shows_what_its_data_say(browser, player):  # noqa: F811
+def test_the_page_shows_what_its_data_say(browser, player):
     data, at = block(), 6
     tab = opened(browser, player, at=f"#decision={at + 1}")
     for name in ARMS:
@@ -200,7 +200,7 @@ def test_the_page_shows_what_its_data_say(browser, player):  # noqa: F811
 
 @pytest.mark.parametrize("arms", [ARMS, ARMS[:1]], ids=["four arms", "one arm"])
 @pytest.mark.parametrize("width", [320, *WIDTHS.values()])
-def test_nothing_is_cut_or_needs_sideways_scrolling(browser, tmp_path, width, arms):  # noqa: F811
+def test_nothing_is_cut_or_needs_sideways_scrolling(browser, tmp_path, width, arms):
     path = tmp_path / "player.html"
     path.write_text(page(block(arms)))
     tab = opened(browser, path, width, at="#decision=9")
@@ -215,7 +215,7 @@ def test_nothing_is_cut_or_needs_sideways_scrolling(browser, tmp_path, width, ar
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_axe_finds_no_fault(browser, player, width, scheme):  # noqa: F811
+def test_axe_finds_no_fault(browser, player, width, scheme):
     axe = importlib.import_module("axe_playwright_python.sync_playwright").Axe()
     tab = opened(browser, player, width, at="#decision=9", color_scheme=scheme)
     tab.evaluate(OPEN)
