@@ -1,5 +1,6 @@
 """Studies: what a plan may say, that tasks are played in any order, and what verdicts follow."""
 
+import contextlib
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import jax.random as jr
 import numpy as np
 import odd_episodes
@@ -19,12 +21,13 @@ from helpers import smallest_config
 
 from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.model import Dreamer
+from thinkslow.envs import make
 from thinkslow.evaluation import records
 from thinkslow.evaluation.records import Episode, Header, Records
 from thinkslow.spaces import Space
 from thinkslow.study import Another, Misplanned, finish, planned, read, shipped
 from thinkslow.study.executors import Failing
-from thinkslow.study.rehearsal import rehearse
+from thinkslow.study.rehearsal import longest, rehearse
 from thinkslow.study.run import joined, run
 from thinkslow.study.tasks import arms_of, block_seed, found, tasks
 from thinkslow.study.verdicts import judge
@@ -457,6 +460,22 @@ def test_what_cannot_be_played_ends_the_study_with_its_reason(small, tmp_path):
     plan = planned(small | {"settings": {"clean": {"env": "CartPole-v1"}}}, "plan.toml")
     with pytest.raises(Failing, match=r"does not fit CartPole-v1.*log\.txt"):
         run(plan, tmp_path / "study", jobs=2)
+
+
+def test_the_length_of_an_episode_is_taken_from_whoever_says_it():
+    """Environments that end their episodes themselves counted as a thousand decisions."""
+
+    class Ends(gymnasium.Env):
+        max_episode_steps = 250
+
+    class Endless(gymnasium.Env):
+        max_episode_steps = float("inf")
+
+    assert longest(Ends()) == 250
+    assert longest(Endless()) is None
+    assert longest(gymnasium.make("CartPole-v1")) == 500
+    with contextlib.closing(make("thinkslow/CollectGoodObjects-v0")) as env:
+        assert longest(env.env) == 250
 
 
 @pytest.mark.slow

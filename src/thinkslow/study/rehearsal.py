@@ -10,6 +10,7 @@ import dataclasses
 import heapq
 import itertools
 import json
+import math
 import os
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from thinkslow.study.tasks import Task, arms_of, environment, finished, found, t
 
 SHORT, LONG = 16, 56
 """Decisions of two runs, whose difference tells what a decision takes once all is loaded. Both are
-long enough for images to be scored, of which the first costs more than the others."""
+long enough for images to be scored."""
 UNKNOWN = 1_000
 """Decisions of an episode where the environment does not say when it ends."""
 
@@ -85,6 +86,17 @@ def makespan(durations: Sequence[float], at_once: int) -> float:
     return max(free)
 
 
+def longest(env: Any) -> int | None:
+    """Steps after which an environment ends its episodes; None where it does not say.
+
+    Gymnasium's specification says it, or the environment itself, as MiniWorld's and MiniGrid's do.
+    """
+    said = [env.spec.max_episode_steps if env.spec else None]
+    said += [getattr(env.unwrapped, name, None) for name in ("max_episode_steps", "max_steps")]
+    known = [one for one in said if isinstance(one, int | float) and 0 < one < math.inf]
+    return int(min(known)) if known else None
+
+
 def _timed(place: Path, task: Task, at_once: int) -> list[float]:
     """Seconds of a task by each of several processes that play its beginning at once."""
     command = [sys.executable, "-m", "thinkslow.study.rehearsal", str(place)]
@@ -113,10 +125,9 @@ def _begin(plan: Plan, task: Task, began: float) -> float:
     agent = load(task.path)
     where = environment(plan, agent, task.setting)
     env = make(**arguments(where))
-    spec = env.env.spec
+    most = longest(env.env) or UNKNOWN
     env.close()
-    longest = (spec.max_episode_steps if spec else None) or UNKNOWN
-    decisions = -(-longest // where.get("repeat", 1))
+    decisions = -(-most // where.get("repeat", 1))
     if plan.max_decisions is not None:
         decisions = min(decisions, plan.max_decisions)
     arms = {name: agent.thinking(one) for name, one in arms_of(plan).items()}
