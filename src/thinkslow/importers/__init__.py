@@ -1,6 +1,6 @@
-"""Agents of other projects: found, read without running anything, and made into our own.
+"""Find agents of other projects, read them without running their code, and convert them.
 
-The names are loaded when first asked for: the names of the sources cost no NumPy and no JAX.
+Modules are loaded on first use, so listing the sources imports neither NumPy nor JAX.
 """
 
 import importlib

@@ -1,7 +1,7 @@
-"""Finding the newest checkpoint of a log folder, and whose it is.
+"""Find the newest checkpoint of a log folder, and the project that wrote it.
 
-A log folder, a checkpoint folder or the file itself may be given. Where checkpoints lie, and what
-is in them, each source says.
+The path may be a log folder, a checkpoint folder or the file itself. Each source knows where its
+project stores checkpoints and how to recognise them.
 """
 
 import os
@@ -19,11 +19,11 @@ from thinkslow.storage.faults import Damaged, Missing, shown
 from thinkslow.storage.reading import is_there
 
 DEEPEST = 6
-"""Folders below the given one that are searched; sheeprl's logs are five deep."""
+"""How many levels of folders are searched; sheeprl's logs have five."""
 MOST_FOLDERS = 10_000
-"""Folders that are looked into."""
+"""Largest number of folders that are searched."""
 INSIDE = re.compile(r"checkpoint|ckpt|version_\d+")
-"""Folders that belong to the run above them."""
+"""Folders that belong to the run in their parent folder."""
 
 
 def find(path: Path, *, source: str = "auto") -> Found:
@@ -33,8 +33,8 @@ def find(path: Path, *, source: str = "auto") -> Found:
         path: Where to look.
         source: A name of `table.names()`, or `auto`.
 
-    **Errors:** `Missing` if there is no checkpoint, `ValueError` if there are several runs or
-    another source's; `Damaged`, `pickles.Refused` from reading.
+    **Errors:** `Missing` if there is no checkpoint; `ValueError` if there are several runs, or if
+    another source wrote it; `Damaged` and `pickles.Refused` from reading.
     """
     if source != "auto" and source not in table.names():
         raise ValueError(
@@ -52,7 +52,7 @@ def find(path: Path, *, source: str = "auto") -> Found:
 
 
 def content_of(file: Path) -> Any:
-    """What a checkpoint holds, by the format that its first bytes tell.
+    """The content of a checkpoint. Its first bytes tell the format.
 
     **Errors:** `Damaged`, `pickles.Refused`.
     """
@@ -63,7 +63,9 @@ def content_of(file: Path) -> Any:
 
 
 def has_checksum(file: Path) -> bool:
-    """Whether a checkpoint can tell that a number in it was altered: archives can, pickles not."""
+    """Whether an altered number in a checkpoint is detected: archives have checksums, pickles do
+    not.
+    """
     with file.open("rb") as opened:
         return opened.read(2) == b"PK"
 
@@ -94,7 +96,8 @@ def newest(path: Path) -> Path:
 def whose(content: Any, file: Path) -> Source:
     """The source that wrote a checkpoint.
 
-    **Errors:** `Damaged` if none did, or a version of one that is not read.
+    **Errors:** `Damaged` if no known source wrote it, or if this version of the source is not
+    supported.
     """
     sources = [table.source(name) for name in table.names()]
     for each in sources:
@@ -109,7 +112,7 @@ def whose(content: Any, file: Path) -> Source:
 
 
 def _checkpoints(folder: Path) -> Iterator[tuple[Order, Path]]:
-    """Checkpoints right at a folder, as each project lays them out, with what orders them."""
+    """The checkpoints directly in a folder, in the layout of each project, with their sort keys."""
     seen = set()
     for name in table.names():
         for order, file in table.source(name).places(folder):
@@ -125,21 +128,21 @@ def _of_one_run(path: Path) -> list[tuple[Order, Path]]:
     """
     below = [(folder, found) for folder in _below(path) for found in _checkpoints(folder)]
     runs = {_run(folder) for folder, _ in below}
-    # What lies inside a run's own folder is of that run, such as ckpt/TIME of danijar's.
+    # Everything inside the folder of a run belongs to that run, such as danijar's ckpt/TIME.
     runs = {run for run in runs if not any(other in run.parents for other in runs)}
     if len(runs) > 1:
         few = ", ".join(str(run) for run in sorted(runs)[:3])
         raise ValueError(
             f"{path} holds {len(runs)} runs ({few}{', ...' * (len(runs) > 3)}). Give one of them."
         )
-    # The run itself knows which of its checkpoints is the newest.
+    # The run records which of its checkpoints is the newest.
     for run in runs:
         below = [(run, found) for found in _checkpoints(run)] or below
     return [found for _, found in below]
 
 
 def _below(path: Path) -> Iterator[Path]:
-    """Folders below a path, not too deep and not too many."""
+    """The folders below a path, with limits on depth and number."""
     level, seen = [path], 0
     for _ in range(DEEPEST):
         level = sorted(
@@ -153,16 +156,16 @@ def _below(path: Path) -> Iterator[Path]:
 
 
 def _run(folder: Path) -> Path:
-    """The folder of a run, from that of its checkpoint."""
+    """The folder of the run that a checkpoint belongs to."""
     while INSIDE.fullmatch(folder.name):
         folder = folder.parent
     return folder
 
 
 def _config(file: Path, places: tuple[str, ...]) -> Path | None:
-    """The configuration beside a checkpoint.
+    """The configuration file of a checkpoint.
 
-    **Errors:** `Damaged` if there is something in its place that is no file.
+    **Errors:** `Damaged` if that path exists but is not a file.
     """
     for place in places:
         path = Path(os.path.normpath(file.parent / place))

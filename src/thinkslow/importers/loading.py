@@ -26,7 +26,7 @@ def open_agent(
     path: Path, *, source: str = "auto", classes: int | None = None,
     vectors: tuple[str, ...] | None = None, allow_nonfinite: bool = False,
 ) -> Saved:  # fmt: skip
-    """An agent at a path: ours, or that of another project; the options are those of `load`.
+    """The agent at a path, ours or another project's. The options are those of `load`.
 
     **Errors:** those of `checkpoint.load` and of `load`.
     """
@@ -51,16 +51,17 @@ def load(
     path: Path, *, source: str = "auto", classes: int | None = None,
     vectors: tuple[str, ...] | None = None, allow_nonfinite: bool = False,
 ) -> Saved:  # fmt: skip
-    """The newest agent of another project at a path: log folder, checkpoint folder, or file.
+    """Load the newest agent of another project at a path: log folder, checkpoint folder, or file.
 
-    `source` is one of `table.names()`; `classes` of the latent are needed where the source wrote no
-    configuration, and `vectors`, their names in order, where it did not store that. Nothing in
-    the files is executed. Names and shapes must be exactly those of the model.
+    `source` is one of `table.names()`. `classes` of the latent is needed if the source wrote no
+    configuration; `vectors`, the names of the vector observations in order, if the source did not
+    store the order. Nothing in the files is executed. Names and shapes must be exactly those of the
+    model.
 
     **Errors:** those of `find`; `store.Misfit` naming a weight that is missing, unknown or of
     another shape; `ValueError` for weights that are non-finite, unless allowed.
-    **Cost:** reads the agent's weights only; each is in memory once, and once more while it
-    becomes an array of the model.
+    **Cost:** reads only the agent's weights. Each is in memory once, and a second time while it is
+    copied into the model.
     """
     found = find(path, source=source)
     foreign = read(found, classes=classes, vectors=vectors)
@@ -70,7 +71,7 @@ def load(
 def saved_from(
     path: Path, found: Found, foreign: Foreign, *, allow_nonfinite: bool = False
 ) -> Saved:
-    """`load` from what its steps gave."""
+    """The agent from the results of the steps of `load`."""
     make = model_of(foreign.architecture)
     try:
         shape = jax.eval_shape(
@@ -90,10 +91,10 @@ def saved_from(
 def read(
     found: Found, *, classes: int | None = None, vectors: tuple[str, ...] | None = None
 ) -> Foreign:
-    """The agent of a checkpoint that was found, under our names.
+    """The agent of a checkpoint, under our names.
 
-    **Errors:** `Damaged`, `Misfit`, `FileNotFoundError` for a configuration that is needed;
-    `ValueError` for `vectors` of a source that stores their order.
+    **Errors:** `Damaged`, `Misfit`; `FileNotFoundError` for a missing configuration that is needed;
+    `ValueError` for `vectors` if the source stores their order.
     """
     source = table.source(found.source)
     given: dict[str, Any] = {} if classes is None else {"classes": classes}
@@ -109,10 +110,10 @@ def read(
     except (store.Damaged, store.Misfit, Refused, OSError, MemoryError):
         raise
     except ValueError as error:
-        # A configuration that the model's own refuses: the file says what cannot be.
+        # Our configuration class refuses these values, so the file is wrong.
         raise store.Damaged(f"{found.file} describes no agent that could be: {error}") from error
     except Exception as error:
-        # A file that passed for a checkpoint may hold anything where a mapping is expected.
+        # The file may hold anything where a mapping is expected.
         raise store.Damaged(
             f"{found.file} is not laid out as {source.title} does "
             f"({type(error).__name__}: {shown(str(error), 200)})."
@@ -120,7 +121,7 @@ def read(
 
 
 def told(saved: Saved) -> list[str]:
-    """What was found of another project's agent, a line each."""
+    """A description of another project's agent, in lines."""
     manifest = saved.manifest
     source, training = manifest["source"], manifest["training"]
     steps = "steps not stored" if training["steps"] is None else f"{training['steps']:,} steps"
@@ -148,7 +149,7 @@ def told(saved: Saved) -> list[str]:
 
 
 def _name(path: Path) -> str:
-    """What an agent is called: its folder, as a file may be called and a terminal prints it."""
+    """The name of an agent: that of its folder, safe as a file name and on a terminal."""
     real = Path(os.path.realpath(path))
     name = line((real if path.is_dir() else real.parent).name, 200).replace("/", "-")
     return name if name not in ("", ".", "..") else "agent"
@@ -180,7 +181,7 @@ def _manifest(path: Path, found: Found, foreign: Foreign) -> dict[str, Any]:
             f"{found.file}: an action is repeated 1 to 1000 times; its configuration says "
             f"{shown(repeat)}."
         )
-    # Without an image, `size` decides nothing.
+    # Without an image, `size` has no effect.
     sides = [space.shape[0] for space in foreign.observations.values() if len(space.shape) == 3]
     environment = {"id": None, "size": sides[0] if sides else 64, "repeat": 1}
     return {

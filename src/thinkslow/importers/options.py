@@ -1,9 +1,9 @@
-"""The configuration beside a checkpoint: YAML of the few kinds that these projects write.
+"""Reader for the configuration of a checkpoint: the part of YAML that these projects write.
 
-Text, whole numbers, other numbers, yes or no, nothing, lists and mappings: that is all. Aliases,
-merges, tags, dates, numbers in sixties and documents behind the first are refused or stay text,
-because each of them lets a small file become a large one or something that is no JSON. What is
-not finite stays text too, and no number accepts it.
+It accepts text, integers, floats, booleans, null, lists and mappings. Aliases, merges, tags, dates,
+base-60 numbers and further documents are refused or stay text: with them a small file can become a
+large one, or something that is not JSON. Non-finite numbers also stay text, and no number option
+accepts them.
 """
 
 import math
@@ -19,11 +19,11 @@ from thinkslow.storage.faults import Damaged, shown
 from thinkslow.storage.reading import read_bounded
 
 LARGEST = 2**18
-"""Bytes of a configuration file; real ones have 10,000."""
+"""Largest size of a configuration file, in bytes; real ones have 10,000."""
 MOST_NODES = 20_000
-"""Values of one file; real ones have 500."""
+"""Largest number of values in one file; real ones have 500."""
 DEEPEST = 32
-"""Lists and mappings inside each other; real ones have six."""
+"""Largest nesting of lists and mappings; real files have six levels."""
 
 _NUMBER = re.compile(r"[-+]?(\d[\d_]*)?\.?\d+([eE][-+]?\d+)?|[-+]?\d[\d_]*\.([eE][-+]?\d+)?")
 _WORDS: dict[str, Any] = {
@@ -34,9 +34,9 @@ _WORDS: dict[str, Any] = {
 
 
 class Options:
-    """A source's configuration, or its defaults where no file was found.
+    """A source's configuration, or its defaults if no file was found.
 
-    With a file, an option without a default must be in it.
+    If there is a file, it must contain every option that has no default.
     """
 
     def __init__(self, found: Found):
@@ -44,18 +44,18 @@ class Options:
         self.data = read_options(found.config) if found.config else {}
 
     def __call__(self, path: str, kind: type, default: Any) -> Any:
-        """The option, which is `default` where there is no file.
+        """The option; `default` if there is no file.
 
         **Errors:** `Damaged` naming the option.
         """
         return option(self.data, path, kind, default if self.file is None else None)
 
     def maybe(self, path: str, kind: type, default: Any) -> Any:
-        """The option, which is `default` where it is missing."""
+        """The option; `default` if it is missing."""
         return option(self.data, path, kind, default)
 
     def names(self, path: str) -> tuple[str, ...]:
-        """A list of names, each once; empty where it is missing.
+        """A list of distinct names; empty if it is missing.
 
         **Errors:** `Damaged` naming the option.
         """
@@ -69,9 +69,10 @@ class Options:
         return tuple(given)
 
     def require(self, known: Mapping[str, Any]) -> None:
-        """That options which change what weights mean are those that are known here.
+        """Check the options that change the meaning of the weights: each must have its supported
+        value.
 
-        **Errors:** `Damaged` naming the first that is not.
+        **Errors:** `Damaged` naming the first option that has another value.
         """
         for path, value in known.items():
             if (given := option(self.data, path, type(value), value)) != value:
@@ -81,9 +82,9 @@ class Options:
                 )
 
     def classes(self, path: str, given: int | None, found: Found) -> int:
-        """Classes of the latent, which no shape tells.
+        """The classes of the latent, which no shape determines.
 
-        **Errors:** `FileNotFoundError` where nothing does.
+        **Errors:** `FileNotFoundError` if neither the configuration nor the caller gives them.
         """
         if given is not None:
             return given
@@ -98,12 +99,12 @@ class Options:
 
 
 def read_options(path: Path) -> dict[str, Any]:
-    """A YAML configuration, as JSON could hold it.
+    """A YAML configuration, as values that JSON can hold.
 
     Args:
         path: The file, of at most `LARGEST` bytes.
 
-    **Errors:** `FileNotFoundError`; `Damaged` for anything but the kinds that this module names.
+    **Errors:** `FileNotFoundError`; `Damaged` for anything that this module does not accept.
     """
     data = read_bounded(path, LARGEST, "a configuration")
     try:
@@ -116,15 +117,15 @@ def read_options(path: Path) -> dict[str, Any]:
 
 
 def option(options: Mapping[str, Any], path: str, kind: type, default: Any = None) -> Any:
-    """The value at `a.b.c`, references such as `${x.y}` followed, as `kind`.
+    """The value at `a.b.c` as `kind`. References such as `${x.y}` are followed.
 
-    Numbers in quotes become numbers. Without a default the option must be there.
+    Numbers in quotes become numbers. Without a default the option is required.
 
     Args:
-        options: What `read_options` gave.
-        path: Names from the outside in, joined by dots.
-        kind: The type that it must have.
-        default: What it is where it is missing; None: it must not be missing.
+        options: The result of `read_options`.
+        path: Keys from the outermost to the innermost, joined by dots.
+        kind: The required type.
+        default: The value if the option is missing; None: the option is required.
 
     **Errors:** `Damaged` naming the option.
 
@@ -154,12 +155,12 @@ def option(options: Mapping[str, Any], path: str, kind: type, default: Any = Non
 
 
 def _parsed(text: str) -> Any:
-    """What the text says, built from the parser's events: without recursion, and counted.
+    """The content of the text, built from the parser's events, without recursion and with limits.
 
     **Errors:** `ValueError`, `yaml.YAMLError`.
     """
     documents: list[Any] = []
-    stack: list[tuple[Any, list[str]]] = []  # a list or mapping, and the key that waits
+    stack: list[tuple[Any, list[str]]] = []  # a list or mapping, and the key whose value comes next
     for count, event in enumerate(_events(text)):
         if count > MOST_NODES:
             raise ValueError(f"it has over {MOST_NODES:,} values")
@@ -196,7 +197,7 @@ def _parsed(text: str) -> Any:
 
 
 def _events(text: str) -> Iterator[yaml.Event]:
-    """The parser's events that are values. **Errors:** `ValueError` for aliases and tags."""
+    """The parser's events for values. **Errors:** `ValueError` for aliases and tags."""
     for event in yaml.parse(text, Loader=yaml.BaseLoader):
         if isinstance(event, yaml.AliasEvent):
             raise ValueError(f"it has an alias (*{shown(event.anchor, 40)})")
@@ -207,7 +208,7 @@ def _events(text: str) -> Iterator[yaml.Event]:
 
 
 def _scalar(event: yaml.ScalarEvent) -> Any:
-    """Plain words and numbers are what they look like; whatever is in quotes is text."""
+    """Unquoted words and numbers are read by their form; anything in quotes is text."""
     text = event.value
     if not event.implicit[0]:
         return text

@@ -1,4 +1,6 @@
-"""Taking arrays out of a foreign checkpoint by name, each once, so that none is forgotten."""
+"""Take arrays out of a foreign checkpoint by name, each once, so that none is left over
+unnoticed.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -11,9 +13,9 @@ from thinkslow.storage.store import Misfit
 
 
 class Taken:
-    """The arrays of a checkpoint, which are taken one by one, renamed and reordered.
+    """The arrays of a checkpoint. They are taken one by one, renamed and reordered.
 
-    What is taken lands in `out` under its new name, as float32.
+    Each taken array goes to `out` under its new name, as float32.
     """
 
     def __init__(self, arrays: Mapping[str, Any], file: object):
@@ -25,14 +27,14 @@ class Taken:
         return name in self.left
 
     def count(self, pattern: str) -> int:
-        """How many names match, `{}` in the pattern being 0, 1, 2 and so on."""
+        """How many names match, with 0, 1, 2, ... for `{}` in the pattern."""
         index = 0
         while pattern.format(index) in self.left:
             index += 1
         return index
 
     def count_by(self, pattern: str, stride: int, first: int = 0) -> int:
-        """The same where the numbers are `first`, `first + stride` and so on."""
+        """As `count`, with the numbers `first`, `first + stride`, ..."""
         index = 0
         while pattern.format(first + stride * index) in self.left:
             index += 1
@@ -51,12 +53,12 @@ class Taken:
         return found
 
     def take(self, name: str, axes: int) -> np.ndarray:
-        """The array of a name. **Errors:** those of `shape`, and `Damaged`."""
+        """The array with this name. **Errors:** those of `shape`, and `Damaged`."""
         self.shape(name, axes)
         return self.left.pop(name).read().astype(np.float32, copy=False)
 
     def move(self, new: str, name: str, axes: int = 1, order: Iterable[int] | None = None) -> None:
-        """Take an array to its new name, its axes in a new order."""
+        """Move an array to its new name, with its axes in a new order."""
         array = self.take(name, axes)
         self.out[new] = np.asarray(array.transpose(*order) if order else array, order="C")
 
@@ -71,15 +73,15 @@ class Taken:
         self.move(f"{new}/bias", f"{name}.bias")
 
     def dense(self, new: str, name: str, norm: str, new_norm: str | None = None) -> None:
-        """A dense layer and the norm behind it."""
+        """A dense layer and the norm after it."""
         self.linear(new, name)
         self.move(f"{new_norm or f'{new}norm'}/scale", f"{norm}.weight")
 
     def rows(self, name: str, parts: Iterable[tuple[int, tuple[int, ...]]]) -> None:
-        """Reorder the rows of a kernel that was moved: `parts` are, in the order wanted, the
-        first row and the shape of each part; a shape (c, h, w) becomes (h, w, c) and (n,) stays.
+        """Reorder the rows of a kernel that was moved. `parts` has the first row and the shape of
+        each part, in the new order. A shape (c, h, w) becomes (h, w, c); (n,) stays.
 
-        **Errors:** `Misfit` if the parts are not all rows, each once.
+        **Errors:** `Misfit` if the parts do not cover every row exactly once.
         """
         order = []
         for first, shape in parts:
@@ -94,7 +96,7 @@ class Taken:
         self.out[name] = kernel[index]
 
     def finish(self, ignored: str) -> None:
-        """**Errors:** `Misfit` if an array is left whose name does not match `ignored`."""
+        """**Errors:** `Misfit` if an array is left over whose name does not match `ignored`."""
         left = [name for name in self.left if not re.fullmatch(ignored, name)]
         if left:
             raise Misfit(
@@ -104,9 +106,9 @@ class Taken:
 
 
 def stripped(arrays: Mapping[str, Any], *wrappers: str) -> dict[str, Any]:
-    """Names without what wraps a module, such as `_orig_mod.`.
+    """Remove the prefixes of wrapped modules, such as `_orig_mod.`, from the names.
 
-    **Errors:** `Misfit` if two names become one.
+    **Errors:** `Misfit` if two names become the same.
     """
     out: dict[str, Any] = {}
     for name, array in arrays.items():

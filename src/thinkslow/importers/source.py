@@ -1,4 +1,4 @@
-"""What a source is: everything that is known of one project's agents, in one object."""
+"""A source: everything about one project's agents, in one object."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -8,40 +8,40 @@ from typing import Any
 from thinkslow.importers.foreign import Foreign, Found
 
 Order = tuple[int, ...]
-"""The larger, the newer, among the checkpoints of one run."""
+"""Sort key of a checkpoint among those of one run. The newest has the largest."""
 Places = Callable[[Path], Iterable[tuple[Order, Path]]]
-"""The checkpoints that lie right at a folder, with their order."""
+"""Function that lists the checkpoints directly in a folder, with their sort keys."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A project whose agents are read.
+    """A project whose agents can be read.
 
-    Its module names no other source, and the table `importers.table` has one line for it.
+    Its module does not mention other sources. The table `importers.table` has one line for it.
     """
 
     name: str
-    """What `--format` takes."""
+    """The name that `--format` accepts."""
     title: str
-    """The project and its versions, as text."""
+    """The project and its versions, for people."""
     places: Places
-    """Where its checkpoints lie."""
+    """Where its checkpoints are."""
     recognises: Callable[[Any], bool]
-    """Whether a checkpoint's content is of this project. Whose a file is shows in what it holds,
-    not in its name; `content` is what `pickles.load` or `torchfile.load` gave, and may be
-    anything."""
+    """Whether a checkpoint is from this project, judged by its content and not by its name.
+    `content` is the result of `pickles.load` or `torchfile.load`, and may be anything.
+    """
     read: Callable[..., Foreign]
     """`read(found, classes=...)`, with `vectors=...` if `orders_vectors`."""
     config: tuple[str, ...] = ()
-    """Where its configuration may lie, seen from the checkpoint's folder."""
+    """Possible paths of its configuration, relative to the checkpoint's folder."""
     orders_vectors: bool = False
-    """Whether the order of vectors is stored nowhere, so that a user may give it."""
+    """Whether no file stores the order of vectors, so that a user may pass it."""
     unread: Callable[[Any], str | None] = lambda content: None
-    """Why a version of this project that is recognised cannot be read."""
+    """The reason why a recognised version of this project cannot be read."""
 
 
 def files(*names: str) -> Places:
-    """Checkpoints of fixed names right in a folder."""
+    """Checkpoints with fixed names directly in a folder."""
 
     def at(folder: Path) -> Iterator[tuple[Order, Path]]:
         for name in names:
@@ -52,14 +52,14 @@ def files(*names: str) -> Places:
 
 
 def inside(content: Any, *path: str) -> Mapping[Any, Any]:
-    """The mapping inside of mappings; empty if there is none."""
+    """The mapping at a path inside nested mappings; empty if there is none."""
     for name in path:
         content = content.get(name) if isinstance(content, Mapping) else None
     return content if isinstance(content, Mapping) else {}
 
 
 def has(mapping: Mapping[Any, Any], *pieces: str) -> bool:
-    """Whether any name of a mapping holds one of the pieces."""
+    """Whether any key of a mapping contains one of the pieces."""
     return any(isinstance(name, str) and piece in name for name in mapping for piece in pieces)
 
 

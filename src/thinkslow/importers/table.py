@@ -1,4 +1,6 @@
-"""The projects whose agents are read, by the name that `--format` takes. Imports none of them."""
+"""The projects whose agents can be read, by the name that `--format` accepts. Imports none of
+them.
+"""
 
 import importlib
 from typing import TYPE_CHECKING
@@ -16,16 +18,16 @@ _KNOWN: "dict[str, str | Source]" = {
     "sheeprl": "sheeprl_v1",
     "sheeprl-3.5": "sheeprl_main",
 }
-"""A module of `sources` that has a `SOURCE`, or a source that was registered."""
+"""A module of `sources` that has a `SOURCE`, or a registered source."""
 
 
 def names() -> tuple[str, ...]:
-    """Names of all sources, in the order in which they are tried."""
+    """The names of all sources, in the order in which they are tried."""
     return tuple(_KNOWN)
 
 
 def source(name: str) -> "Source":
-    """The source of a name. **Errors:** `KeyError` for an unknown one."""
+    """The source with this name. **Errors:** `KeyError` for an unknown name."""
     found = _KNOWN[name]
     if isinstance(found, str):
         return importlib.import_module(f"thinkslow.importers.sources.{found}").SOURCE
@@ -33,14 +35,14 @@ def source(name: str) -> "Source":
 
 
 def register_source(new: "Source") -> None:
-    """Let agents of another project be opened by every command and by `thinkslow.load`.
+    """Register a source, so that every command and `thinkslow.load` can open its agents.
 
-    A file or a notebook cell that runs again may register its sources again.
+    A file or a notebook cell may run again and register its sources again.
 
     Args:
-        new: What the project's files are, how they are recognised and how they are read.
+        new: The project's files, how to recognise them, and how to read them.
 
-    **Errors:** `ValueError` for a name that another source has.
+    **Errors:** `ValueError` if another source has this name.
     """
     old = _KNOWN.get(new.name, new)
     if isinstance(old, str) or not registry.redefines(new.read, old.read):

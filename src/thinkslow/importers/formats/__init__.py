@@ -1,1 +1,1 @@
-"""File formats of other projects, read without running anything in them."""
+"""Readers for the file formats of other projects. They execute nothing in the files."""

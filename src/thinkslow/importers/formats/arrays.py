@@ -1,7 +1,7 @@
-"""Arrays that are still in a foreign file: name, shape and dtype are known, the numbers not yet.
+"""Arrays in a foreign file. Name, shape and dtype are known; the numbers are not read yet.
 
-A checkpoint holds its optimiser too, often three times the agent. What is not asked for is never
-read, and what is read is in memory once.
+A checkpoint also holds its optimiser, which is often three times as large as the agent. An array is
+read only on request, and is then in memory once.
 """
 
 import dataclasses
@@ -27,17 +27,19 @@ DTYPES = {
         "bfloat16": ml_dtypes.bfloat16,
     }.items()
 }  # fmt: skip
-"""Kinds of numbers that a foreign array may hold."""
+"""Number types that a foreign array may have."""
 MOST_AXES = 16
-"""The most axes of an array; the agents here need five."""
+"""Largest number of axes of an array; agents need five."""
 SHARED = 4
-"""How many times as large as the file all that is read of it may be: arrays may share bytes."""
+"""Limit on all bytes read, as a multiple of the file size. Arrays may share bytes, so it is above
+1.
+"""
 SLACK = 2**20
-"""Bytes that are not counted."""
+"""Bytes allowed beyond that limit."""
 
 
 class Budget:
-    """Bytes that may still be made from a file of a known size.
+    """The bytes that may still be allocated for a file of known size.
 
     >>> budget = Budget(100, times=1)
     >>> budget.take(50, "arrays")
@@ -50,7 +52,7 @@ class Budget:
         self.left = times * size + SLACK
 
     def take(self, count: int, what: str) -> None:
-        """**Errors:** `Damaged` when nothing is left."""
+        """**Errors:** `Damaged` if the budget is used up."""
         self.left -= count
         if self.left < 0:
             raise Damaged(f"Its {what} are larger than the whole file.")
@@ -58,23 +60,23 @@ class Budget:
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """An array in a file. `fetch` reads it; `read` also checks that it is what was announced."""
+    """An array in a file. `fetch` reads it; `read` also checks its shape and dtype."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
     fetch: Callable[[], np.ndarray] = dataclasses.field(repr=False)
     budget: Budget | None = dataclasses.field(default=None, repr=False, compare=False)
-    """Budget of the file that holds it: several arrays may share bytes."""
+    """Budget of the file that holds it. Several arrays may share bytes."""
 
     @property
     def size(self) -> int:
         return math.prod(self.shape)
 
     def read(self) -> np.ndarray:
-        """The numbers, contiguous and writable.
+        """The numbers as a contiguous, writable array.
 
-        **Errors:** `Damaged` if the file changed or broke since it was opened, or if all that was
-        read of it is several times as large as the file.
+        **Errors:** `Damaged` if the file changed since it was opened, or if the arrays read so far
+        are together several times as large as the file.
         """
         if self.budget is not None:
             self.budget.take(self.size * self.dtype.itemsize, "arrays")
@@ -86,7 +88,7 @@ class Stored:
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-    """Bytes of a file that were not read yet."""
+    """A range of bytes in a file, not read yet."""
 
     file: "File"
     start: int
@@ -100,10 +102,10 @@ class Span:
 
 
 class File:
-    """A file that must stay as it was when it was opened.
+    """An open file that must not change while it is read.
 
-    **Errors:** `FileNotFoundError` if it is not there, `Damaged` if it is no file; later `Damaged`
-    if it was replaced or changed meanwhile, as training does.
+    **Errors:** `FileNotFoundError` if it does not exist, `Damaged` if it is not a file. Reading
+    raises `Damaged` if the file was replaced or changed in the meantime, as training does.
     """
 
     def __init__(self, path: Path):
@@ -131,7 +133,7 @@ class File:
             raise unreadable(self.path, error) from error
 
     def check(self, file: io.BufferedIOBase) -> None:
-        """That the open file is still the same."""
+        """Check that the open file is still the same."""
         if _identity(os.fstat(file.fileno())) != self._identity:
             raise Damaged(f"{self.path} changed while it was read. Try again.")
 
@@ -149,7 +151,7 @@ def checked_shape(shape: object) -> tuple[int, ...]:
 
 def filled(data: bytes | bytearray | Span, shape: tuple[int, ...], dtype: np.dtype,
            order: str = "C") -> Stored:  # fmt: skip
-    """An array of these bytes.
+    """An array made from these bytes.
 
     **Errors:** `ValueError` if they are too few or too many.
     """

@@ -1,1 +1,1 @@
-"""What the shapes of a profile's arrays say of its sizes."""
+"""Derive the sizes of an agent from the shapes of its weights, for each profile."""

@@ -1,4 +1,6 @@
-"""What an agent of profile `main` is, found in the names and shapes of its weights."""
+"""Derive the sizes and spaces of an agent of profile `main` from the names and shapes of its
+weights.
+"""
 
 import math
 import re
@@ -20,10 +22,10 @@ def observed(
     weights: Mapping[str, np.ndarray], *, image: str = "image", names: Sequence[str] = (),
     size: Sequence[int] = (),
 ) -> dict[str, Space]:  # fmt: skip
-    """What the encoder sees.
+    """The observations of the encoder.
 
-    Vectors are called as the decoder calls them; `names` are those that it does not decode.
-    `size` is the (height, width) of images by the configuration, needed if they are not square.
+    Vectors have the names that the decoder uses; `names` are the vectors that it does not decode.
+    `size` is the (height, width) of images from the configuration, needed if they are not square.
 
     **Errors:** `Misfit` for weights that are missing or contradict each other.
     """
@@ -68,7 +70,7 @@ def observed(
 
 
 def acted(weights: Mapping[str, np.ndarray]) -> dict[str, Space]:
-    """What the actor does.
+    """The actions of the actor.
 
     **Errors:** `Misfit` if there is no actor.
     """
@@ -89,7 +91,7 @@ def sizes(
     unimix: float, free_nats: float, rep_scale: float, actor_unimix: float = 0.0,
     mixed_logits: bool = False, discount: float = 1.0,
 ) -> ModelConfig:  # fmt: skip
-    """Every size from the weights; what they do not tell is given.
+    """Every size, from the weights. What they do not determine is passed in.
 
     **Errors:** `Misfit` for weights that are missing or contradict each other.
     """
@@ -139,7 +141,7 @@ def sizes(
 
 
 class _Shapes:
-    """Shapes of weights by name."""
+    """The shapes of the weights, by name."""
 
     def __init__(self, weights: Mapping[str, np.ndarray]):
         self.shapes = {name: array.shape for name, array in weights.items()}

@@ -1,7 +1,7 @@
-"""Sizes of an agent of profile `v1`, read off the shapes of its weights.
+"""Derive the sizes of an agent of profile `v1` from the shapes of its weights.
 
-The three sources of that profile differ in names and layouts. Each reader brings its weights to
-the names and layouts of danijar's code of 2023, and says what no shape can tell.
+The three sources of this profile differ in names and layouts. Each reader converts its weights to
+the names and layouts of danijar's code of 2023, and passes on what no shape determines.
 """
 
 import dataclasses
@@ -19,33 +19,35 @@ from thinkslow.storage.store import Misfit
 
 Weights = Mapping[str, np.ndarray]
 EXTRAS = ("task_behavior/critic/slow/", "task_behavior/ac/retnorm_extr/")
-"""What the sources keep besides the agent: the slow critic, the range of returns."""
+"""Arrays that the sources store besides the agent: the slow critic, the range of returns."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Told:
-    """What the shapes do not tell."""
+    """What the shapes do not determine."""
 
     classes: int
     """Classes of each factor of the latent."""
     images: tuple[str, ...]
-    """Images that are seen, in order."""
+    """Names of the image observations, in order."""
     vectors: tuple[str, ...] | None
-    """Vectors that are seen, in order; None: not known."""
+    """Names of the vector observations, in order; None: unknown."""
     decoded_images: tuple[str, ...]
-    """Images that are reconstructed, if any are."""
+    """Names of the images that the decoder reconstructs."""
     habits: Mapping[str, Any]
-    """Fields of `V1Config` that are no sizes."""
+    """Fields of `V1Config` that are not sizes."""
     actions: Mapping[str, int] | None = None
-    """Discrete actions with their number of choices; None: one that has all the outputs."""
+    """Discrete actions with their numbers of choices; None: one action that has all outputs."""
     strides: tuple[int, ...] | None = None
-    """Strides of the encoder's convolutions; the decoder has them in reverse. None: 2."""
+    """Strides of the encoder's convolutions; the decoder uses them in reverse order. None: all
+    2.
+    """
 
 
 def sized(
     weights: Weights, told: Told
 ) -> tuple[V1Config, dict[str, Space], dict[str, Space], dict[str, str]]:
-    """Configuration, observations and actions of weights under danijar's names, and what such an
+    """Configuration, observations and actions for weights under danijar's names, and what such an
     agent cannot do.
 
     **Errors:** `Misfit` if the shapes contradict each other or an array is missing.
@@ -99,7 +101,7 @@ def sized(
 def sorted_out(
     arrays: Mapping[str, np.ndarray],
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The agent's own weights, and what is kept besides."""
+    """The agent's own weights, and the other stored arrays."""
     extras = {name: array for name, array in arrays.items() if name.startswith(EXTRAS)}
     return {name: array for name, array in arrays.items() if name not in extras}, extras
 
@@ -124,7 +126,7 @@ def widths(weights: Weights, part: str) -> Widths:
 
 
 def count(weights: Weights, pattern: str) -> int:
-    """How many of the names `pattern` with 0, 1, ... in it there are without a gap."""
+    """How many of the names `pattern` with 0, 1, ... exist without a gap."""
     found = 0
     while pattern.format(found) in weights:
         found += 1
@@ -147,7 +149,7 @@ def _convolutions(
 
 
 def _side(numbers: int, convs: tuple[ConvConfig, ...]) -> int:
-    """Side of the square image whose convolutions end in this many numbers."""
+    """The side of the square image whose convolutions give this many numbers."""
     cells = numbers // convs[-1].channels
     side = math.isqrt(max(cells, 0)) * math.prod(conv.stride for conv in convs)
     if not side or math.prod(shrunk(side, side, 0, convs)) != numbers:
@@ -171,7 +173,7 @@ def _check_decoder(
     weights: Weights, observations: Mapping[str, Space], decoded: Sequence[str], side: int,
     seed: int, convs: tuple[ConvConfig, ...],
 ) -> None:  # fmt: skip
-    """That the decoder makes images of the size and the channels that are seen."""
+    """Check that the decoder's images have the size and channels of the encoder's."""
     unseen = [name for name in decoded if name not in observations]
     if unseen:
         raise Misfit(f"The agent reconstructs {unseen[0]}, which it does not see.")
@@ -186,9 +188,10 @@ def _check_decoder(
 
 
 def _vectors(weights: Weights, order: tuple[str, ...] | None) -> dict[str, int]:
-    """Sizes of the vectors that the encoder sees, in order.
+    """The sizes of the encoder's vectors, in order.
 
-    Those that are decoded have their size in the decoder; one that is not has what is left.
+    The decoder gives the sizes of the vectors that it reconstructs. One further vector gets the
+    remaining numbers.
     """
     known = {
         name.removeprefix("wm/dec/mlp/dist_").removesuffix("/out/bias"): int(bias.size)
@@ -231,7 +234,7 @@ def _actions(weights: Weights, discrete: Mapping[str, int] | None) -> dict[str, 
 
 
 def _cannot(observations: Mapping[str, Space], decoded: Sequence[str]) -> dict[str, str]:
-    """What a missing part of the decoder costs."""
+    """What the agent cannot do because part of the decoder is missing."""
     blind = [name for name in observations if name not in decoded]
     if not blind:
         return {}
@@ -243,10 +246,10 @@ def _cannot(observations: Mapping[str, Space], decoded: Sequence[str]) -> dict[s
 
 
 class Torch(Taken):
-    """Arrays of PyTorch modules, taken to danijar's names and layouts of 2023."""
+    """Arrays of PyTorch modules, converted to danijar's names and layouts of 2023."""
 
     def normed(self, new: str, name: str, norm: str) -> None:
-        """A dense layer without bias and the layer norm behind it."""
+        """A dense layer without bias and the layer norm after it."""
         self.move(f"{new}/kernel", f"{name}.weight", 2, (1, 0))
         self.norm(new, norm)
 
@@ -255,7 +258,7 @@ class Torch(Taken):
         self.move(f"{new}/norm/bias", f"{name}.bias")
 
     def down(self, part: str, norm: str = "") -> None:
-        """Strided convolutions `{part}.0, .3, ...` with their norms `.1, .4, ...`."""
+        """Strided convolutions `{part}.0, .3, ...` and their norms `.1, .4, ...`."""
         for index in range(self.count_by(part + ".{}.weight", 3)):
             new = f"wm/enc/cnn/s{index}res"
             self.move(f"{new}/kernel", f"{part}.{3 * index}.weight", 4, (2, 3, 1, 0))
@@ -263,7 +266,8 @@ class Torch(Taken):
 
     def up(self, part: str, norm: str = "") -> None:
         """Transposed convolutions (in, out, height, width), which PyTorch flips. The last has a
-        bias in place of a norm."""
+        bias instead of a norm.
+        """
         count = self.count_by(part + ".{}.weight", 3)
         for index in range(count):
             new = f"wm/dec/cnn/s{index}res"
@@ -275,11 +279,13 @@ class Torch(Taken):
                 self.norm(new, f"{part}.{3 * index + 1}{norm}")
 
     def swap(self, name: str, deter: int, latent: int) -> None:
-        """The rows of a layer that sees [latent, memory], for one that sees [memory, latent]."""
+        """Reorder the rows of a layer with input [latent, memory] to [memory, latent]."""
         self.rows(name, [(latent, (deter,)), (0, (latent,))])
 
     def tokens(self, name: str, deter: int) -> None:
-        """The rows of the posterior's layer: an image's tokens from (c, h, w) to (h, w, c)."""
+        """Reorder the rows of the posterior's layer: an image's tokens from (c, h, w) to (h, w,
+        c).
+        """
         rows = len(self.out[name])
         convs = count(self.out, "wm/enc/cnn/s{}res/kernel")
         if not convs:
@@ -292,8 +298,9 @@ class Torch(Taken):
         self.rows(name, [(0, (deter,)), (deter, image), (deter + math.prod(image), (vector,))])
 
     def units(self, new: str, first: str) -> None:
-        """The outputs of a decoder's first layer from (c, h, w) to (h, w, c), the channels being
-        the inputs of its first convolution."""
+        """Reorder the outputs of a decoder's first layer from (c, h, w) to (h, w, c). The channels
+        are the inputs of its first convolution.
+        """
         channels = array(self.out, f"{first}/kernel", 4).shape[3]
         for part in ("kernel", "bias"):
             values = self.out[f"{new}/{part}"]
@@ -307,14 +314,16 @@ class Torch(Taken):
             self.out[f"{new}/{part}"] = grid.reshape(values.shape).copy()
 
     def join(self, new: str, count: int) -> None:
-        """Layers `{new}0`, `{new}1`, ... of one input to one layer with all their outputs."""
+        """Join the layers `{new}0`, `{new}1`, ..., which share one input, into one layer with all
+        their outputs.
+        """
         for part in ("kernel", "bias"):
             parts = [self.out.pop(f"{new}{index}/{part}") for index in range(count)]
             if parts:
                 self.out[f"{new}/{part}"] = np.concatenate(parts, -1)
 
     def halve(self, new: str, second: str) -> None:
-        """A layer to two: the first and the second half of its outputs."""
+        """Split a layer into two, with the first and the second half of its outputs."""
         for part in ("kernel", "bias"):
             first, rest = np.split(self.out[f"{new}/{part}"], 2, -1)
             self.out[f"{new}/{part}"], self.out[f"{second}/{part}"] = first.copy(), rest.copy()

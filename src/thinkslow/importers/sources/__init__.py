@@ -1,1 +1,1 @@
-"""One file a project: where its arrays are and what they mean."""
+"""One module for each project: where its arrays are, and what they mean."""

@@ -1,4 +1,4 @@
-"""danijar/dreamerv3 since December 2024: profile `main` under its own names."""
+"""danijar/dreamerv3 since December 2024: profile `main`, whose names are this project's."""
 
 import re
 from collections import Counter
@@ -15,7 +15,7 @@ from thinkslow.storage.faults import Damaged, shown
 from thinkslow.storage.reading import read_bounded
 
 EXTRAS = r"(slowval|slowval_count|retnorm|valnorm|advnorm)/.*"
-"""What training keeps besides the agent."""
+"""Arrays of the training state that are not part of the agent."""
 OPTIMISER = "opt/"
 FIXED = {
     "dyn.typ": "rssm", "enc.typ": "simple", "dec.typ": "simple", "dyn.rssm.absolute": False,
@@ -28,13 +28,14 @@ FIXED = {
     "rewhead.output": "symexp_twohot", "value.output": "symexp_twohot",
     "conhead.output": "binary",
 }  # fmt: skip
-"""Options that change what the weights mean, with the one value that is known here."""
+"""Options that change the meaning of the weights, each with its one supported value."""
 
 
 def read(found: Found, *, classes: int | None = None) -> Foreign:
-    """`classes` of the latent, where no `config.yaml` tells; the rest is then official.
+    """Read an agent. `classes` of the latent is needed if there is no `config.yaml`; all other
+    options then have the official values.
 
-    **Errors:** `Damaged`, `Misfit`; `FileNotFoundError` if nothing tells the classes.
+    **Errors:** `Damaged`, `Misfit`; `FileNotFoundError` if the classes are unknown.
     """
     options = Options(found)
     options.require({f"agent.{name}": value for name, value in FIXED.items()})
@@ -70,10 +71,10 @@ def read(found: Found, *, classes: int | None = None) -> Foreign:
 
 
 def _check_optimiser(names: Mapping[str, Any], file: Path) -> None:
-    """That what the optimiser keeps is of weights that are there.
+    """Check that every entry of the optimiser belongs to a weight in the file.
 
-    None of it is read. But the file has no checksum, and a name that was altered tells that more
-    may have been.
+    The entries are not read. But the file has no checksum, and an altered name means that more may
+    have been altered.
 
     **Errors:** `Damaged`.
     """
@@ -88,7 +89,7 @@ def _check_optimiser(names: Mapping[str, Any], file: Path) -> None:
                 prefixes[name] = name.removesuffix(tail)
     kept = Counter(prefixes.values())
     most = max(kept.values(), default=0)
-    # A name apart from those of all other weights, or beside them and of no weight.
+    # A name outside the modules of all weights, or inside one of them without a weight.
     odd = [name for name, prefix in prefixes.items() if kept[prefix] == 1 < most]
     odd += [name for name in without if any(
         name.startswith(prefix) and "/" in name.removeprefix(prefix) for prefix in kept
@@ -107,7 +108,7 @@ def _steps(found: Found) -> int | None:
 
 
 def places(folder: Path) -> Iterator[tuple[Order, Path]]:
-    """`ckpt/latest` names the newest; without it, the newest that is complete."""
+    """`ckpt/latest` names the newest checkpoint; without that file, the newest complete one."""
     for logs in (folder / "ckpt", folder):
         found = _latest(logs)
         if found is not None:

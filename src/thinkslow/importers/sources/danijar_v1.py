@@ -13,7 +13,7 @@ from thinkslow.spaces import Space
 from thinkslow.storage.store import Damaged
 
 PARTS = ("wm/", "task_behavior/ac/actor/", "task_behavior/critic/net/", *EXTRAS)
-"""What is read; the rest are optimisers and counters."""
+"""Names that are read; all others are optimisers and counters."""
 FIXED: dict[str, Any] = {
     **{f"{part}.{option}": value for part in ("encoder", "decoder")
        for option, value in {"cnn": "resnet", "cnn_blocks": 0}.items()},
@@ -29,22 +29,22 @@ FIXED: dict[str, Any] = {
     "actor_dist_cont": "normal", "actor_dist_disc": "onehot", "actor.symlog_inputs": False,
     "critic.symlog_inputs": False,
 }  # fmt: skip
-"""Options that change what the weights mean, with the one value that is known here."""
+"""Options that change the meaning of the weights, each with its one supported value."""
 RESIZES = ("stride", "stride3")
-"""How images shrink; `stride3` begins with a stride of three, for images of 96."""
+"""How images are downsampled; `stride3` begins with a stride of 3, for images of 96 pixels."""
 
 
 def read(
     found: Found, *, classes: int | None = None, vectors: tuple[str, ...] | None = None
 ) -> Foreign:
-    """`classes` of the latent, where no `config.yaml` tells; the rest is then its default.
+    """Read an agent. `classes` of the latent is needed if there is no `config.yaml`; all other
+    options then have their defaults.
 
-    `vectors` names the vectors that the agent sees in the order of its environment's observation
-    space, which nothing in the files tells. Without it, a plain list of names in
-    `encoder.mlp_keys` (`position|velocity`) is taken at its word; a pattern is not enough for
-    more than one.
+    `vectors` names the agent's vectors in the order of its environment's observation space, which
+    no file stores. Without it, the order of a plain list of names in `encoder.mlp_keys`
+    (`position|velocity`) is assumed. A pattern is not enough for more than one vector.
 
-    **Errors:** `Damaged`, `Misfit`; `FileNotFoundError` if nothing tells the classes.
+    **Errors:** `Damaged`, `Misfit`; `FileNotFoundError` if the classes are unknown.
     """
     options = Options(found)
     options.require(FIXED)
@@ -90,7 +90,7 @@ def read(
 
 
 def _assumed(observations: Mapping[str, Space], told: tuple[str, ...] | None) -> tuple[str, ...]:
-    """That the order of the vectors is the one in which `encoder.mlp_keys` names them."""
+    """The assumption that the vectors have the order in which `encoder.mlp_keys` names them."""
     vectors = [name for name, space in observations.items() if len(space.shape) < 3]
     if told or len(vectors) < 2:
         return ()
@@ -101,7 +101,7 @@ def _assumed(observations: Mapping[str, Space], told: tuple[str, ...] | None) ->
 
 
 def _names(options: Options, path: str) -> tuple[str, ...] | None:
-    """The names in a pattern, if it is nothing but names: `a|b`. None: it is more."""
+    """The names in a pattern that is only a list of names, `a|b`; None for any other pattern."""
     pattern = options.maybe(path, str, ".*")
     names = tuple(name.removeprefix("^").removesuffix("$") for name in pattern.split("|"))
     plain = all(re.fullmatch(r"[\w/-]+", name) for name in names)
@@ -120,7 +120,7 @@ def _strides(options: Options, convolutions: int) -> tuple[int, ...]:
 
 
 def _environment(options: Options) -> dict[str, Any]:
-    """`task` is `suite_task`; the options of the suite hold the repeat."""
+    """The environment. `task` is `suite_task`; the options of the suite contain the repeat."""
     task = options.maybe("task", str, "unknown")
     suite = options.maybe("env", dict, {}).get(task.partition("_")[0], {})
     repeat = suite.get("repeat", 1) if isinstance(suite, Mapping) else 1

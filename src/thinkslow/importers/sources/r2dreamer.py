@@ -11,20 +11,21 @@ from thinkslow.importers.source import Source, files, has, inside
 from thinkslow.storage.store import Misfit
 
 PARTS = ("encoder", "rssm", "reward", "cont", "actor", "value", "_slow_value", "decoder")
-"""Modules that an agent consists of; what else is there belongs to the training loss."""
+"""Modules that an agent consists of; all others belong to the training loss."""
 FIXED = {
     "model.act": "SiLU", "model.norm": True, "model.encoder.mlp.symlog_inputs": True,
     "model.rssm.initial": "learned", "model.actor.dist.cont.min_std": 0.1,
     "model.actor.dist.cont.max_std": 1.0, "model.reward.dist.name": "symexp_twohot",
     "model.critic.dist.name": "symexp_twohot",
 }  # fmt: skip
-"""Options that change what the weights mean, with the one value that is known here."""
+"""Options that change the meaning of the weights, each with its one supported value."""
 
 
 def read(found: Found, *, classes: int | None = None) -> Foreign:
-    """`classes` of the latent, where no `.hydra/config.yaml` tells; the rest is then its default.
+    """Read an agent. `classes` of the latent is needed if there is no `.hydra/config.yaml`; all
+    other options then have their defaults.
 
-    **Errors:** `Damaged`, `Misfit`; `FileNotFoundError` if nothing tells the classes.
+    **Errors:** `Damaged`, `Misfit`; `FileNotFoundError` if the classes are unknown.
     """
     options = Options(found)
     options.require(FIXED)
@@ -40,7 +41,7 @@ def read(found: Found, *, classes: int | None = None) -> Foreign:
     if "return_ema.ema_vals" in taken:
         low, high = taken.take("return_ema.ema_vals", 1)
         taken.out |= {"retnorm/lo/value": low, "retnorm/hi/value": high}
-    # Other losses than reconstruction train heads of their own, which no decision uses.
+    # Losses other than reconstruction train extra heads, which no decision uses.
     others = "|".join(PARTS)
     taken.finish(r"(?!)" if decodes else rf"(?!({others})\.).*")
     weights = {n: x for n, x in taken.out.items() if not n.startswith(("slowval/", "retnorm/"))}
@@ -104,14 +105,14 @@ def _core(taken: Taken) -> None:
         for index in range(taken.count(net + "_{}.weight")):
             taken.dense(f"dyn/{new}{index}", f"{net}_{index}", f"{net}_n_{index}")
         taken.linear(f"dyn/{new}logit", f"{net}_logit")
-    # Tokens are [cnn, mlp] there and [mlp, cnn] here, and images channels first there.
+    # Tokens are [cnn, mlp] there and [mlp, cnn] here; images are channels first there.
     first = "dyn/obs0/kernel" if "dyn/obs0/kernel" in taken.out else "dyn/obslogit/kernel"
     deter = len(taken.out["dyn/dynin0/kernel"])
     tokens_first(taken, first, deter, units, layers)
 
 
 def tokens_first(taken: Taken, name: str, deter: int, units: int, layers: int) -> None:
-    """Rows [deter, image channels first, vectors] to [deter, vectors, image channels last].
+    """Reorder rows [deter, image channels first, vectors] to [deter, vectors, image channels last].
 
     **Errors:** `Misfit` if the image is not square.
     """
@@ -125,7 +126,7 @@ def tokens_first(taken: Taken, name: str, deter: int, units: int, layers: int) -
 
 
 def square(numbers: int, channels: int, name: str) -> tuple[int, int]:
-    """Rows and columns of a map of so many numbers.
+    """Height and width of a feature map with this many numbers.
 
     **Errors:** `Misfit` if it is not square.
     """
@@ -164,7 +165,7 @@ def _heads(taken: Taken) -> None:
 
 
 def features_first(taken: Taken, name: str, stoch: int, deter: int) -> None:
-    """Rows [stoch, deter] to [deter, stoch]."""
+    """Reorder rows [stoch, deter] to [deter, stoch]."""
     if name not in taken.out:
         raise Misfit(f"{taken.file} does not hold a whole agent: {name} is missing.")
     taken.rows(name, [(stoch, (deter,)), (0, (stoch,))])
@@ -173,7 +174,7 @@ def features_first(taken: Taken, name: str, stoch: int, deter: int) -> None:
 def split_action(taken: Taken, kernel: Any, bias: Any, actions: int) -> None:
     """The actor's outputs: logits of one discrete action, or [mean | std] of continuous ones.
 
-    **Errors:** `Misfit` if they are neither.
+    **Errors:** `Misfit` if the outputs fit neither kind.
     """
     head = "pol/head/action"
     if bias.size == actions:
@@ -214,7 +215,7 @@ def _decoder(taken: Taken, names: list[str]) -> None:
 
 
 def _names(options: Options, part: str) -> list[str]:
-    """The vectors that the configuration names, sorted; it may be any regular expression."""
+    """The vectors that match the configuration, sorted; it may be any regular expression."""
     names = options.maybe(f"model.{part}.mlp_keys", str, "vector")
     return [] if names == "$^" else sorted(name for name in names.split("|") if name)
 

@@ -17,14 +17,15 @@ FIXED = {
     "algo.dense_act": "torch.nn.SiLU", "algo.norm_eps": 1e-4, "algo.actor.min_std": 0.1,
     "algo.actor.max_std": 1.0, "algo.world_model.encoder.symlog_inputs": True,
 }  # fmt: skip
-"""Options that change what the weights mean, with the one value that is known here."""
+"""Options that change the meaning of the weights, each with its one supported value."""
 CORE, DECODER = "world_model.rssm.recurrent_model.", "world_model.observation_model."
 
 
 def read(found: Found, *, classes: int | None = None) -> Foreign:
-    """`classes` of the latent, where no `config.yaml` tells; the rest is then its default.
+    """Read an agent. `classes` of the latent is needed if there is no `config.yaml`; all other
+    options then have their defaults.
 
-    **Errors:** `Damaged`, `Misfit`; `FileNotFoundError` if nothing tells the classes.
+    **Errors:** `Damaged`, `Misfit`; `FileNotFoundError` if the classes are unknown.
     """
     options = Options(found)
     options.require(FIXED)
@@ -99,7 +100,7 @@ def _encoder(taken: Taken) -> None:
 def _core(taken: Taken) -> None:
     for index, part in enumerate(("recurrent", "stochastic", "action")):
         taken.dense(f"dyn/dynin{index}", f"{CORE}{part}_projection.0", f"{CORE}{part}_projection.1")
-    # Block kernels lie as in the official code already.
+    # Block kernels already have the layout of the official code.
     for index in range(taken.count_by(CORE + "hidden.{}.weight", 3)):
         taken.move(f"dyn/dynhid{index}/kernel", f"{CORE}hidden.{3 * index}.weight", 3)
         taken.move(f"dyn/dynhid{index}/bias", f"{CORE}hidden.{3 * index}.bias")
@@ -151,7 +152,7 @@ def _heads(taken: Taken) -> None:
         split_action(taken, kernel, bias, actions)
         return
     width = max(2, len(str(heads - 1)))
-    for index in range(heads):  # names that sort as they are counted
+    for index in range(heads):  # names whose sorted order is the order of counting
         taken.linear(f"pol/head/action{index:0{width}}/logits", f"actor.mlp_heads.{index}")
 
 
@@ -182,7 +183,7 @@ def _decoder(taken: Taken, vectors: list[str]) -> None:
 
 
 def _channels_last(taken: Taken) -> None:
-    """Outputs (g c h w) of `sp0` and (c h w) of `sp2` to (g h w c) and (h w c)."""
+    """Reorder the outputs (g c h w) of `sp0` and (c h w) of `sp2` to (g h w c) and (h w c)."""
     channels = taken.out["dec/spnorm/scale"].size
     kernel, bias = taken.out["dec/sp0/kernel"], taken.out["dec/sp0/bias"]
     blocks = len(kernel)
@@ -200,18 +201,19 @@ def _channels_last(taken: Taken) -> None:
 
 
 def _last(channels: int, rows: int, columns: int) -> np.ndarray:
-    """Where each number of an image, channels last, lies in the image, channels first."""
+    """For each number of an image with channels last, its index with channels first."""
     grid = np.arange(channels * rows * columns).reshape(channels, rows, columns)
     return grid.transpose(1, 2, 0).ravel()
 
 
 def _sort_vectors(taken: Taken, names: list[str]) -> None:
-    """Inputs of the encoder's first dense layer from the configured order to the sorted one.
+    """Reorder the inputs of the encoder's first dense layer from the configured order to the sorted
+    one.
 
-    Vectors that are not decoded have no size in the weights: one of them has what is left, and
-    of several none can be told apart, so that they stay joined as they are.
+    The weights do not show the size of a vector that is not decoded. One such vector gets the
+    remaining numbers. Several cannot be told apart, so they stay joined.
 
-    **Errors:** `Misfit` where that does not decide it.
+    **Errors:** `Misfit` if this does not determine the order.
     """
     if "enc/mlp0/kernel" not in taken.out:
         return

@@ -13,7 +13,7 @@ from thinkslow.importers.source import Order, Source, has, inside
 from thinkslow.storage.store import Misfit
 
 WRAPPERS = ("_forward_module.", "module.", "_orig_mod.")
-"""What may stand in front of a module's name."""
+"""Possible prefixes of a module's name."""
 MODULES = ("world_model", "actor", "critic", "target_critic", "moments")
 MEMORY, LATENT = "wm/rssm/initial", "wm/rssm/img_stats/bias"
 PARTS = (
@@ -28,17 +28,18 @@ FIXED: dict[str, Any] = {
     "algo.actor.action_clip": 1.0, "algo.actor.cls": "sheeprl.algos.dreamer_v3.agent.Actor",
     **{f"{part}.{act}": "torch.nn.SiLU" for part in PARTS for act in ("dense_act", "cnn_act")},
 }  # fmt: skip
-"""Options that change what the weights mean, with the one value that is known here."""
+"""Options that change the meaning of the weights, each with its one supported value."""
 ACTS = ("auto", "discrete", "scaled_normal")
-"""Distributions of actions that are known here."""
+"""Supported distributions of actions."""
 
 
 def read(found: Found, *, classes: int | None = None) -> Foreign:
-    """`classes` of the latent, where no `config.yaml` tells; the rest is then its default.
+    """Read an agent. `classes` of the latent is needed if there is no `config.yaml`; all other
+    options then have their defaults.
 
-    The replay buffer is left alone.
+    The replay buffer is not read.
 
-    **Errors:** `Damaged`, `Misfit`; `FileNotFoundError` if nothing tells the classes.
+    **Errors:** `Damaged`, `Misfit`; `FileNotFoundError` if the classes are unknown.
     """
     options = Options(found)
     _check(options)
@@ -88,11 +89,11 @@ def read(found: Found, *, classes: int | None = None) -> Foreign:
 
 
 def _check(options: Options) -> None:
-    """That the model is the usual one. **Errors:** `Damaged`, `Misfit`."""
+    """Check that the model has the default structure. **Errors:** `Damaged`, `Misfit`."""
     options.require(FIXED)
     norms = [f"{part}.{norm}" for part in PARTS for norm in NORMS]
     for path in [norm for norm in norms if options.maybe(norm, dict, {})]:
-        # A norm that is named without its epsilon has another one.
+        # A norm without a configured epsilon has PyTorch's default, which is different.
         if (epsilon := options(f"{path}.kw.eps", float, 1e-3)) != 1e-3:
             raise Misfit(
                 f"`{path}.kw.eps` of {options.file} must be 0.001, which is all that is known "
@@ -138,7 +139,9 @@ def _world(taken: Torch, vectors: tuple[str, ...]) -> None:
 
 
 def _behavior(taken: Torch) -> dict[str, int] | None:
-    """Actor and critics; the choices of each discrete action, None for continuous ones."""
+    """Move actor and critics. Returns the choices of each discrete action, None for continuous
+    ones.
+    """
     sizes = taken.out[MEMORY].size, taken.out[LATENT].size
     new = "task_behavior/ac/actor"
     layers = _dense(taken, new, "actor.model._model", swap=sizes)
@@ -176,7 +179,9 @@ def _head(taken: Torch, new: str, name: str) -> None:
 
 
 def _dense(taken: Torch, new: str, name: str, *, swap: tuple[int, int] | None = None) -> int:
-    """Dense layers, which have norms behind them, the rows of the first swapped; how many."""
+    """Move dense layers and the norms after them, with the rows of the first swapped. Returns their
+    number.
+    """
     layers = 0
     while f"{name}.{3 * layers + 1}.weight" in taken:
         taken.normed(f"{new}/h{layers}", f"{name}.{3 * layers}", f"{name}.{3 * layers + 1}")
@@ -187,7 +192,7 @@ def _dense(taken: Torch, new: str, name: str, *, swap: tuple[int, int] | None = 
 
 
 def places(folder: Path) -> Iterator[tuple[Order, Path]]:
-    """`ckpt_<step>_<rank>.ckpt` in a folder `checkpoint`, of the last `version_k`."""
+    """`ckpt_<step>_<rank>.ckpt` in a folder `checkpoint` of the last `version_k`."""
     for under in (folder, folder / "checkpoint", *folder.glob("version_*/checkpoint")):
         version = re.fullmatch(r"version_(\d+)", under.parent.name)
         for file in under.glob("ckpt_*_*.ckpt"):

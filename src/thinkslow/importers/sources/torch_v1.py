@@ -9,21 +9,21 @@ from thinkslow.importers.source import Source, files, has, inside
 from thinkslow.storage.store import Misfit
 
 USUAL = 1024
-"""Numbers of the latent in every preset of that code: 32 factors of 32 classes."""
+"""Size of the latent in every preset of that code: 32 factors of 32 classes."""
 IGNORED = r"_expl_behavior\..*|_task_behavior\._world_model\..*"
-"""Second copies of the same modules, and what explores."""
+"""Second copies of the same modules, and the exploration policy."""
 ASSUMED = ("its latent has 32 classes", "the uniform mix is 0.01 and one nat is free")
-"""What no shape tells."""
+"""Assumptions that no shape confirms."""
 MEMORY, LATENT = "wm/rssm/initial", "wm/rssm/img_stats/bias"
 
 
 def read(found: Found, *, classes: int | None = None) -> Foreign:
-    """`classes` of the latent are in no shape: 32 where the latent has its usual size.
+    """Read an agent. No shape tells the `classes` of the latent; a latent of the usual size has 32.
 
-    The uniform mix and the weights of the losses are taken to be the defaults of that code.
+    The uniform mix and the weights of the losses are assumed to be the defaults of that code.
 
-    **Errors:** `Damaged`; `Misfit` for what is missing, contradictory or too much, or if nothing
-    tells the classes.
+    **Errors:** `Damaged`; `Misfit` for missing, contradictory or extra weights, or if the classes
+    are unknown.
     """
     taken = Torch(stripped(found.content["agent_state_dict"], "_orig_mod."), found.file)
     _world(taken)
@@ -110,7 +110,7 @@ def _head(taken: Torch, new: str, name: str, label: str) -> None:
 def _dense(
     taken: Torch, new: str, name: str, label: str, *, swap: tuple[int, int] | None = None
 ) -> int:
-    """Dense layers, the rows of the first swapped; how many there are."""
+    """Move dense layers, with the rows of the first swapped. Returns their number."""
     layers = taken.count(f"{name}.layers.{label}_linear{{}}.weight")
     for index in range(layers):
         part = f"{name}.layers.{label}"
