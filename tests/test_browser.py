@@ -24,6 +24,14 @@ OUTSIDE = """() => [...document.querySelectorAll('main *')].filter(one => {
 TOO_WIDE = """() => [...document.querySelectorAll('.scroll')]
     .filter(one => one.scrollWidth > one.clientWidth + 1).length"""
 
+OVERLAPS = """() => [...document.querySelectorAll('svg.axis')].flatMap(axis => {
+    const boxes = [...axis.querySelectorAll('text')].map(one => [one, one.getBoundingClientRect()]);
+    return boxes.flatMap(([one, a], n) => boxes.slice(n + 1)
+        .filter(([_, b]) => a.left < b.right && b.left < a.right)
+        .filter(([_, b]) => a.top + 4 < b.bottom && b.top + 4 < a.bottom)
+        .map(([other]) => one.textContent + ' | ' + other.textContent));
+})"""
+
 
 @pytest.fixture(scope="module", params=["evaluation", "study"])
 def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -48,6 +56,7 @@ def test_nothing_needs_sideways_scrolling_of_the_page(browser, page, width):
     tab = opened(browser, page, width, is_mobile=width == WIDTHS["phone"])
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     assert tab.evaluate(OUTSIDE) == []
+    assert tab.evaluate(OVERLAPS) == []
     tab.close()
 
 
@@ -102,6 +111,7 @@ def test_print_shows_what_is_folded_and_cuts_no_figure(browser, page):
     tab.emulate_media(media="print")
     assert tab.evaluate(OUTSIDE) == []
     assert tab.evaluate(TOO_WIDE) == 0
+    assert tab.evaluate(OVERLAPS) == []
     for kind in ("figure", ".frames", "tr", ".claims li"):
         broken = "all => all.map(one => getComputedStyle(one).breakInside)"
         assert set(tab.eval_on_selector_all(kind, broken)) <= {"avoid"}

@@ -285,13 +285,13 @@ def play_and_report(
     max_decisions: int | None = None, real_time_ms: float | None = None,
     protocol: Literal["paired-v1", "paired-v2"] = "paired-v1",
     step_limit_s: float = 60.0, reset_limit_s: float = 300.0,
-    exports: Showing | None = None, video: bool = False,
+    exports: Showing | None = None, video: bool = False, brief: bool = False,
     beside: Callable[[Path], Any] = lambda _: None,
 ) -> dict[str, Any]:  # fmt: skip
     """Play, write the page and print the table, for `evaluate` and `demo`.
 
     With `numbered`, a folder that is in use gets a number after its name: the user did not choose
-    it. `beside` adds more files for the page to the folder.
+    it. `beside` adds more files for the page to the folder. `brief` is for `show_result`.
     """
     from thinkslow.evaluation import Occupied, evaluate
 
@@ -309,7 +309,7 @@ def play_and_report(
                 beside(result.folder)
             if exports is not None:
                 exports.export(of_evaluation(result))
-            return show_result(result.summary, result.report(), quiet=quiet)
+            return show_result(result.summary, result.report(), quiet=quiet, brief=brief)
         except Occupied as error:
             if not numbered:
                 raise

@@ -37,9 +37,18 @@ def progress() -> Iterator[Show]:
         yield show
 
 
-def show_result(summary: Mapping[str, Any], page: Path, *, quiet: bool) -> dict[str, Any]:
-    """The table with a legend of its arms, what must be known of its numbers, a headline for each
-    agent with what it rests on, and where the page is."""
+def show_result(
+    summary: Mapping[str, Any], page: Path, *, quiet: bool, brief: bool = False
+) -> dict[str, Any]:
+    """Print the result of an evaluation: the table with a legend of its arms, notes, a headline
+    with its numbers for each agent, and the path of the page.
+
+    Args:
+        summary: the summary of the evaluation.
+        page: its page.
+        quiet: print nothing.
+        brief: print one sentence below each headline; the page has the others.
+    """
     from rich.padding import Padding
     from rich.text import Text
 
@@ -64,7 +73,8 @@ def show_result(summary: Mapping[str, Any], page: Path, *, quiet: bool) -> dict[
         for one in said:
             terminal.print()
             terminal.print(Text(printable(f"{one.agent}: {one.headline}"), style="bold"))
-            for command, sentences in groupby(one.details, key=lambda each: "`" in each):
+            shown = one.details[:1] if brief else one.details
+            for command, sentences in groupby(shown, key=lambda each: "`" in each):
                 line = Text(printable(" ".join(sentences)))
                 # A command is not broken, so that it can be copied.
                 terminal.print(Padding.indent(line, 2) if not command else line, soft_wrap=command)

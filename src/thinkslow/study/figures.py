@@ -70,7 +70,7 @@ def hypotheses(judged: Sequence[Record]) -> list[Shown]:
         what, unit = _called(measure, of), metric_unit(measure).replace(" ", ", ")
         out.append(Shown(
             Intervals(f"Effects on {what}", f"difference{unit}, 95% interval", bars,
-                      scale.ticks(), zero=scale.at(0.0)),
+                      scale.few_ticks(), zero=scale.at(0.0)),
             Data(f"hypotheses-{measure}{'-spread' * (of == 'spread')}", [
                 "hypothesis", "difference", "low", "high", "p", "p (Holm)", "p (within 5%)",
                 "pairs", "left out",

@@ -14,7 +14,7 @@ from thinkslow.evaluation import planning
 from thinkslow.evaluation.reading import Record, agents, arms, estimate
 from thinkslow.evaluation.records import finite
 from thinkslow.evaluation.report.arms import all_numbers, main_table
-from thinkslow.evaluation.report.conclusion import caption
+from thinkslow.evaluation.report.conclusion import P_HOLM, caption
 from thinkslow.evaluation.report.text import estimated, metric_name, metric_unit
 from thinkslow.storage import atomic
 from thinkslow.study import figures
@@ -78,7 +78,7 @@ def render(folder: Path, result: Record) -> str:
         descriptions=_descriptions(seen),
         notes=sorted({note for cell in result["cells"] for note in cell["notes"]}),
         looks=_looks(plan),
-        caption=caption("*"),
+        caption=f"{caption('*')} {P_HOLM}",
         registered=as_json(plan),
         commands={
             "play": result["command"],

@@ -84,14 +84,17 @@ def caption(mark: str) -> str:
     """The meaning of a mark such as a star or a colour, for tables.
 
     >>> print(caption("*"))
-    *: the 95% interval excludes zero (not corrected for the number of comparisons; from 6 pairs or
-    training seeds on). p (Holm) is corrected over all arms with the same measure and baseline.
+    *: the 95% interval excludes zero. It needs at least 6 pairs or training seeds, and is not
+    corrected for the number of comparisons.
     """
     return (
-        f"{mark}: the 95% interval excludes zero (not corrected for the number of comparisons; "
-        f"from {planning.fewest_units()} pairs or training seeds on). p (Holm) is corrected over "
-        "all arms with the same measure and baseline."
+        f"{mark}: the 95% interval excludes zero. It needs at least {planning.fewest_units()} "
+        "pairs or training seeds, and is not corrected for the number of comparisons."
     )
+
+
+P_HOLM = "p (Holm): corrected for the number of arms with the same measure and baseline."
+"""The meaning of the column of that name."""
 
 
 def marked(record: Record | None) -> Literal["better", "worse", ""]:
@@ -292,8 +295,8 @@ def _null(summary: Record, agent: str, measure: str, verdict: _Verdict) -> str:
     level = _level(summary, agent, measure) if measure == "score" else None
     share = f" ({smallest / abs(level):.0%} of the score)" if level else ""
     return (
-        f"{said}; such an evaluation detects a true difference of "
-        f"{number(smallest)}{metric_unit(measure)}{share} in four of five cases"
+        f"{said}; an evaluation of this size detects a true difference of "
+        f"{number(smallest)}{metric_unit(measure)}{share} with a probability of 80%"
     )
 
 

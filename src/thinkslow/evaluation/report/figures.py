@@ -132,7 +132,7 @@ def differences(
     return Intervals(
         title=title or f"Δ {metric_name(metric)}",
         axis=f"difference from none{f', {about.unit}' if about.unit else ''}{direction}",
-        bars=bars, ticks=scale.ticks(), zero=scale.at(0.0),
+        bars=bars, ticks=scale.few_ticks(), zero=scale.at(0.0),
     )  # fmt: skip
 
 
@@ -148,7 +148,7 @@ def improvements(summary: Record, agent: str) -> Intervals | None:
         return None
     return Intervals(
         "Probability of improvement", "share of pairs with a higher score than none", bars,
-        scale.ticks(5), zero=50.0,
+        scale.few_ticks(), zero=50.0,
     )  # fmt: skip
 
 
@@ -170,7 +170,9 @@ def scores(
         for arm, value in shown.items()
     ]
     lines = [Tick(scale.at(value), f"{name} {number(value)}") for name, value in known.items()]
-    return Intervals("Score", "score of each episode, and mean", bars, scale.ticks(), lines=lines)
+    return Intervals(
+        "Score", "score of each episode, and mean", bars, scale.few_ticks(), lines=lines
+    )
 
 
 def cost(summary: Record, agent: str) -> Intervals | None:
@@ -195,7 +197,7 @@ def cost(summary: Record, agent: str) -> Intervals | None:
         )
         for arm, median, _ in timed
     ]  # fmt: skip
-    return Intervals("Cost", "milliseconds per decision: median, p10 to p90", bars, scale.ticks())
+    return Intervals("Cost", "ms per decision: median, p10 to p90", bars, scale.few_ticks())
 
 
 def ahead(summary: Record, agent: str, metric: str = "psnr") -> Curves | None:

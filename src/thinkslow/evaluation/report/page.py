@@ -16,7 +16,7 @@ from thinkslow.evaluation.records import Records, read, video_file
 from thinkslow.evaluation.references import known_scores
 from thinkslow.evaluation.report import figures, strips
 from thinkslow.evaluation.report.beside import Known, known_beside
-from thinkslow.evaluation.report.conclusion import caption, scopes, verdicts
+from thinkslow.evaluation.report.conclusion import P_HOLM, caption, scopes, verdicts
 from thinkslow.evaluation.report.sections import section
 from thinkslow.evaluation.summary import summarise
 from thinkslow.storage import atomic
@@ -89,7 +89,7 @@ def _render(
         videos=videos,
         moments=moments.shown,
         moments_left_out=moments.left_out,
-        caption=caption("*"),
+        caption=f"{caption('*')} {P_HOLM}",
         provenance=_provenance(summary),
     )  # fmt: skip
 
@@ -118,7 +118,7 @@ def _provenance(summary: Record) -> list[tuple[str, str]]:
         ("versions", ", ".join(f"{k} {v}" for k, v in (protocol.get("versions") or {}).items())),
         ("revision", protocol.get("revision")),
         ("machine", protocol.get("machine")),
-        ("side by side", protocol.get("batch")),
+        ("environments in parallel", protocol.get("batch")),
     ]
     found += [
         ("agent", ", ".join(f"{k} {v}" for k, v in agent.items() if v is not None))

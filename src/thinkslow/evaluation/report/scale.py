@@ -1,13 +1,16 @@
-"""Where values lie on an axis, in percent of its length, and the round numbers along it."""
+"""Scales of axes: the place of a value in percent of the length, and round numbers as ticks."""
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+SHORT = 24
+"""Characters that fit below a short axis, with gaps between its ticks."""
+
 
 @dataclass(frozen=True)
 class Tick:
-    """A place on an axis and what is written there."""
+    """A place on an axis and its label."""
 
     at: float
     """Percent of the axis."""
@@ -46,8 +49,20 @@ class Scale:
         """
         return round(100 * (value - self.low) / (self.high - self.low), 2)
 
+    def few_ticks(self) -> list[Tick]:
+        """The ticks of a short axis: fewer where the labels are long, so that none overlap.
+
+        >>> [tick.text for tick in Scale(0.0, 1.0).few_ticks()]
+        ['0.0', '0.2', '0.4', '0.6', '0.8', '1.0']
+        >>> [tick.text for tick in Scale(-0.0006, 0.0006).few_ticks()]
+        ['-0.0005', '0.0000', '0.0005']
+        """
+        found = [self.ticks(most) for most in (6, 5, 4, 3, 2, 1)]
+        fits = (ticks for ticks in found if sum(len(tick.text) for tick in ticks) <= SHORT)
+        return next(fits, found[-1])
+
     def ticks(self, most: int = 6) -> list[Tick]:
-        """At most so many multiples of 1, 2, 2.5 or 5 times a power of ten, and one or more.
+        """At least one and about at most `most` multiples of 1, 2, 2.5 or 5 times a power of ten.
 
         >>> [tick.text for tick in Scale(-0.3, 1.1).ticks(4)]
         ['0.0', '0.5', '1.0']

@@ -18,11 +18,17 @@ def table(summary: Record) -> Table:
     """
     environment, protocol = summary["environment"], summary["protocol"]
     paired = all(row.get("paired", True) for row in summary["comparisons"])
-    how = "paired" if paired else "of independent samples"
+    how = "paired" if paired else "between independent samples"
     result = Table(
         title=f"{line(environment.get('id', ''))}, {protocol.get('episodes', '?')} episodes an arm",
         caption_justify="left",
-        caption=f"diff: {how}, from none, [95% interval]; better: P(improve). {caption('*')}",
+        caption=(
+            f"diff: mean difference from none, {how}, with its 95% interval. better: share of "
+            "pairs with a higher score than none. dPSNR: difference in dB on the same frames. "
+            f"ms/act: milliseconds per decision{_together(protocol.get('batch'))}, median (mean "
+            "behind a gate). think: "
+            f"share of the decisions with thinking. {caption('*')}"
+        ),
         box=None,
         pad_edge=False,
         collapse_padding=True,
@@ -39,7 +45,8 @@ def table(summary: Record) -> Table:
             name = arm["arm"]
             improved = finite(score.get(name, {}).get("p_improve"))
             share = finite(arm.get("thought_share"))
-            gated = share is not None and 0 < share < 1  # its median says nothing of its cost
+            # Behind a gate the median may be a decision without thinking.
+            gated = share is not None and 0 < share < 1
             latency = (arm.get("latency_ms") or {}).get("mean" if gated else "median")
             result.add_row(
                 Text(line(name), style="" if kind(name) == "refinement" else "dim"),
@@ -51,6 +58,10 @@ def table(summary: Record) -> Table:
                 "–" if share is None else f"{share:.0%}",
             )
     return result
+
+
+def _together(batch: object) -> str:
+    return "" if batch in (None, 1) else f", of {batch} environments together"
 
 
 def _difference(record: Record | None, *, interval: bool) -> Text:
