@@ -115,13 +115,13 @@ def use_compiled(trainer: Any, module: Any, folder: Path) -> None:
     if not folder.exists():
         # What comes out of JAX's own cache cannot be written again.
         jax.config.update("jax_enable_compilation_cache", False)
-        act = module._act.lower(*acts).compile()
-        update = module._update.lower(*learns, config=learning).compile()
+        act = module.act.lower(*acts).compile()
+        update = module.update.lower(*learns, config=learning).compile()
         folder.mkdir()
         (folder / "act").write_bytes(serialize_executable.serialize(act)[0])
         (folder / "update").write_bytes(serialize_executable.serialize(update)[0])
         names = [sorted(part) for part in jax.eval_shape(
-            lambda *given: module._update(*given, config=learning), *learns)[2:]]  # fmt: skip
+            lambda *given: module.update(*given, config=learning), *learns)[2:]]  # fmt: skip
         (folder / "names").write_text(json.dumps(names))
     latents, metrics = (dict.fromkeys(part, 0) for part in json.loads(
         (folder / "names").read_text()))  # fmt: skip
@@ -134,8 +134,8 @@ def use_compiled(trainer: Any, module: Any, folder: Path) -> None:
         content = (folder / name).read_bytes()
         programs.append(serialize_executable.deserialize_and_load(content, *trees))
     act, update = programs
-    module._act = act
-    module._update = lambda one, rows, key, updates, config: update(one, rows, key, updates)
+    module.act = act
+    module.update = lambda one, rows, key, updates, config: update(one, rows, key, updates)
     trainer._compile = lambda steps: None
 
 

@@ -267,7 +267,7 @@ import jax
 import numpy as np
 import test_learner as t
 from thinkslow.dreamer.training import learner
-from thinkslow.dreamer.training.trainer import shardings
+from thinkslow.dreamer.training.programs import shardings
 begun = learner.start(t.tiny_dreamer(), t.CONFIG)
 batch = jax.device_put(t.make_batch(begun.model), shardings(t.B)[0])
 shards = batch.reward.addressable_shards

@@ -427,7 +427,7 @@ def test_a_run_compiles_its_decision_and_its_update_once(tmp_path, caplog):
     with jax.log_compiles(), caplog.at_level(logging.WARNING, logger="jax"):
         finish(begin(tmp_path / "run"), 40)
         finish(Trainer.resume(tmp_path / "run"), 60)
-    for name in ("_act", "_update"):
+    for name in ("act", "update"):
         done = [text for text in caplog.messages if f"XLA compilation of jit({name})" in text]
         assert len(done) == 1, done
 

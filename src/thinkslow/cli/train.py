@@ -126,8 +126,8 @@ def _preset(arguments: Sequence[str]) -> str | None:
 def run(options: Options) -> dict[str, Any]:
     """Train, and say where the agent is."""
     from thinkslow.dreamer.config import model_preset
-    from thinkslow.dreamer.training.run import RunConfig
-    from thinkslow.dreamer.training.trainer import Trainer, refuse_used
+    from thinkslow.dreamer.training.run import RunConfig, refuse_used
+    from thinkslow.dreamer.training.trainer import Trainer
 
     log_to_console()
     options.check_exports()

@@ -11,9 +11,11 @@ from typing import Any
 from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.config import ModelConfig, TrainConfig
 from thinkslow.spaces import Space
-from thinkslow.storage import store
+from thinkslow.storage import saves, store
 
 CONFIG = "config.json"
+WRITTEN = ("metrics.jsonl", "agents", "saves", "replay", "tensorboard")
+"""What a run writes into its folder, and other projects into theirs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +127,28 @@ def read(folder: Path) -> Described:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise store.Damaged(f"{path} does not describe a run of this version: {error}.") from error
+
+
+def refuse_used(run: Path) -> None:
+    """**Errors:** `FileExistsError` if the folder holds a run, with how to continue it, or what
+    a run would write over."""
+    if not (run / CONFIG).exists():
+        if there := [name for name in WRITTEN if (run / name).exists()]:
+            raise FileExistsError(
+                f"{run} holds {there[0]}, of no run of this version. Choose another folder."
+            )
+        return
+    done = ""
+    try:
+        save = saves.latest(run / "saves")
+        if save is not None:
+            done = f" of {store.read_manifest(save)['counters']['steps']:,} decisions"
+    except (store.Damaged, store.Missing, KeyError):
+        done = " (its save cannot be read)"
+    raise FileExistsError(
+        f"{run} holds a run{done} already. Continue it: thinkslow train --resume --run {run} "
+        "--steps N or --minutes M. Or choose another folder."
+    )
 
 
 def check_spaces(

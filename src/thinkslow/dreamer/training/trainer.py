@@ -24,18 +24,14 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.random as jr
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, PRNGKeyArray
 
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.decision import Carry
 from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.config import ModelConfig, TrainConfig
 from thinkslow.dreamer.model import Dreamer
@@ -43,9 +39,9 @@ from thinkslow.dreamer.nets import named, with_named
 from thinkslow.dreamer.training import experience, learner
 from thinkslow.dreamer.training import run as runs
 from thinkslow.dreamer.training.episodes import Episodes, Progress
-from thinkslow.dreamer.training.learner import Learner
 from thinkslow.dreamer.training.logs import Logs, log, null_nonfinite
-from thinkslow.dreamer.training.replay import Indices, Replay
+from thinkslow.dreamer.training.programs import Pending, act, shardings, update
+from thinkslow.dreamer.training.replay import Replay
 from thinkslow.dreamer.training.run import RunConfig
 from thinkslow.dreamer.training.stopping import stoppable
 from thinkslow.envs import VectorEnv
@@ -56,24 +52,12 @@ PLAYED = "environments"
 LOOK_EVERY = 1.0
 """Seconds between two looks whether the folder of the run is still there."""
 
-WRITTEN = ("metrics.jsonl", "agents", "saves", "replay", "tensorboard")
-"""What a run writes into its folder, and other projects into theirs."""
 HURRY_S = 10.0
 """How long a run that was told to stop waits for environments that do not answer."""
 
 
 class Diverged(RuntimeError):
     """A loss was non-finite; the state before it is saved."""
-
-
-class Pending(NamedTuple):
-    """An update that runs, and what it will give back."""
-
-    finite: Array
-    latents: dict[str, Array]
-    """Refreshed, of the rows of the batch."""
-    metrics: dict[str, Array]
-    indices: Indices
 
 
 class Trainer:
@@ -129,11 +113,11 @@ class Trainer:
         **Errors:** `FileExistsError` if the folder holds a run; `lock.Locked` if another process
         writes in it; those of the environment.
         """
-        refuse_used(run)
+        runs.refuse_used(run)
         trainer = cls(run, config, model, learning)
         try:
             trainer._claim()
-            refuse_used(run)  # by one that began meanwhile
+            runs.refuse_used(run)  # by one that began meanwhile
             atomic.write_text(run / runs.CONFIG, trainer.description)
             trainer.step = trainer.envs.reset()
             trainer.logs = Logs(run)
@@ -234,14 +218,14 @@ class Trainer:
         learns = self.ready or steps is None or steps - self.steps + len(self.replay) > ahead
         what = "decision and the update" if learns else "decision"
         log.info("Compiling the %s, which may take a minute or two.", what)
-        _act.lower(*decision, self.act_key, self.steps).compile()
+        act.lower(*decision, self.act_key, self.steps).compile()
         if learns:
             lead = (self.learning.batch_size, self.learning.batch_length + 1)
             rows = {
                 name: jax.ShapeDtypeStruct((*lead, *shape), kind, sharding=self.spread)
                 for name, (shape, kind) in self.replay.fields.items()
             }
-            _update.lower(
+            update.lower(
                 self.learner, rows, self.update_key, self.updates, config=self.learning
             ).compile()
         log.info("Compiled the %s in %.0f s.", what, time.monotonic() - begun)
@@ -249,7 +233,7 @@ class Trainer:
     def _advance(self) -> None:
         """One decision in every environment, and the updates that it pays for."""
         step = self.step
-        carry, action, latents = _act(
+        carry, action, latents = act(
             self.learner.model, self.carry, step.observation, step.is_first, self.act_key,
             self.steps,
         )  # fmt: skip
@@ -285,7 +269,7 @@ class Trainer:
         rows, indices = self.replay.sample(
             self.rng, self.learning.batch_size, self.learning.batch_length + 1
         )
-        self.learner, finite, latents, metrics = _update(
+        self.learner, finite, latents, metrics = update(
             self.learner, jax.device_put(rows, self.spread), self.update_key, self.updates,
             config=self.learning,
         )  # fmt: skip
@@ -303,10 +287,10 @@ class Trainer:
         **Errors:** `Diverged`.
         """
         pending, self.pending = self.pending, []
-        for index, update in enumerate(pending):
-            if not bool(update.finite):
+        for index, done in enumerate(pending):
+            if not bool(done.finite):
                 self.updates -= len(pending) - index
-                bad = [name for name, value in update.metrics.items() if not np.isfinite(value)]
+                bad = [name for name, value in done.metrics.items() if not np.isfinite(value)]
                 self.save()
                 raise Diverged(
                     f"Update {self.updates + 1} gave values that are non-finite "
@@ -314,9 +298,9 @@ class Trainer:
                     f"gave was; the state before it is in {self.run / 'saves'}. Begin another "
                     "run with a lower `learning_rate=X`."
                 )
-            self.last_metrics = {name: float(value) for name, value in update.metrics.items()}
-            latents = {name: np.asarray(value) for name, value in update.latents.items()}
-            self.replay.write(update.indices, latents)
+            self.last_metrics = {name: float(value) for name, value in done.metrics.items()}
+            latents = {name: np.asarray(value) for name, value in done.latents.items()}
+            self.replay.write(done.indices, latents)
 
     def _write_metrics(self) -> None:
         if not self.last_metrics:
@@ -473,63 +457,3 @@ class Trainer:
         self.logs = Logs(self.run, length=len(text.encode()), step=self.steps)
         self._save()
         self._keep()
-
-
-def refuse_used(run: Path) -> None:
-    """**Errors:** `FileExistsError` if the folder holds a run, with how to continue it, or what
-    a run would write over."""
-    if not (run / runs.CONFIG).exists():
-        if there := [name for name in WRITTEN if (run / name).exists()]:
-            raise FileExistsError(
-                f"{run} holds {there[0]}, of no run of this version. Choose another folder."
-            )
-        return
-    done = ""
-    try:
-        save = saves.latest(run / "saves")
-        if save is not None:
-            done = f" of {store.read_manifest(save)['counters']['steps']:,} decisions"
-    except (store.Damaged, store.Missing, KeyError):
-        done = " (its save cannot be read)"
-    raise FileExistsError(
-        f"{run} holds a run{done} already. Continue it: thinkslow train --resume --run {run} "
-        "--steps N or --minutes M. Or choose another folder."
-    )
-
-
-@jax.jit
-def _act(
-    model: Dreamer, carry: Carry, observation: Mapping[str, Array], is_first: Array,
-    key: PRNGKeyArray, steps: Array | int,
-) -> tuple[Carry, Array, dict[str, Array]]:  # fmt: skip
-    """One decision of every environment: carry, action vectors, and latents as rows keep them."""
-    keys = jr.split(jr.fold_in(key, steps), is_first.shape[0])
-    carry, action, _ = Agent(model).act(carry, observation, is_first, keys=keys)
-    return carry, action, experience.latents(carry.state, model.config.classes)
-
-
-@partial(jax.jit, static_argnames="config", donate_argnums=0)
-def _update(
-    one: Learner, rows: Mapping[str, Array], key: PRNGKeyArray, updates: Array | int,
-    *, config: TrainConfig,
-) -> tuple[Learner, Array, dict[str, Array], dict[str, Array]]:  # fmt: skip
-    """One update on replayed rows: the learner, whether it is finite, latents, metrics."""
-    batch = experience.batch(rows, one.model)
-    update = learner.update(one, batch, jr.fold_in(key, updates), config=config)
-    refreshed = experience.latents(update.states, one.model.config.classes)
-    return update.learner, update.finite, refreshed, update.metrics
-
-
-def shardings(batch: int) -> tuple[NamedSharding, NamedSharding]:
-    """A batch spread over all local devices, and an array that is whole on each.
-
-    **Errors:** `ValueError` if they cannot share it evenly.
-    """
-    devices = jax.local_devices()
-    if batch % len(devices):
-        raise ValueError(
-            f"`batch_size` must be a multiple of the number of devices; got {batch} and "
-            f"{len(devices)}. Pass another `batch_size=N`."
-        )
-    mesh = Mesh(np.array(devices), ("batch",))
-    return NamedSharding(mesh, PartitionSpec("batch")), NamedSharding(mesh, PartitionSpec())
