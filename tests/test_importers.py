@@ -34,7 +34,7 @@ from thinkslow.importers.formats.arrays import Stored
 from thinkslow.importers.loading import read, saved_from
 from thinkslow.importers.source import files, inside
 from thinkslow.spaces import Space
-from thinkslow.storage import store
+from thinkslow.storage import checks, store
 
 MAIN = ("danijar_main-a", "r2dreamer-b", "sheeprl_v35-a")
 
@@ -390,7 +390,7 @@ def weights_of(file: Path, config: Path | None) -> dict[str, np.ndarray] | str:
         found = dataclasses.replace(importers.find(file), config=config)
         foreign = read(found)
         saved_shapes = {name: array.shape for name, array in foreign.weights.items()}
-        store.match(foreign.weights, saved_shapes, what="")
+        checks.match(foreign.weights, saved_shapes, what="")
     except (ValueError, OSError) as error:
         return str(error)
     return foreign.weights

@@ -24,7 +24,8 @@ from thinkslow.importers.foreign import Foreign, Found
 from thinkslow.importers.formats.arrays import Stored
 from thinkslow.importers.sources import danijar_v1, sheeprl_v1, torch_v1
 from thinkslow.spaces import Space
-from thinkslow.storage.store import Damaged, Misfit, match
+from thinkslow.storage.checks import match
+from thinkslow.storage.store import Damaged, Misfit
 
 Arrays = Mapping[str, np.ndarray]
 

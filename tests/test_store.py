@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError
 
-from thinkslow.storage import atomic, saves, store
+from thinkslow.storage import atomic, checks, saves, store
+from thinkslow.storage.manifest import LARGEST_MANIFEST, checksum
 
 
 def agent(seed: int = 0) -> dict[str, np.ndarray]:
@@ -41,7 +42,7 @@ def same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
 
 def signed(folder: Path, manifest: dict[str, Any]) -> None:
     """Puts another manifest in a folder, with its checksum made anew."""
-    manifest = {**manifest, "checksum": store.checksum(manifest)}
+    manifest = {**manifest, "checksum": checksum(manifest)}
     (folder / store.MANIFEST).write_text(json.dumps(manifest))
 
 
@@ -77,7 +78,7 @@ def test_manifest_gains_format_checksum_and_table(saved):
     manifest = store.read_manifest(saved)
     assert manifest["preset"] == "tiny"
     assert manifest["format"] == 2
-    assert manifest["checksum"] == store.checksum(manifest)
+    assert manifest["checksum"] == checksum(manifest)
     assert len(manifest["sha256"]) == 64
     assert manifest["weights"]["dyn/dynin0/kernel"] == [[1, 3], "bfloat16"]
     assert store.read(saved)[1] == manifest
@@ -182,7 +183,7 @@ def test_an_absent_folder_or_file_is_missing(saved, tmp_path):
         ('{"format": 1, "a": NaN}', "not JSON"),
         ('{"format": 1, "a": 1e999}', "not JSON"),
         ('{"format": 1, "a": ' + "9" * 100_000 + "}", "not JSON"),
-        (" " * store.LARGEST_MANIFEST + "{}", "too large"),
+        (" " * LARGEST_MANIFEST + "{}", "too large"),
     ],
 )
 def test_a_manifest_that_is_none_is_damaged(saved, text, message):
@@ -515,14 +516,14 @@ def test_names_that_look_like_leftovers_of_another_are_left_alone(tmp_path):
 
 def test_a_match_ignores_the_order_of_names():
     weights = {"a": np.zeros(2), "b": np.zeros((2, 3))}
-    store.match(weights, {"b": (2, 3), "a": (2,)}, what="Checkpoint x does not fit y")
+    checks.match(weights, {"b": (2, 3), "a": (2,)}, what="Checkpoint x does not fit y")
 
 
 def test_a_misfit_names_the_first_wrong_shape_and_counts_names():
     weights = {"dyn/kernel": np.zeros((4, 5)), "old/a": np.zeros(1), "old/b": np.zeros(1)}
     expected = {"dyn/kernel": (2, 3), "new/a": (1,)}
     with pytest.raises(store.Misfit) as error:
-        store.match(
+        checks.match(
             weights,
             expected,
             what="Checkpoint size50m does not fit size12m",

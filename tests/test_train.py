@@ -29,7 +29,7 @@ from thinkslow.dreamer.training import run as runs
 from thinkslow.dreamer.training import trainer as module
 from thinkslow.dreamer.training.run import RunConfig
 from thinkslow.dreamer.training.trainer import Diverged, Trainer
-from thinkslow.storage import lock, saves, store
+from thinkslow.storage import lock, manifest, saves, store
 
 ENVIRONMENT = "counting:thinkslow-test/Counting-v0"
 MODEL = smallest_config()
@@ -409,7 +409,7 @@ def test_what_an_environment_shows_may_have_any_name(tmp_path):
 
 def test_a_save_holds_an_episode_of_any_length(tmp_path, monkeypatch):
     """Its actions would not fit into a manifest, which a reader takes up to some megabytes of."""
-    monkeypatch.setattr(store, "LARGEST_MANIFEST", 20_000)
+    monkeypatch.setattr(manifest, "LARGEST_MANIFEST", 20_000)
     run = tmp_path / "run"
     trainer = begin(run)
     trainer.train(steps=14)

@@ -41,7 +41,7 @@ def parse(arguments: Sequence[str]) -> Options:
 def run(options: Options) -> dict[str, Any]:
     """**Errors:** those of reading; `ValueError` for weights that are non-finite."""
     from thinkslow.dreamer.manifest import described
-    from thinkslow.storage import store
+    from thinkslow.storage import checks, store
 
     path = options.agent
     if not path.exists() and str(path) in zoo.names():
@@ -49,8 +49,8 @@ def run(options: Options) -> dict[str, Any]:
     if store.is_own(path):  # read without JAX, which takes a second to import
         weights, members, manifest = store.read_whole(path)
         described(manifest, path)
-        bad = store.check_finite(weights, path, allow=options.allow_nonfinite)
-        store.check_finite(members or {}, path, allow=options.allow_nonfinite)
+        bad = checks.check_finite(weights, path, allow=options.allow_nonfinite)
+        checks.check_finite(members or {}, path, allow=options.allow_nonfinite)
         if bad:
             manifest["nonfinite"] = bad
     else:

@@ -20,7 +20,7 @@ from thinkslow.dreamer.saved import architecture
 from thinkslow.dreamer.vision import width
 from thinkslow.objectives.members import Members
 from thinkslow.spaces import Space
-from thinkslow.storage import store
+from thinkslow.storage import checks, store
 
 JOINED = "+"
 """Separator between the names of vectors of which an agent knows only the total width."""
@@ -68,7 +68,7 @@ def match_spaces(
     make = model_of(architecture(model))
     shape = jax.eval_shape(lambda: make(renamed, actions, config, key=jr.key(0)))
     expected = {name: leaf.shape for name, leaf in named(shape).items()}
-    store.match(weights, expected, what=f"{name} does not fit {id}")
+    checks.match(weights, expected, what=f"{name} does not fit {id}")
     if members is not None:
         # An ensemble is of arrays that see no names: it keeps its own.
         members = Members(with_only(shape, named(members.differing)))

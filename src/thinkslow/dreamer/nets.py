@@ -228,7 +228,7 @@ def named(tree: object) -> dict[str, Any]:
 def with_named(tree: Tree, arrays: Mapping[str, np.ndarray | Array]) -> Tree:
     """The same model with the arrays of those names; each name must be there.
 
-    **Errors:** `KeyError` for a missing name; shapes are the caller's to check (`store.match`).
+    **Errors:** `KeyError` for a missing name; shapes are the caller's to check (`checks.match`).
     """
     return _map_named(tree, lambda name, leaf: jnp.asarray(arrays[name], leaf.dtype))
 

@@ -16,7 +16,7 @@ from thinkslow.dreamer.architectures import architectures, model_of
 from thinkslow.dreamer.manifest import described
 from thinkslow.dreamer.nets import named, with_named, with_only
 from thinkslow.objectives.members import Members
-from thinkslow.storage import store
+from thinkslow.storage import checks, store
 from thinkslow.storage.faults import line, shown
 
 
@@ -136,7 +136,7 @@ def load(folder: str | Path, *, ensemble: bool = True) -> Saved:
             f"{folder}/manifest.json does not describe an agent: {error}."
         ) from error
     expected = {name: leaf.shape for name, leaf in named(shape).items()}
-    store.match(weights, expected, what=f"The weights of {folder} do not fit its manifest")
+    checks.match(weights, expected, what=f"The weights of {folder} do not fit its manifest")
     model = with_named(shape, weights)
     if members is None:
         return Saved(model, manifest)
@@ -145,7 +145,7 @@ def load(folder: str | Path, *, ensemble: bool = True) -> Saved:
         name: (count, *expected[name]) for name in members for count in counts if name in expected
     }
     what = f"The ensemble of {folder} does not fit its agent"
-    store.match(members, stacked, what=what, remedy=f"Fit it again: thinkslow ensemble {folder}")
+    checks.match(members, stacked, what=what, remedy=f"Fit it again: thinkslow ensemble {folder}")
     return Saved(model, manifest, Members(with_only(shape, members)))
 
 

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from thinkslow.importers.loading import load, open_agent, told, write
     from thinkslow.importers.source import Source
     from thinkslow.importers.table import names, register_source
-    from thinkslow.storage.store import check_finite, is_own
+    from thinkslow.storage.checks import check_finite
+    from thinkslow.storage.store import is_own
 
 _HOMES = {
     "importers.finding": ("find",),

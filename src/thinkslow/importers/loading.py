@@ -18,8 +18,9 @@ from thinkslow.importers.finding import find, has_checksum
 from thinkslow.importers.foreign import Foreign, Found
 from thinkslow.importers.formats.pickles import Refused
 from thinkslow.storage import store
+from thinkslow.storage.checks import LARGEST, check_finite, match
 from thinkslow.storage.faults import line, shown
-from thinkslow.storage.store import check_finite, is_own
+from thinkslow.storage.store import is_own
 
 
 def open_agent(
@@ -80,7 +81,7 @@ def saved_from(
     except (ValueError, TypeError, OverflowError) as error:
         raise store.Misfit(f"{found.file} describes no agent that could be: {error}") from error
     expected = {name: leaf.shape for name, leaf in named(shape).items()}
-    store.match(foreign.weights, expected, what=f"{found.file} does not fit its own sizes")
+    match(foreign.weights, expected, what=f"{found.file} does not fit its own sizes")
     bad = check_finite(foreign.weights, found.file, allow=allow_nonfinite)
     manifest = _manifest(path, found, foreign)
     if bad:
@@ -137,13 +138,13 @@ def told(saved: Saved) -> list[str]:
     if not source.get("checked", True):
         lines.append(
             f"{saved.name}: its file has no checksum, so that a number which was altered is seen "
-            f"only if it is non-finite or beyond {store.LARGEST:,.0f}"
+            f"only if it is non-finite or beyond {LARGEST:,.0f}"
         )
     lines += [f"{saved.name}: assumed that {what}" for what in manifest["assumed"]]
     lines += [f"{saved.name}: cannot {what}: {why}" for what, why in manifest["cannot"].items()]
     for name, count in manifest.get("nonfinite", {}).items():
         lines.append(
-            f"{saved.name}: {count} values of {name} are non-finite, or beyond {store.LARGEST:,.0f}"
+            f"{saved.name}: {count} values of {name} are non-finite, or beyond {LARGEST:,.0f}"
         )
     return [line(one, 4000) for one in lines]
 

@@ -31,24 +31,26 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from thinkslow.storage import atomic, tensorfile
-from thinkslow.storage.faults import Damaged, Misfit, Missing, line, shown
-from thinkslow.storage.reading import is_there, read_bounded
+from thinkslow.storage.faults import Damaged, Misfit, Missing, shown
+from thinkslow.storage.manifest import FORMAT, MANIFEST, manifest_text, read_manifest
+from thinkslow.storage.reading import is_there
 
-__all__ = ["Damaged", "Misfit", "Missing", "match", "read", "read_manifest", "read_whole", "write"]
+__all__ = [
+    "MANIFEST",
+    "Damaged",
+    "Misfit",
+    "Missing",
+    "read",
+    "read_manifest",
+    "read_whole",
+    "write",
+]
 
 Read = TypeVar("Read")
 
-FORMAT = 2
-"""1: the manifest is under no checksum of its own. 2: it is, `checksum`."""
-LARGEST_MANIFEST = 2**23
-"""Bytes; that of a large agent, with its learning curve, has 100,000."""
 LARGEST_HEADER = 2**24
 """Bytes of a weights file that are no weights."""
-LARGEST = 1e6
-"""Largest weight. The largest in trained agents is 90; a random exponent is beyond this in
-two cases of five."""
 WEIGHTS = "weights.safetensors"
-MANIFEST = "manifest.json"
 ENSEMBLE = "ensemble.safetensors"
 FILES = re.compile(
     r"(weights|ensemble)(-[0-9a-f]{8})?\.safetensors|manifest\.json|"
@@ -93,7 +95,7 @@ def write(
         return
     with atomic.folder(folder) as temporary:
         full["sha256"] = _save(arrays, temporary / WEIGHTS)
-        (temporary / MANIFEST).write_text(_manifest_text(full), encoding="utf-8")
+        (temporary / MANIFEST).write_text(manifest_text(full), encoding="utf-8")
         shutil.copymode(temporary / MANIFEST, temporary / WEIGHTS)
 
 
@@ -143,144 +145,9 @@ def read_whole(
     return _of_one_manifest(folder, _read_whole)
 
 
-def read_manifest(folder: str | Path) -> dict[str, Any]:
-    """Loads only the manifest of an agent folder; the weights are neither opened nor checked.
-
-    **Errors:** `Missing` if the folder or the manifest is absent; `Damaged` if it is not JSON,
-    is no agent's manifest, or has a format that this version does not read.
-    """
-    folder = atomic.absolute(folder)
-    if not folder.exists():
-        raise Missing(f"An agent is a folder; {folder} does not exist. Check the path.")
-    if not folder.is_dir():
-        raise Damaged(f"An agent is a folder; {folder} is a file. Give the folder, or import it.")
-    path = folder / MANIFEST
-    if not is_there(path):
-        raise Missing(
-            f"An agent folder holds {MANIFEST}; {folder} does not. Check the path, or import it."
-        )
-    manifest = _parsed(path)
-    if type(manifest.get("format")) is not int:
-        raise Damaged(f"{path} is not the manifest of an agent: it names no format.")
-    if manifest["format"] > FORMAT:
-        raise Damaged(
-            f"This version reads agents of format {FORMAT}; {folder} has format "
-            f"{shown(manifest['format'])}. Upgrade thinkslow."
-        )
-    if manifest["format"] < 1:
-        raise Damaged(f"{path} names format {manifest['format']}, which never existed.")
-    if manifest["format"] > 1 and manifest.get("checksum") != checksum(manifest):
-        raise Damaged(
-            f"{path} is not what was written (its checksum differs): it was truncated or altered. "
-            "Save it again, or copy it again."
-        )
-    return manifest
-
-
 def is_own(path: Path) -> bool:
     """Whether a path is an agent folder of thinkslow."""
     return path.is_dir() and is_there(path / MANIFEST)
-
-
-def check_finite(weights: Mapping[str, Any], file: Path, *, allow: bool) -> dict[str, int]:
-    """How many values of each weight are non-finite, or beyond `LARGEST`; empty if none are.
-
-    **Errors:** `ValueError` if any is, unless allowed.
-    """
-    bad = {}
-    for name, array in weights.items():
-        # no NaN is; and a plain float would become infinite beside an array of float16
-        sound = np.abs(np.asarray(array)) <= np.float32(LARGEST)
-        if count := int(array.size - sound.sum()):
-            bad[name] = count
-    if bad and not allow:
-        name = next(iter(bad))
-        what = f"{bad[name]} of {weights[name].size} values of {line(name, 200)}"
-        raise ValueError(
-            f"{file}: {what} are non-finite, or beyond {LARGEST:,.0f}"
-            f"{f', and some of {len(bad) - 1} more weights' * (len(bad) > 1)}: the training broke "
-            "down, or the file was altered. Take another checkpoint, or pass "
-            "`allow_nonfinite=True`."
-        )
-    return bad
-
-
-def checksum(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 of a manifest's content, without the checksum itself, in hexadecimal digits."""
-    content = {key: value for key, value in manifest.items() if key != "checksum"}
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _parsed(path: Path) -> dict[str, Any]:
-    """A JSON object without numbers that are non-finite and without names given twice.
-
-    **Errors:** `Missing`, `Damaged`.
-    """
-    try:
-        manifest = json.loads(
-            read_bounded(path, LARGEST_MANIFEST, "a manifest"),
-            object_pairs_hook=_once, parse_constant=_not_finite, parse_float=_finite,
-        )  # fmt: skip
-    except FileNotFoundError:
-        raise Missing(f"{path} is a link to nothing. Check the path.") from None
-    except Damaged:
-        raise
-    except (ValueError, RecursionError):
-        raise Damaged(f"{path} is not JSON: it was truncated or altered. Save it again.") from None
-    if not isinstance(manifest, dict):
-        raise Damaged(f"{path} is not the manifest of an agent: it names no format.")
-    return manifest
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    out = dict(pairs)
-    if len(out) != len(pairs):
-        raise ValueError("a name is given twice")
-    return out
-
-
-def _not_finite(name: str) -> float:
-    raise ValueError(f"{name} is no number")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    return value if math.isfinite(value) else _not_finite(text[:20])
-
-
-def match(
-    weights: Mapping[str, np.ndarray],
-    expected: Mapping[str, tuple[int, ...]],
-    *,
-    what: str,
-    remedy: str = "",
-) -> None:
-    """Checks that names and shapes are the expected ones, whatever their order.
-
-    `what` opens the sentence of the error and `remedy` closes it.
-
-    **Errors:** `Misfit` with the first wrong shape, and the counts of missing and of unexpected
-    names.
-
-    >>> match({"a": np.zeros(3)}, {"a": (4,)}, what="Checkpoint x does not fit y")
-    Traceback (most recent call last):
-    thinkslow.storage.faults.Misfit: Checkpoint x does not fit y: a is (3,), expected (4,).
-    """
-    wrong = [n for n in expected if n in weights and weights[n].shape != tuple(expected[n])]
-    missing = [name for name in expected if name not in weights]
-    unexpected = [name for name in weights if name not in expected]
-    faults = []
-    if wrong:
-        name = wrong[0]
-        more = f" (and {len(wrong) - 1} more of another shape)" if len(wrong) > 1 else ""
-        faults.append(f"{name} is {weights[name].shape}, expected {tuple(expected[name])}{more}")
-    if missing:
-        faults.append(f"missing {len(missing)} of {len(expected)} names, first {missing[0]}")
-    if unexpected:
-        faults.append(f"{len(unexpected)} unexpected names, first {unexpected[0]}")
-    if faults:
-        raise Misfit(f"{what}: {'; '.join(faults)}. {remedy}".rstrip())
 
 
 def _of_one_manifest(folder: str | Path, reading: Callable[[Path, dict[str, Any]], Read]) -> Read:
@@ -422,7 +289,7 @@ def _replace(
             if (folder / MANIFEST).exists():
                 shutil.copymode(folder / MANIFEST, path)  # safetensors makes it private
             atomic.sync(path)
-            atomic.write_text(folder / MANIFEST, _manifest_text(manifest))
+            atomic.write_text(folder / MANIFEST, manifest_text(manifest))
     except BaseException:
         # An interruption may come right after the manifest was replaced.
         if path.name not in _needed(folder):
@@ -446,17 +313,6 @@ def _needed(folder: Path) -> set[str]:
     except Damaged:
         return set(os.listdir(folder))
     return needed
-
-
-def _manifest_text(manifest: dict[str, Any]) -> str:
-    """JSON with one readable line per array, and with its checksum."""
-    # What JSON turns into something else, such as a tuple, is summed as it will be read.
-    manifest = json.loads(json.dumps({**manifest, "checksum": ""}, allow_nan=False))
-    manifest["checksum"] = checksum(manifest)
-    head = {key: value for key, value in manifest.items() if key != "weights"}
-    rows = [f"  {json.dumps(n)}: {json.dumps(shape)}" for n, shape in manifest["weights"].items()]
-    body = json.dumps(head, indent=1, allow_nan=False).removesuffix("\n}")
-    return body + ',\n "weights": {\n' + ",\n".join(rows) + "\n }\n}\n"
 
 
 def _storable(name: str, value: np.ndarray) -> np.ndarray:

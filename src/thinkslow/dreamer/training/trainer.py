@@ -45,7 +45,7 @@ from thinkslow.dreamer.training.replay import Replay
 from thinkslow.dreamer.training.run import RunConfig
 from thinkslow.dreamer.training.stopping import stoppable
 from thinkslow.envs import VectorEnv
-from thinkslow.storage import atomic, lock, saves, store
+from thinkslow.storage import atomic, checks, lock, saves, store
 
 PLAYED = "environments"
 """What a save calls the state of the environments, JSON as bytes."""
@@ -382,7 +382,7 @@ class Trainer:
         played = json.loads(arrays.pop(PLAYED, np.frombuffer(b"null", np.uint8)).tobytes())
         expected = {name: leaf.shape for name, leaf in named(self._learnt()).items()}
         expected |= {f"episodes/{name}": x.shape for name, x in self.episodes.arrays().items()}
-        store.match(arrays, expected, what=f"{save} does not fit {self.run / runs.CONFIG}")
+        checks.match(arrays, expected, what=f"{save} does not fit {self.run / runs.CONFIG}")
         restored = with_named(self._learnt(), arrays)
         self.learner, self.carry = jax.device_put(
             (restored["learner"], restored["carry"]), self.everywhere
