@@ -415,12 +415,13 @@ CUT = """
 import sys
 from pathlib import Path
 from thinkslow.importers.formats import pickles
+from thinkslow.storage import store
 whole, cut = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
 for end in range(0, len(whole), 1024):
     cut.write_bytes(whole[:end])
     try:
         pickles.load(cut)
-    except pickles.Damaged as error:
+    except store.Damaged as error:
         assert str(error) and chr(10) not in str(error)
     else:
         sys.exit(f"cut after {end} bytes it was read")

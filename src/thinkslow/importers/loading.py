@@ -16,7 +16,7 @@ from thinkslow.dreamer.saved import Saved, provenance
 from thinkslow.importers import table
 from thinkslow.importers.finding import find, has_checksum
 from thinkslow.importers.foreign import Foreign, Found
-from thinkslow.importers.formats.pickles import Refused
+from thinkslow.importers.formats.globals import Refused
 from thinkslow.storage import store
 from thinkslow.storage.checks import LARGEST, check_finite, match
 from thinkslow.storage.faults import line, shown

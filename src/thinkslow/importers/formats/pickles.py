@@ -19,20 +19,23 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from thinkslow.importers.formats.arrays import (
-    DTYPES,
-    SHARED,
-    Budget,
-    File,
-    Span,
-    Stored,
-    checked_shape,
-    filled,
+from thinkslow.importers.formats.arrays import SHARED, Budget, File, Span, Stored
+from thinkslow.importers.formats.globals import (
+    CALLS,
+    Array,
+    Global,
+    Refused,
+    Stub,
+    Type,
+    array_of,
+    check_type,
+    short,
+    stubbed,
 )
-from thinkslow.storage.faults import Damaged, line
+from thinkslow.storage.faults import Damaged
 from thinkslow.storage.reading import unreadable
+
+__all__ = ["Global", "Refused", "Stub", "interpret", "load"]
 
 MOST_INSTRUCTIONS = 2_000_000
 """Most instructions of a file. An agent with its optimiser has 50,000; old replay buffers more."""
@@ -49,44 +52,6 @@ LONGEST_NUMBER = 64
 """Bytes of an integer."""
 LAZY = 4096
 """Bytes from which on they are left in the file until asked for."""
-
-
-class Refused(ValueError):
-    """A file that asks for something other than arrays."""
-
-    def __init__(self, message: str):
-        super().__init__(line(message))
-
-
-@dataclasses.dataclass(frozen=True)
-class Global:
-    """The name of a class or function. Only a name: nothing is behind it."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Stub:
-    """In place of an object that is of no use here, such as an optimiser's state."""
-
-    type: Global
-
-
-@dataclasses.dataclass(frozen=True)
-class _Type:
-    """A NumPy dtype."""
-
-    dtype: np.dtype
-
-
-class Array:
-    """An array on its way: its content comes later."""
-
-    stored: Stored | None = None
 
 
 def load(path: Path) -> Any:
@@ -226,9 +191,9 @@ class _Machine:
         if not isinstance(module, str) or not isinstance(name, str):
             raise ValueError("the name of a class is not text")
         found = Global(module, name)
-        if (module, name) not in self.calls and not _stubbed(module, name):
+        if (module, name) not in self.calls and not stubbed(module, name):
             raise Refused(
-                f"a checkpoint may hold arrays only, and this one asks for {_short(found)}. "
+                f"a checkpoint may hold arrays only, and this one asks for {short(found)}. "
                 "Nothing was run. Do not open it with other tools."
             )
         self.push(found)
@@ -243,7 +208,7 @@ class _Machine:
             self.push(Stub(function))
             return
         if len(arguments) > MOST_ARGUMENTS:
-            raise Refused(f"it calls {_short(function)} with {len(arguments):,} arguments.")
+            raise Refused(f"it calls {short(function)} with {len(arguments):,} arguments.")
         out = own(*arguments)
         if isinstance(out, bytes):
             self.made.take(len(out), "texts")
@@ -254,10 +219,10 @@ class _Machine:
         for _ in range(arguments):
             self.stack.pop()
         kind = self.stack.pop()
-        if not isinstance(kind, Global) or not _stubbed(kind.module, kind.name):
+        if not isinstance(kind, Global) or not stubbed(kind.module, kind.name):
             raise Refused(
                 f"a checkpoint may hold arrays only, and this one makes "
-                f"{_short(kind) if isinstance(kind, Global) else 'an object of no class'}. "
+                f"{short(kind) if isinstance(kind, Global) else 'an object of no class'}. "
                 "Nothing was run."
             )
         self.push(Stub(kind))
@@ -266,9 +231,9 @@ class _Machine:
         """The content of an object that was made before."""
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, Array):
-            target.stored = _array(*state[-4:])
-        elif isinstance(target, _Type):
-            _check_type(state)
+            target.stored = array_of(*state[-4:])
+        elif isinstance(target, Type):
+            check_type(state)
         elif not isinstance(target, Stub | dict):  # attributes of a dictionary: of no use here
             raise Refused("a checkpoint may hold arrays only, and this one fills something else.")
 
@@ -285,7 +250,7 @@ class _Machine:
             if isinstance(key, int) and not -LARGEST_KEY < key < LARGEST_KEY:
                 raise ValueError("it has a number for a name that is too large")
             if key in target:
-                raise ValueError(f"it gives {_short(key)} twice")
+                raise ValueError(f"it gives {short(key)} twice")
             target[key] = value
 
     def append(self, items: list[Any]) -> None:
@@ -390,86 +355,6 @@ _FORBIDDEN = {
 }  # fmt: skip
 
 
-def _dtype(kind: Any, *_: Any) -> _Type:
-    if kind not in DTYPES or kind == "bfloat16":
-        what = "Python objects" if kind in ("O", "O8") else f"values of type {_short(kind)}"
-        raise Refused(f"a checkpoint may hold arrays of numbers only, and this one holds {what}.")
-    return _Type(DTYPES[kind])
-
-
-def _check_type(state: Any) -> None:
-    """That the rest of a type's description is what weights have: little-endian, no records.
-
-    A big-endian mark is one flipped bit away from a little-endian one, and is not used in training.
-    """
-    if not isinstance(state, tuple) or len(state) < 5 or state[1] not in ("<", "|", "="):
-        raise ValueError("its numbers are not little-endian")
-    if state[2:5] != (None, None, None):
-        raise Refused("a checkpoint may hold arrays of numbers only, and this one holds records.")
-
-
-def _array(shape: Any, kind: Any, fortran: Any, data: Any) -> Stored:
-    if not isinstance(kind, _Type) or not isinstance(data, bytes | Span):
-        raise ValueError("an array has no numbers")
-    return filled(data, checked_shape(shape), kind.dtype, "F" if fortran else "C")
-
-
-def _scalar(kind: Any, data: Any) -> Any:
-    if not isinstance(kind, _Type) or not isinstance(data, bytes):
-        raise ValueError("a number has no value")
-    return filled(data, (), kind.dtype).read()[()].item()
-
-
-def _frombuffer(data: Any, kind: Any, shape: Any, order: Any, *_: Any) -> Array:
-    array = Array()
-    array.stored = _array(shape, kind, order == "F", data)
-    return array
-
-
-def _reconstruct(kind: Any, shape: Any = (0,), code: Any = b"b", *_: Any) -> Array:
-    """An array that is still empty, as NumPy always writes it: something else was altered."""
-    if str(kind) != "numpy.ndarray" or shape != (0,) or code not in (b"b", "b"):
-        raise ValueError("an array does not begin empty")
-    return Array()
-
-
-def _encode(text: Any, encoding: Any = "latin1") -> bytes:
-    """How protocol 2 spells bytes."""
-    if not isinstance(text, str) or encoding != "latin1":
-        raise ValueError("it spells bytes in an unknown way")
-    return text.encode("latin1")
-
-
-CALLS: dict[tuple[str, str], Callable[..., Any]] = {
-    ("numpy", "ndarray"): lambda *_: Array(),
-    ("numpy", "dtype"): _dtype,
-    ("collections", "OrderedDict"): lambda: {},
-    ("_codecs", "encode"): _encode,
-    ("__builtin__", "bytes"): lambda: b"",
-}
-"""Our own functions for the global names that checkpoints need."""
-for _core in ("numpy.core", "numpy._core"):
-    CALLS[f"{_core}.multiarray", "_reconstruct"] = _reconstruct
-    CALLS[f"{_core}.multiarray", "scalar"] = _scalar
-    CALLS[f"{_core}.numeric", "_frombuffer"] = _frombuffer
-
-STUBS = {
-    "sheeprl.utils.fs": ("BufferFiles",),
-    "sheeprl.utils.memmap": ("MemmapArray",),
-    "sheeprl.data.buffers": (
-        "ReplayBuffer", "SequentialReplayBuffer", "EnvIndependentReplayBuffer", "EpisodeBuffer",
-    ),
-    "numpy.random._pickle": ("__generator_ctor", "__bit_generator_ctor"),
-    "numpy.random._pcg64": ("PCG64",),
-    "numpy.random.bit_generator": ("SeedSequence", "__pyx_unpickle_SeedSequence"),
-}  # fmt: skip
-"""Names of objects that are of no use here and become `Stub`, besides all of optax."""
-
-
-def _stubbed(module: str, name: str) -> bool:
-    return module == "optax" or module.startswith("optax.") or name in STUBS.get(module, ())
-
-
 def _plain(value: Any, budget: Budget) -> Any:
     """The structure with arrays in the place of those that were on their way."""
     done: dict[int, Any] = {}
@@ -495,8 +380,3 @@ def _plain(value: Any, budget: Budget) -> Any:
         else:
             after.extend(map(replaced, before))
     return out
-
-
-def _short(value: Any) -> str:
-    """For a message: what a file says may be long, or meant for the terminal."""
-    return line(value if isinstance(value, str | Global) else type(value).__name__, 200)

@@ -24,7 +24,8 @@ from thinkslow.importers.formats.arrays import (
     Stored,
     checked_shape,
 )
-from thinkslow.importers.formats.pickles import Global, Refused, interpret
+from thinkslow.importers.formats.globals import Global, Refused
+from thinkslow.importers.formats.pickles import interpret
 from thinkslow.storage.faults import Damaged
 
 MOST_ENTRIES = 100_000
