@@ -8,9 +8,10 @@ from thinkslow.envs.make import arguments, make
 from thinkslow.envs.requirements import Unavailable
 from thinkslow.envs.shifts import lateness
 from thinkslow.envs.snapshots import Snapshot
+from thinkslow.envs.steps import Step
 from thinkslow.envs.tasks import register
 from thinkslow.envs.twins import Twin, twin_of
-from thinkslow.envs.vector import Step, VectorEnv
+from thinkslow.envs.vector import VectorEnv
 
 __all__ = [
     "Failed",

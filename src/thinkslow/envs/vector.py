@@ -12,13 +12,12 @@ script once more in every worker that is spawned.
 """
 
 import contextlib
-import hashlib
 import logging
 import mmap
 import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 
@@ -26,6 +25,7 @@ from thinkslow.envs.failures import Failed, Failure, Mismatch, Nonfinite
 from thinkslow.envs.make import only
 from thinkslow.envs.requirements import Unavailable
 from thinkslow.envs.snapshots import Snapshot
+from thinkslow.envs.steps import Step, end, hash_of, rows_of
 from thinkslow.envs.worker import PATIENCE_S, Died, Played, Worker, nameless_memory, size_of, views
 from thinkslow.spaces import Space
 
@@ -41,26 +41,6 @@ NOT_REPLAYED = Failure(
 log = logging.getLogger("thinkslow")
 _SAID: set[str] = set()
 """Ways to draw that this process was told of."""
-
-
-class Step(NamedTuple):
-    """One step of every environment; arrays over the environments."""
-
-    observation: dict[str, np.ndarray]
-    """Always finite: non-finite numbers are 0 here and listed in `nonfinite`."""
-    reward: np.ndarray
-    """float32; the reward of the action that led here, 0 at a first step. It may be non-finite."""
-    is_first: np.ndarray
-    is_last: np.ndarray
-    """Whether the episode ends here, for any reason."""
-    is_terminal: np.ndarray
-    """Whether it ends by termination: nothing comes after."""
-    crashed: np.ndarray
-    """Whether it ends because the environment failed; the observation is the previous one."""
-    errors: tuple[Failure | None, ...] = ()
-    """The cause of a crash; after `restore`, of a failed replay."""
-    nonfinite: tuple[Nonfinite, ...] = ()
-    """The non-finite numbers of this step."""
 
 
 class VectorEnv:
@@ -195,7 +175,7 @@ class VectorEnv:
                 and begins no new episode. None: all play.
         """
         self._check_started()
-        rows = self._rows(actions)
+        rows = rows_of(actions, self.action_spaces, self.count)
         self._check_settled()
         first = self._last.tolist()
         idle = () if playing is None else np.flatnonzero(~playing).tolist()
@@ -230,7 +210,7 @@ class VectorEnv:
             "crashed": [one is not None for one in self._crashes],
             "errors": [None if one is None else one.to_json() for one in self._crashes],
             "first_seen": list(self._first_seen),
-            "seen": [_hash(self._shown, index) for index in range(self.count)],
+            "seen": [hash_of(self._shown, index) for index in range(self.count)],
         }
 
     def restore(self, state: dict[str, Any]) -> Step:
@@ -260,9 +240,9 @@ class VectorEnv:
         crashes = [None if one is None else Failure.from_json(one) for one in state["errors"]]
         for index in np.flatnonzero(state["crashed"]):
             step.is_first[index] = False
-            self._end(int(index), step)
+            end(int(index), step)
         step = step._replace(errors=tuple(crashes))
-        found = [_hash(self._observation, index) for index in range(self.count)]
+        found = [hash_of(self._observation, index) for index in range(self.count)]
         unfaithful = [i for i, (one, kept) in enumerate(zip(found, state["seen"], strict=True))
                       if one != kept]  # fmt: skip
         self._first_seen = list(state["first_seen"])
@@ -292,7 +272,7 @@ class VectorEnv:
                 copy = None
             out.append(Snapshot(
                 self._seeds[index], tuple(self._actions[index]), self._first_seen[index],
-                _hash(self._shown, index), {k: a[index].copy() for k, a in self._shown.items()},
+                hash_of(self._shown, index), {k: a[index].copy() for k, a in self._shown.items()},
                 copy,
             ))  # fmt: skip
         return out
@@ -326,9 +306,9 @@ class VectorEnv:
             step.reward[:] = 0.0
             errors = list(step.errors)
             for index, one in enumerate(wanted):
-                if one.copy is None and _hash(step.observation, index) != one.seen:
+                if one.copy is None and hash_of(step.observation, index) != one.seen:
                     errors[index] = NOT_REPLAYED
-                    self._end(index, step)
+                    end(index, step)
                 else:
                     for name, array in one.observation.items():
                         self._observation[name][index] = step.observation[name][index] = array
@@ -362,28 +342,6 @@ class VectorEnv:
     def _check_settled(self) -> None:
         if any(worker.owes for worker in self._workers):
             raise RuntimeError("The step before was interrupted. Call `reset`, or `restore`.")
-
-    def _rows(self, actions: np.ndarray | Mapping[str, np.ndarray]) -> list[Any]:
-        """What each environment is sent: a number, a list, or a dictionary of them."""
-        single = next(iter(self.action_spaces))
-        named = actions if isinstance(actions, Mapping) else {single: actions}
-        if len(named) == len(self.action_spaces) == 1:  # whatever the agent calls it
-            named = {single: next(iter(named.values()))}
-        if set(named) != set(self.action_spaces):
-            raise ValueError(
-                f"`actions` must be of {', '.join(self.action_spaces)}; got {', '.join(named)}."
-            )
-        for name, array in named.items():
-            if len(array) != self.count:
-                raise ValueError(
-                    f"`actions` must be one per environment, {self.count}; got {len(array)}."
-                )
-            if not np.isfinite(array).all():
-                raise ValueError(f"`actions` must be finite; got {name} {np.asarray(array)!r}.")
-        lists = {name: np.asarray(array).tolist() for name, array in named.items()}
-        if len(lists) == 1:
-            return next(iter(lists.values()))
-        return [{name: rows[i] for name, rows in lists.items()} for i in range(self.count)]
 
     def _start(self) -> Worker:
         return Worker(self._making, memory=self._file)
@@ -447,7 +405,7 @@ class VectorEnv:
                 self._actions[index].pop()  # it had no effect that anybody saw
                 for name, array in self._observation.items():
                     array[index] = before[name][index]
-                self._end(index, step)
+                end(index, step)
                 continue
             with np.errstate(over="ignore"):  # infinite then, and found below
                 step.reward[index] = played.reward
@@ -459,7 +417,7 @@ class VectorEnv:
             nonfinite += [Nonfinite(key, *moment) for key in keys]
             self._say(played.notes)
             if replayed[index]:
-                self._first_seen[index] = _hash(self._observation, index)
+                self._first_seen[index] = hash_of(self._observation, index)
         step.observation.update({name: a.copy() for name, a in self._observation.items()})
         return step._replace(errors=tuple(errors), nonfinite=tuple(nonfinite))
 
@@ -534,19 +492,13 @@ class VectorEnv:
         for index in unfaithful:
             played = self._receive(index, True)
             assert isinstance(played, Played)
-            self._first_seen[index] = _hash(self._observation, index)
+            self._first_seen[index] = hash_of(self._observation, index)
             for name, array in self._observation.items():
                 step.observation[name][index] = array[index]
             step.reward[index] = 0.0
             step.is_first[index] = True
             step.is_last[index] = step.is_terminal[index] = step.crashed[index] = False
         return step._replace(errors=tuple(errors))
-
-    @staticmethod
-    def _end(index: int, step: Step) -> None:
-        """Mark an episode as ended by a failure."""
-        step.reward[index], step.is_terminal[index] = 0.0, False
-        step.is_last[index] = step.crashed[index] = True
 
     def _remember(self, step: Step) -> Step:
         self._last = step.is_last.copy()
@@ -583,14 +535,6 @@ class VectorEnv:
             if worker.owes:
                 with contextlib.suppress(Mismatch):
                     self._receive(index, False)
-
-
-def _hash(observation: Mapping[str, np.ndarray], index: int) -> str:
-    """A hash of one environment's observation."""
-    digest = hashlib.blake2b(digest_size=12)
-    for name in sorted(observation):
-        digest.update(observation[name][index].tobytes())
-    return digest.hexdigest()
 
 
 def _close(workers: list[Worker], file: IO[bytes]) -> None:

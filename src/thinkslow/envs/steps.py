@@ -1,0 +1,65 @@
+"""A step of several environments: what they show, and what each of them is sent."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from thinkslow.envs.failures import Failure, Nonfinite
+from thinkslow.spaces import Space
+
+
+class Step(NamedTuple):
+    """One step of every environment; arrays over the environments."""
+
+    observation: dict[str, np.ndarray]
+    """Always finite: non-finite numbers are 0 here and listed in `nonfinite`."""
+    reward: np.ndarray
+    """float32; the reward of the action that led here, 0 at a first step. It may be non-finite."""
+    is_first: np.ndarray
+    is_last: np.ndarray
+    """Whether the episode ends here, for any reason."""
+    is_terminal: np.ndarray
+    """Whether it ends by termination: nothing comes after."""
+    crashed: np.ndarray
+    """Whether it ends because the environment failed; the observation is the previous one."""
+    errors: tuple[Failure | None, ...] = ()
+    """The cause of a crash; after `restore`, of a failed replay."""
+    nonfinite: tuple[Nonfinite, ...] = ()
+    """The non-finite numbers of this step."""
+
+
+def end(index: int, step: Step) -> None:
+    """Mark an episode as ended by a failure."""
+    step.reward[index], step.is_terminal[index] = 0.0, False
+    step.is_last[index] = step.crashed[index] = True
+
+
+def rows_of(
+    actions: np.ndarray | Mapping[str, np.ndarray], spaces: Mapping[str, Space], count: int
+) -> list[Any]:
+    """What each environment is sent: a number, a list, or a dictionary of them."""
+    single = next(iter(spaces))
+    named = actions if isinstance(actions, Mapping) else {single: actions}
+    if len(named) == len(spaces) == 1:  # whatever the agent calls it
+        named = {single: next(iter(named.values()))}
+    if set(named) != set(spaces):
+        raise ValueError(f"`actions` must be of {', '.join(spaces)}; got {', '.join(named)}.")
+    for name, array in named.items():
+        if len(array) != count:
+            raise ValueError(f"`actions` must be one per environment, {count}; got {len(array)}.")
+        if not np.isfinite(array).all():
+            raise ValueError(f"`actions` must be finite; got {name} {np.asarray(array)!r}.")
+    lists = {name: np.asarray(array).tolist() for name, array in named.items()}
+    if len(lists) == 1:
+        return next(iter(lists.values()))
+    return [{name: rows[i] for name, rows in lists.items()} for i in range(count)]
+
+
+def hash_of(observation: Mapping[str, np.ndarray], index: int) -> str:
+    """A hash of one environment's observation."""
+    digest = hashlib.blake2b(digest_size=12)
+    for name in sorted(observation):
+        digest.update(observation[name][index].tobytes())
+    return digest.hexdigest()
