@@ -434,6 +434,17 @@ def test_floats_in_place_of_bytes_are_flagged_and_the_prior_stands_in(dreamer, s
     assert agent.act(agent.start(BATCH), right, first, keys=keys)[2].seen.all()
 
 
+@pytest.mark.parametrize("how", [{}, {"lag": 2}, {"particles": 3}], ids=["none", "lag", "cloud"])
+def test_an_image_of_one_colour_is_flagged_and_used(dreamer, stream, how):
+    (observation, first), agent = stream[0], Agent(dreamer, Thinking(**how))
+    frame = observation["image"].copy()
+    frame[0] = 255
+    keys = jr.split(jr.key(0), BATCH)
+    _, _, thought = agent.act(agent.start(BATCH), {"image": frame}, first, keys=keys)
+    np.testing.assert_array_equal(thought.blank, np.arange(BATCH) == 0)
+    assert thought.seen.all()
+
+
 @pytest.mark.parametrize("bad", [np.nan, 1e30, 200.0], ids=["nan", "huge", "bytes as floats"])
 @pytest.mark.parametrize("how", [{}, {"lag": 2}, {"particles": 3}], ids=["none", "lag", "cloud"])
 def test_after_bad_frames_the_belief_is_soon_as_good_as_reset(dreamer, stream, how, bad):
@@ -464,7 +475,9 @@ def test_a_carry_that_is_not_finite_is_forgotten(dreamer, stream, base):
         equal((carry, action), base[0][:2])
 
 
-@pytest.mark.parametrize("how", [{"lag": 2}, {"particles": 3}], ids=["lag", "cloud"])
+@pytest.mark.parametrize(
+    "how", [{"lag": 2}, {"particles": 3}, {"delay": 1}], ids=["lag", "cloud", "delay"]
+)
 def test_a_past_that_is_not_finite_is_forgotten_too(dreamer, stream, how):
     """The window of a lag kept NaN for as many decisions as it is long."""
     agent, carry = Agent(dreamer, Thinking(**how)), None

@@ -85,6 +85,18 @@ def after(played: Agent, *frames: dict[str, np.ndarray]) -> tuple[Any, Any]:
     return carry, thought
 
 
+def test_a_memory_of_a_check_that_is_not_finite_is_reset():
+    """Its share of rejections stayed NaN, and no frame was ever too much."""
+    played = agent(Robust(beta=0.1))
+    carry, _ = after(played, frame(0))
+    broken = jax.tree.map(
+        lambda x: jnp.full_like(x, jnp.nan) if jnp.issubdtype(x.dtype, jnp.floating) else x, carry
+    )
+    carry, _, _ = played.act(broken, frame(0), STEADY, keys=jr.split(jr.key(1), 1))
+    numbers = [x for x in jax.tree.leaves(carry) if jnp.issubdtype(x.dtype, jnp.floating)]
+    assert all(np.isfinite(x).all() for x in numbers)
+
+
 def verdict(thought: Any) -> int:
     return int(thought.checked.verdict[0])
 

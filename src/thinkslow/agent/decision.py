@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from thinkslow.agent.checks import Checked
+from thinkslow.agent.checks import Checked, Guard
 from thinkslow.agent.choices import Chosen, Facing
-from thinkslow.agent.observing import admitted, kept
+from thinkslow.agent.observing import admitted, blank, kept
 from thinkslow.agent.past import Cloud, Mixture, Window, reinferred, resampled, weighted
 from thinkslow.agent.smoothing import smoothed
 from thinkslow.agent.stream import Stream, age_of, caught_up, unseen
@@ -65,6 +65,9 @@ class Thought(eqx.Module):
     """Whether there was any thinking."""
     seen: Bool[Array, "*batch"]
     """Whether the observation could be used. If not, the prior replaces the encoder's belief."""
+    blank: Bool[Array, "*batch"]
+    """Whether an image is of one colour, as from a broken camera. It is used all the same, because
+    some environments show such images."""
     mixture: Mixture | None = None
     """The belief of all particles."""
     doubt: Float[Array, "*batch"] | None = None
@@ -122,7 +125,7 @@ def look(
     model, settings, past = agent.model, agent.settings, carry.past
     stream = carry.stream or Stream()
     observation, sound = admitted(model.observation_spaces, observation)
-    observation, absent, stream = _attended(agent, stream, observation)
+    observation, absent, stream = _attended(agent, _healed_stream(stream), observation)
     state, action, is_first = _healed(agent, carry.state, carry.action, is_first)
     before, arrived, stays = state, None, None
     if absent is not None and settings.missing == "stale":
@@ -220,7 +223,7 @@ def conclude(
     nats = jnp.zeros(()) if idle else _nats(agent, plain, after, refined)
     thought = Thought(
         plain.prior, plain.posterior, after, base, acting, nats, refined, thinks, plain.seen,
-        checked=looked.checked, chosen=chosen,
+        blank(looked.observation), checked=looked.checked, chosen=chosen,
     )  # fmt: skip
     return Carry(carried, action, looked.past, looked.stream), action, thought
 
@@ -307,6 +310,17 @@ def _healed_window(agent: "Agent", window: Window) -> Window:
     )  # fmt: skip
 
 
+def _healed_stream(stream: Stream) -> Stream:
+    """The memory of a check, reset if it is non-finite, and the queue without such actions."""
+    guard, queue = stream.guard, stream.queue
+    if guard is not None:
+        guard = where(all_finite(guard), guard, Guard.new())
+    if queue is not None:
+        finite = jnp.where(jnp.isfinite(queue.actions), queue.actions, 0)
+        queue = dataclasses.replace(queue, actions=finite)
+    return dataclasses.replace(stream, guard=guard, queue=queue)
+
+
 def _decide_together(
     agent: "Agent", carry: Carry, cloud: Cloud, observation: Observation,
     is_first: Bool[Array, ""], key: PRNGKeyArray,
@@ -344,7 +358,7 @@ def _decide_together(
     action, chosen = acted(agent, after, state, action_key, key)
     thought = Thought(
         plain.prior, plain.posterior, after, base, state, after.kl(plain.posterior), refined,
-        jnp.ones((), bool), plain.seen, Mixture(afters, weights), chosen=chosen,
+        jnp.ones((), bool), plain.seen, blank(observation), Mixture(afters, weights), chosen=chosen,
     )  # fmt: skip
     past = resampled(Cloud(states, weights), key=resample_key)
     remembered = None if stream.held is None else Stream(held=stream.held)

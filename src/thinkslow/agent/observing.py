@@ -78,6 +78,17 @@ def admitted(spaces: Spaces, observation: Observation) -> tuple[Observation, Boo
     return observation, sound
 
 
+def blank(observation: Observation) -> Bool[Array, ""]:
+    """Whether an image, a part with three axes, has the same colour in every pixel.
+
+    >>> blank({"image": jnp.zeros((4, 4, 3)), "vector": jnp.zeros(2)})
+    Array(True, dtype=bool)
+    """
+    images = [image for each in observation.values() if (image := jnp.asarray(each)).ndim == 3]
+    flat = [jnp.all(image == image[:1, :1]) for image in images]
+    return jnp.any(jnp.stack(flat)) if flat else jnp.zeros((), bool)
+
+
 def kept(spaces: Spaces, observation: Observation) -> dict[str, Any]:
     """The observation in the types that the agent declares, for a window of several: floats of a
     byte image become bytes, NaN becomes 0."""
