@@ -1,21 +1,26 @@
-"""Decisions on bad observations, for every arm: are actions valid, is it said, does it heal?
+"""Decisions on bad observations, for every arm: are actions valid, is it flagged, does it heal?
 
 Claim: whatever an agent is shown, every action is a valid one and every carry finite; what cannot
-be read is flagged (`thought.seen`), and what has other names or shapes is refused with both; and
-18 clean frames later the belief is as near to that of an agent which never saw a bad frame as the
-belief of one that was reset when the clean frames came back.
+be read is flagged (`thought.seen`), and so is an image of one colour (`thought.blank`); what has
+other names or shapes is refused with both; and after 18 clean frames the belief is as good as that
+of an agent which was reset when the clean frames came back.
 
-Method: the bundled agent `collect-half` on frames of its own episodes, eight environments side by
-side. Every arm that is registered, and `evidence` with a deadline of 30 ms. Of each trajectory of
-30 decisions those from 6 to 11 are bad; all arms are told the actions that were really taken, so
-that frames and carries belong together. `reset` plays the same and begins a new episode at
-decision 12. Nats are KL(belief || belief without bad frames), the mean over environments, two
-draws of latents and the last six decisions; "farther than reset" lists where the 95% interval of
-the paired difference lies above 0. `other` shows six clean frames of another moment in place of
-the bad ones.
+Method: the bundled agent `collect-half` on frames of its own episodes. Every arm that is
+registered, and `evidence` with a deadline of 30 ms; gates open for every decision, checks and
+values are calibrated. Each kind of frame has a copy of the same environments in one batch, with
+the same random numbers. Of 30 decisions those from 6 to 11 are bad; all arms are told the actions
+that were really taken, so that frames and carries belong together. `reset` begins a new episode
+at decision 12; `other` shows six clean frames of another moment; `redrawn` shows no bad frame
+and has other random numbers.
 
-Reproduce: `uv run python scripts/bad_frames.py` (`--arms A,B`, `--json`). Needs OpenGL, as the
-demo does.
+Two measures, means of the decisions 24 to 29, which follow 12 to 17 clean frames. `nats` is
+KL(belief || belief without bad frames): how far the agent is from where it would have been;
+`redrawn` is how far its own random numbers take it. `surprise` is KL(encoder's belief || prior):
+how badly the carry predicts the frame that comes, whatever it remembers. "Worse than reset" is
+the difference to `reset`, with its 95% interval over environments.
+
+Reproduce: `uv run python scripts/bad_frames.py` (`--arms A,B`, `--draws N`, `--environments N`,
+`--json`). Needs OpenGL, as the demo does.
 """
 
 import argparse
@@ -24,7 +29,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -39,9 +44,7 @@ from thinkslow.envs import VectorEnv, arguments
 from thinkslow.evaluation.protocol import machine
 from thinkslow.trees import all_finite
 
-BATCH, LENGTH, BAD, LAST = 8, 30, range(6, 12), range(24, 30)
-DRAWS = 2
-"""Of latents: keys of a trajectory."""
+LENGTH, BAD, LAST = 30, range(6, 12), range(24, 30)
 
 Frames = Callable[[np.ndarray, int], Any]
 
@@ -60,7 +63,15 @@ def filled(value: float, kind: Any) -> Frames:
     return lambda frames, at: np.full_like(frames[at], value, dtype=kind)
 
 
-READABLE: dict[str, Frames] = {
+def clean(frames: np.ndarray, at: int) -> np.ndarray:
+    return frames[at]
+
+
+BYTES: dict[str, Frames] = {
+    "clean": clean,
+    "redrawn": clean,
+    "reset": clean,
+    "missing": clean,
     "other": lambda frames, at: frames[(at + 12) % LENGTH],
     "black": filled(0, np.uint8),
     "white": filled(255, np.uint8),
@@ -68,10 +79,9 @@ READABLE: dict[str, Frames] = {
         0, 256, frames[at].shape, np.uint8
     ),
     "garbled": garbled,
-    "float in [0, 1]": lambda frames, at: frames[at].astype(np.float32) / 255,
 }
-"""What may be a picture: nothing can tell, and nothing is flagged."""
-UNREADABLE: dict[str, Frames] = {
+FLOATS: dict[str, Frames] = {
+    "float in [0, 1]": lambda frames, at: frames[at].astype(np.float32) / 255,
     "NaN": filled(np.nan, np.float32),
     "one NaN": one_nan,
     "+Inf": filled(np.inf, np.float32),
@@ -79,8 +89,11 @@ UNREADABLE: dict[str, Frames] = {
     "1e30": filled(1e30, np.float32),
     "float of 0 to 255": lambda frames, at: frames[at].astype(np.float32),
 }
+CONTROLS = ("clean", "redrawn", "reset", "float in [0, 1]")
+FLAGGED = [*(kind for kind in FLOATS if kind not in CONTROLS), "missing", "black", "white"]
+"""What the page promises a flag for. Any bytes may be a picture, so that noise has none."""
 REFUSED: dict[str, Callable[[np.ndarray], dict[str, Any]]] = {
-    "missing": lambda frame: {},
+    "nothing": lambda frame: {},
     "another name": lambda frame: {"picture": frame},
     "channels first": lambda frame: {"image": frame.transpose(0, 3, 1, 2)},
     "half the size": lambda frame: {"image": frame[:, ::2, ::2]},
@@ -92,13 +105,13 @@ REFUSED: dict[str, Callable[[np.ndarray], dict[str, Any]]] = {
 }
 
 
-def recorded(agent: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Frames `[time, batch, ...]` and action vectors of the base agent's own episodes."""
+def recorded(agent: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Frames `[time, environment, ...]` and action vectors of the base agent's own episodes."""
     frames, actions = [], []
-    with VectorEnv(**arguments(agent.about.environment), count=BATCH) as envs:
-        step, carry = envs.reset(range(BATCH)), agent.start(BATCH)
+    with VectorEnv(**arguments(agent.about.environment), count=count) as envs:
+        step, carry = envs.reset(range(count)), agent.start(count)
         for at in range(LENGTH):
-            keys = jr.split(jr.key(at), BATCH)
+            keys = jr.split(jr.key(at), count)
             carry, action, _ = agent.act(carry, step.observation, step.is_first, keys=keys)
             frames.append(step.observation["image"])
             actions.append(np.asarray(action))
@@ -107,68 +120,89 @@ def recorded(agent: Any) -> tuple[np.ndarray, np.ndarray]:
     return np.array(frames), np.array(actions)
 
 
-def spoilt(frames: np.ndarray, bad: Frames) -> Callable[[int], Any]:
-    """What is shown at each decision."""
-    return lambda at: bad(frames, at) if at in BAD else frames[at]
-
-
 @dataclasses.dataclass
 class Played:
+    """What came of one batch; arrays are `[kind, environment]`."""
+
     beliefs: list[Any]
-    invalid: int
+    """Of the last decisions."""
+    surprise: np.ndarray
+    """Mean of the last decisions, nats."""
+    invalid: int = 0
     """Actions that are not one of the classes."""
-    broken: int
-    """Decisions after which a carry was not finite."""
-    flagged: int
-    """Of the bad decisions."""
+    broken: int = 0
+    """Environments after whose decision a number of the carry was not finite."""
+    flagged: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    """Of the bad decisions of each kind."""
 
 
 def played(
-    agent: Any, actions: np.ndarray, shown: Callable[[int], Any], draw: int, reset: int = -1
+    agent: Any, frames: np.ndarray, actions: np.ndarray, kinds: Mapping[str, Frames], draw: int
 ) -> Played:
-    carry, out = agent.start(BATCH), Played([], 0, 0, 0)
+    """All kinds in one batch, each with the same environments and keys."""
+    count = frames.shape[1]
+    names = np.repeat([*kinds], count)
+    carry, surprises = agent.start(len(names)), []
+    out = Played([], np.zeros(()))
+    told = np.concatenate([actions] * len(kinds), 1)
     for at in range(LENGTH):
-        first = np.full(BATCH, at in (0, reset))
-        carry, action, thought = agent.act(
-            carry, {"image": shown(at)}, first, keys=jr.split(jr.key(100 * (1 + draw) + at), BATCH)
-        )
+        bad = at in BAD
+        shown = np.concatenate([(each if bad else clean)(frames, at) for each in kinds.values()])
+        first = (names == "reset") if at == BAD.stop else np.full(len(names), at == 0)
+        keys = jnp.concatenate([
+            jr.split(jr.key(1000 * (1 + draw) + 100 * (kind == "redrawn") + at), count)
+            for kind in kinds
+        ])  # fmt: skip
+        missing = (names == "missing") & bad
+        given = {"missing": missing} if "missing" in kinds else {}
+        carry, action, thought = agent.act(carry, {"image": shown}, first, keys=keys, **given)
         vector = np.asarray(action)
         valid = ((vector == 0) | (vector == 1)).all(-1) & (vector.sum(-1) == 1)
         out.invalid += int((~valid).sum())
         numbers = [x for x in jax.tree.leaves(carry) if jnp.issubdtype(x.dtype, jnp.floating)]
-        out.broken += int(not all_finite(numbers))
-        if at in BAD:
-            out.flagged += int((~np.asarray(thought.seen)).sum())
-        out.beliefs.append(thought.after)
-        carry = dataclasses.replace(carry, action=jnp.asarray(actions[at]))
+        finite = [np.isfinite(np.asarray(x)).reshape(len(names), -1).all(-1) for x in numbers]
+        out.broken += int((~np.all(finite, 0)).sum())
+        if bad:
+            flags = ~np.asarray(thought.seen) | np.asarray(thought.blank) | missing
+            for kind in kinds:
+                out.flagged[kind] += int(flags[names == kind].sum())
+        if at in LAST:
+            out.beliefs.append(thought.after)
+            surprises.append(np.asarray(_kl(thought.before, thought.prior)))
+        carry = dataclasses.replace(carry, action=jnp.asarray(told[at]))
+    out.surprise = np.mean(surprises, 0).reshape(len(kinds), count)
     return out
 
 
-def apart(one: Played, other: Played) -> np.ndarray:
-    """Nats between the beliefs of the last decisions, of each environment."""
-    found = [
-        np.asarray(jax.vmap(lambda a, b: a.kl(b))(one.beliefs[at], other.beliefs[at]))
-        for at in LAST
-    ]
+_kl = jax.jit(jax.vmap(lambda one, other: one.kl(other)))
+
+
+def apart(beliefs: list[Any], undisturbed: list[Any], count: int) -> np.ndarray:
+    """Nats between the beliefs of the last decisions, `[kind, environment]`."""
+    found = []
+    for one, other in zip(beliefs, undisturbed, strict=True):
+        kinds = len(jax.tree.leaves(one)[0]) // count
+        again = jax.tree.map(lambda x, n=kinds: jnp.concatenate([x] * n), other)
+        found.append(np.asarray(_kl(one, again)).reshape(kinds, count))
     return np.mean(found, 0)
 
 
 def interval(differences: np.ndarray) -> tuple[float, float]:
-    """Of the mean, 95%, by 2,000 resamples of environments and draws."""
-    drawn = np.random.default_rng(0).choice(differences, (2000, len(differences)))
+    """Of the mean, 95%, by 10,000 resamples of environments."""
+    drawn = np.random.default_rng(0).choice(differences, (10_000, len(differences)))
     low, high = np.percentile(drawn.mean(1), [2.5, 97.5])
     return float(low), float(high)
 
 
 def refused(agent: Any, frames: np.ndarray) -> dict[str, str]:
     """What is said of each observation that cannot be the agent's; `accepted` where nothing is."""
-    out = {}
+    out, count = {}, frames.shape[1]
     for name, spoil in REFUSED.items():
-        carry = agent.start(BATCH)
         try:
             agent.act(
-                carry, spoil(frames[0]), np.ones(BATCH, bool), keys=jr.split(jr.key(0), BATCH)
-            )
+                agent.start(count), spoil(frames[0]), np.ones(count, bool),
+                keys=jr.split(jr.key(0), count),
+            )  # fmt: skip
         except (ValueError, TypeError) as error:
             out[name] = f"{type(error).__name__}: {error}"
         else:
@@ -176,19 +210,20 @@ def refused(agent: Any, frames: np.ndarray) -> dict[str, str]:
     return out
 
 
-def poisoned(agent: Any, actions: np.ndarray, frames: np.ndarray) -> dict[str, int]:
+def poisoned(agent: Any, frames: np.ndarray) -> int:
     """Invalid actions and broken carries after a carry of NaN, without a new episode."""
+    count = frames.shape[1]
     carry = jax.tree.map(
         lambda x: jnp.full_like(x, jnp.nan) if jnp.issubdtype(x.dtype, jnp.floating) else x,
-        agent.start(BATCH),
+        agent.start(count),
     )
     carry, action, _ = agent.act(
-        carry, {"image": frames[0]}, np.zeros(BATCH, bool), keys=jr.split(jr.key(0), BATCH)
+        carry, {"image": frames[0]}, np.zeros(count, bool), keys=jr.split(jr.key(0), count)
     )
     numbers = [x for x in jax.tree.leaves(carry) if jnp.issubdtype(x.dtype, jnp.floating)]
     vector = np.asarray(action)
     invalid = int((~((vector.sum(-1) == 1) & np.isin(vector, (0, 1)).all(-1))).sum())
-    return {"invalid": invalid, "broken": int(not all_finite(numbers))}
+    return invalid + int(not all_finite(numbers))
 
 
 def arm_of(base: Any, name: str) -> Any:
@@ -198,17 +233,65 @@ def arm_of(base: Any, name: str) -> Any:
     return agent.opening_above(-np.inf) if hasattr(agent, "opening_above") else agent
 
 
+def ready() -> Any:
+    """The bundled agent, with what checks and choices by value need to be calibrated."""
+    base = thinkslow.load("collect-half")
+    where = base.about.environment
+    returns = thinkslow.calibrated(base.thinking("values"), where).inner
+    usual = thinkslow.calibrated(base.thinking("robust"), where).inner
+    assert returns is not None
+    assert usual is not None
+    return dataclasses.replace(base.having_returns(returns.returns), clean=usual.clean)
+
+
+def tried(
+    agent: Any, frames: np.ndarray, actions: np.ndarray, draws: int,
+    total: collections.Counter[str],
+) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
+    """Of each kind both measures of every environment, means over draws."""
+    count, found = frames.shape[1], collections.defaultdict(lambda: collections.defaultdict(list))
+    for draw in range(draws):
+        undisturbed: list[Any] = []
+        for kinds in (BYTES, FLOATS):
+            one = played(agent, frames, actions, kinds, draw)
+            # The first kind of each batch, as programs of other types differ in the last bits.
+            undisturbed = [jax.tree.map(lambda x: x[:count], belief) for belief in one.beliefs]
+            nats = apart(one.beliefs, undisturbed, count)
+            bad = [kind for kind in kinds if kind not in CONTROLS]
+            total["decisions"] += LENGTH * count * len(kinds)
+            total["bad"] += len(BAD) * count * len(bad)
+            total["invalid actions"] += one.invalid
+            total["carries not finite"] += one.broken
+            for i, kind in enumerate(kinds):
+                found[kind]["nats"].append(nats[i])
+                found[kind]["surprise"].append(one.surprise[i])
+                if kind in FLAGGED:
+                    total["to be flagged"] += len(BAD) * count
+                    total["to be flagged, flagged"] += one.flagged[kind]
+                elif kind not in CONTROLS:
+                    total["other bad frames, flagged"] += one.flagged[kind]
+                else:
+                    total["clean"] += len(BAD) * count
+                    total["clean, flagged"] += one.flagged[kind]
+    return {
+        kind: {name: np.mean(each, 0) for name, each in row.items()} for kind, row in found.items()
+    }
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--arms", help="joined by commas; by default all")
+    parser.add_argument("--draws", type=int, default=1, help="of latents, for each environment")
+    parser.add_argument("--environments", type=int, default=8)
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     given = parser.parse_args()
-    base = thinkslow.load("collect-half")
-    frames, actions = recorded(base)
+    base = ready()
+    frames, actions = recorded(base, given.environments)
     names = given.arms.split(",") if given.arms else [*registry.entries("arm"), "deadline-30"]
     total: collections.Counter[str] = collections.Counter()
-    nats: dict[str, dict[str, np.ndarray]] = {}
     skipped: dict[str, str] = {}
+    means: dict[str, dict[str, dict[str, float]]] = {}
+    worse: dict[str, dict[str, list[float]]] = {}
     for name in names:
         begun = time.monotonic()
         try:
@@ -216,61 +299,50 @@ def main() -> int:
         except ValueError as error:
             skipped[name] = str(error)
             continue
-        found: dict[str, list[np.ndarray]] = collections.defaultdict(list)
-        for draw in range(DRAWS):
-            clean = played(agent, actions, lambda at: frames[at], draw)
-            for kind, bad in {**READABLE, **UNREADABLE}.items():
-                one = played(agent, actions, spoilt(frames, bad), draw)
-                found[kind].append(apart(one, clean))
-                total["decisions"] += LENGTH * BATCH
-                total["bad"] += len(BAD) * BATCH
-                total["invalid actions"] += one.invalid
-                total["carries not finite"] += one.broken
-                if kind in UNREADABLE:
-                    total["unreadable"] += len(BAD) * BATCH
-                    total["unreadable, flagged"] += one.flagged
-                else:
-                    total["readable, flagged"] += one.flagged
-            anew = played(agent, actions, spoilt(frames, UNREADABLE["NaN"]), draw, BAD.stop)
-            found["reset"].append(apart(anew, clean))
-        nats[name] = {kind: np.concatenate(each) for kind, each in found.items()}
-        healed = poisoned(agent, actions, frames)
-        total["invalid after a carry of NaN"] += healed["invalid"]
-        total["broken after a carry of NaN"] += healed["broken"]
+        found = tried(agent, frames, actions, given.draws, total)
+        total["after a carry of NaN"] += poisoned(agent, frames)
         said = refused(agent, frames)
+        total["to be refused"] += len(said)
         total["refused by name"] += sum("`image`" in one or "lacks" in one or "sees" in one
                                         for one in said.values())  # fmt: skip
-        total["to be refused"] += len(said)
-        for kind, one in said.items():
-            if name == "none" or one == "accepted":
-                print(f"{name}, {kind}: {one[:200]}", file=sys.stderr)
+        means[name] = {
+            kind: {what: float(each.mean()) for what, each in row.items()}
+            for kind, row in found.items()
+        }
+        for what in ("nats", "surprise"):
+            for kind in [*BYTES, *FLOATS]:
+                difference = found[kind][what] - found["reset"][what]
+                low, high = interval(difference)
+                if low > 0 and kind not in CONTROLS:
+                    row = worse.setdefault(f"{name}, {kind}", {})
+                    row[what] = [round(float(x), 3) for x in (difference.mean(), low, high)]
         print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
-    rows = {
-        name: {kind: float(each.mean()) for kind, each in row.items()} for name, row in nats.items()
-    }
-    worse = {}
-    for name, row in nats.items():
-        for kind in (*READABLE, *UNREADABLE):
-            low, high = interval(row[kind] - row["reset"])
-            if low > 0:
-                worse[f"{name}, {kind}"] = [round(low, 2), round(high, 2)]
     report = {
-        "machine": machine(), "counts": dict(total), "nats": rows, "refused arms": skipped,
-        "farther than reset": worse,
+        "machine": machine(), "counts": dict(total), "means": means, "refused arms": skipped,
+        "worse than reset": worse,
     }  # fmt: skip
     if given.json:
         print(json.dumps(report, indent=1))
     else:
-        kinds = ["reset", *READABLE, *UNREADABLE]
-        print("| arm | " + " | ".join(kinds) + " |\n|" + "---|" * (len(kinds) + 1))
-        for name, row in rows.items():
-            print(f"| {name} | " + " | ".join(f"{row[kind]:.1f}" for kind in kinds) + " |")
-        for what, count in total.items():
-            print(f"{what}: {count:,}")
-        print(f"farther than reset: {worse or 'none'}\nrefused: {skipped}\n{machine()}")
-    faults = ("invalid actions", "carries not finite", "invalid after a carry of NaN",
-              "broken after a carry of NaN")  # fmt: skip
-    return sum(total[one] for one in faults) > 0
+        shown(report)
+    faults = ("invalid actions", "carries not finite", "after a carry of NaN", "clean, flagged")
+    unsaid = total["to be flagged"] - total["to be flagged, flagged"]
+    return unsaid + sum(total[one] for one in faults) > 0
+
+
+def shown(report: Mapping[str, Any]) -> None:
+    """The report as tables."""
+    kinds = [kind for kind in [*BYTES, *FLOATS] if kind not in ("clean", "float in [0, 1]")]
+    for what in ("nats", "surprise"):
+        print(f"| {what} | " + " | ".join(kinds) + " |\n|" + "---|" * (len(kinds) + 1))
+        for name, row in report["means"].items():
+            print(f"| {name} | " + " | ".join(f"{row[kind][what]:.2f}" for kind in kinds) + " |")
+    for what, count in report["counts"].items():
+        print(f"{what}: {count:,}")
+    print("worse than reset (difference, 95% interval):")
+    for what, row in report["worse than reset"].items():
+        print(f"  {what}: {row}")
+    print(f"refused: {report['refused arms']}\n{report['machine']}")
 
 
 if __name__ == "__main__":
