@@ -7,6 +7,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+import tiny_envs
 
 from thinkslow.cli import evaluate, train
 from thinkslow.cli.common import Usage
@@ -107,8 +108,18 @@ def test_the_interface_before_gym_026_is_adapted_and_said():
     assert info == {}
     ends = [env.step(np.zeros(2))[2:4] for _ in range(5)]
     assert ends == [(False, False)] * 4 + [(False, True)]
-    assert [note for note in env.notes if "seed" in note]
-    assert [note for note in env.notes if "done" in note]
+    # Once each: a note of every step filled the memory of a long episode.
+    assert len([note for note in env.notes if "seed" in note]) == 1
+    assert len([note for note in env.notes if "done" in note]) == 1
+
+
+@pytest.mark.parametrize("returned", [None, 3, (0, 0.0, False)])
+def test_a_step_that_returns_something_else_is_refused(monkeypatch, returned):
+    env = make("tiny_envs:tiny/Echo-v0")
+    env.reset(seed=0)
+    monkeypatch.setattr(tiny_envs.Echo, "step", lambda self, action: returned)
+    with pytest.raises(ValueError, match="must return 5 values"):
+        env.step(np.zeros(2))
 
 
 def test_a_module_is_found_in_the_working_folder(tmp_path, monkeypatch):

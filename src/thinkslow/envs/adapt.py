@@ -40,10 +40,12 @@ class Adapted(gymnasium.Wrapper):
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         found: Any = self.env.step(action)
-        if len(found) == 5:
-            return found
-        if len(found) != 4:
-            raise ValueError(f"`step` must return 5 values; this one returned {len(found)}.")
+        count = len(found) if isinstance(found, tuple | list) else None
+        if count == 5:
+            return tuple(found)
+        if count != 4:
+            returned = type(found).__name__ if count is None else str(count)
+            raise ValueError(f"`step` must return 5 values; this one returned {returned}.")
         self._say("its `step` returns one `done`, as before gym 0.26: adapted")
         observation, reward, done, info = found
         truncated = bool(info.get("TimeLimit.truncated", False))

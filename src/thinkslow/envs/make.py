@@ -5,6 +5,7 @@ import math
 import pickle
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -195,8 +196,13 @@ class Environment(gymnasium.Env):
         return out
 
     def _say(self, what: str) -> None:
-        if what not in self.notes:
-            self.notes.append(what)
+        _note(self.notes, what)
+
+
+def _note(notes: list[str], what: str) -> None:
+    """Once: what is said at every step would fill the memory."""
+    if what not in notes:
+        notes.append(what)
 
 
 def only(id: str, actions: Mapping[str, Space]) -> Space:
@@ -223,7 +229,7 @@ def _constructed(id: str, options: dict[str, Any], notes: list[str]) -> gymnasiu
 
     def create(**given: Any) -> gymnasium.Env:
         build: Any = load_env_creator(creator) if isinstance(creator, str) else creator
-        made.append(adapted(build(**given), notes.append))
+        made.append(adapted(build(**given), partial(_note, notes)))
         return made[0].env
 
     spec.entry_point = create
