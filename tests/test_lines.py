@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from thinkslow.storage import lines
+from thinkslow.storage import jsontext, lines
 
 ROWS = [{"a": 1}, {"a": 2.5, "b": "line\nbreak"}]
 
@@ -29,3 +29,14 @@ def test_a_number_that_is_non_finite_writes_nothing(tmp_path):
     assert lines.whole(path) == []
     lines.drop_torn(path)
     assert not path.exists()
+
+
+def test_a_setting_without_bound_is_valid_json():
+    """A study whose plan had an infinite `max_kl` wrote `Infinity`, which is no JSON."""
+    value = {"max_kl": [float("inf"), float("-inf")], 'Infinity "NaN': "-Infinity\\", "on": True}
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    assert json.loads(jsontext.dumps(value), parse_constant=refuse) == value
+    assert json.loads(jsontext.dumps([float("nan")]), parse_constant=refuse) == [None]

@@ -179,6 +179,12 @@ def test_no_name_can_end_the_data_of_the_page(watched):
     assert page(data).count("</script>") == 2
 
 
+def test_a_gate_that_is_always_open_can_be_written(watched):
+    """A share of 1 has the threshold -inf, which ended the command after it had played."""
+    settings = [{**one, "threshold": -np.inf} for one in watched[1]["settings"]]
+    assert '"threshold": -1e999' in page({**watched[1], "settings": settings})
+
+
 @pytest.mark.slow
 def test_a_gate_is_shown_open_where_its_arm_thought(agent, tmp_path):
     arm = thinkslow.Arm(EVIDENCE, gate=Surprise(), share=0.3)

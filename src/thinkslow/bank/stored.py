@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
-from thinkslow.storage import atomic
+from thinkslow.storage import atomic, jsontext
 from thinkslow.storage.faults import Damaged, Missing
 
 FORMAT = 1
@@ -230,7 +230,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    atomic.write_text(path, json.dumps(content, indent=1) + "\n")
+    atomic.write_text(path, jsontext.dumps(content, indent=1) + "\n")
 
 
 def leaves(carry: Any) -> list[np.ndarray]:

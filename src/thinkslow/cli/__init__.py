@@ -8,7 +8,6 @@ is one JSON object.
 
 import errno
 import importlib
-import json
 import logging
 import os
 import select
@@ -19,6 +18,7 @@ from thinkslow.cli import compilation_cache, stopping
 from thinkslow.cli.common import Usage, console
 from thinkslow.cli.wording import CAUSE_ALONE, in_flags, printable
 from thinkslow.registry import nearest
+from thinkslow.storage import jsontext
 
 COMMANDS = {
     "demo": "play two bundled agents with and without thinking: a table and a page",
@@ -92,7 +92,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         with stopping.by_signals():
             result = command.run(command.parse(rest))
         if "--json" in rest:
-            print(json.dumps(result))
+            print(jsontext.dumps(result))
         return 0
     except SystemExit as exit_:  # from the parser: --help, or wrong usage already explained
         return exit_.code if isinstance(exit_.code, int) else 2

@@ -1,7 +1,6 @@
 """`thinkslow doctor`: what works on this machine, and how to fix what does not."""
 
 import dataclasses
-import json
 import os
 import platform
 import shutil
@@ -18,6 +17,7 @@ from rich.table import Table
 
 from thinkslow.cli.common import Common, Usage
 from thinkslow.cli.common import parse as parse_options
+from thinkslow.storage import jsontext
 
 if TYPE_CHECKING:
     from thinkslow.envs.families.family import Family
@@ -83,7 +83,7 @@ def run(options: Options) -> dict[str, Any]:
         _show(findings, works)
     if not works:
         if options.json:
-            print(json.dumps(result))
+            print(jsontext.dumps(result))
         raise SystemExit(1)
     return result
 

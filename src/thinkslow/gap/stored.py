@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from thinkslow.storage import atomic, lines
+from thinkslow.storage import atomic, jsontext, lines
 from thinkslow.storage.faults import Damaged, Missing
 
 FORMAT = 1
@@ -69,7 +69,7 @@ class Header:
 
 def write_header(folder: Path, header: Header) -> None:
     content = {"format": FORMAT, **dataclasses.asdict(header)}
-    atomic.write_text(folder / HEADER, json.dumps(content, indent=1) + "\n")
+    atomic.write_text(folder / HEADER, jsontext.dumps(content, indent=1) + "\n")
 
 
 def as_read(header: Header) -> Header:

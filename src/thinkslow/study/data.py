@@ -3,12 +3,12 @@
 import base64
 import csv
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from thinkslow.evaluation.report.arms import Cell, Row, Table
+from thinkslow.storage import jsontext
 
 Value: TypeAlias = str | int | float | None
 
@@ -43,7 +43,7 @@ class Data:
 
 def as_json(content: Any) -> str:
     """A JSON file as an address that needs no server."""
-    return address(json.dumps(content, indent=1), "application/json")
+    return address(jsontext.dumps(content, indent=1), "application/json")
 
 
 def address(content: str, kind: str) -> str:

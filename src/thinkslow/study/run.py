@@ -15,7 +15,7 @@ from thinkslow.dreamer.saved import provenance
 from thinkslow.evaluation import records
 from thinkslow.evaluation.records import Episode, Records
 from thinkslow.evaluation.summary import summarise
-from thinkslow.storage import atomic
+from thinkslow.storage import atomic, jsontext
 from thinkslow.storage.lock import claim
 from thinkslow.study import executors, page, verdicts
 from thinkslow.study.effects import Cells
@@ -111,7 +111,7 @@ def begin(plan: Plan, folder: Path, command: str = "") -> dict[str, dict[str, st
     made = provenance()
     atomic.write_text(
         path,
-        json.dumps(
+        jsontext.dumps(
             {
                 "plan": dataclasses.asdict(plan), "agents": agents, "code": code,
                 "revision": made["revision"], "versions": made["versions"], "command": command,
@@ -184,7 +184,7 @@ def finish(folder: Path) -> dict[str, Any]:
             for (group, setting), each in cells.items()
         ],
     }
-    atomic.write_text(folder / RESULT, json.dumps(result, indent=1) + "\n")
+    atomic.write_text(folder / RESULT, jsontext.dumps(result, indent=1) + "\n")
     lines = [json.dumps(row, allow_nan=False) + "\n" for row in rows(cells)]
     atomic.write_text(folder / records.EPISODES, "".join(lines))
     page.build(folder, result)

@@ -11,7 +11,7 @@ from typing import Any
 from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.config import ModelConfig, TrainConfig
 from thinkslow.spaces import Space
-from thinkslow.storage import saves, store
+from thinkslow.storage import jsontext, saves, store
 
 CONFIG = "config.json"
 WRITTEN = ("metrics.jsonl", "agents", "saves", "replay", "tensorboard")
@@ -82,7 +82,7 @@ def describe(
         "command": shlex.join(sys.argv),
         **checkpoint.provenance(),
     }  # fmt: skip
-    return json.dumps(described, indent=1)
+    return jsontext.dumps(described, indent=1)
 
 
 def made_by() -> dict[str, Any]:

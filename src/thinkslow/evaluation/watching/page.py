@@ -6,7 +6,6 @@ script, known by its hash, and load nothing.
 
 import base64
 import hashlib
-import json
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from thinkslow.evaluation.records import BASE
+from thinkslow.storage import jsontext
 
 SCRIPTS = ("episode.js", "charts.js", "player.js")
 _PLACE = "thinkslow.evaluation.watching"
@@ -51,7 +51,7 @@ def page(block: Mapping[str, Any]) -> str:
 
 def _embedded(block: Mapping[str, Any]) -> str:
     """JSON that no text in it can end."""
-    text = json.dumps(block, allow_nan=False, separators=(",", ":"))
+    text = jsontext.dumps(block)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 

@@ -142,7 +142,7 @@ function figures(step) {
   arms.forEach((arm, index) => {
     const how = settings[arm.name];
     if (arm.doubt) {
-      found.push({ title: `Gate of ${arm.name}`, unit: `${how.gate}; dashed: threshold`, threshold: how.threshold,
+      found.push({ title: `Gate of ${arm.name}`, unit: `${how.gate}; dashed: threshold`, threshold: Number.isFinite(how.threshold) ? how.threshold : null,
         marks: { index, values: arm.thinks }, series: [{ name: how.gate, index, values: arm.doubt }] });
     }
   });
