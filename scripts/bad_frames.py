@@ -237,11 +237,11 @@ def ready() -> Any:
     """The bundled agent, with what checks and choices by value need to be calibrated."""
     base = thinkslow.load("collect-half")
     where = base.about.environment
-    returns = thinkslow.calibrated(base.thinking("values"), where).inner
+    values = thinkslow.calibrated(base.thinking("values"), where).inner
     usual = thinkslow.calibrated(base.thinking("robust"), where).inner
-    assert returns is not None
+    assert values is not None
     assert usual is not None
-    return dataclasses.replace(base.having_returns(returns.returns), clean=usual.clean)
+    return dataclasses.replace(base, returns=values.returns, clean=usual.clean)
 
 
 def tried(

@@ -81,7 +81,7 @@ def main() -> int:
     ]  # fmt: skip
     trainer = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=dict(os.environ))
     rows: list[tuple[float, float, float]] = []
-    begun = 0.0
+    begun, done = 0.0, 0
     with given.out.open("w") as file:
         print(*command, file=sys.stderr)
         print("seconds,training,environments,decisions", file=file, flush=True)
