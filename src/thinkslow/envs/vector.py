@@ -32,6 +32,8 @@ from thinkslow.spaces import Space
 DEATHS = 3
 """Failures of one environment without a completed step after which the cause is raised."""
 
+LARGEST = float(np.finfo(np.float32).max)
+
 NOT_REPLAYED = Failure(
     "replay",
     "NotReplayed",
@@ -382,10 +384,10 @@ class VectorEnv:
         The result of a replay has not been used yet, so it is simply repeated; or `brought` back
         again, where that was asked for.
         """
-        before = {name: array.copy() for name, array in self._observation.items()}
         count = self.count
         errors: list[Failure | None] = [None] * count
         nonfinite: list[Nonfinite] = []
+        rewards = [0.0] * count
         step = Step(
             observation={},
             reward=np.zeros(count, np.float32),
@@ -404,21 +406,23 @@ class VectorEnv:
                 errors[index] = played
                 self._actions[index].pop()  # it had no effect that anybody saw
                 for name, array in self._observation.items():
-                    array[index] = before[name][index]
+                    array[index] = self._shown[name][index]
                 end(index, step)
                 continue
-            with np.errstate(over="ignore"):  # infinite then, and found below
-                step.reward[index] = played.reward
+            rewards[index] = played.reward
             step.is_last[index], step.is_terminal[index] = played.over, played.terminated
             keys = [*played.nonfinite]
-            if "reward" not in keys and not np.isfinite(step.reward[index]):
+            if "reward" not in keys and not abs(played.reward) <= LARGEST:
                 keys.append("reward")
-            moment = (index, self._begun[index] - 1, len(self._actions[index]))
-            nonfinite += [Nonfinite(key, *moment) for key in keys]
+            if keys:
+                moment = (index, self._begun[index] - 1, len(self._actions[index]))
+                nonfinite += [Nonfinite(key, *moment) for key in keys]
             self._say(played.notes)
             if replayed[index]:
                 self._first_seen[index] = hash_of(self._observation, index)
         step.observation.update({name: a.copy() for name, a in self._observation.items()})
+        with np.errstate(over="ignore"):  # infinite then, and listed
+            step.reward[:] = rewards
         return step._replace(errors=tuple(errors), nonfinite=tuple(nonfinite))
 
     def _receive(

@@ -22,6 +22,8 @@ import ctypes
 import faulthandler
 import mmap
 import os
+import pickle
+import select
 import signal
 import socket
 import subprocess
@@ -89,6 +91,8 @@ class Worker:
     def __init__(self, arguments: Mapping[str, Any], *, memory: IO[bytes]):
         ours, theirs = socket.socketpair()
         self.pipe = Connection(ours.detach())
+        self._answered = select.poll()  # `Connection.poll` makes a selector for each question
+        self._answered.register(self.pipe, select.POLLIN)
         self.owes = "make"
         """What the worker was asked for last and has not answered; empty: nothing."""
         self._asked = time.monotonic()
@@ -134,7 +138,7 @@ class Worker:
 
         **Errors:** `Died` if there will be no answer, or none in time.
         """
-        return self._receive("played", limit_s, hurried)
+        return Played(*self._receive("played", limit_s, hurried))
 
     def copied(self, limit_s: float) -> bytes | None:
         """The answer to `copy`."""
@@ -142,16 +146,16 @@ class Worker:
 
     def _send(self, message: tuple) -> None:
         with contextlib.suppress(OSError):  # it died; `receive` tells, in its turn
-            self.pipe.send(message)
+            _tell(self.pipe, message)
 
     def _receive(self, expected: str, limit_s: float, hurried: Any = lambda: None) -> Any:
         call = self.owes
         try:
-            while not self.pipe.poll(GLANCE_S):
+            while not self._answered.poll(1_000 * GLANCE_S):
                 now, end = time.monotonic(), self._asked + limit_s
                 if now >= min(end, hurried() or end):
                     raise Died(self._hang(call, now - self._asked))
-            kind, content = self.pipe.recv()
+            kind, content = _heard(self.pipe)
         except (EOFError, OSError):
             self.process.wait()
             raise Died(ended(self.process.returncode, call, self.words.last())) from None
@@ -187,6 +191,18 @@ class Worker:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.words.close()
+
+
+def _tell(pipe: Connection, message: tuple) -> None:
+    """Send a message by the plain pickler.
+
+    `Connection.send` builds one in Python each time, which costs as much as a small environment.
+    """
+    pipe.send_bytes(pickle.dumps(message))
+
+
+def _heard(pipe: Connection) -> Any:
+    return pickle.loads(pipe.recv_bytes())
 
 
 class Words:
@@ -263,12 +279,12 @@ def main() -> None:
         try:
             _serve(pipe, memory, served)
         except (Unavailable, Mismatch) as error:
-            pipe.send(("refused", (type(error)(str(error)), traceback.format_exc())))
+            _tell(pipe, ("refused", (type(error)(str(error)), traceback.format_exc())))
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
             if not served.idle:  # the environment's own, not of a parent that is gone
-                pipe.send(("failed", failure(error, served.call)))
+                _tell(pipe, ("failed", failure(error, served.call)))
         except BaseException as error:  # the environment's, which may even exit
-            pipe.send(("failed", failure(error, served.call)))
+            _tell(pipe, ("failed", failure(error, served.call)))
     if served.env is not None:  # after the message: closing may hang
         served.env.close()
 
@@ -290,24 +306,24 @@ class _Served:
 
 
 def _serve(pipe: Connection, memory: int, served: _Served) -> None:
-    arguments, spec = pipe.recv()
+    arguments, spec = _heard(pipe)
     if spec is not None:
         gymnasium.registry.setdefault(arguments["id"], spec)
     env = served.env = make(**arguments)
-    pipe.send(("ready", (Spaces(env.observations, env.actions, env.drawn), tuple(env.notes))))
+    _tell(pipe, ("ready", (Spaces(env.observations, env.actions, env.drawn), tuple(env.notes))))
     said, served.idle = len(env.notes), True
-    spaces, count, index = pipe.recv()
+    spaces, count, index = _heard(pipe)
     arrays = views(mmap.mmap(memory, size_of(spaces, count)), spaces, count)
     rows = {name: array[index : index + 1] for name, array in arrays.items()}
     begun = False
     while True:
-        kind, *content = pipe.recv()
+        kind, *content = _heard(pipe)
         served.call, served.idle = "reset" if kind == "replay" else kind, False
         begun = begun or kind == "replay"
         if kind == "copy":
             copy = env.copy()
             served.idle = True
-            pipe.send(("copied", copy))
+            _tell(pipe, ("copied", copy))
             continue
         if kind == "put":
             copy, seed = content
@@ -316,11 +332,11 @@ def _serve(pipe: Connection, memory: int, served: _Served) -> None:
                 begun = True
             env.put_back(copy)
             served.idle = True
-            pipe.send(("played", Played(0.0, False, False)))
+            _tell(pipe, ("played", tuple(Played(0.0, False, False))))
             continue
         played = _replay(env, rows, *content) if kind == "replay" else _step(env, rows, *content)
         served.idle = True
-        pipe.send(("played", played._replace(notes=tuple(env.notes[said:]))))
+        _tell(pipe, ("played", (*played[:-1], tuple(env.notes[said:]))))
         said = len(env.notes)
 
 
