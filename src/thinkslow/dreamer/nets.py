@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from thinkslow.dreamer.convolution import convolve, convolve_and_pool, double_and_convolve
+from thinkslow.dreamer.product import product
 
 Tree = TypeVar("Tree")
 
@@ -43,7 +44,7 @@ class Linear(eqx.Module):
         self.bias = jnp.zeros(outputs)
 
     def __call__(self, x: Float[Array, "... inputs"]) -> Float[Array, "... outputs"]:
-        return x @ self.kernel + self.bias
+        return product(x, self.kernel) + self.bias
 
 
 class BlockLinear(eqx.Module):
@@ -134,7 +135,7 @@ class NormLinear(eqx.Module):
         self.norm = LayerNorm(outputs)
 
     def __call__(self, x: Float[Array, "... inputs"]) -> Float[Array, "... outputs"]:
-        return self.norm(x @ self.kernel)
+        return self.norm(product(x, self.kernel))
 
 
 class StridedConv(eqx.Module):
