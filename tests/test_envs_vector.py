@@ -198,7 +198,7 @@ def test_what_a_simulator_writes_neither_blocks_nor_grows():
             assert not envs.step(np.zeros((1, 2))).crashed[0]
         (failure,) = envs.step(np.zeros((1, 2))).errors
     assert failure is not None
-    assert failure.message == "its process ended with exit code 7; its last words: the last word"
+    assert failure.message == "its process ended with exit code 7; its last output: the last word"
     assert len(failure.traceback) < 5000
 
 

@@ -338,7 +338,7 @@ def test_impossible_sizes_are_refused_with_rule_and_value(changes, message):
 
 @pytest.mark.parametrize(
     ("vision", "message"),
-    [("patch", "multiples of 8; got 20x20"), ("conv", "multiples of 16; got 20x20")],
+    [("patch", "multiples of 8; got 20x20"), ("conv", "multiple of 16; got 20x20")],
 )
 def test_an_image_that_cannot_be_halved_or_cut_is_refused(vision, message):
     with pytest.raises(ValueError, match=message):

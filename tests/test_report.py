@@ -436,7 +436,7 @@ def test_a_strip_of_other_frames_is_refused_by_name(folder, tmp_path):
     with pytest.raises(ValueError, match=r"0-0.npz: `real`.*got float64"):
         build(tmp_path)
     savez(path, whole | {"step": np.arange(2)})
-    with pytest.raises(ValueError, match=r"`real` holds \(3,\) frames; .* \(2,\)"):
+    with pytest.raises(ValueError, match=r"`real` holds frames in shape \(3,\); .* \(2,\)"):
         build(tmp_path)
 
 

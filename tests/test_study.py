@@ -108,7 +108,7 @@ def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path):
         ({"hypotheses": [H | {"of": "spread", "measure": "psnr"}]}, "psnr is compared frame"),
         ({"hypotheses": [H | {"effect": {"arm": "none"}}]}, "an arm with itself"),
         ({"hypotheses": [H | {"effect": {"arm": "twice", "baseline_setting": "nosy"}}]}, "noisy"),
-        ({"looks": [4]}, "`looks` must be among 5, 8, 12.*got 4"),
+        ({"looks": [4]}, "`looks` must be .*5, 8, 12; got 4"),
         ({"tuned_on": ["1"]}, "`tuned_on` must be a list of whole numbers"),
         ({"purpose": "tuning"}, "`tuned_on` must name"),
         ({"settings": {}}, "`settings` must name one or more"),

@@ -142,3 +142,45 @@ def test_a_docstring_is_no_fragment_that_begins_with_of():
         if FRAGMENT.search(text)
     ]
     assert not wrong, "\n".join(wrong)
+
+
+COUNTED = re.compile(
+    r" (?:training |paired |free |whole |unexpected )?(?:decision|episode|step|frame|agent"
+    r"|environment|action|update|parameter|member|number|value|byte|axe|pair|minute|seed|run|task|arm|classe|key"
+    r"|channel|input|output|argument|instruction|array|weight|file|folder|moment|sample|core"
+    r"|hypothese|comparison|convolution|block|halving|device|trace)s\b"
+)
+ALWAYS_MANY = re.compile(r"^([A-Z_.a-z]*[A-Z]{3,}[A-Z_]*|most|least)$")
+"""A limit, which is never 1."""
+
+
+def miscounted(source: str) -> Iterator[str]:
+    """Counts with a noun that is always in the plural, as in "1 minutes"."""
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.JoinedStr):
+            continue
+        before = ""
+        for value, text in zip(node.values, node.values[1:], strict=False):
+            if isinstance(value, ast.FormattedValue) and isinstance(text, ast.Constant):
+                said = ast.unparse(value.value)
+                found = COUNTED.match(str(text.value))
+                # "1 of 1 episodes" is right.
+                if found and not ALWAYS_MANY.match(said) and not before.endswith(" of "):
+                    yield f"{{{said}}}{found[0]}"
+            before = str(value.value) if isinstance(value, ast.Constant) else ""
+
+
+def test_a_count_that_is_always_in_the_plural_is_found():
+    assert list(miscounted('f"about {minutes:.0f} minutes here"')) == ["{minutes} minutes"]
+    right = "f\"{plural(n, 'minute')} here, {a} of {b} episodes, over {MOST} folders\""
+    assert not list(miscounted(right))
+
+
+def test_counts_of_one_are_in_the_singular():
+    """`study quick --dry-run` said "about 1 minutes here"."""
+    wrong = [
+        f"{path.relative_to(SOURCE)}: {found}"
+        for path in SOURCES
+        for found in miscounted(path.read_text())
+    ]
+    assert not wrong, "\n".join(wrong)

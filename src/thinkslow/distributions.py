@@ -52,7 +52,7 @@ class Belief(eqx.Module):
 
     @abc.abstractmethod
     def soft(self) -> Float[Array, "..."]:
-        """The expectation in place of a value."""
+        """The expectation, used instead of a draw."""
 
     def relaxed_of(self, noise: Float[Array, "..."]) -> Float[Array, "..."]:
         """A draw from given noise with an exact gradient, which may leave the one-hot codes; by
@@ -147,7 +147,7 @@ class Categorical(Belief):
         return self._straight_through(jnp.argmax(self.logits, -1))
 
     def soft(self) -> Float[Array, "*factors classes"]:
-        """The probabilities in place of a sample: no noise, but not a one-hot code."""
+        """The probabilities, used instead of a sample: no noise, but not a one-hot code."""
         return self.probs()
 
     def relaxed_of(
@@ -213,8 +213,9 @@ class Gaussian(Belief):
 
 
 class Point(Belief):
-    """A latent as plain floats in place of a belief, for the literal reading of "refine the
-    state". Nothing keeps it a one-hot code, or on the simplex."""
+    """A latent as plain floats instead of a belief, for the literal reading of "refine the state".
+    It may leave the one-hot codes and the simplex.
+    """
 
     value: Float[Array, "..."]
 
@@ -248,7 +249,7 @@ class Point(Belief):
 
 
 class Bernoulli(eqx.Module):
-    """Independent probabilities of yes, given by their logits."""
+    """Independent Bernoulli variables, given by their logits."""
 
     logit: Float[Array, "..."]
 
@@ -392,7 +393,9 @@ class BoundedNormal(eqx.Module):
 def _shared_log_prob(
     logits: Float[Array, " bins"], bins: Float[Array, " bins"], value: Float[Array, ""]
 ) -> Float[Array, ""]:
-    """Cross-entropy with a value shared between its two neighbouring bins, nearer the more."""
+    """Cross-entropy with a value shared between its two neighbouring bins, in proportion to
+    nearness.
+    """
     last = logits.shape[-1] - 1
     below = jnp.clip(jnp.sum(bins <= value) - 1, 0, last)
     above = jnp.clip(last + 1 - jnp.sum(bins > value), 0, last)

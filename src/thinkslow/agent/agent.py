@@ -34,6 +34,7 @@ from thinkslow.needs import (
     missing,
 )
 from thinkslow.objectives.members import Members
+from thinkslow.plural import plural
 from thinkslow.spaces import Space
 from thinkslow.trees import Parts, compiled, once, parts, register
 from thinkslow.worldmodel import State, WorldModel
@@ -141,7 +142,7 @@ class AbstractAgent(eqx.Module):
 
     def having_returns(self, spread: float) -> "AbstractAgent":
         """The same agent with a known range of returns."""
-        raise TypeError(f"{type(self).__name__} cannot be told how far its returns spread.")
+        raise TypeError(f"{type(self).__name__} cannot be given the range of its returns.")
 
     @property
     def observation_spaces(self) -> tuple[tuple[str, Space], ...]:
@@ -273,7 +274,7 @@ class Agent(AbstractAgent):
         return self
 
     def having_model(self, model: WorldModel, members: Members | None) -> "Agent":
-        # What is usual is known by the model's own names of observations.
+        # The usual errors are stored under the model's own names of observations.
         return Agent(
             model, self.settings, policy=self.policy, members=members, about=self.about,
             returns=self.returns, clean=self.clean if model is self.model else None,
@@ -340,14 +341,15 @@ class Agent(AbstractAgent):
         delay = self.settings.delay
         if not 0 <= decisions <= delay:
             raise ValueError(
-                f"An agent of `delay` {delay} can wait for 0 to {delay} decisions; got {decisions}."
+                f"An agent of `delay` {delay} can wait for 0 to {plural(delay, 'decision')}; got "
+                f"{decisions}."
             )
         return _waited(carry, decisions) if decisions else carry
 
     @once
     def parts(self) -> Parts:
         """The static structure, which decides the compiled program, and the numbers."""
-        # Where it comes from decides nothing.
+        # Its origin has no effect on the program.
         return parts(eqx.tree_at(lambda agent: agent.about, self, None))
 
 

@@ -42,7 +42,7 @@ class Ascent(Choice):
         horizon: imagined steps.
         steps: number of gradient steps.
         strength: length of each step, in units of atanh of the actions; 0 is the base agent.
-        penalty: what a nat of the members' disagreement costs, in units of return; 0 asks none.
+        penalty: cost of one nat of disagreement between members, in units of return; 0: no penalty.
         trace: lambda of the returns.
     """
 
@@ -97,7 +97,7 @@ class Ascent(Choice):
     def _drawn(
         self, facing: Facing, *, key: PRNGKeyArray
     ) -> Float[Array, "sequences horizon action"]:
-        """Sequences that the policy takes from the state that acts."""
+        """Sequences of the policy's actions from the state that acts."""
         model: Any = facing.model
 
         def follow(key: PRNGKeyArray) -> Float[Array, "horizon action"]:

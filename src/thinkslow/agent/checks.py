@@ -1,8 +1,9 @@
 """Checks of a frame before it is used, and the controls of such checks.
 
-A gate by surprise cannot tell news from noise. A check measures how well the posterior explains
-the frame that it was computed from. A frame that no latent explains does not come from the world
-that the agent knows. A frame that some latent explains is used, however surprising it is.
+Surprise alone does not distinguish new information from noise. A check measures how well the
+posterior explains the frame that it was computed from. A frame that no latent explains does not
+come from the world that the agent knows. A frame that some latent explains is used, even if it is
+very surprising.
 """
 
 import abc
@@ -30,7 +31,7 @@ class Verdict(enum.IntEnum):
     """What happened to a frame."""
 
     BELIEVED = 0
-    """As it came."""
+    """Used unchanged."""
     MENDED = 1
     """Repaired: the posterior is that of the frame with its implausible patches replaced."""
     REJECTED = 2
@@ -55,12 +56,12 @@ class Guard(eqx.Module):
 
     @classmethod
     def new(cls) -> "Guard":
-        """Before the first frame."""
+        """The memory before the first frame."""
         zero = jnp.zeros(())
         return cls(jnp.zeros((), jnp.int32), zero, zero, zero)
 
     def after(self, rejects: Array, verdict: Array, suspicious: Array) -> "Guard":
-        """One frame later."""
+        """The memory after one more frame."""
         kind = self.share.dtype
         share = self.share + (rejects.astype(kind) - self.share) / MEMORY
         run = jnp.where(verdict == Verdict.REJECTED, self.run + 1, 0)
@@ -100,7 +101,7 @@ class Frame(eqx.Module):
         return State(self.moment.memory, latent.astype(self.model.initial().latent.dtype))
 
     def alone(self) -> Moment:
-        """What the frame says without any history."""
+        """Prior and posterior of the frame without any history."""
         memory, prior = self.model.predict(
             self.model.initial(), jnp.zeros_like(self.action), jnp.ones((), bool)
         )
@@ -123,7 +124,7 @@ class Check(eqx.Module):
 
     @property
     def needs(self) -> tuple[Need, ...]:
-        """What it asks of a model."""
+        """What it needs from a model."""
         return (DECODES_NUMBERS,)
 
     @abc.abstractmethod
@@ -155,28 +156,33 @@ class Check(eqx.Module):
 class Robust(Check):
     """Frames that no latent explains are repaired, or replaced by the prior.
 
-    Where `distance` is above the threshold of clean episodes: from the posterior and from the
-    prior, up to `rounds` times, the patches that a belief does not explain are replaced by what
-    it expects there, and the result is encoded again. The better of the two by evidence is
-    believed; if too little is left of the frame, or the prior explains it as well, the prior.
-    A frame that is explained without any history, or the ninth in a row, starts a new memory.
+    It acts where `distance` is above the threshold of clean episodes. Two attempts start from the
+    posterior and from the prior. Up to `rounds` times, the patches that the belief does not explain
+    are replaced by the belief's own prediction, and the result is encoded again. The attempt with
+    the better evidence is used. The prior is used instead if too little is left of the frame, or if
+    the prior explains it as well. A frame that is explained without any history, or the ninth
+    suspicious frame in a row, starts a new memory.
 
-    **Cost:** one decoding; in a suspicious frame, for all of the batch, one step of the core,
-    `2 * rounds + 2` encodings and `2 * rounds + 4` decodings besides.
+    **Cost:** one decoding; for a suspicious frame also one step of the core, `2 * rounds + 2`
+    encodings and `2 * rounds + 4` decodings, for the whole batch.
     """
 
     rounds: int = 3
-    """Rounds of repair; with 0 a frame is only rejected."""
+    """Number of repair rounds; with 0 a frame is only rejected."""
     cut: Scalar = 0.2
-    """Weight of a patch below which it is replaced whole, and those around it."""
+    """A patch with a weight below this value is replaced completely, together with its
+    neighbours.
+    """
     least: Scalar = 0.15
-    """Share of the frame that must be left."""
+    """Share of the frame that must remain."""
     patience: int = 8
-    """Rejections in a row after which the memory is thought to be wrong, not the frames."""
+    """Number of rejections in a row after which the memory, and not the frames, counts as wrong."""
     most: Scalar = 0.8
-    """Share of rejections above which the world has changed for good: nothing is done then."""
+    """Share of rejections above which the environment counts as permanently changed; frames are
+    then used unchanged.
+    """
     beta: Scalar | None = None
-    """Weight of KL(belief || prior) beside the errors; None: as the model was trained."""
+    """Weight of KL(belief || prior) relative to the errors; None: as the model was trained."""
 
     @property
     def needs(self) -> tuple[Need, ...]:
@@ -189,7 +195,7 @@ class Robust(Check):
         return only_if(suspicious, lambda: self._mended(frame), believed)
 
     def weights(self, frame: Frame, ratios: dict[str, Array]) -> dict[str, Array]:
-        """How far each patch is to be believed, of its error in units of the usual one."""
+        """Weight of each patch, from its error in units of the usual error."""
         weights = {name: 1 / (1 + ratio / FREEDOM) for name, ratio in ratios.items()}
         return {name: _cut(weight, self.cut) for name, weight in weights.items()}
 
@@ -247,7 +253,7 @@ class Robust(Check):
 
 
 class Masked(Robust):
-    """A control: what is exactly black is covered, and replaced in the same way.
+    """A control: exactly black pixels count as covered and are replaced in the same way.
 
     An oracle if a shift covers part of the frame with black, such as `occlusion`: other arms do
     not know which pixels are covered.
@@ -281,7 +287,7 @@ class RandomRejection(Check):
 
 
 class Wiser(Check):
-    """A control, a known rule: a frame is believed if it is reconstructed well without history.
+    """A control, a published rule: a frame is used if it is reconstructed well without history.
 
     Its error is that of the history-free posterior, below a fixed threshold: the .995 quantile of
     clean episodes.
@@ -310,7 +316,7 @@ class Median(Check):
 
 
 class Moments(Check):
-    """A control: each channel brought to the mean and deviation of clean frames.
+    """A control: each channel is scaled to the mean and deviation of clean frames.
 
     **Cost:** one encoding and one decoding.
     """
@@ -354,7 +360,9 @@ def _filtered(frame: Frame, change: Any) -> Judgement:
 
 
 def _cut(weights: Array, least: Float[Array, ""] | float) -> Array:
-    """Weights of which those below `least` are 0, in an image with the patches around them."""
+    """The weights, with 0 for those below `least`; in an image also for the neighbouring
+    patches.
+    """
     low = weights < least
     if weights.ndim == 2:
         wide = jnp.pad(low, 1)

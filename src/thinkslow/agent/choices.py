@@ -26,7 +26,7 @@ from thinkslow.spaces import Space
 from thinkslow.worldmodel import Action, State, WorldModel
 
 HALVINGS = 30
-"""Bisections of the interval in which a tilt is searched."""
+"""Number of bisections in the search for a tilt."""
 
 
 class Facing(NamedTuple):
@@ -35,15 +35,15 @@ class Facing(NamedTuple):
     model: WorldModel
     """For one example."""
     policy: Callable[[State, PRNGKeyArray], Action]
-    """What acts in imagined futures."""
+    """The policy in imagined futures."""
     greedy: bool
     """Whether the policy takes its most likely action instead of a sample."""
     belief: Belief
-    """After refinement."""
+    """The belief after refinement."""
     state: State
-    """Read from the belief."""
+    """The state read from the belief."""
     action: Action
-    """The policy's, in that state."""
+    """The policy's action in that state."""
     members: Members | None
     returns: Float[Array, ""] | float | None
     """The range of the agent's returns, from 5% to 95%."""
@@ -57,9 +57,9 @@ class Chosen(eqx.Module):
     log_probs: Float[Array, "*batch actions"]
     """The index of the policy's action among them."""
     advantages: Float[Array, "*batch actions"]
-    """Imagined: how much better than the policy's mean, in units of return."""
+    """Imagined advantages over the policy's mean, in units of return."""
     errors: Float[Array, "*batch actions"]
-    """Standard errors of these."""
+    """Standard errors of the advantages."""
     improved: Float[Array, "*batch actions"]
     """Log-probabilities that the action was taken by."""
     kl: Float[Array, "*batch"]
@@ -71,7 +71,7 @@ class Choice(eqx.Module):
 
     @property
     def needs(self) -> tuple[Need, ...]:
-        """What it asks of a model."""
+        """What it needs from a model."""
         return (ACTOR,)
 
     @property
@@ -131,9 +131,9 @@ def perturbed(
 ) -> Float[Array, " actions"]:
     """Log-probabilities with Gumbel noise under which the action `taken` is the largest.
 
-    Whatever drew the action: if it was drawn by these probabilities, the noise is that of
-    independent Gumbels, so that the largest of `perturbed + tilt` is a draw from the tilted
-    probabilities, and the same action wherever the tilt does not decide otherwise.
+    If `taken` was drawn with these probabilities, the noise has the distribution of independent
+    Gumbels. The largest entry of `perturbed + tilt` is then a draw from the tilted probabilities.
+    It is the same action unless the tilt changes it.
 
     **References:** Maddison, Tarlow and Minka, A* Sampling, arXiv 1411.0030.
     """
@@ -146,7 +146,7 @@ def perturbed(
 def divergence(
     log_probs: Float[Array, " actions"], tilt: Float[Array, " actions"]
 ) -> Float[Array, ""]:
-    """KL of the tilted probabilities from the given ones, nats."""
+    """KL(tilted || given) of the probabilities, in nats."""
     improved = jax.nn.log_softmax(log_probs + tilt)
     return jnp.sum(jnp.exp(improved) * (improved - jax.nn.log_softmax(log_probs)))
 
@@ -157,7 +157,7 @@ def strength(
     kl: Float[Array, ""],
     most: Float[Array, ""],
 ) -> Float[Array, ""]:
-    """How far to tilt along a direction for a given KL: at most `most`, and never beyond the KL.
+    """The largest tilt along a direction, up to `most`, whose KL does not exceed a bound.
 
     KL grows with the strength, so bisection finds it.
     """

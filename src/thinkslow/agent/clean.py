@@ -20,7 +20,9 @@ PATCH = 8
 MOST = 9.0
 """The largest weight of a patch, in units of its usual error, so that no patch decides alone."""
 LEAST = 1e-6
-"""The least usual error of a patch. Otherwise any change of a constant patch would be news."""
+"""Smallest usual error of a patch. Without it, any change of a constant patch would be
+suspicious.
+"""
 
 Errors = Mapping[str, Float[Array, "..."]]
 """Mean squared errors of each patch, or of each number of a vector, by the name of the part."""
@@ -30,7 +32,7 @@ class Clean(eqx.Module):
     """The usual errors on clean frames."""
 
     errors: Errors
-    """Medians."""
+    """Median errors."""
     threshold: Float[Array, ""] | float
     """Threshold of `distance`; above it a frame is suspicious."""
     alone: Float[Array, ""] | float
@@ -66,7 +68,7 @@ def errors_of(heads: Mapping[str, Any], observation: Observation) -> dict[str, A
 
 
 def patched(values: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Means over the patches of an image; of a vector its numbers, as they are."""
+    """Means over the patches of an image; the numbers of a vector are unchanged."""
     if values.ndim != 3:
         return values
     height, width, channels = values.shape
@@ -76,7 +78,7 @@ def patched(values: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def unpatched(weights: Float[Array, "..."], like: Array) -> Float[Array, "..."]:
-    """A weight for each patch as one for each pixel, to be multiplied with an image `like`."""
+    """The weights of patches as an array of pixels, in the shape of the image `like`."""
     if like.ndim != 3:
         return weights
     side = patch_side(*like.shape[:2])
@@ -92,7 +94,7 @@ def patch_side(height: int, width: int) -> int:
 
 
 def mean_error(errors: Errors) -> Float[Array, ""]:
-    """Over all patches."""
+    """The mean over all patches."""
     return jnp.mean(jnp.concatenate([error.ravel() for error in errors.values()]))
 
 

@@ -127,12 +127,12 @@ class Timed(AbstractAgent):
             numbers, (looked.observation, looked.moment, latent_keys), beliefs, keys=refine_keys
         )
         self.act(carry, observation, is_first, keys=keys)
-        self._clock.acting_ms = 0.0  # it compiled
+        self._clock.acting_ms = 0.0  # this call compiled
         self.act(carry, observation, is_first, keys=keys)
 
 
 class _Clock:
-    """How long it took to act, of late."""
+    """The longest recent time of acting, which decays."""
 
     acting_ms = 0.0
 
@@ -147,7 +147,7 @@ def _look(
     agent: Agent, carry: Carry, observation: dict, is_first: Bool[Array, " batch"],
     keys: Key[Array, " batch"],
 ) -> tuple[Look, Any, tuple[Key[Array, " batch"], Key[Array, " batch"]]]:  # fmt: skip
-    """What is seen, what to refine, and the keys of refinement."""
+    """The observation, the belief to refine, and the keys of refinement."""
 
     def one(carry: Carry, observation: dict, is_first: Array, key: Any) -> tuple:
         looked = look(agent, carry, observation, is_first, key)

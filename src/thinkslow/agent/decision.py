@@ -39,7 +39,7 @@ class Carry(eqx.Module):
     state: State
     action: Float[Array, "*batch action"]
     past: Window | Cloud | None = None
-    """With `lag` the last decisions (None: there was none yet); with `particles` the cloud."""
+    """With `lag`, the last decisions (None: none yet); with `particles`, the cloud."""
     stream: Stream | None = None
     """The memory of missing and late observations, if needed."""
 
@@ -82,19 +82,19 @@ class Look(NamedTuple):
     """The information of one observation, and the memory of it."""
 
     plain: Moment
-    """Without thinking."""
+    """The moment without thinking."""
     moment: Moment
-    """With the lag, what was told of missing parts, and the check, if there are any."""
+    """The new memory of the lag, of missing parts and of the check, if there are any."""
     past: Window | None
     observation: Observation
-    """What is taken for the present observation."""
+    """The observation that is used as the present one."""
     stream: Stream | None
     before: State
-    """The state that was carried here."""
+    """The state carried from the previous decision."""
     stays: Bool[Array, ""] | None
     """With `missing` "stale", whether it is also the state to continue with."""
     arrived: Bool[Array, ""] | None
-    """With a delay, whether a frame came that had not been used."""
+    """With a delay, whether a new frame arrived."""
     checked: Checked | None
 
 
@@ -160,7 +160,7 @@ def look(
             moment = found._replace(seen=moment.seen, absent=moment.absent)
     checked = None
     if settings.check is not None:
-        assert agent.clean is not None  # as `Agent.given` asks
+        assert agent.clean is not None  # checked by `Agent.given`
         moment, checked, guard = settings.check.judged(
             model, agent.clean, moment, observation, stream.guard, action,
             key=jr.fold_in(key, _CHECK), latent_key=streams(key)[0],
@@ -178,7 +178,7 @@ def look(
 
 
 _LATE, _CHECK, _AHEAD, _SMOOTH = 0x1A7E, 0xC4EC, 0xA4EAD, 0x5300
-"""What else is random in a decision, far from the small numbers that splitting a key folds in."""
+"""Offset of further random streams, far from the small numbers that splitting a key folds in."""
 
 
 def _attended(
@@ -190,7 +190,7 @@ def _attended(
     absent = dict(stream.missing)
     if agent.settings.missing != "hold":
         return observation, absent, stream
-    assert stream.held is not None  # as `Agent.given` makes it
+    assert stream.held is not None  # made by `Agent.given`
     shown = kept(agent.model.observation_spaces, observation)
     held = {
         name: jnp.where(absent[name], stream.held[name], value) if name in absent else value
@@ -256,7 +256,7 @@ def acted(
     action = agent.policy(agent.model, state, action_key)
     if agent.settings.choice is None:
         return action, None
-    # What follows must not be fused with it, which may round its last bit otherwise.
+    # It must not be fused with what follows: that may change its last bit.
     action = jax.lax.optimization_barrier(action)
     facing = Facing(
         agent.model, lambda s, k: agent.policy(agent.model, s, k), agent.greedy, belief, state,
@@ -270,7 +270,7 @@ OF_CHOICE = 0xC401
 
 
 def streams(key: PRNGKeyArray) -> tuple[PRNGKeyArray, ...]:
-    """The independent keys of one decision: of the latent, the action, refinement, readout."""
+    """The independent keys of one decision: latent, action, refinement, readout."""
     latent_key, action_key, think_key = jr.split(key, 3)
     return latent_key, action_key, *jr.split(think_key)
 

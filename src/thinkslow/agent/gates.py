@@ -149,7 +149,7 @@ class Gated(AbstractAgent):
         return parts((agent, self.score))
 
     def _again(self, given: tuple, first: tuple, doubtful: np.ndarray) -> tuple:
-        # Places beyond the batch are read as its last and written nowhere.
+        # Places beyond the batch read its last entry and write nowhere.
         chosen = np.full(_padded(len(doubtful)), len(given[2]))
         chosen[: len(doubtful)] = doubtful
         return _think_again(*self.agent.parts, *given, first, chosen)

@@ -1,7 +1,7 @@
-"""What a compiled decision is a function of, checked and put in order.
+"""The inputs of a compiled decision, checked and in order.
 
-Functions, not methods: a method of an Equinox module goes through all its arrays at each call,
-which for a small agent takes as long as a tenth of the decision.
+These are functions and not methods: each call of a method of an Equinox module goes through all its
+arrays, which takes a tenth of the decision time of a small agent.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ from thinkslow.agent.decision import Carry
 from thinkslow.agent.observing import kept, named
 from thinkslow.agent.past import Window
 from thinkslow.agent.stream import Stream
+from thinkslow.plural import plural
 
 if TYPE_CHECKING:
     from thinkslow.agent.agent import Agent
@@ -35,7 +36,7 @@ def inputs_of(
     missing: Flags | None = None,
     age: Int[Array | np.ndarray, " batch"] | None = None,
 ) -> tuple[Carry, dict[str, Any], Array, Array]:
-    """What a compiled decision is a function of, besides the agent."""
+    """The inputs of a compiled decision, besides the agent."""
     if agent.lacks_returns:
         raise ValueError(
             f"{type(agent.settings.choice).__name__} tilts by the range of the agent's returns, "
@@ -51,12 +52,12 @@ def inputs_of(
         if np.shape(value)[:1] != (len(keys),):
             raise ValueError(
                 f"`{name}` is of {np.shape(value)[0] if np.ndim(value) else 'no'} "
-                f"environments; there are {len(keys)} keys. Give one of each for every "
+                f"environments; there are {plural(len(keys), 'key')}. Give one of each for every "
                 "environment, along the first axis."
             )
     if agent.settings.check is not None and agent.clean is None:
         raise ValueError(
-            "The check of this agent does not know yet what is usual on clean frames. "
+            "The check of this agent has no usual errors on clean frames yet. "
             "Calibrate it: thinkslow.calibrated(agent, environment)."
         )
     if agent.settings.lag and carry.past is None:
@@ -67,7 +68,7 @@ def inputs_of(
 def _flags(model: Any, missing: Flags | None, seen: dict[str, Any]) -> dict[str, Array] | None:
     """Flags of every part of the observation, by name.
 
-    **Errors:** `ValueError` for one of what the agent does not see.
+    **Errors:** `ValueError` for a part that the agent does not see.
     """
     if missing is None:
         return None
@@ -86,12 +87,12 @@ def _flags(model: Any, missing: Flags | None, seen: dict[str, Any]) -> dict[str,
 def _told(
     agent: "Agent", carry: Carry, seen: dict[str, Any], flags: dict[str, Array] | None, age: Any
 ) -> Carry:
-    """The carry, with what is told of the present observation."""
+    """The carry, with the flags of the present observation."""
     delay = agent.settings.delay
     if isinstance(age, np.ndarray) and len(age) and age.max() > delay:
         raise ValueError(
-            f"An observation is {age.max():g} decisions old; `delay` is {delay}. Set `delay` "
-            "to the most that may be."
+            f"An observation is {plural(age.max(), 'decision')} old, more than `delay`, {delay}. "
+            "Set `delay` to the largest age."
         )
     age = None if age is None or not delay else jnp.asarray(age, jnp.int32)
     stream = carry.stream or Stream()
@@ -106,8 +107,9 @@ def _told(
 
 
 def _with_window(agent: "Agent", carry: Carry, seen: dict[str, Any], is_first: Array) -> Carry:
-    """With a window of the right shapes, whose frames an episode's first observation
-    forgets."""
+    """The carry with a window of the right shapes. The first observation of an episode clears its
+    frames.
+    """
     frames = kept(agent.observation_spaces, seen)
     yes = jnp.ones_like(is_first)
     window = Window(carry.state, carry.action, frames, yes, yes)

@@ -35,7 +35,7 @@ def named(spaces: Spaces, observation: Mapping[str, Any]) -> dict[str, Any]:
         value = observation[name]
         try:
             array = value if hasattr(value, "dtype") else np.asarray(value)
-        except ValueError:  # rows of different lengths
+        except ValueError:  # a list with rows of different lengths
             array = np.asarray(None)
         if array.dtype.kind in NO_NUMBERS:
             raise ValueError(f"`{name}` must be an array of numbers; got {said(value)}.")

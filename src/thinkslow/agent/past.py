@@ -31,16 +31,16 @@ class Window(eqx.Module):
     """Whether the observation could be used."""
 
     def pushed(self, new: "Window") -> "Window":
-        """One decision later; `new` is that decision, without the leading axis."""
+        """The window after one more decision, `new`, which has no leading axis."""
         return jax.tree.map(lambda old, x: jnp.concatenate([old[1:], x[None]]), self, new)
 
 
 def reinferred(model: WorldModel, window: Window) -> State:
     """The state after the window: from the oldest state, every frame encoded again.
 
-    Between frames the latent is soft: the expectation in place of a sample. If memory is linear in
-    the latent, this is the exact filter started from one sample `lag` decisions ago. If an episode
-    began within the window, the model forgets everything before it.
+    Between frames the latent is soft: the expectation instead of a sample. If the memory is linear
+    in the latent, this is the exact filter, started from one sample `lag` decisions ago. If an
+    episode began within the window, the model forgets everything before it.
 
     **Cost:** `lag` steps of the core and the encoder.
     """
@@ -128,5 +128,5 @@ def systematic(
     count = log_weights.shape[-1]
     teeth = (jnp.arange(count, dtype=log_weights.dtype) + jr.uniform(key)) / count
     ends = jnp.cumsum(jnp.exp(log_weights))
-    # Rounding may leave the last end, which is 1, below the last tooth.
+    # Because of rounding, the last cumulative weight may be below the last point of the comb.
     return jnp.minimum(jnp.searchsorted(ends, teeth, side="right"), count - 1)

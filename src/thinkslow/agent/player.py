@@ -9,6 +9,7 @@ import jax.random as jr
 import numpy as np
 
 from thinkslow.agent.agent import AbstractAgent, Agent, greedy_policy
+from thinkslow.plural import plural
 
 
 class Memory(NamedTuple):
@@ -92,7 +93,8 @@ class Player:
             state = Memory(agent.start(count), 0, count)
         if state.environments != count:
             raise ValueError(
-                f"`state` is of {state.environments} environments; the observation is of {count}. "
+                f"`state` is of {plural(state.environments, 'environment')}; the observation is "
+                f"of {count}. "
                 "Pass None to begin new episodes."
             )
         starts = np.zeros(count, bool) if episode_start is None else np.asarray(episode_start)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from thinkslow import registry
 from thinkslow.agent.thinking import Thinking
+from thinkslow.plural import plural
 
 if TYPE_CHECKING:
     from thinkslow.agent.agent import AbstractAgent, Agent
@@ -131,7 +132,7 @@ def mirrored() -> Thinking:
 
 
 def held(term: str, **settings: Any) -> Thinking:
-    """SIG, held by a second term."""
+    """SIG with a second term as a regulariser."""
     base = one_step("sig", steps=5, **settings)
     second = registry.make("term", term)
     return dataclasses.replace(base, terms=(*base.terms, (second, 1.0)))
@@ -159,7 +160,7 @@ def checked(check: str) -> Thinking:
 
 
 def raw(variable: str, *, term: str = "sig", **settings: Any) -> Thinking:
-    """The paper to the letter: five raw steps of length `RAW`, on the numbers themselves."""
+    """The paper's literal reading: five raw steps of size `RAW` on the numbers themselves."""
     from thinkslow.refinement import Gradient
 
     given = {"steps": 5, "update": Gradient(RAW), "max_kl": float("inf"), **settings}
@@ -172,7 +173,7 @@ def dropped_out() -> Arm:
 
 
 def random_raw() -> Thinking:
-    """A random step of the latent's numbers, of length 0.5: half its square are the nats."""
+    """A random step of the latent as floats, of length 0.5; the nats are half its square."""
     from thinkslow.refinement import Random
 
     return raw("latent", update=Random(), max_kl=0.125, steps=1)
@@ -197,7 +198,7 @@ for _name, _make, _about in (
         (
             f"{term}-{horizon}",
             partial(one_step, term, horizon=horizon),
-            f"paper: {what}, {horizon} imagined step{'s' * (horizon > 1)}, one gradient step",
+            f"paper: {what}, {plural(horizon, 'imagined step')}, one gradient step",
         )
         for term, what in _PAPER.items()
         for horizon in HORIZONS

@@ -174,12 +174,12 @@ class PolicyInformation(Score):
 
 
 def _shared(heads: Any) -> Float[Array, ""]:
-    """Information about which of several distributions of one kind a draw comes from, nats."""
+    """Information in a draw about which of several distributions it comes from, in nats."""
     if isinstance(heads, Categorical):
         probs = heads.probs()
         mean = jnp.mean(probs, 0)
         return jnp.sum(jnp.mean(xlogy(probs, probs), 0) - xlogy(mean, mean))
-    # Of normals, that of the normal of the same mean and variance.
+    # For normals, the entropy of the mixture is that of the normal with the same mean and variance.
     total = jnp.mean(heads.scale**2, 0) + jnp.var(heads.mean, 0)
     return 0.5 * jnp.sum(jnp.log(total) - jnp.mean(jnp.log(heads.scale**2), 0))
 
@@ -209,7 +209,7 @@ class Lookahead(Score):
 
     @abc.abstractmethod
     def of(self, apart: Float[Array, "latents actions"]) -> Float[Array, ""]:
-        """The score of imagined advantages, one row a draw of the belief."""
+        """The score of imagined advantages, with one row for each draw of the belief."""
 
 
 class ValueOfComputation(Lookahead):
@@ -241,7 +241,7 @@ class Improvement(Lookahead):
 def value_of_computation(draws: Float[Array, "latents actions"]) -> Float[Array, ""]:
     """E max(0, second - best) of the two actions of the best means, from paired draws.
 
-    >>> float(value_of_computation(jnp.array([[1.0, 0.0], [1.0, 0.0]])))    # nothing is in doubt
+    >>> float(value_of_computation(jnp.array([[1.0, 0.0], [1.0, 0.0]])))    # no uncertainty
     0.0
     """
     best, second = jax.lax.top_k(jnp.mean(draws, 0), 2)[1]

@@ -25,7 +25,7 @@ class Track(eqx.Module):
     beliefs: Belief
 
     def kl(self, other: "Track") -> Float[Array, ""]:
-        """The largest of any frame, so that a bound holds for each."""
+        """The largest KL of any frame, so that a bound holds for each."""
         return jnp.max(jax.vmap(lambda a, b: a.kl(b))(self.beliefs, other.beliefs))
 
 
@@ -40,7 +40,7 @@ def smoothed(
     after it is computed again. The state before the window stays. No shift is the fixed lag.
 
     Args:
-        model: for one example; with a decoder that says how it was trained.
+        model: for one example; with a decoder, and with the weight of its KL in training.
         window: the last frames, the present one included.
         steps: number of steps.
         nats: how far each belief may move.
@@ -52,7 +52,7 @@ def smoothed(
     """
     beta, free = model.trained_beta, model.trained_free_nats
     assert beta is not None
-    assert free is not None  # as `needs_of` says
+    assert free is not None  # checked by `needs_of`
     oldest = jax.tree.map(lambda x: x[0], window.states)
 
     def run(shift: Belief) -> tuple[Array, Belief, Belief, Moment]:

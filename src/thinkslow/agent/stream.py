@@ -25,10 +25,10 @@ class Queue(eqx.Module):
     first: Bool[Array, "*batch slots"]
     """Whether an episode began there; only ever at the first slot."""
     count: Int[Array, "*batch"]
-    """Slots in use."""
+    """Number of slots in use."""
 
     def pushed(self, action: Action, is_first: Bool[Array, ""]) -> "Queue":
-        """One action more. The first observation of an episode forgets those before."""
+        """The queue with one more action. The first observation of an episode clears it."""
         at = jnp.where(is_first, 0, jnp.minimum(self.count, len(self.first) - 1))
         return Queue(
             self.actions.at[at].set(jnp.where(is_first, 0, action)),
@@ -37,7 +37,7 @@ class Queue(eqx.Module):
         )
 
     def without(self, used: Int[Array, ""]) -> "Queue":
-        """The same without its `used` oldest."""
+        """The queue without its `used` oldest actions."""
         index = (jnp.arange(len(self.first)) + used) % len(self.first)
         return Queue(self.actions[index], self.first[index], self.count - used)
 
@@ -50,15 +50,17 @@ class Stream(eqx.Module):
     age: Int[Array, "*batch"] | None = None
     """How many decisions old the present observation is."""
     queue: Queue | None = None
-    """With `delay`."""
+    """The queue, with `delay`."""
     held: Observation | None = None
     """With `missing` \"hold\": the last observation of each name."""
     guard: Any = None
-    """With a `check`: what it remembers."""
+    """With a `check`: its memory."""
 
 
 def empty_queue(action: Array, delay: int) -> Queue:
-    """Room for the actions of a frame `delay` decisions old, and as many before it came."""
+    """Number of slots: the actions since a frame that is `delay` decisions old, and as many before
+    it.
+    """
     slots = 2 * delay + 1
     return Queue(
         jnp.zeros((slots, *action.shape), action.dtype),
@@ -68,7 +70,9 @@ def empty_queue(action: Array, delay: int) -> Queue:
 
 
 def age_of(stream: Stream, queue: Queue, is_first: Bool[Array, ""], delay: int) -> Int[Array, ""]:
-    """How old the present observation is: as told, or `delay` as soon as the episode is."""
+    """The age of the present observation: as given, or the smaller of `delay` and the age of the
+    episode.
+    """
     told = jnp.where(is_first, 0, jnp.asarray(delay, jnp.int32))
     if stream.age is not None:
         told = jnp.where(is_first, 0, stream.age.astype(jnp.int32))
@@ -84,7 +88,7 @@ def caught_up(
     `new` actions of the queue were executed up to the frame, and one of them led to it. The results
     of the others were not observed and are drawn from the prior.
 
-    **Cost:** `steps` steps of the core, at most so many unseen ones being allowed.
+    **Cost:** `steps` steps of the core; `steps` is the largest number of unobserved actions.
     """
     before = unseen(model, state, queue, new - 1, steps=steps, key=key)
     at = jnp.maximum(new - 1, 0)
@@ -95,8 +99,9 @@ def unseen(
     model: WorldModel, state: State, queue: Queue, count: Int[Array, ""], *, steps: int,
     key: PRNGKeyArray,
 ) -> State:  # fmt: skip
-    """The state after the queue's first `count` actions, at most `steps`, of which nothing was
-    seen: latents are samples of the prior."""
+    """The state after the first `count` actions of the queue, at most `steps`. Their results were
+    not observed, so latents are samples of the prior.
+    """
     if not steps:
         return state
 

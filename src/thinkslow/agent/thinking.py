@@ -132,7 +132,7 @@ class Thinking:
         if self.steps and not self.terms:
             raise ValueError("`steps` needs at least one term to minimise; got none.")
         if self.terms:
-            # What makes terms has imported JAX already.
+            # Whoever made the terms has imported JAX already.
             from thinkslow.objectives.lookahead import check_counts, paired
             from thinkslow.readouts import Sample
 
@@ -212,7 +212,7 @@ def _weighted(terms: Any) -> tuple:
 
 
 def _floating(value: Any) -> Any:
-    """A float for a plain integer: floats may change without compiling again."""
+    """A float instead of an integer: floats may change without compiling again."""
     return float(value) if type(value) is int else value
 
 

@@ -32,18 +32,18 @@ from thinkslow.trees import all_finite
 from thinkslow.worldmodel import Action, State, imagine
 
 LARGEST = 4096
-"""Discrete actions whose probabilities are listed; of more, some are drawn as continuous ones."""
+"""Up to this many discrete actions are listed; of more, some are drawn, as with continuous ones."""
 STEEPEST = 1e4
 """The largest tilt of a control, in nats, of one action against another."""
 
 
 def floating(value: Any) -> Any:
-    """A float for a whole number: floats may change without compiling again."""
+    """A float instead of an integer: floats may change without compiling again."""
     return float(value) if type(value) is int else value
 
 
 class Compared(NamedTuple):
-    """Actions and the policy's probabilities of them."""
+    """Actions to compare, with their probabilities under the policy."""
 
     actions: Float[Array, "actions action"]
     log_probs: Float[Array, " actions"]
@@ -51,9 +51,9 @@ class Compared(NamedTuple):
     density: Float[Array, " actions"]
     """The policy's log-probability or log-density."""
     taken: Int[Array, ""]
-    """Which one the policy took."""
+    """The index of the policy's own action."""
     listed: bool
-    """Whether these are all that there are."""
+    """Whether these are all actions."""
 
 
 class Values(Choice):
@@ -145,7 +145,7 @@ class Values(Choice):
     def tilt(
         self, compared: Compared, tilt: Float[Array, " actions"], *, key: PRNGKeyArray
     ) -> Float[Array, " actions"]:
-        """What is added to the log-probabilities; controls add something else of the same KL."""
+        """The addition to the log-probabilities. Controls add something else with the same KL."""
         return tilt
 
     def compared(self, facing: Facing, *, key: PRNGKeyArray) -> Compared:
@@ -171,7 +171,7 @@ class Values(Choice):
     ) -> Float[Array, "latents actions"]:  # fmt: skip
         """Imagined returns of all actions above the policy's mean, by draw of the belief.
 
-        Of more than `candidates` those are looked at that are largest in `tried`.
+        If there are more than `candidates` actions, those with the largest `tried` are imagined.
         """
         count = len(compared.actions)
         looked = jnp.arange(count)
@@ -205,7 +205,9 @@ class Values(Choice):
         self, facing: Facing, found: Array, probs: Array, looked: Array, count: int, *,
         key: PRNGKeyArray,
     ) -> Float[Array, "latents actions"]:  # fmt: skip
-        """Returns of all actions: of those not looked at, the mixed value of the state."""
+        """Returns of all actions. Actions that were not imagined get the mixed value of the
+        state.
+        """
         mixed = found @ probs / jnp.sum(probs)
         if self.critic:
             keys = jr.split(key, (2, self.latents))[0]
@@ -238,7 +240,9 @@ def as_far(
     log_probs: Float[Array, " actions"], tilt: Float[Array, " actions"],
     direction: Float[Array, " actions"],
 ) -> Float[Array, " actions"]:  # fmt: skip
-    """A tilt along another direction to the same KL, or as near to it as that direction comes."""
+    """A tilt along another direction with the same KL, or with the largest KL that this direction
+    allows.
+    """
     direction = direction - jnp.mean(direction)
     size = jnp.maximum(jnp.max(jnp.abs(direction)), 1e-20)
     kl = divergence(log_probs, tilt)
@@ -250,7 +254,9 @@ def as_far(
 def mean_and_error(
     draws: Float[Array, "latents actions"],
 ) -> tuple[Float[Array, " actions"], Float[Array, " actions"]]:
-    """Mean over draws and its standard error; that of a single draw is not known, and 0."""
+    """Mean over draws and its standard error. For a single draw the error is unknown, and 0 is
+    returned.
+    """
     mean, count = jnp.mean(draws, 0), draws.shape[0]
     if count == 1:
         return mean, jnp.zeros_like(mean)
@@ -258,7 +264,7 @@ def mean_and_error(
 
 
 def shrunk(mean: Float[Array, "..."], error: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Towards zero by how uncertain it is: D max(0, 1 - se^2 / D^2).
+    """Shrink towards zero by the standard error: D max(0, 1 - se^2 / D^2).
 
     >>> shrunk(jnp.array([2.0, 1.0]), jnp.array([1.0, 1.0]))
     Array([1.5, 0. ], dtype=float32)
@@ -275,7 +281,7 @@ def imagined_return(
     """The lambda-return of an action from a state, then of the policy.
 
     R_t = r_{t+1} + g_{t+1} ((1 - lambda) v_{t+1} + lambda R_{t+1}) and R_horizon = v_horizon: the
-    reward of the state where it begins is not counted. Without a critic the discounted rewards.
+    reward of the first state is not counted. Without a critic it is the sum of discounted rewards.
     """
     model: Any = facing.model
     first_key, key = jr.split(key)
@@ -297,7 +303,8 @@ def lambda_return(
     reward: Float[Array, " steps"], discount: Float[Array, " steps"], value: Float[Array, " steps"],
     trace: float | Array,
 ) -> Float[Array, ""]:  # fmt: skip
-    """The return before the first of some steps, each given by what it arrives at.
+    """The return before the first of several steps. Each step has the reward, discount and value of
+    the state it leads to.
 
     >>> ones = jnp.ones(2)
     >>> float(lambda_return(ones, 0.5 * ones, 4 * ones, 1.0))     # 1 + 1/2 (1 + 1/2 * 4)
@@ -312,6 +319,6 @@ def lambda_return(
 
 
 def expected(head: Any) -> Float[Array, ""]:
-    """The mean of what a head predicts, or its mode where it has no mean; float32."""
+    """The mean of a head's prediction, or its mode if it has no mean, as float32."""
     mean = getattr(head, "mean", None)
     return jnp.asarray(mean() if callable(mean) else head.mode(), jnp.float32)

@@ -27,7 +27,7 @@ def posed(
     """The objective, and where refinement starts.
 
     Args:
-        agent: its settings name the variable.
+        agent: the agent; its settings name the variable.
         observation: the present one.
         moment: the present one.
         latent_key: PRNG key of the latent that the base agent would draw.
@@ -51,7 +51,7 @@ def posed(
     def objective(both: Any, key: PRNGKeyArray) -> Any:
         memory = moved(moment.memory, both.shift, jnp.inf if share is None else share)
         prior = agent.model.prior(memory)
-        assert prior is not None  # the agent was asked whether its model has one
+        assert prior is not None  # the agent has checked that its model has one
         there = moment._replace(memory=memory, prior=prior)
         return objective_at(there, start)(_belief(both, moment), key)
 
@@ -59,7 +59,7 @@ def posed(
 
 
 def begin(agent: "Agent", moment: Moment, latent_key: PRNGKeyArray) -> Any:
-    """What is stepped, before the first step."""
+    """The stepped variable before the first step."""
     settings, variable = agent.settings, agent.settings.variable
     if variable == "memory":
         return shift(moment.memory)
@@ -72,7 +72,7 @@ def begin(agent: "Agent", moment: Moment, latent_key: PRNGKeyArray) -> Any:
 
 
 def ended(agent: "Agent", moment: Moment, refined: Refined | None) -> tuple[Any, Memory]:
-    """The belief after refinement, or the point in its place, and the memory."""
+    """The belief after refinement, or the point that replaces it, and the memory."""
     if refined is None:
         return moment.posterior, moment.memory
     found, share = refined.belief, agent.settings.memory_share
@@ -83,7 +83,7 @@ def ended(agent: "Agent", moment: Moment, refined: Refined | None) -> tuple[Any,
 
 
 def _belief(found: Any, moment: Moment) -> Any:
-    """The belief in what is stepped: its own, or the encoder's where only the memory is."""
+    """The belief inside the stepped variable; the encoder's if only the memory is stepped."""
     if isinstance(found, Joint):
         return found.belief
     return moment.posterior if hasattr(found, "shift") else found
@@ -92,7 +92,7 @@ def _belief(found: Any, moment: Moment) -> Any:
 def landed(
     point: Float[Array, "*factors classes"], landing: str
 ) -> Float[Array, "*factors classes"]:
-    """A latent that was stepped as floats, as it acts.
+    """The latent that acts, from one that was stepped as floats.
 
     >>> z = jnp.array([[1.0, 0.5, -0.25]])
     >>> landed(z, "code"), landed(z, "simplex")
@@ -107,7 +107,7 @@ def landed(
 
 
 def _on_simplex(row: Float[Array, " classes"]) -> Float[Array, " classes"]:
-    """The nearest probabilities: what is above a threshold, the threshold taken away.
+    """The nearest probabilities: each number minus a threshold, at least 0.
 
     **References:** Duchi et al., Efficient Projections onto the l1-Ball, ICML 2008.
     """

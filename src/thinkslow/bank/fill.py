@@ -34,9 +34,9 @@ from thinkslow.storage.lock import claim
 PURPOSE = 0xBA2C
 """The purpose of these environment seeds: episodes outside training and evaluation."""
 MOST_ACTIONS = 20
-"""Discrete actions that are all tried; of more, some are drawn from the policy."""
+"""Up to this many discrete actions are all tried; of more, some are drawn from the policy."""
 DRAWN = 8
-"""Actions that are drawn where they cannot all be tried."""
+"""Number of drawn actions, if they cannot all be tried."""
 
 Show = Callable[[str, int, int], None]
 
@@ -57,9 +57,9 @@ class Plan:
     every: int = 25
     """Decisions between two moments of an episode."""
     futures: int = 2
-    """Play-outs of each action; 2 or more, so that noise can be separated from value."""
+    """Number of play-outs of each action; 2 or more, so that noise can be separated from value."""
     horizon: int = 20
-    """Decisions of each play-out."""
+    """Number of decisions in each play-out."""
     batch: int = 8
     """Environments in parallel, one process each."""
 
@@ -142,7 +142,7 @@ def _opened(folder: Path, header: Header) -> Bank:
 
 
 class _Filling:
-    """One process that fills a bank."""
+    """The state of filling a bank."""
 
     def __init__(self, bank: Bank, plan: Plan, agent: Agent, envs: VectorEnv, show: Show):
         self.bank, self.plan, self.agent, self.envs, self.show = bank, plan, agent, envs, show
@@ -247,7 +247,9 @@ class _Filling:
         self, snapshots: list[Snapshot], carry: Any, seen: Batch, first: np.ndarray,
         forced: np.ndarray, playing: np.ndarray, own: Array, decision: int, future: int,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-        """One play-out of one action: rewards, how it ended, the value there; which are sound."""
+        """One play-out of one action in each environment: rewards, end, final value, and which are
+        valid.
+        """
         plan, envs, agent = self.plan, self.envs, self.agent
         model: Any = agent.model
         rewards = np.zeros((plan.batch, plan.horizon), np.float32)
@@ -255,7 +257,7 @@ class _Filling:
         playing = playing & ~envs.resume(snapshots).crashed
         alive = playing.copy()
         for time in range(plan.horizon):
-            # The same for every action: they differ by what they lead to alone.
+            # The same keys for every action, so that play-outs differ only by the action.
             keys = _keys(plan.seed, own, decision + time, 1 + future)
             carry, action, _ = agent.act(carry, seen, first, keys=keys)
             if time == 0:
@@ -300,6 +302,6 @@ def _keys(seed: int | Array, seeds: Array, decision: int | Array, stream: int | 
 
 @jax.jit
 def _again(keys: Array, number: int | Array) -> Array:
-    """Other keys for another draw; the first is the base agent's own."""
+    """The keys of one draw. The first draw has the base agent's own keys."""
     return jax.vmap(lambda key: jnp.where(number == 0, jr.key_data(key),
                     jr.key_data(jr.fold_in(key, number))))(keys)  # fmt: skip

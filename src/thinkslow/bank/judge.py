@@ -31,34 +31,35 @@ class Choices(NamedTuple):
     base: Float[np.ndarray, "moments actions"]
     """How often the base agent takes each action."""
     shifts: dict[str, Float[np.ndarray, "moments actions"]]
-    """By arm, how much more often it takes each action than the base agent does under the same
-    random numbers; of arms that say their probabilities, the difference of these."""
+    """By arm, how much more often it takes each action than the base agent under the same random
+    numbers. For arms that return probabilities, their difference is used.
+    """
     changed: dict[str, Float[np.ndarray, " moments"]]
-    """By arm, in what share of the draws it takes another action."""
+    """By arm, the share of draws in which it takes another action."""
     doubts: dict[str, Float[np.ndarray, " moments"]]
     """By arm that has a gate, its score."""
     shares: dict[str, float]
-    """By arm that has a gate, of how many decisions it should open."""
+    """By arm that has a gate, the share of decisions in which it should open."""
     scores: dict[str, Float[np.ndarray, " moments"]]
-    """By score, what it says of each moment without thinking."""
+    """By score, its value at each moment without thinking."""
     imagined: dict[str, Float[np.ndarray, "moments actions"]]
     """By arm that compares actions, its imagined advantages."""
     policy: dict[str, Float[np.ndarray, "moments actions"]]
     """By arm that compares actions, the policy's probabilities."""
     value: Float[np.ndarray, " moments"]
-    """What the critic says of the moment; NaN without one."""
+    """The critic's value of the moment; NaN without a critic."""
     lived: Float[np.ndarray, " moments"]
-    """What it should have said: the rewards of the policy's own actions, then its value."""
+    """Its target: the rewards of the policy's own actions, then the value after them."""
 
 
 def refusal(agent: AbstractAgent, bank: Bank) -> str | None:
     """Why an arm cannot be judged on a bank; None if it can."""
     if agent.inner is None:
-        return "it is no `Agent`, so that what it carries is not known"
+        return "it is not an `Agent`, so its carry is unknown"
     if not bank.header.enumerated:
         return (
-            "its actions cannot all be tried: an arm's own would be none of those in the bank. "
-            "Its imagined advantages are judged all the same"
+            "its actions cannot all be tried, so the actions of an arm are not in the bank. Its "
+            "imagined advantages are still judged"
         )
     settings = agent.inner.settings
     if settings.lag or settings.particles > 1:
@@ -130,8 +131,7 @@ def _joined(parts: tuple) -> Any:
 
 
 class _Judge:
-    """One file of moments after the other, each brought to one shape so that nothing compiles
-    again."""
+    """One file of moments after the other, padded to one shape so that nothing compiles again."""
 
     def __init__(
         self, bank: Bank, base: Agent, arms: Mapping[str, AbstractAgent],
@@ -178,7 +178,7 @@ class _Judge:
         )  # fmt: skip
 
     def _given(self, part: Moments, rows: np.ndarray) -> tuple:
-        """Carry, observation, whether it is a first one, and keys: for each draw of each moment."""
+        """Carry, observation, first-step flag and keys, for each draw of each moment."""
         many = np.repeat(rows, self.draws)
         carry = carried(self.base.start(1), [array[many] for array in part.carry])
         seen = {name: array[many] for name, array in part.observation.items()}
@@ -202,7 +202,7 @@ class _Judge:
         return self._apart(array).mean(1)
 
     def _doubt(self, gate: Gated | None, score: Score, given: tuple) -> np.ndarray:
-        """What a score says of each moment, a mean over the draws."""
+        """The score of each moment, as a mean over draws."""
         thinking = gate.agent if gate is not None else _thinking(self.base)
         carry, seen, first, keys = given
         closed = Gated(thinking, score, float("inf"))
@@ -210,18 +210,18 @@ class _Judge:
         return self._mean(doubt)
 
     def _lived(self, part: Moments, base: np.ndarray) -> np.ndarray:
-        """Rewards of the base agent's own actions, then the critic's value of where they led."""
+        """Rewards of the base agent's own actions, then the critic's value of the final state."""
         horizon = part.rewards.shape[-1]
         whole = part.returns(self.discount) + self.discount**horizon * part.value_end
         known = np.isfinite(whole)
         mean = np.where(known, whole, 0.0).sum(-1) / np.maximum(known.sum(-1), 1)
-        # Not known if an action that is taken was cut in every future.
+        # Unknown if an action that is taken was cut in every future.
         gone = (base > 0) & ~known.any(-1)
         return np.where(gone.any(1), np.nan, (base * mean).sum(1))
 
 
 def _thinking(base: Agent) -> Agent:
-    """An agent that thinks, for a gate that never opens."""
+    """A thinking agent, for a gate that never opens."""
     from thinkslow.objectives import Entropy
 
     return base.having(Thinking({Entropy(): 1.0}, steps=1, horizon=1))
@@ -231,7 +231,7 @@ def _which(
     actions: Float[np.ndarray, "moments actions action"],
     taken: Float[np.ndarray, "moments draws action"],
 ) -> Int[np.ndarray, "moments draws"]:
-    """Which of the actions each is."""
+    """The index of each action."""
     apart = np.abs(taken[:, :, None] - actions[:, None]).sum(-1)
     return apart.argmin(-1)
 

@@ -1,11 +1,11 @@
 """A bank on disk: its settings, its moments in files that never change, and an index of them.
 
     bank.json             what is played, and under which settings
-    index.json            the files that hold, with their hashes
+    index.json            the valid files, with their hashes
     moments/00003-01.npz  moments of one round of one block of episodes
 
-A file of moments is whole on the disk before the index names it, so that a kill at any instant
-loses one round at most. One writer at a time is assumed (see `storage.lock`).
+A file of moments is complete on the disk before the index names it, so a kill at any instant loses
+at most one round. One writer at a time is assumed (see `storage.lock`).
 """
 
 import dataclasses
@@ -28,29 +28,29 @@ from thinkslow.storage.faults import Damaged, Missing
 FORMAT = 1
 HEADER, INDEX, FOLDER = "bank.json", "index.json", "moments"
 ALIVE, TERMINAL, CUT = range(3)
-"""How a future ended: it did not, the task did, or its episode did for another reason."""
+"""How a future ended: it did not end, the task ended, or the episode ended for another reason."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Header:
-    """What a bank was filled with."""
+    """The settings that a bank was filled with."""
 
     environment: dict[str, Any]
     agent: dict[str, Any]
-    """Its facts, with a hash of its weights."""
+    """The facts of the agent, with a hash of its weights."""
     seed: int
     every: int
     """Decisions between two moments of an episode."""
     futures: int
-    """Play-outs of each action."""
+    """Number of play-outs of each action."""
     horizon: int
-    """Decisions of each."""
+    """Number of decisions in each play-out."""
     batch: int
     """Number of environments in parallel."""
     candidates: int
-    """Actions that are tried."""
+    """Number of actions that are tried."""
     enumerated: bool
-    """Whether these are all that there are; else they are drawn from the policy."""
+    """Whether these are all actions; otherwise they are drawn from the policy."""
     versions: dict[str, str]
 
     def differences(self, other: "Header") -> list[str]:
@@ -70,22 +70,22 @@ class Moments:
     """Some moments; the leading axis of every array."""
 
     episode: Int[np.ndarray, " moments"]
-    """Which episode each is of: the unit of all statistics."""
+    """The episode of each moment: the unit of all statistics."""
     environment_seed: Int[np.ndarray, " moments"]
     decision: Int[np.ndarray, " moments"]
-    """Decisions of the episode before it."""
+    """Number of decisions before the moment in its episode."""
     is_first: Bool[np.ndarray, " moments"]
     observation: dict[str, Shaped[np.ndarray, "moments ..."]]
     carry: list[Shaped[np.ndarray, "moments ..."]]
-    """Leaves of what the base agent carried there."""
+    """Leaves of the base agent's carry there."""
     actions: Float[np.ndarray, "moments actions action"]
     """Vectors of the actions that were tried."""
     rewards: Float[np.ndarray, "moments actions futures horizon"]
     ended: UInt8[np.ndarray, "moments actions futures"]
     value: Float[np.ndarray, " moments"]
-    """What the critic says of the moment; NaN without one."""
+    """The critic's value of the moment; NaN without a critic."""
     value_end: Float[np.ndarray, "moments actions futures"]
-    """The same of the end of each future; NaN where an episode was cut."""
+    """The critic's value at the end of each future; NaN if the episode was cut."""
 
     def __len__(self) -> int:
         return len(self.episode)
@@ -96,7 +96,7 @@ class Moments:
         return (self.rewards * weights).sum(-1)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """As they are stored."""
+        """The arrays to store."""
         out: dict[str, np.ndarray] = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -130,11 +130,11 @@ class Bank:
         self.folder, self.header, self.index = folder, header, index
 
     def __len__(self) -> int:
-        """Moments."""
+        """Number of moments."""
         return sum(entry["moments"] for entry in self.index.values())
 
     def parts(self) -> Iterator[Moments]:
-        """The moments, one file after the other: what is in memory does not grow with the bank.
+        """The moments, one file after the other, so memory does not grow with the bank.
 
         **Errors:** `Damaged` for a file that is not what was written.
         """
@@ -185,7 +185,7 @@ def is_there(folder: Path) -> bool:
 
 
 def read(folder: str | Path) -> Bank:
-    """A bank that was filled, wholly or in part.
+    """A complete or partly filled bank.
 
     **Errors:** `Missing` if there is none; `Damaged` for files that are not what was written, or
     of another version.
@@ -206,7 +206,7 @@ def read(folder: str | Path) -> Bank:
         for one in index.values()
     )
     if bad:
-        raise Damaged(f"{folder / INDEX} is no index of a bank. {_AGAIN}")
+        raise Damaged(f"{folder / INDEX} is not the index of a bank. {_AGAIN}")
     return Bank(folder, Header(**{name: content[name] for name in names}), index)
 
 
@@ -239,19 +239,19 @@ def leaves(carry: Any) -> list[np.ndarray]:
 
 
 def carried(structure: Any, arrays: list[np.ndarray]) -> Any:
-    """A carry of an agent from arrays that were stored.
+    """The carry of an agent, from stored arrays.
 
     Args:
         structure: a carry of that agent, such as `agent.start(1)`.
         arrays: from `leaves`.
 
-    **Errors:** `ValueError` for an agent that carries something else.
+    **Errors:** `ValueError` if the agent's carry is different.
     """
     given, tree = jax.tree.flatten(structure)
     shapes = [leaf.shape[1:] for leaf in given], [array.shape[1:] for array in arrays]
     if shapes[0] != shapes[1]:
         raise ValueError(
-            "the moments hold what the base agent carries, and it carries something else (more of "
-            "the past, or a belief of particles)"
+            "the bank holds the carry of the base agent, and this agent's carry is different (more "
+            "of the past, or particles)"
         )
     return jax.tree.unflatten(tree, map(jnp.asarray, arrays))

@@ -28,7 +28,7 @@ Row = dict[str, Any]
 
 
 def summarise(choices: Choices) -> dict[str, Any]:
-    """Everything that the bank says, as JSON."""
+    """All statistics of a bank, as JSON."""
     gains = {arm: gain(choices, arm) for arm in choices.shifts}
     whole = {
         arm: each if arm not in choices.doubts
@@ -62,7 +62,7 @@ def summarise(choices: Choices) -> dict[str, Any]:
 
 
 def base(choices: Choices) -> Row:
-    """How much worse than the best action the base agent's is, on single decisions."""
+    """How much worse the base agent's action is than the best action, on single decisions."""
     q, futures = choices.returns, choices.returns.shape[-1]
     own = (choices.base[:, :, None] * q).sum(1)
     best = []
@@ -100,7 +100,7 @@ def advantages(
 
 
 def calibration(choices: Choices, arm: str) -> Row:
-    """Whether imagined advantages are those of play."""
+    """How well imagined advantages agree with those of play."""
     imagined, policy = choices.imagined[arm], choices.policy[arm]
     true = advantages(choices, policy)
     found = {"r": _r(imagined, true), "r_corrected": _corrected(imagined, true)}
@@ -129,7 +129,9 @@ def calibration(choices: Choices, arm: str) -> Row:
 
 
 def critic(choices: Choices) -> Row | None:
-    """Whether the critic's value is what its own policy then gets, some decisions on."""
+    """How well the critic's value agrees with the return of its own policy over the next
+    decisions.
+    """
     sound = np.isfinite(choices.value) & np.isfinite(choices.lived)
     if sound.sum() < 3:
         return None
@@ -146,13 +148,15 @@ def critic(choices: Choices) -> Row | None:
 
 
 def gates(choices: Choices, gains: Float[np.ndarray, "moments futures"]) -> Row:
-    """What is kept of an arm's gain behind gates of every share: the oracle's, chance, scores."""
+    """The share of an arm's gain that remains behind gates of every share: oracle, chance,
+    scores.
+    """
     mean = gains.mean(1)
     curves: dict[str, list[Row]] = {name: [] for name in ("oracle", "random", *choices.scores)}
     futures = gains.shape[1]
     for share in SHARES:
         parts = []
-        for future in range(futures):  # chosen by the other futures, judged by this one
+        for future in range(futures):  # chosen by the other futures, evaluated on this one
             others = np.delete(gains, future, 1).mean(1)
             parts.append(np.where(opened(others, share) & (others > 0), gains[:, future], 0.0))
         kept = {"oracle": np.mean(parts, 0), "random": share * mean}
@@ -174,7 +178,7 @@ def estimate(values: Float[np.ndarray, " moments"], episode: Int[np.ndarray, " m
     means = np.array([values[episode == one].mean() for one in names])
     if len(means) < 2:
         return {"mean": float(means.mean()), "interval": None, "p": None}
-    # As of training seeds: t over the means of episodes, each of which counts alike.
+    # As for training seeds: Student's t over the means of episodes, with equal weights.
     found = paired(means, np.arange(len(means)), seed=0)
     return {
         "mean": found.mean, "interval": [float(end) for end in found.interval],
@@ -183,7 +187,7 @@ def estimate(values: Float[np.ndarray, " moments"], episode: Int[np.ndarray, " m
 
 
 def reliability(true: Float[np.ndarray, "moments actions futures"]) -> float | None:
-    """Share of the variance of mean true advantages that is no noise of the futures.
+    """Share of the variance of mean true advantages that is not noise of the futures.
 
     From the mean correlation between two futures, stepped up to all of them (Spearman-Brown).
     """

@@ -84,7 +84,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     if name not in COMMANDS:
         return _fail(f"There is no command {name!r}{nearest(name, COMMANDS)}", 2)
     debug = "--debug" in rest
-    if not debug:  # JAX's plugin for GPUs has a page to say where there is none
+    if not debug:  # JAX's GPU plugin logs a long message if there is no GPU
         logging.getLogger("jax._src.xla_bridge").addFilter(CAUSE_ALONE)
     try:
         compilation_cache.enable()
@@ -139,7 +139,7 @@ def _one_line(error: Exception) -> str:
     """The message of an expected error; an unexpected one is named and points at --debug."""
     text = " ".join(str(error).split())
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    said = type(error).__module__ == "thinkslow.storage.atomic"  # which says what it was writing
+    said = type(error).__module__ == "thinkslow.storage.atomic"  # its message names the file
     if full and not said:
         return (
             f"The disk is full ({text}). Free some space and run the command again; "

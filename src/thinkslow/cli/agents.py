@@ -8,6 +8,7 @@ from typing import Any
 from thinkslow import zoo
 from thinkslow.cli.common import Common
 from thinkslow.cli.common import parse as parse_options
+from thinkslow.plural import plural
 
 DESCRIPTION = """List the bundled agents. Every command takes them by name.
 
@@ -27,13 +28,14 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Print what there is, read from the manifests."""
+    """Print the bundled agents, from their manifests."""
     agents = [_facts(name) for name in zoo.names()]
     if not options.json:
         for one in agents:
             print(
-                f"{one['name']:14} {one['environment']}, {one['preset']}, {one['decisions']:,} "
-                f"decisions, {one['updates']:,} updates, training score {one['score']:g}"
+                f"{one['name']:14} {one['environment']}, {one['preset']}, "
+                f"{plural(one['decisions'], 'decision')}, {plural(one['updates'], 'update')}, "
+                f"training score {one['score']:g}"
             )
         print("\nGive the path of an agent that you trained, or of another project's checkpoint.")
     return {"agents": agents}

@@ -50,7 +50,7 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Print the names of every kind.
+    """Print the names of each kind.
 
     **Errors:** `Usage` if nothing contains the pattern.
     """

@@ -140,12 +140,12 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def with_returns(agent: Any, environment: Mapping[str, Any], plan: Any) -> Any:
-    """The agent, knowing how far its returns spread where it has a critic."""
+    """The agent with the range of its returns, if it has a critic."""
     from thinkslow.evaluation.calibrate import calibrated
 
     try:
         values = agent.thinking("values")
-    except ValueError:  # it has no critic: no arm asks
+    except ValueError:  # it has no critic, so no arm needs the range
         return agent
     if not values.lacks_returns:
         return agent

@@ -60,8 +60,8 @@ class Opening(Common):
     gates, arms or agents."""
 
     def open(self, path: Path) -> "Saved":
-        """The agent at a path. What was found in another project's checkpoint is printed on
-        standard error.
+        """The agent at a path. A description of another project's checkpoint is printed on standard
+        error.
 
         **Errors:** those of `importers.open_agent`.
         """
@@ -111,7 +111,7 @@ def _paragraphs(text: str) -> str:
 
 
 def _refuse_nan(options: Any) -> None:
-    """What is made of several options checks its own.
+    """Options made of several values check themselves.
 
     **Errors:** `Usage` for a NaN, which later comparisons would not find.
     """

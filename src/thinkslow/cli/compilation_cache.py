@@ -11,9 +11,9 @@ import warnings
 from pathlib import Path
 
 LEAST_SECONDS = 0.05
-"""Programs that compile faster are not kept."""
+"""Programs that compile faster than this, in seconds, are not kept."""
 MOST_BYTES = 2**30
-"""Above this, the oldest programs are removed."""
+"""Largest size of the cache; above it, the oldest programs are removed."""
 
 
 def folder() -> Path | None:
@@ -54,7 +54,7 @@ def enable() -> None:
         return
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(kept)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", str(LEAST_SECONDS))
-    # Of a program that a killed process wrote half, JAX says so and compiles it again.
+    # If a killed process left a program half written, JAX warns and compiles it again.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
 
 

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from thinkslow.cli.common import Common, Usage
 from thinkslow.cli.common import parse as parse_options
+from thinkslow.plural import plural
 from thinkslow.storage import jsontext
 
 if TYPE_CHECKING:
@@ -93,14 +94,14 @@ def python() -> Finding:
 
 
 def devices() -> Finding:
-    """What JAX computes on."""
+    """The devices of JAX."""
     try:
         import jax
 
         found = [f"{device.platform} ({device.device_kind})" for device in jax.devices()]
     except (ImportError, RuntimeError) as error:
         return Finding("jax", False, _line(str(error)), "Install again: uv sync, or pip install")
-    count = f"{len(found)} device{'s' * (len(found) > 1)}"
+    count = plural(len(found), "device")
     backend = jax.default_backend()
     text = f"jax {jax.__version__}, backend {backend}, {count}: {', '.join(dict.fromkeys(found))}"
     if backend != "cpu":
@@ -197,7 +198,7 @@ def stepped(family: "Family", limit_s: float) -> Finding:
 
 
 def disk(folder: Path) -> Finding:
-    """Room where records and runs would go."""
+    """Free disk space for records and runs."""
     free = shutil.disk_usage(folder).free / 2**30
     found = f"{free:.1f} GiB free in {folder}"
     if free < ROOM:
@@ -233,7 +234,7 @@ def agents() -> list[Finding]:
             found.append(Finding(what, False, _line(str(error)), remedy, needed=needed))
         else:
             size = sum(array.size for array in weights.values())
-            found.append(Finding(what, True, f"{size:,} parameters, sound", needed=needed))
+            found.append(Finding(what, True, f"{plural(size, 'parameter')}, sound", needed=needed))
     return found
 
 

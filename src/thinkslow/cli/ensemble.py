@@ -12,6 +12,7 @@ from rich.table import Table
 from thinkslow.cli.common import Opening, Usage, output
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.playing import Playing
+from thinkslow.plural import plural
 
 DESCRIPTION = """Fit an ensemble to an agent and store it with the agent.
 
@@ -85,10 +86,12 @@ def run(options: Options) -> dict[str, Any]:
             "--out."
         )
     if own:
-        saved = checkpoint.load(folder, ensemble=False)  # so that a damaged one can be replaced
+        saved = checkpoint.load(
+            folder, ensemble=False
+        )  # without the ensemble, so that a damaged one can be replaced
     else:
         if options.out is None:
-            importers.find(folder, source=options.format)  # says so if there is no agent at all
+            importers.find(folder, source=options.format)  # raises if there is no agent at all
             raise Usage(
                 f"{folder} is an agent of another project. An ensemble is stored with an agent in "
                 "our format: pass --out AGENT to convert it."
@@ -128,11 +131,14 @@ def _table(facts: dict[str, Any]) -> Table:
     parts = {"training": "fitted to", "held_out": "held out"}
     table = Table(
         "mean over decisions, nats",
-        *(f"{title}, {facts['episodes'][part]} episodes" for part, title in parts.items()),
+        *(
+            f"{title}, {plural(facts['episodes'][part], 'episode')}"
+            for part, title in parts.items()
+        ),
     )
     rows = {
         "KL(posterior || prior), trained layer": lambda fit: fit["trained"],
-        f"the same, mean of {facts['members']} members": lambda fit: mean(fit["members"]),
+        f"the same, mean of {plural(facts['members'], 'member')}": lambda fit: mean(fit["members"]),
         "the same, worst member": lambda fit: max(fit["members"]),
         "information gain of the members": lambda fit: fit["disagreement"],
     }

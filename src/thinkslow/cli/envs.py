@@ -80,9 +80,9 @@ def find(pattern: str = "") -> dict[str, Any]:
             try:
                 require_libraries(family.example, family)
                 family.register()
-            except Unavailable as error:  # a library of the system
+            except Unavailable as error:  # a missing system library
                 row["fault"] = str(error)
-            except Exception as error:  # whatever a simulator does when it is imported
+            except Exception as error:  # a simulator may raise anything on import
                 row["fault"] = said(error, "import")
             ids = family.ids() or ids
         else:

@@ -35,7 +35,7 @@ examples:
   thinkslow evaluate ~/logdir/pong --env ALE/Pong-v5 --repeat 4 --action mode"""
 
 WITHOUT_DECODER = "entropy-3"
-"""Played in place of the default refinements that need a decoder."""
+"""Replaces the default refinements that need a decoder."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ class Options(Showing, Opening, Playing):
     changes: Annotated[tyro.conf.OmitArgPrefixes[flags.Changes], tyro.conf.arg(name="thinking")] = (
         dataclasses.field(default_factory=flags.Changes)
     )
-    """What every arm that refines is to do otherwise."""
+    """Changed settings of every arm that refines."""
 
     @property
     def arm_names(self) -> list[str]:
@@ -190,7 +190,7 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def named(options: Options, own: Sequence[str]) -> list[str]:
-    """The names of the agents: those of `--names`, or their own, made distinct by their paths.
+    """The names of the agents: from `--names`, or their own, made distinct by their paths.
 
     **Errors:** `Usage` for too few names, too many, or one given twice.
     """
@@ -207,8 +207,9 @@ def named(options: Options, own: Sequence[str]) -> list[str]:
 
 
 def thinker(saved: Any, source: Path, options: Options) -> Any:
-    """The agent of what was read, with the learning curve of its run, and its ensemble replaced
-    where another source of members was asked for."""
+    """The agent from its saved form, with the learning curve of its run. `--members` replaces its
+    ensemble.
+    """
     import jax.random as jr
 
     from thinkslow.evaluation.curves import read_curve

@@ -1,4 +1,4 @@
-"""Where results go besides the folder: tables as files, TensorBoard, Weights & Biases, trackio."""
+"""Further outputs of results: tables as files, TensorBoard, Weights & Biases, trackio."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -28,25 +28,25 @@ class Exporting(Common):
 
     @property
     def projects(self) -> dict[str, str]:
-        """The project by the package that it is asked of."""
+        """The project name by package."""
         asked = {"wandb": self.wandb, "trackio": self.trackio}
         return {package: project for package, project in asked.items() if project is not None}
 
     def check_exports(self) -> None:
-        """**Errors:** `Usage` if a package that was asked for is not installed."""
+        """**Errors:** `Usage` if a requested package is not installed."""
         for package in self.projects:
             imported(package, f"--{package}")
         if self.parquet:
             imported("pyarrow", "--parquet")
 
     def trackers(self, run: Path, settings: Mapping[str, Any]) -> list[Tracker]:
-        """A run of each tracker that was asked for."""
+        """A run of each requested tracker."""
         return [
             Tracker(package, project, run, settings) for package, project in self.projects.items()
         ]
 
     def write(self, found: Findings) -> None:
-        """Write the tables as the files that were asked for."""
+        """Write the tables in the requested formats."""
         from thinkslow.evaluation import tables
 
         for ending, asked, write in (
@@ -65,7 +65,7 @@ class Showing(Exporting):
     """Write TensorBoard events too, to tensorboard/ in the folder."""
 
     def export(self, found: Findings) -> None:
-        """Everything that was asked for."""
+        """Write all requested outputs."""
         self.write(found)
         if self.tensorboard:
             path = write_events(found)
@@ -76,7 +76,7 @@ class Showing(Exporting):
 
 
 def of_evaluation(result: Any) -> Findings:
-    """What an `Evaluation` found."""
+    """The results of an `Evaluation`."""
     numbers = {
         f"{arm['agent']}/{arm['arm']}/{measure}": mean
         for arm in result.summary["arms"]
@@ -88,11 +88,11 @@ def of_evaluation(result: Any) -> Findings:
 
 
 def of_study(result: Mapping[str, Any], folder: Path) -> Findings:
-    """What a study found.
+    """The results of a study.
 
     Args:
-        result: of `finish`.
-        folder: of the study.
+        result: from `finish`.
+        folder: the folder of the study.
     """
     import json
 
@@ -119,7 +119,7 @@ def of_study(result: Mapping[str, Any], folder: Path) -> Findings:
 
 
 def _number(value: Any) -> float | None:
-    """The mean of a measure, or a number that is no measure's."""
+    """The mean of a measure, or another number as it is."""
     found = value.get("mean") if isinstance(value, dict) else value
     if isinstance(found, bool) or not isinstance(found, int | float):
         return None

@@ -46,7 +46,7 @@ TEXTS = documentation(Thinking) | documentation(Arm)
 if TYPE_CHECKING:
 
     class Changes:
-        """What every arm that refines is to do otherwise: an option for each of `FIELDS`."""
+        """Changed settings of every arm that refines: an option for each of `FIELDS`."""
 
 else:
     Changes = dataclasses.make_dataclass(
@@ -146,7 +146,7 @@ def labelled(name: str, changes: Mapping[str, tuple[Any, Any]]) -> tuple[str, Ar
     if not (thinking.steps or thinking.choice):
         return name, found
     fixed: set[str] = set(getattr(thinking.update, "keeps", ()))
-    if not thinking.steps:  # it refines nothing, so that another objective changes nothing
+    if not thinking.steps:  # it does not refine, so the objective has no effect
         fixed |= {key for key in FIELDS if key not in (*OF_ARM, "carry")}
     if found.gate is not None and found.gate.name == "random":
         fixed.add("gate")

@@ -1,4 +1,4 @@
-"""`thinkslow gap`: how far beliefs are from the best there are, before and after refinement."""
+"""`thinkslow gap`: how far beliefs are from the best possible ones, before and after refinement."""
 
 import dataclasses
 import shlex
@@ -71,7 +71,7 @@ class Options(Opening, Playing):
 
     @property
     def arm_names(self) -> list[str]:
-        """The arms that were asked for, `none` first."""
+        """The requested arms, `none` first."""
         names = [name.strip() for name in self.arms.split(",") if name.strip()]
         return list(dict.fromkeys(["none", *names]))
 
@@ -106,8 +106,8 @@ def parse(arguments: Sequence[str]) -> Options:
 def run(options: Options) -> dict[str, Any]:
     """Measure, print, and write gap.json and the page next to the records.
 
-    **Errors:** `Usage` for an agent of no environment, agents of several, or an arm that an agent
-    cannot be asked for; those of `gap.measure`.
+    **Errors:** `Usage` for an agent without an environment, agents of several environments, or an
+    arm whose gaps cannot be measured; those of `gap.measure`.
     """
     from thinkslow import gap
     from thinkslow.cli.evaluate import unnamed
@@ -159,10 +159,9 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def playable(name: str, agent: Any, options: Options) -> dict[str, Any]:
-    """The arms of an agent whose gaps can be measured; of the default ones, what is left out is
-    said.
+    """The arms of an agent whose gaps can be measured. Default arms that are left out are reported.
 
-    **Errors:** `Usage` for an arm that was asked for.
+    **Errors:** `Usage` for an arm of --arms that cannot be measured.
     """
     from thinkslow.gap.measure import refusal
 

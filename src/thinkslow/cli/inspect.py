@@ -46,7 +46,7 @@ def run(options: Options) -> dict[str, Any]:
     path = options.agent
     if not path.exists() and str(path) in zoo.names():
         path = zoo.path(str(path))
-    if store.is_own(path):  # read without JAX, which takes a second to import
+    if store.is_own(path):  # read without JAX, whose import takes a second
         weights, members, manifest = store.read_whole(path)
         described(manifest, path)
         bad = checks.check_finite(weights, path, allow=options.allow_nonfinite)
@@ -69,7 +69,7 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def _text(facts: dict[str, Any]) -> str:
-    """One fact a line, long ones wrapped; without the escape codes that a file may hold."""
+    """Print one fact on each line, wrapped and without escape codes."""
     from thinkslow.storage.faults import line as printable
 
     rows = []

@@ -4,9 +4,9 @@ from decimal import Decimal, InvalidOperation
 
 
 def whole(text: str) -> int:
-    """The number that a text says.
+    """The number in a text.
 
-    **Errors:** `ValueError` for one that is not whole, or no number.
+    **Errors:** `ValueError` for a text that is not a whole number.
 
     >>> whole("100_000"), whole("1e5"), whole("2.5e3"), whole("-1")
     (100000, 100000, 2500, -1)
@@ -21,9 +21,9 @@ def whole(text: str) -> int:
 
 
 def number(text: str) -> float:
-    """The number that a text says.
+    """The number in a text.
 
-    **Errors:** `ValueError` for no number.
+    **Errors:** `ValueError` for a text that is not a number.
 
     >>> number("1e-3"), number("4_000")
     (0.001, 4000.0)
@@ -35,7 +35,7 @@ def number(text: str) -> float:
 
 
 def truth(text: str) -> bool:
-    """The truth value that a text says.
+    """The truth value in a text.
 
     **Errors:** `ValueError` for anything but true and false.
 

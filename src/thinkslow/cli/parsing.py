@@ -90,7 +90,7 @@ def documentation(kind: type) -> dict[str, str]:
 
 
 def _entry(name: str, hint: Any, text: str, default: Any) -> tuple[str, Any, Any]:
-    """One field as tyro takes it."""
+    """One field in the form that tyro expects."""
     if _is_nested(hint):
         return name, hint, dataclasses.field(default_factory=lambda: default)
     kind, marks = _kind(hint), _marks(hint)

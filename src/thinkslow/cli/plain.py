@@ -1,4 +1,4 @@
-"""A console that shows foreign names and messages as plain text."""
+"""A console that prints names and messages from files as plain text."""
 
 from typing import Any
 

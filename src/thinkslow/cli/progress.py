@@ -22,7 +22,7 @@ Show = Callable[["Progress"], None]
 
 @contextmanager
 def shown(*, steps: int | None, minutes: float | None) -> Iterator[Show]:
-    """What to call after each decision."""
+    """A callback for after each decision."""
     pace = Pace(steps, minutes)
     if not console().is_terminal:
         yield lines(pace)
@@ -49,13 +49,13 @@ def shown(*, steps: int | None, minutes: float | None) -> Iterator[Show]:
 
 
 def lines(pace: "Pace") -> Show:
-    """A line each `LINE_EVERY` seconds."""
+    """Print a line every `LINE_EVERY` seconds."""
     said: float | None = None
 
     def show(state: "Progress") -> None:
         nonlocal said
         rate, left = pace.of(state)
-        if said is None:  # the first decision is made; what came before was compiling
+        if said is None:  # the first decision is made; the time before was compiling
             said = time.monotonic()
         if time.monotonic() - said < LINE_EVERY:
             return
@@ -95,7 +95,7 @@ def score(state: "Progress") -> str:
 
 
 class Pace:
-    """How fast a run goes, from its first decision on."""
+    """The speed of a run, counted from its first decision."""
 
     def __init__(self, steps: int | None, minutes: float | None):
         self.steps, self.minutes = steps, minutes
@@ -103,7 +103,7 @@ class Pace:
         self.first = 0
 
     def of(self, state: "Progress") -> tuple[str, str]:
-        """Decisions a second, and the time that is left."""
+        """Decisions per second, and the remaining time."""
         if self.began is None:
             self.began, self.first = time.monotonic(), state.steps
             return "?", "?"

@@ -12,7 +12,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Ended(KeyboardInterrupt):
-    """A signal other than Ctrl-C told the command to end."""
+    """A signal other than Ctrl-C ended the command."""
 
     def __init__(self, number: int):
         super().__init__(number)
@@ -31,10 +31,10 @@ def by_signals() -> Iterator[None]:
 
     try:
         for number in SIGNALS:
-            # One that was started with nohup goes on when its terminal closes.
+            # A command that was started with nohup continues when its terminal closes.
             if signal.getsignal(number) != signal.SIG_IGN:
                 before[number] = signal.signal(number, end)
-    except ValueError:  # not in the main thread: signals are not ours
+    except ValueError:  # not in the main thread: signals are handled elsewhere
         pass
     try:
         yield

@@ -1,4 +1,4 @@
-"""`thinkslow study`: a declared question, played to its end and answered."""
+"""`thinkslow study`: play a study that was declared in advance, and give its verdicts."""
 
 import dataclasses
 import shlex
@@ -12,11 +12,12 @@ from thinkslow.cli.common import Usage, console, output
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.exports import Showing, of_study
 from thinkslow.cli.results import progress
+from thinkslow.plural import plural
 
 DESCRIPTION = """Play a study: agents, settings, arms, seeds and hypotheses from one TOML file.
 
-What was played is kept block by block. The same command goes on after any stop, and gives the
-same result on one core, on many, or on a Ray cluster. --dry-run shows what will be played.
+Finished blocks are kept. After any stop the same command continues, and the result is the same on
+one core, on many, or on a Ray cluster. --dry-run shows what will be played.
 
 examples:
   thinkslow study quick
@@ -29,19 +30,25 @@ class Options(Showing):
     """Options of `thinkslow study`."""
 
     plan: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="[PLAN]")] = ""
-    """A TOML file, or the name of a study that comes with thinkslow; none: list those."""
+    """A TOML file, or the name of a bundled study. Without it, the bundled studies are listed."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder of the study; by default out/study/NAME."""
-    agents: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Other agents for a group, GROUP=AGENT, a name, folder or pattern; again for more."""
+    """Write the study to this folder; by default out/study/NAME."""
+    agents: Annotated[
+        tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="GROUP=AGENT")
+    ] = ()
+    """Play these agents in a group of the plan instead: a name, a folder or a pattern. Repeat the
+    flag for more.
+    """
     executor: Literal["local", "ray"] = "local"
-    """Processes of this machine, or a Ray cluster."""
+    """Play in processes of this machine, or on a Ray cluster."""
     jobs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Local processes at once; by default one a core."""
+    """Run N local processes at once; by default one for each core."""
     address: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None
-    """Use the Ray cluster at this address; by default start one here."""
+    """Use the Ray cluster at this address; by default one is started here."""
     dry_run: bool = False
-    """Show what will be played, and how long it takes, and play no more than that needs."""
+    """Show what will be played and how long it takes. Only a few decisions are played, to measure
+    the time.
+    """
 
 
 def parse(arguments: Sequence[str]) -> Options:
@@ -50,7 +57,7 @@ def parse(arguments: Sequence[str]) -> Options:
     if options.jobs is not None and options.jobs < 1:
         raise Usage(f"--jobs must be 1 or more; got {options.jobs}.")
     if options.address and options.executor != "ray":
-        raise Usage("--address is of a Ray cluster: pass --executor ray too.")
+        raise Usage("--address needs a Ray cluster: pass --executor ray too.")
     for each in options.agents:
         if not all(each.partition("=")):
             raise Usage(f"--agents must be GROUP=AGENT; got {each!r}.")
@@ -98,11 +105,13 @@ def _listed(*, quiet: bool) -> dict[str, Any]:
 
 
 def _forecast(plan: Any, folder: Path, options: Options) -> dict[str, Any]:
-    """How much will be played, and how long it takes, from the beginning of every kind of task."""
+    """How much will be played and how long it takes, measured on the beginning of every kind of
+    task.
+    """
     from thinkslow.study.rehearsal import rehearse
 
     say = console()
-    say.print("Playing a few decisions of every arm, to tell the time…")
+    say.print("Playing a few decisions of every arm, to estimate the time…")
     cluster = options.executor == "ray"
     found = rehearse(
         plan, folder, jobs=1 if cluster else options.jobs,
@@ -112,14 +121,14 @@ def _forecast(plan: Any, folder: Path, options: Options) -> dict[str, Any]:
         done = f"; {found['finished']:,} are finished" if found["finished"] else ""
         where = "on one core, to be shared by those of the cluster" if cluster else "here"
         output().print(
-            f"{found['tasks']} tasks, {found['episodes']:,} episodes: about "
-            f"{max(found['minutes'], 1):.0f} minutes {where}{done}"
+            f"{plural(found['tasks'], 'task')}, {plural(found['episodes'], 'episode')}: about "
+            f"{plural(max(found['minutes'], 1), 'minute')} {where}{done}"
         )
     return found
 
 
 def _command(options: Options, folder: Path) -> str:
-    """The command that plays the same study."""
+    """The command that continues this study."""
     agents = [word for each in options.agents for word in ("--agents", each)]
     return shlex.join(["thinkslow", "study", options.plan, *agents, "--out", str(folder)])
 
@@ -127,7 +136,7 @@ def _command(options: Options, folder: Path) -> str:
 def _show_plan(plan: Any) -> None:
     say = output().print
     say(f"{plan.name}: {plan.question}")
-    say(f"  plan {plan.hash}, {plan.episodes} episodes of each agent, setting and arm")
+    say(f"  plan {plan.hash}, {plural(plan.episodes, 'episode')} of each agent, setting and arm")
     for group in plan.groups:
         say(f"  agents {group.name}: {', '.join(group.agents)}")
     for setting in plan.settings:
@@ -142,7 +151,7 @@ def _show_plan(plan: Any) -> None:
 
 
 def show_study(result: dict[str, Any], folder: Path, *, quiet: bool) -> dict[str, Any]:
-    """The tables of a study, and where its page is; returns what `--json` prints."""
+    """Print the tables of a study and the path of its page. Returns the object of `--json`."""
     page = folder / "report.html"
     if not quiet:
         show_result(result)
@@ -151,7 +160,7 @@ def show_study(result: dict[str, Any], folder: Path, *, quiet: bool) -> dict[str
 
 
 def show_result(result: Mapping[str, Any]) -> None:
-    """Verdicts first, then the score of every arm."""
+    """The tables: verdicts first, then the score of every arm."""
     from rich.table import Table
 
     from thinkslow.evaluation.reading import arms, comparisons

@@ -12,31 +12,31 @@ from typing import Any
 from thinkslow.cli.common import Usage
 
 SHOWN = ("score", "length", "thought_share", "belief_kl", "latency_ms")
-"""Columns of episodes that become scalars, besides the gains of images."""
+"""Columns of episodes that are logged as scalars, besides the gains of images."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """What an evaluation, a study or a training run found."""
+    """The results of an evaluation, a study or a training run."""
 
     folder: Path
     tables: Mapping[str, Sequence[Mapping[str, Any]]]
-    """Flat records by the name of their table; `episodes` are shown one by one."""
+    """Flat records by the name of their table; `episodes` are logged one by one."""
     numbers: Mapping[str, float]
-    """Means, by names with slashes."""
+    """Means by name; names contain slashes."""
 
 
 class Tracker:
-    """A run of Weights & Biases or of trackio, which share these calls."""
+    """A run of Weights & Biases or trackio, which have the same calls."""
 
     def __init__(self, package: str, project: str, run: Path, settings: Mapping[str, Any]):
-        """Begin a run, called as its folder.
+        """Begin a run with the name of its folder.
 
         Args:
             package: `wandb` or `trackio`.
             project: the project's name.
-            run: the folder.
-            settings: shown with the run.
+            run: the folder of the run.
+            settings: settings to show with the run.
         """
         self.module = imported(package, f"--{package}")
         own = {"dir": run} if package == "wandb" else {}
@@ -50,7 +50,7 @@ class Tracker:
             self.run.log({tag: scalar_value}, step=global_step)
 
     def log(self, found: Findings) -> None:
-        """The tables, and the means."""
+        """Log the tables and the means."""
         with _aside():
             for name, rows in found.tables.items():
                 columns = list(dict.fromkeys(column for row in rows for column in row))
@@ -65,9 +65,9 @@ class Tracker:
 
 
 def imported(package: str, flag: str) -> Any:
-    """A package that is an extra.
+    """Import an optional package.
 
-    **Errors:** `Usage` where it is not installed, with the command.
+    **Errors:** `Usage` if it is not installed, with the command that installs it.
     """
     try:
         return importlib.import_module(package)
@@ -80,10 +80,10 @@ def imported(package: str, flag: str) -> Any:
 
 
 def write_events(found: Findings) -> Path:
-    """Events for TensorBoard: a run for each arm, with its episodes by their number; returns the
+    """Write TensorBoard events: a run for each arm, with its episodes by number. Returns the
     folder, which is replaced.
 
-    The means are the table of the tab HPARAMS.
+    The means are in the tab HPARAMS.
     """
     import shutil
 
@@ -118,6 +118,6 @@ def write_events(found: Findings) -> Path:
 
 @contextlib.contextmanager
 def _aside() -> Iterator[None]:
-    """Whatever is printed goes to standard error: standard output is for results."""
+    """Send everything that is printed to standard error, because standard output is for results."""
     with contextlib.redirect_stdout(sys.stderr):
         yield

@@ -118,13 +118,13 @@ class _Preset:
 
 
 def _preset(arguments: Sequence[str]) -> str | None:
-    """The value of --preset, which sets the other defaults; None without the flag."""
+    """The value of --preset, which sets the other defaults; None if it is not given."""
     first, _ = tyro.cli(_Preset, args=list(arguments), return_unknown_args=True, add_help=False)
     return first.preset
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Train, and say where the agent is."""
+    """Train, and report the folder of the agent."""
     from thinkslow.dreamer.config import model_preset
     from thinkslow.dreamer.training.run import RunConfig, refuse_used
     from thinkslow.dreamer.training.trainer import Trainer

@@ -16,6 +16,7 @@ from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.playing import Playing
 from thinkslow.cli.results import progress
 from thinkslow.cli.wording import in_flags
+from thinkslow.plural import plural
 
 DESCRIPTION = """Watch an agent play one episode.
 
@@ -35,7 +36,7 @@ examples:
 
 
 LARGE_MB = 15
-"""Size of a page from which on something is said."""
+"""Size of a page, in MB, above which a warning is printed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,11 +75,11 @@ class Options(Opening, Playing):
     changes: Annotated[tyro.conf.OmitArgPrefixes[flags.Changes], tyro.conf.arg(name="thinking")] = (
         dataclasses.field(default_factory=flags.Changes)
     )
-    """What every arm that refines is to do otherwise."""
+    """Changed settings of every arm that refines."""
 
     @property
     def arm_names(self) -> list[str]:
-        """The arms that were asked for, each once."""
+        """The requested arms, each once."""
         names = [name.strip() for given in self.arm for name in given.split(",")]
         acting = [] if self.acting == "none" else [self.acting]
         return list(dict.fromkeys([*filter(None, names), *acting]))
@@ -106,9 +107,9 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Play, write, and say where the files are.
+    """Play, write the files, and print their paths.
 
-    **Errors:** `Usage` for an agent of no environment, or an arm that it cannot play; those of
+    **Errors:** `Usage` for an agent without an environment, or an arm that it cannot play; those of
     `thinkslow.watch`.
     """
     from thinkslow.cli.evaluate import unnamed
@@ -144,7 +145,10 @@ def run(options: Options) -> dict[str, Any]:
             if path is not None:
                 output().print(f"{what}: {path}", soft_wrap=True)
     if found.ended == "cut":
-        _say(f"The episode was cut after {found.length} decisions; --max-decisions N shows more.")
+        _say(
+            f"The episode was cut after {plural(found.length, 'decision')}; --max-decisions N "
+            "shows more."
+        )
     size = found.player.stat().st_size / 1e6
     if size > LARGE_MB:
         _say(
@@ -182,7 +186,7 @@ def chosen(options: Options, agent: Any) -> tuple[dict[str, Any] | None, str]:
 
 
 def free(folder: Path) -> Path:
-    """The folder, or where that holds something the first with a number behind it that does not."""
+    """The folder; if it is in use, the first free folder with a number after its name."""
     candidates = (folder, *(folder.with_name(f"{folder.name}.{n}") for n in range(2, 1000)))
     return next((one for one in candidates if not one.exists()), folder)
 

@@ -50,7 +50,7 @@ class InFlags(logging.Formatter):
 
 
 class CauseAlone(logging.Filter):
-    """One line in place of a traceback: what was being done, and the error."""
+    """One line instead of a traceback: what was being done, and the error."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info and record.exc_info[1] is not None:

@@ -1,4 +1,4 @@
-"""What every Dreamer has besides a world model: an actor, a critic, and vectors of actions.
+"""The parts of every Dreamer besides the world model: an actor, a critic, and action vectors.
 
 An action is one float vector: the actions of all keys joined, discrete ones one-hot.
 """
@@ -29,20 +29,20 @@ from thinkslow.worldmodel import State, WorldModel
 
 
 class ActorCritic(WorldModel):
-    """A world model that acts and judges. The memory is one vector, the latent any array."""
+    """A world model with an actor and a critic. The memory is one vector, the latent any array."""
 
     config: eqx.AbstractVar[Any]
-    """Its sizes and habits, a frozen dataclass that goes to JSON and back."""
+    """Its sizes and settings, a frozen dataclass that can be written to JSON and read back."""
 
     @property
     @abc.abstractmethod
     def observation_spaces(self) -> tuple[tuple[str, Space], ...]:
-        """What it sees, in the order in which the encoder joins it."""
+        """Its observations, in the order in which the encoder joins them."""
 
     @property
     @abc.abstractmethod
     def action_spaces(self) -> tuple[tuple[str, Space], ...]:
-        """What it does, in the order in which an action vector joins it."""
+        """Its actions, in the order in which an action vector joins them."""
 
     @property
     @abc.abstractmethod
@@ -51,7 +51,7 @@ class ActorCritic(WorldModel):
 
     @abc.abstractmethod
     def prior(self, memory: Float[Array, " deter"]) -> Belief:
-        """The prior belief at a memory, as `predict` gives it."""
+        """The prior belief given a memory, as in `predict`."""
 
     @abc.abstractmethod
     def reward(self, state: State) -> TwoHot | SymlogTwoHot: ...
@@ -61,11 +61,11 @@ class ActorCritic(WorldModel):
 
     @abc.abstractmethod
     def discount(self, state: State) -> Float[Array, ""]:
-        """The discount of rewards after the state, as in the agent's own imagination."""
+        """The discount of rewards after this state, as in the agent's own imagination."""
 
     @abc.abstractmethod
     def value(self, state: State) -> TwoHot | SymlogTwoHot:
-        """The critic: the discounted return from the state on.
+        """The critic: the discounted return from this state on.
 
         **Errors:** `ValueError` for an agent that was stored without its critic.
         """
@@ -85,13 +85,15 @@ class ActorCritic(WorldModel):
         return self.join([d.mode() for d in self.actor(state).values()])
 
     def join(self, parts: list[Array]) -> Float[Array, " action"]:
-        """Actions, in the order of `action_spaces`, to one vector."""
+        """Join actions, in the order of `action_spaces`, into one vector."""
         return jnp.concatenate([part.ravel() for part in parts])
 
     def encode_action(
         self, actions: Mapping[str, Array | np.ndarray]
     ) -> Float[Array, "*batch action"]:
-        """The inverse of `split`: actions as an environment takes them to one vector."""
+        """The inverse of `split`: actions in the form of the environment, joined into one
+        vector.
+        """
         flat = []
         for name, space in self.action_spaces:
             action = jnp.asarray(actions[name])
@@ -102,5 +104,5 @@ class ActorCritic(WorldModel):
         return jnp.concatenate(flat, -1)
 
     def features(self, state: State) -> Float[Array, " features"]:
-        """What every head but the decoder sees: memory, then latent."""
+        """The input of every head except the decoder: memory, then latent."""
         return jnp.concatenate([state.memory, state.latent.ravel().astype(state.memory.dtype)])

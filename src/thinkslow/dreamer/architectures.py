@@ -1,7 +1,7 @@
-"""The architectures of agents by the names that manifests declare.
+"""The architectures of agents, by the names in manifests.
 
-An architecture is a class of models and one of configurations. Neither is imported before it is
-needed, so that reading a manifest costs no JAX.
+An architecture is a class of models and a class of configurations. Both are imported on first use,
+so reading a manifest does not import JAX.
 """
 
 import importlib
@@ -21,17 +21,17 @@ _KNOWN: dict[str, tuple[Any, Any]] = {
 def register_architecture(name: str, model: Callable[..., Any], config: type) -> None:
     """Register your own architecture, so that its agents can be saved and loaded.
 
-    A file or a notebook cell that runs again may register its architectures again.
+    A file or a notebook cell may run again and register its architectures again.
 
     Args:
-        name: What manifests call it.
+        name: Its name in manifests.
         model: Makes a model: `model(observations, actions, config, key=key)`, the first two
             mappings from a name to a `Space`; an `ActorCritic`, whose arrays have names.
         config: A dataclass of sizes; `config.from_json(dictionary)` reads back what
             `dataclasses.asdict` gave after a trip through JSON, and raises `ValueError` or
             `TypeError` for what no agent can be.
 
-    **Errors:** `ValueError` for a name that another architecture has.
+    **Errors:** `ValueError` if another architecture has this name.
     """
     pairs = zip((model, config), _KNOWN.get(name, (model, config)), strict=True)
     if not all(registry.redefines(new, old) for new, old in pairs):
@@ -40,12 +40,14 @@ def register_architecture(name: str, model: Callable[..., Any], config: type) ->
 
 
 def architectures() -> tuple[str, ...]:
-    """Every name that a manifest may declare."""
+    """All names that a manifest may have."""
     return tuple(_KNOWN)
 
 
 def model_of(name: str) -> Callable[..., Any]:
-    """What makes a model of an architecture. **Errors:** `KeyError` for an unknown name."""
+    """The function that makes a model of an architecture. **Errors:** `KeyError` for an unknown
+    name.
+    """
     return _loaded(_KNOWN[name][0])
 
 

@@ -17,7 +17,7 @@ class MLPConfig:
     layers: int
     """Dense layers before the output."""
     units: int
-    """Width of each."""
+    """Width of each layer."""
 
     def __post_init__(self) -> None:
         ranges.whole(self, ["layers"], least=0, most=ranges.DEEPEST)
@@ -41,11 +41,11 @@ class ModelConfig:
     reward: MLPConfig
     """Reward head."""
     continuation: MLPConfig
-    """Head of the probability that the episode goes on."""
+    """Head of the probability that the episode continues."""
     policy: MLPConfig
     """Actor."""
     value: MLPConfig | None
-    """Critic; None: it is left out, and the agent acts but cannot be trained."""
+    """Critic; None: there is no critic, so the agent can act but cannot be trained."""
     stoch: int = 32
     """Factors of the stochastic latent z, or its dimensions if it is Gaussian."""
     blocks: int = 8
@@ -78,18 +78,19 @@ class ModelConfig:
     unimix: float = 0.01
     """Share of uniform mixed into the latent categoricals."""
     mixed_logits: bool = False
-    """Whether a belief holds its logits after the mix, as sheeprl does."""
+    """Whether a belief holds its logits after the uniform mix, as in sheeprl."""
     actor_unimix: float = 0.0
     """Share of uniform in discrete actions; the official code has none."""
     decoded: tuple[str, ...] | None = None
     """Observations that are reconstructed; None: all."""
     discount: float = 1.0
-    """Discount of each imagined step, besides the continue head; the official head contains all of
-    it."""
+    """Discount of each imagined step, in addition to that in the continue head. In the official
+    code the continue head contains all of it.
+    """
     free_nats: float = 1.0
-    """KL below which the training losses of prior and posterior stop pushing."""
+    """KL, in nats, below which the training losses of prior and posterior are constant."""
     rep_scale: float = 0.1
-    """Weight of the posterior's KL in training: the `beta` that the encoder knows."""
+    """Weight of the posterior's KL in training: the `beta` that the encoder was trained with."""
 
     def __post_init__(self) -> None:
         ranges.whole(self, (
@@ -257,9 +258,10 @@ _TINY_LEARNING = TrainConfig(
 )  # fmt: skip
 
 LEARNING: dict[str, TrainConfig] = {"tiny": _TINY_LEARNING, "tiny-gaussian": _TINY_LEARNING}
-"""Presets with other training settings than the official defaults. `tiny`: one update of 16 x 32
-steps per 10 decisions, a larger rate for a smaller network, and ten times the official actor
-entropy, with which the policy collapses early on the tasks here."""
+"""Presets whose training settings differ from the official defaults. `tiny`: one update of 16 x 32
+steps per 10 decisions, a larger learning rate for a smaller network, and ten times the official
+actor entropy. With the official entropy the policy collapses early on the tasks here.
+"""
 
 
 def train_preset(name: str) -> TrainConfig:

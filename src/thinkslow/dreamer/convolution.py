@@ -1,18 +1,18 @@
-"""Convolutions, in the form that the machine computes fastest.
+"""Convolutions, computed in the way that is fastest on the present backend.
 
-Next to a step that doubles or halves an image, a convolution can be computed on the small side:
-an image of cells of 2x2 pixels, one group of channels for each pixel of a cell. Doubling and
-convolving is then one convolution of the small image, whose groups are the pixels of the answer;
-convolving and pooling is one convolution of cells, the largest of whose groups is the answer.
-Both are exact: the same products, summed in another order.
+A convolution next to a step that doubles or halves an image can be computed at the smaller
+resolution. The large image is then an image of cells of 2x2 pixels, with one group of channels for
+each pixel of a cell. Doubling and convolving becomes one convolution of the small image; its groups
+are the pixels of the result. Convolving and pooling becomes one convolution of cells; the largest
+group is the result. Both are exact: the same products, summed in another order.
 
-That is for CPUs, where images of few channels are slow (docs/performance.md has the times). On
-other backends each convolution is the plain one.
+This is for CPUs, where convolutions of few channels are slow (times: docs/performance.md). Other
+backends use the plain convolution.
 
-On CPUs the gradient by the image is written out too, as a convolution with the turned kernel.
-JAX's own names the kernel's axes in another order, which XLA's fast convolution does not take;
-XLA puts them in order at the top of a program, but neither in loops nor in branches, where the
-same convolution was 10 to 40 times slower.
+On CPUs the gradient with respect to the image is also written out, as a convolution with the
+rotated kernel. JAX's own gradient has the kernel's axes in an order that XLA's fast convolution
+does not accept. XLA reorders them at the top level of a program, but not inside loops or branches,
+where the same convolution was 10 to 40 times slower.
 
 Kernels are `(size, size, inputs, outputs)`, images `(height, width, channels)`; one example,
 batched with `vmap`.
@@ -32,7 +32,7 @@ Kernel: TypeAlias = Float[Array, "size size inputs outputs"]
 Padding: TypeAlias = tuple[int, int]
 
 FEW = 16
-"""Inputs of a convolution below which pooling is worth cells, which cost 1.4 times the products."""
+"""Number of input channels below which pooling uses cells, which cost 1.4 times the products."""
 
 
 def convolve(
@@ -46,14 +46,14 @@ def convolve(
 def double_and_convolve(
     x: Float[Array, "height width inputs"], kernel: Kernel, *, cells: bool | None = None
 ) -> Float[Array, "height2 width2 outputs"]:
-    """Each pixel to four, then the convolution, padded to the same size.
+    """Repeat each pixel in a 2x2 square, then convolve, padded to the same size.
 
     Args:
         x: a small image.
         kernel: the kernel of the convolution of the large image.
-        cells: whether to compute on the small side; None: where that is faster.
+        cells: whether to compute at the smaller resolution; None: if that is faster.
 
-    **Cost:** for a kernel of 5x5, 2.8 times fewer products on the small side.
+    **Cost:** for a 5x5 kernel, 2.8 times fewer products at the smaller resolution.
     """
     if not (_on_cpu() if cells is None else cells):
         return convolve(jnp.repeat(jnp.repeat(x, 2, 0), 2, 1), kernel)
@@ -67,15 +67,15 @@ def double_and_convolve(
 def convolve_and_pool(
     x: Float[Array, "height width inputs"], kernel: Kernel, *, cells: bool | None = None
 ) -> Float[Array, "half_height half_width outputs"]:
-    """The convolution, padded to the same size, then the largest of each 2x2 pixels.
+    """Convolve, padded to the same size, then take the maximum of each 2x2 square.
 
     Args:
-        x: an image of even sides.
+        x: an image whose height and width are even.
         kernel: the kernel of the convolution.
-        cells: whether to compute on the small side; None: where that is faster.
+        cells: whether to compute at the smaller resolution; None: if that is faster.
 
-    **Cost:** for a kernel of 5x5, 1.4 times the products on the small side, but with four times
-    the channels, and no strided reads.
+    **Cost:** for a 5x5 kernel, 1.4 times the products at the smaller resolution, but with four
+    times the channels and without strided reads.
     """
     height, width, inputs = x.shape[0] // 2, x.shape[1] // 2, x.shape[2]
     if not (_on_cpu() and inputs < FEW if cells is None else cells):
@@ -87,10 +87,10 @@ def convolve_and_pool(
 
 
 def by_itself(rearrange: Callable[[Array], Array], x: Array) -> Array:
-    """`rearrange(x)`, on a CPU never fused with what is computed before or after it.
+    """`rearrange(x)`, which on a CPU is never fused with the computation before or after it.
 
-    Fused, both are computed one number at a time: reading pixels out of order, no loop over them
-    is vectorised.
+    If they were fused, XLA would compute both one number at a time: a loop that reads pixels out of
+    order is not vectorised.
     """
     if not _on_cpu():
         return rearrange(x)
@@ -99,7 +99,7 @@ def by_itself(rearrange: Callable[[Array], Array], x: Array) -> Array:
 
 
 def _between_cells(kernel: Kernel) -> Float[Array, "rows 2 columns 2 inputs 2 2 outputs"]:
-    """Each tap at the cell that it reads and the pixel of it, for each pixel that it adds to."""
+    """For each output pixel, each tap of the kernel at the cell and the pixel that it reads."""
     (before, after), size = _reach(kernel), kernel.shape[0]
     cells = before + 1 + after
 
@@ -117,7 +117,7 @@ def _between_cells(kernel: Kernel) -> Float[Array, "rows 2 columns 2 inputs 2 2 
 
 
 def _reach(kernel: Kernel) -> Padding:
-    """Cells before and after a cell of which the kernel reads pixels."""
+    """How many cells before and after a cell the kernel reads."""
     size = kernel.shape[0]
     return ((size - 1) // 2 + 1) // 2, (size - (size - 1) // 2) // 2
 
@@ -134,8 +134,8 @@ def _plain(x: Array, kernel: Array, *, padding: Padding) -> Array:
     )
 
 
-# `_plain` with another gradient by the images. A primitive, because a custom derivative would sum
-# the kernel's gradient over a batch of gradients in place of computing it from the whole batch.
+# `_plain` with another gradient with respect to the images. It is a primitive: a custom derivative
+# would sum the kernel's gradients over the batch instead of computing one from the whole batch.
 _turned = Primitive("convolve")
 _turned.def_impl(jax.jit(_plain, static_argnames="padding"))
 
@@ -159,7 +159,7 @@ def _differentiate(primals: tuple, tangents: tuple, *, padding: Padding) -> tupl
 
 
 def _transpose(cotangent: Any, x: Any, kernel: Array, *, padding: Padding) -> tuple:
-    """By the images only: `_differentiate` makes nothing else of it that is linear."""
+    """Linear in the images only: `_differentiate` makes no other linear use of it."""
     if isinstance(cotangent, ad.Zero):
         return ad.Zero(x.aval), None
     before, after = (kernel.shape[0] - 1 - side for side in padding)

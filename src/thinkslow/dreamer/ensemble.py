@@ -1,11 +1,10 @@
 """An ensemble of the last layer of the prior head, fitted on the frozen model.
 
-What the data leave possible: each member starts near the trained layer and is fitted to its own
-bootstrap resample of episodes, so that members agree where every episode says the same and differ
-where few say anything. The data are what the agent itself meets: at each decision of fresh
-episodes the memory, which is all that the prior sees, and the encoder's belief, which the prior
-should have predicted. `make` does it for an agent with an actor; `fit` for any model, given which
-arrays to fit and how they predict.
+Each member starts near the trained layer and is fitted to its own bootstrap resample of episodes.
+Members therefore agree where all episodes say the same, and differ where data are few. The agent
+plays new episodes for the data: at each decision they hold the memory, the prior's only input, and
+the encoder's belief, the prior's target. `make` does this for an agent with an actor; `fit` does it
+for any model, given the arrays to fit and the function that predicts from them.
 """
 
 from collections.abc import Callable
@@ -24,40 +23,43 @@ from thinkslow.dreamer.actor_critic import ActorCritic
 from thinkslow.envs import VectorEnv
 from thinkslow.objectives import parameter_information_gain
 from thinkslow.objectives.members import Members, Noise, Where, replaced
+from thinkslow.plural import plural
 from thinkslow.worldmodel import Memory
 
 Prior: TypeAlias = Callable[[Any, Memory], Belief]
-"""The prior belief of a model at a memory."""
+"""The prior belief of a model given a memory."""
 Show: TypeAlias = Callable[[str, int, int], None]
 """Called with the present part, the amount done, and the total."""
 
 NOISE = 0.01
-"""Noise of a member's start, in units of the root mean square of the trained weights."""
+"""Standard deviation of the noise added at a member's start, as a share of the root mean square of
+the trained weights.
+"""
 BATCH = 256
-"""Decisions of one step of a fit."""
+"""Number of decisions in one step of a fit."""
 RATE = 1e-3
 HELD_OUT = 0.2
-"""Share of the episodes that are only judged."""
+"""Share of the episodes that are held out for evaluation."""
 PURPOSE = 0xE5B1
 """The purpose of these seeds: episodes outside training and evaluation."""
 PARTS = 10
-"""Steps of a fit between two reports of progress."""
+"""Number of fit steps between two progress reports."""
 
 
 class Experience(NamedTuple):
-    """Decisions of some episodes; leading axis: decisions."""
+    """The decisions of some episodes, along the leading axis."""
 
     memories: Memory
     posteriors: Belief
     episodes: Int[np.ndarray, " decisions"]
-    """Which episode each is of."""
+    """The episode of each decision."""
 
 
 class Fit(NamedTuple):
-    """How well layers predict beliefs: means over decisions, nats."""
+    """How well layers predict beliefs: means over decisions, in nats."""
 
     trained: float
-    """KL(posterior || prior) of the model as it was trained."""
+    """KL(posterior || prior) of the trained model."""
     members: tuple[float, ...]
     """KL(posterior || prior) of each member."""
     disagreement: float
@@ -74,11 +76,11 @@ def make(
     seed: int,
     show: Show = lambda *_: None,
 ) -> tuple[Members, dict[str, Any]]:
-    """An ensemble of `members` last layers of the model's prior head, and how well it predicts.
+    """Fit an ensemble of `members` last layers of the model's prior head, and evaluate it.
 
-    The agent plays `decisions` decisions in `envs`, and each member is fitted by `steps` steps to
-    a resample of four fifths of the episodes. Few steps are the only bound on how far a member
-    goes: with many more it predicts its own resample better and other episodes worse.
+    The agent plays `decisions` decisions in `envs`. Each member is fitted in `steps` steps to a
+    resample of four fifths of the episodes. The small number of steps is the only regularisation:
+    with many more, a member predicts its own resample better and other episodes worse.
 
     **Errors:** `ValueError` for fewer than 2 members, or too few episodes.
     **Cost:** 12 to 20 seconds for 4,000 decisions of a `tiny` agent on two cores.
@@ -101,7 +103,7 @@ def make(
 
 
 def seed_of(seed: int) -> int:
-    """The seed of the environments for the seed of an ensemble."""
+    """The seed of the environments, given the seed of an ensemble."""
     return int(np.random.SeedSequence([PURPOSE, seed]).generate_state(1)[0])
 
 
@@ -109,10 +111,10 @@ def collect(
     agent: Agent, envs: VectorEnv, decisions: int, *, key: PRNGKeyArray,
     show: Show = lambda *_: None,
 ) -> Experience:  # fmt: skip
-    """Play at least `decisions` decisions and keep what an ensemble is fitted to.
+    """Play at least `decisions` decisions and keep the data for an ensemble.
 
-    The agent carries its own state, as when it is evaluated. An episode that is unfinished at the
-    end counts as one.
+    The agent carries its own state, as in an evaluation. An unfinished episode at the end counts as
+    an episode.
 
     **Cost:** memory for every decision's belief.
     """
@@ -135,7 +137,7 @@ def collect(
 
 
 def split(experience: Experience, share: float, *, seed: int) -> tuple[Experience, Experience]:
-    """Experience to fit to, and a `share` of its episodes, one at least, held out.
+    """Split experience into a part to fit and a held-out `share` of its episodes, at least one.
 
     **Errors:** `ValueError` if there are fewer than three episodes: one to hold out, and two to
     resample.
@@ -143,8 +145,8 @@ def split(experience: Experience, share: float, *, seed: int) -> tuple[Experienc
     episodes = np.unique(experience.episodes)
     if len(episodes) < 3:
         raise ValueError(
-            f"An ensemble needs 3 episodes or more; {len(experience.episodes)} decisions were "
-            f"{len(episodes)}. Play more: `decisions=N`."
+            f"An ensemble needs 3 episodes or more; {plural(len(experience.episodes), 'decision')} "
+            f"gave {len(episodes)}. Play more: `decisions=N`."
         )
     count = min(max(1, round(share * len(episodes))), len(episodes) - 2)
     chosen = np.random.default_rng([seed, 0]).choice(episodes, count, replace=False)
@@ -156,8 +158,9 @@ def split(experience: Experience, share: float, *, seed: int) -> tuple[Experienc
 
 
 def resampled(episodes: Int[np.ndarray, " decisions"], count: int, *, seed: int) -> np.ndarray:
-    """How often each of `count` bootstrap resamples of the episodes holds each decision:
-    `[count, decisions]`, of one number per episode."""
+    """How often each of `count` bootstrap resamples of the episodes contains each decision:
+    `[count, decisions]`, equal within an episode.
+    """
     known, index = np.unique(episodes, return_inverse=True)
     draws = np.random.default_rng([seed, 1]).multinomial(
         len(known), np.full(len(known), 1 / len(known)), count
@@ -177,11 +180,12 @@ def fit(
     key: PRNGKeyArray,
     show: Show = lambda *_: None,
 ) -> Members:
-    """Members whose arrays at `where` minimise KL(posterior || prior) over a resample each.
+    """Fit members: the arrays at `where` minimise KL(posterior || prior) over each member's
+    resample.
 
-    `times` says how often a member's resample holds each decision. Adam on minibatches that all
-    members share, so that what they have in common is computed once; the rate falls to zero along
-    a cosine. For a categorical belief and a linear layer the problem is convex.
+    `times` is how often a member's resample contains each decision. Adam runs on minibatches that
+    all members share, so shared terms are computed once. The learning rate falls to zero along a
+    cosine. For a categorical belief and a linear layer the problem is convex.
 
     **Cost:** `steps` times a forward and a backward pass of the layer for each member, on 256
     decisions; one compilation.
@@ -218,7 +222,9 @@ def fit(
 
 
 def judged(model: Any, members: Members, prior: Prior, experience: Experience) -> Fit:
-    """How well the trained layer and the members predict the beliefs of some experience."""
+    """Evaluate how well the trained layer and the members predict the beliefs of some
+    experience.
+    """
 
     @jax.jit
     def means(model: Any, members: Members, memories: Memory, posteriors: Belief) -> Any:

@@ -1,4 +1,4 @@
-"""The facts of a manifest, checked without building the agent and without JAX."""
+"""Check the facts of a manifest, without building the agent and without JAX."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -10,9 +10,9 @@ from thinkslow.spaces import Space
 from thinkslow.storage.faults import Damaged, line, shown
 
 LONGEST_NAME = 200
-"""Letters of a name."""
+"""Largest number of characters of a name."""
 LONGEST_TEXT = 2000
-"""Letters of a sentence."""
+"""Largest number of characters of a sentence."""
 MOST_SPACES = 256
 """Observations, or actions."""
 DTYPES = frozenset({
@@ -26,7 +26,7 @@ Spaces = dict[str, Space]
 
 @dataclasses.dataclass(frozen=True)
 class Described:
-    """An agent as its manifest describes it."""
+    """The description of an agent in its manifest."""
 
     architecture: str
     config: Any
@@ -35,13 +35,13 @@ class Described:
 
 
 def described(manifest: Mapping[str, Any], folder: Path) -> Described:
-    """The sizes and spaces of an agent; every fact that commands rely on is checked.
+    """The sizes and spaces of an agent. Every fact that commands use is checked.
 
     Args:
-        manifest: What `store.read_manifest` gave.
-        folder: Where it was, for messages.
+        manifest: The result of `store.read_manifest`.
+        folder: Its folder, for messages.
 
-    **Errors:** `Damaged` naming what is missing or cannot be.
+    **Errors:** `Damaged` naming the missing or impossible fact.
     """
     if "counters" in manifest:
         raise Damaged(
@@ -80,7 +80,7 @@ def _spaces(manifest: Mapping[str, Any], part: str) -> Spaces:
         if not isinstance(data["dtype"], str) or data["dtype"] not in DTYPES:
             raise ValueError(f"the dtype of {shown(name)} cannot be {shown(data['dtype'])}.")
         if classes is not None and not (type(classes) is int and 1 <= classes <= 2**20):
-            raise ValueError(f"{shown(name)} cannot have {shown(classes)} classes.")
+            raise ValueError(f"the number of classes of {shown(name)} cannot be {shown(classes)}.")
     return {name: Space.from_json(data) for name, data in given.items()}
 
 
@@ -200,4 +200,4 @@ _OPTIONAL: dict[str, Callable[[str, Any], None]] = {
     "conventions": _conventions, "cannot": _texts, "source": _source, "assumed": _sentences,
     "nonfinite": _counts, "ensemble": _mapping, "versions": _texts,
 }  # fmt: skip
-"""Facts that not every agent has."""
+"""Check the facts that not every agent has."""

@@ -1,9 +1,8 @@
-"""Fit an agent to an environment that has other names for the same observations and actions.
+"""Match an agent to an environment that has other names for the same observations and actions.
 
-An agent of another project knows its observations by its own keys, a vector by its width only,
-and sometimes several vectors by the sum of their widths. An environment here has names and
-shapes. Where they mean the same, the agent takes those of the environment; where they do not,
-every difference is told.
+An agent of another project has its own keys for observations, knows a vector only by its width, and
+sometimes knows several vectors only by their total width. An environment here has names and shapes.
+If both match, the agent takes the environment's names; if not, the error lists every difference.
 """
 
 import dataclasses
@@ -19,16 +18,17 @@ from thinkslow.dreamer.nets import named, with_named, with_only
 from thinkslow.dreamer.saved import architecture
 from thinkslow.dreamer.vision import width
 from thinkslow.objectives.members import Members
+from thinkslow.plural import plural
 from thinkslow.spaces import Space
 from thinkslow.storage import checks, store
 
 JOINED = "+"
 """Separator between the names of vectors of which an agent knows only the total width."""
 SETS = {9: "the 9 of IMPALA", 15: "the 15 of PopArt"}
-"""Action sets of DeepMind Lab that agents were trained with."""
+"""Known action sets of DeepMind Lab, by size."""
 
 HEADS = ("dec/vec/", "wm/dec/mlp/dist_")
-"""What the names of weights begin with that name a vector."""
+"""Prefixes of the names of weights that contain the name of a vector."""
 
 Spaces = Mapping[str, Space]
 
@@ -37,11 +37,11 @@ def match_spaces(
     model: ActorCritic, members: Members | None, observations: Spaces, actions: Spaces, *,
     name: str, id: str,
 ) -> tuple[ActorCritic, Members | None]:  # fmt: skip
-    """The model, seeing and acting by the names and shapes of the environment `id`.
+    """The model with the observations and actions named and shaped as in the environment `id`.
 
     Args:
-        model: by its own names.
-        members: plausible parameters that come with it.
+        model: the model with its own names.
+        members: its plausible parameters, if any.
         observations: the environment's spaces, by name.
         actions: the environment's actions, by name.
         name: the agent's name, for errors.
@@ -70,13 +70,13 @@ def match_spaces(
     expected = {name: leaf.shape for name, leaf in named(shape).items()}
     checks.match(weights, expected, what=f"{name} does not fit {id}")
     if members is not None:
-        # An ensemble is of arrays that see no names: it keeps its own.
+        # The arrays of an ensemble do not depend on names, so they stay as they are.
         members = Members(with_only(shape, named(members.differing)))
     return with_named(shape, weights), members
 
 
 def _matched(ours: Spaces, theirs: Spaces) -> tuple[dict[str, list[str]], list[str]]:
-    """The environment's names for each of the agent's, and what does not fit."""
+    """The environment's name for each name of the agent, and every mismatch."""
     out: dict[str, list[str]] = {}
     faults: list[str] = []
     for kind, picture in (("image", True), ("vector", False)):
@@ -91,7 +91,7 @@ def _matched(ours: Spaces, theirs: Spaces) -> tuple[dict[str, list[str]], list[s
                     what = kind if kind == name else f"{kind} {name}"
                     faults.append(f"it sees the {what}, the environment shows {shown}")
                     continue
-                # The only one of its kind, under another name.
+                # The only one of its kind may have another name.
                 parts = sorted(free) if sum(width(other[k]) for k in free) == width(space) else (
                     free[:1]
                 )  # fmt: skip
@@ -102,7 +102,7 @@ def _matched(ours: Spaces, theirs: Spaces) -> tuple[dict[str, list[str]], list[s
 
 
 def _difference(name: str, ours: Space, theirs: list[Space]) -> str | None:
-    """Why the spaces are not the same numbers in another shape; None if they are."""
+    """Why two spaces do not hold the same numbers in another shape; None if they do."""
     if len(ours.shape) == 3:
         sizes = {space.shape[:2] for space in theirs}
         if sizes == {ours.shape[:2]} and sum(s.shape[2] for s in theirs) == ours.shape[2]:
@@ -115,15 +115,17 @@ def _difference(name: str, ours: Space, theirs: list[Space]) -> str | None:
         return f"its {name} is {words[ours.discrete]}, the environment's {words[not ours.discrete]}"
     number = sum(map(width, theirs))
     if number != width(ours):
-        return f"its {name} has {width(ours)} numbers, the environment's {number}"
+        return f"its {name} has {plural(width(ours), 'number')}, the environment's {number}"
     return None
 
 
 def _action_faults(ours: Spaces, theirs: Spaces) -> list[str]:
-    """What of the actions differs; several at once are matched in their order."""
+    """The mismatches of the actions. Several actions are matched in their order."""
     if len(ours) != len(theirs):
         mine, other = (
-            f"{len(acts)} actions at once ({', '.join(acts)})" if len(acts) > 1 else "one action"
+            f"{plural(len(acts), 'action')} at once ({', '.join(acts)})"
+            if len(acts) > 1
+            else "one action"
             for acts in (ours, theirs)
         )
         return [f"it takes {mine}, the environment {other}"]
@@ -132,7 +134,7 @@ def _action_faults(ours: Spaces, theirs: Spaces) -> list[str]:
 
 
 def _paired(ours: Spaces, theirs: Spaces) -> dict[str, str]:
-    """The environment's action for each of the agent's: of one name, otherwise in their order."""
+    """The environment's action for each action of the agent: by name, otherwise in their order."""
     same = set(ours) == set(theirs)
     return {name: name for name in ours} if same else dict(zip(ours, theirs, strict=True))
 
@@ -166,7 +168,9 @@ def _renamed_head(name: str, actions: Mapping[str, str]) -> str:
 def _renamed(
     model: ActorCritic, names: Mapping[str, list[str]], spaces: Spaces, actions: Mapping[str, str]
 ) -> dict[str, np.ndarray]:
-    """The weights under the environment's names: heads split and renamed, inputs reordered."""
+    """The weights under the environment's names, with heads split and renamed and inputs
+    reordered.
+    """
     out: dict[str, np.ndarray] = {}
     for name, leaf in named(model).items():
         array = np.asarray(leaf)
@@ -184,7 +188,7 @@ def _renamed(
             out[f"{before}{part}{name.removeprefix(head)}"] = array[..., here]
     kernel = "enc/mlp0/kernel"
     if architecture(model) == "dreamerv3-main" and kernel in out:
-        # Inputs are joined in the sorted order of their names, which may have changed.
+        # Inputs are joined in the sorted order of their names, and the names may have changed.
         rows: dict[str, np.ndarray] = {}
         start = 0
         for old in sorted(k for k in names if len(spaces[names[k][0]].shape) < 3):

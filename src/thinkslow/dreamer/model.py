@@ -32,9 +32,10 @@ MIN_STD, MAX_STD = 0.1, 1.0
 def carried(
     state: State, action: Float[Array, " action"], is_first: Bool[Array, ""]
 ) -> tuple[Float[Array, " deter"], Float[Array, "..."], Float[Array, " action"]]:
-    """Memory, latent and action as the core takes them; zeros at a first step, whatever they were.
+    """Memory, latent and action for the recurrent core: zeros at the first step of an episode.
 
-    Chosen and not multiplied, because 0 x NaN is NaN: an episode heals a broken carry.
+    They are selected and not multiplied, because 0 x NaN is NaN. A new episode thus removes NaN
+    from the carry.
     """
     dtype = state.memory.dtype
     parts = (state.memory, state.latent.astype(dtype), action.astype(dtype))
@@ -63,7 +64,7 @@ class Head(eqx.Module):
 
 
 class Actor(eqx.Module):
-    """A distribution for each action: categorical, or normal with bounded mean and spread."""
+    """A distribution for each action: categorical, or normal with bounded mean and deviation."""
 
     mlp: MLP
     head: dict[str, dict[str, Linear]]
@@ -191,7 +192,7 @@ class Dreamer(ActorCritic):
         return TwoHot(self.rew(self.features(state)))
 
     def continuation(self, state: State) -> Bernoulli:
-        """In the official code the probability contains the discount: it is trained to."""
+        """In the official code this probability is trained to contain the discount."""
         return Bernoulli(self.con(self.features(state))[0])
 
     def discount(self, state: State) -> Float[Array, ""]:
@@ -199,7 +200,7 @@ class Dreamer(ActorCritic):
 
     @property
     def critic(self) -> Head:
-        """**Errors:** `ValueError` for an agent that was stored without it."""
+        """**Errors:** `ValueError` for an agent without a critic."""
         if self.val is None:
             raise ValueError(
                 "A value needs the agent's critic; this agent was stored without it. Load the "

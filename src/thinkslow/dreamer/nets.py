@@ -25,9 +25,9 @@ Tree = TypeVar("Tree")
 def truncated_normal(
     key: PRNGKeyArray, shape: tuple[int, ...], fan_in: int, scale: float
 ) -> Float[Array, "..."]:
-    """Normal of standard deviation `scale / sqrt(fan_in)`, cut at two deviations.
+    """A normal with standard deviation `scale / sqrt(fan_in)`, truncated at two deviations.
 
-    The divisor restores the deviation that the cut removes.
+    The divisor restores the deviation that truncation removes.
     """
     deviation = scale / np.sqrt(fan_in) / 0.87962566103423978
     return deviation * jr.truncated_normal(key, -2.0, 2.0, shape)
@@ -84,13 +84,13 @@ class Conv(eqx.Module):
     def doubled(
         self, x: Float[Array, "height width inputs"]
     ) -> Float[Array, "height2 width2 outputs"]:
-        """The convolution of the image at twice its size, each pixel four times."""
+        """The convolution of the image enlarged to twice its size, each pixel four times."""
         return double_and_convolve(x, self.kernel) + self.bias
 
     def pooled(
         self, x: Float[Array, "height width inputs"]
     ) -> Float[Array, "half_height half_width outputs"]:
-        """The largest of each 2x2 pixels of the convolution."""
+        """The convolution, then the maximum of each 2x2 square."""
         return convolve_and_pool(x, self.kernel) + self.bias
 
 
@@ -162,10 +162,10 @@ class StridedConv(eqx.Module):
 
 
 class TransposedConv(eqx.Module):
-    """2D convolution of an image spread apart by the stride: it grows by that factor.
+    """Transposed 2D convolution: the image grows by the stride.
 
-    The kernel is `(size, size, outputs, inputs)` and is not flipped. Layer-normed over
-    channels, or, as the last of a decoder, with a bias instead.
+    The kernel is `(size, size, outputs, inputs)` and is not flipped. Layer-normed over channels;
+    the last one of a decoder has a bias instead.
     """
 
     kernel: Float[Array, "size size outputs inputs"]
@@ -214,9 +214,9 @@ class MLP(eqx.Module):
 
 
 def named(tree: object) -> dict[str, Any]:
-    """The arrays of a model, or their shapes, by name: attributes and keys joined by `/`.
+    """The arrays of a model, or their shapes, by name. A name joins attributes and keys by `/`.
 
-    An attribute called `layers` adds nothing to the name: it only groups.
+    An attribute called `layers` is left out of the name.
 
     >>> import jax.random as jr
     >>> sorted(named(MLP(3, 4, 1, key=jr.key(0))))
@@ -227,7 +227,7 @@ def named(tree: object) -> dict[str, Any]:
 
 
 def with_named(tree: Tree, arrays: Mapping[str, np.ndarray | Array]) -> Tree:
-    """The same model with the arrays of those names; each name must be there.
+    """The model with its arrays replaced by name; every name is required.
 
     **Errors:** `KeyError` for a missing name; shapes are the caller's to check (`checks.match`).
     """
@@ -235,9 +235,9 @@ def with_named(tree: Tree, arrays: Mapping[str, np.ndarray | Array]) -> Tree:
 
 
 def with_only(tree: Tree, arrays: Mapping[str, np.ndarray | Array]) -> Tree:
-    """The arrays of those names, of whatever shape, in the place of the model's; None elsewhere.
+    """The model with the named arrays in place, of any shape, and None for all others.
 
-    **Errors:** `KeyError` for a name that the model has not.
+    **Errors:** `KeyError` for a name that the model does not have.
     """
     if unknown := arrays.keys() - named(tree).keys():
         raise KeyError(f"{min(unknown)} is no array of the model.")

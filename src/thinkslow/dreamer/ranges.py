@@ -1,4 +1,4 @@
-"""Whether the numbers of a configuration can be those of an agent, before one is built of them."""
+"""Check the numbers of a configuration before an agent is built from it."""
 
 import math
 from collections.abc import Iterable
@@ -7,13 +7,15 @@ from typing import Any
 from thinkslow.storage.faults import shown
 
 WIDEST = 2**20
-"""The largest width of a layer or a latent, and number of classes."""
+"""Largest width of a layer or a latent, and largest number of classes."""
 DEEPEST = 64
-"""Layers of one stack."""
+"""Largest number of layers in one stack."""
 
 
 def whole(config: Any, names: Iterable[str], *, least: int = 1, most: int = WIDEST) -> None:
-    """**Errors:** `ValueError` naming a field that is no whole number from `least` to `most`."""
+    """Check integers. **Errors:** `ValueError` naming a field that is not between `least` and
+    `most`.
+    """
     for name in names:
         value = getattr(config, name)
         if type(value) is not int or not least <= value <= most:
@@ -24,11 +26,11 @@ def whole(config: Any, names: Iterable[str], *, least: int = 1, most: int = WIDE
 
 def number(config: Any, names: Iterable[str], *, least: float = 0.0, most: float = math.inf,
            below: float = math.inf) -> None:  # fmt: skip
-    """**Errors:** `ValueError` naming a field that is no finite number in the range."""
+    """Check numbers. **Errors:** `ValueError` naming a field that is non-finite or out of range."""
     for name in names:
         value = getattr(config, name)
         good = isinstance(value, int | float) and type(value) is not bool
-        # An integer of JSON may be too large for a float, so that it is compared, not converted.
+        # A JSON integer may be too large for a float, so it is compared and not converted.
         if not good or not -1e300 < value < 1e300 or not least <= value <= most or value >= below:
             limit = f" and below {below:g}" if math.isfinite(below) else (
                 f" and at most {most:g}" if math.isfinite(most) else ""
@@ -39,14 +41,14 @@ def number(config: Any, names: Iterable[str], *, least: float = 0.0, most: float
 
 
 def flags(config: Any, names: Iterable[str]) -> None:
-    """**Errors:** `ValueError` naming a field that is neither true nor false."""
+    """Check booleans. **Errors:** `ValueError` naming a field that is not true or false."""
     for name in names:
         if type(value := getattr(config, name)) is not bool:
             raise ValueError(f"`{name}` must be true or false; got {shown(value)}.")
 
 
 def decoded(config: Any) -> None:
-    """**Errors:** `ValueError` if `decoded` is neither None nor a tuple of names."""
+    """Check `decoded`. **Errors:** `ValueError` if it is neither None nor a tuple of names."""
     given = config.decoded
     if given is not None and not (
         isinstance(given, tuple) and all(isinstance(name, str) for name in given)

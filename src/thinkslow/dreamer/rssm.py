@@ -24,7 +24,7 @@ class RSSM(eqx.Module):
 
     **References:** Hafner et al., arXiv 2301.04104; names and gates as in the official code. The
     Gaussian latent's bounded deviation follows arXiv 2010.02193; its output layers, which the
-    official code has not, are `obsstats` and `priorstats`: means, then raw deviations.
+    official code does not have, are `obsstats` and `priorstats`: means, then raw deviations.
     """
 
     layers: dict[str, Linear | BlockLinear | RMSNorm]
@@ -67,13 +67,13 @@ class RSSM(eqx.Module):
         stoch: Float[Array, "*latent"],
         action: Float[Array, " action"],
     ) -> Float[Array, " deter"]:
-        """One step of the memory. Actions beyond [-1, 1] are scaled back to it."""
+        """One step of the memory. Actions outside [-1, 1] are scaled back into it."""
         blocks = self.config.blocks
         action = action / jax.lax.stop_gradient(jnp.maximum(1, jnp.abs(action)))
         inputs = jnp.concatenate(
             [self._dense(f"dynin{i}", x) for i, x in enumerate((deter, stoch.ravel(), action))]
         )
-        # Each block sees its own share of the memory and the whole of the inputs.
+        # Each block reads its own part of the memory and all inputs.
         shared = jnp.broadcast_to(inputs, (blocks, *inputs.shape))
         x = jnp.concatenate([deter.reshape(blocks, -1), shared], -1).ravel()
         for index in range(self.config.core_layers):
@@ -85,7 +85,7 @@ class RSSM(eqx.Module):
         return update * candidate + (1 - update) * deter
 
     def prior(self, deter: Float[Array, " deter"]) -> Belief:
-        """The latent as the memory predicts it."""
+        """The prior: the latent predicted from the memory."""
         x = deter
         for index in range(self.config.prior_layers):
             x = self._dense(f"prior{index}", x)
@@ -98,7 +98,7 @@ class RSSM(eqx.Module):
         return layer
 
     def posterior(self, deter: Float[Array, " deter"], tokens: Float[Array, " tokens"]) -> Belief:
-        """The latent as the encoded observation tells it."""
+        """The posterior: the latent given the memory and the encoded observation."""
         x = jnp.concatenate([deter, tokens])
         for index in range(self.config.posterior_layers):
             x = self._dense(f"obs{index}", x)

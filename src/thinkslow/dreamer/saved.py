@@ -35,31 +35,32 @@ class Saved:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """`{"id", "size", "repeat"}`: what it was trained on."""
+        """`{"id", "size", "repeat"}`: the environment that it was trained on."""
         return self.manifest["environment"]
 
 
 def environment_of(
     saved: Saved, id: str | None = None, changes: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The environment that an agent is to play, without modules that only its files name.
+    """The environment that an agent will play, without modules that only its files name.
 
-    An id `module:Name` and a wrapper `module:Class` are imported, and the files of an agent may
-    come from anywhere: only the user may name a module.
+    An id `module:Name` and a wrapper `module:Class` are imported. The files of an agent may come
+    from anywhere, so only the user may name a module.
 
     Args:
         saved: The agent.
-        id: What the user asks for; None: what the agent was trained on.
-        changes: What the user changes besides: `wrappers`, `options` and the like.
+        id: The environment that the user asks for; None: the one that the agent was trained on.
+        changes: Other settings from the user, such as `wrappers` and `options`.
 
-    Returns:
-        The stored description with these in place, `options` one by one; its `id` is None
-        if nothing says which.
+    Returns: The stored description with these changes; `options` are merged. Its `id` is None if
+        neither gives one.
 
-    **Errors:** `ValueError` with the remedy if it is the agent that names a module.
+    **Errors:** `ValueError` with the remedy if the agent's files name a module.
     """
     stored = dict(saved.environment)
-    if id is not None and id != stored["id"]:  # options and wrappers are the other one's
+    if (
+        id is not None and id != stored["id"]
+    ):  # options and wrappers belong to the stored environment
         stored = {"id": id, "size": stored["size"], "repeat": stored["repeat"]}
     environment = {**stored, **(changes or {})}
     if stored.get("options") and environment["options"] is not stored["options"]:
@@ -82,7 +83,7 @@ def save(
     folder: Path, model: ActorCritic, *, name: str, environment: Mapping[str, Any],
     training: Mapping[str, Any], dtype: str = "float32",
 ) -> None:  # fmt: skip
-    """Write an agent. `training` says how it came about: steps, seed, preset, configuration.
+    """Write an agent. `training` describes its training: steps, seed, preset, configuration.
 
     **Errors:** those of `store.write`.
     """
@@ -101,9 +102,9 @@ def save(
 
 
 def save_members(folder: Path, members: Members, facts: Mapping[str, Any]) -> None:
-    """Store an ensemble with the agent that is in `folder`, in place of the one it has.
+    """Store an ensemble with the agent in `folder`. It replaces an earlier ensemble.
 
-    `facts` say how the ensemble came about. Types are those of the agent's own weights on disk.
+    `facts` describe how the ensemble was fitted. Dtypes are those of the agent's weights on disk.
 
     **Errors:** those of `store.write_ensemble`.
     """
@@ -114,10 +115,10 @@ def save_members(folder: Path, members: Members, facts: Mapping[str, Any]) -> No
 
 
 def load(folder: str | Path, *, ensemble: bool = True) -> Saved:
-    """Read an agent that `save` wrote, and its ensemble unless told not to; weights become
-    float32.
+    """Read an agent that `save` wrote and, by default, its ensemble. Weights become float32.
 
-    **Errors:** `store.Missing`, `store.Damaged`, `store.Misfit`: what is wrong, in one line.
+    **Errors:** `store.Missing`, `store.Damaged` or `store.Misfit`, with one line that says what is
+    wrong.
     """
     members = None
     if ensemble:
@@ -150,9 +151,9 @@ def load(folder: str | Path, *, ensemble: bool = True) -> Saved:
 
 
 def architecture(model: ActorCritic) -> str:
-    """The profile of a model, as a manifest names it.
+    """The profile name of a model in manifests.
 
-    **Errors:** `ValueError` for a model of a class that is not registered.
+    **Errors:** `ValueError` if the class of the model is not registered.
     """
     for name in architectures():
         if type(model) is model_of(name):
@@ -164,7 +165,7 @@ def architecture(model: ActorCritic) -> str:
 
 
 def provenance() -> dict[str, Any]:
-    """Versions and revision that made a file."""
+    """The versions and the git revision that write a file."""
     packages = ("thinkslow", "jax", "equinox", "numpy", "miniworld")
     return {
         "versions": {package: metadata.version(package) for package in packages},
@@ -173,16 +174,18 @@ def provenance() -> dict[str, Any]:
 
 
 def revision() -> str | None:
-    """The git revision of the source, `+` if it has uncommitted changes; None outside git."""
+    """The git revision of the source, with `+` if there are uncommitted changes; None outside
+    git.
+    """
     here = Path(__file__)
 
     def git(*arguments: str) -> str:
-        # Without locks: a commit of the user's at this instant must not fail.
+        # Without locks, so that a commit by the user at the same moment does not fail.
         command = ["git", "--no-optional-locks", "-C", str(here.parent), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", here.name)  # an installed copy is nobody's source
+        git("ls-files", "--error-unmatch", here.name)  # an installed copy is not the source
         return git("describe", "--always", "--dirty=+", "--exclude", "*")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -24,11 +24,12 @@ from thinkslow.distributions import (
 from thinkslow.dreamer.config import ModelConfig
 from thinkslow.dreamer.convolution import by_itself
 from thinkslow.dreamer.nets import MLP, BlockLinear, Conv, Linear, RMSNorm
+from thinkslow.plural import plural
 from thinkslow.spaces import Space
 from thinkslow.worldmodel import Observation
 
 PATCH = 8
-"""Side of a patch, pixels."""
+"""Width and height of a patch, in pixels."""
 
 Layers = dict[str, Linear | BlockLinear | Conv | RMSNorm]
 
@@ -188,7 +189,7 @@ class Decoder(eqx.Module):
         x = jax.nn.silu(self.layers["image0norm"](self.layers["image0"](x)))
         x = self.layers["image1"](x).reshape(-1, self.config.depth)
         x = self.layers["patch"](jax.nn.silu(self.layers["image1norm"](x)))
-        # A CPU computes a sigmoid fused with this transposition number by number.
+        # If a sigmoid were fused with this transposition, a CPU would compute it number by number.
         return by_itself(lambda x: join_patches(x, height, breadth), _pixels(x))
 
     def _convolve(
@@ -218,14 +219,14 @@ def vectors(spaces: tuple[tuple[str, Space], ...]) -> list[tuple[str, Space]]:
 
 
 def width(space: Space) -> int:
-    """Numbers that describe one value: one-hot for discrete spaces."""
+    """Number of inputs for one value: one-hot for discrete spaces."""
     return math.prod(space.shape) * (space.classes or 1)
 
 
 def image_shape(spaces: tuple[tuple[str, Space], ...]) -> tuple[int, int, int]:
-    """(height, width, channels) of all images together, which must agree in size.
+    """(height, width, channels) of all images stacked; they must have the same height and width.
 
-    **Errors:** `ValueError` when they do not.
+    **Errors:** `ValueError` if they differ.
     """
     shapes = {key: space.shape for key, space in images(spaces)}
     if len({shape[:2] for shape in shapes.values()}) > 1:
@@ -235,23 +236,24 @@ def image_shape(spaces: tuple[tuple[str, Space], ...]) -> tuple[int, int, int]:
 
 
 def smallest_map(height: int, breadth: int, config: ModelConfig) -> tuple[int, int]:
-    """Rows and columns after the convolutions.
+    """Height and width after the convolutions.
 
-    **Errors:** `ValueError` when an image cannot be halved as often as there are layers.
+    **Errors:** `ValueError` if an image cannot be halved once for each layer.
     """
     factor = 2 ** len(config.mults)
     if height % factor or breadth % factor:
         raise ValueError(
-            f"{len(config.mults)} convolutions halve an image each, so its sides must be "
-            f"multiples of {factor}; got {height}x{breadth}. Pass another `size=N`."
+            f"{plural(len(config.mults), 'convolution halves', 'convolutions halve')} an image, so "
+            f"each side must be a multiple of {factor}; got {height}x{breadth}. Pass another "
+            "`size=N`."
         )
     return height // factor, breadth // factor
 
 
 def patches(height: int, breadth: int) -> int:
-    """How many patches cover an image.
+    """Number of patches that cover an image.
 
-    **Errors:** `ValueError` when they do not cover it exactly.
+    **Errors:** `ValueError` if they do not cover it exactly.
     """
     if height % PATCH or breadth % PATCH:
         raise ValueError(
@@ -262,7 +264,7 @@ def patches(height: int, breadth: int) -> int:
 
 
 def split_patches(x: Float[Array, "height width channels"]) -> Float[Array, "patches pixels"]:
-    """An image to rows of pixels, one row a patch."""
+    """Split an image into patches, one row of pixels for each patch."""
     rows, columns, channels = x.shape[0] // PATCH, x.shape[1] // PATCH, x.shape[2]
     x = x.reshape(rows, PATCH, columns, PATCH, channels)
     return x.transpose(0, 2, 1, 3, 4).reshape(rows * columns, PATCH * PATCH * channels)
@@ -288,7 +290,7 @@ def _pixels(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def unit(image: Array, dtype: jnp.dtype) -> Float[Array, "height width channels"]:
-    """Pixels in [0, 1], whether they came so or as bytes."""
+    """The pixels in [0, 1]; bytes are divided by 255."""
     if jnp.issubdtype(image.dtype, jnp.integer):
         return image.astype(dtype) / 255
     return image.astype(dtype)

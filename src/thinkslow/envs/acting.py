@@ -14,6 +14,7 @@ from gymnasium import spaces
 
 from thinkslow.envs.observing import CLASSES, repeated
 from thinkslow.envs.requirements import Unavailable
+from thinkslow.plural import plural
 from thinkslow.spaces import Space
 
 Say = Callable[[str], None]
@@ -21,7 +22,7 @@ Say = Callable[[str], None]
 UNBOUNDED = 1e15
 """A bound beyond this value, such as the largest float32, counts as no bound."""
 NAME = "action"
-"""The name of an action without a name."""
+"""The name of an unnamed action."""
 
 
 class Part:
@@ -43,11 +44,11 @@ def actions(id: str, space: spaces.Space, say: Say) -> Part:
 
 
 def parts(id: str, space: spaces.Space, say: Say, name: str = "") -> Part:
-    """The same of a space inside another, which may be empty."""
+    """The actions of a space inside another, which may be empty."""
     if isinstance(space, spaces.Discrete):
         if space.n > CLASSES:
             raise Unavailable(
-                f"{id} chooses among {int(space.n):,} actions ({name or NAME}); at most "
+                f"{id} chooses among {plural(int(space.n), 'action')} ({name or NAME}); at most "
                 f"{CLASSES:,} can be learnt. Wrap the environment: "
                 '`wrappers=["module:Class"]`.'
             )
@@ -94,7 +95,9 @@ def _several(name: str, space: "spaces.MultiDiscrete | spaces.MultiBinary") -> P
     binary = isinstance(space, spaces.MultiBinary)
     counts = np.full(shape, 2).ravel() if binary else space.nvec.ravel()
     starts = np.zeros(shape, int).ravel() if binary else space.start.ravel()
-    digits = len(str(len(counts) - 1))  # so that the order of names is that of the parts
+    digits = len(
+        str(len(counts) - 1)
+    )  # zero-padded, so that sorted names keep the order of the parts
     names = {f"{name}/{i:0{digits}}": Space((), "int32", int(n)) for i, n in enumerate(counts)}
 
     def native(action: Mapping[str, Any]) -> np.ndarray:
@@ -124,7 +127,7 @@ def _box(name: str, space: spaces.Box, say: Say) -> Part:
             f"{name} has one bound only, in {space}: an agent's [-1, 1] begins at a lower bound "
             "and ends at an upper one"
         )
-    # One more step, so that whole numbers have equal shares; the last is clipped below.
+    # One step more, so that integers have equal shares; the last one is clipped below.
     width = np.where(both, high - low + whole, 0.0)
     first = np.where(both, low, 0.0)
     limits = np.where(below, low, -np.inf), np.where(above, high, np.inf)
@@ -140,7 +143,7 @@ def _box(name: str, space: spaces.Box, say: Say) -> Part:
         out = np.where(both, np.floor(stretched) if whole else stretched,
                        np.rint(shifted) if whole else shifted)  # fmt: skip
         out = np.clip(out, low, high).astype(space.dtype)
-        # Rounded to its type, a bound may be passed.
+        # Rounding to its type may exceed a bound.
         return np.asarray(np.clip(out, space.low, space.high), space.dtype)
 
     return Part({name: Space((math.prod(shape),), "float32")}, native)

@@ -58,8 +58,8 @@ class Adapted(gymnasium.Wrapper):
             self._say("its `reset` takes no seed: its method `seed` is called before")
         else:
             self._say(
-                "its `reset` takes no seed, so that episodes do not follow from one: they cannot "
-                "be paired, nor a run made again"
+                "its `reset` takes no seed, so episodes cannot be repeated, and those of two arms "
+                "cannot be paired"
             )
 
 
@@ -72,7 +72,7 @@ class Foreign(gymnasium.Env):
         self.action_space = translated(env.action_space)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "env":  # not set yet: nothing to ask
+        if name == "env":  # not set yet
             raise AttributeError(name)
         return getattr(self.env, name)
 
@@ -88,9 +88,9 @@ class Foreign(gymnasium.Env):
 
 
 def adapted(env: Any, say: Say) -> Adapted:
-    """What a constructor returned, behind the present interface.
+    """An environment that a constructor returned, with the present interface.
 
-    **Errors:** `TypeError` for what has no `reset` and `step`.
+    **Errors:** `TypeError` for an object without `reset` and `step`.
     """
     if not isinstance(env, gymnasium.Env):
         for name in ("reset", "step", "observation_space", "action_space"):
@@ -101,7 +101,7 @@ def adapted(env: Any, say: Say) -> Adapted:
 
 
 def translated(space: Any) -> spaces.Space:
-    """A space of the old package gym in Gymnasium's words; others as they are."""
+    """A space of the old package gym as a Gymnasium space; other spaces unchanged."""
     if isinstance(space, spaces.Space):
         return space
     kind = type(space).__name__

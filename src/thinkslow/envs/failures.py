@@ -18,9 +18,9 @@ LIBRARIES = tuple(
 )
 OURS = Path(__file__).resolve().parents[1]
 FATAL, FRAME = "Fatal Python error: ", re.compile(r'File "(.+)", line (\d+) in (.+)')
-"""How Python itself tells where a crash of compiled code was."""
+"""How Python reports the place of a crash in compiled code."""
 KEPT = 20_000
-"""Characters of a traceback that are kept."""
+"""Number of characters of a traceback that are kept."""
 
 
 class Mismatch(ValueError):
@@ -93,7 +93,9 @@ def failure(error: BaseException, call: str) -> Failure:
 
 
 def origin(error: BaseException) -> str:
-    """Where an exception was raised, and whose code that is: rather the user's than a library's."""
+    """Where an exception was raised, and whose code that is. The user's code is preferred to a
+    library's.
+    """
     if isinstance(error, SyntaxError) and error.filename:
         return f"{Path(error.filename).name}:{error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
@@ -110,14 +112,14 @@ def ended(code: int, call: str, words: str) -> Failure:
     if code < 0:
         message = f"its process was ended by {signal.Signals(-code).name}"
         if code == -signal.SIGKILL:
-            message += ", as the system does when memory is short"
+            message += ", as the system does when memory runs out"
     else:
         message = f"its process ended with exit code {code}"
     lines = words.strip().splitlines()
     fatal = [line for line in lines if line.startswith(FATAL)]
     if lines:
         last = fatal[-1].removeprefix(FATAL) if fatal else lines[-1].strip()
-        message += f"; its last words: {last}"
+        message += f"; its last output: {last}"
     frames = FRAME.findall(words) if fatal else []
     theirs = [frame for frame in frames if _owner(frame[0]) == "your code"]
     where = ""

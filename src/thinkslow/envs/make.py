@@ -20,6 +20,7 @@ from thinkslow.envs.observing import Sight, at, sights
 from thinkslow.envs.requirements import Unavailable, explained, factory, family_of, load, prepare
 from thinkslow.envs.shifts import shifts
 from thinkslow.envs.snapshots import copied, put_back
+from thinkslow.plural import plural
 from thinkslow.spaces import Space
 
 
@@ -113,7 +114,7 @@ class Environment(gymnasium.Env):
         drawn: str = "",
     ):
         self.drawn = drawn
-        """How it renders, if that was chosen: `without a display, by EGL`."""
+        """How it renders, if a renderer was chosen: `without a display, by EGL`."""
         self.env, self.id, self.repeat, self.pools = env, id, repeat, pools
         self.notes: list[str] = [] if notes is None else notes
         """Messages about conversions, adaptations and parts that are left out, once each."""
@@ -172,13 +173,14 @@ class Environment(gymnasium.Env):
         return self._dress(observation), total, bool(terminated), bool(truncated), info
 
     def copy(self) -> bytes | None:
-        """What `put_back` brings this moment of the episode back from; None if there is no sure
-        way but playing it again."""
+        """Data from which `put_back` restores this moment of the episode; None if only playing it
+        again is exact.
+        """
         world = copied(self.env)
         return None if world is None else pickle.dumps((world, self._shifts))
 
     def put_back(self, copy: bytes) -> None:
-        """Bring back the moment at which `copy` was called, of this or another such environment."""
+        """Restore the moment of a `copy`, from this or another environment of the same kind."""
         world, self._shifts = pickle.loads(copy)
         put_back(self.env, world)
 
@@ -212,13 +214,14 @@ def only(id: str, actions: Mapping[str, Space]) -> Space:
     """
     if len(actions) > 1:
         raise Unavailable(
-            f"{id} takes {len(actions)} actions at once ({', '.join(actions)}); one was expected."
+            f"{id} takes {plural(len(actions), 'action')} at once ({', '.join(actions)}); one "
+            "was expected."
         )
     return next(iter(actions.values()))
 
 
 def _constructed(id: str, options: dict[str, Any], notes: list[str]) -> gymnasium.Env:
-    """The Gymnasium environment of an id, behind the present interface."""
+    """The Gymnasium environment of an id, with the present interface."""
     own = factory(id)
     name = re.sub(r"\W", "-", id)
     spec = EnvSpec(f"{name}-v0", entry_point=own, order_enforce=False) if own else copy.copy(
@@ -235,14 +238,14 @@ def _constructed(id: str, options: dict[str, Any], notes: list[str]) -> gymnasiu
     spec.entry_point = create
     try:
         env: Any = gymnasium.make(spec, disable_env_checker=True, **options)
-    except Exception as error:  # whatever the simulator raises, from wherever
+    except Exception as error:  # a simulator may raise anything
         cause = error.__cause__ if isinstance(error.__cause__, TypeError) else error
         raise Unavailable(explained(id, cause)) from error
     return _replaced(env, made[0])
 
 
 def _replaced(env: Any, by: Any) -> gymnasium.Env:
-    """The same stack of wrappers around `by` in place of what `by` wraps."""
+    """The same wrappers, with `by` around what it wraps."""
     if env is by.env:
         return by
     outer = env
@@ -261,7 +264,7 @@ def _wrapped(env: gymnasium.Env, wrapper: str) -> gymnasium.Env:
         raise ValueError(f"`wrappers` must be `module:Class`; {module} has no class {name}.")
     try:
         around: Any = found(env)
-    except Exception as error:  # whatever the user's code raises
+    except Exception as error:  # the user's code may raise anything
         raise Unavailable(explained(wrapper, error)) from error
     return around
 

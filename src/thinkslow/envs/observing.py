@@ -19,6 +19,7 @@ from PIL import Image
 
 from thinkslow.envs.failures import Mismatch
 from thinkslow.envs.requirements import Unavailable
+from thinkslow.plural import plural
 from thinkslow.spaces import Space
 
 CHANNELS = 16
@@ -46,14 +47,14 @@ class Sight:
         self._say, self._said = say, set[str]()
 
     def see(self, value: Any) -> tuple[np.ndarray, bool]:
-        """What agents see of a value, and whether all its numbers were finite.
+        """The agent's array for a value, and whether all its numbers were finite.
 
-        **Errors:** `Mismatch` for a value that is not as declared.
+        **Errors:** `Mismatch` for a value that differs from the declared space.
         """
         raise NotImplementedError
 
     def shaped(self, value: Any) -> np.ndarray:
-        """The value in the declared shape, where it differs from it by axes of 1 alone."""
+        """The value in the declared shape, if the two differ only by axes of length 1."""
         declared = self.declared.shape
         assert declared is not None
         try:
@@ -77,7 +78,7 @@ class Sight:
         )
 
     def once(self, what: str) -> None:
-        """Say something of this quantity, the first time."""
+        """Report something about this quantity, once."""
         if what not in self._said:
             self._said.add(what)
             self._say(f"{self.named} {what}")
@@ -112,7 +113,7 @@ class Choice(Sight):
 
 
 class Vector(Sight):
-    """Numbers, as float32; of three axes or more, one after the other."""
+    """Numbers as float32; an array with three or more axes is flattened."""
 
     def __init__(self, path: Path, name: str, declared: spaces.Space, say: Say):
         shape = declared.shape
@@ -120,7 +121,7 @@ class Vector(Sight):
         if len(shape) > 2:
             shape = (math.prod(shape),)
             say(f"{'/'.join(path) or 'its observation'} of {declared.shape} is no image: read as "
-                f"{shape[0]} numbers")  # fmt: skip
+                f"{plural(shape[0], 'number')}")  # fmt: skip
         super().__init__(path, name, declared, Space(shape, "float32"), say)
         bounds = declared if isinstance(declared, spaces.Box) else None
         self._bounds = None if bounds is None else (bounds.low, bounds.high)
@@ -134,7 +135,7 @@ class Vector(Sight):
                 found = f"[{_number(array.min())}, {_number(array.max())}]"
                 self.once(f"goes beyond its bounds, {found}, declared {self.described}")
                 self._bounds = None
-        with np.errstate(over="ignore"):  # found as infinite just below
+        with np.errstate(over="ignore"):  # found as non-finite just below
             seen = array.astype(np.float32).reshape(self.space.shape)
         finite = np.isfinite(seen)
         return (seen, True) if finite.all() else (np.where(finite, seen, np.float32(0)), False)
@@ -183,7 +184,7 @@ class Picture(Sight):
             if high > 1:
                 self._bytes_as_floats = True
                 self.once(f"shows {shown}, declared {self.described}: rounded")
-            elif high > 0:  # black is black on any scale
+            elif high > 0:  # an all-black image fits any range
                 raise self.mismatch(
                     shown,
                     f"If its pixels are from 0 to 1, declare Box(0, 1, {array.shape}, float32).",
@@ -233,13 +234,13 @@ def sights(
 
 
 def repeated(names: Iterable[str]) -> str:
-    """The first name that comes again, or nothing."""
+    """The first repeated name, or None."""
     seen: set[str] = set()
     return next((name for name in names if name in seen or seen.add(name)), "")
 
 
 def leaves(space: spaces.Space, path: Path = ()) -> Iterator[tuple[Path, spaces.Space]]:
-    """The spaces inside dictionaries and tuples, with the way to them."""
+    """The spaces inside dictionaries and tuples, with their paths."""
     if isinstance(space, spaces.Dict):
         for key, one in space.spaces.items():
             yield from leaves(one, (*path, str(key)))
@@ -251,7 +252,7 @@ def leaves(space: spaces.Space, path: Path = ()) -> Iterator[tuple[Path, spaces.
 
 
 def at(value: Any, path: Path) -> Any:
-    """What lies at a path of an observation.
+    """The value at a path of an observation.
 
     **Errors:** `Mismatch` if the observation lacks it.
     """
@@ -276,7 +277,7 @@ def at(value: Any, path: Path) -> Any:
 def _sights(
     id: str, path: Path, space: spaces.Space, *, size: int, told: bool, say: Say
 ) -> list[Sight] | None:
-    """One space as agents see it; None if none can read it."""
+    """One space in the form for agents; None if it is not supported."""
     name = "/".join(path)
     if told and not isinstance(space, spaces.Box):
         raise ValueError(f"`image` must name boxes; {name or 'the observation'} is {space}.")
@@ -308,8 +309,9 @@ def _sights(
         )
     if math.prod(space.shape) > NUMBERS:
         raise Unavailable(
-            f"{id} shows {name or 'its observation'} as {space}: {math.prod(space.shape)} numbers, "
-            "and no image that is recognised. If it is one, say so: "
+            f"{id} shows {name or 'its observation'} as {space}: "
+            f"{plural(math.prod(space.shape), 'number')}, "
+            "and no image that is recognised. If it is an image, name it: "
             f'`image=["{name or "image"}"]`. Otherwise wrap it: `wrappers=["module:Class"]`.'
         )
     return [Vector(path, name or "vector", space, say)]
@@ -345,7 +347,9 @@ def as_image(
 
 
 def _axes(shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Which axes are height, width, then frames and channels; None if that is not clear."""
+    """The order of axes that gives height, width, then frames and channels; None if it is
+    ambiguous.
+    """
     rank = len(shape)
     if rank == 2:
         return (0, 1)
@@ -364,7 +368,7 @@ def _axes(shape: tuple[int, ...]) -> tuple[int, ...] | None:
 
 
 def _resized(image: np.ndarray, size: int) -> np.ndarray:
-    """Area-averaged to a square of that side, as the official agents see it."""
+    """The image resized to a square by area averaging, as for the official agents."""
     channels = [
         np.asarray(Image.fromarray(image[..., index]).resize((size, size), Image.Resampling.BOX))
         for index in range(image.shape[-1])

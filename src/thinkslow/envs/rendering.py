@@ -17,7 +17,7 @@ OPENGL = {
     "libfreetype.so.6": "libfreetype6", "libfontconfig.so.1": "libfontconfig1",
 }  # fmt: skip
 EGL, OSMESA = ("libEGL.so.1", "libGL.so.1"), ("libOSMesa.so.8", "libOSMesa.so.6")
-# Where Mesa keeps its drivers. An NVIDIA driver serves as well and lies elsewhere.
+# Where Mesa stores its drivers. An NVIDIA driver also works and is stored elsewhere.
 DRIVER_PACKAGE = "libgl1-mesa-dri"
 DRIVERS = ("/usr/lib/*/dri/*_dri.so", "/usr/lib*/dri/*_dri.so", "/usr/lib*/**/libgallium*.so")
 NVIDIA = "libEGL_nvidia.so.0"
@@ -25,7 +25,7 @@ WITHOUT_DISPLAY = "without a display, by"
 
 
 class Missing(Exception):
-    """Debian packages that drawing needs; `packages` names them."""
+    """Debian packages that rendering needs are missing; `packages` names them."""
 
     def __init__(self, packages: list[str]):
         super().__init__(", ".join(packages))
@@ -33,16 +33,16 @@ class Missing(Exception):
 
 
 def pyglet() -> str:
-    """Tell pyglet how to draw, and return it in words.
+    """Choose pyglet's renderer, and return it as text.
 
-    Must run before anything imports miniworld: pyglet reads its options once. Without EGL it
-    draws on a display, if there is one, such as that of `xvfb-run`.
+    Call it before anything imports miniworld, because pyglet reads its options once. Without EGL it
+    renders on a display, such as that of `xvfb-run`, if there is one.
 
-    **Errors:** `Missing` if a library is.
+    **Errors:** `Missing` if a library is missing.
     """
     import pyglet as library
 
-    # A small image is one tile for Mesa, which draws it faster without handing it to a thread.
+    # A small image is one tile for Mesa, which renders it faster without a second thread.
     os.environ.setdefault("LP_NUM_THREADS", "0")
     library.options["debug_gl"] = False  # an error check per call costs a quarter of the speed
     if sys.platform != "linux":
@@ -57,11 +57,12 @@ def pyglet() -> str:
 
 
 def mujoco() -> str:
-    """Tell MuJoCo how to draw, by MUJOCO_GL, and return it in words; a value of the user's stays.
+    """Choose MuJoCo's renderer by MUJOCO_GL, and return it as text. A value set by the user is
+    kept.
 
-    Must run before dm_control is imported.
+    Call it before dm_control is imported.
 
-    **Errors:** `Missing` if there is nothing to draw with.
+    **Errors:** `Missing` if there is no renderer.
     """
     if sys.platform != "linux":
         return "on the screen"
@@ -85,14 +86,14 @@ def _for_mujoco() -> str:
 
 
 RENDERERS: dict[str, Callable[[], str]] = {"pyglet": pyglet, "mujoco": mujoco}
-"""By what a family draws with; each returns how, in words."""
+"""By renderer, the function that chooses it and returns a description."""
 
 
 def missing_packages() -> list[str]:
-    """The Debian packages that drawing by pyglet needs and this machine lacks.
+    """The Debian packages that pyglet needs to render and that this machine lacks.
 
-    The driver counts only beside a missing library: where a driver lies differs between
-    systems, so that not finding one is no proof by itself.
+    A missing driver is reported only together with a missing library: its path differs between
+    systems, so it may exist although it is not found.
     """
     missing = [package for library, package in OPENGL.items() if not loads(library)]
     return [*missing, DRIVER_PACKAGE] if missing and not has_driver() else missing
@@ -104,7 +105,7 @@ def has_driver() -> bool:
 
 
 def command(packages: list[str]) -> str:
-    """What installs Debian packages."""
+    """The command that installs Debian packages."""
     return f"sudo apt-get install -y {' '.join(packages)}"
 
 

@@ -22,6 +22,7 @@ from thinkslow.envs import rendering
 from thinkslow.envs.failures import failure
 from thinkslow.envs.families import FAMILIES
 from thinkslow.envs.families.family import Family
+from thinkslow.plural import plural
 
 
 class Unavailable(ValueError):
@@ -34,21 +35,21 @@ class Prepared(NamedTuple):
     arguments: dict[str, Any]
     """Arguments of its constructor that set the size of images and the repeats of actions."""
     repeat: int
-    """Times that an action is still to be repeated around it."""
+    """Number of times that each action must still be repeated by a wrapper."""
     note: str = ""
-    """What to say of that."""
+    """A message about the repetition."""
     drawn: str = ""
-    """How it draws, for a family that chooses."""
+    """Its renderer, for a family that chooses one."""
 
 
 def prepare(id: str, *, size: int, repeat: int = 1, asked: Collection[str] = ()) -> Prepared:
-    """Import what registers `id`, and see how to make it.
+    """Import the module that registers `id`, and find out how to make it.
 
     Args:
         id: The environment.
-        size: Side of its images, pixels.
-        repeat: Times that an action is to be played.
-        asked: Arguments of the constructor that the user gives; they stay as given.
+        size: Width and height of its images, in pixels.
+        repeat: Number of times that each action is played.
+        asked: Arguments of the constructor from the user; they are not changed.
 
     **Errors:** `Unavailable` if a package or a library is missing, or if the id is not
     registered.
@@ -64,7 +65,7 @@ def prepare(id: str, *, size: int, repeat: int = 1, asked: Collection[str] = ())
         drawn = require_libraries(id, family)
         try:
             family.register()
-        except Exception as error:  # whatever a simulator does when it is imported
+        except Exception as error:  # a simulator may raise anything on import
             what = said(error, "import")
             raise Unavailable(f"Importing {family.module} failed: {what}") from error
     require_registered(id)
@@ -75,7 +76,7 @@ def prepare(id: str, *, size: int, repeat: int = 1, asked: Collection[str] = ())
 
 
 def require_libraries(id: str, family: Family) -> str:
-    """Set up drawing, and see that the system's libraries are there; returns how it draws.
+    """Choose a renderer and check the system's libraries. Returns a description of the renderer.
 
     **Errors:** `Unavailable` if a library is missing, with the command that installs it.
     """
@@ -95,19 +96,19 @@ def require_libraries(id: str, family: Family) -> str:
 
 
 def how_to_install(family: Family) -> str:
-    """The command that installs a family's packages, and what is to do after it."""
+    """The command that installs a family's packages, and what must be done after it."""
     return install(family.packages) + family.then
 
 
 def family_of(id: str) -> Family | None:
-    """The family that an id belongs to; None for an environment of the user's own."""
+    """The family of an id; None for the user's own environments."""
     return next((family for family in FAMILIES if family.has(id)), None)
 
 
 def _frames(family: Family, id: str, repeat: int, asked: Collection[str]) -> Prepared:
-    """How an id that repeats actions itself comes to play each as often as was asked for.
+    """How an id that repeats actions itself plays each action the requested number of times.
 
-    An agent that repeats four times, on an id that does as well, would see every sixteenth frame.
+    If both the agent and the id repeated four times, the agent would see every sixteenth frame.
     """
     if family.repeats is None or repeat == 1 or family.repeats in asked:
         return Prepared({}, repeat)
@@ -118,12 +119,13 @@ def _frames(family: Family, id: str, repeat: int, asked: Collection[str]) -> Pre
         return Prepared({}, repeat)
     return Prepared({family.repeats: 1}, repeat, (
         f"it repeats each action {own} times itself; made with {family.repeats}=1, so that a "
-        f"decision is the {repeat} frames of `repeat={repeat}`. To take its own, pass `repeat=1`"
+        f"decision is the {plural(repeat, 'frame')} of `repeat={repeat}`. To take its own, pass "
+        "`repeat=1`"
     ))  # fmt: skip
 
 
 def factory(id: str) -> Callable[..., Any] | None:
-    """The class or function that `module:name` is; None if `name` is an id of Gymnasium's."""
+    """The class or function named by `module:name`; None if `name` is a Gymnasium id."""
     module, _, name = id.rpartition(":")
     if not module or name in gymnasium.registry:
         return None
@@ -134,7 +136,7 @@ def factory(id: str) -> Callable[..., Any] | None:
 def require_registered(id: str) -> None:
     """Raise `Unavailable`, with the nearest ids, unless Gymnasium knows `id`.
 
-    Of `module:id`, the module is imported first: that registers the id.
+    For `module:id`, the module is imported first, which registers the id.
     """
     module, _, name = id.rpartition(":")
     if module:
@@ -145,7 +147,7 @@ def require_registered(id: str) -> None:
         gymnasium.spec(name)
     except gymnasium.error.Error as error:
         near = difflib.get_close_matches(name, sorted(gymnasium.registry), n=3, cutoff=0.5)
-        hint = f"Did you mean {' or '.join(near)}?" if near else "No registered id is like it."
+        hint = f"Did you mean {' or '.join(near)}?" if near else "No registered id is similar."
         raise Unavailable(
             f"There is no environment {id!r}. {hint} Environments of your own are reached as "
             "`module:id`, where importing the module registers the id, or as `module:function`."
@@ -159,10 +161,10 @@ def load(module: str) -> Any:
     """
     here = os.getcwd()
     if here not in sys.path and "" not in sys.path:
-        sys.path.append(here)  # last: it hides no installed package
+        sys.path.append(here)  # last, so that it does not hide an installed package
     try:
         return importlib.import_module(module)
-    except Exception as error:  # whatever a module does when it is imported
+    except Exception as error:  # a module may raise anything on import
         if isinstance(error, ModuleNotFoundError) and error.name is not None and (
             module == error.name or module.startswith(f"{error.name}.")
         ):  # fmt: skip
@@ -178,7 +180,7 @@ def load(module: str) -> Any:
 
 
 def said(error: Exception, call: str) -> str:
-    """An exception of a user's code in one line, with what to install if that is all."""
+    """An exception of a user's code in one line, with the package to install if one is missing."""
     text = failure(error, call).line
     if isinstance(error, ModuleNotFoundError) and error.name:
         text += f". Install the package that has it: {install(error.name.partition('.')[0])}"
@@ -188,8 +190,8 @@ def said(error: Exception, call: str) -> str:
 def install(package: str) -> str:
     """The command that installs packages, with spaces between, for the Python that runs.
 
-    In a clone that runs in its own environment that is uv, by way of the clone's script: there
-    the system's pip would install for another Python.
+    In a clone with its own environment the command is uv, through the clone's script: the system's
+    pip would install for another Python.
     """
     clone = Path(__file__).resolve().parents[3]
     package = " ".join(shlex.quote(one) for one in package.split())
@@ -206,7 +208,7 @@ def _modules(folder: str) -> list[str]:
 
 
 def closest(task: str, *, count: int = 3) -> list[str]:
-    """Registered ids whose names are like that of another project's task, likest first.
+    """Registered ids whose names are similar to another project's task, most similar first.
 
     >>> closest("gym_cartpole")[:2]
     ['CartPole-v0', 'CartPole-v1']
@@ -226,14 +228,16 @@ def closest(task: str, *, count: int = 3) -> list[str]:
 
 
 def explained(id: str, error: Exception) -> str:
-    """The message for an environment that failed while it was being made: the cause first."""
+    """The message for an environment whose construction failed, with the cause first."""
     if isinstance(error, gymnasium.error.DependencyNotInstalled):
         return f"{id} needs a package that is not installed here. {_installing(str(error))}"
     what = said(error, "make")
     if isinstance(error, TypeError) and "required positional argument" in str(error):
         what += '. Give it by name: `options={"NAME": VALUE}`'
     family = family_of(id)
-    wrong = isinstance(error, TypeError | ValueError | KeyError)  # arguments, not drawing
+    wrong = isinstance(
+        error, TypeError | ValueError | KeyError
+    )  # the arguments are wrong, not the renderer
     if family is not None and family.draws and not wrong:
         return (
             f"{id} could not open a renderer here: {what}. "
@@ -243,7 +247,9 @@ def explained(id: str, error: Exception) -> str:
 
 
 def _installing(text: str) -> str:
-    """Gymnasium's own hint, `pip install x`, with the command for the environment that runs."""
+    """Gymnasium's own hint, `pip install x`, replaced by the command for this Python
+    environment.
+    """
     return re.sub(
         r"`?pip install ([\w.-]+\[[\w.,-]+\]|\\?\"[^\"]+\"|'[^']+'|[\w.-]+)`?",
         lambda found: f"`{install(found[1].strip(chr(39) + chr(34)))}`",

@@ -24,9 +24,9 @@ from thinkslow.spaces import Space
 Seen = dict[str, np.ndarray]
 SEVERITIES = range(6)
 BURST = 5
-"""Frames that are lost together."""
+"""Number of frames that are lost together."""
 HELD = 10
-"""Decisions for which an occlusion stays in its place."""
+"""Number of decisions for which an occlusion stays at one place."""
 
 
 class Shift(abc.ABC):
@@ -38,7 +38,7 @@ class Shift(abc.ABC):
     pictured: ClassVar[bool] = False
     """Whether it needs an image."""
     changes: ClassVar[str] = ""
-    """The method by which it changes the world."""
+    """The method of the world that it calls."""
 
     def __init__(self, severity: int, images: tuple[str, ...]):
         self.severity, self.images = severity, images
@@ -46,23 +46,23 @@ class Shift(abc.ABC):
 
     @property
     def adds(self) -> dict[str, Space]:
-        """Observations that there are beside the environment's own."""
+        """Observations that it adds to the environment's own."""
         return {}
 
     def begin(self, seed: int) -> None:
-        """An episode of that seed begins."""
+        """Begin an episode with this seed."""
         self.rng = np.random.default_rng([seed, zlib.crc32(self.name.encode()), self.version])
         self.time = 0
 
     def change_world(self, world: Any) -> None:  # noqa: B027 - most leave it alone
-        """Change what is simulated, before its next episode begins."""
+        """Change the simulation, before its next episode begins."""
 
     def act(self, action: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The action that is taken in place of one that was chosen."""
+        """The action that is played instead of the chosen one."""
         return action
 
     def see(self, seen: Seen) -> Seen:
-        """What is shown in place of what was seen."""
+        """The observation that is shown instead of the real one."""
         return seen
 
 
@@ -127,7 +127,7 @@ class Brightness(_Pictures):
 
 
 class Contrast(_Pictures):
-    """Pixels drawn to the mean of their image; the dose is the share that is lost."""
+    """Less contrast: pixels move to the mean of their image; the dose is the lost share."""
 
     name = "contrast"
     doses = (0.2, 0.4, 0.6, 0.7, 0.8)
@@ -137,7 +137,7 @@ class Contrast(_Pictures):
 
 
 class Colour(_Pictures):
-    """Hues turned for an episode, to one side or the other; the dose is in degrees."""
+    """Hues rotated for an episode, in either direction; the dose is in degrees."""
 
     name = "colour"
     doses = (15, 30, 60, 90, 120)
@@ -187,7 +187,7 @@ class Dropped(Shift):
         return out if self.silent else out | {"missing": np.asarray(missing, np.float32)}
 
     def lost(self) -> bool:
-        """Whether this frame does not come."""
+        """Whether this frame is lost."""
         return bool(self.rng.random() < self.dose)
 
 
@@ -201,7 +201,7 @@ class DroppedBursts(Dropped):
         self.left = 0
 
     def lost(self) -> bool:
-        # Bursts begin so that, with the frames between them, the share is the dose.
+        # The rate of bursts is such that the share of lost frames is the dose.
         if self.left == 0 and self.rng.random() < self._begins:
             self.left = BURST
         lost = self.left > 0
@@ -246,13 +246,13 @@ class Delayed(Shift):
         self.comes.append(self.time + (self.lateness() if self.time else 0))
         newest = max(index for index, comes in enumerate(self.comes) if comes <= self.time)
         age = len(self.frames) - 1 - newest
-        # What is older than the newest that came is never shown again.
+        # A frame older than the newest one shown is never shown again.
         self.frames, self.comes = self.frames[newest:], self.comes[newest:]
         self.time += 1
         return {**self.frames[0], "age": np.asarray(age, np.float32)}
 
     def lateness(self) -> int:
-        """Decisions until the present frame comes."""
+        """Number of decisions until the present frame arrives."""
         return int(self.dose)
 
 
@@ -346,7 +346,9 @@ def shifts(text: str, observations: Mapping[str, Space], world: Any = None) -> l
             out.append(kind(level, images))
     added = [name for one in out for name in one.adds]
     if len({*added, *observations}) < len(added) + len(observations):
-        raise ValueError(f"`shift` adds {', '.join(added)}, of which one is there already.")
+        raise ValueError(
+            f"`shift` adds {', '.join(added)}, but the environment already has one of these."
+        )
     return out
 
 
@@ -382,7 +384,7 @@ _OTHERS = {
 
 
 def _can(world: Any, method: str) -> bool:
-    """Whether a world has a way to be changed."""
+    """Whether a world has the method to be changed."""
     return callable(getattr(world, method, None)) or (method == "cover" and miniworld.is_one(world))
 
 

@@ -21,9 +21,9 @@ WRAPPERS = {
     "RGBImgObsWrapper": (),
     "RGBImgPartialObsWrapper": (),
 }
-"""By their names, the attributes that change while an episode goes on."""
+"""By name, the attributes that change during an episode."""
 FIXED = {"spec", "observation_space", "action_space", "mission_space", "window", "clock", "actions"}
-"""Attributes of MiniGrid that do not."""
+"""Attributes of MiniGrid that do not change during an episode."""
 
 
 class Snapshot(NamedTuple):
@@ -54,7 +54,7 @@ def copied(env: gymnasium.Env) -> dict[str, Any] | None:
 
 
 def put_back(env: gymnasium.Env, copy: dict[str, Any]) -> None:
-    """Bring an environment of the same kind to where another was."""
+    """Restore the moment of another environment of the same kind."""
     wrappers, base = _stack(env)
     for one, attributes in zip(wrappers, copy["wrappers"], strict=True):
         for name, value in attributes.items():
@@ -87,12 +87,12 @@ def _state(base: Any) -> Any:
 
 
 def _is_ours(base: Any) -> bool:
-    """Whether it brings itself back, as our tasks do."""
+    """Whether it has its own `state` and `restore`, as our tasks do."""
     return callable(getattr(base, "state", None)) and callable(getattr(base, "restore", None))
 
 
 def _stack(env: Any) -> tuple[list[gymnasium.Wrapper], Any]:
-    """The wrappers, from the outside, and what is in them."""
+    """The wrappers from the outermost, and the environment inside them."""
     wrappers = []
     while isinstance(env, gymnasium.Wrapper):
         wrappers.append(env)

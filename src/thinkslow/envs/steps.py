@@ -1,4 +1,4 @@
-"""A step of several environments: what they show, and what each of them is sent."""
+"""A step of several environments: their observations, and the action for each."""
 
 import hashlib
 from collections.abc import Mapping
@@ -14,9 +14,11 @@ class Step(NamedTuple):
     """One step of every environment; arrays over the environments."""
 
     observation: dict[str, np.ndarray]
-    """Always finite: non-finite numbers are 0 here and listed in `nonfinite`."""
+    """Observations by name. They are always finite: non-finite numbers are 0 here and listed in
+    `nonfinite`.
+    """
     reward: np.ndarray
-    """float32; the reward of the action that led here, 0 at a first step. It may be non-finite."""
+    """The reward of the action that led here, float32; 0 at a first step. It may be non-finite."""
     is_first: np.ndarray
     is_last: np.ndarray
     """Whether the episode ends here, for any reason."""
@@ -39,10 +41,10 @@ def end(index: int, step: Step) -> None:
 def rows_of(
     actions: np.ndarray | Mapping[str, np.ndarray], spaces: Mapping[str, Space], count: int
 ) -> list[Any]:
-    """What each environment is sent: a number, a list, or a dictionary of them."""
+    """The action for each environment: a number, a list, or a dictionary of these."""
     single = next(iter(spaces))
     named = actions if isinstance(actions, Mapping) else {single: actions}
-    if len(named) == len(spaces) == 1:  # whatever the agent calls it
+    if len(named) == len(spaces) == 1:  # a single action may have any name
         named = {single: next(iter(named.values()))}
     if set(named) != set(spaces):
         raise ValueError(f"`actions` must be of {', '.join(spaces)}; got {', '.join(named)}.")

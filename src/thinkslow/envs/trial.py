@@ -23,11 +23,11 @@ CALL = "from thinkslow.envs.trial import main; main()"
 
 
 class Trial(NamedTuple):
-    """What came of it."""
+    """The result of a trial."""
 
     works: bool
     found: str
-    """In words: how it draws and how long that took, or what went wrong."""
+    """A description: the renderer and the time it took, or the failure."""
 
 
 def tried(id: str, limit_s: float) -> Trial:
@@ -35,9 +35,9 @@ def tried(id: str, limit_s: float) -> Trial:
 
     Args:
         id: as `make` takes it.
-        limit_s: seconds that all of it may take.
+        limit_s: time limit for the whole trial, in seconds.
     """
-    with tempfile.TemporaryDirectory() as folder:  # simulators write where they are started
+    with tempfile.TemporaryDirectory() as folder:  # simulators write files where they are started
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         child = subprocess.Popen(
             [sys.executable, "-P", "-c", CALL, id], stdin=subprocess.DEVNULL,
@@ -62,7 +62,7 @@ def tried(id: str, limit_s: float) -> Trial:
 
 
 def main() -> None:
-    """The child's end."""
+    """The main function of the child process."""
     import warnings
 
     from thinkslow.envs import Unavailable, make
@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def nothing(actions: Mapping[str, Any]) -> dict[str, Any]:
-    """The first class, or the middle of what is allowed, of each action."""
+    """For each action, the first class or the middle of its range."""
     return {
         name: 0 if space.classes is not None else np.zeros(space.shape, np.float32)
         for name, space in actions.items()
@@ -95,7 +95,7 @@ def nothing(actions: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _renderer() -> str:
-    """Who draws for pyglet, if it does, such as `llvmpipe`."""
+    """The OpenGL renderer that pyglet uses, if any, such as `llvmpipe`."""
     if "pyglet.gl" not in sys.modules:
         return ""
     from pyglet.gl import gl_info
@@ -104,7 +104,7 @@ def _renderer() -> str:
 
 
 def _last(err: str, code: int) -> str:
-    """Why a process ended, in its own last words."""
+    """Why a process ended, from its last output."""
     lines = err.strip().splitlines()
     if code < 0:
         cause = f"ended by {signal.Signals(-code).name}"

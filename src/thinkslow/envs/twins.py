@@ -1,4 +1,4 @@
-"""Twins: a task observed partly and wholly, as data that studies can pair.
+"""Twins: a partly and a fully observed version of one task, as data that studies can pair.
 
 For one seed and the same actions both have the same world, rewards and random numbers; only the
 observations differ. Some twins have their own ids, others are options of one id.
@@ -46,7 +46,7 @@ def twin_of(id: str, options: Mapping[str, Any] | None = None) -> Twin | None:
             return None
         other = task.twin_of or f"{COLLECT}Informed"
         observed: Observed = "partly" if task.twin_of else "wholly"
-        # The field of a panorama is of no other view.
+        # Only a panorama has a field.
         kept = {key: value for key, value in given.items() if key != "field"}
         return Twin(f"{other}-{version}", kept, observed)
     family = family_of(id)

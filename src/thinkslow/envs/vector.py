@@ -5,10 +5,10 @@ its reward is 0. Episode seeds follow from the seed, the environment's index and
 episode, so runs are reproducible. A process that dies, fails or does not answer in time is
 restarted; its episode ends with a mark and with the cause as data.
 
-Gymnasium's `AsyncVectorEnv` has the same convention (`AutoresetMode.NEXT_STEP`) and shared
-memory, but neither starts a dead worker again nor bounds how long one may take, gives no seeds to
-the episodes that it begins itself, cannot bring a state back by replay, and runs the user's
-script once more in every worker that is spawned.
+Gymnasium's `AsyncVectorEnv` has the same convention (`AutoresetMode.NEXT_STEP`) and shared memory.
+But it does not restart a dead worker, has no time limits, gives no seeds to the episodes that it
+begins itself, cannot restore a state by replay, and runs the user's script again in every spawned
+worker.
 """
 
 import contextlib
@@ -30,7 +30,9 @@ from thinkslow.envs.worker import PATIENCE_S, Died, Played, Worker, nameless_mem
 from thinkslow.spaces import Space
 
 DEATHS = 3
-"""Failures of one environment without a completed step after which the cause is raised."""
+"""Number of failures of one environment without a completed step, after which the cause is
+raised.
+"""
 
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -42,7 +44,7 @@ NOT_REPLAYED = Failure(
 
 log = logging.getLogger("thinkslow")
 _SAID: set[str] = set()
-"""Ways to draw that this process was told of."""
+"""Renderers that this process has already reported."""
 
 
 class VectorEnv:
@@ -89,7 +91,7 @@ class VectorEnv:
         self._hurried: float | None = None
         self._file = nameless_memory()
         self._workers: list[Worker] = []
-        # Also when this is forgotten, and when the interpreter ends.
+        # Also if this object is garbage collected, and when the interpreter ends.
         self._finalizer = weakref.finalize(self, _close, self._workers, self._file)
         try:
             self._workers.extend(self._start() for _ in range(count))
@@ -114,7 +116,7 @@ class VectorEnv:
             self.close()
             raise
         self._started = False
-        self._episodes = [0] * count  # of the run's own seeds
+        self._episodes = [0] * count  # number of the next of the run's own seeds
         self._begun = [0] * count  # of all
         self._seeds = [0] * count
         self._actions: list[list[Any]] = [[] for _ in range(count)]
@@ -133,7 +135,7 @@ class VectorEnv:
 
     @property
     def pids(self) -> list[int]:
-        """The process of each environment; one that died is replaced by another."""
+        """The process of each environment; a dead process is replaced."""
         return [worker.process.pid for worker in self._workers]
 
     @property
@@ -193,10 +195,10 @@ class VectorEnv:
             return self._remember(self._collect(first, idle=idle))
 
     def hurry(self, seconds: float) -> None:
-        """Wait no longer than this for the answers that are due, in order to stop.
+        """Limit the waiting time for pending answers, in order to stop.
 
         Args:
-            seconds: from now.
+            seconds: the limit, from now.
 
         May be called from a signal handler while `step` or `reset` waits.
         """
@@ -323,7 +325,7 @@ class VectorEnv:
             self._workers[index].ask("put", snapshot.copy, snapshot.seed)
 
     def close(self) -> None:
-        """End all processes; safe to call twice."""
+        """End all processes. A second call does nothing."""
         self._finalizer()
 
     def __enter__(self) -> "VectorEnv":
@@ -354,7 +356,7 @@ class VectorEnv:
         return spaces
 
     def _say(self, notes: Sequence[str]) -> None:
-        """Log what was not said before."""
+        """Log each message once."""
         for note in notes:
             if note not in self._said:
                 self._said.add(note)
@@ -379,10 +381,11 @@ class VectorEnv:
         *,
         idle: Sequence[int] = (),
     ) -> Step:
-        """What the environments answer; a death ends an episode, unless it was a replay's.
+        """Collect the answers of the environments. If a process died, its episode ends, unless it
+        was replaying.
 
-        The result of a replay has not been used yet, so it is simply repeated; or `brought` back
-        again, where that was asked for.
+        The result of a replay has not been used yet, so the replay is repeated, or the snapshot
+        `brought` again.
         """
         count = self.count
         errors: list[Failure | None] = [None] * count
@@ -404,7 +407,7 @@ class VectorEnv:
             played = self._receive(index, replayed[index], snapshot)
             if isinstance(played, Failure):
                 errors[index] = played
-                self._actions[index].pop()  # it had no effect that anybody saw
+                self._actions[index].pop()  # its result was not used
                 for name, array in self._observation.items():
                     array[index] = self._shown[name][index]
                 end(index, step)
@@ -428,7 +431,7 @@ class VectorEnv:
     def _receive(
         self, index: int, replayed: bool, brought: Snapshot | None = None
     ) -> Played | Failure:
-        """One answer, or why there is none to a step. A successor is up then."""
+        """One answer, or the reason why a step has none. The process has then been replaced."""
         while True:
             limit = self.limits["reset" if replayed else "step"]
             if replayed:
@@ -452,7 +455,7 @@ class VectorEnv:
                 return played
 
     def _report(self, index: int, failure: Failure) -> None:
-        """Log a failure, each kind of it once."""
+        """Log a failure, once for each kind."""
         if failure.line not in self._said:
             self._said.add(failure.line)
             what = (
@@ -482,7 +485,7 @@ class VectorEnv:
         worker.attach(self.observation_space, self.count, index)
 
     def _renewed(self, unfaithful: Sequence[int], step: Step) -> Step:
-        """New episodes where the replay of one led elsewhere."""
+        """Begin new episodes where a replay reached another state."""
         if not unfaithful:
             return step
         errors: list[Failure | None] = list(step.errors)
@@ -515,7 +518,7 @@ class VectorEnv:
 
     @contextlib.contextmanager
     def _undone_if_interrupted(self) -> Iterator[None]:
-        """Leave the books as they were before a step that does not come to its end.
+        """Restore the counters to their values before a step that was not completed.
 
         `state` then returns the step before it.
         """

@@ -45,28 +45,28 @@ from thinkslow.envs.requirements import Unavailable
 from thinkslow.spaces import Space
 
 PATIENCE_S = 5.0
-"""How long workers may take to end before they are killed."""
+"""Seconds that workers have to end before they are killed."""
 LAST_WORDS = 4000
 """How much of what a worker writes is kept, in bytes."""
 GLANCE_S = 0.5
 """Seconds between two checks whether the parent still waits."""
 COMPUTING = {"JAX_PLATFORMS": "cpu", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-"""For environments written in JAX, unless the user says otherwise: a GPU is the agent's."""
+"""For environments written in JAX, unless the user sets it: the GPU is for the agent."""
 END_WITH_PARENT = 1
 """PR_SET_PDEATHSIG of Linux."""
 
 
 class Spaces(NamedTuple):
-    """What an environment shows and takes."""
+    """The observations and actions of an environment."""
 
     observations: dict[str, Space]
     actions: dict[str, Space]
     drawn: str = ""
-    """How it draws, where that was chosen."""
+    """Its renderer, if one was chosen."""
 
 
 class Played(NamedTuple):
-    """What a step led to, besides the observation."""
+    """The result of a step, besides the observation."""
 
     reward: float
     over: bool
@@ -74,11 +74,11 @@ class Played(NamedTuple):
     nonfinite: tuple[str, ...] = ()
     """Observations, and `reward`, that were NaN or infinite."""
     notes: tuple[str, ...] = ()
-    """What is to be said of the environment, since the last answer."""
+    """New messages about the environment since the last answer."""
 
 
 class Died(Exception):
-    """A worker is gone, or does not answer; `failure` says how."""
+    """A worker has ended or does not answer; `failure` gives the reason."""
 
     def __init__(self, failure: Failure):
         super().__init__(failure.line)
@@ -94,10 +94,11 @@ class Worker:
         self._answered = select.poll()  # `Connection.poll` makes a selector for each question
         self._answered.register(self.pipe, select.POLLIN)
         self.owes = "make"
-        """What the worker was asked for last and has not answered; empty: nothing."""
+        """The last request that the worker has not answered; empty: none."""
         self._asked = time.monotonic()
         inherited = (theirs.fileno(), memory.fileno())
-        # Linux ends the child with the *thread* that made it: to be asked for by one that stays.
+        # Linux ends the child with the *thread* that made it, so a permanent thread must request
+        # it.
         stays = threading.current_thread() is threading.main_thread()
         call = "from thinkslow.envs.worker import main; main()"
         path = [entry or os.getcwd() for entry in sys.path]
@@ -110,7 +111,7 @@ class Worker:
                 stdout=subprocess.DEVNULL,  # simulators print; standard output is the parent's
                 stderr=subprocess.PIPE,
                 env={**COMPUTING, **os.environ, "PYTHONPATH": os.pathsep.join(path)},
-                start_new_session=True,  # Ctrl-C is the parent's to handle
+                start_new_session=True,  # the parent handles Ctrl-C
             )
         finally:
             theirs.close()
@@ -118,11 +119,11 @@ class Worker:
         self._send((dict(arguments), _registered(arguments["id"])))
 
     def ready(self, limit_s: float) -> tuple[Spaces, tuple[str, ...]]:
-        """What the environment shows and takes, and what there is to say of it."""
+        """The observations, actions and messages of the environment."""
         return self._receive("ready", limit_s)
 
     def attach(self, spaces: dict[str, Space], count: int, index: int) -> None:
-        """Tell where its observations go: row `index` of `count` in the shared memory."""
+        """Send the place of its observations: row `index` of `count` in the shared memory."""
         self._send((spaces, count, index))
 
     def ask(self, kind: str, *content: Any) -> None:
@@ -145,7 +146,7 @@ class Worker:
         return self._receive("copied", limit_s)
 
     def _send(self, message: tuple) -> None:
-        with contextlib.suppress(OSError):  # it died; `receive` tells, in its turn
+        with contextlib.suppress(OSError):  # it died; the next `receive` reports it
             _tell(self.pipe, message)
 
     def _receive(self, expected: str, limit_s: float, hurried: Any = lambda: None) -> Any:
@@ -185,7 +186,7 @@ class Worker:
         until = time.monotonic() + PATIENCE_S if until is None else until
         left = until - time.monotonic()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            # One that owes an answer may never come to see that the pipe is closed.
+            # A worker that has not answered may never notice that the pipe is closed.
             self.process.wait(max(0.0, min(left, GLANCE_S) if self.owes else left))
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -206,9 +207,9 @@ def _heard(pipe: Connection) -> Any:
 
 
 class Words:
-    """The last of what a process writes to its standard error, read as it comes.
+    """The last output of a process on standard error, read as it arrives.
 
-    Read by a thread, so that a process that writes much neither waits nor fills the memory.
+    A thread reads it, so a process that writes much does not block or fill the memory.
     """
 
     def __init__(self, process: subprocess.Popen):
@@ -235,7 +236,7 @@ class Words:
 
 
 def nameless_memory() -> IO[bytes]:
-    """A file in memory that other processes reach by its descriptor only."""
+    """A file in memory that other processes can open only by its descriptor."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("thinkslow"), "r+b")
     return tempfile.TemporaryFile()
@@ -251,7 +252,9 @@ def views(memory: mmap.mmap, spaces: dict[str, Space], count: int) -> dict[str, 
 
 
 def size_of(spaces: dict[str, Space], count: int) -> int:
-    """Bytes of shared memory that `views` needs; never zero, which cannot be mapped."""
+    """Number of bytes of shared memory that `views` needs; at least 1, because 0 bytes cannot be
+    mapped.
+    """
     return max(1, count * sum(map(_bytes, spaces.values())))
 
 
@@ -262,13 +265,15 @@ def _bytes(space: Space) -> int:
 
 
 def _registered(id: str) -> Any:
-    """The parent's registration of an id, where a worker can use it: a class named by text."""
+    """The parent's registration of an id, in a form that a worker can use: a class named by
+    text.
+    """
     spec = gymnasium.registry.get(id)
     return spec if spec is not None and isinstance(spec.entry_point, str) else None
 
 
 def main() -> None:
-    """The worker's end: make the environment, then answer until the pipe closes."""
+    """The main function of a worker: make the environment, then answer until the pipe closes."""
     file, memory, parent, stays = map(int, sys.argv[1:])
     end_with(parent, kernel=bool(stays))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -293,12 +298,12 @@ def end_with(parent: int, *, kernel: bool) -> None:
     """Make this process end when its parent does."""
     if kernel and sys.platform == "linux":
         ctypes.CDLL(None).prctl(END_WITH_PARENT, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before that
+    if os.getppid() != parent:  # the parent ended before that
         os._exit(1)
 
 
 class _Served:
-    """What the worker is doing: waiting for its parent, or in a call of the environment."""
+    """Whether the worker waits for its parent or is inside a call of the environment."""
 
     call = "make"
     idle = False
@@ -327,7 +332,7 @@ def _serve(pipe: Connection, memory: int, served: _Served) -> None:
             continue
         if kind == "put":
             copy, seed = content
-            if not begun:  # a new process has no world yet to bring to that moment
+            if not begun:  # a new process has no world yet that could be restored
                 env.reset(seed=seed)
                 begun = True
             env.put_back(copy)

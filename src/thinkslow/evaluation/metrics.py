@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from thinkslow.evaluation import images
+from thinkslow.plural import plural
 
 Direction = Literal["higher is better", "lower is better", ""]
 Format = Literal["estimate", "percent"]
@@ -77,7 +78,7 @@ def _of_images() -> Iterable[Metric]:
     for measure, (label, unit, direction) in _IMAGE.items():
         for steps in AHEAD:
             yield Metric(
-                ahead(measure, steps), f"{label} {steps} step{'s' * (steps > 1)} ahead",
+                ahead(measure, steps), f"{label} {plural(steps, 'step')} ahead",
                 "the open-loop prediction under the actions really taken", unit, direction,
                 effect=gain(measure, steps) if measure == "psnr" else None, of_states=True,
             )  # fmt: skip

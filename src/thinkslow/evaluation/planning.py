@@ -97,5 +97,5 @@ def look(seeds: int) -> float:
     0.0143
     """
     if seeds not in LOOKS:
-        raise ValueError(f"Looks are planned at {', '.join(map(str, LOOKS))} seeds; got {seeds}.")
+        raise ValueError(f"`seeds` must be one of {', '.join(map(str, LOOKS))}; got {seeds}.")
     return 2 * NormalDist().cdf(-LOOKS[seeds])

@@ -42,6 +42,7 @@ from thinkslow.evaluation.seeds import CALIBRATION, episode_seed
 from thinkslow.evaluation.shadow import Pictures
 from thinkslow.evaluation.subjects import Agents
 from thinkslow.evaluation.video import Film, images_of, suffix
+from thinkslow.plural import plural
 from thinkslow.storage.lock import claim
 
 log = logging.getLogger("thinkslow")
@@ -419,4 +420,4 @@ def _say_if_unpaired(played: Sequence[Episode], new: Sequence[Episode], header: 
 def machine() -> str:
     """Processor, number of cores and devices, on which the milliseconds were measured."""
     devices = ", ".join(sorted({device.device_kind for device in jax.local_devices()}))
-    return f"{platform.machine()}, {os.cpu_count()} cores, {devices}"
+    return f"{platform.machine()}, {plural(os.cpu_count() or 1, 'core')}, {devices}"

@@ -38,6 +38,7 @@ from thinkslow.evaluation.bootstrap import (
     wins_of,
 )
 from thinkslow.evaluation.planning import ALPHA
+from thinkslow.plural import plural
 
 Unit: TypeAlias = Literal["episode", "training seed"]
 Untested: TypeAlias = Literal["few episodes", "few training seeds"]
@@ -382,8 +383,8 @@ def _checked(
     labels = np.asarray(clusters)
     if labels.shape != numbers.shape:
         raise ValueError(
-            f"{name}: `clusters` must name one training seed for each of the {numbers.size} "
-            f"values; got shape {labels.shape}."
+            f"{name}: `clusters` must name one training seed for each value, in shape "
+            f"{numbers.shape}; got {labels.shape}."
         )
     return numbers, np.unique(labels, return_inverse=True)[1].reshape(-1)
 
@@ -394,5 +395,7 @@ def _checked_pairs(
     first, labels = _checked(base, clusters, f"{name} of the base")
     second, _ = _checked(refined, None, f"{name} of the refined")
     if len(first) != len(second):
-        raise ValueError(f"Pairs need both arms; got {len(first)} and {len(second)} episodes.")
+        raise ValueError(
+            f"Pairs need both arms; got {len(first)} and {plural(len(second), 'episode')}."
+        )
     return first, second, labels

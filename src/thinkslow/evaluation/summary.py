@@ -18,6 +18,7 @@ from thinkslow.evaluation.metrics import Metric, metric, scored
 from thinkslow.evaluation.pairs import pairs
 from thinkslow.evaluation.reading import CONTROL
 from thinkslow.evaluation.records import BASE, FORMAT, Episode, Header, Records, Row
+from thinkslow.plural import plural
 
 Record = dict[str, Any]
 
@@ -38,7 +39,7 @@ def summarise(records: Records) -> Record:
     names = [agent["name"] for agent in header.agents]
     groups = {name: [name] for name in names}
     if header.pool:
-        groups[f"{len(names)} training seeds"] = names
+        groups[plural(len(names), "training seed")] = names
     facts = {(arm["agent"], arm["arm"]): arm for arm in header.arms}
     metrics = scored({image for images in header.images.values() for image in images})
     out: Record = {"arms": [], "comparisons": []}
@@ -228,16 +229,16 @@ def _independent(
 
 
 def agreement(windows: Sequence[Episode], whole: Sequence[Episode], seed: int) -> list[Record]:
-    """By agent and arm: what windows say of the score above what whole episodes of the same
-    environment seeds say. Both are compared with one base episode, which cancels.
+    """By agent and arm: the score of windows minus the score of whole episodes of the same
+    environment seeds. Both are compared with the same base episode, which cancels.
 
     Args:
-        windows: episodes of `paired-v2`.
-        whole: some of them, played whole.
-        seed: of the bootstrap.
+        windows: the episodes of `paired-v2`.
+        whole: the episodes among them that were also played whole.
+        seed: the random seed of the bootstrap.
 
-    `interval` is Student's t over episodes, at 95%; `agree` is whether it holds 0. Both are None
-    for a single pair.
+    `interval` is the 95% interval of Student's t over episodes; `agree` is whether it contains 0.
+    Both are None for a single pair.
     """
     out = []
     score = metric("score")
@@ -249,7 +250,7 @@ def agreement(windows: Sequence[Episode], whole: Sequence[Episode], seed: int) -
         joined = pairs(mine, other, score)
         if joined is None or not len(joined.differences):
             continue
-        # By Student's t: of so few episodes percentiles are too narrow.
+        # Student's t: for so few episodes, bootstrap percentiles are too narrow.
         each = list(range(len(joined.differences)))
         found = statistics.paired(joined.differences, each, seed=seed, name=f"agreement of {arm}")
         interval = _plain(found.interval) if len(joined.differences) > 1 else None
@@ -269,8 +270,8 @@ def _agreements(agreed: Sequence[Record]) -> Iterator[str]:
         verdict = "they agree" if row["agree"] else "they do NOT agree: trust whole episodes"
         yield (
             f"{row['agent']}, {row['arm']}: windows score {row['difference']:+.2f} "
-            f"[{low:.2f}, {high:.2f}] above {row['episodes']} whole episodes of the same seeds, "
-            f"so {verdict}."
+            f"[{low:.2f}, {high:.2f}] above {plural(row['episodes'], 'whole episode')} of the "
+            f"same seeds, so {verdict}."
         )
 
 
@@ -291,8 +292,10 @@ def _notes(records: Records, comparisons: Sequence[Record]) -> Iterator[str]:
         )
     if any(not row["paired"] for row in comparisons):
         yield (
-            f"{header.environment['id']} ignores its seed: one seed began otherwise in another "
-            "arm. Episodes are no pairs, and arms are compared as independent samples."
+            f"{header.environment['id']} ignores its seed: with the same seed, episodes of two "
+            "arms "
+            "began differently. Episodes are therefore not paired, and arms are compared as "
+            "independent samples."
         )
     for arm in header.arms:
         mine = [one for one in episodes if (one.agent, one.arm) == (arm["agent"], arm["arm"])]
@@ -306,13 +309,15 @@ def _notes(records: Records, comparisons: Sequence[Record]) -> Iterator[str]:
         error, times = collections.Counter(one.error or "its process died" for one in crashed)\
             .most_common(1)[0]  # fmt: skip
         yield (
-            f"{len(crashed)} of {len(episodes)} episodes ended because the environment failed, and "
+            f"{len(crashed)} of {len(episodes)} episodes ended because the environment failed. "
+            "They "
             f"are left out with their pairs. {'All' if times == len(crashed) else 'Most'}: {error}."
         )
     if cut := sum(one.cut for one in episodes):
         yield (
-            f"{cut} of {len(episodes)} episodes were cut after {header.max_decisions} decisions: "
-            "their scores are of what was played until then."
+            f"{cut} of {len(episodes)} episodes {'was' if cut == 1 else 'were'} cut after "
+            f"{plural(header.max_decisions or 0, 'decision')}: the score counts only what was "
+            "played until then."
         )
     if strange := [one for one in episodes if one.nonfinite]:
         yield (

@@ -15,6 +15,7 @@ from thinkslow.evaluation.report.figures import COLOURS
 from thinkslow.gap.paths import Stored
 from thinkslow.gap.stored import BEST, BEST_LATER
 from thinkslow.gap.words import LABELS
+from thinkslow.plural import plural
 
 FACTORS = 3
 """Simplices of a moment: its most uncertain factors."""
@@ -67,7 +68,7 @@ def plane(stored: Stored) -> Drawn | None:
                         for x, y in way - middle])
         for at, (name, way) in enumerate(placed.items())
     ]  # fmt: skip
-    ends = ", ".join(f"{way.name} in {len(way.places) - 1} steps" for way in ways)
+    ends = ", ".join(f"{way.name} in {plural(len(way.places) - 1, 'step')}" for way in ways)
     return Drawn(
         f"{stored.agent}, episode {stored.episode}, decision {stored.decision}: two main "
         f"directions ({shown:.0%} of the variation)",

@@ -37,6 +37,7 @@ from thinkslow.gap import bounds, moment, paths, stored
 from thinkslow.gap.moment import Effort, Later
 from thinkslow.gap.stored import BEST, BEST_LATER, Header, Row
 from thinkslow.gap.watch import Recorder, Seen
+from thinkslow.plural import plural
 from thinkslow.storage.lock import claim
 
 PURPOSE = 0x6A9
@@ -154,8 +155,9 @@ def measure(
         lock.release()
     if not stored.measured(rows):
         raise ValueError(
-            f"Episodes of {setting['id']} are shorter than {plan.lag + 1} decisions: no moment has "
-            f"{plan.lag} frames after it. Pass a smaller `lag`."
+            f"Episodes of {setting['id']} are shorter than {plural(plan.lag + 1, 'decision')}: "
+            "no moment has "
+            f"{plural(plan.lag, 'frame')} after it. Pass a smaller `lag`."
         )
     return header, rows
 

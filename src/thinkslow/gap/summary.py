@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from thinkslow.evaluation.records import BASE
 from thinkslow.evaluation.statistics import paired
 from thinkslow.gap.stored import BEST, BEST_LATER, NUMBERS, Header, Row, measured
+from thinkslow.plural import plural
 
 FORMAT = 1
 GROUPS = 10
@@ -174,7 +175,8 @@ def notes(agents: Sequence[Row], header: Header) -> list[str]:
             out.append(f"{name}: {one['episodes']} of {header.episodes} episodes have moments.")
         if (effective := approximation["effective"]) is not None and effective < FEW:
             out.append(
-                f"{name}: of {header.samples} samples {effective:.1f} count (the median moment): "
+                f"{name}: of {plural(header.samples, 'sample')} {effective:.1f} count (the "
+                "median moment): "
                 "the importance-weighted bound has not converged, and the approximation gap is at "
                 "least what is shown."
             )

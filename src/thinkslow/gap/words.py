@@ -6,6 +6,7 @@ from typing import Any
 from thinkslow.evaluation.reading import Estimate
 from thinkslow.evaluation.report import text
 from thinkslow.gap.stored import BEST, BEST_LATER
+from thinkslow.plural import plural
 
 LABELS = {
     "none": "none (encoder)",
@@ -34,9 +35,10 @@ def estimated(row: Mapping[str, Any], *, signed: bool = False) -> str:
 def heading(agent: Mapping[str, Any]) -> str:
     """An agent with its training budget and what was measured of it."""
     steps = agent["training_steps"]
-    budget = f", {steps:,} training decisions" if steps is not None else ""
+    budget = f", {plural(steps, 'training decision')}" if steps is not None else ""
     return (
-        f"{agent['name']}{budget}: {agent['moments']} moments of {agent['episodes']} episodes, "
+        f"{agent['name']}{budget}: {plural(agent['moments'], 'moment')} of "
+        f"{plural(agent['episodes'], 'episode')}, "
         f"beta {agent['beta']:g}"
     )
 

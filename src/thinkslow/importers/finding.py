@@ -15,6 +15,7 @@ from thinkslow.importers.foreign import Found
 from thinkslow.importers.formats import pickles, torchfile
 from thinkslow.importers.formats.arrays import File
 from thinkslow.importers.source import Order, Source
+from thinkslow.plural import plural
 from thinkslow.storage.faults import Damaged, Missing, shown
 from thinkslow.storage.reading import is_there
 
@@ -133,7 +134,8 @@ def _of_one_run(path: Path) -> list[tuple[Order, Path]]:
     if len(runs) > 1:
         few = ", ".join(str(run) for run in sorted(runs)[:3])
         raise ValueError(
-            f"{path} holds {len(runs)} runs ({few}{', ...' * (len(runs) > 3)}). Give one of them."
+            f"{path} holds {plural(len(runs), 'run')} ({few}{', ...' * (len(runs) > 3)}). Give "
+            "one of them."
         )
     # The run records which of its checkpoints is the newest.
     for run in runs:

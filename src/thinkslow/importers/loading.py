@@ -17,6 +17,7 @@ from thinkslow.importers import table
 from thinkslow.importers.finding import find, has_checksum
 from thinkslow.importers.foreign import Foreign, Found
 from thinkslow.importers.formats.globals import Refused
+from thinkslow.plural import plural
 from thinkslow.storage import store
 from thinkslow.storage.checks import LARGEST, check_finite, match
 from thinkslow.storage.faults import line, shown
@@ -125,10 +126,10 @@ def told(saved: Saved) -> list[str]:
     """A description of another project's agent, in lines."""
     manifest = saved.manifest
     source, training = manifest["source"], manifest["training"]
-    steps = "steps not stored" if training["steps"] is None else f"{training['steps']:,} steps"
+    steps = "steps not stored" if training["steps"] is None else plural(training["steps"], "step")
     size = sum(array.size for array in named(saved.model).values())
     lines = [
-        f"{saved.name}: {source['project']}, {steps}, {size:,} parameters, profile "
+        f"{saved.name}: {source['project']}, {steps}, {plural(size, 'parameter')}, profile "
         f"{manifest['architecture']}, {source['file']}",
         f"{saved.name}: sees {_spaces(manifest['observations'])}; "
         f"does {_spaces(manifest['actions'])}",
@@ -144,7 +145,8 @@ def told(saved: Saved) -> list[str]:
     lines += [f"{saved.name}: cannot {what}: {why}" for what, why in manifest["cannot"].items()]
     for name, count in manifest.get("nonfinite", {}).items():
         lines.append(
-            f"{saved.name}: {count} values of {name} are non-finite, or beyond {LARGEST:,.0f}"
+            f"{saved.name}: {plural(count, 'value')} of {name} are non-finite, or beyond "
+            f"{LARGEST:,.0f}"
         )
     return [line(one, 4000) for one in lines]
 

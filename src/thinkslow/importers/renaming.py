@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from thinkslow.importers.formats.arrays import Stored
+from thinkslow.plural import plural
 from thinkslow.storage.store import Misfit
 
 
@@ -49,7 +50,9 @@ class Taken:
             raise Misfit(f"{self.file} does not hold a whole agent: {name} is missing.")
         found = self.left[name].shape
         if len(found) != axes:
-            raise Misfit(f"{self.file}: {name} is {found}, expected {axes} axes.")
+            raise Misfit(
+                f"{self.file}: {name} is {found}, expected {plural(axes, 'axis', 'axes')}."
+            )
         return found
 
     def take(self, name: str, axes: int) -> np.ndarray:
@@ -91,7 +94,8 @@ class Taken:
         index = np.concatenate(order)
         kernel = self.out[name]
         if sorted(index) != list(range(len(kernel))):
-            raise Misfit(f"{self.file}: the layer that becomes {name} has {len(kernel)} inputs, "
+            raise Misfit(f"{self.file}: the layer that becomes {name} has "
+                         f"{plural(len(kernel), 'input')}, "
                          f"expected {len(index)}.")  # fmt: skip
         self.out[name] = kernel[index]
 
@@ -100,7 +104,8 @@ class Taken:
         left = [name for name in self.left if not re.fullmatch(ignored, name)]
         if left:
             raise Misfit(
-                f"{self.file} holds {len(left)} arrays that this kind of agent does not have, "
+                f"{self.file} holds {plural(len(left), 'array')} that this kind of agent does "
+                "not have, "
                 f"first {left[0]}."
             )
 

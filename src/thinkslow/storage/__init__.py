@@ -1,1 +1,1 @@
-"""Files that are whole or not there: atomic replacement, named arrays."""
+"""Files that are either complete or absent: atomic replacement, named arrays."""

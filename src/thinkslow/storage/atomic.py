@@ -1,10 +1,11 @@
-"""Files and folders that are wholly there or not at all, whenever a process is killed.
+"""Write files and folders so that they are complete or absent, whenever the process is killed.
 
-A file is written beside its place, flushed to the disk and renamed onto it, which POSIX does in
-one step. For a filled folder POSIX has no such call, so that a folder is written once and never
-replaced: what changes gets a new name, and a file that is replaced says which name holds.
-Temporary names are `.NAME.tmp-ID`; what a killed process left of them is removed by the next
-that writes the same NAME. One writer at a time is assumed (see `lock`).
+A file is written under a temporary name in the same folder, flushed to the disk and renamed, which
+POSIX does in one step. POSIX has no such call for a folder with content, so a folder is written
+once and never replaced: a new version gets a new name, and a small file, which is replaced, says
+which name is valid. Temporary names are `.NAME.tmp-ID`. What a killed process left under such a
+name is removed by the next process that writes the same NAME. One writer at a time is assumed (see
+`lock`).
 """
 
 import contextlib
@@ -18,18 +19,18 @@ from pathlib import Path
 
 
 class Full(OSError):
-    """There was no room on the disk; what was saved before is untouched."""
+    """The disk is full. What was saved before is unchanged."""
 
 
 @contextlib.contextmanager
 def folder(path: str | Path) -> Iterator[Path]:
-    """Yields an empty folder that becomes `path` if the body succeeds.
+    """Yield an empty folder that becomes `path` if the body succeeds.
 
-    If the body fails or the process is killed, there is no `path`. Everything that the body
-    wrote is flushed to the disk first.
+    If the body fails or the process is killed, `path` does not exist. Everything that the body
+    wrote is first flushed to the disk.
 
-    **Errors:** `FileExistsError` if `path` is there and not an empty folder; `Full` if the disk
-    fills up; whatever the body raises.
+    **Errors:** `FileExistsError` if `path` exists and is not an empty folder; `Full` if the disk is
+    full; any error of the body.
     """
     path = absolute(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -54,7 +55,7 @@ def folder(path: str | Path) -> Iterator[Path]:
 
 
 def write_bytes(path: str | Path, chunks: Iterable[bytes | memoryview]) -> None:
-    """Writes a file that is either wholly there or as it was before, and flushes it to the disk.
+    """Write a file and flush it to the disk. It is either completely replaced or unchanged.
 
     **Errors:** `Full` if the disk is full.
     """
@@ -78,17 +79,17 @@ def write_bytes(path: str | Path, chunks: Iterable[bytes | memoryview]) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes a UTF-8 file that is either wholly there or as it was before; see `write_bytes`."""
+    """Write a UTF-8 file, which is either completely replaced or unchanged; see `write_bytes`."""
     write_bytes(path, [text.encode()])
 
 
 def absolute(path: str | Path) -> Path:
-    """The path without links and dots, so that its siblings are where the content is."""
+    """The path without links and dots, so that temporary names are in the folder of the content."""
     return Path(os.path.realpath(path))
 
 
 def sync(path: Path) -> None:
-    """Flushes a file or a folder to the disk."""
+    """Flush a file or a folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -98,7 +99,7 @@ def sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turns "no space left" and "quota exceeded" into one line that helps.
+    """Turn "no space left" and "quota exceeded" into one line with a remedy.
 
     **Errors:** `Full`.
     """
@@ -123,7 +124,7 @@ def _temporary(path: Path) -> Path:
 
 
 def _leftovers(path: Path) -> list[Path]:
-    """What `_temporary` named earlier, in this process or in one that was killed."""
+    """Paths that `_temporary` named earlier, in this process or in a killed one."""
     if not path.parent.is_dir():
         return []
     named = re.compile(re.escape(f".{path.name}.tmp-") + "[0-9a-f]{8}")

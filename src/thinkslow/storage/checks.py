@@ -1,4 +1,4 @@
-"""Whether arrays are the expected ones: by name and shape, and finite."""
+"""Check that arrays have the expected names and shapes, and are finite."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,8 +9,9 @@ import numpy as np
 from thinkslow.storage.faults import Misfit, line
 
 LARGEST = 1e6
-"""Largest weight. The largest in trained agents is 90; a random exponent is beyond this in
-two cases of five."""
+"""Largest allowed weight. The largest in trained agents is 90. With a random exponent, a number
+exceeds the limit in two of five cases.
+"""
 
 
 def match(
@@ -20,7 +21,7 @@ def match(
     what: str,
     remedy: str = "",
 ) -> None:
-    """Checks that names and shapes are the expected ones, whatever their order.
+    """Check that names and shapes are the expected ones, in any order.
 
     `what` opens the sentence of the error and `remedy` closes it.
 
@@ -48,13 +49,14 @@ def match(
 
 
 def check_finite(weights: Mapping[str, Any], file: Path, *, allow: bool) -> dict[str, int]:
-    """How many values of each weight are non-finite, or beyond `LARGEST`; empty if none are.
+    """The number of values of each weight that are non-finite or beyond `LARGEST`; empty if there
+    are none.
 
-    **Errors:** `ValueError` if any is, unless allowed.
+    **Errors:** `ValueError` if there are any, unless they are allowed.
     """
     bad = {}
     for name, array in weights.items():
-        # no NaN is; and a plain float would become infinite beside an array of float16
+        # false for NaN; a plain float would become infinite next to an array of float16
         sound = np.abs(np.asarray(array)) <= np.float32(LARGEST)
         if count := int(array.size - sound.sum()):
             bad[name] = count

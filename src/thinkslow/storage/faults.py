@@ -1,15 +1,15 @@
-"""What is said of files that others wrote: one line, of bounded length, that a terminal shows."""
+"""Errors about files, and texts for their messages: one line, of bounded length, safe to print."""
 
 from typing import Any
 
 LONGEST = 1000
-"""Letters of a message."""
+"""Largest number of characters of a message."""
 REST = 300
-"""Letters of the end of a message, which has the remedy."""
+"""Number of characters kept from the end of a message, which has the remedy."""
 
 
 def line(text: object, most: int = LONGEST) -> str:
-    r"""One line that is safe to print: no line ends, no escape codes, no more than `most` letters.
+    r"""One line that is safe to print: no line ends, no escape codes, at most `most` characters.
 
     >>> line("a\x1b[31m\nb")
     'a\\x1b[31m b'
@@ -17,7 +17,7 @@ def line(text: object, most: int = LONGEST) -> str:
     100
     """
     whole = str(text)
-    if len(whole) > 4 * most:  # what is cut off anyway needs no look
+    if len(whole) > 4 * most:  # the rest is cut off below
         whole = whole[: 2 * most] + whole[-2 * most :]
         shortened = True
     else:
@@ -34,7 +34,7 @@ def line(text: object, most: int = LONGEST) -> str:
 
 
 def shown(value: Any, most: int = 80) -> str:
-    """A value of a file for a message: its `repr`, bounded whatever the value is.
+    """A value from a file, for a message: its `repr`, of bounded length for every value.
 
     >>> shown("a" * 10**6, 20)
     "'aaaaaaaa ... aaaaa'"
@@ -62,21 +62,21 @@ def _long(value: object) -> bool:
 
 
 class Missing(FileNotFoundError):
-    """The folder, or a file that belongs in it, is not there."""
+    """The folder, or a file that belongs in it, does not exist."""
 
     def __init__(self, message: str):
         super().__init__(line(message))
 
 
 class Damaged(ValueError):
-    """The files are there but are not what was written."""
+    """The files exist but are not what was written."""
 
     def __init__(self, message: str):
         super().__init__(line(message))
 
 
 class Misfit(ValueError):
-    """The arrays are sound but belong to something of another shape."""
+    """The arrays are valid but have other names or shapes than expected."""
 
     def __init__(self, message: str):
         super().__init__(line(message))

@@ -1,5 +1,6 @@
-"""Records as JSON Lines that a killed process leaves readable: appended whole, flushed to the disk,
-and continued behind the last whole line."""
+"""Records as JSON Lines that stay readable if the process is killed. Rows are appended whole,
+flushed to the disk, and continued after the last complete line.
+"""
 
 import json
 import os
@@ -9,9 +10,9 @@ from typing import Any
 
 
 def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows behind those that are there, and flush them to the disk.
+    """Append rows and flush them to the disk.
 
-    **Errors:** `ValueError` for a number that is non-finite, before anything is written.
+    **Errors:** `ValueError` for a non-finite number, before anything is written.
     """
     text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
     with path.open("ab") as file:
@@ -21,7 +22,7 @@ def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def whole(path: Path) -> list[bytes]:
-    """The lines of a file but for a last one that was cut off; none where there is no file."""
+    """The complete lines of a file; none if there is no file."""
     lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
     if lines and not _is_whole(lines[-1]):
         lines.pop()
@@ -29,7 +30,7 @@ def whole(path: Path) -> list[bytes]:
 
 
 def drop_torn(path: Path) -> None:
-    """Leave whole lines alone, so that what is appended begins a line."""
+    """Cut off an incomplete last line, so that an appended row begins a new line."""
     size = sum(map(len, whole(path)))
     if path.is_file() and path.stat().st_size > size:
         os.truncate(path, size)

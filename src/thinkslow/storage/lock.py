@@ -1,10 +1,10 @@
-"""One writer per folder: a training run or an evaluation that is going on holds its folder.
+"""One writer per folder: a training run or an evaluation locks its folder while it runs.
 
-The claim is a file in the folder, `lock.json`, that says who holds it: host, process id, when
-that process began, its command. It is removed at the end. A process that was killed leaves it
-behind: a claim of this machine whose process is gone, or whose id now belongs to a process that
-began at another time, is stale and is taken over. Of another machine nothing can be known, so
-that its claim stands until somebody deletes the file.
+The claim is a file in the folder, `lock.json`, with the host, the process id, the start time of the
+process and its command. It is removed at the end. A killed process leaves it behind. A claim of
+this machine is stale, and is taken over, if its process no longer exists or if the process with
+this id started at another time. Processes of another machine cannot be checked, so their claim is
+valid until the user deletes the file.
 """
 
 import contextlib
@@ -28,29 +28,31 @@ NAME = "lock.json"
 
 
 class Locked(RuntimeError):
-    """Another process writes in the folder."""
+    """Another process writes to the folder."""
 
 
 class Lost(RuntimeError):
-    """The folder was deleted, or taken over, while it was held."""
+    """The folder was deleted, or another process took it over, while it was held."""
 
     def __init__(self, message: str, *, deleted: bool):
         super().__init__(message)
         self.deleted = deleted
-        """Whether no other process holds it."""
+        """Whether no other process holds the folder."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Holder:
-    """Who holds a folder."""
+    """The process that holds a folder."""
 
     host: str
     process: int
     started: str
-    """When the process began, as its system counts: it tells a process from a later one."""
+    """Start time of the process in the system's own count. It distinguishes processes with the same
+    id.
+    """
     command: str
     since: str
-    """When the folder was claimed, local time."""
+    """Local time when the folder was claimed."""
 
     @classmethod
     def me(cls) -> "Holder":
@@ -62,28 +64,28 @@ class Holder:
         )  # fmt: skip
 
     def same(self, other: "Holder") -> bool:
-        """Whether both are one process."""
+        """Whether both are the same process."""
         mine, theirs = (dataclasses.astuple(one)[:3] for one in (self, other))
         return mine == theirs
 
     @property
     def gone(self) -> bool:
-        """Whether it surely runs no more."""
+        """Whether the process certainly no longer exists."""
         return self.host == platform.node() and began(self.process) != self.started
 
 
 class Lock:
-    """A folder that this process holds. Make it with `claim`; `release` it at the end."""
+    """A folder that this process holds. `claim` makes it; call `release` at the end."""
 
     def __init__(self, folder: Path, holder: Holder):
         self.folder, self.holder = folder, holder
-        # Also when it is forgotten, and when the interpreter ends.
+        # Also if this object is garbage collected, and when the interpreter ends.
         self._finalizer = weakref.finalize(self, _release, folder, holder)
 
     def check(self) -> None:
-        """Whether the folder is still this process's, to be asked before each write.
+        """Check that this process still holds the folder; call it before each write.
 
-        **Errors:** `Lost` if the folder or the claim was deleted, or is another's by now.
+        **Errors:** `Lost` if the folder or the claim was deleted, or if another process has it now.
         """
         try:
             found = _read(self.folder)
@@ -97,19 +99,19 @@ class Lock:
             )
 
     def release(self) -> None:
-        """Give the folder free; safe to call twice."""
+        """Release the folder. A second call does nothing."""
         self._finalizer()
 
 
 def claim(folder: str | Path, *, what: str) -> Lock:
-    """Hold a folder, which is made if it is not there, until `release` or the process's end.
+    """Hold a folder until `release` or the end of the process. A missing folder is created.
 
     Args:
-        folder: What is to be written in.
-        what: What goes on there, for the message to others, such as `training run`.
+        folder: The folder to write to.
+        what: What this process writes there, such as `training run`, for messages.
 
-    **Errors:** `Locked` if another process holds it, or this one already does, with its process
-    id, its host and what to do; `OSError` if the folder cannot be made or written in.
+    **Errors:** `Locked` if another process holds it, or this process already does; the message has
+    the process id, the host and a remedy. `OSError` if the folder cannot be created or written to.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -143,14 +145,16 @@ def claim(folder: str | Path, *, what: str) -> Lock:
 
 
 def began(process: int) -> str | None:
-    """When a process of this machine began, in its system's own count; None if it runs no more."""
+    """Start time of a process of this machine, in the system's own count; None if it no longer
+    exists.
+    """
     system = Path("/proc")
     if (system / "self" / "stat").exists():
         try:
             fields = (system / str(process) / "stat").read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             return None
-        # A process that has ended and that its parent has not asked for is a zombie, Z.
+        # Z is a zombie: a process that has ended but whose parent has not collected it.
         return None if fields[0] in "ZX" else fields[19]
     command = ["ps", "-o", "lstart=", "-p", str(process)]
     return (
@@ -161,7 +165,7 @@ def began(process: int) -> str | None:
 def _read(folder: Path) -> Holder | None:
     """The claim; None if there is none.
 
-    **Errors:** `ValueError` for a file that is no claim.
+    **Errors:** `ValueError` for a file that is not a claim.
     """
     try:
         found = json.loads((folder / NAME).read_bytes())
@@ -177,7 +181,7 @@ def _read(folder: Path) -> Holder | None:
 
 
 def _release(folder: Path, holder: Holder) -> None:
-    if os.getpid() != holder.process:  # a fork of the one that holds it
+    if os.getpid() != holder.process:  # a fork of the process that holds it
         return
     with (
         contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError),
@@ -190,7 +194,7 @@ def _release(folder: Path, holder: Holder) -> None:
 
 @contextlib.contextmanager
 def _writable(folder: Path) -> Iterator[None]:
-    """Makes the folder; says what to do where it cannot be written in."""
+    """Create the folder. The error for a folder that cannot be written to has a remedy."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
@@ -203,11 +207,11 @@ def _writable(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Let one process at a time read and change a claim.
+    """Allow one process at a time to read and change a claim.
 
-    The system's own lock on the folder, which ends with the process. It is held for an instant
-    only: processes that are started meanwhile may inherit it. Where a file system has none, two
-    that claim at the same instant are not told apart.
+    It uses the system's lock on the folder, which ends with the process. It is held only briefly,
+    because processes started in the meantime may inherit it. If the file system has no locks, two
+    claims at the same instant are not distinguished.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -1,4 +1,4 @@
-"""The manifest of an agent: JSON that says what its arrays are, under a checksum of its own."""
+"""The manifest of an agent: JSON that describes its arrays, with its own checksum."""
 
 import hashlib
 import json
@@ -13,16 +13,16 @@ from thinkslow.storage.reading import is_there, read_bounded
 
 MANIFEST = "manifest.json"
 FORMAT = 2
-"""1: the manifest is under no checksum of its own. 2: it is, `checksum`."""
+"""1: the manifest has no checksum of its own. 2: it has one, `checksum`."""
 LARGEST_MANIFEST = 2**23
-"""Bytes; that of a large agent, with its learning curve, has 100,000."""
+"""Largest size in bytes; a large agent's manifest, with its learning curve, has 100,000."""
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
-    """Loads only the manifest of an agent folder; the weights are neither opened nor checked.
+    """Load only the manifest of an agent folder. The weights are neither opened nor checked.
 
-    **Errors:** `Missing` if the folder or the manifest is absent; `Damaged` if it is not JSON,
-    is no agent's manifest, or has a format that this version does not read.
+    **Errors:** `Missing` if the folder or the manifest is absent; `Damaged` if it is not JSON, is
+    not the manifest of an agent, or has a format that this version does not read.
     """
     folder = atomic.absolute(folder)
     if not folder.exists():
@@ -60,8 +60,8 @@ def checksum(manifest: Mapping[str, Any]) -> str:
 
 
 def manifest_text(manifest: dict[str, Any]) -> str:
-    """JSON with one readable line per array, and with its checksum."""
-    # What JSON turns into something else, such as a tuple, is summed as it will be read.
+    """JSON with one readable line for each array, and with its checksum."""
+    # A value that JSON changes, such as a tuple, is hashed in the form in which it will be read.
     manifest = json.loads(json.dumps({**manifest, "checksum": ""}, allow_nan=False))
     manifest["checksum"] = checksum(manifest)
     head = {key: value for key, value in manifest.items() if key != "weights"}
@@ -71,7 +71,7 @@ def manifest_text(manifest: dict[str, Any]) -> str:
 
 
 def _parsed(path: Path) -> dict[str, Any]:
-    """A JSON object without numbers that are non-finite and without names given twice.
+    """A JSON object without non-finite numbers and without repeated names.
 
     **Errors:** `Missing`, `Damaged`.
     """

@@ -1,4 +1,4 @@
-"""Small text files that others may have written: regular, bounded, read once."""
+"""Read small text files that others may have written: regular files of bounded size, read once."""
 
 import os
 import stat
@@ -8,21 +8,22 @@ from thinkslow.storage.faults import Damaged
 
 
 def is_there(path: Path) -> bool:
-    """Whether anything has this name: a broken link too."""
+    """Whether anything has this name, including a broken link."""
     return os.path.lexists(path)
 
 
 def read_bounded(path: Path, most: int, what: str) -> bytes:
-    """The bytes of a file; never those of a device or a pipe, which could be endless.
+    """The bytes of a file. Devices and pipes are refused, because they could be endless.
 
     Args:
-        path: The file.
-        most: Largest size, in bytes.
-        what: What it should be, for the message: `a manifest`.
+        path: The path of the file.
+        most: Largest allowed size, in bytes.
+        what: What the file should be, for messages, such as `a manifest`.
 
     **Errors:** `Damaged` if it is not a regular file or is larger; `OSError` of the system.
     """
-    # Not to wait for the other end of a pipe: the kind of file is only known for sure once open.
+    # Non-blocking, so as not to wait for the other end of a pipe: the kind of file is certain only
+    # once it is open.
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -43,7 +44,7 @@ def read_bounded(path: Path, most: int, what: str) -> bytes:
 
 
 def unreadable(path: Path, error: OSError) -> Damaged:
-    """What to say of a file that the system cannot read: a disk at fault, links in a circle."""
+    """The error for a file that the system cannot read, such as a disk fault or a circular link."""
     return Damaged(f"{path} cannot be read: {error.strerror}. Check the path, or copy it again.")
 
 

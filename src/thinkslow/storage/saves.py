@@ -1,11 +1,11 @@
-"""The saves of something that goes on: each a folder of its own, and a file that says which holds.
+"""Numbered saves: each is a folder of its own, and a file names the valid one.
 
     saves/000124/    arrays and a manifest, as `store` writes them
-    saves/latest     the name of the save that holds: 000124
+    saves/latest     the name of the valid save: 000124
 
 A save is written once and never changed. `latest` is replaced in one step when the new save is
-whole on the disk; only then do the older ones go. A process killed at any instant leaves a
-`latest` whose save is whole. One writer at a time is assumed (see `lock`).
+complete on the disk; the older saves are deleted after that. If a process is killed at any instant,
+`latest` therefore names a complete save. One writer at a time is assumed (see `lock`).
 """
 
 import re
@@ -23,7 +23,7 @@ NUMBERED = re.compile(r"\.?([0-9]{6,})(\.tmp-[0-9a-f]{8})?")
 
 
 def latest(folder: str | Path) -> Path | None:
-    """The save that holds; None if nothing was saved yet.
+    """The valid save; None if nothing was saved yet.
 
     **Errors:** `store.Damaged` if `latest` names no save; `store.Missing` if that save is gone.
     """
@@ -44,9 +44,9 @@ def latest(folder: str | Path) -> Path | None:
 def write(
     folder: str | Path, arrays: Mapping[str, np.ndarray], manifest: Mapping[str, Any]
 ) -> Path:
-    """A new save, which holds from then on; the older ones are removed. Returns its folder.
+    """Write a new save, make it the valid one, and remove the older ones. Returns its folder.
 
-    **Errors:** those of `store.write`; the save before holds then.
+    **Errors:** those of `store.write`; the save before it stays valid then.
     """
     folder = Path(folder)
     numbers = [int(found[1]) for found in _found(folder).values()]
@@ -60,6 +60,6 @@ def write(
 
 
 def _found(folder: Path) -> dict[str, re.Match]:
-    """Saves in a folder, whole or left by a kill."""
+    """All saves in a folder, complete or left by a kill."""
     names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
     return {name: found for name in names if (found := NUMBERED.fullmatch(name))}

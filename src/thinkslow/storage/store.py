@@ -1,16 +1,15 @@
 """Named arrays on disk: agents, and the parts of a checkpoint.
 
-A saved agent is a folder of two files, `weights.safetensors` and `manifest.json`, and of a third,
-`ensemble.safetensors`, where the manifest lists it. It is either wholly there or not there at
-all, and reading it either gives back exactly what was written or raises `Missing` or `Damaged`
-with one line that says what is wrong. Nothing in the files is executed. This module knows names,
-arrays and a JSON dictionary; it knows neither what the arrays mean nor which model they belong
-to.
+A saved agent is a folder with two files, `weights.safetensors` and `manifest.json`, and with a
+third, `ensemble.safetensors`, if the manifest lists it. It is either complete or absent. Reading it
+either returns exactly what was written, or raises `Missing` or `Damaged` with one line that says
+what is wrong. Nothing in the files is executed. This module knows names, arrays and a JSON
+dictionary; it knows neither the meaning of the arrays nor their model.
 
-**How an agent is replaced.** A file of arrays is never changed. New arrays come under a name of
-their own, `weights-ID.safetensors`, flushed to the disk; then the manifest, which says under
-`file` what they are called, is replaced in one step; then the old arrays are removed. At every
-instant the manifest belongs to a file that is whole: a kill leaves the old agent or the new one.
+**How an agent is replaced.** A file of arrays is never changed. New arrays get a new name,
+`weights-ID.safetensors`, and are flushed to the disk. Then the manifest, which has this name under
+`file`, is replaced in one step. Then the old arrays are removed. At every instant the manifest
+names a complete file, so a kill leaves either the old agent or the new one.
 """
 
 import contextlib
@@ -30,6 +29,7 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
+from thinkslow.plural import plural
 from thinkslow.storage import atomic, tensorfile
 from thinkslow.storage.faults import Damaged, Misfit, Missing, shown
 from thinkslow.storage.manifest import FORMAT, MANIFEST, manifest_text, read_manifest
@@ -49,14 +49,14 @@ __all__ = [
 Read = TypeVar("Read")
 
 LARGEST_HEADER = 2**24
-"""Bytes of a weights file that are no weights."""
+"""Bytes of a weights file that are not weights."""
 WEIGHTS = "weights.safetensors"
 ENSEMBLE = "ensemble.safetensors"
 FILES = re.compile(
     r"(weights|ensemble)(-[0-9a-f]{8})?\.safetensors|manifest\.json|"
     r"\.manifest\.json\.tmp-[0-9a-f]{8}"
 )
-"""What an agent folder may hold, whole or left by a kill."""
+"""Names of files in an agent folder, including those that a kill leaves."""
 DTYPES = frozenset(
     np.dtype(kind).name
     for kind in (
@@ -71,24 +71,25 @@ _KINDS = {np.dtype(kind).name: np.dtype(kind).itemsize for kind in DTYPES}
 def write(
     folder: str | Path, weights: Mapping[str, np.ndarray], manifest: Mapping[str, Any]
 ) -> None:
-    """Saves arrays and a manifest as an agent folder, replacing an agent that is already there.
+    """Save arrays and a manifest as an agent folder. An existing agent is replaced.
 
-    `weights` maps names such as `enc/cnn0/kernel` to arrays of a dtype in `DTYPES`; `manifest`
-    must be JSON. The stored manifest has more keys, which replace any of the same name: `format`,
-    `sha256` of the weights file, `weights`, a table from name to `[shape, dtype]`, `checksum` of
-    the manifest itself, and `file`, what the weights file is called if that is not
-    `weights.safetensors`. An ensemble belongs to the weights that it was fitted beside: what is
-    replaced takes its own along, and an `ensemble` in `manifest` is left out.
+    `weights` maps names such as `enc/cnn0/kernel` to arrays of a dtype in `DTYPES`; `manifest` must
+    be JSON. The stored manifest has more keys, which replace keys of the same name: `format`;
+    `sha256` of the weights file; `weights`, a table from name to `[shape, dtype]`; `checksum` of
+    the manifest itself; and `file`, the name of the weights file if it is not
+    `weights.safetensors`. An ensemble belongs to the weights that it was fitted to. It is removed
+    together with replaced weights, and an `ensemble` in `manifest` is left out.
 
-    **Errors:** `ValueError` or `TypeError` for what cannot be saved, before anything is written;
-    `ValueError` if `folder` holds files that are no agent's; `atomic.Full` if the disk is full.
+    **Errors:** `ValueError` or `TypeError` for arrays or manifests that cannot be saved, before
+    anything is written; `ValueError` if `folder` holds files that do not belong to an agent;
+    `atomic.Full` if the disk is full.
     **Cost:** one pass to write and one to hash; no copy of an array that is contiguous.
     """
     folder = atomic.absolute(folder)
     arrays, described = _described(weights)
     kept = {key: value for key, value in manifest.items() if key not in ("ensemble", "file")}
     full = {**kept, "format": FORMAT, "sha256": "0" * 64, "weights": described}
-    json.dumps(full, allow_nan=False)  # what is not JSON is refused before the disk is touched
+    json.dumps(full, allow_nan=False)  # refuses what is not JSON before anything is written
     _refuse_others(folder)
     if folder.is_dir() and any(folder.iterdir()):
         _replace(folder, WEIGHTS, arrays, full, full)
@@ -102,14 +103,14 @@ def write(
 def write_ensemble(
     folder: str | Path, members: Mapping[str, np.ndarray], facts: Mapping[str, Any]
 ) -> None:
-    """Gives an agent an ensemble, replacing the one that it has; its weights stay as they are.
+    """Store an ensemble with an agent. It replaces an earlier one; the weights do not change.
 
     `members` maps names of the agent's arrays to members stacked along a first axis. The manifest
     gains `ensemble`: `facts`, which must be JSON, with `sha256` of the file and the table
     `weights`, as for an agent's own.
 
     **Errors:** those of `write`; `Missing` or `Damaged` for a damaged agent.
-    **Cost:** one pass over the agent's weights, to see that they are sound.
+    **Cost:** one pass over the agent's weights, to check them.
     """
     folder = atomic.absolute(folder)
     arrays, described = _described(members)
@@ -123,10 +124,10 @@ def write_ensemble(
 
 
 def read(folder: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Loads an agent folder: the arrays in the order they were saved, and the whole manifest.
+    """Load an agent folder: the arrays in the order of saving, and the whole manifest.
 
-    The weights file is hashed before anything in it is interpreted; then names, shapes and
-    dtypes are compared with the manifest. An agent that is replaced meanwhile is read again.
+    The weights file is hashed before anything in it is interpreted. Then names, shapes and dtypes
+    are compared with the manifest. If the agent is replaced in the meantime, it is read again.
 
     **Errors:** `Missing`, `Damaged`.
     **Cost:** two passes over the file, the second from the page cache; each array is in memory
@@ -138,7 +139,8 @@ def read(folder: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 def read_whole(
     folder: str | Path,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray] | None, dict[str, Any]]:
-    """`read`, with the members of the agent's ensemble between; None if it has none.
+    """As `read`, with the members of the agent's ensemble as the second value; None without an
+    ensemble.
 
     **Errors:** `Missing`, `Damaged`; also for an ensemble that the manifest lists.
     """
@@ -151,13 +153,13 @@ def is_own(path: Path) -> bool:
 
 
 def _of_one_manifest(folder: str | Path, reading: Callable[[Path, dict[str, Any]], Read]) -> Read:
-    """What `reading` gives of an agent that is not replaced meanwhile."""
+    """The result of `reading`, repeated if the agent is replaced in the meantime."""
     folder = atomic.absolute(folder)
     while True:
         manifest = read_manifest(folder)
         try:
             return reading(folder, manifest)
-        except Missing:  # its files go once there is a newer manifest
+        except Missing:  # its files are removed once there is a newer manifest
             if read_manifest(folder) == manifest:
                 raise
 
@@ -178,7 +180,7 @@ def _read_whole(
 
 
 def _read_arrays(folder: Path, usual: str, entry: Any, remedy: str) -> dict[str, np.ndarray]:
-    """The arrays of a file, which must be those that `entry` of the manifest describes."""
+    """The arrays of a file, which must match `entry` of the manifest."""
     expected, table = (
         (entry.get("sha256"), entry.get("weights")) if isinstance(entry, dict) else (None, None)
     )
@@ -211,7 +213,7 @@ def _read_arrays(folder: Path, usual: str, entry: Any, remedy: str) -> dict[str,
 
 
 def _check_size(path: Path, table: Mapping[str, Any], remedy: str) -> None:
-    """That a file can be what its manifest describes, before all of it is read.
+    """Check the size of a file against its manifest, before reading all of it.
 
     **Errors:** `Damaged`.
     """
@@ -223,7 +225,8 @@ def _check_size(path: Path, table: Mapping[str, Any], remedy: str) -> None:
         fits = False
     if not fits:
         raise Damaged(
-            f"{path} has {size:,} bytes and is not the file that its manifest describes: it was "
+            f"{path} has {plural(size, 'byte')} and is not the file that its manifest describes: "
+            "it was "
             f"truncated, altered or swapped. {remedy}"
         )
 
@@ -237,7 +240,9 @@ def _described(
 
 
 def _refuse_others(folder: Path) -> None:
-    """**Errors:** `NotADirectoryError` for a file, `ValueError` for files that are no agent's."""
+    """**Errors:** `NotADirectoryError` for a file, `ValueError` for files that do not belong to an
+    agent.
+    """
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} must be a folder or not exist yet; it is a file.")
     names = sorted(os.listdir(folder)) if folder.is_dir() else []
@@ -249,9 +254,9 @@ def _refuse_others(folder: Path) -> None:
 
 
 def _file(entry: Any, usual: str) -> str:
-    """What the file of arrays is called that an entry of the manifest describes.
+    """The name of the file of arrays that an entry of the manifest describes.
 
-    **Errors:** `Damaged` for a name that none can have.
+    **Errors:** `Damaged` for an impossible name.
     """
     name = entry.get("file", usual) if isinstance(entry, dict) else usual
     kind = usual.partition(".")[0]
@@ -264,7 +269,7 @@ def _file(entry: Any, usual: str) -> str:
 
 
 def _save(arrays: dict[str, np.ndarray], path: Path) -> str:
-    """Writes a file of arrays; returns its SHA-256."""
+    """Write a file of arrays. Returns its SHA-256."""
     with _system_errors():
         safetensors.numpy.save_file(arrays, path)
     return sha256(path)
@@ -274,7 +279,9 @@ def _replace(
     folder: Path, usual: str, arrays: dict[str, np.ndarray], manifest: dict[str, Any],
     entry: dict[str, Any],
 ) -> None:  # fmt: skip
-    """Puts a file of arrays, which `entry` of the manifest describes, and then the manifest."""
+    """Move a file of arrays, which `entry` of the manifest describes, into place, then the
+    manifest.
+    """
     path = folder / usual
     if path.exists():
         path = folder / f"{usual.partition('.')[0]}-{uuid.uuid4().hex[:8]}.safetensors"
@@ -282,16 +289,18 @@ def _replace(
         with atomic.explained(path):
             entry["sha256"] = _save(arrays, path)
             if path.name != usual and sha256(folder / usual) == entry["sha256"]:
-                path.unlink()  # what is there already is what was to be written
+                path.unlink()  # the file that exists has the same content
                 path = folder / usual
             if path.name != usual:
                 entry["file"] = path.name
             if (folder / MANIFEST).exists():
-                shutil.copymode(folder / MANIFEST, path)  # safetensors makes it private
+                shutil.copymode(
+                    folder / MANIFEST, path
+                )  # safetensors makes it readable by its owner only
             atomic.sync(path)
             atomic.write_text(folder / MANIFEST, manifest_text(manifest))
     except BaseException:
-        # An interruption may come right after the manifest was replaced.
+        # An interruption is possible right after the manifest was replaced.
         if path.name not in _needed(folder):
             path.unlink(missing_ok=True)
         raise
@@ -302,7 +311,7 @@ def _replace(
 
 
 def _needed(folder: Path) -> set[str]:
-    """The files that the manifest, as it is on the disk, lives by; all, if it cannot be read."""
+    """The files that the manifest on the disk refers to; all files if it cannot be read."""
     try:
         manifest = read_manifest(folder)
         needed = {MANIFEST, _file(manifest, WEIGHTS)}
@@ -316,7 +325,7 @@ def _needed(folder: Path) -> set[str]:
 
 
 def _storable(name: str, value: np.ndarray) -> np.ndarray:
-    """The array as it is laid out on disk: contiguous and little-endian."""
+    """The array in the layout on disk: contiguous and little-endian."""
     if not isinstance(name, str) or name in ("", "__metadata__"):
         raise ValueError(f"The name of an array must be a string of its own; got {name!r}.")
     array = np.asarray(value)
@@ -333,7 +342,7 @@ def sha256(path: Path) -> str:
 
 @contextlib.contextmanager
 def _system_errors() -> Iterator[None]:
-    """Turns the system errors that safetensors reports as text into `OSError`."""
+    """Turn the system errors that safetensors reports as text into `OSError`."""
     try:
         yield
     except SafetensorError as error:

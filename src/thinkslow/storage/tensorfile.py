@@ -1,8 +1,8 @@
-"""A safetensors file read into memory that JAX takes over without a copy.
+"""Read a safetensors file into memory that JAX uses without a copy.
 
-JAX on a CPU uses a NumPy array in place if it begins at a multiple of 64 bytes, and copies it
-otherwise; a mapped file counts once more while its pages are touched. So each array is read into
-aligned memory of its own: the weights of an agent are never in memory twice.
+JAX on a CPU uses a NumPy array in place if it starts at a multiple of 64 bytes, and copies it
+otherwise. A memory-mapped file counts a second time while its pages are in use. Therefore each
+array is read into its own aligned memory, and the weights of an agent are never in memory twice.
 """
 
 import json
@@ -15,7 +15,7 @@ import numpy as np
 from safetensors import safe_open
 
 ALIGNMENT = 64
-"""Bytes."""
+"""Alignment in bytes."""
 
 _DTYPES: dict[str, Any] = {
     "BOOL": np.bool_, "U8": np.uint8, "I8": np.int8, "U16": np.uint16, "I16": np.int16,
@@ -25,10 +25,10 @@ _DTYPES: dict[str, Any] = {
 
 
 def load(path: Path) -> dict[str, np.ndarray]:
-    """Every array of the file, writable, in the order of the file.
+    """All arrays of the file, writable, in the order of the file.
 
-    **Errors:** `SafetensorError` for a file that is not of this format; `KeyError` for a dtype
-    that NumPy has not.
+    **Errors:** `SafetensorError` for a file of another format; `KeyError` for a dtype that NumPy
+    does not have.
     """
     with safe_open(path, framework="numpy"):
         pass  # opening checks the header: names, shapes, dtypes, and that the offsets fit

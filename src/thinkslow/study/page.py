@@ -16,6 +16,7 @@ from thinkslow.evaluation.records import finite
 from thinkslow.evaluation.report.arms import all_numbers, main_table
 from thinkslow.evaluation.report.conclusion import P_HOLM, caption
 from thinkslow.evaluation.report.text import estimated, metric_name, metric_unit
+from thinkslow.plural import plural
 from thinkslow.storage import atomic
 from thinkslow.study import figures
 from thinkslow.study.data import Data, as_json
@@ -98,7 +99,7 @@ def headline(judged: Sequence[Record]) -> str:
         return "No hypothesis was registered, so nothing is tested."
     counts = Counter(one["verdict"] for one in judged)
     parts = [f"{counts[one]} {'is' if counts[one] == 1 else 'are'} {one}" for one in SIGNS]
-    return f"Of {len(judged)} hypothes{'i' if len(judged) == 1 else 'e'}s, {', '.join(parts)}."
+    return f"Of {plural(len(judged), 'hypothesis', 'hypotheses')}, {', '.join(parts)}."
 
 
 def scope(judged: Sequence[Record], result: Record) -> list[str]:
@@ -115,7 +116,10 @@ def scope(judged: Sequence[Record], result: Record) -> list[str]:
             "Where one agent was played the unit is the episode: other training runs may differ."
         )
     if len(judged) > 1:
-        said.append(f"p-values are corrected by Holm over all {len(judged)} hypotheses.")
+        said.append(
+            f"p-values are corrected by Holm over all "
+            f"{plural(len(judged), 'hypothesis', 'hypotheses')}."
+        )
     return said
 
 
@@ -175,7 +179,10 @@ def _descriptions(seen: View) -> list[tuple[str, str]]:
 
 def _looks(plan: Mapping[str, Any]) -> str:
     """The bounds of the looks, in words."""
-    bounds = [f"p ≤ {planning.look(each):.4f} at {each} training seeds" for each in plan["looks"]]
+    bounds = [
+        f"p ≤ {planning.look(each):.4f} at {plural(each, 'training seed')}"
+        for each in plan["looks"]
+    ]
     return (
         f"The study may stop early, by O'Brien and Fleming: {', '.join(bounds)}." if bounds else ""
     )

@@ -104,8 +104,8 @@ def planned(
     for look in plan.looks:
         if look not in LOOKS:
             raise Misplanned(
-                f"{where}: `looks` must be among {', '.join(map(str, LOOKS))} training seeds, "
-                f"whose bounds are known; got {look}."
+                f"{where}: `looks` must be numbers of training seeds with known bounds, "
+                f"{', '.join(map(str, LOOKS))}; got {look}."
             )
     if plan.purpose == "tuning" and not plan.tuned_on:
         raise Misplanned(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from thinkslow.evaluation import planning, statistics
+from thinkslow.plural import plural
 from thinkslow.study.effects import Cells, Numbers, alpha, numbers
 from thinkslow.study.plan import Hypothesis, Plan
 
@@ -79,20 +80,20 @@ def _verdict(
     """The verdict and the sentence that gives its reason."""
     if found.difference is None:
         return "not shown", "It was not played, or its episodes are no pairs."
-    units = "training seeds" if found.several else "episodes"
+    unit = "training seed" if found.several else "episode"
     if p is None:
         needed = planning.fewest_units(len(plan.hypotheses), alpha(plan, found.units))
         claims = len(plan.hypotheses)
         return "not shown", (
-            f"No test: {found.units} {units}, and {claims} hypothes{'i' if claims == 1 else 'e'}s "
-            f"need{'s' * (claims == 1)} {needed} or more."
+            f"No test: {plural(found.units, unit)}, and "
+            f"{plural(claims, 'hypothesis needs', 'hypotheses need')} {needed} or more."
         )
     if plan.looks and not found.several:
         return "not shown", "Looks are planned at numbers of training seeds, and one was played."
     if plan.looks and found.units not in plan.looks:
         ahead = [each for each in plan.looks if each > found.units]
         then = f"; the next is at {min(ahead)}" if ahead else ""
-        return "not shown", f"No look is planned at {found.units} training seeds{then}."
+        return "not shown", f"No look is planned at {plural(found.units, 'training seed')}{then}."
     least = alpha(plan, found.units)
     shown, same = p <= least, equal is not None and equal <= least
     if one.expect == "same":

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from thinkslow.distributions import Categorical
+from thinkslow.plural import plural
 from thinkslow.refinement import Gradient, Langevin, Mirror, Random, Update, adam, refine
 from thinkslow.testing.entries import Entry, close, same
 from thinkslow.testing.moment import Moment, Values, fingerprint, weighed
@@ -224,7 +225,7 @@ class Judge:
             sick = go(many, fixed, self.beliefs, self.keys, nats)
             yield entry(rule, *_safe(sick, self.beliefs))
         count = len(group.traces)
-        yield entry("changed numbers do not trace again", count == 1, f"{count} traces")
+        yield entry("changed numbers do not trace again", count == 1, plural(count, "trace"))
 
         rule = "float32 and finite under a bfloat16 model"
         yield entry(rule, *self._half(group, which, weights))

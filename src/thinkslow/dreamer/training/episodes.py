@@ -1,4 +1,4 @@
-"""Statistics of the episodes of a run, and their non-finite values."""
+"""Statistics of the episodes of a run, including counts of non-finite values."""
 
 import dataclasses
 from collections import deque
@@ -11,15 +11,15 @@ from thinkslow.envs import Step
 from thinkslow.envs.failures import Nonfinite
 
 RECENT = 20
-"""Episodes of which a run shows the mean score."""
+"""Number of last episodes whose mean score a run shows."""
 
 
 class Episodes:
-    """Score, length and faults of the present episode of every environment.
+    """Score, length and non-finite values of the present episode of every environment.
 
-    A reward or an observation that is non-finite would make every later loss so. `VectorEnv`
-    finds it where it enters: learning takes 0 in its place, the episode is marked with how many
-    there were, and each environment is named once.
+    A non-finite reward or observation would make every later loss non-finite. `VectorEnv` detects
+    it on entry. Learning uses 0 instead, the episode records the count, and each environment is
+    reported once.
     """
 
     def __init__(self, environments: int):
@@ -30,7 +30,7 @@ class Episodes:
         self._said: set[int] = set()
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What a save needs, besides `recent`."""
+        """The state that a save needs, besides `recent`."""
         return {name: getattr(self, name) for name in ("score", "length", "nonfinite")}
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
@@ -43,10 +43,11 @@ class Episodes:
         return float(np.mean(self.recent)) if self.recent else None
 
     def see(self, step: Step, decision: int) -> tuple[Step, list[dict[str, Any]]]:
-        """Count one step: the step to learn from, and a record of each episode that it ends.
+        """Count one step. Returns the step to learn from, and a record of each episode that it
+        ends.
 
-        The score of an episode with a reward that is non-finite is non-finite either. One that
-        ended because its environment failed is marked, and counts in no mean.
+        An episode with a non-finite reward has a non-finite score. An episode that ended because
+        its environment failed is marked, and no mean includes it.
         """
         for counted in (self.score, self.length, self.nonfinite):
             counted[step.is_first] = 0
@@ -86,7 +87,7 @@ class Episodes:
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """What a run shows while it goes on."""
+    """The progress that a run reports."""
 
     steps: int
     updates: int

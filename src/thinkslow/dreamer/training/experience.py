@@ -1,10 +1,10 @@
 """The replay rows of a decision, and training batches made from them.
 
-A row holds what was seen, the action chosen there, and the latent state at that moment, so that
-a replayed sequence starts from a state instead of from nothing. What was seen is named
-`observation/NAME`, so that an environment may call it what it likes. Categorical latents are
-kept as the integers of their classes, the memory in bfloat16, in which the official code
-computes it: eight bits of the mantissa for a state that starts a sequence.
+A row holds the observation, the action chosen there, and the latent state at that moment, so that a
+replayed sequence starts from a stored state. Observations are named `observation/NAME`, so that an
+environment may use any name. Categorical latents are stored as the integers of their classes. The
+memory is stored in bfloat16, the precision of the official code: eight bits of mantissa are enough
+for a state that starts a sequence.
 """
 
 from collections.abc import Mapping
@@ -43,7 +43,7 @@ def fields(model: Dreamer) -> dict[str, tuple[tuple[int, ...], Any]]:
 
 
 def row(step: Step, action: np.ndarray, latents: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """One decision of every environment: what was seen and what the agent made of it."""
+    """One decision of every environment: the observations and the agent's states and actions."""
     return {
         **{_seen(name): value for name, value in step.observation.items()},
         "action": action, "reward": step.reward, **{flag: getattr(step, flag) for flag in FLAGS},
@@ -52,7 +52,7 @@ def row(step: Step, action: np.ndarray, latents: Mapping[str, np.ndarray]) -> di
 
 
 def latents(state: State, classes: int | None) -> dict[str, Array]:
-    """States, with any leading axes, as a row keeps them."""
+    """States with any leading axes, in the form of a row."""
     stoch = state.latent
     if classes is not None:
         stoch = jnp.argmax(stoch, -1).astype(_index_dtype(classes))
@@ -60,7 +60,9 @@ def latents(state: State, classes: int | None) -> dict[str, Array]:
 
 
 def batch(rows: Mapping[str, Array | np.ndarray], model: Dreamer) -> Batch:
-    """Sequences to learn from, `[B, T]`, of rows `[B, T + 1]`: the first is the starting state."""
+    """Sequences to learn from, `[B, T]`, made from rows `[B, T + 1]`. The first row is the starting
+    state.
+    """
     arrays = {name: jnp.asarray(value) for name, value in rows.items()}
     stoch, classes = arrays["stoch"][:, 0], model.config.classes
     start = State(

@@ -16,7 +16,7 @@ from thinkslow.worldmodel import State
 
 
 class Learner(eqx.Module):
-    """Everything that learning changes. Weights are float32 at any compute precision."""
+    """Everything that learning changes. Weights are float32 at every compute precision."""
 
     model: Dreamer
     slow_value: Head
@@ -33,17 +33,16 @@ class Update(NamedTuple):
     """Refreshed posterior states of the batch, `[B, T, ...]`, to write back to the replay."""
     metrics: dict[str, Float[Array, ""]]
     finite: Array
-    """Whether loss, gradient and what came of them were finite; if not, the learner came back
-    unchanged."""
+    """Whether loss, gradient and new weights were finite. If not, the learner is unchanged."""
 
 
 def start(model: Dreamer, config: TrainConfig) -> Learner:
-    """A learner at its first update: the slow critic a copy, the optimiser empty.
+    """A learner before its first update: the slow critic is a copy, the optimiser state is empty.
 
     **Errors:** `ValueError` for a model without a critic.
     """
     slow = jax.tree.map(jnp.copy, model.critic)
-    weights: Any = model  # optax annotates dictionaries of arrays and takes any tree of them
+    weights: Any = model  # optax annotates dictionaries of arrays but accepts any tree of arrays
     state = optimiser(config).init(weights)
     return Learner(
         model, slow, ReturnRange(jnp.zeros(()), jnp.zeros(())), state, jnp.zeros((), jnp.int32)
@@ -115,14 +114,14 @@ def clip_by_weight_norm(clip: float, smallest: float = 1e-3) -> optax.GradientTr
 
 
 def compute_dtype(config: TrainConfig) -> jnp.dtype:
-    """What `precision` means on the default device."""
+    """The dtype of `precision` on the default device."""
     if config.precision == "auto":
         return jnp.dtype(jnp.bfloat16 if jax.default_backend() == "gpu" else jnp.float32)
     return jnp.dtype(config.precision)
 
 
 def cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
-    """Floating leaves to another precision."""
+    """Convert floating leaves to another precision."""
     return jax.tree.map(
         lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
     )

@@ -14,20 +14,22 @@ log = logging.getLogger("thinkslow.train")
 
 @runtime_checkable
 class Writer(Protocol):
-    """Who takes scalars: TensorBoard's writer, Weights & Biases, or one of your own."""
+    """A receiver of scalars: TensorBoard's writer, Weights & Biases, or your own."""
 
     def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> Any:
-        """One number of one decision."""
+        """Receive one number at one decision."""
 
     def close(self) -> Any:
-        """The run ends."""
+        """Called when the run ends."""
 
 
 class Logs:
-    """The open logs of one run, truncated to the last save."""
+    """The open logs of one run, truncated to its last save."""
 
     def __init__(self, run: Path, *, length: int = 0, step: int = 0):
-        """`length` is the byte of metrics.jsonl, and `step` the decision, to continue from."""
+        """`length` is the number of bytes of metrics.jsonl to keep, and `step` the decision to
+        continue from.
+        """
         path = run / "metrics.jsonl"
         path.touch()
         self.metrics = path.open("r+")
@@ -41,13 +43,14 @@ class Logs:
         log.info("%s at decision %d.", "Resumed" if step else "Started", step)
         events = SummaryWriter(str(run / "tensorboard"), purge_step=step if step else None)
         self.writers: list[Writer] = [events]
-        """They receive every finite scalar; add your own."""
+        """Receivers of every finite scalar; add your own."""
         self._said: set[str] = set()
 
     def write(self, line: Mapping[str, Any], scalars: Mapping[str, float], step: int) -> None:
-        """A line of metrics and its scalars as events.
+        """Write one line of metrics, and its scalars as events.
 
-        JSON has no NaN and no infinity: a non-finite value is null, and each name is reported once.
+        JSON has no NaN and no infinity, so a non-finite value becomes null. Each name is reported
+        once.
         """
         whole, bad = null_nonfinite(line)
         self.metrics.write(json.dumps(whole, allow_nan=False) + "\n")
@@ -85,7 +88,7 @@ class Logs:
 
 
 def null_nonfinite(value: Any, name: str = "") -> tuple[Any, list[str]]:
-    """The same for JSON, with null for numbers that are non-finite, and the names of those.
+    """The record with null for non-finite numbers, and the names of those numbers.
 
     >>> null_nonfinite({"step": 3, "episode": {"score": float("nan")}})
     ({'step': 3, 'episode': {'score': None}}, ['episode/score'])

@@ -1,7 +1,7 @@
 """The losses of DreamerV3: world model, actor and critic, on a batch of replayed sequences.
 
-Everything here is batch-major, `[B, T, ...]`. Nothing is averaged: each loss comes per
-element, so that it can be compared with the official code's, and `total` weights and adds.
+All arrays are batch-major, `[B, T, ...]`. Losses are per element, so that they can be compared with
+those of the official code; `total` weights, averages and adds them.
 
 **References:** Hafner et al., Mastering Diverse Domains through World Models, arXiv 2301.04104.
 """
@@ -24,10 +24,10 @@ stop = jax.lax.stop_gradient
 
 
 class Batch(eqx.Module):
-    """Replayed sequences and the state to start each from.
+    """Replayed sequences, and the state from which each starts.
 
-    Row t holds what was seen at t and the action chosen there; `previous_action` is the one
-    that led to it.
+    Row t holds the observation at t and the action chosen there; `previous_action` is the action
+    before it.
     """
 
     observation: dict[str, Array]
@@ -50,7 +50,7 @@ class ReturnRange(eqx.Module):
         return jnp.maximum(1.0, self.high - self.low)
 
     def to_json(self) -> dict[str, float]:
-        """As a manifest keeps it."""
+        """The range in the form of a manifest."""
         return {"low": float(self.low), "high": float(self.high)}
 
     def updated(self, returns: Float[Array, "..."], config: TrainConfig) -> "ReturnRange":
@@ -91,11 +91,12 @@ def losses(
     readout: Readout = INVERSE,
     update_returns: bool = True,
 ) -> tuple[dict[str, Float[Array, "B T_"]], dict[str, Array], State, ReturnRange]:
-    """Every loss per element, a dictionary of scalars to log, the posterior states, the new range.
+    """All losses per element, a dictionary of scalars to log, the posterior states and the new
+    range.
 
-    `readout=Mode()` takes the most likely latent and action instead of samples (for parity
-    tests). The replayed value's loss has one step fewer. Costs one pass over the sequences
-    and `imagination` steps from each start.
+    `readout=Mode()` uses the most likely latent and action instead of samples (for parity tests).
+    The loss of the replayed value has one step less. **Cost:** one pass over the sequences, and
+    `imagination` steps from each start.
     """
     observe_key, imagine_key = jr.split(key)
     states, posterior, prior = observe(model, batch, key=observe_key, readout=readout)
@@ -119,7 +120,7 @@ def losses(
 def total(
     parts: Mapping[str, Float[Array, "B T_"]], model: Dreamer, config: TrainConfig
 ) -> Float[Array, ""]:
-    """The trained scalar: weighted sum of the means."""
+    """The scalar that is minimised: the weighted sum of the means."""
     scales = {"rep": model.config.rep_scale, "repval": config.replay_value_scale}
     return sum(
         (scales.get(name, 1.0) * jnp.mean(part) for name, part in parts.items()), jnp.zeros(())
@@ -187,8 +188,9 @@ def imagined_losses(
 ) -> tuple[dict[str, Array], Float[Array, "B K"], ReturnRange, dict[str, Array]]:  # fmt: skip
     """Actor and critic on imagined futures; also the return from each start, `[B, K]`.
 
-    REINFORCE with the critic as baseline and an entropy bonus; the critic learns the
-    lambda-return and stays near its slow copy. No gradient reaches the world model.
+    The actor learns by REINFORCE with the critic as baseline and an entropy bonus. The critic
+    learns the lambda-return and is regularised towards its slow copy. No gradient reaches the world
+    model.
     """
     count = config.imagination_starts or is_terminal.shape[1]
     rows = is_terminal.shape[0]
@@ -252,7 +254,7 @@ def replayed_value_loss(
     is_last: Bool[Array, "B K"], is_terminal: Bool[Array, "B K"],
     bootstrap: Float[Array, "B K"], config: TrainConfig,
 ) -> Float[Array, "B K-1"]:  # fmt: skip
-    """The critic on the rewards that really came, bootstrapped by imagined returns."""
+    """The critic on the recorded rewards, bootstrapped by imagined returns."""
     discount = 1 - 1 / config.horizon
     future = lambda_return(
         is_last.astype(jnp.float32), is_terminal.astype(jnp.float32),
@@ -294,7 +296,7 @@ def lambda_return(
 def _value_loss(
     value: TwoHot, future: Float[Array, "N K"], slow: Float[Array, "N T"]
 ) -> Float[Array, "N K"]:
-    """Cross-entropy with the return and, once more, with the slow critic's estimate."""
+    """Cross-entropy with the return, plus cross-entropy with the slow critic's estimate."""
     value = jax.tree.map(lambda x: x[:, :-1], value)
     return -_each(lambda v, y, s: v.log_prob(y) + v.log_prob(s), value, future, slow[:, :-1])
 
@@ -304,5 +306,5 @@ def _slow(slow_value: Head, model: Dreamer, states: State) -> Float[Array, "N T"
 
 
 def _each(function, *trees):
-    """Apply to every element of two leading axes."""
+    """Apply a function to every element of two leading axes."""
     return jax.vmap(jax.vmap(function))(*trees)

@@ -1,6 +1,6 @@
-"""What a training run compiles: the decision of all environments, and the update.
+"""The compiled programs of a training run: the decision of all environments, and the update.
 
-Both are functions of the seed's keys and of counters, so that a run that is resumed repeats them.
+Both are functions of the seed's keys and of counters, so a resumed run repeats them.
 """
 
 from collections.abc import Mapping
@@ -23,11 +23,11 @@ from thinkslow.dreamer.training.replay import Indices
 
 
 class Pending(NamedTuple):
-    """An update that runs, and what it will give back."""
+    """A running update, and its future results."""
 
     finite: Array
     latents: dict[str, Array]
-    """Refreshed, of the rows of the batch."""
+    """The refreshed latents of the rows of the batch."""
     metrics: dict[str, Array]
     indices: Indices
 
@@ -37,7 +37,7 @@ def act(
     model: Dreamer, carry: Carry, observation: Mapping[str, Array], is_first: Array,
     key: PRNGKeyArray, steps: Array | int,
 ) -> tuple[Carry, Array, dict[str, Array]]:  # fmt: skip
-    """One decision of every environment: carry, action vectors, and latents as rows keep them."""
+    """One decision of every environment: carry, action vectors, and latents in the form of rows."""
     keys = jr.split(jr.fold_in(key, steps), is_first.shape[0])
     carry, action, _ = Agent(model).act(carry, observation, is_first, keys=keys)
     return carry, action, experience.latents(carry.state, model.config.classes)
@@ -56,9 +56,9 @@ def update(
 
 
 def shardings(batch: int) -> tuple[NamedSharding, NamedSharding]:
-    """A batch spread over all local devices, and an array that is whole on each.
+    """Shardings: a batch spread over all local devices, and an array that is complete on each.
 
-    **Errors:** `ValueError` if they cannot share it evenly.
+    **Errors:** `ValueError` if the devices cannot share the batch evenly.
     """
     devices = jax.local_devices()
     if batch % len(devices):

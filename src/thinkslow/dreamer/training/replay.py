@@ -1,19 +1,18 @@
-"""Replay of sequences: the latest time steps of several parallel streams of experience.
+"""A replay buffer of sequences: the last time steps of several parallel streams of experience.
 
-A row is one time step of every stream: observation, action, reward, flags, and the latent that
-the agent carried then. They are all just named fields of fixed shape and dtype here. Each
-stream is a ring; all streams advance together, so that a time step is named by its stream and
-by its absolute time, the number of rows added before it. Only numpy is used, nothing is locked:
-one thread adds, samples and writes back.
+A row is one time step of every stream: observation, action, reward, flags, and the latent that the
+agent carried then. Here they are all named fields of fixed shape and dtype. Each stream is a ring
+buffer. All streams advance together, so a time step is identified by its stream and its absolute
+time, the number of rows added before it. Only NumPy is used. Nothing is locked: one thread adds,
+samples and writes back.
 
-**On disk**, a save writes only new files and never changes an existing one:
-rows since the last save as `rows-…` segments, and what `write` has changed since then of rows
-that are in segments already as `latents-…` patches. Once the patches hold more rows than the
-replay, one that holds every changed row takes their place. What belongs together is listed in
-the index that `save` returns, a small JSON dictionary which the caller stores in its own
-checkpoint. Files of earlier saves go only at `commit`, which the caller calls once its
-checkpoint is in place. So a process killed at any instant leaves a checkpoint whose index still
-finds all of its files:
+**On disk**, a save writes new files and never changes an existing one. Rows since the last save go
+to `rows-…` segments. Rows of earlier segments that `write` has changed since then go to `latents-…`
+patches. Once the patches hold more rows than the replay, one patch with every changed row replaces
+them. `save` returns the index, a small JSON dictionary that lists the files; the caller stores it
+in its own checkpoint. Files of earlier saves are deleted only by `commit`, which the caller calls
+once its checkpoint is in place. If a process is killed at any instant, the last checkpoint's index
+therefore still finds all of its files:
 
     index = replay.save()
     saves.write(run / "saves", arrays, {"replay": index})
@@ -29,6 +28,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from thinkslow.plural import plural
 from thinkslow.storage import atomic, store
 
 Fields = Mapping[str, tuple[tuple[int, ...], Any]]
@@ -40,20 +40,20 @@ NAMED = re.compile(r"\.?(?:rows|latents)-(\d+)-\d+-\d+\.bin(?:\.tmp-[0-9a-f]{8})
 
 
 class Indices(NamedTuple):
-    """Which time steps a sample came from: `stream[b]` at absolute `time[b, t]`."""
+    """The time steps of a sample: `stream[b]` at absolute `time[b, t]`."""
 
     stream: np.ndarray
     time: np.ndarray
 
     def part(self, start: int | None, stop: int | None = None) -> "Indices":
-        """The same windows cut to steps `start:stop`, to write back only those."""
+        """The same windows, cut to steps `start:stop`, to write back only those."""
         return Indices(self.stream, self.time[:, start:stop])
 
 
 class Replay:
     """The last `capacity // streams` time steps of each of `streams` streams.
 
-    Memory is taken as rows come in, not at the start: a large buffer costs nothing while empty.
+    Memory is used as rows are added, so a large empty buffer costs nothing.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Replay:
         path: str | Path | None = None,
         mutable: Iterable[str] = (),
     ):
-        """Makes an empty replay.
+        """Make an empty replay.
 
         `fields` maps a name to the shape and dtype of one time step of one stream; `capacity`
         counts time steps over all streams; `path` is the folder for `save`, which belongs to
@@ -88,11 +88,11 @@ class Replay:
         self.streams = streams
         self.size = capacity // streams
         self._added = 0  # rows ever added, which is the absolute time of the next one
-        self._rows = {  # zeros, because Linux gives those pages only when they are touched
+        self._rows = {  # zeros, because Linux allocates those pages only on first use
             name: np.zeros((streams, self.size, *shape), kind)
             for name, (shape, kind) in self.fields.items()
         }
-        # Of each time step, where its mutable fields differ from those of its segment, and from
+        # For each time step, whether its mutable fields differ from those of its segment, and from
         # those of the last save.
         self._changed = np.zeros((streams, self.size), bool)
         self._unsaved = np.zeros((streams, self.size), bool)
@@ -115,11 +115,11 @@ class Replay:
         return max(0, self._added - self.size)
 
     def add(self, row: Mapping[str, np.ndarray]) -> None:
-        """Appends one time step, `row[name]` of shape `(streams, *shape)`, dropping the oldest.
+        """Append one time step, `row[name]` of shape `(streams, *shape)`, and drop the oldest.
 
-        **Errors:** `ValueError` for other names or shapes, `TypeError` for a dtype that would
-        lose meaning (integers to smaller or unsigned ones, floats to integers); nothing is
-        added then.
+        **Errors:** `ValueError` for other names or shapes; `TypeError` for a dtype that would lose
+        information (integers to smaller or unsigned ones, floats to integers). Nothing is added
+        then.
         """
         if row.keys() != self.fields.keys():
             names = sorted(row.keys() ^ self.fields.keys())
@@ -132,7 +132,7 @@ class Replay:
         self._added += 1
 
     def sample(self, rng: np.random.Generator, batch: int, length: int) -> tuple[Batch, Indices]:
-        """Draws `batch` windows of `length` successive steps, uniformly, with replacement.
+        """Draw `batch` windows of `length` successive steps, uniformly, with replacement.
 
         A window lies in one stream and never spans the newest and the oldest step; it may cross
         from one episode to the next (look at `is_first`). Each field comes as a fresh array
@@ -158,10 +158,10 @@ class Replay:
         }, indices
 
     def write(self, indices: Indices, fields: Mapping[str, np.ndarray]) -> None:
-        """Overwrites mutable fields at sampled steps, `fields[name]` being `(batch, length, …)`.
+        """Overwrite mutable fields at sampled steps; `fields[name]` is `(batch, length, …)`.
 
-        Steps that left the replay since they were sampled are skipped. Where windows overlap,
-        the later in batch order wins.
+        Steps that have left the replay since they were sampled are skipped. Where windows overlap,
+        the last one in batch order is kept.
 
         **Errors:** `ValueError` or `TypeError` as in `add`; `ValueError` for a field that is not
         mutable. Nothing is written then.
@@ -178,14 +178,14 @@ class Replay:
         _flat(self._changed)[old] = _flat(self._unsaved)[old] = True
 
     def save(self) -> dict[str, Any]:
-        """Writes what is new to `path` and returns the index that `load` needs.
+        """Write the changes to `path` and return the index that `load` needs.
 
         The files of every earlier save stay until `commit`.
 
-        **Errors:** `atomic.Full` if the disk is full: the files of this save are removed, and the
-        replay and its earlier saves are as they were.
-        **Cost:** the rows added since the last save and the mutable fields of the rows that were
-        written back since; every now and then those of every row that ever was.
+        **Errors:** `atomic.Full` if the disk is full. The files of this save are then removed; the
+        replay and its earlier saves are unchanged.
+        **Cost:** writes the rows added since the last save, and the mutable fields of the rows
+        written back since then; from time to time those of every row ever written back.
         """
         folder = self._folder()
         folder.mkdir(parents=True, exist_ok=True)
@@ -220,21 +220,21 @@ class Replay:
         }
 
     def missing(self) -> Path | None:
-        """A file of the last save that is gone, if any is."""
+        """A file of the last save that no longer exists, or None."""
         entries = [entry for entry in self._segments if entry[2] > self._oldest]
         entries += [entry for entry in self._patches if entry[1] > self._oldest]
         paths = (self._folder() / entry[0] for entry in entries)
         return next((path for path in paths if not path.exists()), None)
 
     def forget_files(self) -> None:
-        """The files of all saves are gone: the next save writes everything."""
+        """Record that the files of all saves are gone, so that the next save writes everything."""
         self._segments, self._patches, self._saved = [], [], 0
         self._changed[...] = self._unsaved[...] = False
 
     def commit(self, index: Mapping[str, Any]) -> None:
-        """Removes what saves up to the one of `index` wrote and `index` does not need.
+        """Remove the files of saves up to that of `index` that `index` does not need.
 
-        Call it once the checkpoint that holds `index` is in place for good.
+        Call it once the checkpoint with `index` is on the disk.
         """
         folder = self._folder()
         kept = {entry[0] for entry in (*index["rows"], *index["latents"])}
@@ -244,7 +244,7 @@ class Replay:
 
     @classmethod
     def load(cls, path: str | Path, index: Mapping[str, Any]) -> "Replay":
-        """The replay as it was when `save` returned `index`; later files are ignored.
+        """Load the replay as it was when `save` returned `index`; later files are ignored.
 
         **Errors:** `store.Missing` and `store.Damaged` name the file that is absent, truncated or
         altered, or the format that this version does not read.
@@ -282,7 +282,7 @@ class Replay:
         return array
 
     def _places(self, indices: Indices) -> np.ndarray:
-        """Positions of time steps in a field whose streams are laid end to end."""
+        """Positions of time steps in a field with its streams end to end."""
         return indices.stream[:, None] * self.size + indices.time % self.size
 
     def _folder(self) -> Path:
@@ -291,7 +291,7 @@ class Replay:
         return self.path
 
     def _write_rows(self, entries: list[list[Any]], prefix: str, start: int) -> None:
-        """Writes rows from time `start` on in segments of bounded size, appending their entries.
+        """Write rows from time `start` on in segments of bounded size, and append their entries.
 
         A segment holds field after field, each `(streams, time, *shape)`; its entry is the file,
         the first time, the last time plus one, the number of bytes and their CRC-32.
@@ -306,7 +306,7 @@ class Replay:
             entries.append([file, first, stop, *self._write(file, chunks)])
 
     def _write_patches(self, entries: list[list[Any]], prefix: str, chosen: np.ndarray) -> None:
-        """Writes the mutable fields of chosen time steps, appending entries.
+        """Write the mutable fields of chosen time steps, and append entries.
 
         A patch holds the streams and the times, each int64, then field after field; its entry is
         the file, the last time plus one, the number of rows, of bytes and their CRC-32.
@@ -324,7 +324,7 @@ class Replay:
             entries.append([file, last, len(stream[own]), *self._write(file, chunks)])
 
     def _write(self, file: str, chunks: Iterable[np.ndarray]) -> tuple[int, int]:
-        """Writes arrays one after the other; their bytes and the CRC-32 of those."""
+        """Write arrays one after the other. Returns the number of bytes and their CRC-32."""
         flat = [np.ascontiguousarray(chunk).reshape(-1).view(np.uint8) for chunk in chunks]
         crc = 0
         for chunk in flat:
@@ -333,10 +333,10 @@ class Replay:
         return sum(chunk.size for chunk in flat), crc
 
     def _read_rows(self, file: str, first: int, stop: int, size: int, crc: int) -> None:
-        """Puts the rows of a segment in their places.
+        """Copy the rows of a segment to their positions.
 
-        Segments are read in order of time, so that the rows which had left the replay when it
-        was saved give way to those which took their places.
+        Segments are read in order of time, so later rows overwrite rows that had already left the
+        replay.
         """
         at = np.arange(first, stop) % self.size
         content = self._read(file, size, crc)
@@ -346,7 +346,7 @@ class Replay:
             self._rows[name][:, at], content = rows, content[end:]
 
     def _read_patch(self, file: str, last: int, count: int, size: int, crc: int) -> None:
-        """Puts the mutable fields of a patch in their places; patches are read in their order."""
+        """Copy the mutable fields of a patch to their positions. Patches are read in order."""
         content = self._read(file, size, crc)
         stream, time = content[: 16 * count].view(np.int64).reshape(2, count)
         content, live = content[16 * count :], time >= self._oldest
@@ -370,13 +370,14 @@ class Replay:
             raise store.Missing(f"The replay needs {path}, which does not exist.") from None
         if content.size != size or zlib.crc32(content.data) != crc:
             raise store.Damaged(
-                f"{path} is not what was saved ({content.size} bytes, expected {size}): it was "
-                "truncated or altered. Restore it, or start a new run."
+                f"{path} is not what was saved ({plural(content.size, 'byte')}, expected "
+                f"{size:,}): "
+                "it was truncated or altered. Restore it, or start a new run."
             )
         return content
 
     def _bytes(self, name: str) -> int:
-        """Bytes of one time step of one stream."""
+        """Number of bytes of one time step of one stream."""
         shape, kind = self.fields[name]
         return math.prod(shape) * kind.itemsize
 
@@ -387,6 +388,6 @@ def _flat(rows: np.ndarray) -> np.ndarray:
 
 
 def _numbers(folder: Path) -> dict[str, int]:
-    """The files of a replay, whole or torn, and the number of the save that wrote each."""
+    """The files of a replay, complete or not, and the number of the save that wrote each."""
     names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
     return {name: int(found[1]) for name in names if (found := NAMED.fullmatch(name))}

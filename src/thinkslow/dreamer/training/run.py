@@ -1,4 +1,4 @@
-"""What a training run is: its settings, and `config.json`, which keeps them."""
+"""The settings of a training run, and `config.json`, which stores them."""
 
 import dataclasses
 import json
@@ -10,6 +10,7 @@ from typing import Any
 
 from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.config import ModelConfig, TrainConfig
+from thinkslow.plural import plural
 from thinkslow.spaces import Space
 from thinkslow.storage import jsontext, saves, store
 
@@ -20,32 +21,32 @@ WRITTEN = ("metrics.jsonl", "agents", "saves", "replay", "tensorboard")
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """A training run: what, where, with which sizes."""
+    """The settings of a training run."""
 
     environment: str
-    """Gymnasium id."""
+    """Gymnasium id of the environment."""
     preset: str = "tiny"
-    """Name of the model's size, for the records."""
+    """Name of the preset, for the records."""
     seed: int = 0
     """Seed of the weights, the environments and every sample."""
     environments: int = 4
     """Number of environments in parallel, one process each."""
     size: int = 64
-    """Side of the images, pixels."""
+    """Width and height of the images, in pixels."""
     repeat: int = 1
-    """Times that each action is repeated."""
+    """Number of times that each action is repeated."""
     making: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Further arguments of `envs.make`: constructor's options, wrappers, what is an image."""
+    """Further arguments of `envs.make`: constructor options, wrappers, names of images."""
     step_limit: float = 60.0
-    """Seconds that a step of an environment may take."""
+    """Time limit for a step of an environment, in seconds."""
     reset_limit: float = 300.0
-    """Seconds that a reset of an environment may take."""
+    """Time limit for a reset of an environment, in seconds."""
     budgets: tuple[int, ...] = ()
-    """Decisions at which the agent is kept under `agents/`."""
+    """Numbers of decisions at which the agent is stored under `agents/`."""
     log_every: int = 1000
-    """Decisions between two lines of metrics."""
+    """Number of decisions between two lines of metrics."""
     save_every: float = 300.0
-    """Seconds between two saves."""
+    """Time between two saves, in seconds."""
 
     def __post_init__(self) -> None:
         for name in ("environments", "size", "repeat", "log_every"):
@@ -60,7 +61,7 @@ class RunConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Described:
-    """What `config.json` says of a run."""
+    """The content of `config.json`."""
 
     run: RunConfig
     model: ModelConfig
@@ -86,13 +87,13 @@ def describe(
 
 
 def made_by() -> dict[str, Any]:
-    """The code and the libraries that train now: what the numbers of a run may depend on."""
+    """The code and libraries that train now. The numbers of a run may depend on them."""
     found = checkpoint.provenance()
     return {"revision": found["revision"], **found["versions"]}
 
 
 def told_apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """What `made_by` gave, where it differs from another.
+    """The entries of one `made_by` that differ from another.
 
     >>> told_apart({"revision": "a1", "jax": "0.9"}, {"revision": "a1", "jax": "0.8"})
     'jax 0.9'
@@ -154,9 +155,9 @@ def refuse_used(run: Path) -> None:
 def check_spaces(
     described: Described, observations: Mapping[str, Space], actions: Mapping[str, Space]
 ) -> None:
-    """Whether an environment is still the one that a run was trained with.
+    """Check that an environment is still the one that a run was trained with.
 
-    **Errors:** `ValueError` saying what it shows or takes now, and what it did then.
+    **Errors:** `ValueError` with the observations or actions of now and then.
     """
     faults = []
     if actions != described.actions:
@@ -182,8 +183,9 @@ def _action(spaces: Mapping[str, Space]) -> str:
     if len(spaces) > 1:
         return ", ".join(f"{name}: {_said(space)}" for name, space in spaces.items())
     (space,) = spaces.values()
-    single = space.classes is not None and not space.shape
-    return f"{space.classes} actions" if single else f"an action of {_said(space)}"
+    if space.classes is not None and not space.shape:
+        return plural(space.classes, "action")
+    return f"an action of {_said(space)}"
 
 
 def _said(space: Space) -> str:

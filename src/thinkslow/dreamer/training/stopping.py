@@ -1,4 +1,4 @@
-"""How a run ends when a signal tells it to: after the decision, and saved."""
+"""End a run after a signal: after the present decision, and with a save."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -10,12 +10,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stop:
-    """Whether, and by which signal, the run was told to end."""
+    """Whether a signal asked the run to end, and which signal."""
 
     signal: int | None = None
 
     def raise_if_asked(self) -> None:
-        """End the process as the signal would have: `KeyboardInterrupt`, or exit code 128 + n."""
+        """End the process as the signal would have: by `KeyboardInterrupt`, or with exit code 128 +
+        n.
+        """
         if self.signal == signal.SIGINT:
             raise KeyboardInterrupt
         if self.signal is not None:
@@ -24,11 +26,11 @@ class Stop:
 
 @contextmanager
 def stoppable(asked: Callable[[], None] = lambda: None) -> Iterator[Stop]:
-    """Turn the first Ctrl-C, SIGTERM or SIGHUP into a question that the loop asks.
+    """Record the first Ctrl-C, SIGTERM or SIGHUP, for the training loop to check.
 
-    The second ends the run at once, from wherever it is, without a save; a third is left to the
-    system, for code that Python cannot interrupt. Outside the main thread signals are not ours.
-    `asked()` is called at the first.
+    The second signal ends the run at once, without a save. The third has the system's default
+    effect, for code that Python cannot interrupt. Outside the main thread no signal is handled.
+    `asked()` is called at the first signal.
     """
     stop = Stop()
 
@@ -46,7 +48,7 @@ def stoppable(asked: Callable[[], None] = lambda: None) -> Iterator[Stop]:
     before = {}
     try:
         for number in SIGNALS:
-            # One that was started with nohup goes on when its terminal closes.
+            # A run that was started with nohup continues when its terminal closes.
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
                 continue
             before[number] = signal.signal(number, handle)

@@ -1,4 +1,5 @@
-"""Training a DreamerV3 agent: act, remember, learn, save; stop and go on at any moment.
+"""Train a DreamerV3 agent: act, remember, learn, save. A run can be stopped and resumed at any
+moment.
 
 A run is a folder:
 
@@ -11,13 +12,13 @@ A run is a folder:
     log.txt         what the terminal showed
     lock.json       who trains it, while it is trained
 
-A run that is stopped and resumed gives the same weights, bit for bit on a CPU, as one that was
-not: random keys are functions of the seed and of counters, and environments are brought back by
-replaying the actions of their unfinished episode. One that does not come back to what it showed
-begins another episode.
+A run that is stopped and resumed gives the same weights, bit for bit on a CPU, as a run that was
+never stopped. Random keys are functions of the seed and of counters, and environments are restored
+by replaying the actions of their unfinished episode. If an environment then shows another
+observation, a new episode begins.
 
-An update runs while the environments play: what it gives back is read at the next decision,
-which waits for its weights anyway. So a batch never waits for the one before.
+An update runs while the environments play. Its results are read at the next decision, which needs
+its weights in any case, so no batch waits for the previous one.
 """
 
 import dataclasses
@@ -48,27 +49,28 @@ from thinkslow.envs import VectorEnv
 from thinkslow.storage import atomic, checks, lock, saves, store
 
 PLAYED = "environments"
-"""What a save calls the state of the environments, JSON as bytes."""
+"""The name of the environments' state in a save; it is JSON as bytes."""
 LOOK_EVERY = 1.0
-"""Seconds between two looks whether the folder of the run is still there."""
+"""Seconds between two checks whether the folder of the run still exists."""
 
 HURRY_S = 10.0
-"""How long a run that was told to stop waits for environments that do not answer."""
+"""Seconds that a stopping run waits for environments that do not answer."""
 
 
 class Diverged(RuntimeError):
-    """A loss was non-finite; the state before it is saved."""
+    """A loss was non-finite. The state before it is saved."""
 
 
 class Trainer:
-    """One run in memory. Make it with `Trainer.begin` or `Trainer.resume`; then `train`."""
+    """One run in memory. Make it with `Trainer.begin` or `Trainer.resume`, then call `train`."""
 
     def __init__(self, run: Path, config: RunConfig, model: ModelConfig, learning: TrainConfig):
         least = config.environments * (2 * learning.batch_length + 2)
         if learning.replay_capacity < least:
             raise ValueError(
-                f"`replay_capacity` must hold two sequences of each environment, {least} steps; "
-                f"got {learning.replay_capacity}."
+                f"`replay_capacity` must be {least} or more, two sequences of each environment; "
+                "got "
+                f"{learning.replay_capacity}."
             )
         self.run, self.config, self.learning = run, config, learning
         self.spread, self.everywhere = shardings(learning.batch_size)
@@ -108,7 +110,7 @@ class Trainer:
     def begin(
         cls, run: Path, config: RunConfig, model: ModelConfig, learning: TrainConfig
     ) -> "Trainer":
-        """A new run.
+        """Begin a new run.
 
         **Errors:** `FileExistsError` if the folder holds a run; `lock.Locked` if another process
         writes in it; those of the environment.
@@ -117,7 +119,7 @@ class Trainer:
         trainer = cls(run, config, model, learning)
         try:
             trainer._claim()
-            runs.refuse_used(run)  # by one that began meanwhile
+            runs.refuse_used(run)  # by a run that began in the meantime
             atomic.write_text(run / runs.CONFIG, trainer.description)
             trainer.step = trainer.envs.reset()
             trainer.logs = Logs(run)
@@ -128,7 +130,7 @@ class Trainer:
 
     @classmethod
     def resume(cls, run: Path) -> "Trainer":
-        """The run as it was when it last saved.
+        """Load the run from its last save.
 
         **Errors:** `store.Missing` if the folder holds no run; `store.Damaged`; `lock.Locked` if
         another process writes in it; `ValueError` if the environment shows or takes something
@@ -147,7 +149,7 @@ class Trainer:
             save = saves.latest(run / "saves")
             if save is not None:
                 trainer._restore(save)
-            else:  # killed before its first save: begin again
+            else:  # killed before its first save, so it begins again
                 trainer.step = trainer.envs.reset()
                 trainer.logs = Logs(run)
         except BaseException:
@@ -162,18 +164,18 @@ class Trainer:
         minutes: float | None = None,
         show: Callable[[Progress], None] = lambda _: None,
     ) -> None:
-        """Go on until the run has made `steps` decisions, or for `minutes`; save at the end.
+        """Train until the run has made `steps` decisions, or for `minutes`, and save at the end.
 
-        Minutes count from the first decision: what must be compiled is, before. Ctrl-C, SIGTERM
-        or SIGHUP ends the run at the next decision, saved; a second one ends it at once.
+        Minutes count from the first decision, after compiling. Ctrl-C, SIGTERM or SIGHUP ends the
+        run at the next decision, with a save; a second signal ends it at once.
 
-        **Errors:** `Diverged` at a loss that is non-finite, with the state before it saved;
-        `lock.Lost` if the folder was deleted, after everything was saved again;
-        `KeyboardInterrupt` or `SystemExit` after a signal.
+        **Errors:** `Diverged` at a non-finite loss, after the state before it was saved;
+        `lock.Lost` if the folder was deleted, after everything was saved again; `KeyboardInterrupt`
+        or `SystemExit` after a signal.
         """
         if steps is not None and self.steps >= steps:
             log.info("%s has %d of %d steps: pass more.", self.run, self.steps, steps)
-            if not self._kept.exists():  # killed after its last save
+            if not self._kept.exists():  # it was killed after its last save
                 self.keep()
             return
         self._compile(steps)
@@ -197,7 +199,7 @@ class Trainer:
         stop.raise_if_asked()
 
     def close(self) -> None:
-        """End the environments' processes, close the logs, and give the folder free."""
+        """End the environments' processes, close the logs, and release the folder."""
         self.envs.close()
         if self.logs:
             self.logs.close()
@@ -206,12 +208,12 @@ class Trainer:
 
     @property
     def ready(self) -> bool:
-        """Whether there is enough to learn from."""
+        """Whether the replay holds enough steps to learn from."""
         # A window is one step longer than a sequence: its first row is the starting state.
         return len(self.replay) // self.config.environments > 2 * self.learning.batch_length
 
     def _compile(self, steps: int | None) -> None:
-        """The decision, and the update unless no update comes within `steps`."""
+        """Compile the decision, and the update if one comes within `steps`."""
         begun = time.monotonic()
         decision = (self.learner.model, self.carry, self.step.observation, self.step.is_first)
         ahead = self.config.environments * 2 * self.learning.batch_length
@@ -231,13 +233,15 @@ class Trainer:
         log.info("Compiled the %s in %.0f s.", what, time.monotonic() - begun)
 
     def _advance(self) -> None:
-        """One decision in every environment, and the updates that it pays for."""
+        """One decision in every environment, and the updates that are due after it."""
         step = self.step
         carry, action, latents = act(
             self.learner.model, self.carry, step.observation, step.is_first, self.act_key,
             self.steps,
         )  # fmt: skip
-        action = np.asarray(action)  # waits for the weights of the last update, and so for all
+        action = np.asarray(
+            action
+        )  # waits for the weights of the last update, and therefore for all updates
         self._finish_updates()
         self.carry = carry
         clean, records = self.episodes.see(step, self.steps)
@@ -316,7 +320,7 @@ class Trainer:
         self.logs.write(line, scalars, self.steps)
 
     def keep(self) -> None:
-        """Save the agent of this moment under `agents/`.
+        """Store the present agent under `agents/`.
 
         **Errors:** those of `save`.
         """
@@ -325,7 +329,7 @@ class Trainer:
         self._keep()
 
     def save(self) -> None:
-        """Write a save: if this is killed half-way, the one before it still holds.
+        """Write a save. If the process is killed meanwhile, the previous save stays valid.
 
         **Errors:** `Diverged`; `lock.Lost`, as `train`.
         """
@@ -335,7 +339,7 @@ class Trainer:
 
     @property
     def _kept(self) -> Path:
-        """Where the agent of this moment is kept."""
+        """The folder of the present agent."""
         return self.run / "agents" / str(self.steps)
 
     def _keep(self) -> None:
@@ -371,7 +375,7 @@ class Trainer:
         }  # fmt: skip
         arrays = {name: np.asarray(array) for name, array in named(self._learnt()).items()}
         arrays |= {f"episodes/{name}": array for name, array in self.episodes.arrays().items()}
-        # The actions of unfinished episodes may be megabytes: too much for a manifest.
+        # The actions of unfinished episodes may have megabytes, which is too much for a manifest.
         played = json.dumps(self.envs.state(), allow_nan=False).encode()
         arrays[PLAYED] = np.frombuffer(played, np.uint8)
         saves.write(self.run / "saves", arrays, {"counters": counters})
@@ -407,8 +411,8 @@ class Trainer:
     def _compare(self, before: list[dict[str, Any]]) -> None:
         """Log and record a change of the code or the libraries since the last part of the run.
 
-        It is not refused: a long run may continue after a bug was fixed. But what it computes may
-        be another thing from here on, and a run that was never stopped may differ.
+        A change is allowed: a long run may continue after a bug was fixed. But its results from
+        here on may differ from those of a run that was never stopped.
         """
         now = self.made_by[-1]
         self.made_by = before if before[-1:] == [now] else [*before, now]
@@ -420,16 +424,16 @@ class Trainer:
             )  # fmt: skip
 
     def _learnt(self) -> dict[str, Any]:
-        """What learning and acting carry on, as one tree."""
+        """The state of learning and acting, as one tree."""
         return {"learner": self.learner, "carry": self.carry}
 
     def _claim(self) -> None:
         self.lock = lock.claim(self.run, what="training run")
 
     def _look(self) -> None:
-        """Whether the folder is still this run's; a deleted one is written again.
+        """Check that this run still holds the folder. A deleted folder is written again.
 
-        **Errors:** `lock.Lost`, in either case.
+        **Errors:** `lock.Lost` if it does not hold the folder.
         """
         assert self.lock is not None
         try:
@@ -447,7 +451,7 @@ class Trainer:
     def _rescue(self) -> None:
         """Write the whole run into a folder that was deleted."""
         assert self.logs is not None
-        time.sleep(LOOK_EVERY)  # for the deletion to come to its end
+        time.sleep(LOOK_EVERY)  # until the deletion has finished
         log.warning("%s was deleted: saving it again, and stopping.", self.run)
         self._claim()
         text = self.logs.text()

@@ -1,1 +1,1 @@
-"""DreamerV3 as it was in 2023, profile `v1`: a second architecture behind the same contract."""
+"""DreamerV3 of 2023, profile `v1`: a second architecture with the same contract."""

@@ -1,4 +1,4 @@
-"""What an agent of profile `v1` is made of. Widths are given layer by layer."""
+"""Sizes and settings of an agent of profile `v1`. Widths are given layer by layer."""
 
 import dataclasses
 import math
@@ -8,7 +8,7 @@ from thinkslow.dreamer import ranges
 from thinkslow.storage.faults import shown
 
 Widths = tuple[int, ...]
-"""Units of the dense layers, in order."""
+"""Numbers of units of the dense layers, in order."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,11 +16,11 @@ class ConvConfig:
     """One convolution."""
 
     channels: int
-    """Channels that it puts out."""
+    """Number of output channels."""
     kernel: int = 4
-    """Side of the kernel."""
+    """Width and height of the kernel."""
     stride: int = 2
-    """Factor by which it shrinks an image, or grows it in a decoder."""
+    """Factor by which it shrinks an image; in a decoder, the factor of growth."""
 
     def __post_init__(self) -> None:
         ranges.whole(self, ["channels"])
@@ -30,7 +30,7 @@ class ConvConfig:
 
 @dataclasses.dataclass(frozen=True)
 class V1Config:
-    """Sizes and habits of an agent of profile `v1`."""
+    """Sizes and settings of an agent of profile `v1`."""
 
     deter: int
     """Width of the recurrent memory h."""
@@ -47,7 +47,7 @@ class V1Config:
     reward: Widths
     """Reward head."""
     continuation: Widths
-    """Head of the probability that the episode goes on."""
+    """Head of the probability that the episode continues."""
     policy: Widths
     """Actor."""
     value: Widths
@@ -61,11 +61,11 @@ class V1Config:
     decoder_convs: tuple[ConvConfig, ...] = ()
     """Transposed convolutions to images; the last one's channels are those of the images."""
     decoder_seed: int = 0
-    """Channels of the map that these begin with."""
+    """Channels of the feature map that the decoder starts from."""
     decoded: tuple[str, ...] | None = None
     """Observations that are reconstructed; None: all."""
     symlog_inputs: bool = True
-    """Whether vector observations are seen in symlog space."""
+    """Whether vector observations are encoded in symlog space."""
     reward_bins: int = 255
     """Bins of the two-hot reward."""
     value_bins: int = 255
@@ -73,23 +73,25 @@ class V1Config:
     unimix: float = 0.01
     """Share of uniform in the latent categoricals."""
     mixed_logits: bool = True
-    """Whether a belief holds its logits after the mix, as danijar's code and sheeprl do."""
+    """Whether a belief holds its logits after the uniform mix, as in danijar's code and sheeprl."""
     actor_unimix: float = 0.01
     """Share of uniform in discrete actions."""
     min_std: float = 0.1
-    """Least standard deviation of continuous actions."""
+    """Smallest standard deviation of continuous actions."""
     max_std: float = 1.0
-    """Largest one."""
+    """Largest standard deviation of continuous actions."""
     going_on: Literal["mode", "mean"] = "mode"
-    """Whether imagination asks the continue head for yes or no, or for its probability."""
+    """Whether imagination uses the mode of the continue head (yes or no) or its mean (a
+    probability).
+    """
     discount: float = 1 - 1 / 333
     """Discount of each imagined step that continues."""
     free_nats: float = 1.0
-    """KL below which the training losses of prior and posterior stop pushing."""
+    """KL, in nats, below which the training losses of prior and posterior are constant."""
     dyn_scale: float = 0.5
     """Weight of the prior's KL in training."""
     rep_scale: float = 0.1
-    """Weight of the posterior's KL in training: the `beta` that the encoder knows."""
+    """Weight of the posterior's KL in training: the `beta` that the encoder was trained with."""
 
     def __post_init__(self) -> None:
         if self.going_on not in ("mode", "mean"):
@@ -121,7 +123,7 @@ class V1Config:
 
     @property
     def growth(self) -> int:
-        """How many times larger an image is than the map that its decoder begins with."""
+        """How many times larger an image is than the feature map that its decoder starts from."""
         return math.prod(conv.stride for conv in self.decoder_convs)
 
     @classmethod
@@ -136,7 +138,7 @@ class V1Config:
 
 
 def official(deter: int, units: int, depth: int, layers: int) -> V1Config:
-    """The family of 2023, for images of 64x64x3."""
+    """The sizes of 2023, for images of 64x64x3."""
     depths = [depth * 2**index for index in range(4)]
     same = (units,) * layers
     return V1Config(
@@ -154,4 +156,4 @@ PRESETS: dict[str, V1Config] = {
     "large": official(2048, 768, 64, 4),
     "xlarge": official(4096, 1024, 96, 5),
 }
-"""The sizes of 2023 by their names."""
+"""The sizes of 2023, by name."""

@@ -26,7 +26,7 @@ from thinkslow.worldmodel import Observation, State
 
 
 class V1Head(eqx.Module):
-    """Dense layers and linear outputs by name."""
+    """Dense layers and linear outputs, by name."""
 
     layers: dict[str, NormLinear]
     dist_out: dict[str, Linear]
@@ -130,7 +130,9 @@ class V1Dreamer(ActorCritic):
         state = jax.tree.map(
             lambda new, old: jnp.where(is_first, new, old.astype(dtype)), self.initial(), state
         )
-        action = jnp.where(is_first, 0, action.astype(dtype))  # chosen: 0 x NaN is NaN
+        action = jnp.where(
+            is_first, 0, action.astype(dtype)
+        )  # selected, not multiplied: 0 x NaN is NaN
         deter = self.wm.rssm.core(state.memory, state.latent, action)
         return deter, self.wm.rssm.prior(deter)
 
@@ -151,7 +153,7 @@ class V1Dreamer(ActorCritic):
         return SymlogTwoHot(self.wm.rew(self.features(state))["out"])
 
     def continuation(self, state: State) -> Bernoulli:
-        """Whether the episode goes on, without the discount."""
+        """The probability that the episode continues, without the discount."""
         return Bernoulli(self.wm.cont(self.features(state))["out"][0])
 
     def discount(self, state: State) -> Float[Array, ""]:

@@ -13,7 +13,7 @@ from thinkslow.worldmodel import State
 
 
 class V1RSSM(eqx.Module):
-    """A plain GRU for the memory, which starts where it has learned to; categorical beliefs."""
+    """A plain GRU for the memory, with a learned initial state, and categorical beliefs."""
 
     layers: dict[str, Linear | NormLinear]
     initial: Float[Array, " deter"]
@@ -33,7 +33,7 @@ class V1RSSM(eqx.Module):
         self.initial, self.config = jnp.zeros(deter), config
 
     def start(self) -> State:
-        """The learned memory, and the most likely latent of its prior."""
+        """The learned initial memory, and the most likely latent of its prior."""
         deter = jnp.tanh(self.initial)
         return State(deter, self.prior(deter).mode().astype(deter.dtype))
 
@@ -43,7 +43,7 @@ class V1RSSM(eqx.Module):
         stoch: Float[Array, "stoch classes"],
         action: Float[Array, " action"],
     ) -> Float[Array, " deter"]:
-        """One step of the memory. Actions beyond [-1, 1] are scaled back to it."""
+        """One step of the memory. Actions outside [-1, 1] are scaled back into it."""
         action = action / jax.lax.stop_gradient(jnp.maximum(1, jnp.abs(action)))
         x = self._dense("img_in", jnp.concatenate([stoch.ravel(), action]))
         gates = self.layers["gru"](jnp.concatenate([deter, x]))
@@ -53,7 +53,7 @@ class V1RSSM(eqx.Module):
         return update * candidate + (1 - update) * deter
 
     def prior(self, deter: Float[Array, " deter"]) -> Categorical:
-        """The latent as the memory predicts it."""
+        """The prior: the latent predicted from the memory."""
         return self._belief("img_stats", self._dense("img_out", deter))
 
     @property
@@ -65,7 +65,7 @@ class V1RSSM(eqx.Module):
     def posterior(
         self, deter: Float[Array, " deter"], tokens: Float[Array, " tokens"]
     ) -> Categorical:
-        """The latent as the encoded observation tells it."""
+        """The posterior: the latent given the memory and the encoded observation."""
         return self._belief("obs_stats", self._dense("obs_out", jnp.concatenate([deter, tokens])))
 
     def _dense(self, name: str, x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:

@@ -1,7 +1,7 @@
 """Encoder and decoder of profile `v1`: strided convolutions, and dense layers for vectors.
 
-Observations are joined in the order in which they were given, which the weights know and
-nothing else does; scalars and classes are seen as the numbers that they are.
+Observations are joined in the given order. Only the weights determine that order. Scalars and
+classes are encoded as plain numbers.
 """
 
 import math
@@ -18,6 +18,7 @@ from thinkslow.distributions import Distribution, Squared, SymlogSquared, symlog
 from thinkslow.dreamer.nets import Linear, NormLinear, StridedConv, TransposedConv
 from thinkslow.dreamer.v1.config import ConvConfig, V1Config, Widths
 from thinkslow.dreamer.vision import image_shape, images, unit, vectors
+from thinkslow.plural import plural
 from thinkslow.spaces import Space
 from thinkslow.worldmodel import Observation
 
@@ -33,7 +34,7 @@ class V1Encoder(eqx.Module):
     config: V1Config = eqx.field(static=True)
 
     def __init__(self, spaces: Mapping[str, Space], config: V1Config, *, key: PRNGKeyArray):
-        """**Errors:** `ValueError` for observations without layers to see them."""
+        """**Errors:** `ValueError` for observations without encoder layers."""
         self.spaces, self.config = tuple(spaces.items()), config
         for kind, found, layers in (
             ("encoder_convs", images(self.spaces), config.encoder_convs),
@@ -98,7 +99,7 @@ class V1Decoder(eqx.Module):
     config: V1Config = eqx.field(static=True)
 
     def __init__(self, spaces: Mapping[str, Space], config: V1Config, *, key: PRNGKeyArray):
-        """**Errors:** `ValueError` if an image is not what its convolutions make."""
+        """**Errors:** `ValueError` if the convolutions cannot give an image of this size."""
         decoded = spaces if config.decoded is None else config.decoded
         self.spaces = tuple((name, spaces[name]) for name in decoded)
         self.config = config
@@ -151,14 +152,14 @@ class V1Decoder(eqx.Module):
         return x
 
     def _smallest(self) -> tuple[int, int]:
-        """Rows and columns of the map that the convolutions begin with."""
+        """Height and width of the feature map that the convolutions start from."""
         height, width, channels = image_shape(self.spaces)
         growth, convs = self.config.growth, self.config.decoder_convs
         if height % growth or width % growth or not convs or convs[-1].channels != channels:
             made = convs[-1].channels if convs else 0
             raise ValueError(
                 f"Images of {height}x{width}x{channels} must be a multiple of {growth} in size "
-                f"and have the {made} channels of the decoder's last convolution."
+                f"and have the {plural(made, 'channel')} of the decoder's last convolution."
             )
         return height // growth, width // growth
 
@@ -173,7 +174,7 @@ def shrunk(
 
 
 def sizes(spaces: list[tuple[str, Space]]) -> int:
-    """Numbers that vectors hold together; a class is one number here."""
+    """Total size of the vectors; a class counts as one number here."""
     return sum(math.prod(space.shape) for _, space in spaces)
 
 
@@ -187,7 +188,7 @@ def dense(inputs: int, widths: Widths, *, key: PRNGKeyArray) -> dict[str, NormLi
 
 
 def through(layers: Mapping[str, NormLinear], x: Float[Array, " inputs"]) -> Float[Array, " units"]:
-    """`x` through layers named `h{i}`, each followed by SiLU."""
+    """Apply the layers named `h{i}` to `x`, each followed by SiLU."""
     for index in range(len(layers)):
         x = jax.nn.silu(layers[f"h{index}"](x))
     return x

@@ -1,4 +1,4 @@
-"""Environments that the field plays, a file for each family; no simulator is loaded by this."""
+"""Environments of the field, one module for each family. Importing them loads no simulator."""
 
 from thinkslow.envs.families import (
     atari,

@@ -23,9 +23,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "atari": {"gray": True, "sticky": True, "actions": "all"},
     "atari100k": {"gray": False, "sticky": False, "actions": "needed"},
 }
-"""What differs between the settings; the rest are the defaults of `Atari`."""
+"""The differences of the settings from the defaults of `Atari`."""
 STICKY = 0.25
-"""The chance of the action before, in each frame, of `sticky=True`."""
+"""Probability of the previous action in each frame, with `sticky=True`."""
 GREY = np.array([0.299, 0.587, 0.114])
 ACTIONS = {"all": "getLegalActionSet", "needed": "getMinimalActionSet"}
 LIVES = ("unused", "reset")
@@ -40,11 +40,11 @@ class Atari(gymnasium.Env):
         repeat: Frames of a decision.
         pooling: The maximum of this many last frames of a decision is shown, because some games
             draw things only in every other frame.
-        gray: One channel in place of three.
+        gray: One channel instead of three.
         sticky: Whether the previous action replaces the chosen one, with a probability of
             0.25 in each frame; a number is another probability.
-        noops: An episode begins with up to this many frames without action.
-        actions: `all` 18 of them, or those that the game has (`needed`).
+        noops: The largest number of frames without action at the beginning of an episode.
+        actions: `all` 18 actions, or only those that the game uses (`needed`).
         lives: `unused`, or `reset`: the episode ends with each life.
         length: Frames until an episode is truncated.
 
@@ -97,7 +97,7 @@ class Atari(gymnasium.Env):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
-        if seed is not None:  # the emulator takes one only when a game is loaded
+        if seed is not None:  # the emulator accepts a seed only when a game is loaded
             self.ale.setInt("random_seed", int(self.np_random.integers(2**31)))
             self.ale.loadROM(self.rom)
         self.ale.reset_game()
@@ -128,7 +128,7 @@ class Atari(gymnasium.Env):
         return self._picture(), float(reward), terminated, truncated, {}
 
     def state(self) -> dict[str, Any]:
-        """Everything that the rest of an episode follows from; `restore` brings it back."""
+        """The complete state; `restore` restores it."""
         return {
             "emulator": self.ale.cloneState(include_rng=True), "frames": list(self.frames),
             "duration": self.duration, "left": self.left,
@@ -136,7 +136,7 @@ class Atari(gymnasium.Env):
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Bring the game to where `state` was called, in this or another instance."""
+        """Restore the game to the state of `state`, from this or another instance."""
         self.ale.restoreState(state["emulator"])
         self.frames.clear()
         self.frames.extend(state["frames"])

@@ -1,7 +1,7 @@
 """Craftax: Crafter and a dungeon below it, written in JAX; whole or `Classic`, pixels or symbols.
 
-Not in one environment with MiniGrid: both bring a package `pygame`, and one overwrites the other.
-Compiling takes a minute or more, and the first import builds a cache of textures.
+It cannot be installed together with MiniGrid: both install a package `pygame`, and one overwrites
+the other. Compiling takes a minute or more, and the first import builds a cache of textures.
 """
 
 from typing import Any
@@ -45,7 +45,7 @@ class Craftax(Functional):
 
         def go(key: Any, state: Any, action: Any) -> Moment:
             seen, state, reward, over, _ = world.step_env(key, state, action, params)
-            # Whatever else ends an episode ends it without the limit, too.
+            # Anything else that ends an episode also ends it without the limit.
             endless = params.replace(max_timesteps=2**30)
             ended = world.is_terminal(state, endless)
             return Moment(state, shown(seen), reward, ended, over & ~ended)

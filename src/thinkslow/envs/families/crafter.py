@@ -1,8 +1,8 @@
-"""Crafter: survive, gather and build in a world seen in part, an image and 17 actions.
+"""Crafter: survive, gather and build in a partly observed world. One image, 17 actions.
 
-Made so that an episode follows from its seed and actions: the package keeps the creatures of a
-part of the world in a set, whose order is that of addresses in memory and differs between
-processes, and meets their random numbers in that order.
+Here an episode is determined by its seed and actions. The package itself keeps the creatures of a
+region in a set and draws their random numbers in its order, which depends on memory addresses and
+differs between processes.
 """
 
 import collections
@@ -16,7 +16,7 @@ from thinkslow.envs.families.family import Family
 
 
 class InOrder(dict):
-    """A set that is met in the order in which things were added."""
+    """A set that iterates in the order of insertion."""
 
     def add(self, thing: Any) -> None:
         self[thing] = None

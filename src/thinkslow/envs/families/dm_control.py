@@ -2,7 +2,7 @@
 
 `--env-option show=image` (the default) shows an image of the scene, `show=vectors` positions and
 velocities by their names, `show=both` both. Dreamer's own setting repeats actions twice:
-`--repeat 2`. Draws with EGL unless MUJOCO_GL says otherwise; `MUJOCO_GL=osmesa` needs no driver.
+`--repeat 2`. It renders with EGL unless MUJOCO_GL is set; `MUJOCO_GL=osmesa` needs no driver.
 """
 
 from typing import Any
@@ -43,7 +43,9 @@ class Control(gymnasium.Env):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         super().reset(seed=seed)
-        if seed is not None:  # the suite takes one when a task is loaded, and keeps it here
+        if (
+            seed is not None
+        ):  # the suite accepts a seed when a task is loaded, and keeps its generator here
             self.suite.task._random = np.random.RandomState(self.np_random.integers(2**31))
         return self._see(self.suite.reset()), {}
 

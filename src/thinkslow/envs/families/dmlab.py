@@ -1,6 +1,6 @@
 """DeepMind Lab: first-person levels in the engine of Quake III.
 
-There is no package of the engine. Its users build `deepmind_lab`, by Google's instructions
+There is no package of the engine. Users build `deepmind_lab`, by Google's instructions
 (https://github.com/google-deepmind/lab/blob/master/docs/users/build.md) or by `dmlab-gym build`
 (https://github.com/Achronus/dmlab-gym; Python 3.13). Whichever is installed plays:
 
@@ -8,8 +8,8 @@ There is no package of the engine. Its users build `deepmind_lab`, by Google's i
   `dmlab/level-v0 --env-option level=tests/empty_room_test`, by `deepmind_lab` itself;
 - `dmlab_gym/…`, the ids that dmlab-gym registers.
 
-What is assumed of `deepmind_lab` is what its documentation and `python/dmlab_module.c` say; it was
-tested against a strict fake of it, not against the engine.
+The interface of `deepmind_lab` is taken from its documentation and from `python/dmlab_module.c`. It
+was tested against a strict imitation, not against the engine.
 """
 
 import hashlib
@@ -45,19 +45,22 @@ ACTIONS = {
         (0, -10, 0, 0, 0, 0, 0), *_ahead(_turns(10, 60)), FIRE,
     ),
 }  # fmt: skip
-"""Actions by name, each as the engine takes it: look right and down in pixels a frame, strafe
+"""Actions by name, each in the engine's form: look right and down in pixels per frame, strafe
 right, move forward, fire, jump, crouch. 9 actions of IMPALA (arXiv 1802.01561, and the DreamerV3 of
-2023), 15 of PopArt (arXiv 1809.04474, and the present DreamerV3)."""
+2023), 15 of PopArt (arXiv 1809.04474, and the present DreamerV3).
+"""
 
 VIEWS = {
     "first": ("RGB_INTERLEAVED",),
     "top": ("DEBUG.CAMERA_INTERLEAVED.TOP_DOWN", "DEBUG.CAMERA.TOP_DOWN"),
 }
-"""What to ask the engine for; builds differ in the second."""
+"""Observations to request from the engine; builds differ in the second."""
 LEFT_FRAMES = "FRAMES_REMAINING_AT_60"
 INSTRUCTION = "INSTR"
 EPISODE = 1
-"""Its number, always: numbered on, an episode would not follow from its seed."""
+"""The number of every episode. With increasing numbers, an episode would not be determined by its
+seed.
+"""
 
 THIRTY = """
 explore_goal_locations_large explore_goal_locations_small explore_object_locations_large
@@ -72,22 +75,23 @@ rooms_collect_good_objects_train rooms_exploit_deferred_effects_test
 rooms_exploit_deferred_effects_train rooms_keys_doors_puzzle rooms_select_nonmatching_object
 rooms_watermaze skymaze_irreversible_path_hard skymaze_irreversible_path_varied
 """.split()  # noqa: SIM905
-"""Levels of DMLab-30; two have a half for training and one for tests."""
+"""Levels of DMLab-30; two have a version for training and one for tests."""
 
 
 class Lab(gymnasium.Env):
     """One level.
 
     Args:
-        level: As the engine knows it, or the name of one of DMLab-30.
+        level: The engine's name of a level, or a name from DMLab-30.
         size: Side of the image, pixels.
         repeat: Frames of a decision.
         actions: `popart` or `impala`.
-        view: `first`, or `top` for the whole level from above: a twin.
-        episodic: Every end is the task's own, as DreamerV3 takes it. Otherwise one that the clock
-            brings is a truncation, where the engine tells how much time is left.
+        view: `first` person, or `top` for the whole level from above, which is a twin.
+        episodic: Whether every end is a termination, as in DreamerV3. Otherwise an end by the clock
+            is a truncation, if the engine reports the remaining time.
         renderer: `software` or `hardware`.
-        cache: A folder for levels that were compiled; without it each costs some seconds again.
+        cache: A folder for compiled levels; without it, each level takes some seconds to compile
+        again.
         settings: Passed to the level, as text.
 
     **Errors:** `ValueError` for an unknown choice; the engine's own for an unknown level.
@@ -114,7 +118,7 @@ class Lab(gymnasium.Env):
         self.acts = np.array(ACTIONS[actions], np.intc)
         given = {"width": size, "height": size, "fps": fps, "logLevel": "WARN"}
         if view == "top":
-            given["hasAltCameras"] = True  # draws what is far from the agent, too
+            given["hasAltCameras"] = True  # also renders what is far from the agent
         config = {name: _text(value) for name, value in (given | settings).items()}
         path = f"contributed/dmlab30/{level}" if level in THIRTY else level
         told = [INSTRUCTION] if level.startswith("language_") else []
@@ -141,7 +145,7 @@ class Lab(gymnasium.Env):
         reward = self.lab.step(self.acts[action], num_steps=self.repeat)
         over = not self.lab.is_running()
         timed = self.left is not None and self.left <= self.frames
-        if not over:  # an episode that is over shows nothing
+        if not over:  # a finished episode shows nothing
             self._look()
         truncated = over and timed and not self.episodic
         return self._seen(), float(reward), over and not truncated, truncated, {}
@@ -162,7 +166,7 @@ class Lab(gymnasium.Env):
 
 
 class Cache:
-    """Keeps compiled levels in a folder, for the engine; several processes may share it."""
+    """Stores compiled levels in a folder, for the engine; several processes may share it."""
 
     def __init__(self, folder: str):
         self.folder = Path(folder)
@@ -185,7 +189,7 @@ class Cache:
 
 
 class Chosen(gymnasium.ActionWrapper):
-    """A level of dmlab-gym, with one of the two sets of actions."""
+    """A level of dmlab-gym, with one of the two action sets."""
 
     def __init__(self, env: gymnasium.Env, actions: str):
         super().__init__(env)
@@ -200,11 +204,11 @@ CHARACTERS = "".join(map(chr, range(32, 127)))
 
 
 def _engine(path: str, wanted: list[list[str]], **given: Any) -> tuple[Any, list[str]]:
-    """The engine with the first of these lists of observations that it has all of.
+    """The engine with the first of these lists of observations that it supports completely.
 
-    It knows which it has only once it is made, and says so by a `ValueError`.
+    It checks them only when it is made, and raises `ValueError`.
     """
-    deepmind_lab = importlib.import_module("deepmind_lab")  # of no package
+    deepmind_lab = importlib.import_module("deepmind_lab")  # not from a package
     for names in wanted[:-1]:
         try:
             return deepmind_lab.Lab(path, names, **given), names
@@ -215,7 +219,7 @@ def _engine(path: str, wanted: list[list[str]], **given: Any) -> tuple[Any, list
 
 
 def _text(value: Any) -> str:
-    """A setting as the engine takes it."""
+    """A setting in the engine's form."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -1,4 +1,4 @@
-"""What is known of a family of environments before its simulator is touched."""
+"""The facts of a family of environments that are known without importing its simulator."""
 
 import dataclasses
 import importlib
@@ -24,54 +24,57 @@ class Family:
 
     name: str
     pattern: str
-    """A regular expression that all its ids match, from their beginning."""
+    """A regular expression that matches the beginning of all its ids."""
     module: str
-    """What to import so that Gymnasium knows the ids."""
+    """The module whose import registers the ids with Gymnasium."""
     packages: str
-    """What pip has to install."""
+    """The packages to install with pip."""
     example: str
     """One of its ids."""
     extra: str | None = None
-    """The extra of this package that installs it; None: it comes with it."""
+    """The extra of this package that installs it; None: it is always installed."""
     then: str = ""
-    """What is to do after installing the packages."""
+    """What else must be done after the packages are installed."""
     needs: tuple[str, ...] = ()
-    """Modules that must be there beside `module`."""
+    """Modules that are needed in addition to `module`."""
     libraries: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """System libraries, each with its Debian package; those for rendering are known."""
+    """System libraries besides those for rendering, each with its Debian package."""
     draws: Literal["", "pyglet", "mujoco"] = ""
-    """What it draws with, where a way to draw must be chosen."""
+    """Its renderer, if one must be chosen."""
     arguments: Callable[[int], dict[str, Any]] = _nothing
-    """Arguments that make the simulator itself draw at a given size."""
+    """Arguments that make the simulator itself render at a given size."""
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Options of `dress` beside the constructor's own, with their defaults."""
+    """Options of `dress` in addition to the constructor's, with their defaults."""
     dress: Callable[..., gymnasium.Env] = _as_it_is
-    """What is put around each of its environments, given the size and `options`."""
+    """Function that wraps each of its environments, given the size and `options`."""
     twins: tuple[str, str, str] | None = None
-    """The option by which twins differ, and its values to see a part (the default) and all."""
+    """The option in which twins differ, with its values for a partial view (the default) and a full
+    view.
+    """
     registers: Callable[[], object] | None = None
-    """Makes Gymnasium know the ids, where importing does not."""
+    """Function that registers the ids with Gymnasium, if importing does not."""
     repeats: str | None = None
-    """The constructor's argument by which ids repeat actions themselves."""
+    """The constructor's argument with which the simulator repeats actions itself."""
     repeats_itself: bool = False
-    """Whether repeating is left to the simulator; otherwise its own is switched off."""
+    """Whether the simulator repeats actions; otherwise its own repetition is switched off."""
     pools: bool = False
-    """Whether what is shown after repeating is the maximum of the last two frames, because things
-    are drawn in every other frame only."""
+    """Whether the shown frame is the maximum of the last two repeated frames, because some objects
+    are drawn only in every other frame.
+    """
 
     def has(self, id: str) -> bool:
-        """Whether an id is this family's."""
+        """Whether an id belongs to this family."""
         return re.match(self.pattern, id.rpartition(":")[2]) is not None
 
     @property
     def absent(self) -> str:
-        """The first of its modules that is not there, or nothing; none is imported."""
+        """The first missing module, or an empty text. Nothing is imported."""
         modules = [one.partition(".")[0] for one in (self.module, *self.needs)]
         return next((one for one in modules if importlib.util.find_spec(one) is None), "")
 
     @property
     def installed(self) -> bool:
-        """Whether its packages are there; nothing is imported."""
+        """Whether its packages are installed. Nothing is imported."""
         return not self.absent
 
     def register(self) -> None:
@@ -81,5 +84,5 @@ class Family:
             self.registers()
 
     def ids(self) -> list[str]:
-        """Its ids that are registered now."""
+        """Its ids that are registered at present."""
         return sorted(id for id in gymnasium.registry if self.has(id))

@@ -1,8 +1,8 @@
 """Environments written in JAX as pure functions, played one step at a time.
 
-The state is a value, so that an episode can be kept and brought back at no cost. Random numbers
-follow from the seed and the number of the step. In the processes of a `VectorEnv` JAX computes on
-the CPU unless JAX_PLATFORMS says otherwise: a GPU is the agent's.
+The state is a value, so an episode can be stored and restored at no cost. Random numbers are
+determined by the seed and the number of the step. In the processes of a `VectorEnv`, JAX uses the
+CPU unless JAX_PLATFORMS is set: the GPU is for the agent.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import numpy as np
 
 
 class Moment(NamedTuple):
-    """What a step leads to."""
+    """The result of a step."""
 
     state: Any
     observation: Any
@@ -25,7 +25,7 @@ class Moment(NamedTuple):
 Begin = Callable[[Any], tuple[Any, Any]]
 """From a key to the first state and observation."""
 Go = Callable[[Any, Any, Any], Moment]
-"""From a key, a state and an action to what comes next."""
+"""From a key, a state and an action to the next `Moment`."""
 
 
 class Functional(gymnasium.Env):
@@ -67,7 +67,7 @@ class Functional(gymnasium.Env):
         return observation, float(reward), ends, bool(truncated) and not ends, {}
 
     def state(self) -> dict[str, Any]:
-        """Everything that the rest of an episode follows from; `restore` brings it back."""
+        """The complete state; `restore` restores it."""
         import jax
 
         return {
@@ -77,7 +77,7 @@ class Functional(gymnasium.Env):
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Bring an environment that was reset to where `state` was called."""
+        """Restore the state of `state`, in an environment that was reset."""
         import jax
 
         leaves, structure = jax.tree.flatten(self.world)

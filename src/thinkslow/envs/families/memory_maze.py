@@ -1,9 +1,9 @@
-"""Memory Maze: a maze in 3D whose coloured things must be found again, in the first person.
+"""Memory Maze: a first-person 3D maze in which coloured objects must be found again.
 
 `--env-option view=top` shows the same maze from above, a twin of the task: the same level for a
 seed. Each episode makes a new environment from its seed, which takes a second or two: the package
 carries its random numbers over to the next episode. `--env-option good_visibility=true`
-and the package's other arguments are passed on. Draws with EGL unless MUJOCO_GL says otherwise.
+and the package's other arguments are passed on. It renders with EGL unless MUJOCO_GL is set.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ SIDE = 64
 
 
 class MemoryMaze(gymnasium.Env):
-    """A maze of a size, seen from inside or from above; actions as the package has them."""
+    """A maze of one size, in the first person or from above, with the package's actions."""
 
     def __init__(self, maze: str, *, view: str = "first", **given: Any):
         if view not in VIEWS:

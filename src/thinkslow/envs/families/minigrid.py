@@ -13,7 +13,7 @@ from thinkslow.envs.families.family import Family
 
 VIEWS = ("partial", "full", "cells")
 AHEAD = 7
-"""Cells that are seen to a side."""
+"""Number of visible cells on each side."""
 
 
 def _seen(env: gymnasium.Env, size: int, *, view: str) -> gymnasium.Env:

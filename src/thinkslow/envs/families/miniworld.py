@@ -1,4 +1,4 @@
-"""MiniWorld: rooms, mazes and things in 3D, drawn with OpenGL. Ours are built on it."""
+"""MiniWorld: 3D rooms, mazes and objects, rendered with OpenGL. Our own tasks are built on it."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ SURFACES = 5
 
 
 def is_one(world: Any) -> bool:
-    """Whether a world is one of MiniWorld's."""
+    """Whether a world belongs to MiniWorld."""
     return any(
         (kind.__module__, kind.__name__) == ("miniworld.miniworld", "MiniWorldEnv")
         for kind in type(world).__mro__
@@ -39,7 +39,9 @@ def cover(world: Any, rng: np.random.Generator, count: int) -> None:
             if (kind, name) not in changed:
                 other, differs = str(rng.choice(OTHERS)), rng.random() < count / SURFACES
                 changed[kind, name] = other if differs else name
-                changed.setdefault((kind, other), other)  # of a passage, named after its rooms
+                changed.setdefault(
+                    (kind, other), other
+                )  # the room of a passage, named after its rooms
             given[kind] = changed[kind, name]
         return plain(world, **given)
 

@@ -1,7 +1,7 @@
 """POPGym Arcade: small games in JAX, each with a twin that is seen in part.
 
-`popgym-arcade/CartPoleEasy-v0` shows everything that there is to know, and
-`popgym-arcade/CartPoleEasyPartial-v0` a part of it: the same game for a seed and the same actions.
+`popgym-arcade/CartPoleEasy-v0` shows the whole state, and `popgym-arcade/CartPoleEasyPartial-v0` a
+part of it. With the same seed and actions, both are the same game.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ class Arcade(Functional):
 
     Args:
         game: Its name, with the difficulty.
-        partial: Whether a part of it is shown only.
+        partial: Whether only a part of the state is shown.
     """
 
     def __init__(self, game: str, *, partial: bool = False):

@@ -1,7 +1,8 @@
-"""Procgen by EnvPool: sixteen games with levels made at random, 64 by 64 pixels, 15 actions.
+"""Procgen by EnvPool: sixteen games with procedurally generated levels, 64 by 64 pixels, 15
+actions.
 
 `procgen/CoinrunEasy-v0`, and with `Hard`, `Extreme`, `Memory` and `Exploration` where the game has
-them. Easy and Memory are no twins: their levels differ. `--env-option num_levels=200` and
+them. Easy and Memory are not twins, because their levels differ. `--env-option num_levels=200` and
 `start_level` choose levels, as EnvPool's other arguments do what they do there. EnvPool takes a
 seed when it is made, so each episode with a seed makes a new one (1 ms).
 """

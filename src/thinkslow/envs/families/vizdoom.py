@@ -1,8 +1,8 @@
 """ViZDoom: first-person tasks in the engine of Doom, drawn without a GPU.
 
-The engine is a process of its own, which is ended with the worker that started it. With
-`--repeat 4` it repeats actions itself, and draws the last frame only. It writes its settings and
-makes a folder where it is started: neither is left in the working folder.
+The engine is a separate process that ends with its worker. With `--repeat 4` it repeats actions
+itself and renders only the last frame. It writes its settings and a folder where it is started;
+neither is left in the working folder.
 """
 
 import contextlib
@@ -18,9 +18,10 @@ from thinkslow.envs.families.family import Family
 class Doom(gymnasium.Wrapper):
     """A task of the package that separates truncation from termination.
 
-    The engine is started, by the first reset, in the folder for temporary files. An end by the
-    clock, of which the package says both, is a truncation unless the player died in it. The engine
-    shows nothing once an episode is over, and the package black: what was seen last stays.
+    The first reset starts the engine in the folder for temporary files. At an end by the clock the
+    package reports both termination and truncation; it counts as a truncation unless the player
+    died. After the end of an episode the package shows a black frame; the last real frame is shown
+    instead.
     """
 
     started = False

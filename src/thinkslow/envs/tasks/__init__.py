@@ -1,4 +1,4 @@
-"""Our own tasks: what they are called, and which are twins, without any simulator."""
+"""Our own tasks: their names and twins, without importing a simulator."""
 
 import dataclasses
 from typing import Literal
@@ -7,7 +7,9 @@ import gymnasium
 
 COLLECT = "thinkslow/CollectGoodObjects"
 WITHDRAWN = "TopDown"
-"""A view that is not learnt, and so no twin to compare with (docs/environments.md says why)."""
+"""A view that agents do not learn from, so it is not used as a twin (docs/environments.md says
+why).
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +22,9 @@ class Task:
     observed: Literal["partly", "wholly"]
     """How much of the world's state one observation tells."""
     twin_of: str | None = None
-    """The task, by name, that differs from it only in what is seen: for one seed and the same
-    actions both have the same world, rewards and random numbers."""
+    """The name of the task that differs from it only in its observations. With the same seed and
+    actions, both have the same world, rewards and random numbers.
+    """
 
 
 def _collect(view: str, observed: Literal["partly", "wholly"]) -> Task:
@@ -43,7 +46,7 @@ VERSIONS = {"v0": {}, "v1": {"counter": True}}
 
 
 def register() -> None:
-    """Make Gymnasium know them."""
+    """Register them with Gymnasium."""
     for task in TASKS:
         for version, given in VERSIONS.items():
             gymnasium.register(

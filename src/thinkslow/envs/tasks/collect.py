@@ -6,13 +6,13 @@ and three bad ones (red, -1). A box that is touched reappears elsewhere at once.
 square first-person image; its twins (`views`) show the same world in other ways.
 
 In version 0 the new place of a box comes from the random stream of the episode, so every collected
-box changes all later places. In version 1 it depends only on the episode, the box and how often
-this box was taken: two players with one seed find the same boxes.
+box changes all later places. In version 1 it depends only on the episode, the box and the number of
+times this box was taken, so two players with the same seed find the same boxes.
 
 A decision is a turn by 27 degrees or a walk of 0.66 m, made in three parts; a wall stops
 the part that would enter it. An episode is a fixed number of decisions and then truncated.
 
-Assumes that pyglet was told to draw without a display (`rendering.pyglet`).
+It assumes that pyglet's renderer was chosen before (`rendering.pyglet`).
 MiniWorld compiles its static geometry into display list 1, which all instances in a
 process share; here every instance owns its lists, so that instances do not disturb each
 other.
@@ -61,7 +61,7 @@ SURFACES = {
     "left wall": "brick_wall", "left floor": "wood_planks", "right wall": "drywall",
     "right floor": "floor_tiles_bw", "ceiling": "concrete_tiles",
 }  # fmt: skip
-"""What the rooms are covered with."""
+"""The textures of the rooms."""
 LEFT, RIGHT, FORWARD = range(3)
 
 
@@ -103,7 +103,9 @@ class CollectGoodObjects(MiniWorldEnv):
         self.surfaces = dict(SURFACES)
         window = 256 if render_mode else size
         self.lists: dict[str, int] = {}
-        with contextlib.redirect_stdout(sys.stderr):  # MiniWorld prints; results are the caller's
+        with contextlib.redirect_stdout(
+            sys.stderr
+        ):  # MiniWorld prints, but standard output is for results
             super().__init__(
                 max_episode_steps=decisions,
                 obs_width=size,
@@ -118,7 +120,7 @@ class CollectGoodObjects(MiniWorldEnv):
     def step(  # pyright: ignore[reportIncompatibleMethodOverride]: inferred there as constants
         self, action: Any
     ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Make one decision; the reward is that of every box touched on the way."""
+        """Play one decision. The reward is the sum over all boxes touched on the way."""
         reward = 0.0
         for _ in range(PARTS):
             self._move(action)
@@ -134,14 +136,14 @@ class CollectGoodObjects(MiniWorldEnv):
         self.surfaces = SURFACES | dict(zip(changed, others, strict=True))
 
     def resize(self, factor: float) -> None:
-        """Make the rooms larger or smaller than they are made, from the next episode on.
+        """Change the size of the rooms, from the next episode on.
 
         Their floor plan stays a square; door, boxes and the agent keep their sizes.
         """
         self.half = factor * HALF
 
     def state(self) -> dict[str, Any]:
-        """Everything that the rest of an episode follows from; `restore` brings it back."""
+        """The complete state; `restore` restores it."""
         return {
             "agent": (self.agent.pos.copy(), self.agent.dir),
             "things": [(thing.pos.copy(), thing.dir) for thing in self.things],
@@ -151,7 +153,7 @@ class CollectGoodObjects(MiniWorldEnv):
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Bring the world to where `state` was called, in this or another instance."""
+        """Restore the world to the state of `state`, from this or another instance."""
         if (state["surfaces"], state["half"]) != (self.surfaces, self.half):
             self.surfaces, self.half = dict(state["surfaces"]), state["half"]
             super().reset()  # builds the rooms again
@@ -198,7 +200,7 @@ class CollectGoodObjects(MiniWorldEnv):
             self.agent.dir += TURN if action == LEFT else -TURN
 
     def _collect(self) -> float:
-        """The reward for the boxes within reach, each of which is put elsewhere."""
+        """The reward for the boxes within reach. Each of them moves to a new place."""
         reward = 0.0
         for index, thing in enumerate(self.things):
             if distance(thing.pos, self.agent.pos) < thing.radius + self.agent.radius:
@@ -264,7 +266,7 @@ class CollectGoodObjects(MiniWorldEnv):
             gl.glEndList()
 
     def _render_world(self, frame_buffer: FrameBuffer, render_agent: bool) -> np.ndarray:
-        """Draw the world from the camera that is set, and read the image back."""
+        """Render the world from the present camera, and read the image back."""
         gl.glCallList(self.lists["rooms"])
         for thing in self.things:
             gl.glPushMatrix()
@@ -277,7 +279,7 @@ class CollectGoodObjects(MiniWorldEnv):
         return _read(frame_buffer)
 
     def _render_arrow(self) -> None:
-        """Draw the agent as an arrow, larger than it is so that its heading shows."""
+        """Draw the agent as an arrow, enlarged so that its heading is visible."""
         ahead, right = self.agent.dir_vec, self.agent.right_vec
         above = self.agent.pos + np.array([0.0, 3.0, 0.0])
         gl.glDisable(gl.GL_LIGHTING)
@@ -292,10 +294,10 @@ class CollectGoodObjects(MiniWorldEnv):
 
 
 def _load_texture(name: str) -> None:
-    """Put a texture where MiniWorld looks for it.
+    """Load a texture into MiniWorld's cache.
 
-    The pixels are those that `Texture.load` would give, which converts them to RGBA by a regular
-    expression and takes half a second for each texture.
+    The pixels equal those of `Texture.load`, which converts them to RGBA by a regular expression
+    and takes half a second for each texture.
     """
     path = get_file_path("textures", f"{name}_1", "png")
     if path in Texture.tex_cache:

@@ -1,11 +1,11 @@
-"""Twins of CollectGoodObjects: the same world, motion, rewards and random numbers for a seed and
-the same actions, seen otherwise.
+"""Twins of CollectGoodObjects: with the same seed and actions they have the same world, motion,
+rewards and random numbers, but other observations.
 
-*Informed* shows the same image and, beside it, where the agent and every box are: fully observable
-with identical pictures. *Panorama* shows four views around the agent in one image, a dose of
-observability. *Map* shows the whole world from above, around the agent, so that what its next
-actions lead to lies at the same place of every picture. *TopDown* shows the floor plan with the
-agent as an arrow.
+*Informed* shows the same image and also the positions of the agent and of every box: it is fully
+observable with identical images. *Panorama* shows four views around the agent in one image; its
+field sets how much is observed. *Map* shows the whole world from above, centred on the agent, so
+that the results of its next actions are at the same place of every image. *TopDown* shows the floor
+plan with the agent as an arrow.
 """
 
 import math
@@ -31,7 +31,7 @@ MARK = 3.0
 
 
 class CollectGoodObjectsTopDown(CollectGoodObjects):
-    """The same task seen whole from above, with the agent as an arrow."""
+    """The same task, completely visible from above, with the agent as an arrow."""
 
     def render_obs(self, frame_buffer: FrameBuffer | None = None) -> np.ndarray:
         """The floor plan, which fills the image."""
@@ -50,7 +50,7 @@ class CollectGoodObjectsTopDown(CollectGoodObjects):
 
 
 class CollectGoodObjectsInformed(CollectGoodObjects):
-    """The task in the first person, with everything that there is to know beside the image.
+    """The task in the first person, with the complete state in addition to the image.
 
     `world` is [4 + 8 * 4]: the agent's place as shares of the floor plan, sine and cosine of its
     heading; then, nearest first, each box's distance as a share of the diagonal, sine and cosine
@@ -85,7 +85,7 @@ class CollectGoodObjectsInformed(CollectGoodObjects):
 
 
 class CollectGoodObjectsPanorama(CollectGoodObjects):
-    """The task seen all around: front and right above left and back, 90 degrees each.
+    """The task with views all around: front and right above left and back, 90 degrees each.
 
     Args:
         field: Degrees that are seen, around the heading; the rest is black.
@@ -103,7 +103,7 @@ class CollectGoodObjectsPanorama(CollectGoodObjects):
         self.shown = {
             yaw: np.abs((columns - yaw + 180) % 360 - 180) <= field / 2 for yaw in (0, -90, 90, 180)
         }
-        """By the turn of a view, left positive, which of its columns lie in the field."""
+        """By the angle of a view, left positive, the columns inside the field."""
         super().__init__(size=size // 2, **given)
         self.observation_space = spaces.Box(0, 255, (size, size, 3), np.uint8)
 
@@ -122,10 +122,10 @@ class CollectGoodObjectsPanorama(CollectGoodObjects):
 
 
 class CollectGoodObjectsMap(CollectGoodObjects):
-    """The whole world from above, around the agent and with its heading upwards.
+    """The whole world from above, centred on the agent, with its heading upwards.
 
-    What is near is drawn larger: the distance from the middle of the picture is the square root of
-    that in the world, whose furthest corner is at the edge.
+    Near objects are drawn larger: the distance from the centre of the image is the square root of
+    the distance in the world. The furthest corner of the world is at the edge.
     """
 
     def __init__(self, size: int = 64, **given: Any):
@@ -135,7 +135,7 @@ class CollectGoodObjectsMap(CollectGoodObjects):
         self.pixels = np.stack([ahead, -across], -1)
         """Ahead and left, in [-1, 1], of each pixel."""
         self.world = self.pixels * radius[..., None]
-        """The same as a share of the reach, in the world."""
+        """The place of each pixel in the world, as a share of the reach."""
         super().__init__(size=size, **given)
 
     def render_obs(self, frame_buffer: FrameBuffer | None = None) -> np.ndarray:

@@ -25,6 +25,7 @@ from thinkslow.evaluation.reading import (
 )
 from thinkslow.evaluation.records import finite
 from thinkslow.evaluation.report.text import estimated, metric_name, metric_unit, number
+from thinkslow.plural import plural
 
 ENOUGH = 20
 """The smallest number of pairs for a verdict of "raised" or "lowered"."""
@@ -88,8 +89,9 @@ def caption(mark: str) -> str:
     corrected for the number of comparisons.
     """
     return (
-        f"{mark}: the 95% interval excludes zero. It needs at least {planning.fewest_units()} "
-        "pairs or training seeds, and is not corrected for the number of comparisons."
+        f"{mark}: the 95% interval excludes zero. It needs at least "
+        f"{plural(planning.fewest_units(), 'pair')} or training seeds, and is not corrected for "
+        "the number of comparisons."
     )
 
 
@@ -305,10 +307,12 @@ def _too_few(summary: Record, agent: str, measure: str, verdict: _Verdict) -> tu
     largest = f"The largest difference so far is that of {_largest(verdict, measure)}."
     needed = planning.fewest_units(verdict.tests)
     if verdict.seeds is not None and verdict.seeds < needed:
-        compared = f"{verdict.tests} comparison{'' if verdict.tests == 1 else 's'}"
-        return f"No test: {verdict.seeds} training seeds, and {compared} need {needed} or more", [
-            largest
-        ]
+        compared = plural(verdict.tests, "comparison")
+        return (
+            f"No test: {plural(verdict.seeds, 'training seed')}, and {compared} need {needed} or "
+            "more",
+            [largest],
+        )
     episodes = _episodes_needed(summary, agent, measure, verdict)
     command = _command(str(summary.get("protocol", {}).get("command") or ""), episodes)
     return "Too few episodes to say", [f"For a verdict run {command}.", largest]
@@ -367,19 +371,19 @@ def _milliseconds(arm: Record) -> float | None:
 
 def _scope(verdict: _Verdict) -> str:
     """The scope of the verdict, once."""
-    said = f"{verdict.pairs} paired episodes of "
+    said = f"{plural(verdict.pairs, 'paired episode')} of "
     if any(verdict.records[arm].get("paired") is False for arm in verdict.refined):
-        said = f"{verdict.pairs} episodes an arm, not paired, of "
-    said += "one checkpoint" if verdict.seeds is None else f"{verdict.seeds} training seeds"
+        said = f"{plural(verdict.pairs, 'episode')} an arm, not paired, of "
+    said += "one checkpoint" if verdict.seeds is None else plural(verdict.seeds, "training seed")
     if verdict.enough and verdict.tests > 1:
-        said += f", p corrected for {verdict.tests} comparisons"
+        said += f", p corrected for {plural(verdict.tests, 'comparison')}"
     said += (
         ": other training runs may differ."
         if verdict.seeds is None
         else ": each seed counts as one value."
     )
     if verdict.dropped:
-        pairs = "1 pair is" if verdict.dropped == 1 else f"{verdict.dropped} pairs are"
+        pairs = plural(verdict.dropped, "pair is", "pairs are")
         most = "" if len(verdict.refined) == 1 else " in the arm that lacks most"
         said += f" {pairs} left out{most}: crashed, missing or non-finite."
     return said

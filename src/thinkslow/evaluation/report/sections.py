@@ -9,6 +9,7 @@ from thinkslow.evaluation.reading import Record
 from thinkslow.evaluation.records import Records
 from thinkslow.evaluation.report import figures
 from thinkslow.evaluation.report.arms import all_numbers, constant, main_table
+from thinkslow.plural import plural
 
 
 def section(
@@ -55,7 +56,7 @@ def _origin(facts: Record) -> str:
     if "training_steps" not in facts:
         return ""
     steps = facts["training_steps"]
-    said = ["training steps not stored" if steps is None else f"{steps:,} training steps"]
+    said = ["training steps not stored" if steps is None else plural(steps, "training step")]
     if facts.get("training_seed") is not None:
         said.append(f"training seed {facts['training_seed']}")
     if facts.get("source"):

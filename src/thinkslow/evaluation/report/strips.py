@@ -18,6 +18,7 @@ from PIL import Image
 
 from thinkslow.evaluation.reading import Kind, kind
 from thinkslow.evaluation.records import BASE, Header, strip_file
+from thinkslow.plural import plural
 
 Arrays = dict[str, np.ndarray]
 
@@ -138,14 +139,14 @@ def _read(path: Path, parts: dict[str, int]) -> Arrays:
         images = arrays[name]
         if images.dtype != np.uint8 or images.ndim != rank:
             raise ValueError(
-                f"{path}: `{name}` must be uint8 frames with {rank} axes; "
+                f"{path}: `{name}` must be uint8 frames with {plural(rank, 'axis', 'axes')}; "
                 f"got {images.dtype} {images.shape}."
             )
         ahead = len(arrays["ahead"])
         if len(images) != count or (rank == 5 and images.shape[1] != ahead):
             raise ValueError(
-                f"{path}: `{name}` holds {images.shape[: rank - 3]} frames; `step` and `ahead` say "
-                f"{(count, ahead)[: rank - 3]}."
+                f"{path}: `{name}` holds frames in shape {images.shape[: rank - 3]}; `step` and "
+                f"`ahead` give {(count, ahead)[: rank - 3]}."
             )
     return arrays
 

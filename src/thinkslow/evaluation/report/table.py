@@ -7,6 +7,7 @@ from thinkslow.evaluation.reading import Record, agents, arms, comparisons, esti
 from thinkslow.evaluation.records import finite
 from thinkslow.evaluation.report.conclusion import caption, marked
 from thinkslow.evaluation.report.text import estimated, number
+from thinkslow.plural import plural
 from thinkslow.storage.faults import line
 
 
@@ -20,7 +21,7 @@ def table(summary: Record) -> Table:
     paired = all(row.get("paired", True) for row in summary["comparisons"])
     how = "paired" if paired else "between independent samples"
     result = Table(
-        title=f"{line(environment.get('id', ''))}, {protocol.get('episodes', '?')} episodes an arm",
+        title=f"{line(environment.get('id', ''))}, {_episodes(protocol.get('episodes'))} an arm",
         caption_justify="left",
         caption=(
             f"diff: mean difference from none, {how}, with its 95% interval. better: share of "
@@ -60,8 +61,12 @@ def table(summary: Record) -> Table:
     return result
 
 
-def _together(batch: object) -> str:
-    return "" if batch in (None, 1) else f", of {batch} environments together"
+def _episodes(number: int | None) -> str:
+    return "? episodes" if number is None else plural(number, "episode")
+
+
+def _together(batch: int | None) -> str:
+    return "" if batch in (None, 1) else f", of {plural(batch, 'environment')} together"
 
 
 def _difference(record: Record | None, *, interval: bool) -> Text:

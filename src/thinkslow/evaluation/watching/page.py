@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from thinkslow.evaluation.records import BASE
+from thinkslow.plural import plural
 from thinkslow.storage import jsontext
 
 SCRIPTS = ("episode.js", "charts.js", "player.js")
@@ -66,12 +67,12 @@ def _notes(block: Mapping[str, Any]) -> list[str]:
         )
     if any(one["kind"] == "image" for one in decoded) and block["imagined_every"] != 1:
         every = block["imagined_every"]
-        kept = f"one in {every} decisions" if every else "none"
+        kept = f"one in {plural(every, 'decision')}" if every else "none"
         out.append(f"To keep the page small, imagined frames are kept of {kept}.")
     if not block["arms"][0].get("surprise"):
         out.append("This agent tells nothing of its beliefs: only what came and what it did.")
     if block["ended"] == "cut":
-        out.append(f"The episode was cut after {block['decisions']} decisions.")
+        out.append(f"The episode was cut after {plural(block['decisions'], 'decision')}.")
     if block["error"]:
         out.append(f"The environment failed: {block['error']}")
     return out

@@ -15,6 +15,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
+from thinkslow.plural import plural
 from thinkslow.storage.faults import Damaged
 from thinkslow.storage.reading import unreadable
 
@@ -157,7 +158,8 @@ def filled(data: bytes | bytearray | Span, shape: tuple[int, ...], dtype: np.dty
     """
     if len(data) != math.prod(shape) * dtype.itemsize:
         raise ValueError(
-            f"an array of shape {shape} and type {dtype} has {len(data)} bytes in place of "
+            f"an array of shape {shape} and type {dtype} has {plural(len(data), 'byte')} in "
+            "place of "
             f"{math.prod(shape) * dtype.itemsize}"
         )
 

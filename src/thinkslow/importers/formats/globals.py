@@ -1,7 +1,7 @@
-"""What stands for the classes and functions that a pickle names.
+"""Our own objects for the classes and functions that a pickle names.
 
-A name stays a name. `CALLS` gives functions of our own for the few that arrays need, `STUBS` lists
-objects that are of no use here; every other name is refused.
+A name stays a name. `CALLS` has our own functions for the few that arrays need. `STUBS` lists
+classes whose objects are not needed here. Every other name is refused.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from thinkslow.storage.faults import line
 
 
 class Refused(ValueError):
-    """A file that asks for something other than arrays."""
+    """The file contains something other than arrays."""
 
     def __init__(self, message: str):
         super().__init__(line(message))
@@ -23,7 +23,7 @@ class Refused(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Global:
-    """The name of a class or function. Only a name: nothing is behind it."""
+    """The name of a class or function. Nothing is imported for it."""
 
     module: str
     name: str
@@ -34,7 +34,7 @@ class Global:
 
 @dataclasses.dataclass(frozen=True)
 class Stub:
-    """In place of an object that is of no use here, such as an optimiser's state."""
+    """Replaces an object that is not needed here, such as an optimiser's state."""
 
     type: Global
 
@@ -47,7 +47,7 @@ class Type:
 
 
 class Array:
-    """An array on its way: its content comes later."""
+    """An incomplete array, whose content comes later."""
 
     stored: Stored | None = None
 
@@ -60,9 +60,9 @@ def _dtype(kind: Any, *_: Any) -> Type:
 
 
 def check_type(state: Any) -> None:
-    """That the rest of a type's description is what weights have: little-endian, no records.
+    """Check the rest of a dtype's description: weights are little-endian and not records.
 
-    A big-endian mark is one flipped bit away from a little-endian one, and is not used in training.
+    A big-endian mark differs from a little-endian one by one bit, and no training code writes it.
     """
     if not isinstance(state, tuple) or len(state) < 5 or state[1] not in ("<", "|", "="):
         raise ValueError("its numbers are not little-endian")
@@ -89,14 +89,14 @@ def _frombuffer(data: Any, kind: Any, shape: Any, order: Any, *_: Any) -> Array:
 
 
 def _reconstruct(kind: Any, shape: Any = (0,), code: Any = b"b", *_: Any) -> Array:
-    """An array that is still empty, as NumPy always writes it: something else was altered."""
+    """An empty array, as NumPy always writes it first. Anything else was altered."""
     if str(kind) != "numpy.ndarray" or shape != (0,) or code not in (b"b", "b"):
         raise ValueError("an array does not begin empty")
     return Array()
 
 
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
-    """How protocol 2 spells bytes."""
+    """Bytes in the form of protocol 2."""
     if not isinstance(text, str) or encoding != "latin1":
         raise ValueError("it spells bytes in an unknown way")
     return text.encode("latin1")
@@ -125,7 +125,7 @@ STUBS = {
     "numpy.random._pcg64": ("PCG64",),
     "numpy.random.bit_generator": ("SeedSequence", "__pyx_unpickle_SeedSequence"),
 }  # fmt: skip
-"""Names of objects that are of no use here and become `Stub`, besides all of optax."""
+"""Names of classes whose objects are not needed and become `Stub`, besides all of optax."""
 
 
 def stubbed(module: str, name: str) -> bool:
@@ -133,5 +133,5 @@ def stubbed(module: str, name: str) -> bool:
 
 
 def short(value: Any) -> str:
-    """For a message: what a file says may be long, or meant for the terminal."""
+    """A text from a file for a message: shortened, and without escape codes."""
     return line(value if isinstance(value, str | Global) else type(value).__name__, 200)

@@ -1,14 +1,13 @@
-"""Reading pickled arrays without running what a pickle asks for.
+"""Read pickled arrays without executing the pickle.
 
-A pickle is a program that may call anything. This module does not run it with Python's own
-unpickler: it interprets the few instructions that checkpoints are made of, as data. A name of a
-module and a class stays a name. What those names stand for is a table of functions of our own;
-every other name is refused before anything else happens. Nothing is imported, and no code but
-ours is called.
+A pickle is a program that may call anything. This module does not use Python's unpickler. It
+interprets as data the few instructions that checkpoints contain. The name of a module and a class
+stays a name; a table maps the few allowed names to our own functions. Every other name is refused
+before anything else happens. Nothing is imported, and no other code is called.
 
-A small file cannot ask for much. Nothing is allocated that the file does not hold the bytes of;
-text, numbers and instructions are bounded; and what our own functions make, and the arrays that
-point at the same bytes again and again, are counted against the size of the file.
+A small file cannot use much memory or time. Memory is allocated only for bytes that the file holds.
+Text, numbers and instructions are bounded. The results of our own functions, and arrays that refer
+to the same bytes repeatedly, are counted against the size of the file.
 """
 
 import dataclasses
@@ -32,34 +31,37 @@ from thinkslow.importers.formats.globals import (
     short,
     stubbed,
 )
+from thinkslow.plural import plural
 from thinkslow.storage.faults import Damaged
 from thinkslow.storage.reading import unreadable
 
 __all__ = ["Global", "Refused", "Stub", "interpret", "load"]
 
 MOST_INSTRUCTIONS = 2_000_000
-"""Most instructions of a file. An agent with its optimiser has 50,000; old replay buffers more."""
+"""Largest number of instructions of a file. An agent with its optimiser has 50,000; old replay
+buffers have more.
+"""
 FREE_INSTRUCTIONS = 500_000
 """Instructions that a file of any size may have, plus one for each `BYTES_EACH` bytes."""
 BYTES_EACH = 64
 MOST_ARGUMENTS = 32
-"""Most arguments of a call; the calls of arrays have five."""
+"""Largest number of arguments of a call; calls that make arrays have five."""
 LARGEST_KEY = 2**53
-"""Largest integer as a name. Larger ones could be chosen to have the same hash."""
+"""Largest integer as a key. Larger ones could be chosen to have equal hashes."""
 LONGEST_TEXT = 2**20
-"""Bytes of a string, such as a name."""
+"""Largest number of bytes of a string, such as a name."""
 LONGEST_NUMBER = 64
-"""Bytes of an integer."""
+"""Largest number of bytes of an integer."""
 LAZY = 4096
-"""Bytes from which on they are left in the file until asked for."""
+"""Byte strings of at least this length stay in the file until they are read."""
 
 
 def load(path: Path) -> Any:
-    """What the file holds: numbers, strings, lists, dictionaries, and `Stored` for arrays.
+    """The content of a file: numbers, strings, lists, dictionaries, and `Stored` for arrays.
 
     Tuples and sets become lists, and objects of optimisers become `Stub`.
 
-    **Errors:** `Refused` for anything else, naming it; `Damaged` for a file that is broken.
+    **Errors:** `Refused` for anything else, with its name; `Damaged` for a broken file.
     **Cost:** one pass over the file that skips the arrays.
     """
     file = File(path)
@@ -72,7 +74,7 @@ def interpret(
     calls: Mapping[tuple[str, str], Callable[..., Any]] | None = None,
     persistent: Callable[[Any], Any] | None = None, budget: Budget | None = None,
 ) -> Any:  # fmt: skip
-    """`load` for a stream of `size` bytes; `path` is for messages.
+    """As `load`, for a stream of `size` bytes; `path` is for messages.
 
     `calls` are functions that stand for more global names, and `persistent` gives the object of
     a persistent id. With `file`, long byte strings stay in it. `budget` is for the numbers of all
@@ -94,7 +96,8 @@ def interpret(
     except OSError as error:
         raise unreadable(path, error) from error
     except Exception as error:
-        # A broken program can fail in any way its instructions can: all of them mean damage.
+        # A broken program can fail in any way that its instructions can; every such error means
+        # damage.
         why = str(error) if type(error) is ValueError else "its instructions make no sense"
         if machine.first not in _BEGINNINGS:
             raise Damaged(
@@ -105,7 +108,7 @@ def interpret(
 
 
 _BEGINNINGS = (pickle.PROTO, pickle.MARK, pickle.EMPTY_DICT, pickle.EMPTY_LIST, b"")
-"""First instructions of a pickle that somebody wrote: a protocol, or a container."""
+"""Possible first instructions of a pickle: a protocol, or a container."""
 
 
 class _Machine:
@@ -147,7 +150,9 @@ class _Machine:
         raise Refused(f"a checkpoint of this size has fewer than {most:,} instructions.")
 
     def take(self, count: int) -> bytes:
-        """The next bytes. Only for what is short: memory is asked for before they are seen."""
+        """The next bytes. Only for short strings, because memory is allocated before they are
+        read.
+        """
         data = self.stream.read(count)
         if len(data) != count:
             raise ValueError("it is cut off")
@@ -180,7 +185,7 @@ class _Machine:
         self.stack.append(value)
 
     def marked(self) -> list[Any]:
-        """What was pushed since the last mark."""
+        """The items pushed since the last mark."""
         items, self.stack = self.stack, self.marks.pop()
         return items
 
@@ -199,7 +204,7 @@ class _Machine:
         self.push(found)
 
     def call(self) -> None:
-        """Our own function in the place of the one that is named."""
+        """Call our own function for the named one."""
         arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, Global) or not isinstance(arguments, tuple):
             raise Refused("a checkpoint may hold arrays only, and this one calls something else.")
@@ -208,14 +213,14 @@ class _Machine:
             self.push(Stub(function))
             return
         if len(arguments) > MOST_ARGUMENTS:
-            raise Refused(f"it calls {short(function)} with {len(arguments):,} arguments.")
+            raise Refused(f"it calls {short(function)} with {plural(len(arguments), 'argument')}.")
         out = own(*arguments)
         if isinstance(out, bytes):
             self.made.take(len(out), "texts")
         self.push(out)
 
     def create(self, arguments: int) -> None:
-        """An object of a class: only of those that are of no use here."""
+        """An object of a class. Only classes that are not needed here are allowed."""
         for _ in range(arguments):
             self.stack.pop()
         kind = self.stack.pop()
@@ -228,13 +233,13 @@ class _Machine:
         self.push(Stub(kind))
 
     def build(self) -> None:
-        """The content of an object that was made before."""
+        """Set the content of an object that was made before."""
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, Array):
             target.stored = array_of(*state[-4:])
         elif isinstance(target, Type):
             check_type(state)
-        elif not isinstance(target, Stub | dict):  # attributes of a dictionary: of no use here
+        elif not isinstance(target, Stub | dict):  # attributes of a dictionary are not needed here
             raise Refused("a checkpoint may hold arrays only, and this one fills something else.")
 
     def set_items(self, items: list[Any]) -> None:
@@ -356,7 +361,7 @@ _FORBIDDEN = {
 
 
 def _plain(value: Any, budget: Budget) -> Any:
-    """The structure with arrays in the place of those that were on their way."""
+    """The structure with complete arrays instead of incomplete ones."""
     done: dict[int, Any] = {}
     todo: list[tuple[Any, Any]] = []
 

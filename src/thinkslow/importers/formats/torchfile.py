@@ -1,4 +1,4 @@
-"""Reading what `torch.save` wrote, without PyTorch.
+"""Read files of `torch.save`, without PyTorch.
 
 Such a file is a zip archive of `data.pkl`, a pickle whose arrays are references, and a file of
 raw numbers for each storage. The pickle goes through `pickles.interpret`; the storages stay in
@@ -26,43 +26,44 @@ from thinkslow.importers.formats.arrays import (
 )
 from thinkslow.importers.formats.globals import Global, Refused
 from thinkslow.importers.formats.pickles import interpret
+from thinkslow.plural import plural
 from thinkslow.storage.faults import Damaged
 
 MOST_ENTRIES = 100_000
-"""Files in one archive; a large agent with its optimiser has 1,000."""
+"""Largest number of files in an archive; a large agent with its optimiser has 1,000."""
 LARGEST_PICKLE = 2**26
-"""Bytes of `data.pkl`; a large agent with its optimiser has 200,000."""
+"""Largest size of `data.pkl` in bytes; a large agent with its optimiser has 200,000."""
 MOST_SWELLING = 20
-"""How many times larger than itself an archive may become; weights hardly compress."""
+"""Largest ratio of the unpacked to the packed size; weights hardly compress."""
 LARGEST_DIRECTORY = 2**24
-"""Bytes of the list of entries."""
+"""Largest size of the list of entries, in bytes."""
 MARK = b"PK\x03\x04"
-"""What an archive begins with."""
+"""The first bytes of an archive."""
 OLD = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-"""What PyTorch before 1.6 wrote first, in place of an archive."""
+"""The first bytes of a file of PyTorch before 1.6, which is not an archive."""
 SLACK = 2**20
-"""Bytes that any archive may become larger by."""
+"""Bytes allowed beyond that ratio."""
 
 _END = struct.Struct("<4sHHHHIIH")
 """The end of an archive: a mark, its part and the first one, entries, size and place of their
 list, length of a comment."""
 _END_MARK = b"PK\x05\x06"
 _END64 = struct.Struct("<4sQHHIIQQQQ")
-"""The same with wider numbers, which stands in front of it."""
+"""The same record with wider numbers, which precedes it."""
 _HEADER = struct.Struct("<4s22xHH")
-"""In front of each entry: a mark, and the lengths of the name and of what follows it."""
+"""The header of each entry: a mark, and the lengths of the name and of the extra field."""
 
 STORAGES = {
     "HalfStorage": "f2", "BFloat16Storage": "bfloat16", "FloatStorage": "f4",
     "DoubleStorage": "f8", "CharStorage": "i1", "ShortStorage": "i2", "IntStorage": "i4",
     "LongStorage": "i8", "ByteStorage": "u1", "BoolStorage": "b1",
 }  # fmt: skip
-"""Kinds of numbers by the class that names them in the pickle."""
+"""Number types by the class that names them in the pickle."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Storage:
-    """A row of numbers of one type, in an entry of the archive."""
+    """A one-dimensional array of one type, in an entry of the archive."""
 
     archive: "_Archive"
     entry: zipfile.ZipInfo
@@ -79,11 +80,11 @@ class _Storage:
 
 
 def load(path: Path) -> Any:
-    """What the file holds: numbers, strings, lists, dictionaries, and `Stored` for tensors.
+    """The content of a file: numbers, strings, lists, dictionaries, and `Stored` for tensors.
 
     **Errors:** `pickles.Refused` for anything else, naming it; `Damaged` for a file that is
     broken, or that PyTorch before 1.6 wrote.
-    **Cost:** reads the list of entries and `data.pkl`; tensors are read when asked for.
+    **Cost:** reads the list of entries and `data.pkl`; tensors are read on request.
     """
     archive = _Archive(path)
     return interpret(
@@ -107,7 +108,7 @@ class _Archive:
             pickles = [name for name in self.entries if name.endswith("/data.pkl")]
             if len(pickles) != 1:
                 raise Damaged(
-                    f"{path} is not what `torch.save` wrote: it has {len(pickles)} files "
+                    f"{path} is not what `torch.save` wrote: it has {plural(len(pickles), 'file')} "
                     "data.pkl, expected 1."
                 )
             if self.entries[pickles[0]].file_size > LARGEST_PICKLE:
@@ -142,7 +143,7 @@ class _Archive:
                           "times as large.")  # fmt: skip
 
     def read(self, entry: zipfile.ZipInfo) -> bytearray:
-        """All bytes of an entry, their checksum verified."""
+        """All bytes of an entry, with a verified checksum."""
         header = self.file.read(entry.header_offset, _HEADER.size)
         mark, name, extra = _HEADER.unpack(header)
         start = entry.header_offset + _HEADER.size + name + extra
@@ -162,7 +163,7 @@ class _Archive:
         return bytearray(data) if isinstance(data, bytes) else data
 
     def storage(self, id: Any) -> _Storage:
-        """What a persistent id names."""
+        """The storage that a persistent id names."""
         if not isinstance(id, tuple) or len(id) != 5 or id[0] != "storage":
             raise ValueError("it refers to something that is not a storage")
         _, kind, key, _, count = id
@@ -178,7 +179,7 @@ class _Archive:
 
 
 def _check_end(file: File) -> None:
-    """That an archive ends, and that its list of entries can be read at once.
+    """Check that an archive is complete, and that its list of entries can be read at once.
 
     **Errors:** `Damaged`.
     """
@@ -212,7 +213,7 @@ def _opened(stream: io.BufferedIOBase, path: Path) -> zipfile.ZipFile:
     except MemoryError:
         raise
     except Exception as error:
-        # Whatever a broken directory makes the reader stumble over, a seek before the start too.
+        # A broken directory can cause any of these errors, including a seek before the start.
         raise Damaged(
             f"{path} is not what `torch.save` writes since PyTorch 1.6, a zip archive: {error}. "
             "Copy it again, or save it again with a newer PyTorch."
@@ -220,7 +221,7 @@ def _opened(stream: io.BufferedIOBase, path: Path) -> zipfile.ZipFile:
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Stored:
-    """A view of a storage, which must lie inside it and name no number twice."""
+    """A view of a storage. It must lie inside the storage and must not contain a number twice."""
     shape = checked_shape(shape)
     strides = checked_shape(strides)
     if not isinstance(storage, _Storage) or type(offset) is not int or offset < 0:
@@ -245,7 +246,8 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Sto
 
 
 def _distinct(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
-    """Whether no two indices are the same number: each stride passes over all smaller ones.
+    """Whether all indices refer to different numbers: each stride exceeds the extent of all smaller
+    ones.
 
     >>> _distinct((2, 3), (3, 1)), _distinct((2, 3), (1, 2)), _distinct((2, 3), (1, 1))
     (True, True, False)

@@ -11,6 +11,7 @@ import numpy as np
 from thinkslow.dreamer.config import MLPConfig, ModelConfig
 from thinkslow.dreamer.match_spaces import JOINED
 from thinkslow.dreamer.vision import images, vectors, width
+from thinkslow.plural import plural
 from thinkslow.spaces import Space
 from thinkslow.storage.store import Misfit
 
@@ -48,7 +49,8 @@ def observed(
                 Space((rest,), "float32") if rest > 1 else Space((), "float32")
             )
         elif rest:
-            raise Misfit(f"enc/mlp0/kernel has {inputs} inputs, expected {inputs - rest}, those of "
+            raise Misfit(f"enc/mlp0/kernel has {plural(inputs, 'input')}, expected "
+                         f"{inputs - rest}, those of "
                          f"{', '.join(out) or 'no vector'}.")  # fmt: skip
     if "enc/cnn0/kernel" in weights:
         layers = shape.count(r"enc/cnn(\d+)/kernel")
@@ -60,8 +62,9 @@ def observed(
         if len(size) == 2 and size[0] * size[1] == cells * 4**layers:
             rows, columns = (side // 2**layers for side in size)
         if rest or cells < 1 or rows * columns != cells:
-            raise Misfit(f"{first} has {tokens} inputs for the image, which is no image of "
-                         f"{layers} halvings.")  # fmt: skip
+            raise Misfit(f"{first} has {plural(tokens, 'input')} for the image, which is no "
+                         "image of "
+                         f"{plural(layers, 'halving')}.")  # fmt: skip
         channels = shape("enc/cnn0/kernel", 4)[2]
         out[image] = Space((rows * 2**layers, columns * 2**layers, channels), "uint8")
     if not out:
@@ -151,7 +154,9 @@ class _Shapes:
         if found is None:
             raise Misfit(f"The checkpoint does not hold a whole agent: {name} is missing.")
         if len(found) != axes or 0 in found:
-            raise Misfit(f"{name} is {found}, expected {axes} axes, none of them empty.")
+            raise Misfit(
+                f"{name} is {found}, expected {plural(axes, 'axis', 'axes')}, none of them empty."
+            )
         return found
 
     def count(self, pattern: str) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 from thinkslow.dreamer.v1.config import ConvConfig, V1Config, Widths
 from thinkslow.dreamer.v1.vision import shrunk
 from thinkslow.importers.renaming import Taken
+from thinkslow.plural import plural
 from thinkslow.spaces import Space
 from thinkslow.storage.store import Misfit
 
@@ -55,7 +56,8 @@ def sized(
     latent = array(weights, "wm/rssm/img_stats/bias").size
     if told.classes < 1 or latent % told.classes:
         raise Misfit(
-            f"The latent has {latent} numbers, which are not factors of {told.classes} classes. "
+            f"The latent has {plural(latent, 'number')}, which are not factors of "
+            f"{plural(told.classes, 'class', 'classes')}. "
             "The configuration is of another agent."
         )
     deter = array(weights, "wm/rssm/gru/kernel", 2).shape[1] // 3
@@ -112,7 +114,8 @@ def array(weights: Weights, name: str, axes: int = 1) -> np.ndarray:
         raise Misfit(f"The checkpoint has no {name}. It is incomplete, or of another version.")
     if weights[name].ndim != axes or not weights[name].size:
         raise Misfit(
-            f"{name} is {weights[name].shape}, expected {axes} axes with something in them."
+            f"{name} is {weights[name].shape}, expected {plural(axes, 'axis', 'axes')} with "
+            "something in them."
         )
     return weights[name]
 
@@ -141,7 +144,7 @@ def _convolutions(
         for index in range(count(weights, f"{part}/s{{}}res/kernel"))
     ]
     if kernels and len(kernels) != len(strides):
-        raise Misfit(f"{part} has {len(kernels)} convolutions, expected {len(strides)}.")
+        raise Misfit(f"{part} has {plural(len(kernels), 'convolution')}, expected {len(strides)}.")
     return tuple(
         ConvConfig(kernel.shape[outputs], kernel.shape[0], stride)
         for kernel, stride in zip(kernels, strides, strict=False)
@@ -154,8 +157,9 @@ def _side(numbers: int, convs: tuple[ConvConfig, ...]) -> int:
     side = math.isqrt(max(cells, 0)) * math.prod(conv.stride for conv in convs)
     if not side or math.prod(shrunk(side, side, 0, convs)) != numbers:
         raise Misfit(
-            f"The posterior takes {numbers} numbers of an image, which is no square map of "
-            f"{convs[-1].channels} channels. Only square images are read."
+            f"The posterior takes {plural(numbers, 'number')} of an image, which is no square "
+            "map of "
+            f"{plural(convs[-1].channels, 'channel')}. Only square images are read."
         )
     return side
 
@@ -163,7 +167,7 @@ def _side(numbers: int, convs: tuple[ConvConfig, ...]) -> int:
 def _channels(total: int, names: tuple[str, ...]) -> dict[str, int]:
     if not names or total % len(names):
         raise Misfit(
-            f"The encoder sees {total} channels; the configuration names the images "
+            f"The encoder sees {plural(total, 'channel')}; the configuration names the images "
             f"{', '.join(names) or 'none'}, which cannot share them equally."
         )
     return dict.fromkeys(names, total // len(names))
@@ -207,7 +211,8 @@ def _vectors(weights: Weights, order: tuple[str, ...] | None) -> dict[str, int]:
         return dict(known)
     if order is None:
         raise Misfit(
-            f"The agent sees vectors of {total} numbers; the checkpoint does not say in which "
+            f"The agent sees vectors of {plural(total, 'number')}; the checkpoint does not say "
+            "in which "
             f"order ({', '.join(f'{name} has {size}' for name, size in sorted(known.items()))}). "
             "Name them all in the order of the source's observation space: `vectors=A,B,...`"
         )
@@ -217,8 +222,9 @@ def _vectors(weights: Weights, order: tuple[str, ...] | None) -> dict[str, int]:
     rest = int(total) - sum(known.values())
     if len(unknown) > 1 or (rest == 0) != (not unknown) or rest < 0:
         raise Misfit(
-            f"The agent sees vectors of {total} numbers; of {', '.join(order) or 'none'}, "
-            f"{len(unknown)} are not reconstructed and {rest} numbers are left for them."
+            f"The agent sees vectors of {plural(total, 'number')}; of "
+            f"{', '.join(order) or 'none'}, "
+            f"{len(unknown)} are not reconstructed and {plural(rest, 'number')} are left for them."
         )
     return {name: known.get(name, rest) for name in order}
 
@@ -307,8 +313,9 @@ class Torch(Taken):
             side = math.isqrt(values.shape[-1] // channels)
             if not side or channels * side * side != values.shape[-1]:
                 raise Misfit(
-                    f"{self.file}: the image decoder begins with {values.shape[-1]} numbers, "
-                    f"which are no square map of {channels} channels."
+                    f"{self.file}: the image decoder begins with "
+                    f"{plural(values.shape[-1], 'number')}, "
+                    f"which are no square map of {plural(channels, 'channel')}."
                 )
             grid = values.reshape(-1, channels, side, side).transpose(0, 2, 3, 1)
             self.out[f"{new}/{part}"] = grid.reshape(values.shape).copy()

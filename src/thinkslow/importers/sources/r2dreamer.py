@@ -8,6 +8,7 @@ from thinkslow.importers.options import Options
 from thinkslow.importers.profiles.main import acted, observed, sizes
 from thinkslow.importers.renaming import Taken, stripped
 from thinkslow.importers.source import Source, files, has, inside
+from thinkslow.plural import plural
 from thinkslow.storage.store import Misfit
 
 PARTS = ("encoder", "rssm", "reward", "cont", "actor", "value", "_slow_value", "decoder")
@@ -132,7 +133,8 @@ def square(numbers: int, channels: int, name: str) -> tuple[int, int]:
     """
     side = round(max(numbers // channels, 0) ** 0.5)
     if side < 1 or side * side * channels != numbers:
-        raise Misfit(f"{name} has {numbers} numbers for an image of {channels} channels: it is "
+        raise Misfit(f"{name} has {plural(numbers, 'number')} for an image of "
+                     f"{plural(channels, 'channel')}: it is "
                      "not square, and only square images are known here.")  # fmt: skip
     return side, side
 
@@ -185,7 +187,8 @@ def split_action(taken: Taken, kernel: Any, bias: Any, actions: int) -> None:
             taken.out[f"{head}/{part}/bias"] = bias[here]
     else:
         raise Misfit(
-            f"{taken.file}: the actor has {bias.size} outputs for {actions} actions, expected "
+            f"{taken.file}: the actor has {plural(bias.size, 'output')} for "
+            f"{plural(actions, 'action')}, expected "
             f"{actions} (discrete) or {2 * actions} (continuous)."
         )
 

@@ -11,6 +11,7 @@ from thinkslow.importers.renaming import Taken, stripped
 from thinkslow.importers.source import Source, has, inside
 from thinkslow.importers.sources.r2dreamer import features_first, split_action, square, tokens_first
 from thinkslow.importers.sources.sheeprl_v1 import places
+from thinkslow.plural import plural
 from thinkslow.storage.store import Damaged, Misfit
 
 FIXED = {
@@ -188,8 +189,10 @@ def _channels_last(taken: Taken) -> None:
     kernel, bias = taken.out["dec/sp0/kernel"], taken.out["dec/sp0/bias"]
     blocks = len(kernel)
     if bias.size != blocks * kernel.shape[2] or channels % blocks:
-        raise Misfit(f"{taken.file}: the layer that becomes dec/sp0 has {bias.size} outputs, "
-                     f"which {blocks} blocks of {channels} channels do not share.")  # fmt: skip
+        raise Misfit(f"{taken.file}: the layer that becomes dec/sp0 has "
+                     f"{plural(bias.size, 'output')}, "
+                     f"which {plural(blocks, 'block')} of {plural(channels, 'channel')} do not "
+                     "share.")  # fmt: skip
     share = channels // blocks
     rows, columns = square(kernel.shape[2], share, "dec/sp0/kernel")
     order = _last(share, rows, columns)

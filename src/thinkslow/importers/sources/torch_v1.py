@@ -6,6 +6,7 @@ from thinkslow.importers.foreign import Foreign, Found
 from thinkslow.importers.profiles.v1 import Told, Torch, sized, sorted_out
 from thinkslow.importers.renaming import stripped
 from thinkslow.importers.source import Source, files, has, inside
+from thinkslow.plural import plural
 from thinkslow.storage.store import Misfit
 
 USUAL = 1024
@@ -33,7 +34,8 @@ def read(found: Found, *, classes: int | None = None) -> Foreign:
     latent = weights[LATENT].size
     if classes is None and latent != USUAL:
         raise Misfit(
-            f"{found.file} has a latent of {latent} numbers and does not say of how many classes: "
+            f"{found.file} has a latent of {plural(latent, 'number')} and does not say of how "
+            "many classes: "
             "pass `dyn_discrete` of its training: `classes=N`."
         )
     start, end = "wm/dec/mlp/dist_", "/out/bias"
