@@ -94,7 +94,7 @@ def test_bytes_that_are_no_picture_are_numbers(shape):
 
 def test_what_is_not_certainly_an_image_can_be_told():
     declared, shown = box(-np.inf, np.inf, (64, 64, 3), FLOATS), np.zeros((64, 64, 3), FLOATS)
-    with pytest.raises(Unavailable, match=r"12288 numbers.*`image="):
+    with pytest.raises(Unavailable, match=r"12,288 numbers.*`image="):
         look(declared, shown)
     with pytest.raises(ValueError, match="cannot be an image"):  # nobody knows its range
         look(declared, shown, image=["image"])

@@ -23,7 +23,7 @@ def load(
     allow_nonfinite: bool = False,
     action: ActionName | None = None,
 ) -> Agent:
-    """Load an agent from disk, with its ensemble and with its project's way to take an action.
+    """Load an agent from disk, with its ensemble and its project's way to choose an action.
 
     Args:
         source: the name of a bundled agent (`collect-half`), an agent folder, or a log folder or
@@ -60,9 +60,9 @@ def opened(source: str | Path, *, format: str = "auto", **options: Any) -> "Save
 
 
 def located(source: str | Path) -> Path:
-    """The path of an agent. A name that is not a path is that of a bundled agent.
+    """The path of an agent. A text that is not a path is the name of a bundled agent.
 
-    **Errors:** `FileNotFoundError` if there is neither.
+    **Errors:** `FileNotFoundError` if neither exists.
     """
     path = Path(source)
     if path.exists():

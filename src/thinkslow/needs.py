@@ -120,7 +120,7 @@ def _categorical(model: Any, members: Any) -> str | None:
 
     try:
         belief = jax.eval_shape(prior)
-    except TypeError:  # without a policy of its own, nothing tells how long an action is
+    except TypeError:  # without its own policy, the length of an action is unknown
         return None
     if isinstance(belief, Categorical):
         return None

@@ -26,7 +26,7 @@ class Readout(eqx.Module):
     noiseless: ClassVar[bool] = False
     """Whether two draws from one belief are always equal."""
     least_draws: ClassVar[int] = 1
-    """Draws without which `mean` has no gradient."""
+    """Smallest number of draws for which `mean` has a gradient."""
 
     @abc.abstractmethod
     def of(self, belief: Belief, noise: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -68,7 +68,7 @@ class Readout(eqx.Module):
         """The latent to act on.
 
         Args:
-            belief: after refinement.
+            belief: the belief after refinement.
             error: maps a latent to -log p(present observation | latent) in nats.
             key: PRNG key of the draw that all readouts share, so that agents differ only in their
                 thinking.
@@ -94,7 +94,7 @@ class Mode(Readout):
 
 
 class Soft(Readout):
-    """The expectation in place of a latent: no noise, but not a one-hot code."""
+    """The expectation, used instead of a sample: no noise, but not a one-hot code."""
 
     noiseless: ClassVar[bool] = True
 
@@ -132,7 +132,7 @@ class Reinforce(Readout):
 class Softened(Readout):
     """A control: a sample moved towards the expectation by `length`, at most up to it.
 
-    A step of that length on the latent must beat it: it softens the latent without a gradient.
+    It softens the latent without a gradient, so a gradient step of the same length must do better.
     """
 
     length: float = 0.5

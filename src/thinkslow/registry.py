@@ -39,7 +39,7 @@ class Entry:
     """One name of a kind."""
 
     make: Callable[..., Any] | str
-    """The function that makes the object, or its place as `module:attribute`."""
+    """The function that makes the object, or its path as `module:attribute`."""
     about: str
     """A description of one line."""
 
@@ -205,7 +205,9 @@ def register(kind: str, name: str, make: Callable[..., Any], about: str = "") ->
 
 
 def redefines(new: Callable[..., Any] | str, old: Callable[..., Any] | str) -> bool:
-    """Whether a definition is another one, run again: the same name in the same module or file."""
+    """Whether a definition is a repeated run of another one: the same name in the same module or
+    file.
+    """
     return bool(_homes(new) & _homes(old))
 
 
@@ -216,7 +218,7 @@ def _homes(make: Callable[..., Any] | str) -> set[object]:
         return {make}
     inside = vars(make).values() if isinstance(make, type) else [make]
     codes = (getattr(getattr(one, "fget", one), "__code__", None) for one in inside)
-    # Without what a decorator such as `dataclass` put in, whose code is elsewhere.
+    # Without methods that a decorator such as `dataclass` added, whose code is elsewhere.
     written = [code for code in codes if code and code.co_qualname.startswith(own)]
     files = {os.path.abspath(code.co_filename) for code in written}
     return {(home, own) for home in {make.__module__, *files}}
@@ -228,7 +230,7 @@ def entries(kind: str) -> dict[str, Entry]:
 
 
 def make(kind: str, spec: str) -> Any:
-    """The object of a text such as `sig`, `best-of:8` or `evidence:beta=1:samples=4`.
+    """The object for a text such as `sig`, `best-of:8` or `evidence:beta=1:samples=4`.
 
     **Errors:** `ValueError` for an unknown name or argument, with the nearest.
 
@@ -242,7 +244,7 @@ def make(kind: str, spec: str) -> Any:
     given = {key.replace("-", "_"): _value(text) for key, text in named.items()}
     bound = taken(function, f"{kind} {spec.partition(':')[0]}", *positional, **given)
     for name, value in bound.arguments.items():
-        # A float may be changed without compiling again.
+        # A float can change without compiling again.
         if type(value) is int and "float" in str(bound.signature.parameters[name].annotation):
             bound.arguments[name] = float(value)
     return function(*bound.args, **bound.kwargs)
@@ -251,7 +253,7 @@ def make(kind: str, spec: str) -> Any:
 def taken(
     function: Callable[..., Any], what: str, *positional: Any, **given: Any
 ) -> inspect.BoundArguments:
-    """Arguments that follow a name, bound to the parameters of the function that it stands for.
+    """The arguments after a name, bound to the parameters of its function.
 
     **Errors:** `ValueError` for an argument that it does not take, with the nearest name.
     """
@@ -310,7 +312,7 @@ def weighted(kind: str, text: str) -> tuple[tuple[Any, float], ...]:
 
 
 def nearest(name: str, known: Any) -> str:
-    """The end of a sentence that says there is no such name."""
+    """The end of a message about an unknown name: the nearest names, or all."""
     names = sorted(known) if isinstance(known, set | frozenset) else list(dict.fromkeys(known))
     if near := difflib.get_close_matches(name, names, 3):
         return f". Did you mean {either(near)}?"
@@ -318,7 +320,7 @@ def nearest(name: str, known: Any) -> str:
 
 
 def either(names: Sequence[str]) -> str:
-    """Alternatives as a sentence has them.
+    """Alternatives joined for a sentence.
 
     >>> either(["a", "b", "c"])
     'a, b or c'
@@ -331,7 +333,7 @@ def _table(kind: str) -> dict[str, Entry]:
     if kind not in KINDS:
         raise ValueError(f"A kind must be one of {', '.join(KINDS)}; got {kind!r}.")
     if kind == "arm":
-        for module in ("presets", "value_presets"):  # which register them
+        for module in ("presets", "value_presets"):  # the import registers them
             importlib.import_module(f"thinkslow.agent.{module}")
     _from_packages(kind)
     return _TABLE[kind]
@@ -339,7 +341,7 @@ def _table(kind: str) -> dict[str, Entry]:
 
 @functools.cache
 def _from_packages(kind: str) -> None:
-    """Names that installed packages declare."""
+    """Names that installed packages declare as entry points."""
     for found in metadata.entry_points(group=f"thinkslow.{kind}"):
         _TABLE[kind].setdefault(found.name, Entry(found.value, f"from {found.module}"))
 

@@ -11,7 +11,7 @@ DTYPES = (
     "bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16",
     "float32", "float64",
 )  # fmt: skip
-"""NumPy's names of the types that a quantity may have."""
+"""NumPy's names of the allowed types."""
 
 
 @dataclasses.dataclass(frozen=True)

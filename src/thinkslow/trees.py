@@ -1,4 +1,4 @@
-"""Whole pytrees of arrays, and programs that are compiled once for their structure."""
+"""Pytrees of arrays, and programs that are compiled once for each structure."""
 
 import dataclasses
 import types
@@ -24,7 +24,7 @@ def where(condition: Bool[Array, ""], new: Tree, old: Tree) -> Tree:
 
 
 def only_if(needed: Bool[Array, ""], compute: Callable[[], Tree], otherwise: Tree) -> Tree:
-    """`compute()` where needed, else `otherwise`, of the same shapes and types.
+    """`compute()` if needed, else `otherwise`, with the same shapes and types.
 
     In a batch nothing is computed unless some member needs it; then it is computed for all. (Under
     `vmap` a conditional computes both sides, but a loop ends when no member continues.) It has no
@@ -38,7 +38,7 @@ def only_if(needed: Bool[Array, ""], compute: Callable[[], Tree], otherwise: Tre
 
 
 def cast(tree: Tree, dtype: Any) -> Tree:
-    """The same with floats of another precision."""
+    """The tree with floats in another precision."""
     return jax.tree.map(
         lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
     )
@@ -123,14 +123,14 @@ def once(method: Callable[[Any], Any]) -> property:
 
 
 class _Traced:
-    """Stands where an array or a float was."""
+    """Replaces an array or a float in a structure."""
 
 
 _TRACED = _Traced()
 
 
 class Alike:
-    """A function that equals another of the same code, closed over equal things.
+    """A function that equals another one with the same code and equal closures.
 
     For static fields: an optimiser that is made twice compiles once.
     """
@@ -158,7 +158,7 @@ def _identity(leaf: Any) -> Hashable:
     try:
         inner = (tuple(map(_identity, cells)), _identity(leaf.__defaults__))
         hash(inner)
-    except TypeError:  # it closes over an array, say
+    except TypeError:  # such as a closure over an array
         return leaf
     return (leaf.__code__, id(leaf.__globals__), inner)
 

@@ -159,11 +159,11 @@ class WorldModel(eqx.Module):
         return None
 
     def discount(self, state: State) -> Float[Array, ""] | None:
-        """The discount of rewards after the state, if the model predicts it."""
+        """The discount of rewards after this state, if the model predicts it."""
         return None
 
     def value(self, state: State) -> Distribution | None:
-        """The critic: the discounted return from the state on, if the model has a critic."""
+        """The critic: the discounted return from this state on, if the model has a critic."""
         return None
 
     def actor(self, state: State) -> Mapping[str, Distribution] | None:
@@ -175,7 +175,7 @@ Policy: TypeAlias = Callable[[State, PRNGKeyArray], Action]
 
 
 class Step(eqx.Module):
-    """One imagined step: the action taken, the prior it led to, the state drawn from that."""
+    """One imagined step: the action, the prior after it, and the state drawn from the prior."""
 
     action: Action
     prior: Belief

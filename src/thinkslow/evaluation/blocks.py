@@ -1,5 +1,6 @@
-"""What every protocol does with a block of episodes: prepare who plays, record what was played,
-and stop where most episodes failed."""
+"""The steps of every protocol for a block of episodes: prepare the agent, record the episodes, and
+stop if most of them failed.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ class Failing(RuntimeError):
 def prepared(
     agent: AbstractAgent, name: str, envs: VectorEnv, header: Header, cleans: dict[str, Clean]
 ) -> AbstractAgent:
-    """The calibrated agent; the measurements are made once for all its arms."""
+    """The calibrated agent. The measurements are made once for all its arms."""
     if wants_clean(agent):
         if name not in cleans:
             cleans[name] = measured_clean(

@@ -7,9 +7,11 @@ from typing import TypeAlias
 import numpy as np
 
 Interval: TypeAlias = tuple[float, float]
-"""Lower and upper end."""
+"""Lower and upper end of an interval."""
 
-_CHUNK = 2_000_000  # counts held at once as floats: 16 MB for each intermediate array
+_CHUNK = (
+    2_000_000  # number of counts in memory at once, as floats: 16 MB for each intermediate array
+)
 
 
 def percentiles(
@@ -29,7 +31,7 @@ def percentiles(
         return nothing, nothing, nothing
     drawn = _draws(count, seed, resamples)
     order = np.argsort(values, kind="stable")
-    # deviations from one of the values: equal values then give an exact answer
+    # deviations from one of the values, so that equal values give an exact result
     deviations, wins = values - values[0], wins_of(values)
     rows = max(1, _CHUNK // count)
     means, trimmed, improved = [], [], []
@@ -50,7 +52,8 @@ def percentiles(
 def _draws(pairs: int, seed: int, resamples: int) -> np.ndarray:
     """How often each pair is drawn in each resample, `[resamples, pairs]`.
 
-    Drawn once for every measure and arm with as many pairs; 20 kB a pair by default.
+    Drawn once for all measures and arms with the same number of pairs; 20 kB for each pair by
+    default.
     """
     rng = np.random.default_rng(seed)
     counts = np.empty((resamples, pairs), np.uint16)

@@ -87,7 +87,7 @@ class Returns(NamedTuple):
 
     @property
     def spread(self) -> float:
-        """The range that values are measured by; 1 at least, as in training."""
+        """The range that scales values; at least 1, as in training."""
         return max(1.0, self.high - self.low)
 
 
@@ -107,7 +107,7 @@ def returns_in(
     **Errors:** `ValueError` for an agent without critic or discount.
     """
     inner = agent.inner
-    reason = "it is no `Agent`" if inner is None else missing(inner.model, (CRITIC, DISCOUNT))
+    reason = "it is not an `Agent`" if inner is None else missing(inner.model, (CRITIC, DISCOUNT))
     if inner is None or reason is not None:
         raise ValueError(f"The returns of this agent cannot be measured: {reason}.")
     lived = _Lived(inner.model, envs.count)
@@ -162,7 +162,9 @@ class _Lived:
             self.steps[index].append((float(values[index]), float(discounts[index]), reward))
 
     def returns(self) -> list[float]:
-        """Lambda-returns of every decision but each episode's last, which is bootstrapped by."""
+        """Lambda-returns of every decision except the last of each episode, from which they
+        bootstrap.
+        """
         out = []
         for steps in self.steps:
             later = steps[-1][0]

@@ -24,14 +24,14 @@ FALSE_ALARMS = 0.005
 
 
 def wants_clean(agent: AbstractAgent) -> bool:
-    """Whether the agent checks frames and does not know yet what is usual."""
+    """Whether the agent checks frames and has no usual errors yet."""
     inner = agent.inner
     return inner is not None and inner.settings.check is not None and inner.clean is None
 
 
 def with_clean(agent: AbstractAgent, clean: Clean) -> AbstractAgent:
-    """The same agent, knowing what is usual."""
-    assert isinstance(agent, Agent)  # a check goes with neither gate nor deadline
+    """The same agent with its usual errors."""
+    assert isinstance(agent, Agent)  # an agent with a check has neither gate nor deadline
     return dataclasses.replace(agent, clean=clean)
 
 
@@ -39,7 +39,7 @@ def measured_clean(
     agent: AbstractAgent, environment: Mapping[str, Any], seed: int, count: int, *,
     max_decisions: int | None = None,
 ) -> Clean:  # fmt: skip
-    """What is usual in `count` episodes of the environment without its shift.
+    """The usual errors in `count` episodes of the environment without its shift.
 
     Args:
         agent: an agent that fits the environment.
@@ -48,7 +48,7 @@ def measured_clean(
         count: number of episodes, played in parallel.
         max_decisions: an episode is cut after this number of decisions.
 
-    **Cost:** the episodes, with three decodings, two encodings and two steps of the core a
+    **Cost:** the episodes, with three decodings, two encodings and two steps of the core for each
     decision.
     """
     assert agent.inner is not None
@@ -62,7 +62,7 @@ def measured_clean(
 
 
 class _Frames:
-    """The errors of every decision of the episodes that go on."""
+    """The errors of every decision of the running episodes."""
 
     def __init__(self, model: Any):
         self.model = model

@@ -4,17 +4,17 @@ import json
 from pathlib import Path
 
 POINTS = 200
-"""Points kept of a curve, each the mean of its share of the episodes."""
+"""Number of points of a curve; each is the mean of an equal share of the episodes."""
 
 
 def read_curve(metrics: Path) -> dict[str, list[float]] | None:
     """Score by decision, averaged in up to `POINTS` groups; None without finished episodes."""
     if not metrics.exists():
         return None
-    # A run that is going on may be half-way through its last line.
+    # A running training may have written only half of its last line.
     whole = [text for text in metrics.read_text().splitlines(keepends=True) if text.endswith("\n")]
     episodes = [line["episode"] for text in whole if "episode" in (line := json.loads(text))]
-    # A reward that was non-finite left the episode without a score, a crash cut it off.
+    # An episode with a non-finite reward has no score, and a crash cut an episode short.
     episodes = [one for one in episodes if one["score"] is not None and not one.get("crashed")]
     if not episodes:
         return None

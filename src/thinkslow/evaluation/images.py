@@ -6,8 +6,8 @@ caller averages decibels over frames, never the error inside a logarithm. A pred
 leave [0, 1], as a Gaussian decoder's mean does: it is clipped first. A frame whose
 prediction is non-finite scores NaN: that is for the caller to report, not for a mean to hide.
 
-In float64, on the host. SSIM is a program compiled by JAX, which is imported when it is first
-asked for: NumPy's many small products keep all cores spinning. Nothing here knows models, beliefs
+Computed in float64 on the host. SSIM is a program compiled by JAX, which is imported at its first
+use; in NumPy, its many small products would keep all cores busy. Nothing here knows models, beliefs
 or episodes.
 """
 
@@ -22,13 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 PSNR_CAP_DB = 100.0
-"""What identical frames score, and the most that any pair of frames can score."""
+"""PSNR of identical frames, and the largest value of any pair of frames."""
 
 WINDOW = 11
-"""Side of the window of SSIM: frames must be at least as large."""
+"""Width and height of the window of SSIM; frames must be at least as large."""
 _SIGMA = 1.5
 _C1, _C2 = 0.01**2, 0.03**2
-_CHUNK = 3 << 16  # numbers that are compared at once, 16 frames of 64x64x3: a cache's worth
+_CHUNK = 3 << 16  # how many numbers are compared at once: 16 frames of 64x64x3 fit the cache
 
 
 def mse(prediction: npt.ArrayLike, truth: npt.ArrayLike) -> np.ndarray:
@@ -91,7 +91,9 @@ def _score(
     truth: npt.ArrayLike,
     compare: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> np.ndarray:
-    """`compare` on frames `[N, H, W, C]` in [0, 1] as float64, a cache's worth at a time."""
+    """Apply `compare` to frames `[N, H, W, C]` in [0, 1] as float64, in chunks that fit the
+    cache.
+    """
     predicted, true = _images(prediction, truth)
     lead, frame = predicted.shape[:-3], predicted.shape[-3:]
     predicted, true = predicted.reshape(-1, *frame), true.reshape(-1, *frame)
@@ -119,7 +121,7 @@ def _error(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _similarity(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Mean SSIM of `[N, H, W, C]` against the same shape, as `[N]`.
 
-    Computed for a full chunk, whatever N: one program serves frames of one size.
+    Computed for a full chunk for every N, so one program is enough for frames of one size.
     """
     import jax
 
@@ -174,12 +176,12 @@ def _images(prediction: npt.ArrayLike, truth: npt.ArrayLike) -> tuple[np.ndarray
             f"got {predicted.shape} and {true.shape}."
         )
     for array in (predicted, true):
-        # asks what it is not: bfloat16, which models compute in, is no NumPy floating type
+        # excludes other kinds, because bfloat16 is not a NumPy floating type
         if array.dtype != np.uint8 and array.dtype.kind in "biucOSUmM":
             raise TypeError(f"Images must be floats in [0, 1] or uint8; got {array.dtype}.")
     return predicted, true
 
 
 def _unit(image: np.ndarray) -> np.ndarray:
-    """As float64, uint8 divided by 255."""
+    """The image as float64; uint8 is divided by 255."""
     return image / 255.0 if image.dtype == np.uint8 else image.astype(np.float64)

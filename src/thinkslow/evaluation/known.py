@@ -1,4 +1,4 @@
-"""A problem on which thinking works, because its encoder is known to be wrong.
+"""A problem on which thinking works because the encoder is known to be wrong.
 
 The world is a hidden Markov model with 4 states and 5 symbols, small enough that every belief is
 known exactly. The agent knows the world, but its encoder is wrong: fixed noise is added to the
@@ -30,9 +30,9 @@ PROTOCOL = "known-v1"
 STATES = 4
 ARMS = (BASE, "evidence", "control-random")
 STEPS = 30
-"""Symbols of an episode."""
+"""Number of symbols of an episode."""
 ERROR = 2.0
-"""Deviation of the noise in the encoder's logits."""
+"""Standard deviation of the noise in the encoder's logits."""
 AGENT = "wrong encoder"
 
 
@@ -88,8 +88,9 @@ def _percent(beliefs: Any, truth: np.ndarray) -> np.ndarray:
 def _episodes(
     name: str, agent: AbstractAgent, seeds: list[int], truth: np.ndarray, symbols: jax.Array
 ) -> list[Episode]:
-    """All episodes of one arm, played as one batch. Its time is no measure of cost: the model is
-    too small."""
+    """All episodes of one arm, played as one batch. The model is too small for its time to measure
+    the cost.
+    """
     count = len(seeds)
     own = jnp.array(seeds, jnp.uint32)
     carry = agent.start(count)

@@ -33,18 +33,18 @@ class Metric:
     """Name of the column."""
     label: str
     what: str
-    """In one sentence."""
+    """A description in one sentence."""
     unit: str = ""
     direction: Direction = ""
     format: Format = "estimate"
     effect: str | None = None
-    """The column by which arms are compared; None: they are not."""
+    """The column by which arms are compared; None: arms are not compared."""
     of_states: bool = False
-    """Whether it describes the state that acted and not the episode."""
+    """Whether it describes the state that acted, not the episode."""
 
     @property
     def higher(self) -> bool:
-        """Whether more of it counts as an improvement."""
+        """Whether a larger value is an improvement."""
         return self.direction != "lower is better"
 
 
@@ -107,7 +107,7 @@ METRICS: Mapping[str, Metric] = {
 
 
 def metric(name: str) -> Metric:
-    """The metric of a column; one that is not in the table keeps its own name.
+    """The metric of a column. A metric that is not in the table keeps its own name.
 
     >>> metric("left/psnr").label, metric("left/psnr").effect, metric("reward_nll").label
     ('PSNR of left', 'left/psnr_gain', 'reward nll')

@@ -13,29 +13,31 @@ from thinkslow.evaluation.metrics import Metric
 from thinkslow.evaluation.records import Episode
 
 ROUNDING = 1e-9
-"""Differences of scores below this share of the rewards that were added up are none: the same
-rewards in another order add up to another last bit."""
+"""A difference of scores below this share of the sum of absolute rewards counts as zero: adding the
+same rewards in another order can change the last bit.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """What two arms made of the same episodes, by one measure."""
+    """The values of two arms on the same episodes, for one measure."""
 
     before: np.ndarray
     """Values of the baseline, `[pairs]`."""
     after: np.ndarray
     """Values of the other arm, `[pairs]`."""
     differences: np.ndarray
-    """`after - before`, 0 where they differ by rounding alone."""
+    """`after - before`, with 0 if they differ only by rounding."""
     agents: list[str]
     """The agent of each pair: the clusters of the statistics."""
     seeds: list[int]
     """The environment seed of each pair."""
     dropped: int
-    """Pairs that were left out."""
+    """Number of pairs that were left out."""
     same_start: bool
     """Whether both sides of every pair began with the same observation. If not, the environment
-    ignores its seed, and episodes are no pairs."""
+    ignores its seed, and the episodes are not paired.
+    """
 
 
 def pairs(mine: Sequence[Episode], base: Sequence[Episode], measure: Metric) -> Pairs | None:
@@ -43,8 +45,8 @@ def pairs(mine: Sequence[Episode], base: Sequence[Episode], measure: Metric) -> 
 
     Args:
         mine: episodes of an arm, of one or more agents.
-        base: those of the baseline.
-        measure: what is compared.
+        base: episodes of the baseline.
+        measure: the measure to compare.
     """
     assert measure.effect is not None
     known = {(row.agent, row.environment_seed): row for row in base}
@@ -76,5 +78,5 @@ def pairs(mine: Sequence[Episode], base: Sequence[Episode], measure: Metric) -> 
 
 
 def _usable(row: Episode, column: str) -> float | None:
-    """What an episode adds to a comparison; nothing if it crashed."""
+    """The value of an episode in a comparison; None if it crashed."""
     return None if row.crashed else row.value(column)

@@ -9,9 +9,9 @@ from statistics import NormalDist
 from thinkslow.evaluation import student
 
 ALPHA = 0.05
-"""Chance of a false positive that every test here allows."""
+"""Significance level of every test."""
 POWER = 0.8
-"""The power that plans aim at."""
+"""Power of a planned evaluation."""
 LOOKS = {5: 3.47, 8: 2.45, 12: 2.00}
 """O'Brien-Fleming bounds |z| by the number of training seeds at a look."""
 
@@ -26,7 +26,7 @@ def fewest_units(tests: int = 1, alpha: float = ALPHA) -> int:
 
 
 def detectable(deviation: float, units: int, tests: int = 1, alpha: float = ALPHA) -> float:
-    """The smallest true difference that such an evaluation detects with a power of 80%.
+    """The smallest true difference that an evaluation of this size detects with a power of 80%.
 
     Args:
       deviation: standard deviation of the difference between units, as in `Paired`.
@@ -34,7 +34,7 @@ def detectable(deviation: float, units: int, tests: int = 1, alpha: float = ALPH
       tests: number of tests that are corrected together; the plan is for Holm's first test.
       alpha: chance of any false positive among all tests.
 
-    Infinite if so few units cannot show any difference.
+    Infinite if there are too few units to show any difference.
 
     >>> round(detectable(1.0, 100), 2), detectable(1.0, 5)
     (0.28, inf)
@@ -48,7 +48,8 @@ def detectable(deviation: float, units: int, tests: int = 1, alpha: float = ALPH
 def power(
     deviation: float, units: int, effect: float, tests: int = 1, alpha: float = ALPHA
 ) -> float:
-    """The power: the chance that such an evaluation detects a true difference of `effect`.
+    """The power: the probability that an evaluation of this size detects a true difference of
+    `effect`.
 
     The other arguments are those of `detectable`, which `power` inverts.
 
@@ -66,7 +67,7 @@ def power(
 
 
 def units_needed(deviation: float, effect: float, tests: int = 1) -> int:
-    """Units with which a true difference of `effect` is `detectable`; arguments as there.
+    """The number of units with which a true difference of `effect` is `detectable`.
 
     >>> units_needed(deviation=7.0, effect=2.0)
     99
@@ -86,9 +87,9 @@ def units_needed(deviation: float, effect: float, tests: int = 1) -> int:
 def look(seeds: int) -> float:
     """The two-sided p-value below which a study of 12 training seeds may stop at this look.
 
-    O'Brien-Fleming bounds |z| of 3.47, 2.45 and 2.00 at 5, 8 and 12 training seeds: over all
-    three looks a false positive has a chance of 5% at most. Five seeds allow no p-value below
-    1/16 here, so that the first look can stop a study for futility alone.
+    O'Brien-Fleming bounds |z| of 3.47, 2.45 and 2.00 at 5, 8 and 12 training seeds: over all three
+    looks a false positive has a chance of 5% at most. With five seeds no p-value is below 1/16, so
+    the first look can stop a study only for futility.
 
     **References:** O'Brien and Fleming, A Multiple Testing Procedure for Clinical Trials,
     Biometrics 35(3), 1979.

@@ -23,18 +23,18 @@ from thinkslow.evaluation.subjects import told
 
 @runtime_checkable
 class Watcher(Protocol):
-    """Who sees every decision of a block."""
+    """An observer of every decision of a block."""
 
     def began(self, observation: Mapping[str, np.ndarray]) -> None:
-        """The first observations."""
+        """Receive the first observations."""
 
     def decided(self, playing: np.ndarray, thought: Any, action: Any, step: Step) -> None:
-        """One decision of the environments that play, and the step that it led to."""
+        """Receive one decision of the playing environments, and the step that it led to."""
 
 
 @dataclasses.dataclass
 class Played:
-    """One episode, as it goes on and when it is over."""
+    """One episode, while it runs and after its end."""
 
     environment_seed: int
     first_observation: str
@@ -49,7 +49,7 @@ class Played:
     thoughts: int = 0
     moved: float = 0.0
     latency_ms: array = dataclasses.field(default_factory=lambda: array("d"))
-    """Milliseconds of each decision of the whole batch during this episode."""
+    """Milliseconds of each decision of the whole batch during the episode."""
 
 
 def play(
@@ -61,18 +61,18 @@ def play(
 
     Args:
         agent: The agent. It plays all episodes in one batch with a fixed shape.
-        envs: As many environments as there are seeds.
+        envs: One environment for each seed.
         seeds: Environment seeds.
         seed: Seed of the noise of latents and actions, together with environment seed and decision.
         max_decisions: An episode is cut after this number of decisions.
-        late: Steps of the environment while the agent thinks; the previous action continues. The
-            environment waits for the first action of an episode.
+        late: Number of steps of the environment while the agent thinks. Meanwhile the previous
+            action continues. The environment waits for the first action of an episode.
         watchers: Called with every decision.
         tick: Called with the number of decisions made and of episodes finished.
 
     **Errors:** those of the environments.
     """
-    # Equinox goes through all arrays of an object whenever one of its methods is looked up.
+    # Equinox goes through all arrays of an object each time one of its methods is looked up.
     act, split = agent.act, agent.model.split
     step = envs.reset(seeds)
     carry = agent.start(envs.count)
@@ -82,7 +82,7 @@ def play(
     own = jnp.array(seeds, jnp.uint32)
     for watcher in watchers:
         watcher.began(step.observation)
-    # The first call compiles; its time is not the decision's.
+    # The first call compiles, so its time is not counted.
     keys = decision_keys(seed, own, 0)
     tell = Telling(agent, step.observation)
     if known := tell(step.observation):
@@ -141,8 +141,9 @@ def count_step(played: Sequence[Played], playing: np.ndarray, step: Step) -> Non
 
 
 class Telling:
-    """What is said to an agent of its observations: which are missing, and how old they will be
-    once its action takes effect. Nothing to one that is not told."""
+    """The flags that an agent receives: which observations are missing, and how old they will be
+    once its action takes effect. Empty for an agent that receives no flags.
+    """
 
     def __init__(self, agent: AbstractAgent, observation: Mapping[str, Any]):
         own = [name for name, _ in agent.observation_spaces]
@@ -164,15 +165,15 @@ class Telling:
 def lateness_of(
     agent: AbstractAgent, envs: VectorEnv, seed: int, step_ms: float, *, repeats: int = 30
 ) -> int:
-    """Steps of an environment of `step_ms` milliseconds that a decision takes: its median time,
-    alone and warm.
+    """How many environment steps of `step_ms` milliseconds a decision takes, from its median time,
+    alone and after compiling.
 
     Args:
-        agent: Who plays.
-        envs: Environments that show what it sees; one episode is begun.
+        agent: The agent that plays.
+        envs: Environments that fit the agent; one episode is begun.
         seed: Seed of that episode.
         step_ms: Milliseconds of one step.
-        repeats: Decisions to take the median of.
+        repeats: Number of decisions for the median.
     """
     step = envs.reset([seed] * envs.count)
     seen = {name: array[:1] for name, array in step.observation.items()}
@@ -187,7 +188,7 @@ def lateness_of(
 
 
 def taken_by(split: Callable[[Any], Mapping[str, Any]], action: Any) -> Any:
-    """What the environments take: an array, or several by name."""
+    """Actions in the form of the environments: an array, or several by name."""
     parts = split(np.asarray(action))
     return next(iter(parts.values())) if len(parts) == 1 else parts
 

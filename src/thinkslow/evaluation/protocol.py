@@ -51,7 +51,7 @@ Protocol: TypeAlias = Literal["paired-v1", "paired-v2"]
 LONG = 10_000
 """Warn if an episode has not ended after this number of decisions."""
 TICK = 50
-"""Decisions between two reports of progress."""
+"""Number of decisions between two progress reports."""
 
 Show = Callable[[str, int, int], None]
 
@@ -160,7 +160,9 @@ def evaluate(
 def refuse_protocol(
     protocol: str, named: Mapping[str, Mapping[str, AbstractAgent]], real_time_ms: float | None
 ) -> None:
-    """**Errors:** `ValueError` for an unknown protocol, or what `paired-v2` does not go with."""
+    """**Errors:** `ValueError` for an unknown protocol, or for settings that `paired-v2` does not
+    support.
+    """
     if protocol not in get_args(Protocol):
         raise ValueError(
             f"`protocol` must be one of {', '.join(get_args(Protocol))}; got {protocol!r}."
@@ -169,7 +171,7 @@ def refuse_protocol(
         return
     if real_time_ms is not None:
         raise ValueError(
-            f"Under {windows.NAME} arms begin at snapshots, where nothing is under way: "
+            f"Under {windows.NAME} arms begin at snapshots, without a running action: "
             f"`real_time_ms` must be None; got {real_time_ms}. Use paired-v1."
         )
     for name, arms in named.items():
@@ -190,7 +192,7 @@ def _called(environment: Mapping[str, Any], episodes: int, seed: int, batch: int
 
 @contextlib.contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Be the only writer, and remove a folder in which nothing was written."""
+    """Lock the folder, and remove it if nothing was written."""
     fresh = not folder.exists()
     lock = claim(folder, what="evaluation")
     try:
@@ -247,7 +249,7 @@ def _play_all(
         for name, arms in named.items()
     }
     for name, arms in named.items():
-        # While the environment moves on, most frames are not seen, and none is predicted.
+        # If the environment does not wait, most frames are not seen, and none is predicted.
         waits = "real_time_ms" not in header.environment
         shown = visible(arms[BASE].model, envs.observation_space) if waits else []
         header.images[name] = shown
@@ -310,7 +312,7 @@ def _play_all(
 
 
 def _film(folder: Path, name: str, arm: str, agent: AbstractAgent, envs: VectorEnv) -> Film | None:
-    """What writes the first episode of an arm; None where there is no image to show."""
+    """A recorder of the first episode of an arm; None if there is no image to show."""
     if not (images := images_of(envs.observation_space)):
         log.warning("%s shows no image, so there is no video of it.", envs.id)
         return None

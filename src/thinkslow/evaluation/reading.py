@@ -13,24 +13,24 @@ Record = dict[str, Any]
 Kind = Literal["base", "control", "refinement"]
 
 CONTROL = "control-"
-"""How the names of control arms begin."""
+"""Prefix of the names of control arms."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and its 95% interval, where there is one."""
+    """A number and its 95% interval, if there is one."""
 
     value: float
     interval: tuple[float, float] | None
 
     @property
     def above(self) -> bool:
-        """Whether the interval lies wholly above zero."""
+        """Whether the whole interval is above zero."""
         return self.interval is not None and self.interval[0] > 0
 
     @property
     def below(self) -> bool:
-        """Whether the interval lies wholly below zero."""
+        """Whether the whole interval is below zero."""
         return self.interval is not None and self.interval[1] < 0
 
 
@@ -46,7 +46,7 @@ def kind(arm: str) -> Kind:
 
 
 def agents(summary: Record) -> list[str]:
-    """Names of all agents that arms or comparisons speak of, in the order of the records."""
+    """Names of all agents of arms and comparisons, in the order of the records."""
     records = [*summary["arms"], *summary["comparisons"]]
     return list(dict.fromkeys(record["agent"] for record in records))
 
@@ -69,7 +69,7 @@ def comparisons(
 
 
 def estimate(record: Record | None, key: str = "mean") -> Estimate | None:
-    """The number under `key` with the record's interval; None where there is no number."""
+    """The number under `key` with the record's interval; None if there is no number."""
     if record is None or (value := finite(record.get(key))) is None:
         return None
     low, high = record.get("interval") or (None, None)

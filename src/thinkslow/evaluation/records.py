@@ -22,11 +22,11 @@ from thinkslow.storage import atomic, lines
 FORMAT = 2
 HEADER, EPISODES, WHOLE = "evaluation.json", "episodes.jsonl", "whole.jsonl"
 BASE = "none"
-"""The arm that every other is compared with."""
+"""The arm with which every other arm is compared."""
 
 Cell: TypeAlias = str | int | float | bool | None
 Row: TypeAlias = dict[str, Cell]
-"""A flat record, as a table of data frames takes it."""
+"""A flat record, one row of a table."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,47 +36,49 @@ class Episode:
     agent: str
     arm: str
     episode: int
-    """Its number, from which its environment seed follows."""
+    """Its number, which determines its environment seed."""
     environment_seed: int
     training_seed: int | None
     score: float | None
     """Sum of the rewards; null if one was non-finite."""
     rewards_size: float | None
-    """Sum of their absolute values: what a difference of scores is small against."""
+    """Sum of their absolute values, the scale of rounding errors in the score."""
     length: int
-    """Decisions."""
+    """Number of decisions."""
     crashed: bool
-    """Whether it ended because the environment failed; then it is not compared."""
+    """Whether it ended because the environment failed. It is then not compared."""
     error: str | None
-    """What the environment raised."""
+    """The error of the environment."""
     cut: bool
-    """Whether it ended by the limit of decisions and not by the environment."""
+    """Whether the limit of decisions ended it, not the environment."""
     nonfinite: int
-    """Rewards and parts of observations that were non-finite."""
+    """Number of non-finite rewards and parts of observations."""
     nonfinite_first: str | None
-    """Which was the first: `reward` or the name of an observation, and the step."""
+    """The first of them: `reward` or the name of an observation, and the step."""
     first_observation: str
-    """A hash: with one environment seed it should be the same in every arm."""
+    """Hash of the first observation. With one environment seed it should be the same in every
+    arm.
+    """
     thought_share: float | None
     belief_kl: float | None
     """Mean KL(after || before) of the belief, nats."""
     latency_ms: float | None
-    """Median milliseconds of a decision of the whole batch, while this episode went on."""
+    """Median milliseconds of a decision of the whole batch during this episode."""
     latency_ms_mean: float | None
     latency_ms_p10: float | None
     latency_ms_p90: float | None
     late_share: float | None = None
-    """Share of the decisions that took longer than the arm's deadline; null without one."""
+    """Share of the decisions that took longer than the arm's deadline; null without a deadline."""
     images: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
-    """Means over the scored decisions, by column; on disk columns like any other."""
+    """Means over the scored decisions, by column. On disk they are columns like the others."""
 
     def row(self) -> Row:
-        """The record as it is on disk."""
+        """The record in the form on disk."""
         out = {field: getattr(self, field) for field in FIELDS}
         return out | dict(self.images)
 
     def value(self, column: str) -> float | None:
-        """The finite number in a column; None where there is none.
+        """The finite number in a column; None if there is none.
 
         Args:
             column: a name of `episodes.jsonl`, such as `score` or `psnr_gain`.
@@ -88,7 +90,7 @@ class Episode:
         """**Errors:** `ValueError` naming a column that is missing, unknown or of another type."""
         if not isinstance(row, dict):
             raise ValueError(f"a record is an object; got {type(row).__name__}")
-        row = {"late_share": None, **row}  # which earlier records lack
+        row = {"late_share": None, **row}  # earlier records do not have it
         absent = [name for name in FIELDS if name not in row]
         if absent:
             raise ValueError(f"it lacks {', '.join(absent)}")
@@ -104,7 +106,7 @@ class Episode:
 
 
 def _kinds(annotation: Any) -> tuple[type, ...]:
-    """What a value of an annotated field may be an instance of, as JSON gives it."""
+    """The types that a value of an annotated field may have in JSON."""
     parts = (
         typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
     )
@@ -118,7 +120,7 @@ FIELDS: Mapping[str, tuple[type, ...]] = {
     for field in dataclasses.fields(Episode)
     if field.name != "images"
 }
-"""Columns of every record, with what they may hold."""
+"""Columns of every record, with their allowed types."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,28 +131,29 @@ class Header:
     environment: dict[str, Any]
     """`id`, `size`, `repeat`."""
     agents: list[dict[str, Any]]
-    """Facts of each: name, where it comes from, a hash of its weights."""
+    """Facts of each agent: name, origin, a hash of its weights."""
     arms: list[dict[str, Any]]
     """The arms of every agent in the order of play: `agent`, `arm`, settings."""
     episodes: int
-    """Per arm."""
+    """Number of episodes of each arm."""
     seed: int
     batch: int
-    """Environments in parallel, at most."""
+    """Largest number of environments in parallel."""
     max_decisions: int | None
-    """After which an episode is cut."""
+    """Number of decisions after which an episode is cut."""
     pool: bool
     """Whether the agents are training seeds of one recipe."""
     versions: dict[str, str]
     images: dict[str, list[str]]
-    """Which images of each agent are scored."""
+    """The images of each agent that are scored."""
     curves: dict[str, dict[str, list[Any]]]
     """Learning curves of the agents, where known: `step`, `score`."""
     sittings: list[dict[str, Any]]
     """Every process that played: command, revision, machine, time."""
 
     def differences(self, other: "Header") -> list[str]:
-        """Why another evaluation cannot continue this one, as sentences: it may only be longer.
+        """Why another evaluation cannot continue this one, as sentences. Only the number of
+        episodes may be larger.
 
         A gate is calibrated on as many episodes as are played in parallel, which a longer
         evaluation may change.
@@ -172,7 +175,7 @@ class Header:
 
     @property
     def expected(self) -> int:
-        """Episodes of all arms together."""
+        """Number of episodes of all arms together."""
         return len(self.arms) * self.episodes
 
 
@@ -203,7 +206,7 @@ class Records:
     header: Header
     episodes: Sequence[Episode]
     whole: Sequence[Episode] = ()
-    """Under `paired-v2`, what some episodes score when every arm plays them whole."""
+    """Under `paired-v2`, the episodes that every arm also plays whole."""
 
     @property
     def finished(self) -> bool:
@@ -236,8 +239,9 @@ def read(folder: str | Path) -> Records:
 
 
 def _episodes(path: Path) -> list[Episode]:
-    """**Errors:** `ValueError` naming the line that is no record, or an episode that is there
-    twice."""
+    """**Errors:** `ValueError` naming a line that is not a record, or an episode that occurs
+    twice.
+    """
     episodes: list[Episode] = []
     for number, line in enumerate(lines.whole(path), start=1):
         try:
@@ -257,12 +261,12 @@ def _episodes(path: Path) -> list[Episode]:
 
 
 def append(folder: Path, episodes: Iterable[Episode], file: str = EPISODES) -> None:
-    """Write episodes behind those that are there, and flush them to the disk."""
+    """Append episodes and flush them to the disk."""
     lines.append(folder / file, (one.row() for one in episodes))
 
 
 def drop_torn_lines(folder: Path) -> None:
-    """Leave the whole lines alone, so that what is appended begins a line."""
+    """Cut off an incomplete last line, so that an appended record begins a new line."""
     for file in (EPISODES, WHOLE):
         lines.drop_torn(folder / file)
 
@@ -273,7 +277,7 @@ def strip_file(folder: Path, arm: int, image: int) -> Path:
 
 
 def video_file(folder: Path, agent: str, arm: str, suffix: str) -> Path:
-    """Where the video of an arm's first episode is."""
+    """The path of the video of an arm's first episode."""
     name = re.sub(r"[^\w.+=-]+", "-", f"{agent}-{arm}")
     return folder / "video" / f"{name}{suffix}"
 
@@ -283,7 +287,7 @@ def write_header(folder: Path, header: Header) -> None:
 
 
 def as_read(header: Header) -> Header:
-    """The header as `read` gives it back, to be compared with such: with lists for tuples."""
+    """The header in the form that `read` returns, for comparisons: with lists instead of tuples."""
     return header_from(json.loads(_written(header)), Path(HEADER))
 
 
@@ -293,7 +297,7 @@ def _written(header: Header) -> str:
 
 
 def header_from(content: Any, path: Path) -> Header:
-    """**Errors:** `ValueError` naming the file and what it lacks."""
+    """**Errors:** `ValueError` naming the file and the missing part."""
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise ValueError(

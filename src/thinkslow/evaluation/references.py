@@ -13,9 +13,9 @@ KNOWN: Mapping[tuple[str, int], Mapping[str, float]] = {
 """Mean score of random play, and of a scripted player that sees the whole world, by environment
 and decisions of an episode."""
 CHANGES = ("wrappers", "shift", "image")
-"""Parts of an environment's description that may make it another task, besides its options."""
+"""Parts of an environment's description that can change the task, besides its options."""
 LENGTH = 250
-"""Decisions of an episode without an option."""
+"""Number of decisions of an episode by default."""
 
 
 def known_scores(summary: Mapping[str, Any]) -> Mapping[str, float]:

@@ -33,22 +33,24 @@ Frames = dict[str, np.ndarray]
 
 @dataclasses.dataclass
 class Moment:
-    """A decision that is scored, as long as it waits for the frames to come."""
+    """A decision that is scored, while it waits for later frames."""
 
     index: int
     """Index of the environment."""
     at: int
-    """Decisions before it."""
+    """Number of decisions before it in the episode."""
     states: State
-    """The state that acted and the one without thinking, stacked."""
+    """The state that acted and the state without thinking, stacked."""
     actions: list[np.ndarray]
-    """Taken from this decision on."""
+    """The actions from this decision on."""
     came: dict[int, Frames]
-    """Frames by how many steps later they came; 0 is the present one."""
+    """Frames by the number of steps after this decision; 0 is the present frame."""
 
 
 class Scorer:
-    """Watches a block of episodes and scores their images; ask for `scores` when it is over."""
+    """Watches a block of episodes and scores their images. `scores` returns them after the
+    block.
+    """
 
     def __init__(self, model: Any, images: Sequence[str], count: int):
         self.model, self.images = model, tuple(images)
@@ -61,7 +63,7 @@ class Scorer:
 
     @property
     def kept(self) -> int:
-        """Moments that are held in memory."""
+        """Number of moments in memory."""
         return len(self._whole) + sum(map(len, self._waiting))
 
     def began(self, observation: Mapping[str, np.ndarray]) -> None:
@@ -69,7 +71,7 @@ class Scorer:
         self._current = current(observation)
 
     def decided(self, playing: np.ndarray, thought: Any, action: Any, step: Step) -> None:
-        """Take a moment down, add to those that wait, and score what is whole."""
+        """Record a moment, add frames to waiting moments, and score complete ones."""
         if not self.images:
             return
         actions = np.asarray(action)
@@ -98,8 +100,9 @@ class Scorer:
             del self._whole[:CHUNK]
 
     def scores(self) -> list[dict[str, float | None]]:
-        """Mean of every column over the scored decisions of each episode; NaN where a prediction
-        was non-finite. Images of an episode without any are None."""
+        """Mean of every column over the scored decisions of each episode; NaN if a prediction was
+        non-finite. None for an episode without scored images.
+        """
         for index in range(len(self._waiting)):
             self._settle(index, over=True)
         for start in range(0, len(self._whole), CHUNK):
@@ -108,14 +111,14 @@ class Scorer:
         return [_columns(sums, self.images) for sums in self._sums]
 
     def _shows(self, index: Any) -> bool:
-        """Whether what an environment shows now is the present."""
+        """Whether an environment shows the present frame."""
         return self._current is None or bool(self._current[index])
 
     def _settle(self, index: int, over: bool) -> None:
         """Pass on the complete moments of an episode.
 
-        A moment counts if the episode goes on beyond the last frame that it looks ahead to; the
-        first one counts however short the episode is, with the frames that came.
+        A moment counts if the episode continues beyond its last later frame. The first moment
+        always counts, with the frames that exist.
         """
         length = int(self._lengths[index])
         waiting = self._waiting[index]
@@ -128,7 +131,7 @@ class Scorer:
     def _score(self, moments: Sequence[Moment]) -> None:
         padded = [*moments, *[moments[-1]] * (CHUNK - len(moments))]
         states = jax.tree.map(lambda *xs: np.stack(xs, 1), *[one.states for one in padded])
-        # where an episode ended, nothing came to compare with: any action will do
+        # after the end of an episode there is nothing to compare with, so any action is valid
         actions = np.stack([
             one.actions + one.actions[-1:] * (max(AHEAD) - len(one.actions)) for one in padded
         ])  # fmt: skip
@@ -153,7 +156,9 @@ class Scorer:
 
 
 def current(observation: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    """Which frames show the present, as an environment tells by `missing` and `age`; None: all."""
+    """Which frames show the present, by the flags `missing` and `age` of an environment; None:
+    all.
+    """
     off = [observation[name] > 0 for name in ("missing", "age") if name in observation]
     return ~np.any(off, 0) if off else None
 
@@ -205,7 +210,7 @@ def _add(sums: dict[str, tuple[float, int]], column: str, value: float) -> None:
 def _columns(
     sums: Mapping[str, tuple[float, int]], images: Sequence[str]
 ) -> dict[str, float | None]:
-    """Means: over all images together, and of each of several."""
+    """Means over all images together, and of each image if there are several."""
     means = {column: total / count for column, (total, count) in sums.items()}
     out: dict[str, float | None] = {}
     for steps in (0, *AHEAD):

@@ -1,11 +1,13 @@
-"""Environment seeds of episodes: one purpose never meets those of another, nor training's."""
+"""Environment seeds of episodes. Different purposes never share seeds, and none shares them with
+training.
+"""
 
 import numpy as np
 
 EVALUATION, CALIBRATION = 0xE7A1, 0xCA1B
-"""What seeds are for."""
+"""The purpose of seeds."""
 
 
 def episode_seed(seed: int, index: int, purpose: int = EVALUATION) -> int:
-    """The environment seed of an episode: far from those that training derives."""
+    """The environment seed of an episode, far from the seeds of training."""
     return int(np.random.SeedSequence([purpose, seed, index]).generate_state(1)[0])

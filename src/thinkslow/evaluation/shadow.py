@@ -36,26 +36,26 @@ from thinkslow.worldmodel import State
 MOMENTS = 8
 """Moments of an episode that are kept."""
 PARTICLE_STEPS = 8
-"""Decisions that particles are led through before a moment."""
+"""Number of decisions that particles play before a moment."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """What a decision of the base agent was a function of, besides its weights."""
+    """The inputs of a decision of the base agent, besides its weights."""
 
     number: int
     state: Any
-    """Carried from the decision before."""
+    """The carry from the previous decision."""
     action: Any
     observation: Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass
 class Moment:
-    """A decision and those before it, and what came after."""
+    """A decision with the decisions before it and the frames after it."""
 
     decisions: list[Decision]
-    """The last of them is the moment's own."""
+    """The last one belongs to the moment itself."""
     actions: list[np.ndarray]
     came: dict[int, Frames]
 
@@ -70,8 +70,8 @@ class Recorder:
     Args:
         agent: The base agent.
         count: Number of environments in parallel.
-        images: To decode, by name.
-        before: Decisions before each moment that an arm may want.
+        images: Names of the images to decode.
+        before: Number of decisions before each moment that an arm may need.
     """
 
     def __init__(self, agent: AbstractAgent, count: int, images: Sequence[str], *, before: int):
@@ -103,7 +103,7 @@ class Recorder:
                 moment.actions.append(np.asarray(action)[0])
             if later in AHEAD:
                 moment.came[later] = {name: self._now[name] for name in self.images}
-        if len(self._moments) > 2 * MOMENTS + max(AHEAD) // EVERY:  # the last are not whole
+        if len(self._moments) > 2 * MOMENTS + max(AHEAD) // EVERY:  # the last ones are not complete
             self._stride *= 2
             self._moments = [one for one in self._moments if one.step % (EVERY * self._stride) == 0]
 
@@ -114,11 +114,11 @@ class Recorder:
 
     @property
     def watched(self) -> bool:
-        """Whether there was anything to watch, or nothing to show."""
+        """Whether there is nothing to show."""
         return self._number > 0 or not self.images or self._carried is None
 
     def moments(self) -> list[Moment]:
-        """Up to `MOMENTS`, spread over the episode, with all frames that they look ahead to."""
+        """Up to `MOMENTS` moments, spread over the episode, with all their later frames."""
         whole = [one for one in self._moments if set(one.came) == {0, *AHEAD}]
         count = len(whole)
         chosen = np.unique(np.linspace(0, count - 1, min(count, MOMENTS)).astype(int))
@@ -130,7 +130,7 @@ class Pictures:
 
     Args:
         folder: Folder of the evaluation.
-        images: To decode, by name.
+        images: Names of the images to decode.
         arms: All arms of the agent, by name.
         places: Number of each arm in the header.
         count: Number of environments in parallel.
@@ -146,10 +146,10 @@ class Pictures:
         self._played = {"count": count, "seed": seed, "environment_seed": environment_seed}
         before = decisions_before(list(arms.values()))
         self.recorder = Recorder(arms[BASE], count, images, before=before)
-        """Must have watched the block of the base agent's first episode."""
+        """The watcher of the block with the base agent's first episode."""
 
     def take(self, arm: str, agent: AbstractAgent) -> None:
-        """Write what an arm, which is calibrated, decodes and imagines there."""
+        """Write the images that a calibrated arm decodes and imagines there."""
         moments = self.recorder.moments()
         found = decoded(agent, moments, self.images, **self._played)
         if found is not None:
@@ -157,7 +157,7 @@ class Pictures:
 
 
 def decisions_before(arms: Sequence[AbstractAgent]) -> int:
-    """How many decisions before a moment the arms look at, at most."""
+    """Largest number of decisions before a moment that any arm needs."""
     wanted = [0]
     for agent in arms:
         if agent.inner is not None:
@@ -169,7 +169,7 @@ def decisions_before(arms: Sequence[AbstractAgent]) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Decoded:
-    """What an arm made of the moments."""
+    """The images of an arm at the moments."""
 
     now: Frames
     """`[moments, H, W, C]`, floats."""
@@ -186,13 +186,12 @@ def decoded(
     Args:
         agent: The arm, calibrated.
         moments: Moments of a `Recorder`.
-        images: To decode, by name.
-        count: Environments that the arm is compiled for.
+        images: Names of the images to decode.
+        count: Number of environments for which the arm is compiled.
         seed: Seed of the evaluation: the arm gets the noise of the base agent.
         environment_seed: Environment seed of the recorded episode.
 
-    Returns None for an agent that the memory of the base agent does not fit, such as one of your
-    own.
+    Returns None for an agent with another kind of memory than the base agent, such as your own.
     """
     start = agent.start(count)
     if not moments or not isinstance(start, Carry) or not _fits(start, moments[0].decisions[-1]):
@@ -218,7 +217,7 @@ def decoded(
 def write(
     folder: Path, arm: int, moments: Sequence[Moment], found: Decoded, *, frames: bool
 ) -> None:
-    """What an arm decoded, a file an image; with `frames` also what there was to see."""
+    """Write the images of an arm, one file for each image; with `frames` also the real ones."""
     (folder / "strips").mkdir(exist_ok=True)
     for number, image in enumerate(found.now):
         real = np.stack([moment.came[0][image] for moment in moments])
@@ -241,9 +240,10 @@ def _led(
     agent: AbstractAgent, carry: Carry, moments: Sequence[Moment], count: int, seed: int,
     environment_seed: int,
 ) -> State:  # fmt: skip
-    """The states that the arm would have acted by, after the decisions before each moment."""
+    """The states from which the arm would have acted, after the decisions before each moment."""
     before = max(len(moment.decisions) for moment in moments)
-    # One that has fewer began an episode: what it sees again and again, it forgets each time.
+    # A moment with fewer decisions is near the beginning of an episode. The repeated first frame
+    # resets the arm each time.
     ways = [
         [moment.decisions[0]] * (before - len(moment.decisions)) + moment.decisions
         for moment in moments

@@ -9,9 +9,9 @@ of one training seed share a checkpoint and so are not independent. Therefore:
   seed gives one number, seeds count alike, and the interval is Student's t of these numbers
   with seeds - 1 degrees of freedom. Percentiles of three to five seeds are much too narrow.
 
-p-values are those of a t test over the units, never below 2^(1 - units), the least that an exact
-test by flipping signs could give. Where that floor lies above 5%, `untested` says why there is no
-test: below six pairs, or six training seeds.
+p-values come from a t test over the units. They are never below 2^(1 - units), the smallest value
+of an exact sign-flip test. If that floor is above 5% (fewer than six pairs or training seeds),
+`untested` says why there is no test.
 
 Nothing here knows arms, files or metrics.
 """
@@ -62,13 +62,13 @@ class Paired:
     p_value: float
     """Two-sided, of a mean difference of zero: t test over the units, at least 2^(1 - units)."""
     deviation: float
-    """Standard deviation of the difference between units; nan for a single one."""
+    """Standard deviation of the difference between units; nan for a single unit."""
     pairs: int
     clusters: int
     unit: Unit
-    """What the interval generalises to: more episodes, or more training seeds."""
+    """The unit over which the interval generalises: episodes or training seeds."""
     untested: Untested | None
-    """Why no result could have been significant at 5%; None if there is a test."""
+    """Why no result could be significant at 5%; None if there is a test."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Equivalence:
     """Whether two arms do the same within a margin: two one-sided tests."""
 
     margin: float
-    """In units of the metric."""
+    """The margin, in units of the metric."""
     p_value: float
     """p-value of a difference of the margin or more: a small value means "equivalent"."""
 
@@ -99,7 +99,9 @@ class Interaction:
     difference: float
     interval: Interval
     p_value: float
-    """Two-sided, at least the chance of one of the two extreme ways to label the units."""
+    """Two-sided p-value; at least the probability of one of the two most extreme labelings of the
+    units.
+    """
     unit: Unit
     untested: Untested | None
 
@@ -125,8 +127,9 @@ def paired(
 
     **Errors:** `ValueError` for no pairs, a value that is non-finite, or labels that do not match.
 
-    **Cost:** time grows as resamples × pairs, about 15 ms for the default and 40 pairs; what was
-    drawn is kept for the next call with as many pairs. Several training seeds cost nothing.
+    **Cost:** time grows with resamples × pairs, about 15 ms for the default and 40 pairs. Resamples
+    are reused by the next call with the same number of pairs. Several training seeds need no
+    bootstrap.
 
     >>> result = paired([1.0, 1.0, 1.0, 1.0], seed=0)
     >>> result.mean, result.interval, result.p_value, result.untested
@@ -195,15 +198,14 @@ def equivalence(
 ) -> Equivalence:
     """Whether `refined` equals `base` within a share of the mean of `base`.
 
-    Two one-sided t tests over the units: that the difference is not below minus the share, and
-    not above it. Both are taken of `difference ± share × base`, pair by pair, so that the
-    margin's own uncertainty counts.
+    Two one-sided t tests over the units, against a difference below minus the share and above it.
+    Both use `difference ± share × base` of each pair, so the uncertainty of the margin is included.
 
     Args:
       base: values of the arm without thinking, one number per pair, `[pairs]`.
       refined: values of the other arm, in the same order.
       clusters: each pair's training seed, as for `paired`.
-      share: half-width of what counts as the same; a mean of zero leaves no margin.
+      share: half-width of the margin, as a share of the mean; a mean of zero gives no margin.
       name: what the values are, for error messages.
 
     **References:** Schuirmann, A Comparison of the Two One-Sided Tests Procedure and the Power
@@ -240,7 +242,7 @@ def interaction(
     Args:
       first: paired differences of one setting, `[pairs]`, such as rollout 8 - rollout 1 of the
         agents that see part of the world.
-      second: those of the other setting; their number may differ.
+      second: paired differences of the other setting; their number may differ.
       first_clusters: training seeds of `first`, as for `paired`.
       second_clusters: training seeds of `second`; both settings have several, or neither.
       level: coverage of the interval.
@@ -284,7 +286,7 @@ def interaction(
 
 
 def correlation(base: npt.ArrayLike, refined: npt.ArrayLike) -> float | None:
-    """Pearson correlation that the pairing achieved; None where an arm does not vary.
+    """Pearson correlation between the two sides of the pairs; None if an arm does not vary.
 
     The higher it is, the fewer pairs are needed.
 
@@ -303,8 +305,8 @@ def correlation(base: npt.ArrayLike, refined: npt.ArrayLike) -> float | None:
 def holm(p_values: npt.ArrayLike) -> np.ndarray:
     """Holm's correction: adjusted p-values `[tests]`, in the order given.
 
-    Rejecting where the adjusted value is at most alpha keeps the chance of any false
-    rejection at most alpha, whatever the dependence between the tests.
+    If tests with an adjusted value of at most alpha are rejected, the probability of any false
+    rejection is at most alpha, for every dependence between the tests.
 
     **References:** Holm, A Simple Sequentially Rejective Multiple Test Procedure,
     Scandinavian Journal of Statistics 6(2), 1979.
@@ -334,7 +336,7 @@ def _tail(units: np.ndarray) -> float:
 
 
 def _untested(least: float, labels: np.ndarray) -> Untested | None:
-    """The reason why a test whose p-values begin at `least` is none."""
+    """Why a test with a smallest p-value of `least` is impossible; None if it is possible."""
     if least <= ALPHA:
         return None
     return "few episodes" if _unit(labels) == "episode" else "few training seeds"
@@ -345,7 +347,7 @@ def _unit(labels: np.ndarray) -> Unit:
 
 
 def _units(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """One number a unit: the values of a single training seed, or the means of several."""
+    """One number for each unit: the values of a single training seed, or the means of several."""
     return _by_seed(values, labels, mean_of) if labels.any() else values
 
 

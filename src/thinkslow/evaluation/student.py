@@ -1,4 +1,4 @@
-"""Student's t distribution of whole degrees of freedom, without SciPy.
+"""Student's t distribution with an integer number of degrees of freedom, without SciPy.
 
 With t = sqrt(df) tan(angle) the probability of lying within ±t is a finite sum of powers of
 cos(angle) (Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4); the
@@ -22,7 +22,7 @@ def within(t: float, df: int) -> float:
 
 @lru_cache(maxsize=256)
 def quantile(probability: float, df: int) -> float:
-    """The t below which T lies with a probability between 0 and 1, both excluded.
+    """The quantile of T at a probability strictly between 0 and 1.
 
     >>> round(quantile(0.975, 2), 4), round(quantile(0.025, 2), 4)
     (4.3027, -4.3027)

@@ -1,4 +1,4 @@
-"""The evaluated agents: names and arms, entries in the records, and whether they fit."""
+"""The evaluated agents: names and arms, entries in the records, and checks that they fit."""
 
 import dataclasses
 import hashlib
@@ -28,7 +28,7 @@ Agents = Mapping[str, AbstractAgent] | Mapping[str, Mapping[str, AbstractAgent]]
 
 
 def described_environment(environment: str | Mapping[str, Any]) -> dict[str, Any]:
-    """What `envs.make` takes, of an id or of a mapping such as an agent's `about.environment`."""
+    """Arguments of `envs.make`, from an id or a mapping such as an agent's `about.environment`."""
     given = {"id": environment} if isinstance(environment, str) else environment
     return {"size": 64, "repeat": 1, **arguments(given)}
 
@@ -47,12 +47,12 @@ def refuse_modules(environment: str | Mapping[str, Any], agents: Iterable[Abstra
         raise ValueError(
             f"The agent's files ask to import {', '.join(named)} for its environment, which the "
             "files of an agent may not: they may come from anywhere. If you know the module, "
-            "write the description yourself, in place of `about.environment`."
+            "write the description yourself instead of `about.environment`."
         )
 
 
 def by_name(agents: Agents) -> dict[str, dict[str, AbstractAgent]]:
-    """Arms by the name of their agent.
+    """Arms, by the name of their agent.
 
     **Errors:** `ValueError` for no agents, or one without the arm `none`.
     """
@@ -84,7 +84,7 @@ def by_name(agents: Agents) -> dict[str, dict[str, AbstractAgent]]:
 def awaiting(
     agents: Mapping[str, Mapping[str, AbstractAgent]], decisions: int
 ) -> dict[str, dict[str, AbstractAgent]]:
-    """The same arms, ready for observations that come up to `decisions` late."""
+    """The same arms, prepared for observations that are up to `decisions` late."""
     return {
         name: {arm: awaits(agent, decisions) for arm, agent in arms.items()}
         for name, arms in agents.items()
@@ -101,12 +101,12 @@ def awaits(agent: AbstractAgent, decisions: int) -> AbstractAgent:
 
 
 def told(agent: AbstractAgent) -> bool:
-    """Whether an evaluation tells the agent which observations are missing, and how old."""
+    """Whether an evaluation passes the flags of missing and old observations to the agent."""
     return isinstance(agent, Agent) and agent.settings.missing is not None
 
 
 def facts(name: str, arms: Mapping[str, AbstractAgent]) -> dict[str, Any]:
-    """What the records say of an agent: its origin, its size, and a hash of its weights."""
+    """The facts of an agent in the records: its origin, its size, and a hash of its weights."""
     agent = arms[BASE]
     about: About = agent.about
     arrays = [x for x in jax.tree.leaves(agent.model) if eqx.is_array_like(x)]
@@ -132,7 +132,7 @@ def _hash(numbers: Sequence[Any]) -> str:
 
 
 def settings(name: str, arm: str, agent: AbstractAgent) -> dict[str, Any]:
-    """What the records say of an arm."""
+    """The facts of an arm in the records."""
     known = registry.entries("arm").get(arm.partition("+")[0])
     model = {id(leaf) for leaf in jax.tree.leaves(agent.model)}
     own = [leaf for leaf in jax.tree.leaves(agent) if id(leaf) not in model]
@@ -144,13 +144,13 @@ def settings(name: str, arm: str, agent: AbstractAgent) -> dict[str, Any]:
         "gate": agent.score.name if isinstance(agent, Gated) else None,
         "share": agent.share if isinstance(agent, Gated) else None,
         "deadline_ms": agent.deadline_ms if isinstance(agent, Timed) else None,
-        # an ensemble, and the numbers of agents that say nothing of their settings
+        # the ensemble, and the numbers of agents without settings
         "numbers": _hash([x for x in own if eqx.is_array_like(x)]),
     }
 
 
 def written(thinking: Thinking) -> dict[str, Any]:
-    """Settings as JSON: objects by their names and numbers, what is without bound as `inf`."""
+    """Settings as JSON: objects by name and numbers, infinity as `inf`."""
     out: dict[str, Any] = {
         field.name: _written(getattr(thinking, field.name))
         for field in dataclasses.fields(thinking)
@@ -173,10 +173,9 @@ def _written(value: Any) -> Any:
 
 
 def fitted(agent: AbstractAgent, envs: VectorEnv, *, name: str) -> AbstractAgent:
-    """The agent, seeing and acting by the environment's names.
+    """The agent with the environment's names of observations and actions.
 
-    **Errors:** `ValueError` where the environment does not show what the agent sees, or takes
-    other actions.
+    **Errors:** `ValueError` if the environment's observations or actions do not fit the agent.
     """
     model = agent.model
     if isinstance(model, ActorCritic) and agent.inner is not None:
@@ -202,7 +201,7 @@ def fitted(agent: AbstractAgent, envs: VectorEnv, *, name: str) -> AbstractAgent
 
 
 def told_apart(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
-    """Names of agents, of which those that are given twice say in what their paths differ.
+    """Distinct names of agents: equal names are extended by the parts in which their paths differ.
 
     >>> told_apart(["tiny-200"] * 2, [Path("runs/a/agents/200"), Path("runs/b/agents/200")])
     ['tiny-200 (a)', 'tiny-200 (b)']
@@ -227,7 +226,7 @@ def told_apart(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
 
 
 def _common(paths: Sequence[tuple[str, ...]]) -> int:
-    """How many parts all paths begin with alike."""
+    """Number of leading parts that all paths share."""
     count = 0
     for parts in zip(*paths, strict=False):
         if len(set(parts)) > 1:

@@ -23,7 +23,7 @@ from thinkslow.plural import plural
 Record = dict[str, Any]
 
 UNCARRIED = "control-uncarried"
-"""A control of what is carried; what it sees at a moment is a refined state like another."""
+"""A control of the carry. Its state at one moment is refined like that of other arms."""
 
 
 def summarise(records: Records) -> Record:
@@ -129,7 +129,7 @@ def _average(rows: Sequence[Episode], column: str) -> float | None:
 
 
 def _latency(rows: Sequence[Episode], batch: int) -> Record | None:
-    """Medians over episodes of their own median and percentiles; the mean over decisions."""
+    """Medians over episodes of the median and percentiles of each; the mean over decisions."""
     known = [row for row in rows if row.latency_ms is not None]
     if not known:
         return None
@@ -178,7 +178,7 @@ def _comparisons(
 def _compared(
     mine: Sequence[Episode], base: Sequence[Episode], measure: Metric, seed: int
 ) -> Record | None:
-    """One arm against one baseline; None where neither has the measure, or nothing was played."""
+    """One arm against one baseline; None if neither has the measure, or nothing was played."""
     joined = pairs(mine, base, measure)
     if joined is None:
         return None
@@ -211,7 +211,7 @@ def _compared(
 def _independent(
     after: np.ndarray, before: np.ndarray, clusters: Sequence[str], measure: Metric, name: str
 ) -> Record:
-    """The comparison of episodes that are no pairs: of the means, as of two samples."""
+    """The comparison of unpaired episodes: of the means of two samples."""
     wins = np.sign(after[:, None] - before[None, :])
     better = float((wins.mean() + 1) / 2)
     out: Record = {
@@ -276,14 +276,14 @@ def _agreements(agreed: Sequence[Record]) -> Iterator[str]:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it: no tuples, no NaN."""
+    """The value in the form of JSON, without tuples and NaN."""
     if isinstance(value, tuple):
         return None if any(_plain(one) is None for one in value) else list(value)
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _notes(records: Records, comparisons: Sequence[Record]) -> Iterator[str]:
-    """Notes that a reader of the numbers must know, one sentence each."""
+    """Notes that are needed to read the numbers correctly, one sentence each."""
     header, episodes = records.header, records.episodes
     if not records.finished:
         yield (

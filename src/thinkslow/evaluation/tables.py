@@ -45,7 +45,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
 
 
 def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
-    """Write flat records as a Parquet file; what is not known is null.
+    """Write flat records as a Parquet file; unknown values are null.
 
     Args:
         path: the file, replaced as a whole.
@@ -80,7 +80,7 @@ def training(run: str | Path) -> dict[str, list[dict[str, Any]]]:
     for text in (Path(run) / "metrics.jsonl").read_text().splitlines():
         try:
             line = json.loads(text)
-        except ValueError:  # cut off by a kill
+        except ValueError:  # a line that a kill cut off
             continue
         if "episode" in line:
             out["episodes"].append(line["episode"])

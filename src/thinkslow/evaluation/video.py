@@ -21,12 +21,12 @@ from thinkslow.envs import Step
 from thinkslow.envs.make import Environment, arguments, make
 
 SIDE = 256
-"""Pixels of the longer side of a picture, which small ones are enlarged to."""
+"""Length of the longer side to which small images are enlarged, in pixels."""
 LINE = 20
-"""Height of the line under the pictures."""
+"""Height of the text line below the images, in pixels."""
 FPS = 15
 MOST = 2_000
-"""Frames that a GIF or PNG may hold."""
+"""Largest number of frames of a GIF or PNG."""
 ENCODED, ANIMATED = (".mp4",), (".gif", ".png")
 
 
@@ -75,13 +75,14 @@ def record(
 
 
 class Film:
-    """Frames of one episode on their way to a file; also a watcher of a block's first environment.
+    """Writes the frames of one episode to a file; it is also a watcher of a block's first
+    environment.
 
     Args:
         path: Path of the file, which exists after `close`.
-        model: What decodes the beliefs.
-        images: Which images are shown, by name.
-        fps: Decisions shown a second.
+        model: The model that decodes the beliefs.
+        images: Names of the images to show.
+        fps: Number of decisions per second.
     """
 
     def __init__(self, path: Path, model: Any, images: Sequence[str], *, fps: int = FPS):
@@ -94,7 +95,7 @@ class Film:
         self._now: Mapping[str, np.ndarray] = {}
 
     def add(self, shown: Mapping[str, np.ndarray], thought: Any) -> None:
-        """A frame of what came and of the state that acted, both of one environment."""
+        """Add a frame: the observation and the state that acted, both of one environment."""
         pictures = list(shown.values())
         if self._decoded and getattr(thought, "state", None) is not None:
             state = jax.tree.map(lambda x: x[0], thought.state)
@@ -112,28 +113,28 @@ class Film:
             self.began(step.observation)
 
     def close(self) -> Path:
-        """Write what is left, and put the file in its place."""
+        """Write the remaining frames, and move the file into place."""
         self._writer.close()
         self._part.replace(self.path)
         return self.path
 
     def drop(self) -> None:
-        """Forget a file that was not closed."""
+        """Discard a file that was not closed."""
         self._part.unlink(missing_ok=True)
 
 
 def suffix() -> str:
-    """MP4 where it can be written, else GIF."""
+    """MP4 if it can be written, otherwise GIF."""
     return ".mp4" if importlib.util.find_spec("av") else ".gif"
 
 
 def images_of(observations: Mapping[str, Any]) -> list[str]:
-    """Which observations are images, by name."""
+    """Names of the observations that are images."""
     return [name for name, space in observations.items() if len(space.shape) == 3]
 
 
 class _Encoded:
-    """H.264, written as it comes."""
+    """Writes H.264, frame by frame."""
 
     def __init__(self, path: Path, fps: int):
         self._av = av = importlib.import_module("av")
@@ -143,7 +144,9 @@ class _Encoded:
         self._begun = False
 
     def add(self, image: np.ndarray) -> None:
-        height, width = (size + size % 2 for size in image.shape[:2])  # the codec halves colours
+        height, width = (
+            size + size % 2 for size in image.shape[:2]
+        )  # the codec halves the colour resolution, so sides must be even
         even = np.zeros((height, width, 3), np.uint8)
         even[: image.shape[0], : image.shape[1]] = image
         if not self._begun:
@@ -158,7 +161,7 @@ class _Encoded:
 
 
 class _Animated:
-    """GIF or animated PNG, written at the end."""
+    """Writes a GIF or an animated PNG, at the end."""
 
     def __init__(self, kind: str, path: Path, fps: int):
         self._kind, self._path, self._fps = kind, path, fps
@@ -177,7 +180,7 @@ class _Animated:
 
 
 def writer(kind: str, path: Path, fps: int) -> _Encoded | _Animated:
-    """What frames are `add`ed to, and what `close` writes; `kind` is a suffix.
+    """The writer of a video; `kind` is a suffix.
 
     **Errors:** `ValueError` for another suffix; `ModuleNotFoundError` for MP4 without PyAV.
     """
@@ -194,7 +197,7 @@ def writer(kind: str, path: Path, fps: int) -> _Encoded | _Animated:
 
 
 def _made(environment: str | Mapping[str, Any]) -> Environment:
-    """The environment; made to be rendered if it shows no image and can be."""
+    """The environment, made with rendering if it shows no image and can be rendered."""
     given: dict[str, Any] = arguments(
         {"id": environment} if isinstance(environment, str) else environment
     )
@@ -236,13 +239,13 @@ def _decode(model: Any, state: Any, images: tuple[str, ...]) -> list[Any]:
 def framed(
     pictures: Sequence[np.ndarray], line: str, labels: Sequence[str] = (), *, side: int = SIDE
 ) -> np.ndarray:
-    """Pictures side by side at one height, enlarged by whole numbers, over a line of text.
+    """Images side by side at one height, enlarged by integer factors, above a line of text.
 
     Args:
         pictures: `[H, W, channels]`, uint8.
         line: the text below.
-        labels: a text above each picture, cut to its width; none: no room is left for them.
-        side: pixels of the longer side of a picture, which small ones are enlarged to.
+        labels: a text above each image, cut to its width; without labels, no space is reserved.
+        side: length of the longer side to which small images are enlarged, in pixels.
     """
     large = []
     for picture in pictures:

@@ -1,15 +1,15 @@
 """Windows from common snapshots: the protocol `paired-v2`.
 
-The base agent plays its episodes as under `paired-v1`. Every `EVERY` decisions a snapshot is taken:
-of the environment, and of what the agent carries. From each snapshot every arm plays as many
-decisions, under the random numbers that the base agent has there. An arm's windows, laid end to
-end, are as long as the base agent's episode, and their rewards are its score there: a pair is such
-an episode of windows and the base agent's own.
+The base agent plays its episodes as under `paired-v1`. Every `EVERY` decisions a snapshot is taken
+of the environment and of the agent's carry. From each snapshot every arm plays the same number of
+decisions, with the random numbers of the base agent. The windows of an arm, end to end, are as long
+as the base agent's episode, and the sum of their rewards is the arm's score. A pair consists of the
+base agent's episode and the windows of an arm.
 
-Arms part from the base agent for one window only, so that a pair is less noisy than two whole
-episodes. For the same reason what an arm does is not seen beyond its window, which biases effects
-to zero. Therefore a fifth of the episodes, rounded up to whole blocks, are played whole by every
-arm too, as under `paired-v1`: `agreement` compares the two.
+An arm differs from the base agent for one window only, so a pair is less noisy than two whole
+episodes. But effects beyond the window are not seen, which biases effects towards zero. Therefore
+every arm also plays a fifth of the episodes whole, rounded up to whole blocks, as under
+`paired-v1`; `agreement` compares the two.
 """
 
 import dataclasses
@@ -47,13 +47,13 @@ NAME = "paired-v2"
 EVERY = 25
 """Decisions between two snapshots, and of each window."""
 SHARE = 5
-"""One block in so many is played whole too."""
+"""One block in this many is also played whole."""
 
 
 def refusal(agent: AbstractAgent) -> str | None:
     """Why an arm cannot begin at the base agent's snapshots; None if it can."""
     if agent.inner is None:
-        return "it is no `Agent`, so that what it carries is not known"
+        return "it is not an `Agent`, so its carry is unknown"
     one = agent.inner.settings
     if one.lag or one.particles > 1 or one.delay or one.check is not None or one.missing == "hold":
         return "it carries more of the past than the base agent"
@@ -62,14 +62,14 @@ def refusal(agent: AbstractAgent) -> str | None:
 
 @dataclasses.dataclass
 class Window:
-    """A moment of the base agent's episodes, side by side, to begin at."""
+    """A moment in parallel episodes of the base agent, at which windows begin."""
 
     decision: int
     alive: np.ndarray
-    """Which episodes were not over."""
+    """Which episodes are still running."""
     snapshots: list[Snapshot]
     carry: Any
-    """State and action that the base agent carried there."""
+    """State and action in the base agent's carry there."""
 
 
 class Snapshots:
@@ -77,8 +77,8 @@ class Snapshots:
 
     Args:
         envs: the environments that are played.
-        carry: the base agent's at the start.
-        most: decisions after which episodes are cut; None: they are not.
+        carry: the base agent's carry at the start.
+        most: number of decisions after which episodes are cut; None: no limit.
     """
 
     def __init__(self, envs: VectorEnv, carry: Carry, most: int | None):
@@ -110,23 +110,22 @@ def play_windows(
     seed: int, *, most: int | None, scorer: Callable[[], Scorer],
     tick: Callable[[int], None] = lambda _: None,
 ) -> tuple[list[Played], list[dict[str, float | None]]]:  # fmt: skip
-    """What an arm makes of the windows of a block: the sums over each episode's windows.
+    """Let an arm play the windows of a block, and sum over the windows of each episode.
 
     Args:
         agent: the arm.
-        envs: of the block.
-        windows: of the base agent's episodes.
+        envs: the environments of the block.
+        windows: the windows of the base agent's episodes.
         seeds: environment seeds.
-        seed: of the noise.
-        most: decisions after which an episode is cut.
-        scorer: makes what scores the images of one window.
-        tick: told how many windows are over.
+        seed: seed of the noise.
+        most: number of decisions after which an episode is cut.
+        scorer: makes a scorer for the images of one window.
+        tick: called with the number of finished windows.
 
-    Returns what was played of each episode, and the means over its windows of every measure of
-    its images.
+    Returns the played episodes, and for each episode the means over windows of every image measure.
 
-    **Cost:** as many decisions as the base agent's episodes, and a copy of each environment a
-    window.
+    **Cost:** as many decisions as the base agent's episodes, and one copy of each environment for
+    each window.
     """
     act, split = agent.act, agent.model.split
     own = jnp.array(seeds, jnp.uint32)
@@ -142,7 +141,7 @@ def play_windows(
         alive = window.alive & ~step.crashed
         began = alive.copy()
         start = agent.start(envs.count)
-        assert isinstance(start, Carry)  # as `refusal` asks
+        assert isinstance(start, Carry)  # checked by `refusal`
         state, action = window.carry
         carry = dataclasses.replace(start, state=state, action=action)
         tell = Telling(agent, step.observation)
@@ -154,7 +153,7 @@ def play_windows(
                 break
             keys = jax.block_until_ready(decision_keys(seed, own, window.decision + later))
             given, known = (carry, step.observation, step.is_first), tell(step.observation)
-            if not warm:  # the first call compiles; its time is not the decision's
+            if not warm:  # the first call compiles, so its time is not counted
                 jax.block_until_ready(act(*given, keys=keys, **known))
                 warm = True
             begun = time.perf_counter()
@@ -179,7 +178,7 @@ def play_windows(
 
 
 def _mean(windows: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
-    """The mean of every measure over the windows that have it; NaN where one was non-finite."""
+    """The mean of every measure over the windows that have it; NaN if one was non-finite."""
     out: dict[str, float | None] = {}
     for column in dict.fromkeys(name for one in windows for name in one):
         known = [value for one in windows if (value := one.get(column)) is not None]
@@ -188,7 +187,7 @@ def _mean(windows: Sequence[Mapping[str, float | None]]) -> dict[str, float | No
 
 
 def whole_blocks(header: Header) -> set[int]:
-    """The numbers of the blocks that every arm plays whole too."""
+    """The numbers of the blocks that every arm also plays whole."""
     blocks = math.ceil(header.episodes / header.count)
     return set(range(math.ceil(blocks / SHARE)))
 
@@ -198,17 +197,17 @@ def play_all(
     named: Mapping[str, Mapping[str, AbstractAgent]], envs: VectorEnv,
     show: Callable[[str, int, int], None], pictures: Mapping[str, Any],
 ) -> None:  # fmt: skip
-    """Play what is missing, block by block: the base agent, then every arm from its snapshots.
+    """Play the missing episodes, block by block: the base agent, then every arm from its snapshots.
 
     Args:
-        folder: of the evaluation.
-        header: what is played.
-        played: episodes that are there; new ones are added.
-        whole: the same of those that are played whole to compare.
+        folder: the folder of the evaluation.
+        header: the settings of the evaluation.
+        played: finished episodes; new ones are added.
+        whole: finished whole episodes, for the comparison; new ones are added.
         named: arms by agent, fitted to the environments.
-        envs: of the evaluation.
-        show: told of progress.
-        pictures: by agent, what takes pictures of its first episode.
+        envs: the environments of the evaluation.
+        show: called with the progress.
+        pictures: by agent, the recorder of images of its first episode.
     """
     cleans: dict[str, Clean] = {}
     done = 0
@@ -243,7 +242,7 @@ def _lacking(episodes: Sequence[Episode], name: str, arm: str, numbers: Sequence
 
 
 class _Block:
-    """Episodes side by side of one agent, under all its arms."""
+    """A block of parallel episodes of one agent, with all its arms."""
 
     def __init__(
         self, folder: Path, header: Header, name: str, first: int, envs: VectorEnv,
@@ -264,7 +263,7 @@ class _Block:
         """The base agent's episodes with their snapshots, and every arm's windows."""
         base, out = ready[BASE], []
         start = base.start(self.envs.count)
-        assert isinstance(start, Carry)  # as `refusal` asks
+        assert isinstance(start, Carry)  # checked by `refusal`
         snapshots = Snapshots(self.envs, start, self.header.max_decisions)
         watchers: list[Watcher] = [snapshots, *([pictures.recorder] if pictures else [])]
         found = self._whole(BASE, base, watchers)
@@ -291,7 +290,7 @@ class _Block:
     def play_whole(
         self, ready: Mapping[str, AbstractAgent], lacking: Mapping[str, Sequence[int]]
     ) -> list[Episode]:
-        """Whole episodes of every arm, to compare."""
+        """Whole episodes of every arm, for the comparison."""
         out = []
         for arm, numbers in lacking.items():
             if numbers:

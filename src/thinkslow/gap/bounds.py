@@ -37,11 +37,13 @@ from thinkslow.refinement import adam, refine
 Cost: TypeAlias = Callable[[Array, PRNGKeyArray], Float[Array, ""]]
 
 CHUNK = 64
-"""Latents whose cost is computed together: memory does not grow with their number."""
+"""Number of latents whose costs are computed together, so that memory does not grow with their
+number.
+"""
 GRADIENTS = 60
-"""Gradient steps of a sweep, for a Gaussian belief."""
+"""Number of gradient steps in a sweep, for a Gaussian belief."""
 FIRST_STEP = 0.1
-"""Step size of the first of its sweeps; each further one halves it."""
+"""Step size of the first of these sweeps; each further sweep halves it."""
 
 
 class Target(NamedTuple):
@@ -51,7 +53,7 @@ class Target(NamedTuple):
     beta: Float[Array, ""]
     """Weight of the KL from the prior, above 0."""
     cost: Cost
-    """Cost of a latent, in nats; its key may make it random."""
+    """Cost of a latent, in nats. It may use its key for random numbers."""
 
 
 class Found(NamedTuple):
@@ -59,22 +61,24 @@ class Found(NamedTuple):
 
     belief: Belief
     path: Belief
-    """The path to it, one belief per sweep; after the best one it is repeated."""
+    """The path to it, one belief for each sweep; after the best belief it is repeated."""
     begin: Array
-    """The index of the first belief from which it was found."""
+    """The index of the starting belief from which it was found."""
 
 
 class Bound(NamedTuple):
     """The importance-weighted bound for each number of samples."""
 
     values: Float[Array, " sizes"]
-    """F_K, nats; never rising."""
+    """F_K in nats, never increasing."""
     effective: Float[Array, ""]
-    """Effective number of all samples, 1 / sum(w^2): near 1, the bound rests on a single one."""
+    """Effective number of all samples, 1 / sum(w^2); near 1, the bound depends on a single
+    sample.
+    """
 
 
 def refusal(belief: Any) -> str | None:
-    """Why the best belief of this kind cannot be searched; None if it can."""
+    """Why the best belief of this kind cannot be searched for; None if it can."""
     if isinstance(belief, Categorical | Gaussian):
         return None
     return (
@@ -86,7 +90,7 @@ def refusal(belief: Any) -> str | None:
 def costs(
     target: Target, belief: Belief, *, draws: int, key: PRNGKeyArray
 ) -> tuple[Array, Float[Array, " draws"]]:
-    """Latents of a belief, and what each costs. Two beliefs share the noise of one key."""
+    """Latents of a belief, and the cost of each. Two beliefs with the same key share the noise."""
 
     def one(key: PRNGKeyArray) -> tuple[Array, Array]:
         latent_key, cost_key = jr.split(key)
@@ -97,7 +101,7 @@ def costs(
 
 
 def loss(target: Target, belief: Belief, *, draws: int, key: PRNGKeyArray) -> Float[Array, ""]:
-    """L(q) in nats: the cost is a mean over `draws` latents, the KL is exact.
+    """L(q) in nats. The cost is a mean over `draws` latents; the KL is exact.
 
     **Cost:** `draws` costs.
     """
@@ -108,10 +112,11 @@ def loss(target: Target, belief: Belief, *, draws: int, key: PRNGKeyArray) -> Fl
 def importance_bound(
     target: Target, belief: Belief, *, sizes: Sequence[int], key: PRNGKeyArray
 ) -> Bound:
-    """F_K for each K of `sizes`, all from the same latents of `belief`, as many as the largest.
+    """F_K for each K of `sizes`, all from the same latents of `belief`; their number is the largest
+    size.
 
-    Smaller K are means over groups, so that no bound is above one of fewer samples. The cost must
-    be that of a latent alone.
+    Smaller K are means over groups, so no bound exceeds a bound of fewer samples. The cost must
+    depend on one latent only.
 
     Args:
         target: the cost by which beliefs are judged.
@@ -147,26 +152,28 @@ def best(
     target: Target, begins: Sequence[Belief], *, sweeps: int, draws: int, judges: int,
     key: PRNGKeyArray,
 ) -> Found:  # fmt: skip
-    """The belief of least L that coordinate ascent finds from several beginnings.
+    """The belief with the lowest L that coordinate descent finds from several starting beliefs.
 
-    A categorical belief: a sweep gives every factor in turn its best distribution, the others
-    held: q_i(c) is proportional to p_i(c) exp(-V_c / beta), where V_c is the mean cost of latents
-    of the other factors with this one at c. A Gaussian one has no such step: a sweep is
-    `GRADIENTS` steps of Adam on means and scales. Every step draws new noise. Which sweep of which
-    beginning is best is judged on draws that none of them saw; the beginnings are among them.
+    For a categorical belief, a sweep sets every factor in turn to its best distribution with the
+    others fixed: q_i(c) is proportional to p_i(c) exp(-V_c / beta), where V_c is the mean cost over
+    latents of the other factors, with this factor at c. For a Gaussian belief there is no such
+    step; a sweep is `GRADIENTS` steps of Adam on means and scales. Every step draws new noise. The
+    best sweep over all starting beliefs is chosen on new draws; the starting beliefs themselves are
+    candidates.
 
     Args:
         target: the cost by which beliefs are judged.
-        begins: the first beliefs, of one kind and shape.
+        begins: the starting beliefs, of one kind and shape.
         sweeps: number of sweeps through all factors.
         draws: number of latents per cost within a sweep.
         judges: number of latents per cost for the final judgement.
         key: PRNG key of everything random.
 
-    The result may be worse than the best belief: gaps to it are never too large, except for noise.
+    The result may be worse than the best belief. Except for noise, gaps to it are therefore never
+    too large.
 
-    **Cost:** for each beginning `sweeps * factors * classes * draws` costs, or
-    `sweeps * GRADIENTS * draws` gradients; `judges` costs for each sweep.
+    **Cost:** for each starting belief `sweeps * factors * classes * draws` costs, or `sweeps *
+    GRADIENTS * draws` gradients; `judges` costs for each sweep.
 
     **Errors:** `TypeError` for a belief that is neither categorical nor Gaussian.
     """
@@ -204,11 +211,11 @@ def best(
 
 
 def _each_factor(target: Target, belief: Categorical, draws: int, key: PRNGKeyArray) -> Categorical:
-    """One sweep of coordinate ascent."""
+    """One sweep of coordinate descent."""
     shape = belief.logits.shape
     classes = shape[-1]
     prior = target.prior
-    assert isinstance(prior, Categorical)  # of the kind of the belief
+    assert isinstance(prior, Categorical)  # the sweep for this kind of belief
     log_prior = prior.log_probs().reshape(-1, classes)
     codes = jnp.eye(classes, dtype=belief.logits.dtype)
 
@@ -240,8 +247,9 @@ def _each_factor(target: Target, belief: Categorical, draws: int, key: PRNGKeyAr
 
 
 def _no_less(chances: Float[Array, " classes"], least: float) -> Float[Array, " classes"]:
-    """The nearest distribution in KL whose probabilities are all `least` or more: those below are
-    lifted to it, the others shrink alike."""
+    """The nearest distribution in KL with all probabilities at least `least`: smaller ones are
+    raised to it, the others shrink in proportion.
+    """
     if not least:
         return chances
 
@@ -276,10 +284,9 @@ def _gradients(
 
 
 def unmixed(belief: Any) -> Any:
-    """The same distribution with raw logits, whose uniform share is apart from them.
+    """The same distribution with raw logits and a separate uniform share.
 
-    Whatever logits it is then given, it is a member of the family: no class is less likely than
-    the share allows.
+    With any logits it stays in the family: no class is less likely than the uniform share allows.
     """
     if not isinstance(belief, Categorical) or not belief.mixed:
         return belief
@@ -287,6 +294,8 @@ def unmixed(belief: Any) -> Any:
 
 
 def _raw(chances: Float[Array, "*factors classes"], mix: float) -> Float[Array, "*factors classes"]:
-    """Logits of which `mix` of the uniform distribution makes these probabilities."""
+    """Logits that give these probabilities together with a share `mix` of the uniform
+    distribution.
+    """
     apart = (chances - mix / chances.shape[-1]) / (1 - mix)
     return jnp.log(jnp.maximum(apart, 1e-30))

@@ -1,8 +1,8 @@
-"""Draw the paths of beliefs: on a plane common to all beliefs of a moment, and on simplices.
+"""Draw the paths of beliefs on a plane common to all beliefs of a moment, and on simplices.
 
-The plane is that of the two directions in which the beliefs of a moment vary most, of the square
-roots of their probabilities: distances there are those of Hellinger, as far as two directions show
-them. A simplex shows one factor: its three most likely classes are the corners.
+The plane has the two principal directions of the square roots of the beliefs' probabilities.
+Distances in it approximate Hellinger distances. A simplex shows one factor; its three most likely
+classes are the corners.
 """
 
 from collections.abc import Mapping
@@ -18,15 +18,15 @@ from thinkslow.gap.words import LABELS
 from thinkslow.plural import plural
 
 FACTORS = 3
-"""Simplices of a moment: its most uncertain factors."""
+"""Number of simplices of a moment, for its most uncertain factors."""
 MARGIN = 8.0
-"""Percent of a figure around what is drawn."""
+"""Margin of a figure, in percent."""
 HEIGHT = float(np.sqrt(3) / 2)
 
 
 @dataclass(frozen=True)
 class Way:
-    """A way of a belief: places in percent, from the left and from the top."""
+    """The path of a belief: positions in percent, from the left and from the top."""
 
     name: str
     kind: Kind
@@ -36,18 +36,18 @@ class Way:
 
 @dataclass(frozen=True)
 class Drawn:
-    """One picture of the ways of a moment."""
+    """One figure of the paths of a moment."""
 
     title: str
     ways: list[Way]
     said: str
-    """What is to be seen, in words."""
+    """The content as text, for screen readers."""
     corners: tuple[str, ...] = ()
     """The names of the corners of a simplex."""
 
 
 def plane(stored: Stored) -> Drawn | None:
-    """All ways in their two main directions; None where nothing moves."""
+    """All paths in their two principal directions; None if nothing moves."""
     flat = {name: way.reshape(len(way), -1) for name, way in stored.ways.items()}
     if _is_categorical(stored):
         flat = {name: np.sqrt(np.maximum(way, 0)) for name, way in flat.items()}
@@ -77,8 +77,9 @@ def plane(stored: Stored) -> Drawn | None:
 
 
 def simplices(stored: Stored) -> list[Drawn]:
-    """The most uncertain factors, each on the simplex of its three most likely classes; of latents
-    that are not categorical there is none."""
+    """The most uncertain factors, each on the simplex of its three most likely classes. Only for
+    categorical latents.
+    """
     if not _is_categorical(stored):
         return []
     ways = stored.ways
@@ -107,7 +108,7 @@ def simplices(stored: Stored) -> list[Drawn]:
 
 
 def legend(stored: Mapping[str, np.ndarray]) -> list[Way]:
-    """The names of ways with their colours."""
+    """The names of paths with their colours."""
     return [_way(name, at, []) for at, name in enumerate(stored)]
 
 
@@ -116,7 +117,7 @@ def _is_categorical(stored: Stored) -> bool:
 
 
 def _place(three: np.ndarray) -> tuple[float, float]:
-    """A point of a simplex; what is left for other classes is shared out."""
+    """A point of a simplex; the probability of other classes is distributed in proportion."""
     _, b, c = three / max(three.sum(), 1e-9)
     side = 100 - 2 * MARGIN
     return float(MARGIN + side * (b + c / 2)), float(

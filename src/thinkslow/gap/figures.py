@@ -1,4 +1,4 @@
-"""Figures of gaps, placed as those of an evaluation are, and drawn by its templates."""
+"""Figures of gaps. They use the positions and templates of an evaluation's figures."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from thinkslow.gap.words import LABELS, estimate, estimated
 
 Row = Mapping[str, Any]
 Series = dict[str, list[tuple[float, Row]]]
-"""By name, places on the axis, and an estimate at each."""
+"""By name: positions on the axis, and an estimate at each."""
 
 
 def amortisation(agent: Row) -> Curves | None:
@@ -29,19 +29,19 @@ def amortisation(agent: Row) -> Curves | None:
 
 
 def other_gaps(agent: Row) -> Curves | None:
-    """The gaps of the best belief, by surprise."""
+    """The remaining gaps of the best belief, by surprise."""
     series: Series = {
         what: [(float(row["decile"]), row[what]) for row in agent["deciles"]]
         for what in ("approximation", "conditioning")
     }
     return _curves(
-        "What the best belief still lacks, by surprise",
+        "Remaining gaps of the best belief, by surprise",
         "decile of surprise, KL(posterior || prior)", "nats", series, _deciles(agent),
     )  # fmt: skip
 
 
 def next_frame(agent: Row) -> Curves | None:
-    """How arms change the surprise at the next frame, by surprise at the present one."""
+    """The change of the next frame's surprise by each arm, against the present surprise."""
     names = agent["deciles"][0]["next"] if agent["deciles"] else {}
     series: Series = {
         name: [(float(row["decile"]), row["next"][name]) for row in agent["deciles"]]
@@ -54,7 +54,7 @@ def next_frame(agent: Row) -> Curves | None:
 
 
 def convergence(agents: Sequence[Row]) -> Curves | None:
-    """The approximation gap against the number of samples that it is known by."""
+    """The approximation gap against the number of samples of its bound."""
     series: Series = {
         agent["name"]: [
             (math.log2(row["samples"]), row) for row in agent["approximation"]["convergence"]
@@ -73,7 +73,7 @@ def convergence(agents: Sequence[Row]) -> Curves | None:
 
 
 def budget(agents: Sequence[Row]) -> Curves | None:
-    """The gaps against training; None for fewer than two budgets."""
+    """The gaps against the training budget; None for fewer than two budgets."""
     known = sorted(
         (agent for agent in agents if agent["training_steps"] is not None),
         key=lambda agent: agent["training_steps"],

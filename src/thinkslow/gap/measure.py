@@ -1,8 +1,8 @@
-"""Measure gaps: play the base agent, and look at moments of its play, one after the other.
+"""Measure gaps: play the base agent, and measure moments of its play one by one.
 
-Whatever is drawn follows from the plan's seed, so that the numbers are the same however often
-measuring was interrupted. A block of episodes is played again to go on in its middle; moments that
-are there are not measured again.
+All random numbers are determined by the plan's seed, so interruptions do not change the results. To
+continue in the middle of a block, its episodes are played again; stored moments are not measured
+again.
 """
 
 import dataclasses
@@ -41,17 +41,17 @@ from thinkslow.plural import plural
 from thinkslow.storage.lock import claim
 
 PURPOSE = 0x6A9
-"""What environment seeds are for: these episodes are none of training or evaluation."""
+"""The purpose of these environment seeds: episodes outside training and evaluation."""
 STEP = 8
 """Factor between two sizes of the importance-weighted bound: 1, 8, 64, and so on."""
 DRAWS = 8
-"""Latents that a cost is a mean over, within a sweep."""
+"""Number of latents in the mean of a cost, within a sweep."""
 
 Show = Callable[[str, int, int], None]
 
 
 class Occupied(ValueError):
-    """The folder holds something else."""
+    """The folder holds another measurement."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,24 +62,24 @@ class Plan:
     """
 
     episodes: int = 8
-    """Episodes of each agent: the unit of all intervals."""
+    """Number of episodes of each agent; the episode is the unit of all intervals."""
     moments: int = 10
-    """Moments of each episode, evenly spread."""
+    """Number of moments of each episode, evenly spread."""
     seed: int = 0
     lag: int = 5
-    """Frames after a moment that may inform its belief, for the conditioning gap."""
+    """Number of later frames that may inform the belief of a moment, for the conditioning gap."""
     samples: int = 4096
-    """Most samples of the importance-weighted bound: a power of 8."""
+    """Largest number of samples of the importance-weighted bound: a power of 8."""
     sweeps: int = 3
-    """Through all factors, from every beginning."""
+    """Number of sweeps through all factors, from every starting belief."""
     restarts: int = 1
-    """Random beginnings, besides the encoder's belief and the prior."""
+    """Number of random starting beliefs, besides the encoder's belief and the prior."""
     beta: float | None = None
     """Weight of the KL; None: as each agent was trained."""
     batch: int = 8
-    """Environments side by side, one process each."""
+    """Number of environments in parallel, one process each."""
     max_decisions: int | None = None
-    """After which an episode is cut."""
+    """Number of decisions after which an episode is cut."""
 
     def __post_init__(self) -> None:
         least = {"episodes": 1, "moments": 1, "seed": 0, "lag": 1, "samples": 1, "sweeps": 1,
@@ -97,7 +97,7 @@ class Plan:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Samples of the importance-weighted bound: 1, 8, 64, and so on."""
+        """Sizes of the importance-weighted bound: 1, 8, 64, and so on."""
         return tuple(STEP**n for n in range(int(math.log(self.samples, STEP) + 1e-9) + 1))
 
     @property
@@ -168,18 +168,18 @@ def refusal(agent: AbstractAgent, beta: float | None, *, base: bool = False) -> 
     Args:
         agent: the arm.
         beta: weight of the KL; None: as the model was trained.
-        base: whether it is the one that plays.
+        base: whether it is the agent that plays.
     """
     inner = agent.inner
     if inner is None:
-        return "it is no `Agent`, so that its belief is not known"
+        return "it is not an `Agent`, so its belief is unknown"
     if (reason := moment.refusal(inner.model, beta)) is not None:
         return reason
     one = inner.settings
     if base and one != Thinking():
         return "the arm `none` must not think"
     if one.lag or one.particles > 1 or one.delay or one.check is not None:
-        return "it carries more of the past than the base agent, at whose moments it is asked"
+        return "it carries more of the past than the base agent, at whose moments it is measured"
     if one.variable != "belief":
         return f"it steps the {one.variable} as floats, which is no belief"
     if one.memory_share is not None:
@@ -244,7 +244,7 @@ def _missing(
 
 
 class _Measuring:
-    """One process that measures."""
+    """The state of a measurement."""
 
     def __init__(
         self, folder: Path, header: Header, plan: Plan, rows: list[Row], envs: VectorEnv, show: Show
@@ -252,7 +252,7 @@ class _Measuring:
         self.folder, self.header, self.plan, self.rows = folder, header, plan, rows
         self.envs, self.show = envs, show
         self.skipped = 0
-        """Moments that episodes were too short for."""
+        """Number of moments for which episodes were too short."""
 
     def run(self, named: Mapping[str, Mapping[str, AbstractAgent]]) -> None:
         for place, (name, arms) in enumerate(named.items()):
@@ -328,13 +328,13 @@ class _Measuring:
 
 @dataclasses.dataclass(frozen=True)
 class Looked:
-    """One moment, measured."""
+    """The measurements of one moment."""
 
     row: Row
     gap: float
     """The gap of the encoder's belief to the best belief."""
     ways: Callable[[], paths.Ways]
-    """Computed when asked for: few are drawn."""
+    """Computed on request, because few moments are drawn."""
 
 
 def look(
@@ -343,14 +343,15 @@ def look(
     """Measure one moment.
 
     Args:
-        arms: by name, `none` first.
-        seen: the moment.
-        plan: what is measured.
-        environment_seed: of its episode: the noise of the arms is that of an evaluation there.
+        arms: the arms by name, `none` first.
+        seen: the recorded moment.
+        plan: the settings of the measurement.
+        environment_seed: the environment seed of its episode; with it, arms have the same noise as
+        in an evaluation.
         beta: weight of the KL.
     """
     base = arms[BASE].inner
-    assert base is not None  # as `refusal` asks
+    assert base is not None  # checked by `refusal`
     model: Any = base.model
     seeds = jnp.array([environment_seed], jnp.uint32)
     key = decision_keys(plan.seed, seeds, seen.decision)
@@ -408,7 +409,7 @@ def look(
 def _after(
     agent: AbstractAgent, state: Any, seen: Seen, observation: Mapping[str, Any], keys: Any
 ) -> Any:
-    """The belief of an arm, led to the moment by the base agent."""
+    """The belief of an arm at a moment of the base agent."""
     start = agent.start(1)
     assert isinstance(start, Carry)
     carry = dataclasses.replace(

@@ -1,9 +1,9 @@
 """The gaps of one moment: the costs of its beliefs, under the frame and under later frames.
 
-Memory is frozen: all beliefs of a moment are about one latent, given what the agent carried there.
-Two costs of that latent are asked about: of the present frame, and of the present frame with those
-that followed, which the model's own encoder explains one after the other. The programs are compiled
-once for a model; a moment is measured alone, so that its numbers do not depend on its company.
+The memory is fixed: all beliefs of a moment are about one latent, given the agent's carry. Two
+costs of that latent are used: of the present frame; and of the present frame together with the
+later frames, which the model's own encoder explains one after the other. The programs are compiled
+once for a model. Each moment is measured separately, so its numbers do not depend on other moments.
 """
 
 import dataclasses
@@ -30,32 +30,33 @@ from thinkslow.needs import DECODER, TRAINED_BETA, missing
 from thinkslow.worldmodel import Moment, Observation, State, perceive, surprise
 
 JUDGES = 64
-"""Latents by which the best of several beliefs is chosen."""
+"""Number of latents for choosing the best of several beliefs."""
 DRAWS = 512
-"""Latents that the cost of a belief is a mean over."""
+"""Number of latents in the mean of a belief's cost."""
 LATER = 2
-"""Divisor of these, of `JUDGES` and of the draws of a sweep, if the cost is that of several
-frames."""
+"""Divisor of `DRAWS`, of `JUDGES` and of the draws of a sweep, if the cost is that of several
+frames.
+"""
 WIDE = 3.0
-"""How far random beginnings are from the even belief: the deviation of their logits."""
+"""Standard deviation of the logits of random starting beliefs."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Effort:
-    """How hard to look; every number decides a compiled program."""
+    """The effort of the search. Every number is part of a compiled program."""
 
     sizes: tuple[int, ...]
     """Samples of the importance-weighted bound, each a divisor of the next."""
     sweeps: int
-    """Through all factors, from every beginning."""
+    """Number of sweeps through all factors, from every starting belief."""
     restarts: int
-    """Random beginnings, besides the encoder's belief and the prior."""
+    """Number of random starting beliefs, besides the encoder's belief and the prior."""
     draws: int
-    """Latents that a cost is a mean over, within a sweep."""
+    """Number of latents in the mean of a cost, within a sweep."""
 
 
 class Later(NamedTuple):
-    """What followed; leading axis: decisions."""
+    """The later decisions and frames; leading axis: decisions."""
 
     actions: Float[Array, "lag action"]
     observations: Observation
@@ -65,22 +66,22 @@ class Searched(NamedTuple):
     """The best beliefs of a moment."""
 
     best: Found
-    """Under the present frame."""
+    """For the present frame."""
     best_later: Found
-    """Under the frames that followed too."""
+    """For the present and the later frames."""
     bound: Bound
     """Under the present frame, from latents of the best belief."""
 
 
 class Scores(NamedTuple):
-    """What beliefs cost, in nats; leading axis: beliefs."""
+    """The costs of beliefs, in nats; leading axis: beliefs."""
 
     loss: Float[Array, " beliefs"]
-    """Under the present frame."""
+    """For the present frame."""
     kl: Float[Array, " beliefs"]
     """From the prior."""
     loss_later: Float[Array, " beliefs"]
-    """Under the frames that followed too."""
+    """For the present and the later frames."""
     next: Float[Array, " beliefs"]
     """-log p(next frame): of latents of the belief, the action that was taken, and the prior that
     it leads to. Lower is better."""
@@ -94,7 +95,7 @@ def refusal(model: Any, beta: float | None) -> str | None:
         beta: weight of the KL; None: as the model was trained.
     """
     if (reason := missing(model, (DECODER,))) is not None:
-        return "it has no decoder, and what a belief costs is by how much it misses the frame"
+        return "it has no decoder, which is needed for the cost of a belief"
     if beta is None and (reason := missing(model, (TRAINED_BETA,))) is not None:
         return f"{reason.partition('. ')[0]}. Give `beta`, such as 1"
     return None
@@ -136,16 +137,16 @@ def scored(
     model: Any, moment: Moment, observation: Observation, later: Later, beliefs: Belief,
     beta: Array, key: PRNGKeyArray,
 ) -> Scores:  # fmt: skip
-    """What each of several beliefs costs, all on the same random numbers.
+    """The costs of several beliefs, all on the same random numbers.
 
     Args:
         model: for one example.
         moment: memory and prior.
-        observation: of the moment.
+        observation: the observation of the moment.
         later: what followed.
-        beliefs: leading axis: the beliefs.
+        beliefs: the beliefs, along a leading axis.
         beta: weight of the KL.
-        key: of all draws.
+        key: PRNG key of all draws.
 
     **Cost:** for each belief `2 * DRAWS` decodings, and `DRAWS / LATER` of all later frames.
     """
@@ -168,12 +169,12 @@ def scored(
 def target(
     model: Any, moment: Moment, observation: Observation, beta: Array, later: Later | None = None
 ) -> Target:
-    """What a belief at a moment is judged by.
+    """The cost by which a belief at a moment is judged.
 
     Args:
-        model: with a decoder.
+        model: a model with a decoder.
         moment: memory and prior.
-        observation: of the moment.
+        observation: the observation of the moment.
         beta: weight of the KL.
         later: frames that followed, whose cost under the model's own beliefs counts too.
     """
@@ -190,8 +191,9 @@ def target(
 def _followed(
     model: Any, state: State, later: Later, beta: Array, key: PRNGKeyArray
 ) -> Float[Array, ""]:
-    """What the frames that followed cost: of each its error and beta times its KL, under latents
-    that the encoder's beliefs draw one after the other."""
+    """The cost of the later frames: for each, its error plus beta times its KL, with latents drawn
+    from the encoder's beliefs one after the other.
+    """
 
     def step(state: State, given: tuple) -> tuple[State, Array]:
         action, observation, key = given
@@ -220,14 +222,14 @@ def _next(
 
 
 def _random(prior: Belief, count: int, key: PRNGKeyArray) -> list[Belief]:
-    """Beliefs at random, to begin a descent at."""
+    """Random starting beliefs for a descent."""
     if isinstance(prior, Categorical):
         shape, dtype = prior.logits.shape, prior.logits.dtype
         return [
             dataclasses.replace(prior, logits=WIDE * jr.normal(k, shape, dtype))
             for k in jr.split(key, count)
         ]
-    assert hasattr(prior, "mean")  # `best` refuses other kinds
+    assert hasattr(prior, "mean")  # `best` refuses other kinds of belief
     return [
         dataclasses.replace(prior, mean=WIDE * jr.normal(k, prior.mean.shape, prior.mean.dtype))  # pyright: ignore
         for k in jr.split(key, count)

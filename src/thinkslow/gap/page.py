@@ -1,4 +1,6 @@
-"""Measured gaps as `gap.json` and one HTML page that needs neither a network nor scripts."""
+"""Write measured gaps as `gap.json` and as one HTML page that needs neither a network nor
+scripts.
+"""
 
 import json
 from collections.abc import Mapping
@@ -14,14 +16,14 @@ from thinkslow.storage import atomic
 
 SUMMARY, PAGE = "gap.json", "gap.html"
 MOST = 4
-"""Moments whose ways are drawn, of each agent: those of the largest gap."""
+"""Number of moments of each agent whose paths are drawn: those with the largest gap."""
 
 
 def build(folder: str | Path) -> tuple[dict[str, Any], Path]:
     """Write `gap.json` and `gap.html` from the records in a folder.
 
     Args:
-        folder: what `gap.measure` wrote; it may be unfinished.
+        folder: the folder of `gap.measure`; the measurement may be unfinished.
 
     Returns the summary and the path of the page.
 
@@ -69,7 +71,7 @@ def _render(folder: Path, summary: Mapping[str, Any]) -> str:
 
 
 def _drawn(folder: Path, agent: str) -> list[dict[str, Any]]:
-    """The ways at the moments of the largest gap, one an episode."""
+    """The paths at the moments with the largest gap, one for each episode."""
     found = [paths.read(path) for path in sorted((folder / stored.PATHS).glob("*.npz"))]
     mine = [one for one in found if one is not None and one.agent == agent]
     mine.sort(key=lambda one: -one.gap)

@@ -1,7 +1,7 @@
 """The paths of beliefs at one moment: numbers to draw, in separate files.
 
-Every step of an arm, every sweep towards the best belief, the prior. Of a categorical belief the
-probabilities are kept, `[steps, factors, classes]`; of a Gaussian its means, `[steps, dim]`.
+They contain every step of an arm, every sweep towards the best belief, and the prior. A categorical
+belief is stored as probabilities, `[steps, factors, classes]`; a Gaussian as means, `[steps, dim]`.
 """
 
 import dataclasses
@@ -25,13 +25,13 @@ from thinkslow.trees import compiled
 from thinkslow.worldmodel import Moment, Observation
 
 MOST = 6
-"""Steps of an arm that are kept besides its last."""
+"""Largest number of steps of an arm that are kept, besides the last."""
 Ways = Mapping[str, np.ndarray]
-"""By name; leading axis: the steps."""
+"""Paths by name; leading axis: the steps."""
 
 
 def numbers(belief: Belief) -> Float[Array, "..."]:
-    """What is drawn of a belief."""
+    """The numbers of a belief that are drawn."""
     return belief.probs() if isinstance(belief, Categorical) else belief.soft()
 
 
@@ -44,8 +44,8 @@ def steps_of(
         agent: the arm.
         moment: the present one.
         observation: the present one.
-        last: where the arm ended.
-        key: of the decision.
+        last: the final belief of the arm.
+        key: PRNG key of the decision.
 
     **Cost:** up to `MOST` descents of fewer steps, each compiled once.
     """
@@ -64,7 +64,7 @@ def steps_of(
 def _shortened(
     agent: Agent, observation: Observation, moment: Moment, key: PRNGKeyArray, step_kl: Array
 ) -> Belief:
-    """Where a descent is after its first steps, each as long as those of the whole one."""
+    """The belief after the first steps of a descent, with the step lengths of the whole descent."""
     latent_key, _, refine_key, _ = streams(key)
     objective, first = posed(agent, observation, moment, latent_key)
     given = {**bounds(agent.settings), "step_kl": step_kl, "record": False}
@@ -72,15 +72,15 @@ def _shortened(
 
 
 def write(path: Path, ways: Ways, *, gap: float, decision: int, agent: str, episode: int) -> None:
-    """Store the ways of one moment, in place of those that were there.
+    """Store the paths of one moment, replacing earlier ones.
 
     Args:
         path: the file.
-        ways: by name.
+        ways: the paths, by name.
         gap: the amortisation gap of the encoder there, by which the moment was chosen.
-        decision: of the moment.
-        agent: whose.
-        episode: its number.
+        decision: the decision of the moment.
+        agent: the name of the agent.
+        episode: the number of the episode.
     """
     content = io.BytesIO()
     named = {f"way/{name}": np.asarray(way, np.float32) for name, way in ways.items()}
@@ -92,7 +92,7 @@ def write(path: Path, ways: Ways, *, gap: float, decision: int, agent: str, epis
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """The ways of one moment."""
+    """The paths of one moment."""
 
     agent: str
     episode: int
@@ -102,7 +102,9 @@ class Stored:
 
 
 def read(path: Path) -> Stored | None:
-    """What was stored; None if there is nothing, or it cannot be read: it is only drawn."""
+    """The stored paths; None if there are none or they cannot be read, because they are only
+    drawn.
+    """
     try:
         with np.load(path, allow_pickle=False) as arrays:
             ways = {name[4:]: arrays[name] for name in arrays if name.startswith("way/")}
@@ -115,10 +117,10 @@ def read(path: Path) -> Stored | None:
 
 
 def stacked(beliefs: list[Any]) -> np.ndarray:
-    """What is drawn of a list of beliefs."""
+    """The numbers of a list of beliefs that are drawn."""
     return np.stack([np.asarray(numbers(belief)) for belief in beliefs])
 
 
 def each(beliefs: Belief) -> np.ndarray:
-    """The same of beliefs along a leading axis."""
+    """The numbers of beliefs along a leading axis."""
     return np.asarray(jax.vmap(numbers)(beliefs))

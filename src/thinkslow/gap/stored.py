@@ -1,10 +1,10 @@
 """Measured gaps on disk: the settings, and a line for each moment.
 
-    plan.json        what is played and measured, under which settings
+    plan.json        the settings of the measurement
     moments.jsonl    one moment a line, written as it is measured
-    paths/0-3.npz    ways of beliefs at one moment, by the agent's place and the episode
+    paths/0-3.npz    paths of beliefs at one moment, by the agent's number and the episode
 
-`gap.json` and `gap.html` follow from them. A line that a kill cut off is dropped.
+`gap.json` and `gap.html` are derived from them. A line that a kill cut off is dropped.
 """
 
 import dataclasses
@@ -19,7 +19,9 @@ from thinkslow.storage.faults import Damaged, Missing
 FORMAT = 1
 HEADER, MOMENTS, PATHS = "plan.json", "moments.jsonl", "paths"
 BEST, BEST_LATER = "best", "best-later"
-"""The best beliefs of the family, beside the arms: of the frame, and of those that followed too."""
+"""The best beliefs of the family, in addition to the arms: for the frame, and for the later frames
+too.
+"""
 NUMBERS = ("loss", "kl", "loss_later", "next")
 """The numbers of each belief of a moment."""
 
@@ -32,26 +34,28 @@ class Header:
 
     environment: dict[str, Any]
     agents: list[dict[str, Any]]
-    """Facts of each, with a hash of its weights, and `beta`, the weight of its KL."""
+    """Facts of each agent, with a hash of its weights, and `beta`, the weight of its KL."""
     arms: list[dict[str, Any]]
     """The arms of every agent: `agent`, `arm`, settings."""
     episodes: int
-    """Episodes of each agent."""
+    """Number of episodes of each agent."""
     moments: int
-    """Moments of each episode."""
+    """Number of moments of each episode."""
     seed: int
     lag: int
     samples: int
     sweeps: int
     restarts: int
     count: int
-    """Environments side by side."""
+    """Number of environments in parallel."""
     max_decisions: int | None
     versions: dict[str, str]
     command: str
 
     def differences(self, other: "Header") -> list[str]:
-        """What must be equal to go on, and is not; there may be more episodes."""
+        """The settings that differ and must be equal to continue, as text. The number of episodes
+        may be larger.
+        """
         out = []
         for field in dataclasses.fields(self):
             old, new = getattr(self, field.name), getattr(other, field.name)
@@ -73,7 +77,7 @@ def write_header(folder: Path, header: Header) -> None:
 
 
 def as_read(header: Header) -> Header:
-    """The header as `read` gives it back: with lists for tuples."""
+    """The header in the form that `read` returns: with lists instead of tuples."""
     return Header(**json.loads(json.dumps(dataclasses.asdict(header))))
 
 
@@ -83,12 +87,12 @@ def is_there(folder: Path) -> bool:
 
 
 def read(folder: str | Path) -> tuple[Header, list[Row]]:
-    """What was measured, finished or not.
+    """Read a measurement, finished or not.
 
     Args:
-        folder: what `thinkslow gap` wrote.
+        folder: the folder of `thinkslow gap`.
 
-    **Errors:** `Missing` if there is nothing; `Damaged` for a file that is not what was written.
+    **Errors:** `Missing` if there is no measurement; `Damaged` for an invalid file.
     """
     folder = Path(folder)
     path = folder / HEADER
@@ -108,27 +112,27 @@ def read(folder: str | Path) -> tuple[Header, list[Row]]:
 
 
 def append(folder: Path, row: Row) -> None:
-    """Write one moment behind those that are there, and flush it to the disk."""
+    """Append one moment and flush it to the disk."""
     lines.append(folder / MOMENTS, [row])
 
 
 def drop_torn_line(folder: Path) -> None:
-    """Leave whole lines alone, so that what is appended begins a line."""
+    """Cut off an incomplete last line, so that an appended moment begins a new line."""
     lines.drop_torn(folder / MOMENTS)
 
 
 def of_episode(rows: Sequence[Row], agent: str, episode: int) -> list[Row]:
-    """The moments of one episode that are there."""
+    """The stored moments of one episode."""
     return [row for row in rows if (row["agent"], row["episode"]) == (agent, episode)]
 
 
 def is_whole(rows: Sequence[Row]) -> bool:
-    """Whether the rows of one episode are all that it has."""
+    """Whether all moments of one episode are stored."""
     return bool(rows) and len(rows) >= rows[0]["of"]
 
 
 def measured(rows: Sequence[Row]) -> list[Row]:
-    """The rows of moments: an episode too short for any has a row of none."""
+    """The rows of moments. An episode that is too short has one row without a moment."""
     return [row for row in rows if row["decision"] is not None]
 
 
@@ -144,7 +148,8 @@ def _rows(path: Path) -> list[Row]:
             _check(row)
         except (ValueError, KeyError, TypeError) as error:
             raise Damaged(
-                f"{path}, line {number} is no moment ({type(error).__name__}: {error}). Remove the "
+                f"{path}, line {number} is not a moment ({type(error).__name__}: {error}). "
+                "Remove the "
                 "line, and run the same command again."
             ) from None
         out.append(row)
@@ -162,7 +167,7 @@ def _check(row: Mapping[str, Any]) -> None:
     numbers = [row["decision"], row["surprise"], row["effective"], *row["bound"].values()]
     numbers += [belief[name] for belief in row["beliefs"].values() for name in NUMBERS]
     for value in numbers:
-        if value is not None:  # it was not finite
+        if value is not None:  # it was non-finite
             float(value)
 
 

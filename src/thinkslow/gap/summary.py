@@ -1,8 +1,8 @@
 """Statistics of measured gaps, in nats. NumPy only.
 
-The unit is the episode, because moments of one episode are alike: an interval is Student's t over
-the means of episodes, and holds for one checkpoint. Values before and after refinement use the same
-moments and the same random numbers, so changes are paired.
+The unit is the episode, because moments of one episode are not independent: an interval is
+Student's t over the means of episodes, and holds for one checkpoint. Values before and after
+refinement use the same moments and the same random numbers, so changes are paired.
 """
 
 import math
@@ -21,7 +21,7 @@ FORMAT = 1
 GROUPS = 10
 """Deciles of surprise."""
 FEW = 10.0
-"""Effective samples below which the importance-weighted bound rests on too few."""
+"""Effective number of samples below which the importance-weighted bound is unreliable."""
 
 Numbers = Float[np.ndarray, " moments"]
 
@@ -45,21 +45,24 @@ class Moments:
         return len(self.episode)
 
     def amortisation(self, name: str) -> Numbers:
-        """What a belief costs more than the best of its family."""
+        """The cost of a belief minus that of the best belief of its family."""
         return self.beliefs[name]["loss"] - self.beliefs[BEST]["loss"]
 
     def conditioning(self, name: str) -> Numbers:
-        """The same under the frames that followed too, which only the best belief there knew."""
+        """The same cost difference under the present and later frames. Only the best belief there
+        was fitted to the later frames.
+        """
         return self.beliefs[name]["loss_later"] - self.beliefs[BEST_LATER]["loss_later"]
 
     def approximation(self, samples: int) -> Numbers:
-        """What the best of the family costs more than any belief must, as far as so many samples
-        tell: the true gap is no smaller."""
+        """The cost of the best belief of the family minus the bound with this number of samples.
+        The true gap is at least as large.
+        """
         return self.bound[1] - self.bound[samples]
 
 
 def summarise(header: Header, rows: Sequence[Row]) -> dict[str, Any]:
-    """Everything that was found, as JSON."""
+    """All results, as JSON."""
     agents = []
     for facts in header.agents:
         mine = [row for row in measured(rows) if row["agent"] == facts["name"]]
@@ -105,7 +108,7 @@ def of_agent(found: Moments, facts: Mapping[str, Any]) -> Row:
 
 
 def belief(found: Moments, name: str) -> Row:
-    """The gaps of one belief, and how they differ from those of the encoder."""
+    """The gaps of one belief, and the differences from the encoder's."""
     gaps = {
         "amortisation": found.amortisation(name),
         "conditioning": found.conditioning(name),
@@ -127,7 +130,7 @@ def belief(found: Moments, name: str) -> Row:
 
 
 def deciles(found: Moments) -> list[Row]:
-    """The gaps where the frame surprised least to most, in groups of equally many moments."""
+    """The gaps in groups of equal size, from the least to the most surprising frames."""
     order = np.argsort(found.surprise, kind="stable")
     order = order[np.isfinite(found.surprise[order])]
     out = []
@@ -149,7 +152,7 @@ def deciles(found: Moments) -> list[Row]:
 
 
 def estimate(values: Numbers, episode: Int[np.ndarray, " moments"]) -> Row:
-    """A mean over episodes, with its t interval; both None where there are no numbers.
+    """A mean over episodes with its t interval; both are None if there are no numbers.
 
     >>> estimate(np.array([1.0, 3.0, 2.0]), np.array([0, 0, 1]))
     {'mean': 2.0, 'interval': [2.0, 2.0]}
@@ -161,13 +164,13 @@ def estimate(values: Numbers, episode: Int[np.ndarray, " moments"]) -> Row:
     means = np.array([values[episode == one].mean() for one in np.unique(episode)])
     if len(means) < 2:
         return {"mean": float(means[0]), "interval": None}
-    # As of training seeds: t over the means of episodes, each of which counts alike.
+    # As for training seeds: Student's t over the means of episodes, with equal weights.
     low, high = paired(means, np.arange(len(means)), seed=0).interval
     return {"mean": float(means.mean()), "interval": [float(low), float(high)]}
 
 
 def notes(agents: Sequence[Row], header: Header) -> list[str]:
-    """Notes that a reader of the numbers must know, one sentence each."""
+    """Notes that are needed to read the numbers correctly, one sentence each."""
     out = []
     for one in agents:
         name, approximation = one["name"], one["approximation"]
@@ -190,7 +193,7 @@ def notes(agents: Sequence[Row], header: Header) -> list[str]:
 
 
 def _closed(after: Numbers, before: Numbers) -> float | None:
-    """The share of the encoder's gap that is gone."""
+    """The share of the encoder's gap that a belief closes."""
     sound = np.isfinite(after) & np.isfinite(before)
     whole = before[sound].sum()
     return float(1 - after[sound].sum() / whole) if sound.any() and whole > 0 else None

@@ -19,26 +19,27 @@ class Seen:
 
     decision: int
     state: Any
-    """Carried from the decision before."""
+    """The carry from the previous decision."""
     action: np.ndarray
-    """The one that led here."""
+    """The action that led here."""
     observation: Frames
     actions: list[np.ndarray] = dataclasses.field(default_factory=list)
-    """Taken from here on."""
+    """The actions from here on."""
     later: list[Frames] = dataclasses.field(default_factory=list)
-    """What they led to."""
+    """The observations after these actions."""
 
 
 class Recorder:
-    """Watches a block of episodes that the base agent plays; ask for `moments` when it is over.
+    """Watches a block of episodes that the base agent plays. `moments` returns them after the
+    block.
 
-    A moment is whole once `lag` frames followed. It keeps about twice as many moments as are
-    wanted of each episode, further apart the longer the episode goes on.
+    A moment is complete after `lag` more frames. For each episode it keeps up to about twice the
+    wanted number of moments, with larger distances the longer the episode is.
 
     Args:
-        carry: what the agent carries at the start, of the whole batch.
-        lag: frames that must follow.
-        moments: wanted of each episode.
+        carry: the agent's carry at the start, for the whole batch.
+        lag: number of frames that must follow a moment.
+        moments: wanted number of moments of each episode.
     """
 
     def __init__(self, carry: Carry, *, lag: int, moments: int):
@@ -54,7 +55,7 @@ class Recorder:
         self._now = {name: np.array(part) for name, part in observation.items()}
 
     def decided(self, playing: np.ndarray, thought: Any, action: Any, step: Step) -> None:
-        """Take a moment down, and add what followed to those before."""
+        """Record a moment, and add the new frame to earlier ones."""
         taken, carried = np.asarray(action), jax.tree.map(np.asarray, self._carried)
         for index in map(int, np.flatnonzero(playing)):
             kept, number = self._kept[index], int(self._number[index])
@@ -65,7 +66,7 @@ class Recorder:
                 if len(moment.later) < self.lag:
                     moment.actions.append(taken[index])
                     moment.later.append(_row(step.observation, index))
-            if step.crashed[index]:  # what it showed last is no frame of the episode
+            if step.crashed[index]:  # its last observation does not belong to the episode
                 kept[:] = [one for one in kept if number - one.decision >= self.lag]
             self._number[index] += 1
             if len(kept) > 2 * self.wanted + self.lag:

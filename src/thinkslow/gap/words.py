@@ -13,18 +13,18 @@ LABELS = {
     BEST: "best, this frame",
     BEST_LATER: "best, later ones too",
 }
-"""What beliefs are called."""
+"""The names of beliefs."""
 
 
 def estimate(row: Mapping[str, Any]) -> Estimate | None:
-    """A number of the summary with its interval; None where there is none."""
+    """A number of the summary with its interval; None if there is none."""
     if row["mean"] is None:
         return None
     return Estimate(row["mean"], None if row["interval"] is None else tuple(row["interval"]))
 
 
 def estimated(row: Mapping[str, Any], *, signed: bool = False) -> str:
-    """The same as text.
+    """A number with its interval, as text.
 
     >>> estimated({"mean": 1.234, "interval": [1.1, 1.4]})
     '1.23 [1.10, 1.40]'
@@ -33,7 +33,7 @@ def estimated(row: Mapping[str, Any], *, signed: bool = False) -> str:
 
 
 def heading(agent: Mapping[str, Any]) -> str:
-    """An agent with its training budget and what was measured of it."""
+    """An agent with its training budget and the number of measured moments."""
     steps = agent["training_steps"]
     budget = f", {plural(steps, 'training decision')}" if steps is not None else ""
     return (
@@ -44,7 +44,7 @@ def heading(agent: Mapping[str, Any]) -> str:
 
 
 def approximated(agent: Mapping[str, Any]) -> str:
-    """The approximation gap, and how sure it is."""
+    """The approximation gap, with the effective number of samples."""
     found = agent["approximation"]
     effective = found["effective"]
     most = found["convergence"][-1]["samples"]
@@ -53,15 +53,15 @@ def approximated(agent: Mapping[str, Any]) -> str:
 
 
 def said(agent: Mapping[str, Any]) -> list[str]:
-    """What the gaps of one agent say, a sentence each."""
+    """The gaps of one agent in sentences."""
     rows = {row["name"]: row for row in agent["beliefs"]}
     base, out = rows["none"], []
     gap = estimate(base["amortisation"])
     out.append(
         f"The encoder's belief costs {estimated(base['amortisation'])} nats more than the best of "
         "its family that was found for the frame"
-        + (": it loses something by being one pass." if gap and gap.above
-           else ": no loss by being one pass is shown.")
+        + (": one encoder pass loses something." if gap and gap.above
+           else ": no loss from using one encoder pass is shown.")
     )  # fmt: skip
     out.append(
         f"That best belief costs at least {estimated(agent['approximation'])} nats more than the "
@@ -69,7 +69,8 @@ def said(agent: Mapping[str, Any]) -> list[str]:
     )
     out.append(
         "The best belief that knows the frames that follow costs "
-        f"{estimated(rows[BEST]['conditioning'])} nats less than it, all these frames together."
+        f"{estimated(rows[BEST]['conditioning'])} nats less than it, over all these frames "
+        "together."
     )
     for name, row in rows.items():
         if name not in ("none", BEST, BEST_LATER):
@@ -79,7 +80,7 @@ def said(agent: Mapping[str, Any]) -> list[str]:
 
 
 def _closed(share: float | None) -> str:
-    """What an arm does to the encoder's amortisation gap."""
+    """The effect of an arm on the encoder's amortisation gap."""
     if share is None:
         return ""
     done = f"closes {share:.0%} of" if share >= 0 else f"adds {-share:.0%} to"
@@ -90,7 +91,7 @@ def _next(row: Mapping[str, Any]) -> str:
     found = estimate(row)
     if found is None:
         return "says nothing of the next frame"
-    told = "no better and no worse, as far as is shown"
+    told = "without a demonstrated difference"
     if found.below:
         told = "better"
     elif found.above:

@@ -1,4 +1,4 @@
-"""Imagined terms.
+"""Terms over imagined futures.
 
 **References:** Benfeghoul et al., When in Doubt, Think Slow, arXiv 2402.15283.
 """

@@ -55,7 +55,7 @@ def parameter_information_gain(members: Any) -> Float[Array, ""]:
             jnp.asarray(len(log_probs), log_probs.dtype)
         )
         gain = jnp.sum(members.probs() * (log_probs - mixture)) / len(log_probs)
-        return jnp.maximum(gain, 0.0)  # rounding may go below
+        return jnp.maximum(gain, 0.0)  # rounding may give a value below 0
     apart = jax.vmap(lambda one: jax.vmap(one.kl)(members))(members)
     log_count = jnp.log(jnp.asarray(len(apart), apart.dtype))
     return jnp.mean(log_count - jax.nn.logsumexp(-apart, axis=-1))

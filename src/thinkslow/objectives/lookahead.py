@@ -27,7 +27,7 @@ from thinkslow.worldmodel import (
 
 Weight: TypeAlias = Float[Array, ""] | float
 Terms: TypeAlias = Mapping[Any, Weight] | Iterable[tuple[Term, Weight]]
-"""Terms with their weights: a mapping from each `Term` to it, or pairs."""
+"""Terms with their weights: a mapping from each `Term` to its weight, or pairs."""
 Objective: TypeAlias = Callable[[Belief, PRNGKeyArray], tuple[Float[Array, ""], Values]]
 Imagery: TypeAlias = Literal["mode", "sample"]
 
@@ -154,7 +154,7 @@ def _future(
     latent: Readout, imagery: Imagery, members: Members | None, through_memory: bool,
     belief: Belief, key: PRNGKeyArray,
 ) -> tuple[Array, Values]:  # fmt: skip
-    """The latent that a future began at, and the terms summed over its steps."""
+    """The first latent of a future, and the terms summed over its steps."""
     start_key, roll_key, step_key = jr.split(key, 3)
     state = State(moment.memory, latent(belief, key=start_key))
     steps = imagine(
@@ -180,7 +180,8 @@ def _future(
     values = jax.tree.map(jnp.sum, jax.vmap(each)(before, steps, keys))
     for index, term in enumerate(terms):
         if term.at_present:
-            # No action led here that matters: the present one stands for the first imagined.
+            # The action that led here does not matter, so the present moment is the first imagined
+            # step.
             now_key = jr.fold_in(step_key, index)
             now = ImaginedStep(
                 model, members, latent, imagery == "sample", state,

@@ -21,7 +21,7 @@ from thinkslow.distributions import Belief
 from thinkslow.needs import Need
 
 Where: TypeAlias = Callable[[Any], PyTree[Array]]
-"""Which arrays of a model: a function from the model to them, as `equinox.tree_at` takes it."""
+"""A function from a model to some of its arrays, as in `equinox.tree_at`."""
 
 
 class Members(eqx.Module):
@@ -50,7 +50,7 @@ def replaced(model: Any, where: Where, stacked: PyTree[Array]) -> Members:
 
 
 def checkpoints(models: Sequence[Any]) -> Members:
-    """One member per model, all of one structure: checkpoints along one training.
+    """One member for each model, all of one structure, such as checkpoints of one training.
 
     **Cost:** M whole models; nothing is shared.
     """
@@ -75,7 +75,7 @@ def prior_layer(model: Any) -> Any:
     layer = getattr(model, "prior_layer", None)
     if layer is None:
         raise TypeError(
-            f"{type(model).__name__} does not say which arrays its prior comes from last. Define "
+            f"{type(model).__name__} does not declare the last layer of its prior. Define "
             "`prior_layer`, or pass `where`."
         )
     return layer
@@ -89,7 +89,7 @@ class Noise(Source):
 
     scale: float = 0.05
     count: int = 4
-    """Members."""
+    """Number of members."""
     where: Where = prior_layer
 
     def __call__(self, model: Any, *, key: PRNGKeyArray) -> Members:
@@ -109,7 +109,7 @@ class Dropout(Source):
 
     rate: float = 0.1
     count: int = 4
-    """Members."""
+    """Number of members."""
     where: Where = prior_layer
 
     def __call__(self, model: Any, *, key: PRNGKeyArray) -> Members:
@@ -133,10 +133,10 @@ class Laplace(Source):
     """
 
     memories: PyTree[Array]
-    """Data: memories of real episodes, stacked along a first axis."""
+    """The data: memories of real episodes, stacked along a first axis."""
     precision: float = 1.0
     count: int = 4
-    """Members."""
+    """Number of members."""
     where: Where = prior_layer
     prior: Callable[[Any, Any], Belief] = lambda model, memory: model.prior(memory)
     """The prior belief of a model at a memory."""
@@ -147,7 +147,7 @@ class Laplace(Source):
         size = len(jax.tree.leaves(self.memories)[0])
 
         def score(memory: Any, key: PRNGKeyArray) -> PyTree:
-            """The gradient of the log-probability of what the model itself draws."""
+            """The gradient of the log-probability of the model's own samples."""
 
             def log_prob(arrays: PyTree) -> Float[Array, ""]:
                 belief = self.prior(eqx.tree_at(self.where, model, arrays), memory)
@@ -171,7 +171,7 @@ class Laplace(Source):
 def _each_leaf(
     model: Any, where: Where, stack: Callable[..., Array], key: PRNGKeyArray, *beside: PyTree
 ) -> Members:
-    """Members of which each array at `where` is `stack(array, *beside, key)`."""
+    """Members whose arrays at `where` are `stack(array, *beside, key)`."""
     leaves, structure = jax.tree.flatten(where(model))
     given = zip(leaves, *map(jax.tree.leaves, beside), jr.split(key, len(leaves)), strict=True)
     return replaced(model, where, jax.tree.unflatten(structure, [stack(*each) for each in given]))

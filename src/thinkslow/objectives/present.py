@@ -1,4 +1,4 @@
-"""Present terms."""
+"""Terms at the present observation."""
 
 import dataclasses
 
@@ -27,9 +27,9 @@ class Evidence(PresentTerm):
     beta: float | None = None
     """Weight of the KL; None: as the model was trained."""
     free_nats: float | None = None
-    """Nats below which the KL does not count; None: as the model was trained."""
+    """Number of nats below which the KL does not count; None: as the model was trained."""
     samples: int = 1
-    """Latents to average over."""
+    """Number of latents to average over."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,7 +50,7 @@ class Evidence(PresentTerm):
         beta = model.trained_beta if self.beta is None else self.beta
         free_nats = model.trained_free_nats if self.free_nats is None else self.free_nats
         assert beta is not None
-        assert free_nats is not None  # as `needs` says
+        assert free_nats is not None  # checked by `needs`
 
         def one(key: PRNGKeyArray) -> tuple[Array, Array]:
             code = latent(belief, key=key)
@@ -81,7 +81,7 @@ class Prior(PresentTerm):
 
 
 class L2(PresentTerm):
-    """Half the squared distance of the expected latent from the first one."""
+    """Half the squared distance between the expected latents of two beliefs."""
 
     def value(self, belief: Belief, present: Present, *, key: PRNGKeyArray) -> Float[Array, ""]:
         return 0.5 * jnp.sum(jnp.square(belief.soft() - present.start.soft()))

@@ -1,4 +1,4 @@
-"""Terms of an objective, with what they need from a model.
+"""Terms of an objective, and their needs.
 
 A term that is an information gain is non-negative; entropies of Gaussians and surprises may have
 any sign. The weight, chosen by the caller, carries the sign. Sums are never averaged over a batch
@@ -51,7 +51,7 @@ class Term:
 
     @property
     def name(self) -> str:
-        """Its name in records: the class's, in words joined by hyphens."""
+        """Its name in records: the words of the class name, joined by hyphens."""
         return _hyphened(type(self).__name__)
 
 
@@ -80,7 +80,7 @@ class PresentTerm(Term, abc.ABC):
 
     @property
     def draws(self) -> int | None:
-        """Latents that its value averages over; None: it draws none."""
+        """Number of latents that its value averages over; None: it draws none."""
         return None
 
     @abc.abstractmethod
@@ -103,7 +103,9 @@ class ImaginedStep:
     ):  # fmt: skip
         self.model, self.latent = model, latent
         self.before, self.action, self.prior, self.state = before, action, prior, state
-        """The state before, the action, the prior that it led to, the state drawn from that."""
+        """The previous state, the action, the prior after it, and the state drawn from the
+        prior.
+        """
         self._members, self._sampled = members, sampled
         self.key = keys[0]
         """PRNG key of the term's random draws."""
@@ -140,7 +142,7 @@ class ImaginedStep:
         Args:
             function: what to compute of a model.
         """
-        assert self._members is not None  # a term that calls this needs them
+        assert self._members is not None  # the needs of the term include members
         return self._members.each(self.model, function)
 
 
@@ -149,7 +151,7 @@ class ImaginedTerm(Term, abc.ABC):
 
     @property
     def at_present(self) -> bool:
-        """Whether the step that the rollout starts at counts too."""
+        """Whether the first step of the rollout also counts."""
         return False
 
     @abc.abstractmethod

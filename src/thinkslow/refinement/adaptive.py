@@ -70,13 +70,13 @@ def advance(
         enough = jnp.ones((), bool)
         if tolerance is not None:
             enough = before - loss >= tolerance * jnp.abs(before)
-        # A refused step may be followed by a shorter one; a finite loss, by a step at all.
+        # After a rejected step a shorter step is possible; further steps need a finite loss.
         again = jnp.where(accepted, enough, rules.judges is not None) & jnp.isfinite(loss)
         again &= belief.kl(rules.first) < SPENT * jnp.asarray(rules.max_kl)
         later = jnp.arange(len(run.losses)) > index
 
         def put(many: Array, one: Array) -> Array:
-            """From here to the end, so that what comes after a stop repeats it."""
+            """Fill all later entries, so that entries after a stop repeat the last one."""
             return jnp.where(later.reshape(-1, *[1] * (many.ndim - 1)), one, many)
 
         beliefs, losses, all_terms = jax.tree.map(

@@ -107,9 +107,9 @@ class Anytime(Generic[Shared, Context]):
             keys: one for each decision.
             deadline_ms: milliseconds for the whole batch, from the call.
 
-        **Cost:** the beginning (one gradient) and the end (the choice of an iterate) always run. A
-        deadline of 0 costs that much and returns the beliefs unchanged. The result is finite
-        wherever the first beliefs are.
+        **Cost:** the beginning (one gradient) and the end (the choice of an iterate) always run.
+        This is the cost of a deadline of 0, which returns the beliefs unchanged. The result is
+        finite if the first beliefs are.
         """
         begun, given = time.perf_counter(), (shared, contexts, beliefs, keys)
         running, at = _timed(begun, self._start, *given)

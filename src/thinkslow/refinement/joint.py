@@ -23,9 +23,9 @@ class Shift(eqx.Module):
 
 
 def shift(memory: PyTree) -> Shift:
-    """A shift of nothing.
+    """A shift of zero.
 
-    **Errors:** `TypeError` for a memory that is not of floats.
+    **Errors:** `TypeError` for a memory that does not consist of floats.
     """
     return Shift(joint(None, memory).shift)
 
@@ -45,9 +45,9 @@ class Joint(eqx.Module):
 
 
 def joint(belief: Any, memory: PyTree) -> Joint:
-    """The belief, and a shift of nothing.
+    """The belief, and a shift of zero.
 
-    **Errors:** `TypeError` for a memory that is not of floats.
+    **Errors:** `TypeError` for a memory that does not consist of floats.
     """
     for leaf in jax.tree.leaves(memory):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):

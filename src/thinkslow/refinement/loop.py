@@ -113,7 +113,7 @@ def refine(
         finite = jnp.append(finite, jnp.isfinite(last[0]))
     else:
         last = _nan((losses, terms), ())
-        # A step that moved the belief led from a finite loss to a finite belief.
+        # A step that moved the belief started at a finite loss and gave a finite belief.
         finite = jnp.append(finite, accepted[-1] | finite[-1] if steps else True)
     beliefs, losses, terms = jax.tree.map(
         lambda many, last: jnp.concatenate([many, last[None]]),
@@ -130,8 +130,9 @@ def refine(
 
 
 def _unseen(objective: Objective) -> Callable[..., tuple]:
-    """Zeros in place of value and gradient, for an update that uses neither; NaN if the belief is
-    non-finite."""
+    """Zeros instead of value and gradient, for an update that uses neither; NaN if the belief is
+    non-finite.
+    """
 
     def nothing(belief: Any, key: PRNGKeyArray) -> tuple:
         value = jnp.where(all_finite(belief), 0.0, jnp.nan)

@@ -11,7 +11,9 @@ Scalar: TypeAlias = Float[Array, ""] | float
 Select: TypeAlias = Literal["last", "best"]
 
 SPENT = 0.99
-"""Share of `max_kl` from which on it counts as spent: the bound is found to a thousandth."""
+"""Share of `max_kl` above which it counts as used up, because the bound is found to a
+thousandth.
+"""
 
 
 class Status(enum.IntEnum):
@@ -44,20 +46,22 @@ class Refined(NamedTuple):
 
     belief: Any
     status: Int[Array, ""]
-    """Why it stopped: a `Status`."""
+    """The reason why it stopped, a `Status`."""
     chosen: Int[Array, ""]
-    """Which iterate `belief` is."""
+    """The index of `belief` among the iterates."""
     loss: Float[Array, " iterates"]
-    """The objective on one fixed draw of random numbers."""
+    """The objective of each iterate, on one fixed draw of random numbers."""
     terms: dict[str, Float[Array, " iterates"]]
     """The unweighted terms, and diagnostics, on that draw."""
     moved: Float[Array, " iterates"]
     """KL from the first belief, nats."""
     gradient_norm: Float[Array, " steps"]
     accepted: Bool[Array, " steps"]
-    """Whether the step was taken, and moved the belief."""
+    """Whether each step was taken and moved the belief."""
     finite: Bool[Array, " iterates"]
-    """Whether the objective was finite; a belief with a non-finite objective is never returned."""
+    """Whether the objective of each iterate was finite. A belief with a non-finite objective is
+    never returned.
+    """
     used: Int[Array, ""]
     """The number of steps made before refinement stopped."""
 
@@ -66,9 +70,9 @@ def chosen(
     beliefs: Any, first: Any, losses: Array, terms: dict[str, Array], norms: Array,
     accepted: Array, used: Array, *, select: Select, max_kl: Scalar, finite: Array | None = None,
 ) -> Refined:  # fmt: skip
-    """The iterate to return, of those up to `used`, and the record of all.
+    """The iterate to return, among those up to `used`, and the record of all.
 
-    `finite` says which may be returned; None: those of finite loss.
+    `finite` flags the iterates that may be returned; None: those with a finite loss.
     """
     finite = jnp.isfinite(losses) if finite is None else finite
     index = jnp.arange(len(losses), dtype=used.dtype)
@@ -92,7 +96,7 @@ def _status(
     made = jnp.arange(steps, dtype=used.dtype) < used
     reached = jnp.arange(steps + 1, dtype=used.dtype) <= used
     sound = jnp.all(finite | ~reached) & jnp.all(jnp.isfinite(norms) | ~made)
-    # The bound holds of the last belief whose loss is finite.
+    # The bound applies to the last belief with a finite loss.
     spent = jnp.max(jnp.where(reached, moved, 0.0)) >= SPENT * jnp.asarray(max_kl, moved.dtype)
     refused = jnp.any(made) & ~jnp.any(accepted & (jnp.arange(steps) == used - 1))
     cases = [

@@ -42,7 +42,9 @@ class Rules:
     def step(
         self, now: Any, loss: Array, gradient: Any, held: "Held", key: PRNGKeyArray
     ) -> tuple[Any, "Held", Float[Array, ""], Bool[Array, ""]]:
-        """The next belief, what is held, the gradient's norm, and whether the step was taken."""
+        """The next belief, the next state, the norm of the gradient, and whether the step was
+        taken.
+        """
         norm = optax.tree.norm(gradient)
         change, state = self.update.propose(now, gradient, held.state, key=key)
         new = within(now, change, held.step_kl, first=self.first, max_kl=self.max_kl)
@@ -67,7 +69,7 @@ class Held(NamedTuple):
 
 
 def _falls(change: Float[Array, " judges"]) -> Bool[Array, ""]:
-    """Whether the mean is below 0, of several draws by two standard errors."""
+    """Whether the mean is below 0; with several draws, by two standard errors."""
     count = len(change)
     if count == 1:
         return change[0] < 0
@@ -79,7 +81,7 @@ def _differ(new: Any, old: Any) -> Bool[Array, ""]:
 
 
 def judging(key: PRNGKeyArray, judges: int) -> Key[Array, " judges"]:
-    """Keys of the draws that judge."""
+    """Keys of the judging draws."""
     return key[None] if judges == 1 else jr.split(key, judges)
 
 

@@ -9,11 +9,11 @@ from jaxtyping import Array, Bool
 from thinkslow.refinement.result import Scalar
 
 LONGEST = 2.0**10
-"""A change that does not fit is first shortened so that no number changes by more than this."""
+"""A change that is too large is first shortened so that no number changes by more than this."""
 HALVINGS = 34.0
-"""After this many halvings the change is 0."""
+"""Number of halvings after which the change is set to 0."""
 BISECTIONS = 15
-"""To find the number of halvings to a thousandth."""
+"""Number of bisections, which find the number of halvings to a thousandth."""
 
 
 def within(belief: Any, change: Any, step_kl: Scalar, *, first: Any, max_kl: Scalar) -> Any:
@@ -36,7 +36,7 @@ def within(belief: Any, change: Any, step_kl: Scalar, *, first: Any, max_kl: Sca
         return (moved.kl(belief) <= step_kl) & (moved.kl(first) <= max_kl)
 
     def bisect(bounds: tuple, _: None) -> tuple[tuple, None]:
-        few, many = bounds  # halvings that do not fit, and that do
+        few, many = bounds  # numbers of halvings that are too few, and enough
         middle = 0.5 * (few + many)
         good = fits(start * 2.0**-middle)
         return (jnp.where(good, few, middle), jnp.where(good, middle, many)), None

@@ -24,7 +24,7 @@ class Update(eqx.Module):
 
     needs: ClassVar[tuple[Need, ...]] = ()
     keeps: ClassVar[tuple[str, ...]] = ()
-    """Settings that other settings of a study do not change, if the update is a control."""
+    """Settings of a control that flags and studies do not change."""
     blind: ClassVar[bool] = False
     """Whether it uses neither the loss nor the gradient."""
 
@@ -65,7 +65,7 @@ class Update(eqx.Module):
 
 
 def _alike(optimiser: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The same optimiser, equal to another one with the same code."""
+    """The same optimiser, made equal to another one with the same code."""
     return type(optimiser)(*map(Alike, optimiser))
 
 
@@ -123,7 +123,7 @@ class Mirror(Update):
             )
 
     def propose(self, belief: Any, gradient: Any, state: PyTree, *, key: PRNGKeyArray):
-        # Below 1e-6 a class cannot be told from an absent one, and the quotient is noise.
+        # Below 1e-6 a class is practically absent, and the quotient is noise.
         probs = jnp.maximum(jax.nn.softmax(belief.logits), 1e-6)
         return jax.tree.map(lambda g: -self.step_size * g / probs, gradient), state
 

@@ -1,4 +1,6 @@
-"""Studies: questions declared in advance, played on any machine, answered with verdicts."""
+"""Studies: hypotheses are declared in advance, played on any machine, and answered with
+verdicts.
+"""
 
 from thinkslow.study.parsing import planned, read, shipped
 from thinkslow.study.plan import Misplanned, Plan

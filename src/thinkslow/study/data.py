@@ -1,4 +1,4 @@
-"""The numbers of a figure as a table of the page and as a file to download from it."""
+"""The numbers of a figure, as a table of the page and as a file to download."""
 
 import base64
 import csv
@@ -18,13 +18,13 @@ class Data:
     """Rows of numbers under headings; the first column names the row."""
 
     name: str
-    """Name of the file, without its ending."""
+    """Name of the file, without its suffix."""
     headings: Sequence[str]
     rows: Sequence[Sequence[Value]]
 
     @property
     def table(self) -> Table:
-        """For people: four significant digits."""
+        """The table of the page, with four significant digits."""
         return Table(
             [*self.headings],
             [Row(str(name), "refinement", [Cell(_shown(one)) for one in rest])
@@ -33,7 +33,7 @@ class Data:
 
     @property
     def csv(self) -> str:
-        """A CSV file of all digits, as an address that needs no server."""
+        """A CSV file with all digits, as an address that needs no server."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(self.headings)

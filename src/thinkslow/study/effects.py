@@ -1,4 +1,4 @@
-"""The numbers of a hypothesis: its effect, what it rests on, and what it could have found."""
+"""The numbers of a hypothesis: its effect, the number of units, and the power."""
 
 import dataclasses
 import math
@@ -13,21 +13,23 @@ from thinkslow.evaluation.records import Records
 from thinkslow.study.plan import Effect, Hypothesis, Plan
 
 Cells = Mapping[tuple[str, str], Records]
-"""What was played, by group and setting."""
+"""The records by group and setting."""
 MARGIN = 0.05
-"""Share of the baseline's mean within which an effect counts as none."""
+"""Margin of equivalence, as a share of the baseline's mean."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Numbers:
-    """What was found of one hypothesis. None where there is no such number."""
+    """The numbers of one hypothesis. A number that does not exist is None."""
 
     difference: float | None = None
     """The effect, or the difference of two effects, in units of the measure."""
     interval: tuple[float, float] | None = None
-    """At 95%."""
+    """The 95% interval."""
     p_value: float | None = None
-    """Two-sided, of no difference; with `by`, of one of that share of the baseline."""
+    """Two-sided p-value against no difference; with `by`, against a difference of that share of the
+    baseline.
+    """
     p_equivalent: float | None = None
     """p-value of an effect outside ±5% of the baseline's mean; None for a difference of effects."""
     baseline: float | None = None
@@ -35,24 +37,25 @@ class Numbers:
     deviation: float | None = None
     """Standard deviation of the difference between units."""
     detectable: float | None = None
-    """The smallest true effect that such a study finds in four of five repetitions."""
+    """The smallest true effect that a study of this size detects with a power of 80%."""
     power: float | None = None
-    """The chance that such a study finds a true effect of 5% of the baseline's mean; with `by`,
-    of 5% more than that share."""
+    """The power of a study of this size for a true effect of 5% of the baseline's mean; with `by`,
+    for 5% more than that share.
+    """
     pairs: int = 0
     units: int = 0
-    """Episodes of one agent, or training seeds."""
+    """Number of units: episodes of one agent, or training seeds."""
     several: bool = False
     """Whether units are training seeds."""
     dropped: int = 0
-    """Pairs that are left out: crashed, missing or non-finite."""
+    """Number of pairs that are left out: crashed, missing or non-finite."""
 
 
 def numbers(one: Hypothesis, plan: Plan, cells: Cells) -> Numbers:
-    """What the records say of one hypothesis.
+    """The numbers of one hypothesis, from the records.
 
-    Two effects of the same agents are compared episode by episode, as both were played on the
-    same environment seeds; effects of other agents as two samples.
+    Two effects of the same agents are compared episode by episode, because both were played on the
+    same environment seeds. Effects of different agents are compared as two samples.
 
     Args:
         one: the hypothesis.
@@ -128,14 +131,14 @@ def _apart(one: Hypothesis, plan: Plan, first: Pairs, second: Pairs) -> Numbers:
 
 
 def _has_level(one: Hypothesis) -> bool:
-    """Whether the baseline has a mean: a measure of gains, frame by frame, has none."""
+    """Whether the measure has a baseline mean. A measure of gains, frame by frame, has none."""
     return metric(one.measure).effect == one.measure
 
 
 def _planned(
     plan: Plan, deviation: float, units: int, level: float | None, by: float
 ) -> dict[str, float | None]:
-    """The differences that this many units can show for this many hypotheses."""
+    """The power for this many units and this many hypotheses."""
     if not math.isfinite(deviation):
         return {}
     tests, least = max(len(plan.hypotheses), 1), alpha(plan, units)
@@ -148,7 +151,7 @@ def _planned(
 
 
 def _pairs(effect: Effect, one: Hypothesis, cells: Cells) -> Pairs | None:
-    """The pairs of an effect, two or more; none where the environment ignored its seed."""
+    """The pairs of an effect, two or more; None if the environment ignored its seed."""
     mine, base = (cells.get((effect.group, s)) for s in (effect.setting, effect.baseline_setting))
     if mine is None or base is None:
         return None
@@ -164,9 +167,9 @@ def _pairs(effect: Effect, one: Hypothesis, cells: Cells) -> Pairs | None:
 
 
 def _spread(side: Pairs) -> Pairs:
-    """Distances of episodes from the median of their agent and arm, in place of the measure.
+    """Distances of episodes from the median of their agent and arm, used instead of the measure.
 
-    Their means are compared as any others: the test of Brown and Forsythe, of pairs.
+    Their means are then compared as usual: the test of Brown and Forsythe, for pairs.
     """
     labels = np.array(side.agents)
 

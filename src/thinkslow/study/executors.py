@@ -1,7 +1,7 @@
-"""Where tasks are played: in processes of this machine, or on a Ray cluster.
+"""Play tasks in processes of this machine, or on a Ray cluster.
 
-Both give the same records. A task that was lost with its process is played again, up to `TRIES`
-times; its finished records are kept.
+Both give the same records. A task whose process died is played again, up to `TRIES` times; its
+finished records are kept.
 """
 
 import contextlib
@@ -24,27 +24,27 @@ TRIES = 3
 POLL_S = 0.2
 
 Tick = Callable[[], None]
-"""Called now and then while tasks are played."""
+"""Called regularly while tasks are played."""
 
 
 class Failing(RuntimeError):
-    """A task failed as often as it was tried; the message ends with what it said last."""
+    """Every try of a task failed. The message ends with its last output."""
 
 
 def local(folder: Path, tasks: Sequence[Task], jobs: int, tick: Tick) -> None:
     """Play tasks in processes of this machine.
 
     Args:
-        folder: of the study, with its `study.json`.
-        tasks: those that are not finished.
-        jobs: processes at once.
-        tick: called while they run.
+        folder: the folder of the study, with its `study.json`.
+        tasks: the unfinished tasks.
+        jobs: number of processes at the same time.
+        tick: called while the tasks run.
 
-    **Errors:** `Failing`. Whatever happens, no process is left behind.
+    **Errors:** `Failing`. No process is left behind in any case.
     """
     waiting, running = list(tasks), dict[subprocess.Popen[bytes], Task]()
     tries: dict[Task, int] = {}
-    # The end that is held here closes with this process, however it ends, and theirs then ends too.
+    # This end of the pipe closes when this process ends in any way, and the workers then end too.
     alive, held = os.pipe()
     try:
         while waiting or running:
@@ -74,7 +74,7 @@ def local(folder: Path, tasks: Sequence[Task], jobs: int, tick: Tick) -> None:
 
 
 REFUSED = 2
-"""Exit code of a task that would fail again: something in it cannot be played."""
+"""Exit code of a task that would fail again because it cannot be played."""
 
 
 def _started(folder: Path, task: Task, alive: int) -> subprocess.Popen[bytes]:
@@ -92,7 +92,8 @@ def _said(folder: Path, task: Task) -> str:
     lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
     last = lines[-1] if lines else "nothing"
     return (
-        f"Block {task.block} of {task.agent} in {task.setting} could not be played. It said: "
+        f"Block {task.block} of {task.agent} in {task.setting} could not be played. Its last "
+        "output: "
         f"{last} The whole log: {log}. The same command continues with the rest."
     )
 
@@ -104,10 +105,10 @@ def on_ray(folder: Path, tasks: Sequence[Task], address: str | None, tick: Tick)
     bundled.
 
     Args:
-        folder: of the study, with its `study.json`, on this machine.
-        tasks: those that are not finished.
-        address: of a cluster that runs; None: one on this machine.
-        tick: called while they run.
+        folder: the folder of the study, with its `study.json`, on this machine.
+        tasks: the unfinished tasks.
+        address: the address of a running cluster; None: one is started on this machine.
+        tick: called while the tasks run.
 
     **Errors:** `ModuleNotFoundError` without Ray, with the command that installs it; `Failing`.
     """
@@ -118,7 +119,9 @@ def on_ray(folder: Path, tasks: Sequence[Task], address: str | None, tick: Tick)
             "The Ray executor needs the package ray: pip install 'thinkslow[ray]'."
         ) from None
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "os.fork")  # to start a program, and no more
+        warnings.filterwarnings(
+            "ignore", "os.fork"
+        )  # starting a program needs a share of a core only
         ray.init(address=address, log_to_driver=False, include_dashboard=False)
     plan = (folder / "study.json").read_bytes()
     remote = ray.remote(num_cpus=1, max_retries=TRIES - 1)(_played)
@@ -142,7 +145,7 @@ def on_ray(folder: Path, tasks: Sequence[Task], address: str | None, tick: Tick)
 
 
 def _played(plan: bytes, task: dict[str, Any]) -> bytes:
-    """On a node: play a task in a temporary folder; its records as an archive."""
+    """On a node: play a task in a temporary folder. Returns its records as an archive."""
     from thinkslow.study.worker import play_stored
 
     with tempfile.TemporaryDirectory() as place:
@@ -157,7 +160,7 @@ def _played(plan: bytes, task: dict[str, Any]) -> bytes:
 
 
 def _unpacked(content: bytes, folder: Path) -> None:
-    """The records of a finished task, moved into place whole."""
+    """Move the complete records of a finished task into place."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as place:
         with tarfile.open(fileobj=io.BytesIO(content)) as archive:

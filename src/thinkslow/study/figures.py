@@ -1,4 +1,4 @@
-"""Figures of a study as places on axes, each with its numbers; None where there is nothing to draw.
+"""Figures of a study as positions on axes, each with its numbers; None if there is nothing to draw.
 
 The marks are those of the page of an evaluation.
 """
@@ -38,7 +38,7 @@ from thinkslow.study.view import Played, View
 
 EFFECTS = ["difference", "low", "high", "p (Holm)", "pairs"]
 REACH = 1.0
-"""The largest share of the baseline that a power curve goes to."""
+"""The largest effect of a power curve, as a share of the baseline."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ class Shown:
 
     @property
     def drawn(self) -> str:
-        """Which macro of the templates draws it."""
+        """The macro of the templates that draws it."""
         return type(self.figure).__name__.lower()
 
 
 def hypotheses(judged: Sequence[Record]) -> list[Shown]:
-    """The effect of every hypothesis with its interval, a figure a measure."""
+    """The effect of every hypothesis with its interval, one figure for each measure."""
     out = []
     for measure, of in dict.fromkeys((one["measure"], one["of"]) for one in judged):
         mine = [one for one in judged if (one["measure"], one["of"]) == (measure, of)]
@@ -84,7 +84,7 @@ def hypotheses(judged: Sequence[Record]) -> list[Shown]:
 
 
 def effects(seen: View, measure: str) -> list[Shown]:
-    """Differences of every arm from `none`, a figure for what played in each setting, one axis.
+    """Differences of every arm from `none`, one figure for each agent in each setting, on one axis.
 
     Dots are training seeds.
     """
@@ -110,8 +110,9 @@ def effects(seen: View, measure: str) -> list[Shown]:
 
 
 def over_settings(seen: View, measure: str) -> list[Shown]:
-    """Differences from `none` along every setting in which arms differ alone: the length of the
-    rollout, say, with a line for each group."""
+    """Differences from `none` along each setting in which arms differ only by that setting, such as
+    the length of the rollout, with a line for each group.
+    """
     facts = {one.label: arms(seen.summary, one.label) for one in seen.played}
     known: dict[tuple[str, tuple[float, ...]], list[tuple[str, Sweep]]] = {}
     for label, own in facts.items():
@@ -138,7 +139,7 @@ def over_settings(seen: View, measure: str) -> list[Shown]:
 
 
 def over_budgets(seen: View, measure: str) -> list[Shown]:
-    """Differences from `none` against training steps, where groups differ in them."""
+    """Differences from `none` against training steps, if groups differ in them."""
     out = []
     for setting, environment in dict.fromkeys((o.setting, o.environment) for o in seen.played):
         mine = {
@@ -160,7 +161,7 @@ def over_budgets(seen: View, measure: str) -> list[Shown]:
 
 
 def power(judged: Sequence[Record]) -> Shown | None:
-    """The chance of every hypothesis to be shown, against the size of a true effect."""
+    """The power of every hypothesis, against the size of a true effect."""
     known = [
         one for one in judged if one["deviation"] and one["baseline"] and one["units"] > 1
     ]  # fmt: skip
@@ -203,7 +204,7 @@ def _series(
     lines: Mapping[str, Mapping[float, Record | None]], values: Sequence[float], measure: str, *,
     title: str, x_axis: str, file: str,
 ) -> Shown | None:  # fmt: skip
-    """Lines over values that stand side by side at equal distances."""
+    """Lines over categories at equal distances."""
     found = {
         name: {x: each for x, record in rows.items() if (each := estimate(record, "difference"))}
         for name, rows in lines.items()
@@ -244,7 +245,7 @@ def _chance(one: Record, share: float) -> float:
 
 
 def _needed(one: Record) -> int:
-    """Units that find a true effect of 5% of the baseline, all else alike."""
+    """Number of units that detect a true effect of 5% of the baseline, other things being equal."""
     return planning.units_needed(one["deviation"], 0.05 * abs(one["baseline"]), one["tests"])
 
 
@@ -260,7 +261,7 @@ def _row(record: Record | None) -> list[float | int | None]:
 
 
 def interval(record: Record) -> tuple[float | None, float | None]:
-    """Its two ends, as columns."""
+    """The two ends of an interval, as columns."""
     low, high = record["interval"] or (None, None)
     return low, high
 
@@ -277,5 +278,5 @@ def _called(measure: str, of: str) -> str:
 
 
 def file_name(label: str) -> str:
-    """A name of words for a file."""
+    """Words joined to a file name."""
     return "-".join("".join(c if c.isalnum() else " " for c in label).split()) or "all"

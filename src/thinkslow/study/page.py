@@ -30,11 +30,11 @@ SIGNS = {"supported": "✓", "contradicted": "✗", "not shown": "–"}
 
 
 def build(folder: Path, result: Record) -> Path:
-    """Write `report.html` of a study, finished or not; returns its path.
+    """Write `report.html` of a study, finished or not. Returns its path.
 
     Args:
-        folder: of the study.
-        result: what its `result.json` holds.
+        folder: the folder of the study.
+        result: the content of its `result.json`.
     """
     path = Path(folder) / PAGE
     atomic.write_text(path, render(folder, result))
@@ -42,7 +42,7 @@ def build(folder: Path, result: Record) -> Path:
 
 
 def render(folder: Path, result: Record) -> str:
-    """The page as text; arguments as of `build`."""
+    """The page as text; arguments as for `build`."""
     environment = Environment(
         loader=ChoiceLoader([
             PackageLoader("thinkslow.study", "templates"),
@@ -90,7 +90,7 @@ def render(folder: Path, result: Record) -> str:
 
 
 def headline(judged: Sequence[Record]) -> str:
-    """How many hypotheses have which verdict.
+    """The number of hypotheses with each verdict.
 
     >>> headline([{"verdict": "supported"}, {"verdict": "not shown"}])
     'Of 2 hypotheses, 1 is supported, 0 are contradicted, 1 is not shown.'
@@ -103,7 +103,7 @@ def headline(judged: Sequence[Record]) -> str:
 
 
 def scope(judged: Sequence[Record], result: Record) -> list[str]:
-    """How far the verdicts go, a sentence each."""
+    """The scope of the verdicts, one sentence each."""
     said = []
     if not result["finished"]:
         said.append("The study is not finished. The same command continues with the rest.")
@@ -124,7 +124,7 @@ def scope(judged: Sequence[Record], result: Record) -> list[str]:
 
 
 def return_and_cost(seen: View) -> list[Shown]:
-    """Score against milliseconds a decision, a figure for what played in each setting."""
+    """Score against milliseconds per decision, one figure for each agent in each setting."""
     return [drawn for one in seen.played if (drawn := _return_and_cost(seen, one)) is not None]
 
 
@@ -148,7 +148,7 @@ def _return_and_cost(seen: View, one: Played) -> Shown | None:
 
 
 def _said(one: Record) -> Record:
-    """A hypothesis with its numbers in words."""
+    """A hypothesis with its numbers as text."""
     unit = "" if one["of"] == "spread" else metric_unit(one["measure"])
     of = f"{'spread of ' * (one['of'] == 'spread')}{metric_name(one['measure'])}"
     found = estimate(one, "difference")
@@ -169,7 +169,7 @@ def _arms(seen: View, one: Played) -> dict[str, Any]:
 
 
 def _descriptions(seen: View) -> list[tuple[str, str]]:
-    """What each arm does, once."""
+    """The description of each arm, once."""
     known: dict[str, str] = {}
     for agent in agents(seen.summary):
         for arm in arms(seen.summary, agent):
@@ -178,7 +178,7 @@ def _descriptions(seen: View) -> list[tuple[str, str]]:
 
 
 def _looks(plan: Mapping[str, Any]) -> str:
-    """The bounds of the looks, in words."""
+    """The bounds of the looks, as text."""
     bounds = [
         f"p ≤ {planning.look(each):.4f} at {plural(each, 'training seed')}"
         for each in plan["looks"]

@@ -1,5 +1,5 @@
-"""Plans from TOML files. Whatever they say is checked before the first episode: an unknown key is
-refused with the nearest known one, a name that is nothing is refused with those that exist.
+"""Read plans from TOML files. Everything is checked before the first episode. An unknown key is
+refused with the nearest known key, and an unknown name with the existing names.
 """
 
 import dataclasses
@@ -43,10 +43,10 @@ def read(source: str | Path, agents: Mapping[str, Sequence[str]] | None = None) 
 
     Args:
         source: path of a TOML file, or a name of `shipped()`.
-        agents: agents that take the place of those of a group, by the group's name.
+        agents: agents that replace those of a group, by the name of the group.
 
-    **Errors:** `FileNotFoundError` where there is neither; `Misplanned` for whatever cannot be
-    meant, before anything is played.
+    **Errors:** `FileNotFoundError` if neither exists; `Misplanned` for an invalid plan, before
+    anything is played.
     """
     path = Path(source)
     if not path.is_file():
@@ -269,7 +269,7 @@ def _effect(
 
 
 def _named(names: Sequence[str], where: str) -> None:
-    """**Errors:** `Misplanned` for no name, or one of which no folder can be made."""
+    """**Errors:** `Misplanned` for an empty list, or a name that is not a valid folder name."""
     if not names:
         raise Misplanned(f"{where} must name one or more; got none.")
     for name in names:
@@ -287,7 +287,7 @@ def _once(names: Sequence[str], where: str) -> None:
 
 
 class _Table:
-    """A table of the file, whose keys are taken one by one, so that none is unknown."""
+    """A table of the file. Its keys are taken one by one, so unknown keys are found."""
 
     def __init__(self, content: Any, where: str):
         if not isinstance(content, Mapping):

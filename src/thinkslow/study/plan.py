@@ -1,4 +1,4 @@
-"""What a study is: agents, settings, arms, seeds and hypotheses, declared before it is played."""
+"""A study: agents, settings, arms, seeds and hypotheses, declared before it is played."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,37 +12,38 @@ Of = Literal["mean", "spread"]
 
 
 class Misplanned(ValueError):
-    """A plan that cannot be meant; the message names the file and the place in it."""
+    """An invalid plan. The message names the file and the place in it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Group:
-    """Agents that are training seeds of one recipe and budget."""
+    """A group of agents: training seeds of one recipe and budget."""
 
     name: str
     agents: tuple[str, ...]
-    """Bundled names, or patterns of agent folders, such as `runs/plain-*/agents/60000`; of run
-    folders where there is a budget."""
+    """Bundled names, or patterns of agent folders, such as `runs/plain-*/agents/60000`; with a
+    budget, patterns of run folders.
+    """
     budget: int | None = None
-    """Training steps: the agent is in `agents/BUDGET` of its run."""
+    """Number of training steps: the agent is in `agents/BUDGET` of its run."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setting:
-    """Where agents play."""
+    """A setting in which agents play."""
 
     name: str
     groups: tuple[str, ...]
-    """The groups that play here."""
+    """The groups that play in this setting."""
     env: str | None = None
-    """An id; None: the environment that each group was trained on."""
+    """The id of an environment; None: the one that each group was trained on."""
     shift: str = ""
-    """What differs from training, as `envs.make` takes it: `dropped:3`."""
+    """A shift from training, in the form of `envs.make`, such as `dropped:3`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StudyArm:
-    """A way to think: a named arm, of which some settings may be changed."""
+    """An arm: a named way to think, with changes of some settings."""
 
     name: str
     arm: str
@@ -52,13 +53,13 @@ class StudyArm:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Effect:
-    """One arm minus another, where one group plays."""
+    """One arm minus another, for one group in one setting."""
 
     arm: str
     baseline: str
     setting: str
     baseline_setting: str
-    """Where the baseline plays: as a rule the same setting."""
+    """The setting of the baseline, usually the same."""
     group: str
 
     def __str__(self) -> str:
@@ -72,20 +73,20 @@ class Effect:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Hypothesis:
-    """A claim with what would decide it."""
+    """A claim, with the comparison that decides it."""
 
     name: str
     claim: str
     effect: Effect
     minus: Effect | None
-    """Another effect: the claim is then about the difference of the two."""
+    """Another effect; the claim is then about the difference of the two."""
     times: float
-    """What the other effect is multiplied by."""
+    """Factor of the other effect."""
     measure: str
     of: Of
-    """What is compared: the mean of the measure, or its spread between episodes."""
+    """The compared quantity: the mean of the measure, or its spread between episodes."""
     by: float
-    """By more than this share of the baseline's mean."""
+    """The claim is an effect of more than this share of the baseline's mean."""
     expect: Expect
 
     def __str__(self) -> str:
@@ -102,23 +103,23 @@ class Plan:
     question: str
     purpose: Purpose
     outcome: str
-    """The primary outcome: the measure of hypotheses that name none."""
+    """The primary outcome: the measure of hypotheses that do not name one."""
     seed: int
     episodes: int
     """Number of episodes of each agent, setting and arm."""
     block: int
-    """Episodes that are played in one task, in parallel."""
+    """Number of episodes that are played in one task, in parallel."""
     max_decisions: int | None
     tuned_on: tuple[int, ...]
-    """Training seeds on which something is tuned: a report plays none of them, tuning no other."""
+    """Training seeds for tuning. A report plays none of them; tuning plays only these."""
     looks: tuple[int, ...]
-    """Numbers of training seeds at which the study may stop; none: once, at the end."""
+    """Numbers of training seeds at which the study may stop; empty: only at the end."""
     groups: tuple[Group, ...]
     settings: tuple[Setting, ...]
     arms: tuple[StudyArm, ...]
     hypotheses: tuple[Hypothesis, ...]
     hash: str
-    """Hash of everything above: equal for two files that plan the same study."""
+    """Hash of everything above; equal for two files with the same plan."""
     file: str
     """The file's name."""
     file_hash: str
@@ -132,7 +133,7 @@ class Plan:
 
 
 def restored(data: Mapping[str, Any]) -> Plan:
-    """A plan as `dataclasses.asdict` and JSON left it."""
+    """A plan from the result of `dataclasses.asdict` and JSON."""
 
     def effect(given: Any) -> Any:
         return None if given is None else Effect(**given)

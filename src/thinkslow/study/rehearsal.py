@@ -1,9 +1,9 @@
-"""How long a study takes: every kind of task is begun here, as many at once as will be played.
+"""Estimate the time of a study: begin every kind of task here, with as many processes as will play.
 
-A task is a process that starts, loads its programs and plays. So the rehearsal starts such
-processes too: one alone, which compiles what is not compiled yet and is not counted, then as many
-as run at once, which tell how long a start and a decision take while the machine is as busy as it
-will be.
+A task is a process that starts, loads its programs and plays. The rehearsal starts such processes
+too. The first one runs alone, compiles missing programs, and is not counted. Then as many run at
+the same time as in the study. They measure how long a start and a decision take under the same
+load.
 """
 
 import dataclasses
@@ -27,10 +27,11 @@ from thinkslow.study.plan import Plan, restored
 from thinkslow.study.tasks import Task, arms_of, environment, finished, found, tasks
 
 SHORT, LONG = 16, 56
-"""Decisions of two runs, whose difference tells what a decision takes once all is loaded. Both are
-long enough for images to be scored."""
+"""Numbers of decisions of two runs. Their difference gives the time of a decision after loading.
+Both are long enough for images to be scored.
+"""
 UNKNOWN = 1_000
-"""Decisions of an episode where the environment does not say when it ends."""
+"""Assumed number of decisions of an episode, if the environment does not declare a limit."""
 
 
 def rehearse(
@@ -42,16 +43,16 @@ def rehearse(
 ) -> dict[str, Any]:
     """The tasks of a plan and the minutes that the missing ones take here.
 
-    Episodes are counted as long as the environment lets them be. Compiling is not counted where
-    compiled programs are kept.
+    Episodes are assumed to have the largest length that the environment allows. Compiling is not
+    counted if compiled programs are kept.
 
     Args:
-        plan: from `read`.
-        folder: of the study, which may hold finished tasks.
-        jobs: local processes at once; None: as many as cores.
-        show: told what is rehearsed.
+        plan: the plan, from `read`.
+        folder: the folder of the study, which may hold finished tasks.
+        jobs: number of local processes at the same time; None: one for each core.
+        show: called with the part that is rehearsed.
 
-    **Errors:** those of `tasks.found`, and `ValueError` for what cannot be played.
+    **Errors:** those of `tasks.found`, and `ValueError` for a task that cannot be played.
     """
     todo = tasks(plan, found(plan))
     missing = [task for task in todo if not finished(folder / task.folder)]
@@ -75,7 +76,7 @@ def rehearse(
 
 
 def makespan(durations: Sequence[float], at_once: int) -> float:
-    """When the last of several tasks ends, each begun as soon as a place is free.
+    """The time until several tasks have ended, if each begins as soon as a process is free.
 
     >>> makespan([3.0, 3.0, 3.0], 2), makespan([], 2)
     (6.0, 0.0)
@@ -87,9 +88,10 @@ def makespan(durations: Sequence[float], at_once: int) -> float:
 
 
 def longest(env: Any) -> int | None:
-    """Steps after which an environment ends its episodes; None where it does not say.
+    """Number of steps after which an environment ends its episodes; None if it does not declare
+    one.
 
-    Gymnasium's specification says it, or the environment itself, as MiniWorld's and MiniGrid's do.
+    Gymnasium's specification has it, or the environment itself, as in MiniWorld and MiniGrid.
     """
     said = [env.spec.max_episode_steps if env.spec else None]
     said += [getattr(env.unwrapped, name, None) for name in ("max_episode_steps", "max_steps")]
@@ -98,7 +100,7 @@ def longest(env: Any) -> int | None:
 
 
 def _timed(place: Path, task: Task, at_once: int) -> list[float]:
-    """Seconds of a task by each of several processes that play its beginning at once."""
+    """Seconds of a task, from several processes that play its beginning at the same time."""
     command = [sys.executable, "-m", "thinkslow.study.rehearsal", str(place)]
     running = [
         subprocess.Popen(
@@ -121,7 +123,9 @@ def _timed(place: Path, task: Task, at_once: int) -> list[float]:
 
 
 def _begin(plan: Plan, task: Task, began: float) -> float:
-    """Play the beginning of a task; seconds that all of it takes, from when it was begun."""
+    """Play the beginning of a task. Returns the estimated seconds of the whole task, including the
+    start.
+    """
     agent = load(task.path)
     where = environment(plan, agent, task.setting)
     env = make(**arguments(where))
@@ -133,7 +137,7 @@ def _begin(plan: Plan, task: Task, began: float) -> float:
     arms = {name: agent.thinking(one) for name, one in arms_of(plan).items()}
     ends = [began]
     with tempfile.TemporaryDirectory() as place:
-        for length in (SHORT, SHORT, LONG):  # the first loads
+        for length in (SHORT, SHORT, LONG):  # the first decision loads programs
             evaluate(
                 {task.agent: arms}, where, episodes=plan.block, seed=0, batch=plan.block,
                 out=Path(place) / str(len(ends)), max_decisions=length,

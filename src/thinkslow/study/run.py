@@ -1,4 +1,4 @@
-"""Play a study to its end: registered, resumable, the same whichever way it ran."""
+"""Play a study: registered, resumable, with the same result for every way of running it."""
 
 import dataclasses
 import functools
@@ -27,11 +27,11 @@ log = logging.getLogger("thinkslow")
 STORED, RESULT = "study.json", "result.json"
 Executor = Literal["local", "ray"]
 Show = Callable[[int, int], None]
-"""Episodes that are finished, and all."""
+"""Called with the number of finished episodes, and of all episodes."""
 
 
 class Another(ValueError):
-    """The folder holds another study, or one that other code began."""
+    """The folder holds another study, or a study begun by another version of the code."""
 
 
 def run(
@@ -44,22 +44,23 @@ def run(
     command: str = "thinkslow.study.run(...)",
     show: Show = lambda *_: None,
 ) -> dict[str, Any]:
-    """Play what is missing of a study, and say what it shows.
+    """Play the missing tasks of a study, and give its verdicts.
 
     Args:
         plan: from `read`.
-        folder: where everything goes; a study that was stopped there goes on.
+        folder: the folder of the study; a stopped study continues.
         executor: `local` processes, or a `ray` cluster.
         jobs: local processes at once; None: as many as cores.
-        address: of a Ray cluster that runs; None: one is started here.
-        command: that plays it, for the page.
-        show: called with the episodes that are finished, and all.
+        address: the address of a running Ray cluster; None: one is started here.
+        command: the command to show on the page.
+        show: called with the number of finished episodes, and of all episodes.
 
-    Returns what `result.json` holds: verdicts, the summary of every group in every setting, hashes
-    of the plan and of the code.
+    Returns the content of `result.json`: verdicts, the summary of every group in every setting,
+    hashes of the plan and of the code.
 
-    **Errors:** `Another` for a folder of another plan or other code; `Misplanned` for agents that
-    do not fit the plan; `executors.Failing`; `lock.Locked` while another process plays there.
+    **Errors:** `Another` for a folder of another plan or another version of the code; `Misplanned`
+    for agents that do not fit the plan; `executors.Failing`; `lock.Locked` while another process
+    plays there.
     """
     lock = claim(folder, what="study")
     try:
@@ -80,12 +81,12 @@ def run(
 
 
 def begin(plan: Plan, folder: Path, command: str = "") -> dict[str, dict[str, str]]:
-    """Register a study in a folder, or check that it is the one that was begun there.
+    """Register a study in a folder, or check that the folder holds this study.
 
     Args:
         plan: from `read`.
-        folder: where everything goes.
-        command: that plays it.
+        folder: the folder of the study.
+        command: the command that plays it.
 
     **Errors:** `Another`, `Misplanned`.
     """
@@ -123,7 +124,8 @@ def begin(plan: Plan, folder: Path, command: str = "") -> dict[str, dict[str, st
 
 
 def _check_seeds(plan: Plan, agents: Mapping[str, Mapping[str, str]]) -> None:
-    """See that the agents of a group are other training seeds, and such as the plan may play.
+    """Check that the agents of a group have different training seeds, and that the plan may play
+    them.
 
     **Errors:** `Misplanned`.
     """
@@ -157,9 +159,9 @@ def _check_seeds(plan: Plan, agents: Mapping[str, Mapping[str, str]]) -> None:
 
 
 def finish(folder: Path) -> dict[str, Any]:
-    """What a study shows so far, from its records alone.
+    """The present result of a study, from its records.
 
-    Written to `result.json`; `episodes.jsonl`, `report.html` and `cells/` are also rewritten.
+    It is written to `result.json`; `episodes.jsonl`, `report.html` and `cells/` are also rewritten.
 
     **Errors:** `FileNotFoundError` if the folder holds no study.
     """
@@ -201,14 +203,14 @@ def rows(cells: Cells) -> list[records.Row]:
 
 
 def cell(folder: Path, group: str, setting: str) -> Path:
-    """Where the records of a group in a setting are, as an evaluation of their own."""
+    """The folder with the records of a group in a setting, as a separate evaluation."""
     return folder / "cells" / group / setting
 
 
 def joined(
     plan: Plan, agents: Mapping[str, Mapping[str, str]], folder: Path
 ) -> dict[tuple[str, str], Records]:
-    """The records of every group in every setting, its blocks and agents together."""
+    """The records of every group in every setting, over all blocks and agents."""
     parts: dict[tuple[str, str], list[tuple[Task, Records]]] = {}
     for task in tasks(plan, agents):
         if (folder / task.folder / records.HEADER).exists():

@@ -10,9 +10,9 @@ from thinkslow.evaluation.report.scale import Scale, Tick
 from thinkslow.evaluation.report.text import estimated
 
 WIDTH, HEIGHT = 420, 226
-"""Pixels of a figure, as far as its labels must know."""
+"""Assumed size of a figure, in pixels, for placing labels."""
 AROUND = ((9, 4), (-9, 4), (9, -9), (-9, -9), (9, 17), (-9, 17), (18, 4), (-18, 4))
-"""Places of a number beside its point, pixels, the best first."""
+"""Possible positions of a number relative to its point, in pixels, the best first."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Mark:
     number: int
     dx: int
     dy: int
-    """Where the number is, pixels from the point."""
+    """Position of the number relative to the point, in pixels."""
 
 
 @dataclass(frozen=True)
 class Scatter:
-    """Marks over two axes."""
+    """Points over two axes."""
 
     title: str
     x_axis: str
@@ -40,18 +40,18 @@ class Scatter:
     y_ticks: list[Tick]
     marks: list[Mark]
     said: str
-    """All of it in words, for readers who cannot see it."""
+    """The content as text, for screen readers."""
 
 
 def scatter(
     title: str, x_axis: str, y_axis: str, found: Sequence[tuple[str, float, Estimate]]
 ) -> Scatter:
-    """Arms by what they cost, on a logarithmic axis, and what they gain.
+    """Arms by their cost, on a logarithmic axis, and their gain.
 
     Args:
-        title: of the figure.
-        x_axis: what is on it.
-        y_axis: what is on it.
+        title: the title of the figure.
+        x_axis: the label of the horizontal axis.
+        y_axis: the label of the vertical axis.
         found: name, cost and value of each.
     """
     x = Scale.of([math.log10(cost) for _, cost, _ in found], room=0.08)
@@ -75,7 +75,7 @@ def logarithmic(scale: Scale) -> list[Tick]:
     >>> [tick.text for tick in logarithmic(Scale(0.0, 1.0))]
     ['1', '2', '5', '10']
     """
-    if scale.high - scale.low < 0.5:  # hardly bent: as on a plain axis
+    if scale.high - scale.low < 0.5:  # nearly linear, so ticks are as on a linear axis
         plain = Scale(10**scale.low, 10**scale.high)
         values = [float(tick.text.replace(",", "")) for tick in plain.ticks(5)]
     else:
@@ -87,7 +87,9 @@ def logarithmic(scale: Scale) -> list[Tick]:
 
 
 def _beside(points: Sequence[Point]) -> list[tuple[int, int]]:
-    """A place for the number of each point, on no other number and, if there is one, on no bar."""
+    """A position for the number of each point, which avoids other numbers and, if possible,
+    bars.
+    """
     bars = [
         (point.x * WIDTH / 100, point.low * HEIGHT / 100, point.high * HEIGHT / 100)
         for point in points

@@ -1,4 +1,6 @@
-"""Arms that differ in one number alone, such as the length of the rollout: series of a figure."""
+"""Find arms that differ in one number only, such as the length of the rollout: series of a
+figure.
+"""
 
 import dataclasses
 import re
@@ -14,7 +16,7 @@ WORDS = {
     "rollouts": "rollouts", "particles": "particles",
     "share": "share of decisions with thinking", "lag": "frames encoded again",
 }  # fmt: skip
-"""How the page calls what a series is over; other settings keep their own names."""
+"""Labels of settings on the page; other settings keep their own names."""
 NUMBERS = re.compile(r"(\w+)=([-+.\deE]+)(?=[,)])")
 
 
@@ -23,9 +25,9 @@ class Sweep:
     """Arms along one setting."""
 
     setting: str
-    """Such as `horizon`, or `update.step_size`."""
+    """The name of the setting, such as `horizon` or `update.step_size`."""
     arms: Mapping[str, float]
-    """The value by the arm's name, rising."""
+    """The value of each arm, in increasing order."""
 
     @property
     def words(self) -> str:
@@ -33,7 +35,7 @@ class Sweep:
 
     @property
     def name(self) -> str:
-        """What the names of its arms share.
+        """The common part of the names of its arms.
 
         >>> Sweep(setting="horizon", arms={"sig-1": 1.0, "sig-16": 16.0}).name
         'sig'
@@ -47,10 +49,10 @@ class Sweep:
 
 
 def sweeps(arms: Sequence[Record]) -> list[Sweep]:
-    """Every series of two arms or more of one kind that differ in one number alone.
+    """Every series of two or more arms of one kind that differ in one number only.
 
     Args:
-        arms: of one agent, as a summary has them.
+        arms: the arms of one agent, from a summary.
     """
     found: dict[tuple[str, str], dict[str, float]] = {}
     for arm in arms:
@@ -67,7 +69,9 @@ def sweeps(arms: Sequence[Record]) -> list[Sweep]:
 
 
 def _settings(arm: Record) -> dict[str, Any]:
-    """The settings of an arm by name, numbers of objects apart; nothing of one that is not ours."""
+    """The settings of an arm by name, with the numbers of objects as separate entries; empty for an
+    arm of another kind of agent.
+    """
     if not arm.get("thinking"):
         return {}
     of_arm = {name: arm.get(name) for name in ("gate", "share", "deadline_ms")}

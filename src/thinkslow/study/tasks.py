@@ -1,7 +1,7 @@
-"""What there is to play: one task a block of episodes of one agent in one setting.
+"""The tasks of a study: each is one block of episodes of one agent in one setting.
 
-A task is an evaluation of its own, in a folder of its own, with seeds that follow from the plan
-and the block's number. So tasks can be played in any order and place, and twice.
+A task is a separate evaluation in its own folder, with seeds that follow from the plan and the
+block's number. Tasks can therefore be played in any order, anywhere, and more than once.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from thinkslow.loading import load, located
 from thinkslow.study.plan import Misplanned, Plan, StudyArm
 
 PURPOSES = {"report": 0, "tuning": 1}
-"""The last bit of every seed: those of tuning are odd, those of a report even."""
+"""The last bit of every seed: seeds of tuning are odd, seeds of a report are even."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,12 +36,12 @@ class Task:
     agent: str
     """Its name in the records."""
     path: str
-    """Where it lies, or a bundled name."""
+    """Its path, or a bundled name."""
     block: int
 
     @property
     def folder(self) -> Path:
-        """Where its records go, inside the folder of the study."""
+        """The folder of its records, inside the folder of the study."""
         parts = [re.sub(r"[^\w.-]+", "_", one) for one in (self.group, self.setting, self.agent)]
         return Path("blocks", *parts, f"{self.block:03d}")
 
@@ -49,7 +49,7 @@ class Task:
 def found(plan: Plan) -> dict[str, dict[str, str]]:
     """The agents of each group: paths, or bundled names, by name.
 
-    **Errors:** `Misplanned` for a pattern that no folder fits, or an agent given twice.
+    **Errors:** `Misplanned` for a pattern without a matching folder, or an agent given twice.
     """
     out = {}
     for group in plan.groups:
@@ -72,7 +72,7 @@ def found(plan: Plan) -> dict[str, dict[str, str]]:
 
 
 def tasks(plan: Plan, agents: Mapping[str, Mapping[str, str]]) -> list[Task]:
-    """Every task, so ordered that all agents and settings begin early."""
+    """All tasks, in an order in which all agents and settings begin early."""
     return [
         Task(group=group, setting=setting.name, agent=name, path=path, block=block)
         for block in range(plan.episodes // plan.block)
@@ -91,7 +91,7 @@ def block_seed(plan: Plan, block: int) -> int:
 def arms_of(plan: Plan) -> dict[str, Arm]:
     """The arms as objects.
 
-    **Errors:** `Misplanned` for a setting that there is not, or that cannot be so.
+    **Errors:** `Misplanned` for an unknown setting or an impossible value.
     """
     return {one.name: _arm(one) for one in plan.arms}
 
@@ -110,9 +110,9 @@ def _loaded(path: str) -> Agent:
 
 
 def environment(plan: Plan, agent: Agent, setting: str) -> dict[str, Any]:
-    """Where an agent plays: what it was trained on, but for what the setting says.
+    """The environment of an agent: the one it was trained on, with the changes of the setting.
 
-    **Errors:** `Misplanned` if neither says which environment.
+    **Errors:** `Misplanned` if neither gives an environment.
     """
     said = plan.setting(setting)
     out = dict(agent.about.environment)
@@ -129,12 +129,12 @@ def environment(plan: Plan, agent: Agent, setting: str) -> dict[str, Any]:
 
 
 def finished(folder: Path) -> bool:
-    """Whether a task was played whole into a folder."""
+    """Whether a folder holds the complete records of a task."""
     return (folder / records.HEADER).exists() and records.read(folder).finished
 
 
 def play(plan: Plan, task: Task, folder: Path) -> None:
-    """Play one task into a folder; what was played there already is not played again.
+    """Play one task into a folder. Episodes that are already there are not played again.
 
     **Errors:** those of `evaluate`, and `ValueError` for an arm that the agent cannot play.
     """

@@ -1,4 +1,4 @@
-"""What a study says of its hypotheses: supported, contradicted or not shown."""
+"""The verdicts of a study on its hypotheses: supported, contradicted or not shown."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -19,31 +19,32 @@ class Judged(Numbers):
     name: str
     claim: str
     what: str
-    """Which effect it is of."""
+    """The effect, as text."""
     measure: str
     of: str
     expect: str
     tests: int
-    """Hypotheses that are corrected together."""
+    """Number of hypotheses that are corrected together."""
     alpha: float
-    """The corrected p-value that counts: less at an early look."""
+    """The significance level for the corrected p-value; lower at an early look."""
     verdict: Verdict
     why: str
-    """In a sentence."""
+    """The reason, as a sentence."""
     p_value_holm: float | None
-    """Corrected over all hypotheses of the study, as `p_equivalent` is."""
+    """Corrected over all hypotheses of the study, like `p_equivalent`."""
 
 
 def judge(plan: Plan, cells: Cells) -> list[Judged]:
-    """Every hypothesis of a plan, on what was played so far.
+    """The verdict on every hypothesis of a plan, from the records so far.
 
-    What can support a hypothesis, a difference or, for `same`, equivalence, is corrected by Holm
-    over all hypotheses of the plan, played or not; and so is what can contradict it. The chance
-    that any is called supported wrongly is 5% at most, and likewise contradicted.
+    The p-values that can support a hypothesis (of a difference or, for `same`, of equivalence) are
+    corrected by Holm over all hypotheses of the plan, played or not. The p-values that can
+    contradict it are corrected in the same way. The probability that any hypothesis is wrongly
+    called supported is at most 5%, and likewise for contradicted.
 
     Args:
-        plan: what was declared.
-        cells: records of every group in every setting.
+        plan: the declared plan.
+        cells: the records of every group in every setting.
     """
     found = [numbers(each, plan, cells) for each in plan.hypotheses]
     same = [each.expect == "same" for each in plan.hypotheses]
@@ -67,7 +68,7 @@ def judge(plan: Plan, cells: Cells) -> list[Judged]:
 
 
 def _holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Corrected over the whole list; what was not tested counts as 1."""
+    """Corrected over the whole list; a missing p-value counts as 1."""
     if not p_values:
         return []
     adjusted = statistics.holm([1.0 if p is None else p for p in p_values])
@@ -79,7 +80,7 @@ def _verdict(
 ) -> tuple[Verdict, str]:
     """The verdict and the sentence that gives its reason."""
     if found.difference is None:
-        return "not shown", "It was not played, or its episodes are no pairs."
+        return "not shown", "It was not played, or its episodes are not paired."
     unit = "training seed" if found.several else "episode"
     if p is None:
         needed = planning.fewest_units(len(plan.hypotheses), alpha(plan, found.units))
@@ -89,7 +90,7 @@ def _verdict(
             f"{plural(claims, 'hypothesis needs', 'hypotheses need')} {needed} or more."
         )
     if plan.looks and not found.several:
-        return "not shown", "Looks are planned at numbers of training seeds, and one was played."
+        return "not shown", "Looks are planned for several training seeds, but only one was played."
     if plan.looks and found.units not in plan.looks:
         ahead = [each for each in plan.looks if each > found.units]
         then = f"; the next is at {min(ahead)}" if ahead else ""
@@ -113,7 +114,7 @@ def _verdict(
 
 
 def _wanted(one: Hypothesis, found: Numbers) -> bool:
-    """Whether the effect goes the expected way, and as far."""
+    """Whether the effect has the expected direction and size."""
     assert found.difference is not None
     least = one.by * abs(found.baseline or 0.0)
     return found.difference > least if one.expect == "more" else found.difference < -least
@@ -121,5 +122,5 @@ def _wanted(one: Hypothesis, found: Numbers) -> bool:
 
 def _could(found: Numbers) -> str:
     if found.detectable is None:
-        return "so few units can show no effect."
-    return f"a true effect of {found.detectable:.3g} would be found in four of five such studies."
+        return "there are too few units to show any effect."
+    return f"a true effect of {found.detectable:.3g} would be detected with a probability of 80%."

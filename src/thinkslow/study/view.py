@@ -1,6 +1,7 @@
-"""The result of a study as one summary, whose agents are what played in each setting.
+"""The result of a study as one summary: each group or agent in each setting is an agent of the
+summary.
 
-So the tables and figures of an evaluation serve a study too.
+The tables and figures of an evaluation can then be used for a study.
 """
 
 import dataclasses
@@ -16,22 +17,22 @@ class Played:
     """A group, or an agent of it, in a setting."""
 
     label: str
-    """As the page calls it; its name in the summary."""
+    """Its name on the page and in the summary."""
     group: str
     setting: str
     environment: str
     steps: float | None
-    """Training steps, if all its agents have the same."""
+    """Number of training steps, if it is the same for all its agents."""
     seeds: Sequence[str]
-    """Names in the summary of the training seeds that it pools."""
+    """Names, in the summary, of the training seeds that it pools."""
 
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """All that was played."""
+    """Everything that was played."""
 
     summary: Record
-    """`arms` and `comparisons`, as of an evaluation."""
+    """`arms` and `comparisons`, as in an evaluation."""
     played: Sequence[Played]
 
     @property
@@ -40,12 +41,12 @@ class View:
 
 
 def view(result: Record) -> View:
-    """What `result.json` holds, in one summary.
+    """The content of `result.json`, as one summary.
 
-    Training seeds that are pooled stand as one; agents that are not, each by itself.
+    Pooled training seeds are one entry; other agents are separate entries.
 
     Args:
-        result: of the study.
+        result: the result of the study.
     """
     groups, settings = ({cell[key] for cell in result["cells"]} for key in ("group", "setting"))
     summary: dict[str, Any] = {"arms": [], "comparisons": []}

@@ -1,4 +1,4 @@
-"""One task in a process of its own: `python -m thinkslow.study.worker FOLDER TASK`."""
+"""Play one task in a separate process: `python -m thinkslow.study.worker FOLDER TASK`."""
 
 import json
 import logging
@@ -13,13 +13,13 @@ from thinkslow.study.tasks import Task, play
 
 
 def play_stored(folder: Path, task: Task) -> None:
-    """Play a task of the study that is stored in a folder."""
+    """Play a task of the study in a folder."""
     plan: Plan = restored(json.loads((folder / "study.json").read_text())["plan"])
     play(plan, task, folder / task.folder)
 
 
 def end_with_parent() -> None:
-    """End this process once the one that started it is gone, and with it its standard input."""
+    """End this process when its standard input closes, which happens when its parent ends."""
 
     def watch() -> None:
         os.read(0, 1)
@@ -36,7 +36,7 @@ def main() -> int:
         play_stored(folder, task)
     except KeyboardInterrupt:
         return 130
-    except ValueError as error:  # what cannot be played at all
+    except ValueError as error:  # a task that cannot be played at all
         print(error, file=sys.stderr)
         return REFUSED
     return 0

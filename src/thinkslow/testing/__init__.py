@@ -50,7 +50,7 @@ TERMS: tuple[Term, ...] = (
     Prior(),
     L2(),
 )
-"""Every built-in term, as it is checked."""
+"""All built-in terms, in the form in which they are checked."""
 
 
 def check(
@@ -114,6 +114,7 @@ def check(
 
 
 def _dice() -> str:
-    """The state of NumPy's global generator. Python's own generator is not checked: a
-    run-time type checker of the caller's, such as beartype, draws from it."""
+    """The state of NumPy's global generator. Python's own generator is not checked, because a
+    run-time type checker such as beartype draws from it.
+    """
     return str([np.asarray(part).tolist() for part in np.random.get_state(legacy=True)])

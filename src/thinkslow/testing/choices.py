@@ -1,4 +1,4 @@
-"""Entries of a choice by value: what an agent that has it does."""
+"""Entries of a choice by value: the behaviour of an agent with it."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -16,11 +16,13 @@ from thinkslow.testing.entries import Entry, same
 from thinkslow.testing.moment import Moment
 
 FEW = 3
-"""Latents and steps: enough for every rule."""
+"""Numbers of latents and steps that are enough for every rule."""
 
 
 def choice_entries(moment: Moment) -> Iterator[Entry]:
-    """Choosing by value, for a model that can; else one entry with the reason."""
+    """Entries of choosing by value, for a model that supports it; otherwise one entry with the
+    reason.
+    """
     name = "values"
 
     def entry(rule: str, holds: bool | None, detail: str) -> Entry:

@@ -1,4 +1,4 @@
-"""What the table is made of: entries, and how two results are compared."""
+"""The entries of the table, and comparisons of two results."""
 
 import dataclasses
 from typing import Any
@@ -13,11 +13,11 @@ class Broken(AssertionError):
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One entry of the table: what was checked on what, and whether it holds."""
+    """One entry of the table: the rule, its subject, and whether it holds."""
 
     model: str
     terms: str
-    """One term, or several of weight 1 joined by `+`."""
+    """One term, or several terms of weight 1 joined by `+`."""
     update: str
     rule: str
     holds: bool | None
@@ -36,7 +36,9 @@ def same(first: Any, second: Any) -> tuple[bool, str]:
 
 
 def close(first: Any, second: Any, tolerance: float) -> tuple[bool, str]:
-    """Whether two trees differ by at most `tolerance`, of 1 or of the second, and by how much."""
+    """Whether two trees differ by at most `tolerance`, relative to 1 or to the second tree, and by
+    how much.
+    """
     gaps = [
         float(np.max(np.abs(a - b) / (1 + np.abs(b)), initial=0.0))
         for a, b in zip(*map(jax.tree.leaves, (first, second)), strict=True)

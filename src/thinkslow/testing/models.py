@@ -1,4 +1,4 @@
-"""Entries of a model: its shapes, and what an agent that has it does without thinking."""
+"""Entries of a model: its shapes, and the behaviour of its agent without thinking."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -39,10 +39,12 @@ def model_entries(moment: Moment) -> Iterator[Entry]:
 
 
 def _agent_entries(moment: Moment) -> Iterator[Entry]:
-    """Thinking of no steps or 0 nats is no thinking; and thinking draws no other's numbers."""
+    """Thinking with no steps or 0 nats changes nothing, and thinking does not change other random
+    numbers.
+    """
 
     def policy(model: Any, state: Any, key: Any) -> Any:
-        """The action, and beside it numbers that tell which key it was drawn with."""
+        """The action, and numbers that identify the key it was drawn with."""
         action = jnp.ravel(moment.policy(state, key))
         return jnp.concatenate([action, jr.normal(key, (4,), action.dtype)])
 

@@ -1,4 +1,4 @@
-"""A model at one moment, and the values of its terms there: what every entry is checked on."""
+"""A model at one moment, and the values of its terms there, which all entries use."""
 
 import dataclasses
 import hashlib
@@ -19,7 +19,7 @@ from thinkslow.worldmodel import Observation, Policy, State
 
 @dataclasses.dataclass(frozen=True)
 class Moment:
-    """A model, what it sees, and the action that led there."""
+    """A model, its observation, and the action that led there."""
 
     model: Any
     members: Members | None
@@ -32,12 +32,12 @@ class Moment:
         return type(self.model).__name__
 
     def start(self, model: Any) -> State:
-        """The state after an episode's first observation."""
+        """The state after the first observation of an episode."""
         memory, _ = model.predict(model.initial(), self.action, jnp.ones((), bool))
         return State(memory, model.infer(memory, dict(self.observation)).mode())
 
     def beliefs(self, model: Any) -> tuple[Any, Any, Any]:
-        """Memory, prior and posterior after the action that follows, and the same observation."""
+        """Memory, prior and posterior after the next action and the same observation."""
         memory, prior = model.predict(self.start(model), self.action, jnp.zeros((), bool))
         return memory, prior, model.infer(memory, dict(self.observation))
 
@@ -69,7 +69,7 @@ class Moment:
 
 
 class Values:
-    """Several terms as a function of everything: traced once for all programs that ask for them.
+    """Several terms as a function of all inputs, traced once for all programs that use them.
 
     Weights are arguments. One that is 0 leaves its term out of the sum even where the term is
     not a number, so that each term can be judged separately.
@@ -97,12 +97,12 @@ class Values:
         return objective
 
     def weights(self, *terms: str) -> dict[str, Any]:
-        """1 for these and 0 for the others."""
+        """Weights: 1 for these terms and 0 for the others."""
         return {name: jnp.float32(name in terms) for name in self.terms}
 
 
 def weighed(weights: dict[str, Any], found: dict[str, Any]) -> Any:
-    """The weighted sum of those whose weight is not 0."""
+    """The weighted sum of the terms whose weight is not 0."""
     parts = (jnp.where(w != 0, w * found[name], 0.0) for name, w in weights.items())
     return sum(parts, jnp.zeros(()))
 

@@ -1,4 +1,4 @@
-"""Entries of a term: all of them in a few compiled programs, judged one by one."""
+"""Entries of terms: all in a few compiled programs, each judged separately."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -51,7 +51,7 @@ def term_entries(moment: Moment, values: Values, at: Any) -> Iterator[Entry]:
 
 
 def _slopes(moment: Moment, values: Values) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Along one direction, on the soft latent, with the actions held: in float64."""
+    """The derivative along one direction, on the soft latent, with fixed actions, in float64."""
     with jax.enable_x64(True):
         arrays = (moment.model, moment.members, dict(moment.observation), moment.action)
         model, members, seen, action = cast(jax.tree.map(jnp.asarray, arrays), jnp.float64)
@@ -84,5 +84,5 @@ def _slopes(moment: Moment, values: Values) -> tuple[dict[str, Any], dict[str, A
 
 
 def _wave(x: Any, phase: float) -> Any:
-    """A direction without symmetry."""
+    """A direction without symmetries."""
     return jnp.sin(phase + jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape)

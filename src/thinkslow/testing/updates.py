@@ -1,7 +1,7 @@
 """Entries of a refinement: every term separately, and the sum of all, with every update.
 
-What is expensive is compiling, so one program serves all terms, their weights being arguments,
-and all updates of equal options, which of them being an argument too.
+Compiling is expensive. Therefore one program serves all terms, with their weights as arguments, and
+all updates with equal options, with the index of the update as an argument.
 """
 
 import dataclasses
@@ -23,15 +23,15 @@ from thinkslow.testing.moment import Moment, Values, fingerprint, weighed
 from thinkslow.trees import cast
 
 BATCH = 8
-"""Beliefs refined in parallel."""
+"""Number of beliefs refined in parallel."""
 STEPS = 3
 DRAWS = 64
-"""Fresh draws of random numbers on which a belief is judged."""
+"""Number of new draws of random numbers on which a belief is judged."""
 NATS = 0.5
 SIZE = np.float32(0.3)
 
 Trial = tuple[Callable[[Any], Update], dict[str, Any]]
-"""Makes an update of a step size, and the options of `refine` that it is checked under."""
+"""Makes an update from a step size, and the options of `refine` with which it is checked."""
 
 UPDATES: dict[str, Trial] = {
     "gradient": (Gradient, {}),
@@ -43,11 +43,11 @@ UPDATES: dict[str, Trial] = {
     "mirror-accepted": (Mirror, {"accept": True, "judges": 16}),
     "gradient-adaptive": (Gradient, {"tolerance": 1e-3, "select": "best"}),
 }
-"""Every update, with the options of `refine` that it is checked under."""
+"""Every update, with the options of `refine` with which it is checked."""
 
 
 class OneOf(Update):
-    """One of several updates; which one may be traced."""
+    """One of several updates, with an index that may be traced."""
 
     which: Int[Array, ""]
     choices: tuple[Update, ...]
@@ -65,7 +65,7 @@ class OneOf(Update):
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Updates of equal options, and the programs that refine by any of them."""
+    """Updates with equal options, and the programs that refine with any of them."""
 
     updates: dict[str, Callable[[Any], Update]]
     options: dict[str, Any]
@@ -73,9 +73,9 @@ class Group:
     """`(which, weights, fixed, beliefs, keys, (size, nats))` to `Refined`; all but `which`,
     `fixed` and `size` have a batch."""
     single: Callable
-    """The same without a batch."""
+    """The same program without a batch."""
     traces: list[int]
-    """How often the batched program was traced."""
+    """Number of traces of the batched program."""
 
 
 def update_entries(
@@ -102,7 +102,7 @@ def update_entries(
 
 
 def _groups(values: Values, updates: Mapping[str, Trial]) -> Iterator[Group]:
-    """The updates by their options."""
+    """The updates, grouped by their options."""
     waiting = dict(updates)
     while waiting:
         options = next(iter(waiting.values()))[1]
@@ -131,10 +131,10 @@ def _group(values: Values, makes: dict[str, Callable], options: dict[str, Any]) 
 
 
 class Judge:
-    """Beliefs to refine at one moment, and what is to be true of the refined ones.
+    """Beliefs to refine at one moment, and the expected properties of the refined ones.
 
-    On a machine of several devices the batch is spread over two of them, so that the loop on one
-    device which it is compared with is the loop and the one device in one.
+    On a machine with several devices the batch is spread over two of them. It is compared with a
+    loop on one device, so one comparison covers both the batch and the devices.
     """
 
     def __init__(self, moment: Moment, values: Values, at: Any):
@@ -158,7 +158,7 @@ class Judge:
 
         @jax.jit
         def fresh(beliefs: Any) -> Any:
-            """Term to its mean over the draws, one after another to spare memory."""
+            """The mean of each term over the draws, computed one after another to save memory."""
 
             def once(key: Any) -> Any:
                 return at_once(self.fixed, beliefs, jnp.broadcast_to(key, BATCH))
@@ -168,7 +168,7 @@ class Judge:
         self.at_once, self.fresh = at_once, fresh
         self.before = fresh(self.beliefs)
         self.noise = jax.vmap(lambda key: jr.split(key, 3)[0])(self.keys)
-        """What `refine` makes of its key for the objective."""
+        """The key that `refine` derives for the objective."""
         self.spoilt = {
             what: (fixed, at_once(fixed, self.beliefs, self.noise))
             for what, fixed in self._spoilt().items()
@@ -187,17 +187,18 @@ class Judge:
 
         chosen = np.take_along_axis(out.loss, out.chosen[:, None], 1)[:, 0]
         found = self.at_once(self.fixed, out.belief, self.noise)
-        # Another program adds up in another order: some 1e-6 of sums of up to hundreds of numbers.
+        # Another program adds in another order, which changes sums of up to hundreds of numbers by
+        # some 1e-6.
         yield entry(
             "the reported loss is the returned belief's", *close(chosen, weighed(many, found), 1e-4)
         )
         yield entry("float32 and finite", *_sound(out))
         moved = self.apart(out.belief, self.beliefs)
-        # A length is found to a thousandth.
+        # The length of a step is found to a thousandth.
         yield entry("within its nats", bool(np.all(moved <= NATS * (1 + 1e-3))), f"{moved.max()}")
         yield from self._as_a_loop(entry, group, which, weights, out)
 
-        # The same beliefs in another order: two of 0 nats, two of an objective that is no number.
+        # The same beliefs in another order: two with 0 nats, two with a NaN objective.
         order, idle, lost, rest = self.order, slice(0, 2), slice(2, 4), slice(4, None)
         none = {name: jnp.where(w != 0, jnp.nan, w) for name, w in weights.items()}
         given, keys = _at(order, (self.beliefs, self.keys))
@@ -205,7 +206,9 @@ class Judge:
             jax.tree.map(lambda w, bad: w.at[lost].set(bad), many, none), self.fixed, given, keys,
             nats.at[idle].set(0.0),
         )  # fmt: skip
-        expected = _at(order[rest], out.belief)  # by the same program: rounding of vector lanes
+        expected = _at(
+            order[rest], out.belief
+        )  # with the same program; the rounding of vector lanes differs
         yield entry(
             "each example of a batch is refined separately",
             *close(_at(rest, mixed.belief), expected, 1e-5),
@@ -237,7 +240,7 @@ class Judge:
             after = self.fresh(out.belief)
             change = sum(np.asarray(after[term] - self.before[term]) for term in terms)
             error = np.std(change, ddof=1) / np.sqrt(BATCH)
-            # Below 1e-5 nats float32 does not tell a change from none.
+            # Below 1e-5 nats, float32 cannot distinguish a change from rounding.
             yield entry(
                 "never worse in expectation over fresh noise",
                 bool(np.mean(change) <= 2 * error + 1e-5),
@@ -249,7 +252,7 @@ class Judge:
         self, group: Group, which: int, weights: Any, fixed: Any, beliefs: Any, keys: Any,
         nats: Any,
     ) -> Any:  # fmt: skip
-        """Refine a batch; what comes back lies with the host."""
+        """Refine a batch. The results are on the host."""
         given = (jnp.int32(which), weights, fixed, beliefs, keys, (SIZE, nats))
         if self.mesh is not None:
             spread, whole = (
@@ -275,10 +278,11 @@ class Judge:
     def _as_a_loop(
         self, entry: Callable[..., Entry], group: Group, which: int, weights: Any, out: Any
     ) -> Iterator[Entry]:
-        """Some of the batch, of which the first and the last lie on two devices if there are two.
+        """Some members of the batch. The first and the last are on different devices if there are
+        two.
 
-        A step accepted, stopped at or chosen by the last bit of a sum may be another one here. Such
-        a belief tells nothing; of the others there must be one.
+        Where the last bit of a sum decides whether a step is accepted, chosen or the last one,
+        results may differ. Such beliefs are skipped; at least one other belief must remain.
         """
         found, expected = [], []
         for index in (0, BATCH // 2 - 1, BATCH - 1):
@@ -287,8 +291,8 @@ class Judge:
             if same(_choices(one), _choices(_at(index, out)))[0]:
                 found.append(one.belief)
                 expected.append(_at(index, out.belief))
-        # Another order of sums may end the bisection of a step's length one halving aside: 34 of
-        # them are told apart by 2**-15, so by 0.07% of each of the steps.
+        # Another order of sums may change the bisection of a step's length by one position. Its
+        # resolution is 34 halvings times 2**-15, which is 0.07% of each step.
         good, detail = close(found, expected, 2e-3)
         verdict = (good and bool(found), detail if found else "every one took other steps")
         yield entry("a batch is as a loop", *verdict)
@@ -321,7 +325,7 @@ def _at(index: Any, tree: Any) -> Any:
 
 
 def _choices(out: Any) -> Any:
-    """What a refinement decided."""
+    """The decisions of a refinement."""
     return out.accepted, out.used, out.chosen
 
 

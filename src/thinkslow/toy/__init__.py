@@ -1,7 +1,7 @@
-"""Problems so small that every belief is known exactly, and a world model for them.
+"""Small problems in which every belief is known exactly, and a world model for them.
 
-They test the claims of the library: beliefs of refinement, filters and encoders are compared with
-the exact belief, and information in nats with its sum over all cases.
+They test the claims of the library. Beliefs of refinement, filters and encoders are compared with
+the exact belief, and information gains with sums over all cases.
 """
 
 from thinkslow.toy.exact import Information, filtered, information

@@ -29,9 +29,9 @@ class Information(NamedTuple):
     pig: Float[Array, ""]
     """I(x; theta | z): its information about the parameters."""
     ambiguity: Float[Array, ""]
-    """E H(x | z, theta): what is left, noise."""
+    """E H(x | z, theta): the remaining noise."""
     entropy: Float[Array, ""]
-    """H(x), by itself."""
+    """H(x), computed separately."""
 
 
 def filtered(

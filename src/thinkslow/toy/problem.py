@@ -39,7 +39,7 @@ class Problem(eqx.Module):
 
 
 def hidden_markov(states: int = 8, symbols: int = 5, *, seed: int = 1) -> Problem:
-    """A random hidden Markov model that stays where it is three times in ten.
+    """A random hidden Markov model that stays in its state with probability 0.3.
 
     Rows are Dirichlet draws with concentration 0.4 (dynamics) and 0.3 (emission). The documents use
     the default problem: one sample of the state in place of a belief loses 0.8 nats per step.
@@ -94,7 +94,7 @@ def family(problem: Problem, members: int, *, spread: float, seed: int = 0) -> l
 def simulate(
     problem: Problem, actions: Int[Array, " time"], *, key: PRNGKeyArray
 ) -> tuple[Int[Array, " time"], Int[Array, " time"]]:
-    """True states and symbols of one episode. `actions[0]` leads to the start: it is ignored."""
+    """True states and symbols of one episode. `actions[0]` leads to the start and is ignored."""
 
     def step(state: Array, inputs: tuple) -> tuple[Array, tuple[Array, Array]]:
         time, action, key = inputs

@@ -1,7 +1,7 @@
 """A finite problem with rewards: reward, discount and critic of the toy model, all exact.
 
-The critic is the value of the policy in each state, so that a lambda-return of any length is, in
-the mean, the one-step return: what an action is worth under a belief is a sum.
+The critic is the exact value of the policy in each state. The mean of a lambda-return of any length
+is then the one-step return, so the value of an action under a belief is a sum.
 """
 
 import equinox as eqx
@@ -17,7 +17,7 @@ from thinkslow.worldmodel import State
 
 
 class Known(eqx.Module):
-    """A certain number, as a head's prediction."""
+    """A deterministic number, as a head's prediction."""
 
     number: Float[Array, ""]
 
@@ -35,9 +35,9 @@ class Rewarded(Toy):
     """The toy model of a problem with rewards."""
 
     rewards: Float[Array, " states"]
-    """For arriving in a state."""
+    """The reward for arriving in each state."""
     values: Float[Array, " states"]
-    """What the policy gets from a state on."""
+    """The value of the policy from each state on."""
     rate: Float[Array, ""]
     """The discount of a reward one step later."""
 

@@ -10,11 +10,11 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 
 DEMO = ("collect-half", "collect-good")
-"""The two that the demo plays."""
+"""The two agents of the demo."""
 
 
 def names() -> list[str]:
-    """Every bundled agent."""
+    """The names of all bundled agents."""
     return sorted(path.name for path in FOLDER.iterdir() if (path / "manifest.json").exists())
 
 

@@ -1,5 +1,5 @@
 """The result of an evaluation as a page (`page.build`), a table and a verdict.
 
-The parts are imported from their own modules, so that the terminal's table does not wait
-for the page's plotting library.
+The parts are imported from their own modules, so that the terminal's table does not load the page's
+templates.
 """

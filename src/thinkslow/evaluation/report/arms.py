@@ -14,12 +14,14 @@ from thinkslow.evaluation.report.conclusion import marked
 from thinkslow.evaluation.report.text import estimated, metric_name, number
 
 COLUMNS = 6
-"""The most columns of a table, besides the names, that fit a desktop and a printed page."""
+"""Largest number of columns of a table, besides the names, that fit a desktop and a printed
+page.
+"""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A number as text, and whether it is marked."""
+    """A number as text, with its mark."""
 
     text: str
     mark: str = ""
@@ -27,7 +29,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """An arm."""
+    """The row of an arm."""
 
     name: str
     kind: Kind
@@ -36,14 +38,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Arms by what was measured."""
+    """Arms as rows, measures as columns."""
 
     headings: list[str]
     rows: list[Row]
 
 
 def main_table(summary: Record, agent: str) -> Table:
-    """Score, differences, cost: seven columns."""
+    """The main table: score, differences and cost, in seven columns."""
     base = next((arm for arm in arms(summary, agent) if arm["arm"] == BASE), {})
     plain = _milliseconds(base)
     rows = []
@@ -66,7 +68,7 @@ def main_table(summary: Record, agent: str) -> Table:
 
 
 def all_numbers(summary: Record, agent: str) -> list[Table]:
-    """Everything else that can be compared, in tables of a few columns."""
+    """All other measures that can be compared, in tables of a few columns."""
     own = arms(summary, agent)
     columns: list[tuple[str, list[Cell]]] = [
         (f"Δ {metric_name(name)}", [_difference(summary, agent, a["arm"], name) for a in own])

@@ -1,4 +1,4 @@
-"""A problem with a known truth that is shown on the page and terminal next to a task."""
+"""A problem with a known truth, shown next to a task on the page and on the terminal."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from thinkslow.evaluation.report.figures import Intervals, differences, scores
 from thinkslow.evaluation.summary import summarise
 
 FOLDER = "known"
-"""Where the records are, in the folder of the evaluation of the task."""
+"""The folder of its records, inside the folder of the evaluation."""
 BEST = "exact filter"
 """The arm with the best possible belief; the description of the problem states its score."""
 
@@ -22,7 +22,7 @@ class Known:
 
     summary: Record
     what: str
-    """In two sentences."""
+    """A description in two sentences."""
     said: Said
     figures: list[Intervals]
 
@@ -38,7 +38,7 @@ def known_beside(folder: Path) -> Known | None:
     summary = summarise(records)
     (agent,) = agents(summary)
     best = float(summary["environment"][BEST])
-    (said,) = verdicts(summary)  # its cost was not measured
+    (said,) = verdicts(summary)  # the cost of a toy problem is not reported
     drawn = [
         scores(records.episodes, summary, agent, {BEST: best}),
         differences(summary, agent, "score"),

@@ -109,15 +109,15 @@ def marked(record: Record | None) -> Literal["better", "worse", ""]:
 
 @dataclass(frozen=True)
 class _Verdict:
-    """One measure of one agent: the arms that were compared with none, by what they did."""
+    """The arms of one agent that were compared with none, for one measure, by their effect."""
 
     records: dict[str, Record]
     found: dict[str, Estimate]
     p_values: dict[str, float]
-    """Corrected for all that is compared; 1 where a record has none."""
+    """Corrected for all comparisons; 1 if a record has none."""
     tests: int
     refined: list[str]
-    """Refinements, the largest difference first, as in the next three."""
+    """Refinements, the largest difference first, as in the next three fields."""
     raised: list[str]
     lowered: list[str]
     credited: list[str]
@@ -127,7 +127,7 @@ class _Verdict:
 
     @property
     def seeds(self) -> int | None:
-        """Training seeds, if the comparisons are over those."""
+        """Number of training seeds, if they are the units of the comparisons."""
         units = [self.records[arm] for arm in self.refined]
         if all(record.get("unit", "episode") == "episode" for record in units):
             return None
@@ -140,12 +140,12 @@ class _Verdict:
 
     @property
     def dropped(self) -> int:
-        """Pairs left out of the refinement that lacks most."""
+        """Largest number of pairs left out of a refinement."""
         return max(int(self.records[arm].get("dropped") or 0) for arm in self.refined)
 
     @property
     def enough(self) -> bool:
-        """Whether a verb may be used at all."""
+        """Whether there are enough units for a verb."""
         needed = planning.fewest_units(self.tests)
         return self.pairs >= ENOUGH and (self.seeds is None or self.seeds >= needed)
 
@@ -247,7 +247,7 @@ def _headline(verdict: _Verdict) -> str:
 
 
 def _sentence(summary: Record, agent: str, measure: str, verdict: _Verdict) -> str:
-    """What the arms did to one measure, each with its difference from none."""
+    """The effect of the arms on one measure, each with its difference from none."""
 
     def told(names: list[str]) -> str:
         return _listed(
@@ -319,8 +319,9 @@ def _too_few(summary: Record, agent: str, measure: str, verdict: _Verdict) -> tu
 
 
 def _episodes_needed(summary: Record, agent: str, measure: str, verdict: _Verdict) -> int:
-    """Episodes, in tens, that find a difference of a tenth of the measure on one checkpoint, or
-    that are enough; as many again as were left out."""
+    """Number of episodes, in tens, that detect a difference of a tenth of the measure on one
+    checkpoint, or that are enough for a verdict; increased by the share that was left out.
+    """
     needed = [ENOUGH] if verdict.seeds is None else [math.ceil(ENOUGH / verdict.seeds)]
     level = _level(summary, agent, measure)
     for record in (verdict.records[arm] for arm in verdict.refined):
@@ -363,7 +364,9 @@ def _cost(summary: Record, agent: str, names: list[str]) -> str:
 
 
 def _milliseconds(arm: Record) -> float | None:
-    """Per decision: the median, or, behind a gate, the mean, as the median may be a plain one."""
+    """Milliseconds per decision: the median, or the mean behind a gate, where the median may be a
+    decision without thinking.
+    """
     share = finite(arm.get("thought_share"))
     gated = share is not None and 0 < share < 1
     return finite((arm.get("latency_ms") or {}).get("mean" if gated else "median"))
@@ -400,7 +403,7 @@ def _shown(verdict: _Verdict, arm: str, measure: str) -> str:
 
 
 def _equivalence(verdict: _Verdict) -> float:
-    """p of any refinement differing by 5% or more: the largest of theirs."""
+    """The largest p-value of the equivalence tests of all refinements, for a margin of 5%."""
     found = [finite(verdict.records[arm].get("p_equivalent")) for arm in verdict.refined]
     return max(1.0 if p is None else p for p in found)
 

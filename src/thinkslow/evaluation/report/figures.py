@@ -1,9 +1,9 @@
-"""Figures of an evaluation as places on axes, in percent. Each function returns None where there
-is nothing to draw.
+"""Figures of an evaluation as positions on axes, in percent. Each function returns None if there is
+nothing to draw.
 
-`templates/figures.jinja` draws them as SVG, which a browser stretches to the width that there is
-while letters and bars keep their size. Marks mean the same everywhere: a filled bar is a
-refinement, an outlined one a control, a grey one the base; a bar is a 95% interval, the tick in it
+`templates/figures.jinja` draws them as SVG. A browser stretches them to the available width, while
+text and bars keep their size. Marks mean the same in all figures: a filled bar is a refinement, an
+outlined bar a control, a grey bar the base. The bar is a 95% interval, and the tick inside it is
 the mean.
 """
 
@@ -30,16 +30,16 @@ from thinkslow.evaluation.report.text import estimated, metric_name, metric_unit
 COLOURS = ("#2f78bd", "#2a9d72", "#b05fb0", "#c8553d", "#7a8f2a", "#5a6fd0", "#1f9bb0", "#a0703a")
 """Colours of lines that share a figure, in turn."""
 SPREAD = 0.6
-"""Share of the distance between two places that the arms at one of them take."""
+"""Share of the distance between two positions over which arms are spread."""
 DOTS = 200
 """The largest number of dots in a row; with more episodes, evenly spaced quantiles are shown."""
 MEANS = 15
-"""Points of a learning curve that its running mean is over."""
+"""Number of points in the running mean of a learning curve."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A value with its interval: places in percent, and the numbers as text."""
+    """A value with its interval: positions in percent, and the numbers as text."""
 
     name: str
     kind: Kind
@@ -48,22 +48,22 @@ class Bar:
     high: float
     text: str
     mark: str = ""
-    """`better`, `worse`, or nothing: as in the table."""
+    """`better`, `worse`, or empty, as in the table."""
     dots: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """A bar for each arm on one axis."""
+    """Bars of several arms on one axis."""
 
     title: str
     axis: str
     bars: list[Bar]
     ticks: list[Tick]
     zero: float | None = None
-    """Where no difference is."""
+    """The position of zero difference."""
     lines: list[Tick] = field(default_factory=list)
-    """Values to compare with."""
+    """Reference values."""
 
 
 @dataclass(frozen=True)
@@ -79,20 +79,20 @@ class Point:
 
 @dataclass(frozen=True)
 class Line:
-    """Points of one name, joined."""
+    """The joined points of one name."""
 
     name: str
     kind: Kind
     colour: str
     points: list[Point]
     faint: list[Point] = field(default_factory=list)
-    """What the points are means of."""
+    """The raw values behind running means."""
     stars: list[Point] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Lines over one axis."""
+    """Several lines on common axes."""
 
     title: str
     x_axis: str
@@ -102,7 +102,7 @@ class Curves:
     lines: list[Line]
     zero: float | None
     said: str
-    """All of it in words, for readers who cannot see it."""
+    """The content as text, for screen readers."""
 
 
 def common_scale(summary: Record, names: Sequence[str], metric: str) -> Scale | None:
@@ -118,7 +118,7 @@ def common_scale(summary: Record, names: Sequence[str], metric: str) -> Scale | 
 def differences(
     summary: Record, agent: str, metric: str, *, title: str = "", scale: Scale | None = None
 ) -> Intervals | None:
-    """Paired differences from `none`, an arm a row."""
+    """Paired differences from `none`, one row for each arm."""
     scale = scale or common_scale(summary, [agent], metric)
     bars = [
         bar(arm, found, scale, metric, marked(record))
@@ -155,7 +155,7 @@ def improvements(summary: Record, agent: str) -> Intervals | None:
 def scores(
     played: Sequence[Episode], summary: Record, agent: str, known: Mapping[str, float]
 ) -> Intervals | None:
-    """Score of every episode, with the mean of each arm, beside players that are known."""
+    """Score of every episode, with the mean of each arm and the scores of reference players."""
     own: dict[str, list[float]] = {arm["arm"]: [] for arm in arms(summary, agent)}
     for one in played:
         if one.agent == agent and one.score is not None and not one.crashed:
@@ -240,9 +240,9 @@ def ahead(summary: Record, agent: str, metric: str = "psnr") -> Curves | None:
 
 
 def learning(curves: Mapping[str, Record], agents: Sequence[Mapping[str, object]]) -> Curves | None:
-    """Score over training, a line a run: running means, with the evaluated agents marked.
+    """Score over training, one line for each run: running means, with the evaluated agents marked.
 
-    Agents of one training seed are of one run: the longest of their curves is drawn.
+    Agents with one training seed come from one run; the longest of their curves is drawn.
     """
     runs: dict[object, tuple[str, dict[float, float]]] = {}
     seeds = {agent["name"]: agent.get("training_seed") for agent in agents}
@@ -328,7 +328,7 @@ def downward(scale: Scale) -> list[Tick]:
 
 
 def _curve(run: Record) -> dict[float, float]:
-    """Score by step; several environments may end an episode at one step, which is averaged."""
+    """Score by step. If several episodes end at one step, their scores are averaged."""
     scores: dict[float, list[float]] = {}
     for step, score in zip(run["step"], run["score"], strict=True):
         if (value := finite(score)) is not None:
@@ -344,5 +344,5 @@ def _smoothed(curve: dict[float, float]) -> dict[float, float]:
 
 
 def _nearest(curve: dict[float, float], step: float) -> float:
-    """The recorded step nearest to another: nothing is interpolated."""
+    """The nearest recorded step; nothing is interpolated."""
     return min(curve, key=lambda recorded: abs(recorded - step))

@@ -1,7 +1,7 @@
-"""An evaluation folder as one HTML page that needs neither a network nor scripts.
+"""Build the HTML page of an evaluation folder. It needs neither a network nor scripts.
 
-Everything is inlined: figures as SVG, frames as PNG. The page forbids itself, by its content
-security policy, to load or run anything else.
+Everything is inlined: figures as SVG, frames as PNG. Its content security policy forbids loading or
+running anything else.
 """
 
 import json
@@ -29,9 +29,9 @@ def build(folder: Path, *, title: str | None = None, summary: Record | None = No
     has about 1 MB, nearly all of it frames. An older page is replaced when the new one is complete.
 
     Args:
-        folder: What `evaluate` wrote.
+        folder: The folder of an evaluation.
         title: Title of the page; by default it names the environment.
-        summary: That of the records, where it is known already.
+        summary: The summary of the records, if it is already known.
 
     **Errors:** `FileNotFoundError` if there is no evaluation; `ValueError` with the file's name if
     a file cannot be read.
@@ -95,7 +95,7 @@ def _render(
 
 
 def _videos(folder: Path, records: Records) -> list[tuple[str, str, str]]:
-    """Agent, arm and place of the videos that were written, in the order of the arms."""
+    """Agent, arm and path of each written video, in the order of the arms."""
     places = [
         (arm["agent"], arm["arm"], video_file(folder, arm["agent"], arm["arm"], suffix))
         for arm in records.header.arms
@@ -106,7 +106,7 @@ def _videos(folder: Path, records: Records) -> list[tuple[str, str, str]]:
 
 
 def _provenance(summary: Record) -> list[tuple[str, str]]:
-    """How the numbers came about, as pairs of a word and its value."""
+    """The provenance of the numbers, as pairs of name and value."""
     protocol, environment = summary["protocol"], summary["environment"]
     found = [
         ("command", protocol.get("command")),

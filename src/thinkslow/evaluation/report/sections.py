@@ -15,10 +15,10 @@ from thinkslow.plural import plural
 def section(
     records: Records, summary: Record, agent: str, known: Mapping[str, float]
 ) -> dict[str, Any]:
-    """Tables, figures, and what is missing, in words.
+    """Tables, figures, and notes about missing data.
 
     Args:
-        known: Scores of players that are no agents, by name.
+        known: Scores of reference players, by name.
     """
     ahead = figures.ahead(summary, agent)
     scores = figures.scores(records.episodes, summary, agent, known)
@@ -65,7 +65,7 @@ def _origin(facts: Record) -> str:
 
 
 def _more(summary: Record, agent: str, *, whether_ahead: bool) -> list[str]:
-    """Metrics that no other figure shows, but for those that no arm changed."""
+    """Metrics that no other figure shows, without those that no arm changed."""
     compared = {row["metric"] for row in summary["comparisons"] if row["agent"] == agent}
     elsewhere = {"score", *([] if not whether_ahead else ["psnr"])}
     if whether_ahead:

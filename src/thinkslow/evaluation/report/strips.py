@@ -1,9 +1,9 @@
-"""Recorded frames as tables of small images, inlined as base64 PNG: a frame a row, an arm a
-column.
+"""Recorded frames as tables of small images, inlined as base64 PNG: one row for each frame, one
+column for each arm.
 
-A moment is one decision of the base agent: the real frame and what every arm decodes from its
-belief at that moment, then the frames that came later and what every arm imagined. Moments are
-taken in turn from all agents until a budget of bytes is spent, so that a page stays small.
+A moment is one decision of the base agent: the real frame and the reconstruction of every arm from
+its belief, then the later frames and the predictions of every arm. Moments are taken in turn from
+all agents until a budget of bytes is used up, so that the page stays small.
 """
 
 import base64
@@ -26,12 +26,12 @@ BUDGET = 800_000
 """The largest number of characters of all images on a page."""
 _FRAMES = {"real": 4, "came": 5}
 _DECODED = {"now": 4, "imagined": 5}
-"""Parts of a file, uint8, with their number of axes."""
+"""Arrays of a file, uint8, with their numbers of axes."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An inlined image with the words under it."""
+    """An inlined image with its label."""
 
     source: str
     caption: str
@@ -40,7 +40,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Row:
-    """One frame: as it came, then under every arm."""
+    """One row: the real frame, then the image of every arm."""
 
     name: str
     """`now`, `t+3`."""
@@ -60,7 +60,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class Moments:
-    """The moments that a page shows, and how many it leaves out."""
+    """The moments on a page, and the number of moments left out."""
 
     shown: list[Moment]
     left_out: int
@@ -69,9 +69,9 @@ class Moments:
 def moments(folder: Path, header: Header, *, budget: int = BUDGET) -> Moments:
     """The moments of an evaluation folder, as many as fit into `budget` characters of images.
 
-    Of every agent's images the middle moment first, then outward from there.
+    For each image of an agent, the middle moment comes first, then moments further out.
 
-    **Errors:** `ValueError` with the file's name if one cannot be understood.
+    **Errors:** `ValueError` with the file's name if a file is not valid.
     """
     recorded = []
     for name in dict.fromkeys(arm["agent"] for arm in header.arms):
@@ -104,9 +104,9 @@ def _ordered(found: list[tuple[int, Moment]], count: int) -> Moments:
 def _read_all(
     folder: Path, header: Header, agent: str, image: int
 ) -> tuple[Arrays, dict[str, Arrays]]:
-    """The frames of an agent's image, and what its arms made of them, the base first.
+    """The frames of an agent's image and the images of its arms, the base first.
 
-    An arm whose frames are others, as of an environment that ignores its seed, is left out.
+    An arm with other frames is left out; this happens if an environment ignores its seed.
     """
     paths = {
         arm["arm"]: path
@@ -170,7 +170,7 @@ def _moment(agent: str, image: str, frames: Arrays, arms: dict[str, Arrays], ind
 
 
 def _decibels(decoded: Arrays, base: Arrays, index: int, at: int) -> str:
-    """The PSNR of the base on a frame; of another arm how much more, if its state is another."""
+    """The PSNR of the base on a frame; for another arm the difference, if its state differs."""
     own, plain = float(decoded["psnr"][index][at]), float(base["psnr"][index][at])
     if decoded is base:
         return f"{own:.1f}"
@@ -179,8 +179,8 @@ def _decibels(decoded: Arrays, base: Arrays, index: int, at: int) -> str:
 
 
 def _picture(image: np.ndarray, caption: str, description: str) -> Picture:
-    # 256 colours of its own: a third of the size, and decoded noise still looks like itself
-    # of other channels than red, green and blue, such as a stack of frames, the first is shown
+    # a palette of 256 colours: a third of the size, and decoded noise still looks the same of
+    # images that are not RGB, such as a stack of frames, the first channel is shown
     image = image if image.shape[-1] == 3 else image[..., 0]
     png = io.BytesIO()
     Image.fromarray(image).quantize(256).save(png, "PNG", optimize=True)

@@ -12,10 +12,10 @@ from thinkslow.storage.faults import line
 
 
 def table(summary: Record) -> Table:
-    """Arms as rows, grouped by agent: score, what the arm changed, and what it cost.
+    """The arms as rows, grouped by agent: score, differences and cost.
 
     Differences are against `none`, paired if episodes are. Stars: see `caption`.
-    What does not fit the width is folded, never cut.
+    Text that does not fit the width is wrapped, never cut.
     """
     environment, protocol = summary["environment"], summary["protocol"]
     paired = all(row.get("paired", True) for row in summary["comparisons"])

@@ -6,11 +6,11 @@ from thinkslow.evaluation.metrics import metric
 from thinkslow.evaluation.reading import Estimate
 
 LARGE, SMALL = 1e6, 1e-3
-"""Numbers beyond are shown with a power of ten."""
+"""Numbers beyond these limits are shown with a power of ten."""
 
 
 def metric_name(name: str) -> str:
-    """What a metric is called on the page; an unknown one keeps its own name.
+    """The name of a metric on the page; an unknown metric keeps its own name.
 
     >>> metric_name("psnr"), metric_name("reward_nll")
     ('PSNR', 'reward nll')

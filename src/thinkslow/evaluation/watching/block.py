@@ -1,7 +1,7 @@
-"""An episode as JSON: the block that the page reads, and flat records of its decisions.
+"""Make the JSON of an episode: the block that the page reads, and flat records of its decisions.
 
-`docs/watch.md` documents every field. Numbers that are non-finite are null; lists over decisions
-have one length, lists over frames one more.
+`docs/watch.md` documents every field. Non-finite numbers are null. Lists over decisions have one
+length; lists over frames are one longer.
 """
 
 import math
@@ -22,16 +22,16 @@ from thinkslow.spaces import Space
 FORMAT = "thinkslow-episode-1"
 _COLUMNS = {"PSNR, dB": "psnr", "RMSE": "rmse", "share wrong": "wrong"}
 NUMBERS = 24
-"""The most numbers of a vector that are shown."""
+"""Largest number of values of a vector that are shown."""
 
 
 class Gathering:
-    """Collects what is shown, decision by decision, and makes the block of it.
+    """Collects the data decision by decision and makes the block.
 
     Args:
-        episode: What was played.
-        parts: What is shown of an observation, and what of it is decoded.
-        actions: Spaces of the actions by name.
+        episode: The played episode.
+        parts: The shown parts of an observation, and the decoded ones.
+        actions: Spaces of the actions, by name.
     """
 
     def __init__(self, episode: Episode, parts: seeing.Parts, actions: Mapping[str, Space]):
@@ -42,7 +42,7 @@ class Gathering:
         self._errors: dict[str, dict[str, list[Any]]] = _empty(episode, parts)
 
     def add(self, shown: seeing.Shown) -> None:
-        """What the arms decode and imagine at the next decision."""
+        """Add the images that the arms decode and imagine at the next decision."""
         reached = [shown.number + step for step in (0, *AHEAD)]
         for arm, now in shown.now.items():
             for name, image in now.items():
@@ -66,7 +66,7 @@ class Gathering:
                     self._drawn[arm][name].append(_few(_classes(image, space)))
 
     def block(self, about: Mapping[str, Any], arms: Mapping[str, AbstractAgent]) -> dict[str, Any]:
-        """The whole.
+        """The complete block.
 
         Args:
             about: Facts of the episode, put first.
@@ -147,7 +147,7 @@ class Gathering:
 
 
 def rows(block: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A flat record for every arm at every decision, without pictures."""
+    """A flat record for every arm at every decision, without images."""
     classes = {one["name"]: one["classes"] for one in block["actions"]}
     for at in range(block["decisions"]):
         for arm in block["arms"]:
@@ -179,13 +179,13 @@ def _empty(episode: Episode, parts: seeing.Parts) -> dict[str, dict[str, list[An
 
 
 def _classes(decoded: np.ndarray, space: Space) -> np.ndarray:
-    """A discrete part as a class, where probabilities of its classes were decoded."""
+    """A discrete part as a class, if probabilities of its classes were decoded."""
     whole = space.classes is not None and decoded.shape != space.shape
     return np.asarray(decoded.argmax(-1)) if whole else decoded
 
 
 def _measure(parts: seeing.Parts, name: str) -> str:
-    """What the error of a part is measured in."""
+    """The unit of the error of a part."""
     if name in parts.images:
         return "PSNR, dB"
     return "RMSE" if parts.numbers[name].classes is None else "share wrong"
@@ -213,7 +213,9 @@ def _descent(descent: Mapping[str, Any] | None) -> dict[str, Any] | None:
 def _improved(
     policies: dict[str, np.ndarray], told: Sequence[Any], actions: Mapping[str, Space]
 ) -> dict[str, np.ndarray]:
-    """Policies, `after` being what a choice by value drew from, if every action was compared."""
+    """Policies before and after thinking. After a choice by value that compared every action,
+    `after` is the distribution that it drew from.
+    """
     (name, space), *_ = actions.items()
     after = np.stack([one.improved for one in told])
     if space.shape or space.classes != after.shape[-1] or name not in policies:
@@ -225,7 +227,9 @@ def _improved(
 
 
 def _change(pair: Sequence[Any], classes: int | None) -> float | None:
-    """Total variation between two policies of classes; of numbers the largest change of a mean."""
+    """Total variation between two policies over classes; for continuous actions, the largest change
+    of a mean.
+    """
     before, after = (np.asarray(one, float) for one in pair)
     if classes is None:
         return _number(np.abs(after - before)[..., 0].max())
@@ -239,7 +243,7 @@ def _few(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Lists of numbers of six digits."""
+    """Nested lists of numbers with six digits."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, list | tuple):

@@ -1,10 +1,9 @@
 """An episode played by one arm while others think at each of its decisions.
 
-Every other arm starts, at every decision, from the state and action that the acting arm carried,
-sees the same frame and is given the same random numbers; what it remembers besides, such as a
-window of frames or particles, is its own. Seeds and noise are those of an evaluation: the episode
-of `seed` and `number` is the one that `evaluate` plays first to last under that seed, but for the
-rounding of another batch size.
+At every decision, every other arm starts from the carried state and action of the acting arm, sees
+the same frame and gets the same random numbers. Its other memory, such as a window of frames or
+particles, is its own. Seeds and noise are those of an evaluation: `seed` and `number` give the same
+episode as in `evaluate`, except for the rounding of another batch size.
 """
 
 import dataclasses
@@ -27,41 +26,41 @@ Tick = Callable[[str, int], None]
 
 
 class Told(NamedTuple):
-    """What one arm made of one decision, on the host, without a batch axis."""
+    """The results of one arm at one decision, on the host, without a batch axis."""
 
     action: np.ndarray
-    """The action vector that it takes, or would take."""
+    """The action vector that it takes or would take."""
     beliefs: Any
-    """Prior, encoder's belief and belief after thinking; None of an agent of another kind."""
+    """Prior, encoder's belief and belief after thinking; None for an agent of another kind."""
     states: Any
-    """The state without thinking and the one that acts; None likewise."""
+    """The state without thinking and the state that acts; None for an agent of another kind."""
     moved: float
     thinks: bool
     doubt: float | None
     """The score of the gate."""
     descent: Mapping[str, Any] | None
-    """`loss` and `moved` of every iterate of a refinement, the `chosen` one, and `status`."""
+    """`loss` and `moved` of every iterate of a refinement, the index `chosen`, and `status`."""
     improved: np.ndarray | None
     """Probabilities of the compared actions after a choice by value."""
     compared: np.ndarray | None
-    """Their vectors."""
+    """The vectors of the compared actions."""
 
 
 @dataclasses.dataclass
 class Episode:
-    """What was played, decision by decision."""
+    """The played episode, decision by decision."""
 
     acting: str
     frames: list[dict[str, np.ndarray]]
-    """What came, by name: one more than decisions."""
+    """Observations by name; one more than decisions."""
     rewards: list[float]
     thoughts: dict[str, list[Told]]
-    """By arm."""
+    """The decisions of each arm."""
     ended: str = "stopped"
-    """`over`, `cut` after the most decisions, `crashed`, or `stopped` from outside."""
+    """`over`, `cut` at the limit of decisions, `crashed`, or `stopped` from outside."""
     error: str | None = None
     stop: KeyboardInterrupt | None = None
-    """What stopped it."""
+    """The exception that stopped it."""
 
     @property
     def length(self) -> int:
@@ -69,16 +68,16 @@ class Episode:
 
     @property
     def actions(self) -> np.ndarray:
-        """The vectors that were played, `[decisions, action]`."""
+        """The played action vectors, `[decisions, action]`."""
         return np.stack([one.action for one in self.thoughts[self.acting]])
 
 
 class Thinker:
-    """One arm at the decisions of whichever arm acts.
+    """One arm, which thinks at the decisions of the acting arm.
 
     Args:
         agent: The arm, calibrated and fitted to the environment.
-        observation: The first, which tells whether missing frames are told of.
+        observation: The first observation; it shows whether the environment flags missing frames.
     """
 
     def __init__(self, agent: AbstractAgent, observation: Mapping[str, np.ndarray]):
@@ -90,12 +89,13 @@ class Thinker:
         self.carry = agent.start(1)
 
     def think(self, step: Step, keys: Any, leader: Any = None) -> tuple[Told, np.ndarray]:
-        """Decide on what `step` shows; returns also the action vectors, with a batch axis of 1.
+        """Decide on the observation of `step`. Also returns the action vectors, with a batch axis
+        of 1.
 
         Args:
             step: Of one environment.
             keys: One.
-            leader: What the acting arm carried here; None for itself.
+            leader: The carry of the acting arm; None for the acting arm itself.
         """
         carry = self.carry
         if leader is not None:
@@ -124,11 +124,11 @@ def play(
         envs: Of one environment.
         seed: Of the noise of latents and actions.
         environment_seed: Of the episode.
-        max_decisions: After which it is cut.
-        tick: Told of each decision.
+        max_decisions: Number of decisions after which it is cut.
+        tick: Called at each decision.
 
-    A `KeyboardInterrupt` ends it: what is returned then is whole up to the last decision, and
-    holds the interrupt as `stop`.
+    A `KeyboardInterrupt` ends the episode. The result is then complete up to the last decision, and
+    has the interrupt as `stop`.
 
     **Errors:** those of the environment; `ValueError` for arms that cannot follow the acting one.
     """
@@ -169,7 +169,7 @@ def play(
 
 
 def _whole(episode: Episode) -> Episode:
-    """Without what an interruption left of a decision: every list of one length."""
+    """The episode without an incomplete last decision, so that all lists have one length."""
     count = min(len(episode.frames) - 1, len(episode.rewards), *map(len, episode.thoughts.values()))
     del episode.frames[count + 1 :], episode.rewards[count:]
     for told in episode.thoughts.values():
@@ -178,7 +178,7 @@ def _whole(episode: Episode) -> Episode:
 
 
 def _check_alike(acting: str, thinkers: Mapping[str, Thinker]) -> None:
-    """**Errors:** `ValueError` for an arm that the memory of the acting one does not fit."""
+    """**Errors:** `ValueError` for an arm with another kind of memory than the acting arm."""
     leader = thinkers[acting].carry
     for name, thinker in thinkers.items():
         carries = leader, thinker.carry
@@ -201,7 +201,9 @@ def _shapes(first: Any, second: Any) -> bool:
 
 
 def _recording(agent: AbstractAgent) -> AbstractAgent:
-    """What thinks where a gate is open, evaluating its objective at the refined belief too."""
+    """The thinking agent behind an open gate, which also evaluates its objective at the refined
+    belief.
+    """
     inner = agent.inner
     if inner is None or not inner.settings.steps:
         return inner if isinstance(agent, Gated) and inner is not None else agent

@@ -1,4 +1,6 @@
-"""The episode as a video: what came, decoded without thinking, decoded by every other arm."""
+"""The episode as a video: the real frames, decoded without thinking, and decoded by every other
+arm.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,17 +12,17 @@ from thinkslow.evaluation.watching.episode import Episode
 from thinkslow.evaluation.watching.pictures import as_bytes, coloured
 
 WIDTH = {".mp4": 800, ".gif": 560}
-"""Pixels of all pictures side by side, as far as whole factors allow: a GIF is large."""
+"""Largest total width in pixels, as far as integer factors allow, because a GIF is large."""
 WIDEST = 256
 
 
 class Film:
-    """Writes frames as they are decoded; the file is there once `close` was called.
+    """Writes frames as they are decoded. The file exists after `close`.
 
     Args:
         path: `.mp4` or `.gif`.
-        episode: What was played.
-        parts: What is shown of it; there must be an image.
+        episode: The played episode.
+        parts: The shown parts; one must be an image.
     """
 
     def __init__(self, path: Path, episode: Episode, parts: seeing.Parts):
@@ -33,7 +35,7 @@ class Film:
         self.count = 0
 
     def add(self, number: int, shown: seeing.Shown | None) -> None:
-        """The frame of one decision; without a decoder nothing is `shown`."""
+        """Write the frame of one decision; without a decoder, `shown` is empty."""
         pictures, labels = [], []
         several = len(self._images) > 1
         for name in self._images:
@@ -54,11 +56,11 @@ class Film:
         return sorted(arms, key=lambda arm: arm != BASE)
 
     def close(self) -> Path:
-        """Write what is left, and put the file in its place."""
+        """Write the remaining frames, and move the file into place."""
         self._writer.close()
         self._part.replace(self.path)
         return self.path
 
     def drop(self) -> None:
-        """Forget a file that was not closed."""
+        """Discard a file that was not closed."""
         self._part.unlink(missing_ok=True)

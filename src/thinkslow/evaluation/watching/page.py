@@ -1,7 +1,7 @@
-"""An episode as one HTML page that needs no network: the player.
+"""The player: an episode as one HTML page that needs no network.
 
-Styles, script, pictures and data are inlined. Its content security policy lets it run its own
-script, known by its hash, and load nothing.
+Styles, script, images and data are inlined. The content security policy allows only its own script,
+identified by its hash, and no loading.
 """
 
 import base64
@@ -30,7 +30,7 @@ def page(block: Mapping[str, Any]) -> str:
     """The page of an episode.
 
     Args:
-        block: as `block.Gathering` makes it.
+        block: the block from `block.Gathering`.
     """
     folder = resources.files(_PLACE) / "templates"
     script = "\n".join((folder / name).read_text() for name in SCRIPTS)
@@ -51,13 +51,13 @@ def page(block: Mapping[str, Any]) -> str:
 
 
 def _embedded(block: Mapping[str, Any]) -> str:
-    """JSON that no text in it can end."""
+    """JSON in which no text can end the script element."""
     text = jsontext.dumps(block)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def _notes(block: Mapping[str, Any]) -> list[str]:
-    """What must be known of this page."""
+    """Notes on this page."""
     out = []
     decoded = [one for one in block["parts"] if one["decoded"]]
     if not decoded:
@@ -70,7 +70,9 @@ def _notes(block: Mapping[str, Any]) -> list[str]:
         kept = f"one in {plural(every, 'decision')}" if every else "none"
         out.append(f"To keep the page small, imagined frames are kept of {kept}.")
     if not block["arms"][0].get("surprise"):
-        out.append("This agent tells nothing of its beliefs: only what came and what it did.")
+        out.append(
+            "This agent does not return its beliefs; only observations and actions are shown."
+        )
     if block["ended"] == "cut":
         out.append(f"The episode was cut after {plural(block['decisions'], 'decision')}.")
     if block["error"]:
@@ -79,7 +81,7 @@ def _notes(block: Mapping[str, Any]) -> list[str]:
 
 
 def _provenance(block: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """How the page came about, as pairs of a word and its value."""
+    """The provenance of the page, as pairs of name and value."""
     agent = {k: v for k, v in block["agent"].items() if v is not None}
     found = [
         ("command", block["command"]),

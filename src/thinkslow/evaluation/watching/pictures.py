@@ -1,7 +1,8 @@
-"""Pictures inside a page: small, inlined, and as many as a page can carry.
+"""Images inside a page: small, inlined, and limited in total size.
 
-WebP of high quality without colour halving at edges: a tenth of a PNG, and what a decoder draws
-still looks like itself. The numbers beside a picture are computed from the array, not from it.
+WebP of high quality without reduced colour resolution at edges: a tenth of a PNG, and
+reconstructions still look the same. The numbers next to an image are computed from the array, not
+from the WebP.
 """
 
 import base64
@@ -12,30 +13,30 @@ import numpy as np
 from PIL import Image
 
 LARGEST = 192
-"""Pixels of the longer side, to which larger pictures are reduced."""
+"""Length of the longer side to which larger images are reduced, in pixels."""
 QUALITY = 92
 LOSSLESS = 32 * 32
-"""Pixels up to which a picture is kept exactly."""
+"""Largest number of pixels of an image that is stored without loss."""
 BUDGET = 12_000_000
-"""Characters that all pictures of a page may take."""
+"""Largest number of characters of all images of a page."""
 STRIDES = (1, 2, 4, 8, 16, 32)
-"""Every so many decisions of which the imagined pictures may be kept."""
+"""Possible intervals, in decisions, at which imagined images are kept."""
 
 
 def as_bytes(image: np.ndarray) -> np.ndarray:
-    """Floats in [0, 1] as uint8; what is non-finite becomes 0."""
+    """Floats in [0, 1] as uint8; non-finite values become 0."""
     if image.dtype == np.uint8:
         return image
     return (np.clip(np.nan_to_num(image), 0, 1) * 255).round().astype(np.uint8)
 
 
 def coloured(image: np.ndarray) -> np.ndarray:
-    """`[H, W, 3]`: of other channels than red, green and blue the first is shown, in grey."""
+    """The image as `[H, W, 3]`. If it is not RGB, the first channel is shown in grey."""
     return image if image.shape[-1] == 3 else np.repeat(image[..., :1], 3, -1)
 
 
 def inlined(image: np.ndarray) -> str:
-    """A picture as a `data:` address.
+    """An image as a `data:` address.
 
     >>> inlined(np.zeros((2, 2, 1), np.uint8))[:23]
     'data:image/webp;base64,'
@@ -52,12 +53,12 @@ def inlined(image: np.ndarray) -> str:
 
 
 def stride(fixed: int, each: Sequence[int], budget: int = BUDGET) -> int | None:
-    """Every how many decisions the imagined pictures fit into a page; None: none do.
+    """The interval, in decisions, at which imagined images fit into a page; None: they never fit.
 
     Args:
-        fixed: Characters that all others take.
-        each: Characters of the imagined pictures of each decision.
-        budget: Of all together.
+        fixed: Number of characters of all other images.
+        each: Number of characters of the imagined images of each decision.
+        budget: Largest number of characters of all images together.
 
     >>> stride(10, [5, 5, 5, 5], budget=20), stride(10, [50], budget=20)
     (2, None)

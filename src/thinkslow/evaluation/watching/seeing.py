@@ -1,7 +1,7 @@
-"""What a model makes of an episode that was played: pictures, futures, policies, values.
+"""Compute what a model predicts in a played episode: images, futures, policies, values.
 
-Everything is computed in chunks of one size, so that it compiles once whatever the length of the
-episode, and pictures are handed on chunk by chunk.
+Everything is computed in chunks of one size, so it compiles once for every length of the episode.
+Images are passed on chunk by chunk.
 """
 
 import dataclasses
@@ -24,32 +24,34 @@ from thinkslow.spaces import Space
 
 
 class Parts(NamedTuple):
-    """What is to be shown of an observation, by name."""
+    """The parts of an observation to show, by name."""
 
     images: dict[str, Space]
     numbers: dict[str, Space]
-    """Vectors and discrete parts."""
+    """Names of vectors and discrete parts."""
     decoded: tuple[str, ...]
-    """The parts of both that the model decodes in the same shape."""
+    """Names of the parts that the model decodes in the same shape."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-    """What the arms decode at one decision: the present, then each of `AHEAD` steps."""
+    """The images of the arms at one decision: the present, then each of `AHEAD` steps."""
 
     number: int
     now: dict[str, dict[str, np.ndarray]]
-    """By arm and part."""
+    """The present, by arm and part."""
     later: dict[str, dict[str, np.ndarray]]
-    """The same with a leading axis of `AHEAD`, imagined under the actions that were played."""
+    """The imagined steps, by arm and part, with a leading axis of `AHEAD`, under the played
+    actions.
+    """
 
 
 def parts_of(model: Any, observations: Mapping[str, Space]) -> Parts:
     """The parts of an observation, and which of them the model decodes.
 
     Args:
-        model: Of any kind.
-        observations: What the environment shows; what it tells of lateness is left out.
+        model: A model of any kind.
+        observations: The spaces of the environment; its flags of late frames are left out.
     """
     shown = {name: space for name, space in observations.items() if name not in TOLD}
     images = {name: space for name, space in shown.items() if len(space.shape) == 3}
@@ -64,7 +66,7 @@ def parts_of(model: Any, observations: Mapping[str, Space]) -> Parts:
 
 
 TOLD = ("missing", "age")
-"""Parts that say how the others came."""
+"""Names of the flags of missing and late frames."""
 
 
 def _shapes(space: Space) -> tuple[tuple[int, ...], ...]:
@@ -74,16 +76,16 @@ def _shapes(space: Space) -> tuple[tuple[int, ...], ...]:
 
 
 def believed(agent: AbstractAgent, told: Sequence[Told]) -> dict[str, np.ndarray]:
-    """Numbers of the beliefs of one arm, an entry a decision.
+    """Numbers about the beliefs of one arm, one entry for each decision.
 
     Args:
         agent: The arm.
-        told: What it made of each decision.
+        told: Its results at each decision.
 
-    Returns `surprise`, `entropy_before` and `entropy_after` in nats; where the model has a critic
-    `value`, `[decisions, 2]`; and `policy NAME` for each action, `[decisions, 2, …]`: before and
-    after thinking the probabilities, or mean and deviation along a last axis of two. Nothing of an
-    agent of another kind.
+    Returns `surprise`, `entropy_before` and `entropy_after` in nats; `value`, `[decisions, 2]`, if
+    the model has a critic; and `policy NAME` for each action, `[decisions, 2, …]`: before and after
+    thinking, the probabilities, or mean and deviation along a last axis of two. Empty for an agent
+    of another kind.
     """
     if any(one.beliefs is None for one in told):
         return {}
@@ -125,7 +127,7 @@ def _numbers(model: Any, beliefs: Any, states: Any, value: bool, policy: bool) -
 
 
 def _said(head: Any) -> Any:
-    """Probabilities of classes; mean and deviation of numbers along a last axis."""
+    """Probabilities of classes; for continuous actions, mean and deviation along a last axis."""
     if isinstance(head, Categorical):
         return head.probs()
     if isinstance(head, BoundedNormal):
@@ -137,12 +139,12 @@ def _said(head: Any) -> Any:
 
 
 def decoded(model: Any, episode: Episode, names: Sequence[str]) -> Iterator[Shown]:
-    """What every arm decodes and imagines at every decision, in order.
+    """The images that every arm decodes and imagines at every decision, in order.
 
     Args:
-        model: Of the acting arm, which all arms share.
+        model: The model of the acting arm, which all arms share.
         episode: What was played.
-        names: Parts to decode.
+        names: Names of the parts to decode.
     """
     arms = list(episode.thoughts)
     actions = episode.actions
@@ -169,7 +171,7 @@ def decoded(model: Any, episode: Episode, names: Sequence[str]) -> Iterator[Show
 
 
 def came(episode: Episode) -> list[bool]:
-    """Whether each frame shows the present, as far as the environment tells."""
+    """Whether each frame shows the present, by the flags of the environment."""
     out = []
     for frame in episode.frames:
         found = current({name: np.asarray(frame[name])[None] for name in TOLD if name in frame})

@@ -24,11 +24,11 @@ from thinkslow.evaluation.watching.page import page
 from thinkslow.storage import atomic
 
 ARMS = ("evidence", "sig-3")
-"""Watched unless told otherwise: evidence of the present frame, and information of the future."""
+"""Default arms: evidence of the present frame, and information gain in the future."""
 WITHOUT_DECODER = ("entropy-3",)
-"""Watched in place of those that need a decoder."""
+"""The default arm for an agent without a decoder."""
 MOST = 500
-"""Decisions after which an episode is cut unless told otherwise."""
+"""Default number of decisions after which an episode is cut."""
 PLAYER, DECISIONS = "player.html", "decisions.jsonl"
 
 Show = Callable[[str, int, int], None]
@@ -37,16 +37,16 @@ How = str | Thinking | Arm | AbstractAgent
 
 @dataclasses.dataclass(frozen=True)
 class Watched:
-    """What `watch` wrote, and how the episode went."""
+    """The files of `watch`, and facts of the episode."""
 
     player: Path
     """The page: open it in any browser."""
     video: Path | None
-    """None where the environment shows no image, or none was wanted."""
+    """None if the environment shows no image, or if no video was requested."""
     decisions: Path
     """JSON Lines: a record for every arm at every decision."""
     length: int
-    """Decisions."""
+    """Number of decisions."""
     score: float
     ended: str
     """`over`, `cut`, `crashed`, or `stopped` by Ctrl-C."""
@@ -146,7 +146,7 @@ def watch(
 
 
 def folder_of(name: str | None, seed: int, episode: int) -> Path:
-    """Where an episode is written unless told otherwise.
+    """The default folder of an episode.
 
     >>> folder_of("collect-good", 0, 0).as_posix(), folder_of(None, 0, 3).as_posix()
     ('out/watch/collect-good-0', 'out/watch/agent-0-3')
@@ -169,7 +169,7 @@ def check(folder: Path, *, seed: int, episode: int, max_decisions: int) -> None:
 def thinkers(
     agent: AbstractAgent, arms: Sequence[str] | Mapping[str, How] | None
 ) -> dict[str, AbstractAgent]:
-    """Who thinks, by name, `none` first.
+    """The thinking agents by name, `none` first.
 
     **Errors:** `ValueError` for an arm that the agent cannot play.
     """
@@ -204,7 +204,7 @@ def _default(agent: Agent) -> dict[str, AbstractAgent]:
         for name in () if out else names:
             try:
                 out[name] = agent.thinking(name)
-            except ValueError:  # it lacks what the arm asks for
+            except ValueError:  # it lacks something that the arm needs
                 continue
     return out
 
@@ -218,9 +218,9 @@ def write(
     observations: Mapping[str, Any], actions: Mapping[str, Any], about: Mapping[str, Any], *,
     video: bool, show: Show = lambda *_: None,
 ) -> Watched:  # fmt: skip
-    """Decode what was played and write the page, the video and the records.
+    """Decode the episode and write the page, the video and the records.
 
-    Each file is there whole or not at all.
+    Each file is either complete or absent.
     """
     model = agents[played.acting].model
     parts = seeing.parts_of(model, observations)
@@ -261,7 +261,7 @@ def _shown(
 
 
 def _called(name: str, environment: Mapping[str, Any], acting: str, seed: int, episode: int) -> str:
-    """The call as it would be written."""
+    """The Python call, as text."""
     return (
         f"thinkslow.watch({name}, {dict(environment)!r}, acting={acting!r}, seed={seed}, "
         f"episode={episode})"
