@@ -3,8 +3,10 @@
 `uv run python tests/test_docs.py` writes the table of arms into docs/thinking.md.
 """
 
+import ast
 import doctest
 import importlib
+import inspect
 import pkgutil
 import re
 import runpy
@@ -19,6 +21,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 PATH = re.compile(r"(?<![\w/.~-])(?:src|tests|docs|benchmarks|examples|scripts|\.ci)/[\w./-]*\w")
 NAME = re.compile(r"(?<![\w.])thinkslow(?:\.\w+)+(?![\w/-])")
 BLOCK = re.compile(r"^```console\n(.*?)^```", re.DOTALL | re.MULTILINE)
+CODE = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SESSION = re.compile(r"^```pycon\n(.*?)^```", re.DOTALL | re.MULTILINE)
 ARMS_PAGE = ROOT / "docs" / "thinking.md"
 BEGIN, END = "<!-- arms: written by tests/test_docs.py -->\n", "<!-- end of arms -->\n"
@@ -103,6 +106,55 @@ def test_every_session_shown_gives_what_it_says(page):
         else:
             assert doctest.DocTestRunner().run(test, clear_globs=False).failed == 0
             known |= test.globs
+
+
+def misnamed(code: str) -> list[str]:
+    """Names of the package that do not exist, and keywords that its functions do not take."""
+    tree = ast.parse(code)
+    known: dict[str, object] = {}
+    wrong = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("thinkslow"):
+            for one in node.names:
+                try:
+                    found = pkgutil.resolve_name(f"{node.module}:{one.name}")
+                except AttributeError:
+                    try:
+                        found = importlib.import_module(f"{node.module}.{one.name}")
+                    except ImportError:
+                        wrong.append(f"{node.module}.{one.name}")
+                        continue
+                known[one.asname or one.name] = found
+    known["thinkslow"] = importlib.import_module("thinkslow")
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not re.fullmatch(r"[\w.]+", ast.unparse(node.func)):
+            continue
+        root, *rest = ast.unparse(node.func).split(".")
+        if root not in known:
+            continue
+        called: object = known[root]
+        for name in rest:
+            called = getattr(called, name, None)
+        if not callable(called):
+            wrong.append(ast.unparse(node.func))
+            continue
+        takes = inspect.signature(called).parameters.values()
+        names = {one.name for one in takes}
+        if not any(one.kind is one.VAR_KEYWORD for one in takes):
+            wrong += [f"{ast.unparse(node.func)}({each.arg}=)" for each in node.keywords
+                      if each.arg and each.arg not in names]  # fmt: skip
+    return wrong
+
+
+def test_a_keyword_that_is_gone_is_found():
+    """docs/updates.md showed `Anytime(..., trust=0.1, budget=4.0)` after both were renamed."""
+    code = "from thinkslow.refinement import Anytime, Gone\nAnytime(f, u, steps=3, trust=0.1)"
+    assert misnamed(code) == ["thinkslow.refinement.Gone", "Anytime(trust=)"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_shown_uses_names_and_keywords_that_exist(page):
+    assert not [found for code in CODE.findall(page.read_text()) for found in misnamed(code)]
 
 
 def test_the_documents_show_the_main_commands():

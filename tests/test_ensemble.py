@@ -120,7 +120,7 @@ def test_episodes_are_held_out_whole(draws):
     assert not set(train.episodes) & set(held.episodes)
     assert len(train.memories) + len(held.memories) == 240
     few = jax.tree.map(lambda x: x[:80], draws[0])
-    with pytest.raises(ValueError, match=r"3 episodes or more; 80 decisions were 2\. Play more"):
+    with pytest.raises(ValueError, match=r"3 episodes or more; 80 decisions gave 2\. Play more"):
         split(few, 0.3, seed=0)
 
 

@@ -323,7 +323,7 @@ def test_measured_gaps_are_the_same_however_often_they_were_interrupted(cart, tm
     assert ways is not None
     assert len(ways.ways["evidence"]) == 6  # the encoder's belief and five steps
     file.write_text("{}\n")
-    with pytest.raises(Damaged, match="line 1 is no moment"):
+    with pytest.raises(Damaged, match="line 1 is not a moment"):
         gap.read(part)
 
 
