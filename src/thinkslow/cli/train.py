@@ -15,6 +15,7 @@ from thinkslow.cli.playing import Playing
 from thinkslow.cli.progress import shown
 from thinkslow.cli.trackers import Findings
 from thinkslow.dreamer.config import TrainConfig, train_preset
+from thinkslow.plural import plural
 
 DESCRIPTION = """Train a DreamerV3 agent.
 
@@ -161,7 +162,8 @@ def run(options: Options) -> dict[str, Any]:
         trainer.close()
         write_tables(options)
     agent = options.run / "agents" / str(trainer.steps)
-    log.info("The agent is in %s: %d decisions, %d updates", agent, trainer.steps, trainer.updates)
+    made = f"{plural(trainer.steps, 'decision')}, {plural(trainer.updates, 'update')}"
+    log.info("The agent is in %s: %s", agent, made)
     if not trainer.updates:
         log.warning(
             "It is untrained: the first update comes after %d decisions. Train longer.",
