@@ -44,6 +44,24 @@ def test_help_shows_three_examples_that_parse(command):
         module(name).parse(words)
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("command", ["evaluate", "demo", "study"])
+def test_help_breaks_between_words_at_the_width_of_a_terminal(command, monkeypatch):
+    """A paragraph was one line of 365 letters, which a terminal broke inside words."""
+    monkeypatch.setenv("COLUMNS", "80")
+    with contextlib.redirect_stdout(Terminal()) as out:
+        assert main([command, "--help"]) == 0
+    text = re.sub(r"\x1b\[[0-9;]*m|\u200b", "", out.getvalue()).partition("\nexamples:")[0]
+    prose = text.partition("\n\n")[2].splitlines()
+    assert len(prose) > 4
+    assert max(map(len, prose)) <= 80
+    assert " ".join(text.split()) in " ".join(shown(command).split())
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_speaks_of_values_and_not_of_python(command):
     out = shown(command)

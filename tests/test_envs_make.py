@@ -1,6 +1,7 @@
 """Any environment in one dress, and errors that say what to install."""
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 
@@ -136,6 +137,10 @@ def test_a_module_is_found_in_the_working_folder(tmp_path, monkeypatch):
         make("broken_here:here/Echo-v0")
     with pytest.raises(Unavailable, match=r"wrong_here failed: SyntaxError.*wrong_here.py:1"):
         make("wrong_here:here/Echo-v0")
+    mine, theirs = tmp_path / "mine", Path(sys.prefix) / "lib"
+    monkeypatch.setenv("PYTHONPATH", f"{theirs}{os.pathsep}{mine}")
+    with pytest.raises(Unavailable, match=rf"looked in {tmp_path}, {mine} and in the installed"):
+        make("nobody_has_this:here/Echo-v0")
 
 
 def test_a_package_that_the_environments_own_code_misses_is_named_with_its_command():

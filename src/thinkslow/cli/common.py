@@ -3,6 +3,9 @@
 import dataclasses
 import logging
 import math
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,10 +107,23 @@ def parse(options: type[Options], name: str, description: str, arguments: Sequen
         raise Usage(str(error)) from error
 
 
+UNJOINED = "\u200b"
+"""A space without width: tyro joins a line to the one before if it begins with a letter."""
+
+
 def _paragraphs(text: str) -> str:
-    """The text with one line per paragraph; the examples keep their lines."""
-    parts = text.split("\n\n")
-    return "\n\n".join(one if "\n  " in one else " ".join(one.split()) for one in parts)
+    """The text, wrapped to the width of a terminal; elsewhere one line for each paragraph. The
+    examples keep their lines."""
+    width = min(shutil.get_terminal_size().columns, 100) if sys.stdout.isatty() else None
+
+    def wrapped(part: str) -> str:
+        joined = " ".join(part.split())
+        if width is None:
+            return joined
+        lines = textwrap.wrap(joined, width, break_on_hyphens=False, break_long_words=False)
+        return f"\n{UNJOINED}".join(lines)
+
+    return "\n\n".join(one if "\n  " in one else wrapped(one) for one in text.split("\n\n"))
 
 
 def _refuse_nan(options: Any) -> None:

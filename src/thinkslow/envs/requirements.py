@@ -168,8 +168,7 @@ def load(module: str) -> Any:
         if isinstance(error, ModuleNotFoundError) and error.name is not None and (
             module == error.name or module.startswith(f"{error.name}.")
         ):  # fmt: skip
-            given = [one for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one]
-            looked = ", ".join(dict.fromkeys([here, *given]))
+            looked = ", ".join(dict.fromkeys([here, *_own_folders()]))
             near = difflib.get_close_matches(error.name, _modules(here), n=2, cutoff=0.6)
             hint = f" Did you mean {' or '.join(near)}?" if near else ""
             raise Unavailable(
@@ -177,6 +176,14 @@ def load(module: str) -> Any:
                 f"packages.{hint} Start in its folder, or put that on PYTHONPATH."
             ) from error
         raise Unavailable(f"Importing {module} failed: {said(error, 'import')}") from error
+
+
+def _own_folders() -> list[str]:
+    """The user's folders of PYTHONPATH, to which a worker adds all of its parent's path."""
+    package = Path(__file__).parents[2]
+    python = [Path(sys.prefix), Path(sys.base_prefix), package]
+    given = [one for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one]
+    return [one for one in given if not any(Path(one).is_relative_to(own) for own in python)]
 
 
 def said(error: Exception, call: str) -> str:
