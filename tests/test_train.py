@@ -486,7 +486,7 @@ def test_a_batch_starts_from_the_latent_stored_one_step_before(tmp_path):
 
 
 def test_a_replay_too_small_to_learn_from_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="`replay_capacity` must hold two sequences"):
+    with pytest.raises(ValueError, match=r"`replay_capacity` must be \d+ or more.*got 19"):
         begin(tmp_path / "run", dataclasses.replace(LEARNING, replay_capacity=19))
 
 
