@@ -191,7 +191,7 @@ def test_a_row_that_does_not_fit_is_refused_whole(change, error, message):
 def test_arguments_without_sense_are_refused():
     with pytest.raises(ValueError, match="Raise the capacity"):
         Replay(FIELDS, streams=4, capacity=3)
-    with pytest.raises(ValueError, match="deter is none"):
+    with pytest.raises(ValueError, match="deter is not"):
         Replay({"image": FIELDS["image"]}, streams=1, capacity=3, mutable=("deter",))
     with pytest.raises(ValueError, match="Python objects"):
         Replay({"image": ((), object)}, streams=1, capacity=3)

@@ -106,7 +106,7 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def write_tables(options: Options) -> None:
-    """Write what a run has logged, `updates` and `episodes`, as the files that were asked for."""
+    """Write what a run has logged, `updates` and `episodes`, in the requested formats."""
     from thinkslow.evaluation import tables
 
     if options.csv or options.parquet:

@@ -17,7 +17,7 @@ OTHERWISE = {
 
 
 def in_flags(text: str) -> str:
-    """The message with flags in place of arguments.
+    """The message with flags instead of arguments.
 
     >>> in_flags("Pass `repeat=1`, or `allow_nonfinite=True`.")
     'Pass --repeat 1, or --allow-nonfinite.'

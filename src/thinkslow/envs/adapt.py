@@ -1,7 +1,7 @@
 """Adapt environments with older interfaces to the present Gymnasium interface.
 
 Before gym 0.26, `reset` took no seed and returned only the observation, and `step` returned one
-`done` in place of `terminated` and `truncated`. Each adaptation is reported once.
+`done` instead of `terminated` and `truncated`. Each adaptation is reported once.
 """
 
 import inspect
@@ -95,7 +95,9 @@ def adapted(env: Any, say: Say) -> Adapted:
     if not isinstance(env, gymnasium.Env):
         for name in ("reset", "step", "observation_space", "action_space"):
             if not hasattr(env, name):
-                raise TypeError(f"An environment must have `{name}`; {type(env).__name__} has not.")
+                raise TypeError(
+                    f"An environment must have `{name}`; {type(env).__name__} does not."
+                )
         env = Foreign(env)
     return Adapted(env, say)
 

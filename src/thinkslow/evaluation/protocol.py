@@ -397,7 +397,7 @@ def _ticking(
             said = over
         if decision == LONG and header.max_decisions is None:
             log.warning(
-                "%s: an episode of %s has gone on for %s decisions without an end. Ctrl-C stops "
+                "%s: an episode of %s has run for %s decisions without an end. Ctrl-C stops "
                 "here; `max_decisions=N` cuts episodes.",
                 what, header.environment["id"], f"{LONG:,}",
             )  # fmt: skip

@@ -221,8 +221,8 @@ def _hypothesis(
     for key, plain in (("expect", found.expect != "same"), ("by", not found.by)):
         if found.minus is not None and not plain:
             raise Misplanned(
-                f"{table.where}: `{key}` is a share of the baseline's mean, which the difference "
-                "of two effects has not. Leave out `minus`, or expect more or less."
+                f"{table.where}: `{key}` is a share of the baseline's mean, which does not exist "
+                "for the difference of two effects. Leave out `minus`, or expect more or less."
             )
     if found.by and found.expect == "same":
         raise Misplanned(f"{table.where}: `by` goes with `expect` more or less; got same.")

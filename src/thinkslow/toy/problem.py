@@ -42,7 +42,7 @@ def hidden_markov(states: int = 8, symbols: int = 5, *, seed: int = 1) -> Proble
     """A random hidden Markov model that stays in its state with probability 0.3.
 
     Rows are Dirichlet draws with concentration 0.4 (dynamics) and 0.3 (emission). The documents use
-    the default problem: one sample of the state in place of a belief loses 0.8 nats per step.
+    the default problem: one sample of the state instead of a belief loses 0.8 nats per step.
 
     >>> problem = hidden_markov()
     >>> problem.states, problem.symbols, problem.actions

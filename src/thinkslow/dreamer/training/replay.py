@@ -83,7 +83,7 @@ class Replay:
         if objects := [name for name, (_, kind) in self.fields.items() if kind.hasobject]:
             raise ValueError(f"A field must hold numbers; {objects[0]} holds Python objects.")
         if unknown := [name for name in self.mutable if name not in self.fields]:
-            raise ValueError(f"A mutable field must be a field; {unknown[0]} is none.")
+            raise ValueError(f"A mutable field must be a field; {unknown[0]} is not.")
         self.path = None if path is None else Path(path)
         self.streams = streams
         self.size = capacity // streams

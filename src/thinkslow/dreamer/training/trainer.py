@@ -3,11 +3,11 @@ moment.
 
 A run is a folder:
 
-    config.json     what was asked for, versions, git revision
+    config.json     the settings, versions, git revision
     metrics.jsonl   one line per log step and one per finished episode
     tensorboard/    the same as events
     agents/STEPS/   the agent at the asked budgets
-    saves/          all that is needed to go on exactly; `saves/latest` says which holds
+    saves/          all that is needed to continue exactly; `saves/latest` names it
     replay/         the experience, which a save points into
     log.txt         what the terminal showed
     lock.json       who trains it, while it is trained

@@ -158,8 +158,8 @@ def filled(data: bytes | bytearray | Span, shape: tuple[int, ...], dtype: np.dty
     """
     if len(data) != math.prod(shape) * dtype.itemsize:
         raise ValueError(
-            f"an array of shape {shape} and type {dtype} has {plural(len(data), 'byte')} in "
-            "place of "
+            f"an array of shape {shape} and type {dtype} has {plural(len(data), 'byte')} instead "
+            "of "
             f"{math.prod(shape) * dtype.itemsize}"
         )
 

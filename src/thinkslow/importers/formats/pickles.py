@@ -84,7 +84,7 @@ def interpret(
     try:
         value = machine.run()
         if stream.read(1):
-            raise ValueError("it goes on after its end")
+            raise ValueError("it continues after its end")
         return _plain(
             value,
             Budget(size, times=SHARED) if budget is None else budget,

@@ -2,7 +2,7 @@
 
 Such a file is a zip archive of `data.pkl`, a pickle whose arrays are references, and a file of
 raw numbers for each storage. The pickle goes through `pickles.interpret`; the storages stay in
-the archive until asked for, and their checksums are verified then.
+the archive until they are read, and their checksums are verified then.
 """
 
 import dataclasses
