@@ -402,7 +402,7 @@ def test_an_ordinary_equinox_model_thinks_and_plays():
     [
         ({"other": np.ones((1, 3), np.float32)}, "lacks seen"),
         ({"seen": np.ones((1, 4), np.float32)}, r"`seen` is of shape \(4,\)"),
-        ({"seen": np.ones((2, 3), np.float32)}, "`seen` is of 2 environments; there are 1 keys"),
+        ({"seen": np.ones((2, 3), np.float32)}, "`seen` is of 2 environments, `keys` of 1"),
         ({"seen": np.full((1, 3), "x")}, "`seen` must be an array of numbers; got ndarray of <U1"),
         ({"seen": np.array([[1, 2, None]])}, "`seen` must be an array of numbers; .* of object"),
     ],

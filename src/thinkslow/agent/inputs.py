@@ -50,10 +50,11 @@ def inputs_of(
     told |= {} if age is None else {"age": age}
     for name, value in {**seen, "is_first": is_first, **told}.items():
         if np.shape(value)[:1] != (len(keys),):
+            count = np.shape(value)[0] if np.ndim(value) else 0
             raise ValueError(
-                f"`{name}` is of {np.shape(value)[0] if np.ndim(value) else 'no'} "
-                f"environments; there are {plural(len(keys), 'key')}. Give one of each for every "
-                "environment, along the first axis."
+                f"`{name}` is of {plural(count, 'environment')}, "
+                f"`keys` of {len(keys)}. Give one of each for every environment, along the first "
+                "axis."
             )
     if agent.settings.check is not None and agent.clean is None:
         raise ValueError(
