@@ -1,6 +1,7 @@
 """Who may import whom, read from the source: the direction is part of the design."""
 
 import ast
+import importlib
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,13 @@ def test_imports_go_one_way(part):
     for path in parts()[part]:
         wrong = imported(path) - {part, *ABOVE[part].split()} - ANYWHERE
         assert not wrong, f"{path.relative_to(SOURCE)} imports {', '.join(sorted(wrong))}"
+
+
+@pytest.mark.parametrize(
+    "package", ["", *(f".{name}" for name in ABOVE if (SOURCE / name).is_dir())]
+)
+def test_every_public_name_of_a_package_is_there(package):
+    """Names that are loaded when asked for had moved to another module."""
+    module = importlib.import_module(f"thinkslow{package}")
+    for name in getattr(module, "__all__", ()):
+        assert getattr(module, name) is not None

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from thinkslow.importers.loading import load, open_agent, told, write
     from thinkslow.importers.source import Source
     from thinkslow.importers.table import names, register_source
-    from thinkslow.storage.checks import check_finite
     from thinkslow.storage.store import is_own
 
 _HOMES = {
@@ -19,11 +18,11 @@ _HOMES = {
     "importers.loading": ("load", "open_agent", "told", "write"),
     "importers.source": ("Source",),
     "importers.table": ("names", "register_source"),
-    "storage.store": ("check_finite", "is_own"),
+    "storage.store": ("is_own",),
 }
 
 __all__ = [
-    "Source", "check_finite", "find", "is_own", "load", "names", "open_agent", "register_source",
+    "Source", "find", "is_own", "load", "names", "open_agent", "register_source",
     "told", "write",
 ]  # fmt: skip
 
