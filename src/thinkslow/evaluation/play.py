@@ -102,13 +102,7 @@ def play(
         )
         latency_ms = 1e3 * (time.perf_counter() - begun)
         decision += 1
-        thinks, moved = np.asarray(thought.thinks), np.asarray(thought.moved)
-        for index in map(int, np.flatnonzero(playing)):
-            one = played[index]
-            one.latency_ms.append(latency_ms)
-            one.length += 1
-            one.thoughts += bool(thinks[index])
-            one.moved += float(moved[index])
+        count_decision(played, playing, thought, latency_ms)
         acts = taken_by(split, action)
         for taken in [before] * waiting + [acts]:
             if not playing.any():
@@ -126,6 +120,19 @@ def play(
             playing[:] = False
         tick(decision, int(np.count_nonzero(~playing)))
     return played
+
+
+def count_decision(
+    played: Sequence[Played], playing: np.ndarray, thought: Any, latency_ms: float
+) -> None:
+    """Add one decision of any agent to the episodes that it was made in."""
+    thinks, moved = np.asarray(thought.thinks), np.asarray(thought.moved)
+    for index in map(int, np.flatnonzero(playing)):
+        one = played[index]
+        one.latency_ms.append(latency_ms)
+        one.length += 1
+        one.thoughts += bool(thinks[index])
+        one.moved += float(moved[index])
 
 
 def count_step(played: Sequence[Played], playing: np.ndarray, step: Step) -> None:

@@ -34,6 +34,7 @@ from thinkslow.evaluation.play import (
     Played,
     Telling,
     Watcher,
+    count_decision,
     count_step,
     decision_keys,
     play,
@@ -159,13 +160,7 @@ def play_windows(
             begun = time.perf_counter()
             carry, action, thought = jax.block_until_ready(act(*given, keys=keys, **known))
             spent = 1e3 * (time.perf_counter() - begun)
-            thinks, moved = np.asarray(thought.thinks), np.asarray(thought.moved)
-            for index in map(int, np.flatnonzero(alive)):
-                one = played[index]
-                one.latency_ms.append(spent)
-                one.length += 1
-                one.thoughts += bool(thinks[index])
-                one.moved += float(moved[index])
+            count_decision(played, alive, thought, spent)
             step = envs.step(taken_by(split, action), playing=alive)
             count_step(played, alive, step)
             watcher.decided(alive, thought, action, step)
