@@ -9,8 +9,8 @@ from helpers import tiny_dreamer
 from thinkslow import bank
 from thinkslow.agent.agent import About, Agent
 from thinkslow.agent.thinking import Thinking
-from thinkslow.bank.fill import Occupied
-from thinkslow.bank.judge import Choices, opened
+from thinkslow.bank.filling import Occupied
+from thinkslow.bank.judging import Choices, opened
 from thinkslow.bank.summary import summarise
 from thinkslow.spaces import Space
 from thinkslow.storage.faults import Damaged, Missing

@@ -15,7 +15,7 @@ from thinkslow.agent.thinking import Thinking
 from thinkslow.distributions import Categorical, Gaussian, Point
 from thinkslow.gap import bounds, drawing, moment, paths, stored
 from thinkslow.gap.bounds import Target, best, importance_bound, loss
-from thinkslow.gap.measure import Occupied, refusal
+from thinkslow.gap.measuring import Occupied, refusal
 from thinkslow.gap.page import build
 from thinkslow.gap.summary import Moments, of_agent
 from thinkslow.spaces import Space
@@ -164,6 +164,7 @@ def test_what_cannot_be_is_refused():
         best(target, [point], key=jr.key(0), **DRAWS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lag", [1, 3])
 def test_the_conditioning_gap_is_what_the_next_symbols_tell(stream, lag):
     """Of an exact encoder: KL from the filter's belief to the one that knows what followed."""
@@ -289,6 +290,7 @@ class Stop(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_measured_gaps_are_the_same_however_often_they_were_interrupted(cart, tmp_path):
     plan = gap.Plan(**PLAN)
     _, whole = gap.measure(arms(cart), "CartPole-v1", plan, tmp_path / "whole")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from thinkslow.bank.judge import Choices, opened
+from thinkslow.bank.judging import Choices, opened
 from thinkslow.evaluation.statistics import paired
 
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0)

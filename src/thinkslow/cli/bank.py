@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from thinkslow import registry
-from thinkslow.cli.common import Opening, Usage, console
+from thinkslow.bank.plan import Plan
+from thinkslow.cli.common import Opening, Usage, beside_none, console, part
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.modules import load_modules
 from thinkslow.cli.playing import Playing
@@ -36,7 +37,7 @@ GATES = "voc,improvement,policy-information,surprise"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(Opening, Playing):
+class Options(Opening, Playing, Plan):
     """Options of `thinkslow bank`."""
 
     GROUP: ClassVar = "bank"
@@ -46,18 +47,6 @@ class Options(Opening, Playing):
     project."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Write the bank to this folder; by default out/bank/NAME."""
-    moments: int = 300
-    """Fill the bank with N moments."""
-    every: int = 25
-    """Take a moment after every N decisions of an episode."""
-    futures: int = 2
-    """Play out every action N times."""
-    horizon: int = 20
-    """Play N decisions in each play-out."""
-    seed: int = 0
-    """Take environment seeds and random numbers from this seed."""
-    batch: int = 8
-    """Play N environments in parallel, one process each."""
     env: Annotated[str | None, tyro.conf.arg(metavar="ID")] = None
     """Play this environment; by default the one that the agent was trained on."""
     arms: Annotated[str, tyro.conf.arg(metavar="ARM,...")] = ARMS
@@ -69,9 +58,8 @@ class Options(Opening, Playing):
 
     @property
     def arm_names(self) -> list[str]:
-        """Arms as they were named, the baseline first."""
-        names = (name.strip() for name in self.arms.split(",") if name.strip())
-        return list(dict.fromkeys(["none", *names]))
+        """The arms in `--arms`, `none` first."""
+        return beside_none(self.arms)
 
     @property
     def gate_names(self) -> list[str]:
@@ -81,13 +69,8 @@ class Options(Opening, Playing):
 def parse(arguments: Sequence[str]) -> Options:
     """**Errors:** `Usage` for impossible values."""
     options = parse_options(Options, "bank", DESCRIPTION, arguments)
-    for name, least in (
-        ("moments", 1), ("every", 1), ("futures", 2), ("horizon", 1), ("batch", 1), ("draws", 1),
-    ):  # fmt: skip
-        if (value := getattr(options, name)) < least:
-            raise Usage(f"--{name} must be {least} or more; got {value}.")
-    if not 0 <= options.seed < 2**31:
-        raise Usage(f"--seed must be between 0 and {2**31 - 1}; got {options.seed}.")
+    if options.draws < 1:
+        raise Usage(f"--draws must be 1 or more; got {options.draws}.")
     try:
         load_modules(options.imports)
         for name in options.arm_names:
@@ -117,9 +100,7 @@ def run(options: Options) -> dict[str, Any]:
         raise Usage(unnamed(saved.name, environment))
     agent = agent_of(saved)
     out = options.out or Path("out/bank") / saved.name
-    plan = bank.Plan(**{
-        field.name: getattr(options, field.name) for field in dataclasses.fields(bank.Plan)
-    })  # fmt: skip
+    plan = part(options, Plan)
     try:
         with progress() as show:
             filled = bank.fill(agent, environment, plan, out, limits=options.limits(), show=show)
@@ -139,7 +120,7 @@ def run(options: Options) -> dict[str, Any]:
     return {"bank": str(out), **summary}
 
 
-def with_returns(agent: Any, environment: Mapping[str, Any], plan: Any) -> Any:
+def with_returns(agent: Any, environment: Mapping[str, Any], plan: Plan) -> Any:
     """The agent with the range of its returns, if it has a critic."""
     from thinkslow.evaluation.calibrate import calibrated
 
@@ -155,7 +136,7 @@ def with_returns(agent: Any, environment: Mapping[str, Any], plan: Any) -> Any:
 
 def playable(agent: Any, filled: Any, options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
     """Arms and scores that the agent can play; the others are named in a message."""
-    from thinkslow.bank.judge import lacking, refusal
+    from thinkslow.bank.judging import lacking, refusal
 
     arms: dict[str, Any] = {}
     for name in options.arm_names:

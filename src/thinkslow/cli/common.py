@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import math
+import re
 import shutil
 import sys
 import textwrap
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from thinkslow.dreamer.saved import Saved
 
 Options = TypeVar("Options", bound="Common")
+Part = TypeVar("Part")
 
 
 class Usage(ValueError):
@@ -104,7 +106,31 @@ def parse(options: type[Options], name: str, description: str, arguments: Sequen
                 raise Usage(f"There is no format {found.format!r}{nearest(found.format, known)}")
         return found
     except ValueError as error:
-        raise Usage(str(error)) from error
+        raise Usage(_as_flag(str(error), options)) from error
+
+
+def beside_none(arms: str) -> list[str]:
+    """The names in `--arms`, each once, after `none`, which all arms are compared with.
+
+    >>> beside_none("sig-3, none,evidence")
+    ['none', 'sig-3', 'evidence']
+    """
+    names = [name.strip() for name in arms.split(",") if name.strip()]
+    return list(dict.fromkeys(["none", *names]))
+
+
+def part(options: Any, kind: type[Part]) -> Part:
+    """The options that one of their classes declares, alone."""
+    names = [field.name for field in dataclasses.fields(kind)]  # pyright: ignore[reportArgumentType]
+    return kind(**{name: getattr(options, name) for name in names})
+
+
+def _as_flag(text: str, options: type) -> str:
+    """The message of a value that is out of range, with the flag instead of the field."""
+    found = re.match("`([a-z_]+)` must", text)
+    if found is None or found[1] not in {field.name for field in dataclasses.fields(options)}:
+        return text
+    return f"--{found[1].replace('_', '-')}{text[found.end(1) + 1 :]}"
 
 
 UNJOINED = "\u200b"

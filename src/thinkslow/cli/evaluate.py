@@ -11,7 +11,7 @@ import tyro
 from thinkslow import registry
 from thinkslow.agent.presets import DEFAULT, Arm, arm
 from thinkslow.cli import flags
-from thinkslow.cli.common import Opening, Usage, console
+from thinkslow.cli.common import Opening, Usage, beside_none, console
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.exports import Showing, of_evaluation
 from thinkslow.cli.playing import Playing
@@ -92,8 +92,7 @@ class Options(Showing, Opening, Playing):
     @property
     def arm_names(self) -> list[str]:
         """The arms in `--arms`, `none` first."""
-        names = [name.strip() for name in self.arms.split(",") if name.strip()]
-        return list(dict.fromkeys(["none", *names]))
+        return beside_none(self.arms)
 
 
 def parse(arguments: Sequence[str]) -> Options:

@@ -10,9 +10,10 @@ import tyro
 from rich.table import Table
 
 from thinkslow import registry
-from thinkslow.cli.common import Opening, Usage, console, output
+from thinkslow.cli.common import Opening, Usage, beside_none, console, output, part
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.playing import Playing
+from thinkslow.gap.plan import Plan
 
 DESCRIPTION = """Measure how much better an agent's beliefs could be, in nats.
 
@@ -33,7 +34,7 @@ ARMS = "none,evidence,sig-3,control-random"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(Opening, Playing):
+class Options(Opening, Playing, Plan):
     """Options of `thinkslow gap`."""
 
     GROUP: ClassVar = "gap"
@@ -43,37 +44,15 @@ class Options(Opening, Playing):
     arms: Annotated[str, tyro.conf.arg(metavar="ARM,...")] = ARMS
     """Measure the beliefs of these arms; `none` is the encoder's. Default arms that do not apply
     to an agent are left out."""
-    episodes: int = 8
-    """Play N episodes of each agent; intervals are over episodes."""
-    moments: int = 10
-    """Measure N moments of each episode, evenly spread."""
-    lag: int = 5
-    """Use N later frames for the conditioning gap."""
-    samples: int = 4096
-    """Draw up to N samples for the importance-weighted bound, a power of 8."""
-    sweeps: int = 3
-    """Search the best belief in N sweeps through all factors, from every start."""
-    restarts: int = 1
-    """Also search from N random beliefs, besides the encoder's belief and the prior."""
-    beta: float | None = None
-    """Weight the KL from the prior by this number; by default as in training. With 1 the bound is
-    a bound on the log-evidence of the frame."""
-    seed: int = 0
-    """Take environment seeds and random numbers from this seed."""
     env: Annotated[str | None, tyro.conf.arg(metavar="ID")] = None
     """Play this environment; by default the one that the agent was trained on."""
-    batch: int = 8
-    """Play N environments in parallel, one process each."""
-    max_decisions: int | None = None
-    """Cut an episode after N decisions."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Write the records and the page to this folder; by default out/gap/NAME."""
 
     @property
     def arm_names(self) -> list[str]:
-        """The requested arms, `none` first."""
-        names = [name.strip() for name in self.arms.split(",") if name.strip()]
-        return list(dict.fromkeys(["none", *names]))
+        """The arms in `--arms`, `none` first."""
+        return beside_none(self.arms)
 
 
 def parse(arguments: Sequence[str]) -> Options:
@@ -83,18 +62,6 @@ def parse(arguments: Sequence[str]) -> Options:
     options.limits()
     if not options.agents:
         raise Usage("Say which agent: thinkslow gap AGENT. `thinkslow agents` lists the bundled.")
-    for name in ("episodes", "moments", "lag", "samples", "sweeps", "batch", "max_decisions"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise Usage(f"--{name.replace('_', '-')} must be 1 or more; got {value}.")
-    if options.restarts < 0:
-        raise Usage(f"--restarts must be 0 or more; got {options.restarts}.")
-    if 1 << 3 * round((options.samples.bit_length() - 1) / 3) != options.samples:
-        raise Usage(f"--samples must be a power of 8, such as 4096; got {options.samples}.")
-    if options.beta is not None and not 0 < options.beta < float("inf"):
-        raise Usage(f"--beta must be above 0; got {options.beta}.")
-    if not 0 <= options.seed < 2**31:
-        raise Usage(f"--seed must be between 0 and {2**31 - 1}; got {options.seed}.")
     try:
         for name in options.arm_names:
             registry.check("arm", name)
@@ -132,9 +99,7 @@ def run(options: Options) -> dict[str, Any]:
         name: playable(name, agent_of(one), options) for name, one in zip(names, saved, strict=True)
     }
     out = options.out or Path("out/gap") / "-".join(one.name for one in saved)
-    plan = gap.Plan(**{
-        field.name: getattr(options, field.name) for field in dataclasses.fields(gap.Plan)
-    })  # fmt: skip
+    plan = part(options, Plan)
     command = shlex.join(["thinkslow", "gap", *map(str, options.agents), *_flags(options)])
     try:
         with progress() as show:
@@ -163,7 +128,7 @@ def playable(name: str, agent: Any, options: Options) -> dict[str, Any]:
 
     **Errors:** `Usage` for an arm of --arms that cannot be measured.
     """
-    from thinkslow.gap.measure import refusal
+    from thinkslow.gap.measuring import refusal
 
     out = {}
     for label in options.arm_names:

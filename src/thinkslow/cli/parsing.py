@@ -1,9 +1,9 @@
 """How the help of a command shows its options: groups, units and sentences, without Python types.
 
 Options are flat dataclasses, and tyro reads the command line. This module first makes another
-dataclass for tyro. Fields are grouped by the class that declares them. Its `GROUP` is the title,
-and the outermost class comes first. A field that may be None shows the unit of its value. Empty
-defaults are not shown.
+dataclass for tyro. Fields are grouped by the class that declares them. Its `GROUP` is the title, by
+default that of the options themselves, and the outermost class comes first. A field that may be
+None shows the unit of its value. Empty defaults are not shown.
 """
 
 import ast
@@ -45,7 +45,7 @@ def grouped(options: type, default: Any = None) -> type:
         owner = _owner(options, field.name)
         hint = typing.get_type_hints(owner, include_extras=True)[field.name]
         value = _default(field) if default is None else getattr(default, field.name)
-        title = vars(owner).get("GROUP")
+        title = vars(owner).get("GROUP", vars(options).get("GROUP"))
         alone = not isinstance(title, str) or tyro.conf.Positional in _marks(hint)
         entries = nested if _is_nested(hint) else top if alone else groups[str(title)]
         entries.append(_entry(field.name, hint, documentation(owner).get(field.name, ""), value))

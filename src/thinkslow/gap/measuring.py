@@ -35,6 +35,7 @@ from thinkslow.evaluation.subjects import (
 )
 from thinkslow.gap import bounds, moment, paths, stored
 from thinkslow.gap.moment import Effort, Later
+from thinkslow.gap.plan import Plan
 from thinkslow.gap.stored import BEST, BEST_LATER, Header, Row
 from thinkslow.gap.watch import Recorder, Seen
 from thinkslow.plural import plural
@@ -42,8 +43,6 @@ from thinkslow.storage.lock import claim
 
 PURPOSE = 0x6A9
 """The purpose of these environment seeds: episodes outside training and evaluation."""
-STEP = 8
-"""Factor between two sizes of the importance-weighted bound: 1, 8, 64, and so on."""
 DRAWS = 8
 """Number of latents in the mean of a cost, within a sweep."""
 
@@ -52,57 +51,6 @@ Show = Callable[[str, int, int], None]
 
 class Occupied(ValueError):
     """The folder holds another measurement."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
-    """The settings of a measurement.
-
-    **Errors:** `ValueError` for a number that is out of range.
-    """
-
-    episodes: int = 8
-    """Number of episodes of each agent; the episode is the unit of all intervals."""
-    moments: int = 10
-    """Number of moments of each episode, evenly spread."""
-    seed: int = 0
-    lag: int = 5
-    """Number of later frames that may inform the belief of a moment, for the conditioning gap."""
-    samples: int = 4096
-    """Largest number of samples of the importance-weighted bound: a power of 8."""
-    sweeps: int = 3
-    """Number of sweeps through all factors, from every starting belief."""
-    restarts: int = 1
-    """Number of random starting beliefs, besides the encoder's belief and the prior."""
-    beta: float | None = None
-    """Weight of the KL; None: as each agent was trained."""
-    batch: int = 8
-    """Number of environments in parallel, one process each."""
-    max_decisions: int | None = None
-    """Number of decisions after which an episode is cut."""
-
-    def __post_init__(self) -> None:
-        least = {"episodes": 1, "moments": 1, "seed": 0, "lag": 1, "samples": 1, "sweeps": 1,
-                 "restarts": 0, "batch": 1, "max_decisions": 1}  # fmt: skip
-        for name, minimum in least.items():
-            value = getattr(self, name)
-            if value is not None and value < minimum:
-                raise ValueError(f"`{name}` must be {minimum} or more; got {value}.")
-        if self.sizes[-1] != self.samples:
-            raise ValueError(
-                f"`samples` must be a power of {STEP}, such as 512 or 4096; got {self.samples}."
-            )
-        if self.beta is not None and not 0 < self.beta < math.inf:
-            raise ValueError(f"`beta` must be above 0; got {self.beta}.")
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Sizes of the importance-weighted bound: 1, 8, 64, and so on."""
-        return tuple(STEP**n for n in range(int(math.log(self.samples, STEP) + 1e-9) + 1))
-
-    @property
-    def effort(self) -> Effort:
-        return Effort(self.sizes, self.sweeps, self.restarts, DRAWS)
 
 
 def measure(
@@ -367,7 +315,8 @@ def look(
     now = moment.perceived(model, state, jnp.asarray(seen.action), first, observation)
     weight = jnp.float32(beta)
     found = moment.searched(
-        model, now, observation, later, weight, search_key, effort=plan.effort
+        model, now, observation, later, weight, search_key,
+        effort=Effort(plan.sizes, plan.sweeps, plan.restarts, DRAWS),
     )  # fmt: skip
     beliefs = {arm: _after(agent, state, seen, observation, key) for arm, agent in arms.items()}
     ends = {**beliefs, BEST: found.best.belief, BEST_LATER: found.best_later.belief}

@@ -21,6 +21,7 @@ from thinkslow.agent.choices import every_action
 from thinkslow.agent.inputs import Batch
 from thinkslow.agent.thinking import Thinking
 from thinkslow.bank import stored
+from thinkslow.bank.plan import Plan
 from thinkslow.bank.stored import ALIVE, CUT, TERMINAL, Bank, Header, Moments
 from thinkslow.dreamer.saved import provenance
 from thinkslow.envs import Step, VectorEnv, arguments
@@ -43,32 +44,6 @@ Show = Callable[[str, int, int], None]
 
 class Occupied(ValueError):
     """The folder holds another bank."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
-    """The settings of a bank.
-
-    **Errors:** `ValueError` for a number that is too small.
-    """
-
-    moments: int = 300
-    seed: int = 0
-    every: int = 25
-    """Decisions between two moments of an episode."""
-    futures: int = 2
-    """Number of play-outs of each action; 2 or more, so that noise can be separated from value."""
-    horizon: int = 20
-    """Number of decisions in each play-out."""
-    batch: int = 8
-    """Environments in parallel, one process each."""
-
-    def __post_init__(self) -> None:
-        for name, least in (
-            ("moments", 1), ("every", 1), ("futures", 2), ("horizon", 1), ("batch", 1), ("seed", 0),
-        ):  # fmt: skip
-            if (value := getattr(self, name)) < least:
-                raise ValueError(f"`{name}` must be {least} or more; got {value}.")
 
 
 def fill(
