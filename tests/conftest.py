@@ -4,6 +4,7 @@ Nothing of `thinkslow` is imported at the top: the import hook that checks shape
 (`--jaxtyping-packages` in pyproject.toml) must be in place first.
 """
 
+import gc
 import importlib
 import importlib.util
 import os
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from thinkslow.dreamer.model import Dreamer
     from thinkslow.dreamer.v1.model import V1Dreamer
 
+gc.set_threshold(100_000, 50, 100)
+"""Programs are many objects that stay: looking for cycles among them is a tenth of the time."""
 MOST_MAPS = 40_000
 """Memory maps above which programs are forgotten; Linux grants a process 65,530."""
 

@@ -31,6 +31,11 @@ GOLDEN = (Path(__file__).parents[1] / ".." / "shared" / "golden").resolve()
 """Golden cases beside the repository; one of them is in it, in `data/golden`."""
 
 
+def slow(*values: Any) -> Any:
+    """Parameters of the slow tier, beside others of the fast one."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def golden_case(name: str) -> Path:
     """The folder of a golden case; the test is skipped where it is not there."""
     folder = GOLDEN / name

@@ -201,6 +201,7 @@ def test_without_history_decides_the_rule_of_wiser():
     assert (verdict(kept), verdict(lost)) == (Verdict.BELIEVED, Verdict.REJECTED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", [Robust(), Masked(), Median(), Moments(), Wiser()], ids=str)
 def test_images_are_checked_in_one_program(check):
     """A random DreamerV3: every check runs, twice in one trace, and gives a finite belief."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import slow
 from scipy import stats
 
 from thinkslow.evaluation import planning, statistics
@@ -74,9 +75,17 @@ def simulated(
     return conclusions
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("pairs", "seeds"), [(20, 1), (40, 1), (120, 12)])
-@pytest.mark.parametrize("arms", [1, 4])
+@pytest.mark.parametrize(
+    ("pairs", "seeds", "arms"),
+    [
+        slow(20, 1, 4),
+        slow(120, 12, 1),
+        *(
+            pytest.param(*one, marks=pytest.mark.nightly)
+            for one in ((20, 1, 1), (40, 1, 1), (40, 1, 4), (120, 12, 4))
+        ),
+    ],
+)
 def test_no_effect_has_no_verb_in_95_of_100_evaluations(pairs, seeds, arms):
     # the verbs of uncorrected intervals spoke in a third of evaluations with four arms
     rng = np.random.default_rng(0)

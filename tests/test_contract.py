@@ -24,6 +24,7 @@ from helpers import (
     codes,
     gains,
     push,
+    slow,
     steer,
     tiny_dreamer,
     tiny_v1,
@@ -104,15 +105,14 @@ MODELS: dict[str, Any] = {
 }
 
 
-# All models under every update take nine minutes: .ci/nightly. Here the smallest is held to every
-# term and to every update. The nightly tier holds it to the whole cross, and the others to an
-# update each, since what the others add does not look at the model.
+# All models under every update take nine minutes: .ci/nightly. In the slow tier the smallest is
+# held to every term and every update. The nightly tier holds it to the whole cross, and the others
+# to an update each, since what the others add does not look at the model.
 @pytest.mark.parametrize(
     ("name", "terms", "updates", "refused", "blind"),
     [
-        pytest.param("codes", TERMS, ("gradient",), set(), HELD, marks=pytest.mark.slow),
-        ("codes", (EVIDENCE,), tuple(UPDATES), set(), set()),
-        ("dreamer", (EVIDENCE,), ("gradient",), set(), set()),
+        slow("codes", TERMS, ("gradient",), set(), HELD),
+        slow("codes", (EVIDENCE,), tuple(UPDATES), set(), set()),
         *(
             pytest.param(*entry, marks=pytest.mark.nightly)
             for entry in (
@@ -141,6 +141,7 @@ def test_the_contract_holds_for_every_term_and_update(name, terms, updates, refu
     assert sighted == set(names) - {"evidence"}
 
 
+@pytest.mark.slow
 def test_the_contract_is_that_of_terms_of_ones_own_too():
     """One of the present, one of the future, and one that needs what the model lacks."""
     model = codes()
@@ -310,7 +311,7 @@ def test_a_sum_that_is_not_weighted_is_found_out(monkeypatch):
     assert "Codes x anchor+entropy: the objective is the weighted sum of its terms" in found
 
 
-@pytest.mark.parametrize("name", UPDATES)
+@pytest.mark.parametrize("name", [name if name == "mirror" else slow(name) for name in UPDATES])
 def test_every_update_compiled_is_as_eager(name):
     make, options = UPDATES[name]
     belief = Categorical(jnp.array([[0.3, -0.2, 0.5], [0.1, 0.0, -0.4]]), 0.01)

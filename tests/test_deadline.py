@@ -8,6 +8,7 @@ import jax
 import jax.random as jr
 import numpy as np
 import pytest
+from helpers import slow
 
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.deadline import Timed
@@ -47,7 +48,10 @@ def close(one, other):
 
 @pytest.mark.parametrize(
     "change",
-    [{}, {"memory_share": 0.1}, {"lag": 2}, {"accept": True}, {"readout": BestOf(4)}],
+    [
+        {},
+        *map(slow, [{"memory_share": 0.1}, {"lag": 2}, {"accept": True}, {"readout": BestOf(4)}]),
+    ],
     ids=str,
 )
 def test_with_time_enough_it_is_the_thinking_agent(dreamer, given, change):

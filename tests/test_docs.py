@@ -12,6 +12,7 @@ import re
 import runpy
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,7 +94,13 @@ def test_every_command_shown_parses(page, line):
     importlib.import_module(f"thinkslow.cli.{MODULES.get(words[0], words[0])}").parse(words[1:])
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def tier(page: Path) -> Any:
+    """The longest session, of a model that is written on the page, is of the slow tier."""
+    marks = pytest.mark.slow if page.name == "bring-your-idea.md" else ()
+    return pytest.param(page, marks=marks, id=page.name)
+
+
+@pytest.mark.parametrize("page", [*map(tier, PAGES)])
 def test_every_session_shown_gives_what_it_says(page):
     """One after another; those of an agent that the reader has yet to train are only compiled."""
     known = {}

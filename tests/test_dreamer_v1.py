@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -109,7 +110,7 @@ def test_the_memory_is_a_plain_gru(v1):
     update = sigmoid(update - 1)
     expected = update * np.tanh(sigmoid(reset) * candidate) + (1 - update) * deter
     state = State(jnp.asarray(deter, jnp.float32), jnp.asarray(stoch, jnp.float32))
-    found, _ = v1.predict(state, jnp.asarray(action, jnp.float32), NO)
+    found, _ = jax.jit(V1Dreamer.predict)(v1, state, jnp.asarray(action, jnp.float32), NO)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -267,13 +268,16 @@ KINDS = [
 ]  # fmt: skip
 
 
-QUICK = ("none", "sig-3", "evidence", "control-soft")
+QUICK = ("none", "evidence", "control-soft")
+SLOW = ("sig-3", "smooth-5", "values", "paper-z", "pig-3", "control-particles-16")
+"""One of each kind; the nightly tier has all."""
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in KINDS],
-)
+def tier(name: str) -> Any:
+    return pytest.mark.slow if name in SLOW else () if name in QUICK else pytest.mark.nightly
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=tier(name)) for name in KINDS])
 def test_every_arm_thinks_with_an_agent_of_2023(v1, name):
     thinking = arm(name).thinking
     agent = Agent(v1, thinking, members=Noise(0.5, 2)(v1, key=jr.key(1)), returns=1.0)

@@ -177,6 +177,7 @@ def played(dreamer) -> Experience:
     return out
 
 
+@pytest.mark.slow
 def test_an_agent_plays_on_through_episodes(dreamer, played):
     """Nine steps and a first observation make ten decisions."""
     assert np.bincount(played.episodes).tolist() == [10] * 6

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import slow
 
 from thinkslow.envs import Twin, Unavailable, VectorEnv, make, twin_of
 from thinkslow.envs.make import Environment
@@ -62,8 +63,19 @@ def test_instances_in_one_process_do_not_disturb_each_other(env):
     np.testing.assert_array_equal(images, alone)
 
 
-@pytest.mark.parametrize("version", ["v0", "v1"])
-@pytest.mark.parametrize("view", ["TopDown", "Informed", "Panorama", "Map"])
+@pytest.mark.parametrize(
+    ("view", "version"),
+    [
+        ("TopDown", "v0"),
+        ("Informed", "v1"),
+        ("Panorama", "v0"),
+        ("Map", "v1"),
+        slow("TopDown", "v1"),
+        slow("Informed", "v0"),
+        slow("Panorama", "v1"),
+        slow("Map", "v0"),
+    ],
+)
 def test_a_twin_is_of_the_same_world(view, version):
     one, twin = make(f"{COLLECT}-{version}"), make(f"{COLLECT}{view}-{version}")
     known = None if view == "TopDown" else Twin(f"{COLLECT}-{version}", {}, "partly")

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from helpers import slow
 
 from thinkslow.envs import Failed, Mismatch, Nonfinite, Step, Unavailable, VectorEnv, make
 
@@ -318,7 +319,7 @@ def test_what_cannot_be_made_says_why():
         VectorEnv("tiny_envs:tiny/Lies-v0", 2).reset()
 
 
-@pytest.mark.parametrize("steps", [0, 3, 9, 10, 14])
+@pytest.mark.parametrize("steps", [slow(0), 3, slow(9), slow(10), 14])
 def test_a_restored_state_continues_as_if_nothing_had_happened(steps):
     with VectorEnv(FRAGILE, 2, seed=2) as envs:
         before = [envs.reset(), *play(envs, steps)][-1]
@@ -331,7 +332,7 @@ def test_a_restored_state_continues_as_if_nothing_had_happened(steps):
             same(one, other)
 
 
-@pytest.mark.parametrize("steps", [0, 2])
+@pytest.mark.parametrize("steps", [slow(0), 2])
 def test_a_state_saved_at_a_crash_shows_what_was_seen_before_it(steps):
     # The action that killed was once replayed too, and changed the observation.
     with VectorEnv(FRAGILE, 2, seed=2) as envs:

@@ -583,6 +583,7 @@ def test_killed_at_any_instant_it_ends_with_the_same_table(tmp_path):
 # --- agents --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_gate_opens_in_the_share_that_it_is_calibrated_to():
     thinking = Thinking({Entropy(): 1.0}, steps=1)
     waiting = Gated(Agent(dreamer(), thinking), Surprise(), share=0.3)

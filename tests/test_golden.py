@@ -29,14 +29,8 @@ def check(folder: Path, least: int = 35) -> None:
     assert not off, "\n".join(off)
 
 
-QUICK = ("danijar_main-a", "dreamerv3_v150-a", "r2dreamer-a")
-"""One case of each architecture; CI compares all."""
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in CASES + OTHERS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES + OTHERS)
 def test_every_array_equals_the_sources_own_code(name):
     check(golden_case(name))
 
@@ -45,6 +39,7 @@ def test_the_case_in_this_repository_equals_the_sources_own_code():
     check(BUNDLED)
 
 
+@pytest.mark.slow
 def test_a_case_may_call_its_observations_as_it_likes(tmp_path):
     """The names are the case's: another image, other vectors in the same sorted order."""
     called = {

@@ -7,6 +7,7 @@ from thinkslow.evaluation.reading import comparisons
 from thinkslow.evaluation.report.beside import BEST, FOLDER, known_beside
 
 
+@pytest.mark.slow
 def test_refinement_brings_the_belief_of_a_wrong_encoder_to_the_exact_filter(tmp_path):
     known.play(tmp_path / FOLDER, episodes=24, seed=1, command="thinkslow demo")
     assert read(tmp_path / FOLDER).finished

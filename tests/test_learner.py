@@ -233,11 +233,11 @@ def imagined_gradients(begun, batch) -> dict[str, Any]:
         )  # fmt: skip
         return jnp.stack([jnp.sum(out["policy"]), jnp.sum(out["value"])])
 
+    jacobian = jax.jit(jax.jacrev(loss))(model)
     policy, value = (
         named(tree)
         for tree in (
-            jax.tree.map(lambda x, i=index: x[i], jax.jit(jax.jacrev(loss))(model))
-            for index in range(2)
+            jax.tree.map(lambda x, i=index: np.asarray(x)[i], jacobian) for index in range(2)
         )
     )
     return {"policy": policy, "value": value}
@@ -286,7 +286,7 @@ def two_updates(one: learner.Learner, batch: Batch) -> dict[str, Any]:
     return found | {name: np.asarray(weight) for name, weight in named(one.model).items()}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_devices_learn_as_one(begun, batch, tmp_path):
     """The batch is spread over two CPU devices; loss and weights stay those of one."""
     target = tmp_path / "two.npz"

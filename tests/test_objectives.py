@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from helpers import Blind, Coded, Fuzzy, Guided, Line, NearPlace, Toll, Trained, gains, push
+from helpers import Blind, Coded, Fuzzy, Guided, Line, NearPlace, Toll, Trained, gains, push, slow
 
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.thinking import Thinking
@@ -206,6 +206,7 @@ def test_the_gradient_of_a_gaussian_model_equals_finite_differences(term, x64):
         )
 
 
+@pytest.mark.slow
 def test_the_gradient_of_a_dreamer_equals_finite_differences_on_the_soft_latent(x64):
     """Every term at once, through policy, core, decoder and encoder, in float64."""
     from helpers import tiny_dreamer
@@ -229,6 +230,7 @@ def test_the_gradient_of_a_dreamer_equals_finite_differences_on_the_soft_latent(
     np.testing.assert_allclose(jnp.sum(gradient * direction), numeric, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not GOLDEN.exists(), reason=f"{GOLDEN} is not there")
 def test_the_engines_gradient_equals_that_of_the_official_model(x64):
     """SIG over four steps of given actions, latents at their mode, by the code that refines.
@@ -559,7 +561,7 @@ def test_numbers_of_a_term_and_weights_change_without_compiling_again():
 # A memory that moves.
 
 
-@pytest.mark.parametrize("kind", ["line", "dreamer"])
+@pytest.mark.parametrize("kind", ["line", slow("dreamer")])
 def test_evidence_at_a_moved_memory_is_against_the_prior_there(kind, dreamer):
     """It was against the prior of the memory that was left, as if moving it cost nothing."""
     at = line() if kind == "line" else dreaming(dreamer)

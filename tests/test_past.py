@@ -184,6 +184,7 @@ def test_resampling_waits_until_half_the_particles_count_for_nothing():
 # Any model, any thinking.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "thinking",
     [Thinking({Evidence(): 1.0}, lag=2, steps=1, latent=Soft(), max_kl=2.0),

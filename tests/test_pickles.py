@@ -215,6 +215,7 @@ def test_any_bytes_load_or_give_one_error(tmp_path_factory, data):
 SMALL = {"params": {f"layer{i}/kernel": np.full((3, i), i, np.float32) for i in range(4)}}
 
 
+@pytest.mark.slow
 def test_every_truncation_is_damage(tmp_path):
     for protocol in (2, 4, 5):
         data = pickle.dumps(SMALL, protocol)

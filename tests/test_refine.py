@@ -305,6 +305,7 @@ def test_a_batch_is_as_one_by_one(objective, make, update, options):
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), one, alone)
 
 
+@pytest.mark.slow
 def test_compiled_is_as_eager():
     belief = categorical()
     compiled = descend(linear, belief, 0.5, Mirror, steps=1, step_kl=0.2)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import tiny_dreamer
+from helpers import slow, tiny_dreamer
 from odd_episodes import id_of
 from odd_players import Guesser, SideBySide
 
@@ -107,7 +107,7 @@ def test_the_base_agent_is_shown_as_it_was(agents, recorded):
         np.testing.assert_allclose(image, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("arm", ["evidence", "control-lag", "late"])
+@pytest.mark.parametrize("arm", ["evidence", slow("control-lag"), slow("late")])
 def test_an_arm_is_shown_as_if_it_had_been_led_there(agents, recorded, arm):
     """Decision by decision from the beginning, from what the base agent carried each time."""
     whole, recorder = recorded
@@ -147,7 +147,7 @@ def test_an_arm_is_told_of_frames_that_are_missing(agents):
     assert np.abs(images[True] - images[False]).max() > 1e-3
 
 
-@pytest.mark.parametrize("arm", ["control-particles", "robust"])
+@pytest.mark.parametrize("arm", [slow("control-particles"), "robust"])
 def test_particles_and_checks_are_led_to_the_same_frames(agents, recorded, arm):
     """An arm with a check ended the evaluation with AttributeError."""
     images = shown(agents, recorded[1], arm)

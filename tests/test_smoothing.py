@@ -57,6 +57,7 @@ def score(found: np.ndarray, states: Any) -> np.ndarray:
     return np.log(np.maximum(true, 1e-9))[:, :-1].mean(1)
 
 
+@pytest.mark.slow
 def test_later_frames_inform_earlier_latents_and_shuffled_ones_do_not(played):
     """256 episodes; means of paired differences, three standard errors."""
     window, states, shuffled = played
@@ -68,6 +69,7 @@ def test_later_frames_inform_earlier_latents_and_shuffled_ones_do_not(played):
     assert apart.mean() > 3 * apart.std() / np.sqrt(BATCH)
 
 
+@pytest.mark.slow
 def test_smoothing_of_no_nats_is_the_fixed_lag():
     """Its window holds the present frame too, so it is that of a lag one shorter."""
     seen = [{"symbol": np.array([s])} for s in (1, 0, 2, 1, 1)]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from helpers import codes, equal, steer
+from helpers import codes, equal, slow, steer
 
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.gates import Gated
@@ -116,7 +116,7 @@ def test_a_stale_state_is_that_of_the_last_frame(episodes, lost):
         assert same[lost[time]].all()
 
 
-@pytest.mark.parametrize("delay", [1, 3])
+@pytest.mark.parametrize("delay", [slow(1), 3])
 def test_a_late_frame_is_filtered_at_its_own_time(delay, episodes):
     """The carried belief is the base agent's of `delay` decisions ago, given the same latents."""
     symbols = episodes[1]
@@ -211,6 +211,7 @@ def test_waiting_is_the_last_action_again(episodes):
         agent.waited(carry, 3)
 
 
+@pytest.mark.slow
 def test_flags_compose_with_particles_gates_and_refinement(episodes, lost):
     settings = Thinking({Evidence(0.5, 0.0): 1.0}, steps=2, latent=Soft(), missing="predict")
     for _, thought in play(settings, episodes, lost):

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from counting import Names
-from helpers import smallest_config
+from helpers import slow, smallest_config
 
 from thinkslow.distributions import Gaussian
 from thinkslow.dreamer import saved as checkpoint
@@ -120,6 +120,7 @@ def test_a_resumed_run_writes_the_same_metrics(tmp_path, uninterrupted):
     assert (run / "metrics.jsonl").read_text() == (uninterrupted[0] / "metrics.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_that_resumes_before_an_update_still_writes_its_metrics(tmp_path):
     """It failed with AttributeError, again at every resume, when a log line came first."""
     rare = dataclasses.replace(LEARNING, replay_ratio=0.6)  # an update every 14 decisions
@@ -275,7 +276,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
     assert manifest["counters"]["updates"] == arrays["learner/updates"] > 0
 
 
-@pytest.mark.parametrize("fault", [pytest.param("reward", marks=pytest.mark.slow), "nan", "inf"])
+@pytest.mark.parametrize("fault", [slow("reward"), "nan", slow("inf")])
 def test_a_value_that_is_not_finite_is_found_where_it_enters(tmp_path, monkeypatch, fault, caplog):
     """It stopped the run as a loss that diverged, or its log line stopped the save."""
     monkeypatch.setenv("FAULT", fault)
@@ -352,7 +353,7 @@ def test_a_run_that_has_all_its_steps_says_so(tmp_path, uninterrupted, caplog):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"ACTIONS": "5"}, "5 actions now, the run was trained with 4"),
+        slow({"ACTIONS": "5"}, "5 actions now, the run was trained with 4"),
         ({"WIDTH": "6"}, r"\(6,\) as `speed` now, the run was trained with float32, \(2,\)"),
     ],
 )

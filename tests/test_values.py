@@ -213,7 +213,7 @@ MODELS = {
 }
 
 
-SLOW = ("v1", "two actions", "continuous", "gaussian")
+SLOW = ("main", "v1", "two actions", "continuous", "gaussian")
 
 
 @pytest.mark.parametrize(
@@ -334,6 +334,7 @@ def test_computation_is_worth_most_where_the_best_two_are_close_and_uncertain():
     assert close > 10 * calm > 10 * sure >= 0
 
 
+@pytest.mark.slow
 def test_a_gate_opens_for_a_choice_and_is_the_base_agent_while_closed():
     model = walker()
     agent = Agent(model, Thinking(choice=Values(**FEW, temperature=1e-3, max_kl=5.0)))
@@ -372,6 +373,7 @@ def test_ascent_pushes_towards_what_pays_and_of_no_strength_is_the_base_agent():
         Agent(walker(), Thinking(choice=Ascent()))
 
 
+@pytest.mark.slow
 def test_more_steps_of_ascent_come_higher():
     few, many = (
         chosen_by(look(pusher().having(Thinking(choice=Ascent(steps=n, **PLANNING))))[2])

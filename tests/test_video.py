@@ -74,6 +74,7 @@ def test_an_mp4_holds_every_decision(agent, tmp_path):
         assert sum(1 for _ in film.decode(video=0)) == LENGTH
 
 
+@pytest.mark.slow
 def test_an_evaluation_films_the_first_episode_of_every_arm(agent, tmp_path, monkeypatch):
     monkeypatch.setattr(protocol, "VectorEnv", SideBySide)
     arms = {"none": agent, "control-mode": agent.thinking("control-mode")}

@@ -55,6 +55,7 @@ class Stop(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_windows_and_whole_episodes_agree_and_windows_are_less_noisy(cart, tmp_path):
     base = tossing(cart, 0)
     arms = {"none": base, "same": base.having(Thinking()), "other": tossing(cart, 1)}

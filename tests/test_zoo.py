@@ -49,6 +49,7 @@ def test_a_bundled_agent_has_an_ensemble_a_critic_and_the_range_of_its_returns(n
     assert slow.settings.choice == Values()
 
 
+@pytest.mark.slow
 def test_a_bundled_agent_thinks_by_its_ensemble(tmp_path, capsys):
     """Episodes of nine decisions, for the sake of time, in place of its task's 250."""
     arms = ["--arms", "pig-3", "--gate", "disagreement", "--share", "0.9", "--env", COUNTING]
