@@ -29,6 +29,7 @@ from thinkslow.dreamer.training import run as runs
 from thinkslow.dreamer.training import trainer as module
 from thinkslow.dreamer.training.run import RunConfig
 from thinkslow.dreamer.training.trainer import Diverged, Trainer
+from thinkslow.envs import VectorEnv
 from thinkslow.storage import lock, manifest, saves, store
 
 ENVIRONMENT = "counting:thinkslow-test/Counting-v0"
@@ -452,6 +453,19 @@ def test_metrics_are_one_json_object_a_line(uninterrupted):
     found = lines(uninterrupted[0])
     assert any("episode" in line for line in found)
     assert all(np.isfinite(line["loss/total"]) for line in found if "loss/total" in line)
+
+
+def test_a_run_whose_first_reset_fails_leaves_its_folder_free(tmp_path, monkeypatch):
+    """It left a config.json, so that the next run was told to continue it."""
+
+    def fails(self):
+        raise ArithmeticError("no map")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VectorEnv, "reset", fails)
+        with pytest.raises(ArithmeticError):
+            begin(tmp_path / "run")
+    begin(tmp_path / "run").close()
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(uninterrupted):

@@ -120,8 +120,8 @@ class Trainer:
         try:
             trainer._claim()
             runs.refuse_used(run)  # by a run that began in the meantime
+            trainer.step = trainer.envs.reset()  # before: a run that never began is no run
             atomic.write_text(run / runs.CONFIG, trainer.description)
-            trainer.step = trainer.envs.reset()
             trainer.logs = Logs(run)
         except BaseException:
             trainer.close()
