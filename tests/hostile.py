@@ -256,9 +256,11 @@ def _damaged(
         raw[where : where + length] = bytes(min(length, len(raw) - where))
     else:
         changed = [_spot(len(data), numbers, rng) for _ in range(rng.randint(1, 3))]
+        # One in a number changes the weights whatever the others do, and nothing can tell.
+        changed = [where for where in changed if not _within(where, numbers)] or changed
         for where in changed:
             raw[where] ^= 1 << rng.randrange(8)
-    inside = all(any(a <= where < b for a, b in numbers) for where in changed)
+    inside = all(_within(where, numbers) for where in changed)
     return Mutant("flip", f"{form.main} at {changed[:3]}", _put(form.main, bytes(raw)), inside)
 
 
@@ -266,9 +268,13 @@ def _spot(size: int, numbers: list[tuple[int, int]], rng: random.Random) -> int:
     """A byte: mostly of what says what the numbers are, which is little of a file."""
     for _ in range(200):
         where = rng.randrange(size)
-        if not any(a <= where < b for a, b in numbers):
+        if not _within(where, numbers):
             return where
     return rng.randrange(size)
+
+
+def _within(where: int, stretches: list[tuple[int, int]]) -> bool:
+    return any(a <= where < b for a, b in stretches)
 
 
 def _numbers(form: Format, data: bytes) -> list[tuple[int, int]]:
