@@ -87,6 +87,10 @@ FLOATS: dict[str, Frames] = {
     "+Inf": filled(np.inf, np.float32),
     "-Inf": filled(-np.inf, np.float32),
     "1e30": filled(1e30, np.float32),
+    "-1": filled(-1, np.float32),
+    "random bits": lambda frames, at: (
+        np.random.default_rng(at).integers(0, 2**32, frames[at].shape, np.uint32).view(np.float32)
+    ),
     "float of 0 to 255": lambda frames, at: frames[at].astype(np.float32),
 }
 CONTROLS = ("clean", "redrawn", "reset", "float in [0, 1]")
@@ -139,7 +143,10 @@ class Played:
 def played(
     agent: Any, frames: np.ndarray, actions: np.ndarray, kinds: Mapping[str, Frames], draw: int
 ) -> Played:
-    """All kinds in one batch, each with the same environments and keys."""
+    """All kinds in one batch, each with the same environments and keys.
+
+    Both batches are equally large and told what is missing, so that they share a program.
+    """
     count = frames.shape[1]
     names = np.repeat([*kinds], count)
     carry, surprises = agent.start(len(names)), []
@@ -154,8 +161,9 @@ def played(
             for kind in kinds
         ])  # fmt: skip
         missing = (names == "missing") & bad
-        given = {"missing": missing} if "missing" in kinds else {}
-        carry, action, thought = agent.act(carry, {"image": shown}, first, keys=keys, **given)
+        carry, action, thought = agent.act(
+            carry, {"image": shown}, first, keys=keys, missing=missing
+        )
         vector = np.asarray(action)
         valid = ((vector == 0) | (vector == 1)).all(-1) & (vector.sum(-1) == 1)
         out.invalid += int((~valid).sum())
@@ -212,14 +220,16 @@ def refused(agent: Any, frames: np.ndarray) -> dict[str, str]:
 
 def poisoned(agent: Any, frames: np.ndarray) -> int:
     """Invalid actions and broken carries after a carry of NaN, without a new episode."""
-    count = frames.shape[1]
+    shown = np.concatenate([frames[0]] * len(BYTES))
+    count = len(shown)
     carry = jax.tree.map(
         lambda x: jnp.full_like(x, jnp.nan) if jnp.issubdtype(x.dtype, jnp.floating) else x,
         agent.start(count),
     )
     carry, action, _ = agent.act(
-        carry, {"image": frames[0]}, np.zeros(count, bool), keys=jr.split(jr.key(0), count)
-    )
+        carry, {"image": shown}, np.zeros(count, bool), keys=jr.split(jr.key(0), count),
+        missing=np.zeros(count, bool),
+    )  # fmt: skip
     numbers = [x for x in jax.tree.leaves(carry) if jnp.issubdtype(x.dtype, jnp.floating)]
     vector = np.asarray(action)
     invalid = int((~((vector.sum(-1) == 1) & np.isin(vector, (0, 1)).all(-1))).sum())
