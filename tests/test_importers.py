@@ -213,11 +213,13 @@ def test_options_of_any_kind_survive_import_and_inspect(tmp_path, capsys):
     log = as_danijar(tmp_path / "log\x1b[31m[b]", tiny_dreamer(**SMALL))
     with (log / "config.yaml").open("a") as file:
         file.write("when: 2020-01-01\nbad: .nan\nworse: -.inf\nlong: 1:20:30\n")
+        file.write("some: !!set {a, b}\nrow: !!omap [x: 1]\n")
     assert main(["import", str(log), str(tmp_path / "ours")]) == 0
     shown = capsys.readouterr()
     assert main(["inspect", str(tmp_path / "ours"), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert facts["source"]["options"]["when"] == "2020-01-01"
+    assert facts["source"]["options"]["some"] == {"a": None, "b": None}
     assert main(["inspect", str(log)]) == 0
     shown = shown.out + shown.err + capsys.readouterr().out
     assert "\x1b[31m" not in shown
@@ -613,6 +615,10 @@ def test_import_writes_what_every_command_reads(tmp_path, capsys):
     assert main(["inspect", str(tmp_path / "ours"), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert facts["source"]["format"] == "dreamerv3"
+    assert main(["import", str(log), str(tmp_path / "ours")]) == 0  # the same once more
+    other = as_danijar(tmp_path / "other", tiny_dreamer(**SMALL))
+    assert main(["import", str(other), str(tmp_path / "ours")]) == 1
+    assert "holds another agent" in capsys.readouterr().err
     assert main(["import", str(tmp_path / "ours"), str(tmp_path / "again")]) == 2
     assert "already an agent" in capsys.readouterr().err
     assert main(["import", str(log), str(tmp_path / "x"), "--format", "r2dreamer"]) == 1

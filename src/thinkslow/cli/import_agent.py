@@ -38,10 +38,13 @@ def parse(arguments: Sequence[str]) -> Options:
 def run(options: Options) -> dict[str, Any]:
     """Read, check and write.
 
-    **Errors:** `Usage` if SOURCE is already in our format.
+    **Errors:** `Usage` if SOURCE is already in our format; `FileExistsError` if DEST holds the
+    agent of another source.
     """
     from thinkslow import importers
     from thinkslow.loading import located
+    from thinkslow.storage.faults import line
+    from thinkslow.storage.manifest import read_manifest
 
     if importers.is_own(located(options.source)):
         raise Usage(
@@ -49,6 +52,14 @@ def run(options: Options) -> dict[str, Any]:
             f"{located(options.source)}."
         )
     saved = options.open(options.source)
+    if importers.is_own(options.dest):
+        there = read_manifest(options.dest)
+        before = (there.get("source") or {}).get("file")
+        if before != saved.manifest["source"]["file"]:
+            raise FileExistsError(
+                f"{options.dest} holds another agent, {line(there.get('name'), 100)}, of "
+                f"{line(before or 'a training run', 300)}. Give another folder, or delete that one."
+            )
     importers.write(saved, options.dest)
     if not options.json:
         output().print(f"The agent is in {options.dest}", soft_wrap=True)

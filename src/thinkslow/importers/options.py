@@ -196,12 +196,20 @@ def _parsed(text: str) -> Any:
     return documents[0] if documents else None
 
 
+_PLAIN_TAGS = {None, "!"} | {
+    f"tag:yaml.org,2002:{name}"
+    for name in ("map", "set", "omap", "seq", "str", "timestamp", "binary")
+}
+"""Of nodes that are read as if they had no tag. A set is a mapping to nothing; a date is text."""
+
+
 def _events(text: str) -> Iterator[yaml.Event]:
-    """The parser's events for values. **Errors:** `ValueError` for aliases and tags."""
+    """The parser's events for values. **Errors:** `ValueError` for aliases, and for tags that ask
+    for more than text, lists and mappings."""
     for event in yaml.parse(text, Loader=yaml.BaseLoader):
         if isinstance(event, yaml.AliasEvent):
             raise ValueError(f"it has an alias (*{shown(event.anchor, 40)})")
-        if isinstance(event, yaml.NodeEvent) and getattr(event, "tag", None) not in (None, "!"):
+        if isinstance(event, yaml.NodeEvent) and getattr(event, "tag", None) not in _PLAIN_TAGS:
             raise ValueError(f"it has a tag ({shown(event.tag, 60)})")  # pyright: ignore
         if isinstance(event, yaml.NodeEvent | yaml.CollectionEndEvent):
             yield event
