@@ -200,7 +200,7 @@ _PLAIN_TAGS = {None, "!"} | {
     f"tag:yaml.org,2002:{name}"
     for name in ("map", "set", "omap", "seq", "str", "timestamp", "binary")
 }
-"""Of nodes that are read as if they had no tag. A set is a mapping to nothing; a date is text."""
+"""Tags that do not change how a node is read. A set is a mapping to nothing; a date is text."""
 
 
 def _events(text: str) -> Iterator[yaml.Event]:
