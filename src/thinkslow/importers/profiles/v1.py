@@ -224,7 +224,7 @@ def _vectors(weights: Weights, order: tuple[str, ...] | None) -> dict[str, int]:
         raise Misfit(
             f"The agent sees vectors of {plural(total, 'number')}; of "
             f"{', '.join(order) or 'none'}, "
-            f"{len(unknown)} are not reconstructed and {plural(rest, 'number')} are left for them."
+            f"{len(unknown)} are not reconstructed, with {plural(rest, 'number')} for them."
         )
     return {name: known.get(name, rest) for name in order}
 
