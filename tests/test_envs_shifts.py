@@ -201,7 +201,8 @@ def test_shifts_act_one_after_the_other():
     ("shift", "problem"),
     [("fog:2", "Available: .*noise"), ("nois:2", "mean noise"), ("noise:6", "0 to 5"),
      ("noise", "NAME:SEVERITY"),
-     ("noise:-1", "0 to 5"), ("noise-v2:3", "has version 1"), ("dropped:1,dropped:2", "is there")],
+     ("noise:-1", "0 to 5"), ("noise-v2:3", "has version 1"),
+     ("dropped:1,dropped:2", "missing is there")],
 )  # fmt: skip
 def test_a_shift_that_is_not_one_is_refused(shift, problem):
     with pytest.raises(ValueError, match=problem):

@@ -344,10 +344,11 @@ def shifts(text: str, observations: Mapping[str, Space], world: Any = None) -> l
             )
         if level:
             out.append(kind(level, images))
-    added = [name for one in out for name in one.adds]
-    if len({*added, *observations}) < len(added) + len(observations):
+    names = [*observations, *(name for one in out for name in one.adds)]
+    if again := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(
-            f"`shift` adds {', '.join(added)}, but the environment already has one of these."
+            f"`shift` must add only what is not there yet; {', '.join(again)} is there already. "
+            "Give one shift that adds it."
         )
     return out
 
