@@ -250,6 +250,8 @@ def operations_of(jaxpr: Any) -> float:
                 kernel = equation.invars[1].aval.shape
                 channels = equation.params["dimension_numbers"].rhs_spec[0]
                 total += 2 * out * math.prod(kernel) / kernel[channels]
+            case "product":
+                total += 2 * out * equation.invars[0].aval.shape[-1]
             case "convolve":
                 kernel = equation.invars[1].aval.shape
                 total += 2 * out * math.prod(kernel[:3])
