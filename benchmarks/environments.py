@@ -12,12 +12,12 @@ the first observation, processes and OpenGL included.
 
 | task               | processes | `VectorEnv`, frames/s | `AsyncVectorEnv`      |
 |--------------------|-----------|-----------------------|-----------------------|
-| CollectGoodObjects | 1         | 1,350 (1,249-1,434)   | 1,410 (1,343-1,433)   |
-| CollectGoodObjects | 2         | 1,749 (1,679-1,945)   | 2,593 (2,377-2,631)   |
-| its panorama       | 1         | 696 (657-742)         | 695 (665-718)         |
-| its panorama       | 2         | 1,265 (960-1,324)     | 1,315 (1,244-1,368)   |
+| CollectGoodObjects | 1         | 1,389 (1,282-1,467)   | 1,356 (1,322-1,391)   |
+| CollectGoodObjects | 2         | 2,172 (1,930-2,364)   | 2,512 (2,132-2,662)   |
+| its panorama       | 1         | 705 (687-729)         | 736 (726-741)         |
+| its panorama       | 2         | 1,322 (1,223-1,385)   | 1,364 (1,192-1,387)   |
 
-Machine: two cores of an AMD EPYC, otherwise idle, Python 3.11.7, Mesa llvmpipe. Revision 3571171.
+Machine: two cores of an AMD EPYC, otherwise idle, Python 3.11.7, Mesa llvmpipe. Revision 04a4031.
 
 Reproduce: `uv run python benchmarks/environments.py` (`--json` for one JSON object).
 """
