@@ -74,10 +74,37 @@ def test_several_actions_at_once_have_names():
 
 def test_arguments_reach_the_constructor_and_a_missing_one_is_named():
     levels = "tiny_envs:tiny/Levels-v0"
-    with pytest.raises(Unavailable, match=r"argument: 'level'.*`options={\"NAME\": VALUE}`"):
+    with pytest.raises(Unavailable, match=r"the option level.*`options={\"level\": VALUE}`"):
         make(levels)
     env = make(levels, options={"level": 3})
     np.testing.assert_array_equal(env.reset()[0]["vector"], [3, 3])
+
+
+@pytest.mark.parametrize(
+    ("id", "accepts"),
+    [
+        ("tiny_envs:tiny/Levels-v0", "level"),
+        ("tiny_envs:level_of", "level, kind"),
+        ("tiny_envs:Deeper", "depth, level"),
+        ("CartPole-v1", "render_mode"),
+        ("thinkslow/CollectGoodObjects-v0", "decisions"),
+    ],
+)
+def test_an_unknown_option_is_named_with_those_that_are_known(id, accepts):
+    """It was said to be an error in thinkslow's own code."""
+    with pytest.raises(Unavailable) as told:
+        make(id, options={"levl": 3})
+    assert f"{id} has no option levl." in str(told.value)
+    assert accepts in str(told.value)
+    assert "thinkslow's own code" not in str(told.value)
+
+
+def test_an_error_of_a_constructor_stays_its_own():
+    with pytest.raises(Unavailable, match=r"could not be made\. TypeError: int.*your code"):
+        make("tiny_envs:Deeper", options={"level": 3, "depth": None})
+    for name in ("id", "disable_env_checker"):
+        with pytest.raises(Unavailable, match=f"no option {name}"):
+            make("CartPole-v1", options={name: 1})
 
 
 def test_a_class_or_a_function_makes_an_environment_without_a_registration():

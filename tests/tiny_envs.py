@@ -225,6 +225,14 @@ class Levels(Echo):
         return np.full(2, float(self.level)), {}
 
 
+class Deeper(Levels):
+    """Passes on what it does not know."""
+
+    def __init__(self, depth: Any = 1, **options: Any):
+        super().__init__(**options)
+        self.level += int(depth)
+
+
 def level_of(level: int, kind: str = "Levels") -> Any:
     """Not a class."""
     return Levels(level) if kind == "Levels" else {}

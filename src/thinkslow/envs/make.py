@@ -4,7 +4,7 @@ import copy
 import math
 import pickle
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
+from thinkslow.envs import constructor
 from thinkslow.envs.acting import actions
 from thinkslow.envs.adapt import Adapted, adapted
 from thinkslow.envs.failures import Mismatch
@@ -69,7 +70,7 @@ def make(
     own = {} if family is None else {
         name: asked.pop(name, default) for name, default in family.options.items()
     }  # fmt: skip
-    env = _constructed(id, {**given, **asked}, notes)
+    env = _constructed(id, given, asked, notes, also=own)
     if family is not None:
         env = family.dress(env, size, **own)
     for wrapper in wrappers:
@@ -220,8 +221,19 @@ def only(id: str, actions: Mapping[str, Space]) -> Space:
     return next(iter(actions.values()))
 
 
-def _constructed(id: str, options: dict[str, Any], notes: list[str]) -> gymnasium.Env:
-    """The Gymnasium environment of an id, with the present interface."""
+def _constructed(
+    id: str, given: Mapping[str, Any], asked: Mapping[str, Any], notes: list[str],
+    also: Collection[str],
+) -> gymnasium.Env:  # fmt: skip
+    """The Gymnasium environment of an id, with the present interface.
+
+    Args:
+        id: the environment.
+        given: our own arguments of its constructor.
+        asked: the user's.
+        notes: receives messages.
+        also: names of options that the family uses itself.
+    """
     own = factory(id)
     name = re.sub(r"\W", "-", id)
     spec = EnvSpec(f"{name}-v0", entry_point=own, order_enforce=False) if own else copy.copy(
@@ -230,14 +242,25 @@ def _constructed(id: str, options: dict[str, Any], notes: list[str]) -> gymnasiu
     creator = spec.entry_point
     made: list[Adapted] = []
 
-    def create(**given: Any) -> gymnasium.Env:
+    def create(**every: Any) -> gymnasium.Env:
         build: Any = load_env_creator(creator) if isinstance(creator, str) else creator
-        made.append(adapted(build(**given), partial(_note, notes)))
+        if said := constructor.refused(id, build, asked, also):
+            raise Unavailable(said)
+        try:
+            env = build(**every)
+        except TypeError as error:
+            if said := constructor.of_error(id, build, error, asked, also):
+                raise Unavailable(said) from error
+            raise
+        made.append(adapted(env, partial(_note, notes)))
         return made[0].env
 
     spec.entry_point = create
+    usable = {name: value for name, value in asked.items() if name not in constructor.TAKEN}
     try:
-        env: Any = gymnasium.make(spec, disable_env_checker=True, **options)
+        env: Any = gymnasium.make(spec, disable_env_checker=True, **{**given, **usable})
+    except Unavailable:
+        raise
     except Exception as error:  # a simulator may raise anything
         cause = error.__cause__ if isinstance(error.__cause__, TypeError) else error
         raise Unavailable(explained(id, cause)) from error

@@ -239,8 +239,6 @@ def explained(id: str, error: Exception) -> str:
     if isinstance(error, gymnasium.error.DependencyNotInstalled):
         return f"{id} needs a package that is not installed here. {_installing(str(error))}"
     what = said(error, "make")
-    if isinstance(error, TypeError) and "required positional argument" in str(error):
-        what += '. Give it by name: `options={"NAME": VALUE}`'
     family = family_of(id)
     wrong = isinstance(
         error, TypeError | ValueError | KeyError
