@@ -389,6 +389,16 @@ def test_an_environment_that_does_not_come_back_begins_another_episode(tmp_path)
     assert [one["length"] for one in episodes] == [9, 9]
 
 
+def test_the_first_update_comes_when_it_was_said_to(tmp_path):
+    """It was told too early for a low replay ratio."""
+    trainer = begin(tmp_path / "run", dataclasses.replace(LEARNING, replay_ratio=0.4))
+    first = trainer.first_update
+    trainer.train(steps=first - CONFIG.environments)
+    assert trainer.updates == 0
+    finish(trainer, first)
+    assert trainer.updates == 1
+
+
 @pytest.mark.slow
 def test_what_an_environment_shows_may_have_any_name(tmp_path):
     """What it called `action`, `reward`, ... took the place of that field, and was learnt as it."""

@@ -167,7 +167,7 @@ def run(options: Options) -> dict[str, Any]:
     if not trainer.updates:
         log.warning(
             "It is untrained: the first update comes after %d decisions. Train longer.",
-            trainer.config.environments * (2 * trainer.learning.batch_length + 1),
+            trainer.first_update,
         )  # fmt: skip
     return {
         "run": str(options.run), "agent": str(agent), "steps": trainer.steps,

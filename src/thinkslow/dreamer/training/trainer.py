@@ -212,12 +212,31 @@ class Trainer:
         # A window is one step longer than a sequence: its first row is the starting state.
         return len(self.replay) // self.config.environments > 2 * self.learning.batch_length
 
+    @property
+    def first_update(self) -> int:
+        """Number of decisions after which the first update of a run comes.
+
+        The replay must be `ready`, and then hold the experience of one update.
+        """
+        credit, rounds = 0.0, 2 * self.learning.batch_length
+        while credit < 1 and rounds < 10**6:  # as in `_advance`, rounding included
+            credit, rounds = credit + self._updates_per_round, rounds + 1
+        return self.config.environments * rounds
+
+    @property
+    def _updates_per_round(self) -> float:
+        """Number of updates for one decision in every environment."""
+        return (
+            self.config.environments * self.learning.replay_ratio
+            / (self.learning.batch_size * self.learning.batch_length)
+        )  # fmt: skip
+
     def _compile(self, steps: int | None) -> None:
         """Compile the decision, and the update if one comes within `steps`."""
         begun = time.monotonic()
         decision = (self.learner.model, self.carry, self.step.observation, self.step.is_first)
-        ahead = self.config.environments * 2 * self.learning.batch_length
-        learns = self.ready or steps is None or steps - self.steps + len(self.replay) > ahead
+        last = None if steps is None else steps + self.config.environments
+        learns = bool(self.updates) or last is None or last > self.first_update
         what = "decision and the update" if learns else "decision"
         log.info("Compiling the %s, which may take a minute or two.", what)
         act.lower(*decision, self.act_key, self.steps).compile()
@@ -252,12 +271,7 @@ class Trainer:
             self._write({"episode": record}, {name: record[name] for name in whole})
         before = self.steps
         self.steps += self.config.environments
-        self.credit += (
-            self.config.environments * self.learning.replay_ratio
-            / (self.learning.batch_size * self.learning.batch_length)
-        )  # fmt: skip
-        if not self.ready:
-            self.credit = 0.0
+        self.credit = self.credit + self._updates_per_round if self.ready else 0.0
         while self.credit >= 1:
             self._begin_update()
             self.credit -= 1
