@@ -518,6 +518,32 @@ def test_flags_that_would_be_ignored_are_wrong_usage(flags, complaint, capsys):
     assert complaint in " ".join(capsys.readouterr().err.split())
 
 
+def test_the_same_training_command_continues_its_run_and_another_is_refused(
+    tmp_path, monkeypatch, capsys
+):
+    from thinkslow.dreamer.config import model_preset, train_preset
+    from thinkslow.dreamer.training import run
+    from thinkslow.dreamer.training.trainer import Trainer
+
+    class Resumed(Exception):
+        pass
+
+    def resume(folder):
+        raise Resumed(folder)
+
+    config = run.RunConfig("CartPole-v1", making={"options": {"fog": False}})
+    described = run.describe(config, model_preset("tiny"), train_preset("tiny"), {}, {})
+    (tmp_path / "config.json").write_text(described)
+    monkeypatch.setattr(Trainer, "resume", resume)
+    command = ["train", "CartPole-v1", "--steps", "9", "--run", str(tmp_path)]
+    assert main([*command, "--env-option", "fog=False"]) == 1
+    assert "Resumed" in capsys.readouterr().err
+    assert main([*command, "--seed", "3"]) == 1
+    err = " ".join(capsys.readouterr().err.split())
+    for said in ("seed is 0, not 3", "not None", "--resume --run"):
+        assert said in err
+
+
 def test_the_preset_decides_how_to_learn_however_it_is_given():
     from thinkslow.cli import train
 

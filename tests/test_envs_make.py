@@ -276,5 +276,7 @@ def test_how_an_environment_is_made_can_be_said_on_the_command_line():
     for wrong in ("level", "=3", "a b=3"):
         with pytest.raises(Usage, match="NAME=VALUE"):
             evaluate.parse(["AGENT", "--env-option", wrong]).making()
+    with pytest.raises(Usage, match="level was given twice"):
+        evaluate.parse(["AGENT", *words, "--env-option", "level=4"]).making()
     with pytest.raises(Usage, match=r"--step-limit.*got 0"):
         train.parse(["ENV", "--steps", "9", "--step-limit", "0"])

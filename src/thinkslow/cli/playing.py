@@ -9,6 +9,8 @@ import tyro
 
 from thinkslow.cli.common import Common, Usage
 
+PYTHON = {"True": True, "False": False, "None": None}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Making(Common):
@@ -80,20 +82,28 @@ class Playing(Making):
 
 
 def options(given: tuple[str, ...]) -> Mapping[str, Any]:
-    """Arguments by name. A value is read as JSON if possible, and as text otherwise.
+    """Arguments by name. A value is read as JSON, as True, False or None of Python, or as text.
 
-    **Errors:** `Usage` for a text that is not NAME=VALUE.
+    **Errors:** `Usage` for a text that is not NAME=VALUE, or for a name that is given twice.
 
-    >>> options(("level=3", "mode=hard", "sticky=false"))
-    {'level': 3, 'mode': 'hard', 'sticky': False}
+    >>> options(("level=3", "mode=hard", "sticky=false", "fog=False"))
+    {'level': 3, 'mode': 'hard', 'sticky': False, 'fog': False}
     """
     out = {}
     for text in given:
         name, equals, value = text.partition("=")
         if not equals or not name.isidentifier():
             raise Usage(f"--env-option must be NAME=VALUE; got {text!r}.")
-        try:
-            out[name] = json.loads(value)
-        except ValueError:
-            out[name] = value
+        if name in out:
+            raise Usage(f"--env-option {name} was given twice. Give it once.")
+        out[name] = _value(value)
     return out
+
+
+def _value(text: str) -> Any:
+    if text in PYTHON:
+        return PYTHON[text]
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -127,8 +127,9 @@ def _preset(arguments: Sequence[str]) -> str | None:
 def run(options: Options) -> dict[str, Any]:
     """Train, and report the folder of the agent."""
     from thinkslow.dreamer.config import model_preset
-    from thinkslow.dreamer.training.run import RunConfig, refuse_used
+    from thinkslow.dreamer.training.run import RunConfig, differences, refuse_used
     from thinkslow.dreamer.training.trainer import Trainer
+    from thinkslow.storage import store
 
     log_to_console()
     options.check_exports()
@@ -150,8 +151,19 @@ def run(options: Options) -> dict[str, Any]:
             )  # fmt: skip
         except ValueError as error:
             raise Usage(str(error)) from error
-        refuse_used(options.run)
-        trainer = Trainer.begin(options.run, config, model_preset(options.preset), options.learning)
+        settings = (config, model_preset(options.preset), options.learning)
+        try:
+            other = differences(options.run, *settings)
+        except (store.Missing, store.Damaged):  # then `refuse_used` tells what is there
+            other = None
+        if other == []:
+            log.info(
+                "%s holds this run: continuing. Pass another --run for a new one.", options.run
+            )
+            trainer = Trainer.resume(options.run)
+        else:
+            refuse_used(options.run, other or ())
+            trainer = Trainer.begin(options.run, *settings)
     if trainer.logs is not None:
         settings = dataclasses.asdict(trainer.config) | dataclasses.asdict(trainer.learning)
         trainer.logs.writers.extend(options.trackers(options.run, settings))

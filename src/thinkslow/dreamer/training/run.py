@@ -4,7 +4,7 @@ import dataclasses
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,9 +130,34 @@ def read(folder: Path) -> Described:
         raise store.Damaged(f"{path} does not describe a run of this version: {error}.") from error
 
 
-def refuse_used(run: Path) -> None:
+def differences(
+    run: Path, config: RunConfig, model: ModelConfig, learning: TrainConfig
+) -> list[str]:  # fmt: skip
+    """The settings of the run in a folder that are not these, as text.
+
+    **Errors:** those of `read`.
+    """
+    there = read(run)
+    then = _plain(there.run) | _plain(there.model) | _plain(there.learning)
+    now = _plain(config) | _plain(model) | _plain(learning)
+    names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
+    return [f"{name} is {then.get(name)}, not {now.get(name)}" for name in names]
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    """Settings as JSON gives them back."""
+    found = json.loads(jsontext.dumps(dataclasses.asdict(settings)))
+    return found | found.pop("making", {})
+
+
+def refuse_used(run: Path, because: Sequence[str] = ()) -> None:
     """**Errors:** `FileExistsError` if the folder holds a run, with how to continue it, or what
-    a run would write over."""
+    a run would write over.
+
+    Args:
+        run: the folder.
+        because: the settings in which its run differs.
+    """
     if not (run / CONFIG).exists():
         if there := [name for name in WRITTEN if (run / name).exists()]:
             raise FileExistsError(
@@ -146,9 +171,10 @@ def refuse_used(run: Path) -> None:
             done = f" of {store.read_manifest(save)['counters']['steps']:,} decisions"
     except (store.Damaged, store.Missing, KeyError):
         done = " (its save cannot be read)"
+    other = f", with other settings: {'; '.join(because)}" if because else ""
     raise FileExistsError(
-        f"{run} holds a run{done} already. Continue it: thinkslow train --resume --run {run} "
-        "--steps N or --minutes M. Or choose another folder."
+        f"{run} holds a run{done} already{other}. Continue it: thinkslow train --resume --run "
+        f"{run} --steps N or --minutes M. Or choose another folder."
     )
 
 
