@@ -1,5 +1,6 @@
 """Paired evaluation: what is paired is equal, what is reported is what happened."""
 
+import importlib
 import json
 import math
 import os
@@ -39,7 +40,7 @@ from thinkslow.evaluation.metrics import AHEAD
 from thinkslow.evaluation.play import play
 from thinkslow.evaluation.scoring import CHUNK, EVERY, Scorer
 from thinkslow.evaluation.seeds import episode_seed
-from thinkslow.evaluation.subjects import told_apart, written
+from thinkslow.evaluation.subjects import settings, told_apart, written
 from thinkslow.loading import agent_of
 from thinkslow.objectives import SIG, Entropy, Evidence
 from thinkslow.readouts import Soft
@@ -117,8 +118,7 @@ def test_an_evaluation_of_real_settings_is_known_again(evaluated, tmp_path):
     agent = agent_of(checkpoint.load(evaluated.folder.parent / "agent"))
     agents = {name: agent.thinking(how) for name, how in CHOSEN.items()}
     again = {"episodes": 3, "seed": 1, "batch": 2, "out": evaluated.folder}
-    with pytest.raises(Occupied, match="this evaluation, finished"):
-        evaluate(agents, ENVIRONMENT, **again)
+    assert evaluate(agents, ENVIRONMENT, **again).episodes == evaluated.episodes
     agents["evidence"] = agent.thinking("evidence")
     with pytest.raises(Occupied, match=r"its arms differ \(thinking of evidence"):
         evaluate(agents, ENVIRONMENT, **again)
@@ -130,6 +130,39 @@ def test_an_arm_of_other_numbers_is_another_evaluation(tmp_path):
     other = GUESSERS | {"bold": Guesser(prefers=1)}
     with pytest.raises(Occupied, match="numbers of bold"):
         evaluate(other, id_of("Vector"), episodes=2, seed=0, batch=3, out=tmp_path)
+
+
+def test_an_arm_whose_code_was_edited_is_another_arm(tmp_path, monkeypatch):
+    """A stopped evaluation went on with an edited term as if it were the same."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def code(body: str, below: str = "") -> str:
+        name = f"edited_{len(list(tmp_path.iterdir()))}"
+        text = f"from odd_players import Guesser\n\n\nclass Mine(Guesser):\n    {body}\n{below}"
+        (tmp_path / f"{name}.py").write_text(text)
+        found = settings("agent", "mine", importlib.import_module(name).Mine(prefers=1))["code"]
+        assert found is not None
+        return found
+
+    once = code("seen = 1")
+    assert code("seen = 1", below="EPISODES = 3\n") == once
+    assert code("seen = 2") != once
+    assert settings("agent", "none", Agent(dreamer()))["code"] is None
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        ("sig-3", "paper: state information gain, 3 imagined steps"),
+        ("sig-3+steps=2+horizon=8", "`sig-3` with steps=2, horizon=8"),
+        ("evidence+terms=reward,0.1*anchor", "`evidence` with terms=reward,0.1*anchor"),
+        ("values:horizon=3", "`values` with horizon=3"),
+        ("mine", ""),
+    ],
+)
+def test_a_changed_arm_is_not_described_as_the_unchanged_one(label, said):
+    """`sig-3` with another objective was described as the paper's."""
+    assert settings("agent", label, Agent(dreamer()))["description"].startswith(said)
 
 
 def test_every_arm_plays_the_same_environment_seeds(evaluated):
@@ -494,8 +527,9 @@ def test_a_line_that_a_kill_cut_off_is_played_again(tmp_path):
 def test_finished_and_other_evaluations_are_never_touched(tmp_path):
     guessed("Vector", out=tmp_path, episodes=3)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(Occupied, match=r"finished .*thinkslow report .*another folder"):
-        guessed("Vector", out=tmp_path, episodes=3)
+    assert len(guessed("Vector", out=tmp_path, episodes=3).episodes) == 6
+    with pytest.raises(Occupied, match=r"holds this evaluation.*another folder"):
+        guessed("Vector", out=tmp_path, episodes=3, resume=False)
     for other, said in (
         ({"episodes": 2}, "episodes is 3, not 2"),
         ({"seed": 5}, "seed is 0, not 5"),
@@ -519,7 +553,7 @@ def test_a_finished_evaluation_goes_on_to_more_episodes(tmp_path):
 def test_an_unfinished_evaluation_is_gone_on_with_only_if_that_is_wanted(tmp_path):
     with pytest.raises(Stopped):
         guessed("Vector", out=tmp_path, show=stopping_after(3))
-    with pytest.raises(Occupied, match="unfinished"):
+    with pytest.raises(Occupied, match="3 of 18 episodes"):
         guessed("Vector", out=tmp_path, resume=False)
 
 

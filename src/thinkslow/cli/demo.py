@@ -79,5 +79,5 @@ def run(options: Options) -> dict[str, Any]:
         environment=environment, episodes=options.episodes, seed=options.seed, batch=5,
         out=options.out, numbered=options.out == Options.out,
         command=f"thinkslow demo --episodes {options.episodes} --seed {options.seed}",
-        quiet=options.json, brief=True, beside=beside,
+        quiet=options.json, brief=True, afresh=True, beside=beside,
     )  # fmt: skip

@@ -285,18 +285,22 @@ def play_and_report(
     max_decisions: int | None = None, real_time_ms: float | None = None,
     protocol: Literal["paired-v1", "paired-v2"] = "paired-v1",
     step_limit_s: float = 60.0, reset_limit_s: float = 300.0,
-    exports: Showing | None = None, video: bool = False, brief: bool = False,
+    exports: Showing | None = None, video: bool = False, brief: bool = False, afresh: bool = False,
     beside: Callable[[Path], Any] = lambda _: None,
 ) -> dict[str, Any]:  # fmt: skip
     """Play, write the page and print the table, for `evaluate` and `demo`.
 
     With `numbered`, a folder that is in use gets a number after its name: the user did not choose
-    it. `beside` adds more files for the page to the folder. `brief` is for `show_result`.
+    it. With `afresh`, so does the folder of a finished evaluation, which is otherwise shown again.
+    `beside` adds more files for the page to the folder. `brief` is for `show_result`.
     """
-    from thinkslow.evaluation import Occupied, evaluate
+    from thinkslow.evaluation import Occupied, evaluate, read
+    from thinkslow.evaluation.records import HEADER
 
     for folder in (out, *(out.with_name(f"{out.name}-{number}") for number in range(2, 1000))):
         try:
+            if numbered and afresh and (folder / HEADER).exists() and read(folder).finished:
+                continue
             with progress() as show:
                 result = evaluate(
                     agents, environment, episodes=episodes, seed=seed, batch=batch, out=folder,
@@ -313,7 +317,7 @@ def play_and_report(
         except Occupied as error:
             if not numbered:
                 raise
-            _say(f"{str(error).partition(':')[0]}. Looking for another folder.")
+            _say(f"{str(error).partition(':')[0].rstrip('.')}. Looking for another folder.")
         except KeyboardInterrupt:
             if (folder / "evaluation.json").exists():
                 _say(

@@ -84,7 +84,7 @@ def of_error(
         if names and set(names) <= {*known}:
             return (
                 f"{id} needs {'the option' if len(names) == 1 else 'the options'} "
-                f"{', '.join(names)}: pass `options={{\"{names[0]}\": VALUE}}`"
+                f'{", ".join(names)}: pass `options={{"{names[0]}": VALUE}}`'
                 f"{' and so on' if len(names) > 1 else ''}."
             )
     return None

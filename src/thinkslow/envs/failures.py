@@ -21,6 +21,8 @@ FATAL, FRAME = "Fatal Python error: ", re.compile(r'File "(.+)", line (\d+) in (
 """How Python reports the place of a crash in compiled code."""
 KEPT = 20_000
 """Number of characters of a traceback that are kept."""
+USERS = "your code"
+"""What messages call the user's code."""
 
 
 class Mismatch(ValueError):
@@ -101,10 +103,10 @@ def origin(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     if not frames:
         return ""
-    theirs = [frame for frame in frames if _owner(frame.filename) == "your code"]
+    theirs = [frame for frame in frames if owner(frame.filename) == USERS]
     frame = (theirs or frames)[-1]
     place = f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}"
-    return f"{place}, {_owner(frame.filename)}"
+    return f"{place}, {owner(frame.filename)}"
 
 
 def ended(code: int, call: str, words: str) -> Failure:
@@ -121,14 +123,15 @@ def ended(code: int, call: str, words: str) -> Failure:
         last = fatal[-1].removeprefix(FATAL) if fatal else lines[-1].strip()
         message += f"; its last output: {last}"
     frames = FRAME.findall(words) if fatal else []
-    theirs = [frame for frame in frames if _owner(frame[0]) == "your code"]
+    theirs = [frame for frame in frames if owner(frame[0]) == USERS]
     where = ""
     for file, number, name in (theirs or frames)[:1]:  # the latest call comes first
-        where = f"{Path(file).name}:{number} in {name}, {_owner(file)}"
+        where = f"{Path(file).name}:{number} in {name}, {owner(file)}"
     return Failure(call, "Killed", message, where, words)
 
 
-def _owner(filename: str) -> str:
+def owner(filename: str) -> str:
+    """Say whose code is in a file: `USERS`, our own, Python's, or that of a package."""
     path = Path(filename)
     resolved = path.resolve() if path.is_absolute() else path
     if resolved.is_relative_to(OURS):
@@ -138,4 +141,4 @@ def _owner(filename: str) -> str:
         if "site-packages" in parts[:-1]:
             return f"code of {parts[parts.index('site-packages') + 1].removesuffix('.py')}"
         return "Python's own code"
-    return "your code"
+    return USERS

@@ -85,9 +85,10 @@ def evaluate(
         seed: environment seeds and noise follow from it.
         out: the folder of the records, which are written whenever a block of episodes ends. If it
             holds an evaluation with the same settings, this is continued if it is unfinished or if
-            `episodes` is larger; otherwise it is refused. None: a temporary folder.
+            `episodes` is larger, and returned as it is if it is finished. Any other evaluation is
+            refused. None: a temporary folder.
         batch: the number of environments played in parallel, one process each.
-        resume: whether to continue an unfinished evaluation in `out`; if not, it is refused.
+        resume: whether to continue or return the evaluation in `out`; if not, it is refused.
         max_decisions: an episode is cut after this number of decisions; cut episodes are counted.
         real_time_ms: milliseconds of one step of the environment, which continues while an agent
             thinks. A decision that takes longer acts the matching number of whole steps later, and
@@ -105,7 +106,7 @@ def evaluate(
         show: called with the present part, the number of finished episodes, and of all episodes.
 
     **Errors:** `ValueError` for impossible settings or agents that do not fit; `Occupied` for a
-    folder that holds another or a finished evaluation; `lock.Locked` while another process writes
+    folder that holds another evaluation; `lock.Locked` while another process writes
     there; `Failing` if most episodes of an arm end in failures of the environment; errors of the
     environment. Finished blocks are always kept and can be continued.
     """
@@ -149,6 +150,8 @@ def evaluate(
     folder = Path(tempfile.mkdtemp(prefix="thinkslow-")) if out is None else Path(out)
     with _writing(folder):
         before = _before(folder, header, resume)
+        if before is not None and before.holds(header):
+            return Evaluation(folder, temporary=temporary)
         with VectorEnv(
             **arguments(setting), count=header.count, step_limit_s=step_limit_s,
             reset_limit_s=reset_limit_s,
@@ -207,7 +210,7 @@ def _writing(folder: Path) -> Iterator[None]:
 def _before(folder: Path, header: Header, resume: bool) -> Records | None:
     """The records of this evaluation so far; None if the folder holds none.
 
-    **Errors:** `Occupied` if it holds another evaluation, or this one is finished.
+    **Errors:** `Occupied` if it holds another evaluation.
     """
     written = (records.EPISODES, records.WHOLE, "summary.json", "report.html", "strips")
     left = [name for name in written if (folder / name).exists()]
@@ -225,17 +228,17 @@ def _before(folder: Path, header: Header, resume: bool) -> Records | None:
             "continue with its settings."
         )
     done = f"{len(found.episodes)} of {header.expected} episodes"
-    if len(found.episodes) >= header.expected:
-        raise Occupied(
-            f"{folder} holds this evaluation, finished ({done}). `thinkslow report {folder}` "
-            "shows it again; pass more `episodes=N` to continue, or another folder to start again."
-        )
     if not resume:
         raise Occupied(
-            f"{folder} holds this evaluation, unfinished ({done}). Give another folder, or "
-            "let it resume."
+            f"{folder} holds this evaluation ({done}). Give another folder, or let it resume."
         )
-    log.info("%s holds %s of this evaluation: continuing with the rest.", folder, done)
+    if found.holds(header):
+        log.info(
+            "%s holds this evaluation, finished (%s), so nothing is played. Pass more "
+            "`episodes=N` to continue, or another `out=DIR` to play it again.", folder, done,
+        )  # fmt: skip
+    else:
+        log.info("%s holds %s of this evaluation: continuing with the rest.", folder, done)
     return found
 
 

@@ -23,6 +23,10 @@ FORMAT = 2
 HEADER, EPISODES, WHOLE = "evaluation.json", "episodes.jsonl", "whole.jsonl"
 BASE = "none"
 """The arm with which every other arm is compared."""
+WINDOWS = "paired-v2"
+"""The protocol under which arms play windows, and some blocks of episodes whole too."""
+WHOLE_SHARE = 5
+"""Under it, one block in this many is also played whole."""
 
 Cell: TypeAlias = str | int | float | bool | None
 Row: TypeAlias = dict[str, Cell]
@@ -162,10 +166,11 @@ class Header:
         gated = any(arm.get("gate") for arm in self.arms)
         if other.episodes > self.episodes and (other.count == self.count or not gated):
             apart += ("episodes",)
+        mine, theirs = _undescribed(self), _undescribed(other)
         return [
-            _difference(field.name, getattr(self, field.name), getattr(other, field.name))
-            for field in dataclasses.fields(self)
-            if field.name not in apart and getattr(self, field.name) != getattr(other, field.name)
+            _difference(name, mine[name], theirs[name])
+            for name in mine
+            if name not in apart and mine[name] != theirs[name]
         ]
 
     @property
@@ -177,6 +182,25 @@ class Header:
     def expected(self) -> int:
         """Number of episodes of all arms together."""
         return len(self.arms) * self.episodes
+
+    @property
+    def whole_blocks(self) -> range:
+        """The blocks of parallel episodes that every arm also plays whole."""
+        blocks = math.ceil(self.episodes / self.count) if self.protocol == WINDOWS else 0
+        return range(math.ceil(blocks / WHOLE_SHARE))
+
+    @property
+    def expected_whole(self) -> int:
+        """Number of these whole episodes, of all arms except the base agent's together."""
+        others = sum(arm["arm"] != BASE for arm in self.arms)
+        return others * min(len(self.whole_blocks) * self.count, self.episodes)
+
+
+def _undescribed(header: Header) -> dict[str, Any]:
+    """The settings without the description of the arms, which only the page shows."""
+    found = {field.name: getattr(header, field.name) for field in dataclasses.fields(header)}
+    arms = [{name: arm[name] for name in arm if name != "description"} for arm in header.arms]
+    return found | {"arms": arms}
 
 
 def _difference(name: str, ours: Any, theirs: Any) -> str:
@@ -210,7 +234,12 @@ class Records:
 
     @property
     def finished(self) -> bool:
-        return len(self.episodes) >= self.header.expected
+        return self.holds(self.header)
+
+    def holds(self, header: Header) -> bool:
+        """Whether nothing is left to play under these settings, or under more episodes."""
+        played = len(self.episodes) >= header.expected
+        return played and len(self.whole) >= header.expected_whole
 
     def rows(self) -> list[Row]:
         """Every episode as a flat record: `pandas.DataFrame(records.rows())`."""

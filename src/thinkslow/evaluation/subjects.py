@@ -1,7 +1,9 @@
 """The evaluated agents: names and arms, entries in the records, and checks that they fit."""
 
+import contextlib
 import dataclasses
 import hashlib
+import inspect
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +22,7 @@ from thinkslow.agent.thinking import Thinking
 from thinkslow.dreamer.actor_critic import ActorCritic
 from thinkslow.dreamer.match_spaces import match_spaces
 from thinkslow.envs import VectorEnv
+from thinkslow.envs.failures import USERS, owner
 from thinkslow.envs.make import arguments
 from thinkslow.evaluation.records import BASE
 from thinkslow.storage.faults import line
@@ -133,20 +136,60 @@ def _hash(numbers: Sequence[Any]) -> str:
 
 def settings(name: str, arm: str, agent: AbstractAgent) -> dict[str, Any]:
     """The facts of an arm in the records."""
-    known = registry.entries("arm").get(arm.partition("+")[0])
     model = {id(leaf) for leaf in jax.tree.leaves(agent.model)}
     own = [leaf for leaf in jax.tree.leaves(agent) if id(leaf) not in model]
     return {
         "agent": name,
         "arm": arm,
-        "description": known.about if known else "",
+        "description": _described(arm),
         "thinking": written(agent.inner.settings) if agent.inner else None,
         "gate": agent.score.name if isinstance(agent, Gated) else None,
         "share": agent.share if isinstance(agent, Gated) else None,
         "deadline_ms": agent.deadline_ms if isinstance(agent, Timed) else None,
         # the ensemble, and the numbers of agents without settings
         "numbers": _hash([x for x in own if eqx.is_array_like(x)]),
+        "code": _code(agent),
     }
+
+
+def _described(label: str) -> str:
+    """What a label says of its arm; empty for a name that is not registered."""
+    named, *changes = label.split("+")
+    name, *arguments = named.split(":")
+    known = registry.entries("arm").get(name)
+    if known is None:
+        return ""
+    other = ", ".join([*arguments, *changes])
+    return f"`{name}` with {other}" if other else known.about
+
+
+def _code(agent: AbstractAgent) -> str | None:
+    """A hash of the source of the classes that are not ours, such as a term of the user; None if
+    all are. An arm with an edited term is another arm.
+    """
+    parts: list[Any] = [agent, agent.model]
+    if isinstance(agent, Gated):
+        parts.append(agent.score)
+    if agent.inner is not None:
+        how = agent.inner.settings
+        parts += [getattr(how, field.name) for field in dataclasses.fields(how)]
+        parts += [term for term, _ in how.terms]
+    kinds = {kind for part in parts for kind in type(part).__mro__}
+    theirs = sorted(filter(_is_the_users, kinds), key=lambda kind: kind.__qualname__)
+    found = hashlib.blake2b(digest_size=8)
+    for kind in theirs:
+        with contextlib.suppress(OSError, TypeError):  # typed at a prompt: no source is kept
+            found.update(inspect.getsource(kind).encode())
+    return found.hexdigest() if theirs else None
+
+
+def _is_the_users(kind: type) -> bool:
+    if kind.__module__ == "__main__":
+        return True
+    try:
+        return owner(inspect.getfile(kind)) == USERS
+    except TypeError:  # compiled
+        return False
 
 
 def written(thinking: Thinking) -> dict[str, Any]:

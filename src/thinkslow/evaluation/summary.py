@@ -286,9 +286,13 @@ def _notes(records: Records, comparisons: Sequence[Record]) -> Iterator[str]:
     """Notes that are needed to read the numbers correctly, one sentence each."""
     header, episodes = records.header, records.episodes
     if not records.finished:
+        done, total, what = len(episodes), header.expected, "episodes"
+        if done == total:
+            done, total = len(records.whole), header.expected_whole
+            what = "whole episodes, which check the windows,"
         yield (
-            f"Not finished: {len(episodes)} of {header.expected} episodes were played. The same "
-            "command continues with the rest."
+            f"Not finished: {done} of {total} {what} were played. The same command continues with "
+            "the rest."
         )
     if any(not row["paired"] for row in comparisons):
         yield (

@@ -13,7 +13,6 @@ every arm also plays a fifth of the episodes whole, rounded up to whole blocks, 
 """
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -40,15 +39,13 @@ from thinkslow.evaluation.play import (
     play,
     taken_by,
 )
-from thinkslow.evaluation.records import BASE, Episode, Header
+from thinkslow.evaluation.records import BASE, WINDOWS, Episode, Header
 from thinkslow.evaluation.scoring import Scorer
 from thinkslow.evaluation.seeds import episode_seed
 
-NAME = "paired-v2"
+NAME = WINDOWS
 EVERY = 25
 """Decisions between two snapshots, and of each window."""
-SHARE = 5
-"""One block in this many is also played whole."""
 
 
 def refusal(agent: AbstractAgent) -> str | None:
@@ -181,12 +178,6 @@ def _mean(windows: Sequence[Mapping[str, float | None]]) -> dict[str, float | No
     return out
 
 
-def whole_blocks(header: Header) -> set[int]:
-    """The numbers of the blocks that every arm also plays whole."""
-    blocks = math.ceil(header.episodes / header.count)
-    return set(range(math.ceil(blocks / SHARE)))
-
-
 def play_all(
     folder: Path, header: Header, played: list[Episode], whole: list[Episode],
     named: Mapping[str, Mapping[str, AbstractAgent]], envs: VectorEnv,
@@ -211,7 +202,7 @@ def play_all(
         for block, first in enumerate(range(0, header.episodes, header.count)):
             numbers = range(first, min(first + header.count, header.episodes))
             lacking = {arm: _lacking(played, name, arm, numbers) for arm in arms}
-            if block in whole_blocks(header):
+            if block in header.whole_blocks:
                 others = {arm: _lacking(whole, name, arm, numbers) for arm in arms if arm != BASE}
             else:
                 others = {}
