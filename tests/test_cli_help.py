@@ -51,7 +51,6 @@ class Terminal(io.StringIO):
 
 @pytest.mark.parametrize("command", ["evaluate", "demo", "study"])
 def test_help_breaks_between_words_at_the_width_of_a_terminal(command, monkeypatch):
-    """A paragraph was one line of 365 letters, which a terminal broke inside words."""
     monkeypatch.setenv("COLUMNS", "80")
     with contextlib.redirect_stdout(Terminal()) as out:
         assert main([command, "--help"]) == 0
@@ -60,6 +59,15 @@ def test_help_breaks_between_words_at_the_width_of_a_terminal(command, monkeypat
     assert len(prose) > 4
     assert max(map(len, prose)) <= 80
     assert " ".join(text.split()) in " ".join(shown(command).split())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_80_columns_of_a_file_too(command, monkeypatch):
+    """A paragraph was one line of 365 letters, and an example was wrapped by the terminal."""
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = shown(command).splitlines()
+    assert max(len(line) for line in lines if not line.startswith("usage:")) <= 80
+    assert not any("\u200b" in line for line in lines)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

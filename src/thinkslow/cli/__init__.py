@@ -21,11 +21,11 @@ from thinkslow.registry import nearest
 from thinkslow.storage import jsontext
 
 COMMANDS = {
-    "demo": "play two bundled agents with and without thinking: a table and a page",
+    "demo": "play two bundled agents with and without thinking",
     "evaluate": "play an agent with and without thinking, under paired seeds",
-    "watch": "step through one episode: what an agent sees, believes, imagines and does",
+    "watch": "step through one episode: what an agent sees, believes and does",
     "train": "train an agent; training can be stopped and resumed at any time",
-    "study": "play a study that was declared in advance: verdicts on its hypotheses",
+    "study": "play a study declared in advance: verdicts on its hypotheses",
     "bank": "try every action at single decisions, and judge arms there",
     "gap": "measure the errors of beliefs, before and after thinking",
     "report": "rebuild the page of an evaluation or a study",

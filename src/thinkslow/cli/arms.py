@@ -1,6 +1,8 @@
 """`thinkslow arms`: the names of arms and of their parts."""
 
 import dataclasses
+import shutil
+import sys
 import textwrap
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -30,10 +32,9 @@ TITLES = {
     "readout": "Readouts (--readout NAME, --latent NAME)",
     "choice": "Choices of the action (--choice NAME)",
     "score": "Gates (--gate NAME)",
+    "check": "Checks of a frame (--check NAME)",
     "members": "Plausible parameters (--members NAME:VALUE)",
 }
-WIDTH = 100
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(Common):
@@ -72,11 +73,15 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def _text(kind: str, names: dict[str, str]) -> str:
+    """One line for each name; on a terminal, wrapped to its width."""
     lines = [TITLES.get(kind, kind)]
+    columns = min(shutil.get_terminal_size().columns, 100) if sys.stdout.isatty() else None
     width = max(map(len, names)) + 2
     for name, about in names.items():
         mark = "*" if kind == "arm" and name in DEFAULT else " "
-        first, *more = textwrap.wrap(about, WIDTH - width - 3) or [""]
+        first, *more = [about]
+        if columns is not None:
+            first, *more = textwrap.wrap(about, max(columns - width - 3, 20)) or [""]
         lines.append(f"{mark} {name:{width}}{first}")
         lines += [" " * (width + 2) + line for line in more]
     return "\n".join(lines)

@@ -30,7 +30,7 @@ A bank is stored while it is filled. After an interruption, the same command con
 examples:
   thinkslow bank collect-half
   thinkslow bank collect-half --moments 300 --arms none,values,control-shuffled
-  thinkslow bank runs/first/agents/60000 --out out/bank/first"""
+  thinkslow bank runs/first/agents/20000 --out out/bank/first"""
 
 ARMS = "none,values,control-tempered,control-shuffled,control-critic,control-reward,control-greedy"
 GATES = "voc,improvement,policy-information,surprise"

@@ -1,6 +1,7 @@
 """Options, console and errors that all commands share."""
 
 import dataclasses
+import io
 import logging
 import math
 import re
@@ -8,7 +9,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
@@ -40,7 +41,7 @@ class Common:
     GROUP: ClassVar = "output"
 
     json: bool = False
-    """Print one JSON object on standard output, and nothing else."""
+    """Print one JSON object on standard output and nothing else."""
     debug: bool = False
     """Print the traceback of an error."""
 
@@ -92,7 +93,7 @@ def parse(options: type[Options], name: str, description: str, arguments: Sequen
     **Errors:** `Usage` for a value that the option itself refuses; `SystemExit` from the parser.
     """
     try:
-        with parsing.READING:
+        with parsing.READING, _unmarked():
             given = tyro.cli(
                 parsing.grouped(options, default), prog=f"thinkslow {name}",
                 description=_paragraphs(description), args=list(arguments),
@@ -138,18 +139,29 @@ UNJOINED = "\u200b"
 
 
 def _paragraphs(text: str) -> str:
-    """The text, wrapped to the width of a terminal; elsewhere one line for each paragraph. The
-    examples keep their lines."""
-    width = min(shutil.get_terminal_size().columns, 100) if sys.stdout.isatty() else None
+    """The text, wrapped to the width of a terminal. The examples keep their lines."""
+    width = min(shutil.get_terminal_size().columns, 100)
 
     def wrapped(part: str) -> str:
-        joined = " ".join(part.split())
-        if width is None:
-            return joined
-        lines = textwrap.wrap(joined, width, break_on_hyphens=False, break_long_words=False)
+        words = " ".join(part.split())
+        lines = textwrap.wrap(words, width, break_on_hyphens=False, break_long_words=False)
         return f"\n{UNJOINED}".join(lines)
 
     return "\n\n".join(one if "\n  " in one else wrapped(one) for one in text.split("\n\n"))
+
+
+@contextmanager
+def _unmarked() -> Iterator[None]:
+    """Leave out `UNJOINED` from help that goes to a file or a pipe."""
+    if sys.stdout.isatty():
+        yield
+        return
+    said = io.StringIO()
+    try:
+        with redirect_stdout(said):
+            yield
+    finally:
+        print(said.getvalue().replace(UNJOINED, ""), end="")
 
 
 def _refuse_nan(options: Any) -> None:

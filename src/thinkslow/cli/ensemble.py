@@ -22,8 +22,8 @@ weights do not change. An existing ensemble is replaced. The command prints how 
 layer and the members predict, also on held-out episodes.
 
 examples:
-  thinkslow ensemble runs/first/agents/60000
-  thinkslow ensemble runs/first/agents/60000 --members 8 --decisions 10000
+  thinkslow ensemble runs/first/agents/20000
+  thinkslow ensemble runs/first/agents/20000 --members 8 --decisions 10000
   thinkslow ensemble ~/logdir/pong --env ALE/Pong-v5 --out agents/pong"""
 
 ENVIRONMENTS = 4

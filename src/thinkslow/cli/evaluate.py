@@ -29,9 +29,9 @@ list the bundled agents. The thinking options change every arm that refines. Use
 setting or, with --terms, your own objective.
 
 examples:
-  thinkslow evaluate runs/first/agents/60000 --episodes 50 --arms none,evidence,control-soft
-  thinkslow evaluate collect-good --arms none,evidence --gate surprise --share 0.2
-  thinkslow evaluate collect-half --arms none,evidence --steps 16 --deadline-ms 20
+  thinkslow evaluate runs/first/agents/20000 --arms none,evidence --episodes 50
+  thinkslow evaluate collect-good --arms evidence --gate surprise --share 0.2
+  thinkslow evaluate collect-half --arms evidence --steps 16 --deadline-ms 20
   thinkslow evaluate ~/logdir/pong --env ALE/Pong-v5 --repeat 4 --action mode"""
 
 WITHOUT_DECODER = "entropy-3"

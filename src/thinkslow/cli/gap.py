@@ -27,8 +27,8 @@ Moments are stored as they are measured. After an interruption, the same command
 
 examples:
   thinkslow gap collect-good
-  thinkslow gap collect-early collect-half collect-good --episodes 4 --out out/gap/budget
-  thinkslow gap runs/first/agents/60000 --arms none,evidence,evidence-mirror --beta 1"""
+  thinkslow gap collect-early collect-half collect-good --out out/gap/budget
+  thinkslow gap runs/first/agents/20000 --arms evidence,evidence-mirror --beta 1"""
 
 ARMS = "none,evidence,sig-3,control-random"
 

@@ -17,7 +17,7 @@ need to convert an agent to use it: every other command reads SOURCE directly.
 
 examples:
   thinkslow import ~/logdir/crafter agents/crafter
-  thinkslow import logs/runs/dreamer_v3/CartPole-v1/run/version_0 agents/cartpole
+  thinkslow import logs/dreamer_v3/CartPole-v1/version_0 agents/cartpole
   thinkslow import ~/logdir/walker agents/walker --format r2dreamer"""
 
 

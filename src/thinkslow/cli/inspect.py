@@ -21,7 +21,7 @@ The weights are read and checked. Nothing in the files is executed.
 
 examples:
   thinkslow inspect collect-good
-  thinkslow inspect runs/first/agents/60000 --json
+  thinkslow inspect runs/first/agents/20000 --json
   thinkslow inspect ~/logdir/pong"""
 
 

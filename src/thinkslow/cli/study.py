@@ -22,7 +22,7 @@ one core, on many, or on a Ray cluster. --dry-run shows what will be played.
 examples:
   thinkslow study quick
   thinkslow study my-study.toml --out out/mine --dry-run
-  thinkslow study shifts --agents 'trained=runs/plain-*/agents/60000' --executor ray"""
+  thinkslow study shifts --agents 'trained=runs/*/agents/60000' --executor ray"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

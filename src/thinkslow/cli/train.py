@@ -26,7 +26,7 @@ stops after the current decision and saves. A kill loses at most --save-every se
 examples:
   thinkslow train thinkslow/CollectGoodObjects-v0 --minutes 30 --run runs/first
   thinkslow train --resume --run runs/first --minutes 30
-  thinkslow train ALE/Pong-v5 --preset size12m --repeat 4 --steps 1e6 --run runs/pong"""
+  thinkslow train ALE/Pong-v5 --preset size12m --repeat 4 --steps 1e6 --run pong"""
 
 log = logging.getLogger("thinkslow")
 

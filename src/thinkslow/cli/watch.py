@@ -31,8 +31,8 @@ thinking helps. `thinkslow arms` lists the arms.
 
 examples:
   thinkslow watch collect-good
-  thinkslow watch collect-half --arm evidence --gate surprise --share 0.2 --seed 3
-  thinkslow watch runs/first/agents/60000 --arm sig-3,control-mode --shift dropped:3"""
+  thinkslow watch collect-half --arm evidence --gate surprise --share 0.2
+  thinkslow watch runs/first/agents/20000 --arm sig-3 --shift dropped:3"""
 
 
 LARGE_MB = 15
