@@ -1,5 +1,7 @@
 """A bank of decisions: exact where it can be, and the same however often it was interrupted."""
 
+import contextlib
+import io
 import json
 
 import numpy as np
@@ -12,6 +14,8 @@ from thinkslow.agent.thinking import Thinking
 from thinkslow.bank.filling import Occupied
 from thinkslow.bank.judging import Choices, opened
 from thinkslow.bank.summary import summarise
+from thinkslow.cli.bank import tables
+from thinkslow.cli.common import output
 from thinkslow.spaces import Space
 from thinkslow.storage.faults import Damaged, Missing
 
@@ -177,3 +181,27 @@ def test_arms_are_judged_where_they_differ_and_nowhere_else(cart, tmp_path):
     assert summary["arms"]["still"]["gain"]["mean"] == pytest.approx(0.0, abs=1e-5)
     with pytest.raises(ValueError, match="more of the past"):
         bank.judge(filled, {"none": cart, "lag": cart.having(Thinking(lag=2))})
+
+
+def test_the_printed_tables_have_every_number_below_its_title(monkeypatch):
+    """The critic's table lacked its first cell, so that each number stood under another title."""
+    row = {"mean": 1.5e-6, "interval": [1e-6, 2e-6]}
+    arm = {"gain": row, "changed": 0.25}
+    shares = [{"share": share, "mean": 1e-6 * share} for share in (0.1, 1.0)]
+    known = {"r": 0.25, "r_interval": [0.1, 0.4], "r_corrected": None, "verdict": "open"}
+    summary = {
+        "base": {"value": row, "regret": row}, "arms": {"values": arm},
+        "calibration": {"values": known}, "critic": {"r": 0.5, "slope": 2.0, "bias": row},
+        "gates": {"values": {"policy-information": shares}},
+    }  # fmt: skip
+    made = tables(summary)
+    for table in made:
+        assert all(list(column.cells) and all(column.cells) for column in table.columns)
+    critic = {str(column.header): next(iter(column.cells)) for column in made[2].columns}
+    assert critic["slope"] == "+2.00"
+    assert critic["critic too high by"] == "+1.50e-6 [1.00e-6, 2.00e-6]"
+    monkeypatch.setenv("COLUMNS", "24")
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        for table in made:
+            output().print(table)
+    assert "…" not in out.getvalue()

@@ -8,6 +8,7 @@ import io
 import json
 import re
 import shlex
+import threading
 from pathlib import Path
 
 import pytest
@@ -233,10 +234,29 @@ def test_a_flag_that_changes_nothing_in_this_call_is_named(arms, given, idle):
 
 def test_without_a_terminal_an_evaluation_names_each_part_once(monkeypatch):
     said: list[str] = []
-    show = progress.block_lines(said.append)
+    show = progress.BlockLines(said.append)
     for what, done in (("none", 0), ("none", 0), ("none", 1), ("evidence", 1), ("evidence", 2)):
         show(what, done, 4)
     assert [line.split()[0] for line in said] == ["none", "evidence"]
     monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
     show("evidence", 3, 4)
     assert "3 of 4" in said[-1]
+    show.again()
+    assert said[-1].startswith(f"{said[-2]}, for ")
+
+
+def test_without_a_terminal_a_line_also_comes_while_a_program_compiles(monkeypatch):
+    """A bank was silent for three minutes."""
+    said: list[str] = []
+    spoken = threading.Event()
+
+    def say(line: str) -> None:
+        said.append(line)
+        if len(said) > 1:
+            spoken.set()
+
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.01)
+    with progress.block_lines(say) as show:
+        show("judging", 0, 3)
+        assert spoken.wait(timeout=60)
+    assert said[1].startswith("judging (0 of 3 done), for ")

@@ -36,6 +36,7 @@ TITLES = {
     "members": "Plausible parameters (--members NAME:VALUE)",
 }
 
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options(Common):
     """Options of `thinkslow arms`."""

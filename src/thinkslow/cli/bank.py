@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from thinkslow import registry
 from thinkslow.bank.plan import Plan
-from thinkslow.cli.common import Opening, Usage, beside_none, console, part
+from thinkslow.cli.common import Opening, Usage, beside_none, console, output, part
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.modules import load_modules
 from thinkslow.cli.playing import Playing
+from thinkslow.evaluation.reading import Estimate
+from thinkslow.evaluation.report.text import estimated
 
 DESCRIPTION = """Fill a bank of decisions and judge arms on it.
 
@@ -115,8 +116,8 @@ def run(options: Options) -> dict[str, Any]:
     atomic.write_text(out / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
     if not options.json:
         for table in tables(summary):
-            Console().print(table)
-        Console().print(f"The bank: {out}", soft_wrap=True, highlight=False)
+            output().print(table)
+        output().print(f"The bank: {out}", soft_wrap=True)
     return {"bank": str(out), **summary}
 
 
@@ -164,8 +165,8 @@ def tables(summary: Mapping[str, Any]) -> list[Table]:
     """The results of the bank as tables for the terminal."""
     out = []
     base, critic = summary["base"], summary["critic"]
-    table = Table("single decisions", "return over the play-out")
     if base:
+        table = Table("single decisions", "return over the play-out")
         table.add_row("the base agent's action", _estimate(base["value"]))
         table.add_row("what the best action would add", _estimate(base["regret"]))
         for arm, row in summary["arms"].items():
@@ -176,37 +177,39 @@ def tables(summary: Mapping[str, Any]) -> list[Table]:
         table = Table("imagined against true advantages", "r", "r without noise", "verdict")
         for arm, row in summary["calibration"].items():
             table.add_row(
-                arm, _number(row["r"], row.get("r_interval")),
-                _number(row["r_corrected"], row.get("r_corrected_interval")),
-                row["verdict"] or "-",
+                arm, _correlation(row["r"], row.get("r_interval")),
+                _correlation(row["r_corrected"], row.get("r_corrected_interval")),
+                row["verdict"] or "–",
             )  # fmt: skip
         out.append(table)
     if critic:
         table = Table("critic against returns", "r", "slope", "critic too high by")
-        table.add_row(_number(critic["r"]), _number(critic["slope"]), _estimate(critic["bias"]))
+        table.add_row(
+            "at every moment", _correlation(critic["r"]), _correlation(critic["slope"]),
+            _estimate(critic["bias"]),
+        )  # fmt: skip
         out.append(table)
     for arm, curves in summary["gates"].items():
         shares = [row["share"] for row in next(iter(curves.values()))]
         table = Table(f"{arm} behind a gate open for", *(f"{share:.0%}" for share in shares))
         for name, rows in curves.items():
-            table.add_row(name, *(f"{row['mean']:+.4f}" for row in rows))
+            table.add_row(name, *(f"{row['mean']:+.3g}" for row in rows))
         out.append(table)
     return out
 
 
 def _estimate(row: Mapping[str, Any]) -> str:
-    return _number(row["mean"], row["interval"], 4)
+    if row["mean"] is None:
+        return "–"
+    ends = row["interval"]
+    return estimated(Estimate(row["mean"], tuple(ends) if ends else None), signed=True)
 
 
-def _number(
-    value: float | None, interval: Sequence[float] | None = None, digits: int = 2
-) -> str:  # fmt: skip
+def _correlation(value: float | None, interval: Sequence[float] | None = None) -> str:
     if value is None:
-        return "-"
-    text = f"{value:+.{digits}f}"
-    if interval:
-        text += f" [{interval[0]:+.{digits}f}, {interval[1]:+.{digits}f}]"
-    return text
+        return "–"
+    ends = f" [{interval[0]:+.2f}, {interval[1]:+.2f}]" if interval else ""
+    return f"{value:+.2f}{ends}"
 
 
 def _say(text: str) -> None:

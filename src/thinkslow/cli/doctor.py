@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from thinkslow.cli.common import Common, Usage
+from thinkslow.cli.common import Common, Usage, output
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.plural import plural
 from thinkslow.storage import jsontext
@@ -239,18 +238,16 @@ def agents() -> list[Finding]:
 
 
 def _show(findings: Sequence[Finding], works: bool) -> None:
-    terminal = Console()
-    table = Table("what", "state")
-    table.add_column("found", overflow="fold")
+    terminal = output()
+    table = Table("what", "state", "found")
     for one in findings:
         colour = "green" if one.ok else "red" if one.needed else "yellow"
-        state = f"[{colour}]{one.state}[/]"
-        table.add_row(one.what, state, escape(one.found))
+        table.add_row(one.what, Text(one.state, style=colour), one.found)
     terminal.print(table)
     # On lines of their own, so that a command can be copied whole.
     for one in findings:
         if one.remedy:
-            terminal.print(f"{one.what}: {escape(one.remedy)}", soft_wrap=True, highlight=False)
+            terminal.print(f"{one.what}: {one.remedy}", soft_wrap=True)
     terminal.print("`thinkslow demo` " + ("can run here." if works else "cannot run here."))
 
 

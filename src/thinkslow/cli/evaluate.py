@@ -11,7 +11,7 @@ import tyro
 from thinkslow import registry
 from thinkslow.agent.presets import DEFAULT, Arm, arm
 from thinkslow.cli import flags
-from thinkslow.cli.common import Opening, Usage, beside_none, console
+from thinkslow.cli.common import Opening, Usage, beside_none, console, output
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.exports import Showing, of_evaluation
 from thinkslow.cli.playing import Playing
@@ -313,7 +313,10 @@ def play_and_report(
                 beside(result.folder)
             if exports is not None:
                 exports.export(of_evaluation(result))
-            return show_result(result.summary, result.report(), quiet=quiet, brief=brief)
+            shown = show_result(result.summary, result.report(), quiet=quiet, brief=brief)
+            if video and not quiet:
+                _say_videos(result.folder)
+            return shown
         except Occupied as error:
             if not numbered:
                 raise
@@ -326,6 +329,14 @@ def play_and_report(
                 )
             raise
     raise Usage(f"{out} and a thousand more are taken. Pass another --out.")
+
+
+def _say_videos(folder: Path) -> None:
+    videos = sorted(folder.glob("video/*"))
+    if not videos:
+        _say("--video changes nothing here: the first episodes were played before, without it.")
+    for path in videos:
+        output().print(f"A video: {path}", soft_wrap=True)
 
 
 def _say(text: str) -> None:

@@ -3,16 +3,22 @@
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
 from thinkslow.cli.wording import printable
 
 
 class Plain(Console):
-    """A console that interprets no markup and no escape codes."""
+    """A console that interprets no markup and no escape codes, and folds what does not fit a
+    column, so that no number is cut.
+    """
 
     def __init__(self, *, stderr: bool = False):
         super().__init__(stderr=stderr, markup=False, highlight=False)
 
     def print(self, *objects: Any, **options: Any) -> None:
+        for table in objects:
+            for column in table.columns if isinstance(table, Table) else ():
+                column.overflow = "fold"
         plain = (printable(one) if isinstance(one, str) else one for one in objects)
         super().print(*plain, **options)

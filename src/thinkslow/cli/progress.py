@@ -2,6 +2,7 @@
 
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,24 +70,56 @@ def lines(pace: "Pace") -> Show:
     return show
 
 
-def block_lines(say: Callable[[str], None]) -> Callable[[str, int, int], None]:
-    """A callback for progress without a terminal: prints a line when a part begins, and then every
-    `LINE_EVERY` seconds. Text after a comma is a detail of the part.
+class BlockLines:
+    """Progress without a terminal: a line when a part begins, and then every `LINE_EVERY` seconds.
+    Text after a comma is a detail of the part.
 
     Args:
         say: prints one line.
     """
-    known, said = "", time.monotonic()
 
-    def show(what: str, done: int, total: int) -> None:
-        nonlocal known, said
-        now, part = time.monotonic(), what.partition(", ")[0]
-        if done == total or (part == known and now - said < LINE_EVERY):
-            return
-        say(f"{what} ({done:,} of {total:,} done)")
-        known, said = part, now
+    def __init__(self, say: Callable[[str], None]):
+        self.say = say
+        self.part, self.line = "", "starting"
+        self.began = self.said = time.monotonic()
+        self.lock = threading.Lock()
 
-    return show
+    def __call__(self, what: str, done: int, total: int) -> None:
+        with self.lock:
+            now, part = time.monotonic(), what.partition(", ")[0]
+            line = f"{what} ({done:,} of {total:,} done)"
+            if line != self.line:
+                self.line, self.began = line, now
+            if done == total or (part == self.part and now - self.said < LINE_EVERY):
+                return
+            self.say(line)
+            self.part, self.said = part, now
+
+    def again(self) -> None:
+        """Say what still runs, if nothing was said for `LINE_EVERY` seconds."""
+        with self.lock:
+            now = time.monotonic()
+            if now - self.said >= LINE_EVERY:
+                self.say(f"{self.line}, for {now - self.began:.0f} s now")
+                self.said = now
+
+
+@contextmanager
+def block_lines(say: Callable[[str], None]) -> Iterator[BlockLines]:
+    """`BlockLines` that also speak while nothing calls them, such as while a program compiles."""
+    show, over = BlockLines(say), threading.Event()
+
+    def speak() -> None:
+        while not over.wait(LINE_EVERY / 10):
+            show.again()
+
+    speaker = threading.Thread(target=speak, daemon=True)
+    speaker.start()
+    try:
+        yield show
+    finally:
+        over.set()
+        speaker.join()
 
 
 def score(state: "Progress") -> str:

@@ -19,8 +19,8 @@ HELPS = "Where thinking is known to help"
 def progress() -> Iterator[Show]:
     """A bar on a terminal, otherwise a line for each arm, on standard error below the log."""
     if not (plain := console()).is_terminal:
-        with log_to(plain):
-            yield block_lines(plain.print)
+        with log_to(plain), block_lines(plain.print) as lines:
+            yield lines
         return
     from rich import progress as bars
 
