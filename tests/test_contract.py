@@ -311,7 +311,8 @@ def test_a_sum_that_is_not_weighted_is_found_out(monkeypatch):
     assert "Codes x anchor+entropy: the objective is the weighted sum of its terms" in found
 
 
-@pytest.mark.parametrize("name", [name if name == "mirror" else slow(name) for name in UPDATES])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", UPDATES)
 def test_every_update_compiled_is_as_eager(name):
     make, options = UPDATES[name]
     belief = Categorical(jnp.array([[0.3, -0.2, 0.5], [0.1, 0.0, -0.4]]), 0.01)

@@ -582,6 +582,7 @@ def test_vectors_and_continuous_actions_are_played(name, tmp_path, capsys):
     assert ("takes the mode of its policy" in capsys.readouterr().err) == (name == "r2dreamer-b")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("environments")
 def test_an_agent_without_a_decoder_plays_the_arms_that_it_can(tmp_path, capsys):
     folder = golden_case("r2dreamer-a-nodecoder")

@@ -104,7 +104,7 @@ def test_a_source_that_is_told_nothing_disagrees_in_the_layer_that_the_prior_com
         differing = jax.tree.leaves(members.differing)
         shapes = [leaf.shape[1:] for leaf in differing]
         assert shapes == [leaf.shape for leaf in jax.tree.leaves(dreamer.prior_layer)]
-        found = members.each(dreamer, lambda m: m.prior(memory))
+        found = eqx.filter_jit(members.each)(dreamer, lambda m: m.prior(memory))
         assert parameter_information_gain(found) > 1e-3
 
 

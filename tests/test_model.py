@@ -3,6 +3,7 @@ import json
 from functools import partial
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -184,12 +185,13 @@ def test_patches_cover_the_image_and_join_to_it():
 
 def test_every_part_of_a_mixed_observation_is_seen_and_decoded(mixed):
     state = State(jr.normal(jr.key(0), (32,)), jax.nn.one_hot(jnp.arange(6), 8))
-    tokens = mixed.enc(observation())
+    encode = eqx.filter_jit(mixed.enc)
+    tokens = encode(observation())
     assert tokens.shape == (mixed.enc.tokens,)
     for name in MIXED:
         changed = observation() | {name: observation(1)[name]}
-        assert not np.array_equal(mixed.enc(changed), tokens), f"{name} is not seen"
-    heads = mixed.decode(state)
+        assert not np.array_equal(encode(changed), tokens), f"{name} is not seen"
+    heads = eqx.filter_jit(mixed.decode)(state)
     assert set(heads) == set(MIXED)
     for name, space in MIXED.items():
         classes = () if space.classes is None else (space.classes,)
@@ -255,7 +257,7 @@ def test_a_sampled_action_is_in_bounds_for_each_kind(mixed):
     assert set(np.unique(parts["button"])) == {0.0, 1.0}
     np.testing.assert_array_equal(parts["keys"].sum(-1), 1.0)
     assert len(np.unique(mixed.split(sampled)["button"])) > 1
-    heads = mixed.actor(state)
+    heads = eqx.filter_jit(mixed.actor)(state)
     turn = heads["turn"]
     assert np.all(np.abs(turn.mode()) <= 1)
     np.testing.assert_array_equal(mixed.parts(mixed.greedy(state, jr.key(1)))["turn"], turn.mode())
@@ -309,8 +311,9 @@ def test_an_action_beyond_one_is_scaled_back_to_one(dreamer):
 
 def test_beliefs_keep_the_uniform_floor_of_their_configuration(dreamer):
     state = State(1e4 * jr.normal(jr.key(0), (32,)), jax.nn.one_hot(jnp.arange(6), 8))
-    memory, prior = dreamer.predict(state, jnp.ones(3), jnp.array(False))
-    posterior = dreamer.infer(memory, {"image": jnp.full((16, 16, 3), 255, jnp.uint8)})
+    memory, prior = eqx.filter_jit(dreamer.predict)(state, jnp.ones(3), jnp.array(False))
+    white = {"image": jnp.full((16, 16, 3), 255, jnp.uint8)}
+    posterior = eqx.filter_jit(dreamer.infer)(memory, white)
     for belief in (prior, posterior):
         assert np.min(belief.probs()) >= 0.01 / 8 * (1 - 1e-6)
         np.testing.assert_allclose(belief.probs().sum(-1), 1.0, rtol=1e-6)

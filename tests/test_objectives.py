@@ -12,21 +12,12 @@ import numpy as np
 import pytest
 from helpers import Blind, Coded, Fuzzy, Guided, Line, NearPlace, Toll, Trained, gains, push, slow
 
+from thinkslow import objectives
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.thinking import Thinking
 from thinkslow.distributions import Categorical, Gaussian
 from thinkslow.needs import SPREAD, missing
-from thinkslow.objectives import (
-    ELBO,
-    PIG,
-    SIG,
-    Anchor,
-    Entropy,
-    Evidence,
-    lookahead,
-    parameter_information_gain,
-    state_information_gain,
-)
+from thinkslow.objectives import ELBO, PIG, SIG, Anchor, Entropy, Evidence
 from thinkslow.objectives.members import Noise
 from thinkslow.readouts import Mode, Reinforce, Soft
 from thinkslow.refinement import Gradient, refine
@@ -35,6 +26,17 @@ from thinkslow.trees import cast
 from thinkslow.worldmodel import Moment, State, WorldModel, detached, imagine, perceive, surprise
 
 GOLDEN = (Path(__file__).parents[1] / ".." / "shared" / "golden" / "danijar_main-a").resolve()
+
+
+parameter_information_gain, state_information_gain = (
+    jax.jit(gain)
+    for gain in (objectives.parameter_information_gain, objectives.state_information_gain)
+)
+
+
+def lookahead(*given: Any, **settings: Any) -> Any:
+    """The objective, compiled: operation by operation it takes ten times as long."""
+    return jax.jit(objectives.lookahead(*given, **settings))
 
 
 class At(NamedTuple):
@@ -91,7 +93,9 @@ def test_free_nats_are_a_floor_without_a_gradient():
         for given in ((1.0, 1e3), (0.0, 0.0))
     )
     belief = Gaussian(jnp.array([0.4, 0.2]), jnp.array([0.1, 0.2]))
-    floor, bare = (jax.grad(lambda b, f=f: f(b, jr.key(0))[0])(belief) for f in (objective, none))
+    floor, bare = (
+        jax.jit(jax.grad(lambda b, f=f: f(b, jr.key(0))[0]))(belief) for f in (objective, none)
+    )
     jax.tree.map(np.testing.assert_array_equal, floor, bare)
     np.testing.assert_allclose(
         objective(belief, jr.key(0))[0] - none(belief, jr.key(0))[0], 1e3, rtol=1e-6
@@ -159,7 +163,8 @@ def test_the_gradient_flows_through_the_policy_unless_it_is_detached():
 
     def gradient(policy: Any) -> Gaussian:
         objective = lookahead(*at._replace(policy=policy), {SIG(): 1.0}, horizon=3)
-        return jax.grad(lambda belief: objective(belief, jr.key(0))[0])(at.moment.posterior)
+        slope = jax.jit(jax.grad(lambda belief: objective(belief, jr.key(0))[0]))
+        return slope(at.moment.posterior)
 
     through, stopped = gradient(push), gradient(detached(push))
     assert np.abs(through.mean - stopped.mean).max() > 1e-3
@@ -194,7 +199,7 @@ def test_the_gradient_of_a_gaussian_model_equals_finite_differences(term, x64):
     objective = lookahead(*at, {term: 1.0}, horizon=3, rollouts=2, members=members)
     belief = jax.tree.map(lambda x: x + 0.3, at.moment.posterior)
     function = jax.jit(lambda b: objective(b, jr.key(0))[0])
-    gradient = jax.grad(function)(belief)
+    gradient = jax.jit(jax.grad(function))(belief)
     assert gradient.mean.dtype == jnp.float64
     rng = np.random.default_rng(0)
     for _ in range(3):

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -173,15 +174,18 @@ def test_the_memory_moves_where_it_is_stepped_and_the_belief_stays():
     assert float(one.kl(other)) == 12.5
 
 
+descend = eqx.filter_jit(refine)
+
+
 def test_fresh_noise_is_another_draw_at_every_step():
     belief = Categorical(jnp.zeros((2, 3)))
     fixed, fresh = (
-        refine(noisy, belief, Gradient(0.0), steps=3, key=jr.key(0), fresh_noise=each).loss
+        descend(noisy, belief, Gradient(0.0), steps=3, key=jr.key(0), fresh_noise=each).loss
         for each in (False, True)
     )
     assert len(set(np.asarray(fixed).tolist())) == 1
     assert len(set(np.asarray(fresh).tolist())) == 4
-    adaptive = refine(
+    adaptive = descend(
         noisy, belief, Gradient(0.0), steps=3, key=jr.key(0), fresh_noise=True, tolerance=0.0
     )
     assert float(adaptive.loss[0]) == float(fresh[0])
@@ -194,7 +198,7 @@ def gradient(settings: Thinking, policy: Any) -> Any:
     state, action = model.initial(), jnp.array([0.3, 0.1])
     moment = perceive(model, state, action, jnp.array(False), seen)
     objective, first = posed(agent, seen, moment, jr.key(1))
-    return jax.grad(lambda x: objective(x, jr.key(0))[0])(first), moment
+    return jax.jit(jax.grad(lambda x: objective(x, jr.key(0))[0]))(first), moment
 
 
 def test_without_the_policy_the_gradient_is_that_of_the_actions_held():

@@ -1,6 +1,7 @@
 from functools import partial
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -8,13 +9,17 @@ import numpy as np
 import optax
 import pytest
 import scipy.special
-from helpers import COST, bowl, categorical, equal, gaussian, linear, noisy
+from helpers import COST, bowl, categorical, equal, gaussian, linear, noisy, slow
 
+from thinkslow import refinement
 from thinkslow.distributions import Categorical, Gaussian
-from thinkslow.refinement import Gradient, Mirror, Random, Status, refine
+from thinkslow.refinement import Gradient, Mirror, Random, Status
 from thinkslow.refinement.result import chosen
 
 pytestmark = pytest.mark.usefixtures("strict")
+
+
+refine = eqx.filter_jit(refinement.refine)
 
 
 @partial(jax.jit, static_argnames=("objective", "update", "steps", "accept", "select"))
@@ -239,7 +244,7 @@ def test_a_gradient_that_is_no_number_moves_nothing_and_shows_in_its_norm():
 
 @pytest.mark.parametrize("update", [Gradient(0.3), Mirror(0.3), Random()])
 @pytest.mark.parametrize("accept", [False, True])
-@pytest.mark.parametrize("steps", [0, 1, 3])
+@pytest.mark.parametrize("steps", [0, slow(1), 3])
 def test_a_descent_without_its_record_ends_where_the_recorded_one_does(update, accept, steps):
     given = {"steps": steps, "key": jr.key(1), "max_kl": 0.2, "accept": accept}
     recorded = refine(noisy, categorical(), update, **given)

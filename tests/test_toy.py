@@ -181,12 +181,12 @@ def draws(model: Toy, present: Categorical, members: Members | None, terms: tupl
         model, model.policy, moment, {"symbol": jnp.array(0)}, dict.fromkeys(terms, 1.0),
         horizon=1, imagery="sample", members=members,
     )  # fmt: skip
-    return jax.vmap(lambda key: objective(present, key)[1])(jr.split(jr.key(0), DRAWS))
+    return jax.jit(jax.vmap(lambda key: objective(present, key)[1]))(jr.split(jr.key(0), DRAWS))
 
 
 def parts(present: Categorical, problem: Problem, emissions: jax.Array) -> Information:
     """The exact parts at the next step, in expectation over the present state."""
-    each = jax.vmap(lambda row: information(row, emissions))(problem.dynamics[0])
+    each = jax.jit(jax.vmap(lambda row: information(row, emissions)))(problem.dynamics[0])
     return jax.tree.map(lambda value: present.probs() @ value, each)
 
 

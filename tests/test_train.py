@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from counting import Names
-from helpers import slow, smallest_config
+from helpers import smallest_config
 
 from thinkslow.distributions import Gaussian
 from thinkslow.dreamer import saved as checkpoint
@@ -277,7 +277,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
     assert manifest["counters"]["updates"] == arrays["learner/updates"] > 0
 
 
-@pytest.mark.parametrize("fault", [slow("reward"), "nan", slow("inf")])
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["reward", "nan", "inf"])
 def test_a_value_that_is_not_finite_is_found_where_it_enters(tmp_path, monkeypatch, fault, caplog):
     """It stopped the run as a loss that diverged, or its log line stopped the save."""
     monkeypatch.setenv("FAULT", fault)
