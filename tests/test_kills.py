@@ -1,4 +1,7 @@
-"""The harness that kills runs and evaluations, with a few kills; the full numbers are in docs."""
+"""The harness that kills runs and evaluations, with a few kills; the full numbers are in docs.
+
+Nightly: in each run of CI, test_train.py, test_evaluate.py and test_replay.py kill once each.
+"""
 
 import subprocess
 import sys
@@ -9,7 +12,7 @@ import pytest
 SCRIPT = Path(__file__).parents[1] / "scripts" / "kills.py"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_few_kills_lose_nothing(tmp_path):
     counts = ["--training", "3", "--evaluation", "2", "--folder", str(tmp_path)]
     done = subprocess.run(

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from counting import Names
-from helpers import smallest_config
+from helpers import slow, smallest_config
 
 from thinkslow.distributions import Gaussian
 from thinkslow.dreamer import saved as checkpoint
@@ -98,7 +98,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[
     return run, weights
 
 
-@pytest.mark.parametrize("stops", [(14,), (22, 40, 42)])
+@pytest.mark.parametrize("stops", [slow((14,)), (22, 40, 42)])
 def test_a_resumed_run_has_the_same_weights_bit_for_bit(tmp_path, uninterrupted, stops):
     run = tmp_path / "run"
     finish(begin(run), stops[0])
