@@ -6,6 +6,7 @@ play-outs, which are nearly all of the cost.
 """
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ MOST_ACTIONS = 20
 """Up to this many discrete actions are all tried; of more, some are drawn from the policy."""
 DRAWN = 8
 """Number of drawn actions, if they cannot all be tried."""
+
+log = logging.getLogger("thinkslow")
 
 Show = Callable[[str, int, int], None]
 
@@ -85,6 +88,8 @@ def fill(
                 player = fitted(agent, envs, name=str(agent.about.name or "the agent"))
                 assert isinstance(player, Agent)
                 _Filling(bank, plan, player, envs, show).run()
+        else:
+            log.info("%s holds %d moments already: none is played.", folder, len(bank))
     finally:
         lock.release()
     return bank

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from thinkslow.cli.common import Common
+from thinkslow.cli.common import Common, Usage
 from thinkslow.cli.common import parse as parse_options
 
 DESCRIPTION = """List the environments that can be played here, and how to install the others.
@@ -38,7 +38,7 @@ def parse(arguments: Sequence[str]) -> Options:
 def run(options: Options) -> dict[str, Any]:
     """Print the families and their ids.
 
-    **Errors:** `ValueError` if nothing is found.
+    **Errors:** `Usage` if nothing is found.
     """
     found = find(options.pattern)
     if not (found["families"] or found["others"]):
@@ -47,7 +47,7 @@ def run(options: Options) -> dict[str, Any]:
             f" The ids of families that are not installed are unknown: {', '.join(absent)}. "
             "`thinkslow envs` says how to install them." if absent else ""
         )  # fmt: skip
-        raise ValueError(
+        raise Usage(
             f"No environment contains {options.pattern!r}.{others} Your own environment is played "
             "as module:id or module:function."
         )

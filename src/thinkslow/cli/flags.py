@@ -96,7 +96,7 @@ def without_effect(changes: Mapping[str, Any], arms: Mapping[str, Arm]) -> dict[
         arms: from `arms`, changed.
 
     >>> without_effect({"steps": 3}, {"none": Arm(Thinking())})
-    {'steps': 'no arm of this evaluation refines'}
+    {'steps': 'no arm refines'}
     """
     refining = [one for one in arms.values() if one.thinking.steps]
     terms = [term for one in refining for term, _ in one.thinking.terms]
@@ -117,11 +117,13 @@ def without_effect(changes: Mapping[str, Any], arms: Mapping[str, Arm]) -> dict[
     for name in changes:
         used, reason = unless.get(name, (True, ""))
         if not refining and changes.get("steps") != 0:
-            out[name] = "no arm of this evaluation refines"
+            out[name] = "no arm refines"
         elif not used:
             out[name] = reason
         elif not any(f"+{name}=" in label for label in arms):
             out[name] = "every arm that refines has this value already, or keeps its own"
+    if "gate" in out:  # a gate brings a share of its own
+        out.pop("share", None)
     return out
 
 

@@ -68,6 +68,25 @@ def run(options: Options) -> dict[str, Any]:
     return facts
 
 
+def _said(value: Any) -> str:
+    """A value without the marks of Python.
+
+    >>> _said({"shape": [64, 64, 3], "dtype": "uint8", "classes": None})
+    'shape 64 64 3, dtype uint8'
+    >>> _said({"low": 0.123456789, "by": {"members": [1.0, 2.0]}})
+    'low 0.123457, by (members 1 2)'
+    """
+    if isinstance(value, dict):
+        parts = ((name, part) for name, part in value.items() if part not in (None, [], {}))
+        return ", ".join(
+            f"{name} {f'({_said(part)})' if isinstance(part, dict) else _said(part)}"
+            for name, part in parts
+        )
+    if isinstance(value, list | tuple):
+        return " ".join(map(_said, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def _text(facts: dict[str, Any]) -> str:
     """Print one fact on each line, wrapped and without escape codes."""
     from thinkslow.storage.faults import line as printable
@@ -75,8 +94,8 @@ def _text(facts: dict[str, Any]) -> str:
     rows = []
     for key, value in facts.items():
         for name, part in value.items() if isinstance(value, dict) else [("", value)]:
-            if name not in ("curve", "options", "weights"):
-                rows.append((printable(f"{key} {name}".strip(), 60), printable(part, 2000)))
+            if name not in ("curve", "weights") and (key, name) != ("source", "options"):
+                rows.append((printable(f"{key} {name}".strip(), 60), printable(_said(part), 2000)))
     if facts.get("model", {}).get("value", ...) is None:
         rows.append(("critic", "left out: the agent can act, but cannot be trained further"))
     width = max(len(name) for name, _ in rows) + 2

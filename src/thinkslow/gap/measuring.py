@@ -6,6 +6,7 @@ again.
 """
 
 import dataclasses
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -45,6 +46,8 @@ PURPOSE = 0x6A9
 """The purpose of these environment seeds: episodes outside training and evaluation."""
 DRAWS = 8
 """Number of latents in the mean of a cost, within a sweep."""
+
+log = logging.getLogger("thinkslow")
 
 Show = Callable[[str, int, int], None]
 
@@ -99,6 +102,8 @@ def measure(
         if _missing(named, rows, plan.episodes):
             with VectorEnv(**arguments(setting), count=header.count, **dict(limits or {})) as envs:
                 _Measuring(folder, header, plan, rows, envs, show).run(named)
+        else:
+            log.info("%s holds these gaps already: nothing is measured.", folder)
     finally:
         lock.release()
     if not stored.measured(rows):

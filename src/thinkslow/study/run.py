@@ -70,6 +70,8 @@ def run(
         total = len(todo) * plan.block * len(plan.arms)
         progress = functools.partial(_count, folder, todo, total, show)
         progress()
+        if not missing:
+            log.info("%s holds this study, finished: nothing is played.", folder)
         if missing and executor == "local":
             executors.local(folder, missing, jobs or os.cpu_count() or 1, progress)
         elif missing:
