@@ -553,6 +553,23 @@ def test_the_preset_decides_how_to_learn_however_it_is_given():
     assert joined.learning.batch_length == 64
 
 
+def test_output_that_is_closed_or_of_few_letters_is_no_failure():
+    """It ended with "NoneType has no attribute isatty", and with the codec's message."""
+    agents = [*THINKSLOW, "agents"]
+    closed = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", *agents], capture_output=True, check=False
+    )
+    assert (closed.returncode, closed.stderr) == (0, b"")
+    few = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    unknown = subprocess.run([*THINKSLOW, "arms", "☃"], capture_output=True, env=few, check=False)
+    assert unknown.returncode == 2
+    assert b"Nothing is called '\\u2603'" in unknown.stderr
+    helped = subprocess.run(
+        [*THINKSLOW, "arms", "--help"], capture_output=True, env=few, check=False
+    )
+    assert helped.returncode == 0
+
+
 def test_a_reader_that_has_seen_enough_is_no_failure():
     """`thinkslow evaluate --help | head -1` once ended with "Broken pipe"."""
     reading, writing = os.pipe()

@@ -533,3 +533,9 @@ def test_a_misfit_names_the_first_wrong_shape_and_counts_names():
         "Checkpoint size50m does not fit size12m: dyn/kernel is (4, 5), expected (2, 3); missing "
         "1 of 2 names, first new/a; 2 unexpected names, first old/a. Pass --preset size50m."
     )
+
+
+def test_a_path_that_is_not_utf8_can_be_written_into_a_page(tmp_path):
+    """An evaluation into such a folder failed when its page was written."""
+    atomic.write_text(tmp_path / "page.html", "out/by\udcfftes")
+    assert (tmp_path / "page.html").read_text() == r"out/by\udcfftes"

@@ -8,6 +8,7 @@ is one JSON object.
 
 import errno
 import importlib
+import io
 import logging
 import os
 import select
@@ -47,12 +48,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     A reader of standard output that stops early, such as `head`, is not a failure.
     """
+    _repair_streams()
     try:
         code = _run(arguments)
         sys.stdout.flush()
     except BrokenPipeError as error:
         return 0 if _output_is_closed() else _fail(_one_line(error), 1)
     return code
+
+
+def _repair_streams() -> None:
+    """Let output that is closed be discarded, and letters that its encoding lacks be escaped."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, io.TextIOWrapper(io.FileIO(os.devnull, "w"), encoding="utf-8"))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _output_is_closed() -> bool:

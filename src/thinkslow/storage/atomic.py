@@ -79,8 +79,11 @@ def write_bytes(path: str | Path, chunks: Iterable[bytes | memoryview]) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a UTF-8 file, which is either completely replaced or unchanged; see `write_bytes`."""
-    write_bytes(path, [text.encode()])
+    """Write a UTF-8 file, which is either completely replaced or unchanged; see `write_bytes`.
+
+    Parts of a path that are not UTF-8 are escaped.
+    """
+    write_bytes(path, [text.encode(errors="backslashreplace")])
 
 
 def absolute(path: str | Path) -> Path:

@@ -80,7 +80,8 @@ class Episodes:
         log.warning(
             "Environment %d gave a non-finite value: `%s` at step %d of its episode %d (decision "
             "%d). Learning uses 0 instead, and metrics.jsonl counts such values as `nonfinite` of "
-            "the episode. Fix the environment. This is reported once for each environment.",
+            "the episode. Fix the environment (float32 ends at 3.4e38). This is reported once for "
+            "each environment.",
             found.environment, found.key, found.step, found.episode + 1, decision,
         )  # fmt: skip
 
