@@ -354,6 +354,30 @@ def test_a_full_disk_says_how_to_go_on(monkeypatch, capsys):
     assert "--resume" in said
 
 
+@pytest.mark.parametrize(
+    ("number", "remedy"), [(errno.EROFS, "allow access"), (errno.ENOTDIR, "Give another path.")]
+)
+def test_an_error_of_the_system_is_told_without_its_number(number, remedy, monkeypatch, capsys):
+    def barred(options):
+        raise OSError(number, os.strerror(number), "/media/out")
+
+    monkeypatch.setattr(inspect, "run", barred)
+    assert main(["inspect", "agent"]) == 1
+    said = one_line(capsys)
+    assert said.startswith(f"thinkslow: /media/out: {os.strerror(number)}. ")
+    assert remedy in said
+    assert "Errno" not in said
+
+
+def test_a_study_is_refused_before_its_time_is_measured(tmp_path, capsys):
+    """A folder that could not be written was found after minutes of playing."""
+    (tmp_path / "file").touch()
+    assert main(["study", "quick", "--out", str(tmp_path / "file")]) == 1
+    err = capsys.readouterr().err
+    assert "File exists" in err
+    assert "estimate the time" not in err
+
+
 def test_an_unexpected_error_is_named_and_points_at_debug(monkeypatch, capsys):
     def broken(options):
         raise KeyError("gone")

@@ -204,7 +204,7 @@ for _name, _make, _about in (
         for horizon in HORIZONS
     ),
     *(
-        (f"paper-{name}", make, f"paper's reading: {about}")
+        (f"paper-{name}", make, f"one reading of the paper: {about}")
         for name, make, about in (
             ("z", partial(raw, "latent"), "SIG steps the latent as floats, which act unchanged"),
             (

@@ -157,6 +157,13 @@ def _one_line(error: Exception) -> str:
             f"The disk is full ({text}). Free some space and run the command again; "
             "--resume continues a training run from its last save."
         )
+    if isinstance(error, OSError) and error.errno is not None and error.strerror:
+        if error.filename is None:
+            return error.strerror
+        place = " and ".join(str(one) for one in (error.filename, error.filename2) if one)
+        barred = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+        other = ", or allow access to this one" if barred else ""
+        return f"{place}: {error.strerror}. Give another path{other}."
     expected = (ValueError, OSError, RuntimeError)
     if isinstance(error, expected) and text and not type(error).__module__.startswith("jax"):
         return text

@@ -80,8 +80,10 @@ def run(options: Options) -> dict[str, Any]:
         _show_plan(plan)
     if options.dry_run:
         return _forecast(plan, folder, options)
+    from thinkslow.storage.lock import claim
     from thinkslow.study.run import run as play
 
+    claim(folder, what="study").release()  # before a forecast of minutes
     if not (folder / "blocks").exists() and not options.json:
         _forecast(plan, folder, options)
     with progress() as show:
@@ -111,7 +113,7 @@ def _forecast(plan: Any, folder: Path, options: Options) -> dict[str, Any]:
     from thinkslow.study.rehearsal import rehearse
 
     say = console()
-    say.print("Playing a few decisions of every arm, to estimate the time…")
+    say.print("Playing a few decisions of every arm, to estimate the time. This may take minutes.")
     cluster = options.executor == "ray"
     found = rehearse(
         plan, folder, jobs=1 if cluster else options.jobs,

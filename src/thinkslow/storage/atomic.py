@@ -116,7 +116,7 @@ def explained(path: Path) -> Iterator[None]:
         free = shutil.disk_usage(path.parent).free / 2**20 if path.parent.is_dir() else 0.0
         full = Full(
             f"Saving {path} needs more disk space than there is; {free:.1f} MiB are free. What "
-            "was saved before is untouched. Free some space and save again."
+            "was saved before is untouched. Free some space and run the command again."
         )
         full.errno = error.errno
         raise full from error

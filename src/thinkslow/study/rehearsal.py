@@ -64,8 +64,8 @@ def rehearse(
             cell = (task.group, task.setting)
             if cell not in seconds:
                 show(f"{task.group} in {task.setting}")
-                _timed(Path(place), task, 1)
-                several = _timed(Path(place), task, at_once)
+                _timed(Path(place), task, 1, (SHORT,))  # compiles what is missing
+                several = _timed(Path(place), task, at_once, (SHORT, SHORT, LONG))
                 seconds[cell] = sum(several) / len(several)
     each = plan.block * len(plan.arms)
     return {
@@ -99,12 +99,12 @@ def longest(env: Any) -> int | None:
     return int(min(known)) if known else None
 
 
-def _timed(place: Path, task: Task, at_once: int) -> list[float]:
+def _timed(place: Path, task: Task, at_once: int, lengths: Sequence[int]) -> list[float]:
     """Seconds of a task, from several processes that play its beginning at the same time."""
     command = [sys.executable, "-m", "thinkslow.study.rehearsal", str(place)]
     running = [
         subprocess.Popen(
-            [*command, json.dumps(vars(task)), str(time.time())],
+            [*command, json.dumps(vars(task)), str(time.time()), json.dumps(lengths)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for _ in range(at_once)
@@ -122,9 +122,9 @@ def _timed(place: Path, task: Task, at_once: int) -> list[float]:
     return [float(out.split()[-1]) for out, _ in said]
 
 
-def _begin(plan: Plan, task: Task, began: float) -> float:
-    """Play the beginning of a task. Returns the estimated seconds of the whole task, including the
-    start.
+def _begin(plan: Plan, task: Task, began: float, lengths: Sequence[int]) -> float:
+    """Play the beginning of a task with these numbers of decisions. Returns the estimated seconds
+    of the whole task, including the start; NaN for a single length.
     """
     agent = load(task.path)
     where = environment(plan, agent, task.setting)
@@ -137,16 +137,19 @@ def _begin(plan: Plan, task: Task, began: float) -> float:
     arms = {name: agent.thinking(one) for name, one in arms_of(plan).items()}
     ends = [began]
     with tempfile.TemporaryDirectory() as place:
-        for length in (SHORT, SHORT, LONG):  # the first decision loads programs
+        for length in lengths:  # the first one loads programs
             evaluate(
                 {task.agent: arms}, where, episodes=plan.block, seed=0, batch=plan.block,
                 out=Path(place) / str(len(ends)), max_decisions=length,
             )  # fmt: skip
             ends.append(time.time())
+    if len(lengths) == 1:
+        return math.nan
     first, short, long = (after - before for before, after in itertools.pairwise(ends))
     return first + (decisions - SHORT) * max(long - short, 0.0) / (LONG - SHORT)
 
 
 if __name__ == "__main__":
     stored = json.loads((Path(sys.argv[1]) / "plan.json").read_text())
-    print(_begin(restored(stored), Task(**json.loads(sys.argv[2])), float(sys.argv[3])))
+    at, lengths = float(sys.argv[3]), json.loads(sys.argv[4])
+    print(_begin(restored(stored), Task(**json.loads(sys.argv[2])), at, lengths))
