@@ -29,7 +29,7 @@ from thinkslow.study import Another, Misplanned, finish, planned, read, shipped
 from thinkslow.study.executors import Failing
 from thinkslow.study.rehearsal import longest, rehearse
 from thinkslow.study.run import joined, run
-from thinkslow.study.tasks import arms_of, block_seed, found, tasks
+from thinkslow.study.tasks import arms_of, block_seed, found, playing, tasks
 from thinkslow.study.verdicts import judge
 
 PLAN: dict[str, Any] = {
@@ -176,6 +176,17 @@ def test_a_group_of_runs_has_the_agents_of_its_budget(tmp_path):
 def test_a_group_that_fits_nothing_is_refused():
     with pytest.raises(Misplanned, match=r"Agents of ours: .*runs/nothing-\*"):
         found(planned(PLAN, "plan.toml", {"ours": ["runs/nothing-*"]}))
+
+
+def test_what_is_no_agent_is_named_before_anything_is_played(tmp_path):
+    """A run's folder passed, and the forecast played for minutes before it failed."""
+    run = tmp_path / "runs" / "one"
+    (run / "agents" / "20").mkdir(parents=True)
+    (run / "config.json").write_text("{}")
+    for given, said in ((run, "is a training run"), (run / "agents" / "20", "no agent")):
+        plan = planned(PLAN, "plan.toml", {"ours": [str(given)]})
+        with pytest.raises(Misplanned, match=f"Agents of ours: .*{said}"):
+            playing(plan)
 
 
 def episode(arm: str, agent: str, number: int, score: float) -> Episode:

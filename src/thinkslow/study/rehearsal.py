@@ -24,7 +24,7 @@ from thinkslow.envs import arguments, make
 from thinkslow.evaluation.protocol import evaluate
 from thinkslow.loading import load
 from thinkslow.study.plan import Plan, restored
-from thinkslow.study.tasks import Task, arms_of, environment, finished, found, tasks
+from thinkslow.study.tasks import Task, arms_of, environment, finished, playing, tasks
 
 SHORT, LONG = 16, 56
 """Numbers of decisions of two runs. Their difference gives the time of a decision after loading.
@@ -52,9 +52,9 @@ def rehearse(
         jobs: number of local processes at the same time; None: one for each core.
         show: called with the part that is rehearsed.
 
-    **Errors:** those of `tasks.found`, and `ValueError` for a task that cannot be played.
+    **Errors:** those of `tasks.playing`, and `ValueError` for a task that cannot be played.
     """
-    todo = tasks(plan, found(plan))
+    todo = tasks(plan, playing(plan))
     missing = [task for task in todo if not finished(folder / task.folder)]
     at_once = min(jobs or os.cpu_count() or 1, max(len(missing), 1))
     seconds: dict[tuple[str, str], float] = {}

@@ -19,8 +19,8 @@ from thinkslow.storage import atomic, jsontext
 from thinkslow.storage.lock import claim
 from thinkslow.study import executors, page, verdicts
 from thinkslow.study.effects import Cells
-from thinkslow.study.plan import Misplanned, Plan, restored
-from thinkslow.study.tasks import Task, arms_of, finished, found, tasks
+from thinkslow.study.plan import Plan, restored
+from thinkslow.study.tasks import Task, arms_of, finished, playing, tasks
 
 log = logging.getLogger("thinkslow")
 
@@ -93,8 +93,7 @@ def begin(plan: Plan, folder: Path, command: str = "") -> dict[str, dict[str, st
     **Errors:** `Another`, `Misplanned`.
     """
     arms_of(plan)
-    agents = found(plan)
-    _check_seeds(plan, agents)
+    agents = playing(plan)
     path, code = folder / STORED, code_hash()
     if path.exists():
         before = json.loads(path.read_text())
@@ -123,41 +122,6 @@ def begin(plan: Plan, folder: Path, command: str = "") -> dict[str, dict[str, st
         ) + "\n",
     )  # fmt: skip
     return agents
-
-
-def _check_seeds(plan: Plan, agents: Mapping[str, Mapping[str, str]]) -> None:
-    """Check that the agents of a group have different training seeds, and that the plan may play
-    them.
-
-    **Errors:** `Misplanned`.
-    """
-    from thinkslow.loading import opened
-
-    for group, paths in agents.items():
-        known: dict[int, str] = {}
-        for name, path in paths.items():
-            if not plan.tuned_on and len(paths) == 1:
-                continue
-            seed = opened(path).manifest["training"].get("seed")
-            if seed is None:
-                continue
-            if seed in known:
-                raise Misplanned(
-                    f"{name} and {known[seed]} of {group} are both of training seed {seed}: the "
-                    "agents of a group must be different seeds of one recipe and budget. Make two "
-                    "groups of them."
-                )
-            known[seed] = name
-            if plan.purpose == "report" and seed in plan.tuned_on:
-                raise Misplanned(
-                    f"{name} of {group} is of training seed {seed}, on which something was tuned "
-                    f"(`tuned_on`). Report on other seeds, or set `purpose` to tuning."
-                )
-            if plan.purpose == "tuning" and seed not in plan.tuned_on:
-                raise Misplanned(
-                    f"{name} of {group} is of training seed {seed}, and tuning may play only "
-                    f"{', '.join(map(str, plan.tuned_on))} (`tuned_on`)."
-                )
 
 
 def finish(folder: Path) -> dict[str, Any]:

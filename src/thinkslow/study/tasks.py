@@ -20,7 +20,7 @@ from thinkslow.agent.presets import Arm, arm
 from thinkslow.evaluation import records
 from thinkslow.evaluation.protocol import evaluate
 from thinkslow.evaluation.subjects import told_apart
-from thinkslow.loading import load, located
+from thinkslow.loading import load, located, opened
 from thinkslow.study.plan import Misplanned, Plan, StudyArm
 
 PURPOSES = {"report": 0, "tuning": 1}
@@ -69,6 +69,42 @@ def found(plan: Plan) -> dict[str, dict[str, str]]:
             raise Misplanned(f"Agents of {group.name}: {error}") from None
         out[group.name] = dict(zip(names, [given for given, _ in paths], strict=True))
     return out
+
+
+def playing(plan: Plan) -> dict[str, dict[str, str]]:
+    """The agents of each group, as of `found`. Each is opened once: the agents of a group must be
+    of different training seeds, and seeds on which something was tuned are not reported.
+
+    **Errors:** `Misplanned`, also for what cannot be opened.
+    """
+    agents = found(plan)
+    for group, paths in agents.items():
+        known: dict[int, str] = {}
+        for name, path in paths.items():
+            try:
+                seed = opened(path).manifest["training"].get("seed")
+            except (OSError, ValueError) as error:
+                raise Misplanned(f"Agents of {group}: {error}") from error
+            if seed is None or (not plan.tuned_on and len(paths) == 1):
+                continue
+            if seed in known:
+                raise Misplanned(
+                    f"{name} and {known[seed]} of {group} are both of training seed {seed}: the "
+                    "agents of a group must be different seeds of one recipe and budget. Make two "
+                    "groups of them."
+                )
+            known[seed] = name
+            if plan.purpose == "report" and seed in plan.tuned_on:
+                raise Misplanned(
+                    f"{name} of {group} is of training seed {seed}, on which something was tuned "
+                    f"(`tuned_on`). Report on other seeds, or set `purpose` to tuning."
+                )
+            if plan.purpose == "tuning" and seed not in plan.tuned_on:
+                raise Misplanned(
+                    f"{name} of {group} is of training seed {seed}, and tuning may play only "
+                    f"{', '.join(map(str, plan.tuned_on))} (`tuned_on`)."
+                )
+    return agents
 
 
 def tasks(plan: Plan, agents: Mapping[str, Mapping[str, str]]) -> list[Task]:
