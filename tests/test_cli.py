@@ -568,6 +568,25 @@ def test_the_same_training_command_continues_its_run_and_another_is_refused(
         assert said in err
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["train", "CartPole-v1", "--steps", "9", "--run", ""], "must be a path"),
+        (["evaluate", "collect-half", "--out", ""], "must be a path"),
+        (["evaluate", "collect-half", "--terms", "nan*evidence"], "finite number"),
+        (["evaluate", "collect-half", "--share", "0.5"], "--gate SCORE"),
+        (["train", "CartPole-v1", "--steps", "9", "--learning.replay-ratio", "inf"], "finite"),
+        (["train", "CartPole-v1", "--steps", "9", "--learning.return-percentiles", "9", "5"],
+         "must rise"),
+        (["train", "CartPole-v1", "--steps", "9", "--envs", "0"], "--envs must be 1"),
+    ],
+)  # fmt: skip
+def test_a_value_that_cannot_be_meant_is_refused_at_once(command, said, capsys):
+    """An empty --run wrote into the working folder; a weight that is NaN failed as JSON."""
+    assert main(command) == 2
+    assert said in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
 def test_the_preset_decides_how_to_learn_however_it_is_given():
     from thinkslow.cli import train
 

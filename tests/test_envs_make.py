@@ -99,6 +99,12 @@ def test_an_unknown_option_is_named_with_those_that_are_known(id, accepts):
     assert "thinkslow's own code" not in str(told.value)
 
 
+def test_a_wrapper_that_needs_more_than_the_environment_is_told_so():
+    """It was said to be an error in thinkslow's own code."""
+    with pytest.raises(Unavailable, match=r"tiny_envs:Scaled also needs factor.*alone"):
+        make("tiny_envs:tiny/Levels-v0", options={"level": 3}, wrappers=["tiny_envs:Scaled"])
+
+
 def test_an_error_of_a_constructor_stays_its_own():
     with pytest.raises(Unavailable, match=r"could not be made\. TypeError: int.*your code"):
         make("tiny_envs:Deeper", options={"level": 3, "depth": None})

@@ -444,3 +444,9 @@ def test_workers_end_with_their_parent_whatever_they_do(killed, hangs, tmp_path:
         assert parent.wait(20) == (-signal.SIGKILL if killed else 0)
         assert parent.stderr.read() == ""
     wait_until_gone(workers)
+
+
+def test_an_argument_that_cannot_be_is_told_in_our_own_words():
+    """It was said to be a ValueError in thinkslow's own code."""
+    with pytest.raises(Unavailable, match=r"^`image` must name observations"):
+        VectorEnv("CartPole-v1", 1, image=["pixels"])

@@ -246,6 +246,14 @@ class Lies(Echo):
         return np.zeros(3), {}
 
 
+class Scaled(gymnasium.Wrapper):
+    """Also needs a factor."""
+
+    def __init__(self, env: Any, factor: float):
+        super().__init__(env)
+        self.factor = factor
+
+
 class Doubled(gymnasium.ObservationWrapper):
     """A wrapper of a user's."""
 

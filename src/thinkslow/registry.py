@@ -17,6 +17,7 @@ import difflib
 import functools
 import importlib
 import inspect
+import math
 import os
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -292,9 +293,12 @@ def weights(text: str) -> list[tuple[str, float]]:
     for part in filter(None, (part.strip() for part in text.split(","))):
         before, star, spec = part.rpartition("*")
         try:
-            out.append((spec.strip(), float(before) if star else 1.0))
+            weight = float(before) if star else 1.0
         except ValueError:
-            raise ValueError(f"A weight must be a number; got {before!r} in {text!r}.") from None
+            weight = math.nan
+        if not math.isfinite(weight):
+            raise ValueError(f"A weight must be a finite number; got {before!r} in {text!r}.")
+        out.append((spec.strip(), weight))
     if not out:
         raise ValueError(f"Name at least one, such as sig,0.5*evidence; got {text!r}.")
     return out

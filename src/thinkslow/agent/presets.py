@@ -56,7 +56,9 @@ class Arm:
         if not 0 < self.share <= 1:
             raise ValueError(f"`share` must be above 0 and at most 1; got {self.share}.")
         if self.gate is None and self.share != 1:
-            raise ValueError("`share` is what a gate is calibrated to: name a `gate` too.")
+            raise ValueError(
+                "`share` needs a gate, which is calibrated to it: pass `gate=SCORE` too."
+            )
         if self.deadline_ms is not None and not self.deadline_ms >= 0:
             raise ValueError(f"`deadline_ms` must be 0 or more; got {self.deadline_ms}.")
         if self.deadline_ms is not None and (self.gate or self.thinking.particles > 1):

@@ -200,7 +200,7 @@ def named(options: Options, own: Sequence[str]) -> list[str]:
     names = [name.strip() for name in options.names.split(",") if name.strip()]
     if len(names) != len(own) or len(set(names)) < len(names):
         raise Usage(
-            f"--names must be {len(own)}, one for each agent and each another; got {options.names}."
+            f"--names needs as many different names as agents, {len(own)}; got {options.names}."
         )
     return names
 

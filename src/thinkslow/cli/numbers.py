@@ -1,6 +1,7 @@
-"""Numbers and truth values as people write them on a command line: 100000, 1e5, true."""
+"""Values as people write them on a command line: 100000, 1e5, true, runs/first."""
 
 from decimal import Decimal, InvalidOperation
+from pathlib import Path
 
 
 def whole(text: str) -> int:
@@ -46,3 +47,14 @@ def truth(text: str) -> bool:
         return {"true": True, "false": False}[text.lower()]
     except KeyError:
         raise ValueError(f"must be True or False; got {text!r}.") from None
+
+
+def path(text: str) -> Path:
+    """The path in a text.
+
+    **Errors:** `ValueError` for an empty text, such as an unset variable of a shell; it would be
+    the working folder.
+    """
+    if not text.strip():
+        raise ValueError(f"must be a path; got {text!r}. The working folder is a dot.")
+    return Path(text)

@@ -19,12 +19,12 @@ from typing import Annotated, Any, Literal, Union
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from thinkslow.cli.numbers import number, truth, whole
+from thinkslow.cli.numbers import number, path, truth, whole
 
 METAVARS = {int: "N", float: "X", str: "NAME", Path: "PATH"}
 TRUTH = "True|False"
 """The unit of a truth value that may be None; a flag has none."""
-READ = {int: whole, float: number, str: str, Path: Path, bool: truth}
+READ = {int: whole, float: number, str: str, Path: path, bool: truth}
 
 READING = ConstructorRegistry()
 """How values are read, with errors in words: `with READING: tyro.cli(...)`."""
@@ -159,7 +159,7 @@ def _rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
     optional = NoneType in typing.get_args(info.type)
     if typing.get_origin(kind) is Literal and optional:
         choices, read, metavar = typing.get_args(kind), str, _metavar(kind)
-    elif kind in (int, float) or (kind in READ and optional):
+    elif kind in (int, float, Path) or (kind in READ and optional):
         choices, read, metavar = None, READ[kind], METAVARS.get(kind, TRUTH)
     else:
         return None

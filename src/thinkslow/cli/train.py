@@ -150,7 +150,7 @@ def run(options: Options) -> dict[str, Any]:
                 reset_limit=options.reset_limit,
             )  # fmt: skip
         except ValueError as error:
-            raise Usage(str(error)) from error
+            raise Usage(str(error).replace("`environments`", "--envs")) from error
         settings = (config, model_preset(options.preset), options.learning)
         try:
             other = differences(options.run, *settings)

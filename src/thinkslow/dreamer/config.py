@@ -1,6 +1,7 @@
 """Sizes and training settings of a DreamerV3 agent: frozen, checked, named."""
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 from thinkslow.dreamer import ranges
@@ -234,6 +235,15 @@ class TrainConfig:
         for name in ("batch_size", "imagination", "replay_capacity"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be 1 or more; got {getattr(self, name)}.")
+        for name in (
+            "replay_ratio",
+            "learning_rate",
+            "clip",
+            "actor_entropy",
+            "replay_value_scale",
+        ):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"`{name}` must be finite; got {getattr(self, name)}.")
         for name in ("replay_ratio", "learning_rate", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` must be above 0; got {getattr(self, name)}.")
@@ -243,6 +253,11 @@ class TrainConfig:
         for name in ("trace", "slow_rate", "return_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` must be between 0 and 1; got {getattr(self, name)}.")
+        low, high = self.return_percentiles
+        if not 0 <= low < high <= 100:
+            raise ValueError(
+                f"`return_percentiles` must rise from 0 or more to 100 or less; got {low}, {high}."
+            )
         if self.horizon < 2:
             raise ValueError(f"`horizon` must be 2 or more; got {self.horizon}.")
         if not 0 <= self.imagination_starts <= self.batch_length:

@@ -79,15 +79,23 @@ def of_error(
     known = [*accepted(build)[0], *also, *OF_MAKE]
     if (found := UNKNOWN.search(str(error))) and found[1] in asked:
         return said(id, found[1], [name for name in known if name != found[1]])
-    if found := MISSING.search(str(error)):
-        names = re.findall(r"'(\w+)'", found[1])
-        if names and set(names) <= {*known}:
-            return (
-                f"{id} needs {'the option' if len(names) == 1 else 'the options'} "
-                f'{", ".join(names)}: pass `options={{"{names[0]}": VALUE}}`'
-                f"{' and so on' if len(names) > 1 else ''}."
-            )
+    if (names := missing(error)) and set(names) <= {*known}:
+        return (
+            f"{id} needs {'the option' if len(names) == 1 else 'the options'} "
+            f'{", ".join(names)}: pass `options={{"{names[0]}": VALUE}}`'
+            f"{' and so on' if len(names) > 1 else ''}."
+        )
     return None
+
+
+def missing(error: Exception) -> list[str]:
+    """The required arguments that a call lacked; empty for any other error.
+
+    >>> missing(TypeError("Maze() missing 2 required positional arguments: 'level' and 'size'"))
+    ['level', 'size']
+    """
+    found = MISSING.search(str(error)) if isinstance(error, TypeError) else None
+    return re.findall(r"'(\w+)'", found[1]) if found else []
 
 
 def said(id: str, name: str, known: Collection[str]) -> str:

@@ -23,6 +23,7 @@ KEPT = 20_000
 """Number of characters of a traceback that are kept."""
 USERS = "your code"
 """What messages call the user's code."""
+OWN = "thinkslow's own code"
 
 
 class Mismatch(ValueError):
@@ -135,7 +136,7 @@ def owner(filename: str) -> str:
     path = Path(filename)
     resolved = path.resolve() if path.is_absolute() else path
     if resolved.is_relative_to(OURS):
-        return "thinkslow's own code"
+        return OWN
     if filename.startswith("<") or any(resolved.is_relative_to(place) for place in LIBRARIES):
         parts = resolved.parts
         if "site-packages" in parts[:-1]:

@@ -288,6 +288,11 @@ def _wrapped(env: gymnasium.Env, wrapper: str) -> gymnasium.Env:
     try:
         around: Any = found(env)
     except Exception as error:  # the user's code may raise anything
+        if needs := constructor.missing(error):
+            raise Unavailable(
+                f"{wrapper} also needs {', '.join(needs)}, and a wrapper is given the environment "
+                "alone: write a subclass or a function that passes the rest."
+            ) from error
         raise Unavailable(explained(wrapper, error)) from error
     return around
 

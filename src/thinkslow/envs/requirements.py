@@ -237,7 +237,7 @@ def closest(task: str, *, count: int = 3) -> list[str]:
 def explained(id: str, error: Exception) -> str:
     """The message for an environment whose construction failed, with the cause first."""
     if isinstance(error, gymnasium.error.DependencyNotInstalled):
-        return f"{id} needs a package that is not installed here. {_installing(str(error))}"
+        return f"{id} needs a package that is not installed here. {installing(str(error))}"
     what = said(error, "make")
     family = family_of(id)
     wrong = isinstance(
@@ -251,7 +251,7 @@ def explained(id: str, error: Exception) -> str:
     return f"{id} could not be made. {what}"
 
 
-def _installing(text: str) -> str:
+def installing(text: str) -> str:
     """Gymnasium's own hint, `pip install x`, replaced by the command for this Python
     environment.
     """

@@ -23,7 +23,7 @@ import numpy as np
 
 from thinkslow.envs.failures import Failed, Failure, Mismatch, Nonfinite
 from thinkslow.envs.make import only
-from thinkslow.envs.requirements import Unavailable
+from thinkslow.envs.requirements import Unavailable, installing
 from thinkslow.envs.snapshots import Snapshot
 from thinkslow.envs.steps import Step, end, hash_of, rows_of
 from thinkslow.envs.worker import PATIENCE_S, Died, Played, Worker, nameless_memory, size_of, views
@@ -464,14 +464,15 @@ class VectorEnv:
             log.warning(
                 "%s, environment %d, episode %d, step %d: %s; %s.",
                 self.id, index, self._begun[index] - 1, len(self._actions[index]),
-                failure.line, what,
+                installing(failure.line), what,
             )  # fmt: skip
 
     def _restart(self, index: int, failure: Failure) -> None:
         self._deaths[index] += 1
         if self._deaths[index] >= DEATHS:
             raise Failed(
-                f"Environment {index} of {self.id} failed {DEATHS} times in a row: {failure.line}",
+                f"Environment {index} of {self.id} failed {DEATHS} times in a row: "
+                f"{installing(failure.line)}",
                 failure,
             )
         self._workers[index].close()

@@ -39,7 +39,7 @@ from typing import IO, Any, NamedTuple
 import gymnasium
 import numpy as np
 
-from thinkslow.envs.failures import Failure, Mismatch, ended, failure
+from thinkslow.envs.failures import OWN, Failure, Mismatch, ended, failure, origin
 from thinkslow.envs.make import Environment, make
 from thinkslow.envs.requirements import Unavailable
 from thinkslow.spaces import Space
@@ -314,7 +314,12 @@ def _serve(pipe: Connection, memory: int, served: _Served) -> None:
     arguments, spec = _heard(pipe)
     if spec is not None:
         gymnasium.registry.setdefault(arguments["id"], spec)
-    env = served.env = make(**arguments)
+    try:
+        env = served.env = make(**arguments)
+    except ValueError as error:  # our own word about the arguments is no failure
+        if isinstance(error, Unavailable | Mismatch) or not origin(error).endswith(OWN):
+            raise
+        raise Unavailable(str(error)) from error
     _tell(pipe, ("ready", (Spaces(env.observations, env.actions, env.drawn), tuple(env.notes))))
     said, served.idle = len(env.notes), True
     spaces, count, index = _heard(pipe)
