@@ -1,6 +1,5 @@
 """What several test modules share: tiny agents, small models and objectives of our own."""
 
-import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -232,7 +231,6 @@ def gains(*values: float, kind: Any = Line, dtype: Any = None) -> Members:
     return replaced(kind(jnp.array(0.0)), lambda m: m.gain, jnp.array(values, dtype))
 
 
-@dataclasses.dataclass(frozen=True)
 class NearPlace(PresentTerm):
     """How far the expected latent is from a place, squared."""
 

@@ -2,10 +2,11 @@
 
 import runpy
 
+import jax
 import pytest
 
 from thinkslow import registry
-from thinkslow.objectives import Anchor
+from thinkslow.objectives import Anchor, PresentTerm
 
 OWN = """
 import dataclasses
@@ -34,3 +35,18 @@ def test_a_file_that_is_run_again_gives_its_names_anew_and_no_other_takes_them(t
 def test_a_name_of_ours_is_not_given_to_another():
     with pytest.raises(ValueError, match=r"'sig'.*another name"):
         registry.register("term", "sig", Anchor)
+
+
+def test_the_annotated_fields_of_a_term_are_its_arguments():
+    """Without a decorator they were class attributes, which no argument could set."""
+
+    class Bonus(PresentTerm):
+        scale: float = 1.0
+
+        def value(self, belief, present, *, key):
+            return -self.scale * belief.entropy()
+
+    registry.register("term", "bonus", Bonus)
+    made = registry.make("term", "bonus:scale=3")
+    assert made == Bonus(3)
+    assert jax.tree.leaves(made) == [3.0]  # changing it does not compile again

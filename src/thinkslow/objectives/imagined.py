@@ -3,7 +3,6 @@
 **References:** Benfeghoul et al., When in Doubt, Think Slow, arXiv 2402.15283.
 """
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -18,7 +17,6 @@ from thinkslow.worldmodel import State, surprise
 ESTIMATORS = ("kl", "barber-agakov", "entropies")
 
 
-@dataclasses.dataclass(frozen=True)
 class SIG(ImaginedTerm):
     """State information gain: how much the re-encoded imagined observation says about the latent.
 

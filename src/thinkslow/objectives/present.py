@@ -1,7 +1,5 @@
 """Terms at the present observation."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -13,7 +11,6 @@ from thinkslow.objectives.term import Present, PresentTerm
 from thinkslow.worldmodel import State, surprise
 
 
-@dataclasses.dataclass(frozen=True)
 class Evidence(PresentTerm):
     """-E_q log p(x | h, z) + beta max(KL(q || p), free nats): the present-step ELBO, negated.
 

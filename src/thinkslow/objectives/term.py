@@ -12,7 +12,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, dataclass_transform
 
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
@@ -26,16 +26,18 @@ from thinkslow.worldmodel import Action, Moment, Observation, State, WorldModel
 Values: TypeAlias = dict[str, Float[Array, ""]]
 
 
+@dataclass_transform(frozen_default=True)
 @dataclasses.dataclass(frozen=True)
 class Term:
-    """A term to minimise, in nats: a frozen dataclass.
+    """A term to minimise, in nats.
 
-    Changing its float fields does not compile again.
+    Every subclass is a frozen dataclass: its annotated fields are its settings. Changing a float
+    field does not compile again.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        register(cls)
+        register(dataclasses.dataclass(frozen=True)(cls))
 
     def __post_init__(self) -> None:
         """Integers in float fields become floats, which may change without compiling."""
