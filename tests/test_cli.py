@@ -128,7 +128,7 @@ def test_version_is_that_of_the_installed_package(arguments, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["demo", "--episodes", "1"], "--episodes must be 2 or more, to have an interval; got 1."),
+        (["demo", "--episodes", "1"], "--episodes must be 2 or more; got 1."),
         (["evaluate"], "Say which agent"),
         (["evaluate", "a", "--episodes", "1"], "--episodes must be 2 or more"),
         (["evaluate", "a", "--batch", "0"], "--batch must be 1 or more; got 0."),

@@ -33,10 +33,11 @@ ABOVE = {
     "spaces": "",
     "trees": "",
     "plural": "",
+    "settings": "",
 }
 """Every folder and module of the package, from the outermost inwards, and what it may import."""
-ANYWHERE = {"plural"}
-"""What every part may import: how messages count."""
+ANYWHERE = {"plural", "settings"}
+"""What every part may import: how messages count, and how settings are checked."""
 
 
 def imported(path: Path) -> set[str]:

@@ -7,7 +7,10 @@ makes its flags and their help from these fields.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal
+
+from thinkslow import settings
+from thinkslow.settings import floating, setting
 
 if TYPE_CHECKING:
     from thinkslow.agent.checks import Check
@@ -21,17 +24,6 @@ Imagery = Literal["mode", "sample"]
 Variable = Literal["belief", "latent", "state", "memory"]
 Landing = Literal["as-is", "code", "simplex"]
 Missing = Literal["predict", "hold", "stale"]
-
-
-def setting(default: Any, *, least: int | None = None, kind: str | None = None) -> Any:
-    """One field of `Thinking`.
-
-    Args:
-        default: the default value.
-        least: the smallest number that is allowed.
-        kind: the kind of the registry that names its values on the command line.
-    """
-    return dataclasses.field(default=default, metadata={"least": least, "kind": kind})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,8 +119,7 @@ class Thinking:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "terms", _weighted(self.terms))
-        for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, check_setting(field, getattr(self, field.name)))
+        settings.check(self)
         if self.steps and not self.terms:
             raise ValueError("`steps` needs at least one term to minimise; got none.")
         if self.terms:
@@ -208,27 +199,4 @@ class Thinking:
 def _weighted(terms: Any) -> tuple:
     """Terms with their weights as pairs."""
     pairs = terms.items() if hasattr(terms, "items") else terms
-    return tuple((term, _floating(weight)) for term, weight in pairs)
-
-
-def _floating(value: Any) -> Any:
-    """A float instead of an integer: floats may change without compiling again."""
-    return float(value) if type(value) is int else value
-
-
-def check_setting(field: dataclasses.Field, value: Any) -> Any:
-    """The value of a field, in range.
-
-    **Errors:** `ValueError`.
-    """
-    if "float" in str(field.type):
-        value = _floating(value)
-    least = field.metadata["least"]
-    if least is not None and isinstance(value, int | float) and not value >= least:
-        raise ValueError(f"`{field.name}` must be {least:g} or more; got {value}.")
-    kinds = [one for one in (field.type, *get_args(field.type)) if get_origin(one) is Literal]
-    if kinds and not (value is None and kinds[0] is not field.type):
-        choices = get_args(kinds[0])
-        if value not in choices:
-            raise ValueError(f"`{field.name}` must be one of {', '.join(choices)}; got {value!r}.")
-    return value
+    return tuple((term, floating(weight)) for term, weight in pairs)

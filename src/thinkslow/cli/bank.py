@@ -17,6 +17,7 @@ from thinkslow.cli.modules import load_modules
 from thinkslow.cli.playing import Playing
 from thinkslow.evaluation.reading import Estimate
 from thinkslow.evaluation.report.text import estimated
+from thinkslow.settings import setting
 
 DESCRIPTION = """Fill a bank of decisions and judge arms on it.
 
@@ -54,7 +55,7 @@ class Options(Opening, Playing, Plan):
     """Judge these arms. Arms that the agent cannot play are left out."""
     gates: Annotated[str, tyro.conf.arg(metavar="SCORE,...")] = GATES
     """Compare these scores as gates."""
-    draws: int = 4
+    draws: int = setting(4, least=1)
     """Let each arm decide N times at each moment."""
 
     @property
@@ -70,8 +71,6 @@ class Options(Opening, Playing, Plan):
 def parse(arguments: Sequence[str]) -> Options:
     """**Errors:** `Usage` for impossible values."""
     options = parse_options(Options, "bank", DESCRIPTION, arguments)
-    if options.draws < 1:
-        raise Usage(f"--draws must be 1 or more; got {options.draws}.")
     try:
         load_modules(options.imports)
         for name in options.arm_names:

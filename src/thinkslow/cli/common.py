@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 import tyro
 
+from thinkslow import settings
 from thinkslow.cli import parsing
 from thinkslow.cli.modules import load_modules
 from thinkslow.cli.wording import InFlags
@@ -99,6 +100,7 @@ def parse(options: type[Options], name: str, description: str, arguments: Sequen
                 description=_paragraphs(description), args=list(arguments),
             )  # fmt: skip
         found = options(**parsing.values(given))
+        settings.check(found)
         _refuse_nan(found)
         load_modules(getattr(found, "imports", ()))
         if isinstance(found, Opening):

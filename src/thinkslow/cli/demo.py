@@ -7,8 +7,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from thinkslow.cli.common import Common, Usage, console
+from thinkslow import settings
+from thinkslow.cli.common import Common, console
 from thinkslow.cli.common import parse as parse_options
+from thinkslow.settings import setting
 
 DESCRIPTION = """Play two bundled agents on a first-person 3D task, with and without thinking.
 
@@ -33,20 +35,15 @@ class Options(Common):
 
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("out/demo")
     """Write the records and the page to this folder."""
-    episodes: int = 20
+    episodes: int = setting(20, least=2)
     """Play N episodes of each arm. More episodes make narrower intervals."""
-    seed: int = 0
+    seed: int = settings.seed()
     """Take environment seeds and random numbers from this seed."""
 
 
 def parse(arguments: Sequence[str]) -> Options:
     """**Errors:** `Usage` for impossible values."""
-    options = parse_options(Options, "demo", DESCRIPTION, arguments)
-    if options.episodes < 2:
-        raise Usage(f"--episodes must be 2 or more, to have an interval; got {options.episodes}.")
-    if not 0 <= options.seed < 2**31:
-        raise Usage(f"--seed must be between 0 and {2**31 - 1}; got {options.seed}.")
-    return options
+    return parse_options(Options, "demo", DESCRIPTION, arguments)
 
 
 BEGINS = """\

@@ -9,10 +9,12 @@ from typing import Annotated, Any, ClassVar
 import tyro
 from rich.table import Table
 
+from thinkslow import settings
 from thinkslow.cli.common import Opening, Usage, output
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.playing import Playing
 from thinkslow.plural import plural
+from thinkslow.settings import setting
 
 DESCRIPTION = """Fit an ensemble to an agent and store it with the agent.
 
@@ -40,13 +42,13 @@ class Options(Opening, Playing):
     project."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Convert another project's agent, and write it to this folder with its ensemble."""
-    decisions: int = 4000
+    decisions: int = setting(4000, least=1)
     """Play N decisions, over all environments together."""
-    members: int = 4
+    members: int = setting(4, least=2)
     """Fit N members."""
-    steps: int = 300
+    steps: int = setting(300, least=1)
     """Make N steps in each fit. With many more steps the members over-fit their resample."""
-    seed: int = 0
+    seed: int = settings.seed()
     """Take episodes, resamples and fits from this seed."""
     env: Annotated[str | None, tyro.conf.arg(metavar="ID")] = None
     """Play this environment; by default the one that the agent was trained on."""
@@ -54,13 +56,7 @@ class Options(Opening, Playing):
 
 def parse(arguments: Sequence[str]) -> Options:
     """**Errors:** `Usage` for impossible values."""
-    options = parse_options(Options, "ensemble", DESCRIPTION, arguments)
-    for name, least in (("decisions", 1), ("members", 2), ("steps", 1)):
-        if (value := getattr(options, name)) < least:
-            raise Usage(f"--{name} must be {least} or more; got {value}.")
-    if not 0 <= options.seed < 2**31:
-        raise Usage(f"--seed must be between 0 and {2**31 - 1}; got {options.seed}.")
-    return options
+    return parse_options(Options, "ensemble", DESCRIPTION, arguments)
 
 
 def run(options: Options) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from thinkslow import registry
+from thinkslow import registry, settings
 from thinkslow.agent.presets import DEFAULT, Arm, arm
 from thinkslow.cli import flags
 from thinkslow.cli.common import Opening, Usage, beside_none, console, output
@@ -17,6 +17,7 @@ from thinkslow.cli.exports import Showing, of_evaluation
 from thinkslow.cli.playing import Playing
 from thinkslow.cli.results import progress, show_result
 from thinkslow.cli.wording import in_flags
+from thinkslow.settings import setting
 
 DESCRIPTION = """Play agents with and without thinking, under paired seeds.
 
@@ -48,24 +49,24 @@ class Options(Showing, Opening, Playing):
     """Bundled agents by name, agent folders, or log folders and checkpoints of other projects."""
     arms: Annotated[str, tyro.conf.arg(metavar="ARM,...")] = ",".join(DEFAULT)
     """Play these arms and compare each with `none`. `thinkslow arms` lists them."""
-    episodes: int = 20
+    episodes: int = setting(20, least=2)
     """Play N episodes of each arm."""
-    seed: int = 0
+    seed: int = settings.seed()
     """Take environment seeds and random numbers from this seed."""
     env: Annotated[str | None, tyro.conf.arg(metavar="ID")] = None
     """Play this environment; by default the one that the agent was trained on."""
-    repeat: int | None = None
+    repeat: int | None = setting(None, least=1)
     """Repeat each action N times; by default as in training."""
     action: Literal["sample", "mode"] | None = None
     """Take a sample or the mode of the policy; by default as in the evaluation of the project
     that trained the agent."""
-    batch: int = 8
+    batch: int = setting(8, least=1)
     """Play N environments in parallel, one process each."""
-    max_decisions: int | None = None
+    max_decisions: int | None = setting(None, least=1)
     """Cut an episode after N decisions. The table reports how many episodes were cut."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("out/evaluate")
     """Write the records and the page to this folder."""
-    delay: int = 0
+    delay: int = setting(0, least=0, most=5)
     """Show every observation N decisions late, 0 to 5; the same as --shift delayed:N."""
     real_time: Annotated[float | None, tyro.conf.arg(metavar="MS")] = None
     """Let the environment make a step every MS milliseconds while an agent thinks, so that slow
@@ -102,22 +103,10 @@ def parse(arguments: Sequence[str]) -> Options:
     options.limits()
     if not options.agents:
         raise Usage("Say which agent: thinkslow evaluate AGENT. `thinkslow train` makes one.")
-    if options.episodes < 2:
-        raise Usage(f"--episodes must be 2 or more, to have an interval; got {options.episodes}.")
-    if not 0 <= options.seed < 2**31:
-        raise Usage(f"--seed must be between 0 and {2**31 - 1}; got {options.seed}.")
-    if options.repeat is not None and options.repeat < 1:
-        raise Usage(f"--repeat must be 1 or more; got {options.repeat}.")
     if options.pool and len(options.agents) < 2:
         raise Usage("--pool needs two agents or more, each of another training seed.")
-    if options.max_decisions is not None and options.max_decisions < 1:
-        raise Usage(f"--max-decisions must be 1 or more; got {options.max_decisions}.")
-    if not 0 <= options.delay <= 5:
-        raise Usage(f"--delay must be 0 to 5; got {options.delay}.")
     if options.real_time is not None and not options.real_time > 0:
         raise Usage(f"--real-time must be above 0 milliseconds; got {options.real_time}.")
-    if options.batch < 1:
-        raise Usage(f"--batch must be 1 or more; got {options.batch}.")
     try:
         flags.given(options.changes)
         for name in options.arm_names:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import tyro
 
-from thinkslow import registry
+from thinkslow import registry, settings
 from thinkslow.agent.changes import OF_ARM, SETTINGS, changed, kind_of, made
 from thinkslow.agent.presets import Arm, arm
-from thinkslow.agent.thinking import Thinking, check_setting
+from thinkslow.agent.thinking import Thinking
 from thinkslow.cli.parsing import documentation
 
 METAVARS = {int: "N", float: "X", str: "NAME"}
@@ -70,7 +70,7 @@ def given(changes: Any) -> dict[str, Any]:
             for spec, _ in specs:
                 registry.check(kind, spec)
         elif "least" in field.metadata:
-            check_setting(field, value)
+            settings.check_value(field, value)
     if "gate" in out:
         out.setdefault("share", 0.2)
     # A share alone is meant for arms that have a gate.

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from thinkslow import settings
 from thinkslow.cli.common import Usage, console, output
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.exports import Showing, of_study
@@ -41,7 +42,7 @@ class Options(Showing):
     """
     executor: Literal["local", "ray"] = "local"
     """Play in processes of this machine, or on a Ray cluster."""
-    jobs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    jobs: Annotated[int | None, tyro.conf.arg(metavar="N")] = settings.setting(None, least=1)
     """Run N local processes at once; by default one for each core."""
     address: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None
     """Use the Ray cluster at this address; by default one is started here."""
@@ -54,8 +55,6 @@ class Options(Showing):
 def parse(arguments: Sequence[str]) -> Options:
     """**Errors:** `Usage` for impossible values."""
     options = parse_options(Options, "study", DESCRIPTION, arguments)
-    if options.jobs is not None and options.jobs < 1:
-        raise Usage(f"--jobs must be 1 or more; got {options.jobs}.")
     if options.address and options.executor != "ray":
         raise Usage("--address needs a Ray cluster: pass --executor ray too.")
     for each in options.agents:

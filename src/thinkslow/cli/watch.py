@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from thinkslow import registry
+from thinkslow import registry, settings
 from thinkslow.cli import flags
 from thinkslow.cli.common import Opening, Usage, console, output
 from thinkslow.cli.common import parse as parse_options
@@ -17,6 +17,7 @@ from thinkslow.cli.playing import Playing
 from thinkslow.cli.results import progress
 from thinkslow.cli.wording import in_flags
 from thinkslow.plural import plural
+from thinkslow.settings import setting
 
 DESCRIPTION = """Watch an agent play one episode.
 
@@ -55,18 +56,18 @@ class Options(Opening, Playing):
     names by commas for more."""
     acting: Annotated[str, tyro.conf.arg(metavar="ARM")] = "none"
     """Take the actions of this arm."""
-    seed: int = 0
+    seed: int = settings.seed()
     """Take the episode and the agent's random numbers from this seed, as in `evaluate`."""
-    episode: int = 0
+    episode: int = setting(0, least=0)
     """Watch episode N of `evaluate` with this seed, counted from 0."""
     env: Annotated[str | None, tyro.conf.arg(metavar="ID")] = None
     """Play this environment; by default the one that the agent was trained on."""
-    repeat: int | None = None
+    repeat: int | None = setting(None, least=1)
     """Repeat each action N times; by default as in training."""
     action: Literal["sample", "mode"] | None = None
     """Take a sample or the mode of the policy; by default as in the evaluation of the project
     that trained the agent."""
-    max_decisions: int = 500
+    max_decisions: int = setting(500, least=1)
     """Cut the episode after N decisions, so that the page stays small."""
     without_video: bool = False
     """Write no video."""
@@ -90,13 +91,6 @@ def parse(arguments: Sequence[str]) -> Options:
     options = parse_options(Options, "watch", DESCRIPTION, arguments)
     options.making()
     options.limits()
-    for name, least in (("max_decisions", 1), ("episode", 0), ("repeat", 1)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            flag = name.replace("_", "-")
-            raise Usage(f"--{flag} must be {least} or more; got {value}.")
-    if not 0 <= options.seed < 2**31:
-        raise Usage(f"--seed must be between 0 and {2**31 - 1}; got {options.seed}.")
     try:
         flags.given(options.changes)
         for name in options.arm_names:

@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from thinkslow import settings
 from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.config import ModelConfig, TrainConfig
 from thinkslow.plural import plural
+from thinkslow.settings import setting
 from thinkslow.spaces import Space
 from thinkslow.storage import jsontext, saves, store
 
@@ -27,13 +29,13 @@ class RunConfig:
     """Gymnasium id of the environment."""
     preset: str = "tiny"
     """Name of the preset, for the records."""
-    seed: int = 0
+    seed: int = settings.seed()
     """Seed of the weights, the environments and every sample."""
-    environments: int = 4
+    environments: int = setting(4, least=1)
     """Number of environments in parallel, one process each."""
-    size: int = 64
+    size: int = setting(64, least=1)
     """Width and height of the images, in pixels."""
-    repeat: int = 1
+    repeat: int = setting(1, least=1)
     """Number of times that each action is repeated."""
     making: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Further arguments of `envs.make`: constructor options, wrappers, names of images."""
@@ -43,20 +45,16 @@ class RunConfig:
     """Time limit for a reset of an environment, in seconds."""
     budgets: tuple[int, ...] = ()
     """Numbers of decisions at which the agent is stored under `agents/`."""
-    log_every: int = 1000
+    log_every: int = setting(1000, least=1)
     """Number of decisions between two lines of metrics."""
     save_every: float = 300.0
     """Time between two saves, in seconds."""
 
     def __post_init__(self) -> None:
-        for name in ("environments", "size", "repeat", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be 1 or more; got {getattr(self, name)}.")
+        settings.check(self)
         for name in ("save_every", "step_limit", "reset_limit"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` must be above 0; got {getattr(self, name)}.")
-        if not 0 <= self.seed < 2**31:
-            raise ValueError(f"`seed` must be between 0 and {2**31 - 1}; got {self.seed}.")
 
 
 @dataclasses.dataclass(frozen=True)

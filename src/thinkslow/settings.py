@@ -1,0 +1,69 @@
+"""Fields of settings with the range of their values, checked in one place.
+
+Settings are frozen dataclasses: how an agent thinks, plans, and the options of commands. Nothing
+here imports JAX, because the command line makes its flags from these fields.
+"""
+
+import dataclasses
+from typing import Any, Literal, get_args, get_origin
+
+MOST_SEED = 2**31 - 1
+"""The largest seed of a command, a run or a plan."""
+
+
+def setting(
+    default: Any, *, least: int | None = None, most: int | None = None, kind: str | None = None
+) -> Any:
+    """A field of settings.
+
+    Args:
+        default: the default value.
+        least: the smallest number that is allowed.
+        most: the largest number that is allowed, with `least`.
+        kind: the kind of the registry that names its values on the command line.
+    """
+    return dataclasses.field(
+        default=default, metadata={"least": least, "most": most, "kind": kind}
+    )  # fmt: skip
+
+
+def seed() -> Any:
+    """A field for a seed, by default 0."""
+    return setting(0, least=0, most=MOST_SEED)
+
+
+def check(settings: Any) -> None:
+    """Check every field of a frozen dataclass. Integers in float fields become floats.
+
+    **Errors:** `ValueError` for a value out of range, or a word that is not one of its choices.
+    """
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if (checked := check_value(field, value)) is not value:
+            object.__setattr__(settings, field.name, checked)
+
+
+def check_value(field: dataclasses.Field, value: Any) -> Any:
+    """The value of a field, in range.
+
+    **Errors:** those of `check`.
+    """
+    if "float" in str(field.type):
+        value = floating(value)
+    least, most = field.metadata.get("least"), field.metadata.get("most")
+    if least is not None and isinstance(value, int | float):
+        if most is not None and not least <= value <= most:
+            raise ValueError(f"`{field.name}` must be between {least} and {most}; got {value}.")
+        if not value >= least:
+            raise ValueError(f"`{field.name}` must be {least} or more; got {value}.")
+    kinds = [one for one in (field.type, *get_args(field.type)) if get_origin(one) is Literal]
+    if kinds and not (value is None and kinds[0] is not field.type):
+        choices = get_args(kinds[0])
+        if value not in choices:
+            raise ValueError(f"`{field.name}` must be one of {', '.join(choices)}; got {value!r}.")
+    return value
+
+
+def floating(value: Any) -> Any:
+    """A float instead of an integer: floats may change without compiling again."""
+    return float(value) if type(value) is int else value
