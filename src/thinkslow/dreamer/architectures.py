@@ -26,7 +26,7 @@ def register_architecture(name: str, model: Callable[..., Any], config: type) ->
     Args:
         name: Its name in manifests.
         model: Makes a model: `model(observations, actions, config, key=key)`, the first two
-            mappings from a name to a `Space`; an `ActorCritic`, whose arrays have names.
+            mappings from a name to a `Space`. Its result is a `WorldModel` that keeps `config`.
         config: A dataclass of sizes; `config.from_json(dictionary)` reads back what
             `dataclasses.asdict` gave after a trip through JSON, and raises `ValueError` or
             `TypeError` for what no agent can be.

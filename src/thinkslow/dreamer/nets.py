@@ -216,14 +216,14 @@ class MLP(eqx.Module):
 def named(tree: object) -> dict[str, Any]:
     """The arrays of a model, or their shapes, by name. A name joins attributes and keys by `/`.
 
-    An attribute called `layers` is left out of the name.
+    An attribute called `layers` is left out of the name. Functions have no name.
 
     >>> import jax.random as jr
     >>> sorted(named(MLP(3, 4, 1, key=jr.key(0))))
     ['linear0/bias', 'linear0/kernel', 'norm0/scale']
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {_name(path): leaf for path, leaf in leaves}
+    return {_name(path): leaf for path, leaf in leaves if _is_array(leaf)}
 
 
 def with_named(tree: Tree, arrays: Mapping[str, np.ndarray | Array]) -> Tree:
@@ -242,12 +242,20 @@ def with_only(tree: Tree, arrays: Mapping[str, np.ndarray | Array]) -> Tree:
     if unknown := arrays.keys() - named(tree).keys():
         raise KeyError(f"{min(unknown)} is no array of the model.")
     return _map_named(
-        tree, lambda name, leaf: jnp.asarray(arrays[name], leaf.dtype) if name in arrays else None
+        eqx.filter(tree, _is_array),
+        lambda name, leaf: jnp.asarray(arrays[name], leaf.dtype) if name in arrays else None,
     )
 
 
 def _map_named(tree: Tree, function: Callable[[str, Array], Array | None]) -> Tree:
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: function(_name(path), leaf), tree)
+    def at(path: tuple, leaf: Any) -> Any:
+        return function(_name(path), leaf) if _is_array(leaf) else leaf
+
+    return jax.tree_util.tree_map_with_path(at, tree)
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
 
 
 def _name(path: tuple) -> str:

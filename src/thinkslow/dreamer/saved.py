@@ -1,4 +1,4 @@
-"""A DreamerV3 agent as a folder: named weights and a manifest that describes them."""
+"""An agent as a folder: named weights and a manifest that describes them."""
 
 import dataclasses
 import subprocess
@@ -7,24 +7,26 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import jax
+import equinox as eqx
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from thinkslow.dreamer.actor_critic import ActorCritic
 from thinkslow.dreamer.architectures import architectures, model_of
 from thinkslow.dreamer.manifest import described
 from thinkslow.dreamer.nets import named, with_named, with_only
 from thinkslow.objectives.members import Members
 from thinkslow.storage import checks, store
 from thinkslow.storage.faults import line, shown
+from thinkslow.worldmodel import WorldModel
 
 
 @dataclasses.dataclass(frozen=True)
 class Saved:
     """An agent read from disk."""
 
-    model: ActorCritic
+    model: Any
+    """A `WorldModel` of the class that its architecture names."""
     manifest: dict[str, Any]
     members: Members | None = None
     """Plausible parameters, if an ensemble is stored with the agent."""
@@ -80,22 +82,34 @@ def environment_of(
 
 
 def save(
-    folder: Path, model: ActorCritic, *, name: str, environment: Mapping[str, Any],
+    folder: str | Path, model: Any, *, name: str, environment: Mapping[str, Any],
     training: Mapping[str, Any], dtype: str = "float32",
 ) -> None:  # fmt: skip
-    """Write an agent. `training` describes its training: steps, seed, preset, configuration.
+    """Write an agent of a registered architecture.
 
-    **Errors:** those of `store.write`.
+    Args:
+        folder: Where to write it.
+        model: A `WorldModel` with a `config`, as `register_architecture` says.
+        name: The name of the agent.
+        environment: The environment that it plays: `id`, and by default `size` 64, `repeat` 1.
+        training: What is known of its training, such as `steps`, `seed` and `preset`.
+        dtype: The type of the weights on disk.
+
+    **Errors:** `ValueError` for an architecture that is not registered; those of `store.write`.
     """
-    weights = {name: np.asarray(array).astype(dtype) for name, array in named(model).items()}
+    arrays = {name: np.asarray(array) for name, array in named(model).items()}
+    weights = {
+        name: array.astype(dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
+        for name, array in arrays.items()
+    }
     manifest = {
         "name": name,
         "architecture": architecture(model),
         "model": dataclasses.asdict(model.config),
         "observations": {key: space.to_json() for key, space in model.observation_spaces},
         "actions": {key: space.to_json() for key, space in model.action_spaces},
-        "environment": dict(environment),
-        "training": dict(training),
+        "environment": {"size": 64, "repeat": 1, **environment},
+        "training": {"steps": None, "seed": None, "preset": None, **training},
         **provenance(),
     }
     store.write(folder, weights, manifest)
@@ -127,7 +141,7 @@ def load(folder: str | Path, *, ensemble: bool = True) -> Saved:
         weights, manifest = store.read(folder)
     facts = described(manifest, Path(folder))
     try:
-        shape = jax.eval_shape(
+        shape = eqx.filter_eval_shape(
             lambda: model_of(facts.architecture)(
                 facts.observations, facts.actions, facts.config, key=jr.key(0)
             )
@@ -150,7 +164,7 @@ def load(folder: str | Path, *, ensemble: bool = True) -> Saved:
     return Saved(model, manifest, Members(with_only(shape, members)))
 
 
-def architecture(model: ActorCritic) -> str:
+def architecture(model: WorldModel) -> str:
     """The profile name of a model in manifests.
 
     **Errors:** `ValueError` if the class of the model is not registered.

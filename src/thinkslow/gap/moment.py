@@ -7,9 +7,9 @@ once for a model. Each moment is measured separately, so its numbers do not depe
 """
 
 import dataclasses
-from functools import partial
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -101,7 +101,7 @@ def refusal(model: Any, beta: float | None) -> str | None:
     return None
 
 
-@jax.jit
+@eqx.filter_jit
 def perceived(
     model: Any, state: State, action: Array, is_first: Bool[Array, ""], observation: Observation
 ) -> Moment:
@@ -109,7 +109,7 @@ def perceived(
     return perceive(model, state, action, is_first, observation)
 
 
-@partial(jax.jit, static_argnames="effort")
+@eqx.filter_jit
 def searched(
     model: Any, moment: Moment, observation: Observation, later: Later, beta: Array,
     key: PRNGKeyArray, *, effort: Effort,
@@ -132,7 +132,7 @@ def searched(
     return Searched(found, found_later, bound)
 
 
-@jax.jit
+@eqx.filter_jit
 def scored(
     model: Any, moment: Moment, observation: Observation, later: Later, beliefs: Belief,
     beta: Array, key: PRNGKeyArray,

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-import jax
+import equinox as eqx
 import jax.random as jr
 import numpy as np
 
@@ -76,7 +76,7 @@ def saved_from(
     """The agent from the results of the steps of `load`."""
     make = model_of(foreign.architecture)
     try:
-        shape = jax.eval_shape(
+        shape = eqx.filter_eval_shape(
             lambda: make(foreign.observations, foreign.actions, foreign.model, key=jr.key(0))
         )
     except (ValueError, TypeError, OverflowError) as error:

@@ -98,7 +98,7 @@ def check(
         else:
             usable.append(term)
     if usable:
-        values, at = Values(moment, usable), jax.jit(moment.beliefs)(model)
+        values, at = Values(moment, usable), jax.jit(moment.beliefs)(moment.arrays)
         entries += term_entries(moment, values, at)
         if updates:
             entries += update_entries(moment, values, at, updates)

@@ -22,7 +22,7 @@ ANCHOR = {Anchor(): 1.0}
 
 def model_entries(moment: Moment) -> Iterator[Entry]:
     initial = moment.model.initial()
-    memory, prior, posterior = jax.eval_shape(moment.beliefs, moment.model)
+    memory, prior, posterior = jax.eval_shape(moment.beliefs, moment.arrays)
     latent = jax.eval_shape(lambda b: b.mode(), posterior)
     pairs = {
         "predict keeps the memory's shapes and types": (_shapes(memory), _shapes(initial.memory)),

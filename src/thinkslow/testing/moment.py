@@ -13,6 +13,7 @@ import numpy as np
 from thinkslow.objectives import Term, lookahead
 from thinkslow.objectives.members import Members
 from thinkslow.readouts import Readout
+from thinkslow.trees import parts, whole
 from thinkslow.worldmodel import Moment as AtMoment
 from thinkslow.worldmodel import Observation, Policy, State
 
@@ -31,23 +32,36 @@ class Moment:
     def name(self) -> str:
         return type(self.model).__name__
 
-    def start(self, model: Any) -> State:
+    @property
+    def arrays(self) -> list[Any]:
+        """The arrays and floats of the model, which are arguments of every program. Its functions
+        and integers are not, as in an agent.
+        """
+        return parts(self.model).arrays
+
+    def having(self, arrays: list[Any]) -> Any:
+        """The model with other arrays."""
+        return whole(parts(self.model).structure, arrays)
+
+    def start(self, arrays: list[Any]) -> State:
         """The state after the first observation of an episode."""
+        model = self.having(arrays)
         memory, _ = model.predict(model.initial(), self.action, jnp.ones((), bool))
         return State(memory, model.infer(memory, dict(self.observation)).mode())
 
-    def beliefs(self, model: Any) -> tuple[Any, Any, Any]:
+    def beliefs(self, arrays: list[Any]) -> tuple[Any, Any, Any]:
         """Memory, prior and posterior after the next action and the same observation."""
-        memory, prior = model.predict(self.start(model), self.action, jnp.zeros((), bool))
+        model = self.having(arrays)
+        memory, prior = model.predict(self.start(arrays), self.action, jnp.zeros((), bool))
         return memory, prior, model.infer(memory, dict(self.observation))
 
     def objective(
-        self, terms: Sequence[Term], weights: dict[str, Any], model: Any, members: Any,
+        self, terms: Sequence[Term], weights: dict[str, Any], arrays: list[Any], members: Any,
         observation: Any, at: Any, policy: Policy | None = None, latent: Readout | None = None,
     ) -> Any:  # fmt: skip
         memory, prior, posterior = at
         return lookahead(
-            model, policy or self.policy,
+            self.having(arrays), policy or self.policy,
             AtMoment(memory, prior, posterior, jnp.ones((), bool)), observation,
             [(term, weights[term.name]) for term in terms], horizon=2, rollouts=2, latent=latent,
             members=members,
@@ -56,12 +70,12 @@ class Moment:
     def refuses(self, term: Term) -> str:
         """Why a term does not apply to the model; empty if it does."""
         try:
-            at = jax.eval_shape(self.beliefs, self.model)
+            at = jax.eval_shape(self.beliefs, self.arrays)
             jax.eval_shape(
                 lambda m, s, x, at: self.objective(
                     [term], {term.name: 1.0}, m, s, x, at
                 )(at[2], jr.key(0))[0],
-                self.model, self.members, dict(self.observation), at,
+                self.arrays, self.members, dict(self.observation), at,
             )  # fmt: skip
         except ValueError as error:
             return str(error)
@@ -81,14 +95,15 @@ class Values:
 
         @jax.jit
         def found(
-            weights: Any, model: Any, members: Any, seen: Any, at: Any, belief: Any, key: Any
+            weights: Any, arrays: Any, members: Any, seen: Any, at: Any, belief: Any, key: Any
         ):
-            return moment.objective(self.objects, weights, model, members, seen, at)(belief, key)
+            return moment.objective(self.objects, weights, arrays, members, seen, at)(belief, key)
 
         self.found = found
 
     def objective(self, weights: dict[str, Any], *fixed: Any) -> Any:
-        """The objective of `refine`; `fixed` is model, members, observation and beliefs."""
+        """The objective of `refine`; `fixed` is the arrays of the model,
+        members, observation and beliefs."""
 
         def objective(belief: Any, key: Any) -> tuple[Any, dict[str, Any]]:
             _, found = self.found(weights, *fixed, belief, key)

@@ -19,7 +19,7 @@ from thinkslow.worldmodel import State
 
 def term_entries(moment: Moment, values: Values, at: Any) -> Iterator[Entry]:
     weights = {name: jnp.float32(1.5 - i) for i, name in enumerate(values.terms)}
-    given = (weights, moment.model, moment.members, dict(moment.observation), at, at[2], jr.key(1))
+    given = (weights, moment.arrays, moment.members, dict(moment.observation), at, at[2], jr.key(1))
     total, compiled = values.found(*given)
     with jax.disable_jit():
         _, eager = values.found(*given)
@@ -53,13 +53,13 @@ def term_entries(moment: Moment, values: Values, at: Any) -> Iterator[Entry]:
 def _slopes(moment: Moment, values: Values) -> tuple[dict[str, Any], dict[str, Any]]:
     """The derivative along one direction, on the soft latent, with fixed actions, in float64."""
     with jax.enable_x64(True):
-        arrays = (moment.model, moment.members, dict(moment.observation), moment.action)
-        model, members, seen, action = cast(jax.tree.map(jnp.asarray, arrays), jnp.float64)
+        given = (moment.arrays, moment.members, dict(moment.observation), moment.action)
+        arrays, members, seen, action = cast(jax.tree.map(jnp.asarray, given), jnp.float64)
         wide = dataclasses.replace(moment, observation=seen, action=action)
 
         @jax.jit
-        def both(model: Any, members: Any) -> tuple[Any, Any]:
-            at, held = wide.beliefs(model), wide.start(model)
+        def both(arrays: Any, members: Any) -> tuple[Any, Any]:
+            at, held = wide.beliefs(arrays), wide.start(arrays)
 
             def policy(state: State, key: Any) -> Any:
                 return moment.policy(held, key).astype(jnp.float64)
@@ -68,7 +68,7 @@ def _slopes(moment: Moment, values: Values) -> tuple[dict[str, Any], dict[str, A
             way = jax.tree.map(lambda x: _wave(x, 2.0), belief)
             weights = dict.fromkeys(values.terms, 1.0)
             objective = wide.objective(
-                values.objects, weights, model, members, seen, at, policy, Soft()
+                values.objects, weights, arrays, members, seen, at, policy, Soft()
             )
 
             def along(length: Any) -> Any:
@@ -80,7 +80,7 @@ def _slopes(moment: Moment, values: Values) -> tuple[dict[str, Any], dict[str, A
             numeric = jax.tree.map(lambda x: (x[0] - x[1]) / (2 * step), ends)
             return jax.jvp(along, (0.0,), (1.0,))[1], numeric
 
-        return jax.tree.map(float, both(model, members))
+        return jax.tree.map(float, both(arrays, members))
 
 
 def _wave(x: Any, phase: float) -> Any:

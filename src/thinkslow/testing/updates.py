@@ -139,8 +139,8 @@ class Judge:
 
     def __init__(self, moment: Moment, values: Values, at: Any):
         self.moment, self.values = moment, values
-        self.fixed: tuple = (moment.model, moment.members, dict(moment.observation), at)
-        half = jax.jit(partial(cast, dtype=jnp.bfloat16))((moment.model, moment.members))
+        self.fixed: tuple = (moment.arrays, moment.members, dict(moment.observation), at)
+        half = jax.jit(partial(cast, dtype=jnp.bfloat16))((moment.arrays, moment.members))
         self.half: tuple = (*half, self.fixed[2], jax.jit(moment.beliefs)(half[0]))
         self.beliefs, self.half_beliefs = _around(at[2]), _around(self.half[3][2])
         self.keys = jr.split(jr.key(7), BATCH)
@@ -301,14 +301,14 @@ class Judge:
 
     def _spoilt(self) -> dict[str, Any]:
         """Model and observation with a NaN."""
-        model, members, seen, at = self.fixed
-        nan = jax.jit(partial(jax.tree.map, lambda x: jnp.full_like(x, jnp.nan)))(model)
+        arrays, members, seen, at = self.fixed
+        nan = jax.jit(partial(jax.tree.map, lambda x: jnp.full_like(x, jnp.nan)))(arrays)
         out = {"NaN in the model": (nan, members, seen, at)}
         kinds = {name: jnp.asarray(x).dtype for name, x in seen.items()}
         floats = [name for name, kind in kinds.items() if jnp.issubdtype(kind, jnp.floating)]
         for what, number in (("NaN", jnp.nan), ("Inf", jnp.inf)) if floats else ():
             bad = {name: jnp.full_like(seen[name], number) for name in floats}
-            out[f"{what} in the observation"] = (model, members, {**seen, **bad}, at)
+            out[f"{what} in the observation"] = (arrays, members, {**seen, **bad}, at)
         return out
 
 
