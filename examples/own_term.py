@@ -5,6 +5,7 @@ thinkslow evaluate collect-half --import examples/own_term.py --arms sig-3 --ter
 
 import thinkslow
 from thinkslow import envs
+from thinkslow.distributions import expected
 from thinkslow.needs import REWARD
 
 
@@ -16,7 +17,7 @@ class Reward(thinkslow.ImaginedTerm):
         return (REWARD,)
 
     def at_step(self, model, step, *, key):
-        return -model.reward(step.state).mean()
+        return -expected(model.reward(step.state))
 
 
 thinkslow.register("term", "reward", Reward)

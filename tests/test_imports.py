@@ -10,14 +10,15 @@ SOURCE = Path(__file__).parents[1] / "src" / "thinkslow"
 ABOVE = {
     "cli": "gap bank study evaluation loading dreamer importers zoo agent registry envs storage",
     "gap": "evaluation dreamer agent refinement envs storage needs distributions trees worldmodel",
-    "bank": "evaluation dreamer agent objectives envs storage needs",
+    "bank": "evaluation dreamer agent objectives envs storage needs distributions",
     "study": "evaluation loading dreamer agent registry envs storage",
     "evaluation": "dreamer agent refinement registry envs storage toy worldmodel needs "
     "distributions spaces",
     "loading": "zoo importers dreamer agent registry storage",
     "zoo": "",
     "importers": "dreamer registry storage spaces",
-    "dreamer": "agent objectives registry envs storage worldmodel readouts distributions spaces",
+    "dreamer": "agent objectives registry envs storage worldmodel readouts needs distributions "
+    "spaces",
     "testing": "agent refinement objectives worldmodel readouts needs distributions trees",
     "agent": "refinement objectives worldmodel readouts needs registry distributions spaces trees",
     "refinement": "needs distributions trees",

@@ -109,5 +109,5 @@ def test_a_source_that_is_told_nothing_disagrees_in_the_layer_that_the_prior_com
 
 
 def test_a_model_that_does_not_name_that_layer_is_told_what_to_do(model):
-    with pytest.raises(TypeError, match=r"Rows .*`prior_layer`, or pass `where`"):
+    with pytest.raises(ValueError, match=r"Rows .*`prior_layer`.* give `where`"):
         Noise()(model, key=jr.key(0))

@@ -23,6 +23,16 @@ class Distribution(Protocol):
     def log_prob(self, value: Array) -> Float[Array, ""]: ...
 
 
+def expected(head: Distribution) -> Float[Array, "..."]:
+    """The mean of a predicted number, such as a reward; the mode, if the head has no `mean()`.
+
+    >>> float(expected(Squared(jnp.array(0.5))))
+    0.5
+    """
+    mean = getattr(head, "mean", None)
+    return jnp.asarray(mean() if callable(mean) else head.mode(), jnp.float32)
+
+
 class Belief(eqx.Module):
     """A distribution over the latent that can be refined.
 

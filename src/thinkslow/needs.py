@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from thinkslow.distributions import Categorical
+from thinkslow.distributions import Categorical, expected
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +100,15 @@ def _prior(model: Any, members: Any) -> str | None:
     )
 
 
+def _prior_layer(model: Any, members: Any) -> str | None:
+    if getattr(model, "prior_layer", None) is not None:
+        return None
+    return (
+        "its class does not define `prior_layer`, the last layer of its prior head. Define it, or "
+        "give `where`"
+    )
+
+
 def _trained(name: str) -> Callable[[Any, Any], str | None]:
     def lacking(model: Any, members: Any) -> str | None:
         if getattr(model, f"trained_{name}") is not None:
@@ -144,9 +153,10 @@ def _images(model: Any, members: Any) -> str | None:
 
 
 def _reward(model: Any, members: Any) -> str | None:
-    if jax.eval_shape(lambda: model.reward(model.initial())) is not None:
-        return None
-    return "it predicts no reward: its class does not define `reward(state)`"
+    found = jax.eval_shape(lambda: model.reward(model.initial()))
+    if found is None:
+        return "it predicts no reward: its class does not define `reward(state)`"
+    return _one_number("reward", found)
 
 
 def _critic(model: Any, members: Any) -> str | None:
@@ -154,7 +164,16 @@ def _critic(model: Any, members: Any) -> str | None:
         found = jax.eval_shape(lambda: model.value(model.initial()))
     except (AttributeError, ValueError) as error:
         return f"it has no critic ({error})".rstrip(".")
-    return None if found is not None else "it has no critic: `value(state)` gives None"
+    if found is None:
+        return "it has no critic: `value(state)` gives None"
+    return _one_number("value", found)
+
+
+def _one_number(name: str, head: Any) -> str | None:
+    shape = jax.eval_shape(expected, head).shape
+    if not shape:
+        return None
+    return f"`{name}(state)` must predict one number, of shape (); its prediction has {shape}"
 
 
 def _discount(model: Any, members: Any) -> str | None:
@@ -168,6 +187,14 @@ def _actor(model: Any, members: Any) -> str | None:
         return "its class does not define `actor(state)`: the probabilities of its policy"
     if not model.action_spaces:
         return "it does not declare its `action_spaces`"
+    return None
+
+
+def _greedy(model: Any, members: Any) -> str | None:
+    try:
+        jax.eval_shape(lambda: model.greedy(model.initial(), jax.random.key(0)))
+    except (AttributeError, TypeError):
+        return "its class defines neither `greedy(state, key)` nor `actor(state)`"
     return None
 
 
@@ -185,6 +212,7 @@ DECODES_IMAGES = Need("a decoder of images", _images)
 SPREAD = Need("a decoder whose spread depends on the state", _spread)
 MEMBERS = Need("plausible parameters", _members)
 PRIOR = Need("a prior that follows from the memory", _prior)
+PRIOR_LAYER = Need("a last layer of the prior head", _prior_layer)
 TRAINED_BETA = Need("the weight of its KL in training", _trained("beta"))
 TRAINED_FREE_NATS = Need("the free nats of its training", _trained("free_nats"))
 CATEGORICAL = Need("a categorical belief", _categorical)
@@ -192,4 +220,5 @@ REWARD = Need("a predicted reward", _reward)
 CRITIC = Need("a critic", _critic)
 DISCOUNT = Need("a discount of later rewards", _discount)
 ACTOR = Need("a policy of known probabilities", _actor)
+GREEDY = Need("a most likely action", _greedy)
 CONTINUOUS = Need("continuous actions", _continuous)

@@ -90,6 +90,21 @@ class WorldModel(eqx.Module):
             "to the agent."
         )
 
+    def greedy(self, state: State, key: PRNGKeyArray) -> Action:
+        """The most likely action in a state, as one vector; by default the modes of `actor`.
+
+        Args:
+            state: memory and latent.
+            key: random numbers, for a policy whose mode is not known.
+        """
+        heads = self.actor(state)
+        if heads is None:
+            raise TypeError(
+                f"{type(self).__name__} has no most likely action. Define `actor(state)` or "
+                "`greedy(state, key)`."
+            )
+        return jnp.concatenate([head.mode().ravel() for head in heads.values()])
+
     @property
     def observation_spaces(self) -> tuple[tuple[str, Space], ...]:
         """The parts of an observation as pairs of name and `Space`.
@@ -146,6 +161,13 @@ class WorldModel(eqx.Module):
 
         Args:
             memory: from `predict`, or moved by refinement.
+        """
+        return None
+
+    @property
+    def prior_layer(self) -> PyTree[Array] | None:
+        """The last layer of the head that predicts the prior, in which the members of an ensemble
+        differ, if it has one.
         """
         return None
 

@@ -27,13 +27,14 @@ from thinkslow.agent.thinking import Thinking
 from thinkslow.needs import (
     CATEGORICAL,
     DECODER,
+    GREEDY,
     PRIOR,
     TRAINED_BETA,
     TRAINED_FREE_NATS,
     Need,
     missing,
 )
-from thinkslow.objectives.members import Members
+from thinkslow.objectives.members import Members, Source
 from thinkslow.plural import plural
 from thinkslow.spaces import Space
 from thinkslow.trees import Parts, compiled, once, parts, register
@@ -220,6 +221,8 @@ class Agent(AbstractAgent):
         for what, needs in needs_of(settings):
             if (reason := missing(self.model, needs, self.members)) is not None:
                 return f"`{what}` does not work with this agent: {reason}."
+        if self.greedy and (reason := missing(self.model, (GREEDY,))) is not None:
+            return f"The mode of the policy does not work with this agent: {reason}."
         if settings.choice is not None and self.policy not in (own_policy, greedy_policy):
             return (
                 f"`{type(settings.choice).__name__}` does not work with this agent: its `policy` "
@@ -263,11 +266,20 @@ class Agent(AbstractAgent):
         Args:
             settings: how to think.
         """
-        return Agent(
-            self.model, settings, policy=self.policy, members=self.members, about=self.about,
-            returns=self.returns,
-            clean=self.clean,
-        )  # fmt: skip
+        return dataclasses.replace(self, settings=settings)
+
+    def having_members(self, source: Source, seed: int = 0) -> "Agent":
+        """The same agent with plausible parameters from a source.
+
+        Args:
+            source: makes them, such as `objectives.members.Noise`.
+            seed: seed of what the source draws.
+
+        **Errors:** `ValueError` if the model lacks something that the source needs.
+        """
+        if (reason := missing(self.model, source.needs)) is not None:
+            raise ValueError(f"`{type(source).__name__}` does not work with this agent: {reason}.")
+        return dataclasses.replace(self, members=source(self.model, key=jr.key(seed)))
 
     @property
     def inner(self) -> "Agent":
@@ -275,10 +287,8 @@ class Agent(AbstractAgent):
 
     def having_model(self, model: WorldModel, members: Members | None) -> "Agent":
         # The usual errors are stored under the model's own names of observations.
-        return Agent(
-            model, self.settings, policy=self.policy, members=members, about=self.about,
-            returns=self.returns, clean=self.clean if model is self.model else None,
-        )  # fmt: skip
+        clean = self.clean if model is self.model else None
+        return dataclasses.replace(self, model=model, members=members, clean=clean)
 
     def having_returns(self, spread: float) -> "Agent":
         return dataclasses.replace(self, returns=float(spread))

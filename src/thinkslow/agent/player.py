@@ -1,5 +1,6 @@
 """A player for your own loop: one environment, NumPy in and out."""
 
+import dataclasses
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -8,7 +9,8 @@ import jax
 import jax.random as jr
 import numpy as np
 
-from thinkslow.agent.agent import AbstractAgent, Agent, greedy_policy
+from thinkslow.agent.agent import AbstractAgent, Agent, greedy_policy, own_policy
+from thinkslow.needs import GREEDY, missing
 from thinkslow.plural import plural
 
 
@@ -110,15 +112,13 @@ class Player:
     def _greedy(self) -> AbstractAgent:
         """The agent with the mode of its policy."""
         agent = self.agent
-        if not isinstance(agent, Agent) or not hasattr(agent.model, "greedy"):
+        own = isinstance(agent, Agent) and agent.policy in (own_policy, greedy_policy)
+        if not own or missing(agent.model, (GREEDY,)) is not None:
             raise ValueError(
                 f"`deterministic` must be False for {type(agent).__name__} of "
                 f"{type(agent.model).__name__}. Load the agent with action='mode' instead."
             )
-        return Agent(
-            agent.model, agent.settings, policy=greedy_policy, members=agent.members,
-            about=agent.about,
-        )  # fmt: skip
+        return dataclasses.replace(agent, policy=greedy_policy)
 
     def _decide(
         self, carry: Any, batch: Any, begins: np.ndarray, number: int,

@@ -79,10 +79,7 @@ class Arm:
         from thinkslow.agent.gates import Gated
 
         if self.members is not None:
-            import jax.random as jr
-
-            members = self.members(agent.model, key=jr.key(0))
-            agent = dataclasses.replace(agent, members=members)
+            agent = agent.having_members(self.members)
         thinking = agent.having(self.thinking)
         if self.deadline_ms is not None:
             return Timed(thinking, self.deadline_ms)

@@ -27,6 +27,7 @@ from thinkslow.agent.choices import (
     perturbed,
     strength,
 )
+from thinkslow.distributions import expected
 from thinkslow.needs import ACTOR, CRITIC, DISCOUNT, REWARD, Need
 from thinkslow.trees import all_finite
 from thinkslow.worldmodel import Action, State, imagine
@@ -316,9 +317,3 @@ def lambda_return(
         return reward + discount * ((1 - trace) * value + trace * later), None
 
     return jax.lax.scan(step, value[-1], (reward, discount, value), reverse=True)[0]
-
-
-def expected(head: Any) -> Float[Array, ""]:
-    """The mean of a head's prediction, or its mode if it has no mean, as float32."""
-    mean = getattr(head, "mean", None)
-    return jnp.asarray(mean() if callable(mean) else head.mode(), jnp.float32)

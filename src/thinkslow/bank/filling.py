@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -24,6 +25,7 @@ from thinkslow.agent.thinking import Thinking
 from thinkslow.bank import stored
 from thinkslow.bank.plan import Plan
 from thinkslow.bank.stored import ALIVE, CUT, TERMINAL, Bank, Header, Moments
+from thinkslow.distributions import expected
 from thinkslow.dreamer.saved import provenance
 from thinkslow.envs import Step, VectorEnv, arguments
 from thinkslow.envs.snapshots import Snapshot
@@ -266,9 +268,9 @@ class _Filling:
         return np.asarray(_values(self.agent.model, states), np.float32)
 
 
-@jax.jit
+@eqx.filter_jit
 def _values(model: Any, states: Any) -> Array:
-    return jax.vmap(lambda state: model.value(state).mean())(states)
+    return jax.vmap(lambda state: expected(model.value(state)))(states)
 
 
 @jax.jit

@@ -66,12 +66,13 @@ def run(options: Options) -> dict[str, Any]:
     of reading, of the environment and of `ensemble.make`.
     """
     from thinkslow import importers
+    from thinkslow.agent.agent import Agent
     from thinkslow.cli.evaluate import unnamed
     from thinkslow.cli.results import progress
     from thinkslow.dreamer import saved as checkpoint
     from thinkslow.dreamer.ensemble import make, seed_of
-    from thinkslow.dreamer.match_spaces import match_spaces
     from thinkslow.envs import VectorEnv, arguments
+    from thinkslow.evaluation.subjects import fitted
     from thinkslow.loading import located
 
     folder = located(options.agent)
@@ -104,12 +105,9 @@ def run(options: Options) -> dict[str, Any]:
         ) as envs,
         progress() as show,
     ):  # fmt: skip
-        model, _ = match_spaces(
-            saved.model, None, envs.observation_space, envs.action_spaces, name=saved.name,
-            id=envs.id,
-        )  # fmt: skip
+        agent = fitted(Agent(saved.model), envs, name=saved.name)
         members, facts = make(
-            model, envs, decisions=options.decisions, members=options.members,
+            agent.model, envs, decisions=options.decisions, members=options.members,
             steps=options.steps, seed=options.seed, show=show,
         )  # fmt: skip
     facts = {"environment": environment["id"], **facts}

@@ -198,8 +198,6 @@ def thinker(saved: Any, source: Path, options: Options) -> Any:
     """The agent from its saved form, with the learning curve of its run. `--members` replaces its
     ensemble.
     """
-    import jax.random as jr
-
     from thinkslow.evaluation.curves import read_curve
     from thinkslow.loading import agent_of, located
 
@@ -209,9 +207,7 @@ def thinker(saved: Any, source: Path, options: Options) -> Any:
         agent = dataclasses.replace(agent, about=dataclasses.replace(agent.about, curve=curve))
     if options.members is None:
         return agent
-    source_of_members = registry.make("members", options.members)
-    members = source_of_members(agent.model, key=jr.key(options.seed))
-    return dataclasses.replace(agent, members=members)
+    return agent.having_members(registry.make("members", options.members), seed=options.seed)
 
 
 def playable(options: Options, agents: Sequence[Any]) -> dict[str, Arm]:

@@ -80,10 +80,6 @@ class ActorCritic(WorldModel):
         keys = jr.split(key, len(heads))
         return self.join([d.sample(key=k) for d, k in zip(heads.values(), keys, strict=True)])
 
-    def greedy(self, state: State, key: PRNGKeyArray) -> Float[Array, " action"]:
-        """The most likely action; `key` is not used."""
-        return self.join([d.mode() for d in self.actor(state).values()])
-
     def join(self, parts: list[Array]) -> Float[Array, " action"]:
         """Join actions, in the order of `action_spaces`, into one vector."""
         return jnp.concatenate([part.ravel() for part in parts])

@@ -10,6 +10,7 @@ for any model, given the arrays to fit and the function that predicts from them.
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -19,12 +20,12 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from thinkslow.agent.agent import Agent
 from thinkslow.distributions import Belief
-from thinkslow.dreamer.actor_critic import ActorCritic
 from thinkslow.envs import VectorEnv
+from thinkslow.needs import PRIOR, PRIOR_LAYER, missing
 from thinkslow.objectives import parameter_information_gain
-from thinkslow.objectives.members import Members, Noise, Where, replaced
+from thinkslow.objectives.members import Members, Noise, Where, prior_layer, replaced
 from thinkslow.plural import plural
-from thinkslow.worldmodel import Memory
+from thinkslow.worldmodel import Memory, WorldModel
 
 Prior: TypeAlias = Callable[[Any, Memory], Belief]
 """The prior belief of a model given a memory."""
@@ -67,7 +68,7 @@ class Fit(NamedTuple):
 
 
 def make(
-    model: ActorCritic,
+    model: WorldModel,
     envs: VectorEnv,
     *,
     decisions: int,
@@ -82,17 +83,20 @@ def make(
     resample of four fifths of the episodes. The small number of steps is the only regularisation:
     with many more, a member predicts its own resample better and other episodes worse.
 
-    **Errors:** `ValueError` for fewer than 2 members, or too few episodes.
+    **Errors:** `ValueError` for fewer than 2 members, too few episodes, or a model without
+    `prior_layer` or `prior`.
     **Cost:** 12 to 20 seconds for 4,000 decisions of a `tiny` agent on two cores.
     """
     if members < 2:
         raise ValueError(f"`members` must be 2 or more, to disagree; got {members}.")
+    if (reason := missing(model, (PRIOR_LAYER, PRIOR))) is not None:
+        raise ValueError(f"An ensemble of {type(model).__name__} cannot be fitted: {reason}.")
     play_key, fit_key = jr.split(jr.key(seed))
     played = collect(Agent(model), envs, decisions, key=play_key, show=show)
     train, held = split(played, HELD_OUT, seed=seed)
     times = resampled(train.episodes, members, seed=seed)
     found = fit(
-        model, _layer, _prior, train, times, steps=steps, rate=RATE, key=fit_key, show=show
+        model, prior_layer, _prior, train, times, steps=steps, rate=RATE, key=fit_key, show=show
     )  # fmt: skip
     parts = {"training": train, "held_out": held}
     return found, {
@@ -201,7 +205,7 @@ def fit(
         kl = _kl(replaced(model, where, arrays), model, prior, memories, posteriors)
         return jnp.sum(jnp.mean(weights.T * kl, 1))  # each member has its own arrays
 
-    @jax.jit
+    @eqx.filter_jit
     def descend(state: tuple, model: Any, data: tuple, keys: Array) -> tuple:
         def step(state: tuple, key: PRNGKeyArray) -> tuple[tuple, None]:
             arrays, moments = state
@@ -226,7 +230,7 @@ def judged(model: Any, members: Members, prior: Prior, experience: Experience) -
     experience.
     """
 
-    @jax.jit
+    @eqx.filter_jit
     def means(model: Any, members: Members, memories: Memory, posteriors: Belief) -> Any:
         def one(memory: Memory, posterior: Belief) -> tuple[Array, Array]:
             gain = parameter_information_gain(members.each(model, lambda m: prior(m, memory)))
@@ -239,11 +243,7 @@ def judged(model: Any, members: Members, prior: Prior, experience: Experience) -
     return Fit(float(trained), tuple(map(float, kl)), float(gain))
 
 
-def _layer(model: ActorCritic) -> Any:
-    return model.prior_layer
-
-
-def _prior(model: ActorCritic, memory: Memory) -> Belief:
+def _prior(model: Any, memory: Memory) -> Belief:
     return model.prior(memory)
 
 

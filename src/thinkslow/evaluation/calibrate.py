@@ -14,7 +14,7 @@ from jaxtyping import Array
 from thinkslow.agent.agent import AbstractAgent
 from thinkslow.agent.gates import Gated, threshold_of
 from thinkslow.agent.thinking import Thinking
-from thinkslow.agent.values import expected
+from thinkslow.distributions import expected
 from thinkslow.envs import Step, VectorEnv
 from thinkslow.evaluation.clean import measured_clean, wants_clean, with_clean
 from thinkslow.evaluation.play import play

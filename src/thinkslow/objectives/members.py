@@ -9,7 +9,7 @@ subclasses `Source` and calls `replaced`. Nothing here knows what a model comput
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax
@@ -18,7 +18,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from thinkslow.distributions import Belief
-from thinkslow.needs import Need
+from thinkslow.needs import PRIOR_LAYER, Need, missing
 
 Where: TypeAlias = Callable[[Any], PyTree[Array]]
 """A function from a model to some of its arrays, as in `equinox.tree_at`."""
@@ -54,13 +54,19 @@ def checkpoints(models: Sequence[Any]) -> Members:
 
     **Cost:** M whole models; nothing is shared.
     """
-    return Members(jax.tree.map(lambda *arrays: jnp.stack(arrays), *models))
+    arrays = [eqx.filter(model, eqx.is_array) for model in models]
+    return Members(jax.tree.map(lambda *each: jnp.stack(each), *arrays))
 
 
 class Source(eqx.Module):
     """Makes plausible parameters of a model."""
 
-    needs: ClassVar[tuple[Need, ...]] = ()
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """What it needs from a model; by default the `prior_layer`, unless `where` is another
+        function.
+        """
+        return (PRIOR_LAYER,) if getattr(self, "where", None) is prior_layer else ()
 
     @abc.abstractmethod
     def __call__(self, model: Any, *, key: PRNGKeyArray) -> Members:
@@ -70,15 +76,11 @@ class Source(eqx.Module):
 def prior_layer(model: Any) -> Any:
     """The last layer of the prior head, in which the members of a Dreamer differ.
 
-    **Errors:** `TypeError` for a model without `prior_layer`.
+    **Errors:** `ValueError` for a model without `prior_layer`.
     """
-    layer = getattr(model, "prior_layer", None)
-    if layer is None:
-        raise TypeError(
-            f"{type(model).__name__} does not declare the last layer of its prior. Define "
-            "`prior_layer`, or pass `where`."
-        )
-    return layer
+    if (reason := missing(model, (PRIOR_LAYER,))) is not None:
+        raise ValueError(f"{type(model).__name__} has no members: {reason}.")
+    return model.prior_layer
 
 
 class Noise(Source):

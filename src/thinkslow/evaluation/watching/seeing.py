@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thinkslow.agent.agent import AbstractAgent, greedy_policy, own_policy
-from thinkslow.agent.values import expected
-from thinkslow.distributions import BoundedNormal, Categorical, Gaussian
+from thinkslow.distributions import BoundedNormal, Categorical, Gaussian, expected
 from thinkslow.evaluation.metrics import AHEAD
 from thinkslow.evaluation.scoring import CHUNK, current, predicted
 from thinkslow.evaluation.watching.episode import Episode, Told

@@ -1,0 +1,177 @@
+"""A world model that is no Dreamer, with functions among its leaves, does what ours do."""
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import thinkslow
+from thinkslow.agent.values import Values
+from thinkslow.distributions import Categorical, Squared
+from thinkslow.dreamer import saved
+from thinkslow.dreamer.architectures import register_architecture
+from thinkslow.gap.moment import perceived
+from thinkslow.needs import CRITIC, missing
+from thinkslow.objectives import Entropy
+from thinkslow.objectives.members import Noise, checkpoints
+from thinkslow.spaces import Space
+from thinkslow.storage import store
+from thinkslow.testing import check
+from thinkslow.worldmodel import State, WorldModel
+
+SEEN = {"numbers": np.array([0.3, -1.0], np.float32)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    units: int = 5
+
+    @classmethod
+    def from_json(cls, data):
+        return cls(**data)
+
+
+class Recurrent(WorldModel):
+    """A recurrent cell and three small networks, whose activations are leaves; no decoder."""
+
+    config: Sizes
+    cell: eqx.nn.GRUCell
+    encoder: eqx.nn.MLP
+    actions: eqx.nn.MLP
+    steps: jax.Array
+
+    def __init__(self, observations, actions, config, *, key):
+        a, b, c = jr.split(key, 3)
+        self.config = config
+        self.cell = eqx.nn.GRUCell(5, config.units, key=a)
+        self.encoder = eqx.nn.MLP(config.units + 2, 3, 4, 1, activation=jax.nn.silu, key=b)
+        self.actions = eqx.nn.MLP(config.units + 3, 2, 4, 1, activation=jnp.tanh, key=c)
+        self.steps = jnp.array(2**12 + 1)  # as float16 it would be another number
+
+    @property
+    def observation_spaces(self):
+        return (("numbers", Space((2,), "float32")),)
+
+    @property
+    def action_spaces(self):
+        return (("action", Space((), "int32", 2)),)
+
+    def initial(self):
+        return State(jnp.zeros(self.config.units), jnp.zeros((1, 3)))
+
+    def predict(self, state, action, is_first):
+        memory = jnp.where(is_first, 0.0, state.memory)
+        memory = self.cell(jnp.concatenate([action, state.latent[0]]), memory)
+        return memory, self.prior(memory)
+
+    def prior(self, memory):
+        return Categorical(memory[None, :3])
+
+    def infer(self, memory, observation):
+        seen = jnp.asarray(observation["numbers"])
+        return Categorical(self.encoder(jnp.concatenate([memory, seen]))[None])
+
+    def decode(self, state):
+        return {}
+
+    def policy(self, state, key):
+        return jax.nn.one_hot(jr.categorical(key, self._logits(state)), 2)
+
+    def _logits(self, state):
+        return self.actions(jnp.concatenate([state.memory, state.latent[0]]))
+
+
+class Valued(Recurrent):
+    """The same, with all that a choice by value needs."""
+
+    def actor(self, state):
+        return {"action": Categorical(self._logits(state))}
+
+    def value(self, state):
+        return Squared(jnp.sum(state.memory))
+
+    def reward(self, state):
+        return Squared(state.latent[0, 0])
+
+    def discount(self, state):
+        return jnp.float32(0.9)
+
+
+def made(kind: Any, seed: int = 0) -> Any:
+    return kind({}, {}, Sizes(), key=jr.key(seed))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return made(Recurrent)
+
+
+def test_it_is_saved_and_loaded_with_every_array_as_it_was(model, tmp_path):
+    with pytest.raises(ValueError, match="register_architecture"):
+        saved.save(tmp_path / "one", model, name="one", environment={"id": None}, training={})
+    register_architecture("recurrent", Recurrent, Sizes)
+    half = {"environment": {"id": None}, "training": {}, "dtype": "float16"}
+    saved.save(tmp_path / "one", model, name="one", **half)
+    again: Any = thinkslow.load(tmp_path / "one").model
+    arrays = [eqx.filter(one, eqx.is_array) for one in (model, again)]
+    assert len(jax.tree.leaves(arrays[0])) == 13
+    assert again.steps == model.steps
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3), *arrays)  # of float16
+    assert store.read_manifest(tmp_path / "one")["environment"]["repeat"] == 1
+
+
+@pytest.mark.slow  # compiles the contract
+def test_it_passes_the_contract(model):
+    assert len(check(model, SEEN, model.policy, action=jnp.zeros(2), terms=[Entropy()])) > 50
+
+
+def test_its_moments_can_be_measured(model):
+    numbers = {name: jnp.asarray(array) for name, array in SEEN.items()}
+    found: Any = perceived(model, model.initial(), jnp.zeros(2), jnp.array(True), numbers)
+    assert found.posterior.logits.shape == (1, 3)
+
+
+def test_checkpoints_of_it_disagree(model):
+    other = made(Recurrent, 1)
+    members = checkpoints([model, other])
+    logits = members.each(model, lambda one: one.infer(jnp.zeros(5), SEEN).logits)
+    assert members.count == 2
+    np.testing.assert_allclose(logits[1], other.infer(jnp.zeros(5), SEEN).logits, rtol=1e-6)
+
+
+def test_what_it_lacks_is_refused_with_the_remedy(model):
+    with pytest.raises(ValueError, match=r"actor\(state\)"):
+        thinkslow.Agent(model, policy=thinkslow.agent.agent.greedy_policy)
+    with pytest.raises(ValueError, match="Define it, or give `where`"):
+        thinkslow.Agent(model).having_members(Noise())
+    members = thinkslow.Agent(model).having_members(Noise(where=lambda m: m.cell)).members
+    assert members is not None
+    assert members.count == Noise().count
+
+
+def test_a_critic_must_predict_one_number():
+    class Wide(Valued):
+        def value(self, state):
+            return Squared(state.memory)
+
+    assert missing(made(Valued), (CRITIC,)) is None
+    reason = missing(made(Wide), (CRITIC,))
+    assert reason is not None
+    assert "(5,)" in reason
+
+
+def test_the_mode_of_its_policy_is_that_of_its_actor():
+    """`deterministic` dropped what the agent knew of its returns, so that it refused to act."""
+    valued = made(Valued)
+    thinking = thinkslow.Thinking(choice=Values(latents=2, horizon=1))
+    agent = thinkslow.Agent(valued, thinking, returns=1.0)
+    action, _ = agent.player().predict(SEEN["numbers"], deterministic=True)
+    assert action in (0, 1)
+    state = State(jnp.ones(5), jnp.zeros((1, 3)))
+    head = valued.actor(state)["action"]
+    np.testing.assert_array_equal(valued.greedy(state, jr.key(0)), head.mode())
