@@ -11,10 +11,9 @@ from rich.table import Table
 
 from thinkslow import registry
 from thinkslow.bank.plan import Plan
-from thinkslow.cli.common import Opening, Usage, beside_none, console, output, part
+from thinkslow.cli.common import Usage, beside_none, console, output, part
 from thinkslow.cli.common import parse as parse_options
-from thinkslow.cli.modules import load_modules
-from thinkslow.cli.playing import Playing
+from thinkslow.cli.playing import PlayingAgents
 from thinkslow.evaluation.reading import Estimate
 from thinkslow.evaluation.report.text import estimated
 from thinkslow.settings import setting
@@ -39,7 +38,7 @@ GATES = "voc,improvement,policy-information,surprise"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(Opening, Playing, Plan):
+class Options(PlayingAgents, Plan):
     """Options of `thinkslow bank`."""
 
     GROUP: ClassVar = "bank"
@@ -49,8 +48,6 @@ class Options(Opening, Playing, Plan):
     project."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Write the bank to this folder; by default out/bank/NAME."""
-    env: Annotated[str | None, tyro.conf.arg(metavar="ID")] = None
-    """Play this environment; by default the one that the agent was trained on."""
     arms: Annotated[str, tyro.conf.arg(metavar="ARM,...")] = ARMS
     """Judge these arms. Arms that the agent cannot play are left out."""
     gates: Annotated[str, tyro.conf.arg(metavar="SCORE,...")] = GATES
@@ -72,7 +69,6 @@ def parse(arguments: Sequence[str]) -> Options:
     """**Errors:** `Usage` for impossible values."""
     options = parse_options(Options, "bank", DESCRIPTION, arguments)
     try:
-        load_modules(options.imports)
         for name in options.arm_names:
             registry.check("arm", name)
         for name in options.gate_names:
@@ -88,16 +84,12 @@ def run(options: Options) -> dict[str, Any]:
     **Errors:** `Usage` for an agent of no environment; those of `bank.fill` and of `bank.judge`.
     """
     from thinkslow import bank
-    from thinkslow.cli.evaluate import unnamed
     from thinkslow.cli.results import progress
-    from thinkslow.dreamer.saved import environment_of
     from thinkslow.loading import agent_of
     from thinkslow.storage import atomic
 
     saved = options.open(options.agent)
-    environment = environment_of(saved, options.env, options.making())
-    if environment["id"] is None:
-        raise Usage(unnamed(saved.name, environment))
+    environment = options.environment([saved])
     agent = agent_of(saved)
     out = options.out or Path("out/bank") / saved.name
     plan = part(options, Plan)

@@ -73,8 +73,17 @@ def run(options: Options) -> dict[str, Any]:
     environment = {**trained, "options": {"decisions": DECISIONS}}
     return play_and_report(
         {name: {arm: agent.thinking(arm) for arm in DEFAULT} for name, agent in agents.items()},
-        environment=environment, episodes=options.episodes, seed=options.seed, batch=5,
-        out=options.out, numbered=options.out == Options.out,
+        {
+            "environment": environment,
+            "episodes": options.episodes,
+            "seed": options.seed,
+            "batch": 5,
+        },
+        out=options.out,
+        numbered=options.out == Options.out,
         command=f"thinkslow demo --episodes {options.episodes} --seed {options.seed}",
-        quiet=options.json, brief=True, afresh=True, beside=beside,
-    )  # fmt: skip
+        quiet=options.json,
+        brief=True,
+        afresh=True,
+        beside=beside,
+    )

@@ -10,9 +10,9 @@ import tyro
 from rich.table import Table
 
 from thinkslow import settings
-from thinkslow.cli.common import Opening, Usage, output
+from thinkslow.cli.common import Usage, output
 from thinkslow.cli.common import parse as parse_options
-from thinkslow.cli.playing import Playing
+from thinkslow.cli.playing import PlayingAgents
 from thinkslow.plural import plural
 from thinkslow.settings import setting
 
@@ -32,7 +32,7 @@ ENVIRONMENTS = 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(Opening, Playing):
+class Options(PlayingAgents):
     """Options of `thinkslow ensemble`."""
 
     GROUP: ClassVar = "fit"
@@ -50,8 +50,6 @@ class Options(Opening, Playing):
     """Make N steps in each fit. With many more steps the members over-fit their resample."""
     seed: int = settings.seed()
     """Take episodes, resamples and fits from this seed."""
-    env: Annotated[str | None, tyro.conf.arg(metavar="ID")] = None
-    """Play this environment; by default the one that the agent was trained on."""
 
 
 def parse(arguments: Sequence[str]) -> Options:
@@ -67,7 +65,6 @@ def run(options: Options) -> dict[str, Any]:
     """
     from thinkslow import importers
     from thinkslow.agent.agent import Agent
-    from thinkslow.cli.evaluate import unnamed
     from thinkslow.cli.results import progress
     from thinkslow.dreamer import saved as checkpoint
     from thinkslow.dreamer.ensemble import make, seed_of
@@ -95,9 +92,7 @@ def run(options: Options) -> dict[str, Any]:
             )
         saved = options.open(folder)
         folder = options.out
-    environment = checkpoint.environment_of(saved, options.env, options.making())
-    if environment["id"] is None:
-        raise Usage(unnamed(saved.name, environment))
+    environment = options.environment([saved])
     with (
         VectorEnv(
             count=ENVIRONMENTS, seed=seed_of(options.seed), **options.limits(),

@@ -11,10 +11,10 @@ import tyro
 from thinkslow import registry, settings
 from thinkslow.agent.presets import DEFAULT, Arm, arm
 from thinkslow.cli import flags
-from thinkslow.cli.common import Opening, Usage, beside_none, console, output
+from thinkslow.cli.common import Usage, beside_none, console, output
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.exports import Showing, of_evaluation
-from thinkslow.cli.playing import Playing
+from thinkslow.cli.playing import PlayingAgents
 from thinkslow.cli.results import progress, show_result
 from thinkslow.cli.wording import in_flags
 from thinkslow.settings import setting
@@ -40,7 +40,7 @@ WITHOUT_DECODER = "entropy-3"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(Showing, Opening, Playing):
+class Options(Showing, PlayingAgents):
     """Options of `thinkslow evaluate`."""
 
     GROUP: ClassVar = "evaluation"
@@ -53,8 +53,6 @@ class Options(Showing, Opening, Playing):
     """Play N episodes of each arm."""
     seed: int = settings.seed()
     """Take environment seeds and random numbers from this seed."""
-    env: Annotated[str | None, tyro.conf.arg(metavar="ID")] = None
-    """Play this environment; by default the one that the agent was trained on."""
     repeat: int | None = setting(None, least=1)
     """Repeat each action N times; by default as in training."""
     action: Literal["sample", "mode"] | None = None
@@ -132,23 +130,13 @@ def chosen(options: Options) -> dict[str, Arm]:
 def run(options: Options) -> dict[str, Any]:
     """Evaluate, print the table and the verdict, and write the page."""
     options.check_exports()
-    from thinkslow.dreamer.saved import environment_of
-
     saved = [options.open(source) for source in options.agents]
-    environment = environment_of(saved[0], options.env, options.making())
-    for one in saved[1:]:
-        if options.env is None and one.environment != saved[0].environment:
-            raise Usage(
-                f"{saved[0].name} was trained on {saved[0].environment} and {one.name} on "
-                f"{one.environment}. Evaluate them apart, or pass --env."
-            )
+    environment = options.environment(saved)
     if options.repeat is not None:
         environment["repeat"] = options.repeat
     if options.delay:
         shifts = [environment.get("shift"), f"delayed:{options.delay}"]
         environment["shift"] = ",".join(filter(None, shifts))
-    if environment["id"] is None:
-        raise Usage(unnamed(saved[0].name, saved[0].environment))
     agents = [
         thinker(one, source, options) for one, source in zip(saved, options.agents, strict=True)
     ]
@@ -168,13 +156,24 @@ def run(options: Options) -> dict[str, Any]:
             name: {label: agent.thinking(arm) for label, arm in arms.items()}
             for name, agent in zip(names, agents, strict=True)
         },
-        environment=environment, episodes=options.episodes, seed=options.seed,
-        batch=options.batch, out=options.out, numbered=options.out == Options.out,
-        command=command, quiet=options.json, pool=options.pool, max_decisions=options.max_decisions,
-        real_time_ms=options.real_time, protocol=options.protocol,
-        step_limit_s=options.step_limit, reset_limit_s=options.reset_limit,
-        exports=options, video=options.video,
-    )  # fmt: skip
+        {
+            "environment": environment,
+            "episodes": options.episodes,
+            "seed": options.seed,
+            "batch": options.batch,
+            "pool": options.pool,
+            "max_decisions": options.max_decisions,
+            "real_time_ms": options.real_time,
+            "protocol": options.protocol,
+            "video": options.video,
+            **options.limits(),
+        },
+        out=options.out,
+        numbered=options.out == Options.out,
+        command=command,
+        quiet=options.json,
+        exports=options,
+    )
 
 
 def named(options: Options, own: Sequence[str]) -> list[str]:
@@ -251,55 +250,50 @@ def warn_of_idle_flags(options: Options, arms: Mapping[str, Arm], agents: Sequen
         _say(f"--{name.replace('_', '-')} changes nothing here: {reason}.")
 
 
-def unnamed(name: str | None, environment: Mapping[str, Any]) -> str:
-    """The message for an agent whose source names no known environment."""
-    from thinkslow.envs.requirements import closest
-
-    task = environment.get("task")
-    near = closest(task) if task else []
-    return (
-        f"{name} does not say which environment of Gymnasium it plays"
-        f"{f'; its task was {task}' if task else ''}. Pass --env"
-        f"{f', perhaps one of {chr(44).join(near)}' if near else ''}."
-    )
-
-
 def play_and_report(
-    agents: Mapping[str, Any], *, environment: Mapping[str, Any], episodes: int, seed: int,
-    batch: int, out: Path, numbered: bool, command: str, quiet: bool, pool: bool = False,
-    max_decisions: int | None = None, real_time_ms: float | None = None,
-    protocol: Literal["paired-v1", "paired-v2"] = "paired-v1",
-    step_limit_s: float = 60.0, reset_limit_s: float = 300.0,
-    exports: Showing | None = None, video: bool = False, brief: bool = False, afresh: bool = False,
+    agents: Mapping[str, Any],
+    playing: Mapping[str, Any],
+    *,
+    out: Path,
+    numbered: bool,
+    command: str,
+    quiet: bool,
+    exports: Showing | None = None,
+    brief: bool = False,
+    afresh: bool = False,
     beside: Callable[[Path], Any] = lambda _: None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Play, write the page and print the table, for `evaluate` and `demo`.
 
-    With `numbered`, a folder that is in use gets a number after its name: the user did not choose
-    it. With `afresh`, so does the folder of a finished evaluation, which is otherwise shown again.
-    `beside` adds more files for the page to the folder. `brief` is for `show_result`.
+    Args:
+        agents: as for `evaluation.evaluate`.
+        playing: the other arguments of `evaluation.evaluate`.
+        out: the folder of the records.
+        numbered: whether a folder that is in use gets a number after its name: the user did not
+            choose it.
+        command: the command to store in the records, without its folder.
+        quiet: print no table.
+        exports: where else the result is written.
+        brief: for `show_result`.
+        afresh: whether the folder of a finished evaluation is in use too; otherwise the evaluation
+            is shown again.
+        beside: adds more files for the page to the folder.
     """
     from thinkslow.evaluation import Occupied, evaluate, read
     from thinkslow.evaluation.records import HEADER
 
     for folder in (out, *(out.with_name(f"{out.name}-{number}") for number in range(2, 1000))):
+        whole = f"{command} --out {shlex.quote(str(folder))}"
         try:
             if numbered and afresh and (folder / HEADER).exists() and read(folder).finished:
                 continue
             with progress() as show:
-                result = evaluate(
-                    agents, environment, episodes=episodes, seed=seed, batch=batch, out=folder,
-                    pool=pool, max_decisions=max_decisions, real_time_ms=real_time_ms, show=show,
-                    protocol=protocol,
-                    video=video,
-                    command=f"{command} --out {shlex.quote(str(folder))}",
-                    step_limit_s=step_limit_s, reset_limit_s=reset_limit_s,
-                )  # fmt: skip
+                result = evaluate(agents, **playing, out=folder, command=whole, show=show)
                 beside(result.folder)
             if exports is not None:
                 exports.export(of_evaluation(result))
             shown = show_result(result.summary, result.report(), quiet=quiet, brief=brief)
-            if video and not quiet:
+            if playing.get("video") and not quiet:
                 _say_videos(result.folder)
             return shown
         except Occupied as error:

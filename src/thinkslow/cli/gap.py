@@ -10,9 +10,9 @@ import tyro
 from rich.table import Table
 
 from thinkslow import registry
-from thinkslow.cli.common import Opening, Usage, beside_none, console, output, part
+from thinkslow.cli.common import Usage, beside_none, console, output, part
 from thinkslow.cli.common import parse as parse_options
-from thinkslow.cli.playing import Playing
+from thinkslow.cli.playing import PlayingAgents
 from thinkslow.gap.plan import Plan
 
 DESCRIPTION = """Measure how much better an agent's beliefs could be, in nats.
@@ -34,7 +34,7 @@ ARMS = "none,evidence,sig-3,control-random"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(Opening, Playing, Plan):
+class Options(PlayingAgents, Plan):
     """Options of `thinkslow gap`."""
 
     GROUP: ClassVar = "gap"
@@ -44,8 +44,6 @@ class Options(Opening, Playing, Plan):
     arms: Annotated[str, tyro.conf.arg(metavar="ARM,...")] = ARMS
     """Measure the beliefs of these arms; `none` is the encoder's. Default arms that do not apply
     to an agent are left out."""
-    env: Annotated[str | None, tyro.conf.arg(metavar="ID")] = None
-    """Play this environment; by default the one that the agent was trained on."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Write the records and the page to this folder; by default out/gap/NAME."""
 
@@ -77,23 +75,13 @@ def run(options: Options) -> dict[str, Any]:
     arm whose gaps cannot be measured; those of `gap.measure`.
     """
     from thinkslow import gap
-    from thinkslow.cli.evaluate import unnamed
     from thinkslow.cli.results import progress
-    from thinkslow.dreamer.saved import environment_of
     from thinkslow.evaluation.subjects import told_apart
     from thinkslow.gap.page import build
     from thinkslow.loading import agent_of
 
     saved = [options.open(source) for source in options.agents]
-    environment = environment_of(saved[0], options.env, options.making())
-    for one in saved[1:]:
-        if options.env is None and one.environment != saved[0].environment:
-            raise Usage(
-                f"{saved[0].name} was trained on {saved[0].environment} and {one.name} on "
-                f"{one.environment}. Measure them apart, or pass --env."
-            )
-    if environment["id"] is None:
-        raise Usage(unnamed(saved[0].name, saved[0].environment))
+    environment = options.environment(saved)
     names = told_apart([one.name for one in saved], options.agents)
     agents = {
         name: playable(name, agent_of(one), options) for name, one in zip(names, saved, strict=True)

@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
 
-from thinkslow.cli.common import Common, Usage
+from thinkslow.cli.common import Common, Opening, Usage
+
+if TYPE_CHECKING:
+    from thinkslow.dreamer.saved import Saved
 
 PYTHON = {"True": True, "False": False, "None": None}
 
@@ -79,6 +82,43 @@ class Playing(Making):
                 flag = name.replace("_", "-")
                 raise Usage(f"--{flag} must be above 0; got {getattr(self, name)}.")
         return {"step_limit_s": self.step_limit, "reset_limit_s": self.reset_limit}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlayingAgents(Opening, Playing):
+    """Options of every command in which stored agents play."""
+
+    GROUP: ClassVar = "environment"
+
+    env: Annotated[str | None, tyro.conf.arg(metavar="ID")] = None
+    """Play this environment; by default the one that the agent was trained on."""
+
+    def environment(self, saved: Sequence["Saved"]) -> dict[str, Any]:
+        """The environment that these agents will play, as `envs.make` takes it.
+
+        **Errors:** `Usage` if their environments differ or none is known; those of
+        `environment_of`.
+        """
+        from thinkslow.dreamer.saved import environment_of
+        from thinkslow.envs.requirements import closest
+
+        first, *others = saved
+        for one in others:
+            if self.env is None and one.environment != first.environment:
+                raise Usage(
+                    f"{first.name} was trained on {first.environment} and {one.name} on "
+                    f"{one.environment}. Pass --env, or give them one by one."
+                )
+        found = environment_of(first, self.env, self.making())
+        if found["id"] is None:
+            task = first.environment.get("task")
+            near = closest(task) if task else []
+            raise Usage(
+                f"{first.name} does not say which environment of Gymnasium it plays"
+                f"{f'; its task was {task}' if task else ''}. Pass --env"
+                f"{f', perhaps one of {chr(44).join(near)}' if near else ''}."
+            )
+        return found
 
 
 def options(given: tuple[str, ...]) -> Mapping[str, Any]:

@@ -11,9 +11,9 @@ import tyro
 
 from thinkslow import registry, settings
 from thinkslow.cli import flags
-from thinkslow.cli.common import Opening, Usage, console, output
+from thinkslow.cli.common import Usage, console, output
 from thinkslow.cli.common import parse as parse_options
-from thinkslow.cli.playing import Playing
+from thinkslow.cli.playing import PlayingAgents
 from thinkslow.cli.results import progress
 from thinkslow.cli.wording import in_flags
 from thinkslow.plural import plural
@@ -41,7 +41,7 @@ LARGE_MB = 15
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(Opening, Playing):
+class Options(PlayingAgents):
     """Options of `thinkslow watch`."""
 
     GROUP: ClassVar = "episode"
@@ -60,8 +60,6 @@ class Options(Opening, Playing):
     """Take the episode and the agent's random numbers from this seed, as in `evaluate`."""
     episode: int = setting(0, least=0)
     """Watch episode N of `evaluate` with this seed, counted from 0."""
-    env: Annotated[str | None, tyro.conf.arg(metavar="ID")] = None
-    """Play this environment; by default the one that the agent was trained on."""
     repeat: int | None = setting(None, least=1)
     """Repeat each action N times; by default as in training."""
     action: Literal["sample", "mode"] | None = None
@@ -106,17 +104,13 @@ def run(options: Options) -> dict[str, Any]:
     **Errors:** `Usage` for an agent without an environment, or an arm that it cannot play; those of
     `thinkslow.watch`.
     """
-    from thinkslow.cli.evaluate import unnamed
-    from thinkslow.dreamer.saved import environment_of
     from thinkslow.evaluation.watching.session import folder_of, watch
     from thinkslow.loading import agent_of
 
     saved = options.open(options.agent)
-    environment = environment_of(saved, options.env, options.making())
+    environment = options.environment([saved])
     if options.repeat is not None:
         environment["repeat"] = options.repeat
-    if environment["id"] is None:
-        raise Usage(unnamed(saved.name, saved.environment))
     agent = agent_of(saved, action=options.action)
     arms, acting = chosen(options, agent)
     folder = options.out or free(folder_of(saved.name, options.seed, options.episode))
