@@ -11,13 +11,13 @@ from helpers import tiny_dreamer
 from thinkslow import bank
 from thinkslow.agent.agent import About, Agent
 from thinkslow.agent.thinking import Thinking
-from thinkslow.bank.filling import Occupied
 from thinkslow.bank.judging import Choices, opened
 from thinkslow.bank.summary import summarise
 from thinkslow.cli.bank import tables
 from thinkslow.cli.common import output
 from thinkslow.spaces import Space
 from thinkslow.storage.faults import Damaged, Missing
+from thinkslow.storage.headers import Occupied
 
 PLAN = bank.Plan(moments=6, every=3, futures=2, horizon=3, batch=2, seed=3)
 

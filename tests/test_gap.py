@@ -15,11 +15,12 @@ from thinkslow.agent.thinking import Thinking
 from thinkslow.distributions import Categorical, Gaussian, Point
 from thinkslow.gap import bounds, drawing, moment, paths, stored
 from thinkslow.gap.bounds import Target, best, importance_bound, loss
-from thinkslow.gap.measuring import Occupied, refusal
+from thinkslow.gap.measuring import refusal
 from thinkslow.gap.page import build
 from thinkslow.gap.summary import Moments, of_agent
 from thinkslow.spaces import Space
 from thinkslow.storage.faults import Damaged
+from thinkslow.storage.headers import Occupied
 from thinkslow.toy import exact, filtered, hidden_markov, noisy, simulate
 from thinkslow.worldmodel import Moment, State, surprise
 

@@ -367,7 +367,7 @@ def test_frames_of_another_episode_are_not_laid_beside_those_of_the_base(folder,
 BROKEN = [
     ("evaluation.json", None, "is missing.*thinkslow evaluate AGENT --out"),
     ("evaluation.json", b"{", "evaluation.json is not JSON"),
-    ("evaluation.json", b"\xff\xfe", "evaluation.json is not text"),
+    ("evaluation.json", b"\xff\xfe", "evaluation.json is not JSON"),
     ("evaluation.json", b"[]", "format 2; got 'list'"),
     ("evaluation.json", b'{"format": 1}', "format 2; got 1"),
     ("evaluation.json", b'{"format": 2}', "`protocol` must be str"),

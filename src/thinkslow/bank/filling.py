@@ -33,6 +33,7 @@ from thinkslow.evaluation.records import BASE
 from thinkslow.evaluation.seeds import episode_seed
 from thinkslow.evaluation.subjects import described_environment, facts, fitted
 from thinkslow.needs import CRITIC, missing
+from thinkslow.storage.headers import Occupied, as_read
 from thinkslow.storage.lock import claim
 
 PURPOSE = 0xBA2C
@@ -45,10 +46,6 @@ DRAWN = 8
 log = logging.getLogger("thinkslow")
 
 Show = Callable[[str, int, int], None]
-
-
-class Occupied(ValueError):
-    """The folder holds another bank."""
 
 
 def fill(
@@ -80,7 +77,7 @@ def fill(
     if agent.settings != Thinking():
         raise ValueError("A bank needs the base agent: pass an agent that does not think.")
     folder, setting = Path(out), described_environment(environment)
-    header = stored.as_read(_header(agent, setting, plan))
+    header = as_read(_header(agent, setting, plan))
     folder.mkdir(parents=True, exist_ok=True)
     lock = claim(folder, what="bank")
     try:

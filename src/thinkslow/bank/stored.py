@@ -11,7 +11,6 @@ at most one round. One writer at a time is assumed (see `storage.lock`).
 import dataclasses
 import hashlib
 import io
-import json
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
-from thinkslow.storage import atomic, jsontext
+from thinkslow.storage import atomic, headers
 from thinkslow.storage.faults import Damaged, Missing
 
 FORMAT = 1
@@ -55,14 +54,11 @@ class Header:
 
     def differences(self, other: "Header") -> list[str]:
         """The settings that differ and must be equal to continue, as text."""
-        out = []
-        for field in dataclasses.fields(self):
-            old, new = getattr(self, field.name), getattr(other, field.name)
-            if field.name == "agent":
-                old, new = (one.get("weights") for one in (old, new))
-            if old != new and field.name != "versions":
-                out.append(f"its {field.name} is {old}, not {new}")
-        return out
+        ours, theirs = (
+            dataclasses.replace(one, agent={"weights": one.agent.get("weights")})
+            for one in (self, other)
+        )
+        return headers.differences(ours, theirs, apart=("versions",))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -162,10 +158,10 @@ class Bank:
         data = content.getvalue()
         atomic.write_bytes(_file(self.folder, name), [data])
         self.index[name] = {"moments": len(moments), "sha256": hashlib.sha256(data).hexdigest()}
-        _write_json(self.folder / INDEX, {"format": FORMAT, "files": self.index})
+        headers.write_json(self.folder / INDEX, {"files": self.index}, format=FORMAT)
 
 
-_AGAIN = "Delete the folder and fill the bank again."
+_AGAIN = "Fill the bank again, in another folder."
 
 
 def _file(folder: Path, name: str) -> Path:
@@ -174,8 +170,8 @@ def _file(folder: Path, name: str) -> Path:
 
 def begin(folder: Path, header: Header) -> Bank:
     """An empty bank."""
-    _write_json(folder / HEADER, {"format": FORMAT, **dataclasses.asdict(header)})
-    _write_json(folder / INDEX, {"format": FORMAT, "files": {}})
+    headers.write(folder / HEADER, header, format=FORMAT)
+    headers.write_json(folder / INDEX, {"files": {}}, format=FORMAT)
     return Bank(folder, header, {})
 
 
@@ -193,44 +189,17 @@ def read(folder: str | Path) -> Bank:
     folder = Path(folder)
     if not is_there(folder):
         raise Missing(f"{folder} holds no bank. Fill one: thinkslow bank AGENT --out {folder}")
-    content = _read_json(folder / HEADER)
-    names = [field.name for field in dataclasses.fields(Header)]
-    absent = [name for name in names if name not in content]
-    if absent:
-        raise Damaged(f"{folder / HEADER} lacks {', '.join(absent)}. {_AGAIN}")
+    header = headers.read(folder / HEADER, Header, format=FORMAT, again=_AGAIN)
     index: dict[str, dict[str, Any]] = {}
     if (folder / INDEX).is_file():
-        index = _read_json(folder / INDEX).get("files", {})
+        index = headers.read_json(folder / INDEX, format=FORMAT, again=_AGAIN).get("files", {})
     bad = not isinstance(index, dict) or not all(
         isinstance(one, dict) and type(one.get("moments")) is int and "sha256" in one
         for one in index.values()
     )
     if bad:
         raise Damaged(f"{folder / INDEX} is not the index of a bank. {_AGAIN}")
-    return Bank(folder, Header(**{name: content[name] for name in names}), index)
-
-
-def as_read(header: Header) -> Header:
-    """The header as `read` gives it back: with lists for tuples."""
-    return Header(**json.loads(json.dumps(dataclasses.asdict(header))))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise Damaged(f"{path} is not JSON ({error}). {_AGAIN}") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = content.get("format") if isinstance(content, dict) else type(content).__name__
-        raise Damaged(
-            f"{path} must be of format {FORMAT}; got {found!r}. Fill the bank again with this "
-            "version of thinkslow, in another folder."
-        )
-    return content
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    atomic.write_text(path, jsontext.dumps(content, indent=1) + "\n")
+    return Bank(folder, header, index)
 
 
 def leaves(carry: Any) -> list[np.ndarray]:

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from thinkslow.evaluation.calibrate import calibrated
     from thinkslow.evaluation.protocol import evaluate
     from thinkslow.evaluation.records import Episode, read
-    from thinkslow.evaluation.result import Evaluation, Occupied
+    from thinkslow.evaluation.result import Evaluation
     from thinkslow.evaluation.summary import summarise
+    from thinkslow.storage.headers import Occupied
 
 _HOMES = {
     "Episode": "records",

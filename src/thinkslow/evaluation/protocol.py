@@ -36,13 +36,14 @@ from thinkslow.evaluation.blocks import prepared, record, stop_if_failing
 from thinkslow.evaluation.calibrate import calibrated_in, needs_calibration
 from thinkslow.evaluation.play import Watcher, lateness_of, play
 from thinkslow.evaluation.records import BASE, Episode, Header, Records
-from thinkslow.evaluation.result import Evaluation, Occupied
+from thinkslow.evaluation.result import Evaluation
 from thinkslow.evaluation.scoring import Scorer, visible
 from thinkslow.evaluation.seeds import CALIBRATION, episode_seed
 from thinkslow.evaluation.shadow import Pictures
 from thinkslow.evaluation.subjects import Agents
 from thinkslow.evaluation.video import Film, images_of, suffix
 from thinkslow.plural import plural
+from thinkslow.storage.headers import Occupied, as_read
 from thinkslow.storage.lock import claim
 
 log = logging.getLogger("thinkslow")
@@ -145,7 +146,7 @@ def evaluate(
         curves={name: curve for name, arms in named.items()
                 if (curve := dict(arms[BASE].about.curve or {}))}, sittings=[sitting],
     )  # fmt: skip
-    header = records.as_read(header)
+    header = as_read(header)
     temporary = out is None
     folder = Path(tempfile.mkdtemp(prefix="thinkslow-")) if out is None else Path(out)
     with _writing(folder):

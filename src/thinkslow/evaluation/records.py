@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from thinkslow.evaluation.metrics import image_columns
-from thinkslow.storage import atomic, lines
+from thinkslow.storage import headers, lines
 
 FORMAT = 2
 HEADER, EPISODES, WHOLE = "evaluation.json", "episodes.jsonl", "whole.jsonl"
@@ -166,12 +166,7 @@ class Header:
         gated = any(arm.get("gate") for arm in self.arms)
         if other.episodes > self.episodes and (other.count == self.count or not gated):
             apart += ("episodes",)
-        mine, theirs = _undescribed(self), _undescribed(other)
-        return [
-            _difference(name, mine[name], theirs[name])
-            for name in mine
-            if name not in apart and mine[name] != theirs[name]
-        ]
+        return headers.differences(_undescribed(self), _undescribed(other), apart=apart)
 
     @property
     def count(self) -> int:
@@ -196,31 +191,10 @@ class Header:
         return others * min(len(self.whole_blocks) * self.count, self.episodes)
 
 
-def _undescribed(header: Header) -> dict[str, Any]:
+def _undescribed(header: Header) -> Header:
     """The settings without the description of the arms, which only the page shows."""
-    found = {field.name: getattr(header, field.name) for field in dataclasses.fields(header)}
     arms = [{name: arm[name] for name in arm if name != "description"} for arm in header.arms]
-    return found | {"arms": arms}
-
-
-def _difference(name: str, ours: Any, theirs: Any) -> str:
-    if isinstance(ours, list):
-        key = "arm" if name == "arms" else "name"
-        old, new = ([one.get(key) for one in x] for x in (ours, theirs))
-        if old != new:
-            return f"its {name} are {', '.join(map(str, old))}, not {', '.join(map(str, new))}"
-        changed = [
-            f"{key} of {mine[_named(mine)]}"
-            for mine, other in zip(ours, theirs, strict=True)
-            for key in {**mine, **other}
-            if mine.get(key) != other.get(key)
-        ]
-        return f"its {name} differ ({', '.join(changed)})"
-    return f"its {name.replace('_', '-')} is {ours}, not {theirs}"
-
-
-def _named(facts: Mapping[str, Any]) -> str:
-    return "arm" if "arm" in facts else "name"
+    return dataclasses.replace(header, arms=arms)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,7 +237,7 @@ def read(folder: str | Path) -> Records:
             f"{path} is missing, so {folder} holds no evaluation{old}. "
             f"Run `thinkslow evaluate AGENT --out FOLDER` first."
         )
-    header = header_from(_json(path), path)
+    header = _header(path)
     return Records(header, _episodes(folder / EPISODES), _episodes(folder / WHOLE))
 
 
@@ -312,36 +286,23 @@ def video_file(folder: Path, agent: str, arm: str, suffix: str) -> Path:
 
 
 def write_header(folder: Path, header: Header) -> None:
-    atomic.write_text(folder / HEADER, _written(header))
+    headers.write(folder / HEADER, header, format=FORMAT)
 
 
-def as_read(header: Header) -> Header:
-    """The header in the form that `read` returns, for comparisons: with lists instead of tuples."""
-    return header_from(json.loads(_written(header)), Path(HEADER))
-
-
-def _written(header: Header) -> str:
-    content = {"format": FORMAT, **dataclasses.asdict(header)}
-    return json.dumps(content, indent=1, allow_nan=False) + "\n"
-
-
-def header_from(content: Any, path: Path) -> Header:
+def _header(path: Path) -> Header:
     """**Errors:** `ValueError` naming the file and the missing part."""
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = content.get("format") if isinstance(content, dict) else type(content).__name__
-        raise ValueError(
-            f"{path} must be an evaluation of format {FORMAT}; got {found!r}. "
-            "Evaluate again with this version of thinkslow."
-        )
-    given = {name: value for name, value in content.items() if name != "format"}
+    content = headers.read_json(path, format=FORMAT, again=_AGAIN)
     kinds = {field.name: _kinds(field.type) for field in dataclasses.fields(Header)}
     for name, allowed in kinds.items():
-        if name not in given or not isinstance(given[name], allowed):
+        if name not in content or not isinstance(content[name], allowed):
             words = " or ".join(one.__name__ for one in allowed)
             raise ValueError(f"{path}: `{name}` must be {words}; it is missing or not.")
     for part, keys in {"agents": ("name",), "arms": ("agent", "arm")}.items():
-        have(given[part], keys, f"{path}: `{part}`")
-    return Header(**{name: given[name] for name in kinds})
+        have(content[part], keys, f"{path}: `{part}`")
+    return Header(**{name: content[name] for name in kinds})
+
+
+_AGAIN = "Evaluate again with this version of thinkslow."
 
 
 def have(records: Sequence[Any], keys: Sequence[str], where: str) -> None:
@@ -357,12 +318,3 @@ def finite(value: object) -> float | None:
     if not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not text ({error}). Evaluate again to rewrite it.") from None
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}). Evaluate again to rewrite it.") from None

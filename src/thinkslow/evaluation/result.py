@@ -10,10 +10,7 @@ from thinkslow.evaluation import records, tables
 from thinkslow.evaluation.records import Row
 from thinkslow.evaluation.summary import flat, summarise
 from thinkslow.evaluation.tables import Table
-
-
-class Occupied(ValueError):
-    """The folder holds another evaluation, which this one cannot continue."""
+from thinkslow.storage.headers import Occupied
 
 
 class Evaluation:

@@ -40,6 +40,7 @@ from thinkslow.gap.plan import Plan
 from thinkslow.gap.stored import BEST, BEST_LATER, Header, Row
 from thinkslow.gap.watch import Recorder, Seen
 from thinkslow.plural import plural
+from thinkslow.storage.headers import Occupied, as_read
 from thinkslow.storage.lock import claim
 
 PURPOSE = 0x6A9
@@ -50,10 +51,6 @@ DRAWS = 8
 log = logging.getLogger("thinkslow")
 
 Show = Callable[[str, int, int], None]
-
-
-class Occupied(ValueError):
-    """The folder holds another measurement."""
 
 
 def measure(
@@ -91,7 +88,7 @@ def measure(
             if (reason := refusal(agent, plan.beta, base=arm == BASE)) is not None:
                 raise ValueError(f"{name}, {arm}: no gap can be measured: {reason}.")
     folder, setting = Path(out), described_environment(environment)
-    header = stored.as_read(_header(named, setting, plan, command))
+    header = as_read(_header(named, setting, plan, command))
     folder.mkdir(parents=True, exist_ok=True)
     lock = claim(folder, what="measurement")
     try:

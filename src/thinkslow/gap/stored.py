@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from thinkslow.storage import atomic, jsontext, lines
+from thinkslow.storage import headers, lines
 from thinkslow.storage.faults import Damaged, Missing
 
 FORMAT = 1
@@ -56,29 +56,12 @@ class Header:
         """The settings that differ and must be equal to continue, as text. The number of episodes
         may be larger.
         """
-        out = []
-        for field in dataclasses.fields(self):
-            old, new = getattr(self, field.name), getattr(other, field.name)
-            longer = field.name == "episodes" and new > old
-            if old == new or longer or field.name in ("versions", "command"):
-                continue
-            if isinstance(old, list):
-                key = "arm" if field.name == "arms" else "name"
-                names = [[one[key] for one in each] for each in (old, new)]
-                same = names[0] == names[1]
-                old, new = names if not same else ("what it was", "this")
-            out.append(f"its {field.name} is {old}, not {new}")
-        return out
+        apart = ("versions", "command", *(("episodes",) if other.episodes > self.episodes else ()))
+        return headers.differences(self, other, apart=apart)
 
 
 def write_header(folder: Path, header: Header) -> None:
-    content = {"format": FORMAT, **dataclasses.asdict(header)}
-    atomic.write_text(folder / HEADER, jsontext.dumps(content, indent=1) + "\n")
-
-
-def as_read(header: Header) -> Header:
-    """The header in the form that `read` returns: with lists instead of tuples."""
-    return Header(**json.loads(json.dumps(dataclasses.asdict(header))))
+    headers.write(folder / HEADER, header, format=FORMAT)
 
 
 def is_there(folder: Path) -> bool:
@@ -98,17 +81,8 @@ def read(folder: str | Path) -> tuple[Header, list[Row]]:
     path = folder / HEADER
     if not is_there(folder):
         raise Missing(f"{folder} holds no measured gaps. Measure: thinkslow gap AGENT --out DIR")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise Damaged(f"{path} is not JSON ({error}). {_AGAIN}") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = content.get("format") if isinstance(content, dict) else type(content).__name__
-        raise Damaged(f"{path} must be of format {FORMAT}; got {found!r}. {_AGAIN}")
-    names = [field.name for field in dataclasses.fields(Header)]
-    if absent := [name for name in names if name not in content]:
-        raise Damaged(f"{path} lacks {', '.join(absent)}. {_AGAIN}")
-    return Header(**{name: content[name] for name in names}), _rows(folder / MOMENTS)
+    header = headers.read(path, Header, format=FORMAT, again="Measure again, in another folder.")
+    return header, _rows(folder / MOMENTS)
 
 
 def append(folder: Path, row: Row) -> None:
@@ -169,6 +143,3 @@ def _check(row: Mapping[str, Any]) -> None:
     for value in numbers:
         if value is not None:  # it was non-finite
             float(value)
-
-
-_AGAIN = "Measure again, in another folder."

@@ -1,0 +1,96 @@
+"""The settings that a folder of records was begun with, as one JSON file.
+
+Another process reads them, and continues with the same settings or refuses. A header is a frozen
+dataclass of plain values.
+"""
+
+import dataclasses
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from thinkslow.storage import atomic, jsontext
+from thinkslow.storage.faults import Damaged
+
+Header = TypeVar("Header")
+
+
+class Occupied(ValueError):
+    """The folder holds other records, or these are finished."""
+
+
+def write(path: Path, header: Any, *, format: int) -> None:
+    write_json(path, dataclasses.asdict(header), format=format)
+
+
+def write_json(path: Path, content: Mapping[str, Any], *, format: int) -> None:
+    atomic.write_text(path, jsontext.dumps({"format": format, **content}, indent=1) + "\n")
+
+
+def read(path: Path, kind: type[Header], *, format: int, again: str) -> Header:
+    """The header in a file.
+
+    Args:
+        path: the file.
+        kind: the class of the header.
+        format: the only version that is read.
+        again: the remedy for a damaged file, as a sentence.
+
+    **Errors:** `Damaged` for another version, or a file that is not what was written.
+    """
+    content = read_json(path, format=format, again=again)
+    names = [field.name for field in dataclasses.fields(kind)]  # pyright: ignore[reportArgumentType]
+    if absent := [name for name in names if name not in content]:
+        raise Damaged(f"{path} lacks {', '.join(absent)}. {again}")
+    return kind(**{name: content[name] for name in names})
+
+
+def read_json(path: Path, *, format: int, again: str) -> dict[str, Any]:
+    """The content of a file that `write_json` wrote; arguments and errors as for `read`."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise Damaged(f"{path} is not JSON ({error}). {again}") from None
+    if not isinstance(content, dict) or content.get("format") != format:
+        found = content.get("format") if isinstance(content, dict) else type(content).__name__
+        raise Damaged(f"{path} must be of format {format}; got {found!r}. {again}")
+    return content
+
+
+def as_read(header: Header) -> Header:
+    """The header in the form that `read` returns: with lists instead of tuples."""
+    plain = dataclasses.asdict(header)  # pyright: ignore[reportArgumentType]
+    return type(header)(**json.loads(jsontext.dumps(plain)))
+
+
+def differences(ours: Any, theirs: Any, *, apart: Collection[str] = ()) -> list[str]:
+    """The settings in which two headers differ, each as a clause.
+
+    Args:
+        ours: the header of the folder.
+        theirs: the header of what would continue it.
+        apart: the names of fields that may differ.
+    """
+    return [
+        _difference(field.name, getattr(ours, field.name), getattr(theirs, field.name))
+        for field in dataclasses.fields(ours)
+        if field.name not in apart and getattr(ours, field.name) != getattr(theirs, field.name)
+    ]
+
+
+def _difference(name: str, ours: Any, theirs: Any) -> str:
+    """One setting. Lists are facts of agents or of arms, which have names."""
+    if isinstance(ours, list):
+        key = "arm" if name == "arms" else "name"
+        old, new = ([one.get(key) for one in x] for x in (ours, theirs))
+        if old != new:
+            return f"its {name} are {', '.join(map(str, old))}, not {', '.join(map(str, new))}"
+        changed = [
+            f"{fact} of {mine[key]}"
+            for mine, other in zip(ours, theirs, strict=True)
+            for fact in {**mine, **other}
+            if mine.get(fact) != other.get(fact)
+        ]
+        return f"its {name} differ ({', '.join(changed)})"
+    return f"its {name.replace('_', '-')} is {ours}, not {theirs}"
