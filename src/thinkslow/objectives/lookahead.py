@@ -1,5 +1,6 @@
 """Terms bound to a model and a moment: a function of the belief alone."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Literal, TypeAlias, cast, get_args
@@ -87,8 +88,8 @@ def lookahead(
     imagined = [term for term, _ in weighted if isinstance(term, ImaginedTerm)]
     here = Present(model, moment, observation, latent, start)
     acting = policy if through_policy else detached(policy)
-    future = partial(
-        _future, model, acting, moment, imagined, horizon, latent, imagery, members, through_memory
+    future = _Future(
+        model, acting, moment, imagined, horizon, latent, imagery, members, through_memory
     )
 
     def objective(belief: Belief, key: PRNGKeyArray) -> tuple[Float[Array, ""], Values]:
@@ -149,44 +150,66 @@ def check_counts(
             )
 
 
-def _future(
-    model: WorldModel, policy: Policy, moment: Moment, terms: list[ImaginedTerm], horizon: int,
-    latent: Readout, imagery: Imagery, members: Members | None, through_memory: bool,
-    belief: Belief, key: PRNGKeyArray,
-) -> tuple[Array, Values]:  # fmt: skip
-    """The first latent of a future, and the terms summed over its steps."""
-    start_key, roll_key, step_key = jr.split(key, 3)
-    state = State(moment.memory, latent(belief, key=start_key))
-    steps = imagine(
-        model, policy, state, horizon=horizon, key=roll_key, readout=latent,
-        through_memory=through_memory,
-    )  # fmt: skip
+@dataclasses.dataclass(frozen=True)
+class _Future:
+    """A future to imagine, and the terms to sum over its steps."""
 
-    def each(before: State, at: Step, keys: Key[Array, " keys"]) -> Values:
-        step = ImaginedStep(
-            model, members, latent, imagery == "sample", before, at.action, at.prior, at.state,
-            keys[:2],
-        )  # fmt: skip
+    model: WorldModel
+    policy: Policy
+    moment: Moment
+    terms: list[ImaginedTerm]
+    horizon: int
+    latent: Readout
+    imagery: Imagery
+    members: Members | None
+    through_memory: bool
+
+    def __call__(self, belief: Belief, key: PRNGKeyArray) -> tuple[Array, Values]:
+        """The first latent, and the terms."""
+        start_key, roll_key, step_key = jr.split(key, 3)
+        state = State(self.moment.memory, self.latent(belief, key=start_key))
+        steps = imagine(
+            self.model,
+            self.policy,
+            state,
+            horizon=self.horizon,
+            key=roll_key,
+            readout=self.latent,
+            through_memory=self.through_memory,
+        )
+        before = jax.tree.map(
+            lambda first, rest: jnp.concatenate([first[None], rest[:-1]]), state, steps.state
+        )
+        # The first key of each step is not used.
+        split = jax.vmap(lambda k: jr.split(k, 2 + len(self.terms)))
+        keys = split(jr.split(step_key, self.horizon))
+        values = jax.tree.map(jnp.sum, jax.vmap(self._at)(before, steps, keys[:, 1:]))
+        for index, term in enumerate(self.terms):
+            if term.at_present:
+                # The action that led here does not matter, so the present moment is the first
+                # imagined step.
+                now_key = jr.fold_in(step_key, index)
+                action = jax.tree.map(lambda x: x[0], steps.action)
+                here = Step(action, self.moment.prior, state)
+                now = self._imagined(state, here, jr.split(now_key)[1])
+                values[term.name] += term.at_step(self.model, now, key=now_key)
+        return state.latent, values
+
+    def _at(self, before: State, step: Step, keys: Key[Array, " keys"]) -> Values:
+        """The terms of one step, with their diagnostics."""
+        imagined = self._imagined(before, step, keys[0])
         found: Values = {}
-        for term, term_key in zip(terms, keys[2:], strict=True):
-            found[term.name] = term.at_step(model, step, key=term_key)
-            found |= term.diagnostics(model, step)
+        for term, key in zip(self.terms, keys[1:], strict=True):
+            found[term.name] = term.at_step(self.model, imagined, key=key)
+            found |= term.diagnostics(self.model, imagined)
         return found
 
-    before = jax.tree.map(
-        lambda first, rest: jnp.concatenate([first[None], rest[:-1]]), state, steps.state
-    )
-    keys = jax.vmap(lambda k: jr.split(k, 2 + len(terms)))(jr.split(step_key, horizon))
-    values = jax.tree.map(jnp.sum, jax.vmap(each)(before, steps, keys))
-    for index, term in enumerate(terms):
-        if term.at_present:
-            # The action that led here does not matter, so the present moment is the first imagined
-            # step.
-            now_key = jr.fold_in(step_key, index)
-            now = ImaginedStep(
-                model, members, latent, imagery == "sample", state,
-                jax.tree.map(lambda x: x[0], steps.action), moment.prior, state,
-                jr.split(now_key),
-            )  # fmt: skip
-            values[term.name] += term.at_step(model, now, key=now_key)
-    return state.latent, values
+    def _imagined(self, before: State, step: Step, key: PRNGKeyArray) -> ImaginedStep:
+        return ImaginedStep(
+            self.model,
+            before,
+            step,
+            latent=self.latent,
+            members=self.members,
+            image_key=key if self.imagery == "sample" else None,
+        )

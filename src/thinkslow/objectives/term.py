@@ -14,14 +14,14 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, TypeAlias, dataclass_transform
 
-from jaxtyping import Array, Float, Key, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from thinkslow.distributions import Belief
 from thinkslow.needs import Need, has_spread
 from thinkslow.objectives.members import Members
 from thinkslow.readouts import Readout
 from thinkslow.trees import register
-from thinkslow.worldmodel import Action, Moment, Observation, State, WorldModel
+from thinkslow.worldmodel import Moment, Observation, State, Step, WorldModel
 
 Values: TypeAlias = dict[str, Float[Array, ""]]
 
@@ -97,21 +97,30 @@ class PresentTerm(Term, abc.ABC):
 
 
 class ImaginedStep:
-    """One imagined step. Values that several terms use are computed once."""
+    """One imagined step. Values that several terms use are computed once.
+
+    Args:
+        model: the model, for one example.
+        before: the previous state.
+        step: the action, the prior after it, and the state drawn from the prior.
+        latent: how the objective takes a latent from a belief.
+        members: plausible parameters, if there are any.
+        image_key: PRNG key of the imagined observation, if it is a sample; None: it is the mode.
+    """
 
     def __init__(
-        self, model: WorldModel, members: Members | None, latent: Readout, sampled: bool,
-        before: State, action: Action, prior: Belief, state: State, keys: Key[Array, " 2"],
-    ):  # fmt: skip
-        self.model, self.latent = model, latent
-        self.before, self.action, self.prior, self.state = before, action, prior, state
-        """The previous state, the action, the prior after it, and the state drawn from the
-        prior.
-        """
-        self._members, self._sampled = members, sampled
-        self.key = keys[0]
-        """PRNG key of the term's random draws."""
-        self._image_key = keys[1]
+        self,
+        model: WorldModel,
+        before: State,
+        step: Step,
+        *,
+        latent: Readout,
+        members: Members | None = None,
+        image_key: PRNGKeyArray | None = None,
+    ):
+        self.model, self.before, self.latent = model, before, latent
+        self.action, self.prior, self.state = step.action, step.prior, step.state
+        self._members, self._image_key = members, image_key
 
     @cached_property
     def decoded(self) -> Mapping[str, Any]:
@@ -128,7 +137,7 @@ class ImaginedStep:
         """The imagined observation: each head's mode, or a sample of those with a spread."""
         return {
             name: head.sample(key=self._image_key)
-            if self._sampled and name in self.uncertain
+            if self._image_key is not None and name in self.uncertain
             else head.mode()
             for name, head in self.decoded.items()
         }
