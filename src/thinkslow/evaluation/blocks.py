@@ -1,9 +1,11 @@
-"""The steps of every protocol for a block of episodes: prepare the agent, record the episodes, and
-stop if most of them failed.
+"""What every protocol does with a block of parallel episodes: prepare the agents, record the
+episodes, and stop if most of them failed.
 """
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -15,56 +17,150 @@ from thinkslow.evaluation.calibrate import calibrated_in
 from thinkslow.evaluation.clean import measured_clean, wants_clean, with_clean
 from thinkslow.evaluation.play import Played
 from thinkslow.evaluation.records import Episode, Header
+from thinkslow.evaluation.scoring import Scorer
+from thinkslow.evaluation.seeds import episode_seed
+from thinkslow.evaluation.shadow import Pictures
+
+Show: TypeAlias = Callable[[str, int, int], None]
+"""Called with the present part, the number of finished episodes, and of all episodes."""
 
 
 class Failing(RuntimeError):
     """Most episodes of an arm ended because the environment failed."""
 
 
-def prepared(
-    agent: AbstractAgent, name: str, envs: VectorEnv, header: Header, cleans: dict[str, Clean]
-) -> AbstractAgent:
-    """The calibrated agent. The measurements are made once for all its arms."""
-    if wants_clean(agent):
-        if name not in cleans:
-            cleans[name] = measured_clean(
-                agent, header.environment, header.seed, envs.count,
-                max_decisions=header.max_decisions,
-            )  # fmt: skip
-        agent = with_clean(agent, cleans[name])
-    return calibrated_in(agent, envs, header.seed, max_decisions=header.max_decisions)
+@dataclasses.dataclass
+class Sitting:
+    """One process that plays what is missing of an evaluation."""
+
+    folder: Path
+    header: Header
+    envs: VectorEnv
+    show: Show
+    played: list[Episode]
+    """Finished episodes; new ones are added."""
+    whole: list[Episode]
+    """Under `paired-v2`, finished episodes that every arm also plays whole; new ones are added."""
+    pictures: Mapping[str, Pictures]
+    """By agent, the recorder of images of its first episode."""
+    cleans: dict[str, Clean] = dataclasses.field(default_factory=dict)
+    """By agent, the usual errors on clean frames, measured once for all its arms."""
+
+    def prepared(self, name: str, agent: AbstractAgent) -> AbstractAgent:
+        """The calibrated arm of an agent."""
+        header, most = self.header, self.header.max_decisions
+        if wants_clean(agent):
+            if name not in self.cleans:
+                self.cleans[name] = measured_clean(
+                    agent, header.environment, header.seed, self.envs.count, max_decisions=most
+                )
+            agent = with_clean(agent, self.cleans[name])
+        return calibrated_in(agent, self.envs, header.seed, max_decisions=most)
+
+    def keep(
+        self, found: Sequence[Episode], numbers: Sequence[int], *, whole: bool = False
+    ) -> list[Episode]:
+        """Write the episodes with these numbers, and return them."""
+        new = [one for one in found if one.episode in numbers]
+        records.append(self.folder, new, records.WHOLE if whole else records.EPISODES)
+        (self.whole if whole else self.played).extend(new)
+        return new
+
+    def stop_if_failing(self, name: str, arm: str) -> None:
+        """**Errors:** `Failing` if more than half of an arm's episodes have failed."""
+        mine = [one for one in self.played if (one.agent, one.arm) == (name, arm)]
+        failed = [one for one in mine if one.crashed]
+        if 2 * len(failed) > self.header.episodes:
+            raise Failing(
+                f"{self.header.environment['id']} failed in {len(failed)} of "
+                f"{self.header.episodes} episodes of {name}, {arm}: "
+                f"{failed[-1].error or 'its process died'}. Fix the environment, then evaluate in "
+                f"another folder. The episodes so far are in {self.folder}."
+            )
 
 
-def record(
-    name: str, arm: str, number: int, training_seed: int | None, played: Played,
-    images: Mapping[str, float | None], *, deadline_ms: float | None,
-) -> Episode:  # fmt: skip
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """Parallel episodes of one agent, one in each environment."""
+
+    sitting: Sitting
+    name: str
+    """The name of the agent."""
+    first: int
+    """The number of the first episode."""
+
+    @property
+    def numbers(self) -> range:
+        """The numbers of the episodes; the last ones may be beyond the evaluation."""
+        return range(self.first, self.first + self.sitting.envs.count)
+
+    @property
+    def wanted(self) -> range:
+        """The numbers that belong to the evaluation."""
+        return range(self.first, min(self.numbers.stop, self.sitting.header.episodes))
+
+    @property
+    def seeds(self) -> list[int]:
+        return [episode_seed(self.sitting.header.seed, number) for number in self.numbers]
+
+    def lacking(self, episodes: Sequence[Episode], arm: str) -> list[int]:
+        """The wanted numbers that are not among the episodes of an arm."""
+        there = {one.episode for one in episodes if (one.agent, one.arm) == (self.name, arm)}
+        return [number for number in self.wanted if number not in there]
+
+    def scorer(self, agent: AbstractAgent) -> Scorer:
+        """A scorer of the images of these episodes."""
+        images = self.sitting.header.images[self.name]
+        return Scorer(agent.model, images, self.sitting.envs.count)
+
+    def rows(
+        self,
+        arm: str,
+        agent: AbstractAgent,
+        played: Sequence[Played],
+        images: Sequence[Mapping[str, float | None]],
+    ) -> list[Episode]:
+        """The records of the played episodes."""
+        facts = next(one for one in self.sitting.header.agents if one["name"] == self.name)
+        deadline_ms = getattr(agent, "deadline_ms", None)
+        return [
+            _record(
+                one,
+                shown,
+                agent=self.name,
+                arm=arm,
+                episode=number,
+                training_seed=facts["training_seed"],
+                late_share=None if deadline_ms is None else _share_above(one, deadline_ms),
+            )
+            for number, one, shown in zip(self.numbers, played, images, strict=True)
+        ]
+
+
+def _record(played: Played, images: Mapping[str, float | None], **names: Any) -> Episode:
     low, middle, high = np.percentile(played.latency_ms, [10, 50, 90])
-    late = (
-        None if deadline_ms is None else float(np.mean(np.array(played.latency_ms) > deadline_ms))
-    )
     return Episode(
-        agent=name, arm=arm, episode=number, environment_seed=played.environment_seed,
-        training_seed=training_seed, score=records.finite(played.score),
-        rewards_size=records.finite(played.rewards_size), length=played.length,
-        crashed=played.crashed, error=played.error, cut=played.cut, nonfinite=played.nonfinite,
-        nonfinite_first=played.nonfinite_first, first_observation=played.first_observation,
+        **names,
+        environment_seed=played.environment_seed,
+        score=records.finite(played.score),
+        rewards_size=records.finite(played.rewards_size),
+        length=played.length,
+        crashed=played.crashed,
+        error=played.error,
+        cut=played.cut,
+        nonfinite=played.nonfinite,
+        nonfinite_first=played.nonfinite_first,
+        first_observation=played.first_observation,
         thought_share=played.thoughts / played.length,
         belief_kl=records.finite(played.moved / played.length),
-        latency_ms=float(middle), latency_ms_mean=float(np.mean(played.latency_ms)),
-        latency_ms_p10=float(low), latency_ms_p90=float(high), late_share=late,
+        latency_ms=float(middle),
+        latency_ms_mean=float(np.mean(played.latency_ms)),
+        latency_ms_p10=float(low),
+        latency_ms_p90=float(high),
         images={column: records.finite(value) for column, value in images.items()},
-    )  # fmt: skip
+    )
 
 
-def stop_if_failing(
-    played: Sequence[Episode], name: str, arm: str, header: Header, folder: Path
-) -> None:
-    """**Errors:** `Failing` if more than half of an arm's episodes have failed."""
-    failed = [one for one in played if (one.agent, one.arm) == (name, arm) and one.crashed]
-    if 2 * len(failed) > header.episodes:
-        raise Failing(
-            f"{header.environment['id']} failed in {len(failed)} of {header.episodes} episodes of "
-            f"{name}, {arm}: {failed[-1].error or 'its process died'}. Fix the environment, then "
-            f"evaluate in another folder. The episodes so far are in {folder}."
-        )
+def _share_above(played: Played, deadline_ms: float) -> float:
+    """The share of the decisions that took longer."""
+    return float(np.mean(np.array(played.latency_ms) > deadline_ms))

@@ -21,27 +21,23 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 import jax
 
 from thinkslow.agent.agent import AbstractAgent
-from thinkslow.agent.clean import Clean
 from thinkslow.dreamer.saved import provenance
 from thinkslow.envs import VectorEnv, arguments, lateness
-from thinkslow.evaluation import records, subjects, windows
-from thinkslow.evaluation.blocks import prepared, record, stop_if_failing
-from thinkslow.evaluation.calibrate import calibrated_in, needs_calibration
-from thinkslow.evaluation.play import Watcher, lateness_of, play
-from thinkslow.evaluation.records import BASE, Episode, Header, Records
+from thinkslow.evaluation import records, subjects, whole, windows
+from thinkslow.evaluation.blocks import Show, Sitting
+from thinkslow.evaluation.records import BASE, Header, Records
 from thinkslow.evaluation.result import Evaluation
-from thinkslow.evaluation.scoring import Scorer, visible
-from thinkslow.evaluation.seeds import CALIBRATION, episode_seed
+from thinkslow.evaluation.scoring import visible
+from thinkslow.evaluation.seeds import episode_seed
 from thinkslow.evaluation.shadow import Pictures
 from thinkslow.evaluation.subjects import Agents
-from thinkslow.evaluation.video import Film, images_of, suffix
 from thinkslow.plural import plural
 from thinkslow.storage.headers import Occupied, as_read
 from thinkslow.storage.lock import claim
@@ -49,12 +45,6 @@ from thinkslow.storage.lock import claim
 log = logging.getLogger("thinkslow")
 
 Protocol: TypeAlias = Literal["paired-v1", "paired-v2"]
-LONG = 10_000
-"""Warn if an episode has not ended after this number of decisions."""
-TICK = 50
-"""Number of decisions between two progress reports."""
-
-Show = Callable[[str, int, int], None]
 
 
 def evaluate(
@@ -244,10 +234,16 @@ def _before(folder: Path, header: Header, resume: bool) -> Records | None:
 
 
 def _play_all(
-    folder: Path, header: Header, before: Records | None,
-    named: Mapping[str, Mapping[str, AbstractAgent]], envs: VectorEnv, show: Show, *, video: bool,
-) -> None:  # fmt: skip
-    """Play the missing blocks, and write each block when it ends."""
+    folder: Path,
+    header: Header,
+    before: Records | None,
+    named: Mapping[str, Mapping[str, AbstractAgent]],
+    envs: VectorEnv,
+    show: Show,
+    *,
+    video: bool,
+) -> None:
+    """Play what is missing."""
     named = {
         name: {arm: subjects.fitted(agent, envs, name=name) for arm, agent in arms.items()}
         for name, arms in named.items()
@@ -261,66 +257,21 @@ def _play_all(
         header.sittings[:0] = before.header.sittings
         records.drop_torn_lines(folder)
     records.write_header(folder, header)
-    played = list(before.episodes) if before is not None else []
-    done, total, unpaired_said = 0, header.expected, False
-    cleans: dict[str, Clean] = {}
-    pictures = {
-        name: _pictures(folder, header, name, arms, envs.count) for name, arms in named.items()
-    }
+    sitting = Sitting(
+        folder,
+        header,
+        envs,
+        show,
+        played=list(before.episodes) if before is not None else [],
+        whole=list(before.whole) if before is not None else [],
+        pictures={
+            name: _pictures(folder, header, name, arms, envs.count) for name, arms in named.items()
+        },
+    )
     if header.protocol == windows.NAME:
-        whole = list(before.whole) if before is not None else []
-        windows.play_all(folder, header, played, whole, named, envs, show, pictures)
-        return
-    for name, arm, agent in (
-        (name, arm, agent) for name, arms in named.items() for arm, agent in arms.items()
-    ):
-        mine = {one.episode for one in played if (one.agent, one.arm) == (name, arm)}
-        ready: AbstractAgent | None = None
-        late = 0
-        for first in range(0, header.episodes, header.count):
-            wanted = range(first, min(first + header.count, header.episodes))
-            if not mine.issuperset(wanted):
-                tick = _ticking(f"{name}: {arm}", done, len(wanted), header, show)
-                if ready is None:
-                    also = "calibrating, " if needs_calibration(agent) else ""
-                    show(f"{name}: {arm}, {also}compiling once", done, total)
-                    ready = prepared(agent, name, envs, header, cleans)
-                    ready, late = _in_real_time(ready, f"{name}: {arm}", envs, header, folder)
-                watchers: list[Watcher] = []
-                if first == 0 and arm == BASE:
-                    watchers.append(pictures[name].recorder)
-                film = _film(folder, name, arm, agent, envs) if video and first == 0 else None
-                if film is not None:
-                    watchers.append(film)
-                try:
-                    found = _block(
-                        header, name, arm, ready, late, envs, first, tick,
-                        next(fact for fact in header.agents if fact["name"] == name), watchers,
-                    )  # fmt: skip
-                    if film is not None:
-                        film.close()
-                finally:
-                    if film is not None:
-                        film.drop()
-                if first == 0:
-                    if arm != BASE and not pictures[name].recorder.watched:
-                        _record_base(pictures[name], header, envs)
-                    pictures[name].take(arm, ready)
-                new = [one for one in found if one.episode in wanted and one.episode not in mine]
-                records.append(folder, new)
-                played += new
-                unpaired_said = unpaired_said or _say_if_unpaired(played, new, header)
-                stop_if_failing(played, name, arm, header, folder)
-            done += len(wanted)
-            show(f"{name}: {arm}", done, total)
-
-
-def _film(folder: Path, name: str, arm: str, agent: AbstractAgent, envs: VectorEnv) -> Film | None:
-    """A recorder of the first episode of an arm; None if there is no image to show."""
-    if not (images := images_of(envs.observation_space)):
-        log.warning("%s shows no image, so there is no video of it.", envs.id)
-        return None
-    return Film(records.video_file(folder, name, arm, suffix()), agent.model, images)
+        windows.play_all(sitting, named)
+    else:
+        whole.play_all(sitting, named, video=video)
 
 
 def _pictures(
@@ -328,99 +279,14 @@ def _pictures(
 ) -> Pictures:
     places = {arm["arm"]: at for at, arm in enumerate(header.arms) if arm["agent"] == name}
     return Pictures(
-        folder, header.images[name], arms, places, count=count, seed=header.seed,
+        folder,
+        header.images[name],
+        arms,
+        places,
+        count=count,
+        seed=header.seed,
         environment_seed=episode_seed(header.seed, 0),
-    )  # fmt: skip
-
-
-def _record_base(pictures: Pictures, header: Header, envs: VectorEnv) -> None:
-    """Play the base agent's first episodes again, which an earlier process played."""
-    seeds = [episode_seed(header.seed, number) for number in range(envs.count)]
-    base = calibrated_in(pictures.arms[BASE], envs, header.seed, max_decisions=header.max_decisions)
-    play(
-        base, envs, seeds, header.seed, max_decisions=header.max_decisions,
-        watchers=[pictures.recorder],
-    )  # fmt: skip
-    pictures.take(BASE, base)
-
-
-def _in_real_time(
-    agent: AbstractAgent, what: str, envs: VectorEnv, header: Header, folder: Path
-) -> tuple[AbstractAgent, int]:
-    """The agent with the delay of its decisions in steps, and this delay, which is recorded."""
-    step_ms = header.environment.get("real_time_ms")
-    if step_ms is None:
-        return agent, 0
-    seed = episode_seed(header.seed, 0, purpose=CALIBRATION)
-    late = lateness_of(agent, envs, seed, step_ms)
-    header.sittings[-1].setdefault("late", {})[what] = late
-    records.write_header(folder, header)
-    age = lateness(header.environment.get("shift", ""))
-    return subjects.awaits(agent, age + late), late
-
-
-def _block(
-    header: Header, name: str, arm: str, agent: AbstractAgent, late: int, envs: VectorEnv,
-    first: int, tick: Callable[[int, int], None], facts: Mapping[str, Any],
-    watchers: Sequence[Watcher],
-) -> list[Episode]:  # fmt: skip
-    """One episode in each environment, from number `first` on."""
-    numbers = range(first, first + envs.count)
-    seeds = [episode_seed(header.seed, number) for number in numbers]
-    scorer = Scorer(agent.model, header.images[name], envs.count)
-    played = play(
-        agent, envs, seeds, header.seed, max_decisions=header.max_decisions, late=late,
-        watchers=[scorer, *watchers], tick=tick,
-    )  # fmt: skip
-    scores = scorer.scores()
-    return [
-        record(
-            name,
-            arm,
-            number,
-            facts["training_seed"],
-            one,
-            images,
-            deadline_ms=getattr(agent, "deadline_ms", None),
-        )
-        for number, one, images in zip(numbers, played, scores, strict=True)
-    ]
-
-
-def _ticking(
-    what: str, done: int, wanted: int, header: Header, show: Show
-) -> Callable[[int, int], None]:
-    """Report progress inside a block, and warn about episodes that do not end."""
-    said = 0
-
-    def tick(decision: int, over: int) -> None:
-        nonlocal said
-        over = min(over, wanted)
-        if decision == 1 or decision % TICK == 0 or over > said:
-            show(f"{what}, decision {decision:,}", done + over, header.expected)
-            said = over
-        if decision == LONG and header.max_decisions is None:
-            log.warning(
-                "%s: an episode of %s has run for %s decisions without an end. Ctrl-C stops "
-                "here; `max_decisions=N` cuts episodes.",
-                what, header.environment["id"], f"{LONG:,}",
-            )  # fmt: skip
-
-    return tick
-
-
-def _say_if_unpaired(played: Sequence[Episode], new: Sequence[Episode], header: Header) -> bool:
-    known = {(one.agent, one.environment_seed): one for one in played if one.arm == BASE}
-    for one in new:
-        base = known.get((one.agent, one.environment_seed))
-        if base is not None and base.first_observation != one.first_observation:
-            log.warning(
-                "%s ignores its seed: environment seed %d began otherwise under %s than under %s. "
-                "Arms will be compared as independent samples, not as pairs.",
-                header.environment["id"], one.environment_seed, one.arm, BASE,
-            )  # fmt: skip
-            return True
-    return False
+    )
 
 
 def machine() -> str:

@@ -15,7 +15,7 @@ every arm also plays a fifth of the episodes whole, rounded up to whole blocks, 
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import jax
@@ -23,12 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from thinkslow.agent.agent import AbstractAgent
-from thinkslow.agent.clean import Clean
 from thinkslow.agent.decision import Carry
 from thinkslow.envs import Step, VectorEnv
 from thinkslow.envs.snapshots import Snapshot
-from thinkslow.evaluation import records
-from thinkslow.evaluation.blocks import prepared, record, stop_if_failing
+from thinkslow.evaluation.blocks import Block, Sitting
 from thinkslow.evaluation.play import (
     Played,
     Telling,
@@ -39,9 +37,8 @@ from thinkslow.evaluation.play import (
     play,
     taken_by,
 )
-from thinkslow.evaluation.records import BASE, WINDOWS, Episode, Header
+from thinkslow.evaluation.records import BASE, WINDOWS, Episode
 from thinkslow.evaluation.scoring import Scorer
-from thinkslow.evaluation.seeds import episode_seed
 
 NAME = WINDOWS
 EVERY = 25
@@ -178,147 +175,98 @@ def _mean(windows: Sequence[Mapping[str, float | None]]) -> dict[str, float | No
     return out
 
 
-def play_all(
-    folder: Path, header: Header, played: list[Episode], whole: list[Episode],
-    named: Mapping[str, Mapping[str, AbstractAgent]], envs: VectorEnv,
-    show: Callable[[str, int, int], None], pictures: Mapping[str, Any],
-) -> None:  # fmt: skip
+def play_all(sitting: Sitting, named: Mapping[str, Mapping[str, AbstractAgent]]) -> None:
     """Play the missing episodes, block by block: the base agent, then every arm from its snapshots.
 
     Args:
-        folder: the folder of the evaluation.
-        header: the settings of the evaluation.
-        played: finished episodes; new ones are added.
-        whole: finished whole episodes, for the comparison; new ones are added.
+        sitting: what is played.
         named: arms by agent, fitted to the environments.
-        envs: the environments of the evaluation.
-        show: called with the progress.
-        pictures: by agent, the recorder of images of its first episode.
     """
-    cleans: dict[str, Clean] = {}
-    done = 0
+    header, done = sitting.header, 0
     for name, arms in named.items():
         ready: dict[str, AbstractAgent] = {}
-        for block, first in enumerate(range(0, header.episodes, header.count)):
-            numbers = range(first, min(first + header.count, header.episodes))
-            lacking = {arm: _lacking(played, name, arm, numbers) for arm in arms}
-            if block in header.whole_blocks:
-                others = {arm: _lacking(whole, name, arm, numbers) for arm in arms if arm != BASE}
-            else:
-                others = {}
+        for number, first in enumerate(range(0, header.episodes, header.count)):
+            block = _Windows(sitting, name, first, done)
+            lacking = {arm: block.lacking(sitting.played, arm) for arm in arms}
+            others: dict[str, list[int]] = {}
+            if number in header.whole_blocks:
+                others = {arm: block.lacking(sitting.whole, arm) for arm in arms if arm != BASE}
             if any(lacking.values()) or any(others.values()):
-                one = _Block(folder, header, name, first, envs, show, done)
                 if not ready:
-                    show(f"{name}, compiling once", done, header.expected)
-                    ready = {
-                        arm: prepared(agent, name, envs, header, cleans)
-                        for arm, agent in arms.items()
-                    }
-                played += one.play(ready, lacking, pictures[name] if block == 0 else None)
+                    sitting.show(f"{name}, compiling once", done, header.expected)
+                    ready = {arm: sitting.prepared(name, agent) for arm, agent in arms.items()}
+                block.play(ready, lacking)
                 for arm in arms:
-                    stop_if_failing(played, name, arm, header, folder)
-                whole += one.play_whole(ready, others)
-            done += len(numbers) * len(arms)
-            show(name, done, header.expected)
+                    sitting.stop_if_failing(name, arm)
+                block.play_whole(ready, others)
+            done += len(block.wanted) * len(arms)
+            sitting.show(name, done, header.expected)
 
 
-def _lacking(episodes: Sequence[Episode], name: str, arm: str, numbers: Sequence[int]) -> list[int]:
-    there = {one.episode for one in episodes if (one.agent, one.arm) == (name, arm)}
-    return [number for number in numbers if number not in there]
+@dataclasses.dataclass(frozen=True)
+class _Windows(Block):
+    """A block with the windows of all arms of its agent."""
 
+    done: int
+    """The number of episodes that were finished before."""
 
-class _Block:
-    """A block of parallel episodes of one agent, with all its arms."""
-
-    def __init__(
-        self, folder: Path, header: Header, name: str, first: int, envs: VectorEnv,
-        show: Callable[[str, int, int], None], done: int,
-    ):  # fmt: skip
-        self.folder, self.header, self.name, self.first = folder, header, name, first
-        self.envs, self.show, self.done = envs, show, done
-        self.numbers = range(first, first + envs.count)
-        self.seeds = [episode_seed(header.seed, number) for number in self.numbers]
-        self.training_seed = next(
-            fact["training_seed"] for fact in header.agents if fact["name"] == name
-        )
-
-    def play(
-        self, ready: Mapping[str, AbstractAgent], lacking: Mapping[str, Sequence[int]],
-        pictures: Any | None,
-    ) -> list[Episode]:  # fmt: skip
+    def play(self, ready: Mapping[str, AbstractAgent], lacking: Mapping[str, list[int]]) -> None:
         """The base agent's episodes with their snapshots, and every arm's windows."""
-        base, out = ready[BASE], []
-        start = base.start(self.envs.count)
+        sitting, base = self.sitting, ready[BASE]
+        pictures = sitting.pictures[self.name] if self.first == 0 else None
+        start = base.start(sitting.envs.count)
         assert isinstance(start, Carry)  # checked by `refusal`
-        snapshots = Snapshots(self.envs, start, self.header.max_decisions)
-        watchers: list[Watcher] = [snapshots, *([pictures.recorder] if pictures else [])]
-        found = self._whole(BASE, base, watchers)
-        if lacking[BASE]:
-            out += self._keep(found, lacking[BASE])
+        snapshots = Snapshots(sitting.envs, start, sitting.header.max_decisions)
+        found = self._whole(BASE, base, [snapshots, *([pictures.recorder] if pictures else [])])
+        sitting.keep(found, lacking[BASE])
         if pictures:
             pictures.take(BASE, base)
-        cut = [one.cut for one in found]
         for arm, agent in ready.items():
             if arm == BASE or not lacking[arm]:
                 continue
             played, images = play_windows(
-                agent, self.envs, snapshots.windows, self.seeds, self.header.seed,
-                most=self.header.max_decisions, scorer=self._scorer(agent),
+                agent,
+                sitting.envs,
+                snapshots.windows,
+                self.seeds,
+                sitting.header.seed,
+                most=sitting.header.max_decisions,
+                scorer=partial(self.scorer, agent),
                 tick=self._tick(arm, len(snapshots.windows)),
-            )  # fmt: skip
-            for one, over in zip(played, cut, strict=True):
-                one.cut = over
-            out += self._keep(self._rows(arm, agent, played, images), lacking[arm])
+            )
+            for one, whole in zip(played, found, strict=True):
+                one.cut = whole.cut
+            sitting.keep(self.rows(arm, agent, played, images), lacking[arm])
             if pictures:
                 pictures.take(arm, agent)
-        return out
 
     def play_whole(
-        self, ready: Mapping[str, AbstractAgent], lacking: Mapping[str, Sequence[int]]
-    ) -> list[Episode]:
+        self, ready: Mapping[str, AbstractAgent], lacking: Mapping[str, list[int]]
+    ) -> None:
         """Whole episodes of every arm, for the comparison."""
-        out = []
         for arm, numbers in lacking.items():
             if numbers:
-                found = self._whole(arm, ready[arm], [])
-                out += self._keep(found, numbers, records.WHOLE)
-        return out
+                self.sitting.keep(self._whole(arm, ready[arm], []), numbers, whole=True)
 
     def _whole(self, arm: str, agent: AbstractAgent, watchers: Sequence[Watcher]) -> list[Episode]:
-        scorer = self._scorer(agent)()
+        header, scorer = self.sitting.header, self.scorer(agent)
+
+        def tick(decision: int, over: int) -> None:
+            self._say(f"{self.name}: {arm}, decision {decision:,}")
+
         played = play(
-            agent, self.envs, self.seeds, self.header.seed,
-            max_decisions=self.header.max_decisions, watchers=[scorer, *watchers],
-            tick=lambda decision, over: self.show(
-                f"{self.name}: {arm}, decision {decision:,}", self.done, self.header.expected
-            ),
-        )  # fmt: skip
-        return self._rows(arm, agent, played, scorer.scores())
+            agent,
+            self.sitting.envs,
+            self.seeds,
+            header.seed,
+            max_decisions=header.max_decisions,
+            watchers=[scorer, *watchers],
+            tick=tick,
+        )
+        return self.rows(arm, agent, played, scorer.scores())
 
     def _tick(self, arm: str, count: int) -> Callable[[int], None]:
-        return lambda over: self.show(
-            f"{self.name}: {arm}, window {over} of {count}", self.done, self.header.expected
-        )
+        return lambda over: self._say(f"{self.name}: {arm}, window {over} of {count}")
 
-    def _scorer(self, agent: AbstractAgent) -> Callable[[], Scorer]:
-        images = self.header.images[self.name]
-        return lambda: Scorer(agent.model, images, self.envs.count)
-
-    def _rows(
-        self, arm: str, agent: AbstractAgent, played: Sequence[Played],
-        images: Sequence[Mapping[str, float | None]],
-    ) -> list[Episode]:  # fmt: skip
-        return [
-            record(
-                self.name, arm, number, self.training_seed, one, shown,
-                deadline_ms=getattr(agent, "deadline_ms", None),
-            )
-            for number, one, shown in zip(self.numbers, played, images, strict=True)
-        ]  # fmt: skip
-
-    def _keep(
-        self, found: Sequence[Episode], lacking: Sequence[int], file: str = records.EPISODES
-    ) -> list[Episode]:
-        new = [one for one in found if one.episode in lacking]
-        records.append(self.folder, new, file)
-        return new
+    def _say(self, what: str) -> None:
+        self.sitting.show(what, self.done, self.sitting.header.expected)
