@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from thinkslow.agent.checks import Checked, Guard
+from thinkslow.agent.checks import Checked
 from thinkslow.agent.choices import Chosen, Facing
+from thinkslow.agent.healing import healed, healed_stream, healed_window, usable
 from thinkslow.agent.observing import admitted, blank, kept
 from thinkslow.agent.past import Cloud, Mixture, Window, reinferred, resampled, weighted
 from thinkslow.agent.smoothing import smoothed
@@ -125,8 +126,8 @@ def look(
     model, settings, past = agent.model, agent.settings, carry.past
     stream = carry.stream or Stream()
     observation, sound = admitted(model.observation_spaces, observation)
-    observation, absent, stream = _attended(agent, _healed_stream(stream), observation)
-    state, action, is_first = _healed(agent, carry.state, carry.action, is_first)
+    observation, absent, stream = _attended(agent, healed_stream(stream), observation)
+    state, action, is_first = healed(agent, carry.state, carry.action, is_first)
     before, arrived, stays = state, None, None
     if absent is not None and settings.missing == "stale":
         stays = jnp.all(jnp.stack([*absent.values()])) & ~is_first
@@ -138,14 +139,14 @@ def look(
             model, state, queue, new, steps=settings.delay, key=jr.fold_in(key, _LATE)
         )
         stream = dataclasses.replace(stream, queue=queue.without(new))
-    plain = moment = _usable(perceive(model, state, action, is_first, observation), sound)
+    plain = moment = usable(perceive(model, state, action, is_first, observation), sound)
     start = state
     if isinstance(past, Window):
-        past = _healed_window(agent, past)
+        past = healed_window(agent, past)
         start = reinferred(model, past)
     if isinstance(past, Window) or absent is not None:
         perceived = perceive(model, start, action, is_first, observation, absent)
-        moment = _usable(perceived, sound)
+        moment = usable(perceived, sound)
     if isinstance(past, Window):
         now = kept(model.observation_spaces, observation)
         seen = plain.seen
@@ -283,44 +284,6 @@ def bounds(settings: "Thinking") -> dict[str, Any]:
     }
 
 
-def _usable(moment: Moment, sound: Bool[Array, ""]) -> Moment:
-    """The moment; its posterior is the prior if the observation could not be used."""
-    return moment._replace(
-        posterior=where(sound, moment.posterior, moment.prior), seen=moment.seen & sound
-    )
-
-
-def _healed(
-    agent: "Agent", state: State, action: Array, is_first: Bool[Array, ""]
-) -> tuple[State, Array, Bool[Array, ""]]:
-    """State and action, reset if they are non-finite."""
-    sound = all_finite((state, action))
-    blank = jax.tree.map(lambda x, old: x.astype(old.dtype), agent.model.initial(), state)
-    state = where(sound, state, blank)
-    return state, jnp.where(sound, action, 0), is_first | ~sound
-
-
-def _healed_window(agent: "Agent", window: Window) -> Window:
-    """The window; its states and actions are reset if any of them is non-finite."""
-    sound = all_finite((window.states, window.actions))
-    blank = jax.tree.map(lambda x, old: x.astype(old.dtype), agent.model.initial(), window.states)
-    return dataclasses.replace(
-        window, states=where(sound, window.states, blank),
-        actions=jnp.where(sound, window.actions, 0), first=window.first | ~sound,
-    )  # fmt: skip
-
-
-def _healed_stream(stream: Stream) -> Stream:
-    """The memory of a check, reset if it is non-finite, and the queue without such actions."""
-    guard, queue = stream.guard, stream.queue
-    if guard is not None:
-        guard = where(all_finite(guard), guard, Guard.new())
-    if queue is not None:
-        finite = jnp.where(jnp.isfinite(queue.actions), queue.actions, 0)
-        queue = dataclasses.replace(queue, actions=finite)
-    return dataclasses.replace(stream, guard=guard, queue=queue)
-
-
 def _decide_together(
     agent: "Agent", carry: Carry, cloud: Cloud, observation: Observation,
     is_first: Bool[Array, ""], key: PRNGKeyArray,
@@ -335,9 +298,9 @@ def _decide_together(
         sound &= ~jnp.all(jnp.stack([*absent.values()]))
 
     def perceived(state: State) -> tuple[Moment, Bool[Array, ""]]:
-        state, action, first = _healed(agent, state, carry.action, is_first)
+        state, action, first = healed(agent, state, carry.action, is_first)
         moment = perceive(model, state, action, first, observation, absent)
-        return _usable(moment, sound), first
+        return usable(moment, sound), first
 
     moments, firsts = jax.vmap(perceived)(cloud.states)
     weights = cloud.log_weights
