@@ -34,9 +34,21 @@ from thinkslow.spaces import Space
 BATCH, PARTS = 8, 20
 SMALL = MLPConfig(1, 16)
 MODEL = ModelConfig(
-    deter=16, hidden=16, classes=4, stoch=4, blocks=2, depth=4, encoder=SMALL, decoder=SMALL,
-    reward=SMALL, continuation=SMALL, policy=SMALL, value=SMALL, reward_bins=15, value_bins=15,
-)  # fmt: skip
+    deter=16,
+    hidden=16,
+    classes=4,
+    stoch=4,
+    blocks=2,
+    depth=4,
+    encoder=SMALL,
+    decoder=SMALL,
+    reward=SMALL,
+    continuation=SMALL,
+    policy=SMALL,
+    value=SMALL,
+    reward_bins=15,
+    value_bins=15,
+)
 
 
 def resident_mib() -> float:
@@ -71,8 +83,10 @@ def main() -> int:
         assert isinstance(agent, Agent)
         found[arm] = one = measured(agent, given.decisions // BATCH)
         growth[arm] = one[max(one)] / one[min(one)] - 1
-        print(f"{arm}: {100 * growth[arm]:+.2f}% from {min(one):,} to {max(one):,} decisions",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"{arm}: {100 * growth[arm]:+.2f}% from {min(one):,} to {max(one):,} decisions",
+            file=sys.stderr,
+        )
     if given.json:
         print(json.dumps({"machine": machine(), "mib": found, "growth": growth}))
     return max(growth.values()) > 0.01

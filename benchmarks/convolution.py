@@ -87,10 +87,13 @@ def layer(name: str, depth: int, batch: int, precision: str, repeats: int) -> di
     large = side if form is convolve_and_pool else 2 * side
     out = outputs * (side // 2 if form is convolve_and_pool else large) ** 2
     return {
-        "plain": found[:4], "cells": found[4:], "inputs": inputs, "outputs": outputs,
+        "plain": found[:4],
+        "cells": found[4:],
+        "inputs": inputs,
+        "outputs": outputs,
         "gflop": 2 * 25 * inputs * outputs * batch * large**2 / 1e9,
         "mb": x.dtype.itemsize * batch * (inputs * side**2 + out) / 1e6,
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

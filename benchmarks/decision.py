@@ -130,14 +130,19 @@ def measure(setting: Setting, repeats: int) -> dict[str, Any]:
         key=jr.key(0),
     )
     thinking = Thinking(
-        {registry.make("term", setting.objective): 1.0}, steps=setting.steps,
-        horizon=setting.horizon, rollouts=setting.rollouts, update=Gradient(LONG), record=False,
-    )  # fmt: skip
+        {registry.make("term", setting.objective): 1.0},
+        steps=setting.steps,
+        horizon=setting.horizon,
+        rollouts=setting.rollouts,
+        update=Gradient(LONG),
+        record=False,
+    )
     if setting.choice is not None:
         thinking = Thinking(choice=registry.make("choice", setting.choice))
     agents: dict[str, Any] = {
-        "base": Agent(model), "thinking": Agent(model, thinking, returns=1.0),
-    }  # fmt: skip
+        "base": Agent(model),
+        "thinking": Agent(model, thinking, returns=1.0),
+    }
     plain = dict(agents)
     if setting.gate is not None:
         agents["thinking"] = gated(agents["thinking"], setting)

@@ -55,12 +55,13 @@ def measure(family: str, id: str, seconds: float) -> dict[str, Any]:
     with VectorEnv(id, 1, step_limit_s=600.0) as envs:
         actions = [
             {
-                name: rng.integers(space.classes, size=1) if space.classes
+                name: rng.integers(space.classes, size=1)
+                if space.classes
                 else rng.uniform(-1, 1, (1, *space.shape))
                 for name, space in envs.action_spaces.items()
             }
             for _ in range(997)
-        ]  # fmt: skip
+        ]
         envs.reset()
         for action in actions[:2]:
             envs.step(action)

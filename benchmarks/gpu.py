@@ -80,9 +80,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a JSON file, written after each row")
     parser.add_argument("--cache", type=Path, help="where compiled programs are kept and found")
     parser.add_argument(
-        "--presets", nargs="+", default=list(Plan.presets), choices=list(PRESETS),
+        "--presets",
+        nargs="+",
+        default=list(Plan.presets),
+        choices=list(PRESETS),
         help="in the order of what they are worth; with --cache, one or two a call fill it",
-    )  # fmt: skip
+    )
     parser.add_argument("--quick", action="store_true", help="few and small rows")
     given = parser.parse_args()
     if given.cache is not None:
@@ -220,9 +223,11 @@ def peak(plan: Plan, precision: str, peaks: dict[str, float]) -> Row:
 
 def model_of(preset: str) -> Dreamer:
     return Dreamer(
-        {"image": Space((64, 64, 3), "uint8")}, {"action": Space((), "int32", 3)},
-        model_preset(preset), key=jr.key(0),
-    )  # fmt: skip
+        {"image": Space((64, 64, 3), "uint8")},
+        {"action": Space((), "int32", 3)},
+        model_preset(preset),
+        key=jr.key(0),
+    )
 
 
 def descending(horizon: int, steps: int) -> Thinking:
@@ -231,9 +236,14 @@ def descending(horizon: int, steps: int) -> Thinking:
 
 
 def decisions(
-    plan: Plan, peaks: dict[str, float], preset: str, precision: str, batch: int, horizon: int,
+    plan: Plan,
+    peaks: dict[str, float],
+    preset: str,
+    precision: str,
+    batch: int,
+    horizon: int,
     steps: int,
-) -> Row:  # fmt: skip
+) -> Row:
     """The base decision and one that descends the state information gain, in turn."""
     model = learner.cast(model_of(preset), precision)
     agents = [Agent(model, how) for how in (Thinking(), descending(horizon, steps))]
@@ -241,12 +251,21 @@ def decisions(
     (base, found), (base_compile, compile_s) = timed(calls, plan.calls)
     flop = operations(agents[1], batch)
     return {
-        "preset": preset, "precision": precision, "batch": batch, "horizon": horizon,
-        "steps": steps, "base_ms": base[1], "ms": found[1], "p10_p90_ms": [found[0], found[2]],
-        "ratio": found[1] / base[1], "per_second": 1e3 * batch / found[1], "gflop": flop / 1e9,
+        "preset": preset,
+        "precision": precision,
+        "batch": batch,
+        "horizon": horizon,
+        "steps": steps,
+        "base_ms": base[1],
+        "ms": found[1],
+        "p10_p90_ms": [found[0], found[2]],
+        "ratio": found[1] / base[1],
+        "per_second": 1e3 * batch / found[1],
+        "gflop": flop / 1e9,
         "peak_share": share(flop, found[1], peaks.get(precision)),
-        "compile_s": compile_s, "base_compile_s": base_compile,
-    }  # fmt: skip
+        "compile_s": compile_s,
+        "base_compile_s": base_compile,
+    }
 
 
 def update(plan: Plan, peaks: dict[str, float], preset: str, precision: str) -> Row:
@@ -263,11 +282,16 @@ def update(plan: Plan, peaks: dict[str, float], preset: str, precision: str) -> 
     flop = operations_of(traced.jaxpr)
     steps = config.batch_size * config.batch_length
     return {
-        "preset": preset, "precision": precision, "batch": [config.batch_size, config.batch_length],
-        "ms": ms[1], "p10_p90_ms": [ms[0], ms[2]], "replayed_steps_per_s": 1e3 * steps / ms[1],
-        "gflop": flop / 1e9, "peak_share": share(flop, ms[1], peaks.get(precision)),
+        "preset": preset,
+        "precision": precision,
+        "batch": [config.batch_size, config.batch_length],
+        "ms": ms[1],
+        "p10_p90_ms": [ms[0], ms[2]],
+        "replayed_steps_per_s": 1e3 * steps / ms[1],
+        "gflop": flop / 1e9,
+        "peak_share": share(flop, ms[1], peaks.get(precision)),
         "compile_s": compile_s,
-    }  # fmt: skip
+    }
 
 
 def convolutions(plan: Plan, depth: int, precision: str) -> Row:

@@ -58,11 +58,15 @@ def main() -> None:
         seconds = load(agent, given.repeats)["seconds"]
         peak = load(agent, 1)["bytes"]
     result = {
-        "preset": given.preset, "weights_bytes": size,
-        "seconds_median": float(np.median(seconds)), "seconds_all": seconds,
-        "peak_bytes": peak, "peak_over_weights": peak / size,
-        "machine": machine(), "revision": revision(),
-    }  # fmt: skip
+        "preset": given.preset,
+        "weights_bytes": size,
+        "seconds_median": float(np.median(seconds)),
+        "seconds_all": seconds,
+        "peak_bytes": peak,
+        "peak_over_weights": peak / size,
+        "machine": machine(),
+        "revision": revision(),
+    }
     if given.json:
         print(json.dumps(result))
         return

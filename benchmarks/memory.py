@@ -89,15 +89,22 @@ def main() -> None:
 
     with VectorEnv("memory:benchmark/Noise-v0", 1) as envs:
         model = Dreamer(
-            envs.observation_space, {"action": envs.action_space}, model_preset("tiny"),
+            envs.observation_space,
+            {"action": envs.action_space},
+            model_preset("tiny"),
             key=jr.key(0),
-        )  # fmt: skip
+        )
         agent, scorer = Agent(model), Scorer(model, ["image"], 1)
         recorder = Recorder(agent, 1, ["image"], before=0)
         play(
-            agent, envs, [0], 0, max_decisions=given.decisions, watchers=[scorer, recorder],
+            agent,
+            envs,
+            [0],
+            0,
+            max_decisions=given.decisions,
+            watchers=[scorer, recorder],
             tick=tick,
-        )  # fmt: skip
+        )
         scorer.scores()
     growth = found[max(found)] / found[EVERY] - 1
     if given.json:

@@ -52,8 +52,9 @@ def main() -> None:
     rows, steps = config.batch_size, config.batch_length
     rng = np.random.default_rng(0)
     shape = (rows, steps + config.replay_context)
-    batch = {name: np.zeros((*shape, *space.shape), space.dtype)
-             for name, space in agent.spaces.items()}  # fmt: skip
+    batch = {
+        name: np.zeros((*shape, *space.shape), space.dtype) for name, space in agent.spaces.items()
+    }
     batch["image"] = rng.integers(0, 255, batch["image"].shape, np.uint8)
     batch["action"] = rng.integers(0, 3, shape, np.int32)
     carry = agent.init_train(rows)
@@ -69,7 +70,8 @@ def main() -> None:
     found = {
         "jax": version("jax"),
         "parameters": sum(
-            value.size for name, value in agent.params.items()
+            value.size
+            for name, value in agent.params.items()
             if not name.startswith(("opt/", "slowval/"))
         ),
         "update_s": median,
@@ -77,7 +79,7 @@ def main() -> None:
         "p90_s": p90,
         "replayed_steps_per_s": rows * steps / median,
         "first_s": times[0],
-    }  # fmt: skip
+    }
     print(json.dumps(found))
 
 

@@ -117,9 +117,11 @@ def objective_of(
 def refinement(batch: int, case: Path) -> dict[str, Any]:
     """Writes a moment with what JAX makes of it; returns how long that takes."""
     model = Dreamer(
-        {"image": Space((SIDE, SIDE, 3), "uint8")}, {"action": Space((), "int32", 3)},
-        model_preset("tiny"), key=jr.key(0),
-    )  # fmt: skip
+        {"image": Space((SIDE, SIDE, 3), "uint8")},
+        {"action": Space((), "int32", 3)},
+        model_preset("tiny"),
+        key=jr.key(0),
+    )
     images = np.random.default_rng(0).integers(0, 255, (batch, SIDE, SIDE, 3), dtype=np.uint8)
     observation = {"image": jnp.asarray(images)}
 
@@ -151,14 +153,17 @@ def refinement(batch: int, case: Path) -> dict[str, Any]:
         jax.block_until_ready(both(model, *moments))
         times.append(1e3 * (time.perf_counter() - begun))
     np.savez(
-        case, **{name: np.asarray(value) for name, value in named(model).items()},
+        case,
+        **{name: np.asarray(value) for name, value in named(model).items()},
         **{
             "case/memory": np.asarray(memory),
             "case/logits": np.asarray(posterior.logits),
-            "case/loss": np.asarray(loss), "case/gradient": np.asarray(gradient),
-            "case/horizon": np.asarray(HORIZON), "case/side": np.asarray(SIDE),
+            "case/loss": np.asarray(loss),
+            "case/gradient": np.asarray(gradient),
+            "case/horizon": np.asarray(HORIZON),
+            "case/side": np.asarray(SIDE),
         },
-    )  # fmt: skip
+    )
     return {"ms": np.percentile(times[3:], [10, 50, 90]).tolist(), "first_s": first}
 
 

@@ -24,16 +24,23 @@ from sheeprl.algos.dreamer_v3.utils import Moments
 from sheeprl.utils.utils import dotdict
 
 SIZES = [
-    "exp=dreamer_v3", "algo=dreamer_v3_XS", "env=dummy", "algo.cnn_keys.encoder=[rgb]",
-    "algo.cnn_keys.decoder=[rgb]", "algo.mlp_keys.encoder=[]", "algo.mlp_keys.decoder=[]",
-    "algo.dense_units=64", "algo.world_model.encoder.cnn_channels_multiplier=4",
+    "exp=dreamer_v3",
+    "algo=dreamer_v3_XS",
+    "env=dummy",
+    "algo.cnn_keys.encoder=[rgb]",
+    "algo.cnn_keys.decoder=[rgb]",
+    "algo.mlp_keys.encoder=[]",
+    "algo.mlp_keys.decoder=[]",
+    "algo.dense_units=64",
+    "algo.world_model.encoder.cnn_channels_multiplier=4",
     "algo.world_model.recurrent_model.recurrent_state_size=512",
     "algo.world_model.recurrent_model.dense_units=64",
     "algo.world_model.transition_model.hidden_size=64",
     "algo.world_model.representation_model.hidden_size=64",
-    "algo.world_model.discrete_size=4", "algo.per_rank_batch_size=16",
+    "algo.world_model.discrete_size=4",
+    "algo.per_rank_batch_size=16",
     "algo.per_rank_sequence_length=64",
-]  # fmt: skip
+]
 
 
 def main() -> None:
@@ -75,9 +82,19 @@ def main() -> None:
         batch = {name: value.clone() for name, value in data.items()}
         begun = time.perf_counter()
         train(
-            fabric, world, actor, critic, target, *optimisers, batch, None, cfg, False, (3,),
+            fabric,
+            world,
+            actor,
+            critic,
+            target,
+            *optimisers,
+            batch,
+            None,
+            cfg,
+            False,
+            (3,),
             moments,
-        )  # fmt: skip
+        )
         times.append(time.perf_counter() - begun)
     p10, median, p90 = np.percentile(times[2:], [10, 50, 90])
     weights = [weight for part in parts.values() for weight in part.parameters()]

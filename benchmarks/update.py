@@ -54,9 +54,11 @@ def measure(config: ModelConfig, learning: TrainConfig, repeats: int) -> dict[st
     """Seconds of an update and what they make in replayed steps."""
     rows, steps = learning.batch_size, learning.batch_length
     model = Dreamer(
-        {"image": Space((64, 64, 3), "uint8")}, {"action": Space((), "int32", 3)}, config,
+        {"image": Space((64, 64, 3), "uint8")},
+        {"action": Space((), "int32", 3)},
+        config,
         key=jr.key(0),
-    )  # fmt: skip
+    )
     batch = random_batch(model, learning)
     update = jax.jit(learner.update, static_argnames="config", donate_argnums=0)
     state = learner.start(model, learning)

@@ -132,10 +132,12 @@ def probe(view: str, seen: Any, truth: dict[str, np.ndarray], given: Any) -> dic
         batch = {name: array[rows] for name, array in seen.items()}
         net, state, _ = update(net, state, batch, jnp.asarray(aims[rows]))
     judge = filter_jit(jax.vmap(tell, (None, 0)))
-    out = np.concatenate([
-        np.asarray(judge(net, {name: array[rows] for name, array in seen.items()}))
-        for rows in np.array_split(np.flatnonzero(held), 20)
-    ])  # fmt: skip
+    out = np.concatenate(
+        [
+            np.asarray(judge(net, {name: array[rows] for name, array in seen.items()}))
+            for rows in np.array_split(np.flatnonzero(held), 20)
+        ]
+    )
     aim = aims[held]
     explained = 1 - ((out - aim) ** 2).mean(0) / aim.var(0)
     return {
@@ -143,8 +145,10 @@ def probe(view: str, seen: Any, truth: dict[str, np.ndarray], given: Any) -> dic
         "bad ahead, AUC": round(area(out[:, 1], aim[:, 1]), 3),
         "direction, R2": round(float(explained[2:4].mean()), 3),
         "distance, R2": round(float(explained[4]), 3),
-        "moments": int(held.sum()), "good": int(aim[:, 0].sum()), "bad": int(aim[:, 1].sum()),
-    }  # fmt: skip
+        "moments": int(held.sum()),
+        "good": int(aim[:, 0].sum()),
+        "bad": int(aim[:, 1].sum()),
+    }
 
 
 def area(score: np.ndarray, label: np.ndarray) -> float:

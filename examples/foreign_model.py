@@ -13,10 +13,12 @@ from thinkslow.testing import UPDATES, check
 
 # Somebody's tracker of (position, velocity), pushed by an action, of which a position is seen.
 TRACKER = {
-    "move": jnp.array([[1.0, 0.5], [0.0, 1.0]]), "push": jnp.array([[0.1], [0.5]]),
-    "slip": jnp.array([0.6, 0.3]), "blur": jnp.array([0.3]),
+    "move": jnp.array([[1.0, 0.5], [0.0, 1.0]]),
+    "push": jnp.array([[0.1], [0.5]]),
+    "slip": jnp.array([0.6, 0.3]),
+    "blur": jnp.array([0.3]),
     "gain": jnp.array([0.3]),  # its encoder corrects by too little: 0.8 would be exact
-}  # fmt: skip
+}
 
 
 class Tracker(WorldModel):

@@ -28,29 +28,51 @@ def read(found: Found, *, classes: int | None = None) -> Foreign:
         taken.move(name.replace(".", "/"), name, len(taken.left[name].shape))
     observations = observed(taken.out)
     model = sizes(
-        taken.out, observations, classes=classes or found.content["classes"], unimix=0.01,
-        free_nats=1.0, rep_scale=0.1,
-    )  # fmt: skip
+        taken.out,
+        observations,
+        classes=classes or found.content["classes"],
+        unimix=0.01,
+        free_nats=1.0,
+        rep_scale=0.1,
+    )
     return Foreign(
-        architecture="dreamerv3-main", model=model, weights=taken.out, observations=observations,
-        actions=acted(taken.out), environment={"task": "mylab", "repeat": 1}, action="sample",
+        architecture="dreamerv3-main",
+        model=model,
+        weights=taken.out,
+        observations=observations,
+        actions=acted(taken.out),
+        environment={"task": "mylab", "repeat": 1},
+        action="sample",
         logits="raw",
-    )  # fmt: skip
+    )
 
 
 register_source(
     Source(
-        "mylab", "MyLab's Dreamer", files("agent.pickle"), read=read,
+        "mylab",
+        "MyLab's Dreamer",
+        files("agent.pickle"),
+        read=read,
         recognises=lambda content: "dyn.dyngru.kernel" in inside(content, "mylab"),
     )
-)  # fmt: skip
+)
 
 if __name__ == "__main__":
     small = MLPConfig(1, 32)
     config = ModelConfig(
-        deter=32, hidden=16, stoch=4, classes=8, depth=4, blocks=4, encoder=small, decoder=small,
-        reward=small, continuation=small, policy=small, value=small,
-    )  # fmt: skip
+        deter=32,
+        hidden=16,
+        stoch=4,
+        classes=8,
+        depth=4,
+        blocks=4,
+        encoder=small,
+        decoder=small,
+        reward=small,
+        continuation=small,
+        policy=small,
+        value=small,
+    )
     seen, done = {"image": Space((16, 16, 3), "uint8")}, {"action": Space((), "int32", 7)}
     theirs = jax.jit(lambda key: Dreamer(seen, done, config, key=key))(jax.random.key(0))
     with tempfile.TemporaryDirectory() as folder:

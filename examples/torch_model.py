@@ -23,11 +23,19 @@ from thinkslow.distributions import Squared
 from thinkslow.objectives import Evidence
 
 SHAPES = {
-    "core.weight_ih": (24, 5), "core.weight_hh": (24, 8), "core.bias_ih": (24,),
-    "core.bias_hh": (24,), "prior.weight": (8, 8), "prior.bias": (8,),
-    "posterior.weight": (8, 11), "posterior.bias": (8,), "decoder.0.weight": (16, 12),
-    "decoder.0.bias": (16,), "decoder.2.weight": (3, 16), "decoder.2.bias": (3,),
-}  # fmt: skip
+    "core.weight_ih": (24, 5),
+    "core.weight_hh": (24, 8),
+    "core.bias_ih": (24,),
+    "core.bias_hh": (24,),
+    "prior.weight": (8, 8),
+    "prior.bias": (8,),
+    "posterior.weight": (8, 11),
+    "posterior.bias": (8,),
+    "decoder.0.weight": (16, 12),
+    "decoder.0.bias": (16,),
+    "decoder.2.weight": (3, 16),
+    "decoder.2.bias": (3,),
+}
 
 
 def linear(w, name, x):

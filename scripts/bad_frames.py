@@ -156,10 +156,12 @@ def played(
         bad = at in BAD
         shown = np.concatenate([(each if bad else clean)(frames, at) for each in kinds.values()])
         first = (names == "reset") if at == BAD.stop else np.full(len(names), at == 0)
-        keys = jnp.concatenate([
-            jr.split(jr.key(1000 * (1 + draw) + 100 * (kind == "redrawn") + at), count)
-            for kind in kinds
-        ])  # fmt: skip
+        keys = jnp.concatenate(
+            [
+                jr.split(jr.key(1000 * (1 + draw) + 100 * (kind == "redrawn") + at), count)
+                for kind in kinds
+            ]
+        )
         missing = (names == "missing") & bad
         carry, action, thought = agent.act(
             carry, {"image": shown}, first, keys=keys, missing=missing
@@ -208,9 +210,11 @@ def refused(agent: Any, frames: np.ndarray) -> dict[str, str]:
     for name, spoil in REFUSED.items():
         try:
             agent.act(
-                agent.start(count), spoil(frames[0]), np.ones(count, bool),
+                agent.start(count),
+                spoil(frames[0]),
+                np.ones(count, bool),
                 keys=jr.split(jr.key(0), count),
-            )  # fmt: skip
+            )
         except (ValueError, TypeError) as error:
             out[name] = f"{type(error).__name__}: {error}"
         else:
@@ -227,9 +231,12 @@ def poisoned(agent: Any, frames: np.ndarray) -> int:
         agent.start(count),
     )
     carry, action, _ = agent.act(
-        carry, {"image": shown}, np.zeros(count, bool), keys=jr.split(jr.key(0), count),
+        carry,
+        {"image": shown},
+        np.zeros(count, bool),
+        keys=jr.split(jr.key(0), count),
         missing=np.zeros(count, bool),
-    )  # fmt: skip
+    )
     numbers = [x for x in jax.tree.leaves(carry) if jnp.issubdtype(x.dtype, jnp.floating)]
     vector = np.asarray(action)
     invalid = int((~((vector.sum(-1) == 1) & np.isin(vector, (0, 1)).all(-1))).sum())
@@ -255,9 +262,12 @@ def ready() -> Any:
 
 
 def tried(
-    agent: Any, frames: np.ndarray, actions: np.ndarray, draws: int,
+    agent: Any,
+    frames: np.ndarray,
+    actions: np.ndarray,
+    draws: int,
     total: collections.Counter[str],
-) -> dict[str, dict[str, np.ndarray]]:  # fmt: skip
+) -> dict[str, dict[str, np.ndarray]]:
     """Of each kind both measures of every environment, means over draws."""
     count, found = frames.shape[1], collections.defaultdict(lambda: collections.defaultdict(list))
     for draw in range(draws):
@@ -313,8 +323,9 @@ def main() -> int:
         total["after a carry of NaN"] += poisoned(agent, frames)
         said = refused(agent, frames)
         total["to be refused"] += len(said)
-        total["refused by name"] += sum("`image`" in one or "lacks" in one or "sees" in one
-                                        for one in said.values())  # fmt: skip
+        total["refused by name"] += sum(
+            "`image`" in one or "lacks" in one or "sees" in one for one in said.values()
+        )
         means[name] = {
             kind: {what: float(each.mean()) for what, each in row.items()}
             for kind, row in found.items()
@@ -328,9 +339,12 @@ def main() -> int:
                     row[what] = [round(float(x), 3) for x in (difference.mean(), low, high)]
         print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
     report = {
-        "machine": machine(), "counts": dict(total), "means": means, "refused arms": skipped,
+        "machine": machine(),
+        "counts": dict(total),
+        "means": means,
+        "refused arms": skipped,
         "worse than reset": worse,
-    }  # fmt: skip
+    }
     if given.json:
         print(json.dumps(report, indent=1))
     else:

@@ -35,9 +35,13 @@ def bundle(run: Path, steps: int, name: str) -> Path:
         "curve": read_curve(run / "metrics.jsonl"),
     }
     checkpoint.save(
-        FOLDER / name, saved.model, name=name, environment=saved.environment,
-        training=training | made, dtype="float16",
-    )  # fmt: skip
+        FOLDER / name,
+        saved.model,
+        name=name,
+        environment=saved.environment,
+        training=training | made,
+        dtype="float16",
+    )
     ensemble.run(ensemble.parse([str(FOLDER / name), "--env", saved.environment["id"]]))
     return FOLDER / name
 

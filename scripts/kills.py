@@ -67,10 +67,21 @@ def smallest() -> Any:
 
     small = MLPConfig(1, 16)
     return ModelConfig(
-        deter=16, hidden=16, classes=4, stoch=4, blocks=2, depth=4, encoder=small, decoder=small,
-        reward=small, continuation=small, policy=small, value=small, reward_bins=15,
+        deter=16,
+        hidden=16,
+        classes=4,
+        stoch=4,
+        blocks=2,
+        depth=4,
+        encoder=small,
+        decoder=small,
+        reward=small,
+        continuation=small,
+        policy=small,
+        value=small,
+        reward_bins=15,
         value_bins=15,
-    )  # fmt: skip
+    )
 
 
 def train(run: Path, progress: Progress) -> None:
@@ -82,9 +93,15 @@ def train(run: Path, progress: Progress) -> None:
 
     model = smallest()
     learning = TrainConfig(
-        batch_size=2, batch_length=4, imagination=3, imagination_starts=2, replay_ratio=1.0,
-        replay_capacity=400, warmup=1, learning_rate=1e-3,
-    )  # fmt: skip
+        batch_size=2,
+        batch_length=4,
+        imagination=3,
+        imagination_starts=2,
+        replay_ratio=1.0,
+        replay_capacity=400,
+        warmup=1,
+        learning_rate=1e-3,
+    )
     config = RunConfig(
         ENVIRONMENT, seed=5, environments=2, log_every=20, budgets=(100, 300), save_every=0.2
     )
@@ -123,16 +140,22 @@ def use_compiled(trainer: Any, module: Any, folder: Path) -> None:
         folder.mkdir()
         (folder / "act").write_bytes(serialize_executable.serialize(act)[0])
         (folder / "update").write_bytes(serialize_executable.serialize(update)[0])
-        names = [sorted(part) for part in jax.eval_shape(
-            lambda *given: module.update(*given, config=learning), *learns)[2:]]  # fmt: skip
+        names = [
+            sorted(part)
+            for part in jax.eval_shape(
+                lambda *given: module.update(*given, config=learning), *learns
+            )[2:]
+        ]
         (folder / "names").write_text(json.dumps(names))
-    latents, metrics = (dict.fromkeys(part, 0) for part in json.loads(
-        (folder / "names").read_text()))  # fmt: skip
+    latents, metrics = (
+        dict.fromkeys(part, 0) for part in json.loads((folder / "names").read_text())
+    )
     programs = []
     updated = (learner, 0, latents, metrics)
     for name, given, back in (
-        ("act", acts, (trainer.carry, 0, latents)), ("update", learns, updated),
-    ):  # fmt: skip
+        ("act", acts, (trainer.carry, 0, latents)),
+        ("update", learns, updated),
+    ):
         trees = jax.tree.structure((given, {})), jax.tree.structure(back)
         content = (folder / name).read_bytes()
         programs.append(serialize_executable.deserialize_and_load(content, *trees))
@@ -153,9 +176,11 @@ def play(out: Path, progress: Progress) -> None:
 
     config = smallest()
     model = Dreamer(
-        {"vector": Space((4,), "float32")}, {"action": Space((), "int32", 2)}, config,
+        {"vector": Space((4,), "float32")},
+        {"action": Space((), "int32", 2)},
+        config,
         key=jr.key(0),
-    )  # fmt: skip
+    )
     agent = thinkslow.Agent(model, about=About(name="tiny"))
     count = 0
 
@@ -165,9 +190,14 @@ def play(out: Path, progress: Progress) -> None:
         progress.set(count)
 
     result = thinkslow.evaluate(
-        {"none": agent, "entropy-3": agent.thinking("entropy-3")}, ENVIRONMENT,
-        episodes=EPISODES, seed=1, batch=2, out=out, show=show,
-    )  # fmt: skip
+        {"none": agent, "entropy-3": agent.thinking("entropy-3")},
+        ENVIRONMENT,
+        episodes=EPISODES,
+        seed=1,
+        batch=2,
+        out=out,
+        show=show,
+    )
     result.report()
 
 
@@ -214,8 +244,10 @@ def trained(run: Path) -> dict[str, str]:
     save = saves.latest(run / "saves")
     assert save is not None
     arrays, manifest = store.read(save)
-    out = {f"save {name}": hashlib.sha256(array.tobytes()).hexdigest()
-           for name, array in arrays.items()}  # fmt: skip
+    out = {
+        f"save {name}": hashlib.sha256(array.tobytes()).hexdigest()
+        for name, array in arrays.items()
+    }
     # Who made it is no result: an edit of the code while this runs would count as a difference.
     apart = ("replay", "made_by")
     out["counters"] = repr({k: v for k, v in manifest["counters"].items() if k not in apart})
@@ -245,12 +277,16 @@ def untimed(value: Any) -> Any:
     if isinstance(value, dict):
         clock = ("latency", "ms", "sittings", "seconds", "time", "began", "cost")
         return {
-            key: untimed(one) for key, one in value.items()
+            key: untimed(one)
+            for key, one in value.items()
             if not any(word in key for word in clock)
-        }  # fmt: skip
+        }
     if isinstance(value, list):
-        return [untimed(one) for one in value if not (
-            isinstance(one, dict) and any("latency" in str(x) for x in one.values()))]  # fmt: skip
+        return [
+            untimed(one)
+            for one in value
+            if not (isinstance(one, dict) and any("latency" in str(x) for x in one.values()))
+        ]
     return value
 
 
@@ -328,8 +364,9 @@ def tried(kind: Kind, kills: int, seed: int, folder: Path) -> int:
                     time.sleep(0.01)
                 counts[f"processes left after {seconds} s"] += sum(map(alive, workers))
         found = kind.says(target)
-        different = [key for key in expected.keys() | found.keys()
-                     if expected.get(key) != found.get(key)]  # fmt: skip
+        different = [
+            key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)
+        ]
         left = [str(path.relative_to(target)) for path in target.rglob("*.tmp-*")]
         counts["runs that came to their end"] += 1
         counts["differences"] += len(different)

@@ -76,9 +76,14 @@ def main() -> int:
     given = parser.parse_args()
     run = Path(tempfile.mkdtemp(prefix="memory-")) / "run"
     command = [
-        str(Path(sys.executable).parent / "thinkslow"), "train", *given.arguments,
-        "--minutes", str(given.minutes), "--run", str(run),
-    ]  # fmt: skip
+        str(Path(sys.executable).parent / "thinkslow"),
+        "train",
+        *given.arguments,
+        "--minutes",
+        str(given.minutes),
+        "--run",
+        str(run),
+    ]
     trainer = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=dict(os.environ))
     rows: list[tuple[float, float, float]] = []
     begun, done = 0.0, 0

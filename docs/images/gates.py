@@ -45,8 +45,10 @@ def main() -> None:
         at = values[:, 4]
         more = at - found["random"][:, 4]
         half = scipy.stats.t.ppf(0.975, SEEDS - 1) * scipy.stats.sem(more)
-        print(f"{name}: {at.mean():.2f} of the gain in a fifth of the decisions; "
-              f"{more.mean():+.2f} +- {half:.2f} against chance")  # fmt: skip
+        print(
+            f"{name}: {at.mean():.2f} of the gain in a fifth of the decisions; "
+            f"{more.mean():+.2f} +- {half:.2f} against chance"
+        )
     draw({name: values.mean(0) for name, values in found.items()})
 
 

@@ -14,9 +14,11 @@ from pathlib import Path
 from svg import COLOURS, Plot
 
 NAMES = {
-    "horizon": "imagined steps", "steps": "refinement steps", "rollouts": "rollouts",
+    "horizon": "imagined steps",
+    "steps": "refinement steps",
+    "rollouts": "rollouts",
     "batch": "batch",
-}  # fmt: skip
+}
 MOST = 16
 
 

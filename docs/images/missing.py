@@ -38,8 +38,12 @@ def main() -> None:
     print({what: [round(value, 2) for value in values] for what, values in found.items()})
     low = min(min(values) for values in found.values())
     plot = Plot((0, 0.8), (np.floor(low), 0))
-    plot.axes(SHARES, range(int(np.floor(low)), 1), "share of frames missing",
-              "mean log belief in the true state, nats")  # fmt: skip
+    plot.axes(
+        SHARES,
+        range(int(np.floor(low)), 1),
+        "share of frames missing",
+        "mean log belief in the true state, nats",
+    )
     for (what, values), colour in zip(found.items(), COLOURS, strict=False):
         plot.line(list(zip(SHARES, values, strict=True)), colour)
         x, y = plot.at(SHARES[-1], values[-1])

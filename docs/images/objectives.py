@@ -47,8 +47,10 @@ def main() -> None:
     rows = {name: interval(np.array(values)) for name, values in found.items()}
     for name, values in found.items():
         change = interval(np.array(values) - np.array(found["encoder"]))
-        print(f"{name}: {rows[name][0]:.3f}, against the encoder {change[0]:+.3f} "
-              f"({change[1]:+.3f} to {change[2]:+.3f})")  # fmt: skip
+        print(
+            f"{name}: {rows[name][0]:.3f}, against the encoder {change[0]:+.3f} "
+            f"({change[1]:+.3f} to {change[2]:+.3f})"
+        )
     draw(rows)
 
 

@@ -11,9 +11,15 @@ class Plot:
     """A plot of `width` by `height` pixels; `x` and `y` are the ranges of its axes."""
 
     def __init__(
-        self, x: tuple[float, float], y: tuple[float, float], *, left: int = 70, top: int = 30,
-        width: int = 640, height: int = 300,
-    ):  # fmt: skip
+        self,
+        x: tuple[float, float],
+        y: tuple[float, float],
+        *,
+        left: int = 70,
+        top: int = 30,
+        width: int = 640,
+        height: int = 300,
+    ):
         self.width, self.height = width, height
         self.box = (left, width - 20, height - 60, top)
         self.ranges = (x, y)
@@ -35,9 +41,13 @@ class Plot:
         )
 
     def axes(
-        self, x_ticks: Iterable[float], y_ticks: Iterable[float], x_title: str, y_title: str,
+        self,
+        x_ticks: Iterable[float],
+        y_ticks: Iterable[float],
+        x_title: str,
+        y_title: str,
         form: str = "g",
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Ticks, a thin line across at each of `y_ticks` (written as `form`), and titles."""
         left, right, bottom, top = self.box
         for tick in x_ticks:
@@ -50,9 +60,14 @@ class Plot:
         self.text(10, top - 14, y_title, "start")
 
     def line(
-        self, points: Sequence[tuple[float, float]], colour: str = INK, *, width: float = 2,
-        dashed: bool = False, pixels: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        points: Sequence[tuple[float, float]],
+        colour: str = INK,
+        *,
+        width: float = 2,
+        dashed: bool = False,
+        pixels: bool = False,
+    ) -> None:
         """Through points of the plot, or of the picture where `pixels`."""
         places = points if pixels else [self.at(*point) for point in points]
         way = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)

@@ -22,9 +22,7 @@ def setting(
         most: the largest number that is allowed, with `least`.
         kind: the kind of the registry that names its values on the command line.
     """
-    return dataclasses.field(
-        default=default, metadata={"least": least, "most": most, "kind": kind}
-    )  # fmt: skip
+    return dataclasses.field(default=default, metadata={"least": least, "most": most, "kind": kind})
 
 
 def seed() -> Any:

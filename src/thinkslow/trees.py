@@ -79,9 +79,7 @@ def parts(tree: PyTree) -> Parts:
         for leaf, array in zip(leaves, traced, strict=True)
         if array
     ]
-    rest = tuple(
-        _TRACED if array else leaf for leaf, array in zip(leaves, traced, strict=True)
-    )  # fmt: skip
+    rest = tuple(_TRACED if array else leaf for leaf, array in zip(leaves, traced, strict=True))
     return Parts(Structure(definition, rest), arrays)
 
 

@@ -254,9 +254,11 @@ def perceive(
 
 
 def _completed(
-    model: WorldModel, state: State, observation: Observation,
+    model: WorldModel,
+    state: State,
+    observation: Observation,
     absent: Mapping[str, Bool[Array, ""]],
-) -> tuple[Observation, Bool[Array, ""]]:  # fmt: skip
+) -> tuple[Observation, Bool[Array, ""]]:
     """The observation with missing parts replaced by predictions, and whether enough parts are
     present to encode it."""
     gone = jnp.stack([absent[name] for name in absent])

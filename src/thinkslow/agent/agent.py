@@ -399,9 +399,12 @@ def greedy_policy(model: Any, state: State, key: PRNGKeyArray) -> Array:
 
 @compiled
 def _act(
-    agent: Agent, carry: Carry, observation: dict, is_first: Bool[Array, " batch"],
+    agent: Agent,
+    carry: Carry,
+    observation: dict,
+    is_first: Bool[Array, " batch"],
     keys: Key[Array, " batch"],
-) -> tuple[Carry, Array, Thought]:  # fmt: skip
+) -> tuple[Carry, Array, Thought]:
     def one(carry: Carry, observation: dict, is_first: Array, key: PRNGKeyArray) -> tuple:
         return decide(agent, carry, observation, is_first, key)
 

@@ -91,9 +91,7 @@ class Ascent(Choice):
         even = jnp.full(self.sequences, -jnp.log(float(self.sequences)))
         sure = jnp.log(jnp.where(jnp.arange(self.sequences) == best, 1.0, 1e-30))
         kl = jnp.where(sound, jnp.log(float(self.sequences)), 0.0)
-        return taken, Chosen(
-            plans[:, 0], even, mean, error, jnp.where(sound, sure, even), kl
-        )  # fmt: skip
+        return taken, Chosen(plans[:, 0], even, mean, error, jnp.where(sound, sure, even), kl)
 
     def _drawn(
         self, facing: Facing, *, key: PRNGKeyArray
@@ -115,9 +113,12 @@ class Ascent(Choice):
         return drawn.at[0, 0].set(facing.action.astype(drawn.dtype))
 
     def _worth(
-        self, facing: Facing, plan: Float[Array, "horizon action"], latent_key: PRNGKeyArray,
+        self,
+        facing: Facing,
+        plan: Float[Array, "horizon action"],
+        latent_key: PRNGKeyArray,
         key: PRNGKeyArray,
-    ) -> Float[Array, ""]:  # fmt: skip
+    ) -> Float[Array, ""]:
         """The lambda-return of a plan from one draw of the belief, less the penalty."""
         model: Any = facing.model
         still = jnp.zeros((), bool)
@@ -134,9 +135,11 @@ class Ascent(Choice):
                     facing.members.each(model, lambda one: one.predict(state, action, still)[1])
                 )
             told = (
-                expected(model.reward(arrived)), jnp.asarray(model.discount(arrived), jnp.float32),
-                expected(model.value(arrived)), doubt,
-            )  # fmt: skip
+                expected(model.reward(arrived)),
+                jnp.asarray(model.discount(arrived), jnp.float32),
+                expected(model.value(arrived)),
+                doubt,
+            )
             return arrived, told
 
         keys = jr.split(key, self.horizon)

@@ -136,9 +136,17 @@ class Check(eqx.Module):
         return distance > frame.clean.threshold
 
     def judged(
-        self, model: Any, clean: Clean, moment: Moment, observation: Observation, guard: Guard,
-        action: Array, *, key: PRNGKeyArray, latent_key: PRNGKeyArray,
-    ) -> tuple[Moment, Checked, Guard]:  # fmt: skip
+        self,
+        model: Any,
+        clean: Clean,
+        moment: Moment,
+        observation: Observation,
+        guard: Guard,
+        action: Array,
+        *,
+        key: PRNGKeyArray,
+        latent_key: PRNGKeyArray,
+    ) -> tuple[Moment, Checked, Guard]:
         """The moment to continue with, the result of the check, and its new memory.
 
         A missing frame, or one that the encoder could not use, is not judged.
@@ -228,9 +236,7 @@ class Robust(Check):
         costs = jax.vmap(cost)(starts, found)
         best = jnp.argmin(costs)
         belief, left = jax.tree.map(lambda x: x[best], (starts, found))
-        kept = jnp.mean(
-            jnp.concatenate([w.ravel() for w in self.weights(frame, left).values()])
-        )  # fmt: skip
+        kept = jnp.mean(jnp.concatenate([w.ravel() for w in self.weights(frame, left).values()]))
         better = costs[best] < cost(moment.prior, ratios(moment.prior))
         good = better & (kept >= self.least) & bool(self.rounds)
 
@@ -243,10 +249,12 @@ class Robust(Check):
         rejects = ~good & ~restart
         shifted = frame.guard.share > self.most
         verdict = jnp.where(
-            shifted, Verdict.SHIFTED,
-            jnp.where(restart, Verdict.RESTARTED, jnp.where(good, Verdict.MENDED,
-                                                            Verdict.REJECTED)),
-        ).astype(jnp.int32)  # fmt: skip
+            shifted,
+            Verdict.SHIFTED,
+            jnp.where(
+                restart, Verdict.RESTARTED, jnp.where(good, Verdict.MENDED, Verdict.REJECTED)
+            ),
+        ).astype(jnp.int32)
         mended = (moment.memory, moment.prior, where(good, belief, moment.prior))
         out = where(restart, _parts(alone), mended)
         return (*where(shifted, _parts(moment), out), verdict, rejects)

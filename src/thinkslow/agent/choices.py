@@ -105,10 +105,12 @@ def every_action(
     if math.prod(whole) > most:
         return None
     rows = [np.eye(classes, dtype=np.float32) for classes in whole]
-    return np.stack([
-        np.concatenate([rows[part][index] for part, index in enumerate(joint)])
-        for joint in itertools.product(*map(range, whole))
-    ])  # fmt: skip
+    return np.stack(
+        [
+            np.concatenate([rows[part][index] for part, index in enumerate(joint)])
+            for joint in itertools.product(*map(range, whole))
+        ]
+    )
 
 
 def log_probability(
@@ -119,8 +121,10 @@ def log_probability(
 
     def one(action: Array) -> Float[Array, ""]:
         parts = model.parts(action)
-        each = (head.log_prob(parts[name].reshape(jnp.shape(head.mode())))
-                for name, head in heads.items())  # fmt: skip
+        each = (
+            head.log_prob(parts[name].reshape(jnp.shape(head.mode())))
+            for name, head in heads.items()
+        )
         return sum(each, jnp.zeros(()))
 
     return jax.vmap(one)(actions)

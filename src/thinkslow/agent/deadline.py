@@ -144,9 +144,12 @@ def _since(begun: float) -> float:
 
 @compiled
 def _look(
-    agent: Agent, carry: Carry, observation: dict, is_first: Bool[Array, " batch"],
+    agent: Agent,
+    carry: Carry,
+    observation: dict,
+    is_first: Bool[Array, " batch"],
     keys: Key[Array, " batch"],
-) -> tuple[Look, Any, tuple[Key[Array, " batch"], Key[Array, " batch"]]]:  # fmt: skip
+) -> tuple[Look, Any, tuple[Key[Array, " batch"], Key[Array, " batch"]]]:
     """The observation, the belief to refine, and the keys of refinement."""
 
     def one(carry: Carry, observation: dict, is_first: Array, key: Any) -> tuple:
@@ -161,7 +164,7 @@ def _look(
 @compiled
 def _act(
     agent: Agent, carry: Carry, keys: Key[Array, " batch"], looked: Look, refined: Refined
-) -> tuple[Carry, Array, Thought]:  # fmt: skip
+) -> tuple[Carry, Array, Thought]:
     def one(carry: Carry, looked: Look, refined: Refined, key: Any) -> tuple:
         carry, action, thought = conclude(agent, carry, looked, refined, key)
         return carry, action, dataclasses.replace(thought, thinks=refined.used > 0)

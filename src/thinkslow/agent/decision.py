@@ -119,9 +119,12 @@ def decide(
 
 
 def look(
-    agent: "Agent", carry: Carry, observation: Observation, is_first: Bool[Array, ""],
+    agent: "Agent",
+    carry: Carry,
+    observation: Observation,
+    is_first: Bool[Array, ""],
     key: PRNGKeyArray,
-) -> Look:  # fmt: skip
+) -> Look:
     """Predict and infer, from the state that was carried and from the window, if there is one."""
     model, settings, past = agent.model, agent.settings, carry.past
     stream = carry.stream or Stream()
@@ -155,17 +158,26 @@ def look(
         past = past.pushed(Window(state, action, now, is_first, seen))
         if settings.smoothing:
             found, _ = smoothed(
-                model, past, steps=settings.smoothing, nats=settings.smoothing_nats,
+                model,
+                past,
+                steps=settings.smoothing,
+                nats=settings.smoothing_nats,
                 key=jr.fold_in(key, _SMOOTH),
-            )  # fmt: skip
+            )
             moment = found._replace(seen=moment.seen, absent=moment.absent)
     checked = None
     if settings.check is not None:
         assert agent.clean is not None  # checked by `Agent.given`
         moment, checked, guard = settings.check.judged(
-            model, agent.clean, moment, observation, stream.guard, action,
-            key=jr.fold_in(key, _CHECK), latent_key=streams(key)[0],
-        )  # fmt: skip
+            model,
+            agent.clean,
+            moment,
+            observation,
+            stream.guard,
+            action,
+            key=jr.fold_in(key, _CHECK),
+            latent_key=streams(key)[0],
+        )
         if arrived is not None:
             guard = where(arrived, guard, stream.guard)
         stream = dataclasses.replace(stream, guard=guard)
@@ -173,9 +185,7 @@ def look(
     remembered = dataclasses.replace(stream, missing=None, age=None)
     if carry.stream is None:
         remembered = None
-    return Look(
-        plain, moment, past, observation, remembered, before, stays, arrived, checked
-    )  # fmt: skip
+    return Look(plain, moment, past, observation, remembered, before, stays, arrived, checked)
 
 
 _LATE, _CHECK, _AHEAD, _SMOOTH = 0x1A7E, 0xC4EC, 0xA4EAD, 0x5300
@@ -206,9 +216,7 @@ def conclude(
     """Read a state from the refined belief, and act."""
     latent_key, action_key, _, pick_key = streams(key)
     settings, plain = agent.settings, looked.plain
-    after, state = _settle(
-        agent, looked.observation, looked.moment, refined, latent_key, pick_key
-    )  # fmt: skip
+    after, state = _settle(agent, looked.observation, looked.moment, refined, latent_key, pick_key)
     base = State(plain.memory, plain.posterior.sample(key=latent_key))
     carried, acting = _in_time(agent, looked, state if settings.carry else base, state, key)
     action, chosen = acted(agent, after, acting, action_key, key)
@@ -223,9 +231,19 @@ def conclude(
     idle = not refines and looked.moment is plain
     nats = jnp.zeros(()) if idle else _nats(agent, plain, after, refined)
     thought = Thought(
-        plain.prior, plain.posterior, after, base, acting, nats, refined, thinks, plain.seen,
-        blank(looked.observation), checked=looked.checked, chosen=chosen,
-    )  # fmt: skip
+        plain.prior,
+        plain.posterior,
+        after,
+        base,
+        acting,
+        nats,
+        refined,
+        thinks,
+        plain.seen,
+        blank(looked.observation),
+        checked=looked.checked,
+        chosen=chosen,
+    )
     return Carry(carried, action, looked.past, looked.stream), action, thought
 
 
@@ -245,9 +263,13 @@ def _in_time(
     if settings.missing == "stale":
         return carried, state
     return carried, unseen(
-        agent.model, state, queue, queue.count, steps=settings.delay,
+        agent.model,
+        state,
+        queue,
+        queue.count,
+        steps=settings.delay,
         key=jr.fold_in(key, _AHEAD),
-    )  # fmt: skip
+    )
 
 
 def acted(
@@ -260,9 +282,15 @@ def acted(
     # It must not be fused with what follows: that may change its last bit.
     action = jax.lax.optimization_barrier(action)
     facing = Facing(
-        agent.model, lambda s, k: agent.policy(agent.model, s, k), agent.greedy, belief, state,
-        action, agent.members, agent.returns,
-    )  # fmt: skip
+        agent.model,
+        lambda s, k: agent.policy(agent.model, s, k),
+        agent.greedy,
+        belief,
+        state,
+        action,
+        agent.members,
+        agent.returns,
+    )
     return agent.settings.choice(facing, key=jr.fold_in(key, OF_CHOICE))
 
 
@@ -285,9 +313,13 @@ def bounds(settings: "Thinking") -> dict[str, Any]:
 
 
 def _decide_together(
-    agent: "Agent", carry: Carry, cloud: Cloud, observation: Observation,
-    is_first: Bool[Array, ""], key: PRNGKeyArray,
-) -> tuple[Carry, Float[Array, " action"], Thought]:  # fmt: skip
+    agent: "Agent",
+    carry: Carry,
+    cloud: Cloud,
+    observation: Observation,
+    is_first: Bool[Array, ""],
+    key: PRNGKeyArray,
+) -> tuple[Carry, Float[Array, " action"], Thought]:
     """One decision of many particles; the one that acts is drawn by weight."""
     latent_key, action_key, think_key = jr.split(key, 3)
     pick_key, resample_key, own_key = jr.split(think_key, 3)
@@ -320,18 +352,31 @@ def _decide_together(
     after, refined, state = pick(weights, (afters, refined, states))
     action, chosen = acted(agent, after, state, action_key, key)
     thought = Thought(
-        plain.prior, plain.posterior, after, base, state, after.kl(plain.posterior), refined,
-        jnp.ones((), bool), plain.seen, blank(observation), Mixture(afters, weights), chosen=chosen,
-    )  # fmt: skip
+        plain.prior,
+        plain.posterior,
+        after,
+        base,
+        state,
+        after.kl(plain.posterior),
+        refined,
+        jnp.ones((), bool),
+        plain.seen,
+        blank(observation),
+        Mixture(afters, weights),
+        chosen=chosen,
+    )
     past = resampled(Cloud(states, weights), key=resample_key)
     remembered = None if stream.held is None else Stream(held=stream.held)
     return Carry(state, action, past, remembered), action, thought
 
 
 def _think(
-    agent: "Agent", observation: Observation, moment: Moment, latent_key: PRNGKeyArray,
+    agent: "Agent",
+    observation: Observation,
+    moment: Moment,
+    latent_key: PRNGKeyArray,
     think_key: PRNGKeyArray,
-) -> tuple[Belief, Refined | None, State]:  # fmt: skip
+) -> tuple[Belief, Refined | None, State]:
     """Refine the belief of a particle's moment and read a state from it."""
     refine_key, pick_key = jr.split(think_key)
     refined = _refined(agent, observation, moment, latent_key, refine_key)
@@ -340,23 +385,35 @@ def _think(
 
 
 def _refined(
-    agent: "Agent", observation: Observation, moment: Moment, latent_key: PRNGKeyArray,
+    agent: "Agent",
+    observation: Observation,
+    moment: Moment,
+    latent_key: PRNGKeyArray,
     key: PRNGKeyArray,
-) -> Refined | None:  # fmt: skip
+) -> Refined | None:
     settings = agent.settings
     if not settings.steps:
         return None
     objective, first = posed(agent, observation, moment, latent_key)
     return refine(
-        objective, first, settings.update, key=key, select=settings.select,
-        record=settings.record, **bounds(settings),
-    )  # fmt: skip
+        objective,
+        first,
+        settings.update,
+        key=key,
+        select=settings.select,
+        record=settings.record,
+        **bounds(settings),
+    )
 
 
 def _settle(
-    agent: "Agent", observation: Observation, moment: Moment, refined: Refined | None,
-    latent_key: PRNGKeyArray, pick_key: PRNGKeyArray,
-) -> tuple[Belief, State]:  # fmt: skip
+    agent: "Agent",
+    observation: Observation,
+    moment: Moment,
+    refined: Refined | None,
+    latent_key: PRNGKeyArray,
+    pick_key: PRNGKeyArray,
+) -> tuple[Belief, State]:
     """The belief after thinking, and a state read from it."""
     settings = agent.settings
     after, memory = ended(agent, moment, refined)

@@ -186,9 +186,12 @@ def threshold_of(scores: npt.ArrayLike, share: float) -> float:
 
 @compiled
 def _look(
-    looking: tuple[Agent, Score], carry: Carry, observation: dict,
-    is_first: Bool[Array, " batch"], keys: Key[Array, " batch"],
-) -> tuple[Carry, Array, Thought]:  # fmt: skip
+    looking: tuple[Agent, Score],
+    carry: Carry,
+    observation: dict,
+    is_first: Bool[Array, " batch"],
+    keys: Key[Array, " batch"],
+) -> tuple[Carry, Array, Thought]:
     """Decide without thinking, and score."""
     agent, score = looking
     model = agent.model
@@ -196,9 +199,13 @@ def _look(
     def one(carry: Carry, observation: dict, is_first: Array, key: PRNGKeyArray) -> tuple:
         carry, action, thought = decide(agent, carry, observation, is_first, key)
         found = score(
-            model, lambda s, k: agent.policy(model, s, k), thought, observation,
-            members=agent.members, key=jr.fold_in(key, _OF_SCORES),
-        )  # fmt: skip
+            model,
+            lambda s, k: agent.policy(model, s, k),
+            thought,
+            observation,
+            members=agent.members,
+            key=jr.fold_in(key, _OF_SCORES),
+        )
         return carry, action, dataclasses.replace(thought, doubt=found)
 
     return jax.vmap(one)(carry, observation, is_first, keys)
@@ -210,10 +217,14 @@ _OF_SCORES = 0x6A7E
 
 @compiled
 def _think_again(
-    agent: Agent, carry: Carry, observation: dict, is_first: Bool[Array, " batch"],
-    keys: Key[Array, " batch"], first: tuple[Carry, Array, Thought],
+    agent: Agent,
+    carry: Carry,
+    observation: dict,
+    is_first: Bool[Array, " batch"],
+    keys: Key[Array, " batch"],
+    first: tuple[Carry, Array, Thought],
     chosen: Int[Array | np.ndarray, " some"],
-) -> tuple[Carry, Array, Thought]:  # fmt: skip
+) -> tuple[Carry, Array, Thought]:
     """Decide again for the chosen environments, and replace their first decisions."""
 
     def one(carry: Carry, observation: dict, is_first: Array, key: PRNGKeyArray) -> tuple:

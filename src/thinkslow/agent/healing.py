@@ -39,9 +39,11 @@ def healed_window(agent: "Agent", window: Window) -> Window:
     sound = all_finite((window.states, window.actions))
     blank = jax.tree.map(lambda x, old: x.astype(old.dtype), agent.model.initial(), window.states)
     return dataclasses.replace(
-        window, states=where(sound, window.states, blank),
-        actions=jnp.where(sound, window.actions, 0), first=window.first | ~sound,
-    )  # fmt: skip
+        window,
+        states=where(sound, window.states, blank),
+        actions=jnp.where(sound, window.actions, 0),
+        first=window.first | ~sound,
+    )
 
 
 def healed_stream(stream: Stream) -> Stream:

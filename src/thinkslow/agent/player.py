@@ -121,9 +121,13 @@ class Player:
         return dataclasses.replace(agent, policy=greedy_policy)
 
     def _decide(
-        self, carry: Any, batch: Any, begins: np.ndarray, number: int,
+        self,
+        carry: Any,
+        batch: Any,
+        begins: np.ndarray,
+        number: int,
         agent: AbstractAgent | None = None,
-    ) -> tuple[Any, Any]:  # fmt: skip
+    ) -> tuple[Any, Any]:
         """One decision of a batch. The keys of its environments follow from seed and number."""
         key = jr.fold_in(jr.key(self.seed), number)
         keys = key[None] if len(begins) == 1 else jr.split(key, len(begins))

@@ -65,9 +65,15 @@ class Surprise(Score):
     """Bayesian surprise, KL(posterior || prior), nats. **Cost:** none."""
 
     def __call__(
-        self, model: Any, policy: Any, thought: "Thought", observation: Any, *,
-        members: Any, key: Any,
-    ) -> Float[Array, ""]:  # fmt: skip
+        self,
+        model: Any,
+        policy: Any,
+        thought: "Thought",
+        observation: Any,
+        *,
+        members: Any,
+        key: Any,
+    ) -> Float[Array, ""]:
         return thought.before.kl(thought.prior)
 
 
@@ -79,9 +85,15 @@ class PosteriorEntropy(Score):
         return "entropy"
 
     def __call__(
-        self, model: Any, policy: Any, thought: "Thought", observation: Any, *,
-        members: Any, key: Any,
-    ) -> Float[Array, ""]:  # fmt: skip
+        self,
+        model: Any,
+        policy: Any,
+        thought: "Thought",
+        observation: Any,
+        *,
+        members: Any,
+        key: Any,
+    ) -> Float[Array, ""]:
         return thought.before.entropy()
 
 
@@ -99,9 +111,15 @@ class Novelty(Score):
     """
 
     def __call__(
-        self, model: Any, policy: Any, thought: "Thought", observation: Any, *,
-        members: Any, key: Any,
-    ) -> Float[Array, ""]:  # fmt: skip
+        self,
+        model: Any,
+        policy: Any,
+        thought: "Thought",
+        observation: Any,
+        *,
+        members: Any,
+        key: Any,
+    ) -> Float[Array, ""]:
         belief = thought.before
         action = jnp.zeros_like(policy(thought.base, key))
         memory, alone = model.predict(model.initial(), action, jnp.ones((), bool))
@@ -115,9 +133,15 @@ class Sensitivity(Score):
     latents: int = 8
 
     def __call__(
-        self, model: Any, policy: Any, thought: "Thought", observation: Any, *,
-        members: Any, key: Any,
-    ) -> Float[Array, ""]:  # fmt: skip
+        self,
+        model: Any,
+        policy: Any,
+        thought: "Thought",
+        observation: Any,
+        *,
+        members: Any,
+        key: Any,
+    ) -> Float[Array, ""]:
         latent_key, action_key = jr.split(key)
         keys = jr.split(latent_key, self.latents)
         latents = jax.vmap(lambda k: thought.before.sample(key=k))(keys)
@@ -135,9 +159,15 @@ class Disagreement(Score):
     needs: ClassVar[tuple[Need, ...]] = (MEMBERS,)
 
     def __call__(
-        self, model: Any, policy: Any, thought: "Thought", observation: Any, *,
-        members: Any, key: Any,
-    ) -> Float[Array, ""]:  # fmt: skip
+        self,
+        model: Any,
+        policy: Any,
+        thought: "Thought",
+        observation: Any,
+        *,
+        members: Any,
+        key: Any,
+    ) -> Float[Array, ""]:
         def next_prior(one: Any) -> Any:
             action = policy(thought.base, key)
             return one.predict(thought.base, action, jnp.zeros((), bool))[1]
@@ -160,9 +190,15 @@ class PolicyInformation(Score):
         return "policy-information"
 
     def __call__(
-        self, model: Any, policy: Any, thought: "Thought", observation: Any, *,
-        members: Any, key: Any,
-    ) -> Float[Array, ""]:  # fmt: skip
+        self,
+        model: Any,
+        policy: Any,
+        thought: "Thought",
+        observation: Any,
+        *,
+        members: Any,
+        key: Any,
+    ) -> Float[Array, ""]:
         keys = jr.split(key, self.latents)
         memory = thought.base.memory
 
@@ -196,14 +232,18 @@ class Lookahead(Score):
     horizon: int = 1
 
     def __call__(
-        self, model: Any, policy: Any, thought: "Thought", observation: Any, *,
-        members: Any, key: Any,
-    ) -> Float[Array, ""]:  # fmt: skip
+        self,
+        model: Any,
+        policy: Any,
+        thought: "Thought",
+        observation: Any,
+        *,
+        members: Any,
+        key: Any,
+    ) -> Float[Array, ""]:
         compare_key, act_key = jr.split(key)
         action = policy(thought.base, act_key)
-        facing = Facing(
-            model, policy, False, thought.before, thought.base, action, members, None
-        )  # fmt: skip
+        facing = Facing(model, policy, False, thought.before, thought.base, action, members, None)
         values = Values(latents=self.latents, horizon=self.horizon)
         return self.of(values.compare(facing, key=compare_key)[2])
 
@@ -261,7 +301,13 @@ class Chance(Score):
         return "random"
 
     def __call__(
-        self, model: Any, policy: Any, thought: "Thought", observation: Any, *,
-        members: Any, key: Any,
-    ) -> Float[Array, ""]:  # fmt: skip
+        self,
+        model: Any,
+        policy: Any,
+        thought: "Thought",
+        observation: Any,
+        *,
+        members: Any,
+        key: Any,
+    ) -> Float[Array, ""]:
         return jr.uniform(key)

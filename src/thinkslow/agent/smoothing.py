@@ -30,9 +30,14 @@ class Track(eqx.Module):
 
 
 def smoothed(
-    model: WorldModel, window: Window, *, steps: int, nats: Float[Array, ""] | float,
-    key: PRNGKeyArray, update: Update | None = None,
-) -> tuple[Moment, Belief]:  # fmt: skip
+    model: WorldModel,
+    window: Window,
+    *,
+    steps: int,
+    nats: Float[Array, ""] | float,
+    key: PRNGKeyArray,
+    update: Update | None = None,
+) -> tuple[Moment, Belief]:
     """The moment at the end of a window, and the beliefs about all its latents.
 
     Minimises sum_k [-log p(x_k | h_k, z_k) + beta max(KL(q_k || p_k), free nats)] over shifts of
@@ -69,11 +74,14 @@ def smoothed(
         return jax.lax.scan(step, oldest, (window, shift))[1]
 
     shape = jax.eval_shape(
-        lambda: perceive(
-            model, oldest, *jax.tree.map(lambda x: x[0], (window.actions, window.first,
-                                                          window.observations))
-        ).posterior
-    )  # fmt: skip
+        lambda: (
+            perceive(
+                model,
+                oldest,
+                *jax.tree.map(lambda x: x[0], (window.actions, window.first, window.observations)),
+            ).posterior
+        )
+    )
     count = len(window.first)
     still = jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), shape)
     first = Track(run(still)[1])

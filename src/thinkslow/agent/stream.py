@@ -80,9 +80,14 @@ def age_of(stream: Stream, queue: Queue, is_first: Bool[Array, ""], delay: int) 
 
 
 def caught_up(
-    model: WorldModel, state: State, queue: Queue, new: Int[Array, ""], *, steps: int,
+    model: WorldModel,
+    state: State,
+    queue: Queue,
+    new: Int[Array, ""],
+    *,
+    steps: int,
     key: PRNGKeyArray,
-) -> tuple[State, Array, Bool[Array, ""]]:  # fmt: skip
+) -> tuple[State, Array, Bool[Array, ""]]:
     """The state before the present frame, and the action that led to that frame.
 
     `new` actions of the queue were executed up to the frame, and one of them led to it. The results
@@ -96,9 +101,14 @@ def caught_up(
 
 
 def unseen(
-    model: WorldModel, state: State, queue: Queue, count: Int[Array, ""], *, steps: int,
+    model: WorldModel,
+    state: State,
+    queue: Queue,
+    count: Int[Array, ""],
+    *,
+    steps: int,
     key: PRNGKeyArray,
-) -> State:  # fmt: skip
+) -> State:
     """The state after the first `count` actions of the queue, at most `steps`. Their results were
     not observed, so latents are samples of the prior.
     """

@@ -126,9 +126,13 @@ class Values(Choice):
         best = compared.actions[jnp.argmax(tried + tilt)].astype(facing.action.dtype)
         action = jnp.where(jnp.all(tilt == 0), facing.action, best)
         chosen = Chosen(
-            compared.actions, compared.log_probs, advantages, errors,
-            jax.nn.log_softmax(compared.log_probs + tilt), divergence(compared.log_probs, tilt),
-        )  # fmt: skip
+            compared.actions,
+            compared.log_probs,
+            advantages,
+            errors,
+            jax.nn.log_softmax(compared.log_probs + tilt),
+            divergence(compared.log_probs, tilt),
+        )
         return action, chosen
 
     def compare(
@@ -167,9 +171,13 @@ class Values(Choice):
         return Compared(actions, jax.nn.log_softmax(density), density, taken, True)
 
     def differences(
-        self, facing: Facing, compared: Compared, tried: Float[Array, " actions"], *,
+        self,
+        facing: Facing,
+        compared: Compared,
+        tried: Float[Array, " actions"],
+        *,
         key: PRNGKeyArray,
-    ) -> Float[Array, "latents actions"]:  # fmt: skip
+    ) -> Float[Array, "latents actions"]:
         """Imagined returns of all actions above the policy's mean, by draw of the belief.
 
         If there are more than `candidates` actions, those with the largest `tried` are imagined.
@@ -195,17 +203,28 @@ class Values(Choice):
             state = State(facing.state.memory, latent)
             return jax.vmap(
                 lambda action: imagined_return(
-                    facing, state, action, horizon=self.horizon, trace=self.trace,
-                    critic=self.critic, key=key,
+                    facing,
+                    state,
+                    action,
+                    horizon=self.horizon,
+                    trace=self.trace,
+                    critic=self.critic,
+                    key=key,
                 )
-            )(actions)  # fmt: skip
+            )(actions)
 
         return jax.vmap(of_one)(latent_keys, roll_keys)
 
     def _completed(
-        self, facing: Facing, found: Array, probs: Array, looked: Array, count: int, *,
+        self,
+        facing: Facing,
+        found: Array,
+        probs: Array,
+        looked: Array,
+        count: int,
+        *,
         key: PRNGKeyArray,
-    ) -> Float[Array, "latents actions"]:  # fmt: skip
+    ) -> Float[Array, "latents actions"]:
         """Returns of all actions. Actions that were not imagined get the mixed value of the
         state.
         """
@@ -238,9 +257,10 @@ class Shuffled(Values):
 
 
 def as_far(
-    log_probs: Float[Array, " actions"], tilt: Float[Array, " actions"],
+    log_probs: Float[Array, " actions"],
+    tilt: Float[Array, " actions"],
     direction: Float[Array, " actions"],
-) -> Float[Array, " actions"]:  # fmt: skip
+) -> Float[Array, " actions"]:
     """A tilt along another direction with the same KL, or with the largest KL that this direction
     allows.
     """
@@ -276,9 +296,15 @@ def shrunk(mean: Float[Array, "..."], error: Float[Array, "..."]) -> Float[Array
 
 
 def imagined_return(
-    facing: Facing, state: State, action: Action, *, horizon: int, trace: float | Array,
-    critic: bool, key: PRNGKeyArray,
-) -> Float[Array, ""]:  # fmt: skip
+    facing: Facing,
+    state: State,
+    action: Action,
+    *,
+    horizon: int,
+    trace: float | Array,
+    critic: bool,
+    key: PRNGKeyArray,
+) -> Float[Array, ""]:
     """The lambda-return of an action from a state, then of the policy.
 
     R_t = r_{t+1} + g_{t+1} ((1 - lambda) v_{t+1} + lambda R_{t+1}) and R_horizon = v_horizon: the
@@ -301,9 +327,11 @@ def imagined_return(
 
 
 def lambda_return(
-    reward: Float[Array, " steps"], discount: Float[Array, " steps"], value: Float[Array, " steps"],
+    reward: Float[Array, " steps"],
+    discount: Float[Array, " steps"],
+    value: Float[Array, " steps"],
     trace: float | Array,
-) -> Float[Array, ""]:  # fmt: skip
+) -> Float[Array, ""]:
     """The return before the first of several steps. Each step has the reward, discount and value of
     the state it leads to.
 

@@ -38,11 +38,20 @@ def posed(
     def objective_at(moment: Moment, start: Belief) -> Objective:
         model = agent.model
         return lookahead(
-            model, lambda s, k: agent.policy(model, s, k), moment, observation, settings.terms,
-            horizon=settings.horizon, rollouts=settings.rollouts, latent=settings.latent,
-            imagery=settings.imagery, members=agent.members, start=start,
-            through_policy=settings.through_policy, through_memory=settings.through_memory,
-        )  # fmt: skip
+            model,
+            lambda s, k: agent.policy(model, s, k),
+            moment,
+            observation,
+            settings.terms,
+            horizon=settings.horizon,
+            rollouts=settings.rollouts,
+            latent=settings.latent,
+            imagery=settings.imagery,
+            members=agent.members,
+            start=start,
+            through_policy=settings.through_policy,
+            through_memory=settings.through_memory,
+        )
 
     start = _belief(first, moment)
     if not hasattr(first, "shift"):

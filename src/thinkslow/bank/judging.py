@@ -73,10 +73,15 @@ def lacking(agent: Agent, score: Score) -> str | None:
 
 
 def judge(
-    bank: Bank, arms: Mapping[str, AbstractAgent], *, scores: Mapping[str, Score] | None = None,
-    draws: int = 4, discount: float = 1 - 1 / 333, seed: int = 0,
+    bank: Bank,
+    arms: Mapping[str, AbstractAgent],
+    *,
+    scores: Mapping[str, Score] | None = None,
+    draws: int = 4,
+    discount: float = 1 - 1 / 333,
+    seed: int = 0,
     show: Show = lambda *_: None,
-) -> Choices:  # fmt: skip
+) -> Choices:
     """Let every arm decide at every moment.
 
     Args:
@@ -123,10 +128,11 @@ def _joined(parts: tuple) -> Any:
     first = parts[0]
     if isinstance(first, dict):
         return {
-            key: first[key] if isinstance(first[key], float)
+            key: first[key]
+            if isinstance(first[key], float)
             else np.concatenate([part[key] for part in parts])
             for key in first
-        }  # fmt: skip
+        }
     return np.concatenate(parts)
 
 
@@ -134,9 +140,15 @@ class _Judge:
     """One file of moments after the other, padded to one shape so that nothing compiles again."""
 
     def __init__(
-        self, bank: Bank, base: Agent, arms: Mapping[str, AbstractAgent],
-        scores: Mapping[str, Score], draws: int, discount: float, seed: int,
-    ):  # fmt: skip
+        self,
+        bank: Bank,
+        base: Agent,
+        arms: Mapping[str, AbstractAgent],
+        scores: Mapping[str, Score],
+        draws: int,
+        discount: float,
+        seed: int,
+    ):
         self.bank, self.base, self.draws, self.discount = bank, base, draws, discount
         self.arms, self.scores, self.seed = arms, scores, seed
 
@@ -173,9 +185,19 @@ class _Judge:
         }
         returns = part.returns(self.discount)
         return Choices(
-            part.episode, returns, base[kept], shifts, changed, doubts, shares, scores, imagined,
-            policy, part.value, self._lived(part, base[kept]),
-        )  # fmt: skip
+            part.episode,
+            returns,
+            base[kept],
+            shifts,
+            changed,
+            doubts,
+            shares,
+            scores,
+            imagined,
+            policy,
+            part.value,
+            self._lived(part, base[kept]),
+        )
 
     def _given(self, part: Moments, rows: np.ndarray) -> tuple:
         """Carry, observation, first-step flag and keys, for each draw of each moment."""
@@ -183,9 +205,11 @@ class _Judge:
         carry = carried(self.base.start(1), [array[many] for array in part.carry])
         seen = {name: array[many] for name, array in part.observation.items()}
         keys = _keys(
-            self.seed, jnp.array(part.environment_seed[rows], jnp.uint32),
-            jnp.array(part.decision[rows]), self.draws,
-        )  # fmt: skip
+            self.seed,
+            jnp.array(part.environment_seed[rows], jnp.uint32),
+            jnp.array(part.decision[rows]),
+            self.draws,
+        )
         return carry, seen, part.is_first[many], keys
 
     def _acted(self, agent: AbstractAgent, given: tuple) -> tuple[np.ndarray, Any]:
@@ -246,9 +270,7 @@ def _keys(seed: int, seeds: Array, decisions: Array, draws: int) -> Array:
     return jax.vmap(one)(seeds, decisions).reshape(-1)
 
 
-def opened(
-    doubts: Float[np.ndarray, " moments"], share: float
-) -> Bool[np.ndarray, " moments"]:  # fmt: skip
+def opened(doubts: Float[np.ndarray, " moments"], share: float) -> Bool[np.ndarray, " moments"]:
     """Where a gate that opens for a share of these moments is open; NaN opens none."""
     ranked = np.where(np.isnan(doubts), -np.inf, doubts)
     count = round(share * len(ranked))

@@ -31,10 +31,11 @@ def summarise(choices: Choices) -> dict[str, Any]:
     """All statistics of a bank, as JSON."""
     gains = {arm: gain(choices, arm) for arm in choices.shifts}
     whole = {
-        arm: each if arm not in choices.doubts
+        arm: each
+        if arm not in choices.doubts
         else each * opened(choices.doubts[arm], choices.shares[arm])[:, None]
         for arm, each in gains.items()
-    }  # fmt: skip
+    }
     out: dict[str, Any] = {
         "moments": len(choices.episode),
         "episodes": len(np.unique(choices.episode)),
@@ -57,7 +58,7 @@ def summarise(choices: Choices) -> dict[str, Any]:
             for arm, each in gains.items()
             if arm in choices.imagined and arm not in choices.doubts
         },
-    }  # fmt: skip
+    }
     return out
 
 
@@ -121,11 +122,14 @@ def calibration(choices: Choices, arm: str) -> Row:
     low, high = ends.get("r_corrected_interval", (-math.inf, math.inf))
     verdict = "go" if low > LEAST else "no-go" if high < LEAST else "open"
     return {
-        **{name: _finite(value) for name, value in found.items()}, **ends,
-        "reliability": reliability(true), "slope": slope,
-        "best_imagined": estimate(best, choices.episode), "verdict": verdict,
+        **{name: _finite(value) for name, value in found.items()},
+        **ends,
+        "reliability": reliability(true),
+        "slope": slope,
+        "best_imagined": estimate(best, choices.episode),
+        "verdict": verdict,
         "least": LEAST,
-    }  # fmt: skip
+    }
 
 
 def critic(choices: Choices) -> Row | None:
@@ -142,9 +146,10 @@ def critic(choices: Choices) -> Row | None:
         "r": _finite(np.corrcoef(value, lived).item(1)) if spread > 0 else None,
         "slope": _finite(slope),
         "bias": estimate(value - lived, choices.episode[sound]),
-        "value": float(value.mean()), "lived": float(lived.mean()),
+        "value": float(value.mean()),
+        "lived": float(lived.mean()),
         "moments": int(sound.sum()),
-    }  # fmt: skip
+    }
 
 
 def gates(choices: Choices, gains: Float[np.ndarray, "moments futures"]) -> Row:
@@ -181,9 +186,10 @@ def estimate(values: Float[np.ndarray, " moments"], episode: Int[np.ndarray, " m
     # As for training seeds: Student's t over the means of episodes, with equal weights.
     found = paired(means, np.arange(len(means)), seed=0)
     return {
-        "mean": found.mean, "interval": [float(end) for end in found.interval],
+        "mean": found.mean,
+        "interval": [float(end) for end in found.interval],
         "p": found.p_value,
-    }  # fmt: skip
+    }
 
 
 def reliability(true: Float[np.ndarray, "moments actions futures"]) -> float | None:

@@ -168,17 +168,20 @@ def tables(summary: Mapping[str, Any]) -> list[Table]:
         table = Table("imagined against true advantages", "r", "r without noise", "verdict")
         for arm, row in summary["calibration"].items():
             table.add_row(
-                arm, _correlation(row["r"], row.get("r_interval")),
+                arm,
+                _correlation(row["r"], row.get("r_interval")),
                 _correlation(row["r_corrected"], row.get("r_corrected_interval")),
                 row["verdict"] or "–",
-            )  # fmt: skip
+            )
         out.append(table)
     if critic:
         table = Table("critic against returns", "r", "slope", "critic too high by")
         table.add_row(
-            "at every moment", _correlation(critic["r"]), _correlation(critic["slope"]),
+            "at every moment",
+            _correlation(critic["r"]),
+            _correlation(critic["slope"]),
             _estimate(critic["bias"]),
-        )  # fmt: skip
+        )
         out.append(table)
     for arm, curves in summary["gates"].items():
         shares = [row["share"] for row in next(iter(curves.values()))]

@@ -78,17 +78,25 @@ class Opening(Common):
         vectors = self.vectors and tuple(name.strip() for name in self.vectors.split(","))
         path = located(path)
         saved = opened(
-            path, format=self.format, classes=self.classes, vectors=vectors or None,
+            path,
+            format=self.format,
+            classes=self.classes,
+            vectors=vectors or None,
             allow_nonfinite=self.allow_nonfinite,
-        )  # fmt: skip
+        )
         if "source" in saved.manifest and not importers.is_own(path):
             for line in importers.told(saved):
                 console().print(line, soft_wrap=True)
         return saved
 
 
-def parse(options: type[Options], name: str, description: str, arguments: Sequence[str],
-          default: Options | None = None) -> Options:  # fmt: skip
+def parse(
+    options: type[Options],
+    name: str,
+    description: str,
+    arguments: Sequence[str],
+    default: Options | None = None,
+) -> Options:
     """Options from the command line; the modules of `--import` are imported.
 
     **Errors:** `Usage` for a value that the option itself refuses; `SystemExit` from the parser.
@@ -96,9 +104,11 @@ def parse(options: type[Options], name: str, description: str, arguments: Sequen
     try:
         with parsing.READING, _unmarked():
             given = tyro.cli(
-                parsing.grouped(options, default), prog=f"thinkslow {name}",
-                description=_paragraphs(description), args=list(arguments),
-            )  # fmt: skip
+                parsing.grouped(options, default),
+                prog=f"thinkslow {name}",
+                description=_paragraphs(description),
+                args=list(arguments),
+            )
         found = options(**parsing.values(given))
         settings.check(found)
         _refuse_nan(found)

@@ -61,9 +61,13 @@ def enable() -> None:
 def prune(folder: Path, most: int) -> None:
     """Remove the oldest files of a folder until at most `most` bytes are left."""
     files = sorted(
-        ((entry.stat().st_mtime, entry.stat().st_size, entry.path) for entry in os.scandir(folder)
-         if entry.is_file()), reverse=True,
-    )  # fmt: skip
+        (
+            (entry.stat().st_mtime, entry.stat().st_size, entry.path)
+            for entry in os.scandir(folder)
+            if entry.is_file()
+        ),
+        reverse=True,
+    )
     total = 0
     for _, size, path in files:
         total += size

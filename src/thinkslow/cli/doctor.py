@@ -75,8 +75,13 @@ def run(options: Options) -> dict[str, Any]:
     if not options.limit > 0:
         raise Usage(f"--limit must be above 0; got {options.limit}.")
     findings = [
-        python(), devices(), *drawing(options.limit), disk(Path.cwd()), cache(), *agents(),
-    ]  # fmt: skip
+        python(),
+        devices(),
+        *drawing(options.limit),
+        disk(Path.cwd()),
+        cache(),
+        *agents(),
+    ]
     works = all(one.ok for one in findings if one.needed)
     result = {"works": works, "findings": [dataclasses.asdict(one) for one in findings]}
     if not options.json:
@@ -161,18 +166,35 @@ def renderers(first: Finding) -> list[Finding]:
     egl = all(map(rendering.loads, rendering.EGL))
     driver = "an NVIDIA driver" if rendering.loads(rendering.NVIDIA) else "Mesa"
     ways = [
-        ("EGL", egl, f"by {driver}" if rendering.has_driver() else "no driver was found", "libegl1 "
-         f"libgl1 {rendering.DRIVER_PACKAGE}"),
-        ("OSMesa", any(map(rendering.loads, rendering.OSMESA)), "for MuJoCo: MUJOCO_GL=osmesa",
-         "libosmesa6"),
-        ("Xvfb", shutil.which("Xvfb") is not None, "a display in memory: xvfb-run thinkslow …",
-         "xvfb"),
-    ]  # fmt: skip
+        (
+            "EGL",
+            egl,
+            f"by {driver}" if rendering.has_driver() else "no driver was found",
+            f"libegl1 libgl1 {rendering.DRIVER_PACKAGE}",
+        ),
+        (
+            "OSMesa",
+            any(map(rendering.loads, rendering.OSMESA)),
+            "for MuJoCo: MUJOCO_GL=osmesa",
+            "libosmesa6",
+        ),
+        (
+            "Xvfb",
+            shutil.which("Xvfb") is not None,
+            "a display in memory: xvfb-run thinkslow …",
+            "xvfb",
+        ),
+    ]
     return [
-        Finding(f"renderer {name}", there, found if there else "not installed",
-                "" if there or first.ok else rendering.command([packages]), needed=False)
+        Finding(
+            f"renderer {name}",
+            there,
+            found if there else "not installed",
+            "" if there or first.ok else rendering.command([packages]),
+            needed=False,
+        )
         for name, there, found, packages in ways
-    ]  # fmt: skip
+    ]
 
 
 def stepped(family: "Family", limit_s: float) -> Finding:

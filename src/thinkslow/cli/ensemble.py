@@ -95,16 +95,23 @@ def run(options: Options) -> dict[str, Any]:
     environment = options.environment([saved])
     with (
         VectorEnv(
-            count=ENVIRONMENTS, seed=seed_of(options.seed), **options.limits(),
+            count=ENVIRONMENTS,
+            seed=seed_of(options.seed),
+            **options.limits(),
             **arguments(environment),
         ) as envs,
         progress() as show,
-    ):  # fmt: skip
+    ):
         agent = fitted(Agent(saved.model), envs, name=saved.name)
         members, facts = make(
-            agent.model, envs, decisions=options.decisions, members=options.members,
-            steps=options.steps, seed=options.seed, show=show,
-        )  # fmt: skip
+            agent.model,
+            envs,
+            decisions=options.decisions,
+            members=options.members,
+            steps=options.steps,
+            seed=options.seed,
+            show=show,
+        )
     facts = {"environment": environment["id"], **facts}
     if not own:
         importers.write(saved, folder)

@@ -50,8 +50,9 @@ class Exporting(Common):
         from thinkslow.evaluation import tables
 
         for ending, asked, write in (
-            ("csv", self.csv, tables.write_csv), ("parquet", self.parquet, tables.write_parquet)
-        ):  # fmt: skip
+            ("csv", self.csv, tables.write_csv),
+            ("parquet", self.parquet, tables.write_parquet),
+        ):
             for name, rows in found.tables.items() if asked else ():
                 path = write(found.folder / f"{name}.{ending}", rows)
                 console().print(f"Wrote {path}", soft_wrap=True)

@@ -151,7 +151,7 @@ def table(agent: Mapping[str, Any]) -> Table:
             estimated(row["amortisation"]),
             estimated(row["conditioning"]),
             "0" if first else estimated(row["change"]["next"], signed=True),
-        )  # fmt: skip
+        )
     shown.caption = f"approximation gap {approximated(agent)}; nats, 95% intervals over episodes"
     shown.caption_justify = "left"
     return shown

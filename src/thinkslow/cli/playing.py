@@ -55,9 +55,11 @@ class Making(Common):
             except ValueError as error:
                 raise Usage(str(error)) from None
         given = {
-            "options": options(self.env_option), "wrappers": list(self.wrapper),
-            "image": list(self.image), "shift": self.shift,
-        }  # fmt: skip
+            "options": options(self.env_option),
+            "wrappers": list(self.wrapper),
+            "image": list(self.image),
+            "shift": self.shift,
+        }
         return {name: value for name, value in given.items() if value}
 
 

@@ -31,20 +31,27 @@ def shown(*, steps: int | None, minutes: float | None) -> Iterator[Show]:
     from rich import progress
 
     columns = (
-        progress.SpinnerColumn(), progress.TextColumn("{task.fields[rate]:>6} decisions/s"),
-        progress.BarColumn(), progress.MofNCompleteColumn(), progress.TimeElapsedColumn(),
+        progress.SpinnerColumn(),
+        progress.TextColumn("{task.fields[rate]:>6} decisions/s"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
         progress.TextColumn("{task.fields[left]} left"),
         progress.TextColumn("score {task.fields[score]}  update {task.fields[updates]}"),
-    )  # fmt: skip
+    )
     with progress.Progress(*columns, console=console(), transient=True) as bar:
         task = bar.add_task("", total=steps, rate="", score="-", left="?", updates="0")
 
         def show(state: "Progress") -> None:
             rate, left = pace.of(state)
             bar.update(
-                task, completed=state.steps, rate=rate, left=left, score=score(state),
+                task,
+                completed=state.steps,
+                rate=rate,
+                left=left,
+                score=score(state),
                 updates=f"{state.updates:,}",
-            )  # fmt: skip
+            )
 
         yield show
 
@@ -64,8 +71,13 @@ def lines(pace: "Pace") -> Show:
         of = f" of {pace.steps:,}" if pace.steps else ""
         log.info(
             "%s%s decisions, %s updates, score %s, %s decisions/s, %s left",
-            f"{state.steps:,}", of, f"{state.updates:,}", score(state), rate, left,
-        )  # fmt: skip
+            f"{state.steps:,}",
+            of,
+            f"{state.updates:,}",
+            score(state),
+            rate,
+            left,
+        )
 
     return show
 

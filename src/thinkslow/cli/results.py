@@ -25,9 +25,11 @@ def progress() -> Iterator[Show]:
     from rich import progress as bars
 
     columns = (
-        bars.TextColumn("{task.description:40}", markup=False), bars.BarColumn(),
-        bars.MofNCompleteColumn(), bars.TimeRemainingColumn(),
-    )  # fmt: skip
+        bars.TextColumn("{task.description:40}", markup=False),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TimeRemainingColumn(),
+    )
     with bars.Progress(*columns, console=console(), transient=True) as bar, log_to(bar.console):
         task = bar.add_task("starting", total=None)
 

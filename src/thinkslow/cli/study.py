@@ -87,10 +87,14 @@ def run(options: Options) -> dict[str, Any]:
         _forecast(plan, folder, options)
     with progress() as show:
         result = play(
-            plan, folder, executor=options.executor, jobs=options.jobs, address=options.address,
+            plan,
+            folder,
+            executor=options.executor,
+            jobs=options.jobs,
+            address=options.address,
             command=_command(options, folder),
             show=lambda done, total: show(f"{plan.name}, episodes", done, total),
-        )  # fmt: skip
+        )
     options.export(of_study(result, folder))
     return show_study(result, folder, quiet=options.json)
 
@@ -115,9 +119,11 @@ def _forecast(plan: Any, folder: Path, options: Options) -> dict[str, Any]:
     say.print("Playing a few decisions of every arm, to estimate the time. This may take minutes.")
     cluster = options.executor == "ray"
     found = rehearse(
-        plan, folder, jobs=1 if cluster else options.jobs,
+        plan,
+        folder,
+        jobs=1 if cluster else options.jobs,
         show=lambda what: say.print(f"  {what}", markup=False),
-    )  # fmt: skip
+    )
     if not options.json:
         done = f"; {found['finished']:,} are finished" if found["finished"] else ""
         where = "on one core, to be shared by those of the cluster" if cluster else "here"
@@ -172,9 +178,12 @@ def show_result(result: Mapping[str, Any]) -> None:
         table = Table("hypothesis", "verdict", "effect [95%]", "pairs", "why")
         for one in result["hypotheses"]:
             table.add_row(
-                f"{one['name']}: {one['claim']}", one["verdict"], _interval(one),
-                str(one["pairs"]), one["why"],
-            )  # fmt: skip
+                f"{one['name']}: {one['claim']}",
+                one["verdict"],
+                _interval(one),
+                str(one["pairs"]),
+                one["why"],
+            )
         terminal.print(table)
     seen = view(dict(result))
     table = Table("agents and setting", "arm", "score [95%]", "difference to none [95%]", "ms")
@@ -183,11 +192,12 @@ def show_result(result: Mapping[str, Any]) -> None:
         for arm in arms(seen.summary, label):
             score, latency = arm["score"] or {}, arm["latency_ms"] or {}
             table.add_row(
-                label, arm["arm"],
+                label,
+                arm["arm"],
                 _interval({"difference": score.get("mean"), "interval": score.get("interval")}),
                 _interval(differences[arm["arm"]]) if arm["arm"] in differences else "",
                 f"{latency['median']:.3g}" if latency else "",
-            )  # fmt: skip
+            )
     terminal.print(table)
     if not result["finished"]:
         terminal.print("Not finished: the same command continues with the rest.")

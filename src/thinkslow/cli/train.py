@@ -89,8 +89,17 @@ def parse(arguments: Sequence[str]) -> Options:
         if value is not None and value <= 0:
             raise Usage(f"--{name} must be above 0; got {value}.")
     kept = (
-        "run", "steps", "minutes", "resume", "json", "debug", "csv", "parquet", "wandb", "trackio"
-    )  # fmt: skip
+        "run",
+        "steps",
+        "minutes",
+        "resume",
+        "json",
+        "debug",
+        "csv",
+        "parquet",
+        "wandb",
+        "trackio",
+    )
     if options.resume:
         for field in dataclasses.fields(options):
             if field.name not in kept and getattr(options, field.name) != getattr(
@@ -136,19 +145,26 @@ def run(options: Options) -> dict[str, Any]:
     if late := [one for one in options.budgets if options.steps and one > options.steps]:
         log.warning(
             "--budgets %s changes nothing in this call, which ends at --steps %d.",
-            " ".join(map(str, late)), options.steps,
-        )  # fmt: skip
+            " ".join(map(str, late)),
+            options.steps,
+        )
     if options.resume:
         trainer = Trainer.resume(options.run)
     else:
         try:
             config = RunConfig(
-                options.env, preset=options.preset, seed=options.seed,
-                environments=options.envs, size=options.size, repeat=options.repeat,
-                budgets=options.budgets, save_every=options.save_every,
-                making=options.making(), step_limit=options.step_limit,
+                options.env,
+                preset=options.preset,
+                seed=options.seed,
+                environments=options.envs,
+                size=options.size,
+                repeat=options.repeat,
+                budgets=options.budgets,
+                save_every=options.save_every,
+                making=options.making(),
+                step_limit=options.step_limit,
                 reset_limit=options.reset_limit,
-            )  # fmt: skip
+            )
         except ValueError as error:
             raise Usage(str(error).replace("`environments`", "--envs")) from error
         settings = (config, model_preset(options.preset), options.learning)
@@ -180,8 +196,11 @@ def run(options: Options) -> dict[str, Any]:
         log.warning(
             "It is untrained: the first update comes after %d decisions. Train longer.",
             trainer.first_update,
-        )  # fmt: skip
+        )
     return {
-        "run": str(options.run), "agent": str(agent), "steps": trainer.steps,
-        "updates": trainer.updates, "score": trainer.episodes.mean,
-    }  # fmt: skip
+        "run": str(options.run),
+        "agent": str(agent),
+        "steps": trainer.steps,
+        "updates": trainer.updates,
+        "score": trainer.episodes.mean,
+    }

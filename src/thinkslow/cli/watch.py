@@ -117,19 +117,30 @@ def run(options: Options) -> dict[str, Any]:
     try:
         with progress() as show:
             found = watch(
-                agent, environment, folder, arms=arms, acting=acting, seed=options.seed,
-                episode=options.episode, max_decisions=options.max_decisions,
-                video=not options.without_video, step_limit_s=options.step_limit,
-                reset_limit_s=options.reset_limit, command=command(options), show=show,
-            )  # fmt: skip
+                agent,
+                environment,
+                folder,
+                arms=arms,
+                acting=acting,
+                seed=options.seed,
+                episode=options.episode,
+                max_decisions=options.max_decisions,
+                video=not options.without_video,
+                step_limit_s=options.step_limit,
+                reset_limit_s=options.reset_limit,
+                command=command(options),
+                show=show,
+            )
     except KeyboardInterrupt:
         if (folder / "player.html").exists():
             _say(f"What was played is in {folder / 'player.html'}.")
         raise
     if not options.json:
         for what, path in (
-            ("player", found.player), ("video", found.video), ("decisions", found.decisions),
-        ):  # fmt: skip
+            ("player", found.player),
+            ("video", found.video),
+            ("decisions", found.decisions),
+        ):
             if path is not None:
                 output().print(f"{what}: {path}", soft_wrap=True)
     if found.ended == "cut":

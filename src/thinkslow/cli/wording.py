@@ -9,10 +9,14 @@ import re
 
 ASSIGNED = re.compile(r"`([a-z_]+)=([^`]*)`")
 OTHERWISE = {
-    "environment": "env", "id": "env", "wrappers": "wrapper", "options": "env-option",
-    "learning_rate": "learning.learning-rate", "batch_size": "learning.batch-size",
+    "environment": "env",
+    "id": "env",
+    "wrappers": "wrapper",
+    "options": "env-option",
+    "learning_rate": "learning.learning-rate",
+    "batch_size": "learning.batch-size",
     "replay_capacity": "learning.replay-capacity",
-}  # fmt: skip
+}
 """Arguments whose flag has another name."""
 
 

@@ -13,9 +13,10 @@ from thinkslow import registry
 _KNOWN: dict[str, tuple[Any, Any]] = {
     "dreamerv3-main": ("thinkslow.dreamer.model:Dreamer", "thinkslow.dreamer.config:ModelConfig"),
     "dreamerv3-v1": (
-        "thinkslow.dreamer.v1.model:V1Dreamer", "thinkslow.dreamer.v1.config:V1Config",
+        "thinkslow.dreamer.v1.model:V1Dreamer",
+        "thinkslow.dreamer.v1.config:V1Config",
     ),
-}  # fmt: skip
+}
 
 
 def register_architecture(name: str, model: Callable[..., Any], config: type) -> None:

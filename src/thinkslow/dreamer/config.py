@@ -94,14 +94,27 @@ class ModelConfig:
     """Weight of the posterior's KL in training: the `beta` that the encoder was trained with."""
 
     def __post_init__(self) -> None:
-        ranges.whole(self, (
-            "deter", "hidden", "stoch", "blocks", "depth", "decoder_blocks", "reward_bins",
-            "value_bins",
-        ))  # fmt: skip
-        ranges.whole(self, (
-            name for name in ("classes", "prior_hidden", "posterior_hidden")
-            if getattr(self, name) is not None
-        ))  # fmt: skip
+        ranges.whole(
+            self,
+            (
+                "deter",
+                "hidden",
+                "stoch",
+                "blocks",
+                "depth",
+                "decoder_blocks",
+                "reward_bins",
+                "value_bins",
+            ),
+        )
+        ranges.whole(
+            self,
+            (
+                name
+                for name in ("classes", "prior_hidden", "posterior_hidden")
+                if getattr(self, name) is not None
+            ),
+        )
         ranges.whole(self, ["kernel"], most=64)
         ranges.whole(
             self, ("core_layers", "prior_layers", "posterior_layers"), least=0, most=ranges.DEEPEST
@@ -112,16 +125,18 @@ class ModelConfig:
         ranges.flags(self, ["mixed_logits"])
         ranges.decoded(self)
         if (
-            not isinstance(self.mults, tuple) or len(self.mults) > 16
+            not isinstance(self.mults, tuple)
+            or len(self.mults) > 16
             or not all(type(mult) is int and 1 <= mult <= 4096 for mult in self.mults)
-        ):  # fmt: skip
+        ):
             raise ValueError(
                 f"`mults` must be at most 16 whole numbers of 1 to 4096; got {shown(self.mults)}."
             )
         for name in ("encoder", "decoder", "reward", "continuation", "policy", "value"):
             if not isinstance(getattr(self, name), MLPConfig) and (name, self.value) != (
-                "value", None,
-            ):  # fmt: skip
+                "value",
+                None,
+            ):
                 raise ValueError(f"`{name}` must say `layers` and `units`.")
         for name, blocks in (("blocks", self.blocks), ("decoder_blocks", self.decoder_blocks)):
             if self.deter % blocks:
@@ -152,17 +167,34 @@ def official(deter: int, hidden: int, classes: int, depth: int, units: int) -> M
     """The official family: three dense layers, one in the reward and continue heads."""
     three, one = MLPConfig(3, units), MLPConfig(1, units)
     return ModelConfig(
-        deter=deter, hidden=hidden, classes=classes, depth=depth, encoder=three, decoder=three,
-        reward=one, continuation=one, policy=three, value=three,
-    )  # fmt: skip
+        deter=deter,
+        hidden=hidden,
+        classes=classes,
+        depth=depth,
+        encoder=three,
+        decoder=three,
+        reward=one,
+        continuation=one,
+        policy=three,
+        value=three,
+    )
 
 
 _TINY = ModelConfig(
-    deter=256, hidden=128, classes=16, stoch=16, blocks=4, depth=32, vision="patch",
-    encoder=MLPConfig(2, 256), decoder=MLPConfig(2, 256),
-    reward=MLPConfig(1, 128), continuation=MLPConfig(1, 128),
-    policy=MLPConfig(2, 128), value=MLPConfig(2, 128),
-)  # fmt: skip
+    deter=256,
+    hidden=128,
+    classes=16,
+    stoch=16,
+    blocks=4,
+    depth=32,
+    vision="patch",
+    encoder=MLPConfig(2, 256),
+    decoder=MLPConfig(2, 256),
+    reward=MLPConfig(1, 128),
+    continuation=MLPConfig(1, 128),
+    policy=MLPConfig(2, 128),
+    value=MLPConfig(2, 128),
+)
 
 PRESETS: dict[str, ModelConfig] = {
     "tiny": _TINY,
@@ -174,7 +206,7 @@ PRESETS: dict[str, ModelConfig] = {
     "size100m": official(6144, 768, 48, 48, 768),
     "size200m": official(8192, 1024, 64, 64, 1024),
     "size400m": official(12288, 1536, 96, 96, 1536),
-}  # fmt: skip
+}
 """The official sizes, named by their parameters, and `tiny`, for a laptop's CPU, with the
 official categorical latent or a Gaussian one."""
 
@@ -268,9 +300,13 @@ class TrainConfig:
 
 
 _TINY_LEARNING = TrainConfig(
-    batch_length=32, imagination_starts=16, replay_ratio=51.2, learning_rate=4e-4, warmup=100,
+    batch_length=32,
+    imagination_starts=16,
+    replay_ratio=51.2,
+    learning_rate=4e-4,
+    warmup=100,
     actor_entropy=3e-3,
-)  # fmt: skip
+)
 
 LEARNING: dict[str, TrainConfig] = {"tiny": _TINY_LEARNING, "tiny-gaussian": _TINY_LEARNING}
 """Presets whose training settings differ from the official defaults. `tiny`: one update of 16 x 32

@@ -97,13 +97,16 @@ def make(
     times = resampled(train.episodes, members, seed=seed)
     found = fit(
         model, prior_layer, _prior, train, times, steps=steps, rate=RATE, key=fit_key, show=show
-    )  # fmt: skip
+    )
     parts = {"training": train, "held_out": held}
     return found, {
-        "members": members, "decisions": len(played.episodes), "steps": steps, "seed": seed,
+        "members": members,
+        "decisions": len(played.episodes),
+        "steps": steps,
+        "seed": seed,
         "episodes": {name: len(np.unique(part.episodes)) for name, part in parts.items()},
         **{name: judged(model, found, _prior, part)._asdict() for name, part in parts.items()},
-    }  # fmt: skip
+    }
 
 
 def seed_of(seed: int) -> int:
@@ -112,9 +115,13 @@ def seed_of(seed: int) -> int:
 
 
 def collect(
-    agent: Agent, envs: VectorEnv, decisions: int, *, key: PRNGKeyArray,
+    agent: Agent,
+    envs: VectorEnv,
+    decisions: int,
+    *,
+    key: PRNGKeyArray,
     show: Show = lambda *_: None,
-) -> Experience:  # fmt: skip
+) -> Experience:
     """Play at least `decisions` decisions and keep the data for an ensemble.
 
     The agent carries its own state, as in an evaluation. An unfinished episode at the end counts as

@@ -15,10 +15,23 @@ LONGEST_TEXT = 2000
 """Largest number of characters of a sentence."""
 MOST_SPACES = 256
 """Observations, or actions."""
-DTYPES = frozenset({
-    "bool", "uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64", "float16",
-    "bfloat16", "float32", "float64",
-})  # fmt: skip
+DTYPES = frozenset(
+    {
+        "bool",
+        "uint8",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint16",
+        "uint32",
+        "uint64",
+        "float16",
+        "bfloat16",
+        "float32",
+        "float64",
+    }
+)
 """The largest number of observations and of actions."""
 
 Spaces = dict[str, Space]
@@ -87,8 +100,9 @@ def _spaces(manifest: Mapping[str, Any], part: str) -> Spaces:
 def _check(manifest: Mapping[str, Any]) -> None:
     """**Errors:** `ValueError` for what is missing or cannot be, `KeyError`, `TypeError`."""
     parts = {
-        "environment": ("id", "size", "repeat"), "training": ("steps", "seed", "preset"),
-    }  # fmt: skip
+        "environment": ("id", "size", "repeat"),
+        "training": ("steps", "seed", "preset"),
+    }
     for part, keys in {"": ("name", "model", *parts), **parts}.items():
         inside = manifest[part] if part else manifest
         if not isinstance(inside, dict):
@@ -161,8 +175,9 @@ def _conventions(what: str, value: Any) -> None:
     _texts(what, value)
     for key, known in {"action": ("sample", "mode"), "logits": ("raw", "mixed")}.items():
         if value.get(key, known[0]) not in known:
-            raise ValueError(f"{what} of {key} must be {' or '.join(known)}; got "
-                             f"{shown(value[key])}.")  # fmt: skip
+            raise ValueError(
+                f"{what} of {key} must be {' or '.join(known)}; got {shown(value[key])}."
+            )
 
 
 def _source(what: str, value: Any) -> None:
@@ -197,7 +212,12 @@ def _mapping(what: str, value: Any) -> None:
 
 
 _OPTIONAL: dict[str, Callable[[str, Any], None]] = {
-    "conventions": _conventions, "cannot": _texts, "source": _source, "assumed": _sentences,
-    "nonfinite": _counts, "ensemble": _mapping, "versions": _texts,
-}  # fmt: skip
+    "conventions": _conventions,
+    "cannot": _texts,
+    "source": _source,
+    "assumed": _sentences,
+    "nonfinite": _counts,
+    "ensemble": _mapping,
+    "versions": _texts,
+}
 """Check the facts that not every agent has."""

@@ -34,9 +34,14 @@ Spaces = Mapping[str, Space]
 
 
 def match_spaces(
-    model: ActorCritic, members: Members | None, observations: Spaces, actions: Spaces, *,
-    name: str, id: str,
-) -> tuple[ActorCritic, Members | None]:  # fmt: skip
+    model: ActorCritic,
+    members: Members | None,
+    observations: Spaces,
+    actions: Spaces,
+    *,
+    name: str,
+    id: str,
+) -> tuple[ActorCritic, Members | None]:
     """The model with the observations and actions named and shaped as in the environment `id`.
 
     Args:
@@ -92,9 +97,11 @@ def _matched(ours: Spaces, theirs: Spaces) -> tuple[dict[str, list[str]], list[s
                     faults.append(f"it sees the {what}, the environment shows {shown}")
                     continue
                 # The only one of its kind may have another name.
-                parts = sorted(free) if sum(width(other[k]) for k in free) == width(space) else (
-                    free[:1]
-                )  # fmt: skip
+                parts = (
+                    sorted(free)
+                    if sum(width(other[k]) for k in free) == width(space)
+                    else (free[:1])
+                )
             fault = _difference(name, space, [other[part] for part in parts])
             faults += [fault] if fault else []
             out[name] = parts
@@ -145,8 +152,9 @@ def _action_fault(mine: Space, theirs: Space) -> list[str]:
         sizes = {width(mine), width(theirs)}
         hint = (
             f" (DeepMind Lab has two action sets, {' and '.join(SETS.values())})"
-            if mine.discrete and theirs.discrete and sizes == set(SETS) else ""
-        )  # fmt: skip
+            if mine.discrete and theirs.discrete and sizes == set(SETS)
+            else ""
+        )
         return [
             f"it takes {words[mine.discrete].format(width(mine))}, the environment "
             f"{words[theirs.discrete].format(width(theirs))}{hint}"
@@ -175,9 +183,14 @@ def _renamed(
     for name, leaf in named(model).items():
         array = np.asarray(leaf)
         head = next(
-            (before + old for before in HEADS for old in names
-             if name.startswith(f"{before}{old}/")), None,
-        )  # fmt: skip
+            (
+                before + old
+                for before in HEADS
+                for old in names
+                if name.startswith(f"{before}{old}/")
+            ),
+            None,
+        )
         if head is None:
             out[_renamed_head(name, actions)] = array
             continue

@@ -50,9 +50,15 @@ class Head(eqx.Module):
     head: dict[str, Linear]
 
     def __init__(
-        self, inputs: int, outputs: int, config: MLPConfig, output: str, *,
-        scale: float = 1.0, key: PRNGKeyArray,
-    ):  # fmt: skip
+        self,
+        inputs: int,
+        outputs: int,
+        config: MLPConfig,
+        output: str,
+        *,
+        scale: float = 1.0,
+        key: PRNGKeyArray,
+    ):
         mlp_key, head_key = jr.split(key)
         self.mlp = MLP(inputs, config.units, config.layers, key=mlp_key)
         self.head = {output: Linear(config.units, outputs, scale=scale, key=head_key)}
@@ -72,9 +78,14 @@ class Actor(eqx.Module):
     unimix: float = eqx.field(static=True)
 
     def __init__(
-        self, inputs: int, spaces: Mapping[str, Space], config: MLPConfig, *,
-        unimix: float = 0.0, key: PRNGKeyArray,
-    ):  # fmt: skip
+        self,
+        inputs: int,
+        spaces: Mapping[str, Space],
+        config: MLPConfig,
+        *,
+        unimix: float = 0.0,
+        key: PRNGKeyArray,
+    ):
         self.spaces, self.unimix = tuple(sorted(spaces.items())), unimix
         mlp_key, *keys = jr.split(key, 1 + len(self.spaces))
         self.mlp = MLP(inputs, config.units, config.layers, key=mlp_key)
@@ -124,9 +135,13 @@ class Dreamer(ActorCritic):
     config: ModelConfig = eqx.field(static=True)
 
     def __init__(
-        self, observations: Mapping[str, Space], actions: Mapping[str, Space],
-        config: ModelConfig, *, key: PRNGKeyArray,
-    ):  # fmt: skip
+        self,
+        observations: Mapping[str, Space],
+        actions: Mapping[str, Space],
+        config: ModelConfig,
+        *,
+        key: PRNGKeyArray,
+    ):
         keys = jr.split(key, 7)
         features = config.deter + math.prod(config.latent_shape)
         self.enc = Encoder(observations, config, key=keys[0])

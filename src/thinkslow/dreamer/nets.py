@@ -155,9 +155,12 @@ class StridedConv(eqx.Module):
         self, x: Float[Array, "height width inputs"]
     ) -> Float[Array, "small_height small_width outputs"]:
         out = jax.lax.conv_general_dilated(
-            x[None], self.kernel, (self.stride, self.stride), "SAME",
+            x[None],
+            self.kernel,
+            (self.stride, self.stride),
+            "SAME",
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )  # fmt: skip
+        )
         return self.norm(out[0])
 
 
@@ -174,9 +177,15 @@ class TransposedConv(eqx.Module):
     stride: int = eqx.field(static=True)
 
     def __init__(
-        self, inputs: int, outputs: int, size: int, stride: int, *, last: bool = False,
+        self,
+        inputs: int,
+        outputs: int,
+        size: int,
+        stride: int,
+        *,
+        last: bool = False,
         key: PRNGKeyArray,
-    ):  # fmt: skip
+    ):
         self.kernel = truncated_normal(
             key, (size, size, outputs, inputs), size * size * inputs, 1.0
         )
@@ -188,9 +197,12 @@ class TransposedConv(eqx.Module):
         self, x: Float[Array, "height width inputs"]
     ) -> Float[Array, "large_height large_width outputs"]:
         out = jax.lax.conv_transpose(
-            x[None], self.kernel, (self.stride, self.stride), "SAME",
+            x[None],
+            self.kernel,
+            (self.stride, self.stride),
+            "SAME",
             dimension_numbers=("NHWC", "HWOI", "NHWC"),
-        )[0]  # fmt: skip
+        )[0]
         out = out if self.norm is None else self.norm(out)
         return out if self.bias is None else out + self.bias
 

@@ -24,17 +24,25 @@ def whole(config: Any, names: Iterable[str], *, least: int = 1, most: int = WIDE
             )
 
 
-def number(config: Any, names: Iterable[str], *, least: float = 0.0, most: float = math.inf,
-           below: float = math.inf) -> None:  # fmt: skip
+def number(
+    config: Any,
+    names: Iterable[str],
+    *,
+    least: float = 0.0,
+    most: float = math.inf,
+    below: float = math.inf,
+) -> None:
     """Check numbers. **Errors:** `ValueError` naming a field that is non-finite or out of range."""
     for name in names:
         value = getattr(config, name)
         good = isinstance(value, int | float) and type(value) is not bool
         # A JSON integer may be too large for a float, so it is compared and not converted.
         if not good or not -1e300 < value < 1e300 or not least <= value <= most or value >= below:
-            limit = f" and below {below:g}" if math.isfinite(below) else (
-                f" and at most {most:g}" if math.isfinite(most) else ""
-            )  # fmt: skip
+            limit = (
+                f" and below {below:g}"
+                if math.isfinite(below)
+                else (f" and at most {most:g}" if math.isfinite(most) else "")
+            )
             raise ValueError(
                 f"`{name}` must be a finite number of {least:g} or more{limit}; got {shown(value)}."
             )

@@ -82,9 +82,14 @@ def environment_of(
 
 
 def save(
-    folder: str | Path, model: Any, *, name: str, environment: Mapping[str, Any],
-    training: Mapping[str, Any], dtype: str = "float32",
-) -> None:  # fmt: skip
+    folder: str | Path,
+    model: Any,
+    *,
+    name: str,
+    environment: Mapping[str, Any],
+    training: Mapping[str, Any],
+    dtype: str = "float32",
+) -> None:
     """Write an agent of a registered architecture.
 
     Args:

@@ -60,8 +60,9 @@ def parts(id: str, space: spaces.Space, say: Say, name: str = "") -> Part:
     if isinstance(space, spaces.Dict | spaces.Tuple):
         inside = space.spaces
         named = inside.items() if isinstance(inside, dict) else enumerate(inside)
-        below = {key: parts(id, one, say, f"{name}/{key}" if name else f"{key}")
-                 for key, one in named}  # fmt: skip
+        below = {
+            key: parts(id, one, say, f"{name}/{key}" if name else f"{key}") for key, one in named
+        }
         inner = [name for part in below.values() for name in part.names]
         if twice := repeated(inner):
             raise Unavailable(
@@ -140,8 +141,11 @@ def _box(name: str, space: spaces.Box, say: Say) -> Part:
         shifted = np.where(
             below, limits[0] + given + 1, np.where(above, limits[1] + given - 1, given)
         )
-        out = np.where(both, np.floor(stretched) if whole else stretched,
-                       np.rint(shifted) if whole else shifted)  # fmt: skip
+        out = np.where(
+            both,
+            np.floor(stretched) if whole else stretched,
+            np.rint(shifted) if whole else shifted,
+        )
         out = np.clip(out, low, high).astype(space.dtype)
         # Rounding to its type may exceed a bound.
         return np.asarray(np.clip(out, space.low, space.high), space.dtype)

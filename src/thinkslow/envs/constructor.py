@@ -68,9 +68,12 @@ def refused(
 
 
 def of_error(
-    id: str, build: Callable[..., Any], error: Exception, asked: Mapping[str, Any],
+    id: str,
+    build: Callable[..., Any],
+    error: Exception,
+    asked: Mapping[str, Any],
     also: Collection[str] = (),
-) -> str | None:  # fmt: skip
+) -> str | None:
     """The message for an option that the constructor passed on and whose receiver refused it, or
     for one that must be given; None for any other error.
     """

@@ -67,9 +67,11 @@ def make(
     given, repeat = prepared.arguments, prepared.repeat
     if prepared.note:
         notes.append(prepared.note)
-    own = {} if family is None else {
-        name: asked.pop(name, default) for name, default in family.options.items()
-    }  # fmt: skip
+    own = (
+        {}
+        if family is None
+        else {name: asked.pop(name, default) for name, default in family.options.items()}
+    )
     env = _constructed(id, given, asked, notes, also=own)
     if family is not None:
         env = family.dress(env, size, **own)
@@ -77,9 +79,16 @@ def make(
         env = _wrapped(env, wrapper)
     pools = family is not None and family.pools
     return Environment(
-        env, id, size=size, repeat=repeat, pools=pools, image=image, shift=shift, notes=notes,
+        env,
+        id,
+        size=size,
+        repeat=repeat,
+        pools=pools,
+        image=image,
+        shift=shift,
+        notes=notes,
         drawn=prepared.drawn,
-    )  # fmt: skip
+    )
 
 
 ARGUMENTS = ("id", "size", "repeat", "image", "options", "wrappers", "shift")
@@ -222,9 +231,12 @@ def only(id: str, actions: Mapping[str, Space]) -> Space:
 
 
 def _constructed(
-    id: str, given: Mapping[str, Any], asked: Mapping[str, Any], notes: list[str],
+    id: str,
+    given: Mapping[str, Any],
+    asked: Mapping[str, Any],
+    notes: list[str],
     also: Collection[str],
-) -> gymnasium.Env:  # fmt: skip
+) -> gymnasium.Env:
     """The Gymnasium environment of an id, with the present interface.
 
     Args:
@@ -236,9 +248,11 @@ def _constructed(
     """
     own = factory(id)
     name = re.sub(r"\W", "-", id)
-    spec = EnvSpec(f"{name}-v0", entry_point=own, order_enforce=False) if own else copy.copy(
-        gymnasium.spec(id.rpartition(":")[2])
-    )  # fmt: skip
+    spec = (
+        EnvSpec(f"{name}-v0", entry_point=own, order_enforce=False)
+        if own
+        else copy.copy(gymnasium.spec(id.rpartition(":")[2]))
+    )
     creator = spec.entry_point
     made: list[Adapted] = []
 

@@ -99,8 +99,17 @@ class Sight:
 class Choice(Sight):
     """A discrete quantity, counted from 0."""
 
-    def __init__(self, path: Path, name: str, declared: spaces.Space, say: Say, *,
-                 start: int, classes: int, part: int | None = None):  # fmt: skip
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        declared: spaces.Space,
+        say: Say,
+        *,
+        start: int,
+        classes: int,
+        part: int | None = None,
+    ):
         super().__init__(path, name, declared, Space((), "int32", classes), say)
         self.start, self.classes, self.part = start, classes, part
 
@@ -120,8 +129,10 @@ class Vector(Sight):
         assert shape is not None
         if len(shape) > 2:
             shape = (math.prod(shape),)
-            say(f"{'/'.join(path) or 'its observation'} of {declared.shape} is no image: read as "
-                f"{plural(shape[0], 'number')}")  # fmt: skip
+            say(
+                f"{'/'.join(path) or 'its observation'} of {declared.shape} is no image: read as "
+                f"{plural(shape[0], 'number')}"
+            )
         super().__init__(path, name, declared, Space(shape, "float32"), say)
         bounds = declared if isinstance(declared, spaces.Box) else None
         self._bounds = None if bounds is None else (bounds.low, bounds.high)
@@ -144,8 +155,17 @@ class Vector(Sight):
 class Picture(Sight):
     """An image, as uint8 of (size, size, channels)."""
 
-    def __init__(self, path: Path, name: str, declared: spaces.Box, say: Say, *,
-                 axes: tuple[int, ...], scale: tuple[float, float], size: int):  # fmt: skip
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        declared: spaces.Box,
+        say: Say,
+        *,
+        axes: tuple[int, ...],
+        scale: tuple[float, float],
+        size: int,
+    ):
         ordered = [declared.shape[axis] for axis in axes]
         channels = math.prod(ordered[2:])
         super().__init__(path, name, declared, Space((size, size, channels), "uint8"), say)
@@ -287,14 +307,23 @@ def _sights(
             say(f"{name or 'its observation'} of {classes:,} values is read as a number")
             return [Vector(path, name or "vector", space, say)]
         return [Choice(path, name or "vector", space, say, start=start, classes=classes)]
-    if isinstance(space, spaces.MultiDiscrete) and len(space.shape) == 1 and (
-        space.shape[0] <= CHOICES
-    ):  # fmt: skip
+    if (
+        isinstance(space, spaces.MultiDiscrete)
+        and len(space.shape) == 1
+        and (space.shape[0] <= CHOICES)
+    ):
         return [
-            Choice(path, f"{name or 'vector'}/{part}", space, say, start=int(start), classes=int(n),
-                   part=part)
+            Choice(
+                path,
+                f"{name or 'vector'}/{part}",
+                space,
+                say,
+                start=int(start),
+                classes=int(n),
+                part=part,
+            )
             for part, (n, start) in enumerate(zip(space.nvec, space.start, strict=True))
-        ]  # fmt: skip
+        ]
     if isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary):
         return [Vector(path, name or "vector", space, say)]
     if not isinstance(space, spaces.Box):

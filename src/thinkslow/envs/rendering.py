@@ -13,9 +13,12 @@ from collections.abc import Callable
 
 # The library that must load, and the Debian package that has it.
 OPENGL = {
-    "libEGL.so.1": "libegl1", "libGL.so.1": "libgl1", "libGLU.so.1": "libglu1-mesa",
-    "libfreetype.so.6": "libfreetype6", "libfontconfig.so.1": "libfontconfig1",
-}  # fmt: skip
+    "libEGL.so.1": "libegl1",
+    "libGL.so.1": "libgl1",
+    "libGLU.so.1": "libglu1-mesa",
+    "libfreetype.so.6": "libfreetype6",
+    "libfontconfig.so.1": "libfontconfig1",
+}
 EGL, OSMESA = ("libEGL.so.1", "libGL.so.1"), ("libOSMesa.so.8", "libOSMesa.so.6")
 # Where Mesa stores its drivers. An NVIDIA driver also works and is stored elsewhere.
 DRIVER_PACKAGE = "libgl1-mesa-dri"

@@ -117,11 +117,13 @@ def _frames(family: Family, id: str, repeat: int, asked: Collection[str]) -> Pre
     own = gymnasium.spec(id.rpartition(":")[2]).kwargs.get(family.repeats, 1)
     if own == 1:
         return Prepared({}, repeat)
-    return Prepared({family.repeats: 1}, repeat, (
+    return Prepared(
+        {family.repeats: 1},
+        repeat,
         f"it repeats each action {own} times itself; made with {family.repeats}=1, so that a "
-        f"decision is the {plural(repeat, 'frame')} of `repeat={repeat}`. To take its own, pass "
-        "`repeat=1`"
-    ))  # fmt: skip
+        f"decision is the {plural(repeat, 'frame')} of `repeat={repeat}`. To take its own, "
+        "pass `repeat=1`",
+    )
 
 
 def factory(id: str) -> Callable[..., Any] | None:
@@ -165,9 +167,11 @@ def load(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except Exception as error:  # a module may raise anything on import
-        if isinstance(error, ModuleNotFoundError) and error.name is not None and (
-            module == error.name or module.startswith(f"{error.name}.")
-        ):  # fmt: skip
+        if (
+            isinstance(error, ModuleNotFoundError)
+            and error.name is not None
+            and (module == error.name or module.startswith(f"{error.name}."))
+        ):
             looked = ", ".join(dict.fromkeys([here, *_own_folders()]))
             near = difflib.get_close_matches(error.name, _modules(here), n=2, cutoff=0.6)
             hint = f" Did you mean {' or '.join(near)}?" if near else ""

@@ -312,10 +312,23 @@ class Sticky(Shift):
 SHIFTS: dict[str, type[Shift]] = {
     kind.name: kind
     for kind in (
-        Noise, Occlusion, Dropped, DroppedSilent, DroppedBursts, DroppedBurstsSilent, Delayed,
-        DelayedRandom, Brightness, Contrast, Colour, Blur, Textures, Rooms, Sticky,
+        Noise,
+        Occlusion,
+        Dropped,
+        DroppedSilent,
+        DroppedBursts,
+        DroppedBurstsSilent,
+        Delayed,
+        DelayedRandom,
+        Brightness,
+        Contrast,
+        Colour,
+        Blur,
+        Textures,
+        Rooms,
+        Sticky,
     )
-}  # fmt: skip
+}
 
 
 def shifts(text: str, observations: Mapping[str, Space], world: Any = None) -> list[Shift]:

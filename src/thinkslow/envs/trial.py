@@ -40,10 +40,15 @@ def tried(id: str, limit_s: float) -> Trial:
     with tempfile.TemporaryDirectory() as folder:  # simulators write files where they are started
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         child = subprocess.Popen(
-            [sys.executable, "-P", "-c", CALL, id], stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder,
-            env={**COMPUTING, **os.environ, "PYTHONPATH": path}, start_new_session=True,
-        )  # fmt: skip
+            [sys.executable, "-P", "-c", CALL, id],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=folder,
+            env={**COMPUTING, **os.environ, "PYTHONPATH": path},
+            start_new_session=True,
+        )
         try:
             out, err = child.communicate(timeout=limit_s)
         except subprocess.TimeoutExpired:
@@ -80,8 +85,10 @@ def main() -> None:
         if terminated or truncated:
             env.reset(seed=1)
     told = {
-        "drawn": env.drawn, "seconds": time.monotonic() - begun, "renderer": _renderer(),
-    }  # fmt: skip
+        "drawn": env.drawn,
+        "seconds": time.monotonic() - begun,
+        "renderer": _renderer(),
+    }
     env.close()
     print("\n" + json.dumps(told), flush=True)  # a simulator may have left a line unfinished
 

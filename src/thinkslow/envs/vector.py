@@ -247,8 +247,9 @@ class VectorEnv:
             end(int(index), step)
         step = step._replace(errors=tuple(crashes))
         found = [hash_of(self._observation, index) for index in range(self.count)]
-        unfaithful = [i for i, (one, kept) in enumerate(zip(found, state["seen"], strict=True))
-                      if one != kept]  # fmt: skip
+        unfaithful = [
+            i for i, (one, kept) in enumerate(zip(found, state["seen"], strict=True)) if one != kept
+        ]
         self._first_seen = list(state["first_seen"])
         return self._remember(self._renewed(unfaithful, step))
 
@@ -274,11 +275,16 @@ class VectorEnv:
                 self._replay(index)
                 self._receive(index, True)
                 copy = None
-            out.append(Snapshot(
-                self._seeds[index], tuple(self._actions[index]), self._first_seen[index],
-                hash_of(self._shown, index), {k: a[index].copy() for k, a in self._shown.items()},
-                copy,
-            ))  # fmt: skip
+            out.append(
+                Snapshot(
+                    self._seeds[index],
+                    tuple(self._actions[index]),
+                    self._first_seen[index],
+                    hash_of(self._shown, index),
+                    {k: a[index].copy() for k, a in self._shown.items()},
+                    copy,
+                )
+            )
         return out
 
     def resume(self, snapshots: Sequence[Snapshot | None]) -> Step:
@@ -463,9 +469,13 @@ class VectorEnv:
             )
             log.warning(
                 "%s, environment %d, episode %d, step %d: %s; %s.",
-                self.id, index, self._begun[index] - 1, len(self._actions[index]),
-                installing(failure.line), what,
-            )  # fmt: skip
+                self.id,
+                index,
+                self._begun[index] - 1,
+                len(self._actions[index]),
+                installing(failure.line),
+                what,
+            )
 
     def _restart(self, index: int, failure: Failure) -> None:
         self._deaths[index] += 1
@@ -494,8 +504,10 @@ class VectorEnv:
             errors[index] = NOT_REPLAYED
             log.warning(
                 "%s, environment %d: its episode could not be restored, because its seed and "
-                "actions led to another observation. A new episode begins.", self.id, index,
-            )  # fmt: skip
+                "actions led to another observation. A new episode begins.",
+                self.id,
+                index,
+            )
             self._begin(index, None)
         for index in unfaithful:
             played = self._receive(index, True)
@@ -524,8 +536,12 @@ class VectorEnv:
         `state` then returns the step before it.
         """
         books: Any = (
-            self._episodes, self._begun, self._seeds, self._first_seen, self._actions,
-        )  # fmt: skip
+            self._episodes,
+            self._begun,
+            self._seeds,
+            self._first_seen,
+            self._actions,
+        )
         kept = [list(book) for book in books]
         lengths = [len(actions) for actions in self._actions]
         try:

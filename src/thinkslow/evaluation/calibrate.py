@@ -71,9 +71,7 @@ def calibrated_in(
     assert agent.share is not None
     doubts = _Doubts()
     closed = agent.opening_above(np.inf)
-    play(
-        closed, envs, _seeds(seed, envs), seed, max_decisions=max_decisions, watchers=[doubts]
-    )  # fmt: skip
+    play(closed, envs, _seeds(seed, envs), seed, max_decisions=max_decisions, watchers=[doubts])
     return agent.opening_above(threshold_of(doubts.found, agent.share))
 
 
@@ -112,9 +110,13 @@ def returns_in(
         raise ValueError(f"The returns of this agent cannot be measured: {reason}.")
     lived = _Lived(inner.model, envs.count)
     play(
-        inner.having(Thinking()), envs, _seeds(seed, envs), seed, max_decisions=max_decisions,
+        inner.having(Thinking()),
+        envs,
+        _seeds(seed, envs),
+        seed,
+        max_decisions=max_decisions,
         watchers=[lived],
-    )  # fmt: skip
+    )
     low, high = np.percentile(lived.returns(), [5.0, 95.0])
     return Returns(float(low), float(high))
 

@@ -36,9 +36,13 @@ def with_clean(agent: AbstractAgent, clean: Clean) -> AbstractAgent:
 
 
 def measured_clean(
-    agent: AbstractAgent, environment: Mapping[str, Any], seed: int, count: int, *,
+    agent: AbstractAgent,
+    environment: Mapping[str, Any],
+    seed: int,
+    count: int,
+    *,
     max_decisions: int | None = None,
-) -> Clean:  # fmt: skip
+) -> Clean:
     """The usual errors in `count` episodes of the environment without its shift.
 
     Args:
@@ -81,9 +85,7 @@ class _Frames:
         all_found = jax.tree.map(lambda *x: np.concatenate(x), *self._found)
         errors, alone, means, squares = all_found
         usual = {k: np.maximum(np.median(v, 0), LEAST) for k, v in errors.items()}
-        ratios = [
-            np.minimum(v / usual[k], MOST).reshape(len(v), -1) for k, v in errors.items()
-        ]  # fmt: skip
+        ratios = [np.minimum(v / usual[k], MOST).reshape(len(v), -1) for k, v in errors.items()]
         distances = np.concatenate(ratios, 1).mean(1)
         mean = {k: v.mean(0) for k, v in means.items()}
         return Clean(

@@ -56,10 +56,16 @@ def play(folder: Path, *, episodes: int = 40, seed: int = 0, command: str = "") 
         },
         agents=[subjects.facts(AGENT, agents)],
         arms=[subjects.settings(AGENT, name, agent) for name, agent in agents.items()],
-        episodes=episodes, seed=seed, batch=episodes, max_decisions=None, pool=False,
-        versions=made["versions"], images={}, curves={},
+        episodes=episodes,
+        seed=seed,
+        batch=episodes,
+        max_decisions=None,
+        pool=False,
+        versions=made["versions"],
+        images={},
+        curves={},
         sittings=[{"command": command, "revision": made["revision"]}],
-    )  # fmt: skip
+    )
     folder.mkdir(parents=True)
     played = [
         one
@@ -106,12 +112,26 @@ def _episodes(
     nats, share = np.mean(moved, 0), np.mean(thinks, 0)
     return [
         Episode(
-            agent=AGENT, arm=name, episode=number, environment_seed=seed, training_seed=None,
-            score=float(scores[number]), rewards_size=float(scores[number]), length=STEPS,
-            crashed=False, error=None, cut=False, nonfinite=0, nonfinite_first=None,
-            first_observation=str(int(symbols[number, 0])), thought_share=float(share[number]),
-            belief_kl=float(nats[number]), latency_ms=None,
-            latency_ms_mean=None, latency_ms_p10=None, latency_ms_p90=None,
+            agent=AGENT,
+            arm=name,
+            episode=number,
+            environment_seed=seed,
+            training_seed=None,
+            score=float(scores[number]),
+            rewards_size=float(scores[number]),
+            length=STEPS,
+            crashed=False,
+            error=None,
+            cut=False,
+            nonfinite=0,
+            nonfinite_first=None,
+            first_observation=str(int(symbols[number, 0])),
+            thought_share=float(share[number]),
+            belief_kl=float(nats[number]),
+            latency_ms=None,
+            latency_ms_mean=None,
+            latency_ms_p10=None,
+            latency_ms_p90=None,
         )
         for number, seed in enumerate(seeds)
-    ]  # fmt: skip
+    ]

@@ -20,8 +20,10 @@ Format = Literal["estimate", "percent"]
 AHEAD = (1, 3, 8)
 """Steps ahead of the open-loop predictions that are scored."""
 IMAGE: Mapping[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "psnr": images.psnr, "ssim": images.ssim, "mse": images.mse,
-}  # fmt: skip
+    "psnr": images.psnr,
+    "ssim": images.ssim,
+    "mse": images.mse,
+}
 """Measures of an image against the real one."""
 
 
@@ -72,27 +74,43 @@ _IMAGE: dict[str, tuple[str, str, Direction]] = {
 def _of_images() -> Iterable[Metric]:
     for measure, (label, unit, direction) in _IMAGE.items():
         yield Metric(
-            measure, label, "the present frame, decoded from the state that acted", unit,
-            direction, effect=gain(measure), of_states=True,
-        )  # fmt: skip
+            measure,
+            label,
+            "the present frame, decoded from the state that acted",
+            unit,
+            direction,
+            effect=gain(measure),
+            of_states=True,
+        )
     for measure, (label, unit, direction) in _IMAGE.items():
         for steps in AHEAD:
             yield Metric(
-                ahead(measure, steps), f"{label} {plural(steps, 'step')} ahead",
-                "the open-loop prediction under the actions really taken", unit, direction,
-                effect=gain(measure, steps) if measure == "psnr" else None, of_states=True,
-            )  # fmt: skip
+                ahead(measure, steps),
+                f"{label} {plural(steps, 'step')} ahead",
+                "the open-loop prediction under the actions really taken",
+                unit,
+                direction,
+                effect=gain(measure, steps) if measure == "psnr" else None,
+                of_states=True,
+            )
 
 
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
         Metric(
-            "score", "Score", "sum of the rewards of an episode", "", "higher is better",
+            "score",
+            "Score",
+            "sum of the rewards of an episode",
+            "",
+            "higher is better",
             effect="score",
         ),
         Metric(
-            "length", "Episode length", "decisions until an episode ended", "decisions",
+            "length",
+            "Episode length",
+            "decisions until an episode ended",
+            "decisions",
             effect="length",
         ),
         *_of_images(),
@@ -102,7 +120,7 @@ METRICS: Mapping[str, Metric] = {
         ),
         Metric("belief_kl", "Belief moved", "KL of the belief after and before thinking", "nats"),
     )
-}  # fmt: skip
+}
 """Every metric by the name of its column, in the order of the page."""
 
 

@@ -70,11 +70,14 @@ def pairs(mine: Sequence[Episode], base: Sequence[Episode], measure: Metric) -> 
         sizes = [max(row.rewards_size or 0.0, other.rewards_size or 0.0) for row, other, *_ in kept]
         differences[np.abs(differences) <= ROUNDING * np.array(sizes)] = 0.0
     return Pairs(
-        before=before, after=after, differences=differences,
-        agents=[row.agent for row, *_ in kept], seeds=[row.environment_seed for row, *_ in kept],
+        before=before,
+        after=after,
+        differences=differences,
+        agents=[row.agent for row, *_ in kept],
+        seeds=[row.environment_seed for row, *_ in kept],
         dropped=len(found) - len(kept),
         same_start=all(row.first_observation == other.first_observation for row, other in found),
-    )  # fmt: skip
+    )
 
 
 def _usable(row: Episode, column: str) -> float | None:

@@ -53,10 +53,16 @@ class Played:
 
 
 def play(
-    agent: AbstractAgent, envs: VectorEnv, seeds: Sequence[int], seed: int, *,
-    max_decisions: int | None = None, late: int = 0, watchers: Sequence[Watcher] = (),
+    agent: AbstractAgent,
+    envs: VectorEnv,
+    seeds: Sequence[int],
+    seed: int,
+    *,
+    max_decisions: int | None = None,
+    late: int = 0,
+    watchers: Sequence[Watcher] = (),
     tick: Callable[[int, int], None] = lambda *_: None,
-) -> list[Played]:  # fmt: skip
+) -> list[Played]:
     """One episode in each environment, under its environment seed.
 
     Args:

@@ -124,18 +124,33 @@ def evaluate(
     made = provenance()
     sitting = {
         "command": command or _called(setting, episodes, seed, batch),
-        "revision": made["revision"], "machine": machine(),
+        "revision": made["revision"],
+        "machine": machine(),
         "began": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-    }  # fmt: skip
+    }
     header = Header(
-        protocol=protocol, environment=setting, agents=facts,
-        arms=[subjects.settings(name, arm, agent)
-              for name, arms in named.items() for arm, agent in arms.items()],
-        episodes=episodes, seed=seed, batch=batch, max_decisions=max_decisions,
-        pool=pool, versions=made["versions"], images={},
-        curves={name: curve for name, arms in named.items()
-                if (curve := dict(arms[BASE].about.curve or {}))}, sittings=[sitting],
-    )  # fmt: skip
+        protocol=protocol,
+        environment=setting,
+        agents=facts,
+        arms=[
+            subjects.settings(name, arm, agent)
+            for name, arms in named.items()
+            for arm, agent in arms.items()
+        ],
+        episodes=episodes,
+        seed=seed,
+        batch=batch,
+        max_decisions=max_decisions,
+        pool=pool,
+        versions=made["versions"],
+        images={},
+        curves={
+            name: curve
+            for name, arms in named.items()
+            if (curve := dict(arms[BASE].about.curve or {}))
+        },
+        sittings=[sitting],
+    )
     header = as_read(header)
     temporary = out is None
     folder = Path(tempfile.mkdtemp(prefix="thinkslow-")) if out is None else Path(out)
@@ -144,9 +159,11 @@ def evaluate(
         if before is not None and before.holds(header):
             return Evaluation(folder, temporary=temporary)
         with VectorEnv(
-            **arguments(setting), count=header.count, step_limit_s=step_limit_s,
+            **arguments(setting),
+            count=header.count,
+            step_limit_s=step_limit_s,
             reset_limit_s=reset_limit_s,
-        ) as envs:  # fmt: skip
+        ) as envs:
             _play_all(folder, header, before, named, envs, show, video=video)
     return Evaluation(folder, temporary=temporary)
 
@@ -226,8 +243,10 @@ def _before(folder: Path, header: Header, resume: bool) -> Records | None:
     if found.holds(header):
         log.info(
             "%s holds this evaluation, finished (%s), so nothing is played. Pass more "
-            "`episodes=N` to continue, or another `out=DIR` to play it again.", folder, done,
-        )  # fmt: skip
+            "`episodes=N` to continue, or another `out=DIR` to play it again.",
+            folder,
+            done,
+        )
     else:
         log.info("%s holds %s of this evaluation: continuing with the rest.", folder, done)
     return found

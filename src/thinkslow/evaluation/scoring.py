@@ -132,9 +132,9 @@ class Scorer:
         padded = [*moments, *[moments[-1]] * (CHUNK - len(moments))]
         states = jax.tree.map(lambda *xs: np.stack(xs, 1), *[one.states for one in padded])
         # after the end of an episode there is nothing to compare with, so any action is valid
-        actions = np.stack([
-            one.actions + one.actions[-1:] * (max(AHEAD) - len(one.actions)) for one in padded
-        ])  # fmt: skip
+        actions = np.stack(
+            [one.actions + one.actions[-1:] * (max(AHEAD) - len(one.actions)) for one in padded]
+        )
         alike = all(np.array_equal(*both) for both in jax.tree.leaves(states))
         found = predicted(self.model, states, jnp.asarray(actions), self.images)
         for name, (now, later) in jax.tree.map(np.asarray, found).items():

@@ -139,9 +139,16 @@ class Pictures:
     """
 
     def __init__(
-        self, folder: Path, images: Sequence[str], arms: Mapping[str, AbstractAgent],
-        places: Mapping[str, int], *, count: int, seed: int, environment_seed: int,
-    ):  # fmt: skip
+        self,
+        folder: Path,
+        images: Sequence[str],
+        arms: Mapping[str, AbstractAgent],
+        places: Mapping[str, int],
+        *,
+        count: int,
+        seed: int,
+        environment_seed: int,
+    ):
         self.folder, self.images, self.arms, self.places = folder, images, arms, places
         self._played = {"count": count, "seed": seed, "environment_seed": environment_seed}
         before = decisions_before(list(arms.values()))
@@ -178,9 +185,14 @@ class Decoded:
 
 
 def decoded(
-    agent: AbstractAgent, moments: Sequence[Moment], images: Sequence[str], *, count: int,
-    seed: int, environment_seed: int,
-) -> Decoded | None:  # fmt: skip
+    agent: AbstractAgent,
+    moments: Sequence[Moment],
+    images: Sequence[str],
+    *,
+    count: int,
+    seed: int,
+    environment_seed: int,
+) -> Decoded | None:
     """Let an arm think at the moments of the base agent.
 
     Args:
@@ -224,11 +236,13 @@ def write(
         came = np.stack([[moment.came[step][image] for step in AHEAD] for moment in moments])
         now, imagined = found.now[image], found.imagined[image]
         arrays: dict[str, Any] = {
-            "now": _bytes(now), "imagined": _bytes(imagined),
+            "now": _bytes(now),
+            "imagined": _bytes(imagined),
             "psnr": np.concatenate([psnr(now, real)[:, None], psnr(imagined, came)], 1),
-            "step": np.array([moment.step for moment in moments]), "ahead": np.array(AHEAD),
+            "step": np.array([moment.step for moment in moments]),
+            "ahead": np.array(AHEAD),
             "frames": np.array(zlib.crc32(real.tobytes())),
-        }  # fmt: skip
+        }
         if frames:
             arrays |= {"real": real, "came": came}
         content = io.BytesIO()
@@ -237,9 +251,13 @@ def write(
 
 
 def _led(
-    agent: AbstractAgent, carry: Carry, moments: Sequence[Moment], count: int, seed: int,
+    agent: AbstractAgent,
+    carry: Carry,
+    moments: Sequence[Moment],
+    count: int,
+    seed: int,
     environment_seed: int,
-) -> State:  # fmt: skip
+) -> State:
     """The states from which the arm would have acted, after the decisions before each moment."""
     before = max(len(moment.decisions) for moment in moments)
     # A moment with fewer decisions is near the beginning of an episode. The repeated first frame

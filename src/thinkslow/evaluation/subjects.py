@@ -224,10 +224,14 @@ def fitted(agent: AbstractAgent, envs: VectorEnv, *, name: str) -> AbstractAgent
     if isinstance(model, ActorCritic) and agent.inner is not None:
         return agent.having_model(
             *match_spaces(
-                model, agent.inner.members, envs.observation_space, envs.action_spaces, name=name,
+                model,
+                agent.inner.members,
+                envs.observation_space,
+                envs.action_spaces,
+                name=name,
                 id=envs.id,
             )
-        )  # fmt: skip
+        )
     shown = envs.observation_space
     for key, space in agent.observation_spaces:
         if key not in shown:

@@ -65,9 +65,14 @@ def summarise(records: Records) -> Record:
         "agents": [dict(agent) for agent in header.agents],
         "environment": dict(header.environment),
         "protocol": {
-            "name": header.protocol, "episodes": header.episodes, "seed": header.seed,
-            "batch": header.count, "max_decisions": header.max_decisions,
-            "versions": header.versions, **first, "sittings": len(header.sittings),
+            "name": header.protocol,
+            "episodes": header.episodes,
+            "seed": header.seed,
+            "batch": header.count,
+            "max_decisions": header.max_decisions,
+            "versions": header.versions,
+            **first,
+            "sittings": len(header.sittings),
         },
         "images": header.images,
         "finished": records.finished,
@@ -76,7 +81,7 @@ def summarise(records: Records) -> Record:
         "expected": header.expected,
         **out,
         "notes": [*_notes(records, out["comparisons"]), *_agreements(agreed)],
-    }  # fmt: skip
+    }
 
 
 def flat(comparisons: Sequence[Record]) -> list[Row]:
@@ -135,13 +140,17 @@ def _latency(rows: Sequence[Episode], batch: int) -> Record | None:
         return None
     columns = {"median": "latency_ms", "p10": "latency_ms_p10", "p90": "latency_ms_p90"}
     return {
-        "mean": float(np.average(
-            [row.latency_ms_mean or 0.0 for row in known], weights=[row.length for row in known]
-        )),
-        **{name: float(np.median([row.value(column) or 0.0 for row in known]))
-           for name, column in columns.items()},
+        "mean": float(
+            np.average(
+                [row.latency_ms_mean or 0.0 for row in known], weights=[row.length for row in known]
+            )
+        ),
+        **{
+            name: float(np.median([row.value(column) or 0.0 for row in known]))
+            for name, column in columns.items()
+        },
         "batch": batch,
-    }  # fmt: skip
+    }
 
 
 def _comparisons(
@@ -183,13 +192,27 @@ def _compared(
     if joined is None:
         return None
     out: Record = {
-        "arm": mine[0].arm, "baseline": base[0].arm, "metric": measure.name,
-        "difference": None, "interval": None, "trimmed_mean": None, "trimmed_interval": None,
-        "p_improve": None, "p_improve_interval": None, "p_value": None, "p_value_holm": None,
-        "correlation": None, "p_equivalent": None, "deviation": None,
-        "pairs": len(joined.differences), "clusters": None, "unit": None, "untested": None,
-        "dropped": joined.dropped, "paired": joined.same_start,
-    }  # fmt: skip
+        "arm": mine[0].arm,
+        "baseline": base[0].arm,
+        "metric": measure.name,
+        "difference": None,
+        "interval": None,
+        "trimmed_mean": None,
+        "trimmed_interval": None,
+        "p_improve": None,
+        "p_improve_interval": None,
+        "p_value": None,
+        "p_value_holm": None,
+        "correlation": None,
+        "p_equivalent": None,
+        "deviation": None,
+        "pairs": len(joined.differences),
+        "clusters": None,
+        "unit": None,
+        "untested": None,
+        "dropped": joined.dropped,
+        "paired": joined.same_start,
+    }
     if not len(joined.differences):
         return out
     after, before, clusters = joined.after, joined.before, joined.agents
@@ -222,10 +245,13 @@ def _independent(
         return out
     found = statistics.interaction(after, before, clusters, clusters, name=name)
     return out | {
-        "difference": found.difference, "interval": _plain(found.interval),
-        "p_value": found.p_value, "unit": found.unit, "untested": found.untested,
+        "difference": found.difference,
+        "interval": _plain(found.interval),
+        "p_value": found.p_value,
+        "unit": found.unit,
+        "untested": found.untested,
         "clusters": len(set(clusters)),
-    }  # fmt: skip
+    }
 
 
 def agreement(windows: Sequence[Episode], whole: Sequence[Episode], seed: int) -> list[Record]:
@@ -254,11 +280,16 @@ def agreement(windows: Sequence[Episode], whole: Sequence[Episode], seed: int) -
         each = list(range(len(joined.differences)))
         found = statistics.paired(joined.differences, each, seed=seed, name=f"agreement of {arm}")
         interval = _plain(found.interval) if len(joined.differences) > 1 else None
-        out.append({
-            "agent": agent, "arm": arm, "episodes": len(joined.differences),
-            "difference": found.mean, "interval": interval,
-            "agree": None if interval is None else interval[0] <= 0 <= interval[1],
-        })  # fmt: skip
+        out.append(
+            {
+                "agent": agent,
+                "arm": arm,
+                "episodes": len(joined.differences),
+                "difference": found.mean,
+                "interval": interval,
+                "agree": None if interval is None else interval[0] <= 0 <= interval[1],
+            }
+        )
     return out
 
 
@@ -310,8 +341,9 @@ def _notes(records: Records, comparisons: Sequence[Record]) -> Iterator[str]:
                 f"deadline of {arm['deadline_ms']:g} ms."
             )
     if crashed := [one for one in episodes if one.crashed]:
-        error, times = collections.Counter(one.error or "its process died" for one in crashed)\
-            .most_common(1)[0]  # fmt: skip
+        error, times = collections.Counter(
+            one.error or "its process died" for one in crashed
+        ).most_common(1)[0]
         yield (
             f"{len(crashed)} of {len(episodes)} episodes ended because the environment failed. "
             "They "

@@ -31,9 +31,14 @@ ENCODED, ANIMATED = (".mp4",), (".gif", ".png")
 
 
 def record(
-    agent: AbstractAgent, environment: str | Mapping[str, Any] | Environment,
-    path: str | Path, *, seed: int = 0, max_decisions: int = 1_000, fps: int = FPS,
-) -> Path:  # fmt: skip
+    agent: AbstractAgent,
+    environment: str | Mapping[str, Any] | Environment,
+    path: str | Path,
+    *,
+    seed: int = 0,
+    max_decisions: int = 1_000,
+    fps: int = FPS,
+) -> Path:
     """Play one episode and write it as a video: the frames, and what the agent decodes.
 
     >>> import thinkslow
@@ -174,9 +179,13 @@ class _Animated:
     def close(self) -> None:
         first, *rest = self._frames
         first.save(
-            self._path, self._kind.removeprefix(".").upper(), save_all=True, append_images=rest,
-            duration=round(1000 / self._fps), loop=0,
-        )  # fmt: skip
+            self._path,
+            self._kind.removeprefix(".").upper(),
+            save_all=True,
+            append_images=rest,
+            duration=round(1000 / self._fps),
+            loop=0,
+        )
 
 
 def writer(kind: str, path: Path, fps: int) -> _Encoded | _Animated:

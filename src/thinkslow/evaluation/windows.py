@@ -101,10 +101,16 @@ class Snapshots:
 
 
 def play_windows(
-    agent: AbstractAgent, envs: VectorEnv, windows: Sequence[Window], seeds: Sequence[int],
-    seed: int, *, most: int | None, scorer: Callable[[], Scorer],
+    agent: AbstractAgent,
+    envs: VectorEnv,
+    windows: Sequence[Window],
+    seeds: Sequence[int],
+    seed: int,
+    *,
+    most: int | None,
+    scorer: Callable[[], Scorer],
     tick: Callable[[int], None] = lambda _: None,
-) -> tuple[list[Played], list[dict[str, float | None]]]:  # fmt: skip
+) -> tuple[list[Played], list[dict[str, float | None]]]:
     """Let an arm play the windows of a block, and sum over the windows of each episode.
 
     Args:

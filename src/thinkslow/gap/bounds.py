@@ -128,9 +128,11 @@ def importance_bound(
 
     **Errors:** `ValueError` for sizes that do not divide each other.
     """
-    if not sizes or sizes[0] < 1 or any(
-        more % few or more <= few for few, more in itertools.pairwise(sizes)
-    ):  # fmt: skip
+    if (
+        not sizes
+        or sizes[0] < 1
+        or any(more % few or more <= few for few, more in itertools.pairwise(sizes))
+    ):
         raise ValueError(
             f"`sizes` must be whole numbers, each a divisor of the next; got {list(sizes)}."
         )
@@ -149,9 +151,14 @@ def importance_bound(
 
 
 def best(
-    target: Target, begins: Sequence[Belief], *, sweeps: int, draws: int, judges: int,
+    target: Target,
+    begins: Sequence[Belief],
+    *,
+    sweeps: int,
+    draws: int,
+    judges: int,
     key: PRNGKeyArray,
-) -> Found:  # fmt: skip
+) -> Found:
     """The belief with the lowest L that coordinate descent finds from several starting beliefs.
 
     For a categorical belief, a sweep sets every factor in turn to its best distribution with the

@@ -64,16 +64,23 @@ def plane(stored: Stored) -> Drawn | None:
     size = max((high - low).max(), 1e-9)
     middle = (low + high) / 2
     ways = [
-        _way(name, at, [(50 + (100 - 2 * MARGIN) * x / size, 50 - (100 - 2 * MARGIN) * y / size)
-                        for x, y in way - middle])
+        _way(
+            name,
+            at,
+            [
+                (50 + (100 - 2 * MARGIN) * x / size, 50 - (100 - 2 * MARGIN) * y / size)
+                for x, y in way - middle
+            ],
+        )
         for at, (name, way) in enumerate(placed.items())
-    ]  # fmt: skip
+    ]
     ends = ", ".join(f"{way.name} in {plural(len(way.places) - 1, 'step')}" for way in ways)
     return Drawn(
         f"{stored.agent}, episode {stored.episode}, decision {stored.decision}: two main "
         f"directions ({shown:.0%} of the variation)",
-        ways, f"Beliefs on a common plane: {ends}",
-    )  # fmt: skip
+        ways,
+        f"Beliefs on a common plane: {ends}",
+    )
 
 
 def simplices(stored: Stored) -> list[Drawn]:
@@ -100,10 +107,14 @@ def simplices(stored: Stored) -> list[Drawn]:
             f"{way.name} ends at " + ", ".join(f"{p:.0%}" for p in ways[name][-1, factor][classes])
             for way, name in zip(drawn, ways, strict=True)
         )
-        out.append(Drawn(
-            f"factor {factor}", drawn, f"Factor {factor}, classes {classes.tolist()}: {said}",
-            tuple(f"class {one}" for one in classes),
-        ))  # fmt: skip
+        out.append(
+            Drawn(
+                f"factor {factor}",
+                drawn,
+                f"Factor {factor}, classes {classes.tolist()}: {said}",
+                tuple(f"class {one}" for one in classes),
+            )
+        )
     return out
 
 

@@ -23,9 +23,12 @@ def amortisation(agent: Row) -> Curves | None:
         for name in names
     }
     return _curves(
-        "Amortisation gap by surprise", "decile of surprise, KL(posterior || prior)",
-        "nats above the best belief, lower is better", series, _deciles(agent),
-    )  # fmt: skip
+        "Amortisation gap by surprise",
+        "decile of surprise, KL(posterior || prior)",
+        "nats above the best belief, lower is better",
+        series,
+        _deciles(agent),
+    )
 
 
 def other_gaps(agent: Row) -> Curves | None:
@@ -36,8 +39,11 @@ def other_gaps(agent: Row) -> Curves | None:
     }
     return _curves(
         "Remaining gaps of the best belief, by surprise",
-        "decile of surprise, KL(posterior || prior)", "nats", series, _deciles(agent),
-    )  # fmt: skip
+        "decile of surprise, KL(posterior || prior)",
+        "nats",
+        series,
+        _deciles(agent),
+    )
 
 
 def next_frame(agent: Row) -> Curves | None:
@@ -48,9 +54,12 @@ def next_frame(agent: Row) -> Curves | None:
         for name in names
     }
     return _curves(
-        "Next frame, change by surprise", "decile of surprise, KL(posterior || prior)",
-        "nats of -log p(next frame) above none, lower is better", series, _deciles(agent),
-    )  # fmt: skip
+        "Next frame, change by surprise",
+        "decile of surprise, KL(posterior || prior)",
+        "nats of -log p(next frame) above none, lower is better",
+        series,
+        _deciles(agent),
+    )
 
 
 def convergence(agents: Sequence[Row]) -> Curves | None:
@@ -67,9 +76,12 @@ def convergence(agents: Sequence[Row]) -> Curves | None:
         for row in agent["approximation"]["convergence"]
     }
     return _curves(
-        "Convergence of the importance-weighted bound", "samples",
-        "approximation gap, at least, nats", series, places,
-    )  # fmt: skip
+        "Convergence of the importance-weighted bound",
+        "samples",
+        "approximation gap, at least, nats",
+        series,
+        places,
+    )
 
 
 def budget(agents: Sequence[Row]) -> Curves | None:
@@ -87,9 +99,10 @@ def budget(agents: Sequence[Row]) -> Curves | None:
 
     arms = [row["name"] for row in known[0]["beliefs"]]
     shared = [
-        name for name in arms
+        name
+        for name in arms
         if all(any(row["name"] == name for row in agent["beliefs"]) for agent in known)
-    ]  # fmt: skip
+    ]
     series: Series = {
         f"amortisation, {LABELS.get(name, name)}": [
             (float(step), of(agent, name, "amortisation"))
@@ -137,23 +150,32 @@ def _curves(
         for x, value in points:
             low, high = value.interval or (value.value, value.value)
             text = estimated({"mean": value.value, "interval": value.interval})
-            placed.append(Point(
-                round(centres[x] + shift, 2), round(100 - scale.at(value.value), 2),
-                round(100 - scale.at(high), 2), round(100 - scale.at(low), 2), text,
-            ))  # fmt: skip
+            placed.append(
+                Point(
+                    round(centres[x] + shift, 2),
+                    round(100 - scale.at(value.value), 2),
+                    round(100 - scale.at(high), 2),
+                    round(100 - scale.at(low), 2),
+                    text,
+                )
+            )
         label = LABELS.get(name, name)
         known: Kind = kind(name) if name != "none" else "base"
         lines.append(Line(label, known, COLOURS[turn % len(COLOURS)], placed))
     said = "; ".join(
-        f"{line.name}: " + ", ".join(
-            f"{places[x]}: {point.text}"
-            for (x, _), point in zip(points, line.points, strict=True)
+        f"{line.name}: "
+        + ", ".join(
+            f"{places[x]}: {point.text}" for (x, _), point in zip(points, line.points, strict=True)
         )
         for line, points in zip(lines, found.values(), strict=True)
-    )  # fmt: skip
+    )
     return Curves(
-        title=title, x_axis=x_axis, y_axis=y_axis,
+        title=title,
+        x_axis=x_axis,
+        y_axis=y_axis,
         x_ticks=[Tick(round(centres[x], 2), places[x]) for x in order],
         y_ticks=[Tick(round(100 - tick.at, 2), tick.text) for tick in scale.ticks(5)],
-        lines=lines, zero=round(100 - scale.at(0.0), 2), said=said,
-    )  # fmt: skip
+        lines=lines,
+        zero=round(100 - scale.at(0.0), 2),
+        said=said,
+    )

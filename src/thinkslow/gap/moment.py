@@ -111,9 +111,15 @@ def perceived(
 
 @eqx.filter_jit
 def searched(
-    model: Any, moment: Moment, observation: Observation, later: Later, beta: Array,
-    key: PRNGKeyArray, *, effort: Effort,
-) -> Searched:  # fmt: skip
+    model: Any,
+    moment: Moment,
+    observation: Observation,
+    later: Later,
+    beta: Array,
+    key: PRNGKeyArray,
+    *,
+    effort: Effort,
+) -> Searched:
     """The best beliefs, and the bound from the first of them.
 
     **Cost:** see `best`, and as many decodings as the largest of the sizes.
@@ -126,17 +132,26 @@ def searched(
     bound = importance_bound(own, found.belief, sizes=effort.sizes, key=keys[2])
     both = target(model, moment, observation, beta, later)
     found_later = best(
-        both, [found.belief, moment.posterior], sweeps=effort.sweeps,
-        draws=max(1, effort.draws // LATER), judges=JUDGES // LATER, key=keys[3],
-    )  # fmt: skip
+        both,
+        [found.belief, moment.posterior],
+        sweeps=effort.sweeps,
+        draws=max(1, effort.draws // LATER),
+        judges=JUDGES // LATER,
+        key=keys[3],
+    )
     return Searched(found, found_later, bound)
 
 
 @eqx.filter_jit
 def scored(
-    model: Any, moment: Moment, observation: Observation, later: Later, beliefs: Belief,
-    beta: Array, key: PRNGKeyArray,
-) -> Scores:  # fmt: skip
+    model: Any,
+    moment: Moment,
+    observation: Observation,
+    later: Later,
+    beliefs: Belief,
+    beta: Array,
+    key: PRNGKeyArray,
+) -> Scores:
     """The costs of several beliefs, all on the same random numbers.
 
     Args:

@@ -39,12 +39,17 @@ def build(folder: str | Path) -> tuple[dict[str, Any], Path]:
 
 def _render(folder: Path, summary: Mapping[str, Any]) -> str:
     environment = Environment(
-        loader=ChoiceLoader([
-            PackageLoader("thinkslow.gap", "templates"),
-            PackageLoader("thinkslow.evaluation.report", "templates"),
-        ]),
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=ChoiceLoader(
+            [
+                PackageLoader("thinkslow.gap", "templates"),
+                PackageLoader("thinkslow.evaluation.report", "templates"),
+            ]
+        ),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     agents = summary["agents"]
     return environment.get_template("gap.html.jinja").render(
         summary=summary,
@@ -53,12 +58,15 @@ def _render(folder: Path, summary: Mapping[str, Any]) -> str:
         shared=[one for one in (figures.budget(agents), figures.convergence(agents)) if one],
         agents=[
             {
-                "row": agent, "heading": heading(agent), "said": said(agent),
+                "row": agent,
+                "heading": heading(agent),
+                "said": said(agent),
                 "approximated": approximated(agent),
                 "figures": [
                     one
                     for one in (
-                        figures.amortisation(agent), figures.other_gaps(agent),
+                        figures.amortisation(agent),
+                        figures.other_gaps(agent),
                         figures.next_frame(agent),
                     )
                     if one
@@ -67,7 +75,7 @@ def _render(folder: Path, summary: Mapping[str, Any]) -> str:
             }
             for agent in agents
         ],
-    )  # fmt: skip
+    )
 
 
 def _drawn(folder: Path, agent: str) -> list[dict[str, Any]]:
@@ -79,8 +87,12 @@ def _drawn(folder: Path, agent: str) -> list[dict[str, Any]]:
     for one in mine[:MOST]:
         plane = drawing.plane(one)
         if plane is not None:
-            out.append({
-                "plane": plane, "simplices": drawing.simplices(one),
-                "legend": drawing.legend(one.ways), "gap": f"{one.gap:.2f}",
-            })  # fmt: skip
+            out.append(
+                {
+                    "plane": plane,
+                    "simplices": drawing.simplices(one),
+                    "legend": drawing.legend(one.ways),
+                    "gap": f"{one.gap:.2f}",
+                }
+            )
     return out

@@ -109,9 +109,12 @@ def read(path: Path) -> Stored | None:
         with np.load(path, allow_pickle=False) as arrays:
             ways = {name[4:]: arrays[name] for name in arrays if name.startswith("way/")}
             return Stored(
-                str(arrays["agent"]), int(arrays["episode"]), int(arrays["decision"]),
-                float(arrays["gap"]), ways,
-            )  # fmt: skip
+                str(arrays["agent"]),
+                int(arrays["episode"]),
+                int(arrays["decision"]),
+                float(arrays["gap"]),
+                ways,
+            )
     except (OSError, KeyError, ValueError, EOFError):
         return None
 

@@ -38,8 +38,9 @@ class Moments:
             name: {what: _column(row["beliefs"][name][what] for row in rows) for what in NUMBERS}
             for name in (*self.names, BEST, BEST_LATER)
         }
-        self.bound = {int(size): _column(row["bound"][size] for row in rows)
-                      for size in rows[0]["bound"]}  # fmt: skip
+        self.bound = {
+            int(size): _column(row["bound"][size] for row in rows) for size in rows[0]["bound"]
+        }
 
     def __len__(self) -> int:
         return len(self.episode)
@@ -69,11 +70,18 @@ def summarise(header: Header, rows: Sequence[Row]) -> dict[str, Any]:
         if mine:
             agents.append({**_facts(facts), **of_agent(Moments(mine), facts)})
     return {
-        "format": FORMAT, "command": header.command, "environment": header.environment,
-        "seed": header.seed, "lag": header.lag, "samples": header.samples,
-        "sweeps": header.sweeps, "restarts": header.restarts, "versions": header.versions,
-        "agents": agents, "notes": notes(agents, header),
-    }  # fmt: skip
+        "format": FORMAT,
+        "command": header.command,
+        "environment": header.environment,
+        "seed": header.seed,
+        "lag": header.lag,
+        "samples": header.samples,
+        "sweeps": header.sweeps,
+        "restarts": header.restarts,
+        "versions": header.versions,
+        "agents": agents,
+        "notes": notes(agents, header),
+    }
 
 
 def _facts(facts: Mapping[str, Any]) -> Row:
@@ -104,7 +112,7 @@ def of_agent(found: Moments, facts: Mapping[str, Any]) -> Row:
             ),
         },
         "deciles": deciles(found),
-    }  # fmt: skip
+    }
 
 
 def belief(found: Moments, name: str) -> Row:
@@ -137,17 +145,25 @@ def deciles(found: Moments) -> list[Row]:
     for number, some in enumerate(np.array_split(order, min(GROUPS, len(order))), start=1):
         episode, surprise = found.episode[some], found.surprise[some]
         most = max(found.bound)
-        out.append({
-            "decile": number, "moments": len(some),
-            "surprise": [float(surprise.min()), float(surprise.max())],
-            "amortisation": {name: estimate(found.amortisation(name)[some], episode)
-                             for name in found.names},
-            "conditioning": estimate(found.conditioning(BEST)[some], episode),
-            "approximation": estimate(found.approximation(most)[some], episode),
-            "next": {name: estimate(
-                (found.beliefs[name]["next"] - found.beliefs[BASE]["next"])[some], episode)
-                for name in found.names if name != BASE},
-        })  # fmt: skip
+        out.append(
+            {
+                "decile": number,
+                "moments": len(some),
+                "surprise": [float(surprise.min()), float(surprise.max())],
+                "amortisation": {
+                    name: estimate(found.amortisation(name)[some], episode) for name in found.names
+                },
+                "conditioning": estimate(found.conditioning(BEST)[some], episode),
+                "approximation": estimate(found.approximation(most)[some], episode),
+                "next": {
+                    name: estimate(
+                        (found.beliefs[name]["next"] - found.beliefs[BASE]["next"])[some], episode
+                    )
+                    for name in found.names
+                    if name != BASE
+                },
+            }
+        )
     return out
 
 

@@ -60,9 +60,12 @@ def said(agent: Mapping[str, Any]) -> list[str]:
     out.append(
         f"The encoder's belief costs {estimated(base['amortisation'])} nats more than the best of "
         "its family that was found for the frame"
-        + (": one encoder pass loses something." if gap and gap.above
-           else ": no loss from using one encoder pass is shown.")
-    )  # fmt: skip
+        + (
+            ": one encoder pass loses something."
+            if gap and gap.above
+            else ": no loss from using one encoder pass is shown."
+        )
+    )
     out.append(
         f"That best belief costs at least {estimated(agent['approximation'])} nats more than the "
         "exact one."

@@ -22,9 +22,16 @@ _HOMES = {
 }
 
 __all__ = [
-    "Source", "find", "is_own", "load", "names", "open_agent", "register_source",
-    "told", "write",
-]  # fmt: skip
+    "Source",
+    "find",
+    "is_own",
+    "load",
+    "names",
+    "open_agent",
+    "register_source",
+    "told",
+    "write",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -148,9 +148,11 @@ def _below(path: Path) -> Iterator[Path]:
     level, seen = [path], 0
     for _ in range(DEEPEST):
         level = sorted(
-            child for folder in level for child in folder.iterdir()
+            child
+            for folder in level
+            for child in folder.iterdir()
             if child.is_dir() and not child.is_symlink()
-        )  # fmt: skip
+        )
         seen += len(level)
         if seen > MOST_FOLDERS:
             raise ValueError(f"{path} holds over {MOST_FOLDERS:,} folders. Give the log folder.")

@@ -25,9 +25,13 @@ from thinkslow.storage.store import is_own
 
 
 def open_agent(
-    path: Path, *, source: str = "auto", classes: int | None = None,
-    vectors: tuple[str, ...] | None = None, allow_nonfinite: bool = False,
-) -> Saved:  # fmt: skip
+    path: Path,
+    *,
+    source: str = "auto",
+    classes: int | None = None,
+    vectors: tuple[str, ...] | None = None,
+    allow_nonfinite: bool = False,
+) -> Saved:
     """The agent at a path, ours or another project's. The options are those of `load`.
 
     **Errors:** those of `checkpoint.load` and of `load`.
@@ -50,9 +54,13 @@ def open_agent(
 
 
 def load(
-    path: Path, *, source: str = "auto", classes: int | None = None,
-    vectors: tuple[str, ...] | None = None, allow_nonfinite: bool = False,
-) -> Saved:  # fmt: skip
+    path: Path,
+    *,
+    source: str = "auto",
+    classes: int | None = None,
+    vectors: tuple[str, ...] | None = None,
+    allow_nonfinite: bool = False,
+) -> Saved:
     """Load the newest agent of another project at a path: log folder, checkpoint folder, or file.
 
     `source` is one of `table.names()`. `classes` of the latent is needed if the source wrote no

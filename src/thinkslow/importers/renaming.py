@@ -94,9 +94,11 @@ class Taken:
         index = np.concatenate(order)
         kernel = self.out[name]
         if sorted(index) != list(range(len(kernel))):
-            raise Misfit(f"{self.file}: the layer that becomes {name} has "
-                         f"{plural(len(kernel), 'input')}, "
-                         f"expected {len(index)}.")  # fmt: skip
+            raise Misfit(
+                f"{self.file}: the layer that becomes {name} has "
+                f"{plural(len(kernel), 'input')}, "
+                f"expected {len(index)}."
+            )
         self.out[name] = kernel[index]
 
     def finish(self, ignored: str) -> None:

@@ -130,9 +130,12 @@ def paired(terms: Terms) -> tuple[tuple[Term, Weight], ...]:
 
 
 def check_counts(
-    terms: Iterable[tuple[Term, Weight]], horizon: int, rollouts: int, latent: Readout,
+    terms: Iterable[tuple[Term, Weight]],
+    horizon: int,
+    rollouts: int,
+    latent: Readout,
     imagery: str,
-) -> None:  # fmt: skip
+) -> None:
     """**Errors:** `ValueError` for impossible arguments of an objective."""
     for name, count in (("horizon", horizon), ("rollouts", rollouts)):
         if count < 1:

@@ -68,9 +68,13 @@ class Present:
     """
 
     def __init__(
-        self, model: WorldModel, moment: Moment, observation: Observation, latent: Readout,
+        self,
+        model: WorldModel,
+        moment: Moment,
+        observation: Observation,
+        latent: Readout,
         start: Belief | None = None,
-    ):  # fmt: skip
+    ):
         self.model, self.moment, self.observation = model, moment, observation
         self.start = moment.posterior if start is None else start
         """The first belief of the refinement."""

@@ -46,15 +46,28 @@ def begin(rules: Rules, step_kl: Scalar, *, steps: int, noise: Key[Array, " iter
 
     beliefs, losses, all_terms = jax.tree.map(buffer, (belief, loss, terms))
     return Running(
-        belief, gradient, held, jnp.zeros((), jnp.int32), jnp.isfinite(loss), beliefs, losses,
-        all_terms, jnp.zeros(steps, loss.dtype), jnp.zeros(steps, bool),
-    )  # fmt: skip
+        belief,
+        gradient,
+        held,
+        jnp.zeros((), jnp.int32),
+        jnp.isfinite(loss),
+        beliefs,
+        losses,
+        all_terms,
+        jnp.zeros(steps, loss.dtype),
+        jnp.zeros(steps, bool),
+    )
 
 
 def advance(
-    rules: Rules, running: Running, limit: Int[Array, ""] | int, *, tolerance: Scalar | None,
-    noise: Key[Array, " iterates"], keys: Key[Array, " steps"],
-) -> Running:  # fmt: skip
+    rules: Rules,
+    running: Running,
+    limit: Int[Array, ""] | int,
+    *,
+    tolerance: Scalar | None,
+    noise: Key[Array, " iterates"],
+    keys: Key[Array, " steps"],
+) -> Running:
     """Make steps until `limit` is reached, or a step lowers the objective by less than the share
     `tolerance` (None: no such limit), or `max_kl` is spent, or no further step is possible."""
 
@@ -83,9 +96,17 @@ def advance(
             put, (run.beliefs, run.losses, run.terms), (belief, loss, terms)
         )
         return Running(
-            belief, gradient, held, index + 1, again, beliefs, losses, all_terms,
-            run.norms.at[index].set(norm), run.accepted.at[index].set(accepted),
-        )  # fmt: skip
+            belief,
+            gradient,
+            held,
+            index + 1,
+            again,
+            beliefs,
+            losses,
+            all_terms,
+            run.norms.at[index].set(norm),
+            run.accepted.at[index].set(accepted),
+        )
 
     last = jnp.minimum(jnp.asarray(limit, jnp.int32), len(keys))
     return jax.lax.while_loop(lambda run: run.going & (run.used < last), step, running)
@@ -93,15 +114,28 @@ def advance(
 
 def finish(rules: Rules, running: Running, select: Select) -> Refined:
     return chosen(
-        running.beliefs, rules.first, running.losses, running.terms, running.norms,
-        running.accepted, running.used, select=select, max_kl=rules.max_kl,
-    )  # fmt: skip
+        running.beliefs,
+        rules.first,
+        running.losses,
+        running.terms,
+        running.norms,
+        running.accepted,
+        running.used,
+        select=select,
+        max_kl=rules.max_kl,
+    )
 
 
 def adaptive(
-    rules: Rules, step_kl: Scalar, *, steps: int, tolerance: Scalar,
-    noise: Key[Array, " iterates"], keys: Key[Array, " steps"], select: Select,
-) -> Refined:  # fmt: skip
+    rules: Rules,
+    step_kl: Scalar,
+    *,
+    steps: int,
+    tolerance: Scalar,
+    noise: Key[Array, " iterates"],
+    keys: Key[Array, " steps"],
+    select: Select,
+) -> Refined:
     """At most `steps` steps in one compiled loop.
 
     **Cost:** `used + 1` gradients; under `vmap`, those of the slowest member of the batch.

@@ -48,11 +48,20 @@ class Anytime(Generic[Shared, Context]):
     """
 
     def __init__(
-        self, objective: Callable[[Shared, Context], Objective], update: Update, *,
-        steps: int = 64, chunk: int = 1, max_kl: Scalar = jnp.inf, step_kl: Scalar | None = None,
-        accept: bool = False, judges: int = 1, tolerance: Scalar | None = None,
-        select: Select = "best", fresh_noise: bool = False,
-    ):  # fmt: skip
+        self,
+        objective: Callable[[Shared, Context], Objective],
+        update: Update,
+        *,
+        steps: int = 64,
+        chunk: int = 1,
+        max_kl: Scalar = jnp.inf,
+        step_kl: Scalar | None = None,
+        accept: bool = False,
+        judges: int = 1,
+        tolerance: Scalar | None = None,
+        select: Select = "best",
+        fresh_noise: bool = False,
+    ):
         if chunk < 1:
             raise ValueError(f"`chunk` must be 1 or more; got {chunk}.")
         self.steps, self.chunk = steps, chunk
@@ -75,17 +84,18 @@ class Anytime(Generic[Shared, Context]):
         ) -> Running:
             noise, judge_key, step_key = jr.split(key, 3)
             return advance(
-                rules(shared, context, first, judge_key), running, running.used + chunk,
-                tolerance=tolerance, noise=drawn(noise, steps, fresh_noise),
+                rules(shared, context, first, judge_key),
+                running,
+                running.used + chunk,
+                tolerance=tolerance,
+                noise=drawn(noise, steps, fresh_noise),
                 keys=jr.split(step_key, steps),
-            )  # fmt: skip
+            )
 
         def end(
             shared: Shared, context: Context, first: Any, key: Any, running: Running
         ) -> Refined:
-            return finish(
-                rules(shared, context, first, jr.split(key, 3)[1]), running, select
-            )  # fmt: skip
+            return finish(rules(shared, context, first, jr.split(key, 3)[1]), running, select)
 
         def batched(function: Callable, more: int) -> Callable:
             return jax.jit(jax.vmap(function, (None, *[0] * more)))
@@ -93,9 +103,14 @@ class Anytime(Generic[Shared, Context]):
         self._start, self._more, self._end = batched(start, 3), batched(more, 4), batched(end, 4)
 
     def __call__(
-        self, shared: Shared, contexts: Context, beliefs: Any, *, keys: Key[Array, " batch"],
+        self,
+        shared: Shared,
+        contexts: Context,
+        beliefs: Any,
+        *,
+        keys: Key[Array, " batch"],
         deadline_ms: float,
-    ) -> Refined:  # fmt: skip
+    ) -> Refined:
         """The refined beliefs, at most `deadline_ms` milliseconds after the call.
 
         Call `warm` first: otherwise the first call compiles and ignores the deadline.

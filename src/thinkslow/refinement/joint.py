@@ -71,8 +71,10 @@ def moved(memory: PyTree, shift: PyTree, radius: Scalar) -> PyTree:
 
 def _length(tree: PyTree) -> Float[Array, ""]:
     total = sum(
-        (jnp.sum(jnp.square(x.astype(jnp.float32) if x.dtype.itemsize < 4 else x))
-         for x in jax.tree.leaves(tree)),
+        (
+            jnp.sum(jnp.square(x.astype(jnp.float32) if x.dtype.itemsize < 4 else x))
+            for x in jax.tree.leaves(tree)
+        ),
         jnp.zeros(()),
-    )  # fmt: skip
+    )
     return jnp.where(total > 0, jnp.sqrt(jnp.where(total > 0, total, 1.0)), 0.0)

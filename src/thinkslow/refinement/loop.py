@@ -88,9 +88,14 @@ def refine(
     keys = jr.split(step_key, steps)
     if tolerance is not None and steps:
         return adaptive(
-            rules, step_kl, steps=steps, tolerance=tolerance,
-            noise=drawn(noise, steps, fresh_noise), keys=keys, select=select,
-        )  # fmt: skip
+            rules,
+            step_kl,
+            steps=steps,
+            tolerance=tolerance,
+            noise=drawn(noise, steps, fresh_noise),
+            keys=keys,
+            select=select,
+        )
     record |= select == "best"
     seen = record or accept or not update.blind
     differentiate = jax.value_and_grad(objective, has_aux=True) if seen else _unseen(objective)
@@ -117,13 +122,22 @@ def refine(
         finite = jnp.append(finite, accepted[-1] | finite[-1] if steps else True)
     beliefs, losses, terms = jax.tree.map(
         lambda many, last: jnp.concatenate([many, last[None]]),
-        (beliefs, losses, terms), (carry[0], *last),
-    )  # fmt: skip
+        (beliefs, losses, terms),
+        (carry[0], *last),
+    )
     used = jnp.asarray(steps, jnp.int32)
     found = chosen(
-        beliefs, belief, losses, terms, norms, accepted, used, select=select, max_kl=max_kl,
+        beliefs,
+        belief,
+        losses,
+        terms,
+        norms,
+        accepted,
+        used,
+        select=select,
+        max_kl=max_kl,
         finite=finite,
-    )  # fmt: skip
+    )
     if seen:
         return found
     return found._replace(loss=_nan(losses), terms=_nan(terms), gradient_norm=_nan(norms))

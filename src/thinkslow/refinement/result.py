@@ -67,9 +67,18 @@ class Refined(NamedTuple):
 
 
 def chosen(
-    beliefs: Any, first: Any, losses: Array, terms: dict[str, Array], norms: Array,
-    accepted: Array, used: Array, *, select: Select, max_kl: Scalar, finite: Array | None = None,
-) -> Refined:  # fmt: skip
+    beliefs: Any,
+    first: Any,
+    losses: Array,
+    terms: dict[str, Array],
+    norms: Array,
+    accepted: Array,
+    used: Array,
+    *,
+    select: Select,
+    max_kl: Scalar,
+    finite: Array | None = None,
+) -> Refined:
     """The iterate to return, among those up to `used`, and the record of all.
 
     `finite` flags the iterates that may be returned; None: those with a finite loss.
@@ -84,9 +93,7 @@ def chosen(
     moved = jax.vmap(lambda b: b.kl(first))(beliefs)
     belief = jax.tree.map(lambda x: x[choice], beliefs)
     status = _status(finite, norms, accepted, used, moved, max_kl)
-    return Refined(
-        belief, status, choice, losses, terms, moved, norms, accepted, finite, used
-    )  # fmt: skip
+    return Refined(belief, status, choice, losses, terms, moved, norms, accepted, finite, used)
 
 
 def _status(

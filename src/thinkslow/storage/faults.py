@@ -48,9 +48,10 @@ def shown(value: Any, most: int = 80) -> str:
         few = list(value)[:8]
         inside = ", ".join(
             f"{shown(key, most // 4)}: {shown(value[key], most // 4)}"
-            if isinstance(value, dict) else shown(key, most // 4)
+            if isinstance(value, dict)
+            else shown(key, most // 4)
             for key in few
-        )  # fmt: skip
+        )
         more = ", ..." if len(value) > len(few) else ""
         start, end = "{}" if isinstance(value, dict) else "[]" if isinstance(value, list) else "()"
         return line(f"{start}{inside}{more}{end}", most)

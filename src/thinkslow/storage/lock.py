@@ -59,9 +59,12 @@ class Holder:
         """This process."""
         process = os.getpid()
         return cls(
-            platform.node(), process, began(process) or "", shlex.join(sys.argv),
+            platform.node(),
+            process,
+            began(process) or "",
+            shlex.join(sys.argv),
             time.strftime("%Y-%m-%d %H:%M:%S"),
-        )  # fmt: skip
+        )
 
     def same(self, other: "Holder") -> bool:
         """Whether both are the same process."""

@@ -78,8 +78,10 @@ def _parsed(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(
             read_bounded(path, LARGEST_MANIFEST, "a manifest"),
-            object_pairs_hook=_once, parse_constant=_not_finite, parse_float=_finite,
-        )  # fmt: skip
+            object_pairs_hook=_once,
+            parse_constant=_not_finite,
+            parse_float=_finite,
+        )
     except FileNotFoundError:
         raise Missing(f"{path} is a link to nothing. Check the path.") from None
     except Damaged:

@@ -276,9 +276,12 @@ def _save(arrays: dict[str, np.ndarray], path: Path) -> str:
 
 
 def _replace(
-    folder: Path, usual: str, arrays: dict[str, np.ndarray], manifest: dict[str, Any],
+    folder: Path,
+    usual: str,
+    arrays: dict[str, np.ndarray],
+    manifest: dict[str, Any],
     entry: dict[str, Any],
-) -> None:  # fmt: skip
+) -> None:
     """Move a file of arrays, which `entry` of the manifest describes, into place, then the
     manifest.
     """

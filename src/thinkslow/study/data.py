@@ -27,9 +27,11 @@ class Data:
         """The table of the page, with four significant digits."""
         return Table(
             [*self.headings],
-            [Row(str(name), "refinement", [Cell(_shown(one)) for one in rest])
-             for name, *rest in self.rows],
-        )  # fmt: skip
+            [
+                Row(str(name), "refinement", [Cell(_shown(one)) for one in rest])
+                for name, *rest in self.rows
+            ],
+        )
 
     @property
     def csv(self) -> str:

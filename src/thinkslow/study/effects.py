@@ -85,9 +85,13 @@ def _single(one: Hypothesis, plan: Plan, side: Pairs) -> Numbers:
     several = found.clusters > 1
     units = found.clusters if several else found.pairs
     facts = Numbers(
-        difference=found.mean, interval=_finite(found.interval), units=units, several=several,
-        pairs=found.pairs, dropped=side.dropped,
-    )  # fmt: skip
+        difference=found.mean,
+        interval=_finite(found.interval),
+        units=units,
+        several=several,
+        pairs=found.pairs,
+        dropped=side.dropped,
+    )
     level = tested = None
     if one.minus is None and _has_level(one):
         level = statistics.mean_interval(side.before, side.agents, seed=0, resamples=1).mean
@@ -100,9 +104,11 @@ def _single(one: Hypothesis, plan: Plan, side: Pairs) -> Numbers:
         tested = statistics.paired(shifted, side.agents, seed=0, resamples=1, name=one.name)
     tested = tested or found
     return dataclasses.replace(
-        facts, p_value=None if tested.untested else tested.p_value, baseline=level or None,
+        facts,
+        p_value=None if tested.untested else tested.p_value,
+        baseline=level or None,
         **_planned(plan, tested.deviation, units, level, one.by),
-    )  # fmt: skip
+    )
 
 
 def _apart(one: Hypothesis, plan: Plan, first: Pairs, second: Pairs) -> Numbers:
@@ -111,9 +117,11 @@ def _apart(one: Hypothesis, plan: Plan, first: Pairs, second: Pairs) -> Numbers:
     parts = [statistics.paired(*each, seed=0, resamples=1) for each in sides]
     counts = [each.clusters if each.clusters > 1 else each.pairs for each in parts]
     facts = Numbers(
-        pairs=sum(each.pairs for each in parts), units=min(counts),
-        several=parts[0].clusters > 1, dropped=first.dropped + second.dropped,
-    )  # fmt: skip
+        pairs=sum(each.pairs for each in parts),
+        units=min(counts),
+        several=parts[0].clusters > 1,
+        dropped=first.dropped + second.dropped,
+    )
     if (parts[0].clusters > 1) != (parts[1].clusters > 1) or min(counts) < 2:
         return facts
     result = statistics.interaction(
@@ -124,10 +132,13 @@ def _apart(one: Hypothesis, plan: Plan, first: Pairs, second: Pairs) -> Numbers:
     if _has_level(one):
         level = statistics.mean_interval(first.before, first.agents, seed=0, resamples=1).mean
     return dataclasses.replace(
-        facts, difference=result.difference, interval=_finite(result.interval),
-        p_value=None if result.untested else result.p_value, baseline=level or None,
+        facts,
+        difference=result.difference,
+        interval=_finite(result.interval),
+        p_value=None if result.untested else result.p_value,
+        baseline=level or None,
         **_planned(plan, error * math.sqrt(facts.units), facts.units, level, 0.0),
-    )  # fmt: skip
+    )
 
 
 def _has_level(one: Hypothesis) -> bool:
@@ -145,9 +156,10 @@ def _planned(
     smallest = planning.detectable(deviation, units, tests, least) + by * abs(level or 0.0)
     chance = planning.power(deviation, units, MARGIN * level, tests, least) if level else None
     return {
-        "deviation": deviation, "power": chance,
+        "deviation": deviation,
+        "power": chance,
         "detectable": smallest if math.isfinite(smallest) else None,
-    }  # fmt: skip
+    }
 
 
 def _pairs(effect: Effect, one: Hypothesis, cells: Cells) -> Pairs | None:
@@ -157,8 +169,9 @@ def _pairs(effect: Effect, one: Hypothesis, cells: Cells) -> Pairs | None:
         return None
     found = pairs(
         [row for row in mine.episodes if row.arm == effect.arm],
-        [row for row in base.episodes if row.arm == effect.baseline], metric(one.measure),
-    )  # fmt: skip
+        [row for row in base.episodes if row.arm == effect.baseline],
+        metric(one.measure),
+    )
     if found is None or len(found.differences) < 2:
         return None
     if effect.setting == effect.baseline_setting and not found.same_start:
@@ -196,9 +209,14 @@ def _joined(first: Pairs, second: Pairs, times: float) -> Pairs | None:
     after, before = first.differences[mine], times * second.differences[others]
     most = max(len(side.differences) + side.dropped for side in (first, second))
     return dataclasses.replace(
-        first, before=before, after=after, differences=after - before, dropped=most - len(both),
-        agents=[first.agents[at] for at in mine], seeds=[first.seeds[at] for at in mine],
-    )  # fmt: skip
+        first,
+        before=before,
+        after=after,
+        differences=after - before,
+        dropped=most - len(both),
+        agents=[first.agents[at] for at in mine],
+        seeds=[first.seeds[at] for at in mine],
+    )
 
 
 def _finite(interval: tuple[float, float]) -> tuple[float, float] | None:

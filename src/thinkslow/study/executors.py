@@ -83,8 +83,11 @@ def _started(folder: Path, task: Task, alive: int) -> subprocess.Popen[bytes]:
     with log.open("ab") as file:
         return subprocess.Popen(
             [sys.executable, "-m", "thinkslow.study.worker", str(folder), json.dumps(vars(task))],
-            stdin=alive, stdout=file, stderr=file, start_new_session=True,
-        )  # fmt: skip
+            stdin=alive,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
 
 
 def _said(folder: Path, task: Task) -> str:

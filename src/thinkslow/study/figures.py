@@ -68,18 +68,44 @@ def hypotheses(judged: Sequence[Record]) -> list[Shown]:
             for name, found in known.items()
         ]
         what, unit = _called(measure, of), metric_unit(measure).replace(" ", ", ")
-        out.append(Shown(
-            Intervals(f"Effects on {what}", f"difference{unit}, 95% interval", bars,
-                      scale.few_ticks(), zero=scale.at(0.0)),
-            Data(f"hypotheses-{measure}{'-spread' * (of == 'spread')}", [
-                "hypothesis", "difference", "low", "high", "p", "p (Holm)", "p (within 5%)",
-                "pairs", "left out",
-            ], [
-                [one["name"], one["difference"], *interval(one), one["p_value"],
-                 one["p_value_holm"], one["p_equivalent"], one["pairs"], one["dropped"]]
-                for one in mine
-            ]),
-        ))  # fmt: skip
+        out.append(
+            Shown(
+                Intervals(
+                    f"Effects on {what}",
+                    f"difference{unit}, 95% interval",
+                    bars,
+                    scale.few_ticks(),
+                    zero=scale.at(0.0),
+                ),
+                Data(
+                    f"hypotheses-{measure}{'-spread' * (of == 'spread')}",
+                    [
+                        "hypothesis",
+                        "difference",
+                        "low",
+                        "high",
+                        "p",
+                        "p (Holm)",
+                        "p (within 5%)",
+                        "pairs",
+                        "left out",
+                    ],
+                    [
+                        [
+                            one["name"],
+                            one["difference"],
+                            *interval(one),
+                            one["p_value"],
+                            one["p_value_holm"],
+                            one["p_equivalent"],
+                            one["pairs"],
+                            one["dropped"],
+                        ]
+                        for one in mine
+                    ],
+                ),
+            )
+        )
     return out
 
 
@@ -100,12 +126,16 @@ def effects(seen: View, measure: str) -> list[Shown]:
         bars = [
             replace(each, dots=[scale.at(dot) for dot in own[each.name]]) for each in drawn.bars
         ]
-        out.append(Shown(
-            replace(drawn, bars=bars),
-            Data(f"effects-{measure}-{file_name(one.label)}", ["arm", *EFFECTS], [
-                [arm, *_row(record)] for arm, record in rows.items()
-            ]),
-        ))  # fmt: skip
+        out.append(
+            Shown(
+                replace(drawn, bars=bars),
+                Data(
+                    f"effects-{measure}-{file_name(one.label)}",
+                    ["arm", *EFFECTS],
+                    [[arm, *_row(record)] for arm, record in rows.items()],
+                ),
+            )
+        )
     return out
 
 
@@ -131,10 +161,16 @@ def over_settings(seen: View, measure: str) -> list[Shown]:
         }
         words = series[0][1].words
         name = series[0][1].name if not several else ""
-        out.append(_series(
-            lines, values, measure, title=f"{f'{name}: e' if name else 'E'}ffect against {words}",
-            x_axis=words, file=f"{setting.replace('.', '-')}-{file_name(name or 'several')}",
-        ))  # fmt: skip
+        out.append(
+            _series(
+                lines,
+                values,
+                measure,
+                title=f"{f'{name}: e' if name else 'E'}ffect against {words}",
+                x_axis=words,
+                file=f"{setting.replace('.', '-')}-{file_name(name or 'several')}",
+            )
+        )
     return [one for one in out if one is not None]
 
 
@@ -143,9 +179,10 @@ def over_budgets(seen: View, measure: str) -> list[Shown]:
     out = []
     for setting, environment in dict.fromkeys((o.setting, o.environment) for o in seen.played):
         mine = {
-            one.steps: one.label for one in seen.played
+            one.steps: one.label
+            for one in seen.played
             if (one.setting, one.environment) == (setting, environment) and one.steps is not None
-        }  # fmt: skip
+        }
         if len(mine) < 2:
             continue
         rows = {steps: comparisons(seen.summary, label, measure) for steps, label in mine.items()}
@@ -153,18 +190,22 @@ def over_budgets(seen: View, measure: str) -> list[Shown]:
             arm: {steps: rows[steps].get(arm) for steps in rows}
             for arm in dict.fromkeys(arm for each in rows.values() for arm in each)
         }
-        out.append(_series(
-            lines, tuple(sorted(rows)), measure, title=f"Effect against training, {setting}",
-            x_axis="training steps (decisions)", file=f"budgets-{file_name(setting)}",
-        ))  # fmt: skip
+        out.append(
+            _series(
+                lines,
+                tuple(sorted(rows)),
+                measure,
+                title=f"Effect against training, {setting}",
+                x_axis="training steps (decisions)",
+                file=f"budgets-{file_name(setting)}",
+            )
+        )
     return [one for one in out if one is not None]
 
 
 def power(judged: Sequence[Record]) -> Shown | None:
     """The power of every hypothesis, against the size of a true effect."""
-    known = [
-        one for one in judged if one["deviation"] and one["baseline"] and one["units"] > 1
-    ]  # fmt: skip
+    known = [one for one in judged if one["deviation"] and one["baseline"] and one["units"] > 1]
     if not known:
         return None
     shares = [one["detectable"] / abs(one["baseline"]) for one in known if one["detectable"]]
@@ -185,25 +226,51 @@ def power(judged: Sequence[Record]) -> Shown | None:
     )
     return Shown(
         Curves(
-            "Power", "true effect, percent of the baseline's mean", "chance to be shown",
-            x.ticks(), [Tick(100 - tick.at, tick.text) for tick in ticks], lines,
-            100 - y.at(planning.POWER), said,
+            "Power",
+            "true effect, percent of the baseline's mean",
+            "chance to be shown",
+            x.ticks(),
+            [Tick(100 - tick.at, tick.text) for tick in ticks],
+            lines,
+            100 - y.at(planning.POWER),
+            said,
         ),
-        Data("power", [
-            "hypothesis", "units", "deviation", "baseline", "smallest detectable",
-            "power for 5%", "units needed for 5%",
-        ], [
-            [one["name"], f"{one['units']} {'training seeds' if one['several'] else 'episodes'}",
-             one["deviation"], one["baseline"], one["detectable"], one["power"], _needed(one)]
-            for one in known
-        ]),
-    )  # fmt: skip
+        Data(
+            "power",
+            [
+                "hypothesis",
+                "units",
+                "deviation",
+                "baseline",
+                "smallest detectable",
+                "power for 5%",
+                "units needed for 5%",
+            ],
+            [
+                [
+                    one["name"],
+                    f"{one['units']} {'training seeds' if one['several'] else 'episodes'}",
+                    one["deviation"],
+                    one["baseline"],
+                    one["detectable"],
+                    one["power"],
+                    _needed(one),
+                ]
+                for one in known
+            ],
+        ),
+    )
 
 
 def _series(
-    lines: Mapping[str, Mapping[float, Record | None]], values: Sequence[float], measure: str, *,
-    title: str, x_axis: str, file: str,
-) -> Shown | None:  # fmt: skip
+    lines: Mapping[str, Mapping[float, Record | None]],
+    values: Sequence[float],
+    measure: str,
+    *,
+    title: str,
+    x_axis: str,
+    file: str,
+) -> Shown | None:
     """Lines over categories at equal distances."""
     found = {
         name: {x: each for x, record in rows.items() if (each := estimate(record, "difference"))}
@@ -222,21 +289,34 @@ def _series(
         role: Kind = kind(name) if name.startswith("control-") else "refinement"
         drawn.append(Line(name, role, COLOURS[at % len(COLOURS)], points))
     said = "; ".join(
-        f"{line.name}: " + ", ".join(
+        f"{line.name}: "
+        + ", ".join(
             f"{x:g} {point.text}" for x, point in zip(found[line.name], line.points, strict=True)
         )
         for line in drawn
-    )  # fmt: skip
+    )
     label = f"difference from none in {_called(measure, 'mean')}{metric_unit(measure)}"
     return Shown(
         Curves(
-            title, x_axis, label, [Tick(place, f"{x:,.6g}") for x, place in places.items()],
-            downward(scale), drawn, 100 - scale.at(0.0), said,
+            title,
+            x_axis,
+            label,
+            [Tick(place, f"{x:,.6g}") for x, place in places.items()],
+            downward(scale),
+            drawn,
+            100 - scale.at(0.0),
+            said,
         ),
-        Data(file, ["line", x_axis, *EFFECTS], [
-            [name, x, *_row(record)] for name, rows in lines.items() for x, record in rows.items()
-        ]),
-    )  # fmt: skip
+        Data(
+            file,
+            ["line", x_axis, *EFFECTS],
+            [
+                [name, x, *_row(record)]
+                for name, rows in lines.items()
+                for x, record in rows.items()
+            ],
+        ),
+    )
 
 
 def _chance(one: Record, share: float) -> float:

@@ -44,36 +44,48 @@ def build(folder: Path, result: Record) -> Path:
 def render(folder: Path, result: Record) -> str:
     """The page as text; arguments as for `build`."""
     environment = Environment(
-        loader=ChoiceLoader([
-            PackageLoader("thinkslow.study", "templates"),
-            PackageLoader("thinkslow.evaluation.report", "templates"),
-        ]),
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=ChoiceLoader(
+            [
+                PackageLoader("thinkslow.study", "templates"),
+                PackageLoader("thinkslow.evaluation.report", "templates"),
+            ]
+        ),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     plan, seen, judged = result["plan"], view(result), result["hypotheses"]
     outcome = plan["outcome"]
     power = figures.power(judged)
     parts = [
         ("hypotheses", "Effects of the hypotheses", figures.hypotheses(judged)),
-        ("effects", f"{metric_name(outcome)} of every arm, against none",
-         figures.effects(seen, outcome)),
+        (
+            "effects",
+            f"{metric_name(outcome)} of every arm, against none",
+            figures.effects(seen, outcome),
+        ),
         ("return", "Return against milliseconds", return_and_cost(seen)),
         ("settings", "Along one setting", figures.over_settings(seen, outcome)),
         ("budgets", "With more training", figures.over_budgets(seen, outcome)),
         ("power", "Power", [power] if power else []),
-    ]  # fmt: skip
+    ]
     sections = [
         {"id": name, "heading": heading, "shown": shown} for name, heading, shown in parts if shown
     ]
     return environment.get_template("study.html.jinja").render(
-        plan=plan, result=result, folder=str(folder),
-        headline=headline(judged), scope=scope(judged, result),
+        plan=plan,
+        result=result,
+        folder=str(folder),
+        headline=headline(judged),
+        scope=scope(judged, result),
         judged=[_said(one) for one in judged],
         sections=sections,
         contents=[
             *((one["id"], one["heading"]) for one in sections),
             *([("arms", "All arms")] if seen.played else []),
-            ("plan", "The plan"), ("provenance", "Where the numbers come from"),
+            ("plan", "The plan"),
+            ("provenance", "Where the numbers come from"),
         ],
         arms=[_arms(seen, one) for one in seen.played],
         descriptions=_descriptions(seen),
@@ -86,7 +98,7 @@ def render(folder: Path, result: Record) -> str:
             "page": shlex.join(["thinkslow", "report", str(folder)]),
         },
         provenance=_provenance(result),
-    )  # fmt: skip
+    )
 
 
 def headline(judged: Sequence[Record]) -> str:
@@ -138,11 +150,14 @@ def _return_and_cost(seen: View, one: Played) -> Shown | None:
     if len(found) < 2:
         return None
     drawn = scatter(
-        one.label, "milliseconds a decision: mean, logarithmic axis", "score, with 95% interval",
+        one.label,
+        "milliseconds a decision: mean, logarithmic axis",
+        "score, with 95% interval",
         found,
-    )  # fmt: skip
-    rows = [[name, cost, score.value, *(score.interval or (None, None))]
-            for name, cost, score in found]  # fmt: skip
+    )
+    rows = [
+        [name, cost, score.value, *(score.interval or (None, None))] for name, cost, score in found
+    ]
     name = f"return-{figures.file_name(one.label)}"
     return Shown(drawn, Data(name, ["arm", "ms", "score", "low", "high"], rows))
 
@@ -155,17 +170,20 @@ def _said(one: Record) -> Record:
     effect = "" if found is None else f"{of}: {estimated(found, signed=True, unit=unit)}"
     unit_of = "training seeds" if one["several"] else "pairs"
     return {
-        **one, "sign": SIGNS[one["verdict"]], "class": one["verdict"].replace(" ", "-"),
+        **one,
+        "sign": SIGNS[one["verdict"]],
+        "class": one["verdict"].replace(" ", "-"),
         "effect": effect,
         "rests_on": f"{one['units'] if one['several'] else one['pairs']} {unit_of}",
-    }  # fmt: skip
+    }
 
 
 def _arms(seen: View, one: Played) -> dict[str, Any]:
     return {
-        "label": one.label, "table": main_table(seen.summary, one.label),
+        "label": one.label,
+        "table": main_table(seen.summary, one.label),
         "numbers": all_numbers(seen.summary, one.label),
-    }  # fmt: skip
+    }
 
 
 def _descriptions(seen: View) -> list[tuple[str, str]]:

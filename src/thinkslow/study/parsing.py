@@ -93,9 +93,14 @@ def planned(
         max_decisions=top.number("max_decisions", 0, least=0) or None,
         tuned_on=top.numbers("tuned_on"),
         looks=top.numbers("looks"),
-        groups=groups, settings=settings, arms=arms, hypotheses=hypotheses,
-        hash="", file="", file_hash="",
-    )  # fmt: skip
+        groups=groups,
+        settings=settings,
+        arms=arms,
+        hypotheses=hypotheses,
+        hash="",
+        file="",
+        file_hash="",
+    )
     top.finish()
     if plan.episodes % plan.block:
         raise Misplanned(
@@ -211,12 +216,16 @@ def _hypothesis(
         times = inner.share("times", 1.0)
         minus = _effect(inner, names, settings)
     found = Hypothesis(
-        name=name, claim=claim, effect=effect, minus=minus, times=times,
+        name=name,
+        claim=claim,
+        effect=effect,
+        minus=minus,
+        times=times,
         measure=_measure(table, "measure", outcome),
         of=table.choice("of", Of, "mean"),
         by=table.share("by", 0.0),
         expect=table.choice("expect", Expect, "more"),
-    )  # fmt: skip
+    )
     table.finish()
     for key, plain in (("expect", found.expect != "same"), ("by", not found.by)):
         if found.minus is not None and not plain:
@@ -228,8 +237,10 @@ def _hypothesis(
         raise Misplanned(f"{table.where}: `by` goes with `expect` more or less; got same.")
     absolute = metric(found.measure).effect == found.measure
     for key, asked in (
-        ("of", found.of == "spread"), ("by", found.by > 0), ("expect", found.expect == "same")
-    ):  # fmt: skip
+        ("of", found.of == "spread"),
+        ("by", found.by > 0),
+        ("expect", found.expect == "same"),
+    ):
         if asked and not absolute:
             raise Misplanned(
                 f"{table.where}: `{key}` {getattr(found, key)} is of a measure of episodes, score "
@@ -242,9 +253,10 @@ def _effect(
     table: "_Table", names: Mapping[str, Sequence[str]], settings: Sequence[Setting]
 ) -> Effect:
     found = {
-        "arm": table.take("arm", str), "baseline": table.take("baseline", str, BASE),
+        "arm": table.take("arm", str),
+        "baseline": table.take("baseline", str, BASE),
         "setting": table.take("setting", str, names["setting"][0]),
-    }  # fmt: skip
+    }
     found["baseline_setting"] = table.take("baseline_setting", str, found["setting"])
     for key, value in found.items():
         kind = key.removeprefix("baseline_")

@@ -69,10 +69,12 @@ def rehearse(
                 seconds[cell] = sum(several) / len(several)
     each = plan.block * len(plan.arms)
     return {
-        "plan": plan.hash, "tasks": len(todo), "episodes": len(todo) * each,
+        "plan": plan.hash,
+        "tasks": len(todo),
+        "episodes": len(todo) * each,
         "finished": (len(todo) - len(missing)) * each,
         "minutes": makespan([seconds[task.group, task.setting] for task in missing], at_once) / 60,
-    }  # fmt: skip
+    }
 
 
 def makespan(durations: Sequence[float], at_once: int) -> float:
@@ -105,10 +107,12 @@ def _timed(place: Path, task: Task, at_once: int, lengths: Sequence[int]) -> lis
     running = [
         subprocess.Popen(
             [*command, json.dumps(vars(task)), str(time.time()), json.dumps(lengths)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for _ in range(at_once)
-    ]  # fmt: skip
+    ]
     try:
         said = [one.communicate() for one in running]
     finally:
@@ -139,9 +143,14 @@ def _begin(plan: Plan, task: Task, began: float, lengths: Sequence[int]) -> floa
     with tempfile.TemporaryDirectory() as place:
         for length in lengths:  # the first one loads programs
             evaluate(
-                {task.agent: arms}, where, episodes=plan.block, seed=0, batch=plan.block,
-                out=Path(place) / str(len(ends)), max_decisions=length,
-            )  # fmt: skip
+                {task.agent: arms},
+                where,
+                episodes=plan.block,
+                seed=0,
+                batch=plan.block,
+                out=Path(place) / str(len(ends)),
+                max_decisions=length,
+            )
             ends.append(time.time())
     if len(lengths) == 1:
         return math.nan

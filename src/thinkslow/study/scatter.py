@@ -64,9 +64,7 @@ def scatter(
             zip(found, points, _beside(points), strict=True)
         )
     ]
-    return Scatter(
-        title, x_axis, y_axis, logarithmic(x), downward(y), marks, "; ".join(said)
-    )  # fmt: skip
+    return Scatter(title, x_axis, y_axis, logarithmic(x), downward(y), marks, "; ".join(said))
 
 
 def logarithmic(scale: Scale) -> list[Tick]:
@@ -100,13 +98,15 @@ def _beside(points: Sequence[Point]) -> list[tuple[int, int]]:
         x, y = point.x * WIDTH / 100, point.y * HEIGHT / 100 - 4
         others = bars[:at] + bars[at + 1 :]
         free = [
-            (dx, dy) for dx, dy in AROUND
+            (dx, dy)
+            for dx, dy in AROUND
             if all(abs(x + dx - a) > 11 or abs(y + dy - b) > 10 for a, b in numbers)
-        ]  # fmt: skip
+        ]
         clear = (
-            (dx, dy) for dx, dy in free
+            (dx, dy)
+            for dx, dy in free
             if all(abs(x + dx - a) > 8 or not top - 5 < y + dy < end + 5 for a, top, end in others)
-        )  # fmt: skip
+        )
         dx, dy = next(clear, (free or AROUND)[0])
         numbers.append((x + dx, y + dy))
         out.append((dx, dy))

@@ -11,11 +11,15 @@ from thinkslow.evaluation.reading import Record, kind
 from thinkslow.evaluation.records import BASE
 
 WORDS = {
-    "horizon": "imagined steps (length of the rollout)", "steps": "refinement steps",
-    "max_kl": "bound of the move, nats", "update.step_size": "step size",
-    "rollouts": "rollouts", "particles": "particles",
-    "share": "share of decisions with thinking", "lag": "frames encoded again",
-}  # fmt: skip
+    "horizon": "imagined steps (length of the rollout)",
+    "steps": "refinement steps",
+    "max_kl": "bound of the move, nats",
+    "update.step_size": "step size",
+    "rollouts": "rollouts",
+    "particles": "particles",
+    "share": "share of decisions with thinking",
+    "lag": "frames encoded again",
+}
 """Labels of settings on the page; other settings keep their own names."""
 NUMBERS = re.compile(r"(\w+)=([-+.\deE]+)(?=[,)])")
 

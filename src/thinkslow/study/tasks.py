@@ -179,7 +179,12 @@ def play(plan: Plan, task: Task, folder: Path) -> None:
     agent = _loaded(task.path)
     arms = {name: agent.thinking(one) for name, one in arms_of(plan).items()}
     evaluate(
-        {task.agent: arms}, environment(plan, agent, task.setting), episodes=plan.block,
-        seed=block_seed(plan, task.block), batch=plan.block, out=folder,
-        max_decisions=plan.max_decisions, command=f"thinkslow study: {plan.name} ({plan.hash})",
-    )  # fmt: skip
+        {task.agent: arms},
+        environment(plan, agent, task.setting),
+        episodes=plan.block,
+        seed=block_seed(plan, task.block),
+        batch=plan.block,
+        out=folder,
+        max_decisions=plan.max_decisions,
+        command=f"thinkslow study: {plan.name} ({plan.hash})",
+    )

@@ -59,11 +59,22 @@ def judge(plan: Plan, cells: Cells) -> list[Judged]:
         p, p_equal = (contra, pro) if s else (pro, contra)
         facts: dict[str, Any] = {**dataclasses.asdict(each), "p_equivalent": p_equal}
         verdict, why = _verdict(one, each, p, p_equal, plan)
-        out.append(Judged(
-            name=one.name, claim=one.claim, what=str(one), measure=one.measure, of=one.of,
-            expect=one.expect, tests=len(plan.hypotheses), alpha=alpha(plan, each.units),
-            verdict=verdict, why=why, p_value_holm=p, **facts,
-        ))  # fmt: skip
+        out.append(
+            Judged(
+                name=one.name,
+                claim=one.claim,
+                what=str(one),
+                measure=one.measure,
+                of=one.of,
+                expect=one.expect,
+                tests=len(plan.hypotheses),
+                alpha=alpha(plan, each.units),
+                verdict=verdict,
+                why=why,
+                p_value_holm=p,
+                **facts,
+            )
+        )
     return out
 
 

@@ -67,10 +67,14 @@ def view(result: Record) -> View:
         for name in pools or names:
             own = [one for one in cell["agents"] if name in (*pools, one["name"])]
             steps = {finite(one.get("training_steps")) for one in own}
-            played.append(Played(
-                label=called[name], group=cell["group"], setting=cell["setting"],
-                environment=str(cell["environment"].get("id")),
-                steps=steps.pop() if len(steps) == 1 else None,
-                seeds=[called[one] for one in names if pools and one != name],
-            ))  # fmt: skip
+            played.append(
+                Played(
+                    label=called[name],
+                    group=cell["group"],
+                    setting=cell["setting"],
+                    environment=str(cell["environment"].get("id")),
+                    steps=steps.pop() if len(steps) == 1 else None,
+                    seeds=[called[one] for one in names if pools and one != name],
+                )
+            )
     return View(summary, played)

@@ -71,9 +71,10 @@ def _agent_entries(moment: Moment) -> Iterator[Entry]:
     equal = same((moved.base, other[:, -4:]), (thought.base, acted[:, -4:]))[0]
     far = float(moved.moved[0])
     yield entry(
-        "thinking leaves the random numbers of latent and action", equal and far > 0,
+        "thinking leaves the random numbers of latent and action",
+        equal and far > 0,
         f"equal {equal}, moved by {far:.2g} nats",
-    )  # fmt: skip
+    )
 
 
 def _shapes(tree: Any) -> Any:

@@ -56,27 +56,42 @@ class Moment:
         return memory, prior, model.infer(memory, dict(self.observation))
 
     def objective(
-        self, terms: Sequence[Term], weights: dict[str, Any], arrays: list[Any], members: Any,
-        observation: Any, at: Any, policy: Policy | None = None, latent: Readout | None = None,
-    ) -> Any:  # fmt: skip
+        self,
+        terms: Sequence[Term],
+        weights: dict[str, Any],
+        arrays: list[Any],
+        members: Any,
+        observation: Any,
+        at: Any,
+        policy: Policy | None = None,
+        latent: Readout | None = None,
+    ) -> Any:
         memory, prior, posterior = at
         return lookahead(
-            self.having(arrays), policy or self.policy,
-            AtMoment(memory, prior, posterior, jnp.ones((), bool)), observation,
-            [(term, weights[term.name]) for term in terms], horizon=2, rollouts=2, latent=latent,
+            self.having(arrays),
+            policy or self.policy,
+            AtMoment(memory, prior, posterior, jnp.ones((), bool)),
+            observation,
+            [(term, weights[term.name]) for term in terms],
+            horizon=2,
+            rollouts=2,
+            latent=latent,
             members=members,
-        )  # fmt: skip
+        )
 
     def refuses(self, term: Term) -> str:
         """Why a term does not apply to the model; empty if it does."""
         try:
             at = jax.eval_shape(self.beliefs, self.arrays)
             jax.eval_shape(
-                lambda m, s, x, at: self.objective(
-                    [term], {term.name: 1.0}, m, s, x, at
-                )(at[2], jr.key(0))[0],
-                self.arrays, self.members, dict(self.observation), at,
-            )  # fmt: skip
+                lambda m, s, x, at: self.objective([term], {term.name: 1.0}, m, s, x, at)(
+                    at[2], jr.key(0)
+                )[0],
+                self.arrays,
+                self.members,
+                dict(self.observation),
+                at,
+            )
         except ValueError as error:
             return str(error)
         return ""

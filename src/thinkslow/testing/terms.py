@@ -27,17 +27,24 @@ def term_entries(moment: Moment, values: Values, at: Any) -> Iterator[Entry]:
     # A sum of a few float32 numbers, relative to the largest of them.
     size = 1 + max(abs(float(weights[name] * compiled[name])) for name in weights)
     yield Entry(
-        moment.name, "+".join(values.terms), "", "the objective is the weighted sum of its terms",
-        bool(abs(float(total) - expected) <= 1e-5 * size), f"{total} against {expected}",
-    )  # fmt: skip
+        moment.name,
+        "+".join(values.terms),
+        "",
+        "the objective is the weighted sum of its terms",
+        bool(abs(float(total) - expected) <= 1e-5 * size),
+        f"{total} against {expected}",
+    )
     analytic, numeric = _slopes(moment, values)
     heads = jax.eval_shape(moment.model.decode, State(at[0], at[2].mode()))
     classes = [name for name, head in heads.items() if isinstance(head, Categorical)]
     for term in values.terms:
         yield Entry(
-            moment.name, term, "", "compiled is as eager",
+            moment.name,
+            term,
+            "",
+            "compiled is as eager",
             *close(compiled[term], eager[term], 1e-4),
-        )  # fmt: skip
+        )
         rule = "gradient is that of finite differences"
         if term.startswith(("sig", "elbo")) and classes:
             reason = f"an imagined class (`{classes[0]}`) has a straight-through gradient"
@@ -46,8 +53,13 @@ def term_entries(moment: Moment, values: Values, at: Any) -> Iterator[Entry]:
         # Central differences in float64: 1e-10 of the third derivative, 1e-11 of rounding.
         good = bool(np.isclose(analytic[term], numeric[term], rtol=1e-5, atol=1e-7))
         yield Entry(
-            moment.name, term, "", rule, good, f"{analytic[term]} against {numeric[term]}",
-        )  # fmt: skip
+            moment.name,
+            term,
+            "",
+            rule,
+            good,
+            f"{analytic[term]} against {numeric[term]}",
+        )
 
 
 def _slopes(moment: Moment, values: Values) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -119,9 +119,15 @@ def _group(values: Values, makes: dict[str, Callable], options: dict[str, Any]) 
         choices = [make(size) for make in makes.values()]
         update = OneOf(which, tuple(choices)) if len(choices) > 1 else choices[0]
         return refine(
-            values.objective(weights, *fixed), belief, update, steps=STEPS, key=key, step_kl=nats,
-            max_kl=nats, **options,
-        )  # fmt: skip
+            values.objective(weights, *fixed),
+            belief,
+            update,
+            steps=STEPS,
+            key=key,
+            step_kl=nats,
+            max_kl=nats,
+            **options,
+        )
 
     def batched(*given: Any) -> Any:
         traces.append(1)
@@ -203,9 +209,12 @@ class Judge:
         none = {name: jnp.where(w != 0, jnp.nan, w) for name, w in weights.items()}
         given, keys = _at(order, (self.beliefs, self.keys))
         mixed = go(
-            jax.tree.map(lambda w, bad: w.at[lost].set(bad), many, none), self.fixed, given, keys,
+            jax.tree.map(lambda w, bad: w.at[lost].set(bad), many, none),
+            self.fixed,
+            given,
+            keys,
             nats.at[idle].set(0.0),
-        )  # fmt: skip
+        )
         expected = _at(
             order[rest], out.belief
         )  # with the same program; the rounding of vector lanes differs
@@ -213,9 +222,7 @@ class Judge:
             "each example of a batch is refined separately",
             *close(_at(rest, mixed.belief), expected, 1e-5),
         )
-        yield entry(
-            "0 nats are the identity", *same(_at(idle, mixed.belief), _at(idle, given))
-        )  # fmt: skip
+        yield entry("0 nats are the identity", *same(_at(idle, mixed.belief), _at(idle, given)))
         yield entry(
             "NaN in the objective gives the last finite belief, flagged",
             *_safe(_at(lost, mixed), _at(lost, given)),
@@ -245,13 +252,19 @@ class Judge:
                 "never worse in expectation over fresh noise",
                 bool(np.mean(change) <= 2 * error + 1e-5),
                 f"{np.mean(change):+.3g} nats, standard error {error:.2g}",
-            )  # fmt: skip
+            )
         yield entry("parameters are untouched", fingerprint(self.fixed[:2]) == before)
 
     def _go(
-        self, group: Group, which: int, weights: Any, fixed: Any, beliefs: Any, keys: Any,
+        self,
+        group: Group,
+        which: int,
+        weights: Any,
+        fixed: Any,
+        beliefs: Any,
+        keys: Any,
         nats: Any,
-    ) -> Any:  # fmt: skip
+    ) -> Any:
         """Refine a batch. The results are on the host."""
         given = (jnp.int32(which), weights, fixed, beliefs, keys, (SIZE, nats))
         if self.mesh is not None:

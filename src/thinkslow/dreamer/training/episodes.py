@@ -60,9 +60,11 @@ class Episodes:
         for index in np.flatnonzero(step.is_last):
             score = float(self.score[index])
             record = {
-                "step": decision, "score": score, "length": int(self.length[index]),
+                "step": decision,
+                "score": score,
+                "length": int(self.length[index]),
                 "crashed": bool(step.crashed[index]),
-            }  # fmt: skip
+            }
             if (failure := step.errors[index]) is not None:
                 record["error"] = failure.line
             if self.nonfinite[index]:
@@ -82,8 +84,12 @@ class Episodes:
             "%d). Learning uses 0 instead, and metrics.jsonl counts such values as `nonfinite` of "
             "the episode. Fix the environment (float32 ends at 3.4e38). This is reported once for "
             "each environment.",
-            found.environment, found.key, found.step, found.episode + 1, decision,
-        )  # fmt: skip
+            found.environment,
+            found.key,
+            found.step,
+            found.episode + 1,
+            decision,
+        )
 
 
 @dataclasses.dataclass(frozen=True)

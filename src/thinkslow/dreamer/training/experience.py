@@ -36,19 +36,23 @@ def fields(model: Dreamer) -> dict[str, tuple[tuple[int, ...], Any]]:
         stoch = (config.latent_shape[:-1], _index_dtype(config.classes))
     return {
         **{_seen(name): (space.shape, space.dtype) for name, space in model.enc.spaces},
-        "action": (action.shape, np.float32), "reward": ((), np.float32),
+        "action": (action.shape, np.float32),
+        "reward": ((), np.float32),
         **{flag: ((), np.bool_) for flag in FLAGS},
-        "deter": ((config.deter,), ml_dtypes.bfloat16), "stoch": stoch,
-    }  # fmt: skip
+        "deter": ((config.deter,), ml_dtypes.bfloat16),
+        "stoch": stoch,
+    }
 
 
 def row(step: Step, action: np.ndarray, latents: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """One decision of every environment: the observations and the agent's states and actions."""
     return {
         **{_seen(name): value for name, value in step.observation.items()},
-        "action": action, "reward": step.reward, **{flag: getattr(step, flag) for flag in FLAGS},
+        "action": action,
+        "reward": step.reward,
+        **{flag: getattr(step, flag) for flag in FLAGS},
         **latents,
-    }  # fmt: skip
+    }
 
 
 def latents(state: State, classes: int | None) -> dict[str, Array]:

@@ -55,9 +55,13 @@ def update(learner: Learner, batch: Batch, key: PRNGKeyArray, *, config: TrainCo
 
     def objective(model: Dreamer) -> tuple[Array, tuple]:
         parts, scalars, states, returns = losses(
-            cast(model, dtype), cast(learner.slow_value, dtype), learner.returns,
-            cast_start(batch, dtype), config, key=key,
-        )  # fmt: skip
+            cast(model, dtype),
+            cast(learner.slow_value, dtype),
+            learner.returns,
+            cast_start(batch, dtype),
+            config,
+            key=key,
+        )
         return total(parts, model, config), (parts, scalars, states, returns)
 
     (loss, (parts, scalars, states, returns)), gradient = jax.value_and_grad(
@@ -85,10 +89,12 @@ def optimiser(config: TrainConfig) -> optax.GradientTransformation:
     clipping, arXiv 2102.06171.
     """
     rate = optax.join_schedules(
-        [optax.linear_schedule(0.0, config.learning_rate, config.warmup),
-         optax.constant_schedule(config.learning_rate)],
+        [
+            optax.linear_schedule(0.0, config.learning_rate, config.warmup),
+            optax.constant_schedule(config.learning_rate),
+        ],
         [config.warmup],
-    )  # fmt: skip
+    )
     return optax.chain(
         clip_by_weight_norm(config.clip),
         optax.scale_by_rms(0.999, 1e-20, eps_in_sqrt=False, bias_correction=True),

@@ -59,8 +59,9 @@ class Logs:
             self._said.update(new)
             log.warning(
                 "Non-finite at decision %d, and null in metrics.jsonl: %s (reported once each).",
-                step, ", ".join(new),
-            )  # fmt: skip
+                step,
+                ", ".join(new),
+            )
         for name, value in scalars.items():
             if math.isfinite(value):
                 for writer in self.writers:
@@ -94,8 +95,10 @@ def null_nonfinite(value: Any, name: str = "") -> tuple[Any, list[str]]:
     ({'step': 3, 'episode': {'score': None}}, ['episode/score'])
     """
     if isinstance(value, Mapping):
-        parts = {key: null_nonfinite(each, f"{name}/{key}" if name else str(key))
-                 for key, each in value.items()}  # fmt: skip
+        parts = {
+            key: null_nonfinite(each, f"{name}/{key}" if name else str(key))
+            for key, each in value.items()
+        }
         bad = [each for _, names in parts.values() for each in names]
         return {key: each for key, (each, _) in parts.items()}, bad
     if isinstance(value, float) and not math.isfinite(value):

@@ -102,9 +102,16 @@ def losses(
     states, posterior, prior = observe(model, batch, key=observe_key, readout=readout)
     out = world_model_losses(model, batch, states, posterior, prior, config)
     acting, future, returns, scalars = imagined_losses(
-        model, slow_value, returns, states, batch.is_terminal, config,
-        key=imagine_key, readout=readout, update_returns=update_returns,
-    )  # fmt: skip
+        model,
+        slow_value,
+        returns,
+        states,
+        batch.is_terminal,
+        config,
+        key=imagine_key,
+        readout=readout,
+        update_returns=update_returns,
+    )
     out |= acting
     start = batch.is_first.shape[1] - future.shape[1]
     tail = (batch.reward[:, start:], batch.is_last[:, start:], batch.is_terminal[:, start:])
@@ -155,9 +162,13 @@ def observe(
 
 
 def world_model_losses(
-    model: Dreamer, batch: Batch, states: State, posterior: Belief, prior: Belief,
+    model: Dreamer,
+    batch: Batch,
+    states: State,
+    posterior: Belief,
+    prior: Belief,
     config: TrainConfig,
-) -> dict[str, Float[Array, "B T"]]:  # fmt: skip
+) -> dict[str, Float[Array, "B T"]]:
     """Reconstructions (as `reconstruction/NAME`), reward, continuation and both KLs.
 
     KLs below `free_nats` are constant. The continue head learns
@@ -182,10 +193,17 @@ def world_model_losses(
 
 
 def imagined_losses(
-    model: Dreamer, slow_value: Head, returns: ReturnRange, states: State,
-    is_terminal: Bool[Array, "B T"], config: TrainConfig, *,
-    key: PRNGKeyArray, readout: Readout = INVERSE, update_returns: bool = True,
-) -> tuple[dict[str, Array], Float[Array, "B K"], ReturnRange, dict[str, Array]]:  # fmt: skip
+    model: Dreamer,
+    slow_value: Head,
+    returns: ReturnRange,
+    states: State,
+    is_terminal: Bool[Array, "B T"],
+    config: TrainConfig,
+    *,
+    key: PRNGKeyArray,
+    readout: Readout = INVERSE,
+    update_returns: bool = True,
+) -> tuple[dict[str, Array], Float[Array, "B K"], ReturnRange, dict[str, Array]]:
     """Actor and critic on imagined futures; also the return from each start, `[B, K]`.
 
     The actor learns by REINFORCE with the critic as baseline and an entropy bonus. The critic
@@ -250,16 +268,25 @@ def imagined_losses(
 
 
 def replayed_value_loss(
-    model: Dreamer, slow_value: Head, states: State, reward: Float[Array, "B K"],
-    is_last: Bool[Array, "B K"], is_terminal: Bool[Array, "B K"],
-    bootstrap: Float[Array, "B K"], config: TrainConfig,
-) -> Float[Array, "B K-1"]:  # fmt: skip
+    model: Dreamer,
+    slow_value: Head,
+    states: State,
+    reward: Float[Array, "B K"],
+    is_last: Bool[Array, "B K"],
+    is_terminal: Bool[Array, "B K"],
+    bootstrap: Float[Array, "B K"],
+    config: TrainConfig,
+) -> Float[Array, "B K-1"]:
     """The critic on the recorded rewards, bootstrapped by imagined returns."""
     discount = 1 - 1 / config.horizon
     future = lambda_return(
-        is_last.astype(jnp.float32), is_terminal.astype(jnp.float32),
-        reward, bootstrap, discount=discount, trace=config.trace,
-    )  # fmt: skip
+        is_last.astype(jnp.float32),
+        is_terminal.astype(jnp.float32),
+        reward,
+        bootstrap,
+        discount=discount,
+        trace=config.trace,
+    )
     value = _each(model.value, states)
     slow = _slow(slow_value, model, states)
     counts = 1 - is_last[:, :-1].astype(jnp.float32)

@@ -34,9 +34,13 @@ class Pending(NamedTuple):
 
 @jax.jit
 def act(
-    model: Dreamer, carry: Carry, observation: Mapping[str, Array], is_first: Array,
-    key: PRNGKeyArray, steps: Array | int,
-) -> tuple[Carry, Array, dict[str, Array]]:  # fmt: skip
+    model: Dreamer,
+    carry: Carry,
+    observation: Mapping[str, Array],
+    is_first: Array,
+    key: PRNGKeyArray,
+    steps: Array | int,
+) -> tuple[Carry, Array, dict[str, Array]]:
     """One decision of every environment: carry, action vectors, and latents in the form of rows."""
     keys = jr.split(jr.fold_in(key, steps), is_first.shape[0])
     carry, action, _ = Agent(model).act(carry, observation, is_first, keys=keys)
@@ -45,9 +49,13 @@ def act(
 
 @partial(jax.jit, static_argnames="config", donate_argnums=0)
 def update(
-    one: Learner, rows: Mapping[str, Array], key: PRNGKeyArray, updates: Array | int,
-    *, config: TrainConfig,
-) -> tuple[Learner, Array, dict[str, Array], dict[str, Array]]:  # fmt: skip
+    one: Learner,
+    rows: Mapping[str, Array],
+    key: PRNGKeyArray,
+    updates: Array | int,
+    *,
+    config: TrainConfig,
+) -> tuple[Learner, Array, dict[str, Array], dict[str, Array]]:
     """One update on replayed rows: the learner, whether it is finite, latents, metrics."""
     batch = experience.batch(rows, one.model)
     updated = learner.update(one, batch, jr.fold_in(key, updates), config=config)

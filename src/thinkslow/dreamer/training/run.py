@@ -69,18 +69,22 @@ class Described:
 
 
 def describe(
-    run: RunConfig, model: ModelConfig, learning: TrainConfig,
-    observations: Mapping[str, Space], actions: Mapping[str, Space],
-) -> str:  # fmt: skip
+    run: RunConfig,
+    model: ModelConfig,
+    learning: TrainConfig,
+    observations: Mapping[str, Space],
+    actions: Mapping[str, Space],
+) -> str:
     """The text of `config.json`."""
     described = {
-        "run": dataclasses.asdict(run), "model": dataclasses.asdict(model),
+        "run": dataclasses.asdict(run),
+        "model": dataclasses.asdict(model),
         "learning": dataclasses.asdict(learning),
         "observations": {name: space.to_json() for name, space in observations.items()},
         "actions": {name: space.to_json() for name, space in actions.items()},
         "command": shlex.join(sys.argv),
         **checkpoint.provenance(),
-    }  # fmt: skip
+    }
     return jsontext.dumps(described, indent=1)
 
 
@@ -130,7 +134,7 @@ def read(folder: Path) -> Described:
 
 def differences(
     run: Path, config: RunConfig, model: ModelConfig, learning: TrainConfig
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     """The settings of the run in a folder that are not these, as text.
 
     **Errors:** those of `read`.

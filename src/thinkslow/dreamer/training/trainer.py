@@ -75,10 +75,15 @@ class Trainer:
         self.run, self.config, self.learning = run, config, learning
         self.spread, self.everywhere = shardings(learning.batch_size)
         self.envs = VectorEnv(
-            config.environment, config.environments, seed=config.seed,
-            size=config.size, repeat=config.repeat, step_limit_s=config.step_limit,
-            reset_limit_s=config.reset_limit, **config.making,
-        )  # fmt: skip
+            config.environment,
+            config.environments,
+            seed=config.seed,
+            size=config.size,
+            repeat=config.repeat,
+            step_limit_s=config.step_limit,
+            reset_limit_s=config.reset_limit,
+            **config.making,
+        )
         self.description = runs.describe(
             config, model, learning, self.envs.observation_space, self.envs.action_spaces
         )
@@ -93,9 +98,12 @@ class Trainer:
             self.everywhere,
         )
         self.replay = Replay(
-            experience.fields(network), streams=config.environments, path=run / "replay",
-            capacity=learning.replay_capacity, mutable=experience.LATENTS,
-        )  # fmt: skip
+            experience.fields(network),
+            streams=config.environments,
+            path=run / "replay",
+            capacity=learning.replay_capacity,
+            mutable=experience.LATENTS,
+        )
         self.rng = np.random.default_rng(config.seed)
         self.steps = self.updates = 0
         self.credit = 0.0
@@ -227,9 +235,10 @@ class Trainer:
     def _updates_per_round(self) -> float:
         """Number of updates for one decision in every environment."""
         return (
-            self.config.environments * self.learning.replay_ratio
+            self.config.environments
+            * self.learning.replay_ratio
             / (self.learning.batch_size * self.learning.batch_length)
-        )  # fmt: skip
+        )
 
     def _compile(self, steps: int | None) -> None:
         """Compile the decision, and the update if one comes within `steps`."""
@@ -255,9 +264,13 @@ class Trainer:
         """One decision in every environment, and the updates that are due after it."""
         step = self.step
         carry, action, latents = act(
-            self.learner.model, self.carry, step.observation, step.is_first, self.act_key,
+            self.learner.model,
+            self.carry,
+            step.observation,
+            step.is_first,
+            self.act_key,
             self.steps,
-        )  # fmt: skip
+        )
         action = np.asarray(
             action
         )  # waits for the weights of the last update, and therefore for all updates
@@ -288,9 +301,12 @@ class Trainer:
             self.rng, self.learning.batch_size, self.learning.batch_length + 1
         )
         self.learner, finite, latents, metrics = update(
-            self.learner, jax.device_put(rows, self.spread), self.update_key, self.updates,
+            self.learner,
+            jax.device_put(rows, self.spread),
+            self.update_key,
+            self.updates,
             config=self.learning,
-        )  # fmt: skip
+        )
         self.updates += 1
         for array in jax.tree.leaves((finite, latents, metrics)):
             array.copy_to_host_async()
@@ -359,20 +375,26 @@ class Trainer:
     def _keep(self) -> None:
         config = self.config
         checkpoint.save(
-            self._kept, self.learner.model,
+            self._kept,
+            self.learner.model,
             name=f"{config.preset}-seed{config.seed}-{self.steps}",
             environment={
-                "id": config.environment, "size": config.size, "repeat": config.repeat,
+                "id": config.environment,
+                "size": config.size,
+                "repeat": config.repeat,
                 **config.making,
             },
             training={
-                "steps": self.steps, "updates": self.updates, "seed": config.seed,
-                "preset": config.preset, "score": self.episodes.mean,
+                "steps": self.steps,
+                "updates": self.updates,
+                "seed": config.seed,
+                "preset": config.preset,
+                "score": self.episodes.mean,
                 "returns": self.learner.returns.to_json(),
                 "configuration": dataclasses.asdict(self.learning),
                 "made_by": self.made_by,
             },
-        )  # fmt: skip
+        )
 
     def _save(self) -> None:
         assert self.logs is not None
@@ -381,12 +403,16 @@ class Trainer:
             self.replay.forget_files()
         index = self.replay.save()
         counters = {
-            "steps": self.steps, "updates": self.updates, "credit": self.credit,
+            "steps": self.steps,
+            "updates": self.updates,
+            "credit": self.credit,
             "scores": list(self.episodes.recent),
             "last_metrics": null_nonfinite(self.last_metrics)[0],
-            "rng": self.rng.bit_generator.state, "metrics_bytes": self.logs.position(),
-            "replay": index, "made_by": self.made_by,
-        }  # fmt: skip
+            "rng": self.rng.bit_generator.state,
+            "metrics_bytes": self.logs.position(),
+            "replay": index,
+            "made_by": self.made_by,
+        }
         arrays = {name: np.asarray(array) for name, array in named(self._learnt()).items()}
         arrays |= {f"episodes/{name}": array for name, array in self.episodes.arrays().items()}
         # The actions of unfinished episodes may have megabytes, which is too much for a manifest.
@@ -413,9 +439,7 @@ class Trainer:
             for name, value in counters["last_metrics"].items()
         }
         self.episodes.recent.extend(counters["scores"])
-        self.episodes.restore({
-            name: arrays[f"episodes/{name}"] for name in self.episodes.arrays()
-        })  # fmt: skip
+        self.episodes.restore({name: arrays[f"episodes/{name}"] for name in self.episodes.arrays()})
         self.rng.bit_generator.state = counters["rng"]
         self.replay = Replay.load(self.run / "replay", counters["replay"])
         self.logs = Logs(self.run, length=counters["metrics_bytes"], step=self.steps)
@@ -434,8 +458,9 @@ class Trainer:
             log.warning(
                 "This run was trained by %s so far, and continues with %s. It may differ from a "
                 "run that was never stopped; its agents record both.",
-                runs.told_apart(before[-1], now), runs.told_apart(now, before[-1]),
-            )  # fmt: skip
+                runs.told_apart(before[-1], now),
+                runs.told_apart(now, before[-1]),
+            )
 
     def _learnt(self) -> dict[str, Any]:
         """The state of learning and acting, as one tree."""

@@ -96,10 +96,19 @@ class V1Config:
     def __post_init__(self) -> None:
         if self.going_on not in ("mode", "mean"):
             raise ValueError(f"`going_on` must be 'mode' or 'mean'; got {shown(self.going_on)}.")
-        ranges.whole(self, (
-            "deter", "stoch", "classes", "recurrent", "prior", "posterior", "reward_bins",
-            "value_bins",
-        ))  # fmt: skip
+        ranges.whole(
+            self,
+            (
+                "deter",
+                "stoch",
+                "classes",
+                "recurrent",
+                "prior",
+                "posterior",
+                "reward_bins",
+                "value_bins",
+            ),
+        )
         ranges.whole(self, ["decoder_seed"], least=0)
         ranges.number(self, ("unimix", "actor_unimix"), below=1.0)
         ranges.number(self, ["discount"], most=1.0)
@@ -111,9 +120,10 @@ class V1Config:
         for name in ("reward", "continuation", "policy", "value", "encoder", "decoder"):
             widths = getattr(self, name)
             if (
-                not isinstance(widths, tuple) or len(widths) > ranges.DEEPEST
+                not isinstance(widths, tuple)
+                or len(widths) > ranges.DEEPEST
                 or not all(type(one) is int and 1 <= one <= ranges.WIDEST for one in widths)
-            ):  # fmt: skip
+            ):
                 raise ValueError(
                     f"`{name}` must be at most {ranges.DEEPEST} widths of 1 to {ranges.WIDEST}; "
                     f"got {shown(widths)}."
@@ -142,12 +152,22 @@ def official(deter: int, units: int, depth: int, layers: int) -> V1Config:
     depths = [depth * 2**index for index in range(4)]
     same = (units,) * layers
     return V1Config(
-        deter=deter, stoch=32, classes=32, recurrent=units, prior=units, posterior=units,
-        reward=same, continuation=same, policy=same, value=same, encoder=same, decoder=same,
+        deter=deter,
+        stoch=32,
+        classes=32,
+        recurrent=units,
+        prior=units,
+        posterior=units,
+        reward=same,
+        continuation=same,
+        policy=same,
+        value=same,
+        encoder=same,
+        decoder=same,
         encoder_convs=tuple(ConvConfig(width) for width in depths),
         decoder_convs=tuple(ConvConfig(width) for width in (*depths[-2::-1], 3)),
         decoder_seed=depths[-1],
-    )  # fmt: skip
+    )
 
 
 PRESETS: dict[str, V1Config] = {

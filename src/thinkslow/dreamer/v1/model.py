@@ -77,9 +77,13 @@ class V1Dreamer(ActorCritic):
     actions: tuple[tuple[str, Space], ...] = eqx.field(static=True)
 
     def __init__(
-        self, observations: Mapping[str, Space], actions: Mapping[str, Space],
-        config: V1Config, *, key: PRNGKeyArray,
-    ):  # fmt: skip
+        self,
+        observations: Mapping[str, Space],
+        actions: Mapping[str, Space],
+        config: V1Config,
+        *,
+        key: PRNGKeyArray,
+    ):
         """**Errors:** `ValueError` for actions of both kinds, or an image of a wrong size."""
         self.config, self.actions = config, tuple(actions.items())
         kinds = {space.discrete for space in actions.values()}

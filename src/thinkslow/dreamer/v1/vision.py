@@ -113,9 +113,13 @@ class V1Decoder(eqx.Module):
             self.cnn["in"] = Linear(features, rows * columns * inputs, key=seed_key)
             for index, (conv, conv_key) in enumerate(zip(config.decoder_convs, keys, strict=True)):
                 self.cnn[f"s{index}res"] = TransposedConv(
-                    inputs, conv.channels, conv.kernel, conv.stride,
-                    last=index == len(config.decoder_convs) - 1, key=conv_key,
-                )  # fmt: skip
+                    inputs,
+                    conv.channels,
+                    conv.kernel,
+                    conv.stride,
+                    last=index == len(config.decoder_convs) - 1,
+                    key=conv_key,
+                )
                 inputs = conv.channels
         if vectors(self.spaces):
             self.mlp |= dense(features, config.decoder, key=mlp_key)

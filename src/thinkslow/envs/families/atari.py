@@ -66,9 +66,11 @@ class Atari(gymnasium.Env):
         length: int = 108_000,
     ):
         for name, value, least in (
-            ("repeat", repeat, 1), ("pooling", pooling, 1), ("noops", noops, 0),
+            ("repeat", repeat, 1),
+            ("pooling", pooling, 1),
+            ("noops", noops, 0),
             ("length", length, 1),
-        ):  # fmt: skip
+        ):
             if value < least:
                 raise ValueError(f"`{name}` must be {least} or more; got {value}.")
         for name, value, known in (("actions", actions, ACTIONS), ("lives", lives, LIVES)):
@@ -130,10 +132,12 @@ class Atari(gymnasium.Env):
     def state(self) -> dict[str, Any]:
         """The complete state; `restore` restores it."""
         return {
-            "emulator": self.ale.cloneState(include_rng=True), "frames": list(self.frames),
-            "duration": self.duration, "left": self.left,
+            "emulator": self.ale.cloneState(include_rng=True),
+            "frames": list(self.frames),
+            "duration": self.duration,
+            "left": self.left,
             "random": self.np_random.bit_generator.state,
-        }  # fmt: skip
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Restore the game to the state of `state`, from this or another instance."""
@@ -157,24 +161,44 @@ def _register() -> None:
 
 def _register_presets() -> None:
     _register()
-    games = {spec.name: spec.kwargs["game"] for id, spec in list(gymnasium.registry.items())
-             if id.startswith("ALE/") and id.endswith("-v5")}  # fmt: skip
+    games = {
+        spec.name: spec.kwargs["game"]
+        for id, spec in list(gymnasium.registry.items())
+        if id.startswith("ALE/") and id.endswith("-v5")
+    }
     for preset, given in PRESETS.items():
         for name, game in games.items():
             id = f"{preset}/{name}-v0"
             if id not in gymnasium.registry:
                 gymnasium.register(
-                    id, f"{__name__}:Atari", kwargs={"game": game, **given},
-                    order_enforce=False, disable_env_checker=True,
-                )  # fmt: skip
+                    id,
+                    f"{__name__}:Atari",
+                    kwargs={"game": game, **given},
+                    order_enforce=False,
+                    disable_env_checker=True,
+                )
 
 
 FAMILY = Family(
-    "Atari", r"ALE/|\w+(NoFrameskip|Deterministic)-v[04]$", "ale_py", "ale-py", "ALE/Pong-v5",
-    extra="atari", registers=_register, repeats="frameskip", pools=True,
-)  # fmt: skip
+    "Atari",
+    r"ALE/|\w+(NoFrameskip|Deterministic)-v[04]$",
+    "ale_py",
+    "ale-py",
+    "ALE/Pong-v5",
+    extra="atari",
+    registers=_register,
+    repeats="frameskip",
+    pools=True,
+)
 PRESET = Family(
-    "Atari as DreamerV3", "atari(100k)?/", "ale_py", "ale-py", "atari100k/Boxing-v0",
-    extra="atari", arguments=lambda size: {"size": size}, registers=_register_presets,
-    repeats="repeat", repeats_itself=True,
-)  # fmt: skip
+    "Atari as DreamerV3",
+    "atari(100k)?/",
+    "ale_py",
+    "ale-py",
+    "atari100k/Boxing-v0",
+    extra="atari",
+    arguments=lambda size: {"size": size},
+    registers=_register_presets,
+    repeats="repeat",
+    repeats_itself=True,
+)

@@ -53,9 +53,10 @@ class Craftax(Functional):
         super().__init__(begin, go)
         self.action_space = spaces.Discrete(int(world.num_actions))
         self.observation_space = (
-            spaces.Box(0, 255, shape, np.uint8) if pixels
+            spaces.Box(0, 255, shape, np.uint8)
+            if pixels
             else spaces.Box(-np.inf, np.inf, shape, np.float32)
-        )  # fmt: skip
+        )
 
 
 def _register() -> None:
@@ -63,12 +64,20 @@ def _register() -> None:
         id = f"{name}-v1"
         if id not in gymnasium.registry:
             gymnasium.register(
-                id, f"{__name__}:Craftax", kwargs={"name": name},
-                order_enforce=False, disable_env_checker=True,
-            )  # fmt: skip
+                id,
+                f"{__name__}:Craftax",
+                kwargs={"name": name},
+                order_enforce=False,
+                disable_env_checker=True,
+            )
 
 
 FAMILY = Family(
-    "Craftax", "Craftax-", "craftax", "craftax", "Craftax-Classic-Pixels-v1",
-    extra="craftax", registers=_register,
-)  # fmt: skip
+    "Craftax",
+    "Craftax-",
+    "craftax",
+    "craftax",
+    "Craftax-Classic-Pixels-v1",
+    extra="craftax",
+    registers=_register,
+)

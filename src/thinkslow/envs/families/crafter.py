@@ -59,12 +59,21 @@ def _register() -> None:
     for id, reward in (("CrafterReward-v1", True), ("CrafterNoReward-v1", False)):
         if id not in gymnasium.registry:
             gymnasium.register(
-                id, f"{__name__}:Crafter", kwargs={"reward": reward},
-                order_enforce=False, disable_env_checker=True,
-            )  # fmt: skip
+                id,
+                f"{__name__}:Crafter",
+                kwargs={"reward": reward},
+                order_enforce=False,
+                disable_env_checker=True,
+            )
 
 
 FAMILY = Family(
-    "Crafter", r"Crafter(No)?Reward-", "crafter", "crafter", "CrafterReward-v1",
-    extra="crafter", arguments=lambda size: {"size": size}, registers=_register,
-)  # fmt: skip
+    "Crafter",
+    r"Crafter(No)?Reward-",
+    "crafter",
+    "crafter",
+    "CrafterReward-v1",
+    extra="crafter",
+    arguments=lambda size: {"size": size},
+    registers=_register,
+)

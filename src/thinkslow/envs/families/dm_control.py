@@ -76,9 +76,12 @@ def _register() -> None:
         id = f"dm_control/{domain}-{task}-v0"
         if id not in gymnasium.registry:
             gymnasium.register(
-                id, f"{__name__}:Control", kwargs={"domain": domain, "task": task},
-                order_enforce=False, disable_env_checker=True,
-            )  # fmt: skip
+                id,
+                f"{__name__}:Control",
+                kwargs={"domain": domain, "task": task},
+                order_enforce=False,
+                disable_env_checker=True,
+            )
 
 
 def _import() -> None:
@@ -87,7 +90,13 @@ def _import() -> None:
 
 
 FAMILY = Family(
-    "DeepMind Control", "dm_control/", "dm_control", "dm_control mujoco<4",
+    "DeepMind Control",
+    "dm_control/",
+    "dm_control",
+    "dm_control mujoco<4",
     "dm_control/cartpole-swingup-v0",
-    extra="dm-control", draws="mujoco", arguments=lambda size: {"size": size}, registers=_import,
-)  # fmt: skip
+    extra="dm-control",
+    draws="mujoco",
+    arguments=lambda size: {"size": size},
+    registers=_import,
+)

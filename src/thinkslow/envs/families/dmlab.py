@@ -41,10 +41,17 @@ def _ahead(turns: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
 ACTIONS = {
     "impala": (FORWARD, BACKWARD, LEFT, RIGHT, *_turns(20), *_ahead(_turns(20)), FIRE),
     "popart": (
-        FORWARD, BACKWARD, LEFT, RIGHT, *_turns(10, 60), (0, 10, 0, 0, 0, 0, 0),
-        (0, -10, 0, 0, 0, 0, 0), *_ahead(_turns(10, 60)), FIRE,
+        FORWARD,
+        BACKWARD,
+        LEFT,
+        RIGHT,
+        *_turns(10, 60),
+        (0, 10, 0, 0, 0, 0, 0),
+        (0, -10, 0, 0, 0, 0, 0),
+        *_ahead(_turns(10, 60)),
+        FIRE,
     ),
-}  # fmt: skip
+}
 """Actions by name, each in the engine's form: look right and down in pixels per frame, strafe
 right, move forward, fire, jump, crouch. 9 actions of IMPALA (arXiv 1802.01561, and the DreamerV3 of
 2023), 15 of PopArt (arXiv 1809.04474, and the present DreamerV3).
@@ -123,9 +130,12 @@ class Lab(gymnasium.Env):
         path = f"contributed/dmlab30/{level}" if level in THIRTY else level
         told = [INSTRUCTION] if level.startswith("language_") else []
         self.lab, self.names = _engine(
-            path, [[name, *told, *more] for name in VIEWS[view] for more in ([LEFT_FRAMES], [])],
-            config=config, renderer=renderer, level_cache=Cache(cache) if cache else None,
-        )  # fmt: skip
+            path,
+            [[name, *told, *more] for name in VIEWS[view] for more in ([LEFT_FRAMES], [])],
+            config=config,
+            renderer=renderer,
+            level_cache=Cache(cache) if cache else None,
+        )
         specs = {spec["name"]: spec for spec in self.lab.observation_spec()}
         picture = spaces.Box(0, 255, tuple(specs[self.names[0]]["shape"]), np.uint8)
         instruction = {INSTRUCTION.lower(): spaces.Text(10_000, charset=CHARACTERS)}
@@ -253,15 +263,29 @@ BUILD = (
     "https://github.com/google-deepmind/lab/blob/master/docs/users/build.md says"
 )
 FAMILY = Family(
-    "DeepMind Lab", "dmlab/", "deepmind_lab", "dmlab-gym",
-    "dmlab/rooms_collect_good_objects_train-v0", extra="dmlab", then=BUILD,
-    arguments=lambda size: {"size": size}, registers=_register, repeats="repeat",
-    repeats_itself=True, twins=("view", "first", "top"),
-)  # fmt: skip
+    "DeepMind Lab",
+    "dmlab/",
+    "deepmind_lab",
+    "dmlab-gym",
+    "dmlab/rooms_collect_good_objects_train-v0",
+    extra="dmlab",
+    then=BUILD,
+    arguments=lambda size: {"size": size},
+    registers=_register,
+    repeats="repeat",
+    repeats_itself=True,
+    twins=("view", "first", "top"),
+)
 GYM = Family(
-    "DeepMind Lab by dmlab-gym", "dmlab_gym/", "dmlab_gym", "dmlab-gym",
-    "dmlab_gym/rooms_collect_good_objects_train-v0", extra="dmlab", then=BUILD,
+    "DeepMind Lab by dmlab-gym",
+    "dmlab_gym/",
+    "dmlab_gym",
+    "dmlab-gym",
+    "dmlab_gym/rooms_collect_good_objects_train-v0",
+    extra="dmlab",
+    then=BUILD,
     needs=("deepmind_lab",),
-    arguments=lambda size: {"width": size, "height": size}, options={"actions": "popart"},
+    arguments=lambda size: {"width": size, "height": size},
+    options={"actions": "popart"},
     dress=_dressed,
-)  # fmt: skip
+)

@@ -72,17 +72,20 @@ class Functional(gymnasium.Env):
 
         return {
             "world": [_plain(leaf) for leaf in jax.tree.leaves(self.world)],
-            "key": np.asarray(jax.random.key_data(self.key)), "steps": self.steps,
+            "key": np.asarray(jax.random.key_data(self.key)),
+            "steps": self.steps,
             "random": self.np_random.bit_generator.state,
-        }  # fmt: skip
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Restore the state of `state`, in an environment that was reset."""
         import jax
 
         leaves, structure = jax.tree.flatten(self.world)
-        back = [jax.random.wrap_key_data(kept) if _is_key(leaf) else kept
-                for leaf, kept in zip(leaves, state["world"], strict=True)]  # fmt: skip
+        back = [
+            jax.random.wrap_key_data(kept) if _is_key(leaf) else kept
+            for leaf, kept in zip(leaves, state["world"], strict=True)
+        ]
         self.world = jax.tree.unflatten(structure, back)
         self.key, self.steps = jax.random.wrap_key_data(state["key"]), state["steps"]
         self.np_random.bit_generator.state = state["random"]

@@ -28,8 +28,11 @@ class MemoryMaze(gymnasium.Env):
             raise ValueError(f"`view` must be one of {', '.join(VIEWS)}; got {view!r}.")
         self.make = getattr(_tasks(), f"memory_maze_{maze}")
         self.given = {
-            "image_only_obs": True, "camera_resolution": SIDE, "top_camera": view == "top", **given
-        }  # fmt: skip
+            "image_only_obs": True,
+            "camera_resolution": SIDE,
+            "top_camera": view == "top",
+            **given,
+        }
         self.game: Any = None
         self.observation_space = spaces.Box(0, 255, (SIDE, SIDE, 3), np.uint8)
         self.action_space = spaces.Discrete(6)
@@ -66,13 +69,22 @@ def _register() -> None:
         id = f"MemoryMaze-{maze}-v0"
         if id not in gymnasium.registry:
             gymnasium.register(
-                id, f"{__name__}:MemoryMaze", kwargs={"maze": maze},
-                order_enforce=False, disable_env_checker=True,
-            )  # fmt: skip
+                id,
+                f"{__name__}:MemoryMaze",
+                kwargs={"maze": maze},
+                order_enforce=False,
+                disable_env_checker=True,
+            )
 
 
 FAMILY = Family(
-    "Memory Maze", "MemoryMaze-", "memory_maze", "memory-maze gym mujoco<4", "MemoryMaze-9x9-v0",
-    extra="memory-maze", draws="mujoco", registers=_register,
+    "Memory Maze",
+    "MemoryMaze-",
+    "memory_maze",
+    "memory-maze gym mujoco<4",
+    "MemoryMaze-9x9-v0",
+    extra="memory-maze",
+    draws="mujoco",
+    registers=_register,
     twins=("view", "first", "top"),
-)  # fmt: skip
+)

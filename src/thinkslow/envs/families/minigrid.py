@@ -32,7 +32,13 @@ def _seen(env: gymnasium.Env, size: int, *, view: str) -> gymnasium.Env:
 
 
 FAMILY = Family(
-    "MiniGrid", "MiniGrid-|BabyAI-", "minigrid", "minigrid", "MiniGrid-DoorKey-5x5-v0",
-    extra="minigrid", options={"view": "partial"}, dress=_seen,
+    "MiniGrid",
+    "MiniGrid-|BabyAI-",
+    "minigrid",
+    "minigrid",
+    "MiniGrid-DoorKey-5x5-v0",
+    extra="minigrid",
+    options={"view": "partial"},
+    dress=_seen,
     twins=("view", "partial", "full"),
-)  # fmt: skip
+)

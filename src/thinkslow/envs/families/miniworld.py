@@ -9,9 +9,21 @@ from thinkslow.envs.families.family import Family
 DRAWN = {"wall_tex": "concrete", "floor_tex": "floor_tiles_bw", "ceil_tex": "concrete_tiles"}
 """The default textures of a room."""
 OTHERS = (
-    "airduct_grate", "asphalt", "cardboard", "cinder_blocks", "concrete", "grass", "marble",
-    "metal_grill", "picket_fence", "rock", "slime", "stucco", "water", "wood",
-)  # fmt: skip
+    "airduct_grate",
+    "asphalt",
+    "cardboard",
+    "cinder_blocks",
+    "concrete",
+    "grass",
+    "marble",
+    "metal_grill",
+    "picket_fence",
+    "rock",
+    "slime",
+    "stucco",
+    "water",
+    "wood",
+)
 """Other textures for rooms."""
 SURFACES = 5
 """The surfaces of our rooms; a task with more or fewer gets the same share of other textures."""
@@ -53,10 +65,20 @@ def _drawn_at(size: int) -> dict[str, Any]:
 
 
 OURS = Family(
-    "thinkslow", "thinkslow/", "miniworld", "miniworld", "thinkslow/CollectGoodObjects-v0",
-    draws="pyglet", arguments=lambda size: {"size": size},
-)  # fmt: skip
+    "thinkslow",
+    "thinkslow/",
+    "miniworld",
+    "miniworld",
+    "thinkslow/CollectGoodObjects-v0",
+    draws="pyglet",
+    arguments=lambda size: {"size": size},
+)
 FAMILY = Family(
-    "MiniWorld", "MiniWorld-", "miniworld", "miniworld", "MiniWorld-Hallway-v0",
-    draws="pyglet", arguments=_drawn_at,
-)  # fmt: skip
+    "MiniWorld",
+    "MiniWorld-",
+    "miniworld",
+    "miniworld",
+    "MiniWorld-Hallway-v0",
+    draws="pyglet",
+    arguments=_drawn_at,
+)

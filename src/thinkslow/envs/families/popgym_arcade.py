@@ -55,12 +55,20 @@ def _register() -> None:
             id = f"popgym-arcade/{game}{PARTIAL * partial}-v0"
             if id not in gymnasium.registry:
                 gymnasium.register(
-                    id, f"{__name__}:Arcade", kwargs={"game": game, "partial": partial},
-                    order_enforce=False, disable_env_checker=True,
-                )  # fmt: skip
+                    id,
+                    f"{__name__}:Arcade",
+                    kwargs={"game": game, "partial": partial},
+                    order_enforce=False,
+                    disable_env_checker=True,
+                )
 
 
 FAMILY = Family(
-    "POPGym Arcade", "popgym-arcade/", "popgym_arcade", "popgym-arcade six",
-    "popgym-arcade/CartPoleEasyPartial-v0", extra="popgym-arcade", registers=_register,
-)  # fmt: skip
+    "POPGym Arcade",
+    "popgym-arcade/",
+    "popgym_arcade",
+    "popgym-arcade six",
+    "popgym-arcade/CartPoleEasyPartial-v0",
+    extra="popgym-arcade",
+    registers=_register,
+)

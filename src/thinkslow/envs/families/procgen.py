@@ -55,13 +55,21 @@ def _register() -> None:
             task = f"{game.capitalize()}{registration.distribution[kind]}-v0"
             if (id := f"procgen/{task}") not in gymnasium.registry:
                 gymnasium.register(
-                    id, f"{__name__}:Procgen", kwargs={"task": task},
-                    order_enforce=False, disable_env_checker=True,
-                )  # fmt: skip
+                    id,
+                    f"{__name__}:Procgen",
+                    kwargs={"task": task},
+                    order_enforce=False,
+                    disable_env_checker=True,
+                )
 
 
 FAMILY = Family(
-    "Procgen", "procgen/", "envpool", "envpool", "procgen/CoinrunEasy-v0",
-    extra="procgen", registers=_register,
+    "Procgen",
+    "procgen/",
+    "envpool",
+    "envpool",
+    "procgen/CoinrunEasy-v0",
+    extra="procgen",
+    registers=_register,
     libraries={"libQt5Gui.so.5": "libqt5gui5", "libQt5Core.so.5": "libqt5core5a"},
-)  # fmt: skip
+)

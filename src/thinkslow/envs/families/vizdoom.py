@@ -54,7 +54,14 @@ def _dressed(env: gymnasium.Env, size: int) -> gymnasium.Env:
 
 
 FAMILY = Family(
-    "ViZDoom", "Vizdoom", "vizdoom.gymnasium_wrapper", "vizdoom", "VizdoomHealthGathering-v1",
-    extra="vizdoom", arguments=_without_settings, dress=_dressed,
-    repeats="frame_skip", repeats_itself=True,
-)  # fmt: skip
+    "ViZDoom",
+    "Vizdoom",
+    "vizdoom.gymnasium_wrapper",
+    "vizdoom",
+    "VizdoomHealthGathering-v1",
+    extra="vizdoom",
+    arguments=_without_settings,
+    dress=_dressed,
+    repeats="frame_skip",
+    repeats_itself=True,
+)

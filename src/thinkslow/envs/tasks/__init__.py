@@ -50,6 +50,9 @@ def register() -> None:
     for task in TASKS:
         for version, given in VERSIONS.items():
             gymnasium.register(
-                f"{task.name}-{version}", task.entry_point, kwargs=dict(given),
-                disable_env_checker=True, order_enforce=False,
-            )  # fmt: skip
+                f"{task.name}-{version}",
+                task.entry_point,
+                kwargs=dict(given),
+                disable_env_checker=True,
+                order_enforce=False,
+            )

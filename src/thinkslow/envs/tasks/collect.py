@@ -58,9 +58,12 @@ PARAMS = DEFAULT_PARAMS.no_random()
 PARAMS.set("cam_height", 0.8)  # low enough to see a box until it is touched
 
 SURFACES = {
-    "left wall": "brick_wall", "left floor": "wood_planks", "right wall": "drywall",
-    "right floor": "floor_tiles_bw", "ceiling": "concrete_tiles",
-}  # fmt: skip
+    "left wall": "brick_wall",
+    "left floor": "wood_planks",
+    "right wall": "drywall",
+    "right floor": "floor_tiles_bw",
+    "ceiling": "concrete_tiles",
+}
 """The textures of the rooms."""
 LEFT, RIGHT, FORWARD = range(3)
 
@@ -147,10 +150,13 @@ class CollectGoodObjects(MiniWorldEnv):
         return {
             "agent": (self.agent.pos.copy(), self.agent.dir),
             "things": [(thing.pos.copy(), thing.dir) for thing in self.things],
-            "taken": list(self.taken), "episode": self.episode, "steps": self.step_count,
-            "surfaces": dict(self.surfaces), "half": self.half,
+            "taken": list(self.taken),
+            "episode": self.episode,
+            "steps": self.step_count,
+            "surfaces": dict(self.surfaces),
+            "half": self.half,
             "random": self.np_random.bit_generator.state,
-        }  # fmt: skip
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Restore the world to the state of `state`, from this or another instance."""
@@ -167,13 +173,16 @@ class CollectGoodObjects(MiniWorldEnv):
     def _gen_world(self) -> None:
         left, right = (
             self.add_rect_room(
-                low, high, -self.half, self.half, wall_tex=self.surfaces[f"{side} wall"],
-                floor_tex=self.surfaces[f"{side} floor"], ceil_tex=self.surfaces["ceiling"],
+                low,
+                high,
+                -self.half,
+                self.half,
+                wall_tex=self.surfaces[f"{side} wall"],
+                floor_tex=self.surfaces[f"{side} floor"],
+                ceil_tex=self.surfaces["ceiling"],
             )
-            for side, low, high in (
-                ("left", -self.half, -WALL / 2), ("right", WALL / 2, self.half)
-            )
-        )  # fmt: skip
+            for side, low, high in (("left", -self.half, -WALL / 2), ("right", WALL / 2, self.half))
+        )
         self.connect_rooms(left, right, min_z=-DOOR / 2, max_z=DOOR / 2, max_y=DOOR_HEIGHT)
         for room in self.rooms:
             for name in (room.wall_tex_name, room.floor_tex_name, room.ceil_tex_name):

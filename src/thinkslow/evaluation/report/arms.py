@@ -53,14 +53,20 @@ def main_table(summary: Record, agent: str) -> Table:
         name, milliseconds = arm["arm"], _milliseconds(arm)
         times = f" (×{milliseconds / plain:.1f})" if milliseconds and plain else ""
         share = finite(arm.get("thought_share"))
-        rows.append(Row(name, kind(name), [
-            Cell(estimated(estimate(arm["score"]))),
-            _difference(summary, agent, name, "score"),
-            Cell(_p_value(comparisons(summary, agent, "score").get(name))),
-            _difference(summary, agent, name, "psnr"),
-            Cell(number(milliseconds) + times),
-            Cell("–" if share is None else f"{share:.0%}"),
-        ]))  # fmt: skip
+        rows.append(
+            Row(
+                name,
+                kind(name),
+                [
+                    Cell(estimated(estimate(arm["score"]))),
+                    _difference(summary, agent, name, "score"),
+                    Cell(_p_value(comparisons(summary, agent, "score").get(name))),
+                    _difference(summary, agent, name, "psnr"),
+                    Cell(number(milliseconds) + times),
+                    Cell("–" if share is None else f"{share:.0%}"),
+                ],
+            )
+        )
     return Table(
         ["arm", "score", "Δ score", "p (Holm)", "Δ PSNR, dB", "ms per decision (×)", "thought"],
         rows,
@@ -84,17 +90,21 @@ def all_numbers(summary: Record, agent: str) -> list[Table]:
     columns += [
         (heading, [Cell(number(finite(score.get(a["arm"], {}).get(key)), places)) for a in own])
         for key, heading, places in (
-            ("correlation", "correlation", 2), ("pairs", "pairs", 0), ("dropped", "left out", 0)
+            ("correlation", "correlation", 2),
+            ("pairs", "pairs", 0),
+            ("dropped", "left out", 0),
         )
-    ]  # fmt: skip
+    ]
     return [
         Table(
             ["arm", *(heading for heading, _ in part)],
-            [Row(a["arm"], kind(a["arm"]), [cells[i] for _, cells in part])
-             for i, a in enumerate(own)],
+            [
+                Row(a["arm"], kind(a["arm"]), [cells[i] for _, cells in part])
+                for i, a in enumerate(own)
+            ],
         )
         for part in (columns[at : at + COLUMNS] for at in range(0, len(columns), COLUMNS))
-    ]  # fmt: skip
+    ]
 
 
 def constant(summary: Record, agent: str, metric: str) -> bool:

@@ -132,8 +132,10 @@ def differences(
     return Intervals(
         title=title or f"Δ {metric_name(metric)}",
         axis=f"difference from none{f', {about.unit}' if about.unit else ''}{direction}",
-        bars=bars, ticks=scale.few_ticks(), zero=scale.at(0.0),
-    )  # fmt: skip
+        bars=bars,
+        ticks=scale.few_ticks(),
+        zero=scale.at(0.0),
+    )
 
 
 def improvements(summary: Record, agent: str) -> Intervals | None:
@@ -147,9 +149,12 @@ def improvements(summary: Record, agent: str) -> Intervals | None:
     if not bars:
         return None
     return Intervals(
-        "Probability of improvement", "share of pairs with a higher score than none", bars,
-        scale.few_ticks(), zero=50.0,
-    )  # fmt: skip
+        "Probability of improvement",
+        "share of pairs with a higher score than none",
+        bars,
+        scale.few_ticks(),
+        zero=50.0,
+    )
 
 
 def scores(
@@ -192,11 +197,15 @@ def cost(summary: Record, agent: str) -> Intervals | None:
     scale = Scale(0.0, 1.05 * max(high for _, high in ends.values()))
     bars = [
         Bar(
-            arm, kind(arm), scale.at(median), scale.at(ends[arm][0]), scale.at(ends[arm][1]),
+            arm,
+            kind(arm),
+            scale.at(median),
+            scale.at(ends[arm][0]),
+            scale.at(ends[arm][1]),
             f"{median:.3g} ms" + (f" (×{median / base:.1f})" if base else ""),
         )
         for arm, median, _ in timed
-    ]  # fmt: skip
+    ]
     return Intervals("Cost", "ms per decision: median, p10 to p90", bars, scale.few_ticks())
 
 
@@ -224,19 +233,25 @@ def ahead(summary: Record, agent: str, metric: str = "psnr") -> Curves | None:
         lines.append(Line(arm, kind(arm), COLOURS[index % len(COLOURS)], points))
     label = metric_name(metric)
     said = "; ".join(
-        f"{line.name}: " + ", ".join(
+        f"{line.name}: "
+        + ", ".join(
             f"{'now' if step == 0 else f't+{step}'} {point.text}"
             for step, point in zip(found[line.name], line.points, strict=True)
         )
         for line in lines
-    )  # fmt: skip
+    )
     return Curves(
-        title=f"Gain in {label} against steps ahead", x_axis="steps ahead of the last frame seen",
+        title=f"Gain in {label} against steps ahead",
+        x_axis="steps ahead of the last frame seen",
         y_axis=f"Δ {label}{metric_unit(metric)} from none on the same frames, higher is better",
-        x_ticks=[Tick(place, "now" if step == 0 else f"t+{step}")
-                 for step, place in places.items()],
-        y_ticks=downward(scale), lines=lines, zero=100 - scale.at(0.0), said=said,
-    )  # fmt: skip
+        x_ticks=[
+            Tick(place, "now" if step == 0 else f"t+{step}") for step, place in places.items()
+        ],
+        y_ticks=downward(scale),
+        lines=lines,
+        zero=100 - scale.at(0.0),
+        said=said,
+    )
 
 
 def learning(curves: Mapping[str, Record], agents: Sequence[Mapping[str, object]]) -> Curves | None:
@@ -268,35 +283,57 @@ def learning(curves: Mapping[str, Record], agents: Sequence[Mapping[str, object]
             height = 100 - y.at(score)
             return Point(x.at(step), height, height, height, text)
 
-        lines.append(Line(
-            name if seed is None else f"training seed {seed}", "refinement",
-            COLOURS[turn % len(COLOURS)], [point(*one) for one in mean.items()],
-            faint=[point(*one) for one in curve.items()],
-            stars=[point(step, mean[near := _nearest(mean, step)], f"{agent}: {mean[near]:.3g}")
-                   for agent, step in marked.items()],
-        ))  # fmt: skip
+        lines.append(
+            Line(
+                name if seed is None else f"training seed {seed}",
+                "refinement",
+                COLOURS[turn % len(COLOURS)],
+                [point(*one) for one in mean.items()],
+                faint=[point(*one) for one in curve.items()],
+                stars=[
+                    point(step, mean[near := _nearest(mean, step)], f"{agent}: {mean[near]:.3g}")
+                    for agent, step in marked.items()
+                ],
+            )
+        )
     said = "; ".join(
         f"{line.name}: {', '.join(star.text for star in line.stars) or 'no agent marked'}"
         for line in lines
     )
     return Curves(
-        title="Score over training", x_axis="training steps (decisions)",
-        y_axis="score of training episodes", x_ticks=x.ticks(5), y_ticks=downward(y),
-        lines=lines, zero=None, said=said,
-    )  # fmt: skip
+        title="Score over training",
+        x_axis="training steps (decisions)",
+        y_axis="score of training episodes",
+        x_ticks=x.ticks(5),
+        y_ticks=downward(y),
+        lines=lines,
+        zero=None,
+        said=said,
+    )
 
 
 def bar(
-    arm: str, found: Estimate, scale: Scale, metric: str, mark: str, *, signed: bool = True,
+    arm: str,
+    found: Estimate,
+    scale: Scale,
+    metric: str,
+    mark: str,
+    *,
+    signed: bool = True,
     dots: Sequence[float] = (),
-) -> Bar:  # fmt: skip
+) -> Bar:
     """An estimate as a bar on a scale; `mark` and `dots` as in `Bar`."""
     low, high = found.interval or (found.value, found.value)
     return Bar(
-        arm, kind(arm), scale.at(found.value), scale.at(low), scale.at(high),
-        estimated(found, signed=signed, unit=metric_unit(metric) if metric else ""), mark,
+        arm,
+        kind(arm),
+        scale.at(found.value),
+        scale.at(low),
+        scale.at(high),
+        estimated(found, signed=signed, unit=metric_unit(metric) if metric else ""),
+        mark,
         [scale.at(dot) for dot in dots],
-    )  # fmt: skip
+    )
 
 
 def _some(values: Sequence[float]) -> list[float]:
@@ -317,9 +354,12 @@ def placed(x: float, found: Estimate, scale: Scale, metric: str) -> Point:
     low, high = found.interval or (found.value, found.value)
     text = estimated(found, signed=True, unit=metric_unit(metric))
     return Point(
-        round(x, 2), round(100 - scale.at(found.value), 2), round(100 - scale.at(high), 2),
-        round(100 - scale.at(low), 2), text,
-    )  # fmt: skip
+        round(x, 2),
+        round(100 - scale.at(found.value), 2),
+        round(100 - scale.at(high), 2),
+        round(100 - scale.at(low), 2),
+        text,
+    )
 
 
 def downward(scale: Scale) -> list[Tick]:

@@ -47,9 +47,13 @@ def build(folder: Path, *, title: str | None = None, summary: Record | None = No
 
 
 def _render(
-    records: Records, summary: Record, moments: strips.Moments, beside: Known | None,
-    videos: list[tuple[str, str, str]], title: str | None,
-) -> str:  # fmt: skip
+    records: Records,
+    summary: Record,
+    moments: strips.Moments,
+    beside: Known | None,
+    videos: list[tuple[str, str, str]],
+    title: str | None,
+) -> str:
     environment = Environment(
         loader=PackageLoader("thinkslow.evaluation.report", "templates"),
         autoescape=True,
@@ -75,7 +79,8 @@ def _render(
             ("difference", "Difference in score"),
             *([("known", "Where thinking is known to help")] if beside else []),
             *((one["id"], one["agent"]) for one in sections),
-            ("learning", "Learning curve"), ("frames", "Frames"),
+            ("learning", "Learning curve"),
+            ("frames", "Frames"),
             ("provenance", "Where the numbers come from"),
         ],
         differences=[
@@ -91,7 +96,7 @@ def _render(
         moments_left_out=moments.left_out,
         caption=f"{caption('*')} {P_HOLM}",
         provenance=_provenance(summary),
-    )  # fmt: skip
+    )
 
 
 def _videos(folder: Path, records: Records) -> list[tuple[str, str, str]]:
@@ -101,8 +106,9 @@ def _videos(folder: Path, records: Records) -> list[tuple[str, str, str]]:
         for arm in records.header.arms
         for suffix in (".mp4", ".gif")
     ]
-    return [(agent, arm, f"video/{quote(path.name)}")
-            for agent, arm, path in places if path.is_file()]  # fmt: skip
+    return [
+        (agent, arm, f"video/{quote(path.name)}") for agent, arm, path in places if path.is_file()
+    ]
 
 
 def _provenance(summary: Record) -> list[tuple[str, str]]:

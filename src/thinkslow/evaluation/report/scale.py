@@ -79,6 +79,8 @@ class Scale:
 def _written(value: float, step: float) -> str:
     places = len(f"{step:.9f}".rstrip("0").partition(".")[2])
     large = max(abs(value), step)
-    return f"{value:.{places}f}" if large < 1e4 and places < 5 else (
-        f"{value:,.0f}" if 1e4 <= large < 1e7 else f"{value:.2g}"
-    )  # fmt: skip
+    return (
+        f"{value:.{places}f}"
+        if large < 1e4 and places < 5
+        else (f"{value:,.0f}" if 1e4 <= large < 1e7 else f"{value:.2g}")
+    )

@@ -50,9 +50,10 @@ class Gathering:
                 whole = [image, *later]
                 seen = [
                     self.episode.frames[at][name]
-                    if at <= self.episode.length and self._current[at] else None
+                    if at <= self.episode.length and self._current[at]
+                    else None
                     for at in reached
-                ]  # fmt: skip
+                ]
                 errors = [
                     None if real is None else _error(self.parts, name, one, real)
                     for one, real in zip(whole, seen, strict=True)
@@ -78,17 +79,24 @@ class Gathering:
         }
         every = self._every(images)
         frames = self.episode.frames
-        vectors = {
-            name: [_few(frame[name]) for frame in frames] for name in self.parts.numbers
-        }  # fmt: skip
+        vectors = {name: [_few(frame[name]) for frame in frames] for name in self.parts.numbers}
         return {
-            "format": FORMAT, **about, "acting": self.episode.acting,
-            "decisions": self.episode.length, "ended": self.episode.ended,
-            "error": self.episode.error, "ahead": list(AHEAD), "imagined_every": every,
+            "format": FORMAT,
+            **about,
+            "acting": self.episode.acting,
+            "decisions": self.episode.length,
+            "ended": self.episode.ended,
+            "error": self.episode.error,
+            "ahead": list(AHEAD),
+            "imagined_every": every,
             "parts": [
-                {"name": name, "kind": "image" if name in images else "numbers",
-                 "shape": list(space.shape), "decoded": name in self.parts.decoded,
-                 "error": _measure(self.parts, name)}
+                {
+                    "name": name,
+                    "kind": "image" if name in images else "numbers",
+                    "shape": list(space.shape),
+                    "decoded": name in self.parts.decoded,
+                    "error": _measure(self.parts, name),
+                }
                 for name, space in {**self.parts.images, **self.parts.numbers}.items()
             ],
             "actions": [
@@ -97,9 +105,10 @@ class Gathering:
             ],
             "reward": _plain(self.episode.rewards),
             "score": _plain(np.cumsum(self.episode.rewards)),
-            "current": self._current, "came": {**images, **vectors},
+            "current": self._current,
+            "came": {**images, **vectors},
             "arms": [self._arm(name, agent, every) for name, agent in arms.items()],
-        }  # fmt: skip
+        }
 
     def _every(self, images: Mapping[str, Sequence[str]]) -> int | None:
         drawn = [
@@ -117,9 +126,10 @@ class Gathering:
         told = self.episode.thoughts[name]
         believed = seeing.believed(agent, told)
         policies = {
-            action: believed[f"policy {action}"] for action in self.actions
+            action: believed[f"policy {action}"]
+            for action in self.actions
             if f"policy {action}" in believed
-        }  # fmt: skip
+        }
         if len(self.actions) == 1 and all(one.improved is not None for one in told):
             policies = _improved(policies, told, self.actions)
         split = [agent.model.split(one.action) for one in told]
@@ -130,20 +140,25 @@ class Gathering:
             },
             "thinks": [one.thinks for one in told],
             "moved": _plain([one.moved for one in told]),
-            "doubt": None if all(one.doubt is None for one in told)
+            "doubt": None
+            if all(one.doubt is None for one in told)
             else _plain([one.doubt for one in told]),
-            "objective": None if all(one.descent is None for one in told)
+            "objective": None
+            if all(one.descent is None for one in told)
             else [_descent(one.descent) for one in told],
             **{key: _plain(value) for key, value in believed.items() if "policy" not in key},
             "policy": {action: _plain(value) for action, value in policies.items()},
             "decoded": self._drawn[name],
             "imagined": {
-                part: [uris if every and at % every == 0 else None
-                       for at, uris in enumerate(self._later[name][part])]
-                for part in self.parts.decoded if part in self.parts.images
+                part: [
+                    uris if every and at % every == 0 else None
+                    for at, uris in enumerate(self._later[name][part])
+                ]
+                for part in self.parts.decoded
+                if part in self.parts.images
             },
             "error": {part: _plain(rows) for part, rows in self._errors[name].items()},
-        }  # fmt: skip
+        }
 
 
 def rows(block: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -158,20 +173,28 @@ def rows(block: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             }
             errors = {
                 f"{_COLUMNS[part['error']]}_{part['name']}": arm["error"][part["name"]][at][0]
-                for part in block["parts"] if part["decoded"]
-            }  # fmt: skip
+                for part in block["parts"]
+                if part["decoded"]
+            }
             value = arm["value"][at] if "value" in arm else [None, None]
             yield {
-                "decision": at, "arm": arm["name"], "acting": arm["name"] == block["acting"],
-                "reward": block["reward"][at], "score": block["score"][at],
+                "decision": at,
+                "arm": arm["name"],
+                "acting": arm["name"] == block["acting"],
+                "reward": block["reward"][at],
+                "score": block["score"][at],
                 **{f"action_{name}": taken[at] for name, taken in arm["action"].items()},
                 "surprise": arm["surprise"][at] if "surprise" in arm else None,
                 "doubt": arm["doubt"][at] if arm["doubt"] else None,
-                "thinks": arm["thinks"][at], "moved": arm["moved"][at],
+                "thinks": arm["thinks"][at],
+                "moved": arm["moved"][at],
                 "objective_before": descent["loss"][0] if descent else None,
                 "objective_after": descent["loss"][descent["chosen"]] if descent else None,
-                "value_before": value[0], "value_after": value[1], **policy, **errors,
-            }  # fmt: skip
+                "value_before": value[0],
+                "value_after": value[1],
+                **policy,
+                **errors,
+            }
 
 
 def _empty(episode: Episode, parts: seeing.Parts) -> dict[str, dict[str, list[Any]]]:
@@ -205,9 +228,11 @@ def _descent(descent: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if descent is None:
         return None
     return {
-        "loss": _plain(descent["loss"]), "moved": _plain(descent["moved"]),
-        "chosen": descent["chosen"], "status": Status(descent["status"]).text,
-    }  # fmt: skip
+        "loss": _plain(descent["loss"]),
+        "moved": _plain(descent["moved"]),
+        "chosen": descent["chosen"],
+        "status": Status(descent["status"]).text,
+    }
 
 
 def _improved(

@@ -113,9 +113,15 @@ class Thinker:
 
 
 def play(
-    arms: Mapping[str, AbstractAgent], acting: str, envs: VectorEnv, *, seed: int,
-    environment_seed: int, max_decisions: int, tick: Tick = lambda *_: None,
-) -> Episode:  # fmt: skip
+    arms: Mapping[str, AbstractAgent],
+    acting: str,
+    envs: VectorEnv,
+    *,
+    seed: int,
+    environment_seed: int,
+    max_decisions: int,
+    tick: Tick = lambda *_: None,
+) -> Episode:
     """Play one episode.
 
     Args:
@@ -221,21 +227,36 @@ def _told(thought: Any, action: np.ndarray, doubt: float | None) -> Told:
     states = (thought.base, thought.state) if known else None
     refined, chosen = getattr(thought, "refined", None), getattr(thought, "chosen", None)
     numbers = jax.device_get(
-        (beliefs, states, thought.moved, thought.thinks, refined and _descent(refined),
-         chosen and (chosen.improved, chosen.actions))
-    )  # fmt: skip
+        (
+            beliefs,
+            states,
+            thought.moved,
+            thought.thinks,
+            refined and _descent(refined),
+            chosen and (chosen.improved, chosen.actions),
+        )
+    )
     beliefs, states, moved, thinks, descent, choice = jax.tree.map(lambda x: x[0], numbers)
     if descent is not None:
         made = int(descent["used"]) + 1
         descent = {
-            "loss": descent["loss"][:made], "moved": descent["moved"][:made],
-            "chosen": int(descent["chosen"]), "status": int(descent["status"]),
-        }  # fmt: skip
+            "loss": descent["loss"][:made],
+            "moved": descent["moved"][:made],
+            "chosen": int(descent["chosen"]),
+            "status": int(descent["status"]),
+        }
     improved, compared = choice or (None, None)
     return Told(
-        action, beliefs, states, float(moved), bool(thinks), doubt, descent,
-        None if improved is None else np.exp(improved), compared,
-    )  # fmt: skip
+        action,
+        beliefs,
+        states,
+        float(moved),
+        bool(thinks),
+        doubt,
+        descent,
+        None if improved is None else np.exp(improved),
+        compared,
+    )
 
 
 def _descent(refined: Any) -> dict[str, Any]:

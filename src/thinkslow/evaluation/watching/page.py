@@ -35,19 +35,27 @@ def page(block: Mapping[str, Any]) -> str:
     folder = resources.files(_PLACE) / "templates"
     script = "\n".join((folder / name).read_text() for name in SCRIPTS)
     environment = Environment(
-        loader=PackageLoader(_PLACE, "templates"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=PackageLoader(_PLACE, "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     agent, where = block["agent"], block["environment"]
     shift = f", {where['shift']}" if where.get("shift") else ""
     return environment.get_template("player.html.jinja").render(
         title=f"{agent['name']} on {where['id']}{shift}, seed {block['seed']}",
-        block=block, base=BASE, notes=_notes(block), end=_ENDS[block["ended"]],
-        style=(folder / "player.css").read_text(), script=script,
+        block=block,
+        base=BASE,
+        notes=_notes(block),
+        end=_ENDS[block["ended"]],
+        style=(folder / "player.css").read_text(),
+        script=script,
         hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        data=_embedded(block), provenance=_provenance(block),
+        data=_embedded(block),
+        provenance=_provenance(block),
         several=len([one for one in block["parts"] if one["kind"] == "image"]) > 1,
-    )  # fmt: skip
+    )
 
 
 def _embedded(block: Mapping[str, Any]) -> str:

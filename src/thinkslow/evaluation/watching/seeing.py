@@ -111,9 +111,10 @@ def _numbers(model: Any, beliefs: Any, states: Any, value: bool, policy: bool) -
     def one(beliefs: Any, states: Any) -> dict[str, Any]:
         prior, before, after = beliefs
         out = {
-            "surprise": before.kl(prior), "entropy_before": before.entropy(),
+            "surprise": before.kl(prior),
+            "entropy_before": before.entropy(),
             "entropy_after": after.entropy(),
-        }  # fmt: skip
+        }
         if value:
             out["value"] = jnp.stack([expected(model.value(state)) for state in states])
         if policy:
@@ -162,11 +163,15 @@ def decoded(model: Any, episode: Episode, names: Sequence[str]) -> Iterator[Show
         for row, at in enumerate(places):
             yield Shown(
                 int(at),
-                {arm: {n: now[a, row] for n, (now, _) in found.items()}
-                 for a, arm in enumerate(arms)},
-                {arm: {n: later[a, row] for n, (_, later) in found.items()}
-                 for a, arm in enumerate(arms)},
-            )  # fmt: skip
+                {
+                    arm: {n: now[a, row] for n, (now, _) in found.items()}
+                    for a, arm in enumerate(arms)
+                },
+                {
+                    arm: {n: later[a, row] for n, (_, later) in found.items()}
+                    for a, arm in enumerate(arms)
+                },
+            )
 
 
 def came(episode: Episode) -> list[bool]:

@@ -113,8 +113,10 @@ def watch(
         raise ValueError("Which environment the agent plays is not known. Give `environment`.")
     subjects.refuse_modules(given, agents.values())
     described = subjects.described_environment(given)
-    agents = {name: subjects.awaits(one, lateness(described.get("shift", "")))
-              for name, one in agents.items()}  # fmt: skip
+    agents = {
+        name: subjects.awaits(one, lateness(described.get("shift", "")))
+        for name, one in agents.items()
+    }
     show("preparing the arms", 0, max_decisions)
     for name in agents:
         agents[name] = calibrated(agents[name], described, seed=seed)
@@ -125,20 +127,29 @@ def watch(
         named = agent.about.name or "agent"
         agents = {name: subjects.fitted(one, envs, name=named) for name, one in agents.items()}
         played = play(
-            agents, acting, envs, seed=seed, environment_seed=own, max_decisions=max_decisions,
+            agents,
+            acting,
+            envs,
+            seed=seed,
+            environment_seed=own,
+            max_decisions=max_decisions,
             tick=lambda what, done: show(what, done, max_decisions),
-        )  # fmt: skip
+        )
         observations, actions = envs.observation_space, envs.action_spaces
     if played.stop is not None and not played.length:
         raise played.stop
     about = {
         "agent": subjects.facts(named, {BASE: next(iter(agents.values()))}),
-        "environment": described, "seed": seed, "episode": episode, "environment_seed": own,
+        "environment": described,
+        "seed": seed,
+        "episode": episode,
+        "environment_seed": own,
         "command": command or _called(named, described, acting, seed, episode),
         **provenance(),
-        "settings": [subjects.settings(named, name, one) | _gate(one)
-                     for name, one in agents.items()],
-    }  # fmt: skip
+        "settings": [
+            subjects.settings(named, name, one) | _gate(one) for name, one in agents.items()
+        ],
+    }
     result = write(folder, played, agents, observations, actions, about, video=video, show=show)
     if played.stop is not None:
         raise played.stop
@@ -160,8 +171,10 @@ def check(folder: Path, *, seed: int, episode: int, max_decisions: int) -> None:
     if (folder / PLAYER).exists():
         raise FileExistsError(f"{folder} holds an episode already. Give another folder.")
     for name, value, least in (
-        ("seed", seed, 0), ("episode", episode, 0), ("max_decisions", max_decisions, 1),
-    ):  # fmt: skip
+        ("seed", seed, 0),
+        ("episode", episode, 0),
+        ("max_decisions", max_decisions, 1),
+    ):
         if value < least:
             raise ValueError(f"`{name}` must be {least} or more; got {value}.")
 
@@ -214,10 +227,16 @@ def _gate(agent: AbstractAgent) -> dict[str, Any]:
 
 
 def write(
-    folder: Path, played: Episode, agents: Mapping[str, AbstractAgent],
-    observations: Mapping[str, Any], actions: Mapping[str, Any], about: Mapping[str, Any], *,
-    video: bool, show: Show = lambda *_: None,
-) -> Watched:  # fmt: skip
+    folder: Path,
+    played: Episode,
+    agents: Mapping[str, AbstractAgent],
+    observations: Mapping[str, Any],
+    actions: Mapping[str, Any],
+    about: Mapping[str, Any],
+    *,
+    video: bool,
+    show: Show = lambda *_: None,
+) -> Watched:
     """Decode the episode and write the page, the video and the records.
 
     Each file is either complete or absent.
@@ -248,7 +267,7 @@ def write(
             film.drop()
     return Watched(
         folder / PLAYER, made, folder / DECISIONS, played.length, sum(played.rewards), played.ended
-    )  # fmt: skip
+    )
 
 
 def _shown(

@@ -22,12 +22,21 @@ from thinkslow.storage.reading import unreadable
 DTYPES = {
     name: np.dtype(kind)
     for name, kind in {
-        "b1": np.bool_, "f2": np.float16, "f4": np.float32, "f8": np.float64,
-        "i1": np.int8, "i2": np.int16, "i4": np.int32, "i8": np.int64,
-        "u1": np.uint8, "u2": np.uint16, "u4": np.uint32, "u8": np.uint64,
+        "b1": np.bool_,
+        "f2": np.float16,
+        "f4": np.float32,
+        "f8": np.float64,
+        "i1": np.int8,
+        "i2": np.int16,
+        "i4": np.int32,
+        "i8": np.int64,
+        "u1": np.uint8,
+        "u2": np.uint16,
+        "u4": np.uint32,
+        "u8": np.uint64,
         "bfloat16": ml_dtypes.bfloat16,
     }.items()
-}  # fmt: skip
+}
 """Number types that a foreign array may have."""
 MOST_AXES = 16
 """Largest number of axes of an array; agents need five."""
@@ -150,8 +159,9 @@ def checked_shape(shape: object) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def filled(data: bytes | bytearray | Span, shape: tuple[int, ...], dtype: np.dtype,
-           order: str = "C") -> Stored:  # fmt: skip
+def filled(
+    data: bytes | bytearray | Span, shape: tuple[int, ...], dtype: np.dtype, order: str = "C"
+) -> Stored:
     """An array made from these bytes.
 
     **Errors:** `ValueError` if they are too few or too many.

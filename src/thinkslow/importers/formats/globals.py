@@ -119,12 +119,15 @@ STUBS = {
     "sheeprl.utils.fs": ("BufferFiles",),
     "sheeprl.utils.memmap": ("MemmapArray",),
     "sheeprl.data.buffers": (
-        "ReplayBuffer", "SequentialReplayBuffer", "EnvIndependentReplayBuffer", "EpisodeBuffer",
+        "ReplayBuffer",
+        "SequentialReplayBuffer",
+        "EnvIndependentReplayBuffer",
+        "EpisodeBuffer",
     ),
     "numpy.random._pickle": ("__generator_ctor", "__bit_generator_ctor"),
     "numpy.random._pcg64": ("PCG64",),
     "numpy.random.bit_generator": ("SeedSequence", "__pyx_unpickle_SeedSequence"),
-}  # fmt: skip
+}
 """Names of classes whose objects are not needed and become `Stub`, besides all of optax."""
 
 

@@ -70,10 +70,15 @@ def load(path: Path) -> Any:
 
 
 def interpret(
-    stream: io.BufferedIOBase, size: int, path: Path, *, file: File | None = None,
+    stream: io.BufferedIOBase,
+    size: int,
+    path: Path,
+    *,
+    file: File | None = None,
     calls: Mapping[tuple[str, str], Callable[..., Any]] | None = None,
-    persistent: Callable[[Any], Any] | None = None, budget: Budget | None = None,
-) -> Any:  # fmt: skip
+    persistent: Callable[[Any], Any] | None = None,
+    budget: Budget | None = None,
+) -> Any:
     """As `load`, for a stream of `size` bytes; `path` is for messages.
 
     `calls` are functions that stand for more global names, and `persistent` gives the object of
@@ -115,10 +120,13 @@ class _Machine:
     """The stack, the memo and the instructions of a pickle."""
 
     def __init__(
-        self, stream: io.BufferedIOBase, size: int, file: File | None,
+        self,
+        stream: io.BufferedIOBase,
+        size: int,
+        file: File | None,
         calls: Mapping[tuple[str, str], Callable[..., Any]],
         persistent: Callable[[Any], Any] | None,
-    ):  # fmt: skip
+    ):
         self.stream, self.size, self.file = stream, size, file
         self.calls = CALLS | dict(calls)
         self.persistent = persistent
@@ -273,8 +281,10 @@ class _Machine:
 
     def load_persistent(self) -> None:
         if self.persistent is None:
-            raise Refused("a checkpoint may hold arrays only, and this one asks for a persistent "
-                          "id. Nothing was run.")  # fmt: skip
+            raise Refused(
+                "a checkpoint may hold arrays only, and this one asks for a persistent "
+                "id. Nothing was run."
+            )
         self.push(self.persistent(self.stack.pop()))
 
     def tuple_of(self, count: int) -> None:
@@ -353,11 +363,22 @@ _FORBIDDEN = {
     pickle.NEXT_BUFFER: "a buffer outside the file",
     pickle.READONLY_BUFFER: "a buffer outside the file",
     **dict.fromkeys(
-        (pickle.INT, pickle.LONG, pickle.FLOAT, pickle.STRING, pickle.UNICODE, pickle.GET,
-         pickle.PUT, pickle.BINSTRING, pickle.SHORT_BINSTRING, pickle.LIST, pickle.DICT),
+        (
+            pickle.INT,
+            pickle.LONG,
+            pickle.FLOAT,
+            pickle.STRING,
+            pickle.UNICODE,
+            pickle.GET,
+            pickle.PUT,
+            pickle.BINSTRING,
+            pickle.SHORT_BINSTRING,
+            pickle.LIST,
+            pickle.DICT,
+        ),
         "an instruction of Python 2, which no checkpoint uses",
     ),
-}  # fmt: skip
+}
 
 
 def _plain(value: Any, budget: Budget) -> Any:

@@ -54,10 +54,17 @@ _HEADER = struct.Struct("<4s22xHH")
 """The header of each entry: a mark, and the lengths of the name and of the extra field."""
 
 STORAGES = {
-    "HalfStorage": "f2", "BFloat16Storage": "bfloat16", "FloatStorage": "f4",
-    "DoubleStorage": "f8", "CharStorage": "i1", "ShortStorage": "i2", "IntStorage": "i4",
-    "LongStorage": "i8", "ByteStorage": "u1", "BoolStorage": "b1",
-}  # fmt: skip
+    "HalfStorage": "f2",
+    "BFloat16Storage": "bfloat16",
+    "FloatStorage": "f4",
+    "DoubleStorage": "f8",
+    "CharStorage": "i1",
+    "ShortStorage": "i2",
+    "IntStorage": "i4",
+    "LongStorage": "i8",
+    "ByteStorage": "u1",
+    "BoolStorage": "b1",
+}
 """Number types by the class that names them in the pickle."""
 
 
@@ -88,9 +95,13 @@ def load(path: Path) -> Any:
     """
     archive = _Archive(path)
     return interpret(
-        io.BytesIO(archive.pickle), len(archive.pickle), path,
-        calls=_CALLS, persistent=archive.storage, budget=archive.budget,
-    )  # fmt: skip
+        io.BytesIO(archive.pickle),
+        len(archive.pickle),
+        path,
+        calls=_CALLS,
+        persistent=archive.storage,
+        budget=archive.budget,
+    )
 
 
 class _Archive:
@@ -128,10 +139,13 @@ class _Archive:
         for entry in entries:
             stored = entry.compress_type == zipfile.ZIP_STORED
             if entry.flag_bits & 1 or entry.compress_type not in (
-                zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED,
-            ):  # fmt: skip
-                raise Damaged(f"{path} is not readable: {entry.filename!r} is encrypted or packed "
-                              "in an unknown way.")  # fmt: skip
+                zipfile.ZIP_STORED,
+                zipfile.ZIP_DEFLATED,
+            ):
+                raise Damaged(
+                    f"{path} is not readable: {entry.filename!r} is encrypted or packed "
+                    "in an unknown way."
+                )
             if (
                 entry.header_offset < 0
                 or entry.header_offset + entry.compress_size > size
@@ -139,8 +153,10 @@ class _Archive:
             ):
                 raise Damaged(f"{path} is broken: {entry.filename!r} does not fit into the file.")
         if sum(entry.file_size for entry in entries) > MOST_SWELLING * size + SLACK:
-            raise Damaged(f"{path} is no checkpoint: unpacked it would be over {MOST_SWELLING} "
-                          "times as large.")  # fmt: skip
+            raise Damaged(
+                f"{path} is no checkpoint: unpacked it would be over {MOST_SWELLING} "
+                "times as large."
+            )
 
     def read(self, entry: zipfile.ZipInfo) -> bytearray:
         """All bytes of an entry, with a verified checksum."""
@@ -231,8 +247,9 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Sto
     if size and (last >= storage.count or size > storage.count):
         raise ValueError(f"a tensor of shape {shape} reaches beyond its storage")
     if size and not _distinct(shape, strides):
-        raise ValueError(f"a tensor of shape {shape} has strides {strides}, which name a number "
-                         "twice")  # fmt: skip
+        raise ValueError(
+            f"a tensor of shape {shape} has strides {strides}, which name a number twice"
+        )
 
     def fetch() -> np.ndarray:
         if not size:

@@ -20,9 +20,12 @@ _ACTION = re.compile(r"pol/head/(.+)/(mean|logits)/bias")
 
 
 def observed(
-    weights: Mapping[str, np.ndarray], *, image: str = "image", names: Sequence[str] = (),
+    weights: Mapping[str, np.ndarray],
+    *,
+    image: str = "image",
+    names: Sequence[str] = (),
     size: Sequence[int] = (),
-) -> dict[str, Space]:  # fmt: skip
+) -> dict[str, Space]:
     """The observations of the encoder.
 
     Vectors have the names that the decoder uses; `names` are the vectors that it does not decode.
@@ -49,9 +52,11 @@ def observed(
                 Space((rest,), "float32") if rest > 1 else Space((), "float32")
             )
         elif rest:
-            raise Misfit(f"enc/mlp0/kernel has {plural(inputs, 'input')}, expected "
-                         f"{inputs - rest}, those of "
-                         f"{', '.join(out) or 'no vector'}.")  # fmt: skip
+            raise Misfit(
+                f"enc/mlp0/kernel has {plural(inputs, 'input')}, expected "
+                f"{inputs - rest}, those of "
+                f"{', '.join(out) or 'no vector'}."
+            )
     if "enc/cnn0/kernel" in weights:
         layers = shape.count(r"enc/cnn(\d+)/kernel")
         first = "dyn/obs0/kernel" if "dyn/obs0/kernel" in weights else "dyn/obslogit/kernel"
@@ -62,9 +67,11 @@ def observed(
         if len(size) == 2 and size[0] * size[1] == cells * 4**layers:
             rows, columns = (side // 2**layers for side in size)
         if rest or cells < 1 or rows * columns != cells:
-            raise Misfit(f"{first} has {plural(tokens, 'input')} for the image, which is no "
-                         "image of "
-                         f"{plural(layers, 'halving')}.")  # fmt: skip
+            raise Misfit(
+                f"{first} has {plural(tokens, 'input')} for the image, which is no "
+                "image of "
+                f"{plural(layers, 'halving')}."
+            )
         channels = shape("enc/cnn0/kernel", 4)[2]
         out[image] = Space((rows * 2**layers, columns * 2**layers, channels), "uint8")
     if not out:
@@ -90,10 +97,17 @@ def acted(weights: Mapping[str, np.ndarray]) -> dict[str, Space]:
 
 
 def sizes(
-    weights: Mapping[str, np.ndarray], observations: Mapping[str, Space], *, classes: int,
-    unimix: float, free_nats: float, rep_scale: float, actor_unimix: float = 0.0,
-    mixed_logits: bool = False, discount: float = 1.0,
-) -> ModelConfig:  # fmt: skip
+    weights: Mapping[str, np.ndarray],
+    observations: Mapping[str, Space],
+    *,
+    classes: int,
+    unimix: float,
+    free_nats: float,
+    rep_scale: float,
+    actor_unimix: float = 0.0,
+    mixed_logits: bool = False,
+    discount: float = 1.0,
+) -> ModelConfig:
     """Every size, from the weights. What they do not determine is passed in.
 
     **Errors:** `Misfit` for weights that are missing or contradict each other.
@@ -107,8 +121,10 @@ def sizes(
     deter, hidden = shape("dyn/dynin0/kernel", 2)
     (latent,) = shape("dyn/priorlogit/bias", 1)
     if classes < 1 or latent % classes:
-        raise Misfit(f"dyn/priorlogit/bias is ({latent},), expected a multiple of {classes}, the "
-                     "classes of the latent.")  # fmt: skip
+        raise Misfit(
+            f"dyn/priorlogit/bias is ({latent},), expected a multiple of {classes}, the "
+            "classes of the latent."
+        )
     count = shape.count(r"enc/cnn(\d+)/kernel")
     channels = [shape(f"enc/cnn{index}/kernel", 4)[-1] for index in range(count)]
     depth = math.gcd(*channels) or 1
@@ -120,12 +136,19 @@ def sizes(
     decoded |= {name for name, _ in images(spaces)} if pictures else set()
     decoder = MLPConfig(0, shape("dec/sp1/bias", 1)[0] // 2) if pictures else MLPConfig(0, 1)
     return ModelConfig(
-        deter=deter, hidden=hidden, stoch=latent // classes, classes=classes, blocks=blocks,
-        encoder=MLPConfig(
-            shape.count(r"enc/mlp(\d+)/kernel"), shape("enc/mlp0/kernel", 2)[1]
-        ) if vectors(spaces) else MLPConfig(0, 1),
+        deter=deter,
+        hidden=hidden,
+        stoch=latent // classes,
+        classes=classes,
+        blocks=blocks,
+        encoder=MLPConfig(shape.count(r"enc/mlp(\d+)/kernel"), shape("enc/mlp0/kernel", 2)[1])
+        if vectors(spaces)
+        else MLPConfig(0, 1),
         decoder=head("dec") if seen else decoder,
-        reward=head("rew"), continuation=head("con"), policy=head("pol"), value=head("val"),
+        reward=head("rew"),
+        continuation=head("con"),
+        policy=head("pol"),
+        value=head("val"),
         depth=depth,
         mults=tuple(width // depth for width in channels),
         kernel=shape("enc/cnn0/kernel", 4)[0] if channels else 5,
@@ -137,10 +160,14 @@ def sizes(
         posterior_hidden=_other(shape("dyn/obslogit/kernel", 2)[0], hidden),
         reward_bins=shape("rew/head/logits/bias", 1)[0],
         value_bins=shape("val/head/logits/bias", 1)[0],
-        unimix=unimix, free_nats=free_nats, rep_scale=rep_scale, actor_unimix=actor_unimix,
-        mixed_logits=mixed_logits, discount=discount,
+        unimix=unimix,
+        free_nats=free_nats,
+        rep_scale=rep_scale,
+        actor_unimix=actor_unimix,
+        mixed_logits=mixed_logits,
+        discount=discount,
         decoded=None if decoded == set(observations) else tuple(sorted(decoded)),
-    )  # fmt: skip
+    )
 
 
 class _Shapes:

@@ -83,19 +83,26 @@ def sized(
     observations |= {name: Space((size,), "float32") for name, size in vectors.items()}
     decoded += [name for name in vectors if f"wm/dec/mlp/dist_{name}/out/bias" in weights]
     config = V1Config(
-        deter=deter, stoch=latent // told.classes, classes=told.classes,
+        deter=deter,
+        stoch=latent // told.classes,
+        classes=told.classes,
         recurrent=array(weights, "wm/rssm/img_in/kernel", 2).shape[1],
         prior=array(weights, "wm/rssm/img_out/kernel", 2).shape[1],
         posterior=array(weights, "wm/rssm/obs_out/kernel", 2).shape[1],
-        reward=widths(weights, "wm/rew"), continuation=widths(weights, "wm/cont"),
+        reward=widths(weights, "wm/rew"),
+        continuation=widths(weights, "wm/cont"),
         policy=widths(weights, "task_behavior/ac/actor"),
         value=widths(weights, "task_behavior/critic/net"),
-        encoder=encoder, decoder=widths(weights, "wm/dec/mlp"),
-        encoder_convs=down, decoder_convs=up, decoder_seed=seed, decoded=tuple(decoded),
+        encoder=encoder,
+        decoder=widths(weights, "wm/dec/mlp"),
+        encoder_convs=down,
+        decoder_convs=up,
+        decoder_seed=seed,
+        decoded=tuple(decoded),
         reward_bins=array(weights, "wm/rew/dist_out/out/bias").size,
         value_bins=array(weights, "task_behavior/critic/net/dist_out/out/bias").size,
         **told.habits,
-    )  # fmt: skip
+    )
     actions = _actions(weights, told.actions)
     return config, observations, actions, _cannot(observations, decoded)
 
@@ -174,9 +181,13 @@ def _channels(total: int, names: tuple[str, ...]) -> dict[str, int]:
 
 
 def _check_decoder(
-    weights: Weights, observations: Mapping[str, Space], decoded: Sequence[str], side: int,
-    seed: int, convs: tuple[ConvConfig, ...],
-) -> None:  # fmt: skip
+    weights: Weights,
+    observations: Mapping[str, Space],
+    decoded: Sequence[str],
+    side: int,
+    seed: int,
+    convs: tuple[ConvConfig, ...],
+) -> None:
     """Check that the decoder's images have the size and channels of the encoder's."""
     unseen = [name for name in decoded if name not in observations]
     if unseen:

@@ -18,16 +18,31 @@ EXTRAS = r"(slowval|slowval_count|retnorm|valnorm|advnorm)/.*"
 """Arrays of the training state that are not part of the agent."""
 OPTIMISER = "opt/"
 FIXED = {
-    "dyn.typ": "rssm", "enc.typ": "simple", "dec.typ": "simple", "dyn.rssm.absolute": False,
-    "dyn.rssm.act": "silu", "dyn.rssm.norm": "rms", "enc.simple.act": "silu",
-    "enc.simple.norm": "rms", "enc.simple.strided": False, "enc.simple.outer": False,
-    "enc.simple.symlog": True, "dec.simple.act": "silu", "dec.simple.norm": "rms",
-    "dec.simple.strided": False, "dec.simple.outer": False, "policy.act": "silu",
-    "policy.norm": "rms", "policy.minstd": 0.1, "policy.maxstd": 1.0,
-    "policy_dist_disc": "categorical", "policy_dist_cont": "bounded_normal",
-    "rewhead.output": "symexp_twohot", "value.output": "symexp_twohot",
+    "dyn.typ": "rssm",
+    "enc.typ": "simple",
+    "dec.typ": "simple",
+    "dyn.rssm.absolute": False,
+    "dyn.rssm.act": "silu",
+    "dyn.rssm.norm": "rms",
+    "enc.simple.act": "silu",
+    "enc.simple.norm": "rms",
+    "enc.simple.strided": False,
+    "enc.simple.outer": False,
+    "enc.simple.symlog": True,
+    "dec.simple.act": "silu",
+    "dec.simple.norm": "rms",
+    "dec.simple.strided": False,
+    "dec.simple.outer": False,
+    "policy.act": "silu",
+    "policy.norm": "rms",
+    "policy.minstd": 0.1,
+    "policy.maxstd": 1.0,
+    "policy_dist_disc": "categorical",
+    "policy_dist_cont": "bounded_normal",
+    "rewhead.output": "symexp_twohot",
+    "value.output": "symexp_twohot",
     "conhead.output": "binary",
-}  # fmt: skip
+}
 """Options that change the meaning of the weights, each with its one supported value."""
 
 
@@ -52,22 +67,30 @@ def read(found: Found, *, classes: int | None = None) -> Foreign:
     environment = f"env.{task.partition('_')[0]}"
     observations = observed(weights, size=options.maybe(f"{environment}.size", list, []))
     model = sizes(
-        weights, observations,
+        weights,
+        observations,
         classes=options.classes("agent.dyn.rssm.classes", classes, found),
         unimix=options("agent.dyn.rssm.unimix", float, 0.01),
         free_nats=options("agent.dyn.rssm.free_nats", float, 1.0),
         rep_scale=options("agent.loss_scales.rep", float, 0.1),
-        discount=1.0 if options("agent.contdisc", bool, True)
+        discount=1.0
+        if options("agent.contdisc", bool, True)
         else 1 - 1 / options("agent.horizon", float, 333.0),
-    )  # fmt: skip
+    )
     return Foreign(
-        architecture="dreamerv3-main", model=model, weights=weights,
+        architecture="dreamerv3-main",
+        model=model,
+        weights=weights,
         extras={name: x for name, x in taken.out.items() if name not in weights},
-        observations=observations, actions=acted(weights),
-        steps=_steps(found), seed=option(options.data, "seed", int, 0) if options.file else None,
+        observations=observations,
+        actions=acted(weights),
+        steps=_steps(found),
+        seed=option(options.data, "seed", int, 0) if options.file else None,
         environment={"task": task, "repeat": options.maybe(f"{environment}.repeat", int, 1)},
-        action="sample", logits="raw", options=options.data,
-    )  # fmt: skip
+        action="sample",
+        logits="raw",
+        options=options.data,
+    )
 
 
 def _check_optimiser(names: Mapping[str, Any], file: Path) -> None:
@@ -91,9 +114,11 @@ def _check_optimiser(names: Mapping[str, Any], file: Path) -> None:
     most = max(kept.values(), default=0)
     # A name outside the modules of all weights, or inside one of them without a weight.
     odd = [name for name, prefix in prefixes.items() if kept[prefix] == 1 < most]
-    odd += [name for name in without if any(
-        name.startswith(prefix) and "/" in name.removeprefix(prefix) for prefix in kept
-    )]  # fmt: skip
+    odd += [
+        name
+        for name in without
+        if any(name.startswith(prefix) and "/" in name.removeprefix(prefix) for prefix in kept)
+    ]
     if odd:
         raise Damaged(
             f"{file}: its optimiser keeps {shown(odd[0])}, which is of no weight in it: it was "
@@ -146,9 +171,13 @@ def _unread(content: Any) -> str | None:
 
 
 SOURCE = Source(
-    name="dreamerv3", title="danijar/dreamerv3 since December 2024", places=places,
+    name="dreamerv3",
+    title="danijar/dreamerv3 since December 2024",
+    places=places,
     recognises=lambda content: isinstance(
         (inside(content, "agent") or inside(content)).get("params"), Mapping
     ),
-    read=read, config=("../../config.yaml", "config.yaml"), unread=_unread,
-)  # fmt: skip
+    read=read,
+    config=("../../config.yaml", "config.yaml"),
+    unread=_unread,
+)

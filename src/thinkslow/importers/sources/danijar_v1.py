@@ -15,20 +15,37 @@ from thinkslow.storage.store import Damaged
 PARTS = ("wm/", "task_behavior/ac/actor/", "task_behavior/critic/net/", *EXTRAS)
 """Names that are read; all others are optimisers and counters."""
 FIXED: dict[str, Any] = {
-    **{f"{part}.{option}": value for part in ("encoder", "decoder")
-       for option, value in {"cnn": "resnet", "cnn_blocks": 0}.items()},
-    **{f"{part}.norm": "layer" for part in
-       ("encoder", "decoder", "rssm", "reward_head", "cont_head", "actor", "critic")},
-    **{f"{part}.act": "silu" for part in
-       ("encoder", "decoder", "rssm", "reward_head", "cont_head", "actor", "critic")},
-    **{f"{part}.inputs": ["deter", "stoch"] for part in
-       ("decoder", "reward_head", "cont_head", "actor", "critic")},
-    "decoder.cnn_sigmoid": False, "decoder.image_dist": "mse", "decoder.vector_dist": "symlog_mse",
-    "rssm.initial": "learned", "rssm.action_clip": 1.0, "reward_head.dist": "symlog_disc",
-    "cont_head.dist": "binary", "critic.dist": "symlog_disc", "critic_type": "vfunction",
-    "actor_dist_cont": "normal", "actor_dist_disc": "onehot", "actor.symlog_inputs": False,
+    **{
+        f"{part}.{option}": value
+        for part in ("encoder", "decoder")
+        for option, value in {"cnn": "resnet", "cnn_blocks": 0}.items()
+    },
+    **{
+        f"{part}.norm": "layer"
+        for part in ("encoder", "decoder", "rssm", "reward_head", "cont_head", "actor", "critic")
+    },
+    **{
+        f"{part}.act": "silu"
+        for part in ("encoder", "decoder", "rssm", "reward_head", "cont_head", "actor", "critic")
+    },
+    **{
+        f"{part}.inputs": ["deter", "stoch"]
+        for part in ("decoder", "reward_head", "cont_head", "actor", "critic")
+    },
+    "decoder.cnn_sigmoid": False,
+    "decoder.image_dist": "mse",
+    "decoder.vector_dist": "symlog_mse",
+    "rssm.initial": "learned",
+    "rssm.action_clip": 1.0,
+    "reward_head.dist": "symlog_disc",
+    "cont_head.dist": "binary",
+    "critic.dist": "symlog_disc",
+    "critic_type": "vfunction",
+    "actor_dist_cont": "normal",
+    "actor_dist_disc": "onehot",
+    "actor.symlog_inputs": False,
     "critic.symlog_inputs": False,
-}  # fmt: skip
+}
 """Options that change the meaning of the weights, each with its one supported value."""
 RESIZES = ("stride", "stride3")
 """How images are downsampled; `stride3` begins with a stride of 3, for images of 96 pixels."""
@@ -80,13 +97,21 @@ def read(
     model, observations, actions, cannot = sized(weights, told)
     step = found.content.get("step")
     return Foreign(
-        architecture="dreamerv3-v1", model=model, weights=weights, extras=extras,
-        observations=observations, actions=actions,
+        architecture="dreamerv3-v1",
+        model=model,
+        weights=weights,
+        extras=extras,
+        observations=observations,
+        actions=actions,
         steps=step if type(step) is int else None,
         seed=options.maybe("seed", int, 0) if options.file else None,
-        environment=_environment(options), action="sample", logits="mixed", cannot=cannot,
-        options=options.data, assumed=_assumed(observations, vectors),
-    )  # fmt: skip
+        environment=_environment(options),
+        action="sample",
+        logits="mixed",
+        cannot=cannot,
+        options=options.data,
+        assumed=_assumed(observations, vectors),
+    )
 
 
 def _assumed(observations: Mapping[str, Space], told: tuple[str, ...] | None) -> tuple[str, ...]:
@@ -128,8 +153,11 @@ def _environment(options: Options) -> dict[str, Any]:
 
 
 SOURCE = Source(
-    name="dreamerv3-v1", title="danijar/dreamerv3 of 2023, PyPI 1.5.0",
+    name="dreamerv3-v1",
+    title="danijar/dreamerv3 of 2023, PyPI 1.5.0",
     places=files("checkpoint.ckpt"),
     recognises=lambda content: has(inside(content, "agent"), "agent/wm/"),
-    read=read, config=("config.yaml",), orders_vectors=True,
-)  # fmt: skip
+    read=read,
+    config=("config.yaml",),
+    orders_vectors=True,
+)

@@ -14,11 +14,15 @@ from thinkslow.storage.store import Misfit
 PARTS = ("encoder", "rssm", "reward", "cont", "actor", "value", "_slow_value", "decoder")
 """Modules that an agent consists of; all others belong to the training loss."""
 FIXED = {
-    "model.act": "SiLU", "model.norm": True, "model.encoder.mlp.symlog_inputs": True,
-    "model.rssm.initial": "learned", "model.actor.dist.cont.min_std": 0.1,
-    "model.actor.dist.cont.max_std": 1.0, "model.reward.dist.name": "symexp_twohot",
+    "model.act": "SiLU",
+    "model.norm": True,
+    "model.encoder.mlp.symlog_inputs": True,
+    "model.rssm.initial": "learned",
+    "model.actor.dist.cont.min_std": 0.1,
+    "model.actor.dist.cont.max_std": 1.0,
+    "model.reward.dist.name": "symexp_twohot",
     "model.critic.dist.name": "symexp_twohot",
-}  # fmt: skip
+}
 """Options that change the meaning of the weights, each with its one supported value."""
 
 
@@ -50,14 +54,15 @@ def read(found: Found, *, classes: int | None = None) -> Foreign:
         weights, names=_names(options, "encoder"), size=options.maybe("env.size", list, [])
     )
     model = sizes(
-        weights, observations,
+        weights,
+        observations,
         classes=options.classes("model.rssm.discrete", classes, found),
         unimix=options("model.rssm.unimix_ratio", float, 0.01),
         free_nats=options("model.kl_free", float, 1.0),
         rep_scale=options("model.loss_scales.rep", float, 0.1),
         actor_unimix=options("model.actor.dist.disc.unimix_ratio", float, 0.01),
         discount=1 - 1 / options("model.horizon", float, 333.0),
-    )  # fmt: skip
+    )
     cannot = {}
     if not decodes:
         cannot["decode"] = (
@@ -65,16 +70,22 @@ def read(found: Found, *, classes: int | None = None) -> Foreign:
             "metrics and no arms that reconstruct: sig, elbo, evidence, best of N"
         )
     return Foreign(
-        architecture="dreamerv3-main", model=model, weights=weights,
+        architecture="dreamerv3-main",
+        model=model,
+        weights=weights,
         extras={name: x for name, x in taken.out.items() if name not in weights},
-        observations=observations, actions=acted(weights),
+        observations=observations,
+        actions=acted(weights),
         seed=options.maybe("seed", int, 0) if options.file else None,
         environment={
             "task": options.maybe("env.task", str, "unknown"),
             "repeat": options.maybe("env.action_repeat", int, 1),
         },
-        action="mode", logits="raw", cannot=cannot, options=options.data,
-    )  # fmt: skip
+        action="mode",
+        logits="raw",
+        cannot=cannot,
+        options=options.data,
+    )
 
 
 def _core(taken: Taken) -> None:
@@ -85,8 +96,9 @@ def _core(taken: Taken) -> None:
         for index in range(layers):
             name = f"encoder.encoders.0.layers.{4 * index}"
             taken.conv(f"enc/cnn{index}", name)
-            taken.move(f"enc/cnn{index}norm/scale", f"encoder.encoders.0.layers.{4 * index + 2}"
-                       ".weight")  # fmt: skip
+            taken.move(
+                f"enc/cnn{index}norm/scale", f"encoder.encoders.0.layers.{4 * index + 2}.weight"
+            )
     dense = f"encoder.encoders.{int(convolutions)}.layers.mlp_encoder_"
     units, count = 0, taken.count(dense + "linear{}.weight")
     for index in range(count):
@@ -133,9 +145,11 @@ def square(numbers: int, channels: int, name: str) -> tuple[int, int]:
     """
     side = round(max(numbers // channels, 0) ** 0.5)
     if side < 1 or side * side * channels != numbers:
-        raise Misfit(f"{name} has {plural(numbers, 'number')} for an image of "
-                     f"{plural(channels, 'channel')}: it is "
-                     "not square, and only square images are known here.")  # fmt: skip
+        raise Misfit(
+            f"{name} has {plural(numbers, 'number')} for an image of "
+            f"{plural(channels, 'channel')}: it is "
+            "not square, and only square images are known here."
+        )
     return side, side
 
 
@@ -147,16 +161,20 @@ def _blocks(taken: Taken, new: str, name: str) -> None:
 def _heads(taken: Taken) -> None:
     features = (len(taken.out["dyn/dynin1/kernel"]), len(taken.out["dyn/dynin0/kernel"]))
     for new, old, inner, output in (
-        ("rew", "reward", "reward", "logits"), ("con", "cont", "cont", "logit"),
-        ("val", "value", "value", "logits"), ("slowval", "_slow_value", "value", "logits"),
+        ("rew", "reward", "reward", "logits"),
+        ("con", "cont", "cont", "logit"),
+        ("val", "value", "value", "logits"),
+        ("slowval", "_slow_value", "value", "logits"),
         ("pol", "actor", "actor", None),
-    ):  # fmt: skip
+    ):
         net = f"{old}.mlp.layers.{inner}_"
         for index in range(taken.count(net + "linear{}.weight")):
             taken.dense(
-                f"{new}/mlp/linear{index}", f"{net}linear{index}", f"{net}norm{index}",
+                f"{new}/mlp/linear{index}",
+                f"{net}linear{index}",
+                f"{net}norm{index}",
                 f"{new}/mlp/norm{index}",
-            )  # fmt: skip
+            )
         features_first(taken, f"{new}/mlp/linear0/kernel", *features)
         if output is not None:
             taken.linear(f"{new}/head/{output}", f"{old}.last")
@@ -211,9 +229,11 @@ def _decoder(taken: Taken, names: list[str]) -> None:
         dense = f"{net}mlp.layers.mlp_decoder_"
         for index in range(taken.count(dense + "linear{}.weight")):
             taken.dense(
-                f"dec/mlp/linear{index}", f"{dense}linear{index}", f"{dense}norm{index}",
+                f"dec/mlp/linear{index}",
+                f"{dense}linear{index}",
+                f"{dense}norm{index}",
                 f"dec/mlp/norm{index}",
-            )  # fmt: skip
+            )
         taken.linear(f"dec/vec/{JOINED.join(names) or 'vector'}/pred", f"{net}last")
 
 
@@ -224,7 +244,10 @@ def _names(options: Options, part: str) -> list[str]:
 
 
 SOURCE = Source(
-    name="r2dreamer", title="NM512/r2dreamer", places=files("latest.pt"),
+    name="r2dreamer",
+    title="NM512/r2dreamer",
+    places=files("latest.pt"),
     recognises=lambda content: has(inside(content, "agent_state_dict"), "rssm._deter_net."),
-    read=read, config=(".hydra/config.yaml",),
-)  # fmt: skip
+    read=read,
+    config=(".hydra/config.yaml",),
+)

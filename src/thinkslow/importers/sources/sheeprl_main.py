@@ -15,9 +15,12 @@ from thinkslow.plural import plural
 from thinkslow.storage.store import Damaged, Misfit
 
 FIXED = {
-    "algo.dense_act": "torch.nn.SiLU", "algo.norm_eps": 1e-4, "algo.actor.min_std": 0.1,
-    "algo.actor.max_std": 1.0, "algo.world_model.encoder.symlog_inputs": True,
-}  # fmt: skip
+    "algo.dense_act": "torch.nn.SiLU",
+    "algo.norm_eps": 1e-4,
+    "algo.actor.min_std": 0.1,
+    "algo.actor.max_std": 1.0,
+    "algo.world_model.encoder.symlog_inputs": True,
+}
 """Options that change the meaning of the weights, each with its one supported value."""
 CORE, DECODER = "world_model.rssm.recurrent_model.", "world_model.observation_model."
 
@@ -33,8 +36,9 @@ def read(found: Found, *, classes: int | None = None) -> Foreign:
     parts = ("world_model", "actor", "critic", "target_critic", "moments")
     arrays = {
         f"{part}.{name}": array
-        for part in parts for name, array in found.content.get(part, {}).items()
-    }  # fmt: skip
+        for part in parts
+        for name, array in found.content.get(part, {}).items()
+    }
     taken = Taken(stripped(arrays, "_forward_module.", "module.", "_orig_mod."), found.file)
     keys = {
         kind: {
@@ -45,11 +49,14 @@ def read(found: Found, *, classes: int | None = None) -> Foreign:
     }
     for kind, named in keys.items():
         if set(named["decoder"]) - set(named["encoder"]):
-            raise Damaged(f"`algo.{kind}_keys.decoder` of {options.file} must be among those of "
-                          "the encoder.")  # fmt: skip
+            raise Damaged(
+                f"`algo.{kind}_keys.decoder` of {options.file} must be among those of the encoder."
+            )
     if len(keys["cnn"]["encoder"]) > 1:
-        raise Damaged(f"`algo.cnn_keys.encoder` of {options.file} must be one image, which is all "
-                      f"that is known here; it is {keys['cnn']['encoder']}.")  # fmt: skip
+        raise Damaged(
+            f"`algo.cnn_keys.encoder` of {options.file} must be one image, which is all "
+            f"that is known here; it is {keys['cnn']['encoder']}."
+        )
     _encoder(taken)
     _core(taken)
     _heads(taken)
@@ -63,29 +70,36 @@ def read(found: Found, *, classes: int | None = None) -> Foreign:
     image = (keys["cnn"]["encoder"] or ["image"])[0]
     observations = observed(weights, image=image, names=keys["mlp"]["encoder"])
     model = sizes(
-        weights, observations,
+        weights,
+        observations,
         classes=options.classes("algo.world_model.discrete_size", classes, found),
         unimix=options("algo.world_model.unimix", float, 0.01),
         free_nats=options("algo.world_model.kl_free_nats", float, 1.0),
         rep_scale=options("algo.loss_scales.representation", float, 0.1),
         actor_unimix=options("algo.actor.unimix", float, 0.01),
         mixed_logits=True,
-        discount=1.0 if options("algo.world_model.continue_discount", bool, True)
+        discount=1.0
+        if options("algo.world_model.continue_discount", bool, True)
         else options("algo.gamma", float, 1 - 1 / 333),
-    )  # fmt: skip
+    )
     number = re.fullmatch(r"ckpt_(\d+)_\d+\.ckpt", found.file.name)
     return Foreign(
-        architecture="dreamerv3-main", model=model, weights=weights,
+        architecture="dreamerv3-main",
+        model=model,
+        weights=weights,
         extras={name: x for name, x in taken.out.items() if name not in weights},
-        observations=observations, actions=acted(weights),
+        observations=observations,
+        actions=acted(weights),
         steps=int(number[1]) if number else None,
         seed=options.maybe("seed", int, 0) if options.file else None,
         environment={
             "task": options.maybe("env.id", str, "unknown"),
             "repeat": options.maybe("env.action_repeat", int, 1),
         },
-        action="sample", logits="mixed", options=options.data,
-    )  # fmt: skip
+        action="sample",
+        logits="mixed",
+        options=options.data,
+    )
 
 
 def _encoder(taken: Taken) -> None:
@@ -133,15 +147,18 @@ def _heads(taken: Taken) -> None:
     for new, net, output in (
         ("rew", "world_model.reward_model.", "logits"),
         ("con", "world_model.continue_model.", "logit"),
-        ("val", "critic.", "logits"), ("slowval", "target_critic.", "logits"),
+        ("val", "critic.", "logits"),
+        ("slowval", "target_critic.", "logits"),
         ("pol", "actor.model.", None),
-    ):  # fmt: skip
+    ):
         layers = taken.count_by(net + "{}.weight", 3) - (output is not None)
         for index in range(layers):
             taken.dense(
-                f"{new}/mlp/linear{index}", f"{net}{3 * index}", f"{net}{3 * index + 1}",
+                f"{new}/mlp/linear{index}",
+                f"{net}{3 * index}",
+                f"{net}{3 * index + 1}",
                 f"{new}/mlp/norm{index}",
-            )  # fmt: skip
+            )
         features_first(taken, f"{new}/mlp/linear0/kernel", *features)
         if output is not None:
             taken.linear(f"{new}/head/{output}", f"{net}{3 * layers}")
@@ -176,9 +193,11 @@ def _decoder(taken: Taken, vectors: list[str]) -> None:
     layers = taken.count_by(net + "model.{}.weight", 3)
     for index in range(layers):
         taken.dense(
-            f"dec/mlp/linear{index}", f"{net}model.{3 * index}", f"{net}model.{3 * index + 1}",
+            f"dec/mlp/linear{index}",
+            f"{net}model.{3 * index}",
+            f"{net}model.{3 * index + 1}",
             f"dec/mlp/norm{index}",
-        )  # fmt: skip
+        )
     for index, name in enumerate(vectors):
         taken.linear(f"dec/vec/{name}/pred", f"{net}heads.{index}")
 
@@ -189,10 +208,12 @@ def _channels_last(taken: Taken) -> None:
     kernel, bias = taken.out["dec/sp0/kernel"], taken.out["dec/sp0/bias"]
     blocks = len(kernel)
     if bias.size != blocks * kernel.shape[2] or channels % blocks:
-        raise Misfit(f"{taken.file}: the layer that becomes dec/sp0 has "
-                     f"{plural(bias.size, 'output')}, "
-                     f"which {plural(blocks, 'block')} of {plural(channels, 'channel')} do not "
-                     "share.")  # fmt: skip
+        raise Misfit(
+            f"{taken.file}: the layer that becomes dec/sp0 has "
+            f"{plural(bias.size, 'output')}, "
+            f"which {plural(blocks, 'block')} of {plural(channels, 'channel')} do not "
+            "share."
+        )
     share = channels // blocks
     rows, columns = square(kernel.shape[2], share, "dec/sp0/kernel")
     order = _last(share, rows, columns)
@@ -223,8 +244,9 @@ def _sort_vectors(taken: Taken, names: list[str]) -> None:
     rows = len(taken.out["enc/mlp0/kernel"])
     known = {
         name: taken.out[f"dec/vec/{name}/pred/bias"].size
-        for name in names if f"dec/vec/{name}/pred/bias" in taken.out
-    }  # fmt: skip
+        for name in names
+        if f"dec/vec/{name}/pred/bias" in taken.out
+    }
     unknown = [name for name in names if name not in known]
     if not known:
         return
@@ -240,8 +262,13 @@ def _sort_vectors(taken: Taken, names: list[str]) -> None:
 
 
 SOURCE = Source(
-    name="sheeprl-3.5", title="sheeprl dreamer_v3_5", places=places,
-    recognises=lambda content: "actor" in inside(content)
-    and has(inside(content, "world_model"), "recurrent_model.recurrent_projection."),
-    read=read, config=("../config.yaml", "config.yaml"),
-)  # fmt: skip
+    name="sheeprl-3.5",
+    title="sheeprl dreamer_v3_5",
+    places=places,
+    recognises=lambda content: (
+        "actor" in inside(content)
+        and has(inside(content, "world_model"), "recurrent_model.recurrent_projection.")
+    ),
+    read=read,
+    config=("../config.yaml", "config.yaml"),
+)

@@ -17,17 +17,29 @@ WRAPPERS = ("_forward_module.", "module.", "_orig_mod.")
 MODULES = ("world_model", "actor", "critic", "target_critic", "moments")
 MEMORY, LATENT = "wm/rssm/initial", "wm/rssm/img_stats/bias"
 PARTS = (
-    *(f"algo.world_model.{part}" for part in (
-        "encoder", "recurrent_model", "transition_model", "representation_model",
-        "observation_model", "reward_model", "discount_model")),
-    "algo.actor", "algo.critic",
-)  # fmt: skip
+    *(
+        f"algo.world_model.{part}"
+        for part in (
+            "encoder",
+            "recurrent_model",
+            "transition_model",
+            "representation_model",
+            "observation_model",
+            "reward_model",
+            "discount_model",
+        )
+    ),
+    "algo.actor",
+    "algo.critic",
+)
 NORMS = ("layer_norm", "cnn_layer_norm", "mlp_layer_norm")
 FIXED: dict[str, Any] = {
-    "algo.world_model.decoupled_rssm": False, "algo.actor.init_std": 2.0,
-    "algo.actor.action_clip": 1.0, "algo.actor.cls": "sheeprl.algos.dreamer_v3.agent.Actor",
+    "algo.world_model.decoupled_rssm": False,
+    "algo.actor.init_std": 2.0,
+    "algo.actor.action_clip": 1.0,
+    "algo.actor.cls": "sheeprl.algos.dreamer_v3.agent.Actor",
     **{f"{part}.{act}": "torch.nn.SiLU" for part in PARTS for act in ("dense_act", "cnn_act")},
-}  # fmt: skip
+}
 """Options that change the meaning of the weights, each with its one supported value."""
 ACTS = ("auto", "discrete", "scaled_normal")
 """Supported distributions of actions."""
@@ -45,13 +57,15 @@ def read(found: Found, *, classes: int | None = None) -> Foreign:
     _check(options)
     arrays = {
         f"{module}.{name}": array
-        for module in MODULES for name, array in found.content.get(module, {}).items()
-    }  # fmt: skip
+        for module in MODULES
+        for name, array in found.content.get(module, {}).items()
+    }
     taken = Torch(stripped(arrays, *WRAPPERS), found.file)
     keys = {
         f"{kind}.{part}": tuple(options.maybe(f"algo.{kind}_keys.{part}", list, []))
-        for kind in ("cnn", "mlp") for part in ("encoder", "decoder")
-    }  # fmt: skip
+        for kind in ("cnn", "mlp")
+        for part in ("encoder", "decoder")
+    }
     _world(taken, keys["mlp.decoder"])
     discrete = _behavior(taken)
     taken.finish(r"(?!)")
@@ -59,8 +73,10 @@ def read(found: Found, *, classes: int | None = None) -> Foreign:
     unnamed = ("image",) if options.file is None else ()
     told = Told(
         classes=options.classes("algo.world_model.discrete_size", classes, found),
-        images=keys["cnn.encoder"] or unnamed, vectors=keys["mlp.encoder"] or None,
-        decoded_images=keys["cnn.decoder"] or unnamed, actions=discrete,
+        images=keys["cnn.encoder"] or unnamed,
+        vectors=keys["mlp.encoder"] or None,
+        decoded_images=keys["cnn.decoder"] or unnamed,
+        actions=discrete,
         habits={
             "unimix": options("algo.unimix", float, 0.01),
             "mixed_logits": True,
@@ -73,19 +89,27 @@ def read(found: Found, *, classes: int | None = None) -> Foreign:
             "dyn_scale": options("algo.world_model.kl_dynamic", float, 0.5),
             "rep_scale": options("algo.world_model.kl_representation", float, 0.1),
         },
-    )  # fmt: skip
+    )
     model, observations, actions, cannot = sized(weights, told)
     step = re.fullmatch(r"ckpt_(\d+)_\d+\.ckpt", found.file.name)
     return Foreign(
-        architecture="dreamerv3-v1", model=model, weights=weights, extras=extras,
-        observations=observations, actions=actions, steps=int(step[1]) if step else None,
+        architecture="dreamerv3-v1",
+        model=model,
+        weights=weights,
+        extras=extras,
+        observations=observations,
+        actions=actions,
+        steps=int(step[1]) if step else None,
         seed=options.maybe("seed", int, 0) if options.file else None,
         environment={
             "task": options.maybe("env.id", str, "unknown"),
             "repeat": options.maybe("env.action_repeat", int, 1),
         },
-        action="sample", logits="mixed", cannot=cannot, options=options.data,
-    )  # fmt: skip
+        action="sample",
+        logits="mixed",
+        cannot=cannot,
+        options=options.data,
+    )
 
 
 def _check(options: Options) -> None:
@@ -114,9 +138,10 @@ def _world(taken: Torch, vectors: tuple[str, ...]) -> None:
     taken.down(f"{encoder}.cnn_encoder.model.0._model")
     _dense(taken, "wm/enc/mlp", f"{encoder}.mlp_encoder.model._model")
     for new, name in (
-        ("img_in", "recurrent_model.mlp"), ("img_out", "transition_model"),
+        ("img_in", "recurrent_model.mlp"),
+        ("img_out", "transition_model"),
         ("obs_out", "representation_model"),
-    ):  # fmt: skip
+    ):
         layers = f"{rssm}.{name}._model"
         taken.normed(f"wm/rssm/{new}", f"{layers}.0", f"{layers}.1")
     cell = f"{rssm}.recurrent_model.rnn"
@@ -202,8 +227,12 @@ def places(folder: Path) -> Iterator[tuple[Order, Path]]:
 
 
 SOURCE = Source(
-    name="sheeprl", title="sheeprl dreamer_v3", places=places,
-    recognises=lambda content: "actor" in inside(content)
-    and has(inside(content, "world_model"), "recurrent_model.rnn."),
-    read=read, config=("../config.yaml", "config.yaml"),
-)  # fmt: skip
+    name="sheeprl",
+    title="sheeprl dreamer_v3",
+    places=places,
+    recognises=lambda content: (
+        "actor" in inside(content) and has(inside(content, "world_model"), "recurrent_model.rnn.")
+    ),
+    read=read,
+    config=("../config.yaml", "config.yaml"),
+)

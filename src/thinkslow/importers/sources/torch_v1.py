@@ -41,20 +41,30 @@ def read(found: Found, *, classes: int | None = None) -> Foreign:
     start, end = "wm/dec/mlp/dist_", "/out/bias"
     vectors = sorted(
         name.removeprefix(start).removesuffix(end)
-        for name in weights if name.startswith(start) and name.endswith(end)
-    )  # fmt: skip
+        for name in weights
+        if name.startswith(start) and name.endswith(end)
+    )
     told = Told(
-        classes=classes or 32, images=("image",), vectors=tuple(vectors) or None,
+        classes=classes or 32,
+        images=("image",),
+        vectors=tuple(vectors) or None,
         decoded_images=("image",),
         habits={"mixed_logits": False, "going_on": "mean", "discount": 0.997},
-    )  # fmt: skip
+    )
     model, observations, actions, cannot = sized(weights, told)
     return Foreign(
-        architecture="dreamerv3-v1", model=model, weights=weights, extras=extras,
-        observations=observations, actions=actions, environment={},
-        action="mode", logits="raw", cannot=cannot,
+        architecture="dreamerv3-v1",
+        model=model,
+        weights=weights,
+        extras=extras,
+        observations=observations,
+        actions=actions,
+        environment={},
+        action="mode",
+        logits="raw",
+        cannot=cannot,
         assumed=ASSUMED if classes is None else ASSUMED[1:],
-    )  # fmt: skip
+    )
 
 
 def _world(taken: Torch) -> None:
@@ -123,6 +133,9 @@ def _dense(
 
 
 SOURCE = Source(
-    name="dreamerv3-torch", title="NM512/dreamerv3-torch", places=files("latest.pt"),
-    recognises=lambda content: has(inside(content, "agent_state_dict"), "_wm."), read=read,
-)  # fmt: skip
+    name="dreamerv3-torch",
+    title="NM512/dreamerv3-torch",
+    places=files("latest.pt"),
+    recognises=lambda content: has(inside(content, "agent_state_dict"), "_wm."),
+    read=read,
+)
