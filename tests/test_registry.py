@@ -1,5 +1,6 @@
 """Names for the command line: whose they are."""
 
+import dataclasses
 import runpy
 
 import jax
@@ -47,6 +48,9 @@ def test_the_annotated_fields_of_a_term_are_its_arguments():
             return -self.scale * belief.entropy()
 
     registry.register("term", "bonus", Bonus)
-    made = registry.make("term", "bonus:scale=3")
-    assert made == Bonus(3)
-    assert jax.tree.leaves(made) == [3.0]  # changing it does not compile again
+    for kind in (Bonus, dataclasses.dataclass(frozen=True)(Bonus)):
+        made = registry.make("term", "bonus:scale=3")
+        assert made == kind(3)
+        assert jax.tree.leaves(made) == [3.0]  # changing it does not compile again
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            made.scale = 4.0

@@ -26,9 +26,19 @@ from thinkslow.worldmodel import Moment, Observation, State, Step, WorldModel
 Values: TypeAlias = dict[str, Float[Array, ""]]
 
 
+class _Frozen:
+    """An object whose attributes cannot be set or deleted."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
+
+
 @dataclass_transform(frozen_default=True)
 @dataclasses.dataclass(frozen=True)
-class Term:
+class Term(_Frozen):
     """A term to minimise, in nats.
 
     Every subclass is a frozen dataclass: its annotated fields are its settings. Changing a float
@@ -38,6 +48,8 @@ class Term:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         register(dataclasses.dataclass(frozen=True)(cls))
+        # So that the class may also be decorated; it inherits the same from `_Frozen`.
+        del cls.__setattr__, cls.__delattr__
 
     def __post_init__(self) -> None:
         """Integers in float fields become floats, which may change without compiling."""
