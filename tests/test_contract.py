@@ -38,7 +38,7 @@ from thinkslow.objectives import PIG, SIG, Ambiguity, Anchor, Entropy, Evidence,
 from thinkslow.objectives.members import Noise, checkpoints
 from thinkslow.refinement import Gradient, refine
 from thinkslow.spaces import Space
-from thinkslow.testing import TERMS, UPDATES, Broken, check, models, moment, updates
+from thinkslow.testing import TERMS, UPDATES, Broken, case, check, models, updates
 from thinkslow.worldmodel import State
 
 EVIDENCE = Evidence(0.5, 0.0, samples=2)
@@ -306,7 +306,7 @@ def test_a_sum_that_is_not_weighted_is_found_out(monkeypatch):
 
         return twice
 
-    monkeypatch.setattr(moment, "lookahead", doubled)
+    monkeypatch.setattr(case, "lookahead", doubled)
     found = broken(terms=[Anchor(), Entropy()], updates={})
     assert "Codes x anchor+entropy: the objective is the weighted sum of its terms" in found
 

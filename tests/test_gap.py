@@ -17,7 +17,7 @@ from thinkslow.gap import bounds, drawing, moment, paths, stored
 from thinkslow.gap.bounds import Target, best, importance_bound, loss
 from thinkslow.gap.measuring import refusal
 from thinkslow.gap.page import build
-from thinkslow.gap.summary import Moments, of_agent
+from thinkslow.gap.summary import Columns, of_agent
 from thinkslow.spaces import Space
 from thinkslow.storage.faults import Damaged
 from thinkslow.storage.headers import Occupied
@@ -226,7 +226,7 @@ def rows(rng: np.random.Generator, episodes: int = 12, each: int = 8) -> list[di
 
 def test_a_summary_finds_the_truth_that_it_was_given():
     given = rows(np.random.default_rng(0))
-    found = of_agent(Moments(given), {"free_nats": 1.0})
+    found = of_agent(Columns(given), {"free_nats": 1.0})
     none, half, best_one, _ = found["beliefs"]
     low, high = none["amortisation"]["interval"]
     truth = 2 + np.mean([row["surprise"] for row in given]) / 2

@@ -61,7 +61,7 @@ def batch(begun) -> Batch:
 
 
 @pytest.fixture(scope="module")
-def updated(begun, batch) -> learner.Update:
+def updated(begun, batch) -> learner.Updated:
     return UPDATE(begun, batch, jr.key(0), config=CONFIG)
 
 

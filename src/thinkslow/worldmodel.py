@@ -196,8 +196,10 @@ class WorldModel(eqx.Module):
 Policy: TypeAlias = Callable[[State, PRNGKeyArray], Action]
 
 
-class Step(eqx.Module):
-    """One imagined step: the action, the prior after it, and the state drawn from the prior."""
+class Rollout(eqx.Module):
+    """Imagined steps: actions, the priors after them, and the states drawn from the priors. One
+    step, or several along a leading axis.
+    """
 
     action: Action
     prior: Belief
@@ -294,7 +296,7 @@ def imagine(
     key: PRNGKeyArray,
     readout: Readout = Sample(),
     through_memory: bool = True,
-) -> Step:
+) -> Rollout:
     """Roll the policy forward through the model's own predictions.
 
     Args:
@@ -320,7 +322,7 @@ def imagine(
     )
     noises = jax.vmap(lambda key: readout.noise(shape, key=key))(latent_keys)
 
-    def step(state: State, random: tuple[PRNGKeyArray, Array]) -> tuple[State, Step]:
+    def step(state: State, random: tuple[PRNGKeyArray, Array]) -> tuple[State, Rollout]:
         action_key, noise = random
         action = policy(state, action_key)
         if not through_memory:
@@ -328,7 +330,7 @@ def imagine(
         memory, prior = model.predict(state, action, still)
         latent = readout.of(prior, noise).astype(state.latent.dtype)
         state = State(memory, latent)
-        return state, Step(action, prior, state)
+        return state, Rollout(action, prior, state)
 
     return jax.lax.scan(step, state, (action_keys, noises))[1]
 

@@ -14,7 +14,7 @@ from thinkslow.needs import GREEDY, missing
 from thinkslow.plural import plural
 
 
-class Memory(NamedTuple):
+class PlayerState(NamedTuple):
     """The state of `Player.predict` between calls. Opaque: pass it to the next call."""
 
     carry: Any
@@ -64,10 +64,10 @@ class Player:
     def predict(
         self,
         observation: Any,
-        state: "Memory | None" = None,
+        state: "PlayerState | None" = None,
         episode_start: Any = None,
         deterministic: bool = False,
-    ) -> tuple[Any, "Memory"]:
+    ) -> tuple[Any, "PlayerState"]:
         """The actions for a batch of observations, like `predict` in Stable-Baselines3.
 
         An agent can therefore replace a policy of that library, for example in `evaluate_policy`.
@@ -92,7 +92,7 @@ class Player:
             parts = {name: part[None] for name, part in parts.items()}
         count = len(next(iter(parts.values())))
         if state is None:
-            state = Memory(agent.start(count), 0, count)
+            state = PlayerState(agent.start(count), 0, count)
         if state.environments != count:
             raise ValueError(
                 f"`state` is of {plural(state.environments, 'environment')}; the observation is "
@@ -102,7 +102,7 @@ class Player:
         starts = np.zeros(count, bool) if episode_start is None else np.asarray(episode_start)
         begins = starts.reshape(-1).astype(bool) | (state.decisions == 0)
         carry, vectors = self._decide(state.carry, parts, begins, state.decisions, agent)
-        after = Memory(carry, state.decisions + 1, count)
+        after = PlayerState(carry, state.decisions + 1, count)
         actions = {name: np.asarray(part) for name, part in self._split(vectors).items()}
         if single:
             actions = {name: _plain(part[0]) for name, part in actions.items()}

@@ -32,7 +32,7 @@ Frames = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass
-class Moment:
+class Waiting:
     """A decision that is scored, while it waits for later frames."""
 
     index: int
@@ -54,9 +54,9 @@ class Scorer:
 
     def __init__(self, model: Any, images: Sequence[str], count: int):
         self.model, self.images = model, tuple(images)
-        self._waiting: list[list[Moment]] = [[] for _ in range(count)]
+        self._waiting: list[list[Waiting]] = [[] for _ in range(count)]
         self._lengths = np.zeros(count, int)
-        self._whole: list[Moment] = []
+        self._whole: list[Waiting] = []
         self._sums: list[dict[str, tuple[float, int]]] = [{} for _ in range(count)]
         self._now: Frames = {}
         self._current: np.ndarray | None = None
@@ -83,7 +83,7 @@ class Scorer:
                     states = jax.tree.map(np.asarray, (thought.state, thought.base))
                 both = jax.tree.map(lambda x, y, i=index: np.stack([x[i], y[i]]), *states)
                 frames = {name: image[index] for name, image in self._now.items()}
-                self._waiting[index].append(Moment(int(index), at, both, [], {0: frames}))
+                self._waiting[index].append(Waiting(int(index), at, both, [], {0: frames}))
             self._lengths[index] += 1
             for moment in self._waiting[index]:
                 later = int(self._lengths[index]) - moment.at
@@ -128,7 +128,7 @@ class Scorer:
             self._whole += [moment for moment in waiting if moment.at == 0]
             waiting.clear()
 
-    def _score(self, moments: Sequence[Moment]) -> None:
+    def _score(self, moments: Sequence[Waiting]) -> None:
         padded = [*moments, *[moments[-1]] * (CHUNK - len(moments))]
         states = jax.tree.map(lambda *xs: np.stack(xs, 1), *[one.states for one in padded])
         # after the end of an episode there is nothing to compare with, so any action is valid

@@ -51,7 +51,7 @@ class Decision:
 
 
 @dataclasses.dataclass
-class Moment:
+class Recorded:
     """A decision with the decisions before it and the frames after it."""
 
     decisions: list[Decision]
@@ -79,7 +79,7 @@ class Recorder:
         carry = agent.start(count)
         self._carried = (carry.state, carry.action) if isinstance(carry, Carry) else None
         self._recent: deque[Decision] = deque(maxlen=before + 1)
-        self._moments: list[Moment] = []
+        self._moments: list[Recorded] = []
         self._number, self._stride = 0, 1
         self._now: dict[str, np.ndarray] = {}
 
@@ -93,7 +93,7 @@ class Recorder:
         self._recent.append(Decision(self._number, *self._carried, self._now))
         if self._number % (EVERY * self._stride) == 0:
             now = {name: self._now[name] for name in self.images}
-            self._moments.append(Moment([_alone(one) for one in self._recent], [], {0: now}))
+            self._moments.append(Recorded([_alone(one) for one in self._recent], [], {0: now}))
         self._carried = (thought.state, action)
         self._number += 1
         self.began(step.observation)
@@ -117,7 +117,7 @@ class Recorder:
         """Whether there is nothing to show."""
         return self._number > 0 or not self.images or self._carried is None
 
-    def moments(self) -> list[Moment]:
+    def moments(self) -> list[Recorded]:
         """Up to `MOMENTS` moments, spread over the episode, with all their later frames."""
         whole = [one for one in self._moments if set(one.came) == {0, *AHEAD}]
         count = len(whole)
@@ -186,7 +186,7 @@ class Decoded:
 
 def decoded(
     agent: AbstractAgent,
-    moments: Sequence[Moment],
+    moments: Sequence[Recorded],
     images: Sequence[str],
     *,
     count: int,
@@ -227,7 +227,7 @@ def decoded(
 
 
 def write(
-    folder: Path, arm: int, moments: Sequence[Moment], found: Decoded, *, frames: bool
+    folder: Path, arm: int, moments: Sequence[Recorded], found: Decoded, *, frames: bool
 ) -> None:
     """Write the images of an arm, one file for each image; with `frames` also the real ones."""
     (folder / "strips").mkdir(exist_ok=True)
@@ -253,7 +253,7 @@ def write(
 def _led(
     agent: AbstractAgent,
     carry: Carry,
-    moments: Sequence[Moment],
+    moments: Sequence[Recorded],
     count: int,
     seed: int,
     environment_seed: int,

@@ -26,7 +26,7 @@ FEW = 10.0
 Numbers = Float[np.ndarray, " moments"]
 
 
-class Moments:
+class Columns:
     """The moments of one agent as arrays; NaN where a number was non-finite."""
 
     def __init__(self, rows: Sequence[Row]):
@@ -68,7 +68,7 @@ def summarise(header: Header, rows: Sequence[Row]) -> dict[str, Any]:
     for facts in header.agents:
         mine = [row for row in measured(rows) if row["agent"] == facts["name"]]
         if mine:
-            agents.append({**_facts(facts), **of_agent(Moments(mine), facts)})
+            agents.append({**_facts(facts), **of_agent(Columns(mine), facts)})
     return {
         "format": FORMAT,
         "command": header.command,
@@ -89,7 +89,7 @@ def _facts(facts: Mapping[str, Any]) -> Row:
     return {name: facts.get(name) for name in names}
 
 
-def of_agent(found: Moments, facts: Mapping[str, Any]) -> Row:
+def of_agent(found: Columns, facts: Mapping[str, Any]) -> Row:
     """The gaps of one agent."""
     most = max(found.bound)
     free = facts.get("free_nats")
@@ -115,7 +115,7 @@ def of_agent(found: Moments, facts: Mapping[str, Any]) -> Row:
     }
 
 
-def belief(found: Moments, name: str) -> Row:
+def belief(found: Columns, name: str) -> Row:
     """The gaps of one belief, and the differences from the encoder's."""
     gaps = {
         "amortisation": found.amortisation(name),
@@ -137,7 +137,7 @@ def belief(found: Moments, name: str) -> Row:
     }
 
 
-def deciles(found: Moments) -> list[Row]:
+def deciles(found: Columns) -> list[Row]:
     """The gaps in groups of equal size, from the least to the most surprising frames."""
     order = np.argsort(found.surprise, kind="stable")
     order = order[np.isfinite(found.surprise[order])]
@@ -215,7 +215,7 @@ def _closed(after: Numbers, before: Numbers) -> float | None:
     return float(1 - after[sound].sum() / whole) if sound.any() and whole > 0 else None
 
 
-def _before(found: Moments, most: int) -> int:
+def _before(found: Columns, most: int) -> int:
     return max((size for size in found.bound if size < most), default=most)
 
 

@@ -19,8 +19,8 @@ from thinkslow.worldmodel import (
     Moment,
     Observation,
     Policy,
+    Rollout,
     State,
-    Step,
     WorldModel,
     detached,
     imagine,
@@ -193,12 +193,12 @@ class _Future:
                 # imagined step.
                 now_key = jr.fold_in(step_key, index)
                 action = jax.tree.map(lambda x: x[0], steps.action)
-                here = Step(action, self.moment.prior, state)
+                here = Rollout(action, self.moment.prior, state)
                 now = self._imagined(state, here, jr.split(now_key)[1])
                 values[term.name] += term.at_step(self.model, now, key=now_key)
         return state.latent, values
 
-    def _at(self, before: State, step: Step, keys: Key[Array, " keys"]) -> Values:
+    def _at(self, before: State, step: Rollout, keys: Key[Array, " keys"]) -> Values:
         """The terms of one step, with their diagnostics."""
         imagined = self._imagined(before, step, keys[0])
         found: Values = {}
@@ -207,7 +207,7 @@ class _Future:
             found |= term.diagnostics(self.model, imagined)
         return found
 
-    def _imagined(self, before: State, step: Step, key: PRNGKeyArray) -> ImaginedStep:
+    def _imagined(self, before: State, step: Rollout, key: PRNGKeyArray) -> ImaginedStep:
         return ImaginedStep(
             self.model,
             before,

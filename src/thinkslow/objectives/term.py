@@ -21,7 +21,7 @@ from thinkslow.needs import Need, has_spread
 from thinkslow.objectives.members import Members
 from thinkslow.readouts import Readout
 from thinkslow.trees import register
-from thinkslow.worldmodel import Moment, Observation, State, Step, WorldModel
+from thinkslow.worldmodel import Moment, Observation, Rollout, State, WorldModel
 
 Values: TypeAlias = dict[str, Float[Array, ""]]
 
@@ -118,7 +118,7 @@ class ImaginedStep:
     Args:
         model: the model, for one example.
         before: the previous state.
-        step: the action, the prior after it, and the state drawn from the prior.
+        step: one step of a rollout: the action, the prior after it, the state drawn from it.
         latent: how the objective takes a latent from a belief.
         members: plausible parameters, if there are any.
         image_key: PRNG key of the imagined observation, if it is a sample; None: it is the mode.
@@ -128,7 +128,7 @@ class ImaginedStep:
         self,
         model: WorldModel,
         before: State,
-        step: Step,
+        step: Rollout,
         *,
         latent: Readout,
         members: Members | None = None,

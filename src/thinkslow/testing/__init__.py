@@ -26,10 +26,10 @@ from thinkslow.objectives import (
     Term,
 )
 from thinkslow.objectives.members import Members
+from thinkslow.testing.case import Case, Traced
 from thinkslow.testing.choices import choice_entries
 from thinkslow.testing.entries import Broken, Entry
 from thinkslow.testing.models import model_entries
-from thinkslow.testing.moment import Moment, Values
 from thinkslow.testing.terms import term_entries
 from thinkslow.testing.updates import UPDATES, Trial, update_entries
 from thinkslow.worldmodel import Observation, Policy, WorldModel
@@ -88,22 +88,22 @@ def check(
     **Errors:** `Broken`, which names model, term, update and rule.
     """
     before = _dice()
-    moment = Moment(model, members, observation, jnp.asarray(action), policy)
-    entries = [*model_entries(moment), *choice_entries(moment)]
+    case = Case(model, members, observation, jnp.asarray(action), policy)
+    entries = [*model_entries(case), *choice_entries(case)]
     usable: list[Term] = []
     for term in terms:
-        reason = moment.refuses(term)
+        reason = case.refuses(term)
         if reason:
-            entries.append(Entry(moment.name, term.name, "", "applies to the model", None, reason))
+            entries.append(Entry(case.name, term.name, "", "applies to the model", None, reason))
         else:
             usable.append(term)
     if usable:
-        values, at = Values(moment, usable), jax.jit(moment.beliefs)(moment.arrays)
-        entries += term_entries(moment, values, at)
+        values, at = Traced(case, usable), jax.jit(case.beliefs)(case.arrays)
+        entries += term_entries(case, values, at)
         if updates:
-            entries += update_entries(moment, values, at, updates)
+            entries += update_entries(case, values, at, updates)
     rule = "NumPy's global random numbers are untouched"
-    entries.append(Entry(moment.name, "", "", rule, _dice() == before))
+    entries.append(Entry(case.name, "", "", rule, _dice() == before))
     broken = [entry for entry in entries if entry.holds is False]
     if broken:
         raise Broken(

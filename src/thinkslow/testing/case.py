@@ -14,12 +14,11 @@ from thinkslow.objectives import Term, lookahead
 from thinkslow.objectives.members import Members
 from thinkslow.readouts import Readout
 from thinkslow.trees import parts, whole
-from thinkslow.worldmodel import Moment as AtMoment
-from thinkslow.worldmodel import Observation, Policy, State
+from thinkslow.worldmodel import Moment, Observation, Policy, State
 
 
 @dataclasses.dataclass(frozen=True)
-class Moment:
+class Case:
     """A model, its observation, and the action that led there."""
 
     model: Any
@@ -70,7 +69,7 @@ class Moment:
         return lookahead(
             self.having(arrays),
             policy or self.policy,
-            AtMoment(memory, prior, posterior, jnp.ones((), bool)),
+            Moment(memory, prior, posterior, jnp.ones((), bool)),
             observation,
             [(term, weights[term.name]) for term in terms],
             horizon=2,
@@ -97,14 +96,14 @@ class Moment:
         return ""
 
 
-class Values:
+class Traced:
     """Several terms as a function of all inputs, traced once for all programs that use them.
 
     Weights are arguments. One that is 0 leaves its term out of the sum even where the term is
     not a number, so that each term can be judged separately.
     """
 
-    def __init__(self, moment: Moment, terms: Sequence[Term]):
+    def __init__(self, case: Case, terms: Sequence[Term]):
         self.objects = tuple(terms)
         self.terms = tuple(term.name for term in terms)
 
@@ -112,7 +111,7 @@ class Values:
         def found(
             weights: Any, arrays: Any, members: Any, seen: Any, at: Any, belief: Any, key: Any
         ):
-            return moment.objective(self.objects, weights, arrays, members, seen, at)(belief, key)
+            return case.objective(self.objects, weights, arrays, members, seen, at)(belief, key)
 
         self.found = found
 

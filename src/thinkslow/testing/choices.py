@@ -12,30 +12,30 @@ from thinkslow.agent.agent import Agent
 from thinkslow.agent.thinking import Thinking
 from thinkslow.agent.values import Values
 from thinkslow.needs import missing
+from thinkslow.testing.case import Case
 from thinkslow.testing.entries import Entry, same
-from thinkslow.testing.moment import Moment
 
 FEW = 3
 """Numbers of latents and steps that are enough for every rule."""
 
 
-def choice_entries(moment: Moment) -> Iterator[Entry]:
+def choice_entries(case: Case) -> Iterator[Entry]:
     """Entries of choosing by value, for a model that supports it; otherwise one entry with the
     reason.
     """
     name = "values"
 
     def entry(rule: str, holds: bool | None, detail: str) -> Entry:
-        return Entry(moment.name, name, "", rule, holds, detail)
+        return Entry(case.name, name, "", rule, holds, detail)
 
-    if (reason := missing(moment.model, Values().needs)) is not None:
+    if (reason := missing(case.model, Values().needs)) is not None:
         yield entry("applies to the model", None, reason)
         return
-    batch = {key: np.asarray(value)[None] for key, value in moment.observation.items()}
+    batch = {key: np.asarray(value)[None] for key, value in case.observation.items()}
 
     def act(choice: Values | None) -> tuple[Any, Any, Any]:
-        agent = Agent(moment.model, Thinking(choice=choice))
-        carry = dataclasses.replace(agent.start(1), action=jnp.asarray(moment.action)[None])
+        agent = Agent(case.model, Thinking(choice=choice))
+        carry = dataclasses.replace(agent.start(1), action=jnp.asarray(case.action)[None])
         return agent.act(carry, batch, np.ones(1, bool), keys=jr.split(jr.key(0), 1))
 
     def values(max_kl: float) -> Values:

@@ -14,15 +14,15 @@ from thinkslow.agent.agent import Agent
 from thinkslow.agent.thinking import Thinking
 from thinkslow.objectives import Anchor
 from thinkslow.refinement import Mirror, Random
+from thinkslow.testing.case import Case
 from thinkslow.testing.entries import Entry, same
-from thinkslow.testing.moment import Moment
 
 ANCHOR = {Anchor(): 1.0}
 
 
-def model_entries(moment: Moment) -> Iterator[Entry]:
-    initial = moment.model.initial()
-    memory, prior, posterior = jax.eval_shape(moment.beliefs, moment.arrays)
+def model_entries(case: Case) -> Iterator[Entry]:
+    initial = case.model.initial()
+    memory, prior, posterior = jax.eval_shape(case.beliefs, case.arrays)
     latent = jax.eval_shape(lambda b: b.mode(), posterior)
     pairs = {
         "predict keeps the memory's shapes and types": (_shapes(memory), _shapes(initial.memory)),
@@ -32,30 +32,30 @@ def model_entries(moment: Moment) -> Iterator[Entry]:
     for rule, (found, expected) in pairs.items():
         equal = found == expected
         yield Entry(
-            moment.name, "", "", rule, equal, "" if equal else f"{found}, expected {expected}"
+            case.name, "", "", rule, equal, "" if equal else f"{found}, expected {expected}"
         )
     if all(found == expected for found, expected in pairs.values()):
-        yield from _agent_entries(moment)
+        yield from _agent_entries(case)
 
 
-def _agent_entries(moment: Moment) -> Iterator[Entry]:
+def _agent_entries(case: Case) -> Iterator[Entry]:
     """Thinking with no steps or 0 nats changes nothing, and thinking does not change other random
     numbers.
     """
 
     def policy(model: Any, state: Any, key: Any) -> Any:
         """The action, and numbers that identify the key it was drawn with."""
-        action = jnp.ravel(moment.policy(state, key))
+        action = jnp.ravel(case.policy(state, key))
         return jnp.concatenate([action, jr.normal(key, (4,), action.dtype)])
 
     def act(thinking: Thinking) -> tuple[Any, Any, Any]:
-        agent = Agent(moment.model, thinking, policy=policy)
-        carry = dataclasses.replace(agent.start(1), action=moment.action[None])
-        batch = {key: np.asarray(value)[None] for key, value in moment.observation.items()}
+        agent = Agent(case.model, thinking, policy=policy)
+        carry = dataclasses.replace(agent.start(1), action=case.action[None])
+        batch = {key: np.asarray(value)[None] for key, value in case.observation.items()}
         return agent.act(carry, batch, np.ones(1, bool), keys=jr.split(jr.key(0), 1))
 
     def entry(rule: str, holds: bool, detail: str) -> Entry:
-        return Entry(moment.name, "", "", rule, holds, detail)
+        return Entry(case.name, "", "", rule, holds, detail)
 
     def drawn(nats: float) -> Thinking:
         return Thinking(ANCHOR, steps=2, update=Random(), max_kl=nats)

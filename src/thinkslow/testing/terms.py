@@ -11,15 +11,15 @@ import numpy as np
 
 from thinkslow.distributions import Categorical
 from thinkslow.readouts import Soft
+from thinkslow.testing.case import Case, Traced
 from thinkslow.testing.entries import Entry, close
-from thinkslow.testing.moment import Moment, Values
 from thinkslow.trees import cast
 from thinkslow.worldmodel import State
 
 
-def term_entries(moment: Moment, values: Values, at: Any) -> Iterator[Entry]:
+def term_entries(case: Case, values: Traced, at: Any) -> Iterator[Entry]:
     weights = {name: jnp.float32(1.5 - i) for i, name in enumerate(values.terms)}
-    given = (weights, moment.arrays, moment.members, dict(moment.observation), at, at[2], jr.key(1))
+    given = (weights, case.arrays, case.members, dict(case.observation), at, at[2], jr.key(1))
     total, compiled = values.found(*given)
     with jax.disable_jit():
         _, eager = values.found(*given)
@@ -27,19 +27,19 @@ def term_entries(moment: Moment, values: Values, at: Any) -> Iterator[Entry]:
     # A sum of a few float32 numbers, relative to the largest of them.
     size = 1 + max(abs(float(weights[name] * compiled[name])) for name in weights)
     yield Entry(
-        moment.name,
+        case.name,
         "+".join(values.terms),
         "",
         "the objective is the weighted sum of its terms",
         bool(abs(float(total) - expected) <= 1e-5 * size),
         f"{total} against {expected}",
     )
-    analytic, numeric = _slopes(moment, values)
-    heads = jax.eval_shape(moment.model.decode, State(at[0], at[2].mode()))
+    analytic, numeric = _slopes(case, values)
+    heads = jax.eval_shape(case.model.decode, State(at[0], at[2].mode()))
     classes = [name for name, head in heads.items() if isinstance(head, Categorical)]
     for term in values.terms:
         yield Entry(
-            moment.name,
+            case.name,
             term,
             "",
             "compiled is as eager",
@@ -48,12 +48,12 @@ def term_entries(moment: Moment, values: Values, at: Any) -> Iterator[Entry]:
         rule = "gradient is that of finite differences"
         if term.startswith(("sig", "elbo")) and classes:
             reason = f"an imagined class (`{classes[0]}`) has a straight-through gradient"
-            yield Entry(moment.name, term, "", rule, None, reason)
+            yield Entry(case.name, term, "", rule, None, reason)
             continue
         # Central differences in float64: 1e-10 of the third derivative, 1e-11 of rounding.
         good = bool(np.isclose(analytic[term], numeric[term], rtol=1e-5, atol=1e-7))
         yield Entry(
-            moment.name,
+            case.name,
             term,
             "",
             rule,
@@ -62,19 +62,19 @@ def term_entries(moment: Moment, values: Values, at: Any) -> Iterator[Entry]:
         )
 
 
-def _slopes(moment: Moment, values: Values) -> tuple[dict[str, Any], dict[str, Any]]:
+def _slopes(case: Case, values: Traced) -> tuple[dict[str, Any], dict[str, Any]]:
     """The derivative along one direction, on the soft latent, with fixed actions, in float64."""
     with jax.enable_x64(True):
-        given = (moment.arrays, moment.members, dict(moment.observation), moment.action)
+        given = (case.arrays, case.members, dict(case.observation), case.action)
         arrays, members, seen, action = cast(jax.tree.map(jnp.asarray, given), jnp.float64)
-        wide = dataclasses.replace(moment, observation=seen, action=action)
+        wide = dataclasses.replace(case, observation=seen, action=action)
 
         @jax.jit
         def both(arrays: Any, members: Any) -> tuple[Any, Any]:
             at, held = wide.beliefs(arrays), wide.start(arrays)
 
             def policy(state: State, key: Any) -> Any:
-                return moment.policy(held, key).astype(jnp.float64)
+                return case.policy(held, key).astype(jnp.float64)
 
             belief = jax.tree.map(lambda x: x + 0.3 * _wave(x, 1.0), at[2])
             way = jax.tree.map(lambda x: _wave(x, 2.0), belief)

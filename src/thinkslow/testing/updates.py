@@ -18,8 +18,8 @@ from jaxtyping import Array, Int, PRNGKeyArray
 from thinkslow.distributions import Categorical
 from thinkslow.plural import plural
 from thinkslow.refinement import Gradient, Langevin, Mirror, Random, Update, adam, refine
+from thinkslow.testing.case import Case, Traced, fingerprint, weighed
 from thinkslow.testing.entries import Entry, close, same
-from thinkslow.testing.moment import Moment, Values, fingerprint, weighed
 from thinkslow.trees import cast
 
 BATCH = 8
@@ -79,18 +79,18 @@ class Group:
 
 
 def update_entries(
-    moment: Moment, values: Values, at: Any, updates: Mapping[str, Trial]
+    case: Case, values: Traced, at: Any, updates: Mapping[str, Trial]
 ) -> Iterator[Entry]:
-    judge = Judge(moment, values, at)
+    judge = Judge(case, values, at)
     if judge.mesh is None:
         reason = "this machine shows one device"
-        yield Entry(moment.name, "", "", "two devices are as one", None, reason)
+        yield Entry(case.name, "", "", "two devices are as one", None, reason)
     usable = {}
     for label, (make, options) in updates.items():
         try:
             make(1.0).init(at[2])
         except TypeError as error:
-            yield Entry(moment.name, "", label, "can be stepped", None, str(error))
+            yield Entry(case.name, "", label, "can be stepped", None, str(error))
         else:
             usable[label] = (make, options)
     alone = [(term,) for term in values.terms]
@@ -101,7 +101,7 @@ def update_entries(
                 yield from judge.entries(group, which, label, terms)
 
 
-def _groups(values: Values, updates: Mapping[str, Trial]) -> Iterator[Group]:
+def _groups(values: Traced, updates: Mapping[str, Trial]) -> Iterator[Group]:
     """The updates, grouped by their options."""
     waiting = dict(updates)
     while waiting:
@@ -111,7 +111,7 @@ def _groups(values: Values, updates: Mapping[str, Trial]) -> Iterator[Group]:
         yield _group(values, makes, options)
 
 
-def _group(values: Values, makes: dict[str, Callable], options: dict[str, Any]) -> Group:
+def _group(values: Traced, makes: dict[str, Callable], options: dict[str, Any]) -> Group:
     traces: list[int] = []
 
     def one(which: Any, weights: Any, fixed: Any, belief: Any, key: Any, numbers: Any) -> Any:
@@ -143,11 +143,11 @@ class Judge:
     loop on one device, so one comparison covers both the batch and the devices.
     """
 
-    def __init__(self, moment: Moment, values: Values, at: Any):
-        self.moment, self.values = moment, values
-        self.fixed: tuple = (moment.arrays, moment.members, dict(moment.observation), at)
-        half = jax.jit(partial(cast, dtype=jnp.bfloat16))((moment.arrays, moment.members))
-        self.half: tuple = (*half, self.fixed[2], jax.jit(moment.beliefs)(half[0]))
+    def __init__(self, case: Case, values: Traced, at: Any):
+        self.case, self.values = case, values
+        self.fixed: tuple = (case.arrays, case.members, dict(case.observation), at)
+        half = jax.jit(partial(cast, dtype=jnp.bfloat16))((case.arrays, case.members))
+        self.half: tuple = (*half, self.fixed[2], jax.jit(case.beliefs)(half[0]))
         self.beliefs, self.half_beliefs = _around(at[2]), _around(self.half[3][2])
         self.keys = jr.split(jr.key(7), BATCH)
         self.order = np.asarray(jr.permutation(jr.key(3), BATCH))
@@ -183,7 +183,7 @@ class Judge:
     def entries(
         self, group: Group, which: int, label: str, terms: tuple[str, ...]
     ) -> Iterator[Entry]:
-        entry = partial(Entry, self.moment.name, "+".join(terms), label)
+        entry = partial(Entry, self.case.name, "+".join(terms), label)
         weights = self.values.weights(*terms)
         many = jax.tree.map(lambda w: jnp.full(BATCH, w), weights)
         nats = jnp.full(BATCH, NATS, jnp.float32)

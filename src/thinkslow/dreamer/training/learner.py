@@ -25,7 +25,7 @@ class Learner(eqx.Module):
     updates: Int[Array, ""]
 
 
-class Update(NamedTuple):
+class Updated(NamedTuple):
     """The results of one update."""
 
     learner: Learner
@@ -49,7 +49,7 @@ def start(model: Dreamer, config: TrainConfig) -> Learner:
     )
 
 
-def update(learner: Learner, batch: Batch, key: PRNGKeyArray, *, config: TrainConfig) -> Update:
+def update(learner: Learner, batch: Batch, key: PRNGKeyArray, *, config: TrainConfig) -> Updated:
     """One step of learning on one batch. Compile with `jax.jit`, donating the learner."""
     dtype = compute_dtype(config)
 
@@ -79,7 +79,7 @@ def update(learner: Learner, batch: Batch, key: PRNGKeyArray, *, config: TrainCo
     after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, learner)
     metrics = {f"loss/{name}": jnp.mean(part) for name, part in parts.items()}
     metrics |= {"loss/total": loss, "gradient_norm": norm} | scalars
-    return Update(after, cast(states, jnp.float32), metrics, finite)
+    return Updated(after, cast(states, jnp.float32), metrics, finite)
 
 
 def optimiser(config: TrainConfig) -> optax.GradientTransformation:

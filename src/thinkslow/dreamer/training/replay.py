@@ -32,7 +32,7 @@ from thinkslow.plural import plural
 from thinkslow.storage import atomic, store
 
 Fields = Mapping[str, tuple[tuple[int, ...], Any]]
-Batch = dict[str, np.ndarray]
+Rows = dict[str, np.ndarray]
 
 FORMAT = 2
 SEGMENT_BYTES = 64 * 2**20
@@ -131,7 +131,7 @@ class Replay:
         self._changed[:, position] = self._unsaved[:, position] = False
         self._added += 1
 
-    def sample(self, rng: np.random.Generator, batch: int, length: int) -> tuple[Batch, Indices]:
+    def sample(self, rng: np.random.Generator, batch: int, length: int) -> tuple[Rows, Indices]:
         """Draw `batch` windows of `length` successive steps, uniformly, with replacement.
 
         A window lies in one stream and never spans the newest and the oldest step; it may cross

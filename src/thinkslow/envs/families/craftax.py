@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 from thinkslow.envs.families.family import Family
-from thinkslow.envs.families.functional import Functional, Moment
+from thinkslow.envs.families.functional import Functional, Stepped
 
 NAMES = ("Craftax-Pixels", "Craftax-Symbolic", "Craftax-Classic-Pixels", "Craftax-Classic-Symbolic")
 
@@ -43,12 +43,12 @@ class Craftax(Functional):
             seen, state = world.reset_env(key, params)
             return state, shown(seen)
 
-        def go(key: Any, state: Any, action: Any) -> Moment:
+        def go(key: Any, state: Any, action: Any) -> Stepped:
             seen, state, reward, over, _ = world.step_env(key, state, action, params)
             # Anything else that ends an episode also ends it without the limit.
             endless = params.replace(max_timesteps=2**30)
             ended = world.is_terminal(state, endless)
-            return Moment(state, shown(seen), reward, ended, over & ~ended)
+            return Stepped(state, shown(seen), reward, ended, over & ~ended)
 
         super().__init__(begin, go)
         self.action_space = spaces.Discrete(int(world.num_actions))

@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 
 
-class Moment(NamedTuple):
+class Stepped(NamedTuple):
     """The result of a step."""
 
     state: Any
@@ -24,8 +24,8 @@ class Moment(NamedTuple):
 
 Begin = Callable[[Any], tuple[Any, Any]]
 """From a key to the first state and observation."""
-Go = Callable[[Any, Any, Any], Moment]
-"""From a key, a state and an action to the next `Moment`."""
+Go = Callable[[Any, Any, Any], Stepped]
+"""From a key, a state and an action to the next `Stepped`."""
 
 
 class Functional(gymnasium.Env):

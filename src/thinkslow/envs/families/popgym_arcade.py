@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 from thinkslow.envs.families.family import Family
-from thinkslow.envs.families.functional import Functional, Moment
+from thinkslow.envs.families.functional import Functional, Stepped
 
 SIDE = 128
 """Pixels at which the games are rendered; the package also supports 256."""
@@ -35,10 +35,10 @@ class Arcade(Functional):
             seen, state = world.reset_env(key, params)
             return state, seen
 
-        def go(key: Any, state: Any, action: Any) -> Moment:
+        def go(key: Any, state: Any, action: Any) -> Stepped:
             seen, state, reward, over, info = world.step_env(key, state, action, params)
             truncated = over & info["truncated"] & ~info["terminated"]
-            return Moment(state, seen, reward, over & ~truncated, truncated)
+            return Stepped(state, seen, reward, over & ~truncated, truncated)
 
         super().__init__(begin, go)
         self.action_space = spaces.Discrete(int(world.action_space(params).n))

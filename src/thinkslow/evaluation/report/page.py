@@ -49,7 +49,7 @@ def build(folder: Path, *, title: str | None = None, summary: Record | None = No
 def _render(
     records: Records,
     summary: Record,
-    moments: strips.Moments,
+    moments: strips.Strips,
     beside: Known | None,
     videos: list[tuple[str, str, str]],
     title: str | None,

@@ -2,7 +2,7 @@
 column for each arm.
 
 A moment is one decision of the base agent: the real frame and the reconstruction of every arm from
-its belief, then the later frames and the predictions of every arm. Moments are taken in turn from
+its belief, then the later frames and the predictions of every arm. Strips are taken in turn from
 all agents until a budget of bytes is used up, so that the page stays small.
 """
 
@@ -48,7 +48,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Moment:
+class Strip:
     """One decision of the base agent."""
 
     agent: str
@@ -59,14 +59,14 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Moments:
+class Strips:
     """The moments on a page, and the number of moments left out."""
 
-    shown: list[Moment]
+    shown: list[Strip]
     left_out: int
 
 
-def moments(folder: Path, header: Header, *, budget: int = BUDGET) -> Moments:
+def moments(folder: Path, header: Header, *, budget: int = BUDGET) -> Strips:
     """The moments of an evaluation folder, as many as fit into `budget` characters of images.
 
     For each image of an agent, the middle moment comes first, then moments further out.
@@ -80,7 +80,7 @@ def moments(folder: Path, header: Header, *, budget: int = BUDGET) -> Moments:
             if frames:
                 recorded.append((name, image, frames, arms))
     counts = [len(frames["step"]) for _, _, frames, _ in recorded]
-    found: list[tuple[int, Moment]] = []
+    found: list[tuple[int, Strip]] = []
     spent = 0
     for turn in range(max(counts, default=0)):
         for at, (name, image, frames, arms) in enumerate(recorded):
@@ -96,9 +96,9 @@ def moments(folder: Path, header: Header, *, budget: int = BUDGET) -> Moments:
     return _ordered(found, sum(counts))
 
 
-def _ordered(found: list[tuple[int, Moment]], count: int) -> Moments:
+def _ordered(found: list[tuple[int, Strip]], count: int) -> Strips:
     ordered = sorted(found, key=lambda one: (one[0], one[1].step))
-    return Moments([moment for _, moment in ordered], count - len(found))
+    return Strips([moment for _, moment in ordered], count - len(found))
 
 
 def _read_all(
@@ -151,7 +151,7 @@ def _read(path: Path, parts: dict[str, int]) -> Arrays:
     return arrays
 
 
-def _moment(agent: str, image: str, frames: Arrays, arms: dict[str, Arrays], index: int) -> Moment:
+def _moment(agent: str, image: str, frames: Arrays, arms: dict[str, Arrays], index: int) -> Strip:
     step = int(frames["step"][index])
     rows = []
     for at, ahead in enumerate([0, *map(int, frames["ahead"])]):
@@ -166,7 +166,7 @@ def _moment(agent: str, image: str, frames: Arrays, arms: dict[str, Arrays], ind
                 _picture(shown, _decibels(decoded, frames, index, at), f"{where}: {verb} by {arm}")
             )
         rows.append(Row(name, pictures))
-    return Moment(agent, image, step, [(arm, kind(arm)) for arm in arms], rows)
+    return Strip(agent, image, step, [(arm, kind(arm)) for arm in arms], rows)
 
 
 def _decibels(decoded: Arrays, base: Arrays, index: int, at: int) -> str:
