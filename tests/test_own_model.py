@@ -19,6 +19,7 @@ from thinkslow.gap.moment import perceived
 from thinkslow.needs import CRITIC, missing
 from thinkslow.objectives import Entropy
 from thinkslow.objectives.members import Noise, checkpoints
+from thinkslow.readouts import Mode
 from thinkslow.spaces import Space
 from thinkslow.storage import store
 from thinkslow.testing import check
@@ -175,3 +176,51 @@ def test_the_mode_of_its_policy_is_that_of_its_actor():
     state = State(jnp.ones(5), jnp.zeros((1, 3)))
     head = valued.actor(state)["action"]
     np.testing.assert_array_equal(valued.greedy(state, jr.key(0)), head.mode())
+
+
+class Many(thinkslow.Score):
+    """A score that is not one number."""
+
+    def __call__(self, model, policy, thought: Any, observation, *, members, key):
+        return thought.before.logits
+
+
+class Idle(thinkslow.Update):
+    """An update that forgets the state."""
+
+    def init(self, belief):
+        return None
+
+    def propose(self, belief, gradient, state, *, key):
+        return gradient
+
+
+ENTROPY = {Entropy(): 1.0}
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda agent: thought(terms=Entropy()), r"\{Entropy\(\): 1.0\}"),
+        (lambda agent: thought(terms=ENTROPY, update="adam"), r"make\('update'"),
+        (lambda agent: thought(readout=Mode), r"Mode\(\)"),
+        (lambda agent: agent.thinking(3), "name of one; got 3"),
+        (lambda agent: play(thinkslow.Gated(agent, Many(), 1.0)), r"shape \(1, 3\)"),
+        (lambda agent: play(thinking(agent, Idle())), r"Idle.propose .* \(1, 3\)"),
+    ],
+)
+def test_what_is_of_another_type_is_refused_in_words(model, make, said):
+    with pytest.raises(TypeError, match=said):
+        make(thinking(thinkslow.Agent(model)))
+
+
+def thought(**settings: Any) -> thinkslow.Thinking:
+    return thinkslow.Thinking(steps=1, **settings)
+
+
+def thinking(agent: Any, update: Any = None) -> Any:
+    return agent.thinking(thinkslow.Thinking(ENTROPY, steps=1, horizon=1, update=update))
+
+
+def play(agent: Any) -> None:
+    agent.player()(SEEN["numbers"], first=True)

@@ -33,7 +33,8 @@ def seed() -> Any:
 def check(settings: Any) -> None:
     """Check every field of a frozen dataclass. Integers in float fields become floats.
 
-    **Errors:** `ValueError` for a value out of range, or a word that is not one of its choices.
+    **Errors:** `ValueError` for a value out of range, or a word that is not one of its choices;
+    `TypeError` for the name or the class of an object.
     """
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
@@ -46,6 +47,10 @@ def check_value(field: dataclasses.Field, value: Any) -> Any:
 
     **Errors:** those of `check`.
     """
+    if (kind := field.metadata.get("kind")) is not None and isinstance(value, str | type):
+        called = f"{value.__name__}()" if isinstance(value, type) else None
+        made = called or f"thinkslow.registry.make({kind!r}, {value!r})"
+        raise TypeError(f"`{field.name}` must be an object, such as {made}; got {value!r}.")
     if "float" in str(field.type):
         value = floating(value)
     least, most = field.metadata.get("least"), field.metadata.get("most")

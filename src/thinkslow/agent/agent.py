@@ -202,6 +202,8 @@ class Agent(AbstractAgent):
         returns: float | None = None,
         clean: Clean | None = None,
     ):
+        if isinstance(model, type) or not hasattr(model, "predict"):
+            raise TypeError(f"`model` must be a world model; got {model!r}.")
         self.model = model
         self.settings = settings or Thinking()
         self.policy = policy or own_policy
@@ -257,6 +259,10 @@ class Agent(AbstractAgent):
 
         if isinstance(how, Thinking):
             return self.having(how)
+        if not isinstance(how, str | Arm):
+            raise TypeError(
+                f"An agent thinks with `Thinking`, an `Arm` or the name of one; got {how!r}."
+            )
         found = how if isinstance(how, Arm) else arm(how)
         return found.of(self)
 

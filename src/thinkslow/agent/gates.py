@@ -67,6 +67,8 @@ class Gated(AbstractAgent):
                 f"`lag` 0 and `particles` 1; got {settings.steps}, {settings.choice}, "
                 f"{settings.lag} and {settings.particles}."
             )
+        if not isinstance(score, Score):
+            raise TypeError(f"`score` must be a Score, such as Surprise(); got {score!r}.")
         if (reason := missing(agent.model, score.needs, agent.members)) is not None:
             raise ValueError(f"`{score.name}` does not work with this agent: {reason}.")
         if share is not None:
@@ -206,6 +208,11 @@ def _look(
             members=agent.members,
             key=jr.fold_in(key, _OF_SCORES),
         )
+        if jnp.shape(found):
+            raise TypeError(
+                f"The score {score.name} must be one number; got shape {jnp.shape(found)}. Sum it "
+                "over its axes."
+            )
         return carry, action, dataclasses.replace(thought, doubt=found)
 
     return jax.vmap(one)(carry, observation, is_first, keys)

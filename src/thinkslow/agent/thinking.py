@@ -199,4 +199,6 @@ class Thinking:
 def _weighted(terms: Any) -> tuple:
     """Terms with their weights as pairs."""
     pairs = terms.items() if hasattr(terms, "items") else terms
+    if not hasattr(pairs, "__iter__"):
+        raise TypeError(f"`terms` must be terms with weights, such as {{{terms!r}: 1.0}}.")
     return tuple((term, floating(weight)) for term, weight in pairs)

@@ -57,8 +57,14 @@ def refuse_modules(environment: str | Mapping[str, Any], agents: Iterable[Abstra
 def by_name(agents: Agents) -> dict[str, dict[str, AbstractAgent]]:
     """Arms, by the name of their agent.
 
-    **Errors:** `ValueError` for no agents, or one without the arm `none`.
+    **Errors:** `TypeError` for what is not a mapping; `ValueError` for no agents, or one without
+    the arm `none`.
     """
+    if not isinstance(agents, Mapping):
+        raise TypeError(
+            f"`agents` must be {{arm: agent}}, such as {{'{BASE}': agent, 'evidence': "
+            f"agent.thinking('evidence')}}; got {type(agents).__name__}."
+        )
     grouped: dict[str, dict[str, AbstractAgent]] = {}
     alone: dict[str, AbstractAgent] = {}
     for key, value in agents.items():

@@ -46,7 +46,8 @@ class Rules:
         taken.
         """
         norm = optax.tree.norm(gradient)
-        change, state = self.update.propose(now, gradient, held.state, key=key)
+        proposed = self.update.propose(now, gradient, held.state, key=key)
+        change, state = _two(proposed, now, self.update)
         new = within(now, change, held.step_kl, first=self.first, max_kl=self.max_kl)
         after = self.judge(new)
         taken = jnp.isfinite(loss) & jnp.isfinite(norm) & all_finite(new)
@@ -58,6 +59,20 @@ class Rules:
         judged = jnp.where(taken, after, held.judged)
         step_kl = jnp.where(taken, held.step_kl, held.step_kl / 2)
         return now_or_new, Held(state, step_kl, judged), norm, taken & _differ(new, now)
+
+
+def _two(proposed: Any, belief: Any, update: Update) -> tuple[Any, PyTree]:
+    """What `propose` returned. **Errors:** `TypeError` for anything else than a change of every
+    array of the belief, and a state.
+    """
+    shapes = [jnp.shape(x) for x in jax.tree.leaves(belief)]
+    two = isinstance(proposed, tuple) and len(proposed) == 2
+    if not two or [jnp.shape(x) for x in jax.tree.leaves(proposed[0])] != shapes:
+        raise TypeError(
+            f"{type(update).__name__}.propose must return a change of every array of the belief, "
+            f"of shapes {', '.join(map(str, shapes))}, and the new state."
+        )
+    return proposed
 
 
 class Held(NamedTuple):

@@ -103,6 +103,10 @@ def watch(
     `FileExistsError` if `out` holds an episode; those of the environment. On `KeyboardInterrupt`
     what was played is written first.
     """
+    if not isinstance(agent, AbstractAgent):
+        raise TypeError(
+            f"`agent` must be one agent, and `arms` its ways to think; got {type(agent).__name__}."
+        )
     folder = folder_of(agent.about.name, seed, episode) if out is None else Path(out)
     check(folder, seed=seed, episode=episode, max_decisions=max_decisions)
     agents = thinkers(agent, arms)
