@@ -132,6 +132,7 @@ def test_version_is_that_of_the_installed_package(arguments, capsys):
         (["evaluate"], "Say which agent"),
         (["evaluate", "a", "--episodes", "1"], "--episodes must be 2 or more"),
         (["evaluate", "a", "--batch", "0"], "--batch must be 1 or more; got 0."),
+        (["evaluate", "a", "--resume", "--out", "no/such"], "no/such holds none"),
         (["evaluate", "a", "--arms", "hard"], "There is no arm 'hard'"),
         (["evaluate", "a", "--steps", "-1"], "`steps` must be 0 or more; got -1."),
         (["evaluate", "a", "--horizon", "0"], "`horizon` must be 1 or more; got 0."),
@@ -518,7 +519,7 @@ def test_terms_of_ones_own_replace_the_objective_of_every_arm_that_refines():
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
-        (["--terms", "much*sig"], "A weight must be a number; got 'much'"),
+        (["--terms", "much*sig"], "A weight must be a finite number; got 'much'"),
         (["--terms", "surprise"], "There is no term 'surprise'"),
         (["--max-kl", "-1"], "`max_kl` must be 0 or more; got -1.0"),
         (["--deadline-ms", "-1"], "`deadline_ms` must be 0 or more; got -1.0"),

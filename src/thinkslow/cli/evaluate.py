@@ -64,6 +64,9 @@ class Options(Showing, PlayingAgents):
     """Cut an episode after N decisions. The table reports how many episodes were cut."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("out/evaluate")
     """Write the records and the page to this folder."""
+    resume: bool = False
+    """Continue the evaluation in --out, and refuse if there is none. Without this flag the same
+    command continues too, or begins."""
     delay: int = setting(0, least=0, most=5)
     """Show every observation N decisions late, 0 to 5; the same as --shift delayed:N."""
     real_time: Annotated[float | None, tyro.conf.arg(metavar="MS")] = None
@@ -103,6 +106,11 @@ def parse(arguments: Sequence[str]) -> Options:
         raise Usage("Say which agent: thinkslow evaluate AGENT. `thinkslow train` makes one.")
     if options.pool and len(options.agents) < 2:
         raise Usage("--pool needs two agents or more, each of another training seed.")
+    if options.resume and not (options.out / "evaluation.json").is_file():
+        raise Usage(
+            f"--resume continues an evaluation, and {options.out} holds none. Pass its --out, or "
+            "leave --resume out to begin one."
+        )
     if options.real_time is not None and not options.real_time > 0:
         raise Usage(f"--real-time must be above 0 milliseconds; got {options.real_time}.")
     try:
@@ -148,7 +156,7 @@ def run(options: Options) -> dict[str, Any]:
             "thinkslow",
             "evaluate",
             *map(str, options.agents),
-            *flags.typed(options, without=("agents", "out")),
+            *flags.typed(options, without=("agents", "out", "resume")),
         ]
     )
     return play_and_report(
@@ -169,7 +177,7 @@ def run(options: Options) -> dict[str, Any]:
             **options.limits(),
         },
         out=options.out,
-        numbered=options.out == Options.out,
+        numbered=options.out == Options.out and not options.resume,
         command=command,
         quiet=options.json,
         exports=options,
