@@ -100,9 +100,10 @@ class Unseeded(Counting):
 
 for kind in (Names, Faulty, Changing, Unseeded):
     gymnasium.register(
-        f"thinkslow-test/{kind.__name__}-v0", f"{__name__}:{kind.__name__}",
+        f"thinkslow-test/{kind.__name__}-v0",
+        f"{__name__}:{kind.__name__}",
         disable_env_checker=True,
-    )  # fmt: skip
+    )
 gymnasium.register(
     "thinkslow-test/Counting-v0", f"{__name__}:{Counting.__name__}", disable_env_checker=True
 )

@@ -115,10 +115,11 @@ def _summands(foreign: Foreign) -> dict[str, int]:
     every = sum(sizes.values())
     whole = ("total", "metric_opt_loss", "observation_loss", "world_model_loss")
     return {
-        **dict.fromkeys(("image", "rgb"), pictures), **sizes,
+        **dict.fromkeys(("image", "rgb"), pictures),
+        **sizes,
         **dict.fromkeys(("kl", "dyn", "rep", "state_loss"), latent),
         **dict.fromkeys(whole, every + 2 * latent),
-    }  # fmt: skip
+    }
 
 
 def computed(folder: Path, golden: Mapping[str, np.ndarray]) -> tuple[Foreign, dict[str, Any]]:
@@ -177,10 +178,14 @@ def fitted(
         saved.model, None, spaces, foreign.actions, name=saved.name, id="the golden inputs"
     )
     assert isinstance(model, Dreamer)
-    slow = with_named(model.critic, {
-        name.removeprefix("slowval/"): array
-        for name, array in foreign.extras.items() if name.startswith("slowval/")
-    })  # fmt: skip
+    slow = with_named(
+        model.critic,
+        {
+            name.removeprefix("slowval/"): array
+            for name, array in foreign.extras.items()
+            if name.startswith("slowval/")
+        },
+    )
     return model, slow
 
 
@@ -210,9 +215,12 @@ def read_batch(model: Dreamer, golden: Mapping[str, np.ndarray]) -> Batch:
     return Batch(
         {name: rows(name) for name, _ in model.enc.spaces},
         jnp.swapaxes(_actions(model, golden, "prev_action"), 0, 1),
-        rows("reward"), rows("is_first"), rows("is_last"), rows("is_terminal"),
+        rows("reward"),
+        rows("is_first"),
+        rows("is_last"),
+        rows("is_terminal"),
         jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), model.initial()),
-    )  # fmt: skip
+    )
 
 
 def _actions(model: Dreamer, golden: Mapping[str, np.ndarray], stem: str) -> jax.Array:
@@ -265,17 +273,25 @@ def describe(model: Dreamer, slow: Head, state: State, prior: Any) -> dict[str, 
         for name, head in model.decode(state).items()
     } | {
         f"recon_symexp_{name}": head.mode()
-        for name, head in model.decode(state).items() if isinstance(head, SymlogSquared)
-    }  # fmt: skip
+        for name, head in model.decode(state).items()
+        if isinstance(head, SymlogSquared)
+    }
     return {
-        "deter": state.memory, "stoch": state.latent, "reward": reward.mean(),
-        "reward_logits": reward.logits, "value": value.mean(), "value_logits": value.logits,
-        "slow_value": TwoHot(slow(model.features(state))).mean(), "cont_logit": going_on.logit,
+        "deter": state.memory,
+        "stoch": state.latent,
+        "reward": reward.mean(),
+        "reward_logits": reward.logits,
+        "value": value.mean(),
+        "value_logits": value.logits,
+        "slow_value": TwoHot(slow(model.features(state))).mean(),
+        "cont_logit": going_on.logit,
         "cont_prob": going_on.prob(),
         "policy_entropy": sum((actor.entropy() for actor in actors), jnp.zeros(())),
         "feat": jnp.concatenate([state.latent.ravel(), state.memory]),  # as PyTorch projects join
-        **policy, **reconstruction, **_latent("prior", prior),
-    }  # fmt: skip
+        **policy,
+        **reconstruction,
+        **_latent("prior", prior),
+    }
 
 
 def _policy(actor: Any) -> dict[str, jax.Array]:
@@ -283,8 +299,10 @@ def _policy(actor: Any) -> dict[str, jax.Array]:
         return {"policy_mean": actor.mean, "policy_std": actor.scale}
     logits = actor.log_probs() if actor.mix else actor.logits
     return {
-        "policy_logits": logits, "policy_logits_raw": actor.logits, "policy_prob": actor.probs(),
-    }  # fmt: skip
+        "policy_logits": logits,
+        "policy_logits_raw": actor.logits,
+        "policy_prob": actor.probs(),
+    }
 
 
 def raw(belief: Any) -> Categorical:
@@ -315,23 +333,38 @@ def _losses(
     model: Dreamer, slow: Head, returns: ReturnRange, batch: Batch, options: Mapping[str, Any]
 ) -> dict[str, jax.Array]:
     """Every loss as the source configured it, time-major; its returns are not updated here."""
-    config = _training(options, {
-        "imagination": "agent.imag_length", "imagination_starts": "agent.imag_last",
-        "horizon": "agent.horizon", "actor_entropy": "agent.imag_loss.actent",
-        "trace": "agent.imag_loss.lam",
-    })  # fmt: skip
+    config = _training(
+        options,
+        {
+            "imagination": "agent.imag_length",
+            "imagination_starts": "agent.imag_last",
+            "horizon": "agent.horizon",
+            "actor_entropy": "agent.imag_loss.actent",
+            "trace": "agent.imag_loss.lam",
+        },
+    )
     compiled = jax.jit(losses, static_argnames=("config", "readout", "update_returns"))
     parts, *_ = compiled(
-        model, slow, returns, batch, config=config, key=jr.key(0), readout=Mode(),
+        model,
+        slow,
+        returns,
+        batch,
+        config=config,
+        key=jr.key(0),
+        readout=Mode(),
         update_returns=False,
-    )  # fmt: skip
+    )
     parts = {official(name): part for name, part in parts.items()}
     seen = {name for name, _ in model.enc.spaces}
     scales = {
-        name: option(options, f"agent.loss_scales.{'rec' if name in seen else name}", float,
-                     SCALES.get(name, 1.0))
+        name: option(
+            options,
+            f"agent.loss_scales.{'rec' if name in seen else name}",
+            float,
+            SCALES.get(name, 1.0),
+        )
         for name in parts
-    }  # fmt: skip
+    }
     every = sum((scales[name] * jnp.mean(part) for name, part in parts.items()), jnp.zeros(()))
     return {name: part.T for name, part in parts.items()} | {"total": every}
 
@@ -339,27 +372,40 @@ def _losses(
 def _training(options: Mapping[str, Any], paths: Mapping[str, str]) -> TrainConfig:
     """Our defaults, which are the official ones, with what the source's configuration says."""
     usual = TrainConfig()
-    return dataclasses.replace(usual, **{
-        name: option(options, path, type(getattr(usual, name)), getattr(usual, name))
-        for name, path in paths.items()
-    })  # fmt: skip
+    return dataclasses.replace(
+        usual,
+        **{
+            name: option(options, path, type(getattr(usual, name)), getattr(usual, name))
+            for name, path in paths.items()
+        },
+    )
 
 
 def _torch_losses(
     model: Dreamer, slow: Head, returns: ReturnRange, batch: Batch, options: Mapping[str, Any]
 ) -> dict[str, jax.Array]:
     """The losses of r2dreamer as it was configured, means, and their weighted sum."""
-    config = _training(options, {
-        "imagination": "model.imag_horizon", "horizon": "model.horizon", "trace": "model.lamb",
-        "actor_entropy": "model.act_entropy",
-    })  # fmt: skip
+    config = _training(
+        options,
+        {
+            "imagination": "model.imag_horizon",
+            "horizon": "model.horizon",
+            "trace": "model.lamb",
+            "actor_entropy": "model.act_entropy",
+        },
+    )
     parts = _torch_parts(model, slow, returns, batch, config)
     seen = {name for name, _ in model.enc.spaces}
     scales = {
-        name: option(options, f"model.loss_scales.{'recon' if name in seen else name}", float,
-                     SCALES.get(name, 1.0))
-        for name in parts if not name.startswith("metric_")
-    }  # fmt: skip
+        name: option(
+            options,
+            f"model.loss_scales.{'recon' if name in seen else name}",
+            float,
+            SCALES.get(name, 1.0),
+        )
+        for name in parts
+        if not name.startswith("metric_")
+    }
     parts["metric_opt_loss"] = sum((scales[n] * parts[n] for n in scales), jnp.zeros(()))
     return parts
 
@@ -383,8 +429,9 @@ def _torch_parts(
     start = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), states)
 
     def rollout(state: State) -> tuple[State, jax.Array]:
-        steps = imagine(model, model.greedy, state, horizon=config.imagination, key=jr.key(0),
-                        readout=Mode())  # fmt: skip
+        steps = imagine(
+            model, model.greedy, state, horizon=config.imagination, key=jr.key(0), readout=Mode()
+        )
         states = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), state, steps.state)
         last = model.greedy(jax.tree.map(lambda x: x[-1], states), jr.key(0))
         return states, jnp.concatenate([steps.action, last[None]])
@@ -395,9 +442,13 @@ def _torch_parts(
         ((name, actor),) = model.actor(state).items()
         taken = model.parts(action)[name]
         return (
-            model.reward(state).mean(), model.discount(state), model.value(state).mean(),
-            TwoHot(slow(model.features(state))).mean(), actor.log_prob(taken), actor.entropy(),
-        )  # fmt: skip
+            model.reward(state).mean(),
+            model.discount(state),
+            model.value(state).mean(),
+            TwoHot(slow(model.features(state))).mean(),
+            actor.log_prob(taken),
+            actor.entropy(),
+        )
 
     reward, going_on, value, calm, log_prob, entropy = jax.vmap(jax.vmap(judge))(future, actions)
     gain = lambda_return(
@@ -412,19 +463,31 @@ def _torch_parts(
     early = jax.tree.map(lambda x: x[:, :-1], future)
     out["value"] = weight * score(early, gain, calm[:, :-1])
     out["repval"] = replayed_value_loss(
-        model, slow, states, batch.reward, batch.is_last, batch.is_terminal,
-        gain[:, 0].reshape(rows, count), config,
-    )  # fmt: skip
+        model,
+        slow,
+        states,
+        batch.reward,
+        batch.is_last,
+        batch.is_terminal,
+        gain[:, 0].reshape(rows, count),
+        config,
+    )
     parts = {official(name): jnp.mean(part) for name, part in out.items()}
     entropies = {
         f"metric_{name}_entropy": jnp.mean(jax.vmap(jax.vmap(lambda b: b.entropy()))(belief))
         for name, belief in (("dyn", prior), ("rep", posterior))
     }
-    return parts | entropies | {
-        "metric_ret": jnp.mean((gain - returns.low) / returns.scale),
-        "metric_ret_005": returns.low, "metric_ret_095": returns.high,
-        "metric_adv": jnp.mean(advantage), "metric_action_entropy": jnp.mean(entropy),
-    }  # fmt: skip
+    return (
+        parts
+        | entropies
+        | {
+            "metric_ret": jnp.mean((gain - returns.low) / returns.scale),
+            "metric_ret_005": returns.low,
+            "metric_ret_095": returns.high,
+            "metric_adv": jnp.mean(advantage),
+            "metric_action_entropy": jnp.mean(entropy),
+        }
+    )
 
 
 def information_gradient(

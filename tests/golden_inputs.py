@@ -37,9 +37,8 @@ def unwritten_classes(folder: Path) -> int | None:
 def observations(golden: Mapping[str, np.ndarray], actions: Mapping[str, Space]) -> list[str]:
     """Names of the observations, in the order of the file: all inputs that are nothing else."""
     other = set(STEPS) | {
-        name.replace("action", action)
-        for name in ACTIONS for action in ("action", *actions)
-    }  # fmt: skip
+        name.replace("action", action) for name in ACTIONS for action in ("action", *actions)
+    }
     names = [name.removeprefix("in/") for name in golden if name.startswith("in/")]
     return [name for name in names if name.partition("/")[0] not in other]
 
@@ -71,12 +70,15 @@ def action(
         named = {
             name: next(
                 golden[key]
-                for key in (f"in/{stem}/{name}", f"in/{stem}_{name}",
-                            f"in/{stem.replace('action', name)}")
+                for key in (
+                    f"in/{stem}/{name}",
+                    f"in/{stem}_{name}",
+                    f"in/{stem.replace('action', name)}",
+                )
                 if key in golden
             )
             for name in spaces
-        }  # fmt: skip
+        }
         return {name: _index(array, spaces[name]) for name, array in named.items()}
     array = golden[f"in/{stem}"]
     if len(spaces) == 1:
@@ -100,9 +102,13 @@ def _index(array: np.ndarray, space: Space) -> np.ndarray:
 
 
 def allowed(
-    name: str, theirs: np.ndarray, golden: Mapping[str, np.ndarray], *,
-    summed: Mapping[str, int], wide_bins: bool,
-) -> float:  # fmt: skip
+    name: str,
+    theirs: np.ndarray,
+    golden: Mapping[str, np.ndarray],
+    *,
+    summed: Mapping[str, int],
+    wide_bins: bool,
+) -> float:
     """The largest difference of two correct programs in an array.
 
     A number by itself has `TOLERANCE` and its own rounding. A loss is a sum of `n` terms: each of

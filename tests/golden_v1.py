@@ -49,7 +49,7 @@ def computed(foreign: Foreign, golden: Mapping[str, np.ndarray], source: str) ->
         {name: jnp.asarray(golden[f"in/{called.get(name, name)}"]) for name in seen},
         model.encode_action(inputs.action(golden, "prev_action", acts)),
         *(jnp.asarray(golden[f"in/{name}"]) for name in ("is_first", "reward", "is_terminal")),
-    )  # fmt: skip
+    )
     out, states, losses = _filtered(model, slow, sequences)
     last = jax.tree.map(lambda x: x[-1], states)
     actions = model.encode_action(inputs.action(golden, "imag_action", acts))
@@ -84,14 +84,19 @@ def _filtered(model: V1Dreamer, slow: V1Head, sequences: Sequences) -> tuple:
             "rep": jnp.maximum(kl, model.config.free_nats),
             "reward": -model.reward(state).log_prob(inputs.reward),
             "cont": -model.continuation(state).log_prob(1.0 - inputs.is_terminal),
-            "post_entropy": posterior.entropy(), "prior_entropy": prior.entropy(),
-            **{name: -head.log_prob(target(head, inputs.observation[name]))
-               for name, head in decoded.items()},
-        }  # fmt: skip
+            "post_entropy": posterior.entropy(),
+            "prior_entropy": prior.entropy(),
+            **{
+                name: -head.log_prob(target(head, inputs.observation[name]))
+                for name, head in decoded.items()
+            },
+        }
         extra = {
-            "tokens": model.wm.enc(inputs.observation), "kl": kl,
-            "prior_stoch": prior.mode(), **_latent("post", posterior),
-        }  # fmt: skip
+            "tokens": model.wm.enc(inputs.observation),
+            "kl": kl,
+            "prior_stoch": prior.mode(),
+            **_latent("post", posterior),
+        }
         return state, (_describe(model, slow, state, prior) | extra, state, losses)
 
     def one(inputs: Sequences) -> tuple:
@@ -130,23 +135,32 @@ def _describe(
         if vector:
             pictures[f"recon_symexp_{name}"] = head.mode()
     return {
-        "deter": state.memory, "stoch": state.latent, "reward": reward.mean(),
-        "reward_logits": reward.logits, "value": value.mean(), "value_logits": value.logits,
+        "deter": state.memory,
+        "stoch": state.latent,
+        "reward": reward.mean(),
+        "reward_logits": reward.logits,
+        "value": value.mean(),
+        "value_logits": value.logits,
         "slow_value": SymlogTwoHot(slow(model.features(state))["out"]).mean(),
-        "cont_logit": going_on.logit, "cont_prob": going_on.prob(), "cont_mode": going_on.mode(),
+        "cont_logit": going_on.logit,
+        "cont_prob": going_on.prob(),
+        "cont_mode": going_on.mode(),
         "policy_entropy": sum((actor.entropy() for actor in actors), jnp.zeros(())),
         "feat": jnp.concatenate([state.latent.ravel(), state.memory]),  # as torch has it
-        **policy, **pictures, **_latent("prior", prior),
-    }  # fmt: skip
+        **policy,
+        **pictures,
+        **_latent("prior", prior),
+    }
 
 
 def _policy(actor: Any) -> dict[str, jax.Array]:
     if not isinstance(actor, Categorical):
         return {"policy_mean": actor.mean, "policy_std": actor.scale}
     return {
-        "policy_logits": actor.log_probs(), "policy_logits_raw": actor.logits,
+        "policy_logits": actor.log_probs(),
+        "policy_logits_raw": actor.logits,
         "policy_prob": actor.probs(),
-    }  # fmt: skip
+    }
 
 
 def _latent(name: str, belief: Categorical) -> dict[str, jax.Array]:
@@ -165,9 +179,12 @@ def _losses(each: Mapping[str, jax.Array], model: V1Dreamer, source: str) -> dic
     if source != "sheeprl":
         return {**each, "total": total}
     means = {
-        "observation_loss": seen, "reward_loss": each["reward"], "continue_loss": each["cont"],
-        "state_loss": state, **{n: each[n] for n in ("kl", "post_entropy", "prior_entropy")},
-    }  # fmt: skip
+        "observation_loss": seen,
+        "reward_loss": each["reward"],
+        "continue_loss": each["cont"],
+        "state_loss": state,
+        **{n: each[n] for n in ("kl", "post_entropy", "prior_entropy")},
+    }
     return {
         **{name: jnp.mean(array) for name, array in means.items()},
         "world_model_loss": total,

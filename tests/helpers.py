@@ -48,12 +48,22 @@ def golden_case(name: str) -> Path:
 def tiny_config(**changes) -> ModelConfig:
     """Sizes like those of the golden case a, on patches: compiles in a second."""
     sizes: dict[str, Any] = {
-        "deter": 32, "hidden": 16, "classes": 8, "stoch": 6, "blocks": 4, "depth": 4,
-        "vision": "patch", "encoder": MLPConfig(1, 16), "decoder": MLPConfig(1, 16),
-        "reward": MLPConfig(1, 16), "continuation": MLPConfig(1, 16),
-        "policy": MLPConfig(1, 16), "value": MLPConfig(1, 16),
-        "reward_bins": 41, "value_bins": 41,
-    }  # fmt: skip
+        "deter": 32,
+        "hidden": 16,
+        "classes": 8,
+        "stoch": 6,
+        "blocks": 4,
+        "depth": 4,
+        "vision": "patch",
+        "encoder": MLPConfig(1, 16),
+        "decoder": MLPConfig(1, 16),
+        "reward": MLPConfig(1, 16),
+        "continuation": MLPConfig(1, 16),
+        "policy": MLPConfig(1, 16),
+        "value": MLPConfig(1, 16),
+        "reward_bins": 41,
+        "value_bins": 41,
+    }
     return ModelConfig(**sizes | changes)
 
 
@@ -83,12 +93,24 @@ def tiny_dreamer(
 def tiny_v1_config(**changes) -> V1Config:
     """Profile `v1`: every width another, two convolutions, for images of 16."""
     sizes: dict[str, Any] = {
-        "deter": 20, "stoch": 4, "classes": 5, "recurrent": 11, "prior": 12, "posterior": 13,
-        "reward": (9, 10), "continuation": (8,), "policy": (7, 6), "value": (14,),
-        "encoder": (15, 16), "decoder": (17,), "encoder_convs": (ConvConfig(3), ConvConfig(6)),
-        "decoder_convs": (ConvConfig(4), ConvConfig(3)), "decoder_seed": 5, "reward_bins": 21,
+        "deter": 20,
+        "stoch": 4,
+        "classes": 5,
+        "recurrent": 11,
+        "prior": 12,
+        "posterior": 13,
+        "reward": (9, 10),
+        "continuation": (8,),
+        "policy": (7, 6),
+        "value": (14,),
+        "encoder": (15, 16),
+        "decoder": (17,),
+        "encoder_convs": (ConvConfig(3), ConvConfig(6)),
+        "decoder_convs": (ConvConfig(4), ConvConfig(3)),
+        "decoder_seed": 5,
+        "reward_bins": 21,
         "value_bins": 31,
-    }  # fmt: skip
+    }
     return V1Config(**sizes | changes)
 
 
@@ -276,8 +298,9 @@ class Codes(WorldModel):
     def predict(self, state: State, action: jax.Array, is_first: jax.Array):
         keep = jnp.where(is_first, 0, 1).astype(state.memory.dtype)
         inputs = [state.memory, state.latent.astype(state.memory.dtype).ravel(), action]
-        memory = jnp.tanh(keep * jnp.concatenate([x.astype(state.memory.dtype) for x in inputs])
-                          @ self.core)  # fmt: skip
+        memory = jnp.tanh(
+            keep * jnp.concatenate([x.astype(state.memory.dtype) for x in inputs]) @ self.core
+        )
         return memory, self._belief(memory @ self.head)
 
     def infer(self, memory: jax.Array, observation: Any) -> Categorical:

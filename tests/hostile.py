@@ -114,8 +114,11 @@ def bombs() -> dict[str, bytes]:
     sizes = b"h\x02h\x00\x85R" * 200_000
     calls = b"h\x02h\x00R0" * 200_000
     return {
-        "texts encoded again": b"\x80\x02c_codecs\nencode\nq\x00" + text(b"a" * 2**20) + b"q\x0100"
-        + copies + b".",
+        "texts encoded again": b"\x80\x02c_codecs\nencode\nq\x00"
+        + text(b"a" * 2**20)
+        + b"q\x0100"
+        + copies
+        + b".",
         "sizes": b"\x80\x02(" + pushed + b"tq\x000ctorch\nSize\nq\x020" + sizes + b".",
         "arguments": b"\x80\x02(" + pushed + b"tq\x000cnumpy\nndarray\nq\x020" + calls + b"N.",
         "equal hashes": b"\x80\x02}(" + many + b"u.",
@@ -125,12 +128,22 @@ def bombs() -> dict[str, bytes]:
         "a long text": b"\x80\x04\x8d" + struct.pack("<Q", 2**60) + b".",
         "a long array": b"\x80\x04\x8e" + struct.pack("<Q", 2**60) + b".",
         "a long number": b"\x80\x02\x8b" + struct.pack("<i", 2**30) + b"\x01.",
-        "the same array": b"\x80\x02}" + text(b"params")
+        "the same array": b"\x80\x02}"
+        + text(b"params")
         + b"}(cnumpy.core.numeric\n_frombuffer\n("
-        + b"B" + struct.pack("<I", 2**20) + bytes(2**20) + b"cnumpy\ndtype\n" + text(b"f4")
-        + b"\x85RJ" + struct.pack("<i", 2**18) + b"\x85" + text(b"C") + b"tRq\x010"
-        + b"".join(text(b"a%d" % i) + b"h\x01" for i in range(4000)) + b"us.",
-    }  # fmt: skip
+        + b"B"
+        + struct.pack("<I", 2**20)
+        + bytes(2**20)
+        + b"cnumpy\ndtype\n"
+        + text(b"f4")
+        + b"\x85RJ"
+        + struct.pack("<i", 2**18)
+        + b"\x85"
+        + text(b"C")
+        + b"tRq\x010"
+        + b"".join(text(b"a%d" % i) + b"h\x01" for i in range(4000))
+        + b"us.",
+    }
 
 
 def configurations(sound: str) -> dict[str, bytes]:
@@ -142,24 +155,46 @@ def configurations(sound: str) -> dict[str, bytes]:
         f"m{i}: &m{i} {{<<: [{','.join([f'*m{i - 1}'] * 10)}]}}\n" for i in range(1, 9)
     )
     texts = {
-        "aliases": aliases + sound, "aliases that are read": sound + aliases + "seed2: *a11\n",
-        "merges": merges + sound, "deep": "x: " + "[" * 100_000 + "\n" + sound,
+        "aliases": aliases + sound,
+        "aliases that are read": sound + aliases + "seed2: *a11\n",
+        "merges": merges + sound,
+        "deep": "x: " + "[" * 100_000 + "\n" + sound,
         "sixties": "big: " + "1" + ":10" * 80_000 + "\n" + sound,
         "a call": "x: !!python/object/apply:os.system ['touch CANARY']\n" + sound,
-        "a date": "when: 2020-01-01\n" + sound, "a set": "some: !!set {a, b}\n" + sound,
+        "a date": "when: 2020-01-01\n" + sound,
+        "a set": "some: !!set {a, b}\n" + sound,
         "not finite": "bad: .nan\nworse: -.inf\n" + sound,
         "a list for a name": "? [1]\n: 2\n" + sound,
-        "twice": sound + "\n" + sound, "nothing": "", "a word": "hello", "binary": "\0" + sound,
-        "huge": sound + "\n# " + "x" * 2**21, "itself": "x: &x {y: *x}\n" + sound,
+        "twice": sound + "\n" + sound,
+        "nothing": "",
+        "a word": "hello",
+        "binary": "\0" + sound,
+        "huge": sound + "\n# " + "x" * 2**21,
+        "itself": "x: &x {y: *x}\n" + sound,
         "digits": "n: " + "9" * 100_000 + "\n" + sound,
-    }  # fmt: skip
+    }
     return {name: text.encode() for name, text in texts.items()}
 
 
 VALUES = (
-    "null", "-1", "0", "1e400", "1e18", "999999999999", ".nan", ".inf", "''", "[]", "{}", "true",
-    "'../../etc'", "[[1]]", "1.5", "'${'", "'${a.b.c}'",
-)  # fmt: skip
+    "null",
+    "-1",
+    "0",
+    "1e400",
+    "1e18",
+    "999999999999",
+    ".nan",
+    ".inf",
+    "''",
+    "[]",
+    "{}",
+    "true",
+    "'../../etc'",
+    "[[1]]",
+    "1.5",
+    "'${'",
+    "'${a.b.c}'",
+)
 TARGETS = ("/dev/zero", "/dev/null", "/etc/passwd", "nowhere", "..", "/proc/self/mem")
 
 
@@ -208,9 +243,11 @@ def _special(form: Format, data: bytes) -> Iterator[Mutant]:
                 value = VALUES[i % len(VALUES)]
                 new = "\n".join([*lines[:i], f"{line.partition(':')[0]}: {value}", *lines[i + 1 :]])
                 yield Mutant(
-                    "config", f"{line.strip()[:40]} = {value}", _put(form.config, new.encode()),
+                    "config",
+                    f"{line.strip()[:40]} = {value}",
+                    _put(form.config, new.encode()),
                     may_change=True,
-                )  # fmt: skip
+                )
     if form.config == "manifest.json":
         yield from _manifests(form)
 
@@ -219,8 +256,19 @@ def _manifests(form: Format) -> Iterator[Mutant]:
     """Our manifest with a fact that cannot be, under a checksum made anew."""
     sound = json.loads((form.source / "manifest.json").read_text())
     values: tuple[Any, ...] = (
-        10**9, -1, 0, None, "x" * 100_000, 1e308, [1], {}, {"a": 1}, True, "\x1b[31m", "../../x",
-    )  # fmt: skip
+        10**9,
+        -1,
+        0,
+        None,
+        "x" * 100_000,
+        1e308,
+        [1],
+        {},
+        {"a": 1},
+        True,
+        "\x1b[31m",
+        "../../x",
+    )
     paths = [(key,) for key in sound if key not in ("format", "checksum")]
     paths += [("model", key) for key in sound["model"]]
     paths += [(p, k) for p in ("environment", "training") for k in sound[p] if k != "curve"]
@@ -232,9 +280,11 @@ def _manifests(form: Format) -> Iterator[Mutant]:
                 at = at[key]
             at[path[-1]] = value
             yield Mutant(
-                "signed", f"{'.'.join(path)} = {str(value)[:20]!r}", _signed(manifest),
+                "signed",
+                f"{'.'.join(path)} = {str(value)[:20]!r}",
+                _signed(manifest),
                 may_change=True,
-            )  # fmt: skip
+            )
 
 
 def _damaged(
@@ -346,8 +396,16 @@ def serve() -> None:
     events: list[str] = []
 
     def watch(event: str, given: tuple[Any, ...]) -> None:
-        if event in ("os.system", "os.exec", "os.posix_spawn", "os.fork", "socket.connect",
-                     "pickle.find_class", "shutil.rmtree", "os.remove"):  # fmt: skip
+        if event in (
+            "os.system",
+            "os.exec",
+            "os.posix_spawn",
+            "os.fork",
+            "socket.connect",
+            "pickle.find_class",
+            "shutil.rmtree",
+            "os.remove",
+        ):
             events.append(event)
         elif event == "subprocess.Popen" and Path(str(given[0])).name != "git":
             events.append(f"{event} {given[0]}")
@@ -376,9 +434,11 @@ def serve() -> None:
         events.clear()
         try:
             found = digest(importers.open_agent(Path(json.loads(line)), classes=classes))
-            result = "same" if found == sound else (
-                "other facts" if found[0] == sound[0] else "other weights"
-            )  # fmt: skip
+            result = (
+                "same"
+                if found == sound
+                else ("other facts" if found[0] == sound[0] else "other weights")
+            )
         except (store.Damaged, store.Missing, store.Misfit, pickles.Refused) as error:
             result = _clear(error)
         except MemoryError:
@@ -425,9 +485,12 @@ class Reader:
     def _start(self) -> subprocess.Popen:
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, __file__, "--serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, env=environment,
-        )  # fmt: skip
+            [sys.executable, __file__, "--serve"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+        )
         assert self._ask([str(self.sound), self.form.classes], 300) == "ready"
         return self.process
 

@@ -128,8 +128,17 @@ class Pixels(Lengths):
 
 
 for _class in (
-    Lengths, Vector, Unseeded, FailsOnce, Fails, NanReward, Tiny, Endless, Cameras, Pixels,
-):  # fmt: skip
+    Lengths,
+    Vector,
+    Unseeded,
+    FailsOnce,
+    Fails,
+    NanReward,
+    Tiny,
+    Endless,
+    Cameras,
+    Pixels,
+):
     gymnasium.register(f"odd-test/{_class.__name__}-v0", f"odd_episodes:{_class.__name__}")
 
 

@@ -75,8 +75,9 @@ class SideBySide(VectorEnv):
             keys = self._players[index].nonfinite
             nonfinite += [Nonfinite(key, index, 0, self._time) for key in keys]
         shown = {name: np.stack([one[name] for one in self._shown]) for name in self._shown[0]}
-        return Step(shown, reward, is_first, last, terminal, crashed, tuple(errors),
-                    tuple(nonfinite))  # fmt: skip
+        return Step(
+            shown, reward, is_first, last, terminal, crashed, tuple(errors), tuple(nonfinite)
+        )
 
 
 class Chooser:

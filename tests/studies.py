@@ -21,37 +21,69 @@ SHIFTED = {"": 0.0, "dropped:3": -4.0}
 SETTINGS = ("clean", "dropped")
 
 ROLLOUTS: dict[str, Any] = {
-    "format": 1, "name": "rollouts", "episodes": 24, "block": 8,
+    "format": 1,
+    "name": "rollouts",
+    "episodes": 24,
+    "block": 8,
     "question": "Do longer rollouts help, and more so where the world is partly hidden?",
     "arms": [
-        "sig-1", "sig-3", "sig-8", "evidence", "control-soft",
+        "sig-1",
+        "sig-3",
+        "sig-8",
+        "evidence",
+        "control-soft",
         {"name": "sig-8 within 1 nat", "arm": "sig-8", "max_kl": 1.0},
     ],
     "agents": {"partial": "p", "informed": "i", "early": "e"},
     "settings": {"clean": {}, "dropped": {"shift": "dropped:3", "agents": ["partial"]}},
     "hypotheses": [
-        {"name": "C1", "claim": "SIG over 8 imagined steps raises the score.",
-         "effect": {"arm": "sig-8"}},
-        {"name": "C3", "claim": "With the world told, a rollout of 8 scores less than one of 1.",
-         "effect": {"arm": "sig-8", "baseline": "sig-1", "agents": "informed"}, "expect": "less"},
-        {"name": "H4", "claim": "A rollout of 8 gains more over one of 1 with the world hidden.",
-         "effect": {"arm": "sig-8", "baseline": "sig-1"},
-         "minus": {"arm": "sig-8", "baseline": "sig-1", "agents": "informed"}},
-        {"name": "H1", "claim": "Evidence wins back half of what dropped frames cost.",
-         "effect": {"arm": "evidence", "setting": "dropped"},
-         "minus": {"arm": "none", "setting": "clean", "baseline_setting": "dropped",
-                   "times": 0.5}},
-        {"name": "PSNR", "claim": "Evidence raises the PSNR of the present frame.",
-         "effect": {"arm": "evidence"}, "measure": "psnr"},
+        {
+            "name": "C1",
+            "claim": "SIG over 8 imagined steps raises the score.",
+            "effect": {"arm": "sig-8"},
+        },
+        {
+            "name": "C3",
+            "claim": "With the world told, a rollout of 8 scores less than one of 1.",
+            "effect": {"arm": "sig-8", "baseline": "sig-1", "agents": "informed"},
+            "expect": "less",
+        },
+        {
+            "name": "H4",
+            "claim": "A rollout of 8 gains more over one of 1 with the world hidden.",
+            "effect": {"arm": "sig-8", "baseline": "sig-1"},
+            "minus": {"arm": "sig-8", "baseline": "sig-1", "agents": "informed"},
+        },
+        {
+            "name": "H1",
+            "claim": "Evidence wins back half of what dropped frames cost.",
+            "effect": {"arm": "evidence", "setting": "dropped"},
+            "minus": {
+                "arm": "none",
+                "setting": "clean",
+                "baseline_setting": "dropped",
+                "times": 0.5,
+            },
+        },
+        {
+            "name": "PSNR",
+            "claim": "Evidence raises the PSNR of the present frame.",
+            "effect": {"arm": "evidence"},
+            "measure": "psnr",
+        },
     ],
-}  # fmt: skip
+}
 """Six arms over three groups of agents, one of them with less training, and a shift."""
 
 QUICK: dict[str, Any] = {
-    **ROLLOUTS, "name": "short", "question": "Does it help?", "arms": ["evidence"],
-    "agents": {"partial": "p"}, "settings": {"clean": {}},
+    **ROLLOUTS,
+    "name": "short",
+    "question": "Does it help?",
+    "arms": ["evidence"],
+    "agents": {"partial": "p"},
+    "settings": {"clean": {}},
     "hypotheses": [{"name": "H", "claim": "It does.", "effect": {"arm": "evidence"}}],
-}  # fmt: skip
+}
 """One arm and one group: most figures have nothing to show."""
 
 
@@ -70,11 +102,19 @@ def folder(place: Path, plan: dict[str, Any], *, seeds: int = 1, blocks: int | N
         for group in whole.groups
     }
     place.mkdir(parents=True)
-    (place / "study.json").write_text(json.dumps({
-        "plan": dataclasses.asdict(whole), "agents": agents, "code": "c0de", "revision": "abc",
-        "versions": {"thinkslow": "0.1.0"}, "began": "2026-11-26 12:00:00 +0000",
-        "command": f"thinkslow study {whole.name}.toml --out {place}",
-    }))  # fmt: skip
+    (place / "study.json").write_text(
+        json.dumps(
+            {
+                "plan": dataclasses.asdict(whole),
+                "agents": agents,
+                "code": "c0de",
+                "revision": "abc",
+                "versions": {"thinkslow": "0.1.0"},
+                "began": "2026-11-26 12:00:00 +0000",
+                "command": f"thinkslow study {whole.name}.toml --out {place}",
+            }
+        )
+    )
     for task in tasks(whole, agents):
         if blocks is None or task.block < blocks:
             _play(whole, task, place / task.folder, int(task.agent.rpartition("-")[2]))
@@ -88,42 +128,82 @@ def _play(plan: Plan, task: Any, place: Path, seed: int) -> None:
         protocol="paired-v1",
         environment={"id": "thinkslow/CollectGoodObjects-v0", "size": 64, "shift": shift},
         agents=[{"name": task.agent, "training_seed": seed, "training_steps": STEPS[task.group]}],
-        arms=[{"agent": task.agent, "arm": name, "description": f"{name}, as it is",
-               "thinking": written(arm.thinking), "gate": None, "share": None,
-               "deadline_ms": None} for name, arm in arms.items()],
-        episodes=plan.block, seed=block_seed(plan, task.block), batch=plan.block,
-        max_decisions=None, pool=False, versions={"thinkslow": "0.1.0"},
-        images={task.agent: ["image"]}, curves={},
+        arms=[
+            {
+                "agent": task.agent,
+                "arm": name,
+                "description": f"{name}, as it is",
+                "thinking": written(arm.thinking),
+                "gate": None,
+                "share": None,
+                "deadline_ms": None,
+            }
+            for name, arm in arms.items()
+        ],
+        episodes=plan.block,
+        seed=block_seed(plan, task.block),
+        batch=plan.block,
+        max_decisions=None,
+        pool=False,
+        versions={"thinkslow": "0.1.0"},
+        images={task.agent: ["image"]},
+        curves={},
         sittings=[{"command": "thinkslow study", "machine": "2 cores", "revision": "abc"}],
-    )  # fmt: skip
+    )
     place.mkdir(parents=True)
     records.write_header(place, header)
     luck = np.random.default_rng([seed, task.block]).normal(scale=3, size=plan.block)
     noise = np.random.default_rng([seed, task.block, SETTINGS.index(task.setting), len(task.group)])
-    records.append(place, [
-        _episode(task, name, number, at, luck[number], noise, shift, seed, arm)
-        for at, (name, arm) in enumerate(arms.items())
-        for number in range(plan.block)
-    ])  # fmt: skip
+    records.append(
+        place,
+        [
+            _episode(task, name, number, at, luck[number], noise, shift, seed, arm)
+            for at, (name, arm) in enumerate(arms.items())
+            for number in range(plan.block)
+        ],
+    )
 
 
 def _episode(
-    task: Any, name: str, number: int, at: int, luck: float, noise: Any, shift: str, seed: int,
+    task: Any,
+    name: str,
+    number: int,
+    at: int,
+    luck: float,
+    noise: Any,
+    shift: str,
+    seed: int,
     arm: Any,
-) -> Episode:  # fmt: skip
+) -> Episode:
     effect = {"evidence": 1.5, "sig-8": 0.8, "sig-1": -0.5}.get(name, 0.1 * at)
     gain = {"evidence": 0.3, "none": 0.0}.get(name, -0.1)
     cost = 2.0 * (1 + arm.thinking.steps * arm.thinking.horizon * 0.7) + 0.1 * at
     score = LEVEL[task.group] + SHIFTED[shift] + effect + luck + noise.normal(scale=1.5)
     return Episode(
-        agent=task.agent, arm=name, episode=number, environment_seed=100 * task.block + number,
-        training_seed=seed, score=float(np.round(score, 2)), rewards_size=20.0, length=250,
-        crashed=False, error=None, cut=False, nonfinite=0, nonfinite_first=None,
-        first_observation=f"{task.block}-{number}", thought_share=float(name != "none"),
-        belief_kl=1.0, latency_ms=cost, latency_ms_mean=cost, latency_ms_p10=0.9 * cost,
+        agent=task.agent,
+        arm=name,
+        episode=number,
+        environment_seed=100 * task.block + number,
+        training_seed=seed,
+        score=float(np.round(score, 2)),
+        rewards_size=20.0,
+        length=250,
+        crashed=False,
+        error=None,
+        cut=False,
+        nonfinite=0,
+        nonfinite_first=None,
+        first_observation=f"{task.block}-{number}",
+        thought_share=float(name != "none"),
+        belief_kl=1.0,
+        latency_ms=cost,
+        latency_ms_mean=cost,
+        latency_ms_p10=0.9 * cost,
         latency_ms_p90=1.2 * cost,
-        images={"psnr": 20.0} | {
-            column: gain + 0.05 * float(noise.normal()) for column in image_columns()
+        images={"psnr": 20.0}
+        | {
+            column: gain + 0.05 * float(noise.normal())
+            for column in image_columns()
             if "gain" in column
         },
-    )  # fmt: skip
+    )

@@ -128,8 +128,9 @@ def test_arms_share_the_noise_of_latent_and_action(base, thought):
     differs = np.any(thought[0][2].state.latent != base[0][2].state.latent, (1, 2))
     unmoved = ~differs  # where the refined belief drew the same latent, the same action came
     np.testing.assert_array_equal(thought[0][1][unmoved], base[0][1][unmoved])
-    assert np.any([np.any(t[2].state.latent != b[2].state.latent)
-                   for t, b in zip(thought, base, strict=True)])  # fmt: skip
+    assert np.any(
+        [np.any(t[2].state.latent != b[2].state.latent) for t, b in zip(thought, base, strict=True)]
+    )
 
 
 def test_the_refined_state_is_carried_and_acts(thought):
@@ -184,8 +185,9 @@ def test_of_several_candidates_the_one_that_reconstructs_best_acts(dreamer, stre
     assert np.all(found <= one)
     assert np.any(found < one)
     # Sixteen fresh samples are not better on average than the best of the agent's sixteen.
-    samples = jax.vmap(lambda k: jax.vmap(lambda b, k: b.sample(key=k))(
-        plain.before, jr.split(k, BATCH)))(jr.split(jr.key(9), 16))  # fmt: skip
+    samples = jax.vmap(
+        lambda k: jax.vmap(lambda b, k: b.sample(key=k))(plain.before, jr.split(k, BATCH))
+    )(jr.split(jr.key(9), 16))
     others = jnp.stack([error(plain.state.memory, s, image) for s in samples])
     assert np.all(found < others.mean(0))
 
@@ -204,13 +206,19 @@ def test_changing_any_number_does_not_compile_again():
         return push(state, key)
 
     whole: dict[str, Any] = {
-        "update": Langevin(0.3, 0.1), "tolerance": 1e-3, "memory_share": 0.1,
+        "update": Langevin(0.3, 0.1),
+        "tolerance": 1e-3,
+        "memory_share": 0.1,
         "terms": {Evidence(beta=0.5, free_nats=1.0): 1.0, SIG(): 0.1},
-    }  # fmt: skip
+    }
     variants: list[dict[str, Any]] = [
-        {}, {"max_kl": 0.5}, {"update": Langevin(0.1, 0.2)}, {"tolerance": 1e-2},
-        {"memory_share": 0.2}, {"terms": {Evidence(beta=0.9, free_nats=0.0): 7.0, SIG(): 0.2}},
-    ]  # fmt: skip
+        {},
+        {"max_kl": 0.5},
+        {"update": Langevin(0.1, 0.2)},
+        {"tolerance": 1e-2},
+        {"memory_share": 0.2},
+        {"terms": {Evidence(beta=0.9, free_nats=0.0): 7.0, SIG(): 0.2}},
+    ]
     agent, counts, seen = Agent(Line(jnp.array(0.8)), policy=policy), [], []
     carry, first = agent.start(BATCH), np.ones(BATCH, bool)
     observation = {"seen": np.ones((BATCH, 2), np.float32)}
@@ -252,16 +260,20 @@ def test_the_same_keys_give_the_same_play_and_others_another(dreamer, stream, ba
 @pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"steps": -1}, r"`steps` must be 0 or more; got -1\."),
-     ({"steps": 1}, "`steps` needs at least one term to minimise; got none"),
-     ({"terms": {SIG(): 1.0}, "horizon": 0}, "`horizon` must be 1 or more; got 0"),
-     ({"max_kl": -1.0}, r"`max_kl` must be 0 or more; got -1\.0"),
-     ({"max_kl": float("nan")}, "`max_kl` must be 0 or more; got nan"),
-     ({"select": "first"}, "`select` must be one of last, best; got 'first'"),
-     ({"terms": ((SIG(), 1.0), (SIG(), 2.0))}, "sig more than once"),
-     ({"terms": {Evidence(samples=4): 1.0}, "latent": Reinforce(), "memory_share": 0.1},
-      "`memory_share` must be None; got 0.1")],
-)  # fmt: skip
+    [
+        ({"steps": -1}, r"`steps` must be 0 or more; got -1\."),
+        ({"steps": 1}, "`steps` needs at least one term to minimise; got none"),
+        ({"terms": {SIG(): 1.0}, "horizon": 0}, "`horizon` must be 1 or more; got 0"),
+        ({"max_kl": -1.0}, r"`max_kl` must be 0 or more; got -1\.0"),
+        ({"max_kl": float("nan")}, "`max_kl` must be 0 or more; got nan"),
+        ({"select": "first"}, "`select` must be one of last, best; got 'first'"),
+        ({"terms": ((SIG(), 1.0), (SIG(), 2.0))}, "sig more than once"),
+        (
+            {"terms": {Evidence(samples=4): 1.0}, "latent": Reinforce(), "memory_share": 0.1},
+            "`memory_share` must be None; got 0.1",
+        ),
+    ],
+)
 def test_impossible_thinking_is_refused_with_rule_and_value(options, message):
     with pytest.raises(ValueError, match=message):
         Thinking(**options)
@@ -300,10 +312,15 @@ def test_a_model_of_ones_own_thinks_and_acts():
     assert np.all(losses(thought)[:, -1] < losses(thought)[:, 0])
 
 
-@pytest.mark.parametrize("thinking", [
-    Thinking(), Thinking({Evidence(0.1, 1.0): 1.0}, steps=2, latent=Soft()), Thinking(lag=2),
-    Thinking(particles=4),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "thinking",
+    [
+        Thinking(),
+        Thinking({Evidence(0.1, 1.0): 1.0}, steps=2, latent=Soft()),
+        Thinking(lag=2),
+        Thinking(particles=4),
+    ],
+)
 def test_an_observation_that_is_no_number_leaves_the_prior_and_says_so(thinking):
     """NaN logits once gave class 0, and NaN weights of particles never came back."""
     agent = Agent(codes(), thinking, policy=lambda model, state, key: steer(state, key))

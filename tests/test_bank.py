@@ -34,14 +34,19 @@ def choices(rng: np.random.Generator, *, noise: float, episodes: int = 40, each:
     even = np.full((count, 3), 1 / 3)
     best = np.eye(3)[worth.argmax(1)]
     return worth, Choices(
-        episode=np.repeat(np.arange(episodes), each), returns=returns, base=even,
+        episode=np.repeat(np.arange(episodes), each),
+        returns=returns,
+        base=even,
         shifts={"half": (best - even) / 2, "same": np.zeros((count, 3))},
-        changed={"half": np.full(count, 1 / 3), "same": np.zeros(count)}, doubts={}, shares={},
+        changed={"half": np.full(count, 1 / 3), "same": np.zeros(count)},
+        doubts={},
+        shares={},
         scores={"knows": worth.max(1) - worth.mean(1), "coin": rng.random(count)},
         imagined={"half": centred(worth + 0.5 * rng.normal(size=worth.shape))},
         policy={"half": even},
-        value=worth.mean(1), lived=2 * worth.mean(1) + 0.1,
-    )  # fmt: skip
+        value=worth.mean(1),
+        lived=2 * worth.mean(1) + 0.1,
+    )
 
 
 def test_a_summary_finds_the_truth_that_it_was_given():
@@ -190,10 +195,12 @@ def test_the_printed_tables_have_every_number_below_its_title(monkeypatch):
     shares = [{"share": share, "mean": 1e-6 * share} for share in (0.1, 1.0)]
     known = {"r": 0.25, "r_interval": [0.1, 0.4], "r_corrected": None, "verdict": "open"}
     summary = {
-        "base": {"value": row, "regret": row}, "arms": {"values": arm},
-        "calibration": {"values": known}, "critic": {"r": 0.5, "slope": 2.0, "bias": row},
+        "base": {"value": row, "regret": row},
+        "arms": {"values": arm},
+        "calibration": {"values": known},
+        "critic": {"r": 0.5, "slope": 2.0, "bias": row},
         "gates": {"values": {"policy-information": shares}},
-    }  # fmt: skip
+    }
     made = tables(summary)
     for table in made:
         assert all(list(column.cells) and all(column.cells) for column in table.columns)

@@ -106,8 +106,10 @@ def test_a_frame_that_a_latent_explains_is_left_alone_however_surprising():
     carry, thought = after(agent(Robust(beta=0.1)), *frames)
     plain_carry, plain = after(agent(None), *frames)
     assert np.argmax(plain.prior.soft()[0]) != np.argmax(plain.before.soft()[0])
-    equal((carry.state, carry.action, thought.after), (plain_carry.state, plain_carry.action,
-                                                       plain.after))  # fmt: skip
+    equal(
+        (carry.state, carry.action, thought.after),
+        (plain_carry.state, plain_carry.action, plain.after),
+    )
     assert verdict(thought) == Verdict.BELIEVED
     assert not thought.thinks[0]
 
@@ -207,9 +209,12 @@ def test_images_are_checked_in_one_program(check):
     """A random DreamerV3: every check runs, twice in one trace, and gives a finite belief."""
     dreamer = tiny_dreamer()
     usual = Clean(
-        {"image": jnp.full((2, 2), 0.01)}, 1.0, 0.01, {"image": jnp.full(3, 0.4)},
+        {"image": jnp.full((2, 2), 0.01)},
+        1.0,
+        0.01,
+        {"image": jnp.full(3, 0.4)},
         {"image": jnp.full(3, 0.2)},
-    )  # fmt: skip
+    )
     played = Agent(dreamer, Thinking(check=check, missing="predict"), clean=usual)
     image = np.random.default_rng(0).integers(256, size=(2, 16, 16, 3)).astype(np.uint8)
     image[0, :8, :8] = 0
@@ -239,6 +244,9 @@ def test_what_a_check_needs_is_asked_for():
         Agent(Signs(jnp.asarray(SIGNS)), Thinking(check=Robust()))
     with pytest.raises(ValueError, match="so `lag` must be 0; got 2"):
         Thinking(check=Wiser(), lag=2)
-    assert Agent(codes(), policy=lambda model, state, key: steer(state, key)).cannot(
-        Thinking(check=Wiser())
-    ) is None  # fmt: skip
+    assert (
+        Agent(codes(), policy=lambda model, state, key: steer(state, key)).cannot(
+            Thinking(check=Wiser())
+        )
+        is None
+    )

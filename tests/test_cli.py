@@ -35,10 +35,12 @@ def original(dreamer, tmp_path_factory) -> Path:
 
     folder = tmp_path_factory.mktemp("agents") / "random"
     checkpoint.save(
-        folder, dreamer, name="random",
+        folder,
+        dreamer,
+        name="random",
         environment={"id": "thinkslow/CollectGoodObjects-v0", "size": 16, "repeat": 1},
         training={"steps": 0, "seed": 0, "preset": "none"},
-    )  # fmt: skip
+    )
     return folder
 
 
@@ -157,8 +159,10 @@ def test_an_unknown_update_lists_the_known():
     """In a process of its own, without the type checks that the tests add."""
     done = subprocess.run(
         [*THINKSLOW, "evaluate", "a", "--update", "leap"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.returncode, done.stdout) == (2, "")
     assert "leap" in done.stderr
     assert "mirror" in done.stderr
@@ -222,8 +226,10 @@ def test_json_is_exactly_one_object_on_standard_output(original):
     """In a process of its own, so that nothing that a library prints goes unseen."""
     done = subprocess.run(
         [*THINKSLOW, "inspect", str(original), "--json"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert isinstance(json.loads(done.stdout), dict)
     assert len(done.stdout.splitlines()) == 1
 
@@ -286,8 +292,10 @@ def test_a_real_interrupt_ends_a_command_with_130(tmp_path):
     )
     with subprocess.Popen(
         [*THINKSLOW[:2], heed + THINKSLOW[2], "inspect", str(folder)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
         try:
             pipe = opened_by_reader(folder / store.MANIFEST)
             # A signal that comes between Python's look for one and its wait is seen only after
@@ -473,9 +481,10 @@ def test_doctor_steps_every_family_and_names_what_mends_it(monkeypatch):
         return dataclasses.replace(plain, name=name, example=example, packages=name, **given)
 
     ways = (
-        family("sound", "CartPole-v1"), family("sunk", "tiny_envs:tiny/Unborn-v0"),
+        family("sound", "CartPole-v1"),
+        family("sunk", "tiny_envs:tiny/Unborn-v0"),
         family("bare", "CartPole-v1", pattern="CartPole", libraries={"libgone.so": "libgone1"}),
-    )  # fmt: skip
+    )
     monkeypatch.setattr(families, "FAMILIES", (*ways, dataclasses.replace(ways[0], module="gone")))
     monkeypatch.setattr(doctor, "renderer", lambda limit_s: doctor.Finding("renderer", True, ""))
     found = {one.what: one for one in doctor.drawing(60.0) if one.what.startswith("family")}
@@ -577,11 +586,13 @@ def test_the_same_training_command_continues_its_run_and_another_is_refused(
         (["evaluate", "collect-half", "--terms", "nan*evidence"], "finite number"),
         (["evaluate", "collect-half", "--share", "0.5"], "--gate SCORE"),
         (["train", "CartPole-v1", "--steps", "9", "--learning.replay-ratio", "inf"], "finite"),
-        (["train", "CartPole-v1", "--steps", "9", "--learning.return-percentiles", "9", "5"],
-         "must rise"),
+        (
+            ["train", "CartPole-v1", "--steps", "9", "--learning.return-percentiles", "9", "5"],
+            "must rise",
+        ),
         (["train", "CartPole-v1", "--steps", "9", "--envs", "0"], "--envs must be 1"),
     ],
-)  # fmt: skip
+)
 def test_a_value_that_cannot_be_meant_is_refused_at_once(command, said, capsys):
     """An empty --run wrote into the working folder; a weight that is NaN failed as JSON."""
     assert main(command) == 2

@@ -11,9 +11,11 @@ from thinkslow.cli import compilation_cache as cache
 from thinkslow.cli import doctor, main
 
 VARIABLES = (
-    "THINKSLOW_CACHE", "XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR",
+    "THINKSLOW_CACHE",
+    "XDG_CACHE_HOME",
+    "JAX_COMPILATION_CACHE_DIR",
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS",
-)  # fmt: skip
+)
 
 
 @pytest.fixture(autouse=True)
@@ -96,14 +98,18 @@ sys.exit("/jax/compilation_cache/cache_hits" not in found)
 @pytest.mark.slow
 def test_a_second_start_finds_the_program_and_one_cut_short_is_compiled_again(tmp_path):
     environment = os.environ | {
-        "XDG_CACHE_HOME": str(tmp_path), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }  # fmt: skip
+        "XDG_CACHE_HOME": str(tmp_path),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
 
     def start() -> tuple[bool, str, str]:
         done = subprocess.run(
-            [sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True,
+            [sys.executable, "-c", COMPILE],
+            env=environment,
+            capture_output=True,
+            text=True,
             check=False,
-        )  # fmt: skip
+        )
         return done.returncode == 0, done.stdout.strip(), done.stderr
 
     assert start() == (False, "42", "")

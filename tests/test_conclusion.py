@@ -66,11 +66,12 @@ def simulated(
             p_values = np.maximum(test.pvalue[which, index], 2.0 ** (1 - values.shape[-1]))
             means = against[baseline][which, index].mean(axis=-1)
             comparisons += [
-                {"agent": "a", "arm": arm, "metric": measure, "baseline": baseline} | unit
+                {"agent": "a", "arm": arm, "metric": measure, "baseline": baseline}
+                | unit
                 | {"difference": float(mean), "interval": [mean - 0.1, mean + 0.1]}
                 | {"p_value_holm": float(p)}
                 for arm, mean, p in zip(names, means, statistics.holm(p_values), strict=False)
-            ]  # fmt: skip
+            ]
         conclusions.append(conclusion({"arms": [], "comparisons": comparisons}))
     return conclusions
 

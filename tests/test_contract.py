@@ -56,10 +56,13 @@ def table(**options: Any) -> list[Any]:
 
 def fuzzy(**options: Any) -> list[Any]:
     return check(
-        Fuzzy(jnp.array(0.8)), {"seen": jnp.array([1.0, -1.0])}, push,
-        action=jnp.array([0.3, 0.1]), members=gains(0.5, 1.0, kind=Fuzzy),
+        Fuzzy(jnp.array(0.8)),
+        {"seen": jnp.array([1.0, -1.0])},
+        push,
+        action=jnp.array([0.3, 0.1]),
+        members=gains(0.5, 1.0, kind=Fuzzy),
         **options,
-    )  # fmt: skip
+    )
 
 
 def walk(**options: Any) -> list[Any]:
@@ -68,9 +71,13 @@ def walk(**options: Any) -> list[Any]:
     model = toy.noisy(problem, 0.5)
     members = checkpoints([toy.exact(one) for one in toy.family(problem, 3, spread=0.3)])
     return check(
-        model, {"symbol": jnp.array([1.0, 0.0, 0.0])}, model.policy, action=jnp.array([0.0, 1.0]),
-        members=members, **options,
-    )  # fmt: skip
+        model,
+        {"symbol": jnp.array([1.0, 0.0, 0.0])},
+        model.policy,
+        action=jnp.array([0.0, 1.0]),
+        members=members,
+        **options,
+    )
 
 
 def small(classes: int | None = 8, **options: Any) -> list[Any]:
@@ -118,15 +125,20 @@ MODELS: dict[str, Any] = {
             for entry in (
                 ("codes", TERMS, tuple(UPDATES), set(), HELD),
                 # Its one parameter is in the prior's mean alone.
-                ("gaussian", TERMS, ("langevin", "mirror"), {"mirror"},
-                 HELD | {"entropy", "evidence"}),
+                (
+                    "gaussian",
+                    TERMS,
+                    ("langevin", "mirror"),
+                    {"mirror"},
+                    HELD | {"entropy", "evidence"},
+                ),
                 ("toy", (SIG(), PIG(), Ambiguity(), EVIDENCE), ("mirror",), set(), set()),
                 ("dreamer", (SIG(), PIG(), Entropy(), EVIDENCE), ("gradient",), set(), set()),
                 ("dreamer of 2023", (SIG(), Ambiguity()), ("mirror",), {"ambiguity"}, set()),
             )
         ),
     ],
-)  # fmt: skip
+)
 def test_the_contract_holds_for_every_term_and_update(name, terms, updates, refused, blind):
     entries = MODELS[name](terms=terms, updates={update: UPDATES[update] for update in updates})
     held = {(entry.terms, entry.update) for entry in entries if entry.holds}
@@ -146,9 +158,13 @@ def test_the_contract_is_that_of_terms_of_ones_own_too():
     """One of the present, one of the future, and one that needs what the model lacks."""
     model = codes()
     entries = check(
-        model, BITS, steer, action=jnp.ones(2), terms=[NearPlace(0.3), Toll(), Guided()],
+        model,
+        BITS,
+        steer,
+        action=jnp.ones(2),
+        terms=[NearPlace(0.3), Toll(), Guided()],
         updates={"mirror": UPDATES["mirror"]},
-    )  # fmt: skip
+    )
     held = {entry.terms for entry in entries if entry.holds and entry.update}
     assert held == {"near-place", "toll", "near-place+toll"}
     (refused,) = [
@@ -166,9 +182,13 @@ def test_the_contract_holds_for_a_trained_gaussian_agent():
     rows = jnp.linspace(0.0, 1.0, 64)
     image = jnp.stack(jnp.broadcast_arrays(rows[:, None], rows, 0.5), -1)
     entries = check(
-        saved.model, {"image": image}, saved.model.policy, action=jnp.array([1.0, 0.0, 0.0]),
-        terms=[SIG(), Evidence()], updates={name: UPDATES[name] for name in ("gradient", "mirror")},
-    )  # fmt: skip
+        saved.model,
+        {"image": image},
+        saved.model.policy,
+        action=jnp.array([1.0, 0.0, 0.0]),
+        terms=[SIG(), Evidence()],
+        updates={name: UPDATES[name] for name in ("gradient", "mirror")},
+    )
     held = {(entry.terms, entry.update) for entry in entries if entry.holds}
     assert held >= set(product(["sig", "evidence", "sig+evidence"], ["gradient"]))
     assert {entry.update for entry in entries if entry.rule == "can be stepped"} == {"mirror"}
@@ -234,9 +254,10 @@ def shams() -> dict[str, Any]:
         "hides": (hides, ["NaN in the objective gives the last finite belief, flagged"]),
         "unbound": (unbound, ["within its nats", "0 nats are the identity"]),
         "misreports": (
-            misreports, ["the reported loss is the returned belief's", "float32 and finite"],
+            misreports,
+            ["the reported loss is the returned belief's", "float32 and finite"],
         ),
-    }  # fmt: skip
+    }
 
 
 def broken(**options: Any) -> str:
@@ -290,9 +311,13 @@ def test_a_belief_that_narrows_with_its_model_is_found_out():
     narrow = Narrow(model.core, model.head, model.eyes, model.view)
     with pytest.raises(Broken, match=r"anchor x gradient: float32 and finite under a bfloat16"):
         check(
-            narrow, BITS, steer, action=jnp.ones(2), terms=[Anchor()],
+            narrow,
+            BITS,
+            steer,
+            action=jnp.ones(2),
+            terms=[Anchor()],
             updates={"gradient": UPDATES["gradient"]},
-        )  # fmt: skip
+        )
 
 
 @pytest.mark.slow
@@ -343,8 +368,13 @@ def test_two_devices_are_as_one():
         "assert found == [True] * len(updates), found\n"
     )
     flags = "--xla_force_host_platform_device_count=2"
-    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu",
-                   "PYTHONPATH": str(here), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # fmt: skip
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": flags,
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(here),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment, check=False, capture_output=True, text=True
     )

@@ -66,10 +66,11 @@ def arms_table() -> str:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_relative_link_exists(page):
     gone = [
-        link for link in LINK.findall(page.read_text())
+        link
+        for link in LINK.findall(page.read_text())
         if not link.startswith(("http://", "https://", "#", "mailto:"))
         and not (page.parent / link.split("#")[0]).exists()
-    ]  # fmt: skip
+    ]
     assert not gone
 
 
@@ -148,8 +149,11 @@ def misnamed(code: str) -> list[str]:
         takes = inspect.signature(called).parameters.values()
         names = {one.name for one in takes}
         if not any(one.kind is one.VAR_KEYWORD for one in takes):
-            wrong += [f"{ast.unparse(node.func)}({each.arg}=)" for each in node.keywords
-                      if each.arg and each.arg not in names]  # fmt: skip
+            wrong += [
+                f"{ast.unparse(node.func)}({each.arg}=)"
+                for each in node.keywords
+                if each.arg and each.arg not in names
+            ]
     return wrong
 
 

@@ -234,11 +234,15 @@ def test_what_is_seen_but_not_decoded_is_no_surprise():
 
 def test_a_saved_agent_comes_back_to_the_bit(tmp_path):
     model = tiny_v1(
-        observations={"z": Space((2,), "float32"), "image": Space((16, 16, 3), "uint8"),
-                      "a": Space((1,), "float32")},
+        observations={
+            "z": Space((2,), "float32"),
+            "image": Space((16, 16, 3), "uint8"),
+            "a": Space((1,), "float32"),
+        },
         actions={"b": Space((), "int32", 2), "a": Space((), "int32", 4)},
-        mixed_logits=False, decoded=("a", "image"),
-    )  # fmt: skip
+        mixed_logits=False,
+        decoded=("a", "image"),
+    )
     environment = {"id": "x", "size": 16, "repeat": 1}
     training = {"steps": 1, "seed": 0, "preset": "test"}
     checkpoint.save(tmp_path / "a", model, name="x", environment=environment, training=training)
@@ -262,10 +266,12 @@ def test_a_configuration_survives_json():
 KINDS = [
     name
     for name in registry.entries("arm")
-    if not name.endswith(("-1", "-8")) and arm(name).thinking.horizon != 16
-    and arm(name).gate is None and name not in ("ambiguity-3", "values-ascent")
+    if not name.endswith(("-1", "-8"))
+    and arm(name).thinking.horizon != 16
+    and arm(name).gate is None
+    and name not in ("ambiguity-3", "values-ascent")
     and arm(name).thinking.check is None  # which must know clean frames first
-]  # fmt: skip
+]
 
 
 QUICK = ("none", "evidence", "control-soft")

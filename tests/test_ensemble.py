@@ -69,9 +69,13 @@ def importable(monkeypatch) -> None:
 @pytest.fixture
 def folder(dreamer, tmp_path) -> Path:
     checkpoint.save(
-        tmp_path / "agent", dreamer, name="agent", environment=ENVIRONMENT,
-        training={"steps": 7, "seed": 3, "preset": "test"}, dtype="float16",
-    )  # fmt: skip
+        tmp_path / "agent",
+        dreamer,
+        name="agent",
+        environment=ENVIRONMENT,
+        training={"steps": 7, "seed": 3, "preset": "test"},
+        dtype="float16",
+    )
     return tmp_path / "agent"
 
 
@@ -88,9 +92,16 @@ def test_each_member_is_the_frequencies_of_its_own_resample(draws):
     times = resampled(experience.episodes, 3, seed=0)
     told = []
     members = fit(
-        model, table, by_row, experience, times, steps=600, rate=0.05, key=jr.key(0),
+        model,
+        table,
+        by_row,
+        experience,
+        times,
+        steps=600,
+        rate=0.05,
+        key=jr.key(0),
         show=lambda *progress: told.append(progress),
-    )  # fmt: skip
+    )
     assert members.differing.other is None
     assert told[-1] == ("fitting", 600, 600)
     expected = np.zeros((3, CONTEXTS, CLASSES))
@@ -143,9 +154,10 @@ def test_fits_are_judged_by_divergences_and_gain_of_known_value():
 @pytest.mark.parametrize("kind", ["categorical", "gaussian", "v1"])
 def test_every_agent_says_which_layer_its_prior_ends_in(kind):
     model = {
-        "categorical": tiny_dreamer, "gaussian": lambda: tiny_dreamer(classes=None),
+        "categorical": tiny_dreamer,
+        "gaussian": lambda: tiny_dreamer(classes=None),
         "v1": tiny_v1,
-    }[kind]()  # fmt: skip
+    }[kind]()
     image = {"image": np.zeros((16, 16, 3), np.uint8)}
 
     @jax.jit

@@ -76,13 +76,23 @@ def test_several_actions_at_once_have_names():
     )
     part = parts("its-id", space, lambda _: None)
     assert part.names == {
-        "move/0": Space((), "int32", 3), "move/1": Space((), "int32", 4),
-        "hand/0": Space((), "int32", 2), "hand/1": Space((2,), "float32"),
-        "keys/0": Space((), "int32", 2), "keys/1": Space((), "int32", 2),
-    }  # fmt: skip
-    native = part.native({
-        "move/0": 2, "move/1": 3, "hand/0": 1, "hand/1": [-1, 1], "keys/0": 1, "keys/1": 0,
-    })  # fmt: skip
+        "move/0": Space((), "int32", 3),
+        "move/1": Space((), "int32", 4),
+        "hand/0": Space((), "int32", 2),
+        "hand/1": Space((2,), "float32"),
+        "keys/0": Space((), "int32", 2),
+        "keys/1": Space((), "int32", 2),
+    }
+    native = part.native(
+        {
+            "move/0": 2,
+            "move/1": 3,
+            "hand/0": 1,
+            "hand/1": [-1, 1],
+            "keys/0": 1,
+            "keys/1": 0,
+        }
+    )
     assert space.contains(native)
     assert native["move"].tolist() == [2, 13]
     assert native["keys"].tolist() == [1, 0]
@@ -109,15 +119,17 @@ def test_one_bound_alone_is_said():
 @pytest.mark.parametrize(
     ("space", "problem"),
     [
-        (spaces.Dict({"a/b": spaces.Discrete(2), "a": spaces.Dict({"b": spaces.Discrete(3)})}),
-         "two actions named a/b"),
+        (
+            spaces.Dict({"a/b": spaces.Discrete(2), "a": spaces.Dict({"b": spaces.Discrete(3)})}),
+            "two actions named a/b",
+        ),
         (spaces.Dict({}), "nothing to choose"),
         (spaces.Tuple(()), "nothing to choose"),
         (spaces.Box(-1, 1, (0,)), "nothing to choose"),
         (spaces.Discrete(10**9), "1,000,000,000 actions"),
         (spaces.Dict({"say": spaces.Text(3), "go": spaces.Discrete(2)}), "acts in Text"),
     ],
-)  # fmt: skip
+)
 def test_actions_that_nobody_can_learn_are_refused(space, problem):
     with pytest.raises(Unavailable, match=problem):
         actions("its-id", space, lambda _: None)

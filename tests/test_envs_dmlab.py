@@ -134,8 +134,9 @@ class GymLab(gymnasium.Env):
     observation_space = gymnasium.spaces.Box(0, 255, (64, 64, 3), np.uint8)
     action_space = gymnasium.spaces.Box(
         np.array([-512, -512, -1, -1, 0, 0, 0], np.intc),
-        np.array([512, 512, 1, 1, 1, 1, 1], np.intc), dtype=np.intc,
-    )  # fmt: skip
+        np.array([512, 512, 1, 1, 1, 1, 1], np.intc),
+        dtype=np.intc,
+    )
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         assert action.dtype == np.intc

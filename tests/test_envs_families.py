@@ -19,8 +19,10 @@ from thinkslow.spaces import Space
 
 # Whatever simulators and their libraries warn of while they are imported is theirs.
 quiet = pytest.mark.filterwarnings("ignore")
-needed = {family.name: pytest.mark.skipif(not family.installed, reason=f"no {family.module}")
-          for family in FAMILIES}  # fmt: skip
+needed = {
+    family.name: pytest.mark.skipif(not family.installed, reason=f"no {family.module}")
+    for family in FAMILIES
+}
 
 
 @pytest.mark.families
@@ -36,10 +38,17 @@ def test_an_episode_follows_from_its_seed_in_every_process(family):
             if steps[-1].is_last.any():  # the seeds of the next episodes would differ
                 steps.append(envs.reset([8, 8]))
             actions = {
-                name: np.repeat([rng.integers(space.classes or 1) if space.discrete
-                                 else rng.uniform(-1, 1, space.shape)], 2, axis=0)
+                name: np.repeat(
+                    [
+                        rng.integers(space.classes or 1)
+                        if space.discrete
+                        else rng.uniform(-1, 1, space.shape)
+                    ],
+                    2,
+                    axis=0,
+                )
                 for name, space in envs.action_spaces.items()
-            }  # fmt: skip
+            }
             steps.append(envs.step(actions))
         for step in steps:
             assert not step.crashed.any(), step.errors
@@ -163,8 +172,10 @@ def test_the_two_settings_of_dreamer_differ_as_there():
 @pytest.mark.families
 @needed["Atari"]
 def test_a_life_may_end_an_episode():
-    whole, each = (make("atari100k/Breakout-v0", options={"lives": lives, "noops": 0})
-                   for lives in ("unused", "reset"))  # fmt: skip
+    whole, each = (
+        make("atari100k/Breakout-v0", options={"lives": lives, "noops": 0})
+        for lives in ("unused", "reset")
+    )
     lengths = []
     for env in (whole, each):
         env.reset(seed=0)
@@ -191,12 +202,15 @@ def test_the_engine_of_doom_leaves_nothing_in_the_working_folder(tmp_path, monke
 @pytest.mark.families
 @needed["MiniGrid"]
 def test_the_views_of_a_grid_are_of_the_same_level():
-    views = {view: make("MiniGrid-DoorKey-8x8-v0", size=56, options={"view": view})
-             for view in ("partial", "full", "cells")}  # fmt: skip
+    views = {
+        view: make("MiniGrid-DoorKey-8x8-v0", size=56, options={"view": view})
+        for view in ("partial", "full", "cells")
+    }
     for env in views.values():
         assert env.observations == {
-            "direction": Space((), "int32", 4), "image": Space((56, 56, 3), "uint8")
-        }  # fmt: skip
+            "direction": Space((), "int32", 4),
+            "image": Space((56, 56, 3), "uint8"),
+        }
         assert [note for note in env.notes if "left out mission" in note]
         env.reset(seed=5)
     worlds = [str(env.env.unwrapped) for env in views.values()]
@@ -209,12 +223,15 @@ def test_the_views_of_a_grid_are_of_the_same_level():
 @pytest.mark.families
 @needed["DeepMind Control"]
 def test_a_task_of_the_suite_shows_what_was_asked_for():
-    shows = {show: make("dm_control/cartpole-swingup-v0", size=32, options={"show": show})
-             for show in ("image", "vectors", "both")}  # fmt: skip
+    shows = {
+        show: make("dm_control/cartpole-swingup-v0", size=32, options={"show": show})
+        for show in ("image", "vectors", "both")
+    }
     assert list(shows["image"].observations) == ["image"]
     assert shows["vectors"].observations == {
-        "position": Space((3,), "float32"), "velocity": Space((2,), "float32")
-    }  # fmt: skip
+        "position": Space((3,), "float32"),
+        "velocity": Space((2,), "float32"),
+    }
     assert set(shows["both"].observations) == {"image", "position", "velocity"}
     seen = {show: env.reset(seed=1)[0] for show, env in shows.items()}
     np.testing.assert_array_equal(seen["both"]["image"], seen["image"]["image"])

@@ -128,9 +128,10 @@ def test_wrappers_are_put_around_in_their_order():
     env = make("tiny_envs:tiny/Levels-v0", options={"level": 3}, wrappers=[doubled, doubled])
     np.testing.assert_array_equal(env.reset()[0]["vector"], [12, 12])
     for wrong, problem in (
-        ("Doubled", "module:Class"), ("tiny_envs:Tripled", "no class Tripled"),
+        ("Doubled", "module:Class"),
+        ("tiny_envs:Tripled", "no class Tripled"),
         ("tiny_envs:LENGTH", "no class LENGTH"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(ValueError, match=problem):
             make("tiny_envs:tiny/Echo-v0", wrappers=[wrong])
 
@@ -157,8 +158,9 @@ def test_a_step_that_returns_something_else_is_refused(monkeypatch, returned):
 
 
 def test_a_module_is_found_in_the_working_folder(tmp_path, monkeypatch):
-    (tmp_path / "lies_here.py").write_text("import gymnasium, tiny_envs\n"
-        "gymnasium.register('here/Echo-v0', 'tiny_envs:Echo')\n")  # fmt: skip
+    (tmp_path / "lies_here.py").write_text(
+        "import gymnasium, tiny_envs\ngymnasium.register('here/Echo-v0', 'tiny_envs:Echo')\n"
+    )
     (tmp_path / "broken_here.py").write_text("import nobody_has_this\n")
     (tmp_path / "wrong_here.py").write_text("def f(:\n")
     monkeypatch.chdir(tmp_path)
@@ -262,20 +264,38 @@ def test_a_space_survives_json_and_refuses_nonsense():
         Space.from_json({"shape": []})
     sound = {"shape": [3], "dtype": "float32", "classes": None}
     for wrong in (
-        {"shape": 3}, {"shape": [2.5]}, {"shape": [True]}, {"dtype": "object"}, {"dtype": None},
-        {"classes": 2.5}, {"classes": True}, {"shape": [-1]},
-    ):  # fmt: skip
+        {"shape": 3},
+        {"shape": [2.5]},
+        {"shape": [True]},
+        {"dtype": "object"},
+        {"dtype": None},
+        {"classes": 2.5},
+        {"classes": True},
+        {"shape": [-1]},
+    ):
         with pytest.raises(ValueError, match=r"must|list of sizes"):
             Space.from_json(sound | wrong)
 
 
 def test_how_an_environment_is_made_can_be_said_on_the_command_line():
-    words = ["--env-option", "level=3", "--env-option", "mode=hard", "--wrapper", "m:W", "--image",
-             "k", "--shift", "dropped:3"]  # fmt: skip
+    words = [
+        "--env-option",
+        "level=3",
+        "--env-option",
+        "mode=hard",
+        "--wrapper",
+        "m:W",
+        "--image",
+        "k",
+        "--shift",
+        "dropped:3",
+    ]
     made = {
-        "options": {"level": 3, "mode": "hard"}, "wrappers": ["m:W"], "image": ["k"],
+        "options": {"level": 3, "mode": "hard"},
+        "wrappers": ["m:W"],
+        "image": ["k"],
         "shift": "dropped:3",
-    }  # fmt: skip
+    }
     assert evaluate.parse(["AGENT", *words]).making() == made
     assert train.parse(["ENV", "--steps", "9", *words]).making() == made
     assert evaluate.parse(["AGENT"]).making() == {}

@@ -69,9 +69,18 @@ def test_an_image_is_the_same_however_it_is_laid_out(declared, shown):
 
 @pytest.mark.parametrize(
     ("shape", "channels"),
-    [((84, 84), 1), ((84, 84, 1), 1), ((1, 84, 84), 1), ((4, 84, 84), 4), ((84, 84, 4), 4),
-     ((84, 84, 12), 12), ((4, 84, 84, 3), 12), ((4, 84, 84, 1), 4), ((4, 3, 84, 84), 12)],
-)  # fmt: skip
+    [
+        ((84, 84), 1),
+        ((84, 84, 1), 1),
+        ((1, 84, 84), 1),
+        ((4, 84, 84), 4),
+        ((84, 84, 4), 4),
+        ((84, 84, 12), 12),
+        ((4, 84, 84, 3), 12),
+        ((4, 84, 84, 1), 4),
+        ((4, 3, 84, 84), 12),
+    ],
+)
 def test_grey_pictures_and_stacks_are_images(shape, channels):
     declared = box(0, 255, shape, BYTES)
     seen, _ = look(declared, np.full(shape, 7, BYTES), size=32)
@@ -112,10 +121,16 @@ def test_what_is_not_certainly_an_image_can_be_told():
     ("declared", "shown", "both"),
     [
         (box(0, 255, (64, 64, 3), BYTES), np.full((64, 64, 3), 0.4), ["float64", "uint8"]),
-        (box(0, 255, (64, 64, 3), BYTES), np.zeros((3, 64, 64), BYTES), ["(3, 64, 64)",
-         "(64, 64, 3)"]),
-        (box(0, 255, (64, 64, 3), BYTES), np.zeros((80, 60, 3), BYTES), ["(80, 60, 3)",
-         "(64, 64, 3)"]),
+        (
+            box(0, 255, (64, 64, 3), BYTES),
+            np.zeros((3, 64, 64), BYTES),
+            ["(3, 64, 64)", "(64, 64, 3)"],
+        ),
+        (
+            box(0, 255, (64, 64, 3), BYTES),
+            np.zeros((80, 60, 3), BYTES),
+            ["(80, 60, 3)", "(64, 64, 3)"],
+        ),
         (box(0, 255, (64, 64, 3), BYTES), np.full((64, 64, 3), 300), ["300", "255"]),
         (box(0, 1, (64, 64, 3), FLOATS), np.full((64, 64, 3), 200, BYTES), ["200", "[0, 1]"]),
         (box(-1, 1, (3,), FLOATS), np.zeros(4), ["(4,)", "(3,)"]),
@@ -127,7 +142,7 @@ def test_what_is_not_certainly_an_image_can_be_told():
         (spaces.Dict(a=spaces.Discrete(4)), np.zeros(4), ["ndarray", "a is declared"]),
         (spaces.MultiDiscrete([2, 3]), [1, 3], ["3", "MultiDiscrete"]),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_as_declared_is_refused_with_both(declared, shown, both):
     with pytest.raises(Mismatch) as error:
         look(declared, shown)
@@ -163,17 +178,23 @@ def test_nested_observations_are_named_by_their_path_and_text_is_left_out():
         switches=spaces.MultiDiscrete([2, 5]),
     )
     shown = {
-        "robot": {"pose": np.ones(2), "gear": 3}, "mission": "go", "keys": [0, 1, 0, 1],
+        "robot": {"pose": np.ones(2), "gear": 3},
+        "mission": "go",
+        "keys": [0, 1, 0, 1],
         "cameras": (np.zeros((16, 16, 3), BYTES), np.zeros((16, 16), BYTES)),
-        "switches": np.array([1, 4]), "undeclared": 1,
-    }  # fmt: skip
+        "switches": np.array([1, 4]),
+        "undeclared": 1,
+    }
     player = Environment(Shows(declared, shown), "its-id", size=16)
     assert player.observations == {
-        "cameras/0": Space((16, 16, 3), "uint8"), "cameras/1": Space((16, 16, 1), "uint8"),
-        "keys": Space((4,), "float32"), "robot/gear": Space((), "int32", 3),
-        "robot/pose": Space((2,), "float32"), "switches/0": Space((), "int32", 2),
+        "cameras/0": Space((16, 16, 3), "uint8"),
+        "cameras/1": Space((16, 16, 1), "uint8"),
+        "keys": Space((4,), "float32"),
+        "robot/gear": Space((), "int32", 3),
+        "robot/pose": Space((2,), "float32"),
+        "switches/0": Space((), "int32", 2),
         "switches/1": Space((), "int32", 5),
-    }  # fmt: skip
+    }
     seen, _ = player.reset()
     assert (seen["robot/gear"], seen["switches/1"]) == (2, 4)
     assert [note for note in player.notes if "left out mission" in note]
@@ -216,8 +237,10 @@ def test_a_reward_that_is_no_number_is_refused(reward):
 
 def test_what_has_no_numbers_or_too_many_values_is_not_read_as_it_is():
     declared = spaces.Dict(
-        none=spaces.Box(-1, 1, (0,)), many=spaces.Discrete(10**9), text=spaces.Text(3),
-    )  # fmt: skip
+        none=spaces.Box(-1, 1, (0,)),
+        many=spaces.Discrete(10**9),
+        text=spaces.Text(3),
+    )
     shown = {"none": np.zeros(0, np.float32), "many": 5, "text": "abc"}
     player = Environment(Shows(declared, shown), "its-id", size=16)
     assert player.observations == {"many": Space((), "float32")}

@@ -21,9 +21,10 @@ class Clock(gymnasium.Env):
     """Shows the time, and the action that came; a picture of one colour."""
 
     observation_space = spaces.Dict(
-        time=spaces.Box(0, np.inf, (), np.float32), action=spaces.Discrete(9),
+        time=spaces.Box(0, np.inf, (), np.float32),
+        action=spaces.Discrete(9),
         image=spaces.Box(0, 255, (32, 32, 3), np.uint8),
-    )  # fmt: skip
+    )
     action_space = spaces.Discrete(9)
 
     def resize(self, factor: float) -> None:
@@ -80,10 +81,14 @@ def test_a_shift_follows_from_the_seed(name):
 def test_pictures_differ_more_with_severity(name):
     clean = play("")["image"].astype(float)
     errors = [
-        np.mean([np.abs(play(f"{name}:{level}", 20, seed)["image"] - clean[:21]).mean()
-                 for seed in range(4)])
+        np.mean(
+            [
+                np.abs(play(f"{name}:{level}", 20, seed)["image"] - clean[:21]).mean()
+                for seed in range(4)
+            ]
+        )
         for level in range(6)
-    ]  # fmt: skip
+    ]
     assert errors[0] == 0
     assert (np.diff(errors) > 0).all(), errors
 
@@ -199,11 +204,16 @@ def test_shifts_act_one_after_the_other():
 
 @pytest.mark.parametrize(
     ("shift", "problem"),
-    [("fog:2", "Available: .*noise"), ("nois:2", "mean noise"), ("noise:6", "0 to 5"),
-     ("noise", "NAME:SEVERITY"),
-     ("noise:-1", "0 to 5"), ("noise-v2:3", "has version 1"),
-     ("dropped:1,dropped:2", "missing is there")],
-)  # fmt: skip
+    [
+        ("fog:2", "Available: .*noise"),
+        ("nois:2", "mean noise"),
+        ("noise:6", "0 to 5"),
+        ("noise", "NAME:SEVERITY"),
+        ("noise:-1", "0 to 5"),
+        ("noise-v2:3", "has version 1"),
+        ("dropped:1,dropped:2", "missing is there"),
+    ],
+)
 def test_a_shift_that_is_not_one_is_refused(shift, problem):
     with pytest.raises(ValueError, match=problem):
         make(COUNTING, size=16, shift=shift)

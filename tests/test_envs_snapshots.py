@@ -34,22 +34,39 @@ KINDS = [
     pytest.param(COUNTING, {"size": 16}, False, id="by replay"),
     pytest.param(COUNTING, {"size": 16, "shift": "dropped:3,noise:2"}, False, id="shifted replay"),
     pytest.param(f"{COLLECT}-v0", {"size": 16}, True, id="ours"),
-    pytest.param(f"{COLLECT}Informed-v1", {"size": 16}, True, id="ours, version 1",
-                 marks=pytest.mark.slow),
-    pytest.param(f"{COLLECT}Panorama-v0", {"size": 16, "shift": "delayed:2,textures:5"}, True,
-                 id="ours, shifted", marks=pytest.mark.slow),
+    pytest.param(
+        f"{COLLECT}Informed-v1", {"size": 16}, True, id="ours, version 1", marks=pytest.mark.slow
+    ),
+    pytest.param(
+        f"{COLLECT}Panorama-v0",
+        {"size": 16, "shift": "delayed:2,textures:5"},
+        True,
+        id="ours, shifted",
+        marks=pytest.mark.slow,
+    ),
     pytest.param("ALE/Breakout-v5", {"repeat": 4}, True, id="Atari", marks=family("Atari")),
     pytest.param("atari100k/Boxing-v0", {}, True, id="Atari as DreamerV3", marks=family("Atari")),
     pytest.param("procgen/CoinrunEasy-v0", {}, False, id="Procgen", marks=family("Procgen")),
-    pytest.param("popgym-arcade/SkittlesEasyPartial-v0", {}, True, id="POPGym Arcade",
-                 marks=family("POPGym Arcade")),
+    pytest.param(
+        "popgym-arcade/SkittlesEasyPartial-v0",
+        {},
+        True,
+        id="POPGym Arcade",
+        marks=family("POPGym Arcade"),
+    ),
     pytest.param("Craftax-Classic-Pixels-v1", {}, True, id="Craftax", marks=family("Craftax")),
-    pytest.param("VizdoomHealthGathering-v1", {"repeat": 4}, False, id="ViZDoom",
-                 marks=family("ViZDoom")),
+    pytest.param(
+        "VizdoomHealthGathering-v1", {"repeat": 4}, False, id="ViZDoom", marks=family("ViZDoom")
+    ),
     pytest.param("CrafterReward-v1", {}, False, id="Crafter", marks=family("Crafter")),
-    pytest.param("MiniGrid-Dynamic-Obstacles-6x6-v0", {"size": 56}, True, id="MiniGrid",
-                 marks=family("MiniGrid")),
-]  # fmt: skip
+    pytest.param(
+        "MiniGrid-Dynamic-Obstacles-6x6-v0",
+        {"size": 56},
+        True,
+        id="MiniGrid",
+        marks=family("MiniGrid"),
+    ),
+]
 
 
 @pytest.mark.parametrize(("id", "options", "copied"), KINDS)

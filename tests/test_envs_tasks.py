@@ -196,8 +196,11 @@ def test_the_map_lies_around_the_agent_with_its_heading_upwards():
     for thing in world.things:
         thing.pos = np.array([100.0, 0.0, 100.0])
     for bearing, (row, column) in (
-        (0.0, (0.34, 0.5)), (90.0, (0.5, 0.34)), (-90.0, (0.5, 0.66)), (180.0, (0.66, 0.5))
-    ):  # fmt: skip
+        (0.0, (0.34, 0.5)),
+        (90.0, (0.5, 0.34)),
+        (-90.0, (0.5, 0.66)),
+        (180.0, (0.66, 0.5)),
+    ):
         angle = world.agent.dir + math.radians(bearing)
         # 1.34 m are a tenth of the reach, whose root is .316 of half the picture.
         far = 2 * HALF * math.sqrt(2) / 10
@@ -279,11 +282,15 @@ def test_the_image_has_the_size_that_was_asked_for():
         (f"{COLLECT}-v1", {"wall": False}, f"{COLLECT}Informed-v1", {"wall": False}),
         (f"{COLLECT}Panorama-v0", {"field": 90}, f"{COLLECT}-v0", {}),
         ("MiniGrid-Empty-6x6-v0", {}, "MiniGrid-Empty-6x6-v0", {"view": "full"}),
-        ("dmlab/rooms_watermaze-v0", {"actions": "impala"}, "dmlab/rooms_watermaze-v0",
-         {"actions": "impala", "view": "top"}),
+        (
+            "dmlab/rooms_watermaze-v0",
+            {"actions": "impala"},
+            "dmlab/rooms_watermaze-v0",
+            {"actions": "impala", "view": "top"},
+        ),
         ("popgym-arcade/TetrisHard-v0", {}, "popgym-arcade/TetrisHardPartial-v0", {}),
     ],
-)  # fmt: skip
+)
 def test_a_pair_is_known_from_either_side(id, options, other, otherwise):
     there = twin_of(id, options)
     assert there is not None
@@ -295,6 +302,10 @@ def test_a_pair_is_known_from_either_side(id, options, other, otherwise):
 
 
 def test_what_has_no_twin_has_none():
-    for id, options in (("CartPole-v1", {}), ("MiniGrid-Empty-6x6-v0", {"view": "cells"}),
-                        (f"{COLLECT}-v9", {}), ("procgen/MazeMemory-v0", {})):  # fmt: skip
+    for id, options in (
+        ("CartPole-v1", {}),
+        ("MiniGrid-Empty-6x6-v0", {"view": "cells"}),
+        (f"{COLLECT}-v9", {}),
+        ("procgen/MazeMemory-v0", {}),
+    ):
         assert twin_of(id, options) is None

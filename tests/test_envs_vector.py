@@ -172,8 +172,9 @@ def test_a_simulator_that_hangs_is_ended_in_its_time_and_marked():
         before = envs.pids
         step = envs.step(np.zeros((2, 2)))
         assert step.crashed.all()
-        assert all(one is not None and (one.kind, one.call) == ("Hang", "step")
-                   for one in step.errors)  # fmt: skip
+        assert all(
+            one is not None and (one.kind, one.call) == ("Hang", "step") for one in step.errors
+        )
         assert envs.step(np.zeros((2, 2))).is_first.all()
         assert not any(psutil.pid_exists(pid) for pid in before)
 
@@ -431,9 +432,12 @@ def test_workers_end_with_their_parent_whatever_they_do(killed, hangs, tmp_path:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(sleep=60 if killed else 0, hangs=hangs))
     with subprocess.Popen(
-        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
-    ) as parent:  # fmt: skip
+    ) as parent:
         assert parent.stdout is not None
         assert parent.stderr is not None
         workers = [int(pid) for pid in parent.stdout.readline().split()]

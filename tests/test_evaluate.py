@@ -76,9 +76,12 @@ def dreamer(image: int = 16, names: tuple[str, ...] = ("image",)) -> Dreamer:
 
 def saved_agent(folder: Path, image: int = 16) -> checkpoint.Saved:
     checkpoint.save(
-        folder, dreamer(image), name=folder.name, environment=ENVIRONMENT,
+        folder,
+        dreamer(image),
+        name=folder.name,
+        environment=ENVIRONMENT,
         training={"steps": 7, "seed": 3, "preset": "test"},
-    )  # fmt: skip
+    )
     return checkpoint.load(folder)
 
 
@@ -561,8 +564,15 @@ def test_an_agent_of_other_weights_is_another_evaluation(tmp_path):
     environment = {"id": ENVIRONMENT["id"], "size": 16}
     model = dreamer()
     with pytest.raises(Stopped):
-        evaluate({"none": Agent(model)}, environment, episodes=2, seed=0, batch=1, out=tmp_path,
-                 show=stopping_after(1))  # fmt: skip
+        evaluate(
+            {"none": Agent(model)},
+            environment,
+            episodes=2,
+            seed=0,
+            batch=1,
+            out=tmp_path,
+            show=stopping_after(1),
+        )
     changed = jax.tree.map(lambda x: x + 1 if x.ndim > 1 else x, model)
     with pytest.raises(Occupied, match=r"its agents differ \(weights of agent\)"):
         evaluate({"none": Agent(changed)}, environment, episodes=2, seed=0, batch=1, out=tmp_path)
@@ -715,9 +725,12 @@ def test_a_curve_is_the_mean_score_by_decision(tmp_path):
 @pytest.mark.slow
 def test_an_agent_of_2023_is_evaluated_like_any_other(tmp_path):
     checkpoint.save(
-        tmp_path / "old", tiny_v1(), name="old", environment=ENVIRONMENT,
+        tmp_path / "old",
+        tiny_v1(),
+        name="old",
+        environment=ENVIRONMENT,
         training={"steps": 7, "seed": 3, "preset": "test"},
-    )  # fmt: skip
+    )
     agent = agent_of(checkpoint.load(tmp_path / "old"))
     agents = {name: agent.thinking(how) for name, how in CHOSEN.items()}
     result = evaluate(agents, ENVIRONMENT, episodes=2, seed=1, batch=2)

@@ -183,8 +183,10 @@ def test_parquet_takes_rows_of_other_columns(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     path = tables.write_parquet(tmp_path / "a.parquet", [{"x": 1}, {"x": 2.5, "y": "b"}, {}])
     assert parquet.read_table(path).to_pylist() == [
-        {"x": 1.0, "y": None}, {"x": 2.5, "y": "b"}, {"x": None, "y": None}
-    ]  # fmt: skip
+        {"x": 1.0, "y": None},
+        {"x": 2.5, "y": "b"},
+        {"x": None, "y": None},
+    ]
 
 
 @pytest.mark.slow

@@ -121,8 +121,9 @@ def test_the_approximation_gap_of_two_tied_factors_is_known(beta):
     # Draws from a belief in one of two codes find the other by chance alone: a bound, from above.
     assert float(bound.values[1]) >= -beta * np.log(weights.sum()) - 0.01
     np.testing.assert_allclose(found.belief.probs()[0], found.belief.probs()[1], atol=1e-2)
-    assert float(least) == pytest.approx(float(-beta * np.log(weights.sum())) + beta * np.log(2),
-                                         abs=0.03)  # fmt: skip
+    assert float(least) == pytest.approx(
+        float(-beta * np.log(weights.sum())) + beta * np.log(2), abs=0.03
+    )
     from_prior = importance_bound(target, even, sizes=(4096,), key=jr.key(1))
     np.testing.assert_allclose(from_prior.values, -beta * np.log(weights.sum()), atol=0.05 * beta)
 
@@ -211,16 +212,28 @@ def rows(rng: np.random.Generator, episodes: int = 12, each: int = 8) -> list[di
             costs = {"none": gap, "half": gap / 2, "best": 0.0, "best-later": 0.3}
             later = {"none": gap + 1, "half": gap / 2 + 1, "best": 1.0, "best-later": 0.0}
             following = {"none": 5.0, "half": 4.5, "best": 5.0, "best-later": 3.0}
-            out.append({
-                "agent": "known", "episode": episode, "environment_seed": episode, "of": each,
-                "decision": decision, "surprise": surprise, "effective": 50.0, "begin": 0,
-                "beliefs": {
-                    name: {"loss": 7 + costs[name], "kl": 1.5, "loss_later": 9 + later[name],
-                           "next": following[name] + noise}
-                    for name in costs
-                },
-                "bound": {"1": 7.0, "8": 6.8, "64": 6.75},
-            })  # fmt: skip
+            out.append(
+                {
+                    "agent": "known",
+                    "episode": episode,
+                    "environment_seed": episode,
+                    "of": each,
+                    "decision": decision,
+                    "surprise": surprise,
+                    "effective": 50.0,
+                    "begin": 0,
+                    "beliefs": {
+                        name: {
+                            "loss": 7 + costs[name],
+                            "kl": 1.5,
+                            "loss_later": 9 + later[name],
+                            "next": following[name] + noise,
+                        }
+                        for name in costs
+                    },
+                    "bound": {"1": 7.0, "8": 6.8, "64": 6.75},
+                }
+            )
     return out
 
 
@@ -278,8 +291,10 @@ def cart() -> Agent:
     """An agent that balances no pole."""
     model = tiny_dreamer(
         observations={"vector": Space((4,), "float32")},
-        actions={"action": Space((), "int32", 2)}, stoch=3, classes=4,
-    )  # fmt: skip
+        actions={"action": Space((), "int32", 2)},
+        stoch=3,
+        classes=4,
+    )
     return Agent(model, about=About(name="cart"))
 
 

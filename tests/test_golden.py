@@ -15,17 +15,27 @@ from thinkslow.dreamer.nets import named
 
 BUNDLED = Path(__file__).parent / "data" / "golden" / "danijar_main-b"
 CASES = (
-    "danijar_main-a", "danijar_main-b", "r2dreamer-a", "r2dreamer-b", "sheeprl_v35-a",
-    "dreamerv3_v150-a", "dreamerv3_v150-b", "nm512_torch-a", "sheeprl-a",
-)  # fmt: skip
+    "danijar_main-a",
+    "danijar_main-b",
+    "r2dreamer-a",
+    "r2dreamer-b",
+    "sheeprl_v35-a",
+    "dreamerv3_v150-a",
+    "dreamerv3_v150-b",
+    "nm512_torch-a",
+    "sheeprl-a",
+)
 OTHERS = (*sorted({file.parent.name for file in GOLDEN.glob("*/golden.npz")} - set(CASES)),)
 
 
 def check(folder: Path, least: int = 35) -> None:
     lines = golden.compare(folder)
     assert len(lines) > least, "the golden file lost its arrays"
-    off = [f"{line.name}: {line.difference:.2e} > {line.allowed:.1e}" for line in lines
-           if not line.good]  # fmt: skip
+    off = [
+        f"{line.name}: {line.difference:.2e} > {line.allowed:.1e}"
+        for line in lines
+        if not line.good
+    ]
     assert not off, "\n".join(off)
 
 
@@ -43,8 +53,11 @@ def test_the_case_in_this_repository_equals_the_sources_own_code():
 def test_a_case_may_call_its_observations_as_it_likes(tmp_path):
     """The names are the case's: another image, other vectors in the same sorted order."""
     called = {
-        "image": "camera", "height": "a_level", "orientations": "b_pose", "velocity": "c_speed",
-    }  # fmt: skip
+        "image": "camera",
+        "height": "a_level",
+        "orientations": "b_pose",
+        "velocity": "c_speed",
+    }
     folder = shutil.copytree(BUNDLED, tmp_path / "case")
     found = importers.find(folder)
     params = {name: array.read() for name, array in found.content["params"].items()}
@@ -82,10 +95,11 @@ def test_the_container_of_december_2024_holds_the_same_agent():
 @pytest.mark.parametrize(
     ("first", "second"),
     [
-        ("nm512_torch-a", "nm512_torch-a/nocompile"), ("sheeprl-a", "sheeprl-a-rb"),
+        ("nm512_torch-a", "nm512_torch-a/nocompile"),
+        ("sheeprl-a", "sheeprl-a-rb"),
         ("dreamerv3_v150-a", "dreamerv3_v150-a-float16"),
     ],
-)  # fmt: skip
+)
 def test_other_ways_to_save_give_the_same_agent(first, second):
     classes = 8 if "torch" in first else None
     one, two = (

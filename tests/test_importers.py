@@ -64,10 +64,14 @@ def as_danijar(folder: Path, model: Dreamer, **more: Any) -> Path:
     (folder / "ckpt" / "latest").write_text(inside.name)
     rssm = {"classes": config.classes, "unimix": config.unimix, "free_nats": config.free_nats}
     options = {
-        "agent": {"dyn": {"rssm": rssm}, "loss_scales": {"rep": config.rep_scale},
-                  "contdisc": True},
-        "task": "gym_cartpole", "seed": 3,
-    }  # fmt: skip
+        "agent": {
+            "dyn": {"rssm": rssm},
+            "loss_scales": {"rep": config.rep_scale},
+            "contdisc": True,
+        },
+        "task": "gym_cartpole",
+        "seed": 3,
+    }
     (folder / "config.yaml").write_text(yaml.safe_dump(options))
     return folder
 
@@ -77,29 +81,49 @@ def as_danijar(folder: Path, model: Dreamer, **more: Any) -> Path:
 SHAPES: dict[str, dict[str, Any]] = {
     "an image of 96": {"observations": {"image": image(96)}, "mults": (1, 2, 3)},
     "an image of 128": {"observations": {"image": image(128, 1)}, "mults": (1, 2, 2, 3, 3)},
-    "one convolution, another kernel": {"observations": {"image": image(8)}, "mults": (1,),
-                                        "kernel": 3},
+    "one convolution, another kernel": {
+        "observations": {"image": image(8)},
+        "mults": (1,),
+        "kernel": 3,
+    },
     "vectors only, one a number, one of classes": {
         "observations": {"b": vector(3), "a": vector(), "c": choice(4)},
-        "encoder": MLPConfig(3, 5), "decoder": MLPConfig(2, 7), "mults": (),
+        "encoder": MLPConfig(3, 5),
+        "decoder": MLPConfig(2, 7),
+        "mults": (),
     },
     "several actions": {
-        "observations": {"image": image(8)}, "mults": (1,),
+        "observations": {"image": image(8)},
+        "mults": (1,),
         "actions": {"jump": choice(2), "aim": vector(3), "turn": choice(5)},
     },
     "layers, blocks and bins": {
-        "observations": {"image": image(8), "x": vector(2)}, "mults": (2, 4), "blocks": 8,
-        "core_layers": 2, "prior_layers": 3, "posterior_layers": 2, "reward_bins": 7,
-        "value_bins": 9, "reward": MLPConfig(2, 6), "policy": MLPConfig(4, 5),
-        "decoder_blocks": 2, "classes": 3, "stoch": 5,
+        "observations": {"image": image(8), "x": vector(2)},
+        "mults": (2, 4),
+        "blocks": 8,
+        "core_layers": 2,
+        "prior_layers": 3,
+        "posterior_layers": 2,
+        "reward_bins": 7,
+        "value_bins": 9,
+        "reward": MLPConfig(2, 6),
+        "policy": MLPConfig(4, 5),
+        "decoder_blocks": 2,
+        "classes": 3,
+        "stoch": 5,
     },
-    "twelve layers": {"observations": {"image": image(8)}, "mults": (1,),
-                      "policy": MLPConfig(12, 4)},
+    "twelve layers": {
+        "observations": {"image": image(8)},
+        "mults": (1,),
+        "policy": MLPConfig(12, 4),
+    },
     "other widths of prior and posterior": {
-        "observations": {"image": image(8)}, "mults": (1,), "prior_hidden": 5,
+        "observations": {"image": image(8)},
+        "mults": (1,),
+        "prior_hidden": 5,
         "posterior_hidden": 9,
     },
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -129,8 +153,10 @@ def test_an_imported_agent_is_the_same_agent(tmp_path):
 
 
 def test_the_newest_checkpoint_is_taken_and_an_unfinished_one_is_not(tmp_path):
-    log = as_danijar(tmp_path / "log", tiny_dreamer(**SHAPES["one convolution, another kernel"],
-                                                    vision="conv", decoder_blocks=4))  # fmt: skip
+    log = as_danijar(
+        tmp_path / "log",
+        tiny_dreamer(**SHAPES["one convolution, another kernel"], vision="conv", decoder_blocks=4),
+    )
     first = next((log / "ckpt").glob("*/agent.pkl"))
     newer = log / "ckpt" / "20260102T000000F000000"
     newer.mkdir()
@@ -195,9 +221,17 @@ def test_a_configuration_that_is_no_file_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("unimix", -1.0), ("unimix", 1.0), ("unimix", float("inf")), ("free_nats", -0.5),
-     ("classes", 0), ("classes", 2.5), ("classes", "x" * 10_000), ("unimix", [[1]])],
-)  # fmt: skip
+    [
+        ("unimix", -1.0),
+        ("unimix", 1.0),
+        ("unimix", float("inf")),
+        ("free_nats", -0.5),
+        ("classes", 0),
+        ("classes", 2.5),
+        ("classes", "x" * 10_000),
+        ("unimix", [[1]]),
+    ],
+)
 def test_a_size_or_share_that_cannot_be_is_refused_in_one_line(option, value, tmp_path):
     log = as_danijar(tmp_path / "log", tiny_dreamer(**SMALL))
     options = yaml.safe_load((log / "config.yaml").read_text())
@@ -247,10 +281,13 @@ def test_a_source_from_outside_is_opened_like_any_other(tmp_path):
 
     importers.register_source(
         importers.Source(
-            name="mine", title="a project of mine", places=files("mine.pkl"),
-            recognises=lambda content: "theirs" in inside(content), read=read_it,
+            name="mine",
+            title="a project of mine",
+            places=files("mine.pkl"),
+            recognises=lambda content: "theirs" in inside(content),
+            read=read_it,
         )
-    )  # fmt: skip
+    )
     (tmp_path / "log").mkdir()
     (tmp_path / "log" / "mine.pkl").write_bytes(pickle.dumps({"theirs": 12}))
     saved = importers.open_agent(tmp_path / "log")
@@ -285,8 +322,10 @@ def test_what_is_no_agent_that_is_known_says_so(content, said, tmp_path):
 
 
 def test_an_option_that_changes_what_weights_mean_is_refused(tmp_path):
-    log = as_danijar(tmp_path / "log", tiny_dreamer(**SHAPES["one convolution, another kernel"],
-                                                    vision="conv", decoder_blocks=4))  # fmt: skip
+    log = as_danijar(
+        tmp_path / "log",
+        tiny_dreamer(**SHAPES["one convolution, another kernel"], vision="conv", decoder_blocks=4),
+    )
     options = yaml.safe_load((log / "config.yaml").read_text())
     options["agent"]["enc"] = {"simple": {"strided": True}}
     (log / "config.yaml").write_text(yaml.safe_dump(options))
@@ -314,10 +353,14 @@ def state(content: Any) -> dict[str, Any]:
 def some(arrays: dict[str, Any]) -> str:
     """A weight that is neither square nor frozen."""
     return next(
-        name for name, x in arrays.items()
-        if isinstance(x, Stored) and len(x.shape) == 2 and x.shape[0] != x.shape[1]
-        and not name.startswith(("opt", "_frozen")) and x.size > 100
-    )  # fmt: skip
+        name
+        for name, x in arrays.items()
+        if isinstance(x, Stored)
+        and len(x.shape) == 2
+        and x.shape[0] != x.shape[1]
+        and not name.startswith(("opt", "_frozen"))
+        and x.size > 100
+    )
 
 
 def replaced(array: Stored, values: np.ndarray) -> Stored:
@@ -488,8 +531,9 @@ def test_what_is_alone_of_its_kind_may_have_another_name():
     memory = jnp.ones(32)
     np.testing.assert_allclose(
         np.asarray(one.model.infer(memory, observation).probs()),  # pyright: ignore
-        np.asarray(fitted.infer(memory, renamed).probs()), rtol=1e-6,  # pyright: ignore
-    )  # fmt: skip
+        np.asarray(fitted.infer(memory, renamed).probs()),
+        rtol=1e-6,  # pyright: ignore
+    )
 
 
 @pytest.mark.parametrize(
@@ -544,9 +588,13 @@ def test_an_agent_of_another_project_plays_arms_of_every_kind(tmp_path, capsys):
     """Refined, gated, with more of the past, a control; each arm alone is tried elsewhere."""
     arms = ("none", "evidence", "evidence-in-doubt", "control-soft", "control-particles-16")
     summary = play(
-        golden_case("danijar_main-a"), "--env", "tiny_envs:tiny/Foreign-v0", "--arms",
-        ",".join(arms), out=tmp_path,
-    )  # fmt: skip
+        golden_case("danijar_main-a"),
+        "--env",
+        "tiny_envs:tiny/Foreign-v0",
+        "--arms",
+        ",".join(arms),
+        out=tmp_path,
+    )
     assert [arm["arm"] for arm in summary["arms"]] == [*arms]
     assert all(np.isfinite(arm["score"]["mean"]) for arm in summary["arms"])
     assert all(arm["belief_kl"] > 0 for arm in summary["arms"] if arm["thinking"]["steps"])
@@ -562,9 +610,13 @@ def test_an_agent_of_another_project_plays_crafter_where_it_is_installed(tmp_pat
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(examples), *sys.path]))
     monkeypatch.syspath_prepend(str(examples))
     summary = play(
-        golden_case("danijar_main-a"), "--env", "crafter_env:thinkslow-example/Crafter-v0",
-        "--arms", "none,control-soft", out=tmp_path,
-    )  # fmt: skip
+        golden_case("danijar_main-a"),
+        "--env",
+        "crafter_env:thinkslow-example/Crafter-v0",
+        "--arms",
+        "none,control-soft",
+        out=tmp_path,
+    )
     assert all(arm["length"]["mean"] > 1 for arm in summary["arms"])
     assert all(np.isfinite(arm["psnr"]["mean"]) for arm in summary["arms"])
 
@@ -574,9 +626,13 @@ def test_an_agent_of_another_project_plays_crafter_where_it_is_installed(tmp_pat
 @pytest.mark.parametrize("name", ["r2dreamer-b", "dreamerv3_v150-b"])
 def test_vectors_and_continuous_actions_are_played(name, tmp_path, capsys):
     summary = play(
-        golden_case(name), "--env", "tiny_envs:tiny/ForeignVectors-v0", "--arms", "none,evidence",
+        golden_case(name),
+        "--env",
+        "tiny_envs:tiny/ForeignVectors-v0",
+        "--arms",
+        "none,evidence",
         out=tmp_path,
-    )  # fmt: skip
+    )
     assert summary["agents"][0]["action"] == ("mode" if name == "r2dreamer-b" else "sample")
     assert [arm["psnr"] is not None for arm in summary["arms"]] == [True, True]
     assert ("takes the mode of its policy" in capsys.readouterr().err) == (name == "r2dreamer-b")
@@ -589,8 +645,11 @@ def test_an_agent_without_a_decoder_plays_the_arms_that_it_can(tmp_path, capsys)
     environment = ("--env", "tiny_envs:tiny/Foreign-v0", "--action", "sample")
     summary = play(folder, *environment, out=tmp_path)
     assert [arm["arm"] for arm in summary["arms"]] == [
-        "none", "control-mode", "control-soft", "entropy-3",
-    ]  # fmt: skip
+        "none",
+        "control-mode",
+        "control-soft",
+        "entropy-3",
+    ]
     assert all(arm["psnr"] is None for arm in summary["arms"])
     assert summary["agents"][0]["action"] == "sample"
     assert "it has no decoder" in capsys.readouterr().err
@@ -610,8 +669,10 @@ def test_inspect_tells_what_was_found(name, capsys):
 
 
 def test_import_writes_what_every_command_reads(tmp_path, capsys):
-    log = as_danijar(tmp_path / "log", tiny_dreamer(**SHAPES["one convolution, another kernel"],
-                                                    vision="conv", decoder_blocks=4))  # fmt: skip
+    log = as_danijar(
+        tmp_path / "log",
+        tiny_dreamer(**SHAPES["one convolution, another kernel"], vision="conv", decoder_blocks=4),
+    )
     assert main(["import", str(log), str(tmp_path / "ours")]) == 0
     assert main(["inspect", str(tmp_path / "ours"), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -627,16 +688,19 @@ def test_import_writes_what_every_command_reads(tmp_path, capsys):
 
 
 def test_an_environment_that_is_not_stored_is_asked_for_with_suggestions(tmp_path, capsys):
-    log = as_danijar(tmp_path / "log", tiny_dreamer(**SHAPES["one convolution, another kernel"],
-                                                    vision="conv", decoder_blocks=4))  # fmt: skip
+    log = as_danijar(
+        tmp_path / "log",
+        tiny_dreamer(**SHAPES["one convolution, another kernel"], vision="conv", decoder_blocks=4),
+    )
     assert main(["evaluate", str(log)]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert "its task was gym_cartpole. Pass --env, perhaps one of CartPole-v" in line
 
 
 def test_weights_that_are_not_finite_are_said_on_the_command_line(tmp_path, capsys):
-    model = tiny_dreamer(**SHAPES["one convolution, another kernel"], vision="conv",
-                         decoder_blocks=4)  # fmt: skip
+    model = tiny_dreamer(
+        **SHAPES["one convolution, another kernel"], vision="conv", decoder_blocks=4
+    )
     bad = np.asarray(named(model)["dyn/obs0/bias"]).copy()
     bad[0] = np.nan
     log = as_danijar(tmp_path / "log", model, **{"dyn/obs0/bias": bad})

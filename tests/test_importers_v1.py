@@ -47,29 +47,39 @@ CASES: dict[str, dict[str, Any]] = {
     "a smallest map of 6": {"observations": {"image": image(24)}},
     "five convolutions": {
         "observations": {"image": image(32)},
-        "encoder_convs": convs(2, 3, 4, 5, 6), "decoder_convs": convs(5, 4, 3, 2, 3),
+        "encoder_convs": convs(2, 3, 4, 5, 6),
+        "decoder_convs": convs(5, 4, 3, 2, 3),
     },
     "one channel": {
-        "observations": {"image": image(8, 1)}, "encoder_convs": convs(2),
+        "observations": {"image": image(8, 1)},
+        "encoder_convs": convs(2),
         "decoder_convs": convs(1),
     },
     "vectors only": {
-        "observations": {"a": vector(3), "b": vector(1)}, "encoder_convs": (),
-        "decoder_convs": (), "decoder_seed": 0,
+        "observations": {"a": vector(3), "b": vector(1)},
+        "encoder_convs": (),
+        "decoder_convs": (),
+        "decoder_seed": 0,
     },
     "images and a vector, continuous actions": {
         "observations": {"image": image(16), "a": vector(4)},
         "actions": {"action": Space((2,), "float32")},
     },
     "no decoder": {
-        "observations": {"image": image(16)}, "decoded": (), "decoder": (), "decoder_convs": (),
+        "observations": {"image": image(16)},
+        "decoded": (),
+        "decoder": (),
+        "decoder_convs": (),
         "decoder_seed": 0,
     },
     "no dense layers": {
-        "observations": {"image": image(16)}, "reward": (), "continuation": (), "policy": (),
+        "observations": {"image": image(16)},
+        "reward": (),
+        "continuation": (),
+        "policy": (),
         "value": (),
     },
-}  # fmt: skip
+}
 
 
 def agent(**case: Any) -> V1Dreamer:
@@ -128,11 +138,15 @@ def as_danijar(model: V1Dreamer, folder: Path, **options: Any) -> Found:
         "mlp_keys": "|".join(n for n, s in model.observation_spaces if len(s.shape) < 3) or "$^",
     }
     plain = {
-        "rssm": {"classes": model.config.classes, "unimix": 0.01}, "encoder": keys,
-        "decoder": dict(keys), "horizon": 333,
+        "rssm": {"classes": model.config.classes, "unimix": 0.01},
+        "encoder": keys,
+        "decoder": dict(keys),
+        "horizon": 333,
         "actor": {"unimix": 0.01, "minstd": 0.1, "maxstd": 1.0},
-        "rep_loss": {"free": 1.0}, "loss_scales": {"dyn": 0.5, "rep": 0.1}, "seed": 3,
-    }  # fmt: skip
+        "rep_loss": {"free": 1.0},
+        "loss_scales": {"dyn": 0.5, "rep": 0.1},
+        "seed": 3,
+    }
     content = {"step": 7, "agent": agent, "replay": None, "_timestamp": 1.0}
     return found(folder, content, plain | options, "checkpoint.ckpt")
 
@@ -148,9 +162,10 @@ def test_an_agent_of_danijar_is_read_whatever_its_sizes(tmp_path, case):
 
 def test_a_stride_of_three_makes_images_of_96(tmp_path):
     model = agent(
-        observations={"image": image(24)}, encoder_convs=convs(2, 3, first=3),
+        observations={"image": image(24)},
+        encoder_convs=convs(2, 3, first=3),
         decoder_convs=(ConvConfig(4, 4, 2), ConvConfig(3, 5, 3)),
-    )  # fmt: skip
+    )
     source = as_danijar(model, tmp_path)
     options = yaml.safe_load((tmp_path / "config.yaml").read_text())
     for part in ("encoder", "decoder"):
@@ -181,8 +196,9 @@ def test_an_order_that_the_configuration_lists_is_taken_and_said(tmp_path):
 
 def test_a_vector_that_is_not_decoded_has_what_is_left(tmp_path):
     seen = {"b": vector(3), "a": vector(4)}
-    model = agent(observations=seen, decoded=("a",), encoder_convs=(), decoder_convs=(),
-                  decoder_seed=0)  # fmt: skip
+    model = agent(
+        observations=seen, decoded=("a",), encoder_convs=(), decoder_convs=(), decoder_seed=0
+    )
     foreign = danijar_v1.read(as_danijar(model, tmp_path))
     check_same(foreign, model)
     assert "b" in foreign.cannot["decode"]
@@ -190,9 +206,15 @@ def test_a_vector_that_is_not_decoded_has_what_is_left(tmp_path):
 
 @pytest.mark.parametrize(
     ("path", "value"),
-    [("rssm.initial", "zeros"), ("encoder.norm", "none"), ("encoder.cnn_blocks", 2),
-     ("encoder.resize", "mean"), ("critic.dist", "mse"), ("decoder.cnn_sigmoid", True)],
-)  # fmt: skip
+    [
+        ("rssm.initial", "zeros"),
+        ("encoder.norm", "none"),
+        ("encoder.cnn_blocks", 2),
+        ("encoder.resize", "mean"),
+        ("critic.dist", "mse"),
+        ("decoder.cnn_sigmoid", True),
+    ],
+)
 def test_another_model_is_refused_by_the_name_of_its_option(tmp_path, path, value):
     source = as_danijar(agent(**CASES["a smallest map of 6"]), tmp_path)
     options = yaml.safe_load((tmp_path / "config.yaml").read_text())
@@ -293,8 +315,12 @@ def as_torch(model: V1Dreamer, folder: Path, *, compiled: bool) -> Found:
     def dense(new: str, name: str, label: str, first: str) -> int:
         count = layers(model, name)
         for i in range(count):
-            normed(f"{new}.layers.{label}_linear{i}", f"{new}.layers.{label}_norm{i}",
-                   f"{name}/h{i}", "linear" if i else first)  # fmt: skip
+            normed(
+                f"{new}.layers.{label}_linear{i}",
+                f"{new}.layers.{label}_norm{i}",
+                f"{name}/h{i}",
+                "linear" if i else first,
+            )
         return count
 
     def head(new: str, name: str, label: str, outputs: Mapping[str, str]) -> None:
@@ -304,14 +330,19 @@ def as_torch(model: V1Dreamer, folder: Path, *, compiled: bool) -> Found:
 
     has = named(model)
     for i in range(len(model.config.encoder_convs)):
-        normed(f"_wm.encoder._cnn.layers.{3 * i}", f"_wm.encoder._cnn.layers.{3 * i + 1}.norm",
-               f"wm/enc/cnn/s{i}res", "down")  # fmt: skip
+        normed(
+            f"_wm.encoder._cnn.layers.{3 * i}",
+            f"_wm.encoder._cnn.layers.{3 * i + 1}.norm",
+            f"wm/enc/cnn/s{i}res",
+            "down",
+        )
     dense("_wm.encoder._mlp", "wm/enc/mlp", "Encoder", "linear")
     dyn = "_wm.dynamics"
     for ours, theirs, kind in (
-        ("img_in", "_img_in", "linear"), ("img_out", "_img_out", "linear"),
+        ("img_in", "_img_in", "linear"),
+        ("img_out", "_img_out", "linear"),
         ("obs_out", "_obs_out", "posterior"),
-    ):  # fmt: skip
+    ):
         normed(f"{dyn}.{theirs}_layers.0", f"{dyn}.{theirs}_layers.1", f"wm/rssm/{ours}", kind)
     cell = f"{dyn}._cell.layers.GRU"
     normed(f"{cell}_linear", f"{cell}_norm", "wm/rssm/gru", "gru")
@@ -424,9 +455,10 @@ def as_sheeprl(model: V1Dreamer, folder: Path, heads: tuple[int, ...] = ()) -> F
         normed(f"{net}.{3 * i}", f"{net}.{3 * i + 1}", f"wm/enc/cnn/s{i}res", "down")
     dense(f"{enc}.mlp_encoder.model._model", "wm/enc/mlp", "linear")
     for ours, theirs, kind in (
-        ("img_in", "recurrent_model.mlp", "linear"), ("img_out", "transition_model", "linear"),
+        ("img_in", "recurrent_model.mlp", "linear"),
+        ("img_out", "transition_model", "linear"),
         ("obs_out", "representation_model", "posterior"),
-    ):  # fmt: skip
+    ):
         net = f"{rssm}.{theirs}._model"
         normed(f"{net}.0", f"{net}.1", f"wm/rssm/{ours}", kind)
     cell = f"{rssm}.recurrent_model.rnn"
@@ -471,14 +503,24 @@ def as_sheeprl(model: V1Dreamer, folder: Path, heads: tuple[int, ...] = ()) -> F
     content["rb"] = []
     images = [name for name, space in model.observation_spaces if len(space.shape) == 3]
     seen = model.config.decoded or ()
-    world = {"discrete_size": model.config.classes, "kl_free_nats": 1.0, "kl_dynamic": 0.5,
-             "kl_representation": 0.1}  # fmt: skip
-    options = {"algo": {
-        "world_model": world, "unimix": 0.01, "gamma": 1 - 1 / 333,
-        "actor": {"unimix": 0.01, "min_std": 0.1, "max_std": 1.0},
-        "cnn_keys": {"encoder": images, "decoder": [name for name in images if name in seen]},
-        "mlp_keys": {"encoder": vectors, "decoder": vectors},
-    }, "env": {"id": "X-v0", "action_repeat": 2}, "seed": 5}  # fmt: skip
+    world = {
+        "discrete_size": model.config.classes,
+        "kl_free_nats": 1.0,
+        "kl_dynamic": 0.5,
+        "kl_representation": 0.1,
+    }
+    options = {
+        "algo": {
+            "world_model": world,
+            "unimix": 0.01,
+            "gamma": 1 - 1 / 333,
+            "actor": {"unimix": 0.01, "min_std": 0.1, "max_std": 1.0},
+            "cnn_keys": {"encoder": images, "decoder": [name for name in images if name in seen]},
+            "mlp_keys": {"encoder": vectors, "decoder": vectors},
+        },
+        "env": {"id": "X-v0", "action_repeat": 2},
+        "seed": 5,
+    }
     return found(folder, content, options, "ckpt_4096_0.ckpt")
 
 
@@ -508,9 +550,13 @@ def test_two_images_of_sheeprl_share_the_channels(tmp_path):
 
 @pytest.mark.parametrize(
     ("path", "value"),
-    [("algo.world_model.decoupled_rssm", True), ("distribution.type", "tanh_normal"),
-     ("algo.actor.layer_norm.kw.eps", 1e-5), ("algo.critic.dense_act", "torch.nn.ELU")],
-)  # fmt: skip
+    [
+        ("algo.world_model.decoupled_rssm", True),
+        ("distribution.type", "tanh_normal"),
+        ("algo.actor.layer_norm.kw.eps", 1e-5),
+        ("algo.critic.dense_act", "torch.nn.ELU"),
+    ],
+)
 def test_another_model_of_sheeprl_is_refused_by_the_name_of_its_option(tmp_path, path, value):
     source = as_sheeprl(agent(**CASES["a smallest map of 6"]), tmp_path)
     options = at = yaml.safe_load((tmp_path / "config.yaml").read_text())

@@ -30,9 +30,14 @@ from thinkslow.worldmodel import State
 # Optax promotes types inside, so `strict` holds where only our own code runs.
 B, T = 4, 4
 CONFIG = TrainConfig(
-    batch_size=B, batch_length=T, imagination=2, imagination_starts=2, warmup=1,
-    learning_rate=1e-2, precision="float32",
-)  # fmt: skip
+    batch_size=B,
+    batch_length=T,
+    imagination=2,
+    imagination_starts=2,
+    warmup=1,
+    learning_rate=1e-2,
+    precision="float32",
+)
 UPDATE = jax.jit(learner.update, static_argnames="config")
 
 
@@ -46,8 +51,11 @@ def make_batch(model: Dreamer, seed: int = 0) -> Batch:
         {"image": jnp.asarray(rng.integers(256, size=(B, T, 16, 16, 3)).astype(np.uint8))},
         jax.nn.one_hot(rng.integers(3, size=(B, T)), 3),
         jnp.asarray(rng.normal(size=(B, T)), jnp.float32),
-        jnp.asarray(first), jnp.asarray(last), jnp.asarray(last), start,
-    )  # fmt: skip
+        jnp.asarray(first),
+        jnp.asarray(last),
+        jnp.asarray(last),
+        start,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +88,9 @@ def test_a_lambda_return_is_that_of_the_sum_written_out():
             future = expected[row, t] = reward[row, t + 1] + live * mixed
     found = lambda_return(
         *(jnp.asarray(x, jnp.float32) for x in (last, terminal, reward, bootstrap)),
-        discount=0.9, trace=0.8,
-    )  # fmt: skip
+        discount=0.9,
+        trace=0.8,
+    )
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     assert found[0, 1] == jnp.float32(reward[0, 2])  # nothing comes after a terminal step
 
@@ -138,8 +147,16 @@ def test_an_update_counts_moves_weights_and_reports_every_loss(begun, batch, upd
     still = [name for name in before if np.array_equal(before[name], after[name])]
     assert not still, "weights that no loss reaches"
     expected = {
-        "con", "dyn", "reconstruction/image", "policy", "rep", "repval", "rew", "total", "value",
-    }  # fmt: skip
+        "con",
+        "dyn",
+        "reconstruction/image",
+        "policy",
+        "rep",
+        "repval",
+        "rew",
+        "total",
+        "value",
+    }
     assert {n.removeprefix("loss/") for n in updated.metrics if n.startswith("loss/")} == expected
     assert all(np.isfinite(value) for value in updated.metrics.values())
     assert bool(updated.finite)
@@ -228,9 +245,14 @@ def imagined_gradients(begun, batch) -> dict[str, Any]:
 
     def loss(model: Dreamer) -> jax.Array:
         out, *_ = imagined_losses(
-            model, begun.slow_value, begun.returns, start, batch.is_terminal, CONFIG,
+            model,
+            begun.slow_value,
+            begun.returns,
+            start,
+            batch.is_terminal,
+            CONFIG,
             key=jr.key(0),
-        )  # fmt: skip
+        )
         return jnp.stack([jnp.sum(out["policy"]), jnp.sum(out["value"])])
 
     jacobian = jax.jit(jax.jacrev(loss))(model)

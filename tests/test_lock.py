@@ -122,10 +122,12 @@ def test_of_many_that_claim_at_once_one_gets_the_folder(tmp_path):
     many = [
         subprocess.Popen(
             [sys.executable, "-c", script, str(tmp_path)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for _ in range(4)
-    ]  # fmt: skip
+    ]
     answers = [process.stdout.readline().strip() for process in many if process.stdout]
     for process in many:
         process.communicate()

@@ -121,12 +121,18 @@ def test_weights_have_the_official_names():
     expected = (
         normed(*(f"enc/cnn{i}" for i in range(4)), *(f"enc/mlp{i}" for i in range(3)))
         | normed(*(f"dyn/{n}" for n in ("dynin0", "dynin1", "dynin2", "dynhid0", "obs0")))
-        | normed("dyn/prior0", "dyn/prior1") | pairs("dyn/dyngru", "dyn/obslogit", "dyn/priorlogit")
-        | normed("dec/sp1", "dec/conv0", "dec/conv1", "dec/conv2") | {"dec/spnorm/scale"}
-        | pairs("dec/sp0", "dec/sp2", "dec/imgout", "dec/vec/speed/pred") | mlp("dec", 3)
-        | mlp("rew", 1) | mlp("con", 1) | mlp("pol", 3) | mlp("val", 3)
+        | normed("dyn/prior0", "dyn/prior1")
+        | pairs("dyn/dyngru", "dyn/obslogit", "dyn/priorlogit")
+        | normed("dec/sp1", "dec/conv0", "dec/conv1", "dec/conv2")
+        | {"dec/spnorm/scale"}
+        | pairs("dec/sp0", "dec/sp2", "dec/imgout", "dec/vec/speed/pred")
+        | mlp("dec", 3)
+        | mlp("rew", 1)
+        | mlp("con", 1)
+        | mlp("pol", 3)
+        | mlp("val", 3)
         | pairs("rew/head/logits", "con/head/logit", "pol/head/action/logits", "val/head/logits")
-    )  # fmt: skip
+    )
     assert set(named(shape)) == expected
 
 
@@ -323,16 +329,20 @@ def test_images_as_bytes_and_as_floats_are_the_same(dreamer):
     image = np.random.default_rng(0).integers(256, size=(16, 16, 3)).astype(np.uint8)
     floats = jnp.asarray(image.astype(np.float32) / 255)
     np.testing.assert_allclose(
-        dreamer.enc({"image": jnp.asarray(image)}), dreamer.enc({"image": floats}),
-        rtol=1e-5, atol=1e-6,  # the division may be a multiplication
-    )  # fmt: skip
+        dreamer.enc({"image": jnp.asarray(image)}),
+        dreamer.enc({"image": floats}),
+        rtol=1e-5,
+        atol=1e-6,  # the division may be a multiplication
+    )
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"deter": 30}, "`deter` must be a multiple of `blocks`; got 30 and 4"),
-     ({"vision": "eyes"}, "`vision` must be 'conv' or 'patch'; got 'eyes'")],
-)  # fmt: skip
+    [
+        ({"deter": 30}, "`deter` must be a multiple of `blocks`; got 30 and 4"),
+        ({"vision": "eyes"}, "`vision` must be 'conv' or 'patch'; got 'eyes'"),
+    ],
+)
 @pytest.mark.usefixtures("untyped")
 def test_impossible_sizes_are_refused_with_rule_and_value(changes, message):
     with pytest.raises(ValueError, match=message):
@@ -365,13 +375,19 @@ def test_a_saved_agent_loads_as_it_was(mixed, tmp_path, dtype):
     environment = {"id": "thinkslow/Some-v0", "size": 16, "repeat": 1}
     training = {"steps": 7, "seed": 1, "preset": "tiny"}
     checkpoint.save(
-        tmp_path / "agent", mixed, name="one", environment=environment,
-        training=training, dtype=dtype,
-    )  # fmt: skip
+        tmp_path / "agent",
+        mixed,
+        name="one",
+        environment=environment,
+        training=training,
+        dtype=dtype,
+    )
     saved = checkpoint.load(tmp_path / "agent")
     assert (saved.name, saved.environment, saved.manifest["training"]) == (
-        "one", environment, training,
-    )  # fmt: skip
+        "one",
+        environment,
+        training,
+    )
     assert saved.model.config == mixed.config
     assert saved.model.observation_spaces == mixed.observation_spaces
     assert saved.model.action_spaces == mixed.action_spaces

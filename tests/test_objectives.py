@@ -222,9 +222,12 @@ def test_the_gradient_of_a_dreamer_equals_finite_differences_on_the_soft_latent(
         return at.model.actor(state)["action"].soft()
 
     objective = lookahead(
-        *at._replace(policy=policy), [(term, 1.0) for term in TERMS if SPREAD not in term.needs],
-        horizon=2, latent=Soft(), members=Noise(0.5, 3)(at.model, key=jr.key(5)),
-    )  # fmt: skip
+        *at._replace(policy=policy),
+        [(term, 1.0) for term in TERMS if SPREAD not in term.needs],
+        horizon=2,
+        latent=Soft(),
+        members=Noise(0.5, 3)(at.model, key=jr.key(5)),
+    )
     posterior = at.moment.posterior
     belief = Categorical(posterior.logits + 0.3 * jr.normal(jr.key(1), (6, 8)), posterior.mix)
     function = jax.jit(lambda b: objective(b, jr.key(0))[0])
@@ -283,10 +286,14 @@ def _gain_of_played(model: Any, logits: jax.Array, memory: jax.Array, actions: j
     belief = Categorical(logits, model.config.unimix)
     start = (memory, jnp.zeros((), jnp.int32))
     objective = lookahead(
-        Clocked(model), lambda state, key: actions[state.memory[1]],
-        Moment(start, belief, belief, jnp.array(True)), {}, {SIG(): 1.0},
-        horizon=len(actions), latent=Mode(),
-    )  # fmt: skip
+        Clocked(model),
+        lambda state, key: actions[state.memory[1]],
+        Moment(start, belief, belief, jnp.array(True)),
+        {},
+        {SIG(): 1.0},
+        horizon=len(actions),
+        latent=Mode(),
+    )
     return objective(belief, jr.key(0))[0]
 
 
@@ -436,9 +443,7 @@ def test_parameter_information_gain_of_gaussians_bounds_the_true_one_from_above(
 def test_pig_is_summed_over_what_members_predict_from_the_imagined_states():
     at = line()
     model, memory, posterior = at.model, at.moment.memory, at.moment.posterior
-    objective = lookahead(
-        *at, {PIG(): 1.0}, horizon=2, latent=Mode(), members=gains(0.2, 1.0)
-    )  # fmt: skip
+    objective = lookahead(*at, {PIG(): 1.0}, horizon=2, latent=Mode(), members=gains(0.2, 1.0))
     found = objective(posterior, jr.key(0))[1]["pig"]
     state, expected = State(memory, posterior.mean), 0.0
     for key in _policy_keys(jr.key(0), 2):

@@ -187,10 +187,12 @@ def test_resampling_waits_until_half_the_particles_count_for_nothing():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "thinking",
-    [Thinking({Evidence(): 1.0}, lag=2, steps=1, latent=Soft(), max_kl=2.0),
-     Thinking({Evidence(): 1.0}, particles=3, steps=1, latent=Soft(), max_kl=2.0)],
+    [
+        Thinking({Evidence(): 1.0}, lag=2, steps=1, latent=Soft(), max_kl=2.0),
+        Thinking({Evidence(): 1.0}, particles=3, steps=1, latent=Soft(), max_kl=2.0),
+    ],
     ids=["lag", "particles"],
-)  # fmt: skip
+)
 def test_dreamer_refines_on_top_of_more_of_the_past(dreamer, thinking):
     rng = np.random.default_rng(0)
     agent, begins = Agent(dreamer, thinking), np.ones(2, bool)
@@ -236,12 +238,14 @@ def test_particles_need_a_decoder():
 @pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"lag": -1}, r"`lag` must be 0 or more; got -1\."),
-     ({"particles": 0}, "`particles` must be 1 or more; got 0"),
-     ({"particles": 2, "lag": 1}, "so `lag` must be 0; got 1"),
-     ({"particles": 2, "readout": Mode()}, r"so `readout` must be Sample\(\); got Mode"),
-     ({"particles": 2, "carry": False}, "so `carry` must be True; got False")],
-)  # fmt: skip
+    [
+        ({"lag": -1}, r"`lag` must be 0 or more; got -1\."),
+        ({"particles": 0}, "`particles` must be 1 or more; got 0"),
+        ({"particles": 2, "lag": 1}, "so `lag` must be 0; got 1"),
+        ({"particles": 2, "readout": Mode()}, r"so `readout` must be Sample\(\); got Mode"),
+        ({"particles": 2, "carry": False}, "so `carry` must be True; got False"),
+    ],
+)
 def test_impossible_pasts_are_refused_with_rule_and_value(options, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(Thinking(), **options)

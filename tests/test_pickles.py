@@ -63,21 +63,32 @@ def an_array(kind: str, shape: list[int], fortran: bool, seed: int) -> np.ndarra
 
 
 ARRAYS = st.builds(
-    an_array, st.sampled_from(NUMBERS), st.lists(st.integers(0, 40), max_size=3), st.booleans(),
+    an_array,
+    st.sampled_from(NUMBERS),
+    st.lists(st.integers(0, 40), max_size=3),
+    st.booleans(),
     st.integers(0, 9),
-)  # fmt: skip
+)
 LEAVES = st.one_of(
-    ARRAYS, st.integers(-(2**200), 2**200), st.floats(), st.text(), st.booleans(), st.none(),
-    st.binary(), st.builds(np.float32, st.floats(width=32)),
-)  # fmt: skip
+    ARRAYS,
+    st.integers(-(2**200), 2**200),
+    st.floats(),
+    st.text(),
+    st.booleans(),
+    st.none(),
+    st.binary(),
+    st.builds(np.float32, st.floats(width=32)),
+)
 CONTENT = st.recursive(
     LEAVES,
     lambda inner: st.one_of(
-        st.lists(inner, max_size=4), st.dictionaries(st.text(), inner, max_size=4),
-        st.tuples(inner, inner), st.sets(st.integers(), max_size=3).map(sorted),
+        st.lists(inner, max_size=4),
+        st.dictionaries(st.text(), inner, max_size=4),
+        st.tuples(inner, inner),
+        st.sets(st.integers(), max_size=3).map(sorted),
     ),
     max_leaves=8,
-)  # fmt: skip
+)
 
 
 @settings(max_examples=40, deadline=None)
@@ -179,10 +190,11 @@ BOMBS = {
     "number": b"\x8b" + struct.pack("<I", 2**31) + b".",
     "array without bytes": (
         b"cnumpy.core.multiarray\n_reconstruct\n)R(K\x01\x8a\x06\x00\x00\x00\x00\x00\x01\x85"
-        + NUMPY + b"dtype\nX\x02\x00\x00\x00f4\x85R\x89C\x00tb."
+        + NUMPY
+        + b"dtype\nX\x02\x00\x00\x00f4\x85R\x89C\x00tb."
     ),
     "names of lists": b"}" + b"]" * 9 + b"\x85" * 500 + b"Ns.",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BOMBS)
@@ -237,10 +249,17 @@ def test_flipped_bytes_load_or_give_one_error(tmp_path_factory, data):
 # --- archives of torch.save ----------------------------------------------------------------------
 
 KINDS = {
-    "HalfStorage": "f2", "FloatStorage": "f4", "DoubleStorage": "f8", "LongStorage": "i8",
-    "IntStorage": "i4", "ShortStorage": "i2", "CharStorage": "i1", "ByteStorage": "u1",
-    "BoolStorage": "b1", "BFloat16Storage": ml_dtypes.bfloat16,
-}  # fmt: skip
+    "HalfStorage": "f2",
+    "FloatStorage": "f4",
+    "DoubleStorage": "f8",
+    "LongStorage": "i8",
+    "IntStorage": "i4",
+    "ShortStorage": "i2",
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
+    "BoolStorage": "b1",
+    "BFloat16Storage": ml_dtypes.bfloat16,
+}
 
 
 def text(value: str) -> bytes:
@@ -253,19 +272,32 @@ def numbers(*values: int) -> bytes:
 
 def tensor(kind: str, key: str, count: int, offset: int, shape: Any, strides: Any) -> bytes:
     storage = (
-        b"(" + text("storage") + f"ctorch\n{kind}\n".encode() + text(key) + text("cpu")
-        + numbers(count)[1:-1] + b"tQ"
-    )  # fmt: skip
+        b"("
+        + text("storage")
+        + f"ctorch\n{kind}\n".encode()
+        + text(key)
+        + text("cpu")
+        + numbers(count)[1:-1]
+        + b"tQ"
+    )
     return (
-        b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + numbers(offset)[1:-1]
-        + numbers(*shape) + numbers(*strides) + b"\x89ccollections\nOrderedDict\n)RtR"
-    )  # fmt: skip
+        b"ctorch._utils\n_rebuild_tensor_v2\n("
+        + storage
+        + numbers(offset)[1:-1]
+        + numbers(*shape)
+        + numbers(*strides)
+        + b"\x89ccollections\nOrderedDict\n)RtR"
+    )
 
 
 def archive(
-    path: Path, program: bytes, storages: dict[str, bytes], *, byteorder: str = "little",
+    path: Path,
+    program: bytes,
+    storages: dict[str, bytes],
+    *,
+    byteorder: str = "little",
     packing: int = zipfile.ZIP_STORED,
-) -> Path:  # fmt: skip
+) -> Path:
     with zipfile.ZipFile(path, "w", packing) as file:
         file.writestr("archive/data.pkl", PROTOCOL + program + b".")
         file.writestr("archive/byteorder", byteorder)
@@ -362,9 +394,11 @@ def test_flipped_bytes_of_an_archive_are_found_or_do_not_matter(tmp_path_factory
 
 def test_archives_that_would_fill_the_memory_are_refused(tmp_path):
     path = archive(
-        tmp_path / "a.pt", tensor("ByteStorage", "0", 2**26, 0, (2**26,), (1,)),
-        {"0": bytes(2**26)}, packing=zipfile.ZIP_DEFLATED,
-    )  # fmt: skip
+        tmp_path / "a.pt",
+        tensor("ByteStorage", "0", 2**26, 0, (2**26,), (1,)),
+        {"0": bytes(2**26)},
+        packing=zipfile.ZIP_DEFLATED,
+    )
     with pytest.raises(Damaged, match="over 20 times as large"):
         torchfile.load(path)
     _, _ = small_archive(tmp_path)

@@ -117,9 +117,15 @@ def test_no_steps_and_steps_of_no_length_are_the_base_agent_to_the_bit(variable)
     terms = {SIG(): 1.0, Evidence(0.5, 0.0): 1.0}
     equal(decided(Thinking(terms, variable=variable))[0], plain)
     idle = Thinking(
-        terms, steps=3, variable=variable, update=Gradient(0.0), max_kl=float("inf"),
-        fresh_noise=True, through_policy=False, through_memory=False,
-    )  # fmt: skip
+        terms,
+        steps=3,
+        variable=variable,
+        update=Gradient(0.0),
+        max_kl=float("inf"),
+        fresh_noise=True,
+        through_policy=False,
+        through_memory=False,
+    )
     bounded = dataclasses.replace(idle, update=Gradient(1.0), max_kl=0.0)  # of the same program
     for still in (idle, bounded):
         equal(decided(still)[0], plain)
@@ -134,9 +140,13 @@ def first_thought(thinking: Thinking) -> Any:
 def test_a_raw_step_is_the_gradient_times_its_length():
     """The evidence of the toy problem is linear in the latent: the step is known."""
     settings = Thinking(
-        {Evidence(0.0, 0.0): 1.0}, steps=3, variable="latent", update=Gradient(0.1),
-        max_kl=float("inf"), latent=Soft(),
-    )  # fmt: skip
+        {Evidence(0.0, 0.0): 1.0},
+        steps=3,
+        variable="latent",
+        update=Gradient(0.1),
+        max_kl=float("inf"),
+        latent=Soft(),
+    )
     thought = first_thought(settings)
     gradient = -jnp.log(WALK.problem.emission[:, 1])
     expected = thought.base.latent[0] - 3 * 0.1 * gradient
@@ -148,9 +158,14 @@ def test_a_raw_step_is_the_gradient_times_its_length():
 @pytest.mark.parametrize("landing", ["as-is", "code", "simplex"])
 def test_a_stepped_latent_acts_where_it_lands(landing):
     settings = Thinking(
-        {Evidence(0.0, 0.0): 1.0}, steps=1, variable="latent", landing=landing,
-        update=Gradient(0.2), max_kl=float("inf"), latent=Soft(),
-    )  # fmt: skip
+        {Evidence(0.0, 0.0): 1.0},
+        steps=1,
+        variable="latent",
+        landing=landing,
+        update=Gradient(0.2),
+        max_kl=float("inf"),
+        latent=Soft(),
+    )
     thought = first_thought(settings)
     latent, stepped = np.asarray(thought.state.latent[0]), np.asarray(thought.after.value[0])
     if landing == "as-is":
@@ -164,9 +179,13 @@ def test_a_stepped_latent_acts_where_it_lands(landing):
 
 def test_the_memory_moves_where_it_is_stepped_and_the_belief_stays():
     settings = Thinking(
-        {Evidence(0.5, 0.0): 1.0}, steps=2, variable="memory", update=Gradient(0.1),
-        max_kl=float("inf"), latent=Soft(),
-    )  # fmt: skip
+        {Evidence(0.5, 0.0): 1.0},
+        steps=2,
+        variable="memory",
+        update=Gradient(0.1),
+        max_kl=float("inf"),
+        latent=Soft(),
+    )
     thought = first_thought(settings)
     assert np.abs(thought.state.memory - thought.base.memory).max() > 1e-3
     equal(thought.state.latent, thought.base.latent)
@@ -277,13 +296,17 @@ def test_a_reading_runs_on_a_dreamer(dreamer, name):
 @pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"variable": "z"}, "must be one of belief, latent, state, memory; got 'z'"),
-     ({"landing": "code"}, "`variable` must be 'latent' or 'state'; got 'belief'"),
-     ({"variable": "latent", "readout": Soft()}, "so `readout` must be None"),
-     ({"variable": "state", "latent": Reinforce(), "terms": {SIG(): 1.0}, "rollouts": 2},
-      "compares several draws"),
-     ({"variable": "memory", "particles": 2}, "`particles` must be 1")],
-)  # fmt: skip
+    [
+        ({"variable": "z"}, "must be one of belief, latent, state, memory; got 'z'"),
+        ({"landing": "code"}, "`variable` must be 'latent' or 'state'; got 'belief'"),
+        ({"variable": "latent", "readout": Soft()}, "so `readout` must be None"),
+        (
+            {"variable": "state", "latent": Reinforce(), "terms": {SIG(): 1.0}, "rollouts": 2},
+            "compares several draws",
+        ),
+        ({"variable": "memory", "particles": 2}, "`particles` must be 1"),
+    ],
+)
 def test_impossible_readings_are_refused_with_rule_and_value(options, message):
     with pytest.raises(ValueError, match=message):
         Thinking(**options)

@@ -23,13 +23,31 @@ refine = eqx.filter_jit(refinement.refine)
 
 
 @partial(jax.jit, static_argnames=("objective", "update", "steps", "accept", "select"))
-def descend(objective, belief, size, update, *, steps=4, seed=0, step_kl=jnp.inf, max_kl=jnp.inf,
-            accept=False, select: Any = "last"):  # fmt: skip
+def descend(
+    objective,
+    belief,
+    size,
+    update,
+    *,
+    steps=4,
+    seed=0,
+    step_kl=jnp.inf,
+    max_kl=jnp.inf,
+    accept=False,
+    select: Any = "last",
+):
     direction = Random() if update is Random else update(size)
     return refine(
-        objective, belief, direction, steps=steps, key=jr.key(seed), step_kl=step_kl,
-        max_kl=max_kl, accept=accept, select=select,
-    )  # fmt: skip
+        objective,
+        belief,
+        direction,
+        steps=steps,
+        key=jr.key(seed),
+        step_kl=step_kl,
+        max_kl=max_kl,
+        accept=accept,
+        select=select,
+    )
 
 
 def test_zero_steps_are_the_identity_with_its_loss():
@@ -347,9 +365,11 @@ def test_changing_sizes_and_bounds_traces_once():
 @pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"steps": -1}, r"`steps` must be 0 or more; got -1\."),
-     ({"steps": 1, "select": "first"}, "`select` must be 'last' or 'best'; got 'first'")],
-)  # fmt: skip
+    [
+        ({"steps": -1}, r"`steps` must be 0 or more; got -1\."),
+        ({"steps": 1, "select": "first"}, "`select` must be 'last' or 'best'; got 'first'"),
+    ],
+)
 def test_impossible_arguments_are_refused_with_rule_and_value(options, message):
     with pytest.raises(ValueError, match=message):
         refine(linear, categorical(), Gradient(1.0), key=jr.key(0), **options)
@@ -410,7 +430,5 @@ def test_of_many_iterates_in_half_precision_the_last_is_the_last():
     beliefs = jax.vmap(Gaussian)(jnp.zeros((steps + 1, 2)), jnp.zeros((steps + 1, 2)))
     none, used = jnp.zeros(steps), jnp.asarray(steps, jnp.int32)
     first = Gaussian(jnp.zeros(2), jnp.zeros(2))
-    out = chosen(
-        beliefs, first, losses, {}, none, none > 0, used, select="last", max_kl=jnp.inf
-    )  # fmt: skip
+    out = chosen(beliefs, first, losses, {}, none, none > 0, used, select="last", max_kl=jnp.inf)
     assert int(out.chosen) == steps

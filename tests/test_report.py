@@ -261,10 +261,16 @@ def test_names_are_escaped_wherever_they_appear(folder, tmp_path):
     name = "</script><script>alert(1)</script>"
     arms = [{"agent": name, "arm": arm, "description": name} for arm in ARMS]
     to = changed(
-        folder, tmp_path, renamed(few(folder), name), agents=[{"name": name, "preset": name}],
-        arms=arms, images={name: ["image"]}, environment={"id": name}, curves={},
+        folder,
+        tmp_path,
+        renamed(few(folder), name),
+        agents=[{"name": name, "preset": name}],
+        arms=arms,
+        images={name: ["image"]},
+        environment={"id": name},
+        curves={},
         sittings=[{"command": name, "machine": name}],
-    )  # fmt: skip
+    )
     assert "<script>alert" not in build(to).read_text()
 
 
@@ -283,9 +289,15 @@ def test_a_page_from_few_records_says_what_is_missing(folder, tmp_path):
 def test_an_evaluation_of_one_arm_and_no_images_still_makes_a_page(folder, tmp_path):
     first = read(folder).episodes[0]
     bare = dataclasses.replace(
-        first, images={}, latency_ms=None, latency_ms_mean=None, latency_ms_p10=None,
-        latency_ms_p90=None, thought_share=None, belief_kl=None,
-    )  # fmt: skip
+        first,
+        images={},
+        latency_ms=None,
+        latency_ms_mean=None,
+        latency_ms_p10=None,
+        latency_ms_p90=None,
+        thought_share=None,
+        belief_kl=None,
+    )
     words = Page(build(changed(folder, tmp_path, [bare])).read_text()).words
     assert "No latency was recorded" in words
     assert "No open-loop prediction was recorded" in words
@@ -502,9 +514,11 @@ def test_the_table_never_cuts_a_number(width, scale):
     row |= {"difference": 0.5 * scale, "interval": [0.1 * scale, 0.9 * scale], "pairs": 9}
     arms = [{"agent": "agent", "arm": arm, "score": score} for arm in ("none", row["arm"])]
     summary = {
-        "environment": {"id": "some/Env-v0"}, "protocol": {"episodes": 9}, "arms": arms,
+        "environment": {"id": "some/Env-v0"},
+        "protocol": {"episodes": 9},
+        "arms": arms,
         "comparisons": [row],
-    }  # fmt: skip
+    }
     shown = printed(summary, width)
     assert "…" not in shown
     assert max(map(len, shown.splitlines())) <= width

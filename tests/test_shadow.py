@@ -83,9 +83,13 @@ def recorded(agents) -> tuple[Whole, Recorder]:
 
 def shown(agents: dict[str, Any], recorder: Recorder, arm: str) -> np.ndarray:
     found = decoded(
-        agents[arm], recorder.moments(), ["image"], count=COUNT, seed=SEED,
+        agents[arm],
+        recorder.moments(),
+        ["image"],
+        count=COUNT,
+        seed=SEED,
         environment_seed=EPISODE,
-    )  # fmt: skip
+    )
     assert found is not None
     return found.now["image"]
 
@@ -114,10 +118,16 @@ def test_an_arm_is_shown_as_if_it_had_been_led_there(agents, recorded, arm):
     agent, found = agents[arm], {}
     carry = agent.start(1)
     for at in range(16):
-        before = carry if at == 0 else Carry(
-            jax.tree.map(lambda x: x[:1], whole.states[at - 1]), whole.actions[at - 1][:1],
-            carry.past, carry.stream,
-        )  # fmt: skip
+        before = (
+            carry
+            if at == 0
+            else Carry(
+                jax.tree.map(lambda x: x[:1], whole.states[at - 1]),
+                whole.actions[at - 1][:1],
+                carry.past,
+                carry.stream,
+            )
+        )
         keys = decision_keys(SEED, jnp.array([EPISODE], jnp.uint32), at)
         seen = {"image": whole.frames[at][:1]}
         carry, _, thought = agent.act(before, seen, np.array([at == 0]), keys=keys)

@@ -57,9 +57,12 @@ def loaded() -> dict[str, list[str]]:
     codes = [command(words) for words in (*HELP, *ERRORS, INSPECT)]
     codes += [f"import {module}" for module in LIGHT]
     done = subprocess.run(
-        [sys.executable, "-c", FORKS], input=json.dumps(codes), stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-c", FORKS],
+        input=json.dumps(codes),
+        stdout=subprocess.PIPE,
+        text=True,
         check=True,
-    )  # fmt: skip
+    )
     return dict(zip(codes, map(json.loads, done.stdout.splitlines()), strict=True))
 
 

@@ -279,9 +279,13 @@ def test_a_table_that_does_not_describe_the_weights_is_damaged(saved):
 def test_weights_that_are_no_safetensors_are_damaged_though_the_checksum_holds(saved):
     size = (saved / store.WEIGHTS).stat().st_size
     (saved / store.WEIGHTS).write_bytes(b"cos\nsystem\n(S'true'\ntR.".ljust(size, b"."))
-    signed(saved, {
-        **store.read_manifest(saved), "sha256": store.sha256(saved / store.WEIGHTS),
-    })  # fmt: skip
+    signed(
+        saved,
+        {
+            **store.read_manifest(saved),
+            "sha256": store.sha256(saved / store.WEIGHTS),
+        },
+    )
     with pytest.raises(store.Damaged, match="not a safetensors file"):
         store.read(saved)
 

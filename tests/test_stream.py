@@ -33,8 +33,9 @@ def episodes() -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(actions), np.asarray(symbols)
 
 
-def play(thinking: Thinking, episodes: Any, missing: Any = None, shown: Any = None,
-         age: Any = None) -> list[Any]:  # fmt: skip
+def play(
+    thinking: Thinking, episodes: Any, missing: Any = None, shown: Any = None, age: Any = None
+) -> list[Any]:
     """Thoughts along the episodes under the given actions, whatever the agent would do."""
     actions, symbols = episodes
     shown = symbols if shown is None else shown
@@ -85,9 +86,11 @@ def test_predicting_through_is_the_exact_filter_without_the_missing_frames(episo
 
 def test_nothing_missing_and_no_flags_are_the_base_agent_bit_for_bit(episodes, lost):
     plain = play(Thinking(), episodes)
-    for told in (play(Thinking(missing="predict"), episodes),
-                 play(Thinking(missing="predict"), episodes, np.zeros_like(lost)),
-                 play(Thinking(missing="hold"), episodes, np.zeros_like(lost))):  # fmt: skip
+    for told in (
+        play(Thinking(missing="predict"), episodes),
+        play(Thinking(missing="predict"), episodes, np.zeros_like(lost)),
+        play(Thinking(missing="hold"), episodes, np.zeros_like(lost)),
+    ):
         for (one, thought), (other, expected) in zip(told, plain, strict=True):
             equal((one.state, one.action), (other.state, other.action))
             equal(thought.after, expected.after)
@@ -252,11 +255,13 @@ def test_a_missing_part_is_filled_in_with_what_is_expected():
 @pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"delay": 2, "lag": 1}, "so `lag` must be 0; got 1"),
-     ({"delay": -1}, "`delay` must be 0 or more; got -1"),
-     ({"missing": "guess"}, "must be one of predict, hold, stale; got 'guess'"),
-     ({"missing": "stale", "particles": 2}, "so `particles` must be 1; got 2")],
-)  # fmt: skip
+    [
+        ({"delay": 2, "lag": 1}, "so `lag` must be 0; got 1"),
+        ({"delay": -1}, "`delay` must be 0 or more; got -1"),
+        ({"missing": "guess"}, "must be one of predict, hold, stale; got 'guess'"),
+        ({"missing": "stale", "particles": 2}, "so `particles` must be 1; got 2"),
+    ],
+)
 def test_impossible_streams_are_refused_with_rule_and_value(options, message):
     with pytest.raises(ValueError, match=message):
         Thinking(**options)

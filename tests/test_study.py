@@ -33,12 +33,16 @@ from thinkslow.study.tasks import arms_of, block_seed, found, playing, tasks
 from thinkslow.study.verdicts import judge
 
 PLAN: dict[str, Any] = {
-    "format": 1, "name": "small", "question": "Does it help?", "episodes": 4, "block": 2,
+    "format": 1,
+    "name": "small",
+    "question": "Does it help?",
+    "episodes": 4,
+    "block": 2,
     "arms": ["control-soft", {"name": "twice", "arm": "evidence", "steps": 2}],
     "agents": {"ours": "collect-half", "others": ["collect-good"]},
     "settings": {"clean": {}, "noisy": {"shift": "noise:3", "agents": ["ours"]}},
     "hypotheses": [{"name": "H", "claim": "It does.", "effect": {"arm": "twice"}}],
-}  # fmt: skip
+}
 
 
 H = PLAN["hypotheses"][0]
@@ -191,22 +195,33 @@ def test_what_is_no_agent_is_named_before_anything_is_played(tmp_path):
 
 def episode(arm: str, agent: str, number: int, score: float) -> Episode:
     rest = {
-        name: None for name in records.FIELDS
+        name: None
+        for name in records.FIELDS
         if name not in ("agent", "arm", "episode", "environment_seed", "score")
-    }  # fmt: skip
+    }
     given: dict[str, Any] = rest | {
-        "crashed": False, "cut": False, "nonfinite": 0, "first_observation": "", "length": 9,
-    }  # fmt: skip
+        "crashed": False,
+        "cut": False,
+        "nonfinite": 0,
+        "first_observation": "",
+        "length": 9,
+    }
     return Episode(
         agent=agent, arm=arm, episode=number, environment_seed=number, score=score, **given
     )
 
 
 def played(
-    effects: dict[str, float], *, agents: int = 1, pairs: int = 40, seed: int = 0,
-    level: float = 10, luck: float = 0.0, spread: dict[str, float] | None = None,
+    effects: dict[str, float],
+    *,
+    agents: int = 1,
+    pairs: int = 40,
+    seed: int = 0,
+    level: float = 10,
+    luck: float = 0.0,
+    spread: dict[str, float] | None = None,
     by_agent: Any = None,
-):  # fmt: skip
+):
     """Records in which each arm scores the level, its effect more, and noise.
 
     Args:
@@ -216,26 +231,43 @@ def played(
     """
     rng, lucky = np.random.default_rng(seed), np.random.default_rng(99).normal(size=pairs)
     header = Header(
-        protocol="", environment={}, agents=[], arms=[], episodes=pairs, seed=0, batch=2,
-        max_decisions=None, pool=False, versions={}, images={}, curves={}, sittings=[],
-    )  # fmt: skip
+        protocol="",
+        environment={},
+        agents=[],
+        arms=[],
+        episodes=pairs,
+        seed=0,
+        batch=2,
+        max_decisions=None,
+        pool=False,
+        versions={},
+        images={},
+        curves={},
+        sittings=[],
+    )
     own = np.zeros(agents) if by_agent is None else by_agent
-    return Records(header, [
-        episode(
-            arm, f"agent {agent}", number,
-            level + effect + (arm != "none") * own[agent] + luck * lucky[number]
-            + (spread or {}).get(arm, 1.0) * rng.normal(),
-        )
-        for arm, effect in {"none": 0.0, **effects}.items()
-        for agent in range(agents)
-        for number in range(pairs)
-    ])  # fmt: skip
+    return Records(
+        header,
+        [
+            episode(
+                arm,
+                f"agent {agent}",
+                number,
+                level
+                + effect
+                + (arm != "none") * own[agent]
+                + luck * lucky[number]
+                + (spread or {}).get(arm, 1.0) * rng.normal(),
+            )
+            for arm, effect in {"none": 0.0, **effects}.items()
+            for agent in range(agents)
+            for number in range(pairs)
+        ],
+    )
 
 
 def verdicts(hypotheses: list[dict[str, Any]], cells: dict, **more: Any) -> list[str]:
-    named = [
-        {"name": f"H{at}", "claim": "", **one} for at, one in enumerate(hypotheses)
-    ]  # fmt: skip
+    named = [{"name": f"H{at}", "claim": "", **one} for at, one in enumerate(hypotheses)]
     plan = planned(PLAN | {"hypotheses": named} | more, "plan.toml")
     return [one.verdict for one in judge(plan, cells)]
 
@@ -243,12 +275,15 @@ def verdicts(hypotheses: list[dict[str, Any]], cells: dict, **more: Any) -> list
 @pytest.mark.parametrize(
     ("effect", "expect", "verdict"),
     [
-        (2.0, "more", "supported"), (2.0, "less", "contradicted"), (-2.0, "less", "supported"),
-        (2.0, "same", "contradicted"), (0.0, "same", "supported"),
+        (2.0, "more", "supported"),
+        (2.0, "less", "contradicted"),
+        (-2.0, "less", "supported"),
+        (2.0, "same", "contradicted"),
+        (0.0, "same", "supported"),
         # none, and that within 5% of the score
         (0.0, "more", "contradicted"),
     ],
-)  # fmt: skip
+)
 def test_a_verdict_follows_the_effect(effect, expect, verdict):
     cells = {("ours", "clean"): played({"twice": effect}, pairs=400)}
     assert verdicts([{"effect": {"arm": "twice"}, "expect": expect}], cells) == [verdict]
@@ -270,8 +305,9 @@ def test_a_difference_of_effects_is_judged_between_settings():
         "minus": {"arm": "twice", "setting": "clean"},
     }
     cells = {
-        ("ours", "noisy"): played({"twice": 3.0}), ("ours", "clean"): played({"twice": 0.0}, seed=1)
-    }  # fmt: skip
+        ("ours", "noisy"): played({"twice": 3.0}),
+        ("ours", "clean"): played({"twice": 0.0}, seed=1),
+    }
     assert verdicts([hypothesis], cells) == ["supported"]
     assert verdicts([hypothesis | {"expect": "less"}], cells) == ["contradicted"]
     same = dict.fromkeys(cells, played({"twice": 3.0}))
@@ -352,17 +388,20 @@ def test_half_of_a_loss_is_won_back_between_settings_episode_by_episode():
 def test_the_interval_of_a_difference_of_effects_of_the_same_seeds_covers():
     """Training seeds differ in level and in effect, and both settings share them."""
     hypothesis = {
-        "name": "H", "claim": "", "effect": {"arm": "twice", "setting": "noisy"},
+        "name": "H",
+        "claim": "",
+        "effect": {"arm": "twice", "setting": "noisy"},
         "minus": {"arm": "twice", "setting": "clean"},
-    }  # fmt: skip
+    }
     plan, hits = planned(PLAN | {"hypotheses": [hypothesis]}, ""), 0
     for seed in range(200):
         shared = np.random.default_rng([1, seed]).normal(size=6)
         cells = {
-            ("ours", name): played({"twice": 1.0}, agents=6, pairs=3, seed=2 * seed + at,
-                                   by_agent=shared)
+            ("ours", name): played(
+                {"twice": 1.0}, agents=6, pairs=3, seed=2 * seed + at, by_agent=shared
+            )
             for at, name in enumerate(("clean", "noisy"))
-        }  # fmt: skip
+        }
         (one,) = judge(plan, cells)
         assert one.interval is not None
         hits += one.interval[0] <= 0 <= one.interval[1]
@@ -405,19 +444,24 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setenv("PYTHONPATH", odd_episodes.importable())
     for seed in (1, 2):
         model = Dreamer(
-            {"image": Space((16, 16, 3), "uint8")}, {"action": Space((), "int32", 3)},
-            smallest_config(), key=jr.key(seed),
-        )  # fmt: skip
+            {"image": Space((16, 16, 3), "uint8")},
+            {"action": Space((), "int32", 3)},
+            smallest_config(),
+            key=jr.key(seed),
+        )
         checkpoint.save(
-            tmp_path / f"agent-{seed}", model, name=f"agent-{seed}",
+            tmp_path / f"agent-{seed}",
+            model,
+            name=f"agent-{seed}",
             environment={"id": "counting:thinkslow-test/Counting-v0", "size": 16, "repeat": 1},
             training={"steps": 7, "seed": seed, "preset": "test"},
-        )  # fmt: skip
+        )
     return PLAN | {
-        "agents": {"ours": f"{tmp_path}/agent-*"}, "arms": ["control-soft", "evidence"],
+        "agents": {"ours": f"{tmp_path}/agent-*"},
+        "arms": ["control-soft", "evidence"],
         "settings": {"clean": {}, "noisy": {"shift": "noise:5"}},
         "hypotheses": [{"name": "H", "claim": "", "effect": {"arm": "evidence"}}],
-    }  # fmt: skip
+    }
 
 
 def table(folder: Path) -> Any:
@@ -448,8 +492,9 @@ def test_a_killed_study_goes_on_and_says_the_same(small, tmp_path):
     )
     killed = tmp_path / "killed"
     for wanted in (1, 3):  # the whole process group, after some blocks
-        process = subprocess.Popen([sys.executable, "-c", program, stored, killed],
-                                   start_new_session=True)  # fmt: skip
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, stored, killed], start_new_session=True
+        )
         while process.poll() is None and _blocks(killed) < wanted:
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)

@@ -72,8 +72,15 @@ def test_the_verdicts_come_first_each_with_its_reason(page, result):
 def test_what_the_plan_does_not_ask_is_left_out(short):
     page = (short / "report.html").read_text()
     assert headings(page) == [
-        "verdict", "hypotheses", "effects", "return", "power", "arms", "plan", "provenance"
-    ]  # fmt: skip
+        "verdict",
+        "hypotheses",
+        "effects",
+        "return",
+        "power",
+        "arms",
+        "plan",
+        "provenance",
+    ]
     assert "Along one setting" not in page
 
 
@@ -95,11 +102,16 @@ def test_every_figure_has_its_numbers_as_a_table_and_a_file(page, result):
 def test_rollouts_are_drawn_by_group_and_budgets_by_training_steps(page):
     files = downloads(page)
     assert [row["imagined steps (length of the rollout)"] for row in files["horizon-sig"][:3]] == [
-        "1.0", "3.0", "8.0"
-    ]  # fmt: skip
+        "1.0",
+        "3.0",
+        "8.0",
+    ]
     assert {row["line"] for row in files["horizon-sig"]} == {
-        "partial, clean", "informed, clean", "early, clean", "partial, dropped"
-    }  # fmt: skip
+        "partial, clean",
+        "informed, clean",
+        "early, clean",
+        "partial, dropped",
+    }
     budgets = {float(row["training steps (decisions)"]) for row in files["budgets-clean"]}
     assert budgets == {12_000, 60_000}
 
@@ -166,8 +178,11 @@ def test_records_of_all_cells_are_lines_of_json(folder):
     rows = [json.loads(line) for line in (folder / "episodes.jsonl").read_text().splitlines()]
     assert len(rows) == 4 * 7 * 24
     assert {(row["group"], row["setting"]) for row in rows} == {
-        ("partial", "clean"), ("informed", "clean"), ("early", "clean"), ("partial", "dropped")
-    }  # fmt: skip
+        ("partial", "clean"),
+        ("informed", "clean"),
+        ("early", "clean"),
+        ("partial", "dropped"),
+    }
 
 
 def test_a_second_look_at_the_same_records_says_the_same(folder, result):
@@ -179,11 +194,17 @@ def test_series_are_of_arms_that_differ_in_one_number():
         base = {"horizon": 3, "update": "Gradient(step_size=1000.0)", "terms": {"SIG()": 1.0}}
         return {"arm": name, "thinking": base | thinking, "gate": None, "share": None}
 
-    found = sweeps([
-        arm("none", horizon=9), arm("sig-3"), arm("sig-8", horizon=8),
-        arm("slow", update="Gradient(step_size=0.1)"), arm("adam", update="Adam(step_size=0.1)"),
-        arm("control-8", horizon=16), {"arm": "foreign", "thinking": None},
-    ])  # fmt: skip
+    found = sweeps(
+        [
+            arm("none", horizon=9),
+            arm("sig-3"),
+            arm("sig-8", horizon=8),
+            arm("slow", update="Gradient(step_size=0.1)"),
+            arm("adam", update="Adam(step_size=0.1)"),
+            arm("control-8", horizon=16),
+            {"arm": "foreign", "thinking": None},
+        ]
+    )
     assert [(one.setting, dict(one.arms)) for one in found] == [
         ("horizon", {"sig-3": 3.0, "sig-8": 8.0}),
         ("update.step_size", {"slow": 0.1, "sig-3": 1000.0}),

@@ -20,13 +20,28 @@ OF_STATES = [name for name in COMPARED if METRICS[name].of_states]
 def episode(agent: str, arm: str, number: int, score: float | None, gain: float = 0.0, **more: Any):
     images = {c: gain if "gain" in c else 1.0 for c in image_columns()}
     facts: dict[str, Any] = {
-        "agent": agent, "arm": arm, "episode": number, "environment_seed": 100 + number,
-        "training_seed": 0, "score": score, "rewards_size": abs(score or 0.0), "length": 9,
-        "crashed": False, "error": None, "cut": False, "nonfinite": 0, "nonfinite_first": None,
-        "first_observation": f"seen-{number}", "thought_share": 0.0, "belief_kl": 0.0,
-        "latency_ms": 2.0, "latency_ms_mean": 3.0, "latency_ms_p10": 1.0, "latency_ms_p90": 5.0,
+        "agent": agent,
+        "arm": arm,
+        "episode": number,
+        "environment_seed": 100 + number,
+        "training_seed": 0,
+        "score": score,
+        "rewards_size": abs(score or 0.0),
+        "length": 9,
+        "crashed": False,
+        "error": None,
+        "cut": False,
+        "nonfinite": 0,
+        "nonfinite_first": None,
+        "first_observation": f"seen-{number}",
+        "thought_share": 0.0,
+        "belief_kl": 0.0,
+        "latency_ms": 2.0,
+        "latency_ms_mean": 3.0,
+        "latency_ms_p10": 1.0,
+        "latency_ms_p90": 5.0,
         "images": images,
-    }  # fmt: skip
+    }
     return Episode(**facts | more)
 
 
@@ -40,12 +55,20 @@ def records(agents: dict[str, float], episodes: int = 4, **changes: Any) -> Reco
         for number in range(episodes)
     ]
     settings: dict[str, Any] = {
-        "protocol": "paired-v1", "environment": {"id": "some/Env-v0", "size": 64, "repeat": 1},
-        "agents": [{"name": agent} for agent in agents], "episodes": episodes, "seed": 0,
+        "protocol": "paired-v1",
+        "environment": {"id": "some/Env-v0", "size": 64, "repeat": 1},
+        "agents": [{"name": agent} for agent in agents],
+        "episodes": episodes,
+        "seed": 0,
         "arms": [{"agent": agent, "arm": arm} for agent in agents for arm in ARMS],
-        "batch": 2, "max_decisions": None, "pool": False, "versions": {}, "curves": {},
-        "images": {agent: ["image"] for agent in agents}, "sittings": [],
-    }  # fmt: skip
+        "batch": 2,
+        "max_decisions": None,
+        "pool": False,
+        "versions": {},
+        "curves": {},
+        "images": {agent: ["image"] for agent in agents},
+        "sittings": [],
+    }
     return Records(Header(**settings | changes), played)
 
 

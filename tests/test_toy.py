@@ -145,8 +145,12 @@ def test_the_amortisation_gap_is_what_the_knob_makes_it(stream):
 
     def gap(error: float) -> jax.Array:
         wrong, right = noisy(PROBLEM, error), exact(PROBLEM)
-        seen = [jax.vmap(lambda m, s, model=model: model.infer(m, {"symbol": s}))(
-            jnp.log(beliefs.priors), symbols) for model in (wrong, right)]  # fmt: skip
+        seen = [
+            jax.vmap(lambda m, s, model=model: model.infer(m, {"symbol": s}))(
+                jnp.log(beliefs.priors), symbols
+            )
+            for model in (wrong, right)
+        ]
         return jnp.mean(jax.vmap(lambda q, p: q.kl(p))(*seen))
 
     gaps = [float(gap(error)) for error in (0.0, 0.6, ERROR)]
@@ -178,9 +182,15 @@ def draws(model: Toy, present: Categorical, members: Members | None, terms: tupl
     memory = model.initial().memory
     moment = Moment(memory, present, present, jnp.array(True))
     objective = lookahead(
-        model, model.policy, moment, {"symbol": jnp.array(0)}, dict.fromkeys(terms, 1.0),
-        horizon=1, imagery="sample", members=members,
-    )  # fmt: skip
+        model,
+        model.policy,
+        moment,
+        {"symbol": jnp.array(0)},
+        dict.fromkeys(terms, 1.0),
+        horizon=1,
+        imagery="sample",
+        members=members,
+    )
     return jax.jit(jax.vmap(lambda key: objective(present, key)[1]))(jr.split(jr.key(0), DRAWS))
 
 
@@ -293,9 +303,15 @@ def refined(model, beliefs, symbols, terms, update, steps, nats, select: Any = "
             model, model.policy, moment, seen, terms, horizon=3, rollouts=4, latent=Soft()
         )
         out = refine(
-            objective, encoded, update, steps=steps, key=key, step_kl=nats / steps**2,
-            max_kl=nats, select=select,
-        )  # fmt: skip
+            objective,
+            encoded,
+            update,
+            steps=steps,
+            key=key,
+            step_kl=nats / steps**2,
+            max_kl=nats,
+            select=select,
+        )
         return encoded, out.belief, Categorical(jnp.log(belief)), out
 
     keys = jr.split(jr.key(1), len(symbols))

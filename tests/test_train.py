@@ -35,9 +35,15 @@ from thinkslow.storage import lock, manifest, saves, store
 ENVIRONMENT = "counting:thinkslow-test/Counting-v0"
 MODEL = smallest_config()
 LEARNING = TrainConfig(
-    batch_size=2, batch_length=4, imagination=3, imagination_starts=2, replay_ratio=4.0,
-    replay_capacity=120, warmup=1, learning_rate=1e-3,
-)  # fmt: skip
+    batch_size=2,
+    batch_length=4,
+    imagination=3,
+    imagination_starts=2,
+    replay_ratio=4.0,
+    replay_capacity=120,
+    warmup=1,
+    learning_rate=1e-3,
+)
 CONFIG = RunConfig(ENVIRONMENT, seed=5, environments=2, size=16, log_every=8, budgets=(24,))
 
 

@@ -30,8 +30,9 @@ def test_random_steps_add_up_to_the_nats_they_were_given(steps, seed):
     out = run(linear, belief, Random(), steps=steps, key=jr.key(seed), max_kl=0.3)
     np.testing.assert_allclose(out.moved[-1], 0.3, rtol=3e-3)
     # Bound by equal shares of a straight line, too, they go on in one direction.
-    share = run(linear, belief, Random(), steps=steps, key=jr.key(seed), step_kl=0.3 / steps**2,
-                max_kl=0.3)  # fmt: skip
+    share = run(
+        linear, belief, Random(), steps=steps, key=jr.key(seed), step_kl=0.3 / steps**2, max_kl=0.3
+    )
     ways = np.diff(np.stack([belief.logits, share.belief.logits, out.belief.logits]), axis=0)
     first, last = ways[0].ravel(), (ways[0] + ways[1]).ravel()
     assert first @ last > (1 - 1e-5) * np.linalg.norm(first) * np.linalg.norm(last)
@@ -77,8 +78,11 @@ def test_langevin_draws_from_the_density_that_its_objective_names():
     np.testing.assert_allclose(np.var(out.belief.mean), 0.5, rtol=0.25)
 
 
-ADAPTIVE = [(linear, Gradient(0.5), {}), (noisy, Mirror(2.0), {"accept": True}),
-            (linear, Random(), {"max_kl": 9.0, "step_kl": jnp.inf})]  # fmt: skip
+ADAPTIVE = [
+    (linear, Gradient(0.5), {}),
+    (noisy, Mirror(2.0), {"accept": True}),
+    (linear, Random(), {"max_kl": 9.0, "step_kl": jnp.inf}),
+]
 
 
 @pytest.mark.parametrize(("objective", "update", "options"), ADAPTIVE)
@@ -113,8 +117,16 @@ def test_it_stops_when_a_step_gains_too_little_and_says_after_how_many():
 
 
 def test_it_stops_when_its_nats_are_spent():
-    out = run(linear, categorical(2), Gradient(1e3), steps=12, key=jr.key(0), step_kl=0.05,
-              max_kl=0.12, tolerance=-jnp.inf)  # fmt: skip
+    out = run(
+        linear,
+        categorical(2),
+        Gradient(1e3),
+        steps=12,
+        key=jr.key(0),
+        step_kl=0.05,
+        max_kl=0.12,
+        tolerance=-jnp.inf,
+    )
     assert int(out.used) < 6
     assert 0.99 * 0.12 <= out.moved[-1] <= 0.12 * (1 + 1e-5)
 
@@ -147,10 +159,16 @@ def test_several_judges_refuse_what_one_takes_for_a_gain():
     def taken(judges: int) -> float:
         go = jax.vmap(
             lambda key: refine(
-                harmful, categorical(0), Gradient(1e3), steps=1, key=key, step_kl=0.3,
-                accept=True, judges=judges,
+                harmful,
+                categorical(0),
+                Gradient(1e3),
+                steps=1,
+                key=key,
+                step_kl=0.3,
+                accept=True,
+                judges=judges,
             ).belief.kl(categorical(0))
-        )  # fmt: skip
+        )
         return float(np.mean(jax.jit(go)(jr.split(jr.key(0), 400)) > 0.01))
 
     one, many = taken(1), taken(16)
@@ -171,10 +189,14 @@ def test_scores_are_unbiased_where_straight_through_is_not():
 
     def estimate(how: Any) -> np.ndarray:
         objective = lookahead(
-            model, lambda s, k: jnp.zeros(1),
-            Moment(jnp.zeros(1), belief, belief, jnp.ones((), bool)), {"seen": jnp.zeros(())},
-            {Evidence(beta=0.0, free_nats=0.0, samples=4): 1.0}, horizon=1, latent=how,
-        )  # fmt: skip
+            model,
+            lambda s, k: jnp.zeros(1),
+            Moment(jnp.zeros(1), belief, belief, jnp.ones((), bool)),
+            {"seen": jnp.zeros(())},
+            {Evidence(beta=0.0, free_nats=0.0, samples=4): 1.0},
+            horizon=1,
+            latent=how,
+        )
         slope = jax.vmap(lambda key: jax.grad(lambda b: objective(b, key)[0])(belief).logits)
         return np.asarray(jax.jit(slope)(jr.split(jr.key(1), 20_000)))
 

@@ -66,8 +66,11 @@ def watched(agent, tmp_path_factory) -> tuple[session.Watched, dict[str, Any]]:
 def data_of(player: Path) -> dict[str, Any]:
     """The JSON block of a page, as docs/watch.md says to read it."""
     text = player.read_text()
-    return json.loads(re.findall(r'<script type="application/json" id="episode">(.*?)</script>',
-                                 text, re.DOTALL)[0])  # fmt: skip
+    return json.loads(
+        re.findall(r'<script type="application/json" id="episode">(.*?)</script>', text, re.DOTALL)[
+            0
+        ]
+    )
 
 
 def picture(address: str) -> np.ndarray:
@@ -120,8 +123,13 @@ def test_every_list_has_an_entry_for_each_decision_and_frame(watched):
     for arm in data["arms"]:
         for name in ("thinks", "moved", "surprise", "entropy_before", "entropy_after", "value"):
             assert len(arm[name]) == count, name
-        for each in (arm["action"]["action"], arm["policy"]["action"], arm["decoded"]["image"],
-                     arm["imagined"]["image"], arm["error"]["image"]):  # fmt: skip
+        for each in (
+            arm["action"]["action"],
+            arm["policy"]["action"],
+            arm["decoded"]["image"],
+            arm["imagined"]["image"],
+            arm["error"]["image"],
+        ):
             assert len(each) == count
     evidence, none = arm_of(data, "evidence"), arm_of(data, "none")
     assert all(len(one["loss"]) == 3 for one in evidence["objective"])
@@ -159,8 +167,10 @@ def test_the_video_shows_what_came_and_every_arm(watched):
             assert getattr(film, "n_frames", 1) == 23
             assert film.size[0] > 4 * film.size[1] * 0.7
     assert sorted(one.name for one in video.parent.iterdir()) == [
-        "decisions.jsonl", video.name, "player.html",
-    ]  # fmt: skip
+        "decisions.jsonl",
+        video.name,
+        "player.html",
+    ]
 
 
 def test_the_page_runs_its_own_script_and_nothing_else(watched):
@@ -188,8 +198,9 @@ def test_a_gate_that_is_always_open_can_be_written(watched):
 @pytest.mark.slow
 def test_a_gate_is_shown_open_where_its_arm_thought(agent, tmp_path):
     arm = thinkslow.Arm(EVIDENCE, gate=Surprise(), share=0.3)
-    found = thinkslow.watch(agent, LENGTHS, tmp_path, arms={"gated": arm}, seed=SEED,
-                            episode=LONGEST, video=False)  # fmt: skip
+    found = thinkslow.watch(
+        agent, LENGTHS, tmp_path, arms={"gated": arm}, seed=SEED, episode=LONGEST, video=False
+    )
     data = data_of(found.player)
     gated = arm_of(data, "gated")
     threshold = next(one["threshold"] for one in data["settings"] if one["arm"] == "gated")
@@ -204,8 +215,9 @@ def test_a_gate_is_shown_open_where_its_arm_thought(agent, tmp_path):
 
 def test_another_arm_can_act_and_none_thinks_beside_it(agent, tmp_path):
     arms = {"mode": "control-mode", "evidence": EVIDENCE}
-    found = thinkslow.watch(agent, LENGTHS, tmp_path, arms=arms, acting="mode", seed=SEED,
-                            episode=LONGEST, video=False)  # fmt: skip
+    found = thinkslow.watch(
+        agent, LENGTHS, tmp_path, arms=arms, acting="mode", seed=SEED, episode=LONGEST, video=False
+    )
     data = data_of(found.player)
     assert data["acting"] == "mode"
     mine = agent.thinking("control-mode")
@@ -216,16 +228,25 @@ def test_another_arm_can_act_and_none_thinks_beside_it(agent, tmp_path):
 
 @pytest.mark.slow
 def test_all_kinds_of_parts_and_actions_are_shown(tmp_path):
-    seen = {"front": Space((16, 16, 1), "uint8"), "map": Space((16, 16, 3), "uint8"),
-            "speed": Space((30,), "float32"), "lamp": Space((), "int32", 3)}  # fmt: skip
+    seen = {
+        "front": Space((16, 16, 1), "uint8"),
+        "map": Space((16, 16, 3), "uint8"),
+        "speed": Space((30,), "float32"),
+        "lamp": Space((), "int32", 3),
+    }
     acts = {"gear": Space((), "int32", 4), "steer": Space((2,), "float32")}
     agent = Agent(tiny_dreamer(observations=seen, actions=acts))
-    found = thinkslow.watch(agent, {"id": "odd_episodes:Everything", "size": 16}, tmp_path,
-                            arms={"evidence": EVIDENCE})  # fmt: skip
+    found = thinkslow.watch(
+        agent, {"id": "odd_episodes:Everything", "size": 16}, tmp_path, arms={"evidence": EVIDENCE}
+    )
     data = data_of(found.player)
     kinds = {part["name"]: (part["kind"], part["decoded"]) for part in data["parts"]}
-    assert kinds == {"front": ("image", True), "map": ("image", True),
-                     "speed": ("numbers", True), "lamp": ("numbers", True)}  # fmt: skip
+    assert kinds == {
+        "front": ("image", True),
+        "map": ("image", True),
+        "speed": ("numbers", True),
+        "lamp": ("numbers", True),
+    }
     first = data["arms"][0]
     assert picture(first["decoded"]["front"][0]).shape[:2] == (16, 16)
     assert len(first["decoded"]["speed"][0]) == blocks.NUMBERS
@@ -239,8 +260,9 @@ def test_all_kinds_of_parts_and_actions_are_shown(tmp_path):
 def test_an_agent_without_decoder_or_images_has_a_player(tmp_path):
     agent = Agent(tiny_dreamer(observations={"vector": Space((2,), "float32")}))
     blind = Agent(Undecoded(agent.model))
-    found = thinkslow.watch(blind, id_of("Vector"), tmp_path, arms={"sure": Thinking(
-        {Entropy(): 1.0}, steps=1)})  # fmt: skip
+    found = thinkslow.watch(
+        blind, id_of("Vector"), tmp_path, arms={"sure": Thinking({Entropy(): 1.0}, steps=1)}
+    )
     data = data_of(found.player)
     assert found.video is None
     assert [part["decoded"] for part in data["parts"]] == [False]
@@ -313,8 +335,9 @@ def test_what_was_played_before_ctrl_c_is_whole(agent, tmp_path, monkeypatch):
 
 
 def test_a_long_episode_is_cut_and_says_so(agent, tmp_path):
-    found = thinkslow.watch(agent, LENGTHS, tmp_path, arms=[], seed=SEED, episode=LONGEST,
-                            max_decisions=4, video=False)  # fmt: skip
+    found = thinkslow.watch(
+        agent, LENGTHS, tmp_path, arms=[], seed=SEED, episode=LONGEST, max_decisions=4, video=False
+    )
     assert (found.length, found.ended) == (4, "cut")
     assert "cut after 4 decisions" in found.player.read_text()
 
@@ -323,10 +346,14 @@ def test_a_long_episode_is_cut_and_says_so(agent, tmp_path):
     ("name", "episode", "ended", "said"),
     [
         ("Fails", 0, "crashed", "the door is gone"),
-        ("NanReward", next(n for n in range(50) if episode_seed(0, n) % 3 == 0), "over",
-         "score not finite"),
+        (
+            "NanReward",
+            next(n for n in range(50) if episode_seed(0, n) % 3 == 0),
+            "over",
+            "score not finite",
+        ),
     ],
-)  # fmt: skip
+)
 def test_an_episode_that_fails_or_is_not_finite_is_shown_so(name, episode, ended, said, tmp_path):
     agent = Agent(tiny_dreamer(observations={"vector": Space((2,), "float32")}))
     found = thinkslow.watch(agent, id_of(name), tmp_path, arms=[], episode=episode)
@@ -349,8 +376,9 @@ def test_a_page_over_its_budget_keeps_some_imagined_frames_and_says_so(
 ):
     monkeypatch.setattr(pictures, "BUDGET", 100)
     monkeypatch.setattr(blocks, "stride", lambda fixed, each: 4)
-    found = thinkslow.watch(agent, LENGTHS, tmp_path, arms=[], seed=SEED, episode=LONGEST,
-                            video=False)  # fmt: skip
+    found = thinkslow.watch(
+        agent, LENGTHS, tmp_path, arms=[], seed=SEED, episode=LONGEST, video=False
+    )
     kept = [one is not None for one in data_of(found.player)["arms"][0]["imagined"]["image"]]
     assert kept == [at % 4 == 0 for at in range(23)]
     assert "one in 4 decisions" in found.player.read_text()
@@ -385,8 +413,14 @@ def test_an_impossible_setting_is_told_before_anything_is_played(agent, tmp_path
 def test_arms_that_cannot_follow_are_refused(agent):
     other = Agent(tiny_dreamer(deter=16))
     with SideBySide(LENGTHS["id"], 1, size=16) as envs, pytest.raises(ValueError, match="other"):
-        episodes.play({"none": agent, "other": other}, "none", envs, seed=0, environment_seed=0,
-                      max_decisions=2)  # fmt: skip
+        episodes.play(
+            {"none": agent, "other": other},
+            "none",
+            envs,
+            seed=0,
+            environment_seed=0,
+            max_decisions=2,
+        )
 
 
 @pytest.mark.parametrize(

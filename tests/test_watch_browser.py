@@ -52,8 +52,12 @@ def opened(browser: Any, path: Path, width: int = 1280, at: str = "", **more: An
     said: list[str] = []
     tab.on("console", lambda message: said.append(message.text))
     tab.on("pageerror", lambda error: said.append(str(error)))
-    tab.on("request", lambda one: said.append(one.url)
-           if not one.url.startswith((path.as_uri(), "data:")) else None)  # fmt: skip
+    tab.on(
+        "request",
+        lambda one: (
+            said.append(one.url) if not one.url.startswith((path.as_uri(), "data:")) else None
+        ),
+    )
     tab.goto(path.as_uri() + at)
     tab.said = said
     return tab
@@ -84,10 +88,14 @@ def came(tab: Any) -> str:
 def test_buttons_step_through_the_episode(tab):
     first = came(tab)
     for name, expected in [
-        ("Next decision", 2), ("Next decision", 3), ("Previous decision", 2),
-        ("Last decision", COUNT), ("Next decision", COUNT), ("First decision", 1),
+        ("Next decision", 2),
+        ("Next decision", 3),
+        ("Previous decision", 2),
+        ("Last decision", COUNT),
+        ("Next decision", COUNT),
+        ("First decision", 1),
         ("Previous decision", 1),
-    ]:  # fmt: skip
+    ]:
         tab.get_by_role("button", name=name, exact=True).click(force=True)  # the ends are disabled
         assert position(tab) == expected
     tab.get_by_role("button", name="Last decision").click()
@@ -97,9 +105,12 @@ def test_buttons_step_through_the_episode(tab):
 
 def test_keys_step_through_the_episode(tab):
     for key, expected in [
-        ("ArrowRight", 2), ("Shift+ArrowRight", 12), ("ArrowLeft", 11), ("End", COUNT),
+        ("ArrowRight", 2),
+        ("Shift+ArrowRight", 12),
+        ("ArrowLeft", 11),
+        ("End", COUNT),
         ("Home", 1),
-    ]:  # fmt: skip
+    ]:
         tab.keyboard.press(key)
         assert position(tab) == expected
     tab.keyboard.press("s")
@@ -151,11 +162,18 @@ def test_touch_swipes_and_taps(browser, player):
     middle = (box["x"] + box["width"] / 2, box["y"] + 60)
     session = tab.context.new_cdp_session(tab)
     for toward, expected in ((-90, 3), (90, 2)):
-        session.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [
-            {"x": middle[0], "y": middle[1]}]})  # fmt: skip
+        session.send(
+            "Input.dispatchTouchEvent",
+            {"type": "touchStart", "touchPoints": [{"x": middle[0], "y": middle[1]}]},
+        )
         for part in (0.3, 0.6, 1.0):
-            session.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [
-                {"x": middle[0] + part * toward, "y": middle[1]}]})  # fmt: skip
+            session.send(
+                "Input.dispatchTouchEvent",
+                {
+                    "type": "touchMove",
+                    "touchPoints": [{"x": middle[0] + part * toward, "y": middle[1]}],
+                },
+            )
         session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
         until(lambda at=expected: position(tab) == at)
     slider = tab.locator("#slider").bounding_box()

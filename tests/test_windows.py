@@ -23,8 +23,10 @@ def cart() -> Agent:
     """An agent that balances no pole: its episodes are of some twenty decisions."""
     model = tiny_dreamer(
         observations={"vector": Space((4,), "float32")},
-        actions={"action": Space((), "int32", 2)}, stoch=3, classes=4,
-    )  # fmt: skip
+        actions={"action": Space((), "int32", 2)},
+        stoch=3,
+        classes=4,
+    )
     return Agent(model, about=About(name="cart"))
 
 
@@ -73,10 +75,13 @@ def test_windows_and_whole_episodes_agree_and_windows_are_less_noisy(cart, tmp_p
     assert rows["other"]["agree"]
     assert any("windows score" in note for note in found.summary["notes"])
     intervals = [
-        next(row["interval"] for row in one.summary["comparisons"]
-             if (row["arm"], row["metric"], row["baseline"]) == ("other", "score", "none"))
+        next(
+            row["interval"]
+            for row in one.summary["comparisons"]
+            if (row["arm"], row["metric"], row["baseline"]) == ("other", "score", "none")
+        )
         for one in (whole, found)
-    ]  # fmt: skip
+    ]
     assert max(low for low, _ in intervals) < min(high for _, high in intervals)
 
     def stop(what: str, done: int, total: int) -> None:
@@ -103,14 +108,29 @@ def test_a_bias_of_windows_is_found_and_said():
     """Whole episodes that score 3 more than windows of the same seeds do not agree with them."""
     windowed = [
         records.Episode(
-            agent="one", arm="arm", episode=number, environment_seed=number, training_seed=None,
-            score=5.0 + number % 3, rewards_size=9.0, length=25, crashed=False, error=None,
-            cut=False, nonfinite=0, nonfinite_first=None, first_observation="", thought_share=1.0,
-            belief_kl=0.0, latency_ms=1.0, latency_ms_mean=1.0, latency_ms_p10=1.0,
+            agent="one",
+            arm="arm",
+            episode=number,
+            environment_seed=number,
+            training_seed=None,
+            score=5.0 + number % 3,
+            rewards_size=9.0,
+            length=25,
+            crashed=False,
+            error=None,
+            cut=False,
+            nonfinite=0,
+            nonfinite_first=None,
+            first_observation="",
+            thought_share=1.0,
+            belief_kl=0.0,
+            latency_ms=1.0,
+            latency_ms_mean=1.0,
+            latency_ms_p10=1.0,
             latency_ms_p90=1.0,
         )
         for number in range(9)
-    ]  # fmt: skip
+    ]
     whole = [dataclasses.replace(one, score=(one.score or 0) + 3) for one in windowed]
     (row,) = agreement(windowed, whole, seed=0)
     assert row["difference"] == pytest.approx(-3.0)
@@ -128,6 +148,10 @@ def test_an_arm_that_cannot_begin_at_a_snapshot_is_refused(cart, tmp_path):
         evaluate({"none": cart}, "CartPole-v1", protocol="paired-v3", out=tmp_path, **PLAYED)  # pyright: ignore
     with pytest.raises(ValueError, match="`real_time_ms` must be None; got 5"):
         evaluate(
-            {"none": cart}, "CartPole-v1", protocol="paired-v2", real_time_ms=5.0, out=tmp_path,
+            {"none": cart},
+            "CartPole-v1",
+            protocol="paired-v2",
+            real_time_ms=5.0,
+            out=tmp_path,
             **PLAYED,
-        )  # fmt: skip
+        )

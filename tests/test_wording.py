@@ -20,9 +20,11 @@ def texts(path: Path) -> Iterator[str]:
     """Every text of a file that is no docstring, f-strings whole."""
     tree = ast.parse(path.read_text())
     inside = {
-        id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)
+        id(part)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr)
         for part in node.values
-    }  # fmt: skip
+    }
     alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
@@ -42,10 +44,19 @@ def test_the_library_names_no_flag_outside_a_whole_command():
         for path in LIBRARY
         for text in texts(path)
         # Flags of git, of Python and of our own commands, which are written out.
-        if FLAG.search(text) and not {"thinkslow", "uv"} & set(re.findall(r"\w+", text))
-        and text not in ("--no-optional-locks", "--error-unmatch", "--always", "--dirty=+",
-                         "--exclude", "--episodes", "--episodes=")
-    ]  # fmt: skip
+        if FLAG.search(text)
+        and not {"thinkslow", "uv"} & set(re.findall(r"\w+", text))
+        and text
+        not in (
+            "--no-optional-locks",
+            "--error-unmatch",
+            "--always",
+            "--dirty=+",
+            "--exclude",
+            "--episodes",
+            "--episodes=",
+        )
+    ]
     assert not wrong, "\n".join(wrong)
 
 
@@ -114,8 +125,9 @@ def quaint(text: str) -> list[str]:
 
 def test_a_quaint_sentence_is_found():
     assert quaint("The likeliest is said once.") == [
-        "'likeliest': say most likely", "'said once': say reported once",
-    ]  # fmt: skip
+        "'likeliest': say most likely",
+        "'said once': say reported once",
+    ]
     assert not quaint("The most likely class is reported once.")
 
 

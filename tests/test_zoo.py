@@ -74,9 +74,12 @@ def test_bundling_keeps_the_critic_and_fits_an_ensemble(dreamer, monkeypatch, tm
     agent.parent.mkdir(parents=True)
     training = {"steps": 7, "seed": 3, "preset": "tiny", "configuration": learning}
     checkpoint.save(
-        agent, dreamer, name="7", training=training,
+        agent,
+        dreamer,
+        name="7",
+        training=training,
         environment={"id": COUNTING, "size": 16, "repeat": 1},
-    )  # fmt: skip
+    )
     (tmp_path / "run" / "metrics.jsonl").write_text("")
     monkeypatch.setattr(bundle, "FOLDER", tmp_path / "zoo")
     saved = checkpoint.load(bundle.bundle(tmp_path / "run", 7, "small"))

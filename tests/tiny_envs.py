@@ -269,6 +269,15 @@ class Lost(Echo):
 
 
 for _class in (
-    Hangs, HangsAtBirth, Talks, Leaves, Unfinite, Whimsical, Old, Levels, Lies, Lost,
-):  # fmt: skip
+    Hangs,
+    HangsAtBirth,
+    Talks,
+    Leaves,
+    Unfinite,
+    Whimsical,
+    Old,
+    Levels,
+    Lies,
+    Lost,
+):
     gymnasium.register(f"tiny/{_class.__name__}-v0", f"tiny_envs:{_class.__name__}")

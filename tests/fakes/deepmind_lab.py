@@ -11,15 +11,21 @@ import numpy as np
 
 CLOSED, UNINITIALIZED, RUNNING, OVER = range(4)
 ACTIONS = (
-    ("LOOK_LEFT_RIGHT_PIXELS_PER_FRAME", -512, 512), ("LOOK_DOWN_UP_PIXELS_PER_FRAME", -512, 512),
-    ("STRAFE_LEFT_RIGHT", -1, 1), ("MOVE_BACK_FORWARD", -1, 1), ("FIRE", 0, 1), ("JUMP", 0, 1),
+    ("LOOK_LEFT_RIGHT_PIXELS_PER_FRAME", -512, 512),
+    ("LOOK_DOWN_UP_PIXELS_PER_FRAME", -512, 512),
+    ("STRAFE_LEFT_RIGHT", -1, 1),
+    ("MOVE_BACK_FORWARD", -1, 1),
+    ("FIRE", 0, 1),
+    ("JUMP", 0, 1),
     ("CROUCH", 0, 1),
-)  # fmt: skip
+)
 LEVELS = {
-    "contributed/dmlab30/rooms_collect_good_objects_train", "contributed/dmlab30/rooms_watermaze",
-    "contributed/dmlab30/language_select_described_object", "tests/empty_room_test",
+    "contributed/dmlab30/rooms_collect_good_objects_train",
+    "contributed/dmlab30/rooms_watermaze",
+    "contributed/dmlab30/language_select_described_object",
+    "tests/empty_room_test",
     "tests/old_build",
-}  # fmt: skip
+}
 GOAL = 40
 LENGTH = 120
 """Frames at 60 a second."""

@@ -99,10 +99,13 @@ def _header(agent: Agent, environment: dict[str, Any], plan: Plan) -> Header:
     given = dataclasses.asdict(plan)
     del given["moments"]
     return Header(
-        environment=environment, agent=facts(agent.about.name or "agent", {BASE: agent}),
-        candidates=DRAWN if every is None else len(every), enumerated=every is not None,
-        versions=provenance()["versions"], **given,
-    )  # fmt: skip
+        environment=environment,
+        agent=facts(agent.about.name or "agent", {BASE: agent}),
+        candidates=DRAWN if every is None else len(every),
+        enumerated=every is not None,
+        versions=provenance()["versions"],
+        **given,
+    )
 
 
 def _opened(folder: Path, header: Header) -> Bank:
@@ -175,9 +178,16 @@ class _Filling:
         return rounds
 
     def _round(
-        self, carry: Any, step: Step, playing: np.ndarray, own: Array, keys: Array, decision: int,
-        episodes: np.ndarray, seeds: list[int],
-    ) -> tuple[Moments, np.ndarray]:  # fmt: skip
+        self,
+        carry: Any,
+        step: Step,
+        playing: np.ndarray,
+        own: Array,
+        keys: Array,
+        decision: int,
+        episodes: np.ndarray,
+        seeds: list[int],
+    ) -> tuple[Moments, np.ndarray]:
         """Play out every action from this moment of each episode, and come back to it."""
         plan = self.plan
         found = self.envs.snapshot()
@@ -192,9 +202,16 @@ class _Filling:
         for action in range(actions.shape[1]):
             for future in range(plan.futures):
                 got = self._future(
-                    snapshots, carry, seen, first, actions[:, action], playing, own, decision,
+                    snapshots,
+                    carry,
+                    seen,
+                    first,
+                    actions[:, action],
+                    playing,
+                    own,
+                    decision,
                     future,
-                )  # fmt: skip
+                )
                 here = (slice(None), action, future)
                 rewards[here], ended[here], value_end[here], playing = got
         state = self.agent.act(carry, seen, first, keys=keys)[0].state
@@ -202,14 +219,21 @@ class _Filling:
         playing = playing & ~self.envs.resume(snapshots).crashed
         kept = np.flatnonzero(playing)
         moments = Moments(
-            episode=episodes[kept], environment_seed=np.array(seeds)[kept],
-            decision=np.full(len(kept), decision), is_first=first[kept],
+            episode=episodes[kept],
+            environment_seed=np.array(seeds)[kept],
+            decision=np.full(len(kept), decision),
+            is_first=first[kept],
             observation={
                 name: np.asarray(seen[name])[kept] for name, _ in self.agent.observation_spaces
-            } or {name: np.asarray(array)[kept] for name, array in seen.items()},
-            carry=[leaf[kept] for leaf in stored.leaves(carry)], actions=actions[kept],
-            rewards=rewards[kept], ended=ended[kept], value=value[kept], value_end=value_end[kept],
-        )  # fmt: skip
+            }
+            or {name: np.asarray(array)[kept] for name, array in seen.items()},
+            carry=[leaf[kept] for leaf in stored.leaves(carry)],
+            actions=actions[kept],
+            rewards=rewards[kept],
+            ended=ended[kept],
+            value=value[kept],
+            value_end=value_end[kept],
+        )
         return moments, playing
 
     def _actions(self, carry: Any, seen: Batch, first: np.ndarray, keys: Array) -> np.ndarray:
@@ -223,9 +247,17 @@ class _Filling:
         return np.stack([np.asarray(one) for one in drawn], 1)
 
     def _future(
-        self, snapshots: list[Snapshot], carry: Any, seen: Batch, first: np.ndarray,
-        forced: np.ndarray, playing: np.ndarray, own: Array, decision: int, future: int,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+        self,
+        snapshots: list[Snapshot],
+        carry: Any,
+        seen: Batch,
+        first: np.ndarray,
+        forced: np.ndarray,
+        playing: np.ndarray,
+        own: Array,
+        decision: int,
+        future: int,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """One play-out of one action in each environment: rewards, end, final value, and which are
         valid.
         """
@@ -274,13 +306,12 @@ def _values(model: Any, states: Any) -> Array:
 def _keys(seed: int | Array, seeds: Array, decision: int | Array, stream: int | Array) -> Array:
     """One key per environment; stream 0 is the base agent's own, the others of its futures."""
     key = jr.fold_in(jr.key(seed), PURPOSE)
-    return jax.vmap(
-        lambda s: jr.fold_in(jr.fold_in(jr.fold_in(key, s), decision), stream)
-    )(seeds)  # fmt: skip
+    return jax.vmap(lambda s: jr.fold_in(jr.fold_in(jr.fold_in(key, s), decision), stream))(seeds)
 
 
 @jax.jit
 def _again(keys: Array, number: int | Array) -> Array:
     """The keys of one draw. The first draw has the base agent's own keys."""
-    return jax.vmap(lambda key: jnp.where(number == 0, jr.key_data(key),
-                    jr.key_data(jr.fold_in(key, number))))(keys)  # fmt: skip
+    return jax.vmap(
+        lambda key: jnp.where(number == 0, jr.key_data(key), jr.key_data(jr.fold_in(key, number)))
+    )(keys)

@@ -45,8 +45,10 @@ def run(options: Options) -> dict[str, Any]:
         absent = [one["family"] for one in find()["families"] if "install" in one]
         others = (
             f" The ids of families that are not installed are unknown: {', '.join(absent)}. "
-            "`thinkslow envs` says how to install them." if absent else ""
-        )  # fmt: skip
+            "`thinkslow envs` says how to install them."
+            if absent
+            else ""
+        )
         raise Usage(
             f"No environment contains {options.pattern!r}.{others} Your own environment is played "
             "as module:id or module:function."

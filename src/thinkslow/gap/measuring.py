@@ -144,23 +144,33 @@ def _prior(agent: Agent) -> Any:
 
 
 def _header(
-    named: Mapping[str, Mapping[str, AbstractAgent]], setting: dict[str, Any], plan: Plan,
+    named: Mapping[str, Mapping[str, AbstractAgent]],
+    setting: dict[str, Any],
+    plan: Plan,
     command: str,
-) -> Header:  # fmt: skip
+) -> Header:
     given = dataclasses.asdict(plan)
     del given["beta"], given["batch"]
     return Header(
         environment=setting,
         agents=[
-            {**facts(name, arms), "beta": _beta(arms[BASE], plan),
-             "free_nats": arms[BASE].model.trained_free_nats}
+            {
+                **facts(name, arms),
+                "beta": _beta(arms[BASE], plan),
+                "free_nats": arms[BASE].model.trained_free_nats,
+            }
             for name, arms in named.items()
         ],
-        arms=[settings(name, arm, agent) for name, arms in named.items()
-              for arm, agent in arms.items()],
-        count=min(plan.batch, plan.episodes), versions=provenance()["versions"], command=command,
+        arms=[
+            settings(name, arm, agent)
+            for name, arms in named.items()
+            for arm, agent in arms.items()
+        ],
+        count=min(plan.batch, plan.episodes),
+        versions=provenance()["versions"],
+        command=command,
         **given,
-    )  # fmt: skip
+    )
 
 
 def _beta(agent: AbstractAgent, plan: Plan) -> float:
@@ -240,16 +250,25 @@ class _Measuring:
         ]
         recorder = Recorder(base.start(self.envs.count), lag=plan.lag, moments=plan.moments)
         play(
-            base, self.envs, seeds, plan.seed, max_decisions=plan.max_decisions,
+            base,
+            self.envs,
+            seeds,
+            plan.seed,
+            max_decisions=plan.max_decisions,
             watchers=[recorder],
             tick=lambda decision, over: self._tell(f"{name}: playing, decision {decision:,}"),
-        )  # fmt: skip
+        )
         return recorder, seeds
 
     def _episode(
-        self, place: int, name: str, arms: Mapping[str, AbstractAgent], number: int, seed: int,
+        self,
+        place: int,
+        name: str,
+        arms: Mapping[str, AbstractAgent],
+        number: int,
+        seed: int,
         found: Sequence[Seen],
-    ) -> None:  # fmt: skip
+    ) -> None:
         facts = {"agent": name, "episode": number, "environment_seed": seed, "of": len(found)}
         there = stored.of_episode(self.rows, name, number)
         if not found:
@@ -264,9 +283,13 @@ class _Measuring:
             drawn = paths.read(path)
             if drawn is None or looked.gap > drawn.gap:
                 paths.write(
-                    path, looked.ways(), gap=looked.gap, decision=seen.decision, agent=name,
+                    path,
+                    looked.ways(),
+                    gap=looked.gap,
+                    decision=seen.decision,
+                    agent=name,
                     episode=number,
-                )  # fmt: skip
+                )
             self._add({**facts, "decision": seen.decision, **looked.row})
         self.skipped += self.plan.moments - len(found)
         self._tell(f"{name}: measuring, episode {number}")
@@ -317,9 +340,14 @@ def look(
     now = moment.perceived(model, state, jnp.asarray(seen.action), first, observation)
     weight = jnp.float32(beta)
     found = moment.searched(
-        model, now, observation, later, weight, search_key,
+        model,
+        now,
+        observation,
+        later,
+        weight,
+        search_key,
         effort=Effort(plan.sizes, plan.sweeps, plan.restarts, DRAWS),
-    )  # fmt: skip
+    )
     beliefs = {arm: _after(agent, state, seen, observation, key) for arm, agent in arms.items()}
     ends = {**beliefs, BEST: found.best.belief, BEST_LATER: found.best_later.belief}
     together = jax.tree.map(lambda *xs: jnp.stack(xs), *map(bounds.unmixed, ends.values()))
@@ -336,7 +364,7 @@ def look(
         },
         "effective": _finite(found.bound.effective),
         "begin": int(found.best.begin),
-    }  # fmt: skip
+    }
 
     def ways() -> paths.Ways:
         out = {"prior": paths.stacked([now.prior])}

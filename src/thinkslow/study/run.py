@@ -115,12 +115,18 @@ def begin(plan: Plan, folder: Path, command: str = "") -> dict[str, dict[str, st
         path,
         jsontext.dumps(
             {
-                "plan": dataclasses.asdict(plan), "agents": agents, "code": code,
-                "revision": made["revision"], "versions": made["versions"], "command": command,
+                "plan": dataclasses.asdict(plan),
+                "agents": agents,
+                "code": code,
+                "revision": made["revision"],
+                "versions": made["versions"],
+                "command": command,
                 "began": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-            }, indent=1,
-        ) + "\n",
-    )  # fmt: skip
+            },
+            indent=1,
+        )
+        + "\n",
+    )
     return agents
 
 
@@ -191,11 +197,15 @@ def _together(plan: Plan, parts: list[tuple[Task, Records]]) -> Records:
     arms = {(one["agent"], one["arm"]): one for _, part in parts for one in part.header.arms}
     seeds = [one["training_seed"] for one in facts.values()]
     header = dataclasses.replace(
-        first, agents=[*facts.values()], arms=[*arms.values()], episodes=plan.episodes,
-        seed=plan.seed, pool=len(seeds) > 1 and None not in seeds and len(set(seeds)) == len(seeds),
+        first,
+        agents=[*facts.values()],
+        arms=[*arms.values()],
+        episodes=plan.episodes,
+        seed=plan.seed,
+        pool=len(seeds) > 1 and None not in seeds and len(set(seeds)) == len(seeds),
         images={name: shown for _, part in parts for name, shown in part.header.images.items()},
         curves={name: curve for _, part in parts for name, curve in part.header.curves.items()},
-    )  # fmt: skip
+    )
     episodes: list[Episode] = [
         dataclasses.replace(one, episode=task.block * plan.block + one.episode)
         for task, part in parts
