@@ -14,8 +14,6 @@ from thinkslow.bank.plan import Plan
 from thinkslow.cli.common import Usage, beside_none, console, output, part
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.playing import PlayingAgents
-from thinkslow.evaluation.reading import Estimate
-from thinkslow.evaluation.report.text import estimated
 from thinkslow.settings import setting
 
 DESCRIPTION = """Fill a bank of decisions and judge arms on it.
@@ -193,6 +191,9 @@ def tables(summary: Mapping[str, Any]) -> list[Table]:
 
 
 def _estimate(row: Mapping[str, Any]) -> str:
+    from thinkslow.evaluation.reading import Estimate
+    from thinkslow.evaluation.report.text import estimated
+
     if row["mean"] is None:
         return "–"
     ends = row["interval"]
