@@ -409,6 +409,15 @@ def test_a_plugin_of_jax_that_fails_is_one_line(caplog, capsys):
     assert "calling jax_cuda.initialize(): cuInit failed: no device" in caplog.text
 
 
+def test_what_xla_says_to_its_own_developers_needs_debug(monkeypatch):
+    """On a loaded machine it asked the user to file a bug, because compiling took two minutes."""
+    for flags, level in ((["--debug"], None), ([], "3")):
+        monkeypatch.setattr(os, "environ", {**os.environ})
+        os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)
+        assert main(["agents", "--json", *flags]) == 0
+        assert os.environ.get("TF_CPP_MIN_LOG_LEVEL") == level
+
+
 def test_brackets_in_a_message_are_printed_as_they_are(monkeypatch, capsys):
     def broken(options):
         raise ValueError("`shape` must be [64, 64]; got [red].")

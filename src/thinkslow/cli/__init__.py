@@ -42,6 +42,11 @@ COMMANDS = {
 MODULES = {"import": "import_agent"}
 """Commands whose name is a Python keyword, with their module."""
 
+XLA_FATAL = "3"
+"""XLA's own log: only what ends the process. Its other errors also come as exceptions, except
+"Very slow compile? If you want to file a bug, ...", which a loaded machine gives after two minutes.
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code.
@@ -98,6 +103,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     debug = "--debug" in rest
     if not debug:  # JAX's GPU plugin logs a long message if there is no GPU
         logging.getLogger("jax._src.xla_bridge").addFilter(CAUSE_ALONE)
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", XLA_FATAL)
     try:
         compilation_cache.enable()
         command = importlib.import_module(f"thinkslow.cli.{MODULES.get(name, name)}")
