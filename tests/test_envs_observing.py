@@ -159,6 +159,18 @@ def test_a_black_first_frame_does_not_hide_what_comes_after():
         player.step(0)
 
 
+def test_integers_that_float32_rounds_are_said_once():
+    declared = box(0, 2**40, (2,), np.int64)
+    exact = Environment(Shows(declared, np.array([2**24, 2**30])), "its-id")
+    exact.reset()
+    assert exact.notes == []
+    rounded = Environment(Shows(declared, np.array([3, 2**24 + 1])), "its-id")
+    rounded.reset()
+    rounded.step(0)
+    assert len(rounded.notes) == 1
+    assert "float32 rounds" in rounded.notes[0]
+
+
 def test_numbers_beyond_their_bounds_are_taken_and_said_once():
     env = Shows(box(-1, 1, (2,), FLOATS), np.array([0.0, 7.0]))
     player = Environment(env, "its-id")

@@ -148,6 +148,10 @@ class Vector(Sight):
                 self._bounds = None
         with np.errstate(over="ignore"):  # found as non-finite just below
             seen = array.astype(np.float32).reshape(self.space.shape)
+        if array.dtype.kind in "iu" and array.dtype.itemsize > 2:
+            rounded = seen.astype(np.float64).ravel() != array.ravel()
+            if rounded.any():
+                self.once("holds integers beyond 2^24, which float32 rounds; divide or split them")
         finite = np.isfinite(seen)
         return (seen, True) if finite.all() else (np.where(finite, seen, np.float32(0)), False)
 
