@@ -315,7 +315,7 @@ class Judge:
     def _spoilt(self) -> dict[str, Any]:
         """Model and observation with a NaN."""
         arrays, members, seen, at = self.fixed
-        nan = jax.jit(partial(jax.tree.map, lambda x: jnp.full_like(x, jnp.nan)))(arrays)
+        nan = jax.jit(partial(jax.tree.map, _nan))(arrays)
         out = {"NaN in the model": (nan, members, seen, at)}
         kinds = {name: jnp.asarray(x).dtype for name, x in seen.items()}
         floats = [name for name, kind in kinds.items() if jnp.issubdtype(kind, jnp.floating)]
@@ -323,6 +323,11 @@ class Judge:
             bad = {name: jnp.full_like(seen[name], number) for name in floats}
             out[f"{what} in the observation"] = (arrays, members, {**seen, **bad}, at)
         return out
+
+
+def _nan(x: jax.Array) -> jax.Array:
+    """NaN of the same shape and type; integers, such as a counter, stay."""
+    return jnp.full_like(x, jnp.nan) if jnp.issubdtype(x.dtype, jnp.inexact) else x
 
 
 @jax.jit
