@@ -1,5 +1,8 @@
 """A moment of an episode, brought back: what follows is what would have followed."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 
@@ -138,7 +141,7 @@ def test_a_worker_that_dies_meanwhile_is_no_loss():
             envs.step(action)
         snapshots = envs.snapshot()
         once = [envs.step(action) for action in actions[3:]]
-        envs._workers[0].process.kill()
+        os.kill(envs.pids[0], signal.SIGKILL)
         envs.resume(snapshots)
         for action, step in zip(actions[3:], once, strict=True):
             alike(step, 0, envs.step(action), 0)
