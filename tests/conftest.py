@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -67,6 +68,14 @@ def v1() -> "V1Dreamer":
     from helpers import tiny_v1
 
     return tiny_v1()
+
+
+@pytest.fixture
+def hangups() -> Iterator[None]:
+    """SIGHUP ends a process, also under `nohup`, which has it ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

@@ -258,6 +258,7 @@ def test_numbers_that_no_run_can_have_are_wrong_usage(words, said, capsys):
     assert said in one_line(capsys)
 
 
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_other_signals_end_a_command_as_ctrl_c_does(number, monkeypatch, capsys):
     """SIGTERM ended an evaluation on the spot, without a word of where its episodes are."""

@@ -276,7 +276,7 @@ def test_environments_are_found_by_a_part_of_their_name(capsys):
     assert "CartPole" not in said
     assert main(["envs", "pong"]) == 0
     assert "ale-py" in capsys.readouterr().out or atari.FAMILY.installed
-    assert main(["envs", "no-such-thing"]) == 1
+    assert main(["envs", "no-such-thing"]) == 2
     assert "CartPole-v1" in command.find("cartpole")["others"]
 
 

@@ -230,6 +230,7 @@ def test_an_agent_with_a_gaussian_latent_trains_and_resumes_bit_for_bit(tmp_path
     assert prior.mean.shape == (4,)
 
 
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize(
     ("sent", "ends"),
     [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit), (signal.SIGHUP, SystemExit)],
