@@ -59,6 +59,23 @@ def test_leading_axes_pass_through_in_the_type_that_came(shape):
     np.testing.assert_array_equal(found, x @ kernel)
 
 
+@pytest.mark.parametrize(("one", "other"), [("bfloat16", "float32"), ("float32", "bfloat16")])
+def test_two_types_are_promoted_as_by_jax(one, other):
+    """A model in half precision with an observation in single could not be compiled."""
+    x, kernel = moment("one example", one)[0], moment("one example", other)[1]
+
+    def both(function):
+        slopes = jax.grad(lambda x, k: function(x, k).sum(), (0, 1))
+        return jax.jit(function)(x, kernel), *jax.jit(slopes)(x, kernel)
+
+    with jax.numpy_dtype_promotion("standard"):
+        for found, expected in zip(both(product), both(lambda x, k: x @ k), strict=True):
+            assert found.dtype == expected.dtype
+            np.testing.assert_allclose(found, expected, rtol=1e-2)
+    with pytest.raises(ValueError, match="no available implicit dtype promotion"):
+        product(x, kernel)
+
+
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="of CPUs alone")
 def test_the_gradient_by_the_kernel_transposes_nothing():
     """Both arguments are read as they lie: the axis that is summed over comes first in each."""

@@ -18,8 +18,9 @@ from jaxtyping import Array, Float
 def product(
     x: Float[Array, "... inputs"], kernel: Float[Array, "inputs outputs"]
 ) -> Float[Array, "... outputs"]:
-    """`x @ kernel` over the last axis; leading axes pass through."""
-    rows = _product.bind(x.reshape(-1, x.shape[-1]), kernel)
+    """`x @ kernel` over the last axis, with its promotion of types; leading axes pass through."""
+    dtype = jnp.result_type(x, kernel)
+    rows = _product.bind(x.reshape(-1, x.shape[-1]).astype(dtype), kernel.astype(dtype))
     return rows.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
