@@ -425,6 +425,7 @@ def serve() -> None:
 
     first, classes = json.loads(sys.stdin.readline())
     sound = digest(importers.open_agent(Path(first), classes=classes))
+    sys.dont_write_bytecode = True  # of modules that a mutant is the first to import
     sys.addaudithook(watch)
     status = Path("/proc/self/status").read_text()
     most = int(status.split("VmSize:")[1].split()[0]) * 1024 + SPARE
