@@ -1,10 +1,9 @@
 """The evaluated agents: names and arms, entries in the records, and checks that they fit."""
 
-import contextlib
 import dataclasses
 import hashlib
-import inspect
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,9 @@ from thinkslow.agent.thinking import Thinking
 from thinkslow.dreamer.actor_critic import ActorCritic
 from thinkslow.dreamer.match_spaces import match_spaces
 from thinkslow.envs import VectorEnv
-from thinkslow.envs.failures import USERS, owner
 from thinkslow.envs.make import arguments
 from thinkslow.evaluation.records import BASE
+from thinkslow.evaluation.running_code import code_of
 from thinkslow.storage.faults import line
 
 Agents = Mapping[str, AbstractAgent] | Mapping[str, Mapping[str, AbstractAgent]]
@@ -144,6 +143,7 @@ def settings(name: str, arm: str, agent: AbstractAgent) -> dict[str, Any]:
     """The facts of an arm in the records."""
     model = {id(leaf) for leaf in jax.tree.leaves(agent.model)}
     own = [leaf for leaf in jax.tree.leaves(agent) if id(leaf) not in model]
+    code = code_of(agent)
     return {
         "agent": name,
         "arm": arm,
@@ -154,7 +154,9 @@ def settings(name: str, arm: str, agent: AbstractAgent) -> dict[str, Any]:
         "deadline_ms": agent.deadline_ms if isinstance(agent, Timed) else None,
         # the ensemble, and the numbers of agents without settings
         "numbers": _hash([x for x in own if eqx.is_array_like(x)]),
-        "code": _code(agent),
+        # an arm with an edited term is another arm
+        "code": code,
+        "python": "{}.{}".format(*sys.version_info) if code else None,
     }
 
 
@@ -167,35 +169,6 @@ def _described(label: str) -> str:
         return ""
     other = ", ".join([*arguments, *changes])
     return f"`{name}` with {other}" if other else known.about
-
-
-def _code(agent: AbstractAgent) -> str | None:
-    """A hash of the source of the classes that are not ours, such as a term of the user; None if
-    all are. An arm with an edited term is another arm.
-    """
-    parts: list[Any] = [agent, agent.model]
-    if isinstance(agent, Gated):
-        parts.append(agent.score)
-    if agent.inner is not None:
-        how = agent.inner.settings
-        parts += [getattr(how, field.name) for field in dataclasses.fields(how)]
-        parts += [term for term, _ in how.terms]
-    kinds = {kind for part in parts for kind in type(part).__mro__}
-    theirs = sorted(filter(_is_the_users, kinds), key=lambda kind: kind.__qualname__)
-    found = hashlib.blake2b(digest_size=8)
-    for kind in theirs:
-        with contextlib.suppress(OSError, TypeError):  # typed at a prompt: no source is kept
-            found.update(inspect.getsource(kind).encode())
-    return found.hexdigest() if theirs else None
-
-
-def _is_the_users(kind: type) -> bool:
-    if kind.__module__ == "__main__":
-        return True
-    try:
-        return owner(inspect.getfile(kind)) == USERS
-    except TypeError:  # compiled
-        return False
 
 
 def written(thinking: Thinking) -> dict[str, Any]:
