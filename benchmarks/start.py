@@ -1,27 +1,36 @@
-"""What a command costs before it works: processor time beside `import numpy` and `import jax`.
+"""What a command costs before it works, beside `import numpy` and `import jax`.
 
     uv run python benchmarks/start.py
+    uv run python benchmarks/start.py --first-decision
 
 **Claim.** Help, wrong arguments, `inspect`, `report` and `doctor --help` cost at most twice the
-processor time of `python -c "import numpy"`.
+processor time of `python -c "import numpy"`. `evaluate` reaches its first decision, the second
+time, in at most three times `python -c "import jax"`.
 
 **Method.** Each in a process of its own, in turn, `--repeats` times after one; processor seconds
 of the process and its children, median, and the ratio to `import numpy`. `report` builds the page
-of an evaluation folder (`--report DIR`), if one is given. docs/performance.md has the table.
+of an evaluation folder (`--report DIR`), if one is given. The first decision is when its action
+reaches the environment, by the clock, from the start of the process; `import jax` is timed in the
+same way, in turn. docs/performance.md has the tables.
 """
 
 import argparse
 import os
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 
 import thinkslow
 from thinkslow.cli import COMMANDS
 
 AGENT = str(Path(thinkslow.__file__).parent / "zoo" / "collect-half")
+PROGRAM = str(Path(sys.executable).parent / "thinkslow")
+ARMS = ["none", "none,evidence"]
 PYTHON = {"import numpy": ["-c", "import numpy"], "import jax": ["-c", "import jax"]}
 WRONG = [
     ["dream"],
@@ -37,13 +46,15 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--report", type=Path, help="an evaluation folder")
+    parser.add_argument("--first-decision", action="store_true", help="time `evaluate` alone")
     given = parser.parse_args()
+    if given.first_decision:
+        return first_decisions(given.repeats)
     calls = {name: [sys.executable, *words] for name, words in PYTHON.items()}
     lines = [["--help"], *([name, "--help"] for name in COMMANDS), *WRONG, ["inspect", AGENT]]
     if given.report:
         lines.append(["report", str(given.report)])
-    program = str(Path(sys.executable).parent / "thinkslow")
-    calls |= {" ".join(words[:2]).replace(AGENT, "AGENT"): [program, *words] for words in lines}
+    calls |= {" ".join(words[:2]).replace(AGENT, "AGENT"): [PROGRAM, *words] for words in lines}
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(1 + given.repeats):
         for name, call in calls.items():
@@ -52,6 +63,47 @@ def main() -> None:
     print("| command | processor s | of `import numpy` |\n|---|---|---|")
     for name, seconds in middle.items():
         print(f"| `{name}` | {seconds:.2f} | {seconds / middle['import numpy']:.1f} |")
+
+
+class Timed(gym.Wrapper):
+    """Writes the time of the first action into the file that FIRST_DECISION names."""
+
+    def step(self, action):
+        file = Path(os.environ["FIRST_DECISION"])
+        if not file.exists():
+            file.write_text(repr(time.time()))
+        return self.env.step(action)
+
+
+def first_decisions(repeats: int) -> None:
+    found: dict[str, list[float]] = {"import jax": []} | {arms: [] for arms in ARMS}
+    for _ in range(1 + repeats):
+        before = time.time()
+        subprocess.run([sys.executable, *PYTHON["import jax"]], check=True)
+        found["import jax"].append(time.time() - before)
+        for arms in ARMS:
+            found[arms].append(first_decision_s(arms))
+    middle = {name: float(np.median(times[1:])) for name, times in found.items()}
+    print("| | s | of `import jax` |\n|---|---|---|")
+    for name, seconds in middle.items():
+        print(f"| `{name}` | {seconds:.2f} | {seconds / middle['import jax']:.1f} |")
+
+
+def first_decision_s(arms: str) -> float:
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place) / "time"
+        words = ["collect-half", "--arms", arms, "--episodes", "2", "--max-decisions", "1"]
+        words += ["--wrapper", "start:Timed", "--out", f"{place}/out"]
+        before = time.time()
+        subprocess.run(
+            [PROGRAM, "evaluate", *words],
+            cwd=Path(__file__).parent,
+            env={**os.environ, "FIRST_DECISION": str(file)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=True,
+        )
+        return float(file.read_text()) - before
 
 
 def processor_s(call: list[str]) -> float:
