@@ -100,6 +100,30 @@ def test_thinking_of_no_size_is_the_base_agent_bit_for_bit(dreamer, stream, base
         np.testing.assert_array_equal(thought.moved, 0.0)
 
 
+@pytest.mark.parametrize("max_kl", [2.0, 0.0])
+def test_a_large_batch_decides_as_its_halves_do(max_kl):
+    """A CPU refines twelve environments in blocks of six; without strength it is the base agent."""
+    frames = {"bits": jr.bernoulli(jr.key(1), shape=(12, 5)).astype(jnp.float32)}
+    first, keys = np.ones(12, bool), jr.split(jr.key(0), 12)
+
+    def policy(model: WorldModel, state: State, key: jax.Array) -> jax.Array:
+        return steer(state, key)
+
+    thinking = Thinking({Evidence(0.1, 1.0): 1.0}, steps=2, latent=Soft(), max_kl=max_kl)
+    agent = Agent(codes(), thinking, policy=policy)
+    carry, action, thought = agent.act(agent.start(12), frames, first, keys=keys)
+    if not max_kl:
+        base = Agent(codes(), policy=policy)
+        equal((carry, action), base.act(base.start(12), frames, first, keys=keys)[:2])
+        return
+    for half in (slice(0, 6), slice(6, 12)):
+        some = {"bits": frames["bits"][half]}
+        _, acted, after = agent.act(agent.start(6), some, first[half], keys=keys[half])
+        np.testing.assert_allclose(action[half], acted, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(losses(thought)[half], losses(after), rtol=1e-5, atol=1e-5)
+    assert np.all(np.asarray(thought.moved) > 0.0)
+
+
 def test_zero_steps_are_the_base_agent_whatever_else_is_asked(dreamer, stream, base):
     lazy = Thinking({SIG(): 3.0}, horizon=7, update=Mirror(), accept=True, select="best")
     assert lazy.steps == 0

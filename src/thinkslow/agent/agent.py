@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from thinkslow.agent.checks import Guard
 from thinkslow.agent.clean import Clean
-from thinkslow.agent.decision import Carry, Thought, decide
+from thinkslow.agent.decision import Carry, Thought, decide_batch
 from thinkslow.agent.inputs import Batch, Flags, inputs_of
 from thinkslow.agent.past import Cloud
 from thinkslow.agent.stream import Stream, empty_queue
@@ -411,10 +411,7 @@ def _act(
     is_first: Bool[Array, " batch"],
     keys: Key[Array, " batch"],
 ) -> tuple[Carry, Array, Thought]:
-    def one(carry: Carry, observation: dict, is_first: Array, key: PRNGKeyArray) -> tuple:
-        return decide(agent, carry, observation, is_first, key)
-
-    return jax.vmap(one)(carry, observation, is_first, keys)
+    return decide_batch(agent, carry, observation, is_first, keys)
 
 
 @partial(jax.jit, static_argnums=1)

@@ -1,4 +1,4 @@
-"""One decision of one agent: predict, infer, refine, read a state, act. Batch with `vmap`.
+"""One decision of one agent: predict, infer, refine, read a state, act; and of a batch.
 
 One key gives the independent random streams of a decision (latent, action, thinking). Two agents
 with the same key therefore differ only in their thinking, and an agent with zero steps is the base
@@ -13,8 +13,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
 
+from thinkslow.agent.blocks import in_blocks
 from thinkslow.agent.checks import Checked
 from thinkslow.agent.choices import Chosen, Facing
 from thinkslow.agent.healing import healed, healed_stream, healed_window, usable
@@ -97,6 +98,28 @@ class Look(NamedTuple):
     arrived: Bool[Array, ""] | None
     """With a delay, whether a new frame arrived."""
     checked: Checked | None
+
+
+def decide_batch(
+    agent: "Agent",
+    carry: Carry,
+    observation: Observation,
+    is_first: Bool[Array, " batch"],
+    keys: Key[Array, " batch"],
+) -> tuple[Carry, Float[Array, "batch action"], Thought]:
+    """`decide` for each environment of a batch.
+
+    On a CPU, a large batch is refined in blocks.
+    """
+    given = (carry, observation, is_first, keys)
+    if isinstance(carry.past, Cloud) or not agent.settings.steps:
+        return jax.vmap(partial(decide, agent))(*given)
+    looked = jax.vmap(partial(look, agent))(*given)
+    latent_keys, _, refine_keys, _ = jax.vmap(streams)(keys)
+    refined = in_blocks(
+        partial(_refined, agent), looked.observation, looked.moment, latent_keys, refine_keys
+    )
+    return jax.vmap(partial(conclude, agent))(carry, looked, refined, keys)
 
 
 def decide(

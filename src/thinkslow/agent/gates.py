@@ -20,7 +20,7 @@ import numpy.typing as npt
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from thinkslow.agent.agent import About, AbstractAgent, Agent
-from thinkslow.agent.decision import Carry, Thought, decide
+from thinkslow.agent.decision import Carry, Thought, decide, decide_batch
 from thinkslow.agent.inputs import Batch, Flags, inputs_of
 from thinkslow.agent.scores import Score
 from thinkslow.needs import missing
@@ -234,13 +234,10 @@ def _think_again(
 ) -> tuple[Carry, Array, Thought]:
     """Decide again for the chosen environments, and replace their first decisions."""
 
-    def one(carry: Carry, observation: dict, is_first: Array, key: PRNGKeyArray) -> tuple:
-        return decide(agent, carry, observation, is_first, key)
-
     def some(tree: Any) -> Any:
         return jax.tree.map(lambda x: x[jnp.minimum(chosen, len(keys) - 1)], tree)
 
-    carry, action, thought = jax.vmap(one)(*some((carry, observation, is_first, keys)))
+    carry, action, thought = decide_batch(agent, *some((carry, observation, is_first, keys)))
     thought = dataclasses.replace(thought, refined=None, chosen=None, doubt=some(first[2].doubt))
     return jax.tree.map(
         lambda old, new: old.at[chosen].set(new, mode="drop"), first, (carry, action, thought)
