@@ -14,7 +14,7 @@ from helpers import COST, bowl, categorical, equal, gaussian, linear, noisy, slo
 from thinkslow import refinement
 from thinkslow.distributions import Categorical, Gaussian
 from thinkslow.refinement import Gradient, Mirror, Random, Status
-from thinkslow.refinement.result import chosen
+from thinkslow.refinement.result import Iterates, chosen
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -430,5 +430,6 @@ def test_of_many_iterates_in_half_precision_the_last_is_the_last():
     beliefs = jax.vmap(Gaussian)(jnp.zeros((steps + 1, 2)), jnp.zeros((steps + 1, 2)))
     none, used = jnp.zeros(steps), jnp.asarray(steps, jnp.int32)
     first = Gaussian(jnp.zeros(2), jnp.zeros(2))
-    out = chosen(beliefs, first, losses, {}, none, none > 0, used, select="last", max_kl=jnp.inf)
+    iterates = Iterates(beliefs, losses, {}, none, none > 0, used)
+    out = chosen(iterates, first, select="last", max_kl=jnp.inf)
     assert int(out.chosen) == steps

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jax.random as jr
-from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
+from jaxtyping import Array, Bool, Int
 
-from thinkslow.refinement.result import SPENT, Refined, Scalar, Select, chosen
+from thinkslow.refinement.result import SPENT, Iterates, Refined, chosen
 from thinkslow.refinement.step import Held, Rules
 
 
@@ -21,125 +20,77 @@ class Running(NamedTuple):
     belief: Any
     gradient: Any
     held: Held
-    used: Int[Array, ""]
     going: Bool[Array, ""]
-    beliefs: Any
-    losses: Float[Array, " iterates"]
-    terms: dict[str, Float[Array, " iterates"]]
-    norms: Float[Array, " steps"]
-    accepted: Bool[Array, " steps"]
+    iterates: Iterates
 
 
-def drawn(noise: PRNGKeyArray, steps: int, fresh: bool) -> Key[Array, " iterates"]:
-    """The noise keys of the objective at each iterate: the same key, or one for each."""
-    return jr.split(noise, steps + 1) if fresh else jnp.broadcast_to(noise, steps + 1)
-
-
-def begin(rules: Rules, step_kl: Scalar, *, steps: int, noise: Key[Array, " iterates"]) -> Running:
-    """The state before the first of at most `steps` steps."""
-    belief = rules.first
-    (loss, terms), gradient = jax.value_and_grad(rules.objective, has_aux=True)(belief, noise[0])
-    held = Held(rules.update.init(belief), jnp.asarray(step_kl, jnp.float32), rules.judge(belief))
+def begin(rules: Rules) -> Running:
+    """The state before the first step."""
+    belief, steps = rules.first, rules.descent.steps
+    (loss, terms), gradient = jax.value_and_grad(rules.objective, has_aux=True)(
+        belief, rules.noises[0]
+    )
 
     def buffer(value: Array) -> Array:
         return jnp.broadcast_to(value, (steps + 1, *jnp.shape(value)))
 
     beliefs, losses, all_terms = jax.tree.map(buffer, (belief, loss, terms))
-    return Running(
-        belief,
-        gradient,
-        held,
-        jnp.zeros((), jnp.int32),
-        jnp.isfinite(loss),
+    iterates = Iterates(
         beliefs,
         losses,
         all_terms,
         jnp.zeros(steps, loss.dtype),
         jnp.zeros(steps, bool),
+        jnp.zeros((), jnp.int32),
     )
+    return Running(belief, gradient, rules.start(), jnp.isfinite(loss), iterates)
 
 
-def advance(
-    rules: Rules,
-    running: Running,
-    limit: Int[Array, ""] | int,
-    *,
-    tolerance: Scalar | None,
-    noise: Key[Array, " iterates"],
-    keys: Key[Array, " steps"],
-) -> Running:
+def advance(rules: Rules, running: Running, limit: Int[Array, ""] | int) -> Running:
     """Make steps until `limit` is reached, or a step lowers the objective by less than the share
-    `tolerance` (None: no such limit), or `max_kl` is spent, or no further step is possible."""
+    `tolerance`, or `max_kl` is spent, or no further step is possible."""
+    max_kl, tolerance = rules.descent.max_kl, rules.descent.tolerance
 
     def step(run: Running) -> Running:
-        index = run.used
-        before = run.losses[index]
+        so_far = run.iterates
+        index = so_far.used
+        before = so_far.losses[index]
         belief, held, norm, accepted = rules.step(
-            run.belief, before, run.gradient, run.held, keys[index]
+            run.belief, before, run.gradient, run.held, rules.keys[index]
         )
         (loss, terms), gradient = jax.value_and_grad(rules.objective, has_aux=True)(
-            belief, noise[index + 1]
+            belief, rules.noises[index + 1]
         )
         enough = jnp.ones((), bool)
         if tolerance is not None:
             enough = before - loss >= tolerance * jnp.abs(before)
         # After a rejected step a shorter step is possible; further steps need a finite loss.
         again = jnp.where(accepted, enough, rules.judges is not None) & jnp.isfinite(loss)
-        again &= belief.kl(rules.first) < SPENT * jnp.asarray(rules.max_kl)
-        later = jnp.arange(len(run.losses)) > index
+        again &= belief.kl(rules.first) < SPENT * jnp.asarray(max_kl)
+        later = jnp.arange(len(so_far.losses)) > index
 
         def put(many: Array, one: Array) -> Array:
             """Fill all later entries, so that entries after a stop repeat the last one."""
             return jnp.where(later.reshape(-1, *[1] * (many.ndim - 1)), one, many)
 
         beliefs, losses, all_terms = jax.tree.map(
-            put, (run.beliefs, run.losses, run.terms), (belief, loss, terms)
+            put, (so_far.beliefs, so_far.losses, so_far.terms), (belief, loss, terms)
         )
-        return Running(
-            belief,
-            gradient,
-            held,
-            index + 1,
-            again,
+        iterates = Iterates(
             beliefs,
             losses,
             all_terms,
-            run.norms.at[index].set(norm),
-            run.accepted.at[index].set(accepted),
+            so_far.norms.at[index].set(norm),
+            so_far.accepted.at[index].set(accepted),
+            index + 1,
         )
+        return Running(belief, gradient, held, again, iterates)
 
-    last = jnp.minimum(jnp.asarray(limit, jnp.int32), len(keys))
-    return jax.lax.while_loop(lambda run: run.going & (run.used < last), step, running)
-
-
-def finish(rules: Rules, running: Running, select: Select) -> Refined:
-    return chosen(
-        running.beliefs,
-        rules.first,
-        running.losses,
-        running.terms,
-        running.norms,
-        running.accepted,
-        running.used,
-        select=select,
-        max_kl=rules.max_kl,
-    )
+    last = jnp.minimum(jnp.asarray(limit, jnp.int32), rules.descent.steps)
+    return jax.lax.while_loop(lambda run: run.going & (run.iterates.used < last), step, running)
 
 
-def adaptive(
-    rules: Rules,
-    step_kl: Scalar,
-    *,
-    steps: int,
-    tolerance: Scalar,
-    noise: Key[Array, " iterates"],
-    keys: Key[Array, " steps"],
-    select: Select,
-) -> Refined:
-    """At most `steps` steps in one compiled loop.
-
-    **Cost:** `used + 1` gradients; under `vmap`, those of the slowest member of the batch.
-    """
-    running = begin(rules, step_kl, steps=steps, noise=noise)
-    running = advance(rules, running, steps, tolerance=tolerance, noise=noise, keys=keys)
-    return finish(rules, running, select)
+def finish(rules: Rules, running: Running) -> Refined:
+    """The result of a refinement that has stopped."""
+    descent = rules.descent
+    return chosen(running.iterates, rules.first, select=descent.select, max_kl=descent.max_kl)

@@ -11,12 +11,11 @@ from typing import Any, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
-import jax.random as jr
-from jaxtyping import Array, Key
+from jaxtyping import Array, Key, PRNGKeyArray
 
-from thinkslow.refinement.adaptive import Running, advance, begin, drawn, finish
+from thinkslow.refinement.adaptive import Running, advance, begin, finish
 from thinkslow.refinement.result import Refined, Scalar, Select
-from thinkslow.refinement.step import Objective, Rules, check, checked, judging
+from thinkslow.refinement.step import Descent, Objective, Rules
 from thinkslow.refinement.updates import Update
 
 Context = TypeVar("Context")
@@ -66,36 +65,24 @@ class Anytime(Generic[Shared, Context]):
             raise ValueError(f"`chunk` must be 1 or more; got {chunk}.")
         self.steps, self.chunk = steps, chunk
         self._piece_ms = 0.0
-        longest = update.step_kl(max_kl, steps) if step_kl is None else step_kl
+        descent = Descent(steps, max_kl, step_kl, accept, judges, tolerance, select, fresh_noise)
 
-        def rules(shared: Shared, context: Context, belief: Any, judge_key: Any) -> Rules:
-            check(belief, steps, judges, select)
-            judges_ = judging(judge_key, judges) if accept else None
-            return Rules(checked(objective(shared, context)), update, belief, max_kl, judges_)
+        def rules(shared: Shared, context: Context, first: Any, key: PRNGKeyArray) -> Rules:
+            return descent.of(objective(shared, context), update, first, key)
 
-        def start(shared: Shared, context: Context, belief: Any, key: Any) -> Running:
-            noise, judge_key, _ = jr.split(key, 3)
-            given = rules(shared, context, belief, judge_key)
-            noises = drawn(noise, steps, fresh_noise)
-            return begin(given, longest, steps=steps, noise=noises)
+        def start(shared: Shared, context: Context, first: Any, key: PRNGKeyArray) -> Running:
+            return begin(rules(shared, context, first, key))
 
         def more(
-            shared: Shared, context: Context, first: Any, key: Any, running: Running
+            shared: Shared, context: Context, first: Any, key: PRNGKeyArray, running: Running
         ) -> Running:
-            noise, judge_key, step_key = jr.split(key, 3)
-            return advance(
-                rules(shared, context, first, judge_key),
-                running,
-                running.used + chunk,
-                tolerance=tolerance,
-                noise=drawn(noise, steps, fresh_noise),
-                keys=jr.split(step_key, steps),
-            )
+            limit = running.iterates.used + chunk
+            return advance(rules(shared, context, first, key), running, limit)
 
         def end(
-            shared: Shared, context: Context, first: Any, key: Any, running: Running
+            shared: Shared, context: Context, first: Any, key: PRNGKeyArray, running: Running
         ) -> Refined:
-            return finish(rules(shared, context, first, jr.split(key, 3)[1]), running, select)
+            return finish(rules(shared, context, first, key), running)
 
         def batched(function: Callable, more: int) -> Callable:
             return jax.jit(jax.vmap(function, (None, *[0] * more)))

@@ -15,7 +15,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from thinkslow.distributions import Categorical
-from thinkslow.refinement.result import Refined, Scalar, chosen
+from thinkslow.refinement.result import Iterates, Refined, Scalar, chosen
 from thinkslow.refinement.step import Objective
 from thinkslow.trees import where
 
@@ -108,6 +108,5 @@ def coordinate(
     changed = jnp.any((way[1:] != way[:-1]).reshape(sweeps, -1), -1)
     nothing = jnp.zeros(sweeps, losses.dtype)
     used = jnp.asarray(sweeps, jnp.int32)
-    return chosen(
-        beliefs, belief, losses, terms, nothing, changed, used, select="last", max_kl=jnp.inf
-    )
+    found = Iterates(beliefs, losses, terms, nothing, changed, used)
+    return chosen(found, belief, select="last", max_kl=jnp.inf)

@@ -5,12 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 from jaxtyping import PRNGKeyArray
 
-from thinkslow.refinement.adaptive import adaptive, drawn
-from thinkslow.refinement.result import Refined, Scalar, Select, chosen
-from thinkslow.refinement.step import Held, Objective, Rules, check, checked, judging
+from thinkslow.refinement.adaptive import advance, begin, finish
+from thinkslow.refinement.result import Iterates, Refined, Scalar, Select, chosen
+from thinkslow.refinement.step import Descent, Objective, Rules
 from thinkslow.refinement.updates import Gradient, Update
 from thinkslow.trees import all_finite
 
@@ -78,29 +77,20 @@ def refine(
     >>> refine(bowl, q, Gradient(0.25), steps=3, key=jr.key(0)).loss
     Array([9.       , 2.25     , 0.5625   , 0.140625], dtype=float32)
     """
-    check(belief, steps, judges, select)
-    update = update or Gradient()
-    if step_kl is None:
-        step_kl = update.step_kl(max_kl, steps)
-    noise, judge_key, step_key = jr.split(key, 3)
-    objective = checked(objective)
-    rules = Rules(objective, update, belief, max_kl, judging(judge_key, judges) if accept else None)
-    keys = jr.split(step_key, steps)
+    descent = Descent(steps, max_kl, step_kl, accept, judges, tolerance, select, fresh_noise)
+    rules = descent.of(objective, update or Gradient(), belief, key)
     if tolerance is not None and steps:
-        return adaptive(
-            rules,
-            step_kl,
-            steps=steps,
-            tolerance=tolerance,
-            noise=drawn(noise, steps, fresh_noise),
-            keys=keys,
-            select=select,
-        )
-    record |= select == "best"
-    seen = record or accept or not update.blind
-    differentiate = jax.value_and_grad(objective, has_aux=True) if seen else _unseen(objective)
+        return finish(rules, advance(rules, begin(rules), steps))
+    return _every_step(rules, record=record or select == "best")
 
-    noises = drawn(noise, steps, fresh_noise)
+
+def _every_step(rules: Rules, *, record: bool) -> Refined:
+    """A fixed number of steps."""
+    steps = rules.descent.steps
+    seen = record or rules.judges is not None or not rules.update.blind
+    differentiate = (
+        jax.value_and_grad(rules.objective, has_aux=True) if seen else _unseen(rules.objective)
+    )
 
     def step(carry: tuple, keys: tuple) -> tuple[tuple, tuple]:
         (now, held), (key, noise) = carry, keys
@@ -108,13 +98,12 @@ def refine(
         after, held, norm, accepted = rules.step(now, loss, gradient, held, key)
         return (after, held), (now, loss, terms, norm, accepted)
 
-    held = Held(update.init(belief), jnp.asarray(step_kl, jnp.float32), rules.judge(belief))
     carry, (beliefs, losses, terms, norms, accepted) = jax.lax.scan(
-        step, (belief, held), (keys, noises[:steps])
+        step, (rules.first, rules.start()), (rules.keys, rules.noises[:steps])
     )
     finite = jnp.isfinite(losses)
     if record:
-        last = objective(carry[0], noises[steps])
+        last = rules.objective(carry[0], rules.noises[steps])
         finite = jnp.append(finite, jnp.isfinite(last[0]))
     else:
         last = _nan((losses, terms), ())
@@ -125,17 +114,12 @@ def refine(
         (beliefs, losses, terms),
         (carry[0], *last),
     )
-    used = jnp.asarray(steps, jnp.int32)
+    iterates = Iterates(beliefs, losses, terms, norms, accepted, jnp.asarray(steps, jnp.int32))
     found = chosen(
-        beliefs,
-        belief,
-        losses,
-        terms,
-        norms,
-        accepted,
-        used,
-        select=select,
-        max_kl=max_kl,
+        iterates,
+        rules.first,
+        select=rules.descent.select,
+        max_kl=rules.descent.max_kl,
         finite=finite,
     )
     if seen:

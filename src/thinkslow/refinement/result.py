@@ -66,23 +66,32 @@ class Refined(NamedTuple):
     """The number of steps made before refinement stopped."""
 
 
+class Iterates(NamedTuple):
+    """Every belief of a refinement, beginning with the first, and the steps between them."""
+
+    beliefs: Any
+    losses: Float[Array, " iterates"]
+    terms: dict[str, Float[Array, " iterates"]]
+    norms: Float[Array, " steps"]
+    """Norms of the gradients."""
+    accepted: Bool[Array, " steps"]
+    used: Int[Array, ""]
+    """The number of steps made."""
+
+
 def chosen(
-    beliefs: Any,
+    iterates: Iterates,
     first: Any,
-    losses: Array,
-    terms: dict[str, Array],
-    norms: Array,
-    accepted: Array,
-    used: Array,
     *,
     select: Select,
     max_kl: Scalar,
-    finite: Array | None = None,
+    finite: Bool[Array, " iterates"] | None = None,
 ) -> Refined:
     """The iterate to return, among those up to `used`, and the record of all.
 
     `finite` flags the iterates that may be returned; None: those with a finite loss.
     """
+    beliefs, losses, terms, norms, accepted, used = iterates
     finite = jnp.isfinite(losses) if finite is None else finite
     index = jnp.arange(len(losses), dtype=used.dtype)
     allowed = finite & (index <= used)
@@ -92,13 +101,17 @@ def chosen(
         choice = jnp.argmin(jnp.where(allowed, losses, jnp.inf))
     moved = jax.vmap(lambda b: b.kl(first))(beliefs)
     belief = jax.tree.map(lambda x: x[choice], beliefs)
-    status = _status(finite, norms, accepted, used, moved, max_kl)
+    status = _status(iterates, finite, moved, max_kl)
     return Refined(belief, status, choice, losses, terms, moved, norms, accepted, finite, used)
 
 
 def _status(
-    finite: Array, norms: Array, accepted: Array, used: Array, moved: Array, max_kl: Scalar
+    iterates: Iterates,
+    finite: Bool[Array, " iterates"],
+    moved: Float[Array, " iterates"],
+    max_kl: Scalar,
 ) -> Int[Array, ""]:
+    norms, accepted, used = iterates.norms, iterates.accepted, iterates.used
     steps = len(norms)
     made = jnp.arange(steps, dtype=used.dtype) < used
     reached = jnp.arange(steps + 1, dtype=used.dtype) <= used

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray, PyTree
 
-from thinkslow.refinement.result import Scalar
+from thinkslow.refinement.result import Scalar, Select
 from thinkslow.refinement.trust import within
 from thinkslow.refinement.updates import Update
 from thinkslow.trees import all_finite, where
@@ -22,15 +22,71 @@ CERTAINTY = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
+class Descent:
+    """How a refinement steps, and when it stops: the options of `refine`, which describes them.
+
+    **Errors:** `ValueError` for impossible options.
+    """
+
+    steps: int
+    max_kl: Scalar
+    step_kl: Scalar | None
+    accept: bool
+    judges: int
+    tolerance: Scalar | None
+    select: Select
+    fresh_noise: bool
+
+    def __post_init__(self) -> None:
+        if self.steps < 0:
+            raise ValueError(f"`steps` must be 0 or more; got {self.steps}.")
+        if self.judges < 1:
+            raise ValueError(f"`judges` must be 1 or more; got {self.judges}.")
+        if self.select not in ("last", "best"):
+            raise ValueError(f"`select` must be 'last' or 'best'; got {self.select!r}.")
+
+    def of(self, objective: Objective, update: Update, belief: Any, key: PRNGKeyArray) -> "Rules":
+        """The rules of one refinement, with its random draws.
+
+        **Errors:** `TypeError` for a belief that cannot be refined.
+        """
+        _check_belief(belief)
+        noise, judge_key, step_key = jr.split(key, 3)
+        many = self.steps + 1
+        judges = judge_key[None] if self.judges == 1 else jr.split(judge_key, self.judges)
+        longest = update.step_kl(self.max_kl, self.steps) if self.step_kl is None else self.step_kl
+        return Rules(
+            checked(objective),
+            update,
+            belief,
+            self,
+            step_kl=jnp.asarray(longest, jnp.float32),
+            judges=judges if self.accept else None,
+            noises=jr.split(noise, many) if self.fresh_noise else jnp.broadcast_to(noise, many),
+            keys=jr.split(step_key, self.steps),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Rules:
-    """The bounds of a step, and how it is accepted."""
+    """One refinement: its objective, its bounds and its random draws."""
 
     objective: Objective
     update: Update
     first: Any
-    max_kl: Scalar
+    descent: Descent
+    step_kl: Float[Array, ""]
+    """The bound of the first step, nats."""
     judges: Key[Array, " judges"] | None
     """Keys of the draws that judge a step; None: every finite step is taken."""
+    noises: Key[Array, " iterates"]
+    """Keys of the objective at each iterate."""
+    keys: Key[Array, " steps"]
+    """Keys of the update at each step."""
+
+    def start(self) -> "Held":
+        """The state before the first step."""
+        return Held(self.update.init(self.first), self.step_kl, self.judge(self.first))
 
     def judge(self, belief: Any) -> Float[Array, " judges"]:
         if self.judges is None:
@@ -48,7 +104,7 @@ class Rules:
         norm = optax.tree.norm(gradient)
         proposed = self.update.propose(now, gradient, held.state, key=key)
         change, state = _two(proposed, now, self.update)
-        new = within(now, change, held.step_kl, first=self.first, max_kl=self.max_kl)
+        new = within(now, change, held.step_kl, first=self.first, max_kl=self.descent.max_kl)
         after = self.judge(new)
         taken = jnp.isfinite(loss) & jnp.isfinite(norm) & all_finite(new)
         if self.judges is None:
@@ -95,19 +151,7 @@ def _differ(new: Any, old: Any) -> Bool[Array, ""]:
     return jnp.any(jnp.array(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.any(a != b), new, old))))
 
 
-def judging(key: PRNGKeyArray, judges: int) -> Key[Array, " judges"]:
-    """Keys of the judging draws."""
-    return key[None] if judges == 1 else jr.split(key, judges)
-
-
-def check(belief: Any, steps: int, judges: int, select: str) -> None:
-    """**Errors:** `ValueError` or `TypeError` for impossible arguments of a refinement."""
-    if steps < 0:
-        raise ValueError(f"`steps` must be 0 or more; got {steps}.")
-    if judges < 1:
-        raise ValueError(f"`judges` must be 1 or more; got {judges}.")
-    if select not in ("last", "best"):
-        raise ValueError(f"`select` must be 'last' or 'best'; got {select!r}.")
+def _check_belief(belief: Any) -> None:
     if not hasattr(belief, "kl"):
         raise TypeError(
             "A belief must have `kl(other)`, which bounds its steps, as `Categorical` and "
