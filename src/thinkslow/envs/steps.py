@@ -1,5 +1,6 @@
-"""A step of several environments: their observations, and the action for each."""
+"""A step of several environments, the action for each, and the episodes so far."""
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -30,6 +31,24 @@ class Step(NamedTuple):
     """The cause of a crash; after `restore`, of a failed replay."""
     nonfinite: tuple[Nonfinite, ...] = ()
     """The non-finite numbers of this step."""
+
+
+@dataclasses.dataclass
+class Episode:
+    """The present episode of one environment: enough to play it again."""
+
+    seed: int = 0
+    actions: list[Any] = dataclasses.field(default_factory=list)
+    """The actions so far."""
+    begun: int = 0
+    """Number of episodes that this environment has begun."""
+    drawn: int = 0
+    """Number of those whose seeds followed from the seed of the run."""
+    first_seen: str = ""
+    """A hash of its first observation."""
+    over: bool = False
+    crash: Failure | None = None
+    """The cause, if it ended by a failure."""
 
 
 def end(index: int, step: Step) -> None:

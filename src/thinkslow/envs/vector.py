@@ -11,28 +11,19 @@ begins itself, cannot restore a state by replay, and runs the user's script agai
 worker.
 """
 
-import contextlib
 import logging
-import mmap
-import time
-import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from typing import IO, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from thinkslow.envs.failures import Failed, Failure, Mismatch, Nonfinite
+from thinkslow.envs.failures import Failure, Nonfinite
 from thinkslow.envs.make import only
-from thinkslow.envs.requirements import Unavailable, installing
+from thinkslow.envs.pool import Limits, Pool
 from thinkslow.envs.snapshots import Snapshot
-from thinkslow.envs.steps import Step, end, hash_of, rows_of
-from thinkslow.envs.worker import PATIENCE_S, Died, Played, Worker, nameless_memory, size_of, views
+from thinkslow.envs.steps import Episode, Step, end, hash_of, rows_of
+from thinkslow.envs.worker import Played
 from thinkslow.spaces import Space
-
-DEATHS = 3
-"""Number of failures of one environment without a completed step, after which the cause is
-raised.
-"""
 
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -43,8 +34,6 @@ NOT_REPLAYED = Failure(
 )
 
 log = logging.getLogger("thinkslow")
-_SAID: set[str] = set()
-"""Renderers that this process has already reported."""
 
 
 class VectorEnv:
@@ -85,45 +74,11 @@ class VectorEnv:
             if not value > 0:
                 raise ValueError(f"`{name}` must be above 0; got {value}.")
         self.id, self.count, self.seed = id, count, seed
-        self.limits = {"step": float(step_limit_s), "reset": float(reset_limit_s)}
-        self._making = {"id": id, **making}
-        self._said: set[str] = set()
-        self._hurried: float | None = None
-        self._file = nameless_memory()
-        self._workers: list[Worker] = []
-        # Also if this object is garbage collected, and when the interpreter ends.
-        self._finalizer = weakref.finalize(self, _close, self._workers, self._file)
-        try:
-            self._workers.extend(self._start() for _ in range(count))
-            spaces = self._ready(0)
-            self.observation_space: dict[str, Space] = spaces.observations
-            self.action_spaces: dict[str, Space] = spaces.actions
-            if spaces.drawn and spaces.drawn not in _SAID:
-                _SAID.add(spaces.drawn)
-                log.info("%s draws %s.", id, spaces.drawn)
-            size_bytes = size_of(self.observation_space, count)
-            self._file.truncate(size_bytes)
-            memory = mmap.mmap(self._file.fileno(), size_bytes)
-            self._observation = views(memory, self.observation_space, count)
-            for index, worker in enumerate(self._workers):
-                if index:
-                    self._ready(index)
-                worker.attach(self.observation_space, count, index)
-        except Died as death:
-            self.close()
-            raise Failed(f"{id} could not be made. {death}", death.failure) from None
-        except BaseException:
-            self.close()
-            raise
+        limits = Limits(float(step_limit_s), float(reset_limit_s))
+        self._pool = Pool({"id": id, **making}, count, seed, limits)
+        self.observation_space: dict[str, Space] = self._pool.spaces.observations
+        self.action_spaces: dict[str, Space] = self._pool.spaces.actions
         self._started = False
-        self._episodes = [0] * count  # number of the next of the run's own seeds
-        self._begun = [0] * count  # of all
-        self._seeds = [0] * count
-        self._actions: list[list[Any]] = [[] for _ in range(count)]
-        self._deaths = [0] * count
-        self._last = np.zeros(count, bool)
-        self._crashes: list[Failure | None] = [None] * count
-        self._first_seen = [""] * count
 
     @property
     def action_space(self) -> Space:
@@ -136,7 +91,7 @@ class VectorEnv:
     @property
     def pids(self) -> list[int]:
         """The process of each environment; a dead process is replaced."""
-        return [worker.process.pid for worker in self._workers]
+        return self._pool.pids
 
     @property
     def first_seen(self) -> list[str]:
@@ -144,7 +99,7 @@ class VectorEnv:
 
         Two episodes with one seed are a pair only if these hashes are equal.
         """
-        return list(self._first_seen)
+        return [episode.first_seen for episode in self._pool.episodes]
 
     def reset(self, seeds: Sequence[int] | None = None) -> Step:
         """Begin a new episode in every environment.
@@ -157,11 +112,11 @@ class VectorEnv:
             raise ValueError(
                 f"`seeds` must be one per environment, {self.count}; got {len(seeds)}."
             )
-        self._settle()
+        self._pool.settle()
         self._started = True
-        with self._undone_if_interrupted():
+        with self._pool.undone_if_interrupted():
             for index in range(self.count):
-                self._begin(index, None if seeds is None else int(seeds[index]))
+                self._pool.begin(index, None if seeds is None else int(seeds[index]))
             return self._remember(self._collect([True] * self.count))
 
     def step(
@@ -181,17 +136,16 @@ class VectorEnv:
         self._check_started()
         rows = rows_of(actions, self.action_spaces, self.count)
         self._check_settled()
-        first = self._last.tolist()
+        first = [episode.over for episode in self._pool.episodes]
         idle = () if playing is None else np.flatnonzero(~playing).tolist()
-        with self._undone_if_interrupted():
+        with self._pool.undone_if_interrupted():
             for index, over in enumerate(first):
                 if index in idle:
                     continue
                 if over:
-                    self._begin(index, None)
+                    self._pool.begin(index, None)
                 else:
-                    self._actions[index].append(rows[index])
-                    self._workers[index].ask("step", rows[index])
+                    self._pool.step(index, rows[index])
             return self._remember(self._collect(first, idle=idle))
 
     def hurry(self, seconds: float) -> None:
@@ -202,18 +156,20 @@ class VectorEnv:
 
         May be called from a signal handler while `step` or `reset` waits.
         """
-        self._hurried = time.monotonic() + seconds
+        self._pool.hurry(seconds)
 
     def state(self) -> dict[str, Any]:
         """The state of every environment as JSON, for `restore`."""
         self._check_started()
+        episodes = self._pool.episodes
+        crashes = [episode.crash for episode in episodes]
         return {
-            "episodes": list(self._episodes),
-            "seeds": list(self._seeds),
-            "actions": [list(actions) for actions in self._actions],
-            "crashed": [one is not None for one in self._crashes],
-            "errors": [None if one is None else one.to_json() for one in self._crashes],
-            "first_seen": list(self._first_seen),
+            "episodes": [episode.drawn for episode in episodes],
+            "seeds": [episode.seed for episode in episodes],
+            "actions": [list(episode.actions) for episode in episodes],
+            "crashed": [one is not None for one in crashes],
+            "errors": [None if one is None else one.to_json() for one in crashes],
+            "first_seen": self.first_seen,
             "seen": [hash_of(self._shown, index) for index in range(self.count)],
         }
 
@@ -231,14 +187,17 @@ class VectorEnv:
             raise ValueError(
                 f"The state is of {len(state['seeds'])} environments; this has {self.count}."
             )
-        self._settle()
+        self._pool.settle()
         self._started = True
-        self._episodes, self._begun = list(state["episodes"]), list(state["episodes"])
-        self._seeds = list(state["seeds"])
-        self._actions = [list(actions) for actions in state["actions"]]
+        self._pool.episodes = [
+            Episode(seed, list(actions), begun=drawn, drawn=drawn)
+            for seed, actions, drawn in zip(
+                state["seeds"], state["actions"], state["episodes"], strict=True
+            )
+        ]
         for index in range(self.count):
-            self._replay(index)
-        first = [not actions for actions in self._actions]
+            self._pool.replay(index)
+        first = [not episode.actions for episode in self._pool.episodes]
         step = self._collect([True] * self.count)
         step.is_first[:] = first
         crashes = [None if one is None else Failure.from_json(one) for one in state["errors"]]
@@ -246,11 +205,12 @@ class VectorEnv:
             step.is_first[index] = False
             end(int(index), step)
         step = step._replace(errors=tuple(crashes))
-        found = [hash_of(self._observation, index) for index in range(self.count)]
+        found = [hash_of(self._pool.observation, index) for index in range(self.count)]
         unfaithful = [
             i for i, (one, kept) in enumerate(zip(found, state["seen"], strict=True)) if one != kept
         ]
-        self._first_seen = list(state["first_seen"])
+        for episode, first_seen in zip(self._pool.episodes, state["first_seen"], strict=True):
+            episode.first_seen = first_seen
         return self._remember(self._renewed(unfaithful, step))
 
     def snapshot(self) -> list[Snapshot | None]:
@@ -261,31 +221,21 @@ class VectorEnv:
         """
         self._check_started()
         self._check_settled()
-        out: list[Snapshot | None] = []
-        for index, worker in enumerate(self._workers):
-            if self._last[index]:
-                out.append(None)
-                continue
-            worker.ask("copy")
-            try:
-                copy = worker.copied(self.limits["step"])
-            except Died as death:  # the episode can still be played again
-                self._report(index, death.failure)
-                self._restart(index, death.failure)
-                self._replay(index)
-                self._receive(index, True)
-                copy = None
-            out.append(
-                Snapshot(
-                    self._seeds[index],
-                    tuple(self._actions[index]),
-                    self._first_seen[index],
-                    hash_of(self._shown, index),
-                    {k: a[index].copy() for k, a in self._shown.items()},
-                    copy,
-                )
-            )
-        return out
+        return [
+            None if episode.over else self._snapshot(index, episode)
+            for index, episode in enumerate(self._pool.episodes)
+        ]
+
+    def _snapshot(self, index: int, episode: Episode) -> Snapshot:
+        copy = self._pool.copy(index)
+        return Snapshot(
+            episode.seed,
+            tuple(episode.actions),
+            episode.first_seen,
+            hash_of(self._shown, index),
+            {k: a[index].copy() for k, a in self._shown.items()},
+            copy,
+        )
 
     def resume(self, snapshots: Sequence[Snapshot | None]) -> Step:
         """Restore a snapshot in each environment; it may come from any of them.
@@ -303,15 +253,17 @@ class VectorEnv:
         wanted = [one for one in snapshots if one is not None]
         if len(wanted) < self.count:
             raise ValueError("`snapshots` must be of moments; got one of an episode that is over.")
-        self._settle()
+        self._pool.settle()
         self._started = True
-        with self._undone_if_interrupted():
+        with self._pool.undone_if_interrupted():
             for index, one in enumerate(wanted):
-                self._begun[index] += 1
-                self._seeds[index], self._actions[index] = one.seed, list(one.actions)
-                self._bring(index, one)
+                episode = self._pool.episodes[index]
+                episode.begun += 1
+                episode.seed, episode.actions = one.seed, list(one.actions)
+                self._pool.bring(index, one)
             step = self._collect([True] * self.count, wanted)
-            self._first_seen[:] = [one.first_seen for one in wanted]
+            for episode, one in zip(self._pool.episodes, wanted, strict=True):
+                episode.first_seen = one.first_seen
             step.is_first[:] = [not one.actions for one in wanted]
             step.reward[:] = 0.0
             errors = list(step.errors)
@@ -321,18 +273,12 @@ class VectorEnv:
                     end(index, step)
                 else:
                     for name, array in one.observation.items():
-                        self._observation[name][index] = step.observation[name][index] = array
+                        self._pool.observation[name][index] = step.observation[name][index] = array
             return self._remember(step._replace(errors=tuple(errors)))
-
-    def _bring(self, index: int, snapshot: Snapshot) -> None:
-        if snapshot.copy is None:
-            self._replay(index)
-        else:
-            self._workers[index].ask("put", snapshot.copy, snapshot.seed)
 
     def close(self) -> None:
         """End all processes. A second call does nothing."""
-        self._finalizer()
+        self._pool.close()
 
     def __enter__(self) -> "VectorEnv":
         return self
@@ -341,7 +287,7 @@ class VectorEnv:
         self.close()
 
     def _check_open(self) -> None:
-        if not self._finalizer.alive:
+        if self._pool.closed:
             raise RuntimeError("This VectorEnv is closed. Make another.")
 
     def _check_started(self) -> None:
@@ -350,35 +296,8 @@ class VectorEnv:
             raise RuntimeError("No episode has begun. Call `reset` first.")
 
     def _check_settled(self) -> None:
-        if any(worker.owes for worker in self._workers):
+        if not self._pool.settled:
             raise RuntimeError("The step before was interrupted. Call `reset`, or `restore`.")
-
-    def _start(self) -> Worker:
-        return Worker(self._making, memory=self._file)
-
-    def _ready(self, index: int) -> Any:
-        spaces, notes = self._workers[index].ready(self.limits["reset"])
-        self._say(notes)
-        return spaces
-
-    def _say(self, notes: Sequence[str]) -> None:
-        """Log each message once."""
-        for note in notes:
-            if note not in self._said:
-                self._said.add(note)
-                log.warning("%s: %s.", self.id, note.rstrip("."))
-
-    def _begin(self, index: int, seed: int | None) -> None:
-        if seed is None:
-            entropy = [self.seed, index, self._episodes[index]]
-            seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
-            self._episodes[index] += 1
-        self._begun[index] += 1
-        self._seeds[index], self._actions[index] = seed, []
-        self._replay(index)
-
-    def _replay(self, index: int) -> None:
-        self._workers[index].ask("replay", self._seeds[index], self._actions[index])
 
     def _collect(
         self,
@@ -389,9 +308,6 @@ class VectorEnv:
     ) -> Step:
         """Collect the answers of the environments. If a process died, its episode ends, unless it
         was replaying.
-
-        The result of a replay has not been used yet, so the replay is repeated, or the snapshot
-        `brought` again.
         """
         count = self.count
         errors: list[Failure | None] = [None] * count
@@ -410,11 +326,11 @@ class VectorEnv:
                 step.is_first[index], step.is_last[index] = False, True
                 continue
             snapshot = None if brought is None else brought[index]
-            played = self._receive(index, replayed[index], snapshot)
+            played = self._pool.receive(index, replayed[index], snapshot)
             if isinstance(played, Failure):
                 errors[index] = played
-                self._actions[index].pop()  # its result was not used
-                for name, array in self._observation.items():
+                self._pool.episodes[index].actions.pop()  # its result was not used
+                for name, array in self._pool.observation.items():
                     array[index] = self._shown[name][index]
                 end(index, step)
                 continue
@@ -424,76 +340,16 @@ class VectorEnv:
             if "reward" not in keys and not abs(played.reward) <= LARGEST:
                 keys.append("reward")
             if keys:
-                moment = (index, self._begun[index] - 1, len(self._actions[index]))
+                episode = self._pool.episodes[index]
+                moment = (index, episode.begun - 1, len(episode.actions))
                 nonfinite += [Nonfinite(key, *moment) for key in keys]
-            self._say(played.notes)
+            self._pool.say(played.notes)
             if replayed[index]:
-                self._first_seen[index] = hash_of(self._observation, index)
-        step.observation.update({name: a.copy() for name, a in self._observation.items()})
+                self._pool.episodes[index].first_seen = hash_of(self._pool.observation, index)
+        step.observation.update({name: a.copy() for name, a in self._pool.observation.items()})
         with np.errstate(over="ignore"):  # infinite then, and listed
             step.reward[:] = rewards
         return step._replace(errors=tuple(errors), nonfinite=tuple(nonfinite))
-
-    def _receive(
-        self, index: int, replayed: bool, brought: Snapshot | None = None
-    ) -> Played | Failure:
-        """One answer, or the reason why a step has none. The process has then been replaced."""
-        while True:
-            limit = self.limits["reset" if replayed else "step"]
-            if replayed:
-                limit += len(self._actions[index]) * self.limits["step"]
-            try:
-                played = self._workers[index].receive(limit, lambda: self._hurried)
-            except Mismatch as error:
-                raise Mismatch(f"Environment {index} of {self.id}: {error}") from error
-            except Died as death:
-                self._report(index, death.failure)
-                self._restart(index, death.failure)
-                if not replayed:
-                    return death.failure
-                if brought is None:
-                    self._replay(index)
-                else:
-                    self._bring(index, brought)
-            else:
-                if not replayed:
-                    self._deaths[index] = 0
-                return played
-
-    def _report(self, index: int, failure: Failure) -> None:
-        """Log a failure, once for each kind."""
-        if failure.line not in self._said:
-            self._said.add(failure.line)
-            what = (
-                "the reset is tried again" if failure.call == "reset" else "its episode ends here"
-            )
-            log.warning(
-                "%s, environment %d, episode %d, step %d: %s; %s.",
-                self.id,
-                index,
-                self._begun[index] - 1,
-                len(self._actions[index]),
-                installing(failure.line),
-                what,
-            )
-
-    def _restart(self, index: int, failure: Failure) -> None:
-        self._deaths[index] += 1
-        if self._deaths[index] >= DEATHS:
-            raise Failed(
-                f"Environment {index} of {self.id} failed {DEATHS} times in a row: "
-                f"{installing(failure.line)}",
-                failure,
-            )
-        self._workers[index].close()
-        worker = self._workers[index] = self._start()
-        try:
-            self._ready(index)
-        except Died as again:
-            raise Failed(f"{self.id} could not be made again. {again}", again.failure) from None
-        except Unavailable as again:
-            raise Unavailable(f"{self.id} could not be made again. {again}") from None
-        worker.attach(self.observation_space, self.count, index)
 
     def _renewed(self, unfaithful: Sequence[int], step: Step) -> Step:
         """Begin new episodes where a replay reached another state."""
@@ -508,12 +364,12 @@ class VectorEnv:
                 self.id,
                 index,
             )
-            self._begin(index, None)
+            self._pool.begin(index, None)
         for index in unfaithful:
-            played = self._receive(index, True)
+            played = self._pool.receive(index, True)
             assert isinstance(played, Played)
-            self._first_seen[index] = hash_of(self._observation, index)
-            for name, array in self._observation.items():
+            self._pool.episodes[index].first_seen = hash_of(self._pool.observation, index)
+            for name, array in self._pool.observation.items():
                 step.observation[name][index] = array[index]
             step.reward[index] = 0.0
             step.is_first[index] = True
@@ -521,50 +377,8 @@ class VectorEnv:
         return step._replace(errors=tuple(errors))
 
     def _remember(self, step: Step) -> Step:
-        self._last = step.is_last.copy()
-        self._crashes = [
-            error if crashed else None
-            for error, crashed in zip(step.errors, step.crashed, strict=True)
-        ]
+        for index, episode in enumerate(self._pool.episodes):
+            episode.over = bool(step.is_last[index])
+            episode.crash = step.errors[index] if step.crashed[index] else None
         self._shown = {name: array.copy() for name, array in step.observation.items()}
         return step
-
-    @contextlib.contextmanager
-    def _undone_if_interrupted(self) -> Iterator[None]:
-        """Restore the counters to their values before a step that was not completed.
-
-        `state` then returns the step before it.
-        """
-        books: Any = (
-            self._episodes,
-            self._begun,
-            self._seeds,
-            self._first_seen,
-            self._actions,
-        )
-        kept = [list(book) for book in books]
-        lengths = [len(actions) for actions in self._actions]
-        try:
-            yield
-        except BaseException:
-            for book, before in zip(books, kept, strict=True):
-                book[:] = before
-            for actions, length in zip(self._actions, lengths, strict=True):
-                del actions[length:]
-            raise
-
-    def _settle(self) -> None:
-        """After an interruption, read and discard the pending answers of the workers."""
-        for index, worker in enumerate(self._workers):
-            if worker.owes:
-                with contextlib.suppress(Mismatch):
-                    self._receive(index, False)
-
-
-def _close(workers: list[Worker], file: IO[bytes]) -> None:
-    for worker in workers:
-        worker.leave()
-    until = time.monotonic() + PATIENCE_S
-    for worker in workers:
-        worker.close(until)
-    file.close()

@@ -1,0 +1,273 @@
+"""The processes of a `VectorEnv` and the episodes that they play.
+
+A process that dies is replaced. A reset or a replay is then asked again; a step ends its episode.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import mmap
+import time
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+from thinkslow.envs.failures import Failed, Failure, Mismatch
+from thinkslow.envs.requirements import Unavailable, installing
+from thinkslow.envs.snapshots import Snapshot
+from thinkslow.envs.steps import Episode
+from thinkslow.envs.worker import (
+    PATIENCE_S,
+    Died,
+    Played,
+    Spaces,
+    Worker,
+    nameless_memory,
+    size_of,
+    views,
+)
+
+DEATHS = 3
+"""Number of failures of one environment without a completed step, after which the cause is
+raised.
+"""
+
+log = logging.getLogger("thinkslow")
+_SAID: set[str] = set()
+"""Renderers that this process has already reported."""
+
+
+class Limits(NamedTuple):
+    """Seconds that a process may take."""
+
+    step_s: float
+    reset_s: float
+    """Also for making the environment."""
+
+
+class Pool:
+    """One process for each of `count` environments.
+
+    Args:
+        making: the arguments of `make`.
+        count: the number of processes.
+        seed: the seeds of the episodes follow from it.
+        limits: how long an answer may take.
+
+    **Errors:** at construction, those of `make`; `Failed` if an environment cannot be made.
+    """
+
+    def __init__(self, making: Mapping[str, Any], count: int, seed: int, limits: Limits):
+        self.id, self.count, self.seed, self.limits = making["id"], count, seed, limits
+        self._making = making
+        self.episodes = [Episode() for _ in range(count)]
+        self._said: set[str] = set()
+        self._hurried: float | None = None
+        self._deaths = [0] * count
+        self._file = nameless_memory()
+        self._workers: list[Worker] = []
+        # Also if this object is garbage collected, and when the interpreter ends.
+        self._finalizer = weakref.finalize(self, _close, self._workers, self._file)
+        try:
+            self._workers.extend(self._start() for _ in range(count))
+            self.spaces = self._ready(0)
+            if self.spaces.drawn and self.spaces.drawn not in _SAID:
+                _SAID.add(self.spaces.drawn)
+                log.info("%s draws %s.", self.id, self.spaces.drawn)
+            size_bytes = size_of(self.spaces.observations, count)
+            self._file.truncate(size_bytes)
+            memory = mmap.mmap(self._file.fileno(), size_bytes)
+            self.observation = views(memory, self.spaces.observations, count)
+            """The present observations, in shared memory."""
+            for index in range(count):
+                if index:
+                    self._ready(index)
+                self._attach(index)
+        except Died as death:
+            self.close()
+            raise Failed(f"{self.id} could not be made. {death}", death.failure) from None
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def closed(self) -> bool:
+        """Whether the processes have ended."""
+        return not self._finalizer.alive
+
+    @property
+    def settled(self) -> bool:
+        """Whether all questions have been answered."""
+        return not any(worker.owes for worker in self._workers)
+
+    @property
+    def pids(self) -> list[int]:
+        """The id of each process."""
+        return [worker.process.pid for worker in self._workers]
+
+    def close(self) -> None:
+        """End all processes. A second call does nothing."""
+        self._finalizer()
+
+    def hurry(self, seconds: float) -> None:
+        """Limit the waiting time for pending answers to `seconds` from now."""
+        self._hurried = time.monotonic() + seconds
+
+    def begin(self, index: int, seed: int | None) -> None:
+        """Ask for a new episode; without a seed, the next of those that follow from the pool's."""
+        episode = self.episodes[index]
+        if seed is None:
+            entropy = [self.seed, index, episode.drawn]
+            seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+            episode.drawn += 1
+        episode.begun += 1
+        episode.seed, episode.actions = seed, []
+        self.replay(index)
+
+    def replay(self, index: int) -> None:
+        """Ask for the present episode again, from its beginning."""
+        episode = self.episodes[index]
+        self._workers[index].ask("replay", episode.seed, episode.actions)
+
+    def step(self, index: int, action: Any) -> None:
+        """Ask for a step."""
+        self.episodes[index].actions.append(action)
+        self._workers[index].ask("step", action)
+
+    def bring(self, index: int, snapshot: Snapshot) -> None:
+        """Ask for the moment of a snapshot, whose episode is the present one."""
+        if snapshot.copy is None:
+            self.replay(index)
+        else:
+            self._workers[index].ask("put", snapshot.copy, snapshot.seed)
+
+    def copy(self, index: int) -> bytes | None:
+        """The simulator of an environment at the present moment; None if it cannot be copied."""
+        worker = self._workers[index]
+        worker.ask("copy")
+        try:
+            return worker.copied(self.limits.step_s)
+        except Died as death:  # the episode can still be played again
+            self._report(index, death.failure)
+            self._replace(index, death.failure)
+            self.replay(index)
+            self.receive(index, True)
+            return None
+
+    def receive(
+        self, index: int, replayed: bool, brought: Snapshot | None = None
+    ) -> Played | Failure:
+        """One answer, or the reason why a step has none. The process has then been replaced.
+
+        The result of a replay has not been used yet, so the replay is repeated, or the snapshot
+        `brought` again.
+        """
+        while True:
+            limit_s = self.limits.step_s
+            if replayed:
+                limit_s = self.limits.reset_s + len(self.episodes[index].actions) * limit_s
+            try:
+                played = self._workers[index].receive(limit_s, lambda: self._hurried)
+            except Mismatch as error:
+                raise Mismatch(f"Environment {index} of {self.id}: {error}") from error
+            except Died as death:
+                self._report(index, death.failure)
+                self._replace(index, death.failure)
+                if not replayed:
+                    return death.failure
+                if brought is None:
+                    self.replay(index)
+                else:
+                    self.bring(index, brought)
+            else:
+                if not replayed:
+                    self._deaths[index] = 0
+                return played
+
+    def settle(self) -> None:
+        """After an interruption, read and discard the pending answers of the processes."""
+        for index, worker in enumerate(self._workers):
+            if worker.owes:
+                with contextlib.suppress(Mismatch):
+                    self.receive(index, False)
+
+    @contextlib.contextmanager
+    def undone_if_interrupted(self) -> Iterator[None]:
+        """Restore the episodes to their state before a step that was not completed."""
+        kept = [dataclasses.replace(episode) for episode in self.episodes]
+        lengths = [len(episode.actions) for episode in kept]
+        try:
+            yield
+        except BaseException:
+            self.episodes = kept
+            for episode, length in zip(kept, lengths, strict=True):
+                del episode.actions[length:]
+            raise
+
+    def say(self, notes: Sequence[str]) -> None:
+        """Log each message once."""
+        for note in notes:
+            if note not in self._said:
+                self._said.add(note)
+                log.warning("%s: %s.", self.id, note.rstrip("."))
+
+    def _report(self, index: int, failure: Failure) -> None:
+        """Log a failure, once for each kind."""
+        if failure.line not in self._said:
+            self._said.add(failure.line)
+            what = (
+                "the reset is tried again" if failure.call == "reset" else "its episode ends here"
+            )
+            log.warning(
+                "%s, environment %d, episode %d, step %d: %s; %s.",
+                self.id,
+                index,
+                self.episodes[index].begun - 1,
+                len(self.episodes[index].actions),
+                installing(failure.line),
+                what,
+            )
+
+    def _replace(self, index: int, failure: Failure) -> None:
+        """Replace a process that died.
+
+        **Errors:** `Failed` if it died too often, or cannot be made again.
+        """
+        self._deaths[index] += 1
+        if self._deaths[index] >= DEATHS:
+            raise Failed(
+                f"Environment {index} of {self.id} failed {DEATHS} times in a row: "
+                f"{installing(failure.line)}",
+                failure,
+            )
+        self._workers[index].close()
+        self._workers[index] = self._start()
+        try:
+            self._ready(index)
+        except Died as again:
+            raise Failed(f"{self.id} could not be made again. {again}", again.failure) from None
+        except Unavailable as again:
+            raise Unavailable(f"{self.id} could not be made again. {again}") from None
+        self._attach(index)
+
+    def _start(self) -> Worker:
+        return Worker(self._making, memory=self._file)
+
+    def _ready(self, index: int) -> Spaces:
+        spaces, notes = self._workers[index].ready(self.limits.reset_s)
+        self.say(notes)
+        return spaces
+
+    def _attach(self, index: int) -> None:
+        self._workers[index].attach(self.spaces.observations, self.count, index)
+
+
+def _close(workers: list[Worker], file: IO[bytes]) -> None:
+    for worker in workers:
+        worker.leave()
+    until = time.monotonic() + PATIENCE_S
+    for worker in workers:
+        worker.close(until)
+    file.close()
