@@ -11,7 +11,8 @@ import pytest
 from helpers import BITS, Line, codes, push, steer
 
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.decision import Carry, Thought
+from thinkslow.agent.decision import Thought
+from thinkslow.agent.inputs import Carry
 from thinkslow.agent.thinking import Thinking
 from thinkslow.distributions import Categorical, Gaussian
 from thinkslow.objectives import SIG, Anchor, Evidence

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.decision import Carry, Thought
+from thinkslow.agent.decision import Thought
+from thinkslow.agent.inputs import Carry
 from thinkslow.agent.past import Cloud, effective, resampled, systematic
 from thinkslow.agent.presets import arm
 from thinkslow.agent.thinking import Thinking

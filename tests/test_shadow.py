@@ -16,7 +16,7 @@ from odd_players import Guesser, SideBySide
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.checks import Robust
 from thinkslow.agent.clean import Clean
-from thinkslow.agent.decision import Carry
+from thinkslow.agent.inputs import Carry
 from thinkslow.agent.thinking import Thinking
 from thinkslow.envs import Step
 from thinkslow.evaluation import evaluate, protocol

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from thinkslow.agent.agent import About, AbstractAgent, Agent
     from thinkslow.agent.deadline import Timed
-    from thinkslow.agent.decision import Carry, Thought
+    from thinkslow.agent.decision import Thought
     from thinkslow.agent.gates import Gated
+    from thinkslow.agent.inputs import Carry
     from thinkslow.agent.presets import Arm, arm
     from thinkslow.agent.scores import Score
     from thinkslow.agent.thinking import Thinking
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "agent.agent": ("About", "AbstractAgent", "Agent"),
     "agent.deadline": ("Timed",),
-    "agent.decision": ("Carry", "Thought"),
+    "agent.decision": ("Thought",),
     "agent.gates": ("Gated",),
+    "agent.inputs": ("Carry",),
     "agent.presets": ("Arm", "arm"),
     "agent.scores": ("Score",),
     "agent.thinking": ("Thinking",),

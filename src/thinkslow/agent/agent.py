@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
 
 from thinkslow.agent.checks import Guard
 from thinkslow.agent.clean import Clean
-from thinkslow.agent.decision import Carry, Thought, decide_batch
-from thinkslow.agent.inputs import Batch, Flags, inputs_of
+from thinkslow.agent.decision import Thought, decide_batch
+from thinkslow.agent.inputs import Ages, Batch, Carry, Flags, Inputs, prepared
 from thinkslow.agent.past import Cloud
 from thinkslow.agent.stream import Stream, empty_queue
 from thinkslow.agent.thinking import Thinking
@@ -324,7 +324,7 @@ class Agent(AbstractAgent):
         *,
         keys: Key[Array, " batch"],
         missing: Flags | None = None,
-        age: Int[Array | np.ndarray, " batch"] | None = None,
+        age: Ages | None = None,
     ) -> tuple[Carry, Float[Array, "batch action"], Thought]:
         """One decision for a batch, as `AbstractAgent.act`, in one compiled call.
 
@@ -343,7 +343,8 @@ class Agent(AbstractAgent):
         flag for a part that it does not see, an age above the delay, or a check that is not
         calibrated.
         """
-        return _act(*self.parts, *inputs_of(self, carry, observation, is_first, keys, missing, age))
+        given = Inputs(carry, observation, is_first, keys)
+        return _act(*self.parts, prepared(self, given, missing=missing, age=age))
 
     def waited(self, carry: Carry, decisions: int) -> Carry:
         """The carry after the last action continued for `decisions` more, without observations.
@@ -404,14 +405,8 @@ def greedy_policy(model: Any, state: State, key: PRNGKeyArray) -> Array:
 
 
 @compiled
-def _act(
-    agent: Agent,
-    carry: Carry,
-    observation: dict,
-    is_first: Bool[Array, " batch"],
-    keys: Key[Array, " batch"],
-) -> tuple[Carry, Array, Thought]:
-    return decide_batch(agent, carry, observation, is_first, keys)
+def _act(agent: Agent, given: Inputs) -> tuple[Carry, Array, Thought]:
+    return decide_batch(agent, given)
 
 
 @partial(jax.jit, static_argnums=1)

@@ -135,23 +135,12 @@ class Check(eqx.Module):
         """Whether to look at the frame at all."""
         return distance > frame.clean.threshold
 
-    def judged(
-        self,
-        model: Any,
-        clean: Clean,
-        moment: Moment,
-        observation: Observation,
-        guard: Guard,
-        action: Array,
-        *,
-        key: PRNGKeyArray,
-        latent_key: PRNGKeyArray,
-    ) -> tuple[Moment, Checked, Guard]:
+    def judged(self, frame: Frame) -> tuple[Moment, Checked, Guard]:
         """The moment to continue with, the result of the check, and its new memory.
 
         A missing frame, or one that the encoder could not use, is not judged.
         """
-        frame = Frame(model, clean, moment, observation, guard, action, latent_key, key)
+        moment, guard = frame.moment, frame.guard
         distance = frame.distance
         suspicious = self.suspects(frame, distance) & moment.seen
         memory, prior, posterior, verdict, rejects = self.judge(frame, suspicious)

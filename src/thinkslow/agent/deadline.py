@@ -6,11 +6,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
 
 from thinkslow.agent.agent import About, AbstractAgent, Agent
-from thinkslow.agent.decision import Carry, Look, Thought, bounds, conclude, look, streams
-from thinkslow.agent.inputs import Batch, Flags, inputs_of
+from thinkslow.agent.decision import Thought, bounds, conclude
+from thinkslow.agent.inputs import Ages, Batch, Carry, Flags, Inputs, prepared, streams
+from thinkslow.agent.looking import Look, look
 from thinkslow.agent.variables import begin, posed
 from thinkslow.objectives.members import Members
 from thinkslow.refinement import Anytime, Gradient, Objective, Refined
@@ -87,16 +88,17 @@ class Timed(AbstractAgent):
         *,
         keys: Key[Array, " batch"],
         missing: Flags | None = None,
-        age: Int[Array | np.ndarray, " batch"] | None = None,
+        age: Ages | None = None,
     ) -> tuple[Carry, Float[Array, "batch action"], Thought]:
         """One decision for a batch, like `AbstractAgent.act`, in at most `deadline_ms` from the
         call, if acting takes as long as in recent decisions. `thinks` says where any step was
         made."""
         begun = time.perf_counter()
-        given = inputs_of(self.agent, carry, observation, is_first, keys, missing, age)
+        given = Inputs(carry, observation, is_first, keys)
+        given = prepared(self.agent, given, missing=missing, age=age)
         structure, numbers = self.agent.parts
         looked, beliefs, (latent_keys, refine_keys) = jax.block_until_ready(
-            _look(structure, numbers, *given)
+            _look(structure, numbers, given)
         )
         left = self.deadline_ms - _since(begun) - self._clock.acting_ms
         refined = self._refine(
@@ -107,7 +109,7 @@ class Timed(AbstractAgent):
             deadline_ms=left,
         )
         rested = time.perf_counter()
-        out = jax.block_until_ready(_act(structure, numbers, given[0], given[3], looked, refined))
+        out = jax.block_until_ready(_act(structure, numbers, looked, refined, given.key))
         self._clock.acting_ms = max(FADING * self._clock.acting_ms, _since(rested))
         return out
 
@@ -120,9 +122,9 @@ class Timed(AbstractAgent):
         keys: Key[Array, " batch"],
     ) -> None:
         """Compile everything that a decision for this batch needs, and time its parts."""
-        given = inputs_of(self.agent, carry, observation, is_first, keys)
+        given = prepared(self.agent, Inputs(carry, observation, is_first, keys))
         structure, numbers = self.agent.parts
-        looked, beliefs, (latent_keys, refine_keys) = _look(structure, numbers, *given)
+        looked, beliefs, (latent_keys, refine_keys) = _look(structure, numbers, given)
         self._refine.warm(
             numbers, (looked.observation, looked.moment, latent_keys), beliefs, keys=refine_keys
         )
@@ -144,29 +146,25 @@ def _since(begun: float) -> float:
 
 @compiled
 def _look(
-    agent: Agent,
-    carry: Carry,
-    observation: dict,
-    is_first: Bool[Array, " batch"],
-    keys: Key[Array, " batch"],
+    agent: Agent, given: Inputs
 ) -> tuple[Look, Any, tuple[Key[Array, " batch"], Key[Array, " batch"]]]:
     """The observation, the belief to refine, and the keys of refinement."""
 
-    def one(carry: Carry, observation: dict, is_first: Array, key: Any) -> tuple:
-        looked = look(agent, carry, observation, is_first, key)
-        latent_key, _, refine_key, _ = streams(key)
+    def one(given: Inputs) -> tuple[Look, Any, tuple[PRNGKeyArray, PRNGKeyArray]]:
+        looked = look(agent, given)
+        latent_key, _, refine_key, _ = streams(given.key)
         first = begin(agent, looked.moment, latent_key)
         return looked, first, (latent_key, refine_key)
 
-    return jax.vmap(one)(carry, observation, is_first, keys)
+    return jax.vmap(one)(given)
 
 
 @compiled
 def _act(
-    agent: Agent, carry: Carry, keys: Key[Array, " batch"], looked: Look, refined: Refined
+    agent: Agent, looked: Look, refined: Refined, keys: Key[Array, " batch"]
 ) -> tuple[Carry, Array, Thought]:
-    def one(carry: Carry, looked: Look, refined: Refined, key: Any) -> tuple:
-        carry, action, thought = conclude(agent, carry, looked, refined, key)
+    def one(looked: Look, refined: Refined, key: PRNGKeyArray) -> tuple[Carry, Array, Thought]:
+        carry, action, thought = conclude(agent, looked, refined, key)
         return carry, action, dataclasses.replace(thought, thinks=refined.used > 0)
 
-    return jax.vmap(one)(carry, looked, refined, keys)
+    return jax.vmap(one)(looked, refined, keys)

@@ -5,24 +5,23 @@ with the same key therefore differ only in their thinking, and an agent with zer
 agent, bit for bit.
 """
 
-import dataclasses
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from thinkslow.agent.blocks import in_blocks
 from thinkslow.agent.checks import Checked
 from thinkslow.agent.choices import Chosen, Facing
-from thinkslow.agent.healing import healed, healed_stream, healed_window, usable
-from thinkslow.agent.observing import admitted, blank, kept
-from thinkslow.agent.past import Cloud, Mixture, Window, reinferred, resampled, weighted
-from thinkslow.agent.smoothing import smoothed
-from thinkslow.agent.stream import Stream, age_of, caught_up, unseen
+from thinkslow.agent.inputs import Carry, Inputs, streams
+from thinkslow.agent.looking import Look, attended, healed, look, usable
+from thinkslow.agent.observing import admitted, blank
+from thinkslow.agent.past import Cloud, Mixture, resampled, weighted
+from thinkslow.agent.stream import Stream, unseen
 from thinkslow.agent.variables import ended, landed, posed
 from thinkslow.distributions import Belief, Point
 from thinkslow.readouts import Sample
@@ -34,16 +33,8 @@ if TYPE_CHECKING:
     from thinkslow.agent.agent import Agent
     from thinkslow.agent.thinking import Thinking
 
-
-class Carry(eqx.Module):
-    """The state that an agent carries between decisions; leading axis: the batch."""
-
-    state: State
-    action: Float[Array, "*batch action"]
-    past: Window | Cloud | None = None
-    """With `lag`, the last decisions (None: none yet); with `particles`, the cloud."""
-    stream: Stream | None = None
-    """The memory of missing and late observations, if needed."""
+_AHEAD, _CHOICE = 0xA4EAD, 0xC401
+"""Offset of further random streams, far from the small numbers that splitting a key folds in."""
 
 
 class Thought(eqx.Module):
@@ -80,161 +71,38 @@ class Thought(eqx.Module):
     """The result of the `check`, if there is one."""
 
 
-class Look(NamedTuple):
-    """The information of one observation, and the memory of it."""
+def decide(agent: "Agent", given: Inputs) -> tuple[Carry, Float[Array, " action"], Thought]:
+    """One decision of one agent: predict, infer, refine, read, act.
 
-    plain: Moment
-    """The moment without thinking."""
-    moment: Moment
-    """The new memory of the lag, of missing parts and of the check, if there are any."""
-    past: Window | None
-    observation: Observation
-    """The observation that is used as the present one."""
-    stream: Stream | None
-    before: State
-    """The state carried from the previous decision."""
-    stays: Bool[Array, ""] | None
-    """With `missing` "stale", whether it is also the state to continue with."""
-    arrived: Bool[Array, ""] | None
-    """With a delay, whether a new frame arrived."""
-    checked: Checked | None
+    A non-finite carry is reset, as at the beginning of an episode.
+    """
+    if isinstance(given.carry.past, Cloud):
+        return _decide_together(agent, given, given.carry.past)
+    looked = look(agent, given)
+    latent_key, _, refine_key, _ = streams(given.key)
+    refined = _refined(agent, looked.observation, looked.moment, latent_key, refine_key)
+    return conclude(agent, looked, refined, given.key)
 
 
 def decide_batch(
-    agent: "Agent",
-    carry: Carry,
-    observation: Observation,
-    is_first: Bool[Array, " batch"],
-    keys: Key[Array, " batch"],
+    agent: "Agent", given: Inputs
 ) -> tuple[Carry, Float[Array, "batch action"], Thought]:
     """`decide` for each environment of a batch.
 
     On a CPU, a large batch is refined in blocks.
     """
-    given = (carry, observation, is_first, keys)
-    if isinstance(carry.past, Cloud) or not agent.settings.steps:
-        return jax.vmap(partial(decide, agent))(*given)
-    looked = jax.vmap(partial(look, agent))(*given)
-    latent_keys, _, refine_keys, _ = jax.vmap(streams)(keys)
+    if isinstance(given.carry.past, Cloud) or not agent.settings.steps:
+        return jax.vmap(partial(decide, agent))(given)
+    looked = jax.vmap(partial(look, agent))(given)
+    latent_keys, _, refine_keys, _ = jax.vmap(streams)(given.key)
     refined = in_blocks(
         partial(_refined, agent), looked.observation, looked.moment, latent_keys, refine_keys
     )
-    return jax.vmap(partial(conclude, agent))(carry, looked, refined, keys)
-
-
-def decide(
-    agent: "Agent",
-    carry: Carry,
-    observation: Observation,
-    is_first: Bool[Array, ""],
-    key: PRNGKeyArray,
-) -> tuple[Carry, Float[Array, " action"], Thought]:
-    """One decision of one agent: predict, infer, refine, read, act.
-
-    A non-finite carry is reset, as at the beginning of an episode.
-    """
-    if isinstance(carry.past, Cloud):
-        return _decide_together(agent, carry, carry.past, observation, is_first, key)
-    looked = look(agent, carry, observation, is_first, key)
-    latent_key, _, refine_key, _ = streams(key)
-    refined = _refined(agent, looked.observation, looked.moment, latent_key, refine_key)
-    return conclude(agent, carry, looked, refined, key)
-
-
-def look(
-    agent: "Agent",
-    carry: Carry,
-    observation: Observation,
-    is_first: Bool[Array, ""],
-    key: PRNGKeyArray,
-) -> Look:
-    """Predict and infer, from the state that was carried and from the window, if there is one."""
-    model, settings, past = agent.model, agent.settings, carry.past
-    stream = carry.stream or Stream()
-    observation, sound = admitted(model.observation_spaces, observation)
-    observation, absent, stream = _attended(agent, healed_stream(stream), observation)
-    state, action, is_first = healed(agent, carry.state, carry.action, is_first)
-    before, arrived, stays = state, None, None
-    if absent is not None and settings.missing == "stale":
-        stays = jnp.all(jnp.stack([*absent.values()])) & ~is_first
-    if stream.queue is not None:
-        queue = stream.queue.pushed(action, is_first)
-        age = age_of(stream, queue, is_first, settings.delay)
-        arrived, new = queue.count > age, queue.count - age
-        state, action, is_first = caught_up(
-            model, state, queue, new, steps=settings.delay, key=jr.fold_in(key, _LATE)
-        )
-        stream = dataclasses.replace(stream, queue=queue.without(new))
-    plain = moment = usable(perceive(model, state, action, is_first, observation), sound)
-    start = state
-    if isinstance(past, Window):
-        past = healed_window(agent, past)
-        start = reinferred(model, past)
-    if isinstance(past, Window) or absent is not None:
-        perceived = perceive(model, start, action, is_first, observation, absent)
-        moment = usable(perceived, sound)
-    if isinstance(past, Window):
-        now = kept(model.observation_spaces, observation)
-        seen = plain.seen
-        if absent is not None:
-            seen &= ~jnp.any(jnp.stack([*absent.values()]))
-        past = past.pushed(Window(state, action, now, is_first, seen))
-        if settings.smoothing:
-            found, _ = smoothed(
-                model,
-                past,
-                steps=settings.smoothing,
-                nats=settings.smoothing_nats,
-                key=jr.fold_in(key, _SMOOTH),
-            )
-            moment = found._replace(seen=moment.seen, absent=moment.absent)
-    checked = None
-    if settings.check is not None:
-        assert agent.clean is not None  # checked by `Agent.given`
-        moment, checked, guard = settings.check.judged(
-            model,
-            agent.clean,
-            moment,
-            observation,
-            stream.guard,
-            action,
-            key=jr.fold_in(key, _CHECK),
-            latent_key=streams(key)[0],
-        )
-        if arrived is not None:
-            guard = where(arrived, guard, stream.guard)
-        stream = dataclasses.replace(stream, guard=guard)
-    assert not isinstance(past, Cloud)
-    remembered = dataclasses.replace(stream, missing=None, age=None)
-    if carry.stream is None:
-        remembered = None
-    return Look(plain, moment, past, observation, remembered, before, stays, arrived, checked)
-
-
-_LATE, _CHECK, _AHEAD, _SMOOTH = 0x1A7E, 0xC4EC, 0xA4EAD, 0x5300
-"""Offset of further random streams, far from the small numbers that splitting a key folds in."""
-
-
-def _attended(
-    agent: "Agent", stream: Stream, observation: Observation
-) -> tuple[Observation, Any, Stream]:
-    """The observation to use, its missing parts, and the new memory."""
-    if stream.missing is None:
-        return observation, None, stream
-    absent = dict(stream.missing)
-    if agent.settings.missing != "hold":
-        return observation, absent, stream
-    assert stream.held is not None  # made by `Agent.given`
-    shown = kept(agent.model.observation_spaces, observation)
-    held = {
-        name: jnp.where(absent[name], stream.held[name], value) if name in absent else value
-        for name, value in shown.items()
-    }
-    return held, None, dataclasses.replace(stream, held=held)
+    return jax.vmap(partial(conclude, agent))(looked, refined, given.key)
 
 
 def conclude(
-    agent: "Agent", carry: Carry, looked: Look, refined: Refined | None, key: PRNGKeyArray
+    agent: "Agent", looked: Look, refined: Refined | None, key: PRNGKeyArray
 ) -> tuple[Carry, Float[Array, " action"], Thought]:
     """Read a state from the refined belief, and act."""
     latent_key, action_key, _, pick_key = streams(key)
@@ -314,17 +182,7 @@ def acted(
         agent.members,
         agent.returns,
     )
-    return agent.settings.choice(facing, key=jr.fold_in(key, OF_CHOICE))
-
-
-OF_CHOICE = 0xC401
-"""Far from the small numbers that splitting a key folds in."""
-
-
-def streams(key: PRNGKeyArray) -> tuple[PRNGKeyArray, ...]:
-    """The independent keys of one decision: latent, action, refinement, readout."""
-    latent_key, action_key, think_key = jr.split(key, 3)
-    return latent_key, action_key, *jr.split(think_key)
+    return agent.settings.choice(facing, key=jr.fold_in(key, _CHOICE))
 
 
 def bounds(settings: "Thinking") -> dict[str, Any]:
@@ -336,19 +194,15 @@ def bounds(settings: "Thinking") -> dict[str, Any]:
 
 
 def _decide_together(
-    agent: "Agent",
-    carry: Carry,
-    cloud: Cloud,
-    observation: Observation,
-    is_first: Bool[Array, ""],
-    key: PRNGKeyArray,
+    agent: "Agent", given: Inputs, cloud: Cloud
 ) -> tuple[Carry, Float[Array, " action"], Thought]:
     """One decision of many particles; the one that acts is drawn by weight."""
+    carry, observation, is_first, key = given
     latent_key, action_key, think_key = jr.split(key, 3)
     pick_key, resample_key, own_key = jr.split(think_key, 3)
     model, count = agent.model, cloud.log_weights.shape[-1]
     observation, sound = admitted(model.observation_spaces, observation)
-    observation, absent, stream = _attended(agent, carry.stream or Stream(), observation)
+    observation, absent, stream = attended(agent, carry.stream or Stream(), observation)
     if absent is not None:
         sound &= ~jnp.all(jnp.stack([*absent.values()]))
 

@@ -9,7 +9,7 @@ the thinking agent, except for the rounding of another batch size.
 """
 
 import dataclasses
-from typing import Any
+from typing import TypeAlias
 
 import equinox as eqx
 import jax
@@ -17,16 +17,18 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from thinkslow.agent.agent import About, AbstractAgent, Agent
-from thinkslow.agent.decision import Carry, Thought, decide, decide_batch
-from thinkslow.agent.inputs import Batch, Flags, inputs_of
+from thinkslow.agent.decision import Thought, decide, decide_batch
+from thinkslow.agent.inputs import Ages, Batch, Carry, Flags, Inputs, prepared
 from thinkslow.agent.scores import Score
 from thinkslow.needs import missing
 from thinkslow.objectives.members import Members
-from thinkslow.trees import Parts, compiled, once, parts
+from thinkslow.trees import Parts, Tree, compiled, once, parts
 from thinkslow.worldmodel import WorldModel
+
+Decided: TypeAlias = tuple[Carry, Float[Array, "batch action"], Thought]
 
 
 class Gated(AbstractAgent):
@@ -109,8 +111,8 @@ class Gated(AbstractAgent):
         *,
         keys: Key[Array, " batch"],
         missing: Flags | None = None,
-        age: Int[Array | np.ndarray, " batch"] | None = None,
-    ) -> tuple[Carry, Float[Array, "batch action"], Thought]:
+        age: Ages | None = None,
+    ) -> Decided:
         """One decision for a batch, like `AbstractAgent.act`; the iterates of refinement are not
         kept.
 
@@ -126,8 +128,9 @@ class Gated(AbstractAgent):
                 "yet. Calibrate it: thinkslow.calibrated(agent, environment); or give a "
                 "`threshold`."
             )
-        given = inputs_of(self.agent, carry, observation, is_first, keys, missing, age)
-        first = _look(*self._looking, *given)
+        given = Inputs(carry, observation, is_first, keys)
+        given = prepared(self.agent, given, missing=missing, age=age)
+        first = _look(*self._looking, given)
         doubtful = np.flatnonzero(np.asarray(first[2].doubt) > self.threshold)
         return self._again(given, first, doubtful) if len(doubtful) else first
 
@@ -139,8 +142,8 @@ class Gated(AbstractAgent):
         *,
         keys: Key[Array, " batch"],
     ) -> None:
-        given = inputs_of(self.agent, carry, observation, is_first, keys)
-        first = _look(*self._looking, *given)
+        given = prepared(self.agent, Inputs(carry, observation, is_first, keys))
+        first = _look(*self._looking, given)
         for size in {_padded(count) for count in range(1, len(keys) + 1)}:
             jax.block_until_ready(self._again(given, first, np.arange(min(size, len(keys)))))
 
@@ -150,11 +153,11 @@ class Gated(AbstractAgent):
         agent = eqx.tree_at(lambda a: (a.settings, a.about), self.agent, (plain, None))
         return parts((agent, self.score))
 
-    def _again(self, given: tuple, first: tuple, doubtful: np.ndarray) -> tuple:
+    def _again(self, given: Inputs, first: Decided, doubtful: np.ndarray) -> Decided:
         # Places beyond the batch read its last entry and write nowhere.
-        chosen = np.full(_padded(len(doubtful)), len(given[2]))
+        chosen = np.full(_padded(len(doubtful)), len(given.is_first))
         chosen[: len(doubtful)] = doubtful
-        return _think_again(*self.agent.parts, *given, first, chosen)
+        return _think_again(*self.agent.parts, given, first, chosen)
 
 
 def _padded(count: int) -> int:
@@ -187,26 +190,20 @@ def threshold_of(scores: npt.ArrayLike, share: float) -> float:
 
 
 @compiled
-def _look(
-    looking: tuple[Agent, Score],
-    carry: Carry,
-    observation: dict,
-    is_first: Bool[Array, " batch"],
-    keys: Key[Array, " batch"],
-) -> tuple[Carry, Array, Thought]:
+def _look(looking: tuple[Agent, Score], given: Inputs) -> Decided:
     """Decide without thinking, and score."""
     agent, score = looking
     model = agent.model
 
-    def one(carry: Carry, observation: dict, is_first: Array, key: PRNGKeyArray) -> tuple:
-        carry, action, thought = decide(agent, carry, observation, is_first, key)
+    def one(given: Inputs) -> Decided:
+        carry, action, thought = decide(agent, given)
         found = score(
             model,
             lambda s, k: agent.policy(model, s, k),
             thought,
-            observation,
+            given.observation,
             members=agent.members,
-            key=jr.fold_in(key, _OF_SCORES),
+            key=jr.fold_in(given.key, _OF_SCORES),
         )
         if jnp.shape(found):
             raise TypeError(
@@ -215,7 +212,7 @@ def _look(
             )
         return carry, action, dataclasses.replace(thought, doubt=found)
 
-    return jax.vmap(one)(carry, observation, is_first, keys)
+    return jax.vmap(one)(given)
 
 
 _OF_SCORES = 0x6A7E
@@ -224,20 +221,14 @@ _OF_SCORES = 0x6A7E
 
 @compiled
 def _think_again(
-    agent: Agent,
-    carry: Carry,
-    observation: dict,
-    is_first: Bool[Array, " batch"],
-    keys: Key[Array, " batch"],
-    first: tuple[Carry, Array, Thought],
-    chosen: Int[Array | np.ndarray, " some"],
-) -> tuple[Carry, Array, Thought]:
+    agent: Agent, given: Inputs, first: Decided, chosen: Int[Array | np.ndarray, " some"]
+) -> Decided:
     """Decide again for the chosen environments, and replace their first decisions."""
 
-    def some(tree: Any) -> Any:
-        return jax.tree.map(lambda x: x[jnp.minimum(chosen, len(keys) - 1)], tree)
+    def some(tree: Tree) -> Tree:
+        return jax.tree.map(lambda x: x[jnp.minimum(chosen, len(given.key) - 1)], tree)
 
-    carry, action, thought = decide_batch(agent, *some((carry, observation, is_first, keys)))
+    carry, action, thought = decide_batch(agent, some(given))
     thought = dataclasses.replace(thought, refined=None, chosen=None, doubt=some(first[2].doubt))
     return jax.tree.map(
         lambda old, new: old.at[chosen].set(new, mode="drop"), first, (carry, action, thought)

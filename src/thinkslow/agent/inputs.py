@@ -1,4 +1,4 @@
-"""The inputs of a compiled decision, checked and in order.
+"""What a decision starts from: the carry, the observation and the keys, checked and in order.
 
 These are functions and not methods: each call of a method of an Equinox module goes through all its
 arrays, which takes a tenth of the decision time of a small agent.
@@ -6,18 +6,20 @@ arrays, which takes a tenth of the decision time of a small agent.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Bool, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
-from thinkslow.agent.decision import Carry
 from thinkslow.agent.observing import kept, named
-from thinkslow.agent.past import Window
+from thinkslow.agent.past import Cloud, Window
 from thinkslow.agent.stream import Stream
 from thinkslow.plural import plural
+from thinkslow.worldmodel import State
 
 if TYPE_CHECKING:
     from thinkslow.agent.agent import Agent
@@ -25,18 +27,43 @@ if TYPE_CHECKING:
 Batch: TypeAlias = Mapping[str, Array | np.ndarray]
 Flag: TypeAlias = Bool[Array | np.ndarray, " batch"]
 Flags: TypeAlias = Mapping[str, Flag] | Flag
+Ages: TypeAlias = Int[Array | np.ndarray, " batch"]
 
 
-def inputs_of(
-    agent: "Agent",
-    carry: Carry,
-    observation: Batch,
-    is_first: Bool[Array | np.ndarray, " batch"],
-    keys: Key[Array, " batch"],
-    missing: Flags | None = None,
-    age: Int[Array | np.ndarray, " batch"] | None = None,
-) -> tuple[Carry, dict[str, Any], Array, Array]:
-    """The inputs of a compiled decision, besides the agent."""
+class Carry(eqx.Module):
+    """The state that an agent carries between decisions; leading axis: the batch."""
+
+    state: State
+    action: Float[Array, "*batch action"]
+    past: Window | Cloud | None = None
+    """With `lag`, the last decisions (None: none yet); with `particles`, the cloud."""
+    stream: Stream | None = None
+    """The memory of missing and late observations, if needed."""
+
+
+class Inputs(NamedTuple):
+    """The inputs of a decision; leading axis: the batch."""
+
+    carry: Carry
+    observation: Batch
+    is_first: Bool[Array | np.ndarray, "*batch"]
+    key: Key[Array, "*batch"]
+
+
+def streams(key: PRNGKeyArray) -> tuple[PRNGKeyArray, ...]:
+    """The independent keys of one decision: latent, action, refinement, readout."""
+    latent_key, action_key, think_key = jr.split(key, 3)
+    return latent_key, action_key, *jr.split(think_key)
+
+
+def prepared(
+    agent: "Agent", given: Inputs, *, missing: Flags | None = None, age: Ages | None = None
+) -> Inputs:
+    """The inputs of a compiled decision.
+
+    **Errors:** as `Agent.act`.
+    """
+    carry, observation, is_first, keys = given
     if agent.lacks_returns:
         raise ValueError(
             f"{type(agent.settings.choice).__name__} tilts by the range of the agent's returns, "
@@ -63,7 +90,7 @@ def inputs_of(
         )
     if agent.settings.lag and carry.past is None:
         carry = _with_window(agent, carry, seen, is_first)
-    return _told(agent, carry, seen, flags, age), seen, is_first, keys
+    return Inputs(_told(agent, carry, seen, flags, age), seen, is_first, keys)
 
 
 def _flags(model: Any, missing: Flags | None, seen: dict[str, Any]) -> dict[str, Array] | None:

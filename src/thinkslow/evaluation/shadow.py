@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thinkslow.agent.agent import AbstractAgent
-from thinkslow.agent.decision import Carry
+from thinkslow.agent.inputs import Carry
 from thinkslow.agent.past import Cloud
 from thinkslow.envs import Step
 from thinkslow.evaluation.images import psnr

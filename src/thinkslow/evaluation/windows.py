@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thinkslow.agent.agent import AbstractAgent
-from thinkslow.agent.decision import Carry
+from thinkslow.agent.inputs import Carry
 from thinkslow.envs import Step, VectorEnv
 from thinkslow.envs.snapshots import Snapshot
 from thinkslow.evaluation.blocks import Block, Sitting

@@ -18,7 +18,7 @@ import jax.random as jr
 import numpy as np
 
 from thinkslow.agent.agent import AbstractAgent, Agent
-from thinkslow.agent.decision import Carry
+from thinkslow.agent.inputs import Carry
 from thinkslow.agent.thinking import Thinking
 from thinkslow.dreamer.saved import provenance
 from thinkslow.envs import VectorEnv, arguments

@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.decision import bounds, streams
+from thinkslow.agent.decision import bounds
+from thinkslow.agent.inputs import streams
 from thinkslow.agent.variables import posed
 from thinkslow.distributions import Belief, Categorical
 from thinkslow.refinement import Gradient, refine

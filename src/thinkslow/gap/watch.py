@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from thinkslow.agent.decision import Carry
+from thinkslow.agent.inputs import Carry
 from thinkslow.envs import Step
 
 Frames = dict[str, np.ndarray]

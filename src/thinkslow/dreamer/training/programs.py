@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PRNGKeyArray
 
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.decision import Carry
+from thinkslow.agent.inputs import Carry
 from thinkslow.dreamer.config import TrainConfig
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.dreamer.training import experience, learner

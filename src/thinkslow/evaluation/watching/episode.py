@@ -16,8 +16,9 @@ import numpy as np
 
 from thinkslow.agent.agent import AbstractAgent
 from thinkslow.agent.deadline import Timed
-from thinkslow.agent.decision import Carry, Thought
+from thinkslow.agent.decision import Thought
 from thinkslow.agent.gates import Gated
+from thinkslow.agent.inputs import Carry
 from thinkslow.envs import Step, VectorEnv
 from thinkslow.evaluation.play import Telling, decision_keys, taken_by
 

@@ -1,0 +1,173 @@
+"""What an agent makes of one observation: predict, infer, and remember.
+
+Late, missing and implausible frames are handled here, and non-finite numbers in the carry are
+reset, so that one bad number does not stay.
+"""
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Bool
+
+from thinkslow.agent.checks import Checked, Frame, Guard
+from thinkslow.agent.inputs import Inputs, streams
+from thinkslow.agent.observing import admitted, kept
+from thinkslow.agent.past import Cloud, Window, reinferred
+from thinkslow.agent.smoothing import smoothed
+from thinkslow.agent.stream import Stream, age_of, caught_up
+from thinkslow.trees import all_finite, where
+from thinkslow.worldmodel import Moment, Observation, State, perceive
+
+if TYPE_CHECKING:
+    from thinkslow.agent.agent import Agent
+
+_LATE, _CHECK, _SMOOTH = 0x1A7E, 0xC4EC, 0x5300
+"""Offset of further random streams, far from the small numbers that splitting a key folds in."""
+
+
+class Look(NamedTuple):
+    """The information of one observation, and the memory of it."""
+
+    plain: Moment
+    """The moment without thinking."""
+    moment: Moment
+    """The new memory of the lag, of missing parts and of the check, if there are any."""
+    past: Window | None
+    observation: Observation
+    """The observation that is used as the present one."""
+    stream: Stream | None
+    before: State
+    """The state carried from the previous decision."""
+    stays: Bool[Array, ""] | None
+    """With `missing` "stale", whether it is also the state to continue with."""
+    arrived: Bool[Array, ""] | None
+    """With a delay, whether a new frame arrived."""
+    checked: Checked | None
+
+
+def look(agent: "Agent", given: Inputs) -> Look:
+    """Predict and infer, from the state that was carried and from the window, if there is one."""
+    carry, observation, is_first, key = given
+    model, settings, past = agent.model, agent.settings, carry.past
+    stream = carry.stream or Stream()
+    observation, sound = admitted(model.observation_spaces, observation)
+    observation, absent, stream = attended(agent, healed_stream(stream), observation)
+    state, action, is_first = healed(agent, carry.state, carry.action, is_first)
+    before, arrived, stays = state, None, None
+    if absent is not None and settings.missing == "stale":
+        stays = jnp.all(jnp.stack([*absent.values()])) & ~is_first
+    if stream.queue is not None:
+        queue = stream.queue.pushed(action, is_first)
+        age = age_of(stream, queue, is_first, settings.delay)
+        arrived, new = queue.count > age, queue.count - age
+        state, action, is_first = caught_up(
+            model, state, queue, new, steps=settings.delay, key=jr.fold_in(key, _LATE)
+        )
+        stream = dataclasses.replace(stream, queue=queue.without(new))
+    plain = moment = usable(perceive(model, state, action, is_first, observation), sound)
+    start = state
+    if isinstance(past, Window):
+        past = healed_window(agent, past)
+        start = reinferred(model, past)
+    if isinstance(past, Window) or absent is not None:
+        perceived = perceive(model, start, action, is_first, observation, absent)
+        moment = usable(perceived, sound)
+    if isinstance(past, Window):
+        now = kept(model.observation_spaces, observation)
+        seen = plain.seen
+        if absent is not None:
+            seen &= ~jnp.any(jnp.stack([*absent.values()]))
+        past = past.pushed(Window(state, action, now, is_first, seen))
+        if settings.smoothing:
+            found, _ = smoothed(
+                model,
+                past,
+                steps=settings.smoothing,
+                nats=settings.smoothing_nats,
+                key=jr.fold_in(key, _SMOOTH),
+            )
+            moment = found._replace(seen=moment.seen, absent=moment.absent)
+    checked = None
+    if settings.check is not None:
+        assert agent.clean is not None  # checked by `prepared`
+        frame = Frame(
+            model,
+            agent.clean,
+            moment,
+            observation,
+            stream.guard,
+            action,
+            latent_key=streams(key)[0],
+            key=jr.fold_in(key, _CHECK),
+        )
+        moment, checked, guard = settings.check.judged(frame)
+        if arrived is not None:
+            guard = where(arrived, guard, stream.guard)
+        stream = dataclasses.replace(stream, guard=guard)
+    assert not isinstance(past, Cloud)
+    remembered = (
+        None if carry.stream is None else dataclasses.replace(stream, missing=None, age=None)
+    )
+    return Look(plain, moment, past, observation, remembered, before, stays, arrived, checked)
+
+
+def attended(
+    agent: "Agent", stream: Stream, observation: Observation
+) -> tuple[Observation, Any, Stream]:
+    """The observation to use, its missing parts, and the new memory."""
+    if stream.missing is None:
+        return observation, None, stream
+    absent = dict(stream.missing)
+    if agent.settings.missing != "hold":
+        return observation, absent, stream
+    assert stream.held is not None  # made by `prepared`
+    shown = kept(agent.model.observation_spaces, observation)
+    held = {
+        name: jnp.where(absent[name], stream.held[name], value) if name in absent else value
+        for name, value in shown.items()
+    }
+    return held, None, dataclasses.replace(stream, held=held)
+
+
+def usable(moment: Moment, sound: Bool[Array, ""]) -> Moment:
+    """The moment; its posterior is the prior if the observation could not be used."""
+    return moment._replace(
+        posterior=where(sound, moment.posterior, moment.prior), seen=moment.seen & sound
+    )
+
+
+def healed(
+    agent: "Agent", state: State, action: Array, is_first: Bool[Array | np.ndarray, ""]
+) -> tuple[State, Array, Bool[Array, ""]]:
+    """State and action, reset if they are non-finite."""
+    sound = all_finite((state, action))
+    blank = jax.tree.map(lambda x, old: x.astype(old.dtype), agent.model.initial(), state)
+    state = where(sound, state, blank)
+    return state, jnp.where(sound, action, 0), is_first | ~sound
+
+
+def healed_window(agent: "Agent", window: Window) -> Window:
+    """The window; its states and actions are reset if any of them is non-finite."""
+    sound = all_finite((window.states, window.actions))
+    blank = jax.tree.map(lambda x, old: x.astype(old.dtype), agent.model.initial(), window.states)
+    return dataclasses.replace(
+        window,
+        states=where(sound, window.states, blank),
+        actions=jnp.where(sound, window.actions, 0),
+        first=window.first | ~sound,
+    )
+
+
+def healed_stream(stream: Stream) -> Stream:
+    """The memory of a check, reset if it is non-finite, and the queue without such actions."""
+    guard, queue = stream.guard, stream.queue
+    if guard is not None:
+        guard = where(all_finite(guard), guard, Guard.new())
+    if queue is not None:
+        finite = jnp.where(jnp.isfinite(queue.actions), queue.actions, 0)
+        queue = dataclasses.replace(queue, actions=finite)
+    return dataclasses.replace(stream, guard=guard, queue=queue)
