@@ -147,7 +147,7 @@ def healed(
     sound = all_finite((state, action))
     blank = jax.tree.map(lambda x, old: x.astype(old.dtype), agent.model.initial(), state)
     state = where(sound, state, blank)
-    return state, jnp.where(sound, action, 0), is_first | ~sound
+    return state, jnp.where(sound, action, 0), jnp.asarray(is_first) | ~sound
 
 
 def healed_window(agent: "Agent", window: Window) -> Window:

@@ -21,8 +21,6 @@ An update runs while the environments play. Its results are read at the next dec
 its weights in any case, so no batch waits for the previous one.
 """
 
-import dataclasses
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -33,25 +31,18 @@ import jax.random as jr
 import numpy as np
 
 from thinkslow.agent.agent import Agent
-from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.config import ModelConfig, TrainConfig
 from thinkslow.dreamer.model import Dreamer
-from thinkslow.dreamer.nets import named, with_named
-from thinkslow.dreamer.training import experience, learner
+from thinkslow.dreamer.training import experience, learner, saving
 from thinkslow.dreamer.training import run as runs
 from thinkslow.dreamer.training.episodes import Episodes, Progress
-from thinkslow.dreamer.training.logs import Logs, log, null_nonfinite
+from thinkslow.dreamer.training.logs import Logs, log
 from thinkslow.dreamer.training.programs import Pending, act, shardings, update
 from thinkslow.dreamer.training.replay import Replay
 from thinkslow.dreamer.training.run import RunConfig
 from thinkslow.dreamer.training.stopping import stoppable
 from thinkslow.envs import VectorEnv
-from thinkslow.storage import atomic, checks, lock, saves, store
-
-PLAYED = "environments"
-"""The name of the environments' state in a save; it is JSON as bytes."""
-LOOK_EVERY = 1.0
-"""Seconds between two checks whether the folder of the run still exists."""
+from thinkslow.storage import atomic, lock, saves
 
 HURRY_S = 10.0
 """Seconds that a stopping run waits for environments that do not answer."""
@@ -126,7 +117,7 @@ class Trainer:
         runs.refuse_used(run)
         trainer = cls(run, config, model, learning)
         try:
-            trainer._claim()
+            trainer.lock = saving.claim(run)
             runs.refuse_used(run)  # by a run that began in the meantime
             trainer.step = trainer.envs.reset()  # before: a run that never began is no run
             atomic.write_text(run / runs.CONFIG, trainer.description)
@@ -145,7 +136,7 @@ class Trainer:
         else now.
         """
         described = runs.read(run)
-        held = lock.claim(run, what="training run")
+        held = saving.claim(run)
         try:
             trainer = cls(run, described.run, described.model, described.learning)
         except BaseException:
@@ -156,7 +147,7 @@ class Trainer:
             runs.check_spaces(described, trainer.envs.observation_space, trainer.envs.action_spaces)
             save = saves.latest(run / "saves")
             if save is not None:
-                trainer._restore(save)
+                saving.restore(trainer, save)
             else:  # killed before its first save, so it begins again
                 trainer.step = trainer.envs.reset()
                 trainer.logs = Logs(run)
@@ -183,7 +174,7 @@ class Trainer:
         """
         if steps is not None and self.steps >= steps:
             log.info("%s has %d of %d steps: pass more.", self.run, self.steps, steps)
-            if not self._kept.exists():  # it was killed after its last save
+            if not saving.kept(self).exists():  # it was killed after its last save
                 self.keep()
             return
         self._compile(steps)
@@ -194,8 +185,8 @@ class Trainer:
                 now = time.monotonic()
                 if minutes is not None and now - begun >= 60 * minutes:
                     break
-                if now - looked > LOOK_EVERY:
-                    self._look()
+                if now - looked > saving.LOOK_EVERY:
+                    saving.look(self)
                     looked = now
                 if now - saved > self.config.save_every:
                     self.save()
@@ -355,8 +346,8 @@ class Trainer:
         **Errors:** those of `save`.
         """
         self._finish_updates()
-        self._look()
-        self._keep()
+        saving.look(self)
+        saving.keep(self)
 
     def save(self) -> None:
         """Write a save. If the process is killed meanwhile, the previous save stays valid.
@@ -364,139 +355,5 @@ class Trainer:
         **Errors:** `Diverged`; `lock.Lost`, as `train`.
         """
         self._finish_updates()
-        self._look()
-        self._save()
-
-    @property
-    def _kept(self) -> Path:
-        """The folder of the present agent."""
-        return self.run / "agents" / str(self.steps)
-
-    def _keep(self) -> None:
-        config = self.config
-        checkpoint.save(
-            self._kept,
-            self.learner.model,
-            name=f"{config.preset}-seed{config.seed}-{self.steps}",
-            environment={
-                "id": config.environment,
-                "size": config.size,
-                "repeat": config.repeat,
-                **config.making,
-            },
-            training={
-                "steps": self.steps,
-                "updates": self.updates,
-                "seed": config.seed,
-                "preset": config.preset,
-                "score": self.episodes.mean,
-                "returns": self.learner.returns.to_json(),
-                "configuration": dataclasses.asdict(self.learning),
-                "made_by": self.made_by,
-            },
-        )
-
-    def _save(self) -> None:
-        assert self.logs is not None
-        if gone := self.replay.missing():
-            log.warning("%s was deleted: writing the whole replay again.", gone)
-            self.replay.forget_files()
-        index = self.replay.save()
-        counters = {
-            "steps": self.steps,
-            "updates": self.updates,
-            "credit": self.credit,
-            "scores": list(self.episodes.recent),
-            "last_metrics": null_nonfinite(self.last_metrics)[0],
-            "rng": self.rng.bit_generator.state,
-            "metrics_bytes": self.logs.position(),
-            "replay": index,
-            "made_by": self.made_by,
-        }
-        arrays = {name: np.asarray(array) for name, array in named(self._learnt()).items()}
-        arrays |= {f"episodes/{name}": array for name, array in self.episodes.arrays().items()}
-        # The actions of unfinished episodes may have megabytes, which is too much for a manifest.
-        played = json.dumps(self.envs.state(), allow_nan=False).encode()
-        arrays[PLAYED] = np.frombuffer(played, np.uint8)
-        saves.write(self.run / "saves", arrays, {"counters": counters})
-        self.replay.commit(index)
-
-    def _restore(self, save: Path) -> None:
-        arrays, manifest = store.read(save)
-        played = json.loads(arrays.pop(PLAYED, np.frombuffer(b"null", np.uint8)).tobytes())
-        expected = {name: leaf.shape for name, leaf in named(self._learnt()).items()}
-        expected |= {f"episodes/{name}": x.shape for name, x in self.episodes.arrays().items()}
-        checks.match(arrays, expected, what=f"{save} does not fit {self.run / runs.CONFIG}")
-        restored = with_named(self._learnt(), arrays)
-        self.learner, self.carry = jax.device_put(
-            (restored["learner"], restored["carry"]), self.everywhere
-        )
-        counters = manifest["counters"]
-        self.steps, self.updates = counters["steps"], counters["updates"]
-        self.credit = counters["credit"]
-        self.last_metrics = {
-            name: float("nan") if value is None else value
-            for name, value in counters["last_metrics"].items()
-        }
-        self.episodes.recent.extend(counters["scores"])
-        self.episodes.restore({name: arrays[f"episodes/{name}"] for name in self.episodes.arrays()})
-        self.rng.bit_generator.state = counters["rng"]
-        self.replay = Replay.load(self.run / "replay", counters["replay"])
-        self.logs = Logs(self.run, length=counters["metrics_bytes"], step=self.steps)
-        self._compare(counters.get("made_by", []))
-        self.step = self.envs.restore(played)
-
-    def _compare(self, before: list[dict[str, Any]]) -> None:
-        """Log and record a change of the code or the libraries since the last part of the run.
-
-        A change is allowed: a long run may continue after a bug was fixed. But its results from
-        here on may differ from those of a run that was never stopped.
-        """
-        now = self.made_by[-1]
-        self.made_by = before if before[-1:] == [now] else [*before, now]
-        if before and before[-1] != now:
-            log.warning(
-                "This run was trained by %s so far, and continues with %s. It may differ from a "
-                "run that was never stopped; its agents record both.",
-                runs.told_apart(before[-1], now),
-                runs.told_apart(now, before[-1]),
-            )
-
-    def _learnt(self) -> dict[str, Any]:
-        """The state of learning and acting, as one tree."""
-        return {"learner": self.learner, "carry": self.carry}
-
-    def _claim(self) -> None:
-        self.lock = lock.claim(self.run, what="training run")
-
-    def _look(self) -> None:
-        """Check that this run still holds the folder. A deleted folder is written again.
-
-        **Errors:** `lock.Lost` if it does not hold the folder.
-        """
-        assert self.lock is not None
-        try:
-            self.lock.check()
-        except lock.Lost as error:
-            if error.deleted:
-                self._rescue()
-                raise lock.Lost(
-                    f"{error} The run was saved there again at decision {self.steps:,}. Continue "
-                    "with `thinkslow train --resume`, or delete the folder again.",
-                    deleted=True,
-                ) from None
-            raise
-
-    def _rescue(self) -> None:
-        """Write the whole run into a folder that was deleted."""
-        assert self.logs is not None
-        time.sleep(LOOK_EVERY)  # until the deletion has finished
-        log.warning("%s was deleted: saving it again, and stopping.", self.run)
-        self._claim()
-        text = self.logs.text()
-        self.logs.close()
-        atomic.write_text(self.run / runs.CONFIG, self.description)
-        atomic.write_text(self.run / "metrics.jsonl", text)
-        self.logs = Logs(self.run, length=len(text.encode()), step=self.steps)
-        self._save()
-        self._keep()
+        saving.look(self)
+        saving.save(self)
