@@ -181,10 +181,10 @@ def test_the_conditioning_gap_is_what_the_next_symbols_tell(stream, lag):
         now = Moment(memory, Categorical(memory), model.infer(memory, seen), jnp.ones((), bool))
         after = symbols[time + 1 : time + 1 + lag]
         later = moment.Later(jnp.ones((lag, 1)), {"symbol": after})
-        one = jnp.float32(1)
-        found = moment.searched(model, now, seen, later, one, jr.key(time), effort=effort)
+        scene, one = moment.Scene(now, seen, later), jnp.float32(1)
+        found = moment.searched(model, scene, one, jr.key(time), effort=effort)
         both = jax.tree.map(lambda *xs: jnp.stack(xs), found.best.belief, found.best_later.belief)
-        score = moment.scored(model, now, seen, later, both, one, jr.key(time))
+        score = moment.scored(model, scene, both, one, jr.key(time))
         gaps.append(float(score.loss_later[0] - score.loss_later[1]))
         belief, values = np.asarray(known.beliefs[time]), np.zeros(PROBLEM.states)
         for symbol in np.asarray(after)[::-1]:

@@ -338,20 +338,13 @@ def look(
     first = jnp.array(seen.decision == 0)
     state = jax.tree.map(jnp.asarray, seen.state)
     now = moment.perceived(model, state, jnp.asarray(seen.action), first, observation)
-    weight = jnp.float32(beta)
-    found = moment.searched(
-        model,
-        now,
-        observation,
-        later,
-        weight,
-        search_key,
-        effort=Effort(plan.sizes, plan.sweeps, plan.restarts, DRAWS),
-    )
+    scene, weight = moment.Scene(now, observation, later), jnp.float32(beta)
+    effort = Effort(plan.sizes, plan.sweeps, plan.restarts, DRAWS)
+    found = moment.searched(model, scene, weight, search_key, effort=effort)
     beliefs = {arm: _after(agent, state, seen, observation, key) for arm, agent in arms.items()}
     ends = {**beliefs, BEST: found.best.belief, BEST_LATER: found.best_later.belief}
     together = jax.tree.map(lambda *xs: jnp.stack(xs), *map(bounds.unmixed, ends.values()))
-    scores = moment.scored(model, now, observation, later, together, weight, score_key)
+    scores = moment.scored(model, scene, together, weight, score_key)
     row: Row = {
         "surprise": _finite(now.posterior.kl(now.prior)),
         "beliefs": {

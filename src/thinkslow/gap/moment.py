@@ -62,6 +62,15 @@ class Later(NamedTuple):
     observations: Observation
 
 
+class Scene(NamedTuple):
+    """A moment whose gaps are measured."""
+
+    moment: Moment
+    """Memory, prior and the encoder's belief."""
+    observation: Observation
+    later: Later
+
+
 class Searched(NamedTuple):
     """The best beliefs of a moment."""
 
@@ -111,26 +120,19 @@ def perceived(
 
 @eqx.filter_jit
 def searched(
-    model: Any,
-    moment: Moment,
-    observation: Observation,
-    later: Later,
-    beta: Array,
-    key: PRNGKeyArray,
-    *,
-    effort: Effort,
+    model: Any, scene: Scene, beta: Array, key: PRNGKeyArray, *, effort: Effort
 ) -> Searched:
     """The best beliefs, and the bound from the first of them.
 
     **Cost:** see `best`, and as many decodings as the largest of the sizes.
     """
-    keys = jr.split(key, 4)
-    own = target(model, moment, observation, beta)
+    keys, moment = jr.split(key, 4), scene.moment
+    own = target(model, scene, beta)
     random = _random(unmixed(moment.prior), effort.restarts, keys[0])
     begins = [moment.posterior, moment.prior, *random]
     found = best(own, begins, sweeps=effort.sweeps, draws=effort.draws, judges=JUDGES, key=keys[1])
     bound = importance_bound(own, found.belief, sizes=effort.sizes, key=keys[2])
-    both = target(model, moment, observation, beta, later)
+    both = target(model, scene, beta, with_later=True)
     found_later = best(
         both,
         [found.belief, moment.posterior],
@@ -143,22 +145,12 @@ def searched(
 
 
 @eqx.filter_jit
-def scored(
-    model: Any,
-    moment: Moment,
-    observation: Observation,
-    later: Later,
-    beliefs: Belief,
-    beta: Array,
-    key: PRNGKeyArray,
-) -> Scores:
+def scored(model: Any, scene: Scene, beliefs: Belief, beta: Array, key: PRNGKeyArray) -> Scores:
     """The costs of several beliefs, all on the same random numbers.
 
     Args:
         model: for one example.
-        moment: memory and prior.
-        observation: the observation of the moment.
-        later: what followed.
+        scene: the moment, and what followed.
         beliefs: the beliefs, along a leading axis.
         beta: weight of the KL.
         key: PRNG key of all draws.
@@ -166,39 +158,37 @@ def scored(
     **Cost:** for each belief `2 * DRAWS` decodings, and `DRAWS / LATER` of all later frames.
     """
     own_key, later_key, next_key = jr.split(key, 3)
-    own = target(model, moment, observation, beta)
-    both = target(model, moment, observation, beta, later)
-    one = jax.tree.map(lambda x: x[0], later)
+    own = target(model, scene, beta)
+    both = target(model, scene, beta, with_later=True)
+    following = jax.tree.map(lambda x: x[0], scene.later)
 
     def of(belief: Belief) -> Scores:
         return Scores(
             loss=loss(own, belief, draws=DRAWS, key=own_key),
-            kl=belief.kl(moment.prior),
+            kl=belief.kl(scene.moment.prior),
             loss_later=loss(both, belief, draws=DRAWS // LATER, key=later_key),
-            next=_next(model, moment, one, belief, next_key),
+            next=_next(model, scene.moment, following, belief, next_key),
         )
 
     return jax.lax.map(of, beliefs)
 
 
-def target(
-    model: Any, moment: Moment, observation: Observation, beta: Array, later: Later | None = None
-) -> Target:
+def target(model: Any, scene: Scene, beta: Array, *, with_later: bool = False) -> Target:
     """The cost by which a belief at a moment is judged.
 
     Args:
         model: a model with a decoder.
-        moment: memory and prior.
-        observation: the observation of the moment.
+        scene: the moment.
         beta: weight of the KL.
-        later: frames that followed, whose cost under the model's own beliefs counts too.
+        with_later: whether the cost of the later frames, under the model's own beliefs, counts too.
     """
+    moment = scene.moment
     dtype = jax.eval_shape(model.initial).latent.dtype
 
     def cost(latent: Array, key: PRNGKeyArray) -> Array:
         state = State(moment.memory, latent.astype(dtype))
-        found = surprise(model, state, observation)
-        return found if later is None else found + _followed(model, state, later, beta, key)
+        found = surprise(model, state, scene.observation)
+        return found + _followed(model, state, scene.later, beta, key) if with_later else found
 
     return Target(moment.prior, beta, cost)
 
