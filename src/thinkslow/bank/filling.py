@@ -20,14 +20,14 @@ from jaxtyping import Array
 
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.choices import every_action
-from thinkslow.agent.inputs import Batch
+from thinkslow.agent.inputs import Batch, Carry
 from thinkslow.agent.thinking import Thinking
 from thinkslow.bank import stored
 from thinkslow.bank.plan import Plan
 from thinkslow.bank.stored import ALIVE, CUT, TERMINAL, Bank, Header, Moments
 from thinkslow.distributions import expected
 from thinkslow.dreamer.saved import provenance
-from thinkslow.envs import Step, VectorEnv, arguments
+from thinkslow.envs import VectorEnv, arguments
 from thinkslow.envs.snapshots import Snapshot
 from thinkslow.evaluation.records import BASE
 from thinkslow.evaluation.seeds import episode_seed
@@ -123,6 +123,19 @@ def _opened(folder: Path, header: Header) -> Bank:
     return bank
 
 
+@dataclasses.dataclass(frozen=True)
+class _Branch:
+    """The moment of each episode from which every action is played out; leading axis: episodes."""
+
+    snapshots: list[Snapshot]
+    carry: Carry
+    seen: Batch
+    first: np.ndarray
+    own: Array
+    """What the keys of an episode follow from."""
+    decision: int
+
+
 class _Filling:
     """The state of filling a bank."""
 
@@ -163,9 +176,17 @@ class _Filling:
             if decision % plan.every == offset:
                 name = f"{number:05}-{rounds:04}"
                 if name not in self.bank.index:
-                    moments, playing = self._round(
-                        carry, step, playing, own, keys, decision, episodes, seeds
+                    snapshots = envs.snapshot()
+                    stand_in = next(one for one in snapshots if one is not None)
+                    branch = _Branch(
+                        [stand_in if one is None else one for one in snapshots],
+                        carry,
+                        step.observation,
+                        step.is_first.copy(),
+                        own,
+                        decision,
                     )
+                    moments, playing = self._round(branch, playing, keys, episodes)
                     self.bank.add(name, moments)
                     self._tell()
                     if len(self.bank) >= plan.moments:
@@ -178,56 +199,33 @@ class _Filling:
         return rounds
 
     def _round(
-        self,
-        carry: Any,
-        step: Step,
-        playing: np.ndarray,
-        own: Array,
-        keys: Array,
-        decision: int,
-        episodes: np.ndarray,
-        seeds: list[int],
+        self, branch: _Branch, playing: np.ndarray, keys: Array, episodes: np.ndarray
     ) -> tuple[Moments, np.ndarray]:
         """Play out every action from this moment of each episode, and come back to it."""
-        plan = self.plan
-        found = self.envs.snapshot()
-        stand_in = next(one for one in found if one is not None)
-        snapshots = [stand_in if one is None else one for one in found]
-        seen: Batch = step.observation
-        first = step.is_first.copy()
-        actions = self._actions(carry, seen, first, keys)
+        plan, seen = self.plan, branch.seen
+        actions = self._actions(branch, keys)
         shape = (plan.batch, actions.shape[1], plan.futures)
         rewards = np.zeros((*shape, plan.horizon), np.float32)
         ended, value_end = np.zeros(shape, np.uint8), np.full(shape, np.nan, np.float32)
         for action in range(actions.shape[1]):
             for future in range(plan.futures):
-                got = self._future(
-                    snapshots,
-                    carry,
-                    seen,
-                    first,
-                    actions[:, action],
-                    playing,
-                    own,
-                    decision,
-                    future,
-                )
+                got = self._future(branch, actions[:, action], playing, future)
                 here = (slice(None), action, future)
                 rewards[here], ended[here], value_end[here], playing = got
-        state = self.agent.act(carry, seen, first, keys=keys)[0].state
+        state = self.agent.act(branch.carry, seen, branch.first, keys=keys)[0].state
         value = self._value(state)
-        playing = playing & ~self.envs.resume(snapshots).crashed
+        playing = playing & ~self.envs.resume(branch.snapshots).crashed
         kept = np.flatnonzero(playing)
         moments = Moments(
             episode=episodes[kept],
-            environment_seed=np.array(seeds)[kept],
-            decision=np.full(len(kept), decision),
-            is_first=first[kept],
+            environment_seed=np.array([one.seed for one in branch.snapshots])[kept],
+            decision=np.full(len(kept), branch.decision),
+            is_first=branch.first[kept],
             observation={
                 name: np.asarray(seen[name])[kept] for name, _ in self.agent.observation_spaces
             }
             or {name: np.asarray(array)[kept] for name, array in seen.items()},
-            carry=[leaf[kept] for leaf in stored.leaves(carry)],
+            carry=[leaf[kept] for leaf in stored.leaves(branch.carry)],
             actions=actions[kept],
             rewards=rewards[kept],
             ended=ended[kept],
@@ -236,27 +234,18 @@ class _Filling:
         )
         return moments, playing
 
-    def _actions(self, carry: Any, seen: Batch, first: np.ndarray, keys: Array) -> np.ndarray:
+    def _actions(self, branch: _Branch, keys: Array) -> np.ndarray:
         """The actions to try from each moment, `[moments, actions, action]`."""
         if self.every is not None:
             return np.repeat(self.every[None], self.plan.batch, 0)
         drawn = [
-            self.agent.act(carry, seen, first, keys=_again(keys, number))[1]
+            self.agent.act(branch.carry, branch.seen, branch.first, keys=_again(keys, number))[1]
             for number in range(DRAWN)
         ]
         return np.stack([np.asarray(one) for one in drawn], 1)
 
     def _future(
-        self,
-        snapshots: list[Snapshot],
-        carry: Any,
-        seen: Batch,
-        first: np.ndarray,
-        forced: np.ndarray,
-        playing: np.ndarray,
-        own: Array,
-        decision: int,
-        future: int,
+        self, branch: _Branch, forced: np.ndarray, playing: np.ndarray, future: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """One play-out of one action in each environment: rewards, end, final value, and which are
         valid.
@@ -265,11 +254,12 @@ class _Filling:
         model: Any = agent.model
         rewards = np.zeros((plan.batch, plan.horizon), np.float32)
         ended = np.full(plan.batch, ALIVE, np.uint8)
-        playing = playing & ~envs.resume(snapshots).crashed
+        playing = playing & ~envs.resume(branch.snapshots).crashed
         alive = playing.copy()
+        carry, seen, first = branch.carry, branch.seen, branch.first
         for time in range(plan.horizon):
             # The same keys for every action, so that play-outs differ only by the action.
-            keys = _keys(plan.seed, own, decision + time, 1 + future)
+            keys = _keys(plan.seed, branch.own, branch.decision + time, 1 + future)
             carry, action, _ = agent.act(carry, seen, first, keys=keys)
             if time == 0:
                 action = jnp.asarray(forced, action.dtype)
@@ -285,7 +275,8 @@ class _Filling:
                 break
         value = np.full(plan.batch, np.nan, np.float32)
         if self.has_critic and alive.any():
-            keys = _keys(plan.seed, own, decision + plan.horizon, 1 + future)
+            last = branch.decision + plan.horizon
+            keys = _keys(plan.seed, branch.own, last, 1 + future)
             value = np.where(
                 alive, self._value(agent.act(carry, seen, first, keys=keys)[0].state), np.nan
             )

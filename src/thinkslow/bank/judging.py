@@ -1,5 +1,6 @@
 """The choices of arms at the moments of a bank, and their values, without further play."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -136,21 +137,17 @@ def _joined(parts: tuple) -> Any:
     return np.concatenate(parts)
 
 
+@dataclasses.dataclass(frozen=True)
 class _Judge:
     """One file of moments after the other, padded to one shape so that nothing compiles again."""
 
-    def __init__(
-        self,
-        bank: Bank,
-        base: Agent,
-        arms: Mapping[str, AbstractAgent],
-        scores: Mapping[str, Score],
-        draws: int,
-        discount: float,
-        seed: int,
-    ):
-        self.bank, self.base, self.draws, self.discount = bank, base, draws, discount
-        self.arms, self.scores, self.seed = arms, scores, seed
+    bank: Bank
+    base: Agent
+    arms: Mapping[str, AbstractAgent]
+    scores: Mapping[str, Score]
+    draws: int
+    discount: float
+    seed: int
 
     def of(self, part: Moments) -> Choices:
         kept = slice(0, len(part))
