@@ -3,18 +3,30 @@
 import dataclasses
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jaxtyping import PRNGKeyArray
 
-from thinkslow.objectives import Term, lookahead
+from thinkslow.objectives import Objective, Term, lookahead
 from thinkslow.objectives.members import Members
 from thinkslow.readouts import Readout
 from thinkslow.trees import parts, whole
 from thinkslow.worldmodel import Moment, Observation, Policy, State
+
+
+class Given(NamedTuple):
+    """The inputs of an objective, besides the belief, which are arguments of every program."""
+
+    arrays: list[Any]
+    """Those of the model."""
+    members: Members | None
+    observation: Observation
+    at: tuple[Any, Any, Any]
+    """Memory, prior and posterior."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,38 +70,37 @@ class Case:
         self,
         terms: Sequence[Term],
         weights: dict[str, Any],
-        arrays: list[Any],
-        members: Any,
-        observation: Any,
-        at: Any,
+        given: Given,
+        *,
         policy: Policy | None = None,
         latent: Readout | None = None,
-    ) -> Any:
-        memory, prior, posterior = at
+    ) -> Objective:
+        memory, prior, posterior = given.at
         return lookahead(
-            self.having(arrays),
+            self.having(given.arrays),
             policy or self.policy,
             Moment(memory, prior, posterior, jnp.ones((), bool)),
-            observation,
+            given.observation,
             [(term, weights[term.name]) for term in terms],
             horizon=2,
             rollouts=2,
             latent=latent,
-            members=members,
+            members=given.members,
         )
+
+    def given(self, at: tuple[Any, Any, Any]) -> Given:
+        """The inputs at a moment."""
+        return Given(self.arrays, self.members, dict(self.observation), at)
 
     def refuses(self, term: Term) -> str:
         """Why a term does not apply to the model; empty if it does."""
         try:
             at = jax.eval_shape(self.beliefs, self.arrays)
             jax.eval_shape(
-                lambda m, s, x, at: self.objective([term], {term.name: 1.0}, m, s, x, at)(
-                    at[2], jr.key(0)
+                lambda given: self.objective([term], {term.name: 1.0}, given)(
+                    given.at[2], jr.key(0)
                 )[0],
-                self.arrays,
-                self.members,
-                dict(self.observation),
-                at,
+                self.given(at),
             )
         except ValueError as error:
             return str(error)
@@ -108,19 +119,16 @@ class Traced:
         self.terms = tuple(term.name for term in terms)
 
         @jax.jit
-        def found(
-            weights: Any, arrays: Any, members: Any, seen: Any, at: Any, belief: Any, key: Any
-        ):
-            return case.objective(self.objects, weights, arrays, members, seen, at)(belief, key)
+        def found(weights: dict[str, Any], given: Given, belief: Any, key: PRNGKeyArray):
+            return case.objective(self.objects, weights, given)(belief, key)
 
         self.found = found
 
-    def objective(self, weights: dict[str, Any], *fixed: Any) -> Any:
-        """The objective of `refine`; `fixed` is the arrays of the model,
-        members, observation and beliefs."""
+    def objective(self, weights: dict[str, Any], given: Given) -> Objective:
+        """The objective of `refine`."""
 
         def objective(belief: Any, key: Any) -> tuple[Any, dict[str, Any]]:
-            _, found = self.found(weights, *fixed, belief, key)
+            _, found = self.found(weights, given, belief, key)
             return weighed(weights, found), {name: found[name] for name in weights}
 
         return objective

@@ -11,7 +11,7 @@ import numpy as np
 
 from thinkslow.distributions import Categorical
 from thinkslow.readouts import Soft
-from thinkslow.testing.case import Case, Traced
+from thinkslow.testing.case import Case, Given, Traced
 from thinkslow.testing.entries import Entry, close
 from thinkslow.trees import cast
 from thinkslow.worldmodel import State
@@ -19,7 +19,7 @@ from thinkslow.worldmodel import State
 
 def term_entries(case: Case, values: Traced, at: Any) -> Iterator[Entry]:
     weights = {name: jnp.float32(1.5 - i) for i, name in enumerate(values.terms)}
-    given = (weights, case.arrays, case.members, dict(case.observation), at, at[2], jr.key(1))
+    given = (weights, case.given(at), at[2], jr.key(1))
     total, compiled = values.found(*given)
     with jax.disable_jit():
         _, eager = values.found(*given)
@@ -79,9 +79,8 @@ def _slopes(case: Case, values: Traced) -> tuple[dict[str, Any], dict[str, Any]]
             belief = jax.tree.map(lambda x: x + 0.3 * _wave(x, 1.0), at[2])
             way = jax.tree.map(lambda x: _wave(x, 2.0), belief)
             weights = dict.fromkeys(values.terms, 1.0)
-            objective = wide.objective(
-                values.objects, weights, arrays, members, seen, at, policy, Soft()
-            )
+            here = Given(arrays, members, seen, at)
+            objective = wide.objective(values.objects, weights, here, policy=policy, latent=Soft())
 
             def along(length: Any) -> Any:
                 there = jax.tree.map(lambda x, d: x + length * d, belief, way)

@@ -7,7 +7,7 @@ all updates with equal options, with the index of the update as an argument.
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 from thinkslow.distributions import Categorical
 from thinkslow.plural import plural
 from thinkslow.refinement import Gradient, Langevin, Mirror, Random, Update, adam, refine
-from thinkslow.testing.case import Case, Traced, fingerprint, weighed
+from thinkslow.testing.case import Case, Given, Traced, fingerprint, weighed
 from thinkslow.testing.entries import Entry, close, same
 from thinkslow.trees import cast
 
@@ -78,6 +78,14 @@ class Group:
     """Number of traces of the batched program."""
 
 
+class Way(NamedTuple):
+    """One update of a group."""
+
+    group: Group
+    which: int
+    label: str
+
+
 def update_entries(
     case: Case, values: Traced, at: Any, updates: Mapping[str, Trial]
 ) -> Iterator[Entry]:
@@ -98,7 +106,7 @@ def update_entries(
     for group in _groups(values, usable):
         for which, label in enumerate(group.updates):
             for terms in [*alone, *together]:
-                yield from judge.entries(group, which, label, terms)
+                yield from judge.entries(Way(group, which, label), terms)
 
 
 def _groups(values: Traced, updates: Mapping[str, Trial]) -> Iterator[Group]:
@@ -119,7 +127,7 @@ def _group(values: Traced, makes: dict[str, Callable], options: dict[str, Any]) 
         choices = [make(size) for make in makes.values()]
         update = OneOf(which, tuple(choices)) if len(choices) > 1 else choices[0]
         return refine(
-            values.objective(weights, *fixed),
+            values.objective(weights, fixed),
             belief,
             update,
             steps=STEPS,
@@ -145,10 +153,11 @@ class Judge:
 
     def __init__(self, case: Case, values: Traced, at: Any):
         self.case, self.values = case, values
-        self.fixed: tuple = (case.arrays, case.members, dict(case.observation), at)
-        half = jax.jit(partial(cast, dtype=jnp.bfloat16))((case.arrays, case.members))
-        self.half: tuple = (*half, self.fixed[2], jax.jit(case.beliefs)(half[0]))
-        self.beliefs, self.half_beliefs = _around(at[2]), _around(self.half[3][2])
+        self.fixed = case.given(at)
+        arrays, members = jax.jit(partial(cast, dtype=jnp.bfloat16))((case.arrays, case.members))
+        at = jax.jit(case.beliefs)(arrays)
+        self.half = Given(arrays, members, self.fixed.observation, at)
+        self.beliefs, self.half_beliefs = _around(self.fixed.at[2]), _around(at[2])
         self.keys = jr.split(jr.key(7), BATCH)
         self.order = np.asarray(jr.permutation(jr.key(3), BATCH))
         self.apart = jax.jit(jax.vmap(lambda a, b: a.kl(b)))
@@ -158,9 +167,9 @@ class Judge:
         draws = jr.split(jr.key(99), DRAWS)
 
         @jax.jit
-        def at_once(fixed: Any, beliefs: Any, keys: Any) -> Any:
+        def at_once(fixed: Given, beliefs: Any, keys: Any) -> Any:
             weights = values.weights()
-            return jax.vmap(lambda b, k: values.found(weights, *fixed, b, k)[1])(beliefs, keys)
+            return jax.vmap(lambda b, k: values.found(weights, fixed, b, k)[1])(beliefs, keys)
 
         @jax.jit
         def fresh(beliefs: Any) -> Any:
@@ -180,14 +189,13 @@ class Judge:
             for what, fixed in self._spoilt().items()
         }
 
-    def entries(
-        self, group: Group, which: int, label: str, terms: tuple[str, ...]
-    ) -> Iterator[Entry]:
-        entry = partial(Entry, self.case.name, "+".join(terms), label)
+    def entries(self, way: Way, terms: tuple[str, ...]) -> Iterator[Entry]:
+        group = way.group
+        entry = partial(Entry, self.case.name, "+".join(terms), way.label)
         weights = self.values.weights(*terms)
         many = jax.tree.map(lambda w: jnp.full(BATCH, w), weights)
         nats = jnp.full(BATCH, NATS, jnp.float32)
-        go = partial(self._go, group, which)
+        go = partial(self._go, way)
         before = fingerprint(self.fixed[:2])
         out = go(many, self.fixed, self.beliefs, self.keys, nats)
 
@@ -202,7 +210,7 @@ class Judge:
         moved = self.apart(out.belief, self.beliefs)
         # The length of a step is found to a thousandth.
         yield entry("within its nats", bool(np.all(moved <= NATS * (1 + 1e-3))), f"{moved.max()}")
-        yield from self._as_a_loop(entry, group, which, weights, out)
+        yield from self._as_a_loop(entry, way, weights, out)
 
         # The same beliefs in another order: two with 0 nats, two with a NaN objective.
         order, idle, lost, rest = self.order, slice(0, 2), slice(2, 4), slice(4, None)
@@ -238,7 +246,7 @@ class Judge:
         yield entry("changed numbers do not trace again", count == 1, plural(count, "trace"))
 
         rule = "float32 and finite under a bfloat16 model"
-        yield entry(rule, *self._half(group, which, weights))
+        yield entry(rule, *self._half(way, weights))
         if isinstance(out.belief, Categorical):
             probs = np.asarray(out.belief.probs())
             simplex = np.all(probs >= 0) and np.allclose(probs.sum(-1), 1, atol=1e-5)
@@ -255,41 +263,30 @@ class Judge:
             )
         yield entry("parameters are untouched", fingerprint(self.fixed[:2]) == before)
 
-    def _go(
-        self,
-        group: Group,
-        which: int,
-        weights: Any,
-        fixed: Any,
-        beliefs: Any,
-        keys: Any,
-        nats: Any,
-    ) -> Any:
+    def _go(self, way: Way, weights: Any, fixed: Given, beliefs: Any, keys: Any, nats: Any) -> Any:
         """Refine a batch. The results are on the host."""
-        given = (jnp.int32(which), weights, fixed, beliefs, keys, (SIZE, nats))
+        given = (jnp.int32(way.which), weights, fixed, beliefs, keys, (SIZE, nats))
         if self.mesh is not None:
             spread, whole = (
                 jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec(*axes))
                 for axes in (("batch",), ())
             )
             given = jax.device_put(given, (whole, spread, whole, spread, spread, (whole, spread)))
-        return jax.device_get(group.batched(*given))
+        return jax.device_get(way.group.batched(*given))
 
-    def _single(
-        self, group: Group, which: int, weights: Any, fixed: Any, belief: Any, key: Any
-    ) -> Any:
-        numbers = (SIZE, jnp.float32(NATS))
-        return jax.device_get(group.single(jnp.int32(which), weights, fixed, belief, key, numbers))
+    def _single(self, way: Way, weights: Any, fixed: Given, belief: Any, key: Any) -> Any:
+        given = (jnp.int32(way.which), weights, fixed, belief, key, (SIZE, jnp.float32(NATS)))
+        return jax.device_get(way.group.single(*given))
 
-    def _half(self, group: Group, which: int, weights: Any) -> tuple[bool, str]:
+    def _half(self, way: Way, weights: Any) -> tuple[bool, str]:
         belief, key = _at(0, (self.half_beliefs, self.keys))
         types = {str(x.dtype) for x in jax.tree.leaves(belief)}
         if types != {"float32"}:
             return False, f"the model's belief is of {', '.join(sorted(types))}"
-        return _sound(self._single(group, which, weights, self.half, belief, key))
+        return _sound(self._single(way, weights, self.half, belief, key))
 
     def _as_a_loop(
-        self, entry: Callable[..., Entry], group: Group, which: int, weights: Any, out: Any
+        self, entry: Callable[..., Entry], way: Way, weights: Any, out: Any
     ) -> Iterator[Entry]:
         """Some members of the batch. The first and the last are on different devices if there are
         two.
@@ -300,7 +297,7 @@ class Judge:
         found, expected = [], []
         for index in (0, BATCH // 2 - 1, BATCH - 1):
             belief, key = _at(index, (self.beliefs, self.keys))
-            one = self._single(group, which, weights, self.fixed, belief, key)
+            one = self._single(way, weights, self.fixed, belief, key)
             if same(_choices(one), _choices(_at(index, out)))[0]:
                 found.append(one.belief)
                 expected.append(_at(index, out.belief))
@@ -312,16 +309,16 @@ class Judge:
         if self.mesh is not None:
             yield entry("two devices are as one", *verdict)
 
-    def _spoilt(self) -> dict[str, Any]:
+    def _spoilt(self) -> dict[str, Given]:
         """Model and observation with a NaN."""
-        arrays, members, seen, at = self.fixed
-        nan = jax.jit(partial(jax.tree.map, _nan))(arrays)
-        out = {"NaN in the model": (nan, members, seen, at)}
+        seen = self.fixed.observation
+        nan = jax.jit(partial(jax.tree.map, _nan))(self.fixed.arrays)
+        out = {"NaN in the model": self.fixed._replace(arrays=nan)}
         kinds = {name: jnp.asarray(x).dtype for name, x in seen.items()}
         floats = [name for name, kind in kinds.items() if jnp.issubdtype(kind, jnp.floating)]
         for what, number in (("NaN", jnp.nan), ("Inf", jnp.inf)) if floats else ():
             bad = {name: jnp.full_like(seen[name], number) for name in floats}
-            out[f"{what} in the observation"] = (arrays, members, {**seen, **bad}, at)
+            out[f"{what} in the observation"] = self.fixed._replace(observation={**seen, **bad})
         return out
 
 
