@@ -463,14 +463,7 @@ def _torch_parts(
     early = jax.tree.map(lambda x: x[:, :-1], future)
     out["value"] = weight * score(early, gain, calm[:, :-1])
     out["repval"] = replayed_value_loss(
-        model,
-        slow,
-        states,
-        batch.reward,
-        batch.is_last,
-        batch.is_terminal,
-        gain[:, 0].reshape(rows, count),
-        config,
+        model, slow, states, batch, gain[:, 0].reshape(rows, count), config
     )
     parts = {official(name): jnp.mean(part) for name, part in out.items()}
     entropies = {

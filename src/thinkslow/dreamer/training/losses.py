@@ -113,10 +113,7 @@ def losses(
         update_returns=update_returns,
     )
     out |= acting
-    start = batch.is_first.shape[1] - future.shape[1]
-    tail = (batch.reward[:, start:], batch.is_last[:, start:], batch.is_terminal[:, start:])
-    recent = jax.tree.map(lambda x: x[:, start:], states)
-    out["repval"] = replayed_value_loss(model, slow_value, recent, *tail, future, config)
+    out["repval"] = replayed_value_loss(model, slow_value, states, batch, future, config)
     scalars |= {
         "prior_entropy": jnp.mean(_each(lambda b: b.entropy(), prior)),
         "posterior_entropy": jnp.mean(_each(lambda b: b.entropy(), posterior)),
@@ -271,13 +268,14 @@ def replayed_value_loss(
     model: Dreamer,
     slow_value: Head,
     states: State,
-    reward: Float[Array, "B K"],
-    is_last: Bool[Array, "B K"],
-    is_terminal: Bool[Array, "B K"],
+    batch: Batch,
     bootstrap: Float[Array, "B K"],
     config: TrainConfig,
 ) -> Float[Array, "B K-1"]:
-    """The critic on the recorded rewards, bootstrapped by imagined returns."""
+    """The critic on the recorded rewards of the last K steps, bootstrapped by imagined returns."""
+    start = batch.is_first.shape[1] - bootstrap.shape[1]
+    given = (states, batch.reward, batch.is_last, batch.is_terminal)
+    states, reward, is_last, is_terminal = jax.tree.map(lambda x: x[:, start:], given)
     discount = 1 - 1 / config.horizon
     future = lambda_return(
         is_last.astype(jnp.float32),
