@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key, PRNGKeyArray
 
-from thinkslow.refinement.adaptive import Running, advance, begin, finish
+from thinkslow.refinement.loop import Running, advance, begin, finish
 from thinkslow.refinement.result import Refined, Scalar, Select
 from thinkslow.refinement.step import Descent, Objective, Rules
 from thinkslow.refinement.updates import Update

@@ -1,6 +1,6 @@
 """Update rules: plain gradient or any Optax optimiser, mirror, Langevin, random.
 
-`trust.within` decides how far a step goes, in nats. Subclass `Update` for your own rule.
+`step.within` decides how far a step goes, in nats. Subclass `Update` for your own rule.
 """
 
 import abc
