@@ -8,7 +8,7 @@ very surprising.
 
 import abc
 import enum
-from typing import Any
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -17,9 +17,10 @@ import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from thinkslow.agent.clean import Clean, errors_of, images, mean_error, patched, unpatched
+from thinkslow.distributions import Belief
 from thinkslow.needs import DECODES_IMAGES, DECODES_NUMBERS, TRAINED_BETA, Need
 from thinkslow.trees import only_if, where
-from thinkslow.worldmodel import Moment, Observation, State, WorldModel, target
+from thinkslow.worldmodel import Memory, Moment, Observation, State, WorldModel, target
 
 FREEDOM = 4.0
 """Degrees of freedom of Student's t, which weights the errors."""
@@ -115,7 +116,7 @@ class Frame(eqx.Module):
 
 
 Scalar = Float[Array, ""] | float
-Judgement = tuple[Any, Any, Any, Int[Array, ""], Bool[Array, ""]]
+Judgement = tuple[Memory, Belief, Belief, Int[Array, ""], Bool[Array, ""]]
 """Memory, prior and posterior to continue with, the verdict, and whether it would be rejected."""
 
 
@@ -201,14 +202,14 @@ class Robust(Check):
         beta = model.trained_beta if self.beta is None else self.beta
         assert beta is not None  # as `needs` says
 
-        def ratios(belief: Any) -> dict[str, Array]:
+        def ratios(belief: Belief) -> dict[str, Array]:
             return clean.ratios(frame.errors(frame.at(belief.soft())))
 
-        def cost(belief: Any, found: dict[str, Array]) -> Float[Array, ""]:
+        def cost(belief: Belief, found: dict[str, Array]) -> Float[Array, ""]:
             unlikely = [jnp.sum(jnp.log1p(ratio / FREEDOM)) for ratio in found.values()]
             return (FREEDOM + 1) / 2 * sum(unlikely) + beta * belief.kl(moment.prior)
 
-        def again(belief: Any, _: None) -> tuple[Any, None]:
+        def again(belief: Belief, _: None) -> tuple[Belief, None]:
             weights = self.weights(frame, ratios(belief))
             heads = model.decode(frame.at(belief.soft()))
             mended = dict(frame.observation)
@@ -332,7 +333,7 @@ class Moments(Check):
         return _filtered(frame, matched)
 
 
-def _parts(moment: Moment) -> tuple[Any, Any, Any]:
+def _parts(moment: Moment) -> tuple[Memory, Belief, Belief]:
     return moment.memory, moment.prior, moment.posterior
 
 
@@ -344,7 +345,7 @@ def _rejected(frame: Frame, rejects: Bool[Array, ""]) -> Judgement:
     return moment.memory, moment.prior, posterior, verdict, rejects
 
 
-def _filtered(frame: Frame, change: Any) -> Judgement:
+def _filtered(frame: Frame, change: Callable[[str, Array], Array]) -> Judgement:
     """The posterior of a frame whose images are changed."""
     moment, out = frame.moment, dict(frame.observation)
     heads = frame.model.decode(frame.at(moment.posterior.soft()))

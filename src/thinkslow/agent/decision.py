@@ -26,7 +26,7 @@ from thinkslow.agent.variables import ended, landed, posed
 from thinkslow.distributions import Belief, Point
 from thinkslow.readouts import Sample
 from thinkslow.refinement import Refined, refine
-from thinkslow.trees import all_finite, where
+from thinkslow.trees import Tree, all_finite, where
 from thinkslow.worldmodel import Moment, Observation, State, perceive, surprise
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ def _decide_together(
     told = weighted(model, known, moments, afters, states, observation)
     weights = jnp.where(sound, told, known)
 
-    def pick(weights: Array, tree: Any) -> Any:
+    def pick(weights: Array, tree: Tree) -> Tree:
         index = jr.categorical(pick_key, weights)
         return jax.tree.map(lambda x: x[index], tree)
 

@@ -6,7 +6,7 @@ arrays, which takes a tenth of the decision time of a small agent.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
@@ -19,7 +19,7 @@ from thinkslow.agent.observing import kept, named
 from thinkslow.agent.past import Cloud, Window
 from thinkslow.agent.stream import Stream
 from thinkslow.plural import plural
-from thinkslow.worldmodel import State
+from thinkslow.worldmodel import State, WorldModel
 
 if TYPE_CHECKING:
     from thinkslow.agent.agent import Agent
@@ -93,7 +93,7 @@ def prepared(
     return Inputs(_told(agent, carry, seen, flags, age), seen, is_first, keys)
 
 
-def _flags(model: Any, missing: Flags | None, seen: dict[str, Any]) -> dict[str, Array] | None:
+def _flags(model: WorldModel, missing: Flags | None, seen: Batch) -> dict[str, Array] | None:
     """Flags of every part of the observation, by name.
 
     **Errors:** `ValueError` for a part that the agent does not see.
@@ -113,7 +113,7 @@ def _flags(model: Any, missing: Flags | None, seen: dict[str, Any]) -> dict[str,
 
 
 def _told(
-    agent: "Agent", carry: Carry, seen: dict[str, Any], flags: dict[str, Array] | None, age: Any
+    agent: "Agent", carry: Carry, seen: Batch, flags: dict[str, Array] | None, age: Ages | None
 ) -> Carry:
     """The carry, with the flags of the present observation."""
     delay = agent.settings.delay
@@ -134,7 +134,7 @@ def _told(
     return dataclasses.replace(carry, stream=None if empty else told)
 
 
-def _with_window(agent: "Agent", carry: Carry, seen: dict[str, Any], is_first: Array) -> Carry:
+def _with_window(agent: "Agent", carry: Carry, seen: Batch, is_first: Array) -> Carry:
     """The carry with a window of the right shapes. The first observation of an episode clears its
     frames.
     """

@@ -5,7 +5,8 @@ reset, so that one bad number does not stay.
 """
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -94,6 +95,7 @@ def look(agent: "Agent", given: Inputs) -> Look:
     checked = None
     if settings.check is not None:
         assert agent.clean is not None  # checked by `prepared`
+        assert stream.guard is not None  # made by `Agent.start`
         frame = Frame(
             model,
             agent.clean,
@@ -117,7 +119,7 @@ def look(agent: "Agent", given: Inputs) -> Look:
 
 def attended(
     agent: "Agent", stream: Stream, observation: Observation
-) -> tuple[Observation, Any, Stream]:
+) -> tuple[Observation, Mapping[str, Bool[Array, ""]] | None, Stream]:
     """The observation to use, its missing parts, and the new memory."""
     if stream.missing is None:
         return observation, None, stream

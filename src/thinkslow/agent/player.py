@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.random as jr
 import numpy as np
+import numpy.typing as npt
 
 from thinkslow.agent.agent import AbstractAgent, Agent, greedy_policy, own_policy
 from thinkslow.needs import GREEDY, missing
@@ -65,7 +66,7 @@ class Player:
         self,
         observation: Any,
         state: "PlayerState | None" = None,
-        episode_start: Any = None,
+        episode_start: npt.ArrayLike | None = None,
         deterministic: bool = False,
     ) -> tuple[Any, "PlayerState"]:
         """The actions for a batch of observations, like `predict` in Stable-Baselines3.
@@ -123,18 +124,18 @@ class Player:
     def _decide(
         self,
         carry: Any,
-        batch: Any,
+        batch: Mapping[str, np.ndarray],
         begins: np.ndarray,
         number: int,
         agent: AbstractAgent | None = None,
-    ) -> tuple[Any, Any]:
+    ) -> tuple[Any, np.ndarray]:
         """One decision of a batch. The keys of its environments follow from seed and number."""
         key = jr.fold_in(jr.key(self.seed), number)
         keys = key[None] if len(begins) == 1 else jr.split(key, len(begins))
         carry, vectors, self.thought = (agent or self.agent).act(carry, batch, begins, keys=keys)
         return carry, np.asarray(vectors)
 
-    def _split(self, vector: Any) -> dict[str, Any]:
+    def _split(self, vector: np.ndarray) -> dict[str, Any]:
         """Action vectors as the environment takes them; unchanged if the model has no `split`."""
         return self.agent.model.split(vector) or {"": vector}
 

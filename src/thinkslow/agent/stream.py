@@ -6,7 +6,6 @@ example.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from thinkslow.agent.checks import Guard
 from thinkslow.trees import where
 from thinkslow.worldmodel import Action, Observation, State, WorldModel
 
@@ -53,7 +53,7 @@ class Stream(eqx.Module):
     """The queue, with `delay`."""
     held: Observation | None = None
     """With `missing` \"hold\": the last observation of each name."""
-    guard: Any = None
+    guard: Guard | None = None
     """With a `check`: its memory."""
 
 

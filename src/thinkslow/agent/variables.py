@@ -5,25 +5,29 @@ alone. A latent that was stepped as floats is no longer a one-hot code. It acts 
 projected.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from thinkslow.distributions import Belief, Point
-from thinkslow.objectives import Objective, lookahead
-from thinkslow.refinement import Refined
-from thinkslow.refinement.joint import Joint, joint, moved, shift
+from thinkslow.objectives import lookahead
+from thinkslow.objectives.term import Values
+from thinkslow.refinement import Objective, Refined
+from thinkslow.refinement.joint import Joint, Shift, joint, moved, shift
 from thinkslow.worldmodel import Memory, Moment, Observation
 
 if TYPE_CHECKING:
     from thinkslow.agent.agent import Agent
 
+Stepped: TypeAlias = Belief | Joint | Shift
+"""The variable that the steps change."""
+
 
 def posed(
     agent: "Agent", observation: Observation, moment: Moment, latent_key: PRNGKeyArray
-) -> tuple[Objective, Any]:
+) -> tuple[Objective, Stepped]:
     """The objective, and where refinement starts.
 
     Args:
@@ -54,10 +58,10 @@ def posed(
         )
 
     start = _belief(first, moment)
-    if not hasattr(first, "shift"):
+    if not isinstance(first, Joint | Shift):
         return objective_at(moment, start), first
 
-    def objective(both: Any, key: PRNGKeyArray) -> Any:
+    def objective(both: Joint | Shift, key: PRNGKeyArray) -> tuple[Array, Values]:
         memory = moved(moment.memory, both.shift, jnp.inf if share is None else share)
         prior = agent.model.prior(memory)
         assert prior is not None  # the agent has checked that its model has one
@@ -67,12 +71,12 @@ def posed(
     return objective, first
 
 
-def begin(agent: "Agent", moment: Moment, latent_key: PRNGKeyArray) -> Any:
+def begin(agent: "Agent", moment: Moment, latent_key: PRNGKeyArray) -> Stepped:
     """The stepped variable before the first step."""
     settings, variable = agent.settings, agent.settings.variable
     if variable == "memory":
         return shift(moment.memory)
-    belief: Any = moment.posterior
+    belief: Belief = moment.posterior
     if variable != "belief":
         belief = Point(jax.lax.stop_gradient(belief.sample(key=latent_key)))
     if variable == "state" or settings.memory_share is not None:
@@ -80,22 +84,22 @@ def begin(agent: "Agent", moment: Moment, latent_key: PRNGKeyArray) -> Any:
     return belief
 
 
-def ended(agent: "Agent", moment: Moment, refined: Refined | None) -> tuple[Any, Memory]:
+def ended(agent: "Agent", moment: Moment, refined: Refined | None) -> tuple[Belief, Memory]:
     """The belief after refinement, or the point that replaces it, and the memory."""
     if refined is None:
         return moment.posterior, moment.memory
     found, share = refined.belief, agent.settings.memory_share
     memory = moment.memory
-    if hasattr(found, "shift"):
+    if isinstance(found, Joint | Shift):
         memory = moved(memory, found.shift, jnp.inf if share is None else share)
     return _belief(found, moment), memory
 
 
-def _belief(found: Any, moment: Moment) -> Any:
+def _belief(found: Stepped, moment: Moment) -> Belief:
     """The belief inside the stepped variable; the encoder's if only the memory is stepped."""
     if isinstance(found, Joint):
         return found.belief
-    return moment.posterior if hasattr(found, "shift") else found
+    return moment.posterior if isinstance(found, Shift) else found
 
 
 def landed(

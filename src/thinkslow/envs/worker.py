@@ -32,7 +32,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import IO, Any, NamedTuple
 
@@ -75,6 +75,10 @@ class Played(NamedTuple):
     """Observations, and `reward`, that were NaN or infinite."""
     notes: tuple[str, ...] = ()
     """New messages about the environment since the last answer."""
+
+
+Hurried = Callable[[], float | None]
+"""The moment of `time.monotonic` that may bring the end of a wait forward."""
 
 
 class Died(Exception):
@@ -131,7 +135,7 @@ class Worker:
         self.owes, self._asked = "reset" if kind == "replay" else kind, time.monotonic()
         self._send((kind, *content))
 
-    def receive(self, limit_s: float, hurried: Any = lambda: None) -> Played:
+    def receive(self, limit_s: float, hurried: Hurried = lambda: None) -> Played:
         """The answer to a replay or a step.
 
         `limit_s` counts from the question; `hurried()` may bring the end forward, as a moment of
@@ -149,7 +153,7 @@ class Worker:
         with contextlib.suppress(OSError):  # it died; the next `receive` reports it
             _tell(self.pipe, message)
 
-    def _receive(self, expected: str, limit_s: float, hurried: Any = lambda: None) -> Any:
+    def _receive(self, expected: str, limit_s: float, hurried: Hurried = lambda: None) -> Any:
         call = self.owes
         try:
             while not self._answered.poll(1_000 * GLANCE_S):
