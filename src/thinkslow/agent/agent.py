@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
 
 from thinkslow.agent.checks import Guard
 from thinkslow.agent.clean import Clean
-from thinkslow.agent.decision import Thought, decide_batch
+from thinkslow.agent.decision import Decided, decide_batch
 from thinkslow.agent.inputs import Ages, Batch, Carry, Flags, Inputs, prepared
 from thinkslow.agent.past import Cloud
 from thinkslow.agent.stream import Stream, empty_queue
@@ -325,7 +325,7 @@ class Agent(AbstractAgent):
         keys: Key[Array, " batch"],
         missing: Flags | None = None,
         age: Ages | None = None,
-    ) -> tuple[Carry, Float[Array, "batch action"], Thought]:
+    ) -> Decided:
         """One decision for a batch, as `AbstractAgent.act`, in one compiled call.
 
         Args:
@@ -405,7 +405,7 @@ def greedy_policy(model: Any, state: State, key: PRNGKeyArray) -> Array:
 
 
 @compiled
-def _act(agent: Agent, given: Inputs) -> tuple[Carry, Array, Thought]:
+def _act(agent: Agent, given: Inputs) -> Decided:
     return decide_batch(agent, given)
 
 

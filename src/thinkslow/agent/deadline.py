@@ -6,10 +6,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
+from jaxtyping import Array, Bool, Key, PRNGKeyArray
 
 from thinkslow.agent.agent import About, AbstractAgent, Agent
-from thinkslow.agent.decision import Thought, bounds, conclude
+from thinkslow.agent.decision import Decided, bounds, conclude
 from thinkslow.agent.inputs import Ages, Batch, Carry, Flags, Inputs, prepared, streams
 from thinkslow.agent.looking import Look, look
 from thinkslow.agent.variables import begin, posed
@@ -89,7 +89,7 @@ class Timed(AbstractAgent):
         keys: Key[Array, " batch"],
         missing: Flags | None = None,
         age: Ages | None = None,
-    ) -> tuple[Carry, Float[Array, "batch action"], Thought]:
+    ) -> Decided:
         """One decision for a batch, like `AbstractAgent.act`, in at most `deadline_ms` from the
         call, if acting takes as long as in recent decisions. `thinks` says where any step was
         made."""
@@ -160,10 +160,8 @@ def _look(
 
 
 @compiled
-def _act(
-    agent: Agent, looked: Look, refined: Refined, keys: Key[Array, " batch"]
-) -> tuple[Carry, Array, Thought]:
-    def one(looked: Look, refined: Refined, key: PRNGKeyArray) -> tuple[Carry, Array, Thought]:
+def _act(agent: Agent, looked: Look, refined: Refined, keys: Key[Array, " batch"]) -> Decided:
+    def one(looked: Look, refined: Refined, key: PRNGKeyArray) -> Decided:
         carry, action, thought = conclude(agent, looked, refined, key)
         return carry, action, dataclasses.replace(thought, thinks=refined.used > 0)
 

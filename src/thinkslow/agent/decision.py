@@ -6,7 +6,7 @@ agent, bit for bit.
 """
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import equinox as eqx
 import jax
@@ -71,7 +71,11 @@ class Thought(eqx.Module):
     """The result of the `check`, if there is one."""
 
 
-def decide(agent: "Agent", given: Inputs) -> tuple[Carry, Float[Array, " action"], Thought]:
+Decided: TypeAlias = tuple[Carry, Float[Array, "*batch action"], Thought]
+"""The carry to continue with, the action vector, and the record."""
+
+
+def decide(agent: "Agent", given: Inputs) -> Decided:
     """One decision of one agent: predict, infer, refine, read, act.
 
     A non-finite carry is reset, as at the beginning of an episode.
@@ -84,9 +88,7 @@ def decide(agent: "Agent", given: Inputs) -> tuple[Carry, Float[Array, " action"
     return conclude(agent, looked, refined, given.key)
 
 
-def decide_batch(
-    agent: "Agent", given: Inputs
-) -> tuple[Carry, Float[Array, "batch action"], Thought]:
+def decide_batch(agent: "Agent", given: Inputs) -> Decided:
     """`decide` for each environment of a batch.
 
     On a CPU, a large batch is refined in blocks.
@@ -101,9 +103,7 @@ def decide_batch(
     return jax.vmap(partial(conclude, agent))(looked, refined, given.key)
 
 
-def conclude(
-    agent: "Agent", looked: Look, refined: Refined | None, key: PRNGKeyArray
-) -> tuple[Carry, Float[Array, " action"], Thought]:
+def conclude(agent: "Agent", looked: Look, refined: Refined | None, key: PRNGKeyArray) -> Decided:
     """Read a state from the refined belief, and act."""
     latent_key, action_key, _, pick_key = streams(key)
     settings, plain = agent.settings, looked.plain
@@ -193,9 +193,7 @@ def bounds(settings: "Thinking") -> dict[str, Any]:
     }
 
 
-def _decide_together(
-    agent: "Agent", given: Inputs, cloud: Cloud
-) -> tuple[Carry, Float[Array, " action"], Thought]:
+def _decide_together(agent: "Agent", given: Inputs, cloud: Cloud) -> Decided:
     """One decision of many particles; the one that acts is drawn by weight."""
     carry, observation, is_first, key = given
     latent_key, action_key, think_key = jr.split(key, 3)

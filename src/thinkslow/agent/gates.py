@@ -9,7 +9,6 @@ the thinking agent, except for the rounding of another batch size.
 """
 
 import dataclasses
-from typing import TypeAlias
 
 import equinox as eqx
 import jax
@@ -17,18 +16,16 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Int, Key
 
 from thinkslow.agent.agent import About, AbstractAgent, Agent
-from thinkslow.agent.decision import Thought, decide, decide_batch
+from thinkslow.agent.decision import Decided, decide, decide_batch
 from thinkslow.agent.inputs import Ages, Batch, Carry, Flags, Inputs, prepared
 from thinkslow.agent.scores import Score
 from thinkslow.needs import missing
 from thinkslow.objectives.members import Members
 from thinkslow.trees import Parts, Tree, compiled, once, parts
 from thinkslow.worldmodel import WorldModel
-
-Decided: TypeAlias = tuple[Carry, Float[Array, "batch action"], Thought]
 
 
 class Gated(AbstractAgent):

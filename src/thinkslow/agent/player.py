@@ -1,14 +1,13 @@
 """A player for your own loop: one environment, NumPy in and out."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
 import jax.random as jr
 import numpy as np
-import numpy.typing as npt
 
 from thinkslow.agent.agent import AbstractAgent, Agent, greedy_policy, own_policy
 from thinkslow.needs import GREEDY, missing
@@ -66,7 +65,7 @@ class Player:
         self,
         observation: Any,
         state: "PlayerState | None" = None,
-        episode_start: npt.ArrayLike | None = None,
+        episode_start: bool | Sequence[bool] | np.ndarray | None = None,
         deterministic: bool = False,
     ) -> tuple[Any, "PlayerState"]:
         """The actions for a batch of observations, like `predict` in Stable-Baselines3.

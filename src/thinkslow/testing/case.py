@@ -22,7 +22,7 @@ class Given(NamedTuple):
     """The inputs of an objective, besides the belief, which are arguments of every program."""
 
     arrays: list[Any]
-    """Those of the model."""
+    """The arrays of the model."""
     members: Members | None
     observation: Observation
     at: tuple[Any, Any, Any]
