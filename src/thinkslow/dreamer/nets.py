@@ -243,7 +243,7 @@ def with_named(tree: Tree, arrays: Mapping[str, np.ndarray | Array]) -> Tree:
 
     **Errors:** `KeyError` for a missing name; shapes are the caller's to check (`checks.match`).
     """
-    return _map_named(tree, lambda name, leaf: jnp.asarray(arrays[name], leaf.dtype))
+    return _map_named(tree, lambda name, leaf: _as_type(arrays[name], leaf.dtype))
 
 
 def with_only(tree: Tree, arrays: Mapping[str, np.ndarray | Array]) -> Tree:
@@ -255,8 +255,15 @@ def with_only(tree: Tree, arrays: Mapping[str, np.ndarray | Array]) -> Tree:
         raise KeyError(f"{min(unknown)} is no array of the model.")
     return _map_named(
         eqx.filter(tree, _is_array),
-        lambda name, leaf: jnp.asarray(arrays[name], leaf.dtype) if name in arrays else None,
+        lambda name, leaf: _as_type(arrays[name], leaf.dtype) if name in arrays else None,
     )
+
+
+def _as_type(array: np.ndarray | Array, dtype: Any) -> Array:
+    """NumPy converts its own arrays: JAX would compile a program for each of their shapes."""
+    if isinstance(array, np.ndarray):
+        array = array.astype(dtype, copy=False)
+    return jnp.asarray(array, dtype)
 
 
 def _map_named(tree: Tree, function: Callable[[str, Array], Array | None]) -> Tree:
