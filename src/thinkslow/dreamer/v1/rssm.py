@@ -32,6 +32,7 @@ class V1RSSM(eqx.Module):
         }
         self.initial, self.config = jnp.zeros(deter), config
 
+    @jax.jit  # for callers outside a program, which would compile each operation
     def start(self) -> State:
         """The learned initial memory, and the most likely latent of its prior."""
         deter = jnp.tanh(self.initial)
