@@ -23,9 +23,10 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from golden_heads import described, latent
 
 from thinkslow import importers
-from thinkslow.distributions import Categorical, SymlogSquared, TwoHot
+from thinkslow.distributions import Categorical, TwoHot
 from thinkslow.dreamer.config import TrainConfig
 from thinkslow.dreamer.match_spaces import match_spaces
 from thinkslow.dreamer.model import Dreamer, Head
@@ -236,13 +237,14 @@ def _filtered(model: Dreamer, slow: Head, batch: Batch) -> tuple[dict[str, jax.A
         memory, prior = model.predict(state, action, first)
         posterior = model.infer(memory, observation)
         state = State(memory, posterior.mode())
+        told = described(model, state, prior, _slow_value(model, slow, state))
         extra = {
             "tokens": model.enc(observation),
             "kl": posterior.kl(prior),
             "kl_raw": raw(posterior).kl(raw(prior)),
-            **_latent("post", posterior),
+            **latent("post", posterior),
         }
-        return state, (describe(model, slow, state, prior) | extra, state)
+        return state, (told | extra, state)
 
     sequences = (batch.observation, batch.previous_action, batch.is_first)
     return jax.vmap(lambda s, x: jax.lax.scan(step, s, x)[1], out_axes=1)(batch.start, sequences)
@@ -253,69 +255,18 @@ def _imagined(model: Dreamer, slow: Head, start: State, actions: jax.Array) -> d
     def step(state: State, action: jax.Array) -> tuple[State, dict[str, jax.Array]]:
         memory, prior = model.predict(state, action, jnp.zeros((), bool))
         state = State(memory, prior.mode())
-        return state, describe(model, slow, state, prior)
+        return state, described(model, state, prior, _slow_value(model, slow, state))
 
     return jax.vmap(lambda s, a: jax.lax.scan(step, s, a)[1], (0, 1), 1)(start, actions)
 
 
-def describe(model: Dreamer, slow: Head, state: State, prior: Any) -> dict[str, jax.Array]:
-    """What every head says of one state, by the golden file's names."""
-    reward, value = model.reward(state), model.value(state)
-    going_on = model.continuation(state)
-    actors = list(model.actor(state).values())
-    each = [_policy(actor) for actor in actors]
-    policy = {
-        name: jnp.concatenate([parts[name] for parts in each if name in parts], -1)
-        for name in dict.fromkeys(name for parts in each for name in parts)
-    }
-    reconstruction = {
-        f"recon_{name}": head.symlog_mean if isinstance(head, SymlogSquared) else head.mode()
-        for name, head in model.decode(state).items()
-    } | {
-        f"recon_symexp_{name}": head.mode()
-        for name, head in model.decode(state).items()
-        if isinstance(head, SymlogSquared)
-    }
-    return {
-        "deter": state.memory,
-        "stoch": state.latent,
-        "reward": reward.mean(),
-        "reward_logits": reward.logits,
-        "value": value.mean(),
-        "value_logits": value.logits,
-        "slow_value": TwoHot(slow(model.features(state))).mean(),
-        "cont_logit": going_on.logit,
-        "cont_prob": going_on.prob(),
-        "policy_entropy": sum((actor.entropy() for actor in actors), jnp.zeros(())),
-        "feat": jnp.concatenate([state.latent.ravel(), state.memory]),  # as PyTorch projects join
-        **policy,
-        **reconstruction,
-        **_latent("prior", prior),
-    }
-
-
-def _policy(actor: Any) -> dict[str, jax.Array]:
-    if not isinstance(actor, Categorical):
-        return {"policy_mean": actor.mean, "policy_std": actor.scale}
-    logits = actor.log_probs() if actor.mix else actor.logits
-    return {
-        "policy_logits": logits,
-        "policy_logits_raw": actor.logits,
-        "policy_prob": actor.probs(),
-    }
+def _slow_value(model: Dreamer, slow: Head, state: State) -> jax.Array:
+    return TwoHot(slow(model.features(state))).mean()
 
 
 def raw(belief: Any) -> Categorical:
     """The same logits without the uniform mix."""
     return Categorical(belief.logits)
-
-
-def _latent(name: str, belief: Any) -> dict[str, jax.Array]:
-    return {
-        f"{name}_logit": belief.logits,
-        f"{name}_prob": belief.probs(),
-        f"{name}_entropy": belief.entropy(),
-    }
 
 
 def official(name: str) -> str:

@@ -1,15 +1,16 @@
 """Our values of the golden arrays of profile `v1`, by each source's own names and layouts."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import golden_inputs as inputs
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from golden_heads import described, latent
 
-from thinkslow.distributions import Categorical, SymlogSquared, SymlogTwoHot
+from thinkslow.distributions import SymlogTwoHot
 from thinkslow.dreamer.nets import named, with_named
 from thinkslow.dreamer.v1.config import V1Config
 from thinkslow.dreamer.v1.model import V1Dreamer, V1Head
@@ -91,13 +92,14 @@ def _filtered(model: V1Dreamer, slow: V1Head, sequences: Sequences) -> tuple:
                 for name, head in decoded.items()
             },
         }
+        told = described(model, state, prior, _slow_value(model, slow, state))
         extra = {
             "tokens": model.wm.enc(inputs.observation),
             "kl": kl,
             "prior_stoch": prior.mode(),
-            **_latent("post", posterior),
+            **latent("post", posterior),
         }
-        return state, (_describe(model, slow, state, prior) | extra, state, losses)
+        return state, (told | extra, state, losses)
 
     def one(inputs: Sequences) -> tuple:
         return jax.lax.scan(step, model.initial(), inputs)[1]
@@ -112,63 +114,13 @@ def _imagined(
     def step(state: State, action: jax.Array) -> tuple[State, dict[str, jax.Array]]:
         memory, prior = model.predict(state, action, jnp.zeros((), bool))
         state = State(memory, prior.mode())
-        return state, _describe(model, slow, state, prior)
+        return state, described(model, state, prior, _slow_value(model, slow, state))
 
     return jax.vmap(lambda s, a: jax.lax.scan(step, s, a)[1], (0, 1), 1)(start, actions)
 
 
-def _describe(
-    model: V1Dreamer, slow: V1Head, state: State, prior: Categorical
-) -> dict[str, jax.Array]:
-    """What every head says of one state."""
-    reward, value, going_on = model.reward(state), model.value(state), model.continuation(state)
-    actors = list(model.actor(state).values())
-    each = [_policy(actor) for actor in actors]
-    policy = {
-        name: jnp.concatenate([parts[name] for parts in each if name in parts], -1)
-        for name in dict.fromkeys(name for parts in each for name in parts)
-    }
-    pictures = {}
-    for name, head in model.decode(state).items():
-        vector = isinstance(head, SymlogSquared)
-        pictures[f"recon_{name}"] = head.symlog_mean if vector else head.mode()
-        if vector:
-            pictures[f"recon_symexp_{name}"] = head.mode()
-    return {
-        "deter": state.memory,
-        "stoch": state.latent,
-        "reward": reward.mean(),
-        "reward_logits": reward.logits,
-        "value": value.mean(),
-        "value_logits": value.logits,
-        "slow_value": SymlogTwoHot(slow(model.features(state))["out"]).mean(),
-        "cont_logit": going_on.logit,
-        "cont_prob": going_on.prob(),
-        "cont_mode": going_on.mode(),
-        "policy_entropy": sum((actor.entropy() for actor in actors), jnp.zeros(())),
-        "feat": jnp.concatenate([state.latent.ravel(), state.memory]),  # as torch has it
-        **policy,
-        **pictures,
-        **_latent("prior", prior),
-    }
-
-
-def _policy(actor: Any) -> dict[str, jax.Array]:
-    if not isinstance(actor, Categorical):
-        return {"policy_mean": actor.mean, "policy_std": actor.scale}
-    return {
-        "policy_logits": actor.log_probs(),
-        "policy_logits_raw": actor.logits,
-        "policy_prob": actor.probs(),
-    }
-
-
-def _latent(name: str, belief: Categorical) -> dict[str, jax.Array]:
-    return {
-        f"{name}_logit": belief.logits,
-        f"{name}_prob": belief.probs(),
-        f"{name}_entropy": belief.entropy(),
-    }
+def _slow_value(model: V1Dreamer, slow: V1Head, state: State) -> jax.Array:
+    return SymlogTwoHot(slow(model.features(state))["out"]).mean()
 
 
 def _losses(each: Mapping[str, jax.Array], model: V1Dreamer, source: str) -> dict[str, jax.Array]:
