@@ -80,6 +80,37 @@ def image_scores(psnr: float, ssim: float, mse: float, gain: float) -> dict[str,
     return {**now, **later, **gains, "mse_gain": -0.0014 * gain}
 
 
+def whole_episode(
+    agent: str,
+    arm: str,
+    number: int,
+    score: float | None,
+    *,
+    latency: float = 1.0,
+    **more: Any,
+) -> Episode:
+    """An episode to whose end nothing failed."""
+    facts: dict[str, Any] = {
+        "environment_seed": 1000 + number,
+        "training_seed": 0,
+        "rewards_size": abs(score or 0.0),
+        "length": 250,
+        "crashed": False,
+        "error": None,
+        "cut": False,
+        "nonfinite": 0,
+        "nonfinite_first": None,
+        "first_observation": f"seen-{number}",
+        "thought_share": 0.0,
+        "belief_kl": 0.0,
+        "latency_ms": latency,
+        "latency_ms_mean": latency,
+        "latency_ms_p10": 0.9 * latency,
+        "latency_ms_p90": 1.2 * latency,
+    }
+    return Episode(agent=agent, arm=arm, episode=number, score=score, **facts | more)
+
+
 def evaluation(folder: Path, *, episodes: int = 24) -> Path:
     """An evaluation of two agents and five arms, as the evaluator writes it."""
     rng = np.random.default_rng(0)
@@ -88,34 +119,21 @@ def evaluation(folder: Path, *, episodes: int = 24) -> Path:
     whole = dataclasses.replace(header(episodes, list(AGENTS)), curves=dict.fromkeys(AGENTS, curve))
     (folder / "strips").mkdir(parents=True)
     write_header(folder, whole)
-    played = []
+    records: list[Episode] = []
     for agent, level in AGENTS.items():
         world = rng.normal(scale=0.3 * level, size=episodes)
         for arm, (score, decibel, _) in ARMS.items():
             noise = rng.normal(scale=2.0, size=(3, episodes))
-            median = 2.1 * {"none": 1, "sig": 9.4, "elbo": 3.1}.get(arm, 1.3)
-            played += [
-                Episode(
-                    agent=agent,
-                    arm=arm,
-                    episode=number,
-                    environment_seed=1000 + number,
-                    training_seed=0,
-                    score=float(np.round(level + world[number] + score + noise[0, number])),
+            records += [
+                whole_episode(
+                    agent,
+                    arm,
+                    number,
+                    float(np.round(level + world[number] + score + noise[0, number])),
+                    latency=2.1 * {"none": 1, "sig": 9.4, "elbo": 3.1}.get(arm, 1.3),
                     rewards_size=30.0,
-                    length=250,
-                    crashed=False,
-                    error=None,
-                    cut=False,
-                    nonfinite=0,
-                    nonfinite_first=None,
-                    first_observation=f"seen-{number}",
                     thought_share=float(arm != "none"),
                     belief_kl=2.5,
-                    latency_ms=median,
-                    latency_ms_mean=median,
-                    latency_ms_p10=0.92 * median,
-                    latency_ms_p90=1.2 * median,
                     images=image_scores(
                         21.5 + decibel + 0.1 * noise[1, number],
                         0.80 + 0.02 * decibel + 0.004 * noise[2, number],
@@ -126,7 +144,7 @@ def evaluation(folder: Path, *, episodes: int = 24) -> Path:
                 for number in range(episodes)
             ]
             savez(strip_of(folder, agent, arm), strip(arm))
-    append(folder, played)
+    append(folder, records)
     build(folder)
     return folder
 

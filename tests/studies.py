@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pages import whole_episode
 
 from thinkslow.evaluation import records
 from thinkslow.evaluation.metrics import image_columns
@@ -179,27 +180,18 @@ def _episode(
     gain = {"evidence": 0.3, "none": 0.0}.get(name, -0.1)
     cost = 2.0 * (1 + arm.thinking.steps * arm.thinking.horizon * 0.7) + 0.1 * at
     score = LEVEL[task.group] + SHIFTED[shift] + effect + luck + noise.normal(scale=1.5)
-    return Episode(
-        agent=task.agent,
-        arm=name,
-        episode=number,
+    return whole_episode(
+        task.agent,
+        name,
+        number,
+        float(np.round(score, 2)),
+        latency=cost,
         environment_seed=100 * task.block + number,
         training_seed=seed,
-        score=float(np.round(score, 2)),
         rewards_size=20.0,
-        length=250,
-        crashed=False,
-        error=None,
-        cut=False,
-        nonfinite=0,
-        nonfinite_first=None,
         first_observation=f"{task.block}-{number}",
         thought_share=float(name != "none"),
         belief_kl=1.0,
-        latency_ms=cost,
-        latency_ms_mean=cost,
-        latency_ms_p10=0.9 * cost,
-        latency_ms_p90=1.2 * cost,
         images={"psnr": 20.0}
         | {
             column: gain + 0.05 * float(noise.normal())

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pages import whole_episode
 
 from thinkslow.evaluation import statistics
 from thinkslow.evaluation.metrics import METRICS, image_columns
-from thinkslow.evaluation.records import Episode, Header, Records
+from thinkslow.evaluation.records import Header, Records
 from thinkslow.evaluation.summary import flat, summarise
 
 ARMS = ("none", "evidence", "control-mode", "control-uncarried")
@@ -19,30 +20,9 @@ OF_STATES = [name for name in COMPARED if METRICS[name].of_states]
 
 def episode(agent: str, arm: str, number: int, score: float | None, gain: float = 0.0, **more: Any):
     images = {c: gain if "gain" in c else 1.0 for c in image_columns()}
-    facts: dict[str, Any] = {
-        "agent": agent,
-        "arm": arm,
-        "episode": number,
-        "environment_seed": 100 + number,
-        "training_seed": 0,
-        "score": score,
-        "rewards_size": abs(score or 0.0),
-        "length": 9,
-        "crashed": False,
-        "error": None,
-        "cut": False,
-        "nonfinite": 0,
-        "nonfinite_first": None,
-        "first_observation": f"seen-{number}",
-        "thought_share": 0.0,
-        "belief_kl": 0.0,
-        "latency_ms": 2.0,
-        "latency_ms_mean": 3.0,
-        "latency_ms_p10": 1.0,
-        "latency_ms_p90": 5.0,
-        "images": images,
-    }
-    return Episode(**facts | more)
+    latencies = {"latency_ms_mean": 3.0, "latency_ms_p10": 1.0, "latency_ms_p90": 5.0}
+    facts = {"environment_seed": 100 + number, "length": 9, "images": images, **latencies}
+    return whole_episode(agent, arm, number, score, latency=2.0, **facts | more)
 
 
 def records(agents: dict[str, float], episodes: int = 4, **changes: Any) -> Records:
