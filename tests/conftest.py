@@ -35,6 +35,7 @@ import jaxtyping
 import pytest
 
 if TYPE_CHECKING:
+    from thinkslow.agent.agent import Agent
     from thinkslow.dreamer.model import Dreamer
     from thinkslow.dreamer.v1.model import V1Dreamer
 
@@ -68,6 +69,23 @@ def v1() -> "V1Dreamer":
     from helpers import tiny_v1
 
     return tiny_v1()
+
+
+@pytest.fixture(scope="session")
+def cart() -> "Agent":
+    """An agent that balances no pole: its episodes are of some twenty decisions."""
+    from helpers import tiny_dreamer
+
+    from thinkslow.agent.agent import About, Agent
+    from thinkslow.spaces import Space
+
+    model = tiny_dreamer(
+        observations={"vector": Space((4,), "float32")},
+        actions={"action": Space((), "int32", 2)},
+        stoch=3,
+        classes=4,
+    )
+    return Agent(model, about=About(name="cart"))
 
 
 @pytest.fixture

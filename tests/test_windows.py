@@ -6,28 +6,15 @@ from typing import Any
 import jax
 import jax.random as jr
 import pytest
-from helpers import tiny_dreamer
+from pages import whole_episode
 
 from thinkslow import evaluate
-from thinkslow.agent.agent import About, Agent
+from thinkslow.agent.agent import Agent
 from thinkslow.agent.thinking import Thinking
 from thinkslow.evaluation import records, windows
 from thinkslow.evaluation.summary import agreement
-from thinkslow.spaces import Space
 
 PLAYED: dict[str, Any] = {"episodes": 6, "seed": 3, "batch": 3, "max_decisions": 30}
-
-
-@pytest.fixture(scope="module")
-def cart() -> Agent:
-    """An agent that balances no pole: its episodes are of some twenty decisions."""
-    model = tiny_dreamer(
-        observations={"vector": Space((4,), "float32")},
-        actions={"action": Space((), "int32", 2)},
-        stoch=3,
-        classes=4,
-    )
-    return Agent(model, about=About(name="cart"))
 
 
 @pytest.fixture(autouse=True)
@@ -106,31 +93,7 @@ def test_windows_and_whole_episodes_agree_and_windows_are_less_noisy(cart, tmp_p
 
 def test_a_bias_of_windows_is_found_and_said():
     """Whole episodes that score 3 more than windows of the same seeds do not agree with them."""
-    windowed = [
-        records.Episode(
-            agent="one",
-            arm="arm",
-            episode=number,
-            environment_seed=number,
-            training_seed=None,
-            score=5.0 + number % 3,
-            rewards_size=9.0,
-            length=25,
-            crashed=False,
-            error=None,
-            cut=False,
-            nonfinite=0,
-            nonfinite_first=None,
-            first_observation="",
-            thought_share=1.0,
-            belief_kl=0.0,
-            latency_ms=1.0,
-            latency_ms_mean=1.0,
-            latency_ms_p10=1.0,
-            latency_ms_p90=1.0,
-        )
-        for number in range(9)
-    ]
+    windowed = [whole_episode("one", "arm", number, 5.0 + number % 3) for number in range(9)]
     whole = [dataclasses.replace(one, score=(one.score or 0) + 3) for one in windowed]
     (row,) = agreement(windowed, whole, seed=0)
     assert row["difference"] == pytest.approx(-3.0)
