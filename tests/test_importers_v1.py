@@ -284,6 +284,17 @@ def layers(model: V1Dreamer, part: str) -> int:
     return sum(n.startswith(f"{part}/h") and n.endswith("kernel") for n in named(model))
 
 
+def put_normed(put: Callable, new: str, norm: str, name: str, kind: str) -> None:
+    put(f"{new}.weight", f"{name}/kernel", kind)
+    put(f"{norm}.weight", f"{name}/norm/scale", "same")
+    put(f"{norm}.bias", f"{name}/norm/bias", "same")
+
+
+def put_linear(put: Callable, new: str, name: str, kind: str = "linear") -> None:
+    put(f"{new}.weight", f"{name}/kernel", kind)
+    put(f"{new}.bias", f"{name}/bias", "same")
+
+
 def grow(put: Callable, model: V1Dreamer, layers: str, norm: str) -> None:
     """The transposed convolutions of a decoder of torch: each but the last is normed."""
     count = len(model.config.decoder_convs)
@@ -303,14 +314,7 @@ def as_torch(model: V1Dreamer, folder: Path, *, compiled: bool) -> Found:
     def put(new: str, name: str, kind: str) -> None:
         out[new] = lay(name, kind)
 
-    def normed(new: str, norm: str, name: str, kind: str) -> None:
-        put(f"{new}.weight", f"{name}/kernel", kind)
-        put(f"{norm}.weight", f"{name}/norm/scale", "same")
-        put(f"{norm}.bias", f"{name}/norm/bias", "same")
-
-    def linear(new: str, name: str, kind: str = "linear") -> None:
-        put(f"{new}.weight", f"{name}/kernel", kind)
-        put(f"{new}.bias", f"{name}/bias", "same")
+    normed, linear = partial(put_normed, put), partial(put_linear, put)
 
     def dense(new: str, name: str, label: str, first: str) -> int:
         count = layers(model, name)
@@ -429,14 +433,7 @@ def as_sheeprl(model: V1Dreamer, folder: Path, heads: tuple[int, ...] = ()) -> F
         module, _, rest = new.partition(".")
         out[module][f"_forward_module.{rest}"] = lay(name, kind)
 
-    def normed(new: str, norm: str, name: str, kind: str) -> None:
-        put(f"{new}.weight", f"{name}/kernel", kind)
-        put(f"{norm}.weight", f"{name}/norm/scale", "same")
-        put(f"{norm}.bias", f"{name}/norm/bias", "same")
-
-    def linear(new: str, name: str, kind: str = "linear") -> None:
-        put(f"{new}.weight", f"{name}/kernel", kind)
-        put(f"{new}.bias", f"{name}/bias", "same")
+    normed, linear = partial(put_normed, put), partial(put_linear, put)
 
     def dense(new: str, name: str, first: str) -> int:
         count = layers(model, name)
