@@ -175,20 +175,19 @@ def rows(plan: Plan) -> Iterator[tuple[str, Callable[[], Row]]]:
         yield f"peak {precision}", partial(peak, plan, precision, peaks)
     first, *others = plan.presets
     decide = partial(decisions, plan, peaks)
+
+    def work(preset: str, precision: str) -> Iterator[tuple[str, Callable[[], Row]]]:
+        for batch in plan.batches:
+            yield (
+                f"decision {preset} {precision} batch {batch}",
+                partial(decide, preset, precision, batch, plan.horizon, 1),
+            )
+        yield f"update {preset} {precision}", partial(update, plan, peaks, preset, precision)
+
     for precision in PRECISIONS:
-        for batch in plan.batches:
-            yield (
-                f"decision {first} {precision} batch {batch}",
-                partial(decide, first, precision, batch, plan.horizon, 1),
-            )
-        yield f"update {first} {precision}", partial(update, plan, peaks, first, precision)
+        yield from work(first, precision)
     for preset in others:
-        for batch in plan.batches:
-            yield (
-                f"decision {preset} bfloat16 batch {batch}",
-                partial(decide, preset, "bfloat16", batch, plan.horizon, 1),
-            )
-        yield f"update {preset} bfloat16", partial(update, plan, peaks, preset, "bfloat16")
+        yield from work(preset, "bfloat16")
     batch = sorted(plan.batches)[1]
     for horizon in plan.horizons:
         yield f"growth horizon {horizon}", partial(decide, first, "bfloat16", batch, horizon, 1)
@@ -204,12 +203,7 @@ def rows(plan: Plan) -> Iterator[tuple[str, Callable[[], Row]]]:
                 partial(convolutions, plan, depth, precision),
             )
     for preset in others:
-        for batch in plan.batches:
-            yield (
-                f"decision {preset} float32 batch {batch}",
-                partial(decide, preset, "float32", batch, plan.horizon, 1),
-            )
-        yield f"update {preset} float32", partial(update, plan, peaks, preset, "float32")
+        yield from work(preset, "float32")
 
 
 def peak(plan: Plan, precision: str, peaks: dict[str, float]) -> Row:
