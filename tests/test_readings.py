@@ -131,23 +131,19 @@ def test_no_steps_and_steps_of_no_length_are_the_base_agent_to_the_bit(variable)
         equal(decided(still)[0], plain)
 
 
-def first_thought(thinking: Thinking) -> Any:
-    """Of a first observation: a table of probabilities cannot go on from a latent that is none."""
-    agent = Agent(WALK, thinking)
+def raw_steps(variable: Any, term: Any, **options: Any) -> Any:
+    """The thought of a first observation by plain gradient steps on a soft latent, unbounded."""
+    options = {"steps": 1, "update": Gradient(0.1)} | options
+    settings = Thinking(
+        {term: 1.0}, variable=variable, max_kl=float("inf"), latent=Soft(), **options
+    )
+    agent = Agent(WALK, settings)
     return agent.act(agent.start(1), SEEN, FIRST, keys=KEYS)[2]
 
 
 def test_a_raw_step_is_the_gradient_times_its_length():
     """The evidence of the toy problem is linear in the latent: the step is known."""
-    settings = Thinking(
-        {Evidence(0.0, 0.0): 1.0},
-        steps=3,
-        variable="latent",
-        update=Gradient(0.1),
-        max_kl=float("inf"),
-        latent=Soft(),
-    )
-    thought = first_thought(settings)
+    thought = raw_steps("latent", Evidence(0.0, 0.0), steps=3)
     gradient = -jnp.log(WALK.problem.emission[:, 1])
     expected = thought.base.latent[0] - 3 * 0.1 * gradient
     np.testing.assert_allclose(thought.state.latent[0], expected, rtol=1e-5)
@@ -157,16 +153,7 @@ def test_a_raw_step_is_the_gradient_times_its_length():
 
 @pytest.mark.parametrize("landing", ["as-is", "code", "simplex"])
 def test_a_stepped_latent_acts_where_it_lands(landing):
-    settings = Thinking(
-        {Evidence(0.0, 0.0): 1.0},
-        steps=1,
-        variable="latent",
-        landing=landing,
-        update=Gradient(0.2),
-        max_kl=float("inf"),
-        latent=Soft(),
-    )
-    thought = first_thought(settings)
+    thought = raw_steps("latent", Evidence(0.0, 0.0), landing=landing, update=Gradient(0.2))
     latent, stepped = np.asarray(thought.state.latent[0]), np.asarray(thought.after.value[0])
     if landing == "as-is":
         np.testing.assert_array_equal(latent, stepped)
@@ -178,15 +165,7 @@ def test_a_stepped_latent_acts_where_it_lands(landing):
 
 
 def test_the_memory_moves_where_it_is_stepped_and_the_belief_stays():
-    settings = Thinking(
-        {Evidence(0.5, 0.0): 1.0},
-        steps=2,
-        variable="memory",
-        update=Gradient(0.1),
-        max_kl=float("inf"),
-        latent=Soft(),
-    )
-    thought = first_thought(settings)
+    thought = raw_steps("memory", Evidence(0.5, 0.0), steps=2)
     assert np.abs(thought.state.memory - thought.base.memory).max() > 1e-3
     equal(thought.state.latent, thought.base.latent)
     one, other = Shift(jnp.array([3.0, 0.0])), Shift(jnp.array([0.0, 4.0]))
