@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,12 @@ GOLDEN = (Path(__file__).parents[1] / ".." / "shared" / "golden").resolve()
 def slow(*values: Any) -> Any:
     """Parameters of the slow tier, beside others of the fast one."""
     return pytest.param(*values, marks=pytest.mark.slow)
+
+
+@partial(jax.jit, static_argnums=1)
+def ask(this: Any, method: str, *arguments: Any, **keywords: Any) -> Any:
+    """Call a method, compiled: eagerly each of its operations would be a program of its own."""
+    return getattr(this, method)(*arguments, **keywords)
 
 
 def golden_case(name: str) -> Path:

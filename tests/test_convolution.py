@@ -20,9 +20,9 @@ TOLERANCE = {"float32": 1e-5, "bfloat16": 0.05}
 
 def moment(size: int, dtype: str, height: int = 6, width: int = 10) -> tuple[jax.Array, jax.Array]:
     """Three small images and a kernel."""
-    image_key, kernel_key = jr.split(jr.key(size))
-    images = jr.normal(image_key, (3, height, width, 4)).astype(dtype)
-    return images, jr.normal(kernel_key, (size, size, 4, 5)).astype(dtype)
+    rng, kind = np.random.default_rng(size), jnp.dtype(dtype)
+    images = rng.normal(size=(3, height, width, 4)).astype(kind)
+    return jnp.asarray(images), jnp.asarray(rng.normal(size=(size, size, 4, 5)).astype(kind))
 
 
 def close(found, expected, dtype: str = "float32") -> None:
@@ -36,12 +36,13 @@ def test_a_convolution_is_that_of_scipy(size):
     """For an even kernel the extra row of zeros is after the image."""
     images, kernel = moment(size, "float32")
     before, after = (size - 1) // 2, size // 2
-    padded = np.pad(images[0], ((before, after), (before, after), (0, 0)))
+    padded = np.pad(np.asarray(images)[0], ((before, after), (before, after), (0, 0)))
+    kernel = np.asarray(kernel)
     expected = sum(
         np.stack([correlate(padded[..., i], kernel[:, :, i, o], "valid") for o in range(5)], -1)
         for i in range(4)
     )
-    close(convolve(images[0], kernel), expected)
+    close(jax.jit(convolve)(np.asarray(images)[0], kernel), expected)
 
 
 @pytest.mark.parametrize(
@@ -57,52 +58,62 @@ def test_a_convolution_is_that_of_scipy(size):
 @pytest.mark.parametrize("form", FORMS)
 def test_cells_are_the_plain_convolution_with_both_gradients(form, size, dtype):
     images, kernel = moment(size, dtype)
-    found, expected = (
-        jax.vmap(partial(FORMS[form], cells=cells), (0, None)) for cells in (True, False)
-    )
-    out, pull = jax.vjp(found, images, kernel)
-    plain, plain_pull = jax.vjp(expected, images, kernel)
+
+    @partial(jax.jit, static_argnums=0)
+    def computed(cells: bool):
+        each = jax.vmap(partial(FORMS[form], cells=cells), (0, None))
+        out, pull = jax.vjp(each, images, kernel)
+        weights = jr.normal(jr.key(9), out.shape).astype(dtype)
+        return out, pull(weights)
+
+    (out, gradients), (plain, plain_gradients) = computed(True), computed(False)
     close(out, plain, dtype)
-    weights = jr.normal(jr.key(9), plain.shape).astype(dtype)
     if form == "pool" and dtype == "bfloat16":
         return  # two pixels that round alike share the gradient in one form and not in the other
-    for gradient, plain_gradient in zip(pull(weights), plain_pull(weights), strict=True):
+    for gradient, plain_gradient in zip(gradients, plain_gradients, strict=True):
         close(gradient, plain_gradient, dtype)
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (1, 3), (2, 1)])
 def test_a_small_image_of_odd_sides_is_doubled(shape):
     images, kernel = moment(5, "float32", *shape)
-    found, expected = (double_and_convolve(images[0], kernel, cells=c) for c in (True, False))
+    found, expected = (
+        jax.jit(partial(double_and_convolve, cells=cells))(np.asarray(images)[0], kernel)
+        for cells in (True, False)
+    )
     assert found.shape == (2 * shape[0], 2 * shape[1], 5)
     close(found, expected)
 
 
 def test_a_flat_image_gives_the_gradient_to_no_pixel_twice():
     """All four pixels are the largest: each gets its share."""
-    kernel = jnp.zeros((5, 5, 4, 5)).at[2, 2].set(1.0)
-    flat = jnp.ones((4, 4, 4))
+    kernel = np.zeros((5, 5, 4, 5), np.float32)
+    kernel[2, 2] = 1.0
+    flat = np.ones((4, 4, 4), np.float32)
     for cells in (True, False):
-        gradient = jax.grad(lambda x, c=cells: convolve_and_pool(x, kernel, cells=c).sum())(flat)
+        total = lambda x, k, c=cells: convolve_and_pool(x, k, cells=c).sum()  # noqa: E731
+        gradient = jax.jit(jax.grad(total))(flat, kernel)
         np.testing.assert_allclose(gradient, 5 / 4, rtol=1e-6)
 
 
 def test_kernels_of_an_ensemble_are_batched_too():
-    images, kernel = moment(5, "float32")
-    kernels = jnp.stack([kernel, -2 * kernel])
-    each = jax.vmap(jax.grad(lambda k: jnp.sum(convolve(images[0], k) ** 2)))(kernels)
-    for one, gradient in zip(kernels, each, strict=True):
-        close(gradient, jax.grad(lambda k: jnp.sum(convolve(images[0], k) ** 2))(one))
+    images, kernel = (np.asarray(x) for x in moment(5, "float32"))
+    kernels = np.stack([kernel, -2 * kernel])
+    slope = jax.grad(lambda k: jnp.sum(convolve(jnp.asarray(images[0]), k) ** 2))
+    alone = jax.jit(slope)
+    for one, gradient in zip(kernels, jax.jit(jax.vmap(slope))(kernels), strict=True):
+        close(gradient, alone(one))
 
 
 @pytest.mark.parametrize(("method", "size"), [("doubled", (8, 12)), ("pooled", (2, 3))])
 def test_a_layer_adds_its_bias_to_either(method, size):
-    layer = Conv(2, 3, 5, key=jr.key(0))
-    x = jr.normal(jr.key(1), (4, 6, 2))
-    plain = getattr(layer, method)(x)
+    layer = jax.jit(lambda: Conv(2, 3, 5, key=jr.key(0)))()
+    x = np.random.default_rng(1).normal(size=(4, 6, 2)).astype(np.float32)
+    through = jax.jit(lambda layer, x: getattr(layer, method)(x))
+    plain = through(layer, x)
     assert plain.shape == (*size, 3)
-    moved = jax.tree.map(lambda leaf: leaf + 1.0 if leaf.ndim == 1 else leaf, layer)
-    close(getattr(moved, method)(x), plain + 1.0)
+    moved = jax.tree.map(lambda leaf: leaf + np.float32(leaf.ndim == 1), layer)
+    close(through(moved, x), np.asarray(plain) + 1.0)
 
 
 def plain(x, kernel):
