@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from helpers import Blind, Line, push, tiny_dreamer
+from helpers import Blind, Line, ask, push
 
 from thinkslow import gap
-from thinkslow.agent.agent import About, Agent
+from thinkslow.agent.agent import Agent
 from thinkslow.agent.thinking import Thinking
 from thinkslow.distributions import Categorical, Gaussian, Point
 from thinkslow.gap import bounds, drawing, moment, paths, stored
@@ -18,7 +18,6 @@ from thinkslow.gap.bounds import Target, best, importance_bound, loss
 from thinkslow.gap.measuring import refusal
 from thinkslow.gap.page import build
 from thinkslow.gap.summary import Columns, of_agent
-from thinkslow.spaces import Space
 from thinkslow.storage.faults import Damaged
 from thinkslow.storage.headers import Occupied
 from thinkslow.toy import exact, filtered, hidden_markov, noisy, simulate
@@ -32,9 +31,14 @@ DRAWS = {"sweeps": 2, "draws": 8, "judges": 64}
 @pytest.fixture(scope="module")
 def stream():
     """Exact priors, beliefs and evidence along an episode, and its symbols."""
-    actions = jnp.zeros(16, int)
-    _, symbols = simulate(PROBLEM, actions, key=jr.key(0))
-    return filtered(PROBLEM, actions, symbols), symbols
+
+    @jax.jit
+    def played(key):
+        actions = jnp.zeros(16, int)
+        _, symbols = simulate(PROBLEM, actions, key=key)
+        return filtered(PROBLEM, actions, symbols), symbols
+
+    return played(jr.key(0))
 
 
 def posed(prior, symbol) -> tuple[Target, Categorical]:
@@ -63,8 +67,8 @@ def test_the_amortisation_gap_of_a_noisy_encoder_is_its_kl_from_the_exact_belief
 
     encoded, found, gaps, least = jax.lax.map(lambda xs: one(*xs), (known.priors, symbols))
     truth = Categorical(jnp.log(known.beliefs))
-    np.testing.assert_allclose(found.probs(), known.beliefs, atol=1e-4)
-    exactly = jax.vmap(lambda q, p: q.kl(p))(encoded, truth)
+    np.testing.assert_allclose(ask(found, "probs"), known.beliefs, atol=1e-4)
+    exactly = np.asarray(jax.jit(jax.vmap(lambda q, p: q.kl(p)))(encoded, truth))
     # 512 latents of a cost that varies by about 2 nats, common to both: some hundredths.
     np.testing.assert_allclose(gaps, exactly, atol=0.15)
     np.testing.assert_allclose(gaps.mean(), exactly.mean(), atol=0.05)
@@ -93,38 +97,39 @@ def test_the_importance_weighted_bound_falls_to_the_evidence(stream):
     assert (found.effective <= 4096.5).all()
 
 
-@pytest.mark.parametrize("beta", [0.1, 1.0])
-def test_the_approximation_gap_of_two_tied_factors_is_known(beta):
-    """Only equal codes explain what was seen: the truth ties two factors, a belief cannot.
-
-    The best belief puts both factors on one class and loses log 2 times beta, by which the two
-    classes together are better than one.
-    """
+@jax.jit
+def tied(beta, key):
+    """What is found where only equal codes of two factors explain what was seen."""
     even = Categorical(jnp.zeros((2, 2)))
 
     def cost(latent, key):
         return jnp.float32(8.0) * (1 - jnp.sum(latent[0] * latent[1]))
 
-    target = Target(even, jnp.float32(beta), cost)
+    target = Target(even, beta, cost)
+    begins = [Categorical(jr.normal(k, (2, 2))) for k in jr.split(key)]
+    found = best(target, [even, *begins], key=key, **DRAWS).belief
+    bound = importance_bound(target, found, sizes=(1, 4096), key=key)
+    from_prior = importance_bound(target, even, sizes=(4096,), key=jr.key(1))
+    return found.soft(), loss(target, found, draws=4096, key=key), bound, from_prior
 
-    @jax.jit
-    def run(key):
-        begins = [Categorical(jr.normal(k, (2, 2))) for k in jr.split(key)]
-        found = best(target, [even, *begins], key=key, **DRAWS)
-        bound = importance_bound(target, found.belief, sizes=(1, 4096), key=key)
-        return found, loss(target, found.belief, draws=4096, key=key), bound
 
-    found, least, bound = run(jr.key(0))
+@pytest.mark.parametrize("beta", [0.1, 1.0])
+def test_the_approximation_gap_of_two_tied_factors_is_known(beta):
+    """The truth ties two factors, a belief cannot.
+
+    The best belief puts both factors on one class and loses log 2 times beta, by which the two
+    classes together are better than one.
+    """
+    probs, least, bound, from_prior = tied(jnp.float32(beta), jr.key(0))
     codes = np.array([[0, 1], [1, 0]])
     weights = np.exp(-8.0 / beta * codes) / 4
     assert float(bound.values[0]) == pytest.approx(float(least), abs=0.05)
     # Draws from a belief in one of two codes find the other by chance alone: a bound, from above.
     assert float(bound.values[1]) >= -beta * np.log(weights.sum()) - 0.01
-    np.testing.assert_allclose(found.belief.probs()[0], found.belief.probs()[1], atol=1e-2)
+    np.testing.assert_allclose(*np.asarray(probs), atol=1e-2)
     assert float(least) == pytest.approx(
         float(-beta * np.log(weights.sum())) + beta * np.log(2), abs=0.03
     )
-    from_prior = importance_bound(target, even, sizes=(4096,), key=jr.key(1))
     np.testing.assert_allclose(from_prior.values, -beta * np.log(weights.sum()), atol=0.05 * beta)
 
 
@@ -133,28 +138,38 @@ def test_the_best_gaussian_is_that_of_the_normal_equations():
     seen, beta = jnp.array([2.0, 0.0]), jnp.float32(0.7)
     target = Target(prior, beta, lambda z, key: jnp.sum(jnp.square(z - seen)))
     begin = Gaussian(jnp.zeros(2), jnp.zeros(2))
-    found = jax.jit(lambda: best(target, [begin], sweeps=5, draws=16, judges=512, key=jr.key(0)))()
-    precision = jnp.exp(-2 * prior.log_scale) + 2 / beta
-    mean = (prior.mean * jnp.exp(-2 * prior.log_scale) + 2 / beta * seen) / precision
-    truth = Gaussian(mean, -jnp.log(precision) / 2)
-    assert 0 <= float(found.belief.kl(truth)) < 0.02
-    assert float(begin.kl(truth)) > 1
+
+    @jax.jit
+    def run():
+        precision = jnp.exp(-2 * prior.log_scale) + 2 / beta
+        mean = (prior.mean * jnp.exp(-2 * prior.log_scale) + 2 / beta * seen) / precision
+        truth = Gaussian(mean, -jnp.log(precision) / 2)
+        found = best(target, [begin], sweeps=5, draws=16, judges=512, key=jr.key(0)).belief
+        bound = importance_bound(target, found, sizes=(1, 1024), key=jr.key(1))
+        return found.kl(truth), begin.kl(truth), bound.values
+
+    after, before, (none, many) = jax.device_get(run())
+    assert 0 <= after < 0.02
+    assert before > 1
     # Of a normal likelihood it is the exact posterior: no gap is left.
-    bound = importance_bound(target, found.belief, sizes=(1, 1024), key=jr.key(1))
-    assert 0 <= float(bound.values[0] - bound.values[1]) < 0.01
+    assert 0 <= none - many < 0.01
 
 
 def test_a_belief_stays_in_the_family_of_its_encoder():
     """With a uniform share no class may be less likely than that share."""
-    share = Categorical(jnp.array([[0.3, 2.0, -1.0]]), 0.1).holding_mixed()
-    np.testing.assert_allclose(bounds.unmixed(share).probs(), share.probs(), atol=1e-6)
+    share = ask(Categorical(jnp.array([[0.3, 2.0, -1.0]]), 0.1), "holding_mixed")
     target = Target(share, jnp.float32(0.1), lambda z, key: 50 * z[0, 0])
-    belief = best(target, [share], key=jr.key(0), **DRAWS).belief
-    assert isinstance(belief, Categorical)
-    found = belief.probs()[0]
+
+    @jax.jit
+    def run():
+        belief = best(target, [share], key=jr.key(0), **DRAWS).belief
+        return [one.soft()[0] for one in (share, bounds.unmixed(share), belief)]
+
+    given, unmixed, found = jax.device_get(run())
+    np.testing.assert_allclose(unmixed, given, atol=1e-6)
     # The class that costs is as rare as may be, the others as the prior has them.
     np.testing.assert_allclose(found[0], 0.1 / 3, atol=1e-4)
-    np.testing.assert_allclose(found[1] / found[2], share.probs()[0, 1] / share.probs()[0, 2], 1e-3)
+    np.testing.assert_allclose(found[1] / found[2], given[1] / given[2], 1e-3)
 
 
 def test_what_cannot_be_is_refused():
@@ -284,18 +299,6 @@ def test_ways_are_drawn_where_they_are():
 
 
 PLAN = {"episodes": 2, "moments": 2, "lag": 2, "samples": 8, "sweeps": 1, "batch": 2, "seed": 3}
-
-
-@pytest.fixture(scope="module")
-def cart() -> Agent:
-    """An agent that balances no pole."""
-    model = tiny_dreamer(
-        observations={"vector": Space((4,), "float32")},
-        actions={"action": Space((), "int32", 2)},
-        stoch=3,
-        classes=4,
-    )
-    return Agent(model, about=About(name="cart"))
 
 
 def arms(agent: Agent) -> dict:
