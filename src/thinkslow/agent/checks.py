@@ -7,16 +7,19 @@ very surprising.
 """
 
 import abc
+import dataclasses
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from thinkslow.agent.clean import Clean, errors_of, images, mean_error, patched, unpatched
+from thinkslow.agent.clean import Clean, capped, errors_of, images, mean_error, patched, unpatched
 from thinkslow.distributions import Belief
 from thinkslow.needs import DECODES_IMAGES, DECODES_NUMBERS, TRAINED_BETA, Need
 from thinkslow.trees import only_if, where
@@ -24,8 +27,10 @@ from thinkslow.worldmodel import Memory, Moment, Observation, State, WorldModel,
 
 FREEDOM = 4.0
 """Degrees of freedom of Student's t, which weights the errors."""
-MEMORY = 50.0
-"""Frames over which the share of rejections runs."""
+RECENT = 20
+"""Number of frames over which the level of errors is measured."""
+TENTH = 10
+"""The level of errors is that of the best tenth of the recent frames."""
 
 
 class Verdict(enum.IntEnum):
@@ -40,8 +45,8 @@ class Verdict(enum.IntEnum):
     RESTARTED = 3
     """Used, after the memory was reset."""
     SHIFTED = 4
-    """Used because too many frames were rejected: the environment has changed permanently, and a
-    check cannot help."""
+    """Used unchanged although no latent explains it: even the best of the recent frames are
+    explained as badly, so the environment has changed, and no better frame will come."""
 
 
 class Guard(eqx.Module):
@@ -49,8 +54,8 @@ class Guard(eqx.Module):
 
     run: Int[Array, "*batch"]
     """Rejections in a row."""
-    share: Float[Array, "*batch"]
-    """Running share of frames that would be rejected."""
+    recent: Float[Array, "*batch recent"]
+    """Median error of each of the last frames in units of the usual one; `UNKNOWN` before them."""
     suspicious: Float[Array, "*batch"]
     """Suspicious frames so far."""
     frames: Float[Array, "*batch"]
@@ -59,21 +64,38 @@ class Guard(eqx.Module):
     def new(cls) -> "Guard":
         """The memory before the first frame."""
         zero = jnp.zeros(())
-        return cls(jnp.zeros((), jnp.int32), zero, zero, zero)
+        return cls(jnp.zeros((), jnp.int32), jnp.full(RECENT, UNKNOWN, jnp.float32), zero, zero)
 
-    def after(self, rejects: Array, verdict: Array, suspicious: Array) -> "Guard":
-        """The memory after one more frame."""
-        kind = self.share.dtype
-        share = self.share + (rejects.astype(kind) - self.share) / MEMORY
+    def seeing(self, ratios: Mapping[str, Array]) -> "Guard":
+        """The memory with one more frame, whose errors are given in units of the usual ones."""
+        median = jnp.median(jnp.concatenate([ratio.ravel() for ratio in ratios.values()]))
+        return dataclasses.replace(self, recent=jnp.append(self.recent[1:], median))
+
+    @property
+    def level(self) -> Float[Array, ""]:
+        """How many times larger than usual the errors of even the best recent frames are; at
+        least 1."""
+        known = jnp.sum(self.recent < UNKNOWN, dtype=jnp.int32)
+        return jnp.maximum(1.0, jnp.sort(self.recent)[(known - 1) // TENTH])
+
+    def after(self, verdict: Array, suspicious: Array) -> "Guard":
+        """The memory after a verdict."""
         run = jnp.where(verdict == Verdict.REJECTED, self.run + 1, 0)
-        return Guard(run, share, self.suspicious + suspicious.astype(kind), self.frames + 1)
+        count = self.suspicious + suspicious.astype(self.suspicious.dtype)
+        return Guard(run, self.recent, count, self.frames + 1)
+
+
+UNKNOWN = float(np.finfo(np.float32).max)
+"""Stands for frames before the first; finite, so that a memory with it counts as sound."""
 
 
 class Checked(eqx.Module):
     """The result of a check; leading axis: the batch."""
 
     distance: Float[Array, "*batch"]
-    """The error of the posterior's own reconstruction: `Clean.distance`."""
+    """The error of the posterior's own reconstruction, `Clean.distance`, relative to `level`."""
+    level: Float[Array, "*batch"]
+    """How many times larger than usual the errors of even the best recent frames are."""
     suspicious: Bool[Array, "*batch"]
     verdict: Int[Array, "*batch"]
     """A `Verdict`."""
@@ -84,6 +106,7 @@ class Frame(eqx.Module):
 
     model: WorldModel
     clean: Clean
+    """The usual errors, at the level of the recent frames."""
     moment: Moment
     observation: Observation
     guard: Guard
@@ -109,15 +132,15 @@ class Frame(eqx.Module):
         told = self.model.infer(memory, self.observation)
         return Moment(memory, prior, told, jnp.ones((), bool))
 
-    @property
-    def distance(self) -> Float[Array, ""]:
-        latent = self.moment.posterior.sample(key=self.latent_key)
-        return self.clean.distance(self.errors(self.at(latent)))
+    def drawn(self, moment: Moment) -> State:
+        """The state of a moment with the latent that the base agent would draw."""
+        latent = moment.posterior.sample(key=self.latent_key)
+        return State(moment.memory, latent.astype(self.model.initial().latent.dtype))
 
 
 Scalar = Float[Array, ""] | float
-Judgement = tuple[Memory, Belief, Belief, Int[Array, ""], Bool[Array, ""]]
-"""Memory, prior and posterior to continue with, the verdict, and whether it would be rejected."""
+Judgement = tuple[Memory, Belief, Belief, Int[Array, ""]]
+"""Memory, prior and posterior to continue with, and the verdict."""
 
 
 class Check(eqx.Module):
@@ -140,45 +163,51 @@ class Check(eqx.Module):
         """The moment to continue with, the result of the check, and its new memory.
 
         A missing frame, or one that the encoder could not use, is not judged.
+
+        Args:
+            frame: the frame, with the usual errors of clean frames.
         """
-        moment, guard = frame.moment, frame.guard
-        distance = frame.distance
+        moment, clean, guard = frame.moment, frame.clean, frame.guard
+        ratios = clean.ratios(frame.errors(frame.drawn(moment)))
+        seen = guard.seeing(ratios)
+        frame = dataclasses.replace(frame, clean=clean.times(seen.level))
+        distance = capped(ratios, seen.level)
         suspicious = self.suspects(frame, distance) & moment.seen
-        memory, prior, posterior, verdict, rejects = self.judge(frame, suspicious)
+        memory, prior, posterior, verdict = self.judge(frame, suspicious)
+        shifted = ~suspicious & (verdict == Verdict.BELIEVED) & (capped(ratios) > clean.threshold)
+        verdict = jnp.where(shifted & moment.seen, int(Verdict.SHIFTED), verdict)
         believed = verdict != Verdict.REJECTED
         new = Moment(memory, prior, posterior, moment.seen & believed, moment.absent)
-        after = where(moment.seen, guard.after(rejects, verdict, suspicious), guard)
-        return new, Checked(distance, suspicious, verdict), after
+        after = where(moment.seen, seen.after(verdict, suspicious), guard)
+        return new, Checked(distance, seen.level, suspicious, verdict), after
 
 
 class Robust(Check):
     """Frames that no latent explains are repaired, or replaced by the prior.
 
-    It acts where `distance` is above the threshold of clean episodes. Two attempts start from the
-    posterior and from the prior. Up to `rounds` times, the patches that the belief does not explain
-    are replaced by the belief's own prediction, and the result is encoded again. The attempt with
-    the better evidence is used. The prior is used instead if too little is left of the frame, or if
-    the prior explains it as well. A frame that is explained without any history, or the ninth
-    suspicious frame in a row, starts a new memory.
+    It acts where the distance is above the threshold of clean episodes. Four beliefs compete: the
+    posterior, two repairs of it, and the prior. A repair begins at the posterior or at the prior.
+    Up to `rounds` times, the patches that the belief does not explain are replaced by the belief's
+    own prediction, and the result is encoded again. The belief with the best evidence is used. If
+    it explains too little of the frame, the frame is rejected and the prior is used: such a frame
+    is no evidence, while a frame that is explained in part is better than none. A frame that is
+    explained only without any history starts a new memory; after eight rejections in a row, a frame
+    that is explained in part without history does, too.
 
-    **Cost:** one decoding; for a suspicious frame also one step of the core, `2 * rounds + 2`
-    encodings and `2 * rounds + 4` decodings, for the whole batch.
+    **Cost:** one decoding; for a suspicious frame also one step of the core, `2 * rounds + 1`
+    encodings and `2 * rounds + 6` decodings, for the whole batch.
     """
 
     rounds: int = 3
-    """Number of repair rounds; with 0 a frame is only rejected."""
+    """Number of repair rounds; with 0 a frame is believed or rejected."""
     cut: Scalar = 0.2
     """A patch with a weight below this value is replaced completely, together with its
     neighbours.
     """
     least: Scalar = 0.15
-    """Share of the frame that must remain."""
+    """Mean weight of the patches below which a frame is rejected."""
     patience: int = 8
     """Number of rejections in a row after which the memory, and not the frames, counts as wrong."""
-    most: Scalar = 0.8
-    """Share of rejections above which the environment counts as permanently changed; frames are
-    then used unchanged.
-    """
     beta: Scalar | None = None
     """Weight of KL(belief || prior) relative to the errors; None: as the model was trained."""
 
@@ -187,74 +216,74 @@ class Robust(Check):
         return (DECODES_NUMBERS, TRAINED_BETA) if self.beta is None else (DECODES_NUMBERS,)
 
     def judge(self, frame: Frame, suspicious: Bool[Array, ""]) -> Judgement:
-        moment = frame.moment
-        no = jnp.zeros((), bool)
-        believed = (*_parts(moment), jnp.asarray(int(Verdict.BELIEVED), jnp.int32), no)
-        return only_if(suspicious, lambda: self._mended(frame), believed)
+        believed = (*_parts(frame.moment), jnp.asarray(int(Verdict.BELIEVED), jnp.int32))
+        return only_if(suspicious, lambda: self._judged(frame), believed)
+
+    def ratios(self, frame: Frame, state: State) -> dict[str, Array]:
+        """Errors of a state's reconstruction in units of the usual ones."""
+        return frame.clean.ratios(frame.errors(state))
 
     def weights(self, frame: Frame, ratios: dict[str, Array]) -> dict[str, Array]:
         """Weight of each patch, from its error in units of the usual error."""
         weights = {name: 1 / (1 + ratio / FREEDOM) for name, ratio in ratios.items()}
-        return {name: _cut(weight, self.cut) for name, weight in weights.items()}
+        return {name: jnp.where(each < self.cut, 0, each) for name, each in weights.items()}
 
-    def _mended(self, frame: Frame) -> Judgement:
-        model, moment, clean = frame.model, frame.moment, frame.clean
-        beta = model.trained_beta if self.beta is None else self.beta
-        assert beta is not None  # as `needs` says
-
-        def ratios(belief: Belief) -> dict[str, Array]:
-            return clean.ratios(frame.errors(frame.at(belief.soft())))
-
-        def cost(belief: Belief, found: dict[str, Array]) -> Float[Array, ""]:
-            unlikely = [jnp.sum(jnp.log1p(ratio / FREEDOM)) for ratio in found.values()]
-            return (FREEDOM + 1) / 2 * sum(unlikely) + beta * belief.kl(moment.prior)
-
-        def again(belief: Belief, _: None) -> tuple[Belief, None]:
-            weights = self.weights(frame, ratios(belief))
-            heads = model.decode(frame.at(belief.soft()))
-            mended = dict(frame.observation)
-            for name, weight in weights.items():
-                shown = target(heads[name], frame.observation[name])
-                each = unpatched(weight, shown)
-                mended[name] = each * shown + (1 - each) * heads[name].mode()
-            return model.infer(moment.memory, mended), None
-
-        starts = jax.tree.map(lambda *x: jnp.stack(x), moment.posterior, moment.prior)
-        if self.rounds:
-            starts = jax.vmap(lambda q: jax.lax.scan(again, q, None, self.rounds)[0])(starts)
-        found = jax.vmap(ratios)(starts)
-        costs = jax.vmap(cost)(starts, found)
+    def _judged(self, frame: Frame) -> Judgement:
+        moment, threshold = frame.moment, frame.clean.threshold
+        beliefs = _stacked(moment.posterior, *self._repaired(frame), moment.prior)
+        found = jax.vmap(lambda q: self.ratios(frame, frame.at(q.soft())))(beliefs)
+        costs = jax.vmap(partial(self._cost, frame))(beliefs, found)
         best = jnp.argmin(costs)
-        belief, left = jax.tree.map(lambda x: x[best], (starts, found))
-        kept = jnp.mean(jnp.concatenate([w.ravel() for w in self.weights(frame, left).values()]))
-        better = costs[best] < cost(moment.prior, ratios(moment.prior))
-        good = better & (kept >= self.least) & bool(self.rounds)
+        belief, ratios = jax.tree.map(lambda x: x[best], (beliefs, found))
+        rejects = (best == len(costs) - 1) | ~self._explains(frame, ratios)
 
         alone = frame.alone()
-        latent = alone.posterior.sample(key=frame.latent_key)
-        explained = clean.distance(
-            frame.errors(State(alone.memory, latent.astype(model.initial().latent.dtype)))
-        )
-        restart = (explained <= clean.threshold) | (~good & (frame.guard.run >= self.patience))
-        rejects = ~good & ~restart
-        shifted = frame.guard.share > self.most
-        verdict = jnp.where(
-            shifted,
-            Verdict.SHIFTED,
-            jnp.where(
-                restart, Verdict.RESTARTED, jnp.where(good, Verdict.MENDED, Verdict.REJECTED)
-            ),
-        ).astype(jnp.int32)
-        mended = (moment.memory, moment.prior, where(good, belief, moment.prior))
-        out = where(restart, _parts(alone), mended)
-        return (*where(shifted, _parts(moment), out), verdict, rejects)
+        told, untold = (self.ratios(frame, frame.drawn(each)) for each in (moment, alone))
+        restarts = (capped(untold) <= threshold) & (threshold < capped(told))
+        late = rejects & (frame.guard.run >= self.patience)
+        restarts |= late & self._explains(frame, untold)
+        verdict = jnp.where(best == 0, int(Verdict.BELIEVED), int(Verdict.MENDED))
+        verdict = jnp.where(rejects, int(Verdict.REJECTED), verdict)
+        verdict = jnp.where(restarts, int(Verdict.RESTARTED), verdict).astype(jnp.int32)
+        used = (moment.memory, moment.prior, where(rejects, moment.prior, belief))
+        return (*where(restarts, _parts(alone), used), verdict)
+
+    def _explains(self, frame: Frame, ratios: dict[str, Array]) -> Bool[Array, ""]:
+        """Whether enough of the frame is explained for it to be evidence."""
+        weights = [each.ravel() for each in self.weights(frame, ratios).values()]
+        return jnp.mean(jnp.concatenate(weights)) >= self.least
+
+    def _cost(self, frame: Frame, belief: Belief, ratios: dict[str, Array]) -> Float[Array, ""]:
+        """Negative log evidence of a belief, up to a constant."""
+        beta = frame.model.trained_beta if self.beta is None else self.beta
+        assert beta is not None  # as `needs` says
+        unlikely = [jnp.sum(jnp.log1p(ratio / FREEDOM)) for ratio in ratios.values()]
+        return (FREEDOM + 1) / 2 * sum(unlikely) + beta * belief.kl(frame.moment.prior)
+
+    def _repaired(self, frame: Frame) -> list[Belief]:
+        """The beliefs after the repairs that begin at the posterior and at the prior."""
+        if not self.rounds:
+            return []
+
+        def again(belief: Belief, _: None) -> tuple[Belief, None]:
+            state = frame.at(belief.soft())
+            heads, mended = frame.model.decode(state), dict(frame.observation)
+            for name, weight in self.weights(frame, self.ratios(frame, state)).items():
+                shown = target(heads[name], frame.observation[name])
+                each = unpatched(_widened(weight), shown)
+                mended[name] = each * shown + (1 - each) * heads[name].mode()
+            return frame.model.infer(frame.moment.memory, mended), None
+
+        starts = _stacked(frame.moment.posterior, frame.moment.prior)
+        ends = jax.vmap(lambda q: jax.lax.scan(again, q, None, self.rounds)[0])(starts)
+        return [jax.tree.map(lambda x, at=at: x[at], ends) for at in range(2)]
 
 
 class Masked(Robust):
     """A control: exactly black pixels count as covered and are replaced in the same way.
 
     An oracle if a shift covers part of the frame with black, such as `occlusion`: other arms do
-    not know which pixels are covered.
+    not know which pixels are covered. Covered patches are no evidence for or against a belief.
     """
 
     @property
@@ -263,6 +292,13 @@ class Masked(Robust):
 
     def suspects(self, frame: Frame, distance: Float[Array, ""]) -> Bool[Array, ""]:
         return jnp.any(jnp.stack([jnp.any(black > 0) for black in _black(frame).values()]))
+
+    def ratios(self, frame: Frame, state: State) -> dict[str, Array]:
+        black = _black(frame)
+        return {
+            name: jnp.where(black[name] > 0, 0, ratio) if name in black else ratio
+            for name, ratio in super().ratios(frame, state).items()
+        }
 
     def weights(self, frame: Frame, ratios: dict[str, Array]) -> dict[str, Array]:
         black = _black(frame)
@@ -297,9 +333,7 @@ class Wiser(Check):
 
     def judge(self, frame: Frame, suspicious: Bool[Array, ""]) -> Judgement:
         alone = frame.alone()
-        latent = alone.posterior.sample(key=frame.latent_key)
-        state = State(alone.memory, latent.astype(frame.model.initial().latent.dtype))
-        return _rejected(frame, mean_error(frame.errors(state)) > frame.clean.alone)
+        return _rejected(frame, mean_error(frame.errors(frame.drawn(alone))) > frame.clean.alone)
 
 
 class Median(Check):
@@ -333,6 +367,10 @@ class Moments(Check):
         return _filtered(frame, matched)
 
 
+def _stacked(*beliefs: Belief) -> Belief:
+    return jax.tree.map(lambda *x: jnp.stack(x), *beliefs)
+
+
 def _parts(moment: Moment) -> tuple[Memory, Belief, Belief]:
     return moment.memory, moment.prior, moment.posterior
 
@@ -342,7 +380,7 @@ def _rejected(frame: Frame, rejects: Bool[Array, ""]) -> Judgement:
     moment = frame.moment
     posterior = where(rejects, moment.prior, moment.posterior)
     verdict = jnp.where(rejects, Verdict.REJECTED, Verdict.BELIEVED).astype(jnp.int32)
-    return moment.memory, moment.prior, posterior, verdict, rejects
+    return moment.memory, moment.prior, posterior, verdict
 
 
 def _filtered(frame: Frame, change: Callable[[str, Array], Array]) -> Judgement:
@@ -354,21 +392,16 @@ def _filtered(frame: Frame, change: Callable[[str, Array], Array]) -> Judgement:
     told = frame.model.infer(moment.memory, out)
     posterior = where(moment.seen, told, moment.posterior)
     verdict = jnp.asarray(int(Verdict.MENDED), jnp.int32)
-    return moment.memory, moment.prior, posterior, verdict, jnp.zeros((), bool)
+    return moment.memory, moment.prior, posterior, verdict
 
 
-def _cut(weights: Array, least: Float[Array, ""] | float) -> Array:
-    """The weights, with 0 for those below `least`; in an image also for the neighbouring
-    patches.
-    """
-    low = weights < least
-    if weights.ndim == 2:
-        wide = jnp.pad(low, 1)
-        rows, columns = low.shape
-        low = jnp.any(
-            jnp.stack([wide[i : i + rows, j : j + columns] for i in range(3) for j in range(3)]), 0
-        )
-    return jnp.where(low, 0.0, weights)
+def _widened(weights: Array) -> Array:
+    """The weights, with 0 also for the neighbours of the patches of an image that have 0."""
+    if weights.ndim != 2:
+        return weights
+    low, (rows, columns) = jnp.pad(weights == 0, 1), weights.shape
+    around = [low[i : i + rows, j : j + columns] for i in range(3) for j in range(3)]
+    return jnp.where(jnp.any(jnp.stack(around), 0), 0.0, weights)
 
 
 def _median(image: Float[Array, "height width channels"]) -> Float[Array, "height width channels"]:

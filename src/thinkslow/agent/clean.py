@@ -4,6 +4,7 @@ Images are compared by patches, vectors by their numbers; discrete parts are lef
 are the agent's own, so a patch that it never reconstructs well has little weight.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,10 +46,21 @@ class Clean(eqx.Module):
         """Errors in units of the usual ones."""
         return {name: error / self.errors[name] for name, error in errors.items()}
 
+    def times(self, level: Float[Array, ""]) -> "Clean":
+        """The same where all errors are `level` times as large."""
+        errors = {name: error * level for name, error in self.errors.items()}
+        return dataclasses.replace(self, errors=errors)
+
     def distance(self, errors: Errors) -> Float[Array, ""]:
         """The mean over patches of their error in units of the usual one, none above `MOST`."""
-        ratios = [jnp.minimum(r, MOST).ravel() for r in self.ratios(errors).values()]
-        return jnp.mean(jnp.concatenate(ratios))
+        return capped(self.ratios(errors))
+
+
+def capped(ratios: Mapping[str, Array], level: Float[Array, ""] | float = 1.0) -> Float[Array, ""]:
+    """The mean over patches of their ratios to the usual errors at a level, none above `MOST`."""
+    return jnp.mean(
+        jnp.concatenate([jnp.minimum(ratio / level, MOST).ravel() for ratio in ratios.values()])
+    )
 
 
 def numeric(heads: Mapping[str, Any]) -> dict[str, Any]:
