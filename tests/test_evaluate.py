@@ -27,7 +27,7 @@ from thinkslow.agent import presets
 from thinkslow.agent.agent import About, AbstractAgent, Agent
 from thinkslow.agent.gates import Gated
 from thinkslow.agent.presets import Arm
-from thinkslow.agent.scores import Surprise
+from thinkslow.agent.scores import Surprise, TwoStage
 from thinkslow.agent.thinking import Thinking
 from thinkslow.cli.results import progress, show_result
 from thinkslow.dreamer import saved as checkpoint
@@ -628,9 +628,12 @@ def test_killed_at_any_instant_it_ends_with_the_same_table(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_gate_opens_in_the_share_that_it_is_calibrated_to():
+@pytest.mark.parametrize("score", [Surprise(), TwoStage()], ids=lambda score: score.name)
+def test_a_gate_opens_in_the_share_that_it_is_calibrated_to(score):
     thinking = Thinking({Entropy(): 1.0}, steps=1)
-    waiting = Gated(Agent(dreamer(), thinking), Surprise(), share=0.3)
+    # A new critic is zero everywhere, and nothing is worth computing.
+    model = jax.tree.map(lambda x: x + 0.1 * jr.normal(jr.key(x.size), x.shape), dreamer())
+    waiting = Gated(Agent(model, thinking), score, share=0.3)
     with SideBySide(ENVIRONMENT["id"], 4, size=16) as envs:
         gated = calibrated_in(waiting, envs, 0)
         assert isinstance(gated, Gated)

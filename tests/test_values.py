@@ -26,6 +26,8 @@ from thinkslow.agent.presets import arm
 from thinkslow.agent.scores import (
     Improvement,
     PolicyInformation,
+    Score,
+    TwoStage,
     ValueOfComputation,
     value_of_computation,
 )
@@ -343,6 +345,22 @@ def test_a_gate_opens_for_a_choice_and_is_the_base_agent_while_closed():
     assert (np.asarray(thought.doubt) >= 0).all()
     assert not thought.thinks.any()
     equal(decide(Gated(agent, Improvement(latents=4), -np.inf))[1], decide(agent)[1])
+
+
+@pytest.mark.slow
+def test_the_second_stage_of_a_gate_is_the_value_of_computation_where_the_first_is_high():
+    agent = Agent(walker(), Thinking(choice=Values(**FEW)))
+
+    def doubt(score: Score) -> np.ndarray:
+        return np.asarray(decide(Gated(agent, score, np.inf))[2].doubt)
+
+    first, voc = doubt(PolicyInformation()), doubt(ValueOfComputation())
+    median = float(np.median(first))
+    staged = doubt(TwoStage(above=median))
+    np.testing.assert_allclose(staged, np.where(first > median, voc, -np.inf), rtol=1e-5)
+    assert 0 < np.isfinite(staged).sum() < len(staged)
+    with pytest.raises(ValueError, match=r"above=.*|thinkslow\.calibrated"):
+        doubt(TwoStage())
 
 
 def test_a_policy_that_looks_at_no_latent_leaves_nothing_to_find_out():

@@ -130,6 +130,10 @@ _TABLE: dict[str, dict[str, Entry]] = {
             f"{_SCORES}:ValueOfComputation",
             "expected gain of finding out which action is better; needs a critic",
         ),
+        "voc-staged": Entry(
+            f"{_SCORES}:TwoStage",
+            "voc where policy-information is above its median; never elsewhere",
+        ),
         "improvement": Entry(
             f"{_SCORES}:Improvement",
             "imagined gain of the best action over the policy's; needs a critic",

@@ -22,6 +22,7 @@ from thinkslow.distributions import Categorical
 from thinkslow.needs import ACTOR, CRITIC, DISCOUNT, MEMBERS, REWARD, Need
 from thinkslow.objectives import parameter_information_gain
 from thinkslow.objectives.members import Members
+from thinkslow.trees import only_if
 from thinkslow.worldmodel import Observation, State, WorldModel
 
 if TYPE_CHECKING:
@@ -268,6 +269,44 @@ class ValueOfComputation(Lookahead):
 
     def of(self, apart: Float[Array, "latents actions"]) -> Float[Array, ""]:
         return value_of_computation(apart)
+
+
+class TwoStage(ValueOfComputation):
+    """The value of computation where the policy information is high; -inf elsewhere.
+
+    If all latents of the belief lead to the same policy, there is little to find out, and this is
+    cheap to see. By default the first stage lets through half of the decisions.
+
+    **Cost:** `latents` calls of the actor; in a batch that has a decision above the first
+    threshold, also the value of computation.
+
+    **Errors:** `ValueError` without a threshold of the first stage.
+    """
+
+    above: float | None = None
+    """Threshold of the policy information, nats; None: not calibrated yet, the median."""
+
+    @property
+    def name(self) -> str:
+        return "voc-staged"
+
+    @property
+    def first(self) -> PolicyInformation:
+        """The score of the first stage."""
+        return PolicyInformation(self.latents)
+
+    def __call__(self, model: Any, policy: Any, *given: Any, **named: Any) -> Float[Array, ""]:
+        if self.above is None:
+            raise ValueError(
+                "`voc-staged` has no threshold of its first stage yet. Calibrate the gate: "
+                "thinkslow.calibrated(agent, environment); or give the threshold in nats, "
+                "`voc-staged:above=0.1`."
+            )
+        passes = self.first(model, policy, *given, **named) > self.above
+        second = super().__call__
+        return only_if(
+            passes, lambda: second(model, policy, *given, **named), jnp.full((), -jnp.inf)
+        )
 
 
 class Improvement(Lookahead):

@@ -4,6 +4,7 @@ This sets the threshold of a gate, so that it opens for its share of the decisio
 agent's returns, for choices by value; and the usual errors on clean frames, for a check.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from jaxtyping import Array
 
 from thinkslow.agent.agent import AbstractAgent
 from thinkslow.agent.gates import Gated, threshold_of
+from thinkslow.agent.scores import Score, TwoStage
 from thinkslow.agent.thinking import Thinking
 from thinkslow.distributions import expected
 from thinkslow.envs import Step, VectorEnv
@@ -69,10 +71,16 @@ def calibrated_in(
         return agent
     assert isinstance(agent, Gated)
     assert agent.share is not None
-    doubts = _Doubts()
-    closed = agent.opening_above(np.inf)
-    play(closed, envs, _seeds(seed, envs), seed, max_decisions=max_decisions, watchers=[doubts])
-    return agent.opening_above(threshold_of(doubts.found, agent.share))
+
+    def threshold(score: Score, share: float) -> float:
+        doubts, closed = _Doubts(), Gated(agent.inner, score, np.inf)
+        play(closed, envs, _seeds(seed, envs), seed, max_decisions=max_decisions, watchers=[doubts])
+        return threshold_of(doubts.found, share)
+
+    score = agent.score
+    if isinstance(score, TwoStage) and score.above is None:
+        score = dataclasses.replace(score, above=threshold(score.first, 0.5))
+    return Gated(agent.inner, score, threshold(score, agent.share), share=agent.share)
 
 
 class Returns(NamedTuple):
