@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from thinkslow.cli import compilation_cache, stopping
 from thinkslow.cli.common import Usage, console
-from thinkslow.cli.wording import CAUSE_ALONE, in_flags, printable
+from thinkslow.cli.wording import CAUSE_ALONE, as_typed, in_flags, printable
 from thinkslow.registry import nearest
 from thinkslow.storage import jsontext
 
@@ -117,11 +117,11 @@ def _run(arguments: Sequence[str] | None) -> int:
     except KeyboardInterrupt as stop:
         return _fail("Stopped.", stopping.exit_code(stop))
     except Usage as error:
-        return _fail(str(error), 2)
+        return _fail(as_typed(str(error), rest), 2)
     except Exception as error:
         if debug or isinstance(error, BrokenPipeError):
             raise
-        return _fail(_one_line(error), 1)
+        return _fail(as_typed(_one_line(error), rest), 1)
 
 
 def overview() -> str:

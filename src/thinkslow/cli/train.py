@@ -2,9 +2,9 @@
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
 
@@ -16,6 +16,10 @@ from thinkslow.cli.progress import shown
 from thinkslow.cli.trackers import Findings
 from thinkslow.dreamer.config import TrainConfig, train_preset
 from thinkslow.plural import plural
+
+if TYPE_CHECKING:
+    from thinkslow.dreamer.training.run import RunConfig
+    from thinkslow.dreamer.training.trainer import Trainer
 
 DESCRIPTION = """Train a DreamerV3 agent.
 
@@ -63,7 +67,8 @@ class Options(Exporting, Playing):
     save_every: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 300.0
     """Save the run at this interval."""
     resume: bool = False
-    """Continue the run in --run. All settings except --steps and --minutes come from it."""
+    """Continue the run in --run with its settings. Time limits, --budgets and --save-every may
+    be others."""
     learning: Annotated[TrainConfig, tyro.conf.arg(name="learning")] = dataclasses.field(
         default_factory=lambda: train_preset("tiny")
     )
@@ -72,11 +77,13 @@ class Options(Exporting, Playing):
 
 def parse(arguments: Sequence[str]) -> Options:
     """**Errors:** `Usage` for flags that contradict each other."""
+    first, _ = tyro.cli(_First, args=list(arguments), return_unknown_args=True, add_help=False)
     default = Options()
-    preset = _preset(arguments)
-    if preset is not None:
+    if first.resume and not {"-h", "--help"}.intersection(arguments):
+        default = _of_run(first.run)
+    elif first.preset is not None:
         try:
-            default = Options(preset=preset, learning=train_preset(preset))
+            default = Options(preset=first.preset, learning=train_preset(first.preset))
         except ValueError as error:
             raise Usage(str(error)) from error
     options = parse_options(Options, "train", DESCRIPTION, arguments, default)
@@ -88,27 +95,6 @@ def parse(arguments: Sequence[str]) -> Options:
         value = getattr(options, name)
         if value is not None and value <= 0:
             raise Usage(f"--{name} must be above 0; got {value}.")
-    kept = (
-        "run",
-        "steps",
-        "minutes",
-        "resume",
-        "json",
-        "debug",
-        "csv",
-        "parquet",
-        "wandb",
-        "trackio",
-    )
-    if options.resume:
-        for field in dataclasses.fields(options):
-            if field.name not in kept and getattr(options, field.name) != getattr(
-                default, field.name
-            ):
-                raise Usage(
-                    f"--resume takes everything but --steps and --minutes from the run; got "
-                    f"{field.name} too. Leave it out, or begin another run."
-                )
     if not options.resume and not options.env:
         raise Usage("Say what to play: thinkslow train ENV, or --resume with --run RUN.")
     return options
@@ -123,23 +109,92 @@ def write_tables(options: Options) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Preset:
+class _First:
+    """The flags that set the defaults of the others."""
+
     preset: str | None = None
+    resume: bool = False
+    run: Path = Options.run
 
 
-def _preset(arguments: Sequence[str]) -> str | None:
-    """The value of --preset, which sets the other defaults; None if it is not given."""
-    first, _ = tyro.cli(_Preset, args=list(arguments), return_unknown_args=True, add_help=False)
-    return first.preset
+def _of_run(folder: Path) -> Options:
+    """The options with which the run in a folder was begun, except how its environment is made;
+    the usual ones if the folder holds no run, as `run` will tell.
+    """
+    from thinkslow.dreamer.training import run as runs
+    from thinkslow.storage import store
+
+    try:
+        there = runs.read(folder)
+    except (store.Missing, store.Damaged):
+        return Options()
+    same = ("preset", "seed", "size", "repeat", "budgets", "save_every", "step_limit")
+    return Options(
+        env=there.run.environment,
+        envs=there.run.environments,
+        reset_limit=there.run.reset_limit,
+        learning=there.learning,
+        **{name: getattr(there.run, name) for name in same},
+    )
+
+
+def _config(options: Options, making: Mapping[str, Any]) -> "RunConfig":
+    """**Errors:** `Usage` for impossible values."""
+    from thinkslow.dreamer.training.run import RunConfig
+
+    try:
+        return RunConfig(
+            options.env,
+            preset=options.preset,
+            seed=options.seed,
+            environments=options.envs,
+            size=options.size,
+            repeat=options.repeat,
+            budgets=options.budgets,
+            save_every=options.save_every,
+            making=making,
+            step_limit=options.step_limit,
+            reset_limit=options.reset_limit,
+        )
+    except ValueError as error:
+        raise Usage(str(error)) from error
+
+
+def _trainer(options: Options) -> "Trainer":
+    """The run that the options ask for, begun or continued.
+
+    **Errors:** `Usage` for --resume with settings that are not the run's; those of `Trainer`.
+    """
+    from thinkslow.dreamer.config import model_preset
+    from thinkslow.dreamer.training import run as runs
+    from thinkslow.dreamer.training.trainer import Trainer
+    from thinkslow.storage import store
+
+    free = {name: getattr(options, name) for name in runs.FREE}
+    if options.resume:
+        there = runs.read(options.run)
+        config = _config(options, options.making() or there.run.making)
+        if other := runs.differences(options.run, config, there.model, options.learning):
+            raise Usage(
+                f"--resume takes its settings from the run: {'; '.join(other.values())}. Leave "
+                "them out, or begin another run."
+            )
+        return Trainer.resume(options.run, free)
+    config = _config(options, options.making())
+    settings = (config, model_preset(options.preset), options.learning)
+    try:
+        other = runs.differences(options.run, *settings)
+    except (store.Missing, store.Damaged):  # then `refuse_used` tells what is there
+        other = None
+    if other == {}:
+        log.info("%s holds this run: continuing. Pass another --run for a new one.", options.run)
+        return Trainer.resume(options.run, free)
+    runs.refuse_used(options.run, (other or {}).values())
+    return Trainer.begin(options.run, *settings)
 
 
 def run(options: Options) -> dict[str, Any]:
     """Train, and report the folder of the agent."""
-    from thinkslow.dreamer.config import model_preset
-    from thinkslow.dreamer.training.run import RunConfig, differences, refuse_used
-    from thinkslow.dreamer.training.trainer import Trainer
-    from thinkslow.storage import store
-
     log_to_console()
     options.check_exports()
     if late := [one for one in options.budgets if options.steps and one > options.steps]:
@@ -148,38 +203,7 @@ def run(options: Options) -> dict[str, Any]:
             " ".join(map(str, late)),
             options.steps,
         )
-    if options.resume:
-        trainer = Trainer.resume(options.run)
-    else:
-        try:
-            config = RunConfig(
-                options.env,
-                preset=options.preset,
-                seed=options.seed,
-                environments=options.envs,
-                size=options.size,
-                repeat=options.repeat,
-                budgets=options.budgets,
-                save_every=options.save_every,
-                making=options.making(),
-                step_limit=options.step_limit,
-                reset_limit=options.reset_limit,
-            )
-        except ValueError as error:
-            raise Usage(str(error).replace("`environments`", "--envs")) from error
-        settings = (config, model_preset(options.preset), options.learning)
-        try:
-            other = differences(options.run, *settings)
-        except (store.Missing, store.Damaged):  # then `refuse_used` tells what is there
-            other = None
-        if other == []:
-            log.info(
-                "%s holds this run: continuing. Pass another --run for a new one.", options.run
-            )
-            trainer = Trainer.resume(options.run)
-        else:
-            refuse_used(options.run, other or ())
-            trainer = Trainer.begin(options.run, *settings)
+    trainer = _trainer(options)
     if trainer.logs is not None:
         settings = dataclasses.asdict(trainer.config) | dataclasses.asdict(trainer.learning)
         trainer.logs.writers.extend(options.trackers(options.run, settings))

@@ -6,6 +6,7 @@ these are --repeat 1 or --wrapper module:Class.
 
 import logging
 import re
+from collections.abc import Sequence
 
 ASSIGNED = re.compile(r"`([a-z_]+)=([^`]*)`")
 OTHERWISE = {
@@ -13,6 +14,7 @@ OTHERWISE = {
     "id": "env",
     "wrappers": "wrapper",
     "options": "env-option",
+    "environments": "envs",
     "learning_rate": "learning.learning-rate",
     "batch_size": "learning.batch-size",
     "replay_capacity": "learning.replay-capacity",
@@ -35,6 +37,36 @@ def in_flags(text: str) -> str:
         return f"--{name}" if value == "True" else f"--{name} {value}"
 
     return ASSIGNED.sub(flag, text)
+
+
+def typed(arguments: Sequence[str]) -> dict[str, str]:
+    """The flags on a command line as they were typed, by the name of their field.
+
+    >>> typed(["CartPole-v1", "--step_limit=9", "--learning.batch-size", "4"])
+    {'step_limit': '--step_limit', 'batch_size': '--learning.batch-size'}
+    """
+    flags = [one.partition("=")[0] for one in arguments if re.match("--[a-z]", one)]
+    return {flag.lstrip("-").rpartition(".")[2].replace("-", "_"): flag for flag in flags}
+
+
+def as_typed(text: str, arguments: Sequence[str]) -> str:
+    """The message with the flags of a command line as they were typed.
+
+    `image` stays as it is: it is also the name of an observation.
+
+    >>> as_typed("`step_limit` must be above 0. Pass --step-limit 60.", ["--step_limit", "0"])
+    '--step_limit must be above 0. Pass --step_limit 60.'
+    >>> as_typed("`environments` must be 1 or more.", ["--envs", "0"])
+    '--envs must be 1 or more.'
+    """
+    for field, flag in typed(arguments).items():
+        plain = flag.replace("_", "-")
+        for name in (field, *(name for name, other in OTHERWISE.items() if f"--{other}" == plain)):
+            if name != "image":
+                text = text.replace(f"`{name}`", flag)
+        if flag != plain:
+            text = re.sub(rf"{re.escape(plain)}(?![\w-])", flag, text)
+    return text
 
 
 def printable(text: str) -> str:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from thinkslow.spaces import Space
 from thinkslow.storage import jsontext, saves, store
 
 CONFIG = "config.json"
+FREE = ("budgets", "save_every", "step_limit", "reset_limit")
+"""Settings that do not change what is learnt, so that a run may continue with others."""
 WRITTEN = ("metrics.jsonl", "agents", "saves", "replay", "tensorboard")
 """What a run writes into its folder, and other projects into theirs."""
 
@@ -134,8 +136,9 @@ def read(folder: Path) -> Described:
 
 def differences(
     run: Path, config: RunConfig, model: ModelConfig, learning: TrainConfig
-) -> list[str]:
-    """The settings of the run in a folder that are not these, as text.
+) -> dict[str, str]:
+    """The settings of the run in a folder that are not these, by name, as text. Those in `FREE` do
+    not count.
 
     **Errors:** those of `read`.
     """
@@ -143,7 +146,11 @@ def differences(
     then = _plain(there.run) | _plain(there.model) | _plain(there.learning)
     now = _plain(config) | _plain(model) | _plain(learning)
     names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
-    return [f"{name} is {then.get(name)}, not {now.get(name)}" for name in names]
+    return {
+        name: f"`{name}` is {then.get(name)}, not {now.get(name)}"
+        for name in names
+        if name not in FREE
+    }
 
 
 def _plain(settings: Any) -> dict[str, Any]:
@@ -152,7 +159,7 @@ def _plain(settings: Any) -> dict[str, Any]:
     return found | found.pop("making", {})
 
 
-def refuse_used(run: Path, because: Sequence[str] = ()) -> None:
+def refuse_used(run: Path, because: Iterable[str] = ()) -> None:
     """**Errors:** `FileExistsError` if the folder holds a run, with how to continue it, or what
     a run would write over.
 
@@ -173,7 +180,8 @@ def refuse_used(run: Path, because: Sequence[str] = ()) -> None:
             done = f" of {store.read_manifest(save)['counters']['steps']:,} decisions"
     except (store.Damaged, store.Missing, KeyError):
         done = " (its save cannot be read)"
-    other = f", with other settings: {'; '.join(because)}" if because else ""
+    differing = "; ".join(because)
+    other = f", with other settings: {differing}" if differing else ""
     raise FileExistsError(
         f"{run} holds a run{done} already{other}. Continue it: thinkslow train --resume --run "
         f"{run} --steps N or --minutes M. Or choose another folder."

@@ -21,6 +21,7 @@ An update runs while the environments play. Its results are read at the next dec
 its weights in any case, so no batch waits for the previous one.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -128,8 +129,12 @@ class Trainer:
         return trainer
 
     @classmethod
-    def resume(cls, run: Path) -> "Trainer":
+    def resume(cls, run: Path, changes: Mapping[str, Any] | None = None) -> "Trainer":
         """Load the run from its last save.
+
+        Args:
+            run: its folder.
+            changes: other values for settings in `run.FREE`.
 
         **Errors:** `store.Missing` if the folder holds no run; `store.Damaged`; `lock.Locked` if
         another process writes in it; `ValueError` if the environment shows or takes something
@@ -138,7 +143,8 @@ class Trainer:
         described = runs.read(run)
         held = saving.claim(run)
         try:
-            trainer = cls(run, described.run, described.model, described.learning)
+            config = dataclasses.replace(described.run, **(changes or {}))
+            trainer = cls(run, config, described.model, described.learning)
         except BaseException:
             held.release()
             raise
