@@ -15,7 +15,7 @@ from thinkslow import toy
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.presets import Arm, arm
 from thinkslow.agent.thinking import Thinking
-from thinkslow.agent.variables import posed
+from thinkslow.agent.variables import objective_and_start
 from thinkslow.distributions import Categorical, Point
 from thinkslow.objectives import L2, SIG, Anchor, Entropy, Evidence, Prior
 from thinkslow.readouts import Reinforce, Soft, Softened
@@ -78,7 +78,7 @@ def test_the_gradient_of_every_reading_is_that_of_finite_differences(model, vari
         first = perceive(world, state, action, jnp.array(True), seen)
         start = dataclasses.replace(state, memory=first.memory, latent=first.posterior.soft())
         moment = perceive(world, start, action, jnp.array(False), seen)
-        objective, begin = posed(agent, seen, moment, jr.key(1))
+        objective, begin = objective_and_start(agent, seen, moment, jr.key(1))
 
         def wave(x: jax.Array, phase: float) -> jax.Array:
             return jnp.sin(phase + jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape)
@@ -195,7 +195,7 @@ def gradient(settings: Thinking, policy: Any) -> Any:
     seen = {"seen": jnp.array([1.0, -1.0])}
     state, action = model.initial(), jnp.array([0.3, 0.1])
     moment = perceive(model, state, action, jnp.array(False), seen)
-    objective, first = posed(agent, seen, moment, jr.key(1))
+    objective, first = objective_and_start(agent, seen, moment, jr.key(1))
     return jax.jit(jax.grad(lambda x: objective(x, jr.key(0))[0]))(first), moment
 
 

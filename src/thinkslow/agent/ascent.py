@@ -134,13 +134,13 @@ class Ascent(Choice):
                 doubt = parameter_information_gain(
                     facing.members.each(model, lambda one: one.predict(state, action, still)[1])
                 )
-            told = (
+            numbers = (
                 expected(model.reward(arrived)),
                 jnp.asarray(model.discount(arrived), jnp.float32),
                 expected(model.value(arrived)),
                 doubt,
             )
-            return arrived, told
+            return arrived, numbers
 
         keys = jr.split(key, self.horizon)
         _, (reward, discount, value, doubt) = jax.lax.scan(step, first, (plan, keys))

@@ -129,8 +129,8 @@ class Frame(eqx.Module):
         memory, prior = self.model.predict(
             self.model.initial(), jnp.zeros_like(self.action), jnp.ones((), bool)
         )
-        told = self.model.infer(memory, self.observation)
-        return Moment(memory, prior, told, jnp.ones((), bool))
+        posterior = self.model.infer(memory, self.observation)
+        return Moment(memory, prior, posterior, jnp.ones((), bool))
 
     def drawn(self, moment: Moment) -> State:
         """The state of a moment with the latent that the base agent would draw."""
@@ -389,8 +389,8 @@ def _filtered(frame: Frame, change: Callable[[str, Array], Array]) -> Judgement:
     heads = frame.model.decode(frame.at(moment.posterior.soft()))
     for name in images(heads):
         out[name] = change(name, target(heads[name], frame.observation[name]))
-    told = frame.model.infer(moment.memory, out)
-    posterior = where(moment.seen, told, moment.posterior)
+    posterior = frame.model.infer(moment.memory, out)
+    posterior = where(moment.seen, posterior, moment.posterior)
     verdict = jnp.asarray(int(Verdict.MENDED), jnp.int32)
     return moment.memory, moment.prior, posterior, verdict
 

@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Key, PRNGKeyArray
 
 from thinkslow.agent.agent import About, AbstractAgent, Agent
-from thinkslow.agent.decision import Decided, bounds, conclude
+from thinkslow.agent.decision import Decided, bounds, read_and_act
 from thinkslow.agent.inputs import Ages, Batch, Carry, Flags, Inputs, prepared, streams
 from thinkslow.agent.looking import Look, look
-from thinkslow.agent.variables import begin, posed
+from thinkslow.agent.variables import objective_and_start, start_of
 from thinkslow.objectives.members import Members
 from thinkslow.refinement import Anytime, Gradient, Objective, Refined
 from thinkslow.refinement.anytime import FADING
@@ -61,7 +61,7 @@ class Timed(AbstractAgent):
         structure = agent.parts.structure
 
         def objective(numbers: list[Array], context: tuple) -> Objective:
-            return posed(whole(structure, numbers), *context)[0]
+            return objective_and_start(whole(structure, numbers), *context)[0]
 
         self._refine = Anytime(
             objective, settings.update or Gradient(), select="best", **bounds(settings)
@@ -153,7 +153,7 @@ def _look(
     def one(given: Inputs) -> tuple[Look, Any, tuple[PRNGKeyArray, PRNGKeyArray]]:
         looked = look(agent, given)
         latent_key, _, refine_key, _ = streams(given.key)
-        first = begin(agent, looked.moment, latent_key)
+        first = start_of(agent, looked.moment, latent_key)
         return looked, first, (latent_key, refine_key)
 
     return jax.vmap(one)(given)
@@ -162,7 +162,7 @@ def _look(
 @compiled
 def _act(agent: Agent, looked: Look, refined: Refined, keys: Key[Array, " batch"]) -> Decided:
     def one(looked: Look, refined: Refined, key: PRNGKeyArray) -> Decided:
-        carry, action, thought = conclude(agent, looked, refined, key)
+        carry, action, thought = read_and_act(agent, looked, refined, key)
         return carry, action, dataclasses.replace(thought, thinks=refined.used > 0)
 
     return jax.vmap(one)(looked, refined, keys)

@@ -18,11 +18,11 @@ from thinkslow.agent.blocks import in_blocks
 from thinkslow.agent.checks import Checked
 from thinkslow.agent.choices import Chosen, Facing
 from thinkslow.agent.inputs import Carry, Inputs, streams
-from thinkslow.agent.looking import Look, attended, healed, look, usable
+from thinkslow.agent.looking import Look, handle_missing, look, reset_state, usable
 from thinkslow.agent.observing import admitted, blank
 from thinkslow.agent.past import Cloud, Mixture, resampled, weighted
 from thinkslow.agent.stream import Stream, unseen
-from thinkslow.agent.variables import ended, landed, posed
+from thinkslow.agent.variables import belief_and_memory, objective_and_start, projected
 from thinkslow.distributions import Belief, Point
 from thinkslow.readouts import Sample
 from thinkslow.refinement import Refined, refine
@@ -81,11 +81,11 @@ def decide(agent: "Agent", given: Inputs) -> Decided:
     A non-finite carry is reset, as at the beginning of an episode.
     """
     if isinstance(given.carry.past, Cloud):
-        return _decide_together(agent, given, given.carry.past)
+        return _decide_by_particles(agent, given, given.carry.past)
     looked = look(agent, given)
     latent_key, _, refine_key, _ = streams(given.key)
     refined = _refined(agent, looked.observation, looked.moment, latent_key, refine_key)
-    return conclude(agent, looked, refined, given.key)
+    return read_and_act(agent, looked, refined, given.key)
 
 
 def decide_batch(agent: "Agent", given: Inputs) -> Decided:
@@ -100,17 +100,21 @@ def decide_batch(agent: "Agent", given: Inputs) -> Decided:
     refined = in_blocks(
         partial(_refined, agent), looked.observation, looked.moment, latent_keys, refine_keys
     )
-    return jax.vmap(partial(conclude, agent))(looked, refined, given.key)
+    return jax.vmap(partial(read_and_act, agent))(looked, refined, given.key)
 
 
-def conclude(agent: "Agent", looked: Look, refined: Refined | None, key: PRNGKeyArray) -> Decided:
+def read_and_act(
+    agent: "Agent", looked: Look, refined: Refined | None, key: PRNGKeyArray
+) -> Decided:
     """Read a state from the refined belief, and act."""
     latent_key, action_key, _, pick_key = streams(key)
     settings, plain = agent.settings, looked.plain
-    after, state = _settle(agent, looked.observation, looked.moment, refined, latent_key, pick_key)
+    after, state = _read_state(
+        agent, looked.observation, looked.moment, refined, latent_key, pick_key
+    )
     base = State(plain.memory, plain.posterior.sample(key=latent_key))
     carried, acting = _in_time(agent, looked, state if settings.carry else base, state, key)
-    action, chosen = acted(agent, after, acting, action_key, key)
+    action, chosen = choose_action(agent, after, acting, action_key, key)
     thinks = jnp.asarray(bool(settings.steps or settings.lag or settings.choice))
     if looked.moment.absent is not None:
         thinks |= ~looked.moment.seen
@@ -163,7 +167,7 @@ def _in_time(
     )
 
 
-def acted(
+def choose_action(
     agent: "Agent", belief: Belief, state: State, action_key: PRNGKeyArray, key: PRNGKeyArray
 ) -> tuple[Float[Array, " action"], Chosen | None]:
     """The policy's action in a state, or the action of the agent's choice."""
@@ -193,19 +197,19 @@ def bounds(settings: "Thinking") -> dict[str, Any]:
     }
 
 
-def _decide_together(agent: "Agent", given: Inputs, cloud: Cloud) -> Decided:
+def _decide_by_particles(agent: "Agent", given: Inputs, cloud: Cloud) -> Decided:
     """One decision of many particles; the one that acts is drawn by weight."""
     carry, observation, is_first, key = given
     latent_key, action_key, think_key = jr.split(key, 3)
     pick_key, resample_key, own_key = jr.split(think_key, 3)
     model, count = agent.model, cloud.log_weights.shape[-1]
     observation, sound = admitted(model.observation_spaces, observation)
-    observation, absent, stream = attended(agent, carry.stream or Stream(), observation)
+    observation, absent, stream = handle_missing(agent, carry.stream or Stream(), observation)
     if absent is not None:
         sound &= ~jnp.all(jnp.stack([*absent.values()]))
 
     def perceived(state: State) -> tuple[Moment, Bool[Array, ""]]:
-        state, action, first = healed(agent, state, carry.action, is_first)
+        state, action, first = reset_state(agent, state, carry.action, is_first)
         moment = perceive(model, state, action, first, observation, absent)
         return usable(moment, sound), first
 
@@ -215,8 +219,8 @@ def _decide_together(agent: "Agent", given: Inputs, cloud: Cloud) -> Decided:
     known = jnp.where(forget, -jnp.log(count), weights)
     think = partial(_think, agent, observation)
     afters, refined, states = jax.vmap(think)(moments, *jr.split(own_key, (2, count)))
-    told = weighted(model, known, moments, afters, states, observation)
-    weights = jnp.where(sound, told, known)
+    updated = weighted(model, known, moments, afters, states, observation)
+    weights = jnp.where(sound, updated, known)
 
     def pick(weights: Array, tree: Tree) -> Tree:
         index = jr.categorical(pick_key, weights)
@@ -225,7 +229,7 @@ def _decide_together(agent: "Agent", given: Inputs, cloud: Cloud) -> Decided:
     plain = pick(known, moments)
     base = State(plain.memory, plain.posterior.sample(key=latent_key))
     after, refined, state = pick(weights, (afters, refined, states))
-    action, chosen = acted(agent, after, state, action_key, key)
+    action, chosen = choose_action(agent, after, state, action_key, key)
     thought = Thought(
         plain.prior,
         plain.posterior,
@@ -255,7 +259,7 @@ def _think(
     """Refine the belief of a particle's moment and read a state from it."""
     refine_key, pick_key = jr.split(think_key)
     refined = _refined(agent, observation, moment, latent_key, refine_key)
-    after, state = _settle(agent, observation, moment, refined, latent_key, pick_key)
+    after, state = _read_state(agent, observation, moment, refined, latent_key, pick_key)
     return after, refined, state
 
 
@@ -269,7 +273,7 @@ def _refined(
     settings = agent.settings
     if not settings.steps:
         return None
-    objective, first = posed(agent, observation, moment, latent_key)
+    objective, first = objective_and_start(agent, observation, moment, latent_key)
     return refine(
         objective,
         first,
@@ -281,7 +285,7 @@ def _refined(
     )
 
 
-def _settle(
+def _read_state(
     agent: "Agent",
     observation: Observation,
     moment: Moment,
@@ -291,9 +295,9 @@ def _settle(
 ) -> tuple[Belief, State]:
     """The belief after thinking, and a state read from it."""
     settings = agent.settings
-    after, memory = ended(agent, moment, refined)
+    after, memory = belief_and_memory(agent, moment, refined)
     if isinstance(after, Point):
-        return after, State(memory, landed(after.value, settings.landing))
+        return after, State(memory, projected(after.value, settings.landing))
 
     def error(latent: Array) -> Float[Array, ""]:
         return surprise(agent.model, State(memory, latent), observation, moment.absent)

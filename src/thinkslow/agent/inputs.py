@@ -73,9 +73,9 @@ def prepared(
     seen = named(agent.observation_spaces, observation)
     is_first = jnp.asarray(is_first)
     flags = _flags(agent.model, missing, seen)
-    told = {f"`missing` of {name}": flag for name, flag in (flags or {}).items()}
-    told |= {} if age is None else {"age": age}
-    for name, value in {**seen, "is_first": is_first, **told}.items():
+    flagged = {f"`missing` of {name}": flag for name, flag in (flags or {}).items()}
+    flagged |= {} if age is None else {"age": age}
+    for name, value in {**seen, "is_first": is_first, **flagged}.items():
         if np.shape(value)[:1] != (len(keys),):
             count = np.shape(value)[0] if np.ndim(value) else 0
             raise ValueError(
@@ -90,7 +90,7 @@ def prepared(
         )
     if agent.settings.lag and carry.past is None:
         carry = _with_window(agent, carry, seen, is_first)
-    return Inputs(_told(agent, carry, seen, flags, age), seen, is_first, keys)
+    return Inputs(_with_flags(agent, carry, seen, flags, age), seen, is_first, keys)
 
 
 def _flags(model: WorldModel, missing: Flags | None, seen: Batch) -> dict[str, Array] | None:
@@ -112,7 +112,7 @@ def _flags(model: WorldModel, missing: Flags | None, seen: Batch) -> dict[str, A
     return {name: jnp.asarray(missing.get(name, np.zeros(count, bool)), bool) for name in names}
 
 
-def _told(
+def _with_flags(
     agent: "Agent", carry: Carry, seen: Batch, flags: dict[str, Array] | None, age: Ages | None
 ) -> Carry:
     """The carry, with the flags of the present observation."""
@@ -129,9 +129,9 @@ def _told(
         names = [name for name in flags if name in seen]
         shown = kept(agent.model.observation_spaces, {name: seen[name] for name in names})
         held = jax.tree.map(jnp.asarray, shown)
-    told = Stream(flags, age, stream.queue, held, stream.guard)
-    empty = flags is None and not jax.tree.leaves(told)
-    return dataclasses.replace(carry, stream=None if empty else told)
+    flagged = Stream(flags, age, stream.queue, held, stream.guard)
+    empty = flags is None and not jax.tree.leaves(flagged)
+    return dataclasses.replace(carry, stream=None if empty else flagged)
 
 
 def _with_window(agent: "Agent", carry: Carry, seen: Batch, is_first: Array) -> Carry:

@@ -56,8 +56,8 @@ def look(agent: "Agent", given: Inputs) -> Look:
     model, settings, past = agent.model, agent.settings, carry.past
     stream = carry.stream or Stream()
     observation, sound = admitted(model.observation_spaces, observation)
-    observation, absent, stream = attended(agent, healed_stream(stream), observation)
-    state, action, is_first = healed(agent, carry.state, carry.action, is_first)
+    observation, absent, stream = handle_missing(agent, reset_stream(stream), observation)
+    state, action, is_first = reset_state(agent, carry.state, carry.action, is_first)
     before, arrived, stays = state, None, None
     if absent is not None and settings.missing == "stale":
         stays = jnp.all(jnp.stack([*absent.values()])) & ~is_first
@@ -72,7 +72,7 @@ def look(agent: "Agent", given: Inputs) -> Look:
     plain = moment = usable(perceive(model, state, action, is_first, observation), sound)
     start = state
     if isinstance(past, Window):
-        past = healed_window(agent, past)
+        past = reset_window(agent, past)
         start = reinferred(model, past)
     if isinstance(past, Window) or absent is not None:
         perceived = perceive(model, start, action, is_first, observation, absent)
@@ -117,7 +117,7 @@ def look(agent: "Agent", given: Inputs) -> Look:
     return Look(plain, moment, past, observation, remembered, before, stays, arrived, checked)
 
 
-def attended(
+def handle_missing(
     agent: "Agent", stream: Stream, observation: Observation
 ) -> tuple[Observation, Mapping[str, Bool[Array, ""]] | None, Stream]:
     """The observation to use, its missing parts, and the new memory."""
@@ -142,7 +142,7 @@ def usable(moment: Moment, sound: Bool[Array, ""]) -> Moment:
     )
 
 
-def healed(
+def reset_state(
     agent: "Agent", state: State, action: Array, is_first: Bool[Array | np.ndarray, ""]
 ) -> tuple[State, Array, Bool[Array, ""]]:
     """State and action, reset if they are non-finite."""
@@ -152,7 +152,7 @@ def healed(
     return state, jnp.where(sound, action, 0), jnp.asarray(is_first) | ~sound
 
 
-def healed_window(agent: "Agent", window: Window) -> Window:
+def reset_window(agent: "Agent", window: Window) -> Window:
     """The window; its states and actions are reset if any of them is non-finite."""
     sound = all_finite((window.states, window.actions))
     blank = jax.tree.map(lambda x, old: x.astype(old.dtype), agent.model.initial(), window.states)
@@ -164,7 +164,7 @@ def healed_window(agent: "Agent", window: Window) -> Window:
     )
 
 
-def healed_stream(stream: Stream) -> Stream:
+def reset_stream(stream: Stream) -> Stream:
     """The memory of a check, reset if it is non-finite, and the queue without such actions."""
     guard, queue = stream.guard, stream.queue
     if guard is not None:

@@ -95,8 +95,8 @@ def weighted(
         return ratio - surprise(model, state, observation, moment.absent)
 
     total = log_weights + jax.vmap(gain)(moments, proposals, states)
-    told = jnp.isfinite(jax.nn.logsumexp(total))
-    return jnp.where(told, jax.nn.log_softmax(total), log_weights)
+    informative = jnp.isfinite(jax.nn.logsumexp(total))
+    return jnp.where(informative, jax.nn.log_softmax(total), log_weights)
 
 
 def resampled(cloud: Cloud, *, key: PRNGKeyArray) -> Cloud:

@@ -73,10 +73,10 @@ def age_of(stream: Stream, queue: Queue, is_first: Bool[Array, ""], delay: int) 
     """The age of the present observation: as given, or the smaller of `delay` and the age of the
     episode.
     """
-    told = jnp.where(is_first, 0, jnp.asarray(delay, jnp.int32))
+    age = jnp.where(is_first, 0, jnp.asarray(delay, jnp.int32))
     if stream.age is not None:
-        told = jnp.where(is_first, 0, stream.age.astype(jnp.int32))
-    return jnp.clip(told, 0, jnp.minimum(queue.count, delay))
+        age = jnp.where(is_first, 0, stream.age.astype(jnp.int32))
+    return jnp.clip(age, 0, jnp.minimum(queue.count, delay))
 
 
 def caught_up(

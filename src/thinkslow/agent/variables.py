@@ -25,7 +25,7 @@ Stepped: TypeAlias = Belief | Joint | Shift
 """The variable that the steps change."""
 
 
-def posed(
+def objective_and_start(
     agent: "Agent", observation: Observation, moment: Moment, latent_key: PRNGKeyArray
 ) -> tuple[Objective, Stepped]:
     """The objective, and where refinement starts.
@@ -37,7 +37,7 @@ def posed(
         latent_key: PRNG key of the latent that the base agent would draw.
     """
     settings, share = agent.settings, agent.settings.memory_share
-    first = begin(agent, moment, latent_key)
+    first = start_of(agent, moment, latent_key)
 
     def objective_at(moment: Moment, start: Belief) -> Objective:
         model = agent.model
@@ -71,7 +71,7 @@ def posed(
     return objective, first
 
 
-def begin(agent: "Agent", moment: Moment, latent_key: PRNGKeyArray) -> Stepped:
+def start_of(agent: "Agent", moment: Moment, latent_key: PRNGKeyArray) -> Stepped:
     """The stepped variable before the first step."""
     settings, variable = agent.settings, agent.settings.variable
     if variable == "memory":
@@ -84,7 +84,9 @@ def begin(agent: "Agent", moment: Moment, latent_key: PRNGKeyArray) -> Stepped:
     return belief
 
 
-def ended(agent: "Agent", moment: Moment, refined: Refined | None) -> tuple[Belief, Memory]:
+def belief_and_memory(
+    agent: "Agent", moment: Moment, refined: Refined | None
+) -> tuple[Belief, Memory]:
     """The belief after refinement, or the point that replaces it, and the memory."""
     if refined is None:
         return moment.posterior, moment.memory
@@ -102,13 +104,13 @@ def _belief(found: Stepped, moment: Moment) -> Belief:
     return moment.posterior if isinstance(found, Shift) else found
 
 
-def landed(
+def projected(
     point: Float[Array, "*factors classes"], landing: str
 ) -> Float[Array, "*factors classes"]:
     """The latent that acts, from one that was stepped as floats.
 
     >>> z = jnp.array([[1.0, 0.5, -0.25]])
-    >>> landed(z, "code"), landed(z, "simplex")
+    >>> projected(z, "code"), projected(z, "simplex")
     (Array([[1., 0., 0.]], dtype=float32), Array([[0.75, 0.25, 0.  ]], dtype=float32))
     """
     if landing == "code":

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.decision import bounds
 from thinkslow.agent.inputs import streams
-from thinkslow.agent.variables import posed
+from thinkslow.agent.variables import objective_and_start
 from thinkslow.distributions import Belief, Categorical
 from thinkslow.refinement import Gradient, refine
 from thinkslow.storage import atomic
@@ -67,7 +67,7 @@ def _shortened(
 ) -> Belief:
     """The belief after the first steps of a descent, with the step lengths of the whole descent."""
     latent_key, _, refine_key, _ = streams(key)
-    objective, first = posed(agent, observation, moment, latent_key)
+    objective, first = objective_and_start(agent, observation, moment, latent_key)
     given = {**bounds(agent.settings), "step_kl": step_kl, "record": False}
     return refine(objective, first, agent.settings.update, key=refine_key, **given).belief
 

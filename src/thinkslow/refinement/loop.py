@@ -61,8 +61,8 @@ def refine(
         select: which iterate to return: the `last` finite one, or the `best`, with the lowest loss.
         record: whether to evaluate the objective at the last belief too. Without it, the last loss
             and terms are NaN, and the last belief counts as finite if its arrays are. An update
-            that uses neither loss nor gradient (`Update.blind`) then evaluates nothing. `tolerance`
-            and `best` need every loss and always record.
+            that uses neither loss nor gradient (`Update.ignores_objective`) then evaluates nothing.
+            `tolerance` and `best` need every loss and always record.
 
     The step size of the update, `max_kl`, `step_kl` and `tolerance` may be traced: changing them
     does not compile again.
@@ -90,9 +90,11 @@ def refine(
 def _every_step(rules: Rules, *, record: bool) -> Refined:
     """A fixed number of steps."""
     steps = rules.descent.steps
-    seen = record or rules.judges is not None or not rules.update.blind
+    evaluates = record or rules.judges is not None or not rules.update.ignores_objective
     differentiate = (
-        jax.value_and_grad(rules.objective, has_aux=True) if seen else _unseen(rules.objective)
+        jax.value_and_grad(rules.objective, has_aux=True)
+        if evaluates
+        else _without_evaluating(rules.objective)
     )
 
     def step(carry: tuple, keys: tuple) -> tuple[tuple, tuple]:
@@ -125,12 +127,12 @@ def _every_step(rules: Rules, *, record: bool) -> Refined:
         max_kl=rules.descent.max_kl,
         finite=finite,
     )
-    if seen:
+    if evaluates:
         return found
     return found._replace(loss=_nan(losses), terms=_nan(terms), gradient_norm=_nan(norms))
 
 
-def _unseen(objective: Objective) -> Callable[..., tuple]:
+def _without_evaluating(objective: Objective) -> Callable[..., tuple]:
     """Zeros instead of value and gradient, for an update that uses neither; NaN if the belief is
     non-finite.
     """

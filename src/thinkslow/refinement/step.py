@@ -111,7 +111,7 @@ class Rules:
         """
         norm = optax.tree.norm(gradient)
         proposed = self.update.propose(now, gradient, held.state, key=key)
-        change, state = _two(proposed, now, self.update)
+        change, state = _checked_proposal(proposed, now, self.update)
         new = within(now, change, held.step_kl, first=self.first, max_kl=self.descent.max_kl)
         after = self.judge(new)
         taken = jnp.isfinite(loss) & jnp.isfinite(norm) & all_finite(new)
@@ -157,7 +157,7 @@ def within(belief: Any, change: Any, step_kl: Scalar, *, first: Any, max_kl: Sca
     return at(jnp.where((step_kl > 0) & (max_kl > 0), share, 0.0))
 
 
-def _two(proposed: Any, belief: Any, update: Update) -> tuple[Any, PyTree]:
+def _checked_proposal(proposed: Any, belief: Any, update: Update) -> tuple[Any, PyTree]:
     """What `propose` returned. **Errors:** `TypeError` for anything else than a change of every
     array of the belief, and a state.
     """

@@ -25,7 +25,7 @@ class Update(eqx.Module):
     needs: ClassVar[tuple[Need, ...]] = ()
     keeps: ClassVar[tuple[str, ...]] = ()
     """Settings of a control that flags and studies do not change."""
-    blind: ClassVar[bool] = False
+    ignores_objective: ClassVar[bool] = False
     """Whether it uses neither the loss nor the gradient."""
 
     @abc.abstractmethod
@@ -165,7 +165,7 @@ class Random(Update):
     """
 
     keeps: ClassVar[tuple[str, ...]] = ("update", "accept", "select")
-    blind: ClassVar[bool] = True
+    ignores_objective: ClassVar[bool] = True
 
     def step_kl(self, max_kl: Scalar, steps: int) -> Scalar:
         """No bound for a single step: all steps lie on one line."""
