@@ -26,7 +26,7 @@ from thinkslow.dreamer.model import Dreamer
 from thinkslow.dreamer.nets import named
 from thinkslow.dreamer.training import experience
 from thinkslow.dreamer.training import run as runs
-from thinkslow.dreamer.training import saving as module
+from thinkslow.dreamer.training import state as module
 from thinkslow.dreamer.training.run import RunConfig
 from thinkslow.dreamer.training.trainer import Diverged, Trainer
 from thinkslow.envs import VectorEnv

@@ -28,22 +28,18 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.random as jr
 import numpy as np
 
-from thinkslow.agent.agent import Agent
 from thinkslow.dreamer.config import ModelConfig, TrainConfig
-from thinkslow.dreamer.model import Dreamer
-from thinkslow.dreamer.training import experience, learner, saving
+from thinkslow.dreamer.training import experience, state
 from thinkslow.dreamer.training import run as runs
-from thinkslow.dreamer.training.episodes import Episodes, Progress
+from thinkslow.dreamer.training.episodes import Progress
 from thinkslow.dreamer.training.logs import Logs, log
-from thinkslow.dreamer.training.programs import Pending, act, shardings, update
-from thinkslow.dreamer.training.replay import Replay
+from thinkslow.dreamer.training.programs import Pending, act, update
 from thinkslow.dreamer.training.run import RunConfig
+from thinkslow.dreamer.training.state import RunState
 from thinkslow.dreamer.training.stopping import stoppable
-from thinkslow.envs import VectorEnv
-from thinkslow.storage import atomic, lock, saves
+from thinkslow.storage import atomic, saves
 
 HURRY_S = 10.0
 """Seconds that a stopping run waits for environments that do not answer."""
@@ -53,58 +49,12 @@ class Diverged(RuntimeError):
     """A loss was non-finite. The state before it is saved."""
 
 
-class Trainer:
+class Trainer(RunState):
     """One run in memory. Make it with `Trainer.begin` or `Trainer.resume`, then call `train`."""
 
     def __init__(self, run: Path, config: RunConfig, model: ModelConfig, learning: TrainConfig):
-        least = config.environments * (2 * learning.batch_length + 2)
-        if learning.replay_capacity < least:
-            raise ValueError(
-                f"`replay_capacity` must be {least} or more, two sequences of each environment; "
-                "got "
-                f"{learning.replay_capacity}."
-            )
-        self.run, self.config, self.learning = run, config, learning
-        self.spread, self.everywhere = shardings(learning.batch_size)
-        self.envs = VectorEnv(
-            config.environment,
-            config.environments,
-            seed=config.seed,
-            size=config.size,
-            repeat=config.repeat,
-            step_limit_s=config.step_limit,
-            reset_limit_s=config.reset_limit,
-            **config.making,
-        )
-        self.description = runs.describe(
-            config, model, learning, self.envs.observation_space, self.envs.action_spaces
-        )
-        key = jr.key(config.seed)
-        weights_key, self.act_key, self.update_key = jr.split(key, 3)
-        network = Dreamer(
-            self.envs.observation_space, self.envs.action_spaces, model, key=weights_key
-        )
-        self.split, self.classes = network.split, model.classes
-        self.learner, self.carry = jax.device_put(
-            (learner.start(network, learning), Agent(network).start(config.environments)),
-            self.everywhere,
-        )
-        self.replay = Replay(
-            experience.fields(network),
-            streams=config.environments,
-            path=run / "replay",
-            capacity=learning.replay_capacity,
-            mutable=experience.LATENTS,
-        )
-        self.rng = np.random.default_rng(config.seed)
-        self.steps = self.updates = 0
-        self.credit = 0.0
-        self.episodes = Episodes(config.environments)
-        self.made_by = [runs.made_by()]
-        self.last_metrics: dict[str, float] = {}
+        super().__init__(run, config, model, learning)
         self.pending: list[Pending] = []
-        self.logs: Logs | None = None
-        self.lock: lock.Lock | None = None
 
     @classmethod
     def begin(
@@ -118,7 +68,7 @@ class Trainer:
         runs.refuse_used(run)
         trainer = cls(run, config, model, learning)
         try:
-            trainer.lock = saving.claim(run)
+            trainer.lock = state.claim(run)
             runs.refuse_used(run)  # by a run that began in the meantime
             trainer.step = trainer.envs.reset()  # before: a run that never began is no run
             atomic.write_text(run / runs.CONFIG, trainer.description)
@@ -141,7 +91,7 @@ class Trainer:
         else now.
         """
         described = runs.read(run)
-        held = saving.claim(run)
+        held = state.claim(run)
         try:
             config = dataclasses.replace(described.run, **(changes or {}))
             trainer = cls(run, config, described.model, described.learning)
@@ -153,7 +103,7 @@ class Trainer:
             runs.check_spaces(described, trainer.envs.observation_space, trainer.envs.action_spaces)
             save = saves.latest(run / "saves")
             if save is not None:
-                saving.restore(trainer, save)
+                trainer.continue_from(save)
             else:  # killed before its first save, so it begins again
                 trainer.step = trainer.envs.reset()
                 trainer.logs = Logs(run)
@@ -180,7 +130,7 @@ class Trainer:
         """
         if steps is not None and self.steps >= steps:
             log.info("%s has %d of %d steps: pass more.", self.run, self.steps, steps)
-            if not saving.kept(self).exists():  # it was killed after its last save
+            if not self.agent_folder.exists():  # it was killed after its last save
                 self.keep()
             return
         self._compile(steps)
@@ -191,8 +141,8 @@ class Trainer:
                 now = time.monotonic()
                 if minutes is not None and now - begun >= 60 * minutes:
                     break
-                if now - looked > saving.LOOK_EVERY:
-                    saving.look(self)
+                if now - looked > state.LOOK_EVERY:
+                    self.check_folder()
                     looked = now
                 if now - saved > self.config.save_every:
                     self.save()
@@ -202,14 +152,6 @@ class Trainer:
             self.save()
             self.keep()
         stop.raise_if_asked()
-
-    def close(self) -> None:
-        """End the environments' processes, close the logs, and release the folder."""
-        self.envs.close()
-        if self.logs:
-            self.logs.close()
-        if self.lock:
-            self.lock.release()
 
     @property
     def ready(self) -> bool:
@@ -352,8 +294,8 @@ class Trainer:
         **Errors:** those of `save`.
         """
         self._finish_updates()
-        saving.look(self)
-        saving.keep(self)
+        self.check_folder()
+        self.write_agent()
 
     def save(self) -> None:
         """Write a save. If the process is killed meanwhile, the previous save stays valid.
@@ -361,5 +303,5 @@ class Trainer:
         **Errors:** `Diverged`; `lock.Lost`, as `train`.
         """
         self._finish_updates()
-        saving.look(self)
-        saving.save(self)
+        self.check_folder()
+        self.write_save()
