@@ -156,6 +156,17 @@ def test_a_gain_without_any_control_says_so():
     assert "raised the score, and no control was played" in said(("sig", 1.0, 0.01))
 
 
+@pytest.mark.parametrize("pairs", [4, 40])
+def test_no_difference_at_all_is_not_called_the_largest(pairs):
+    """ "The largest difference so far is that of sig, +0.00" is no sentence."""
+    line = said(("sig", 0.0, 1.0), MODE, pairs=pairs)
+    assert "The mean difference of sig" in line
+    assert "is zero" in line
+    assert "largest" not in line
+    several = said(("sig", 0.0, 1.0), ("elbo", 0.0, 1.0), MODE, pairs=pairs)
+    assert "of every refinement" in several
+
+
 def test_a_null_gives_the_cost_and_what_would_have_been_found():
     line = said(("sig", 0.1, 0.8), ("elbo", -0.3, 0.6), MODE)
     assert line.startswith("a: No gain in score; thinking costs 3.0 times as much time.")

@@ -474,6 +474,17 @@ def test_the_learning_curve_is_a_running_mean_over_what_was_recorded():
     assert np.ptp([point.y for point in line.points]) < 0.2 * np.ptp([p.y for p in line.faint])
 
 
+@pytest.mark.parametrize("slope", [1.0, -1.0])
+def test_the_name_of_an_agent_stands_where_its_curve_does_not(slope):
+    """It lay over the line. Right of the first agent the curve goes on; the last one ends it."""
+    steps = list(range(0, 100, 2))
+    curve = {"step": steps, "score": [slope * step for step in steps]}
+    agents = [{"name": name, "training_steps": at} for name, at in (("a", 30), ("b", 70))]
+    figure = figures.learning({"a": curve}, agents)
+    assert figure is not None
+    assert [star.below for star in figure.lines[0].stars] == [slope > 0, slope < 0]
+
+
 def test_several_agents_have_a_line_each(summary):
     lines = conclusion(summary).split("\n")
     assert [line.split(":")[0] for line in lines] == list(AGENTS)

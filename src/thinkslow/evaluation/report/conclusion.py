@@ -283,7 +283,7 @@ def _sentence(summary: Record, agent: str, measure: str, verdict: _Verdict) -> s
 
 
 def _null(summary: Record, agent: str, measure: str, verdict: _Verdict) -> str:
-    said = f"The largest difference is that of {_largest(verdict, measure, p_value=True)}"
+    said = _largest(verdict, measure, p_value=True)
     if measure == "score" and (p := _equivalence(verdict)) <= planning.ALPHA:
         return f"{said}; no arm's is 5% or more of the score without thinking (p = {p:.2g})"
     deviations = [
@@ -304,7 +304,7 @@ def _null(summary: Record, agent: str, measure: str, verdict: _Verdict) -> str:
 
 def _too_few(summary: Record, agent: str, measure: str, verdict: _Verdict) -> tuple[str, list[str]]:
     """Headline, what to do, and the largest difference without a verb."""
-    largest = f"The largest difference so far is that of {_largest(verdict, measure)}."
+    largest = f"{_largest(verdict, measure)}."
     needed = planning.fewest_units(verdict.tests)
     if verdict.seeds is not None and verdict.seeds < needed:
         compared = plural(verdict.tests, "comparison")
@@ -393,9 +393,14 @@ def _scope(verdict: _Verdict) -> str:
 
 
 def _largest(verdict: _Verdict, measure: str, *, p_value: bool = False) -> str:
+    """The largest difference of a refinement. Without p-values it is that of few episodes."""
     arm = max(verdict.refined, key=lambda arm: abs(verdict.found[arm].value))
     p = f" (p = {verdict.p_values[arm]:.2g})" if p_value else ""
-    return f"{arm}, {_shown(verdict, arm, measure)}{p}"
+    so_far = "" if p_value else " so far"
+    if not verdict.found[arm].value:
+        whose = arm if len(verdict.refined) == 1 else "every refinement"
+        return f"The mean difference of {whose}{so_far} is zero{p}"
+    return f"The largest difference{so_far} is that of {arm}, {_shown(verdict, arm, measure)}{p}"
 
 
 def _shown(verdict: _Verdict, arm: str, measure: str) -> str:

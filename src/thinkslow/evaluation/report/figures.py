@@ -9,7 +9,7 @@ the mean.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from thinkslow.evaluation import metrics
 from thinkslow.evaluation.metrics import AHEAD
@@ -75,6 +75,8 @@ class Point:
     low: float
     high: float
     text: str
+    below: bool = False
+    """Whether the text stands below the point, where the line leaves more room."""
 
 
 @dataclass(frozen=True)
@@ -254,6 +256,11 @@ def ahead(summary: Record, agent: str, metric: str = "psnr") -> Curves | None:
     )
 
 
+MIDDLE, LABEL, TOP = 50.0, 25.0, 10.0
+"""Percent: right of the middle a text ends at its point; how wide it is at most; where it has no
+room above."""
+
+
 def learning(curves: Mapping[str, Record], agents: Sequence[Mapping[str, object]]) -> Curves | None:
     """Score over training, one line for each run: running means, with the evaluated agents marked.
 
@@ -279,21 +286,24 @@ def learning(curves: Mapping[str, Record], agents: Sequence[Mapping[str, object]
             and (step := finite(agent.get("training_steps"))) is not None
         }
 
-        def point(step: float, score: float, text: str = "") -> Point:
+        def point(step: float, score: float) -> Point:
             height = 100 - y.at(score)
-            return Point(x.at(step), height, height, height, text)
+            return Point(x.at(step), height, height, height, "")
 
+        points = [point(*one) for one in mean.items()]
+        stars = []
+        for agent, step in marked.items():
+            score = mean[_nearest(mean, step)]
+            star = replace(point(step, score), text=f"{agent}: {score:.3g}")
+            stars.append(replace(star, below=_below(star, points)))
         lines.append(
             Line(
                 name if seed is None else f"training seed {seed}",
                 "refinement",
                 COLOURS[turn % len(COLOURS)],
-                [point(*one) for one in mean.items()],
+                points,
                 faint=[point(*one) for one in curve.items()],
-                stars=[
-                    point(step, mean[near := _nearest(mean, step)], f"{agent}: {mean[near]:.3g}")
-                    for agent, step in marked.items()
-                ],
+                stars=stars,
             )
         )
     said = "; ".join(
@@ -381,6 +391,13 @@ def _smoothed(curve: dict[float, float]) -> dict[float, float]:
     values, reach = list(curve.values()), MEANS // 2
     near = [values[max(0, index - reach) : index + reach + 1] for index in range(len(values))]
     return {step: math.fsum(some) / len(some) for step, some in zip(curve, near, strict=True)}
+
+
+def _below(star: Point, line: Sequence[Point]) -> bool:
+    """Whether the line lies rather above a text beside a point, so that it belongs below."""
+    way = 1 if star.x > MIDDLE else -1
+    beside = [star.y - one.y for one in line if 0 <= (star.x - one.x) * way <= LABEL]
+    return star.y < TOP or sum(beside) > 0
 
 
 def _nearest(curve: dict[float, float], step: float) -> float:

@@ -45,6 +45,8 @@ def estimated(estimate: Estimate | None, *, signed: bool = False, unit: str = ""
     '+0.98 dB [0.48, 1.47]'
     >>> estimated(Estimate(3.04e-7, (2.9e-7, 3.2e-7)))
     '3.04e-7 [2.90e-7, 3.20e-7]'
+    >>> estimated(Estimate(-0.02, (-2.3, 2.4)), signed=True)
+    '0.0 [-2.3, 2.4]'
     >>> estimated(None)
     '–'
     """
@@ -59,7 +61,10 @@ def estimated(estimate: Estimate | None, *, signed: bool = False, unit: str = ""
     places = _places(spread / 10.0**power)
 
     def shown(value: float, sign: str = "") -> str:
-        return f"{value / 10.0**power:{sign}.{places}f}" + (f"e{power}" if power else "")
+        rounded = round(value / 10.0**power, places)
+        return f"{rounded or 0:{sign if rounded else ''}.{places}f}" + (
+            f"e{power}" if power else ""
+        )
 
     said = f"{shown(estimate.value, '+' if signed else '')}{unit}"
     return said if estimate.interval is None else f"{said} [{shown(low)}, {shown(high)}]"
