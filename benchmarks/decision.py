@@ -49,7 +49,8 @@ import numpy as np
 from thinkslow import registry
 from thinkslow.agent import agent as engine
 from thinkslow.agent import gates
-from thinkslow.agent.agent import AbstractAgent, Agent
+from thinkslow.agent.abstract import AbstractAgent
+from thinkslow.agent.agent import Agent
 from thinkslow.agent.gates import Gated, threshold_of
 from thinkslow.agent.presets import LONG
 from thinkslow.agent.thinking import Thinking

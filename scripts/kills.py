@@ -170,7 +170,7 @@ def play(out: Path, progress: Progress) -> None:
     import jax.random as jr
 
     import thinkslow
-    from thinkslow.agent.agent import About
+    from thinkslow.agent.abstract import About
     from thinkslow.dreamer.model import Dreamer
     from thinkslow.spaces import Space
 

@@ -76,7 +76,8 @@ def cart() -> "Agent":
     """An agent that balances no pole: its episodes are of some twenty decisions."""
     from helpers import tiny_dreamer
 
-    from thinkslow.agent.agent import About, Agent
+    from thinkslow.agent.abstract import About
+    from thinkslow.agent.agent import Agent
     from thinkslow.spaces import Space
 
     model = tiny_dreamer(

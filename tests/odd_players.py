@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from thinkslow.agent.agent import About, AbstractAgent
+from thinkslow.agent.abstract import About, AbstractAgent
 from thinkslow.envs import Failure, Nonfinite, Step, VectorEnv, make
 
 

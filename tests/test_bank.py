@@ -9,7 +9,8 @@ import pytest
 from helpers import tiny_dreamer
 
 from thinkslow import bank
-from thinkslow.agent.agent import About, Agent
+from thinkslow.agent.abstract import About
+from thinkslow.agent.agent import Agent
 from thinkslow.agent.thinking import Thinking
 from thinkslow.bank.judging import Choices, opened
 from thinkslow.bank.summary import summarise

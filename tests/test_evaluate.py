@@ -24,7 +24,8 @@ from odd_players import Guesser, SideBySide
 
 from thinkslow import registry
 from thinkslow.agent import presets
-from thinkslow.agent.agent import About, AbstractAgent, Agent
+from thinkslow.agent.abstract import About, AbstractAgent
+from thinkslow.agent.agent import Agent
 from thinkslow.agent.gates import Gated
 from thinkslow.agent.presets import Arm
 from thinkslow.agent.scores import Surprise, TwoStage

@@ -8,7 +8,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from thinkslow.agent.agent import About, AbstractAgent, Agent
+    from thinkslow.agent.abstract import About, AbstractAgent
+    from thinkslow.agent.agent import Agent
     from thinkslow.agent.deadline import Timed
     from thinkslow.agent.decision import Thought
     from thinkslow.agent.gates import Gated
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from thinkslow.worldmodel import State, WorldModel, detached, imagine, perceive
 
 _HOMES = {
-    "agent.agent": ("About", "AbstractAgent", "Agent"),
+    "agent.abstract": ("About", "AbstractAgent"),
+    "agent.agent": ("Agent",),
     "agent.deadline": ("Timed",),
     "agent.decision": ("Thought",),
     "agent.gates": ("Gated",),

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from thinkslow import zoo
-from thinkslow.agent.agent import About, Agent, greedy_policy
+from thinkslow.agent.abstract import About
+from thinkslow.agent.agent import Agent, greedy_policy
 from thinkslow.registry import nearest
 from thinkslow.storage.store import Missing
 

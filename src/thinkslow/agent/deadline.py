@@ -8,7 +8,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Key, PRNGKeyArray
 
-from thinkslow.agent.agent import About, AbstractAgent, Agent
+from thinkslow.agent.abstract import About, AbstractAgent
+from thinkslow.agent.agent import Agent
 from thinkslow.agent.decision import Decided, bounds, read_and_act
 from thinkslow.agent.inputs import Ages, Batch, Carry, Flags, Inputs, prepared, streams
 from thinkslow.agent.looking import Look, look

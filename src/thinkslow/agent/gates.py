@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Array, Bool, Int, Key
 
-from thinkslow.agent.agent import About, AbstractAgent, Agent
+from thinkslow.agent.abstract import About, AbstractAgent
+from thinkslow.agent.agent import Agent
 from thinkslow.agent.decision import Decided, decide, decide_batch
 from thinkslow.agent.inputs import Ages, Batch, Carry, Flags, Inputs, prepared
 from thinkslow.agent.scores import Score

@@ -9,7 +9,8 @@ import jax
 import jax.random as jr
 import numpy as np
 
-from thinkslow.agent.agent import AbstractAgent, Agent, greedy_policy, own_policy
+from thinkslow.agent.abstract import AbstractAgent
+from thinkslow.agent.agent import Agent, greedy_policy, own_policy
 from thinkslow.needs import GREEDY, missing
 from thinkslow.plural import plural
 

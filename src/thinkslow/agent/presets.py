@@ -16,7 +16,8 @@ from thinkslow.agent.thinking import Thinking
 from thinkslow.plural import plural
 
 if TYPE_CHECKING:
-    from thinkslow.agent.agent import AbstractAgent, Agent
+    from thinkslow.agent.abstract import AbstractAgent
+    from thinkslow.agent.agent import Agent
     from thinkslow.agent.scores import Score
     from thinkslow.objectives.members import Source
 

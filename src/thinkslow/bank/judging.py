@@ -10,7 +10,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from thinkslow.agent.agent import AbstractAgent, Agent
+from thinkslow.agent.abstract import AbstractAgent
+from thinkslow.agent.agent import Agent
 from thinkslow.agent.gates import Gated
 from thinkslow.agent.scores import Score
 from thinkslow.agent.thinking import Thinking

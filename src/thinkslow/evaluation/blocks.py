@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from thinkslow.agent.agent import AbstractAgent
+from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.agent.clean import Clean
 from thinkslow.envs import VectorEnv
 from thinkslow.evaluation import records

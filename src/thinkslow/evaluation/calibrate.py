@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from thinkslow.agent.agent import AbstractAgent
+from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.agent.gates import Gated, threshold_of
 from thinkslow.agent.scores import Score, TwoStage
 from thinkslow.agent.thinking import Thinking

@@ -11,7 +11,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array
 
-from thinkslow.agent.agent import AbstractAgent, Agent
+from thinkslow.agent.abstract import AbstractAgent
+from thinkslow.agent.agent import Agent
 from thinkslow.agent.clean import LEAST, MOST, Clean, errors_of, images, mean_error
 from thinkslow.agent.thinking import Thinking
 from thinkslow.envs import Step, VectorEnv, arguments

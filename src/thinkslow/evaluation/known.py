@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from thinkslow.agent.agent import About, AbstractAgent, Agent
+from thinkslow.agent.abstract import About, AbstractAgent
+from thinkslow.agent.agent import Agent
 from thinkslow.dreamer.saved import provenance
 from thinkslow.evaluation import records, subjects
 from thinkslow.evaluation.play import decision_keys

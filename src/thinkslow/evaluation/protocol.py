@@ -27,7 +27,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import jax
 
-from thinkslow.agent.agent import AbstractAgent
+from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.dreamer.saved import provenance
 from thinkslow.envs import VectorEnv, arguments, lateness
 from thinkslow.evaluation import records, subjects, whole, windows

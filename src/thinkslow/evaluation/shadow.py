@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thinkslow.agent.agent import AbstractAgent
+from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.agent.inputs import Carry
 from thinkslow.agent.past import Cloud
 from thinkslow.envs import Step

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from thinkslow import registry
-from thinkslow.agent.agent import About, AbstractAgent, Agent
+from thinkslow.agent.abstract import About, AbstractAgent
+from thinkslow.agent.agent import Agent
 from thinkslow.agent.deadline import Timed
 from thinkslow.agent.gates import Gated
 from thinkslow.agent.thinking import Thinking

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw
 
-from thinkslow.agent.agent import AbstractAgent
+from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.envs import Step
 from thinkslow.envs.make import Environment, arguments, make
 

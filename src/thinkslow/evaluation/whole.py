@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-from thinkslow.agent.agent import AbstractAgent
+from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.envs import lateness
 from thinkslow.evaluation import records, subjects
 from thinkslow.evaluation.blocks import Block, Sitting

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thinkslow.agent.agent import AbstractAgent
+from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.agent.inputs import Carry
 from thinkslow.envs import Step, VectorEnv
 from thinkslow.envs.snapshots import Snapshot

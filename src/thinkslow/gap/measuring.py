@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from thinkslow.agent.agent import AbstractAgent, Agent
+from thinkslow.agent.abstract import AbstractAgent
+from thinkslow.agent.agent import Agent
 from thinkslow.agent.inputs import Carry
 from thinkslow.agent.thinking import Thinking
 from thinkslow.dreamer.saved import provenance

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from thinkslow.agent.agent import AbstractAgent
+from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.evaluation.images import psnr
 from thinkslow.evaluation.metrics import AHEAD
 from thinkslow.evaluation.watching import seeing

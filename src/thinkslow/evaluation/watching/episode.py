@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thinkslow.agent.agent import AbstractAgent
+from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.agent.deadline import Timed
 from thinkslow.agent.decision import Thought
 from thinkslow.agent.gates import Gated

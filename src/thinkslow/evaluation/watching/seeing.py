@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from thinkslow.agent.agent import AbstractAgent, greedy_policy, own_policy
+from thinkslow.agent.abstract import AbstractAgent
+from thinkslow.agent.agent import greedy_policy, own_policy
 from thinkslow.distributions import BoundedNormal, Categorical, Gaussian, expected
 from thinkslow.evaluation.metrics import AHEAD
 from thinkslow.evaluation.scoring import CHUNK, current, predicted

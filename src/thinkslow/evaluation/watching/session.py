@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from thinkslow.agent.agent import AbstractAgent, Agent
+from thinkslow.agent.abstract import AbstractAgent
+from thinkslow.agent.agent import Agent
 from thinkslow.agent.presets import Arm
 from thinkslow.agent.thinking import Thinking
 from thinkslow.dreamer.saved import provenance
