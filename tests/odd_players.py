@@ -26,7 +26,11 @@ class SideBySide(VectorEnv):
         self._players = [make(id, **making) for _ in range(count)]
         self.observation_space = self._players[0].observations
         self.action_spaces = self._players[0].actions
-        self._first_seen = [""] * count
+        self._seen = [""] * count
+
+    @property
+    def first_seen(self) -> list[str]:
+        return self._seen
 
     def __enter__(self) -> "SideBySide":
         return self
@@ -43,7 +47,7 @@ class SideBySide(VectorEnv):
         self._shown = [
             player.reset(seed=seed)[0] for player, seed in zip(self._players, seeds, strict=True)
         ]
-        self._first_seen = [
+        self._seen = [
             hashlib.blake2b(b"".join(shown[name].tobytes() for name in sorted(shown))).hexdigest()
             for shown in self._shown
         ]
