@@ -1,5 +1,6 @@
 """Paired evaluation: what is paired is equal, what is reported is what happened."""
 
+import functools
 import importlib
 import json
 import math
@@ -18,7 +19,7 @@ import numpy as np
 import odd_episodes
 import pytest
 from counting import LENGTH
-from helpers import smallest_config, tiny_v1
+from helpers import ask, smallest_config, tiny_v1
 from odd_episodes import id_of
 from odd_players import Guesser, SideBySide
 
@@ -70,9 +71,11 @@ def environments():
     patch.undo()
 
 
+@functools.cache
 def dreamer(image: int = 16, names: tuple[str, ...] = ("image",)) -> Dreamer:
     observations = {name: Space((image, image, 3), "uint8") for name in names}
-    return Dreamer(observations, {"action": Space((), "int32", 3)}, MODEL, key=jr.key(0))
+    actions = {"action": Space((), "int32", 3)}
+    return jax.jit(lambda key: Dreamer(observations, actions, MODEL, key=key))(jr.key(0))
 
 
 def saved_agent(folder: Path, image: int = 16) -> checkpoint.Saved:
@@ -275,13 +278,13 @@ def scored_at_once(model: Dreamer, seen: Everything, index: int, length: int) ->
         state = jax.tree.map(lambda x, t=at: jnp.asarray(x[index]), seen.states[at])
         for steps in range(max(AHEAD) + 1):
             if steps in (0, *AHEAD) and at + steps <= length:
-                decoded = np.asarray(model.decode(state)["image"].mode())
+                decoded = np.asarray(ask(ask(model, "decode", state)["image"], "mode"))
                 value = float(images.psnr(decoded, seen.frames[at + steps][index]))
                 found.setdefault(f"psnr_ahead_{steps}" if steps else "psnr", []).append(value)
             if at + steps < length:
                 action = jnp.asarray(seen.actions[at + steps][index])
-                memory, prior = model.predict(state, action, jnp.zeros((), bool))
-                state = type(state)(memory, prior.mode())
+                memory, prior = ask(model, "predict", state, action, jnp.zeros((), bool))
+                state = type(state)(memory, ask(prior, "mode"))
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 
@@ -348,10 +351,8 @@ def test_every_decoded_image_is_scored_by_whatever_name(name, tmp_path):
 
 
 def test_images_too_small_for_ssim_are_scored_by_the_others():
-    sizes = Space((8, 8, 3), "uint8")
-    model = Dreamer({"image": sizes}, {"action": Space((), "int32", 3)}, MODEL, key=jr.key(0))
     environment = {"id": ENVIRONMENT["id"], "size": 8}
-    result = evaluate({"none": Agent(model)}, environment, episodes=2, seed=0)
+    result = evaluate({"none": Agent(dreamer(8))}, environment, episodes=2, seed=0)
     assert all(row["ssim"] is None and row["psnr"] > 0 for row in rows(result))
 
 
