@@ -40,6 +40,20 @@ def wait_until_gone(processes: list[int]) -> None:
     assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
 
 
+@pytest.fixture(scope="module")
+def fragile():
+    """Two environments for many tests, whose workers may die: starting one costs 0.2 s."""
+    with VectorEnv(FRAGILE, 2, seed=2) as envs:
+        yield envs
+
+
+@pytest.fixture(scope="module")
+def calm():
+    """Two more, which nothing disturbs."""
+    with VectorEnv(FRAGILE, 2) as envs:
+        yield envs
+
+
 def test_a_run_follows_from_its_seed():
     with VectorEnv(FRAGILE, 2, seed=1) as one, VectorEnv(FRAGILE, 2, seed=1) as again:
         for a, b in zip(
@@ -50,23 +64,21 @@ def test_a_run_follows_from_its_seed():
         assert len({*one.state()["seeds"]}) == 2
 
 
-def test_it_is_what_the_environment_alone_does():
+def test_it_is_what_the_environment_alone_does(calm):
     env = make(FRAGILE)
-    with VectorEnv(FRAGILE, 2) as envs:
-        step = envs.reset([3, 4])
-        assert envs.observation_space == env.observations
-        assert envs.action_space == env.action
-        alone, _ = env.reset(seed=4)
-        for action in (0, 3, 3, 0):
-            np.testing.assert_array_equal(step.observation["image"][1], alone["image"])
-            step = envs.step(np.array([3, action]))
-            alone, reward, *_ = env.step(action)
-            assert step.reward[1] == np.float32(reward)
+    step = calm.reset([3, 4])
+    assert calm.observation_space == env.observations
+    assert calm.action_space == env.action
+    alone, _ = env.reset(seed=4)
+    for action in (0, 3, 3, 0):
+        np.testing.assert_array_equal(step.observation["image"][1], alone["image"])
+        step = calm.step(np.array([3, action]))
+        alone, reward, *_ = env.step(action)
+        assert step.reward[1] == np.float32(reward)
 
 
-def test_the_step_after_a_last_one_is_a_reset():
-    with VectorEnv(FRAGILE, 1) as envs:
-        steps = [envs.reset(), *play(envs, 20)]
+def test_the_step_after_a_last_one_is_a_reset(calm):
+    steps = [calm.reset(), *play(calm, 20)]
     assert np.flatnonzero([s.is_first[0] for s in steps]).tolist() == [0, 10, 20]
     assert np.flatnonzero([s.is_last[0] for s in steps]).tolist() == [9, 19]
     assert not any(s.is_terminal[0] or s.crashed[0] for s in steps)
@@ -82,44 +94,40 @@ def test_the_end_of_the_task_is_told_from_the_end_of_time():
     assert step.is_terminal[0]
 
 
-def test_one_step_is_not_overwritten_by_the_next():
-    with VectorEnv(FRAGILE, 1) as envs:
-        first = envs.reset()
-        image = first.observation["image"].copy()
-        play(envs, 3)
-        np.testing.assert_array_equal(first.observation["image"], image)
+def test_one_step_is_not_overwritten_by_the_next(calm):
+    first = calm.reset()
+    image = first.observation["image"].copy()
+    play(calm, 3)
+    np.testing.assert_array_equal(first.observation["image"], image)
 
 
 @pytest.mark.parametrize("action", [KILL, RAISE])
-def test_a_death_ends_the_episode_marked_and_disturbs_nobody_else(action):
-    with VectorEnv(FRAGILE, 2) as envs, VectorEnv(FRAGILE, 2) as calm:
-        envs.reset()
-        calm.reset()
-        before = envs.step(np.array([0, 0])), calm.step(np.array([0, 0]))
-        step, undisturbed = envs.step(np.array([3, action])), calm.step(np.array([3, 0]))
-        assert step.is_last.tolist() == step.crashed.tolist() == [False, True]
-        assert not step.is_terminal.any()
-        assert step.reward[1] == 0
-        seen = step.observation["image"]
-        np.testing.assert_array_equal(seen[1], before[0].observation["image"][1])
-        np.testing.assert_array_equal(seen[0], undisturbed.observation["image"][0])
-        after = envs.step(np.array([0, 0]))
-        assert after.is_first.tolist() == [False, True]
-        assert not after.crashed.any()
+def test_a_death_ends_the_episode_marked_and_disturbs_nobody_else(fragile, calm, action):
+    for envs in (fragile, calm):
+        envs.reset([3, 4])
+    before = fragile.step(np.array([0, 0])), calm.step(np.array([0, 0]))
+    step, undisturbed = fragile.step(np.array([3, action])), calm.step(np.array([3, 0]))
+    assert step.is_last.tolist() == step.crashed.tolist() == [False, True]
+    assert not step.is_terminal.any()
+    assert step.reward[1] == 0
+    seen = step.observation["image"]
+    np.testing.assert_array_equal(seen[1], before[0].observation["image"][1])
+    np.testing.assert_array_equal(seen[0], undisturbed.observation["image"][0])
+    after = fragile.step(np.array([0, 0]))
+    assert after.is_first.tolist() == [False, True]
+    assert not after.crashed.any()
 
 
-def test_a_worker_killed_from_outside_is_replaced():
-    with VectorEnv(FRAGILE, 2) as envs:
-        envs.reset()
-        os.kill(envs.pids[0], signal.SIGKILL)
-        assert envs.step(np.array([0, 0])).crashed.tolist() == [True, False]
-        assert not any(step.crashed.any() for step in play(envs, 12))
+def test_a_worker_killed_from_outside_is_replaced(fragile):
+    fragile.reset()
+    os.kill(fragile.pids[0], signal.SIGKILL)
+    assert fragile.step(np.array([0, 0])).crashed.tolist() == [True, False]
+    assert not any(step.crashed.any() for step in play(fragile, 12))
 
 
-def test_a_worker_that_dies_before_a_reset_costs_nothing():
-    with VectorEnv(FRAGILE, 2) as envs, VectorEnv(FRAGILE, 2) as calm:
-        os.kill(envs.pids[1], signal.SIGKILL)
-        same(envs.reset(), calm.reset())
+def test_a_worker_that_dies_before_a_reset_costs_nothing(fragile, calm):
+    os.kill(fragile.pids[1], signal.SIGKILL)
+    same(fragile.reset([3, 4]), calm.reset([3, 4]))
 
 
 def test_an_environment_that_keeps_dying_is_given_up_with_its_own_words():
@@ -135,25 +143,24 @@ def test_an_environment_that_keeps_dying_is_given_up_with_its_own_words():
     assert "Traceback" in error.value.__notes__[0]
 
 
-def test_why_an_environment_failed_is_data():
-    with VectorEnv(FRAGILE, 2) as envs:
-        envs.reset()
-        play(envs, 2)
-        step = envs.step(np.array([RAISE, 0]))
-        failure, nothing = step.errors
-        assert nothing is None
-        assert failure is not None
-        assert (failure.call, failure.kind) == ("step", "ArithmeticError")
-        assert failure.message == "a bug of the environment"
-        assert "tiny_envs.py" in failure.where
-        assert "your code" in failure.where
-        assert failure.traceback.startswith("Traceback")
-        assert json.loads(json.dumps(failure.to_json()))["line"] == failure.line
-        (killed, _) = envs.step(np.array([0, 0])).errors
-        assert killed is None
-        (_, killed) = envs.step(np.array([0, KILL])).errors
-        assert killed is not None
-        assert (killed.kind, "SIGKILL" in killed.message) == ("Killed", True)
+def test_why_an_environment_failed_is_data(fragile):
+    fragile.reset()
+    play(fragile, 2)
+    step = fragile.step(np.array([RAISE, 0]))
+    failure, nothing = step.errors
+    assert nothing is None
+    assert failure is not None
+    assert (failure.call, failure.kind) == ("step", "ArithmeticError")
+    assert failure.message == "a bug of the environment"
+    assert "tiny_envs.py" in failure.where
+    assert "your code" in failure.where
+    assert failure.traceback.startswith("Traceback")
+    assert json.loads(json.dumps(failure.to_json()))["line"] == failure.line
+    (killed, _) = fragile.step(np.array([0, 0])).errors
+    assert killed is None
+    (_, killed) = fragile.step(np.array([0, KILL])).errors
+    assert killed is not None
+    assert (killed.kind, "SIGKILL" in killed.message) == ("Killed", True)
 
 
 def test_an_environment_that_ends_python_has_failed_like_any_other():
@@ -254,26 +261,25 @@ def test_an_episode_that_does_not_replay_is_told_and_another_begins():
         assert not envs.restore(later).is_first.any()
 
 
-def test_an_interrupted_step_leaves_the_state_before_it(request):
+def test_an_interrupted_step_leaves_the_state_before_it(fragile, calm, request):
     # a process in the background of a shell begins with Ctrl-C ignored
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, handler))
     actions = np.array([0, 0])
-    with VectorEnv(FRAGILE, 2, seed=2) as envs, VectorEnv(FRAGILE, 2, seed=2) as calm:
-        for both in (envs, calm):
-            both.reset()
-            play(both, 9)
-        before = envs.state()
-        with pytest.raises(KeyboardInterrupt):
-            interrupted(envs, actions)
-        assert envs.state() == before
-        with pytest.raises(RuntimeError, match="was interrupted"):
-            envs.step(actions)
-        envs.restore(before)
-        same(envs.step(actions), calm.step(actions))
-        with pytest.raises(KeyboardInterrupt):
-            interrupted(envs, actions)
-        same(envs.reset([1, 2]), calm.reset([1, 2]))
+    for both in (fragile, calm):
+        both.reset([3, 4])
+        play(both, 8)
+    before = fragile.state()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(fragile, actions)
+    assert fragile.state() == before
+    with pytest.raises(RuntimeError, match="was interrupted"):
+        fragile.step(actions)
+    fragile.restore(before)
+    same(fragile.step(actions), calm.step(actions))
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(fragile, actions)
+    same(fragile.reset([1, 2]), calm.reset([1, 2]))
 
 
 def interrupted(envs: VectorEnv, actions: np.ndarray) -> None:
@@ -321,11 +327,10 @@ def test_what_cannot_be_made_says_why():
 
 
 @pytest.mark.parametrize("steps", [slow(0), 3, slow(9), slow(10), 14])
-def test_a_restored_state_continues_as_if_nothing_had_happened(steps):
-    with VectorEnv(FRAGILE, 2, seed=2) as envs:
-        before = [envs.reset(), *play(envs, steps)][-1]
-        state = json.loads(json.dumps(envs.state()))
-        rest = play(envs, 12, seed=9)
+def test_a_restored_state_continues_as_if_nothing_had_happened(fragile, steps):
+    before = [fragile.reset(), *play(fragile, steps)][-1]
+    state = json.loads(json.dumps(fragile.state()))
+    rest = play(fragile, 12, seed=9)
     with VectorEnv(FRAGILE, 2, seed=2) as envs:
         same(envs.restore(state), before)
         assert envs.state() == state
@@ -334,14 +339,13 @@ def test_a_restored_state_continues_as_if_nothing_had_happened(steps):
 
 
 @pytest.mark.parametrize("steps", [slow(0), 2])
-def test_a_state_saved_at_a_crash_shows_what_was_seen_before_it(steps):
+def test_a_state_saved_at_a_crash_shows_what_was_seen_before_it(fragile, steps):
     # The action that killed was once replayed too, and changed the observation.
-    with VectorEnv(FRAGILE, 2, seed=2) as envs:
-        envs.reset()
-        play(envs, steps)
-        os.kill(envs.pids[0], signal.SIGKILL)
-        crash = envs.step(np.array([3, 3]))
-        state, after = envs.state(), play(envs, 4)
+    fragile.reset()
+    play(fragile, steps)
+    os.kill(fragile.pids[0], signal.SIGKILL)
+    crash = fragile.step(np.array([3, 3]))
+    state, after = fragile.state(), play(fragile, 4)
     with VectorEnv(FRAGILE, 2, seed=2) as envs:
         restored = envs.restore(state)
         same(restored, crash)
@@ -404,11 +408,10 @@ def test_closing_or_forgetting_ends_all_processes():
     assert not any(psutil.pid_exists(pid) for pid in left)
 
 
-def test_workers_ignore_ctrl_c():
-    with VectorEnv(FRAGILE, 1) as envs:
-        envs.reset()
-        os.kill(envs.pids[0], signal.SIGINT)
-        assert not any(step.crashed[0] for step in play(envs, 3))
+def test_workers_ignore_ctrl_c(fragile):
+    fragile.reset()
+    os.kill(fragile.pids[0], signal.SIGINT)
+    assert not any(step.crashed[0] for step in play(fragile, 3))
 
 
 # No `if __name__ == "__main__"`: workers must not run the script again.
