@@ -205,16 +205,20 @@ def test_of_several_candidates_the_one_that_reconstructs_best_acts(dreamer, stre
         return surprise(dreamer, State(memory, latent), {"image": image})
 
     image = jnp.asarray(stream[0][0]["image"])
-    found = error(best.state.memory, best.state.latent, image)
-    one = error(plain.state.memory, plain.state.latent, image)
+    memory = plain.state.memory
+    found = np.asarray(error(best.state.memory, best.state.latent, image))
+    one = np.asarray(error(memory, plain.state.latent, image))
     assert np.all(found <= one)
     assert np.any(found < one)
     # Sixteen fresh samples are not better on average than the best of the agent's sixteen.
-    samples = jax.vmap(
-        lambda k: jax.vmap(lambda b, k: b.sample(key=k))(plain.before, jr.split(k, BATCH))
-    )(jr.split(jr.key(9), 16))
-    others = jnp.stack([error(plain.state.memory, s, image) for s in samples])
-    assert np.all(found < others.mean(0))
+
+    @jax.jit
+    @jax.vmap
+    def others(key: jax.Array) -> jax.Array:
+        sample = jax.vmap(lambda belief, key: belief.sample(key=key))
+        return error(memory, sample(plain.before, jr.split(key, BATCH)), image)
+
+    assert np.all(found < np.mean(others(jr.split(jr.key(9), 16)), 0))
 
 
 def test_acting_leaves_every_parameter_as_it_was(dreamer, thought):
@@ -376,12 +380,12 @@ def test_thinking_leaves_environment_and_global_random_numbers_as_they_were(drea
         np.random.seed(7)
         env, agent = Fragile(), Agent(dreamer, thinking)
         seen, _ = env.reset(seed=3)
-        carry, out = agent.start(1), [seen]
+        carry, out = agent.start(BATCH), [seen]
         for time, action in enumerate([0, 3, 0, 3]):
-            keys = jr.split(jr.fold_in(jr.key(0), time), 1)
-            batch = {"image": seen[None]}
-            carry, _, thought = agent.act(carry, batch, np.array([time == 0]), keys=keys)
-            assert not thinking.steps or thought.moved[0] > 0.1
+            keys = jr.split(jr.fold_in(jr.key(0), time), BATCH)
+            batch = {"image": np.stack([seen] * BATCH)}
+            carry, _, thought = agent.act(carry, batch, np.full(BATCH, time == 0), keys=keys)
+            assert not thinking.steps or np.min(thought.moved) > 0.1
             seen, reward, *_ = env.step(action)
             out += [seen, reward, random.random(), np.random.random()]
         return out
@@ -423,8 +427,8 @@ class Notes(WorldModel):
 
 
 def notes() -> Notes:
-    keys = jr.split(jr.key(0))
-    return Notes(eqx.nn.MLP(8, 4, 8, 1, key=keys[0]), eqx.nn.MLP(7, 4, 8, 1, key=keys[1]))
+    make = eqx.filter_jit(lambda inputs, key: eqx.nn.MLP(inputs, 4, 8, 1, key=key))
+    return Notes(make(8, jr.key(0)), make(7, jr.key(1)))
 
 
 def test_an_ordinary_equinox_model_thinks_and_plays():

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 
 from thinkslow.distributions import Categorical
@@ -43,9 +44,14 @@ MOMENTS = 128
 @pytest.fixture(scope="module")
 def stream() -> tuple[Any, jax.Array]:
     """The exact beliefs along one episode, and what was seen."""
-    actions = jnp.zeros(MOMENTS, int)
-    _, symbols = simulate(PROBLEM, actions, key=jr.key(0))
-    return filtered(PROBLEM, actions, symbols), symbols
+
+    @jax.jit
+    def played(key: jax.Array) -> tuple[Any, jax.Array]:
+        actions = jnp.zeros(MOMENTS, int)
+        _, symbols = simulate(PROBLEM, actions, key=key)
+        return filtered(PROBLEM, actions, symbols), symbols
+
+    return played(jr.key(0))
 
 
 def test_the_filter_is_the_sum_over_all_paths():
@@ -72,15 +78,16 @@ def test_the_evidence_of_everything_that_may_be_seen_sums_to_one():
     problem = ring(4)
     seen = jnp.array(list(itertools.product(range(3), repeat=4)))
     actions = jnp.array([0, 1, 1, 0])
-    evidence = jax.vmap(lambda symbols: filtered(problem, actions, symbols).log_evidence)(seen)
-    np.testing.assert_allclose(jnp.sum(jnp.exp(evidence.sum(-1))), 1.0, rtol=1e-5)
+    each = jax.jit(jax.vmap(lambda symbols: filtered(problem, actions, symbols).log_evidence))
+    evidence = np.asarray(each(seen))
+    np.testing.assert_allclose(np.sum(np.exp(evidence.sum(-1))), 1.0, rtol=1e-5)
 
 
 def test_what_is_simulated_is_as_likely_as_the_tables_say():
     """Symbols of the second step, in 4,000 episodes of a ring, against the sum over states."""
     problem, actions = ring(4), jnp.array([0, 1])
     keys = jr.split(jr.key(0), 4000)
-    states, symbols = jax.vmap(lambda key: simulate(problem, actions, key=key))(keys)
+    states, symbols = jax.jit(jax.vmap(lambda key: simulate(problem, actions, key=key)))(keys)
     marginal = problem.start @ problem.dynamics[1]
     for value, probs in ((states, marginal), (symbols, marginal @ problem.emission)):
         counts = np.bincount(np.asarray(value[:, 1]), minlength=len(probs))
@@ -133,16 +140,23 @@ def test_evidence_of_a_soft_latent_is_the_expectation_and_straight_through_has_i
     def error(belief: Categorical, latent: Any) -> jax.Array:
         return surprise(model, State(memory, latent(belief)), seen)
 
-    value, slope = jax.value_and_grad(error)(belief, Categorical.soft)
-    np.testing.assert_allclose(value, -belief.probs() @ jnp.log(PROBLEM.emission[:, 1]), rtol=1e-6)
+    value, slope = jax.jit(jax.value_and_grad(partial(error, latent=Categorical.soft)))(belief)
+    probs = scipy.special.softmax(belief.logits)
+    expected = -probs @ np.log(np.asarray(PROBLEM.emission)[:, 1])
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+
+    @jax.jit
+    def drawn(key: jax.Array) -> Categorical:
+        return jax.grad(error)(belief, partial(Categorical.sample, key=key))
+
     for seed in range(3):
-        drawn = jax.grad(error)(belief, partial(Categorical.sample, key=jr.key(seed)))
-        np.testing.assert_allclose(drawn.logits, slope.logits, atol=1e-6)
+        np.testing.assert_allclose(drawn(jr.key(seed)).logits, slope.logits, atol=1e-6)
 
 
 def test_the_amortisation_gap_is_what_the_knob_makes_it(stream):
     beliefs, symbols = stream
 
+    @partial(jax.jit, static_argnums=0)
     def gap(error: float) -> jax.Array:
         wrong, right = noisy(PROBLEM, error), exact(PROBLEM)
         seen = [
