@@ -19,6 +19,7 @@ import odd_episodes
 import pytest
 from helpers import smallest_config
 
+from thinkslow.cli import main
 from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.envs import make
@@ -27,7 +28,7 @@ from thinkslow.evaluation.records import Episode, Header, Records
 from thinkslow.spaces import Space
 from thinkslow.study import Another, Misplanned, finish, planned, read, shipped
 from thinkslow.study.executors import Failing
-from thinkslow.study.rehearsal import longest, rehearse
+from thinkslow.study.rehearsal import keep, known, longest, rehearse
 from thinkslow.study.run import joined, run
 from thinkslow.study.tasks import arms_of, block_seed, found, playing, tasks
 from thinkslow.study.verdicts import judge
@@ -534,6 +535,23 @@ def test_the_length_of_an_episode_is_taken_from_whoever_says_it():
         assert longest(env.env) == 250
 
 
+def test_a_dry_run_plays_nothing_and_knows_the_time_of_a_study_that_was_begun(tmp_path, capsys):
+    """On a new machine it compiled for minutes."""
+    command = ["study", "quick", "--dry-run", "--jobs", "1", "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    assert "not known yet" in " ".join(capsys.readouterr().out.split())
+    assert not (tmp_path / "out").exists()
+    plan = read("quick")
+    times = {"half-trained/own": 60.0, "trained/own": 90.0}
+    (tmp_path / "out").mkdir()
+    keep(tmp_path / "out", {"plan": plan.hash, "seconds": times})
+    assert main([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["tasks"], found["episodes"], found["minutes"]) == (4, 128, 5.0)
+    keep(tmp_path / "out", {"plan": "another", "seconds": times})
+    assert known(plan, tmp_path / "out")["minutes"] is None
+
+
 @pytest.mark.slow
 def test_the_time_is_told_of_what_is_missing_and_nothing_is_kept(small, tmp_path):
     plan = planned(small | {"settings": {"clean": {}}, "max_decisions": 6}, "plan.toml")
@@ -543,6 +561,10 @@ def test_the_time_is_told_of_what_is_missing_and_nothing_is_kept(small, tmp_path
     assert 0 < first["minutes"] < 10
     assert told == ["ours in clean"]
     assert not (tmp_path / "study").exists()
+    (tmp_path / "study").mkdir()
+    keep(tmp_path / "study", first)
+    assert known(plan, tmp_path / "study", jobs=1) == first
+    assert known(plan, tmp_path / "study", jobs=4)["minutes"] < first["minutes"]
     broken = planned(small | {"settings": {"clean": {"env": "CartPole-v1"}}}, "plan.toml")
     with pytest.raises(ValueError, match="does not fit CartPole-v1"):
         rehearse(broken, tmp_path / "study", jobs=1)

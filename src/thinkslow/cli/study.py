@@ -18,7 +18,7 @@ from thinkslow.plural import plural
 DESCRIPTION = """Play a study: agents, settings, arms, seeds and hypotheses from one TOML file.
 
 Finished blocks are kept. After any stop the same command continues, and the result is the same on
-one core, on many, or on a Ray cluster. --dry-run shows what will be played.
+one core, on many, or on a Ray cluster. --dry-run shows in seconds what will be played.
 
 examples:
   thinkslow study quick
@@ -47,8 +47,8 @@ class Options(Showing):
     address: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None
     """Use the Ray cluster at this address; by default one is started here."""
     dry_run: bool = False
-    """Show what will be played and how long it takes. Only a few decisions are played, to measure
-    the time.
+    """Show what will be played, and how long it takes if the study was begun here. Nothing is
+    played.
     """
 
 
@@ -78,13 +78,15 @@ def run(options: Options) -> dict[str, Any]:
     if not options.json:
         _show_plan(plan)
     if options.dry_run:
-        return _forecast(plan, folder, options)
+        from thinkslow.study.rehearsal import known
+
+        return _say(known(plan, folder, jobs=_processes(options)), options)
     from thinkslow.storage.lock import claim
     from thinkslow.study.run import run as play
 
     claim(folder, what="study").release()  # before a forecast of minutes
     if not (folder / "blocks").exists() and not options.json:
-        _forecast(plan, folder, options)
+        _rehearse(plan, folder, options)
     with progress() as show:
         result = play(
             plan,
@@ -109,28 +111,45 @@ def _listed(*, quiet: bool) -> dict[str, Any]:
     return found
 
 
-def _forecast(plan: Any, folder: Path, options: Options) -> dict[str, Any]:
-    """How much will be played and how long it takes, measured on the beginning of every kind of
-    task.
-    """
-    from thinkslow.study.rehearsal import rehearse
+def _rehearse(plan: Any, folder: Path, options: Options) -> None:
+    """Measure how long the study takes on the beginning of every kind of task, and say it."""
+    from thinkslow.study.rehearsal import keep, rehearse
 
     say = console()
     say.print("Playing a few decisions of every arm, to estimate the time. This may take minutes.")
-    cluster = options.executor == "ray"
     found = rehearse(
         plan,
         folder,
-        jobs=1 if cluster else options.jobs,
+        jobs=_processes(options),
         show=lambda what: say.print(f"  {what}", markup=False),
     )
-    if not options.json:
-        done = f"; {found['finished']:,} are finished" if found["finished"] else ""
-        where = "on one core, to be shared by those of the cluster" if cluster else "here"
+    keep(folder, found)
+    _say(found, options)
+
+
+def _processes(options: Options) -> int | None:
+    """Processes at once that an estimate assumes: one, where a cluster shares the tasks."""
+    return 1 if options.executor == "ray" else options.jobs
+
+
+def _say(found: dict[str, Any], options: Options) -> dict[str, Any]:
+    """Print how much will be played and how long it takes. Returns the same numbers."""
+    if options.json:
+        return found
+    done = f"; {found['finished']:,} are finished" if found["finished"] else ""
+    where = "here"
+    if options.executor == "ray":
+        where = "on one core, to be shared by those of the cluster"
+    much = f"{plural(found['tasks'], 'task')}, {plural(found['episodes'], 'episode')}"
+    if found["minutes"] is None:
         output().print(
-            f"{plural(found['tasks'], 'task')}, {plural(found['episodes'], 'episode')}: about "
-            f"{plural(max(found['minutes'], 1), 'minute')} {where}{done}"
+            f"{much}{done}. The time depends on this machine and is not known yet: without "
+            "--dry-run the study begins with a measurement of a few decisions, prints the minutes "
+            "and then plays."
         )
+    else:
+        time = plural(max(found["minutes"], 1), "minute")
+        output().print(f"{much}: about {time} {where}{done}")
     return found
 
 

@@ -16,13 +16,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from thinkslow.envs import arguments, make
 from thinkslow.evaluation.protocol import evaluate
 from thinkslow.loading import load
+from thinkslow.storage import atomic, jsontext
 from thinkslow.study.plan import Plan, restored
 from thinkslow.study.tasks import Task, arms_of, environment, finished, playing, tasks
 
@@ -30,6 +31,8 @@ SHORT, LONG = 16, 56
 """Numbers of decisions of two runs. Their difference gives the time of a decision after loading.
 Both are long enough for images to be scored.
 """
+FORECAST = "forecast.json"
+"""Seconds of a task of every kind, kept in the folder of a study from its rehearsal."""
 UNKNOWN = 1_000
 """Assumed number of decisions of an episode, if the environment does not declare a limit."""
 
@@ -52,28 +55,81 @@ def rehearse(
         jobs: number of local processes at the same time; None: one for each core.
         show: called with the part that is rehearsed.
 
+    Returns `plan`, the numbers of `tasks` and `episodes`, how many are `finished`, the `minutes`,
+    and the `seconds` of a task by group and setting.
+
     **Errors:** those of `tasks.playing`, and `ValueError` for a task that cannot be played.
     """
-    todo = tasks(plan, playing(plan))
-    missing = [task for task in todo if not finished(folder / task.folder)]
-    at_once = min(jobs or os.cpu_count() or 1, max(len(missing), 1))
-    seconds: dict[tuple[str, str], float] = {}
+    todo, missing = _tasks(plan, folder)
+    at_once = _at_once(jobs, missing)
+    seconds: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as place:
         (Path(place) / "plan.json").write_text(json.dumps(dataclasses.asdict(plan)))
         for task in missing:
-            cell = (task.group, task.setting)
-            if cell not in seconds:
+            if _kind(task) not in seconds:
                 show(f"{task.group} in {task.setting}")
                 _timed(Path(place), task, 1, (SHORT,))  # compiles what is missing
                 several = _timed(Path(place), task, at_once, (SHORT, SHORT, LONG))
-                seconds[cell] = sum(several) / len(several)
+                seconds[_kind(task)] = sum(several) / len(several)
+    return _forecast(plan, todo, missing, seconds, at_once)
+
+
+def keep(folder: Path, found: dict[str, Any]) -> None:
+    """Keep the times of a rehearsal in the folder of the study, for `known`."""
+    atomic.write_text(folder / FORECAST, jsontext.dumps(found, indent=1) + "\n")
+
+
+def known(plan: Plan, folder: Path, *, jobs: int | None = None) -> dict[str, Any]:
+    """As `rehearse`, from the times that `keep` has kept; nothing is played.
+
+    Args:
+        plan: the plan, from `read`.
+        folder: the folder of the study.
+        jobs: number of local processes at the same time; None: one for each core.
+
+    Returns None as `minutes` if the plan was never rehearsed in this folder.
+    """
+    todo, missing = _tasks(plan, folder)
+    try:
+        kept = json.loads((folder / FORECAST).read_text())
+    except (OSError, ValueError):
+        kept = {}
+    seconds = kept.get("seconds", {}) if kept.get("plan") == plan.hash else {}
+    return _forecast(plan, todo, missing, seconds, _at_once(jobs, missing))
+
+
+def _tasks(plan: Plan, folder: Path) -> tuple[list[Task], list[Task]]:
+    """All tasks, and those that are not finished."""
+    todo = tasks(plan, playing(plan))
+    return todo, [task for task in todo if not finished(folder / task.folder)]
+
+
+def _at_once(jobs: int | None, missing: Sequence[Task]) -> int:
+    return min(jobs or os.cpu_count() or 1, max(len(missing), 1))
+
+
+def _kind(task: Task) -> str:
+    return f"{task.group}/{task.setting}"
+
+
+def _forecast(
+    plan: Plan,
+    todo: Sequence[Task],
+    missing: Sequence[Task],
+    seconds: Mapping[str, float],
+    at_once: int,
+) -> dict[str, Any]:
     each = plan.block * len(plan.arms)
+    minutes = None
+    if all(_kind(task) in seconds for task in missing):
+        minutes = makespan([seconds[_kind(task)] for task in missing], at_once) / 60
     return {
         "plan": plan.hash,
         "tasks": len(todo),
         "episodes": len(todo) * each,
         "finished": (len(todo) - len(missing)) * each,
-        "minutes": makespan([seconds[task.group, task.setting] for task in missing], at_once) / 60,
+        "minutes": minutes,
+        "seconds": dict(seconds),
     }
 
 
@@ -106,7 +162,7 @@ def _timed(place: Path, task: Task, at_once: int, lengths: Sequence[int]) -> lis
     command = [sys.executable, "-m", "thinkslow.study.rehearsal", str(place)]
     running = [
         subprocess.Popen(
-            [*command, json.dumps(vars(task)), str(time.time()), json.dumps(lengths)],
+            [*command, json.dumps(vars(task)), str(time.monotonic()), json.dumps(lengths)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -151,7 +207,7 @@ def _begin(plan: Plan, task: Task, began: float, lengths: Sequence[int]) -> floa
                 out=Path(place) / str(len(ends)),
                 max_decisions=length,
             )
-            ends.append(time.time())
+            ends.append(time.monotonic())
     if len(lengths) == 1:
         return math.nan
     first, short, long = (after - before for before, after in itertools.pairwise(ends))
