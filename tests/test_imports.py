@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,11 @@ def test_every_public_name_of_a_package_is_there(package):
     module = importlib.import_module(f"thinkslow{package}")
     for name in getattr(module, "__all__", ()):
         assert getattr(module, name) is not None
+
+
+@pytest.mark.parametrize("part", ABOVE)
+def test_durations_are_measured_by_a_clock_that_does_not_jump(part):
+    """The clock of the day is set while programs run; it is for dates alone."""
+    for path in parts()[part]:
+        found = re.findall(r"\btime\.time(?:_ns)?\(|datetime\.\w*now\(", path.read_text())
+        assert not found, f"{path.relative_to(SOURCE)} calls {found[0]}...); use time.monotonic()"
