@@ -12,6 +12,8 @@ from thinkslow.cli.wording import printable
 
 Show = Callable[[str, int, int], None]
 """Called with the present part (`agent: arm, doing`), the amount done, and the total."""
+LABEL = 46
+"""Number of letters before the bar; a longer label would push it off the terminal."""
 HELPS = "Where thinking is known to help"
 
 
@@ -25,16 +27,23 @@ def progress() -> Iterator[Show]:
     from rich import progress as bars
 
     columns = (
-        bars.TextColumn("{task.description:40}", markup=False),
-        bars.BarColumn(),
+        bars.TextColumn(f"{{task.description:{LABEL}}}", markup=False),
+        bars.BarColumn(bar_width=None),
         bars.MofNCompleteColumn(),
         bars.TimeRemainingColumn(),
     )
-    with bars.Progress(*columns, console=console(), transient=True) as bar, log_to(bar.console):
+    # The pace of the last half minute alone would be that of compiling, or of one arm.
+    whole = bars.Progress(
+        *columns, console=console(), transient=True, expand=True, speed_estimate_period=3600
+    )
+    with whole as bar, log_to(bar.console):
         task = bar.add_task("starting", total=None)
 
         def show(what: str, done: int, total: int) -> None:
-            bar.update(task, description=printable(what), completed=done, total=total)
+            said = printable(what)
+            if len(said) > LABEL:
+                said = f"…{said[1 - LABEL :]}"  # the arm is at the end
+            bar.update(task, description=said, completed=done, total=total)
 
         yield show
 
