@@ -13,16 +13,8 @@ import pytest
 from helpers import codes, equal, steer, tiny_dreamer
 
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.checks import (
-    Check,
-    Masked,
-    Median,
-    Moments,
-    RandomRejection,
-    Robust,
-    Verdict,
-    Wiser,
-)
+from thinkslow.agent.check_controls import Masked, Median, Moments, RandomRejection, Wiser
+from thinkslow.agent.checks import Check, Robust, Verdict
 from thinkslow.agent.clean import Clean
 from thinkslow.agent.thinking import Thinking
 from thinkslow.distributions import Categorical, Squared

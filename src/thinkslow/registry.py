@@ -53,7 +53,7 @@ class Entry:
 
 _IMAGINED, _PRESENT = "thinkslow.objectives.imagined", "thinkslow.objectives.present"
 _UPDATES, _READOUTS = "thinkslow.refinement.updates", "thinkslow.readouts"
-_CHECKS = "thinkslow.agent.checks"
+_CHECKS = "thinkslow.agent.check_controls"
 _SCORES, _MEMBERS = "thinkslow.agent.scores", "thinkslow.objectives.members"
 _VALUES = "thinkslow.agent.values"
 
@@ -142,7 +142,7 @@ _TABLE: dict[str, dict[str, Entry]] = {
     },
     "check": {
         "robust": Entry(
-            f"{_CHECKS}:Robust",
+            "thinkslow.agent.checks:Robust",
             "frames that no latent explains are repaired, or replaced by the prior",
         ),
         "masked": Entry(

@@ -1,0 +1,138 @@
+"""Controls of checks of a frame: a known mask, chance, a published rule, and filters."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Bool, Float
+
+from thinkslow.agent.checks import Check, Frame, Judgement, Robust, Verdict
+from thinkslow.agent.clean import images, mean_error, patched
+from thinkslow.needs import DECODES_IMAGES, Need
+from thinkslow.trees import where
+from thinkslow.worldmodel import State, target
+
+
+class Masked(Robust):
+    """A control: exactly black pixels count as covered and are replaced in the same way.
+
+    An oracle if a shift covers part of the frame with black, such as `occlusion`: other arms do
+    not know which pixels are covered. Covered patches are no evidence for or against a belief.
+    """
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (DECODES_IMAGES, *super().needs)
+
+    def suspects(self, frame: Frame, distance: Float[Array, ""]) -> Bool[Array, ""]:
+        return jnp.any(jnp.stack([jnp.any(black > 0) for black in _black(frame).values()]))
+
+    def ratios(self, frame: Frame, state: State) -> dict[str, Array]:
+        black = _black(frame)
+        return {
+            name: jnp.where(black[name] > 0, 0, ratio) if name in black else ratio
+            for name, ratio in super().ratios(frame, state).items()
+        }
+
+    def weights(self, frame: Frame, ratios: dict[str, Array]) -> dict[str, Array]:
+        black = _black(frame)
+        return {
+            name: (black[name] == 0).astype(ratio.dtype) if name in black else jnp.ones_like(ratio)
+            for name, ratio in ratios.items()
+        }
+
+
+class RandomRejection(Check):
+    """A control: frames are rejected at random, as often as they were suspicious so far.
+
+    **Cost:** one decoding.
+    """
+
+    def judge(self, frame: Frame, suspicious: Bool[Array, ""]) -> Judgement:
+        guard = frame.guard
+        share = (guard.suspicious + suspicious.astype(jnp.float32)) / (guard.frames + 1)
+        return _rejected(frame, jr.uniform(frame.key) < share)
+
+
+class Wiser(Check):
+    """A control, a published rule: a frame is used if it is reconstructed well without history.
+
+    Its error is that of the history-free posterior, below a fixed threshold: the .995 quantile of
+    clean episodes.
+
+    **References:** WISER, arXiv 2512.01119.
+
+    **Cost:** one step of the core, one encoding and two decodings.
+    """
+
+    def judge(self, frame: Frame, suspicious: Bool[Array, ""]) -> Judgement:
+        alone = frame.alone()
+        return _rejected(frame, mean_error(frame.errors(frame.drawn(alone))) > frame.clean.alone)
+
+
+class Median(Check):
+    """A control: a 3x3 median filter of every image. **Cost:** one encoding and one decoding."""
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (DECODES_IMAGES,)
+
+    def judge(self, frame: Frame, suspicious: Bool[Array, ""]) -> Judgement:
+        return _filtered(frame, lambda name, image: _median(image))
+
+
+class Moments(Check):
+    """A control: each channel is scaled to the mean and deviation of clean frames.
+
+    **Cost:** one encoding and one decoding.
+    """
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (DECODES_IMAGES,)
+
+    def judge(self, frame: Frame, suspicious: Bool[Array, ""]) -> Judgement:
+        clean = frame.clean
+
+        def matched(name: str, image: Array) -> Array:
+            unit = (image - jnp.mean(image, (0, 1))) / (jnp.std(image, (0, 1)) + 1e-6)
+            return jnp.clip(unit * clean.deviations[name] + clean.means[name], 0, 1)
+
+        return _filtered(frame, matched)
+
+
+def _rejected(frame: Frame, rejects: Bool[Array, ""]) -> Judgement:
+    """The prior where the frame is rejected."""
+    moment = frame.moment
+    posterior = where(rejects, moment.prior, moment.posterior)
+    verdict = jnp.where(rejects, Verdict.REJECTED, Verdict.BELIEVED).astype(jnp.int32)
+    return moment.memory, moment.prior, posterior, verdict
+
+
+def _filtered(frame: Frame, change: Callable[[str, Array], Array]) -> Judgement:
+    """The posterior of a frame whose images are changed."""
+    moment, out = frame.moment, dict(frame.observation)
+    heads = frame.model.decode(frame.at(moment.posterior.soft()))
+    for name in images(heads):
+        out[name] = change(name, target(heads[name], frame.observation[name]))
+    posterior = frame.model.infer(moment.memory, out)
+    posterior = where(moment.seen, posterior, moment.posterior)
+    verdict = jnp.asarray(int(Verdict.MENDED), jnp.int32)
+    return moment.memory, moment.prior, posterior, verdict
+
+
+def _median(image: Float[Array, "height width channels"]) -> Float[Array, "height width channels"]:
+    wide = jnp.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    rows, columns, _ = image.shape
+    around = [wide[i : i + rows, j : j + columns] for i in range(3) for j in range(3)]
+    return jnp.median(jnp.stack(around), 0)
+
+
+def _black(frame: Frame) -> dict[str, Array]:
+    """The share of each patch of every image that is exactly black."""
+    heads = frame.model.decode(frame.at(frame.moment.posterior.soft()))
+    shown = {name: jnp.asarray(frame.observation[name]) for name in images(heads)}
+    return {
+        name: patched(jnp.all(image == 0, -1, keepdims=True).astype(jnp.float32))
+        for name, image in shown.items()
+    }
