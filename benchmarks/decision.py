@@ -51,8 +51,9 @@ from thinkslow.agent import agent as engine
 from thinkslow.agent import gates
 from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.agent.agent import Agent
+from thinkslow.agent.clean import Clean, patched
 from thinkslow.agent.gates import Gated, threshold_of
-from thinkslow.agent.presets import LONG
+from thinkslow.agent.presets import LONG, arm
 from thinkslow.agent.thinking import Thinking
 from thinkslow.dreamer.config import model_preset
 from thinkslow.dreamer.model import Dreamer
@@ -70,6 +71,7 @@ SWEEP = (
     *({"batch": batch} for batch in (8, 64)),
     *({"objective": objective} for objective in ("entropy", "elbo", "evidence")),
     *({"choice": choice} for choice in ("values", "values:latents=8", "values:horizon=1")),
+    *({"arm": arm} for arm in ("robust", "robust-reject", "smooth-5", "control-particles-16")),
     *({"preset": preset, "horizon": 8} for preset in ("size1m", "size12m")),
 )
 """What `--sweep` changes, one at a time, from the flags given."""
@@ -87,6 +89,9 @@ class Setting:
     batch: int = 1
     choice: str | None = None
     """By value in place of refinement, such as `values:latents=8`."""
+    arm: str | None = None
+    """A named arm in place of refinement. For a check, every frame is suspicious: the most that it
+    may cost."""
     gate: str | None = None
     share: float = 0.2
 
@@ -140,9 +145,11 @@ def measure(setting: Setting, repeats: int) -> dict[str, Any]:
     )
     if setting.choice is not None:
         thinking = Thinking(choice=registry.make("choice", setting.choice))
+    if setting.arm is not None:
+        thinking = arm(setting.arm).thinking
     agents: dict[str, Any] = {
         "base": Agent(model),
-        "thinking": Agent(model, thinking, returns=1.0),
+        "thinking": Agent(model, thinking, returns=1.0, clean=nothing_is_clean(model)),
     }
     plain = dict(agents)
     if setting.gate is not None:
@@ -181,6 +188,13 @@ def measure(setting: Setting, repeats: int) -> dict[str, Any]:
         "base_gflop_s": flop["base"] / 1e6 / middle["base"],
         "repeats": len(pairs),
     }
+
+
+def nothing_is_clean(model: Dreamer) -> Clean:
+    """Usual errors that every frame exceeds, without rejecting it."""
+    image = model.decode(model.initial())["image"].mode()
+    none = {"image": jnp.zeros(image.shape[-1])}
+    return Clean({"image": jnp.ones_like(patched(image))}, -1.0, -1.0, none, none)
 
 
 def inputs(agent: AbstractAgent, batch: int, index: int) -> tuple:

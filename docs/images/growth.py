@@ -43,14 +43,14 @@ def main() -> None:
 
 def usual(rows: list[dict]) -> dict:
     """What most settings of the sweep share."""
-    keys = ("preset", "objective", "choice", *NAMES)
+    keys = ("preset", "objective", "choice", "arm", *NAMES)
     columns = {key: [row[key] for row in rows] for key in keys}
     return {key: max(values, key=values.count) for key, values in columns.items()}
 
 
 def differs(row: dict, base: dict, key: str) -> bool:
     """Whether a setting is the usual one but for `key`."""
-    others = {*NAMES, "preset", "objective", "choice"} - {key}
+    others = {*NAMES, "preset", "objective", "choice", "arm"} - {key}
     return all(row[other] == base[other] for other in others)
 
 
