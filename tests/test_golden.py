@@ -92,24 +92,6 @@ def test_the_container_of_december_2024_holds_the_same_agent():
     jax.tree.map(np.testing.assert_array_equal, named(first.model), named(second.model))
 
 
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        ("nm512_torch-a", "nm512_torch-a/nocompile"),
-        ("sheeprl-a", "sheeprl-a-rb"),
-        ("dreamerv3_v150-a", "dreamerv3_v150-a-float16"),
-    ],
-)
-def test_other_ways_to_save_give_the_same_agent(first, second):
-    classes = 8 if "torch" in first else None
-    one, two = (
-        named(importers.load(golden_case(name), classes=classes).model) for name in (first, second)
-    )
-    assert one.keys() == two.keys()
-    if "float16" not in second:  # which was trained apart
-        jax.tree.map(np.testing.assert_array_equal, one, two)
-
-
 def test_an_agent_without_a_decoder_is_the_same_otherwise():
     with_decoder = importers.load(golden_case("r2dreamer-a")).model
     without = importers.load(golden_case("r2dreamer-a-nodecoder"))
