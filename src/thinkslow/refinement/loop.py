@@ -73,6 +73,7 @@ def refine(
     **Errors:** `ValueError` for negative `steps`, no `judges`, or an unknown `select`;
     `TypeError` for a belief without `kl`, or an objective that returns something else.
 
+    >>> import jax.random as jr
     >>> from thinkslow.distributions import Gaussian
     >>> from thinkslow.refinement import Gradient
     >>> q = Gaussian(jnp.zeros(1), jnp.zeros(1))
