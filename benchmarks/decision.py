@@ -21,7 +21,7 @@ multiplications and additions of all matrix products and convolutions, loops inc
 | `tiny`                             | 1.05     | 4.04         | 3.8   |
 | 16 imagined steps                  | 1.17     | 6.12         | 5.2   |
 | 8 refinement steps                 | 1.19     | 18.79        | 15.8  |
-| batch 64                           | 4.47     | 190.08       | 42.5  |
+| batch 64                           | 4.61     | 121.71       | 26.4  |
 | `evidence`                         | 0.62     | 0.91         | 1.5   |
 | `size1m`                           | 1.46     | 13.15        | 9.0   |
 | `size12m`                          | 4.85     | 88.00        | 18.1  |
@@ -30,7 +30,7 @@ docs/results.md has the rest (`taskset -c 0 … --horizon 8 --sweep`). The base 
 varies between runs from 0.6 to 1.2 ms, and the ratio with it.
 
 Machine: one core of two, x86-64, nothing else running, Python 3.11.7, jax 0.10.2.
-Revision 3571171.
+Revision 3571171; batch 64 at 3ba0b93.
 """
 
 import argparse
