@@ -19,7 +19,7 @@ from thinkslow.objectives import SIG, Anchor, Evidence
 from thinkslow.readouts import BestOf, Mode, Reinforce, Soft
 from thinkslow.refinement import Gradient, Langevin, Mirror
 from thinkslow.spaces import Space
-from thinkslow.trees import all_finite
+from thinkslow.trees import Alike, all_finite
 from thinkslow.worldmodel import State, WorldModel, surprise
 
 pytestmark = pytest.mark.usefixtures("strict")
@@ -225,6 +225,35 @@ def test_acting_leaves_every_parameter_as_it_was(dreamer, thought):
     from helpers import tiny_dreamer
 
     equal(dreamer, tiny_dreamer())
+
+
+def test_policies_that_differ_in_a_default_alone_act_apart():
+    """Once the program of one was used for the other."""
+
+    def pushing(gain: float) -> Any:
+        def policy(model: Any, state: State, key: jax.Array, *, size: float = gain) -> jax.Array:
+            return size * push(state, key)
+
+        return policy
+
+    observation, first = {"seen": np.ones((1, 2), np.float32)}, np.ones(1, bool)
+    one, two = (
+        agent.act(agent.start(1), observation, first, keys=jr.split(jr.key(0), 1))[1]
+        for agent in (Agent(Line(jnp.array(0.8)), policy=pushing(gain)) for gain in (1.0, 2.0))
+    )
+    np.testing.assert_allclose(two, 2 * one, rtol=1e-6)
+    assert np.any(one != 0)
+
+
+def test_a_policy_that_calls_itself_is_told_from_another():
+    def calling(gain: float) -> Any:
+        def policy(model: Any, state: State, key: jax.Array, again: bool = True) -> jax.Array:
+            return policy(model, state, key, again=False) if again else gain * push(state, key)
+
+        return policy
+
+    assert Alike(calling(1.0)) == Alike(calling(1.0))
+    assert Alike(calling(1.0)) != Alike(calling(2.0))
 
 
 def test_changing_any_number_does_not_compile_again():

@@ -146,17 +146,25 @@ class Alike:
         return hash(self.identity)
 
 
-def _identity(leaf: Any) -> Hashable:
-    """The key by which two leaves of a structure are equal."""
+def _identity(leaf: Any, within: tuple[types.FunctionType, ...] = ()) -> Hashable:
+    """The key by which two leaves of a structure are equal.
+
+    Args:
+        leaf: the leaf.
+        within: the functions that it was reached from, for one that calls itself.
+    """
     if isinstance(leaf, tuple):
-        return (type(leaf), *map(_identity, leaf))
+        return (type(leaf), *(_identity(one, within) for one in leaf))
     if not isinstance(leaf, types.FunctionType):
         return leaf
-    cells = tuple(cell.cell_contents for cell in leaf.__closure__ or ())
+    if leaf in within:
+        return ("again", within.index(leaf))
+    named = tuple(sorted((leaf.__kwdefaults__ or {}).items()))
     try:
-        inner = (tuple(map(_identity, cells)), _identity(leaf.__defaults__))
+        cells = tuple(cell.cell_contents for cell in leaf.__closure__ or ())
+        inner = _identity((cells, leaf.__defaults__, named), (*within, leaf))
         hash(inner)
-    except TypeError:  # such as a closure over an array
+    except (TypeError, ValueError):  # such as a closure over an array, or over a deleted name
         return leaf
     return (leaf.__code__, id(leaf.__globals__), inner)
 
