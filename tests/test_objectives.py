@@ -32,6 +32,7 @@ from thinkslow.distributions import Categorical, Gaussian
 from thinkslow.needs import SPREAD, missing
 from thinkslow.objectives import ELBO, PIG, SIG, Anchor, Entropy, Evidence
 from thinkslow.objectives.members import Noise
+from thinkslow.objectives.term import ImaginedTerm
 from thinkslow.readouts import Mode, Reinforce, Soft
 from thinkslow.refinement import Gradient, refine
 from thinkslow.testing import TERMS
@@ -205,6 +206,33 @@ def test_imagination_in_half_precision_keeps_its_types():
     steps = jax.eval_shape(imagined, tiny_dreamer())
     assert steps.state.latent.dtype == steps.state.memory.dtype == jnp.bfloat16
     assert steps.prior.logits.dtype == jnp.float32
+
+
+class Sharpness(ImaginedTerm):
+    """How far an imagined observation lies from its mean, in deviations, signed."""
+
+    now: bool = False
+
+    @property
+    def at_present(self) -> bool:
+        return self.now
+
+    def at_step(self, model: Any, step: Any, *, key: Any) -> jax.Array:
+        head = step.decoded["seen"]
+        return jnp.sum((step.imagined["seen"] - head.mean) * jnp.exp(-head.log_scale))
+
+
+def test_the_present_moment_is_imagined_with_noise_of_its_own():
+    """Its noise once was that of an imagined step."""
+    at = line(Fuzzy(jnp.array(0.8)))
+
+    def noise(now: bool) -> float:
+        objective = lookahead(*at, {Sharpness(now=now): 1.0}, horizon=1, imagery="sample")
+        return float(objective(at.moment.posterior, jr.key(0))[0])
+
+    imagined = noise(False)
+    assert abs(noise(True) - 2 * imagined) > 1e-3
+    assert abs(noise(True) - imagined) > 1e-3
 
 
 def finite_differences(function: Any, belief: Any, direction: Any) -> float:

@@ -191,10 +191,10 @@ class _Future:
             if term.at_present:
                 # The action that led here does not matter, so the present moment is the first
                 # imagined step.
-                now_key = jr.fold_in(step_key, index)
+                image_key, now_key = jr.split(jr.fold_in(step_key, self.horizon + index))
                 action = jax.tree.map(lambda x: x[0], steps.action)
                 here = Rollout(action, self.moment.prior, state)
-                now = self._imagined(state, here, jr.split(now_key)[1])
+                now = self._imagined(state, here, image_key)
                 values[term.name] += term.at_step(self.model, now, key=now_key)
         return state.latent, values
 
