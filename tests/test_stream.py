@@ -11,9 +11,12 @@ import pytest
 from helpers import codes, equal, slow, steer
 
 from thinkslow.agent.agent import Agent
+from thinkslow.agent.deadline import Timed
 from thinkslow.agent.gates import Gated
 from thinkslow.agent.scores import Chance
 from thinkslow.agent.thinking import Thinking
+from thinkslow.evaluation.play import Telling
+from thinkslow.evaluation.subjects import awaits
 from thinkslow.objectives import Evidence
 from thinkslow.readouts import Soft
 from thinkslow.toy import exact, ring, simulate
@@ -275,3 +278,19 @@ def test_flags_and_ages_that_cannot_be_are_refused():
         agent.act(agent.start(1), seen, first, keys=keys, missing={"sound": first})
     with pytest.raises(ValueError, match=r"3 decisions old.*`delay`, 0"):
         agent.act(agent.start(1), seen, first, keys=keys, age=np.array([3], np.int32))
+
+
+@pytest.mark.parametrize("kind", [Gated, Timed])
+def test_an_evaluation_tells_an_agent_inside_a_gate_or_a_deadline(kind):
+    """Only the agent itself was once told which frames are missing, and how late they are."""
+    thinking = Thinking({Evidence(0.1, 1.0): 1.0}, steps=1, latent=Soft(), missing="predict")
+    inner = Agent(codes(), thinking, policy=lambda model, state, key: steer(state, key))
+    agent = awaits(Gated(inner, Chance(), 0.0) if kind is Gated else Timed(inner, 1e4), 2)
+    observation = {"bits": np.ones((1, 5), np.float32), "missing": np.array([True])}
+    flags = Telling(agent, observation)(observation, waiting=1)
+    np.testing.assert_array_equal(flags["missing"], [True])
+    np.testing.assert_array_equal(flags["age"], [1])
+    given = agent.start(1), {"bits": observation["bits"]}, np.ones(1, bool)
+    keys = jr.split(jr.key(0), 1)
+    lost, shown = (agent.act(*given, keys=keys, **told)[2].after.logits for told in (flags, {}))
+    assert not np.allclose(lost, shown)

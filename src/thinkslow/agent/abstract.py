@@ -18,6 +18,7 @@ from thinkslow.worldmodel import WorldModel
 if TYPE_CHECKING:
     from thinkslow.agent.agent import Agent
     from thinkslow.agent.player import Player
+    from thinkslow.agent.thinking import Thinking
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +103,14 @@ class AbstractAgent(eqx.Module):
     def inner(self) -> "Agent | None":
         """The `Agent` that decides: itself, or the agent inside a gate or a deadline."""
         return None
+
+    def having(self, settings: "Thinking") -> "AbstractAgent":
+        """The same agent with other thinking.
+
+        Args:
+            settings: how it thinks; a gate or a deadline stays.
+        """
+        raise TypeError(f"{type(self).__name__} cannot be given other thinking.")
 
     def having_model(self, model: WorldModel, members: Members | None) -> "AbstractAgent":
         """The same agent with another model, for example with other names of observations.

@@ -13,6 +13,7 @@ from thinkslow.agent.agent import Agent
 from thinkslow.agent.decision import Decided, bounds, read_and_act
 from thinkslow.agent.inputs import Ages, Batch, Carry, Flags, Inputs, prepared, streams
 from thinkslow.agent.looking import Look, look
+from thinkslow.agent.thinking import Thinking
 from thinkslow.agent.variables import objective_and_start, start_of
 from thinkslow.objectives.members import Members
 from thinkslow.refinement import Anytime, Gradient, Objective, Refined
@@ -71,6 +72,9 @@ class Timed(AbstractAgent):
     @property
     def inner(self) -> Agent:
         return self.agent
+
+    def having(self, settings: Thinking) -> "Timed":
+        return Timed(self.agent.having(settings), self.deadline_ms)
 
     def having_model(self, model: WorldModel, members: Members | None) -> "Timed":
         return Timed(self.agent.having_model(model, members), self.deadline_ms)

@@ -23,6 +23,7 @@ from thinkslow.agent.agent import Agent
 from thinkslow.agent.decision import Decided, decide, decide_batch
 from thinkslow.agent.inputs import Ages, Batch, Carry, Flags, Inputs, prepared
 from thinkslow.agent.scores import Score
+from thinkslow.agent.thinking import Thinking
 from thinkslow.needs import missing
 from thinkslow.objectives.members import Members
 from thinkslow.trees import Parts, Tree, compiled, once, parts
@@ -89,6 +90,10 @@ class Gated(AbstractAgent):
     @property
     def inner(self) -> Agent:
         return self.agent
+
+    def having(self, settings: Thinking) -> "Gated":
+        agent = self.agent.having(settings)
+        return Gated(agent, self.score, self.threshold, share=self.share)
 
     def having_model(self, model: WorldModel, members: Members | None) -> "Gated":
         agent = self.agent.having_model(model, members)

@@ -15,7 +15,6 @@ import numpy as np
 
 from thinkslow import registry
 from thinkslow.agent.abstract import About, AbstractAgent
-from thinkslow.agent.agent import Agent
 from thinkslow.agent.deadline import Timed
 from thinkslow.agent.gates import Gated
 from thinkslow.agent.thinking import Thinking
@@ -102,16 +101,15 @@ def awaiting(
 
 def awaits(agent: AbstractAgent, decisions: int) -> AbstractAgent:
     """The agent, with a `delay` if it receives the age of late observations."""
-    if not decisions or not told(agent):
+    if agent.inner is None or not decisions or not told(agent):
         return agent
-    assert isinstance(agent, Agent)
-    delay = max(decisions, agent.settings.delay)
-    return agent.having(dataclasses.replace(agent.settings, delay=delay))
+    settings = agent.inner.settings
+    return agent.having(dataclasses.replace(settings, delay=max(decisions, settings.delay)))
 
 
 def told(agent: AbstractAgent) -> bool:
     """Whether an evaluation passes the flags of missing and old observations to the agent."""
-    return isinstance(agent, Agent) and agent.settings.missing is not None
+    return agent.inner is not None and agent.inner.settings.missing is not None
 
 
 def facts(name: str, arms: Mapping[str, AbstractAgent]) -> dict[str, Any]:
