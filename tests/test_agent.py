@@ -16,7 +16,7 @@ from thinkslow.agent.inputs import Carry
 from thinkslow.agent.thinking import Thinking
 from thinkslow.distributions import Categorical, Gaussian
 from thinkslow.objectives import SIG, Anchor, Evidence
-from thinkslow.readouts import BestOf, Mode, Reinforce, Soft
+from thinkslow.readouts import BestOf, Mode, Reinforce, Soft, Softened
 from thinkslow.refinement import Gradient, Langevin, Mirror
 from thinkslow.spaces import Space
 from thinkslow.trees import Alike, all_finite
@@ -290,6 +290,23 @@ def test_changing_any_number_does_not_compile_again():
     assert set(counts) == {counts[0]}
     for index in (1, 2, 5):  # and the numbers are heard
         assert np.any(seen[index][2].moved != seen[0][2].moved)
+
+
+@pytest.mark.usefixtures("untyped")  # users pass integers where floats are annotated
+def test_integers_of_an_update_or_a_readout_are_numbers_too():
+    """Integers are static: another one compiled again."""
+    made = Thinking({SIG(): 1.0}, steps=1, update=Langevin(1, 0), readout=Softened(1))
+    assert isinstance(made.update, Langevin)
+    assert isinstance(made.readout, Softened)
+    numbers = [made.update.step_size, made.update.temperature, made.readout.length]
+    assert [type(number) for number in numbers] == [float] * 3
+    assert numbers == [1, 0, 1]
+
+
+@pytest.mark.parametrize("wrong", [{"update": 3}, {"readout": object()}, {"latent": Gradient(0.1)}])
+def test_an_object_of_another_kind_is_refused_by_its_name(wrong):
+    with pytest.raises(TypeError, match=f"`{next(iter(wrong))}` must be an object of the class"):
+        Thinking({SIG(): 1.0}, steps=1, **wrong)
 
 
 def test_optimisers_made_alike_share_a_program(dreamer, stream):

@@ -4,6 +4,7 @@ Settings are frozen dataclasses: how an agent thinks, plans, and the options of 
 here imports JAX, because the command line makes its flags from these fields.
 """
 
+import copy
 import dataclasses
 from typing import Any, Literal, get_args, get_origin
 
@@ -51,6 +52,8 @@ def check_value(field: dataclasses.Field, value: Any) -> Any:
         called = f"{value.__name__}()" if isinstance(value, type) else None
         made = called or f"thinkslow.registry.make({kind!r}, {value!r})"
         raise TypeError(f"`{field.name}` must be an object, such as {made}; got {value!r}.")
+    if kind is not None:
+        value = _with_floats(value)
     if "float" in str(field.type):
         value = floating(value)
     least, most = field.metadata.get("least"), field.metadata.get("most")
@@ -64,6 +67,21 @@ def check_value(field: dataclasses.Field, value: Any) -> Any:
         choices = get_args(kinds[0])
         if value not in choices:
             raise ValueError(f"`{field.name}` must be one of {', '.join(choices)}; got {value!r}.")
+    return value
+
+
+def _with_floats(value: Any) -> Any:
+    """An update, a readout or another object, with floats in its float fields."""
+    fields = dataclasses.fields(value) if dataclasses.is_dataclass(value) else ()
+    changed = {
+        field.name: floating(getattr(value, field.name))
+        for field in fields
+        if "float" in str(field.type) and type(getattr(value, field.name, None)) is int
+    }
+    if changed:
+        value = copy.copy(value)
+        for name, number in changed.items():
+            object.__setattr__(value, name, number)
     return value
 
 

@@ -120,6 +120,7 @@ class Thinking:
     def __post_init__(self) -> None:
         object.__setattr__(self, "terms", _weighted(self.terms))
         settings.check(self)
+        self._check_kinds()
         if self.steps and not self.terms:
             raise ValueError("`steps` needs at least one term to minimise; got none.")
         if self.terms:
@@ -139,6 +140,24 @@ class Thinking:
             self._check_particles()
         self._check_stream()
         self._check_variable()
+
+    def _check_kinds(self) -> None:
+        """**Errors:** `TypeError` for an object of another kind."""
+        names: list[str] = ["latent", "update", "readout", "choice", "check"]
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if not given:
+            return
+        # Whoever made the objects has imported JAX already.
+        from thinkslow.agent.checks import Check
+        from thinkslow.agent.choices import Choice
+        from thinkslow.readouts import Readout
+        from thinkslow.refinement import Update
+
+        kinds = dict(zip(names, (Readout, Update, Readout, Choice, Check), strict=True))
+        for name, value in given.items():
+            if not isinstance(value, kinds[name]):
+                kind = kinds[name].__name__
+                raise TypeError(f"`{name}` must be an object of the class {kind}; got {value!r}.")
 
     def _check_variable(self) -> None:
         """**Errors:** `ValueError` for settings that exclude a latent stepped as floats."""
