@@ -42,7 +42,11 @@ class Belief(eqx.Module):
     @abc.abstractmethod
     def noise(self, *, key: PRNGKeyArray) -> Float[Array, "..."]:
         """The random numbers of one draw. They depend only on the belief's shape, so a loop can
-        draw them for all its steps in advance, which is several times faster on a CPU."""
+        draw them for all its steps in advance, which is several times faster on a CPU.
+
+        Args:
+            key: PRNG key of the draw.
+        """
 
     @abc.abstractmethod
     def sample_of(self, noise: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -53,7 +57,11 @@ class Belief(eqx.Module):
         """
 
     def sample(self, *, key: PRNGKeyArray) -> Float[Array, "..."]:
-        """A draw, differentiable in the belief."""
+        """A draw, differentiable in the belief.
+
+        Args:
+            key: PRNG key of the draw.
+        """
         return self.sample_of(self.noise(key=key))
 
     @abc.abstractmethod
@@ -66,7 +74,11 @@ class Belief(eqx.Module):
 
     def relaxed_of(self, noise: Float[Array, "..."]) -> Float[Array, "..."]:
         """A draw from given noise with an exact gradient, which may leave the one-hot codes; by
-        default `sample_of`."""
+        default `sample_of`.
+
+        Args:
+            noise: from `noise`.
+        """
         return self.sample_of(noise)
 
     @abc.abstractmethod

@@ -38,11 +38,21 @@ class Readout(eqx.Module):
         """
 
     def noise(self, belief: Belief, *, key: PRNGKeyArray) -> Float[Array, "..."]:
-        """The random numbers of one draw. They depend only on the belief's shape."""
+        """The random numbers of one draw. They depend only on the belief's shape.
+
+        Args:
+            belief: the belief to read, or one of its shape.
+            key: PRNG key of the draw.
+        """
         return belief.noise(key=key)
 
     def __call__(self, belief: Belief, *, key: PRNGKeyArray) -> Float[Array, "..."]:
-        """One latent."""
+        """One latent.
+
+        Args:
+            belief: the belief to read.
+            key: PRNG key of the draw.
+        """
         return self.of(belief, self.noise(belief, key=key))
 
     def mean(

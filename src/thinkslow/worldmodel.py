@@ -172,24 +172,44 @@ class WorldModel(eqx.Module):
         return None
 
     def reward(self, state: State) -> Distribution | None:
-        """The reward for arriving in the state, if the model predicts it."""
+        """The reward for arriving in the state, if the model predicts it.
+
+        Args:
+            state: memory and latent, after the action.
+        """
         return None
 
     def continuation(self, state: State) -> Distribution | None:
         """The probability that the episode continues (times the discount), if the model predicts
-        it."""
+        it.
+
+        Args:
+            state: memory and latent.
+        """
         return None
 
     def discount(self, state: State) -> Float[Array, ""] | None:
-        """The discount of rewards after this state, if the model predicts it."""
+        """The discount of rewards after this state, if the model predicts it.
+
+        Args:
+            state: memory and latent.
+        """
         return None
 
     def value(self, state: State) -> Distribution | None:
-        """The critic: the discounted return from this state on, if the model has a critic."""
+        """The critic: the discounted return from this state on, if the model has a critic.
+
+        Args:
+            state: memory and latent.
+        """
         return None
 
     def actor(self, state: State) -> Mapping[str, Distribution] | None:
-        """The policy's distribution of each action, in the order of `action_spaces`."""
+        """The policy's distribution of each action, in the order of `action_spaces`.
+
+        Args:
+            state: memory and latent.
+        """
         return None
 
 

@@ -122,7 +122,11 @@ class AbstractAgent(eqx.Module):
         raise TypeError(f"{type(self).__name__} cannot be given another model.")
 
     def having_returns(self, spread: float) -> "AbstractAgent":
-        """The same agent with a known range of returns."""
+        """The same agent with a known range of returns.
+
+        Args:
+            spread: the range of the agent's returns, from 5% to 95%.
+        """
         raise TypeError(f"{type(self).__name__} cannot be given the range of its returns.")
 
     @property
@@ -136,7 +140,11 @@ class AbstractAgent(eqx.Module):
         return getattr(self.model, "action_spaces", ())
 
     def player(self, seed: int = 0) -> "Player":
-        """A player for your own loop: one environment, NumPy in and out."""
+        """A player for your own loop: one environment, NumPy in and out.
+
+        Args:
+            seed: seed of its latents and actions.
+        """
         from thinkslow.agent.player import Player
 
         return Player(self, seed)

@@ -97,7 +97,16 @@ class Timed(AbstractAgent):
     ) -> Decided:
         """One decision for a batch, like `AbstractAgent.act`, in at most `deadline_ms` from the
         call, if acting takes as long as in recent decisions. `thinks` says where any step was
-        made."""
+        made.
+
+        Args:
+            carry: from `start`, or from the previous decision.
+            observation: arrays by name; leading axis: the batch.
+            is_first: which environments begin an episode; their past is forgotten.
+            keys: one for each environment.
+            missing: which observations are missing, as in `Agent.act`.
+            age: how many decisions old each observation is, as in `Agent.act`.
+        """
         begun = time.perf_counter()
         given = Inputs(carry, observation, is_first, keys)
         given = prepared(self.agent, given, missing=missing, age=age)
@@ -126,7 +135,14 @@ class Timed(AbstractAgent):
         *,
         keys: Key[Array, " batch"],
     ) -> None:
-        """Compile everything that a decision for this batch needs, and time its parts."""
+        """Compile everything that a decision for this batch needs, and time its parts.
+
+        Args:
+            carry: as in `act`.
+            observation: as in `act`.
+            is_first: as in `act`.
+            keys: as in `act`.
+        """
         given = prepared(self.agent, Inputs(carry, observation, is_first, keys))
         structure, numbers = self.agent.parts
         looked, beliefs, (latent_keys, refine_keys) = _look(structure, numbers, given)

@@ -123,6 +123,14 @@ class Gated(AbstractAgent):
         open the gate. The thinking program is compiled once for each power of two up to the batch,
         when it is first needed or by `warm`.
 
+        Args:
+            carry: from `start`, or from the previous decision.
+            observation: arrays by name; leading axis: the batch.
+            is_first: which environments begin an episode; their past is forgotten.
+            keys: one for each environment.
+            missing: which observations are missing, as in `Agent.act`.
+            age: how many decisions old each observation is, as in `Agent.act`.
+
         **Errors:** `ValueError` for a gate that is not calibrated.
         """
         if self.threshold is None:

@@ -405,6 +405,9 @@ def _can(world: Any, method: str) -> bool:
 def lateness(text: str) -> int:
     """How many decisions late an observation may come under the shifts of a text.
 
+    Args:
+        text: `name:severity`, several joined by commas, such as `delayed:2,noise:1`.
+
     >>> lateness("delayed:2,noise:1"), lateness("dropped:3")
     (2, 0)
     """

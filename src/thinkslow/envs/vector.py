@@ -180,6 +180,9 @@ class VectorEnv:
         observation than the saved one, a new episode begins: `is_first` is set, and `errors` says
         so. Later episodes follow from this object's own `seed`.
 
+        Args:
+            state: from `state`, of the same number of environments.
+
         **Errors:** `ValueError` for another number of environments.
         """
         self._check_open()
@@ -242,6 +245,9 @@ class VectorEnv:
 
         Returns the step at that moment, with reward 0. If a replay reaches another state, the
         episode is marked as `crashed`, with `NotReplayed` in `errors`.
+
+        Args:
+            snapshots: one for each environment, from `snapshot`.
 
         **Errors:** `ValueError` for another number of snapshots, or one of an episode that is over.
         """
