@@ -90,9 +90,12 @@ def test_a_flat_image_gives_the_gradient_to_no_pixel_twice():
     kernel = np.zeros((5, 5, 4, 5), np.float32)
     kernel[2, 2] = 1.0
     flat = np.ones((4, 4, 4), np.float32)
+
+    def total(image: jax.Array, kernel: jax.Array, cells: bool) -> jax.Array:
+        return convolve_and_pool(image, kernel, cells=cells).sum()
+
     for cells in (True, False):
-        total = lambda x, k, c=cells: convolve_and_pool(x, k, cells=c).sum()  # noqa: E731
-        gradient = jax.jit(jax.grad(total))(flat, kernel)
+        gradient = jax.jit(jax.grad(total), static_argnums=2)(flat, kernel, cells)
         np.testing.assert_allclose(gradient, 5 / 4, rtol=1e-6)
 
 

@@ -135,14 +135,7 @@ class Timed(AbstractAgent):
         *,
         keys: Key[Array, " batch"],
     ) -> None:
-        """Compile everything that a decision for this batch needs, and time its parts.
-
-        Args:
-            carry: as in `act`.
-            observation: as in `act`.
-            is_first: as in `act`.
-            keys: as in `act`.
-        """
+        """Compile everything that a decision for this batch needs, and time its parts."""
         given = prepared(self.agent, Inputs(carry, observation, is_first, keys))
         structure, numbers = self.agent.parts
         looked, beliefs, (latent_keys, refine_keys) = _look(structure, numbers, given)
