@@ -414,6 +414,42 @@ def test_an_observation_that_is_no_number_leaves_the_prior_and_says_so(thinking)
     assert thought.seen.all()
 
 
+@pytest.mark.parametrize("thinking", [EVIDENCE, Thinking(readout=BestOf(4))])
+def test_pixels_out_of_range_are_no_evidence_for_any_latent(dreamer, thinking):
+    """They were flagged and not encoded, but refinement and the best of several trusted them."""
+    rng = np.random.default_rng(0)
+    shown = rng.uniform(0, 255, (BATCH, 16, 16, 3)).astype(np.float32)
+    agent, keys = Agent(dreamer, thinking), jr.split(jr.key(0), BATCH)
+    _, _, thought = agent.act(agent.start(BATCH), {"image": shown}, np.ones(BATCH, bool), keys=keys)
+    assert not thought.seen.any()
+    equal(thought.after, thought.prior)
+    equal(thought.state, thought.base)
+
+
+@pytest.mark.parametrize(
+    "thinking",
+    [
+        Thinking({Evidence(0.1, 1.0): 1.0}, steps=2, latent=Soft(), carry=False),
+        Thinking(lag=2, carry=False),
+    ],
+)
+def test_what_a_missing_observation_shows_is_not_carried(thinking):
+    """With `carry` off, the state of the frame that was flagged as missing was carried."""
+    agent = Agent(codes(), thinking, policy=lambda model, state, key: steer(state, key))
+    bits = np.asarray(BITS["bits"])
+    carries = []
+    for shown in (bits, 1 - bits):
+        carry, _, _ = agent.act(
+            agent.start(1),
+            {"bits": shown[None]},
+            np.ones(1, bool),
+            keys=jr.split(jr.key(0), 1),
+            missing=np.ones(1, bool),
+        )
+        carries.append(carry.state)
+    equal(*carries)
+
+
 @pytest.mark.usefixtures("untyped")  # beartype draws from Python's generator
 def test_thinking_leaves_environment_and_global_random_numbers_as_they_were(dreamer):
     """The same actions in an environment that rolls dice of its own and of everybody's."""

@@ -378,6 +378,28 @@ def surprise(
     return -total
 
 
+def surprise_at(
+    model: WorldModel, moment: Moment, latent: Array, observation: Observation
+) -> Float[Array, ""]:
+    """`surprise` of a latent at a moment, in nats; 0 if the observation could not be used.
+
+    An unusable observation, such as one of NaN or out of range, is no evidence for any latent.
+
+    Args:
+        model: the model, for one example.
+        moment: the present moment, whose `seen` and `absent` say what counts.
+        latent: the latent that predicts the observation.
+        observation: the observation, by name.
+    """
+    # Without zeros in its place the gradient of an unused NaN would be NaN.
+    used = {
+        name: jnp.where(moment.seen, value, jnp.zeros_like(value))
+        for name, value in observation.items()
+    }
+    state = State(moment.memory, latent)
+    return jnp.where(moment.seen, surprise(model, state, used, moment.absent), 0.0)
+
+
 def target(head: Distribution, value: Array | np.ndarray) -> Float[Array, "..."]:
     """An observation in the form of a decoder's head: images in [0, 1], classes one-hot."""
     if jnp.issubdtype(value.dtype, jnp.floating):

@@ -27,7 +27,7 @@ from thinkslow.distributions import Belief, Point
 from thinkslow.readouts import Sample
 from thinkslow.refinement import Refined, refine
 from thinkslow.trees import Tree, all_finite, where
-from thinkslow.worldmodel import Moment, Observation, State, perceive, surprise
+from thinkslow.worldmodel import Moment, Observation, State, perceive, surprise_at
 
 if TYPE_CHECKING:
     from thinkslow.agent.agent import Agent
@@ -113,7 +113,10 @@ def read_and_act(
         agent, looked.observation, looked.moment, refined, latent_key, pick_key
     )
     base = State(plain.memory, plain.posterior.sample(key=latent_key))
-    carried, acting = _in_time(agent, looked, state if settings.carry else base, state, key)
+    carried = state
+    if not settings.carry:
+        carried = State(looked.unrefined.memory, looked.unrefined.posterior.sample(key=latent_key))
+    carried, acting = _in_time(agent, looked, carried, state, key)
     action, chosen = choose_action(agent, after, acting, action_key, key)
     thinks = jnp.asarray(bool(settings.steps or settings.lag or settings.choice))
     if looked.moment.absent is not None:
@@ -300,7 +303,8 @@ def _read_state(
         return after, State(memory, projected(after.value, settings.landing))
 
     def error(latent: Array) -> Float[Array, ""]:
-        return surprise(agent.model, State(memory, latent), observation, moment.absent)
+        there = moment._replace(memory=memory)
+        return surprise_at(agent.model, there, latent, observation)
 
     readout = settings.readout or Sample()
     latent = readout.best(after, error, key=latent_key, other_key=pick_key)

@@ -37,6 +37,8 @@ class Look(NamedTuple):
     """The moment without thinking."""
     moment: Moment
     """The new memory of the lag, of missing parts and of the check, if there are any."""
+    unrefined: Moment
+    """The moment that is carried with `carry` off: without the lag and without refinement."""
     past: Window | None
     observation: Observation
     """The observation that is used as the present one."""
@@ -77,6 +79,11 @@ def look(agent: "Agent", given: Inputs) -> Look:
     if isinstance(past, Window) or absent is not None:
         perceived = perceive(model, start, action, is_first, observation, absent)
         moment = usable(perceived, sound)
+    unrefined = moment
+    if isinstance(past, Window) and not settings.carry:
+        unrefined = plain
+        if absent is not None:
+            unrefined = usable(perceive(model, state, action, is_first, observation, absent), sound)
     if isinstance(past, Window):
         now = kept(model.observation_spaces, observation)
         seen = plain.seen
@@ -107,6 +114,7 @@ def look(agent: "Agent", given: Inputs) -> Look:
             key=jr.fold_in(key, _CHECK),
         )
         moment, checked, guard = settings.check.judged(frame)
+        unrefined = moment
         if arrived is not None:
             guard = where(arrived, guard, stream.guard)
         stream = dataclasses.replace(stream, guard=guard)
@@ -114,7 +122,9 @@ def look(agent: "Agent", given: Inputs) -> Look:
     remembered = (
         None if carry.stream is None else dataclasses.replace(stream, missing=None, age=None)
     )
-    return Look(plain, moment, past, observation, remembered, before, stays, arrived, checked)
+    return Look(
+        plain, moment, unrefined, past, observation, remembered, before, stays, arrived, checked
+    )
 
 
 def handle_missing(

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from thinkslow.distributions import Belief
 from thinkslow.trees import where
-from thinkslow.worldmodel import Moment, Observation, State, WorldModel, perceive, surprise
+from thinkslow.worldmodel import Moment, Observation, State, WorldModel, perceive, surprise_at
 
 
 class Window(eqx.Module):
@@ -92,7 +92,7 @@ def weighted(
 
     def gain(moment: Moment, proposal: Belief, state: State) -> Float[Array, ""]:
         ratio = moment.prior.log_prob(state.latent) - proposal.log_prob(state.latent)
-        return ratio - surprise(model, state, observation, moment.absent)
+        return ratio - surprise_at(model, moment, state.latent, observation)
 
     total = log_weights + jax.vmap(gain)(moments, proposals, states)
     informative = jnp.isfinite(jax.nn.logsumexp(total))

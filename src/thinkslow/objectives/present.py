@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from thinkslow.distributions import Belief
 from thinkslow.needs import DECODER, TRAINED_BETA, TRAINED_FREE_NATS, Need
 from thinkslow.objectives.term import Present, PresentTerm
-from thinkslow.worldmodel import State, surprise
+from thinkslow.worldmodel import surprise_at
 
 
 class Evidence(PresentTerm):
@@ -51,8 +51,7 @@ class Evidence(PresentTerm):
 
         def one(key: PRNGKeyArray) -> tuple[Array, Array]:
             code = latent(belief, key=key)
-            state = State(moment.memory, code)
-            return code, surprise(model, state, present.observation, moment.absent)
+            return code, surprise_at(model, moment, code, present.observation)
 
         count = 1 if latent.noiseless else self.samples
         codes, errors = jax.vmap(one)(jr.split(key, count))
