@@ -4,16 +4,20 @@ import dataclasses
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
 import tiny_envs
+from gymnasium import spaces
 
 from thinkslow.cli import evaluate, train
 from thinkslow.cli.common import Usage
 from thinkslow.envs import Unavailable, make, rendering, requirements
+from thinkslow.envs.failures import Mismatch
 from thinkslow.envs.families import atari
+from thinkslow.envs.make import Environment
 from thinkslow.spaces import Space
 
 TASK = "thinkslow/CollectGoodObjects-v0"
@@ -56,6 +60,94 @@ def test_repeating_an_action_adds_its_rewards_and_stops_at_the_end():
     first, second = env.step(np.zeros(2)), env.step(np.zeros(2))
     assert (first[1], first[3]) == (1 + 2 + 3, False)
     assert (second[1], second[3]) == (4 + 5, True)
+
+
+def test_an_environment_may_reuse_its_arrays_and_write_into_its_action():
+    """The frame before a repeated one was the same array, so their maximum was the last frame."""
+
+    class Reuses(tiny_envs.Echo):
+        observation_space = spaces.Box(0, 255, (16, 16, 3), np.uint8)
+        action_space = spaces.Box(-10, 10, (1,), np.float32)
+        frame = np.zeros((16, 16, 3), np.uint8)
+
+        def reset(self, **options: Any) -> Any:
+            super().reset(**options)
+            self.frame[:] = 9
+            return self.frame, {}
+
+        def step(self, action: Any) -> Any:
+            action *= 2
+            self.frame[:] = 0
+            self.frame[self.time] = action
+            return self.frame, *super().step(action)[1:]
+
+    env = Environment(Reuses(), "its-id", size=16, repeat=2, pools=True)
+    first, _ = env.reset()
+    second, *_ = env.step(np.array([0.2]))
+    third, *_ = env.step(np.array([0.1]))
+    assert first["image"].min() == 9
+    assert second["image"][:4, 0, 0].tolist() == [4, 4, 0, 0]
+    assert third["image"][:4, 0, 0].tolist() == [0, 0, 2, 2]
+
+
+def test_keys_that_are_numbers_are_named_by_them():
+    numbered: Any = {0: spaces.Discrete(3), 1: spaces.Discrete(2)}
+
+    class Numbered(tiny_envs.Echo):
+        observation_space = spaces.Dict(numbered)
+        action_space = spaces.Dict(numbered)
+
+        def reset(self, **options: Any) -> Any:
+            super().reset(**options)
+            return {0: 2, 1: 1}, {}
+
+        def step(self, action: Any) -> Any:
+            return action, *super().step(0)[1:]
+
+    env = Environment(Numbered(), "its-id")
+    assert env.reset()[0] == {"0": 2, "1": 1}
+    assert env.step({"0": 1, "1": 0})[0] == {"0": 1, "1": 0}
+
+
+def test_actions_that_change_after_a_reset_are_refused_with_both():
+    """An agent chose among those of the first space and never saw the others."""
+
+    class Grows(tiny_envs.Echo):
+        action_space = spaces.Discrete(2)
+
+        def reset(self, **options: Any) -> Any:
+            self.action_space = spaces.Discrete(5)
+            return super().reset(**options)
+
+    with pytest.raises(Mismatch, match=r"Discrete\(5\) after a reset .* Discrete\(2\)"):
+        Environment(Grows(), "its-id").reset()
+
+
+@pytest.mark.parametrize("flag", ["False", None, np.array([True, False]), 2, np.nan])
+@pytest.mark.parametrize("which", ["terminated", "truncated"])
+def test_an_end_that_is_no_truth_value_is_refused(which: str, flag: Any):
+    """A text is true, so that each episode was of one step, and its task ended."""
+
+    class Ends(tiny_envs.Echo):
+        def step(self, action: Any) -> Any:
+            ends = {"terminated": False, "truncated": False} | {which: flag}
+            return np.zeros(2), 1.0, *ends.values(), {}
+
+    env = Environment(Ends(), "its-id")
+    env.reset()
+    with pytest.raises(Mismatch, match=f"`{which}` must be true or false"):
+        env.step(np.zeros(2))
+
+
+@pytest.mark.parametrize("flag", [np.bool_(True), 1, np.array([1.0], np.float16)])
+def test_an_end_of_any_type_is_an_end(flag):
+    class Ends(tiny_envs.Echo):
+        def step(self, action: Any) -> Any:
+            return np.zeros(2), 1.0, flag, np.array([[False]]), {}
+
+    env = Environment(Ends(), "its-id")
+    env.reset()
+    assert env.step(np.zeros(2))[2:4] == (True, False)
 
 
 def test_an_image_with_its_channels_first_is_turned():

@@ -137,7 +137,8 @@ class Environment(gymnasium.Env):
         self._shifts = shifts(shift, self.observations, env.unwrapped) if shift else []
         for one in self._shifts:
             self.observations |= one.adds
-        self._acts = actions(id, env.action_space, self._say)
+        self._takes = env.action_space
+        self._acts = actions(id, self._takes, self._say)
         self.actions: dict[str, Space] = self._acts.names
         self.observation_space = spaces.Dict(
             {name: _gymnasium(space) for name, space in self.observations.items()}
@@ -161,6 +162,7 @@ class Environment(gymnasium.Env):
             one.begin(int(begun))
             one.change_world(self.env.unwrapped)
         observation, info = self.env.reset(seed=seed, options=options)
+        self._check_actions()
         self.nonfinite = ()
         return self._dress(observation), info
 
@@ -169,18 +171,19 @@ class Environment(gymnasium.Env):
         named = action if isinstance(action, Mapping) else {next(iter(self.actions)): action}
         for one in self._shifts:
             named = one.act(named)
-        native = self._acts.native(named)
         total, repeats, observation = 0.0, 0, None
         while True:
-            before = observation
-            observation, reward, terminated, truncated, info = self.env.step(native)
+            # Copies, as an environment may write into its action and reuse its observation.
+            before = np.array(observation) if self.pools and repeats else None
+            observation, reward, *ends, info = self.env.step(self._acts.native(named))
+            terminated, truncated = map(_flag, ("terminated", "truncated"), ends)
             total, repeats = total + _reward(reward), repeats + 1
             if terminated or truncated or repeats == self.repeat:
                 break
-        if self.pools and isinstance(before, np.ndarray) and before.ndim > 1:
+        if before is not None and before.ndim > 1:
             observation = np.maximum(before, observation)
         self.nonfinite = () if math.isfinite(total) else ("reward",)
-        return self._dress(observation), total, bool(terminated), bool(truncated), info
+        return self._dress(observation), total, terminated, truncated, info
 
     def copy(self) -> bytes | None:
         """Data from which `put_back` restores this moment of the episode; None if only playing it
@@ -196,6 +199,15 @@ class Environment(gymnasium.Env):
 
     def close(self) -> None:
         self.env.close()
+
+    def _check_actions(self) -> None:
+        """**Errors:** `Mismatch` if the environment takes other actions than when it was made."""
+        now = self.env.action_space
+        if now is not self._takes and now != self._takes:
+            raise Mismatch(
+                f"its action_space is {now} after a reset and was {self._takes} when it was made; "
+                "an agent needs one that stays. Declare one that holds the actions of all episodes."
+            )
 
     def _dress(self, observation: Any) -> dict[str, np.ndarray]:
         out = {}
@@ -319,6 +331,16 @@ def _reward(value: Any) -> float:
     if value is None or array.size != 1:
         raise Mismatch(f"its reward must be one number; got {value!r}.")
     return array.item()
+
+
+def _flag(name: str, value: Any) -> bool:
+    """**Errors:** `Mismatch` for anything but one truth value: a text is always true."""
+    if isinstance(value, bool):
+        return value
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf" or array.size != 1 or array.item() not in (0, 1):
+        raise Mismatch(f"its `{name}` must be true or false; got {value!r}.")
+    return bool(array.item())
 
 
 def _gymnasium(space: Space, *, bound: float = np.inf) -> spaces.Space:

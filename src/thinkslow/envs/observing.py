@@ -193,7 +193,9 @@ class Picture(Sight):
         if array.dtype != np.uint8:
             array = np.clip(np.rint(array), 0, 255).astype(np.uint8)
         image = array.transpose(self.axes).reshape(self._sides)
-        return (image if image.shape == self.space.shape else _resized(image, self.size)), finite
+        if image.shape == self.space.shape:  # a copy, as the environment may reuse its array
+            return np.array(image), finite
+        return _resized(image, self.size), finite
 
     def _compare(self, array: np.ndarray) -> None:
         """**Errors:** `Mismatch` for pixels of another type or range than declared."""
@@ -282,6 +284,8 @@ def at(value: Any, path: Path) -> Any:
     """
     for depth, key in enumerate(path):
         if isinstance(value, Mapping):
+            if key not in value:  # a key that is a number
+                value = {str(name): one for name, one in value.items()}
             if key not in value:
                 raise Mismatch(
                     f"its observation lacks {'/'.join(path[: depth + 1])}, which is declared; it "
