@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import time
+from typing import Any
 
 import jax
 import jax.random as jr
@@ -16,7 +17,7 @@ from thinkslow.agent.decision import Thought
 from thinkslow.agent.thinking import Thinking
 from thinkslow.objectives import Evidence
 from thinkslow.readouts import BestOf, Soft
-from thinkslow.refinement import Random, Refined
+from thinkslow.refinement import Gradient, Random, Refined
 
 BATCH = 3
 THINKING = Thinking({Evidence(): 1.0}, steps=4, latent=Soft(), max_kl=2.0, select="best")
@@ -92,6 +93,40 @@ def test_the_best_belief_so_far_comes_back(dreamer, given):
     assert (loss[:, 1:] > loss[:, :1]).any()
     best = np.take_along_axis(loss, np.asarray(refined.chosen)[:, None], 1)[:, 0]
     np.testing.assert_array_equal(best, loss.min(1))
+
+
+TRACES: list[int] = []
+
+
+class Counted(Gradient):
+    """Plain gradient descent that counts how often it is traced."""
+
+    def propose(self, belief: Any, gradient: Any, state: Any, *, key: jax.Array) -> Any:
+        TRACES.append(1)
+        return super().propose(belief, gradient, state, key=key)
+
+
+def test_another_number_compiles_nothing_under_a_deadline(dreamer, given):
+    """Each `Timed` had programs of its own, with all numbers inside."""
+    variants: list[dict[str, Any]] = [
+        {},
+        {"max_kl": 0.5},
+        {"update": Counted(0.1)},
+        {"tolerance": 0.9},
+        {"terms": {Evidence(beta=0.5): 2.0}},
+    ]
+    whole: dict[str, Any] = {"update": Counted(1000.0), "tolerance": 0.0}
+    whole["terms"] = {Evidence(beta=1.0): 1.0}
+    counts, seen = [], []
+    TRACES.clear()
+    for index, change in enumerate(variants):
+        agent = Agent(dreamer, dataclasses.replace(THINKING, **whole | change))
+        seen.append(refinement(act(Timed(agent, 1e9 + index), given)[2]))
+        counts.append(len(TRACES))
+    assert counts[0] > 0
+    assert set(counts) == {counts[0]}
+    for other in seen[1:]:  # and the numbers are heard
+        assert not np.array_equal(other.loss, seen[0].loss)
 
 
 @pytest.mark.parametrize(

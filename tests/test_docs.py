@@ -158,8 +158,8 @@ def misnamed(code: str) -> list[str]:
 
 
 def test_a_keyword_that_is_gone_is_found():
-    """docs/updates.md showed `Anytime(..., trust=0.1, budget=4.0)` after both were renamed."""
-    code = "from thinkslow.refinement import Anytime, Gone\nAnytime(f, u, steps=3, trust=0.1)"
+    """docs/updates.md showed `Anytime(..., trust=0.1)` after it was renamed."""
+    code = "from thinkslow.refinement import Anytime, Gone\nAnytime(f, u, d, chunk=3, trust=0.1)"
     assert misnamed(code) == ["thinkslow.refinement.Gone", "Anytime(trust=)"]
 
 

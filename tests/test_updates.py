@@ -16,7 +16,16 @@ from helpers import Coded, bowl, categorical, equal, gaussian, linear, noisy, sl
 from thinkslow.distributions import Categorical, Gaussian
 from thinkslow.objectives import Evidence, lookahead
 from thinkslow.readouts import Gumbel, Reinforce, Sample
-from thinkslow.refinement import Anytime, Gradient, Langevin, Mirror, Random, coordinate, refine
+from thinkslow.refinement import (
+    Anytime,
+    Descent,
+    Gradient,
+    Langevin,
+    Mirror,
+    Random,
+    coordinate,
+    refine,
+)
 from thinkslow.refinement.joint import joint, moved
 from thinkslow.worldmodel import Moment
 
@@ -272,7 +281,7 @@ def steep(scale: jax.Array, context: jax.Array) -> Any:
 
 
 def test_a_deadline_gives_the_best_so_far_and_more_time_no_worse():
-    anytime = Anytime(steep, Gradient(0.1), steps=16, chunk=2)
+    anytime = Anytime(steep, Gradient(0.1), Descent(16, select="best"), chunk=2)
     beliefs = jax.vmap(Gaussian)(jnp.zeros((3, 2)), jnp.ones((3, 2)))
     context, keys = jnp.arange(3.0) + 1, jr.split(jr.key(0), 3)
     anytime.warm(ONE, context, beliefs, keys=keys)
@@ -290,7 +299,7 @@ def test_between_two_looks_at_the_clock_a_deadline_stops_the_descent(monkeypatch
     """A clock ticks 10 ms a look: a piece that would end after the deadline never begins."""
     ticks = itertools.count(0.0, 0.010)
     monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
-    anytime = Anytime(steep, Gradient(0.1), steps=50, chunk=3)
+    anytime = Anytime(steep, Gradient(0.1), Descent(50, select="best"), chunk=3)
     beliefs = jax.vmap(Gaussian)(jnp.zeros((1, 2)), jnp.ones((1, 2)))
     out = anytime(ONE, jnp.ones(1), beliefs, keys=jr.split(jr.key(0), 1), deadline_ms=45.0)
     # Begun at 0, started at 10, pieces to 20, 30 and 40; the next would end at 50.
@@ -303,7 +312,7 @@ def test_without_a_tolerance_an_objective_of_zero_stops_nothing():
     def objective(shared: Any, context: Any) -> Any:
         return lambda q, key: (context * jnp.sum(q.mean) - context * jnp.sum(q.mean), {})
 
-    anytime = Anytime(objective, Langevin(0.1, 1.0), steps=5)
+    anytime = Anytime(objective, Langevin(0.1, 1.0), Descent(5))
     beliefs = jax.vmap(Gaussian)(jnp.zeros((1, 2)), jnp.zeros((1, 2)))
     out = anytime(ONE, jnp.ones(1), beliefs, keys=jr.split(jr.key(0), 1), deadline_ms=1e6)
     assert int(out.used[0]) == 5

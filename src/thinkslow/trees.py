@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, PyTree
 
 Tree = TypeVar("Tree")
+Kind = TypeVar("Kind", bound=type)
 
 
 def all_finite(tree: PyTree) -> Bool[Array, ""]:
@@ -169,7 +170,7 @@ def _identity(leaf: Any, within: tuple[types.FunctionType, ...] = ()) -> Hashabl
     return (leaf.__code__, id(leaf.__globals__), inner)
 
 
-def register(kind: type) -> None:
+def register(kind: Kind) -> Kind:
     """Make a frozen dataclass a pytree whose fields are its children. Its checks run when a user
     makes it, not when it is rebuilt from the arrays of a program."""
 
@@ -184,3 +185,4 @@ def register(kind: type) -> None:
         return tree
 
     jax.tree_util.register_pytree_with_keys(kind, children, together)
+    return kind

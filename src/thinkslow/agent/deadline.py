@@ -10,15 +10,15 @@ from jaxtyping import Array, Bool, Key, PRNGKeyArray
 
 from thinkslow.agent.abstract import About, AbstractAgent
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.decision import Decided, bounds, read_and_act
+from thinkslow.agent.decision import Decided, descent, read_and_act
 from thinkslow.agent.inputs import Ages, Batch, Carry, Flags, Inputs, prepared, streams
 from thinkslow.agent.looking import Look, look
 from thinkslow.agent.thinking import Thinking
 from thinkslow.agent.variables import objective_and_start, start_of
 from thinkslow.objectives.members import Members
-from thinkslow.refinement import Anytime, Gradient, Objective, Refined
+from thinkslow.refinement import Anytime, Objective, Refined
 from thinkslow.refinement.anytime import FADING
-from thinkslow.trees import compiled, whole
+from thinkslow.trees import Structure, compiled, whole
 from thinkslow.worldmodel import WorldModel
 
 
@@ -60,14 +60,8 @@ class Timed(AbstractAgent):
         self.agent, self.model, self.about = agent, agent.model, agent.about
         self.deadline_ms = deadline_ms
         self._clock = _Clock()
-        structure = agent.parts.structure
-
-        def objective(numbers: list[Array], context: tuple) -> Objective:
-            return objective_and_start(whole(structure, numbers), *context)[0]
-
-        self._refine = Anytime(
-            objective, settings.update or Gradient(), select="best", **bounds(settings)
-        )
+        best = dataclasses.replace(descent(settings), select="best")
+        self._refine = Anytime(_Objective(agent.parts.structure), settings.update, best)
 
     @property
     def inner(self) -> Agent:
@@ -145,6 +139,16 @@ class Timed(AbstractAgent):
         self.act(carry, observation, is_first, keys=keys)
         self._clock.acting_ms = 0.0  # this call compiled
         self.act(carry, observation, is_first, keys=keys)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Objective:
+    """The objective of a decision; agents of one structure share it."""
+
+    structure: Structure
+
+    def __call__(self, numbers: list[Array], context: tuple) -> Objective:
+        return objective_and_start(whole(self.structure, numbers), *context)[0]
 
 
 class _Clock:

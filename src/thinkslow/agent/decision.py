@@ -5,8 +5,9 @@ with the same key therefore differ only in their thinking, and an agent with zer
 agent, bit for bit.
 """
 
+import dataclasses
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import equinox as eqx
 import jax
@@ -25,7 +26,8 @@ from thinkslow.agent.stream import Stream, unseen
 from thinkslow.agent.variables import belief_and_memory, objective_and_start, projected
 from thinkslow.distributions import Belief, Point
 from thinkslow.readouts import Sample
-from thinkslow.refinement import Refined, refine
+from thinkslow.refinement import Descent, Refined
+from thinkslow.refinement.loop import descend
 from thinkslow.trees import Tree, all_finite, where
 from thinkslow.worldmodel import Moment, Observation, State, perceive, surprise_at
 
@@ -192,12 +194,11 @@ def choose_action(
     return agent.settings.choice(facing, key=jr.fold_in(key, _CHOICE))
 
 
-def bounds(settings: "Thinking") -> dict[str, Any]:
-    """The options of `refine` that bound the steps and accept them."""
-    return {
-        name: getattr(settings, name)
-        for name in ("steps", "max_kl", "accept", "judges", "tolerance", "fresh_noise")
-    }
+def descent(settings: "Thinking") -> Descent:
+    """How the settings refine."""
+    given = vars(settings)
+    names = [field.name for field in dataclasses.fields(Descent)]
+    return Descent(**{name: given[name] for name in names if name in given})
 
 
 def _decide_by_particles(agent: "Agent", given: Inputs, cloud: Cloud) -> Decided:
@@ -277,15 +278,8 @@ def _refined(
     if not settings.steps:
         return None
     objective, first = objective_and_start(agent, observation, moment, latent_key)
-    return refine(
-        objective,
-        first,
-        settings.update,
-        key=key,
-        select=settings.select,
-        record=settings.record,
-        **bounds(settings),
-    )
+    rules = descent(settings).of(objective, settings.update, first, key)
+    return descend(rules, record=settings.record)
 
 
 def _read_state(

@@ -16,11 +16,12 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.decision import bounds
+from thinkslow.agent.decision import descent
 from thinkslow.agent.inputs import streams
 from thinkslow.agent.variables import objective_and_start
 from thinkslow.distributions import Belief, Categorical
-from thinkslow.refinement import Gradient, refine
+from thinkslow.refinement import Gradient
+from thinkslow.refinement.loop import descend
 from thinkslow.storage import atomic
 from thinkslow.trees import compiled
 from thinkslow.worldmodel import Moment, Observation
@@ -68,8 +69,9 @@ def _shortened(
     """The belief after the first steps of a descent, with the step lengths of the whole descent."""
     latent_key, _, refine_key, _ = streams(key)
     objective, first = objective_and_start(agent, observation, moment, latent_key)
-    given = {**bounds(agent.settings), "step_kl": step_kl, "record": False}
-    return refine(objective, first, agent.settings.update, key=refine_key, **given).belief
+    way = dataclasses.replace(descent(agent.settings), step_kl=step_kl)
+    rules = way.of(objective, agent.settings.update, first, refine_key)
+    return descend(rules, record=False).belief
 
 
 def write(path: Path, ways: Ways, *, gap: float, decision: int, agent: str, episode: int) -> None:

@@ -13,11 +13,12 @@ from thinkslow.refinement.anytime import Anytime
 from thinkslow.refinement.coordinate import coordinate
 from thinkslow.refinement.loop import refine
 from thinkslow.refinement.result import Refined, Status
-from thinkslow.refinement.step import Objective
+from thinkslow.refinement.step import Descent, Objective
 from thinkslow.refinement.updates import Gradient, Langevin, Mirror, Random, Update, adam
 
 __all__ = [
     "Anytime",
+    "Descent",
     "Gradient",
     "Langevin",
     "Mirror",

@@ -7,16 +7,16 @@ one, would miss the deadline. The granularity is one chunk, for the whole batch.
 
 import time
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Key, PRNGKeyArray
+from jaxtyping import Array, Key
 
 from thinkslow.refinement.loop import Running, advance, begin, finish
-from thinkslow.refinement.result import Refined, Scalar, Select
+from thinkslow.refinement.result import Refined
 from thinkslow.refinement.step import Descent, Objective, Rules
 from thinkslow.refinement.updates import Update
+from thinkslow.trees import compiled, parts
 
 Context = TypeVar("Context")
 Shared = TypeVar("Shared")
@@ -28,20 +28,15 @@ FADING = 0.9
 class Anytime(Generic[Shared, Context]):
     """Refines a batch of beliefs until a deadline.
 
+    All numbers of `update` and `descent` may change without compiling again, also by another
+    `Anytime` with the same objective.
+
     Args:
         objective: `objective(shared, context)` returns the objective of one decision. Both are
             pytrees of arrays, so another decision does not compile again.
-        update: the update rule.
-        steps: the largest number of steps.
+        update: the update rule; None: plain gradient descent with step size 1.
+        descent: how to step, and the largest number of steps.
         chunk: steps between two checks of the clock, 1 or more.
-        max_kl: as for `refine`, like all arguments below.
-        step_kl: nats of one step.
-        accept: take a step only if the objective falls on fresh random numbers.
-        judges: draws that judge a step.
-        tolerance: when to stop early.
-        select: which iterate to return.
-
-    To change an argument, make another `Anytime`, which compiles again.
 
     **Errors:** those of `refine`; `ValueError` for a `chunk` below 1.
     """
@@ -49,45 +44,16 @@ class Anytime(Generic[Shared, Context]):
     def __init__(
         self,
         objective: Callable[[Shared, Context], Objective],
-        update: Update,
+        update: Update | None,
+        descent: Descent,
         *,
-        steps: int = 64,
         chunk: int = 1,
-        max_kl: Scalar = jnp.inf,
-        step_kl: Scalar | None = None,
-        accept: bool = False,
-        judges: int = 1,
-        tolerance: Scalar | None = None,
-        select: Select = "best",
-        fresh_noise: bool = False,
     ):
         if chunk < 1:
             raise ValueError(f"`chunk` must be 1 or more; got {chunk}.")
-        self.steps, self.chunk = steps, chunk
+        self.steps, self.chunk = descent.steps, chunk
         self._piece_ms = 0.0
-        descent = Descent(steps, max_kl, step_kl, accept, judges, tolerance, select, fresh_noise)
-
-        def rules(shared: Shared, context: Context, first: Any, key: PRNGKeyArray) -> Rules:
-            return descent.of(objective(shared, context), update, first, key)
-
-        def start(shared: Shared, context: Context, first: Any, key: PRNGKeyArray) -> Running:
-            return begin(rules(shared, context, first, key))
-
-        def more(
-            shared: Shared, context: Context, first: Any, key: PRNGKeyArray, running: Running
-        ) -> Running:
-            limit = running.iterates.used + chunk
-            return advance(rules(shared, context, first, key), running, limit)
-
-        def end(
-            shared: Shared, context: Context, first: Any, key: PRNGKeyArray, running: Running
-        ) -> Refined:
-            return finish(rules(shared, context, first, key), running)
-
-        def batched(function: Callable, more: int) -> Callable:
-            return jax.jit(jax.vmap(function, (None, *[0] * more)))
-
-        self._start, self._more, self._end = batched(start, 3), batched(more, 4), batched(end, 4)
+        self._way = parts(_Way(objective, update, descent))
 
     def __call__(
         self,
@@ -113,15 +79,15 @@ class Anytime(Generic[Shared, Context]):
         This is the cost of a deadline of 0, which returns the beliefs unchanged. The result is
         finite if the first beliefs are.
         """
-        begun, given = time.perf_counter(), (shared, contexts, beliefs, keys)
-        running, at = _timed(begun, self._start, *given)
-        for _ in range(-(-self.steps // self.chunk)):
+        begun, given = time.perf_counter(), (*self._way, shared, _Decision(contexts, beliefs, keys))
+        running, at = _timed(begun, _start, *given)
+        for done in range(0, self.steps, self.chunk):
             if at + self._piece_ms >= deadline_ms or not bool(running.going.any()):
                 break
-            running, now = _timed(begun, self._more, *given, running)
+            running, now = _timed(begun, _more, *given, running, done + self.chunk)
             self._piece_ms = max(FADING * self._piece_ms, now - at)
             at = now
-        return jax.block_until_ready(self._end(*given, running))
+        return jax.block_until_ready(_end(*given, running))
 
     def warm(
         self, shared: Shared, contexts: Context, beliefs: Any, *, keys: Key[Array, " batch"]
@@ -134,11 +100,52 @@ class Anytime(Generic[Shared, Context]):
             beliefs: as in a call.
             keys: as in a call.
         """
-        given = (shared, contexts, beliefs, keys)
-        running = self._start(*given)
-        running = jax.block_until_ready(self._more(*given, running))
-        running, self._piece_ms = _timed(time.perf_counter(), self._more, *given, running)
-        jax.block_until_ready(self._end(*given, running))
+        given = (*self._way, shared, _Decision(contexts, beliefs, keys))
+        running = jax.block_until_ready(_more(*given, _start(*given), self.chunk))
+        begun = time.perf_counter()
+        running, self._piece_ms = _timed(begun, _more, *given, running, 2 * self.chunk)
+        jax.block_until_ready(_end(*given, running))
+
+
+class _Way(NamedTuple):
+    """What decides a refinement, except its random draws."""
+
+    objective: Callable[[Any, Any], Objective]
+    update: Update | None
+    descent: Descent
+
+    def rules(self, shared: Any, decision: "_Decision") -> Rules:
+        objective = self.objective(shared, decision.context)
+        return self.descent.of(objective, self.update, decision.first, decision.key)
+
+
+class _Decision(NamedTuple):
+    """A batch of decisions, or one of them."""
+
+    context: Any
+    first: Any
+    key: Any
+
+
+@compiled
+def _start(way: _Way, shared: Any, decisions: _Decision) -> Running:
+    return jax.vmap(lambda one: begin(way.rules(shared, one)))(decisions)
+
+
+@compiled
+def _more(way: _Way, shared: Any, decisions: _Decision, running: Running, limit: Array) -> Running:
+    def one(decision: _Decision, running: Running) -> Running:
+        return advance(way.rules(shared, decision), running, limit)
+
+    return jax.vmap(one)(decisions, running)
+
+
+@compiled
+def _end(way: _Way, shared: Any, decisions: _Decision, running: Running) -> Refined:
+    def one(decision: _Decision, running: Running) -> Refined:
+        return finish(way.rules(shared, decision), running)
+
+    return jax.vmap(one)(decisions, running)
 
 
 def _timed(begun: float, function: Callable, *arguments: Any) -> tuple[Any, float]:

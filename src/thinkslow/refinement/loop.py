@@ -4,6 +4,7 @@ The second has the state `Running`, whose buffers of fixed size hold every itera
 stop after any step, in one compiled call or in chunks from the host (`Anytime`).
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from thinkslow.refinement.result import SPENT, Iterates, Refined, Scalar, Select, chosen
 from thinkslow.refinement.step import Descent, Held, Objective, Rules
-from thinkslow.refinement.updates import Gradient, Update
+from thinkslow.refinement.updates import Update
 from thinkslow.trees import all_finite
 
 
@@ -24,7 +25,7 @@ def refine(
     *,
     steps: int,
     key: PRNGKeyArray,
-    max_kl: Scalar = jnp.inf,
+    max_kl: Scalar = math.inf,
     step_kl: Scalar | None = None,
     accept: bool = False,
     judges: int = 1,
@@ -45,20 +46,14 @@ def refine(
         update: the update rule; None: plain gradient descent with step size 1.
         steps: the number of steps, 0 or more.
         key: PRNG key of the objective, of the judges and of the update.
-        max_kl: the largest KL(new || first), in nats, by which all steps together may move the
-            belief. A longer step is scaled down in its direction.
-        step_kl: the largest KL(new || old) of one step, in nats; None: as `update` says, for most
-            updates `max_kl / steps**2`.
-        accept: take a step only if the objective falls on fresh random numbers; a rejected step
-            halves `step_kl`.
-        judges: draws that judge a step, the same at every step. With one draw, the objective must
-            fall. With several, the mean must fall by two standard errors, so a step that is worse
-            in expectation is rarely taken.
-        tolerance: stop after a step that lowers the objective by less than this share, and when
-            `max_kl` is spent; `used` counts the steps. None: make all steps.
-        fresh_noise: draw new noise for the objective at each step. The loss of each iterate is then
-            on its own draw.
-        select: which iterate to return: the `last` finite one, or the `best`, with the lowest loss.
+        max_kl: nats by which all steps together may move the belief; this and the next six
+            arguments are the fields of `Descent`, which describes them.
+        step_kl: nats of one step.
+        accept: whether a step must lower the objective on fresh random numbers.
+        judges: draws that judge a step.
+        tolerance: when to stop early.
+        select: which iterate to return, the `last` or the `best`.
+        fresh_noise: whether each step has noise of its own.
         record: whether to evaluate the objective at the last belief too. Without it, the last loss
             and terms are NaN, and the last belief counts as finite if its arrays are. An update
             that uses neither loss nor gradient (`Update.ignores_objective`) then evaluates nothing.
@@ -82,10 +77,15 @@ def refine(
     Array([9.       , 2.25     , 0.5625   , 0.140625], dtype=float32)
     """
     descent = Descent(steps, max_kl, step_kl, accept, judges, tolerance, select, fresh_noise)
-    rules = descent.of(objective, update or Gradient(), belief, key)
-    if tolerance is not None and steps:
-        return finish(rules, advance(rules, begin(rules), steps))
-    return _every_step(rules, record=record or select == "best")
+    return descend(descent.of(objective, update, belief, key), record=record)
+
+
+def descend(rules: Rules, *, record: bool = True) -> Refined:
+    """The refinement by these rules, as `refine` describes it."""
+    descent = rules.descent
+    if descent.tolerance is not None and descent.steps:
+        return finish(rules, advance(rules, begin(rules), descent.steps))
+    return _every_step(rules, record=record or descent.select == "best")
 
 
 def _every_step(rules: Rules, *, record: bool) -> Refined:

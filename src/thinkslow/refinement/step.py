@@ -4,6 +4,7 @@ A step stays within a trust region: the KL by which it moves the belief is bound
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
@@ -15,8 +16,8 @@ import optax
 from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray, PyTree
 
 from thinkslow.refinement.result import Scalar, Select
-from thinkslow.refinement.updates import Update
-from thinkslow.trees import all_finite, where
+from thinkslow.refinement.updates import Gradient, Update
+from thinkslow.trees import all_finite, register, where
 
 Objective: TypeAlias = Callable[[Any, PRNGKeyArray], tuple[Array, dict[str, Array]]]
 CERTAINTY = 2.0
@@ -29,21 +30,39 @@ BISECTIONS = 15
 """Number of bisections, which find the number of halvings to a thousandth."""
 
 
+@register
 @dataclasses.dataclass(frozen=True)
 class Descent:
-    """How a refinement steps, and when it stops: the options of `refine`, which describes them.
+    """How a refinement steps, and when it stops.
 
-    **Errors:** `ValueError` for impossible options.
+    A pytree: its floats may change without compiling again.
+
+    **Errors:** `ValueError` for negative `steps`, no `judges`, or an unknown `select`.
     """
 
     steps: int
-    max_kl: Scalar
-    step_kl: Scalar | None
-    accept: bool
-    judges: int
-    tolerance: Scalar | None
-    select: Select
-    fresh_noise: bool
+    """The number of steps, 0 or more."""
+    max_kl: Scalar = math.inf
+    """The largest KL(new || first), in nats, by which all steps together may move the belief. A
+    longer step is scaled down in its direction."""
+    step_kl: Scalar | None = None
+    """The largest KL(new || old) of one step, in nats; None: as `update` says, for most updates
+    `max_kl / steps**2`."""
+    accept: bool = False
+    """Take a step only if the objective falls on fresh random numbers; a rejected step halves
+    `step_kl`."""
+    judges: int = 1
+    """Draws that judge a step, the same at every step. With one draw, the objective must fall. With
+    several, the mean must fall by two standard errors, so a step that is worse in expectation is
+    rarely taken."""
+    tolerance: Scalar | None = None
+    """Stop after a step that lowers the objective by less than this share, and when `max_kl` is
+    spent; `used` counts the steps. None: make all steps."""
+    select: Select = "last"
+    """Which iterate to return: the `last` finite one, or the `best`, with the lowest loss."""
+    fresh_noise: bool = False
+    """Draw new noise for the objective at each step. The loss of each iterate is then on its own
+    draw."""
 
     def __post_init__(self) -> None:
         if self.steps < 0:
@@ -53,12 +72,21 @@ class Descent:
         if self.select not in ("last", "best"):
             raise ValueError(f"`select` must be 'last' or 'best'; got {self.select!r}.")
 
-    def of(self, objective: Objective, update: Update, belief: Any, key: PRNGKeyArray) -> "Rules":
+    def of(
+        self, objective: Objective, update: Update | None, belief: Any, key: PRNGKeyArray
+    ) -> "Rules":
         """The rules of one refinement, with its random draws.
+
+        Args:
+            objective: as for `refine`.
+            update: the update rule; None: plain gradient descent with step size 1.
+            belief: the first belief.
+            key: PRNG key.
 
         **Errors:** `TypeError` for a belief that cannot be refined.
         """
         _check_belief(belief)
+        update = update or Gradient()
         noise, judge_key, step_key = jr.split(key, 3)
         many = self.steps + 1
         judges = judge_key[None] if self.judges == 1 else jr.split(judge_key, self.judges)
