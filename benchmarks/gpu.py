@@ -48,6 +48,7 @@ from thinkslow.dreamer.saved import revision
 from thinkslow.dreamer.training import learner
 from thinkslow.objectives import SIG
 from thinkslow.spaces import Space
+from thinkslow.trees import cast
 
 GRACE = 30.0
 """Seconds after which a row that is still running is given up."""
@@ -239,7 +240,7 @@ def decisions(
     steps: int,
 ) -> Row:
     """The base decision and one that descends the state information gain, in turn."""
-    model = learner.cast(model_of(preset), precision)
+    model = cast(model_of(preset), precision)
     agents = [Agent(model, how) for how in (Thinking(), descending(horizon, steps))]
     calls = [partial(decision(agent, batch), 0) for agent in agents]
     (base, found), (base_compile, compile_s) = timed(calls, plan.calls)

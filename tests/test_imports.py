@@ -19,7 +19,7 @@ ABOVE = {
     "zoo": "",
     "importers": "dreamer registry storage spaces",
     "dreamer": "agent objectives registry envs storage worldmodel readouts needs distributions "
-    "spaces",
+    "spaces trees",
     "testing": "agent refinement objectives worldmodel readouts needs distributions trees",
     "agent": "refinement objectives worldmodel readouts needs registry distributions spaces trees",
     "refinement": "needs distributions trees",

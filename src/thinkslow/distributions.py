@@ -6,13 +6,20 @@ and three readouts of a state: `sample` (straight-through), `mode` and `soft`.
 """
 
 import abc
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+Objective: TypeAlias = Callable[
+    [Any, PRNGKeyArray], tuple[Float[Array, ""], dict[str, Float[Array, ""]]]
+]
+"""What refinement minimises: `objective(belief, key)` returns the loss and a dictionary of terms,
+all scalars. A belief is any pytree of floating arrays with a `kl`."""
 
 
 @runtime_checkable

@@ -57,7 +57,7 @@ def opened(source: str | Path, *, format: str = "auto", **options: Any) -> "Save
     """The saved agent at a path or with a bundled name, with its manifest; see `load`."""
     from thinkslow import importers
 
-    return importers.open_agent(located(source), source=format, **options)
+    return importers.open_agent(located(source), format=format, **options)
 
 
 def located(source: str | Path) -> Path:

@@ -23,6 +23,8 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any
 
+from thinkslow.settings import takes_floats
+
 KINDS = {
     "term": "a term of the objective",
     "update": "an update rule",
@@ -250,7 +252,7 @@ def make(kind: str, spec: str) -> Any:
     bound = taken(function, f"{kind} {spec.partition(':')[0]}", *positional, **given)
     for name, value in bound.arguments.items():
         # A float can change without compiling again.
-        if type(value) is int and "float" in str(bound.signature.parameters[name].annotation):
+        if type(value) is int and takes_floats(bound.signature.parameters[name].annotation):
             bound.arguments[name] = float(value)
     return function(*bound.args, **bound.kwargs)
 

@@ -6,6 +6,7 @@ here imports JAX, because the command line makes its flags from these fields.
 
 import copy
 import dataclasses
+import re
 from typing import Any, Literal, get_args, get_origin
 
 MOST_SEED = 2**31 - 1
@@ -54,7 +55,7 @@ def check_value(field: dataclasses.Field, value: Any) -> Any:
         raise TypeError(f"`{field.name}` must be an object, such as {made}; got {value!r}.")
     if kind is not None:
         value = _with_floats(value)
-    if "float" in str(field.type):
+    if takes_floats(field.type):
         value = floating(value)
     least, most = field.metadata.get("least"), field.metadata.get("most")
     if least is not None and isinstance(value, int | float):
@@ -76,7 +77,7 @@ def _with_floats(value: Any) -> Any:
     changed = {
         field.name: floating(getattr(value, field.name))
         for field in fields
-        if "float" in str(field.type) and type(getattr(value, field.name, None)) is int
+        if takes_floats(field.type) and type(getattr(value, field.name, None)) is int
     }
     if changed:
         value = copy.copy(value)
@@ -88,3 +89,14 @@ def _with_floats(value: Any) -> Any:
 def floating(value: Any) -> Any:
     """A float instead of an integer: floats may change without compiling again."""
     return float(value) if type(value) is int else value
+
+
+def takes_floats(annotation: Any) -> bool:
+    """Whether an annotation names `float`. It is a text in a module with postponed annotations.
+
+    >>> takes_floats(float | None), takes_floats("float | None"), takes_floats(int)
+    (True, True, False)
+    """
+    if isinstance(annotation, str):
+        return re.search(r"\bfloat\b", annotation) is not None
+    return annotation is float or any(map(takes_floats, get_args(annotation)))

@@ -13,10 +13,11 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from thinkslow.agent.choices import Choice, Chosen, Facing
-from thinkslow.agent.values import floating, lambda_return, mean_and_error, shrunk
+from thinkslow.agent.values import lambda_return, mean_and_error, shrunk
 from thinkslow.distributions import expected
 from thinkslow.needs import ACTOR, CONTINUOUS, CRITIC, DISCOUNT, REWARD, Need
 from thinkslow.objectives import parameter_information_gain
+from thinkslow.settings import floating
 from thinkslow.trees import all_finite
 from thinkslow.worldmodel import Action, State
 

@@ -208,7 +208,11 @@ class Thinking:
                     f"`particles` are weighted samples that are carried, so `{name}` must be "
                     f"{value!r}; got {getattr(self, name)!r}."
                 )
-        if self.readout is not None and type(self.readout).__name__ != "Sample":
+        if self.readout is None:
+            return
+        from thinkslow.readouts import Sample
+
+        if not isinstance(self.readout, Sample):
             raise ValueError(
                 f"`particles` are weighted samples, so `readout` must be Sample(); got "
                 f"{self.readout!r}."

@@ -29,6 +29,7 @@ from thinkslow.agent.choices import (
 )
 from thinkslow.distributions import expected
 from thinkslow.needs import ACTOR, CRITIC, DISCOUNT, REWARD, Need
+from thinkslow.settings import floating
 from thinkslow.trees import all_finite
 from thinkslow.worldmodel import Action, State, imagine
 
@@ -36,11 +37,6 @@ LARGEST = 4096
 """Up to this many discrete actions are listed; of more, some are drawn, as with continuous ones."""
 STEEPEST = 1e4
 """The largest tilt of a control, in nats, of one action against another."""
-
-
-def floating(value: Any) -> Any:
-    """A float instead of an integer: floats may change without compiling again."""
-    return float(value) if type(value) is int else value
 
 
 class Compared(NamedTuple):

@@ -85,7 +85,7 @@ def run(options: Options) -> dict[str, Any]:
         )  # without the ensemble, so that a damaged one can be replaced
     else:
         if options.out is None:
-            importers.find(folder, source=options.format)  # raises if there is no agent at all
+            importers.find(folder, format=options.format)  # raises if there is no agent at all
             raise Usage(
                 f"{folder} is an agent of another project. An ensemble is stored with an agent in "
                 "our format: pass --out AGENT to convert it."

@@ -27,26 +27,26 @@ INSIDE = re.compile(r"checkpoint|ckpt|version_\d+")
 """Folders that belong to the run in their parent folder."""
 
 
-def find(path: Path, *, source: str = "auto") -> Found:
+def find(path: Path, *, format: str = "auto") -> Found:
     """The newest checkpoint at a path: a log folder, a checkpoint folder, or a file.
 
     Args:
         path: Where to look.
-        source: A name of `table.names()`, or `auto`.
+        format: A name of `table.names()`, or `auto`.
 
     **Errors:** `Missing` if there is no checkpoint; `ValueError` if there are several runs, or if
     another source wrote it; `Damaged` and `pickles.Refused` from reading.
     """
-    if source != "auto" and source not in table.names():
+    if format != "auto" and format not in table.names():
         raise ValueError(
-            f"`format` must be auto or one of {', '.join(table.names())}; got {shown(source)}."
+            f"`format` must be auto or one of {', '.join(table.names())}; got {shown(format)}."
         )
     file = newest(path)
     content = content_of(file)
     theirs = whose(content, file)
-    if source not in ("auto", theirs.name):
+    if format not in ("auto", theirs.name):
         raise ValueError(
-            f"{file} was written by {theirs.title}, not by {table.source(source).title}. Leave "
+            f"{file} was written by {theirs.title}, not by {table.source(format).title}. Leave "
             "`format` out, or check the path."
         )
     return Found(theirs.name, file, _config(file, theirs.config), content)

@@ -27,7 +27,7 @@ from thinkslow.storage.store import is_own
 def open_agent(
     path: Path,
     *,
-    source: str = "auto",
+    format: str = "auto",
     classes: int | None = None,
     vectors: tuple[str, ...] | None = None,
     allow_nonfinite: bool = False,
@@ -36,7 +36,7 @@ def open_agent(
 
     **Errors:** those of `checkpoint.load` and of `load`.
     """
-    if is_own(path) and source == "auto":
+    if is_own(path) and format == "auto":
         saved = checkpoint.load(path)
         check_finite(named(saved.model), path, allow=allow_nonfinite)
         if saved.members is not None:
@@ -49,21 +49,21 @@ def open_agent(
         newest = f"the newest is {kept[-1]}" if kept else "there is none yet"
         raise store.Missing(f"{path} is a training run; its agents are in agents/: {newest}.")
     return load(
-        path, source=source, classes=classes, vectors=vectors, allow_nonfinite=allow_nonfinite
+        path, format=format, classes=classes, vectors=vectors, allow_nonfinite=allow_nonfinite
     )
 
 
 def load(
     path: Path,
     *,
-    source: str = "auto",
+    format: str = "auto",
     classes: int | None = None,
     vectors: tuple[str, ...] | None = None,
     allow_nonfinite: bool = False,
 ) -> Saved:
     """Load the newest agent of another project at a path: log folder, checkpoint folder, or file.
 
-    `source` is one of `table.names()`. `classes` of the latent is needed if the source wrote no
+    `format` is one of `table.names()`. `classes` of the latent is needed if the source wrote no
     configuration; `vectors`, the names of the vector observations in order, if the source did not
     store the order. Nothing in the files is executed. Names and shapes must be exactly those of the
     model.
@@ -73,7 +73,7 @@ def load(
     **Cost:** reads only the agent's weights. Each is in memory once, and a second time while it is
     copied into the model.
     """
-    found = find(path, source=source)
+    found = find(path, format=format)
     foreign = read(found, classes=classes, vectors=vectors)
     return saved_from(path, found, foreign, allow_nonfinite=allow_nonfinite)
 

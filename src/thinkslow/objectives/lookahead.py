@@ -1,7 +1,7 @@
 """Terms bound to a model and a moment: a function of the belief alone."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Literal, TypeAlias, cast, get_args
 
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
-from thinkslow.distributions import Belief
+from thinkslow.distributions import Belief, Objective
 from thinkslow.needs import missing
 from thinkslow.objectives.members import Members
 from thinkslow.objectives.term import ImaginedStep, ImaginedTerm, Present, PresentTerm, Term, Values
@@ -29,7 +29,6 @@ from thinkslow.worldmodel import (
 Weight: TypeAlias = Float[Array, ""] | float
 Terms: TypeAlias = Mapping[Any, Weight] | Iterable[tuple[Term, Weight]]
 """Terms with their weights: a mapping from each `Term` to its weight, or pairs."""
-Objective: TypeAlias = Callable[[Belief, PRNGKeyArray], tuple[Float[Array, ""], Values]]
 Imagery: TypeAlias = Literal["mode", "sample"]
 
 

@@ -20,6 +20,7 @@ from thinkslow.distributions import Belief
 from thinkslow.needs import Need, has_spread
 from thinkslow.objectives.members import Members
 from thinkslow.readouts import Readout
+from thinkslow.settings import takes_floats
 from thinkslow.trees import register
 from thinkslow.worldmodel import Moment, Observation, Rollout, State, WorldModel
 
@@ -55,7 +56,7 @@ class Term(_Frozen):
         """Integers in float fields become floats, which may change without compiling."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if type(value) is int and "float" in str(field.type):
+            if type(value) is int and takes_floats(field.type):
                 object.__setattr__(self, field.name, float(value))
 
     @property

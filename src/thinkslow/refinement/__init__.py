@@ -9,11 +9,12 @@ Each step is bounded by the KL by which it moves the belief, because gradient no
 between states: a step size that works in one state does nothing, or wrecks the belief, in another.
 """
 
+from thinkslow.distributions import Objective
 from thinkslow.refinement.anytime import Anytime
 from thinkslow.refinement.coordinate import coordinate
 from thinkslow.refinement.loop import refine
 from thinkslow.refinement.result import Refined, Status
-from thinkslow.refinement.step import Descent, Objective
+from thinkslow.refinement.step import Descent
 from thinkslow.refinement.updates import Gradient, Langevin, Mirror, Random, Update, adam
 
 __all__ = [

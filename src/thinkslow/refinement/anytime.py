@@ -12,9 +12,10 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import jax
 from jaxtyping import Array, Key
 
+from thinkslow.distributions import Objective
 from thinkslow.refinement.loop import Running, advance, begin, finish
 from thinkslow.refinement.result import Refined
-from thinkslow.refinement.step import Descent, Objective, Rules
+from thinkslow.refinement.step import Descent, Rules
 from thinkslow.refinement.updates import Update
 from thinkslow.trees import compiled, parts
 

@@ -14,9 +14,8 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from thinkslow.distributions import Categorical
+from thinkslow.distributions import Categorical, Objective
 from thinkslow.refinement.result import Iterates, Refined, Scalar, chosen
-from thinkslow.refinement.step import Objective
 from thinkslow.trees import where
 
 CERTAIN = 40.0

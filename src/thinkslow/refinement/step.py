@@ -5,8 +5,8 @@ A step stays within a trust region: the KL by which it moves the belief is bound
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +15,11 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray, PyTree
 
+from thinkslow.distributions import Objective
 from thinkslow.refinement.result import Scalar, Select
 from thinkslow.refinement.updates import Gradient, Update
 from thinkslow.trees import all_finite, register, where
 
-Objective: TypeAlias = Callable[[Any, PRNGKeyArray], tuple[Array, dict[str, Array]]]
 CERTAINTY = 2.0
 """Standard errors by which an objective must fall on several judging draws."""
 LONGEST = 2.0**10

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from thinkslow.dreamer.config import TrainConfig
 from thinkslow.dreamer.model import Dreamer, Head
 from thinkslow.dreamer.training.losses import Batch, ReturnRange, losses, total
+from thinkslow.trees import cast
 from thinkslow.worldmodel import State
 
 
@@ -124,13 +125,6 @@ def compute_dtype(config: TrainConfig) -> jnp.dtype:
     if config.precision == "auto":
         return jnp.dtype(jnp.bfloat16 if jax.default_backend() == "gpu" else jnp.float32)
     return jnp.dtype(config.precision)
-
-
-def cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
-    """Convert floating leaves to another precision."""
-    return jax.tree.map(
-        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
-    )
 
 
 def cast_start(batch: Batch, dtype: DTypeLike) -> Batch:
