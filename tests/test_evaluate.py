@@ -679,6 +679,7 @@ def test_what_an_agent_cannot_play_is_known_before_it_plays(tmp_path):
     [
         (GUESSERS, {"episodes": 1}, "`episodes` must be 2 or more"),
         (GUESSERS, {"batch": 0}, "`batch` must be 1 or more"),
+        (GUESSERS, {"seed": -3}, "`seed` must be between 0 and 2147483647; got -3"),
         (GUESSERS, {"max_decisions": 0}, "`max_decisions` must be 1 or more"),
         ({"bold": Guesser()}, {}, "must include `none`"),
         ({}, {}, "got none"),

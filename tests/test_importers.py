@@ -539,7 +539,11 @@ def test_what_is_alone_of_its_kind_may_have_another_name():
 @pytest.mark.parametrize(
     ("spaces", "action", "said"),
     [
-        ({"image": image(24)}, choice(9), "its image is 16x16x3, the environment's 24x24x3"),
+        (
+            {"image": image(24)},
+            choice(9),
+            r"its image is 16x16x3, the environment's 24x24x3 \(make it with `size` 16\)",
+        ),
         ({"image": image(16, 1)}, choice(9), "16x16x3, the environment's 16x16x1"),
         ({"vector": vector(3)}, choice(9), "sees the image, the environment shows no image"),
         ({"image": image(16)}, choice(4), "one of 9 actions, the environment one of 4 actions"),

@@ -5,6 +5,7 @@ your own.
 """
 
 import abc
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -33,11 +34,21 @@ class Score(eqx.Module):
     """A score of one decision: a gate thinks where it is high."""
 
     needs: ClassVar[tuple[Need, ...]] = ()
+    keeps: ClassVar[tuple[str, ...]] = ()
+    """Settings of a control that flags and studies do not change."""
 
     @property
     def name(self) -> str:
         """Its name in records."""
         return type(self).__name__.lower()
+
+    def calibrated(self, threshold: Callable[["Score", float], float]) -> "Score":
+        """The score with its own thresholds set; most scores have none.
+
+        Args:
+            threshold: the value that a share of the decisions exceeds, from a score and the share.
+        """
+        return self
 
     @abc.abstractmethod
     def __call__(
@@ -295,6 +306,11 @@ class TwoStage(ValueOfComputation):
         """The score of the first stage."""
         return PolicyInformation(self.latents)
 
+    def calibrated(self, threshold: Callable[[Score, float], float]) -> Score:
+        if self.above is not None:
+            return self
+        return dataclasses.replace(self, above=threshold(self.first, 0.5))
+
     def __call__(self, model: Any, policy: Any, *given: Any, **named: Any) -> Float[Array, ""]:
         if self.above is None:
             raise ValueError(
@@ -334,6 +350,8 @@ def value_of_computation(draws: Float[Array, "latents actions"]) -> Float[Array,
 
 class Chance(Score):
     """A uniform number: the control of every gate, at an equal rate. **Cost:** none."""
+
+    keeps = ("gate",)
 
     @property
     def name(self) -> str:

@@ -147,11 +147,9 @@ def labelled(name: str, changes: Mapping[str, tuple[Any, Any]]) -> tuple[str, Ar
     thinking = found.thinking
     if not (thinking.steps or thinking.choice):
         return name, found
-    fixed: set[str] = set(getattr(thinking.update, "keeps", ()))
+    fixed = {*getattr(thinking.update, "keeps", ()), *getattr(found.gate, "keeps", ())}
     if not thinking.steps:  # it does not refine, so the objective has no effect
         fixed |= {key for key in FIELDS if key not in (*OF_ARM, "carry")}
-    if found.gate is not None and found.gate.name == "random":
-        fixed.add("gate")
     mine = {
         key: value
         for key, (value, _) in changes.items()

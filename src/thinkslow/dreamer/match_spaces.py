@@ -115,7 +115,9 @@ def _difference(name: str, ours: Space, theirs: list[Space]) -> str | None:
         if sizes == {ours.shape[:2]} and sum(s.shape[2] for s in theirs) == ours.shape[2]:
             return None
         shown = " and ".join(map(_sides, theirs))
-        return f"its {name} is {_sides(ours)}, the environment's {shown}"
+        square = ours.shape[0] == ours.shape[1] and sizes != {ours.shape[:2]}
+        remedy = f" (make it with `size` {ours.shape[0]})" if square else ""
+        return f"its {name} is {_sides(ours)}, the environment's {shown}{remedy}"
     kinds = {space.discrete for space in theirs}
     if kinds != {ours.discrete}:
         words = {True: "discrete", False: "continuous"}

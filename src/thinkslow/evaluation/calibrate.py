@@ -4,7 +4,6 @@ This sets the threshold of a gate, so that it opens for its share of the decisio
 agent's returns, for choices by value; and the usual errors on clean frames, for a check.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from jaxtyping import Array
 
 from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.agent.gates import Gated, threshold_of
-from thinkslow.agent.scores import Score, TwoStage
+from thinkslow.agent.scores import Score
 from thinkslow.agent.thinking import Thinking
 from thinkslow.distributions import expected
 from thinkslow.envs import Step, VectorEnv
@@ -77,9 +76,7 @@ def calibrated_in(
         play(closed, envs, _seeds(seed, envs), seed, max_decisions=max_decisions, watchers=[doubts])
         return threshold_of(doubts.found, share)
 
-    score = agent.score
-    if isinstance(score, TwoStage) and score.above is None:
-        score = dataclasses.replace(score, above=threshold(score.first, 0.5))
+    score = agent.score.calibrated(threshold)
     return Gated(agent.inner, score, threshold(score, agent.share), share=agent.share)
 
 

@@ -39,6 +39,7 @@ from thinkslow.evaluation.seeds import episode_seed
 from thinkslow.evaluation.shadow import Pictures
 from thinkslow.evaluation.subjects import Agents
 from thinkslow.plural import plural
+from thinkslow.settings import MOST_SEED
 from thinkslow.storage.headers import Occupied, as_read
 from thinkslow.storage.lock import claim
 
@@ -105,16 +106,12 @@ def evaluate(
     subjects.refuse_modules(environment, (one for arms in named.values() for one in arms.values()))
     setting = subjects.described_environment(environment)
     named = subjects.awaiting(named, lateness(setting.get("shift", "")))
-    if episodes < 2:
-        raise ValueError(f"`episodes` must be 2 or more, to have an interval; got {episodes}.")
+    _check_numbers(episodes, seed, batch, max_decisions)
     if real_time_ms is not None:
         if not real_time_ms > 0:
             raise ValueError(f"`real_time_ms` must be above 0; got {real_time_ms}.")
         setting["real_time_ms"] = float(real_time_ms)
     refuse_protocol(protocol, named, real_time_ms)
-    for name, value in (("batch", batch), ("max_decisions", max_decisions)):
-        if value is not None and value < 1:
-            raise ValueError(f"`{name}` must be 1 or more; got {value}.")
     facts = [subjects.facts(name, arms) for name, arms in named.items()]
     trained = [each["training_seed"] for each in facts]
     if pool and (len(trained) < 2 or None in trained or len(set(trained)) < len(trained)):
@@ -166,6 +163,17 @@ def evaluate(
         ) as envs:
             _play_all(folder, header, before, named, envs, show, video=video)
     return Evaluation(folder, temporary=temporary)
+
+
+def _check_numbers(episodes: int, seed: int, batch: int, max_decisions: int | None) -> None:
+    """**Errors:** `ValueError` for a number out of range."""
+    if episodes < 2:
+        raise ValueError(f"`episodes` must be 2 or more, to have an interval; got {episodes}.")
+    if not 0 <= seed <= MOST_SEED:
+        raise ValueError(f"`seed` must be between 0 and {MOST_SEED}; got {seed}.")
+    for name, value in (("batch", batch), ("max_decisions", max_decisions)):
+        if value is not None and value < 1:
+            raise ValueError(f"`{name}` must be 1 or more; got {value}.")
 
 
 def refuse_protocol(

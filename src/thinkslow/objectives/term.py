@@ -179,7 +179,9 @@ class ImaginedTerm(Term, abc.ABC):
 
     @property
     def at_present(self) -> bool:
-        """Whether the first step of the rollout also counts."""
+        """Whether the present also counts: it is the first step of the rollout, in the state that
+        the belief gives. The action of that step has no meaning, because no action led there.
+        """
         return False
 
     @abc.abstractmethod
