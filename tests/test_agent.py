@@ -194,6 +194,7 @@ def test_readouts_take_the_mode_or_the_probabilities(dreamer, stream, readout):
         assert set(np.unique(thought.state.latent)) == {0.0, 1.0}
 
 
+@pytest.mark.slow
 def test_of_several_candidates_the_one_that_reconstructs_best_acts(dreamer, stream, base):
     _, _, best = play(Agent(dreamer, Thinking(readout=BestOf(16))), stream[:1])[0]
     _, _, plain = base[0]
@@ -450,6 +451,7 @@ def test_what_a_missing_observation_shows_is_not_carried(thinking):
     equal(*carries)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("untyped")  # beartype draws from Python's generator
 def test_thinking_leaves_environment_and_global_random_numbers_as_they_were(dreamer):
     """The same actions in an environment that rolls dice of its own and of everybody's."""

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import slow
 
 from thinkslow.cli import COMMANDS, doctor, inspect, main
 from thinkslow.envs import families, trial
@@ -460,7 +461,7 @@ def test_doctor_prints_one_object(healthy, capsys):
     assert {one["what"] for one in report["findings"]} >= {"python", "jax", "renderer", "disk"}
 
 
-@pytest.mark.parametrize("flags", [[], ["--json"]])
+@pytest.mark.parametrize("flags", [[], slow(["--json"])])
 def test_doctor_names_missing_debian_packages_and_the_command(flags, healthy, monkeypatch, capsys):
     from thinkslow.envs import rendering
 

@@ -96,8 +96,8 @@ def test_every_command_shown_parses(page, line):
 
 
 def tier(page: Path) -> Any:
-    """The longest session, of a model that is written on the page, is of the slow tier."""
-    marks = pytest.mark.slow if page.name == "bring-your-idea.md" else ()
+    """The longest sessions are of the slow tier."""
+    marks = pytest.mark.slow if page.name in ("bring-your-idea.md", "python.md") else ()
     return pytest.param(page, marks=marks, id=page.name)
 
 

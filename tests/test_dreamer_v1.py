@@ -290,8 +290,8 @@ KINDS = [
 ]
 
 
-QUICK = ("none", "evidence", "control-soft")
-SLOW = ("sig-3", "smooth-5", "values", "paper-z", "pig-3", "control-particles-16")
+QUICK = ("none", "evidence")
+SLOW = ("control-soft", "sig-3", "smooth-5", "values", "paper-z", "pig-3", "control-particles-16")
 """One of each kind; the nightly tier has all."""
 
 

@@ -86,6 +86,7 @@ def layers(model: Any, seed: int = 0) -> Any:
     return Noise(0.5, count=3)(model, key=jr.key(seed))
 
 
+@pytest.mark.slow
 def test_each_member_is_the_frequencies_of_its_own_resample(draws):
     experience, classes, contexts = draws
     model = Rows(jnp.zeros((CONTEXTS, CLASSES)).at[0, 0].set(0.1), jnp.ones(3))
@@ -199,6 +200,7 @@ def test_an_agent_plays_on_through_episodes(dreamer, played):
     np.testing.assert_allclose(played.memories[begun], np.tile(first, (6, 1)), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_members_predict_held_out_episodes_better_than_an_untrained_layer(dreamer, importable):
     """The layer is random: whatever is learnt of other episodes helps by nats."""
     with VectorEnv(ENVIRONMENT["id"], 2, size=16) as envs:
@@ -214,6 +216,7 @@ def test_members_predict_held_out_episodes_better_than_an_untrained_layer(dreame
     }
 
 
+@pytest.mark.slow
 def test_an_ensemble_comes_back_with_its_agent_and_replaces_the_old(folder, dreamer):
     weights = (folder / store.WEIGHTS).read_bytes()
     for seed in (0, 1):

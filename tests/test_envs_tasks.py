@@ -260,6 +260,7 @@ def test_the_agent_and_the_boxes_stay_in_the_rooms(env):
     assert rooms == {True, False}, "the door was not passed"
 
 
+@pytest.mark.slow
 def test_playing_well_pays_far_more_than_playing_at_random(env):
     def score(seed, act):
         env.reset(seed=seed)

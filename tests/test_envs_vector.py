@@ -395,6 +395,7 @@ def test_wrong_numbers_and_wrong_order_are_refused():
         envs.restore(state)
 
 
+@pytest.mark.slow
 def test_closing_or_forgetting_ends_all_processes():
     envs = VectorEnv(FRAGILE, 2)
     closed = envs.pids

@@ -119,6 +119,7 @@ def rows_of(result: Evaluation, arm: str) -> list[dict[str, Any]]:
     return [row for row in rows(result) if row["arm"] == arm]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_an_evaluation_of_real_settings_is_known_again(evaluated, tmp_path):
     """Settings hold tuples, which JSON gives back as lists."""
@@ -288,6 +289,7 @@ def scored_at_once(model: Dreamer, seen: Everything, index: int, length: int) ->
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 
+@pytest.mark.slow
 def test_episodes_of_any_length_are_scored_as_if_all_of_them_had_been_kept():
     model, seen = dreamer(), Everything()
     seeds = [3, 4, 5]  # of 3, 9 and 23 decisions
@@ -303,6 +305,7 @@ def test_episodes_of_any_length_are_scored_as_if_all_of_them_had_been_kept():
         assert scores["psnr_gain"] == 0
 
 
+@pytest.mark.slow
 def test_the_states_that_are_kept_do_not_grow_with_the_episode():
     most = []
 
@@ -350,6 +353,7 @@ def test_every_decoded_image_is_scored_by_whatever_name(name, tmp_path):
     assert all(one in page for one in names)
 
 
+@pytest.mark.slow
 def test_images_too_small_for_ssim_are_scored_by_the_others():
     environment = {"id": ENVIRONMENT["id"], "size": 8}
     result = evaluate({"none": Agent(dreamer(8))}, environment, episodes=2, seed=0)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from helpers import Blind, Line, ask, push
+from helpers import Blind, Line, ask, push, slow
 
 from thinkslow import gap
 from thinkslow.agent.agent import Agent
@@ -53,6 +53,7 @@ def posed(prior, symbol) -> tuple[Target, Categorical]:
     )
 
 
+@pytest.mark.slow
 def test_the_amortisation_gap_of_a_noisy_encoder_is_its_kl_from_the_exact_belief(stream):
     known, symbols = stream
 
@@ -113,7 +114,7 @@ def tied(beta, key):
     return found.soft(), loss(target, found, draws=4096, key=key), bound, from_prior
 
 
-@pytest.mark.parametrize("beta", [0.1, 1.0])
+@pytest.mark.parametrize("beta", [slow(0.1), 1.0])
 def test_the_approximation_gap_of_two_tied_factors_is_known(beta):
     """The truth ties two factors, a belief cannot.
 
@@ -155,6 +156,7 @@ def test_the_best_gaussian_is_that_of_the_normal_equations():
     assert 0 <= none - many < 0.01
 
 
+@pytest.mark.slow
 def test_a_belief_stays_in_the_family_of_its_encoder():
     """With a uniform share no class may be less likely than that share."""
     share = ask(Categorical(jnp.array([[0.3, 2.0, -1.0]]), 0.1), "holding_mixed")

@@ -92,6 +92,7 @@ def test_an_open_gate_is_the_thinking_agent(dreamer, given):
     assert thought.thinks.all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", range(BATCH))
 def test_each_environment_thinks_by_its_own_doubt(dreamer, given, row):
     agent = Agent(dreamer, EVIDENCE)

@@ -93,6 +93,7 @@ def test_dropout_masks_whole_inputs_and_keeps_the_mean(model):
     np.testing.assert_allclose(masked.mean(0), 1.0, atol=0.06)
 
 
+@pytest.mark.slow
 def test_a_source_that_is_told_nothing_disagrees_in_the_layer_that_the_prior_comes_from_last(
     dreamer,
 ):

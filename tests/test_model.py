@@ -198,6 +198,7 @@ def test_patches_cover_the_image_and_join_to_it():
     np.testing.assert_array_equal(joined, image)
 
 
+@pytest.mark.slow
 def test_every_part_of_a_mixed_observation_is_seen_and_decoded(mixed):
     encode = partial(ask, mixed.enc, "__call__")
     tokens = encode(observation())
@@ -277,6 +278,7 @@ def test_a_sampled_action_is_in_bounds_for_each_kind(mixed):
     np.testing.assert_array_equal(likeliest["turn"], turn)
 
 
+@pytest.mark.slow
 def test_a_mixed_agent_has_a_loss_for_each_part_of_what_it_sees(mixed):
     lead = (2, 3)
     no = jnp.zeros(lead, bool)

@@ -244,7 +244,11 @@ def finite_differences(function: Any, belief: Any, direction: Any) -> float:
     return float(ahead - behind) / (2 * size)
 
 
-@pytest.mark.parametrize("term", TERMS, ids=lambda term: term.name)
+@pytest.mark.parametrize(
+    "term",
+    [term if term.name in ("sig", "pig") else slow(term) for term in TERMS],
+    ids=lambda term: term.name,
+)
 def test_the_gradient_of_a_gaussian_model_equals_finite_differences(term, x64):
     at = line(Fuzzy(jnp.array(0.8, jnp.float64)))
     members = gains(0.5, 0.8, 1.5, kind=Fuzzy, dtype=jnp.float64)
@@ -447,6 +451,7 @@ def test_reinforce_refuses_a_memory_that_moves():
         Thinking({SIG(): 1.0}, rollouts=2, latent=Reinforce(), memory_share=0.1)
 
 
+@pytest.mark.slow
 def test_the_bound_of_barber_and_agakov_and_its_distance_come_out_beside_sig():
     at = line()
     model, memory, posterior = at.model, at.moment.memory, at.moment.posterior
@@ -494,6 +499,7 @@ def test_parameter_information_gain_of_gaussians_bounds_the_true_one_from_above(
         assert true - 1e-4 <= found <= np.log(4) + 1e-6
 
 
+@pytest.mark.slow
 def test_pig_is_summed_over_what_members_predict_from_the_imagined_states():
     at = line()
     model, memory, posterior = at.model, at.moment.memory, at.moment.posterior

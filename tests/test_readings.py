@@ -175,6 +175,7 @@ def test_the_memory_moves_where_it_is_stepped_and_the_belief_stays():
 descend = eqx.filter_jit(refine)
 
 
+@pytest.mark.slow
 def test_fresh_noise_is_another_draw_at_every_step():
     belief = Categorical(jnp.zeros((2, 3)))
     fixed, fresh = (

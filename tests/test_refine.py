@@ -285,6 +285,7 @@ def test_without_its_record_an_update_that_looks_at_nothing_evaluates_nothing():
     np.testing.assert_allclose(out.moved[-1], 0.5, rtol=0.01)
 
 
+@pytest.mark.slow
 def test_without_its_record_the_last_finite_belief_leaves_if_its_loss_was_seen():
     given = {"steps": 9, "key": jr.key(0), "step_kl": 0.02}
     out = refine(sick, categorical(), Gradient(3.0), **given, record=False)

@@ -546,6 +546,7 @@ def test_the_table_says_that_episodes_are_no_pairs(summary):
     assert "independent" in printed(summary | {"comparisons": rows})
 
 
+@pytest.mark.slow
 def test_a_report_in_another_folder_holds_the_records_too(folder, tmp_path):
     result = Evaluation(folder)
     page = result.report(tmp_path / "copy")

@@ -185,6 +185,7 @@ def test_records_of_all_cells_are_lines_of_json(folder):
     }
 
 
+@pytest.mark.slow
 def test_a_second_look_at_the_same_records_says_the_same(folder, result):
     assert json.loads(json.dumps(finish(folder))) == result
 

@@ -252,6 +252,7 @@ def truth_of(name: str) -> Information:
     return parts(present, problem, problem.emission[None])
 
 
+@pytest.mark.slow
 def test_state_information_gain_is_the_mutual_information_if_the_encoder_is_exact(imagined):
     near(imagined["exact"]["sig"], truth_of("exact").sig)
     for name in ("noisy", "off-manifold"):

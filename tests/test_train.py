@@ -115,6 +115,7 @@ def test_a_resumed_run_has_the_same_weights_bit_for_bit(tmp_path, uninterrupted,
         np.testing.assert_array_equal(weights[name], array, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_writes_the_same_metrics(tmp_path, uninterrupted):
     run = tmp_path / "run"
     trainer = begin(run)
@@ -138,6 +139,7 @@ def test_a_run_that_resumes_before_an_update_still_writes_its_metrics(tmp_path):
     assert trainer.last_metrics
 
 
+@pytest.mark.slow
 def test_a_run_killed_after_its_last_save_still_keeps_its_last_agent(tmp_path, monkeypatch):
     """It said that it had all its steps, and the agent of the end was never written."""
     run = tmp_path / "run"
@@ -155,6 +157,7 @@ def test_a_run_killed_after_its_last_save_still_keeps_its_last_agent(tmp_path, m
         np.testing.assert_array_equal(kept[name], array, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_run_that_other_code_goes_on_with_says_so_and_keeps_both(tmp_path, monkeypatch, caplog):
     """Nothing told such a run from one of a single version."""
     run = tmp_path / "run"
@@ -253,6 +256,7 @@ def test_a_signal_saves_before_it_stops(tmp_path, sent, ends):
     assert signal.getsignal(sent) == before
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_the_run_at_once_and_leaves_the_last_save(tmp_path):
     run = tmp_path / "run"
     trainer = begin(run)
@@ -319,6 +323,7 @@ def test_one_folder_has_one_trainer(tmp_path):
     assert not (run / lock.NAME).exists()
 
 
+@pytest.mark.slow
 def test_a_run_whose_folder_is_deleted_says_so_and_loses_nothing(
     tmp_path, monkeypatch, uninterrupted
 ):
@@ -341,6 +346,7 @@ def test_a_run_whose_folder_is_deleted_says_so_and_loses_nothing(
     assert (run / "metrics.jsonl").read_text() == (uninterrupted[0] / "metrics.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_whose_replay_is_deleted_writes_it_again(tmp_path, uninterrupted):
     run = tmp_path / "run"
     trainer = begin(run)
@@ -381,6 +387,7 @@ def test_an_environment_that_has_changed_is_named_when_its_run_goes_on(
     finish(Trainer.resume(tmp_path / "run"), 10)
 
 
+@pytest.mark.slow
 def test_an_environment_that_does_not_come_back_begins_another_episode(tmp_path):
     """Its next observations were learnt as what followed from those before the stop."""
     config = dataclasses.replace(CONFIG, environment="counting:thinkslow-test/Unseeded-v0")

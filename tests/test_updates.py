@@ -163,6 +163,7 @@ def harmful(belief: Any, key: jax.Array) -> Any:
     return 3 * noise + belief.kl(categorical(0)), {}
 
 
+@pytest.mark.slow
 def test_several_judges_refuse_what_one_takes_for_a_gain():
     """In expectation over fresh noise, and not only on the noise that the step saw."""
 
@@ -186,6 +187,7 @@ def test_several_judges_refuse_what_one_takes_for_a_gain():
     assert many < 0.06  # two standard errors of 16: 3%
 
 
+@pytest.mark.slow
 def test_scores_are_unbiased_where_straight_through_is_not():
     """Two factors of three classes, a cost that no linear function of the code matches."""
     table = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3)), jnp.float32)

@@ -242,6 +242,7 @@ def test_a_choice_that_may_not_move_is_the_base_agent_and_one_that_may_moves_it(
     assert np.isfinite(np.asarray(chosen_by(thought).improved)[np.arange(BATCH), taken]).all()
 
 
+@pytest.mark.slow
 def test_of_many_actions_the_likeliest_are_looked_at_and_the_rest_completed():
     """Those that are not looked at share one value, and the policy's own is among the others."""
     model = walker(9)
@@ -270,6 +271,7 @@ def test_numbers_may_change_without_compiling_again():
     assert len(traces) == 2
 
 
+@pytest.mark.slow
 def test_a_choice_goes_with_refinement_and_is_made_under_the_refined_belief():
     exact = walker()
     model = eqx.tree_at(lambda m: m.reader, exact, 0.3 * exact.reader)  # an encoder that errs

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import tiny_dreamer
+from helpers import slow, tiny_dreamer
 from odd_episodes import id_of
 from odd_players import Guesser, SideBySide
 from PIL import Image
@@ -84,6 +84,7 @@ def arm_of(data: dict[str, Any], name: str) -> dict[str, Any]:
     return next(arm for arm in data["arms"] if arm["name"] == name)
 
 
+@pytest.mark.slow
 def test_it_is_the_episode_that_an_evaluation_plays(agent, watched):
     seeds = [episode_seed(SEED, LONGEST)]
     with SideBySide(LENGTHS["id"], 1, size=16) as envs:
@@ -92,7 +93,7 @@ def test_it_is_the_episode_that_an_evaluation_plays(agent, watched):
     assert (watched[0].ended, watched[1]["decisions"]) == ("over", 23)
 
 
-@pytest.mark.parametrize("arm", ["none", "evidence", "control-lag"])
+@pytest.mark.parametrize("arm", ["none", slow("evidence"), "control-lag"])
 def test_arms_are_shown_as_on_the_frames_of_an_evaluation(agent, watched, arm):
     """An independent path to the same pictures: moments that `evaluate` records."""
     arms = {"none": Thinking(), "evidence": EVIDENCE, "control-lag": Thinking(lag=2)}
@@ -213,6 +214,7 @@ def test_a_gate_is_shown_open_where_its_arm_thought(agent, tmp_path):
         assert (objective is not None) == thinks == (moved > 0)
 
 
+@pytest.mark.slow
 def test_another_arm_can_act_and_none_thinks_beside_it(agent, tmp_path):
     arms = {"mode": "control-mode", "evidence": EVIDENCE}
     found = thinkslow.watch(
