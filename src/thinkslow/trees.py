@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,8 +33,12 @@ def only_if(needed: Bool[Array, ""], compute: Callable[[], Tree], otherwise: Tre
     reverse-mode gradient.
     """
 
+    # XLA moves whatever does not depend on the loop out of it, where it would always be computed.
+    closed, static = eqx.partition(eqx.filter_closure_convert(compute), eqx.is_array)
+
     def once(loop: tuple[Any, Tree]) -> tuple[Any, Tree]:
-        return jnp.zeros((), bool), compute()
+        inside, _ = jax.lax.optimization_barrier((closed, loop[0]))
+        return jnp.zeros((), bool), eqx.combine(inside, static)()
 
     return jax.lax.while_loop(lambda loop: loop[0], once, (needed, otherwise))[1]
 
