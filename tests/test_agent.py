@@ -395,6 +395,7 @@ def test_a_model_of_ones_own_thinks_and_acts():
         Thinking({Evidence(0.1, 1.0): 1.0}, steps=2, latent=Soft()),
         Thinking(lag=2),
         Thinking(particles=4),
+        Thinking(futures=4),
     ],
 )
 def test_an_observation_that_is_no_number_leaves_the_prior_and_says_so(thinking):

@@ -20,6 +20,7 @@ from thinkslow.agent.abstract import About, AbstractAgent
 from thinkslow.agent.checks import Guard
 from thinkslow.agent.clean import Clean
 from thinkslow.agent.decision import Decided, decide_batch
+from thinkslow.agent.futures import no_futures
 from thinkslow.agent.inputs import Ages, Batch, Carry, Flags, Inputs, prepared
 from thinkslow.agent.past import Cloud
 from thinkslow.agent.stream import Stream, empty_queue
@@ -193,10 +194,12 @@ class Agent(AbstractAgent):
             past = Cloud(many, jnp.full(count, -jnp.log(count)))
         none_yet = jnp.zeros(action.shape, action.dtype)
         stream, settings = None, self.settings
-        if settings.delay or settings.check is not None:
+        foresees = settings.futures > 1 and not settings.delay
+        if settings.delay or settings.check is not None or foresees:
             stream = Stream(
                 queue=empty_queue(none_yet, settings.delay) if settings.delay else None,
                 guard=Guard.new() if settings.check is not None else None,
+                futures=no_futures(state, settings.futures) if foresees else None,
             )
         carry = Carry(state, none_yet, past, stream)
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *x.shape)), carry)
@@ -264,8 +267,8 @@ def needs_of(settings: Thinking) -> list[tuple[str, tuple[Need, ...]]]:
         out.append((type(settings.readout).__name__, settings.readout.needs))
     if settings.choice is not None:
         out.append((type(settings.choice).__name__, settings.choice.needs))
-    if settings.particles > 1:
-        out.append(("particles", (DECODER,)))
+    several = [name for name in ("particles", "futures") if getattr(settings, name) > 1]
+    out.extend((name, (DECODER,)) for name in several)
     if settings.memory_share is not None and settings.steps:
         out.append(("memory_share", (PRIOR,)))
     if settings.variable in ("state", "memory") and settings.steps:

@@ -125,6 +125,8 @@ def read_and_act(
         thinks |= ~looked.moment.seen
     if looked.arrived is not None and looked.stream is not None and looked.stream.queue is not None:
         thinks |= looked.stream.queue.count > 0
+    if looked.chose is not None:
+        thinks |= looked.chose
     if looked.checked is not None:
         thinks |= looked.checked.suspicious
     refines = settings.steps or settings.lag or settings.choice

@@ -129,7 +129,7 @@ def _with_flags(
         names = [name for name in flags if name in seen]
         shown = kept(agent.model.observation_spaces, {name: seen[name] for name in names})
         held = jax.tree.map(jnp.asarray, shown)
-    flagged = Stream(flags, age, stream.queue, held, stream.guard)
+    flagged = Stream(flags, age, stream.queue, held, stream.guard, stream.futures)
     empty = flags is None and not jax.tree.leaves(flagged)
     return dataclasses.replace(carry, stream=None if empty else flagged)
 

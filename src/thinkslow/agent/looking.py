@@ -5,29 +5,40 @@ reset, so that one bad number does not stay.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, PRNGKeyArray
 
 from thinkslow.agent.checks import Checked, Frame, Guard
+from thinkslow.agent.futures import likely
 from thinkslow.agent.inputs import Inputs, streams
 from thinkslow.agent.observing import admitted, kept
 from thinkslow.agent.past import Cloud, Window, reinferred
 from thinkslow.agent.smoothing import smoothed
 from thinkslow.agent.stream import Stream, age_of, caught_up
-from thinkslow.trees import all_finite, where
+from thinkslow.trees import all_finite, only_if, where
 from thinkslow.worldmodel import Moment, Observation, State, perceive
 
 if TYPE_CHECKING:
     from thinkslow.agent.agent import Agent
 
-_LATE, _CHECK, _SMOOTH = 0x1A7E, 0xC4EC, 0x5300
+_LATE, _CHECK, _SMOOTH, _FUTURES = 0x1A7E, 0xC4EC, 0x5300, 0xF070
 """Offset of further random streams, far from the small numbers that splitting a key folds in."""
+
+
+class Doubt(NamedTuple):
+    """Other states that the agent may be in."""
+
+    counts: Bool[Array, ""]
+    """Whether frames were missing since the last one that was used."""
+    others: Callable[[], State]
+    """Makes the states."""
 
 
 class Look(NamedTuple):
@@ -50,6 +61,8 @@ class Look(NamedTuple):
     arrived: Bool[Array, ""] | None
     """With a delay, whether a new frame arrived."""
     checked: Checked | None
+    chose: Bool[Array, ""] | None
+    """With `futures`, whether one was chosen by the observation."""
 
 
 def look(agent: "Agent", given: Inputs) -> Look:
@@ -60,16 +73,18 @@ def look(agent: "Agent", given: Inputs) -> Look:
     observation, sound = admitted(model.observation_spaces, observation)
     observation, absent, stream = handle_missing(agent, reset_stream(stream), observation)
     state, action, is_first = reset_state(agent, carry.state, carry.action, is_first)
-    before, arrived, stays = state, None, None
+    before, arrived, stays, chose, futures = state, None, None, None, stream.futures
+    choose_key, predict_key = jr.split(jr.fold_in(key, _FUTURES))
+    doubt = None if futures is None else Doubt(futures.unsure, lambda: futures.others)
     if absent is not None and settings.missing == "stale":
         stays = jnp.all(jnp.stack([*absent.values()])) & ~is_first
     if stream.queue is not None:
         queue = stream.queue.pushed(action, is_first)
         age = age_of(stream, queue, is_first, settings.delay)
         arrived, new = queue.count > age, queue.count - age
-        state, action, is_first = caught_up(
-            model, state, queue, new, steps=settings.delay, key=jr.fold_in(key, _LATE)
-        )
+        catch_up = partial(caught_up, model, state, queue, new, steps=settings.delay)
+        state, action, is_first = catch_up(key=jr.fold_in(key, _LATE))
+        doubt = Doubt(new > 1, lambda: _caught_up(catch_up, settings.futures - 1, predict_key))
         stream = dataclasses.replace(stream, queue=queue.without(new))
     plain = moment = usable(perceive(model, state, action, is_first, observation), sound)
     start = state
@@ -99,6 +114,17 @@ def look(agent: "Agent", given: Inputs) -> Look:
                 key=jr.fold_in(key, _SMOOTH),
             )
             moment = found._replace(seen=moment.seen, absent=moment.absent)
+    single = moment
+    if settings.futures > 1:
+        assert doubt is not None  # made by `Agent.start`
+        chose = doubt.counts & ~is_first & moment.seen
+        moment = unrefined = only_if(
+            chose,
+            lambda: likely(
+                model, state, doubt.others(), action, observation, absent, key=choose_key
+            ),
+            moment,
+        )
     checked = None
     if settings.check is not None:
         assert agent.clean is not None  # checked by `prepared`
@@ -118,13 +144,36 @@ def look(agent: "Agent", given: Inputs) -> Look:
         if arrived is not None:
             guard = where(arrived, guard, stream.guard)
         stream = dataclasses.replace(stream, guard=guard)
+    if futures is not None:
+        if checked is not None:  # a rejected frame chooses nothing
+            rejected = usable(single, jnp.zeros((), bool))
+            moment = unrefined = where(moment.seen, moment, rejected)
+        stream = dataclasses.replace(
+            stream,
+            futures=futures.after(model, state, action, is_first, moment.seen, key=predict_key),
+        )
     assert not isinstance(past, Cloud)
     remembered = (
         None if carry.stream is None else dataclasses.replace(stream, missing=None, age=None)
     )
     return Look(
-        plain, moment, unrefined, past, observation, remembered, before, stays, arrived, checked
+        plain,
+        moment,
+        unrefined,
+        past,
+        observation,
+        remembered,
+        before,
+        stays,
+        arrived,
+        checked,
+        chose,
     )
+
+
+def _caught_up(catch_up: Callable[..., tuple], count: int, key: PRNGKeyArray) -> State:
+    """Several states before the present frame, of different samples."""
+    return jax.vmap(lambda key: catch_up(key=key)[0])(jr.split(key, count))
 
 
 def handle_missing(
@@ -175,11 +224,16 @@ def reset_window(agent: "Agent", window: Window) -> Window:
 
 
 def reset_stream(stream: Stream) -> Stream:
-    """The memory of a check, reset if it is non-finite, and the queue without such actions."""
-    guard, queue = stream.guard, stream.queue
+    """The memory of a check and the futures, reset if they are non-finite, and the queue without
+    such actions.
+    """
+    guard, queue, futures = stream.guard, stream.queue, stream.futures
     if guard is not None:
         guard = where(all_finite(guard), guard, Guard.new())
     if queue is not None:
         finite = jnp.where(jnp.isfinite(queue.actions), queue.actions, 0)
         queue = dataclasses.replace(queue, actions=finite)
-    return dataclasses.replace(stream, guard=guard, queue=queue)
+    if futures is not None:
+        sound = futures.unsure & all_finite(futures.others)
+        futures = dataclasses.replace(futures, unsure=sound)
+    return dataclasses.replace(stream, guard=guard, queue=queue, futures=futures)

@@ -14,6 +14,7 @@ import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from thinkslow.agent.checks import Guard
+from thinkslow.agent.futures import Futures
 from thinkslow.trees import where
 from thinkslow.worldmodel import Action, Observation, State, WorldModel
 
@@ -55,6 +56,8 @@ class Stream(eqx.Module):
     """With `missing` \"hold\": the last observation of each name."""
     guard: Guard | None = None
     """With a `check`: its memory."""
+    futures: Futures | None = None
+    """With `futures`, and without a delay: the other predictions."""
 
 
 def empty_queue(action: Array, delay: int) -> Queue:

@@ -110,6 +110,9 @@ class Thinking:
     """What to do if an observation is flagged as missing: `predict`, so that the prior replaces
     the posterior; `hold` the last observation; or stay in the `stale` state. By default an
     evaluation passes no flags, and `act` predicts for the flags that it gets."""
+    futures: int = setting(1, least=1)
+    """Number of ways in which missing frames are predicted. Only one of them acts; the first frame
+    that returns chooses among them."""
     delay: int = setting(0, least=0)
     """How many decisions old an observation may be. The agent carries the state at the time of
     the observation and rolls it forward through the actions since then."""
@@ -190,6 +193,13 @@ class Thinking:
         if self.check is not None:
             why = "may reject the frame, and refinement would trust it"
             self._alone("check", why, {"steps": 0, **apart})
+        if self.futures > 1:
+            self._alone("futures", "are chosen by one frame", apart)
+            if self.missing in ("hold", "stale"):
+                raise ValueError(
+                    f"`futures` are predicted where frames are missing, so `missing` must be "
+                    f"'predict' or None; got {self.missing!r}."
+                )
         if self.missing == "stale":
             why = "'stale' does not advance the state"
             self._alone("missing", why, {**apart, "choice": None})

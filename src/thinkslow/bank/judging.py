@@ -64,7 +64,7 @@ def refusal(agent: AbstractAgent, bank: Bank) -> str | None:
             "imagined advantages are still judged"
         )
     settings = agent.inner.settings
-    if settings.lag or settings.particles > 1:
+    if settings.lag or settings.particles > 1 or settings.futures > 1:
         return "it carries more of the past than the base agent, whose carry the bank holds"
     return None
 

@@ -50,7 +50,8 @@ def refusal(agent: AbstractAgent) -> str | None:
     if agent.inner is None:
         return "it is not an `Agent`, so its carry is unknown"
     one = agent.inner.settings
-    if one.lag or one.particles > 1 or one.delay or one.check is not None or one.missing == "hold":
+    several = one.particles > 1 or one.futures > 1
+    if one.lag or several or one.delay or one.check is not None or one.missing == "hold":
         return "it carries more of the past than the base agent"
     return None
 

@@ -129,7 +129,8 @@ def refusal(agent: AbstractAgent, beta: float | None, *, base: bool = False) -> 
     one = inner.settings
     if base and one != Thinking():
         return "the arm `none` must not think"
-    if one.lag or one.particles > 1 or one.delay or one.check is not None:
+    several = one.particles > 1 or one.futures > 1
+    if one.lag or several or one.delay or one.check is not None:
         return "it carries more of the past than the base agent, at whose moments it is measured"
     if one.variable != "belief":
         return f"it steps the {one.variable} as floats, which is no belief"
