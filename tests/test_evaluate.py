@@ -31,6 +31,7 @@ from thinkslow.agent.gates import Gated
 from thinkslow.agent.presets import Arm
 from thinkslow.agent.scores import Surprise, TwoStage
 from thinkslow.agent.thinking import Thinking
+from thinkslow.cli import main
 from thinkslow.cli.results import progress, show_result
 from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.model import Dreamer
@@ -697,6 +698,27 @@ def test_impossible_evaluations_are_refused(agents, more, said, tmp_path):
     with pytest.raises(ValueError, match=said):
         evaluate(agents, id_of("Vector"), **settings | more)
     assert not (tmp_path / "out").exists()
+
+
+EXAMPLES = {"term": "--terms=reward", "update": "--update=sign:0.05", "score": "--gate=unforeseen"}
+
+
+@pytest.mark.slow
+def test_the_examples_are_played_by_their_names(tmp_path, capsys):
+    """A term, an update and a gate score from files of a user, each named by a flag."""
+    agent = tmp_path / "agent"
+    saved_agent(agent)
+    folder, named = Path(__file__).parents[1] / "examples", [*EXAMPLES.values(), "--share", "0.5"]
+    imported = [word for kind in EXAMPLES for word in ("--import", f"{folder}/own_{kind}.py")]
+    given = ["--env", ENVIRONMENT["id"], "--episodes", "2", "--out", str(tmp_path / "out")]
+    assert main(["evaluate", str(agent), "--arms", "sig-3", *imported, *named, *given]) == 0
+    assert "--import" in capsys.readouterr().out  # the command for a verdict
+    result = read(tmp_path / "out")
+    [mine] = [arm for arm in result.header.arms if arm["arm"] != "none"]
+    assert mine["gate"] == "unforeseen"
+    assert mine["thinking"]["update"] == "Sign(step_size=0.05)"
+    assert mine["thinking"]["terms"] == {"Reward()": 1.0}
+    assert any(row["thought_share"] > 0 for row in result.rows() if row["arm"] != "none")
 
 
 def test_several_agents_are_told_apart_by_their_paths():

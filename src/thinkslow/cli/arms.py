@@ -43,8 +43,11 @@ class Options(Common):
 
     pattern: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="[PATTERN]")] = ""
     """List only names and descriptions that contain this text, in upper or lower case."""
-    imports: Annotated[tuple[str, ...], tyro.conf.arg(name="import", metavar="MODULE ...")] = ()
-    """Import these modules or .py files first, and list what they register too."""
+    imports: Annotated[
+        tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(name="import", metavar="MODULE")
+    ] = ()
+    """Import this module or .py file first, and list what it registers too. Repeat the flag for
+    more."""
 
 
 def parse(arguments: Sequence[str]) -> Options:

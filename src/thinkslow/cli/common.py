@@ -62,9 +62,11 @@ class Opening(Common):
     """Read the vector observations in this order, if the checkpoint does not store it."""
     allow_nonfinite: bool = False
     """Accept weights that are NaN or infinite."""
-    imports: Annotated[tuple[str, ...], tyro.conf.arg(name="import", metavar="MODULE ...")] = ()
-    """Import these modules or .py files first. They register your terms, updates, readouts,
-    gates, arms or agents."""
+    imports: Annotated[
+        tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(name="import", metavar="MODULE")
+    ] = ()
+    """Import this module or .py file first. It registers your terms, updates, readouts, gates,
+    arms or agents. Repeat the flag for more."""
 
     def open(self, path: Path) -> "Saved":
         """The agent at a path. A description of another project's checkpoint is printed on standard
