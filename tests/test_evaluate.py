@@ -718,7 +718,7 @@ def test_the_examples_are_played_by_their_names(tmp_path, capsys):
     assert mine["gate"] == "unforeseen"
     assert mine["thinking"]["update"] == "Sign(step_size=0.05)"
     assert mine["thinking"]["terms"] == {"Reward()": 1.0}
-    assert any(row["thought_share"] > 0 for row in result.rows() if row["arm"] != "none")
+    assert any(row["thought_share"] for row in result.rows() if row["arm"] != "none")
 
 
 def test_several_agents_are_told_apart_by_their_paths():
