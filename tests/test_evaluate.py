@@ -391,6 +391,15 @@ def test_an_agent_of_no_known_architecture_is_evaluated_without_a_folder():
 
 
 @pytest.mark.usefixtures("quick")
+def test_a_clock_that_jumps_changes_no_evaluation(request):
+    calm = guessed("Vector", episodes=3)
+    request.getfixturevalue("jumping_clock")
+    jumped = guessed("Vector", episodes=3)
+    assert told(jumped.episodes) == told(calm.episodes)
+    assert not any(row["crashed"] for row in jumped.episodes)
+
+
+@pytest.mark.usefixtures("quick")
 def test_more_episodes_than_environments_are_those_of_other_batches():
     several, alone = guessed("Lengths"), guessed("Lengths", batch=2)
     assert told(several.episodes) == told(alone.episodes)

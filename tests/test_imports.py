@@ -92,6 +92,7 @@ def test_every_public_name_of_a_package_is_there(package):
 @pytest.mark.parametrize("part", ABOVE)
 def test_durations_are_measured_by_a_clock_that_does_not_jump(part):
     """The clock of the day is set while programs run; it is for dates alone."""
-    for path in parts()[part]:
+    dates = [SOURCE / "storage" / "events.py"]  # which TensorBoard shows
+    for path in set(parts()[part]) - set(dates):
         found = re.findall(r"\btime\.time(?:_ns)?\(|datetime\.\w*now\(", path.read_text())
         assert not found, f"{path.relative_to(SOURCE)} calls {found[0]}...); use time.monotonic()"

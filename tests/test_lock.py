@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,6 +61,31 @@ def test_a_killed_process_does_not_keep_its_folder(tmp_path, waited_for):
     held.check()
     held.release()
     first.communicate()
+
+
+@pytest.mark.parametrize("since", ["1970-01-01 00:00:00", "2999-12-31 23:59:59"])
+def test_a_claim_is_as_old_as_its_process_whatever_the_clock_said(tmp_path, since):
+    first = elsewhere(tmp_path)
+    claimed_by(tmp_path, process=first.pid, started=lock.began(first.pid), since=since)
+    try:
+        with pytest.raises(lock.Locked, match=since):
+            lock.claim(tmp_path, what="run")
+    finally:
+        first.kill()
+        first.communicate()
+    lock.claim(tmp_path, what="run").release()
+
+
+@pytest.mark.skipif(shutil.which("ps") is None, reason="no ps")
+def test_the_start_of_a_process_does_not_depend_on_the_time_zone(monkeypatch):
+    """Without /proc it is what `ps` says: local time, in the user's language."""
+    monkeypatch.setattr(Path, "exists", lambda self: False)
+    found = set()
+    for zone in ("UTC", "Asia/Kolkata", "XYZ+11"):
+        monkeypatch.setenv("TZ", zone)
+        found.add(lock.began(os.getpid()))
+    assert len(found) == 1
+    assert None not in found
 
 
 def test_a_process_does_not_claim_twice(tmp_path):

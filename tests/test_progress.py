@@ -1,6 +1,7 @@
 """What `thinkslow train` reads from its command line and says while it goes on."""
 
 import logging
+import time
 
 import pytest
 
@@ -43,6 +44,14 @@ def test_a_preset_that_there_is_not_is_refused_with_the_names(capsys):
     with pytest.raises(SystemExit) as raised:
         parse(["CartPole-v1", "--steps", "5", "--preset"])
     assert raised.value.code == 2
+
+
+@pytest.mark.usefixtures("jumping_clock")
+def test_the_pace_is_of_the_time_that_passed(monkeypatch):
+    pace, seconds = progress.Pace(1000, None), iter([100.0, 110.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(seconds))
+    pace.of(Progress(0, 0, None))
+    assert pace.of(Progress(100, 0, None)) == ("10", "2 min")
 
 
 def test_without_a_terminal_a_run_says_how_it_goes(monkeypatch, caplog):

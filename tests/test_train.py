@@ -1,6 +1,7 @@
 """A run that is stopped, killed or resumed is the run that was not."""
 
 import dataclasses
+import errno
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 from counting import Names
 from helpers import slow, smallest_config
+from tensorboardX.event_file_writer import EventsWriter
 
 from thinkslow.distributions import Gaussian
 from thinkslow.dreamer import saved as checkpoint
@@ -31,6 +33,7 @@ from thinkslow.dreamer.training.run import RunConfig
 from thinkslow.dreamer.training.trainer import Diverged, Trainer
 from thinkslow.envs import VectorEnv
 from thinkslow.storage import lock, manifest, saves, store
+from thinkslow.storage.events import Events
 
 ENVIRONMENT = "counting:thinkslow-test/Counting-v0"
 MODEL = smallest_config()
@@ -126,6 +129,40 @@ def test_a_resumed_run_writes_the_same_metrics(tmp_path, uninterrupted):
     assert counters(run)["steps"] == 30
     finish(Trainer.resume(run), 60)
     assert (run / "metrics.jsonl").read_text() == (uninterrupted[0] / "metrics.jsonl").read_text()
+
+
+@pytest.mark.usefixtures("jumping_clock")
+def test_a_clock_that_jumps_changes_no_run(tmp_path, uninterrupted):
+    """TensorBoard's own writer ended when the clock was set back by a month; the run waited."""
+    folder, weights = uninterrupted
+    run = tmp_path / "run"
+    for name, array in finish(begin(run), 60).items():
+        np.testing.assert_array_equal(array, weights[name], err_msg=name)
+    assert lines(run) == lines(folder)
+    assert counters(run) == counters(folder)
+    assert sorted(os.listdir(run / "saves")) == sorted(os.listdir(folder / "saves"))
+
+
+def test_events_on_a_full_disk_are_an_error_and_no_endless_wait(tmp_path, monkeypatch):
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    events = Events(tmp_path)
+    monkeypatch.setattr(EventsWriter, "write_event", full)
+    for _ in range(20):
+        with pytest.raises(OSError, match="No space"):
+            events.add_scalar("score", 1.0, 0)
+    events.close()
+
+
+@pytest.mark.usefixtures("jumping_clock")
+def test_minutes_are_those_that_pass(tmp_path):
+    trainer = begin(tmp_path / "run")
+    try:
+        trainer.train(minutes=0.005)
+        assert trainer.steps > 2 * CONFIG.environments
+    finally:
+        trainer.close()
 
 
 @pytest.mark.slow

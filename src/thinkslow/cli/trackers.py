@@ -87,9 +87,10 @@ def write_events(found: Findings) -> Path:
     """
     import shutil
 
-    from tensorboardX import SummaryWriter
+    from tensorboardX.summary import hparams
 
     from thinkslow.evaluation.records import finite
+    from thinkslow.storage.events import Events
 
     place = found.folder / "tensorboard"
     shutil.rmtree(place, ignore_errors=True)
@@ -99,20 +100,24 @@ def write_events(found: Findings) -> Path:
         runs.setdefault(key, []).append(row)
     for key, rows in runs.items():
         name = "-".join(re.sub(r"[^\w.+=-]+", "_", part) for part in key)
-        with SummaryWriter(str(place / name)) as writer:
+        with contextlib.closing(Events(place / name)) as writer:
             for row in rows:
                 for column, value in row.items():
                     number = finite(value)
                     if number is not None and (column in SHOWN or "_gain" in column):
                         writer.add_scalar(f"episode/{column}", number, row["episode"])
-            start = "/".join(key) + "/"
-            means = {
-                f"mean/{where.removeprefix(start)}": number
-                for where, number in found.numbers.items()
-                if where.startswith(start)
-            }
-            names = ("group", "setting", "agent", "arm")[-len(key) :]
-            writer.add_hparams(dict(zip(names, key, strict=True)), means, name="means")
+        start = "/".join(key) + "/"
+        means = {
+            f"mean/{where.removeprefix(start)}": number
+            for where, number in found.numbers.items()
+            if where.startswith(start)
+        }
+        names = ("group", "setting", "agent", "arm")[-len(key) :]
+        with contextlib.closing(Events(place / name / "means")) as writer:
+            for summary in hparams(dict(zip(names, key, strict=True)), means):
+                writer.add_summary(summary)
+            for tag, number in means.items():
+                writer.add_scalar(tag, number, 0)
     return place
 
 

@@ -45,7 +45,7 @@ def open_agent(
         return saved
     if (path / "config.json").is_file() and (path / "agents").is_dir():
         found = filter(is_own, (path / "agents").iterdir())
-        kept = sorted(found, key=lambda one: one.stat().st_mtime)
+        kept = sorted(found, key=lambda one: (one.name.isdecimal(), one.name.zfill(20)))
         newest = f"the newest is {kept[-1]}" if kept else "there is none yet"
         raise store.Missing(f"{path} is a training run; its agents are in agents/: {newest}.")
     return load(

@@ -160,9 +160,9 @@ def began(process: int) -> str | None:
         # Z is a zombie: a process that has ended but whose parent has not collected it.
         return None if fields[0] in "ZX" else fields[19]
     command = ["ps", "-o", "lstart=", "-p", str(process)]
-    return (
-        subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
-    )
+    plain = os.environ | {"LC_ALL": "C", "TZ": "UTC"}  # or two terminals would call it differently
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=plain)
+    return done.stdout.strip() or None
 
 
 def _read(folder: Path) -> Holder | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from tensorboardX import SummaryWriter
+from thinkslow.storage.events import Events
 
 log = logging.getLogger("thinkslow.train")
 
@@ -41,7 +41,7 @@ class Logs:
         log.setLevel(logging.INFO)
         log.addHandler(self.handler)
         log.info("%s at decision %d.", "Resumed" if step else "Started", step)
-        events = SummaryWriter(str(run / "tensorboard"), purge_step=step if step else None)
+        events = Events(run / "tensorboard", purge=step or None)
         self.writers: list[Writer] = [events]
         """Receivers of every finite scalar; add your own."""
         self._said: set[str] = set()
