@@ -14,7 +14,7 @@ import pytest
 from thinkslow.cli import envs as command
 from thinkslow.cli import main
 from thinkslow.envs import Unavailable, VectorEnv, make
-from thinkslow.envs.families import FAMILIES, atari
+from thinkslow.envs.families import FAMILIES, atari, dmlab
 from thinkslow.spaces import Space
 
 # Whatever simulators and their libraries warn of while they are imported is theirs.
@@ -67,6 +67,7 @@ def test_an_episode_follows_from_its_seed_in_every_process(family):
 
 
 TRUNCATED = {
+    "thinkslow": ("thinkslow/CollectGoodObjects-v0", {"decisions": 20}, 0, 20),
     "MiniWorld": ("MiniWorld-OneRoom-v0", {}, 0, 180),
     "Atari": ("ALE/Pong-v5", {"max_num_frames_per_episode": 80}, 0, 20),
     "Atari as DreamerV3": ("atari100k/Pong-v0", {"length": 80}, 0, 20),
@@ -75,6 +76,8 @@ TRUNCATED = {
     "DeepMind Control": ("dm_control/cartpole-swingup-v0", {"show": "vectors"}, [0.0], 1000),
     "Crafter": ("CrafterReward-v1", {"length": 20}, 0, 20),
     "Craftax": ("Craftax-Classic-Pixels-v1", {"length": 20}, 0, 20),
+    "POPGym Arcade": ("popgym-arcade/NavigatorEasy-v0", {}, 0, 64),
+    "Memory Maze": ("MemoryMaze-9x9-v0", {"control_freq": 0.4}, 0, 100),
     "Procgen": ("procgen/CoinrunEasy-v0", {"max_episode_steps": 20}, 4, 20),
 }
 """By family: an id, its options, an action that does nothing, and when the clock ends it."""
@@ -90,6 +93,11 @@ def test_an_end_by_the_clock_is_no_end_of_the_task(name):
     ends = [env.step(action)[2:4] for _ in range(decisions)]
     env.close()
     assert ends == [(False, False)] * (decisions - 1) + [(False, True)]
+
+
+def test_the_clock_of_every_family_is_tried():
+    lab = {family.name for family in (dmlab.FAMILY, dmlab.GYM)}  # by a fake: test_envs_dmlab.py
+    assert set(TRUNCATED) == {family.name for family in FAMILIES} - lab
 
 
 @quiet
