@@ -15,6 +15,7 @@ import psutil
 import pytest
 from helpers import slow
 
+from thinkslow import standard_streams
 from thinkslow.envs import Failed, Mismatch, Nonfinite, Step, Unavailable, VectorEnv, make
 
 FRAGILE = "tiny_envs:tiny/Fragile-v0"
@@ -313,6 +314,27 @@ def test_an_action_that_is_not_finite_is_the_agents_fault(bad):
         with pytest.raises(ValueError, match="`actions` must be finite"):
             envs.step(np.array([[0.0, bad]]))
         assert not envs.step(np.zeros((1, 2))).crashed[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", ["<&-", "<&- >&-", "<&- >&- 2>&-"])
+def test_environments_play_where_standard_streams_are_closed(closed):
+    """The shared memory was descriptor 0, in whose place a worker found the null device."""
+    script = "from thinkslow.envs import VectorEnv\nVectorEnv('CartPole-v1', 1).reset()"
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", script]
+    assert subprocess.run(command, check=False).returncode == 0
+
+
+def test_a_closed_standard_stream_is_no_place_for_a_file(tmp_path):
+    kept = os.dup(0)
+    os.close(0)
+    try:
+        standard_streams.reserve()
+        with open(tmp_path / "file", "w") as file:
+            assert file.fileno() > 2
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
 
 
 def test_what_cannot_be_made_says_why():

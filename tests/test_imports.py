@@ -36,10 +36,11 @@ ABOVE = {
     "trees": "",
     "plural": "",
     "settings": "",
+    "standard_streams": "",
 }
 """Every folder and module of the package, from the outermost inwards, and what it may import."""
-ANYWHERE = {"plural", "settings"}
-"""What every part may import: how messages count, and how settings are checked."""
+ANYWHERE = {"plural", "settings", "standard_streams"}
+"""What every part may import: how messages count, how settings are checked, closed streams."""
 
 
 def imported(path: Path) -> set[str]:

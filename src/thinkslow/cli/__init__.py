@@ -15,6 +15,7 @@ import select
 import sys
 from collections.abc import Sequence
 
+from thinkslow import standard_streams
 from thinkslow.cli import compilation_cache, stopping
 from thinkslow.cli.common import Usage, console
 from thinkslow.cli.wording import CAUSE_ALONE, as_typed, in_flags, printable
@@ -64,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _repair_streams() -> None:
     """Let output that is closed be discarded, and letters that its encoding lacks be escaped."""
+    standard_streams.reserve()
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

@@ -14,6 +14,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from thinkslow import standard_streams
 from thinkslow.envs.failures import Failed, Failure, Mismatch
 from thinkslow.envs.requirements import Unavailable, installing
 from thinkslow.envs.snapshots import Snapshot
@@ -66,6 +67,7 @@ class Pool:
         self._said: set[str] = set()
         self._hurried: float | None = None
         self._deaths = [0] * count
+        standard_streams.reserve()
         self._file = nameless_memory()
         self._workers: list[Worker] = []
         # Also if this object is garbage collected, and when the interpreter ends.
