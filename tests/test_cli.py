@@ -652,6 +652,16 @@ def test_the_preset_decides_how_to_learn_however_it_is_given():
     assert joined.learning.batch_length == 64
 
 
+def test_a_working_folder_that_was_deleted_is_told(tmp_path, monkeypatch, capsys):
+    """It was "No such file or directory", of which nothing was said."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert main(["inspect", "collect-half"]) == 1
+    assert "The working folder was deleted" in one_line(capsys)
+
+
 def test_output_that_is_closed_or_of_few_letters_is_no_failure():
     """It ended with "NoneType has no attribute isatty", and with the codec's message."""
     agents = [*THINKSLOW, "agents"]

@@ -102,6 +102,10 @@ def _run(arguments: Sequence[str] | None) -> int:
     name, *rest = given
     if name not in COMMANDS:
         return _fail(f"There is no command {name!r}{nearest(name, COMMANDS)}", 2)
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return _fail("The working folder was deleted. Change to one that exists (cd).", 1)
     debug = "--debug" in rest
     if not debug:  # JAX's GPU plugin logs a long message if there is no GPU
         logging.getLogger("jax._src.xla_bridge").addFilter(CAUSE_ALONE)
