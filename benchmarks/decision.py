@@ -71,10 +71,7 @@ SWEEP = (
     *({"batch": batch} for batch in (8, 64)),
     *({"objective": objective} for objective in ("entropy", "elbo", "evidence")),
     *({"choice": choice} for choice in ("values", "values:latents=8", "values:horizon=1")),
-    *(
-        {"arm": arm}
-        for arm in ("robust", "robust-reject", "robust-16", "smooth-5", "control-particles-16")
-    ),
+    *({"arm": arm} for arm in ("robust", "robust-reject", "smooth-5", "control-particles-16")),
     *({"preset": preset, "horizon": 8} for preset in ("size1m", "size12m")),
 )
 """What `--sweep` changes, one at a time, from the flags given."""
