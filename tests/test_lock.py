@@ -110,7 +110,7 @@ def test_the_claim_of_another_machine_stands_until_its_file_is_deleted(tmp_path)
     lock.claim(tmp_path, what="run").release()
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"host": 1}', "null"])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"host": 1}', "null", 10**5 * "["])
 def test_a_claim_that_says_nothing_is_refused_with_the_file_to_delete(tmp_path, text):
     (tmp_path / lock.NAME).write_text(text)
     with pytest.raises(lock.Locked, match=r"delete that file") as error:

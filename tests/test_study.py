@@ -26,6 +26,7 @@ from thinkslow.envs import make
 from thinkslow.evaluation import records
 from thinkslow.evaluation.records import Episode, Header, Records
 from thinkslow.spaces import Space
+from thinkslow.storage.faults import Damaged
 from thinkslow.study import Another, Misplanned, finish, planned, read, shipped
 from thinkslow.study.executors import Failing
 from thinkslow.study.rehearsal import keep, known, longest, rehearse
@@ -517,6 +518,14 @@ def test_what_cannot_be_played_ends_the_study_with_its_reason(small, tmp_path):
     plan = planned(small | {"settings": {"clean": {"env": "CartPole-v1"}}}, "plan.toml")
     with pytest.raises(Failing, match=r"does not fit CartPole-v1.*log\.txt"):
         run(plan, tmp_path / "study", jobs=2)
+
+
+@pytest.mark.parametrize("text", ["", "{", "null", '{"plan": 3}', 10**5 * "["])
+def test_a_damaged_study_is_named(tmp_path, text):
+    """It was "Expecting value: line 1 column 1", of which nothing was told."""
+    (tmp_path / "study.json").write_text(text)
+    with pytest.raises(Damaged, match=r"study\.json is"):
+        finish(tmp_path)
 
 
 def test_the_length_of_an_episode_is_taken_from_whoever_says_it():

@@ -548,6 +548,15 @@ def test_a_run_that_describes_no_run_is_damaged(tmp_path, uninterrupted, change)
         Trainer.resume(tmp_path)
 
 
+@pytest.mark.parametrize("text", ["", "{", "null", 10**5 * "[", None])
+def test_settings_that_cannot_be_read_are_named_and_not_waited_for(tmp_path, text):
+    """Nested JSON was a RecursionError without a name; a pipe was waited for."""
+    config = tmp_path / "config.json"
+    os.mkfifo(config) if text is None else config.write_text(text)
+    with pytest.raises(store.Damaged, match=r"config\.json"):
+        Trainer.resume(tmp_path)
+
+
 def test_a_batch_starts_from_the_latent_stored_one_step_before(tmp_path):
     """The first row of a window is the starting state: its latent, and its action led on."""
     trainer = begin(tmp_path / "run")

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from thinkslow.storage import atomic, jsontext
+from thinkslow.storage import atomic, jsontext, reading
 from thinkslow.storage.faults import Damaged
 
 Header = TypeVar("Header")
@@ -48,10 +48,7 @@ def read(path: Path, kind: type[Header], *, format: int, again: str) -> Header:
 
 def read_json(path: Path, *, format: int, again: str) -> dict[str, Any]:
     """The content of a file that `write_json` wrote; arguments and errors as for `read`."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise Damaged(f"{path} is not JSON ({error}). {again}") from None
+    content = reading.read_json(path, "a header", again=again)
     if not isinstance(content, dict) or content.get("format") != format:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise Damaged(f"{path} must be of format {format}; got {found!r}. {again}")

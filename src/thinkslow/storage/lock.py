@@ -23,8 +23,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from thinkslow.storage import atomic
+from thinkslow.storage.reading import read_bounded
 
 NAME = "lock.json"
+LARGEST = 2**20
+"""Bytes of the largest claim that is read; it holds a command."""
 
 
 class Locked(RuntimeError):
@@ -171,12 +174,14 @@ def _read(folder: Path) -> Holder | None:
     **Errors:** `ValueError` for a file that is not a claim.
     """
     try:
-        found = json.loads((folder / NAME).read_bytes())
+        found = json.loads(read_bounded(folder / NAME, LARGEST, "a claim"))
         kinds = {field.name: type(found[field.name]) for field in dataclasses.fields(Holder)}
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (KeyError, TypeError) as error:
         raise ValueError(f"{error} is missing") from error
+    except RecursionError as error:
+        raise ValueError("it is not JSON") from error
     wrong = [n for n, kind in kinds.items() if kind is not (int if n == "process" else str)]
     if wrong:
         raise ValueError(f"{wrong[0]} is a {kinds[wrong[0]].__name__}")

@@ -1,10 +1,15 @@
 """Read small text files that others may have written: regular files of bounded size, read once."""
 
+import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
-from thinkslow.storage.faults import Damaged
+from thinkslow.storage.faults import Damaged, line
+
+LARGEST_JSON = 64 * 2**20
+"""Bytes of the largest description that is read."""
 
 
 def is_there(path: Path) -> bool:
@@ -41,6 +46,23 @@ def read_bounded(path: Path, most: int, what: str) -> bytes:
             f"{path} is too large to be {what}: it has over {most:,} bytes. Check the path."
         )
     return data
+
+
+def read_json(path: Path, what: str, *, again: str = "Copy it again.") -> Any:
+    """The content of a JSON file.
+
+    Args:
+        path: The path of the file.
+        what: What the file should be, for messages, such as `the settings of a run`.
+        again: The remedy for a damaged file, as a sentence.
+
+    **Errors:** `Damaged` as for `read_bounded`, and for a file that is not JSON; `OSError`.
+    """
+    data = read_bounded(path, LARGEST_JSON, what)
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:  # nested beyond the interpreter's stack
+        raise Damaged(f"{path} is not JSON ({line(error, 200)}). {again}") from None
 
 
 def unreadable(path: Path, error: OSError) -> Damaged:

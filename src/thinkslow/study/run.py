@@ -16,7 +16,9 @@ from thinkslow.evaluation import records
 from thinkslow.evaluation.records import Episode, Records
 from thinkslow.evaluation.summary import summarise
 from thinkslow.storage import atomic, jsontext
+from thinkslow.storage.faults import Damaged
 from thinkslow.storage.lock import claim
+from thinkslow.storage.reading import read_json
 from thinkslow.study import executors, page, verdicts
 from thinkslow.study.effects import Cells
 from thinkslow.study.plan import Plan, restored
@@ -25,6 +27,8 @@ from thinkslow.study.tasks import Task, arms_of, finished, playing, tasks
 log = logging.getLogger("thinkslow")
 
 STORED, RESULT = "study.json", "result.json"
+FACTS = ("plan", "code", "revision", "versions", "agents", "command", "began")
+"""What `study.json` holds."""
 Executor = Literal["local", "ray"]
 Show = Callable[[int, int], None]
 """Called with the number of finished episodes, and of all episodes."""
@@ -96,7 +100,7 @@ def begin(plan: Plan, folder: Path, command: str = "") -> dict[str, dict[str, st
     agents = playing(plan)
     path, code = folder / STORED, code_hash()
     if path.exists():
-        before = json.loads(path.read_text())
+        before = _stored(path)
         if before["plan"]["hash"] != plan.hash:
             raise Another(
                 f"{folder} holds study {before['plan']['name']} of plan {before['plan']['hash']}, "
@@ -130,6 +134,20 @@ def begin(plan: Plan, folder: Path, command: str = "") -> dict[str, dict[str, st
     return agents
 
 
+def _stored(path: Path) -> dict[str, Any]:
+    """What `study.json` says.
+
+    **Errors:** `Damaged` for a file that is no study.
+    """
+    again = "Copy it again, or play the study in another folder."
+    stored = read_json(path, "a study", again=again)
+    held = stored if isinstance(stored, dict) else {}
+    lacks = [name for name in FACTS if name not in held]
+    if lacks or not isinstance(held["plan"], dict):
+        raise Damaged(f"{path} is no study: it lacks {', '.join(lacks) or 'a plan'}. {again}")
+    return stored
+
+
 def finish(folder: Path) -> dict[str, Any]:
     """The present result of a study, from its records.
 
@@ -140,7 +158,7 @@ def finish(folder: Path) -> dict[str, Any]:
     path = folder / STORED
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing, so {folder} holds no study.")
-    stored = json.loads(path.read_text())
+    stored = _stored(path)
     plan = restored(stored["plan"])
     cells = joined(plan, stored["agents"], folder)
     for (group, setting), each in cells.items():
@@ -149,8 +167,7 @@ def finish(folder: Path) -> dict[str, Any]:
         records.write_header(place, each.header)
         (place / records.EPISODES).unlink(missing_ok=True)
         records.append(place, each.episodes)
-    facts = ("plan", "code", "revision", "versions", "agents", "command", "began")
-    result = {name: stored[name] for name in facts} | {
+    result = {name: stored[name] for name in FACTS} | {
         "finished": all(finished(folder / task.folder) for task in tasks(plan, stored["agents"])),
         "hypotheses": [dataclasses.asdict(one) for one in verdicts.judge(plan, cells)],
         "cells": [

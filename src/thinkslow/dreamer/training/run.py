@@ -15,6 +15,7 @@ from thinkslow.plural import plural
 from thinkslow.settings import setting
 from thinkslow.spaces import Space
 from thinkslow.storage import jsontext, saves, store
+from thinkslow.storage.reading import read_json
 
 CONFIG = "config.json"
 FREE = ("budgets", "save_every", "step_limit", "reset_limit")
@@ -113,13 +114,11 @@ def read(folder: Path) -> Described:
     """
     path = folder / CONFIG
     try:
-        described = json.loads(path.read_bytes())
+        described = read_json(path, "the settings of a run")
     except (FileNotFoundError, NotADirectoryError):
         raise store.Missing(
             f"{folder} holds no run to resume: {CONFIG} is missing. Choose another folder."
         ) from None
-    except ValueError as error:
-        raise store.Damaged(f"{path} is not JSON: {error}.") from error
     try:
         tuples = {"budgets": tuple(described["run"]["budgets"])}
         percentiles = {"return_percentiles": tuple(described["learning"]["return_percentiles"])}
