@@ -756,7 +756,8 @@ def test_a_curve_is_the_mean_score_by_decision(tmp_path):
     lines = [{"episode": {"step": step, "score": step / 10}} for step in range(400)]
     file = tmp_path / "metrics.jsonl"
     whole = "".join(json.dumps(line) + "\n" for line in [{"step": 1}, *lines])
-    file.write_text(whole + '{"episode": {"st')  # a run that is being written
+    # A damaged line, of which an evaluation failed, and one that is being written.
+    file.write_text('{"episode"\n' + 10**5 * "[" + "\n[3]\n" + whole + '{"episode": {"st')
     curve = read_curve(file)
     assert curve is not None
     assert len(curve["step"]) == 200
