@@ -154,9 +154,9 @@ def reading(readout: str) -> Thinking:
     return Thinking(readout=registry.make("readout", readout))
 
 
-def checked(check: str) -> Thinking:
+def checked(check: str, **settings: Any) -> Thinking:
     """Every frame is checked before it is used; a frame flagged as missing is predicted."""
-    return Thinking(check=registry.make("check", check), missing="predict")
+    return Thinking(check=registry.make("check", check), missing="predict", **settings)
 
 
 def raw(variable: str, *, term: str = "sig", **settings: Any) -> Thinking:
@@ -273,6 +273,11 @@ for _name, _make, _about in (
         "robust",
         partial(checked, "robust"),
         "ours: frames that no latent explains are repaired, or replaced by the prior",
+    ),
+    (
+        "robust-16",
+        partial(checked, "robust", futures=16),
+        "ours: the same, with 16 futures instead of one for rejected frames",
     ),
     (
         "robust-reject",
