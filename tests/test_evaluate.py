@@ -709,6 +709,13 @@ def test_impossible_evaluations_are_refused(agents, more, said, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_settings_that_differ_by_a_text_are_recorded_apart():
+    """A finished evaluation of one estimator was shown as that of the other."""
+    one, other = (written(Thinking({SIG(estimator=name): 1.0})) for name in ("kl", "entropies"))
+    assert one != other
+    assert "entropies" in str(other["terms"])
+
+
 EXAMPLES = {"term": "--terms=reward", "update": "--update=sign:0.05", "score": "--gate=unforeseen"}
 
 

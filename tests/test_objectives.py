@@ -32,7 +32,7 @@ from thinkslow.distributions import Categorical, Gaussian
 from thinkslow.needs import SPREAD, missing
 from thinkslow.objectives import ELBO, PIG, SIG, Anchor, Entropy, Evidence
 from thinkslow.objectives.members import Noise
-from thinkslow.objectives.term import ImaginedTerm
+from thinkslow.objectives.term import ImaginedTerm, PresentTerm
 from thinkslow.readouts import Mode, Reinforce, Soft
 from thinkslow.refinement import Gradient, refine
 from thinkslow.testing import TERMS
@@ -462,8 +462,8 @@ def test_the_bound_of_barber_and_agakov_and_its_distance_come_out_beside_sig():
     memory, prior = model.predict(state, push(state, key), jnp.array(False))
     again = model.infer(memory, {"seen": prior.mean + 0.1 * memory})
     bound = again.log_prob(prior.mean) - prior.log_prob(prior.mean)
-    np.testing.assert_allclose(found["barber-agakov"], bound, rtol=1e-5)
-    np.testing.assert_allclose(found["self-consistency"], found["sig"] - bound, rtol=1e-5)
+    np.testing.assert_allclose(found["sig/barber-agakov"], bound, rtol=1e-5)
+    np.testing.assert_allclose(found["sig/self-consistency"], found["sig"] - bound, rtol=1e-5)
     assert total == 2 * found["sig"]  # neither is descended
 
 
@@ -568,7 +568,7 @@ def test_a_term_of_ones_own_is_weighed_and_summed_as_ours_are():
     np.testing.assert_allclose(found["near-place"], near, rtol=1e-5)
     np.testing.assert_allclose(found["toll"], toll, rtol=1e-5)
     np.testing.assert_allclose(total, 3 * near + 2 * toll, rtol=1e-5)
-    assert found["steps"] == 2
+    assert found["toll/steps"] == 2
 
 
 def test_what_a_term_of_ones_own_needs_is_asked_of_the_model_before_it_is_used():
@@ -662,3 +662,65 @@ def test_a_memory_whose_prior_is_not_known_stays():
     with pytest.raises(ValueError, match=r"`memory_share` .*`prior\(memory\)`.*Define it, or"):
         Agent(model, thinking, policy=pushed)
     assert Agent(model, policy=pushed).cannot(dataclasses.replace(thinking, steps=0)) is None
+
+
+def objective_of(terms: Any) -> Any:
+    """Loss and terms where the belief begins."""
+    at = line()
+    objective = lookahead(*at, terms, horizon=1, latent=Mode())
+    return objective(at.moment.posterior, jr.key(0))
+
+
+class Loud(ImaginedTerm):
+    """Reports a diagnostic under the name of another term."""
+
+    def at_step(self, model: Any, step: Any, *, key: jax.Array) -> jax.Array:
+        return jnp.zeros(())
+
+    def diagnostics(self, model: Any, step: Any) -> dict[str, jax.Array]:
+        return {"sig": jnp.full((), 100.0)}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_diagnostic_never_replaces_the_term_of_its_name(order):
+    terms = [(SIG(), 1.0), (Loud(), 1.0)][::order]
+    loss, found = objective_of(dict(terms))
+    alone, _ = objective_of({SIG(): 1.0})
+    np.testing.assert_allclose(loss, alone, rtol=1e-6)
+    np.testing.assert_allclose(found["loud/sig"], 100.0)
+
+
+class Long(PresentTerm):
+    """Gives several numbers."""
+
+    def value(self, belief: Any, present: Any, *, key: jax.Array) -> jax.Array:
+        return jnp.zeros(7)
+
+
+class LongLater(ImaginedTerm):
+    """Gives several numbers at each step, which were summed in silence."""
+
+    def at_step(self, model: Any, step: Any, *, key: jax.Array) -> jax.Array:
+        return jnp.ones(7)
+
+
+@pytest.mark.parametrize("term", [Long(), LongLater()])
+@pytest.mark.usefixtures("untyped")
+def test_a_term_of_several_numbers_is_refused_by_its_class(term):
+    with pytest.raises(TypeError, match=rf"value of {type(term).__name__} must be one floating"):
+        objective_of({term: 1.0})
+
+
+class Goal(PresentTerm):
+    """Holds an array."""
+
+    place: Any
+
+    def value(self, belief: Any, present: Any, *, key: jax.Array) -> jax.Array:
+        return jnp.sum(self.place)
+
+
+def test_a_term_that_holds_an_array_is_a_key():
+    loss, _ = objective_of({Goal(jnp.ones(2)): 3.0, Entropy(): 0.0})
+    np.testing.assert_allclose(loss, 6.0)
+    assert hash(SIG()) == hash(SIG())

@@ -409,7 +409,10 @@ def test_a_descent_says_why_it_stopped():
     [
         (lambda q, key: jnp.sum(q.probs()), "a dictionary of terms"),
         (lambda q, key: (q.probs(), {}), r"The loss .* shape \(2, 3\)"),
-        (lambda q, key: (jnp.sum(q.probs()), {"each": q.probs()}), "The each of an objective"),
+        (
+            lambda q, key: (jnp.sum(q.probs()), {"each": q.probs()}),
+            "The term .each. of an objective",
+        ),
         (lambda q, key: (jnp.argmax(q.probs()), {}), "one floating number; got int32"),
     ],
 )
@@ -438,3 +441,11 @@ def test_of_many_iterates_in_half_precision_the_last_is_the_last():
         return chosen(iterates, first, select="last", max_kl=jnp.inf).chosen
 
     assert int(last()) == steps
+
+
+def test_a_term_called_loss_does_not_hide_a_loss_of_several_numbers():
+    def objective(belief: Any, key: jax.Array) -> Any:
+        return belief.mean**2, {"loss": jnp.sum(belief.mean)}
+
+    with pytest.raises(TypeError, match="The loss of an objective must be one floating number"):
+        refine(objective, Gaussian(jnp.ones(3), jnp.zeros(3)), steps=1, key=jr.key(0))

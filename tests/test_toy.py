@@ -261,7 +261,7 @@ def test_state_information_gain_is_the_mutual_information_if_the_encoder_is_exac
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_barber_agakov_bound_is_below_the_information_and_meets_it_if_exact(name, imagined):
-    bound, truth = imagined[name]["barber-agakov"], truth_of(name).sig
+    bound, truth = imagined[name]["sig/barber-agakov"], truth_of(name).sig
     if name == "exact":
         near(bound, truth)
     else:
@@ -271,9 +271,9 @@ def test_the_barber_agakov_bound_is_below_the_information_and_meets_it_if_exact(
 def test_self_consistency_is_zero_for_an_exact_encoder_and_shows_the_loop_that_does_not_close(
     imagined,
 ):
-    near(imagined["exact"]["self-consistency"], 0.0)
+    near(imagined["exact"]["sig/self-consistency"], 0.0)
     for name in ("noisy", "off-manifold"):
-        assert imagined[name]["self-consistency"].mean() > 0.2
+        assert imagined[name]["sig/self-consistency"].mean() > 0.2
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -171,7 +171,7 @@ def _described(label: str) -> str:
 
 
 def written(thinking: Thinking) -> dict[str, Any]:
-    """Settings as JSON: objects by name and numbers, infinity as `inf`."""
+    """Settings as JSON: objects by their class, numbers and texts; infinity as `inf`."""
     out: dict[str, Any] = {
         field.name: _written(getattr(thinking, field.name))
         for field in dataclasses.fields(thinking)
@@ -185,12 +185,12 @@ def _written(value: Any) -> Any:
         return str(value)  # JSON has no infinity
     if value is None or isinstance(value, int | float | str):
         return value
-    numbers = {
-        field.name: number
+    given = {
+        field.name: one
         for field in dataclasses.fields(value)
-        if isinstance(number := getattr(value, field.name), int | float)
+        if isinstance(one := getattr(value, field.name), int | float | str)
     }
-    return f"{type(value).__name__}({', '.join(f'{k}={v}' for k, v in numbers.items())})"
+    return f"{type(value).__name__}({', '.join(f'{k}={v!r}' for k, v in given.items())})"
 
 
 def fitted(agent: AbstractAgent, envs: VectorEnv, *, name: str) -> AbstractAgent:

@@ -96,7 +96,7 @@ def lookahead(
         keys = jr.split(present_key, max(1, len(present)))
         found: Values = {}
         for term, term_key in zip(present, keys, strict=False):
-            found[term.name] = term.value(belief, here, key=term_key)
+            found[term.name] = _one_number(term, term.value(belief, here, key=term_key))
         if imagined:
             latents, values = jax.vmap(partial(future, belief))(jr.split(future_key, rollouts))
             found |= {name: latent.mean(each, latents, belief) for name, each in values.items()}
@@ -120,6 +120,9 @@ def paired(terms: Terms) -> tuple[tuple[Term, Weight], ...]:
                 f"A term must be a PresentTerm or an ImaginedTerm, such as SIG(); got {term!r}."
             )
     names = [term.name for term, _ in pairs]
+    for name in names:
+        if "/" in name:
+            raise ValueError(f"A term's name has no '/', which begins a diagnostic; got {name}.")
     if repeated := {name for name in names if names.count(name) > 1}:
         raise ValueError(
             f"A term may be there once; got {', '.join(sorted(repeated))} more than once. Add up "
@@ -150,6 +153,17 @@ def check_counts(
                 f"{type(latent).__name__} compares each draw with the others: {name} must be "
                 f"{latent.least_draws} or more; got {draws}."
             )
+
+
+def _one_number(term: Term, value: Any) -> Float[Array, ""]:
+    """The value of a term. **Errors:** `TypeError` unless it is one floating number."""
+    shape, kind = jnp.shape(value), jnp.result_type(value)
+    if shape or not jnp.issubdtype(kind, jnp.floating):
+        raise TypeError(
+            f"The value of {type(term).__name__} must be one floating number; got {kind} of shape "
+            f"{shape}. Sum it over its axes."
+        )
+    return jnp.asarray(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,7 +208,7 @@ class _Future:
                 action = jax.tree.map(lambda x: x[0], steps.action)
                 here = Rollout(action, self.moment.prior, state)
                 now = self._imagined(state, here, image_key)
-                values[term.name] += term.at_step(self.model, now, key=now_key)
+                values[term.name] += _one_number(term, term.at_step(self.model, now, key=now_key))
         return state.latent, values
 
     def _at(self, before: State, step: Rollout, keys: Key[Array, " keys"]) -> Values:
@@ -202,8 +216,9 @@ class _Future:
         imagined = self._imagined(before, step, keys[0])
         found: Values = {}
         for term, key in zip(self.terms, keys[1:], strict=True):
-            found[term.name] = term.at_step(self.model, imagined, key=key)
-            found |= term.diagnostics(self.model, imagined)
+            found[term.name] = _one_number(term, term.at_step(self.model, imagined, key=key))
+            for name, value in term.diagnostics(self.model, imagined).items():
+                found[f"{term.name}/{name}"] = value
         return found
 
     def _imagined(self, before: State, step: Rollout, key: PRNGKeyArray) -> ImaginedStep:

@@ -49,6 +49,15 @@ class Term(_Frozen):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         register(dataclasses.dataclass(frozen=True)(cls))
+        by_fields = cls.__hash__
+
+        def by_fields_or_object(self: Any) -> int:
+            try:
+                return by_fields(self)
+            except TypeError:  # an array among the fields
+                return id(self)
+
+        cls.__hash__ = by_fields_or_object
         # So that the class may also be decorated; it inherits the same from `_Frozen`.
         del cls.__setattr__, cls.__delattr__
 
@@ -195,7 +204,7 @@ class ImaginedTerm(Term, abc.ABC):
         """
 
     def diagnostics(self, model: Any, step: ImaginedStep) -> Values:
-        """Further values to report by name; they are not minimised.
+        """Further values to report as `term/name`; they are not minimised.
 
         Args:
             model: as in `at_step`.

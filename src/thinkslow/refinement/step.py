@@ -243,7 +243,7 @@ def checked(objective: Objective) -> Objective:
                 "An objective must return two things, the loss and a dictionary of terms (which "
                 f"may be empty); got {type(out).__name__}."
             )
-        for name, value in {"loss": out[0], **out[1]}.items():
+        for name, value in (("loss", out[0]), *((f"term {k!r}", v) for k, v in out[1].items())):
             shape, kind = jnp.shape(value), jnp.result_type(value)
             if shape or not jnp.issubdtype(kind, jnp.floating):
                 raise TypeError(
