@@ -43,7 +43,7 @@ from thinkslow.evaluation.metrics import AHEAD
 from thinkslow.evaluation.play import play
 from thinkslow.evaluation.scoring import CHUNK, EVERY, Scorer
 from thinkslow.evaluation.seeds import episode_seed
-from thinkslow.evaluation.subjects import settings, told_apart, written
+from thinkslow.evaluation.subjects import described_environment, settings, told_apart, written
 from thinkslow.loading import agent_of
 from thinkslow.objectives import SIG, Entropy, Evidence
 from thinkslow.readouts import Soft
@@ -388,6 +388,19 @@ def test_an_agent_of_no_known_architecture_is_evaluated_without_a_folder():
     assert (score(result)["pairs"], score(result)["paired"]) == (9, True)
     assert all(row["psnr"] is None for row in rows(result))
     assert result.summary["notes"] == []
+
+
+@pytest.mark.parametrize("wrong", ["repaet", "sizes", "Id"])
+def test_an_unknown_setting_of_the_environment_is_refused_with_the_nearest(wrong):
+    """It was dropped, so that another environment was played."""
+    nearest = {"repaet": "repeat", "sizes": "size", "Id": "id"}[wrong]
+    with pytest.raises(ValueError, match=f"'{wrong}'.*{nearest}"):
+        evaluate(GUESSERS, {"id": "CartPole-v1", wrong: 4}, episodes=2, seed=0)
+
+
+def test_the_manifest_of_an_imported_agent_may_name_its_task():
+    stored = {"id": "CartPole-v1", "repeat": 2, "task": "gym_cartpole"}
+    assert described_environment(stored) == {"id": "CartPole-v1", "size": 64, "repeat": 2}
 
 
 @pytest.mark.usefixtures("quick")

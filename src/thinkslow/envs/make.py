@@ -22,6 +22,7 @@ from thinkslow.envs.requirements import Unavailable, explained, factory, family_
 from thinkslow.envs.shifts import shifts
 from thinkslow.envs.snapshots import copied, put_back
 from thinkslow.plural import plural
+from thinkslow.registry import nearest
 from thinkslow.spaces import Space
 
 
@@ -105,6 +106,27 @@ def arguments(environment: Mapping[str, Any]) -> dict[str, Any]:
     {'id': 'CartPole-v1', 'size': 64, 'repeat': 1}
     """
     return {name: environment[name] for name in ARGUMENTS if name in environment}
+
+
+RECORDED = ("task",)
+"""What the manifest of an imported agent also says of its environment."""
+
+
+def described(environment: str | Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `make` in an environment that a user names.
+
+    Args:
+        environment: its id, or a mapping such as an agent's `about.environment`.
+
+    **Errors:** `ValueError` for an unknown key, with the nearest.
+    """
+    given = {"id": environment} if isinstance(environment, str) else environment
+    for name in given:
+        if name not in (*ARGUMENTS, *RECORDED):
+            raise ValueError(
+                f"An environment has no setting {name!r}{nearest(str(name), ARGUMENTS)}"
+            )
+    return arguments(given)
 
 
 class Environment(gymnasium.Env):

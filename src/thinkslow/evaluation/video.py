@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 
 from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.envs import Step
-from thinkslow.envs.make import Environment, arguments, make
+from thinkslow.envs.make import Environment, described, make
 
 SIDE = 256
 """Length of the longer side to which small images are enlarged, in pixels."""
@@ -207,9 +207,7 @@ def writer(kind: str, path: Path, fps: int) -> _Encoded | _Animated:
 
 def _made(environment: str | Mapping[str, Any]) -> Environment:
     """The environment, made with rendering if it shows no image and can be rendered."""
-    given: dict[str, Any] = arguments(
-        {"id": environment} if isinstance(environment, str) else environment
-    )
+    given = described(environment)
     env = make(**given)
     if images_of(env.observations):
         return env
