@@ -178,6 +178,21 @@ def test_the_mode_of_its_policy_is_that_of_its_actor():
     np.testing.assert_array_equal(valued.greedy(state, jr.key(0)), head.mode())
 
 
+@pytest.mark.parametrize(
+    ("action", "error", "said"),
+    [
+        (jnp.zeros(3), ValueError, "must return 2 numbers.*action of 2; got 3"),
+        (1, TypeError, r"one vector.* shape \(\)"),
+        (jnp.zeros((1, 2)), TypeError, r"one vector.* shape \(1, 2\)"),
+        (None, TypeError, "one vector.* NoneType"),
+        ([0.0, 1.0], TypeError, "one vector.* list"),
+    ],
+)
+def test_an_action_that_does_not_fit_its_spaces_is_refused(model, action, error, said):
+    with pytest.raises(error, match=said):
+        thinkslow.Agent(model, policy=lambda model, state, key: action).start(1)
+
+
 class Many(thinkslow.Score):
     """A score that is not one number."""
 

@@ -5,7 +5,8 @@ their thinking alone.
 """
 
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -37,6 +38,7 @@ from thinkslow.needs import (
 )
 from thinkslow.objectives.members import Members, Source
 from thinkslow.plural import plural
+from thinkslow.spaces import Space
 from thinkslow.trees import Parts, compiled, once, parts, register
 from thinkslow.worldmodel import State, WorldModel
 
@@ -187,7 +189,9 @@ class Agent(AbstractAgent):
 
     def start(self, batch: int) -> Carry:
         state = self.model.initial()
-        action = jax.eval_shape(lambda: self.policy(self.model, state, jr.key(0)))
+        action = _checked(
+            jax.eval_shape(lambda: self.policy(self.model, state, jr.key(0))), self.action_spaces
+        )
         past, count = None, self.settings.particles
         if count > 1:
             many = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), state)
@@ -290,6 +294,26 @@ def own_policy(model: Any, state: State, key: PRNGKeyArray) -> Array:
 def greedy_policy(model: Any, state: State, key: PRNGKeyArray) -> Array:
     """The most likely action of the model's own policy."""
     return model.greedy(state, key)
+
+
+def _checked(action: Any, spaces: Sequence[tuple[str, Space]]) -> jax.ShapeDtypeStruct:
+    """The shape of an action. **Errors:** `TypeError` or `ValueError` for what a policy may not
+    return.
+    """
+    if not isinstance(action, jax.ShapeDtypeStruct) or action.ndim != 1:
+        shown = type(action).__name__ if not hasattr(action, "shape") else f"shape {action.shape}"
+        raise TypeError(
+            "A policy must return the action as one vector, an array with one axis, a discrete "
+            f"action one-hot; got {shown}. Use `jax.nn.one_hot` or `jax.numpy.concatenate`."
+        )
+    sizes = {name: math.prod(space.shape) * (space.classes or 1) for name, space in spaces}
+    if sizes and action.size != sum(sizes.values()):
+        parts = ", ".join(f"{name} of {size}" for name, size in sizes.items())
+        raise ValueError(
+            f"A policy must return {plural(sum(sizes.values()), 'number')}, as its model's "
+            f"`action_spaces` are {parts}; got {action.size}. Change the policy or the spaces."
+        )
+    return action
 
 
 @compiled
