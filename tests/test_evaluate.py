@@ -403,6 +403,20 @@ def test_the_manifest_of_an_imported_agent_may_name_its_task():
     assert described_environment(stored) == {"id": "CartPole-v1", "size": 64, "repeat": 2}
 
 
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    ("agents", "remedy"),
+    [
+        ({"none": "collect-half"}, r"thinkslow.load\('collect-half'\)"),
+        ({"a": {"none": None}}, "none is None"),
+        ({**GUESSERS, "slow": Thinking()}, r"agent.thinking\('evidence'\)"),
+    ],
+)
+def test_what_is_no_agent_is_refused_with_the_remedy(agents, remedy):
+    with pytest.raises(TypeError, match=remedy):
+        evaluate(agents, "CartPole-v1", episodes=2, seed=0)
+
+
 @pytest.mark.usefixtures("quick")
 def test_a_clock_that_jumps_changes_no_evaluation(request):
     calm = guessed("Vector", episodes=3)

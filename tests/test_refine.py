@@ -376,6 +376,13 @@ def test_impossible_arguments_are_refused_with_rule_and_value(options, message):
         refine(linear, categorical(), Gradient(1.0), key=jr.key(0), **options)
 
 
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize("update", ["adam", "", optax.adam(0.1), Gradient, 0.1])
+def test_what_is_no_update_is_refused_with_the_remedy(update):
+    with pytest.raises(TypeError, match=r"Gradient\(optimiser=\.\.\.\)"):
+        refine(linear, categorical(), update, steps=1, key=jr.key(0))
+
+
 # Why a descent stopped, and what it refuses.
 
 

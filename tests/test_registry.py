@@ -7,6 +7,8 @@ import jax
 import pytest
 
 from thinkslow import registry
+from thinkslow.agent.presets import Arm, arm
+from thinkslow.agent.thinking import Thinking
 from thinkslow.objectives import Anchor, PresentTerm
 
 OWN = """
@@ -36,6 +38,27 @@ def test_a_file_that_is_run_again_gives_its_names_anew_and_no_other_takes_them(t
 def test_a_name_of_ours_is_not_given_to_another():
     with pytest.raises(ValueError, match=r"'sig'.*another name"):
         registry.register("term", "sig", Anchor)
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize("make", [3, None, Anchor()])
+def test_what_makes_nothing_is_given_no_name(make):
+    with pytest.raises(TypeError, match="a class or a function"):
+        registry.register("term", "makes-nothing", make)
+    assert "makes-nothing" not in registry.entries("term")
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize("thinking", ["evidence", None, Thinking])
+def test_an_arm_is_made_of_thinking(thinking):
+    with pytest.raises(TypeError, match="`Thinking`"):
+        Arm(thinking)
+
+
+def test_a_registered_arm_that_returns_nothing_is_named(monkeypatch):
+    monkeypatch.setattr(registry, "make", lambda kind, name: None)
+    with pytest.raises(TypeError, match=r"'forgets' must return.* returned None"):
+        arm("forgets")
 
 
 def test_the_annotated_fields_of_a_term_are_its_arguments():

@@ -197,9 +197,14 @@ def register(kind: str, name: str, make: Callable[..., Any], about: str = "") ->
             the name.
         about: a description of one line; by default the first line of its docstring.
 
-    **Errors:** `ValueError` for an unknown kind or a name that is in use.
+    **Errors:** `ValueError` for an unknown kind or a name that is in use; `TypeError` for a `make`
+    that cannot be called.
     """
     table = _table(kind)
+    if not callable(make):
+        raise TypeError(
+            f"`make` must be a class or a function that makes the {kind}; got {make!r}."
+        )
     if name in table and not redefines(make, table[name].make):
         raise ValueError(f"{kind} {name!r} is taken. Choose another name.")
     if any(letter in name for letter in ":*,= ") or not name:

@@ -39,7 +39,8 @@ DEFAULT = ("none", "sig-3", "evidence", "control-mode", "control-soft", "control
 class Arm:
     """A way to think that an evaluation compares: how, when and for how long.
 
-    **Errors:** `ValueError` for settings that exclude each other.
+    **Errors:** `ValueError` for settings that exclude each other; `TypeError` for what is not a
+    `Thinking`.
     """
 
     thinking: Thinking
@@ -54,6 +55,11 @@ class Arm:
     batch."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.thinking, Thinking):
+            raise TypeError(
+                "An `Arm` is made of a `Thinking`, such as "
+                f"`thinkslow.arm('evidence').thinking`; got {self.thinking!r}."
+            )
         if not 0 < self.share <= 1:
             raise ValueError(f"`share` must be above 0 and at most 1; got {self.share}.")
         if self.gate is None and self.share != 1:
@@ -104,9 +110,15 @@ def arm(name: str) -> Arm:
     Args:
         name: a name that `thinkslow arms` lists, or a registered one.
 
-    **Errors:** `ValueError` for an unknown name, with the nearest.
+    **Errors:** `ValueError` for an unknown name, with the nearest; `TypeError` for a registered
+    function that returns something else than a `Thinking` or an `Arm`.
     """
     found = registry.make("arm", name)
+    if not isinstance(found, Thinking | Arm):
+        raise TypeError(
+            f"The function registered as the arm {name!r} must return a `Thinking` or an `Arm`; "
+            f"it returned {found!r}."
+        )
     return Arm(found) if isinstance(found, Thinking) else found
 
 

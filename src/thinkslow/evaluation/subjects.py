@@ -58,8 +58,8 @@ def refuse_modules(environment: str | Mapping[str, Any], agents: Iterable[Abstra
 def by_name(agents: Agents) -> dict[str, dict[str, AbstractAgent]]:
     """Arms, by the name of their agent.
 
-    **Errors:** `TypeError` for what is not a mapping; `ValueError` for no agents, or one without
-    the arm `none`.
+    **Errors:** `TypeError` for what is not a mapping of agents; `ValueError` for no agents, or one
+    without the arm `none`.
     """
     if not isinstance(agents, Mapping):
         raise TypeError(
@@ -73,6 +73,14 @@ def by_name(agents: Agents) -> dict[str, dict[str, AbstractAgent]]:
             grouped[key] = dict(value)
         else:
             alone[key] = value
+    for arms in (alone, *grouped.values()):
+        for arm, agent in arms.items():
+            if not isinstance(agent, AbstractAgent):
+                raise TypeError(
+                    f"Each arm of `agents` must be an agent, such as `thinkslow.load("
+                    f"{agent if isinstance(agent, str) else 'collect-half'!r})` or "
+                    f"`agent.thinking('evidence')`; {arm} is {agent!r}."
+                )
     if grouped and alone:
         raise ValueError(
             "`agents` must be {arm: agent} or {name: {arm: agent}}; got both: "

@@ -83,10 +83,15 @@ class Descent:
             belief: the first belief.
             key: PRNG key.
 
-        **Errors:** `TypeError` for a belief that cannot be refined.
+        **Errors:** `TypeError` for a belief that cannot be refined, or what is not an `Update`.
         """
         _check_belief(belief)
-        update = update or Gradient()
+        update = Gradient() if update is None else update
+        if not isinstance(update, Update):
+            raise TypeError(
+                "`update` must be an `Update`, such as `Gradient(0.1)`, `adam(0.1)` or, with an "
+                f"Optax optimiser, `Gradient(optimiser=...)`; got {update!r}."
+            )
         noise, judge_key, step_key = jr.split(key, 3)
         many = self.steps + 1
         judges = judge_key[None] if self.judges == 1 else jr.split(judge_key, self.judges)
