@@ -177,6 +177,30 @@ def test_the_table_of_arms_is_in_step():
     assert text[text.index(BEGIN) + len(BEGIN) : text.index(END)] == arms_table()
 
 
+def test_every_member_of_a_model_and_every_term_is_in_its_table():
+    from thinkslow import registry
+    from thinkslow.worldmodel import WorldModel
+
+    first = {
+        name: "".join(
+            line.split(" | ")[0]
+            for line in (ROOT / "docs" / name).read_text().splitlines()
+            if line.startswith("| `")
+        )
+        for name in ("python.md", "objectives.md")
+    }
+    members = [name for name in vars(WorldModel) if name[0] != "_"]
+    assert [name for name in members if not re.search(rf"`{name}[`(]", first["python.md"])] == []
+    terms = registry.entries("term")
+    ours = [name for name in terms if isinstance(terms[name].make, str)]
+    assert [name for name in ours if f"`{name}`" not in first["objectives.md"]] == []
+
+
+def test_the_class_of_the_first_page_on_ideas_is_that_of_its_file():
+    blocks = re.findall(r"```text\n(.*?)```", (ROOT / "docs/bring-your-idea.md").read_text(), re.S)
+    assert blocks[0] in (ROOT / "examples" / "own_term.py").read_text()
+
+
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
 def test_an_example_shown_in_a_page_is_the_file(example):
     shown = "```python\n" + example.read_text() + "```"
