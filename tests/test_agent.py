@@ -296,7 +296,8 @@ def test_changing_any_number_does_not_compile_again():
 @pytest.mark.usefixtures("untyped")  # users pass integers where floats are annotated
 def test_integers_of_an_update_or_a_readout_are_numbers_too():
     """Integers are static: another one compiled again."""
-    made = Thinking({SIG(): 1.0}, steps=1, update=Langevin(1, 0), readout=Softened(1))
+    update = Langevin(1, np.float32(0))  # pyright: ignore
+    made = Thinking({SIG(): 1.0}, steps=1, update=update, readout=Softened(1))
     assert isinstance(made.update, Langevin)
     assert isinstance(made.readout, Softened)
     numbers = [made.update.step_size, made.update.temperature, made.readout.length]
@@ -342,6 +343,11 @@ def test_the_same_keys_give_the_same_play_and_others_another(dreamer, stream, ba
         ({"terms": {SIG(): 1.0}, "horizon": 0}, "`horizon` must be 1 or more; got 0"),
         ({"max_kl": -1.0}, r"`max_kl` must be 0 or more; got -1\.0"),
         ({"max_kl": float("nan")}, "`max_kl` must be 0 or more; got nan"),
+        ({"max_kl": np.float32(-1)}, r"`max_kl` must be 0 or more; got -1\.0"),
+        ({"max_kl": jnp.float32(np.nan)}, "`max_kl` must be 0 or more; got nan"),
+        ({"steps": np.int64(-1)}, r"`steps` must be 0 or more; got -1\."),
+        ({"terms": {SIG(): float("nan")}}, "must be finite; got nan"),
+        ({"terms": {SIG(): np.float32("inf")}}, "must be finite; got inf"),
         ({"select": "first"}, "`select` must be one of last, best; got 'first'"),
         ({"terms": ((SIG(), 1.0), (SIG(), 2.0))}, "sig more than once"),
         (
@@ -353,6 +359,46 @@ def test_the_same_keys_give_the_same_play_and_others_another(dreamer, stream, ba
 def test_impossible_thinking_is_refused_with_rule_and_value(options, message):
     with pytest.raises(ValueError, match=message):
         Thinking(**options)
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 2.5}, "`steps` must be an integer; got 2.5"),
+        ({"steps": "3"}, "`steps` must be an integer; got '3'"),
+        ({"steps": True}, "`steps` must be an integer; got True"),
+        ({"accept": "False"}, "`accept` must be True or False; got 'False'"),
+        ({"max_kl": "4"}, "`max_kl` must be a number; got '4'"),
+        ({"tolerance": "4"}, "`tolerance` must be a number or None; got '4'"),
+        ({"terms": {SIG(): "1"}}, "must be a number; got '1'"),
+        ({"terms": "sig"}, r"such as {SIG\(\): 1.0}; got 'sig'"),
+        ({"terms": [SIG()]}, r"such as {SIG\(\): 1.0}; got SIG.*without a weight"),
+        ({"terms": SIG()}, r"such as {SIG\(\): 1.0}; got SIG"),
+    ],
+)
+def test_thinking_of_another_type_is_refused_with_what_is_wanted(options, message):
+    with pytest.raises(TypeError, match=message):
+        Thinking(**options)
+
+
+@pytest.mark.usefixtures("untyped")
+def test_numpy_scalars_are_numbers_and_can_be_written():
+    """`max_kl=np.float32(2)` failed only when an evaluation wrote its settings."""
+    weights = {SIG(): np.float32(1)}
+    made = Thinking(weights, steps=np.int64(2), max_kl=np.float32(2), accept=np.True_)  # pyright: ignore
+    found = [made.steps, made.max_kl, made.accept, made.terms[0][1]]
+    assert [type(one) for one in found] == [int, float, bool, float]
+    assert found == [2, 2.0, True, 1.0]
+
+
+@pytest.mark.usefixtures("untyped")
+def test_floats_may_be_traced():
+    def product(x: Any) -> Any:
+        made = Thinking({SIG(): x}, steps=1, max_kl=x)
+        return made.max_kl * made.terms[0][1]
+
+    assert jax.grad(product)(3.0) == 6.0
 
 
 @pytest.mark.usefixtures("untyped")

@@ -741,6 +741,13 @@ def test_settings_that_differ_by_a_text_are_recorded_apart():
     one, other = (written(Thinking({SIG(estimator=name): 1.0})) for name in ("kl", "entropies"))
     assert one != other
     assert "entropies" in str(other["terms"])
+@pytest.mark.usefixtures("untyped")
+def test_numbers_of_an_evaluation_are_integers_also_of_numpy(tmp_path):
+    settings: dict[str, Any] = {"seed": np.int64(0), "out": tmp_path / "out"}
+    with pytest.raises(ValueError, match=r"`episodes` must be 2 or more.*got 1\."):
+        evaluate(GUESSERS, id_of("Vector"), episodes=np.int64(1), **settings)  # pyright: ignore
+    with pytest.raises(TypeError, match=r"`episodes` must be an integer; got 2\.5"):
+        evaluate(GUESSERS, id_of("Vector"), episodes=2.5, **settings)  # pyright: ignore
 
 
 EXAMPLES = {"term": "--terms=reward", "update": "--update=sign:0.05", "score": "--gate=unforeseen"}

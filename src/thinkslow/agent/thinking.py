@@ -6,6 +6,7 @@ makes its flags and their help from these fields.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -230,8 +231,25 @@ class Thinking:
 
 
 def _weighted(terms: Any) -> tuple:
-    """Terms with their weights as pairs."""
+    """Terms with their weights as pairs.
+
+    **Errors:** `TypeError` for anything else than terms with weights, `ValueError` for a weight
+    that is not finite.
+    """
     pairs = terms.items() if hasattr(terms, "items") else terms
-    if not hasattr(pairs, "__iter__"):
-        raise TypeError(f"`terms` must be terms with weights, such as {{{terms!r}: 1.0}}.")
-    return tuple((term, floating(weight)) for term, weight in pairs)
+    if isinstance(pairs, str) or not hasattr(pairs, "__iter__"):
+        raise TypeError(f"`terms` must be {_WITH_WEIGHTS}; got {terms!r}.")
+    out = []
+    for pair in pairs:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise TypeError(f"`terms` must be {_WITH_WEIGHTS}; got {pair!r} without a weight.")
+        term, weight = pair[0], floating(settings.plain(pair[1]))
+        if not settings.fits(weight, float):
+            raise TypeError(f"The weight of {term!r} must be a number; got {weight!r}.")
+        if isinstance(weight, float) and not math.isfinite(weight):
+            raise ValueError(f"The weight of {term!r} must be finite; got {weight}.")
+        out.append((term, weight))
+    return tuple(out)
+
+
+_WITH_WEIGHTS = "terms with weights, such as {SIG(): 1.0}"

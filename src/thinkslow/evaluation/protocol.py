@@ -39,7 +39,7 @@ from thinkslow.evaluation.seeds import episode_seed
 from thinkslow.evaluation.shadow import Pictures
 from thinkslow.evaluation.subjects import Agents
 from thinkslow.plural import plural
-from thinkslow.settings import MOST_SEED
+from thinkslow.settings import MOST_SEED, fits, plain
 from thinkslow.storage.headers import Occupied, as_read
 from thinkslow.storage.lock import claim
 
@@ -102,6 +102,8 @@ def evaluate(
     there; `Failing` if most episodes of an arm end in failures of the environment; errors of the
     environment. Finished blocks are always kept and can be continued.
     """
+    episodes, seed, batch = plain(episodes), plain(seed), plain(batch)
+    max_decisions, real_time_ms = plain(max_decisions), plain(real_time_ms)
     named = subjects.by_name(agents)
     subjects.refuse_modules(environment, (one for arms in named.values() for one in arms.values()))
     setting = subjects.described_environment(environment)
@@ -166,7 +168,11 @@ def evaluate(
 
 
 def _check_numbers(episodes: int, seed: int, batch: int, max_decisions: int | None) -> None:
-    """**Errors:** `ValueError` for a number out of range."""
+    """**Errors:** `TypeError` for what is not an integer, `ValueError` for a number out of range."""
+    given = {"episodes": episodes, "seed": seed, "batch": batch, "max_decisions": max_decisions}
+    for name, value in given.items():
+        if not fits(value, int) and not (name == "max_decisions" and value is None):
+            raise TypeError(f"`{name}` must be an integer; got {value!r}.")
     if episodes < 2:
         raise ValueError(f"`episodes` must be 2 or more, to have an interval; got {episodes}.")
     if not 0 <= seed <= MOST_SEED:
