@@ -6,8 +6,10 @@ import functools
 import importlib
 import io
 import json
+import pickle
 import re
 import shlex
+import sys
 import threading
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import pytest
 
 from thinkslow import registry, zoo
 from thinkslow.cli import COMMANDS, MODULES, evaluate, flags, main, parsing, progress
+from thinkslow.cli.modules import load_modules
 from thinkslow.importers import table
 
 FORMATS = table.names()
@@ -200,6 +203,21 @@ def test_arms_lists_what_a_module_of_yours_registers(tmp_path, capsys):
     )
     assert main(["arms", "--import", str(mine)]) == 0
     assert "listed-here" in capsys.readouterr().out
+
+
+def test_a_module_of_yours_replaces_no_other_and_a_failed_one_is_not_kept(tmp_path):
+    """`--import json.py` replaced the `json` of Python."""
+    mine, broken = tmp_path / "json.py", tmp_path / "broken_here.py"
+    mine.write_text("class Kept: pass")
+    broken.write_text("1 / 0")
+    load_modules([str(mine)])
+    assert sys.modules["json"] is json
+    (own,) = [one for one in sys.modules.values() if getattr(one, "__file__", "") == str(mine)]
+    assert pickle.loads(pickle.dumps(own.Kept)) is own.Kept
+    for _ in range(2):  # the second time it is run again
+        with pytest.raises(ValueError, match="ZeroDivisionError"):
+            load_modules([str(broken)])
+    assert "broken_here" not in sys.modules
 
 
 def test_agents_lists_the_bundled_ones(capsys):

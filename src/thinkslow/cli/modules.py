@@ -1,5 +1,6 @@
 """Import the user's modules before a command begins, so that they can register names."""
 
+import hashlib
 import importlib
 import importlib.util
 import os
@@ -32,12 +33,31 @@ def load_modules(names: Sequence[str]) -> None:
 
 
 def _load_file(path: Path) -> None:
-    known = getattr(sys.modules.get(path.stem), "__file__", None)
-    if known is not None and Path(known).resolve() == path.resolve():
+    name = _name(path)
+    if name in sys.modules:
         return  # once is enough: its names are registered
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+
+
+def _name(path: Path) -> str:
+    """The name of a file's module: its own, unless another module has it, such as `json`."""
+    own = path.stem
+    if own.isidentifier() and own not in sys.stdlib_module_names:
+        known = sys.modules.get(own)
+        file = getattr(known, "__file__", None)
+        if known is None:
+            found = importlib.util.find_spec(own)
+            file = found.origin if found is not None else str(path)
+        if file is not None and Path(file).resolve() == path.resolve():
+            return own
+    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+    return f"_imported_{digest}_{own}"
