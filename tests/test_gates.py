@@ -224,6 +224,8 @@ def test_impossible_gates_are_refused(dreamer):
         Gated(agent, Disagreement(), 0.0)
     with pytest.raises(ValueError, match="`threshold`, or the `share`"):
         Gated(agent, Surprise())
+    with pytest.raises(ValueError, match=r"`threshold`.*got nan"):
+        Gated(agent, Surprise(), float("nan"))
     with pytest.raises(ValueError, match="`share` must be above 0"):
         threshold_of([1.0], 0.0)
     with pytest.raises(ValueError, match="at least one number"):

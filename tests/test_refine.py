@@ -368,6 +368,9 @@ def test_changing_sizes_and_bounds_traces_once():
     ("options", "message"),
     [
         ({"steps": -1}, r"`steps` must be 0 or more; got -1\."),
+        ({"steps": 1, "max_kl": -1.0}, r"`max_kl` must be 0 or more; got -1\.0"),
+        ({"steps": 1, "max_kl": float("nan")}, "`max_kl` must be 0 or more; got nan"),
+        ({"steps": 1, "tolerance": float("nan")}, "`tolerance` must be 0 or more; got nan"),
         ({"steps": 1, "select": "first"}, "`select` must be 'last' or 'best'; got 'first'"),
     ],
 )

@@ -9,6 +9,7 @@ the thinking agent, except for the rounding of another batch size.
 """
 
 import dataclasses
+import math
 
 import equinox as eqx
 import jax
@@ -26,6 +27,7 @@ from thinkslow.agent.scores import Score
 from thinkslow.agent.thinking import Thinking
 from thinkslow.needs import missing
 from thinkslow.objectives.members import Members
+from thinkslow.settings import fits, floating, plain
 from thinkslow.trees import Parts, Tree, compiled, once, parts
 from thinkslow.worldmodel import WorldModel
 
@@ -43,7 +45,7 @@ class Gated(AbstractAgent):
 
     **Errors:** `ValueError` for an agent that does not think, an agent with `lag` or `particles`
     (its carry would have to be updated while the gate is closed), a score whose needs the agent
-    lacks, or neither a threshold nor a share.
+    lacks, a NaN threshold, or neither a threshold nor a share.
     """
 
     agent: Agent
@@ -76,6 +78,11 @@ class Gated(AbstractAgent):
             check_share(share)
         if threshold is None and share is None:
             raise ValueError("A gate needs a `threshold`, or the `share` that it should open for.")
+        threshold = floating(plain(threshold))
+        if not fits(threshold, float | None):
+            raise TypeError(f"`threshold` must be a number or None; got {threshold!r}.")
+        if isinstance(threshold, float) and math.isnan(threshold):
+            raise ValueError("`threshold` must be a number, as no score is above NaN; got nan.")
         self.agent, self.model, self.about = agent, agent.model, agent.about
         self.score, self.threshold, self.share = score, threshold, share
 

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray, PyTree
 from thinkslow.distributions import Objective
 from thinkslow.refinement.result import Scalar, Select
 from thinkslow.refinement.updates import Gradient, Update
+from thinkslow.settings import check_range
 from thinkslow.trees import all_finite, register, where
 
 CERTAINTY = 2.0
@@ -37,7 +38,8 @@ class Descent:
 
     A pytree: its floats may change without compiling again.
 
-    **Errors:** `ValueError` for negative `steps`, no `judges`, or an unknown `select`.
+    **Errors:** `ValueError` for a number that is negative or NaN, no `judges`, or an unknown
+    `select`.
     """
 
     steps: int
@@ -65,10 +67,9 @@ class Descent:
     draw."""
 
     def __post_init__(self) -> None:
-        if self.steps < 0:
-            raise ValueError(f"`steps` must be 0 or more; got {self.steps}.")
-        if self.judges < 1:
-            raise ValueError(f"`judges` must be 1 or more; got {self.judges}.")
+        least = {"steps": 0, "max_kl": 0, "step_kl": 0, "judges": 1, "tolerance": 0}
+        for name, number in least.items():
+            check_range(name, getattr(self, name), number)
         if self.select not in ("last", "best"):
             raise ValueError(f"`select` must be 'last' or 'best'; got {self.select!r}.")
 
