@@ -16,6 +16,7 @@ from thinkslow.agent.inputs import Carry
 from thinkslow.agent.thinking import Thinking
 from thinkslow.distributions import Categorical, Gaussian
 from thinkslow.objectives import SIG, Anchor, Evidence
+from thinkslow.objectives.lookahead import paired
 from thinkslow.readouts import BestOf, Mode, Reinforce, Soft, Softened
 from thinkslow.refinement import Gradient, Langevin, Mirror
 from thinkslow.spaces import Space
@@ -387,7 +388,7 @@ def test_numpy_scalars_are_numbers_and_can_be_written():
     """`max_kl=np.float32(2)` failed only when an evaluation wrote its settings."""
     weights = {SIG(): np.float32(1)}
     made = Thinking(weights, steps=np.int64(2), max_kl=np.float32(2), accept=np.True_)  # pyright: ignore
-    found = [made.steps, made.max_kl, made.accept, made.terms[0][1]]
+    found = [made.steps, made.max_kl, made.accept, next(weight for _, weight in paired(made.terms))]
     assert [type(one) for one in found] == [int, float, bool, float]
     assert found == [2, 2.0, True, 1.0]
 
@@ -396,7 +397,7 @@ def test_numpy_scalars_are_numbers_and_can_be_written():
 def test_floats_may_be_traced():
     def product(x: Any) -> Any:
         made = Thinking({SIG(): x}, steps=1, max_kl=x)
-        return made.max_kl * made.terms[0][1]
+        return made.max_kl * next(weight for _, weight in paired(made.terms))
 
     assert jax.grad(product)(3.0) == 6.0
 

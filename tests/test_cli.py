@@ -542,6 +542,8 @@ def test_terms_of_ones_own_replace_the_objective_of_every_arm_that_refines():
         (["--terms", "much*sig"], "A weight must be a finite number; got 'much'"),
         (["--terms", "surprise"], "There is no term 'surprise'"),
         (["--max-kl", "-1"], "--max-kl must be 0 or more; got -1.0"),
+        (["--update", "gradient:big"], "must be a number; got 'big'"),
+        (["--members", "noise:many"], "must be a number; got 'many'"),
         (["--deadline-ms", "-1"], "--deadline-ms must be 0 or more; got -1.0"),
         (["--deadline-ms", "9", "--gate", "entropy"], "goes with neither a --gate nor `particles`"),
     ],

@@ -741,6 +741,8 @@ def test_settings_that_differ_by_a_text_are_recorded_apart():
     one, other = (written(Thinking({SIG(estimator=name): 1.0})) for name in ("kl", "entropies"))
     assert one != other
     assert "entropies" in str(other["terms"])
+
+
 @pytest.mark.usefixtures("untyped")
 def test_numbers_of_an_evaluation_are_integers_also_of_numpy(tmp_path):
     settings: dict[str, Any] = {"seed": np.int64(0), "out": tmp_path / "out"}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import runpy
+from typing import Literal
 
 import jax
 import pytest
@@ -77,3 +78,37 @@ def test_the_annotated_fields_of_a_term_are_its_arguments():
         assert jax.tree.leaves(made) == [3.0]  # changing it does not compile again
         with pytest.raises(dataclasses.FrozenInstanceError):
             made.scale = 4.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "said"),
+    [
+        ("update", "gradient:big", "`step_size` must be a number; got 'big'"),
+        ("update", "gradient:nan", "`step_size` must be a number; got 'nan'"),
+        ("update", "gradient:1:2", "`optimiser` must be an object.*got '2'"),
+        ("update", "langevin:step-size=1:step_size=2", "each argument once"),
+        ("readout", "best-of:2.5", "`count` must be an integer; got '2.5'"),
+        ("term", "evidence:beta=x", "`beta` must be a number or None; got 'x'"),
+        ("term", "evidence:beta=1:beta=2", "each argument once"),
+        ("choice", "values:trace=x", "`trace` must be a number; got 'x'"),
+        ("members", "noise:-1", r"`scale` must be 0 or more; got -1\.0"),
+    ],
+)
+def test_an_argument_of_another_type_is_refused_by_its_name(kind, spec, said):
+    with pytest.raises(ValueError, match=said):
+        registry.make(kind, spec)
+
+
+def test_an_argument_is_read_by_its_annotation():
+    def named(label: str, size: float = 1, order: Literal["up", "down"] = "up", **more: int):
+        return label, size, order, more
+
+    registry.register("term", "named", named)
+    assert registry.make("term", "named:8:size=2:order=down:extra=3") == (
+        "8",
+        2.0,
+        "down",
+        {"extra": 3},
+    )
+    with pytest.raises(ValueError, match="`order` must be up or down; got 'left'"):
+        registry.make("term", "named:8:order=left")

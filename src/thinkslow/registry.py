@@ -21,9 +21,9 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from importlib import metadata
-from typing import Any
+from typing import Any, get_origin
 
-from thinkslow.settings import takes_floats
+from thinkslow.settings import fits, floating, members, takes_floats, wanted
 
 KINDS = {
     "term": "a term of the objective",
@@ -244,22 +244,68 @@ def entries(kind: str) -> dict[str, Entry]:
 def make(kind: str, spec: str) -> Any:
     """The object for a text such as `sig`, `best-of:8` or `evidence:beta=1:samples=4`.
 
-    **Errors:** `ValueError` for an unknown name or argument, with the nearest.
+    **Errors:** `ValueError` for an unknown name or argument, with the nearest; for an argument that
+    is given twice, or whose value is not of the annotated type.
 
     >>> make("readout", "best-of:4").count
     4
     """
-    _, *arguments = spec.split(":")
-    function = check(kind, spec).load()
-    positional = [_value(text) for text in arguments if "=" not in text]
-    named = dict(text.split("=", 1) for text in arguments if "=" in text)
-    given = {key.replace("-", "_"): _value(text) for key, text in named.items()}
-    bound = taken(function, f"{kind} {spec.partition(':')[0]}", *positional, **given)
-    for name, value in bound.arguments.items():
-        # A float can change without compiling again.
-        if type(value) is int and takes_floats(bound.signature.parameters[name].annotation):
-            bound.arguments[name] = float(value)
-    return function(*bound.args, **bound.kwargs)
+    name, *arguments = spec.split(":")
+    function, what = check(kind, spec).load(), f"{kind} {name}"
+    positional = [text for text in arguments if "=" not in text]
+    pairs = [text.split("=", 1) for text in arguments if "=" in text]
+    given = {key.replace("-", "_"): text for key, text in pairs}
+    if len(given) < len(pairs):
+        raise ValueError(f"The {what} takes each argument once; got {spec!r}.")
+    bound = taken(function, what, *positional, **given)
+    # The annotation of a converted field is that of its converter.
+    types = {name: one.type for name, one in getattr(function, "__dataclass_fields__", {}).items()}
+    for key, text in bound.arguments.items():
+        parameter = bound.signature.parameters[key]
+        annotation = types.get(key, parameter.annotation)
+        read = functools.partial(_read, annotation=annotation, what=what)
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            bound.arguments[key] = tuple(read(one, name=key) for one in text)
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            bound.arguments[key] = {of: read(one, name=of) for of, one in text.items()}
+        else:
+            bound.arguments[key] = read(text, name=key)
+    try:
+        return function(*bound.args, **bound.kwargs)
+    except TypeError as error:
+        raise ValueError(f"The {what} cannot be made from {spec!r}: {error}") from error
+
+
+def _read(text: str, *, annotation: Any, what: str, name: str) -> Any:
+    """The value of an argument, of its annotated type. Without an annotation of a number, a word
+    or a text, it is what it looks like.
+
+    **Errors:** `ValueError` for a value of another type, or NaN.
+    """
+    value = _value(text)
+    if takes_floats(annotation):
+        value = floating(value)  # a float can change without compiling again
+    needed = wanted(annotation)
+    nan = isinstance(value, float) and math.isnan(value)
+    if nan or (needed and not (fits(value, annotation) or fits(text, annotation))):
+        raise ValueError(f"The {what}: `{name}` must be {needed or 'a value'}; got {text!r}.")
+    if needed:
+        return value if fits(value, annotation) else text
+    if not isinstance(value, str) and all(_is_other(value, one) for one in members(annotation)):
+        raise ValueError(
+            f"The {what}: `{name}` must be an object, which text cannot make; got {text!r}. Leave "
+            "it out, or register a function that makes it."
+        )
+    return value
+
+
+def _is_other(value: Any, annotation: Any) -> bool:
+    """Whether a class is wanted of which a number is no instance. Arrays are made from numbers."""
+    kind = get_origin(annotation) or annotation
+    if not isinstance(kind, type) or kind in (inspect.Parameter.empty, Any, float):
+        return False
+    arrays = any(hasattr(kind, name) for name in ("dtype", "dtypes"))
+    return not (arrays or getattr(kind, "_is_protocol", False) or isinstance(value, kind))
 
 
 def taken(

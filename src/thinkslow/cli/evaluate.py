@@ -138,6 +138,7 @@ def chosen(options: Options) -> dict[str, Arm]:
 def run(options: Options) -> dict[str, Any]:
     """Evaluate, print the table and the verdict, and write the page."""
     options.check_exports()
+    asked, members = chosen(options), plausible(options)
     saved = [options.open(source) for source in options.agents]
     environment = options.environment(saved)
     if options.repeat is not None:
@@ -146,9 +147,10 @@ def run(options: Options) -> dict[str, Any]:
         shifts = [environment.get("shift"), f"delayed:{options.delay}"]
         environment["shift"] = ",".join(filter(None, shifts))
     agents = [
-        thinker(one, source, options) for one, source in zip(saved, options.agents, strict=True)
+        thinker(one, source, options, members)
+        for one, source in zip(saved, options.agents, strict=True)
     ]
-    arms = playable(options, agents)
+    arms = playable(options, asked, agents)
     warn_of_idle_flags(options, arms, agents)
     names = named(options, [one.name for one in saved])
     command = shlex.join(
@@ -201,9 +203,20 @@ def named(options: Options, own: Sequence[str]) -> list[str]:
     return names
 
 
-def thinker(saved: Any, source: Path, options: Options) -> Any:
-    """The agent from its saved form, with the learning curve of its run. `--members` replaces its
-    ensemble.
+def plausible(options: Options) -> Any:
+    """The source of plausible parameters in `--members`; None if it is not given.
+
+    **Errors:** `Usage` for an argument that the source does not take.
+    """
+    try:
+        return options.members and registry.make("members", options.members)
+    except ValueError as error:
+        raise Usage(str(error)) from error
+
+
+def thinker(saved: Any, source: Path, options: Options, members: Any) -> Any:
+    """The agent from its saved form, with the learning curve of its run. The source `members`, if
+    given, replaces its ensemble.
     """
     from thinkslow.evaluation.curves import read_curve
     from thinkslow.loading import agent_of, located
@@ -212,17 +225,17 @@ def thinker(saved: Any, source: Path, options: Options) -> Any:
     if agent.about.curve is None:
         curve = read_curve(located(source).resolve() / "../../metrics.jsonl")
         agent = dataclasses.replace(agent, about=dataclasses.replace(agent.about, curve=curve))
-    if options.members is None:
+    if members is None:
         return agent
-    return agent.having_members(registry.make("members", options.members), seed=options.seed)
+    return agent.having_members(members, seed=options.seed)
 
 
-def playable(options: Options, agents: Sequence[Any]) -> dict[str, Arm]:
-    """The arms to play. Default arms that the agents cannot play are left out.
+def playable(options: Options, arms: Mapping[str, Arm], agents: Sequence[Any]) -> dict[str, Arm]:
+    """The chosen arms that the agents can play. Default arms that they cannot play are left out.
 
     **Errors:** `Usage` for an arm of `--arms` that an agent cannot play.
     """
-    arms, asked = chosen(options), options.arms != ",".join(DEFAULT)
+    arms, asked = dict(arms), options.arms != ",".join(DEFAULT)
     for agent in agents:
         name = agent.about.name
         if agent.about.action != "sample":

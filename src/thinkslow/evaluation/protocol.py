@@ -168,7 +168,7 @@ def evaluate(
 
 
 def _check_numbers(episodes: int, seed: int, batch: int, max_decisions: int | None) -> None:
-    """**Errors:** `TypeError` for what is not an integer, `ValueError` for a number out of range."""
+    """**Errors:** `TypeError` for another type, `ValueError` for a number out of range."""
     given = {"episodes": episodes, "seed": seed, "batch": batch, "max_decisions": max_decisions}
     for name, value in given.items():
         if not fits(value, int) and not (name == "max_decisions" and value is None):

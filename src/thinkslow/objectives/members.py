@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from thinkslow.distributions import Belief
 from thinkslow.needs import PRIOR_LAYER, Need, missing
+from thinkslow.settings import check_range
 
 Where: TypeAlias = Callable[[Any], PyTree[Array]]
 """A function from a model to some of its arrays, as in `equinox.tree_at`."""
@@ -94,6 +95,10 @@ class Noise(Source):
     """Number of members."""
     where: Where = prior_layer
 
+    def __check_init__(self) -> None:
+        check_range("scale", self.scale, 0)
+        check_range("count", self.count, 1)
+
     def __call__(self, model: Any, *, key: PRNGKeyArray) -> Members:
         def around(leaf: Array, key: PRNGKeyArray) -> Array:
             size = self.scale * jnp.sqrt(jnp.mean(jnp.square(leaf)))
@@ -113,6 +118,10 @@ class Dropout(Source):
     count: int = 4
     """Number of members."""
     where: Where = prior_layer
+
+    def __check_init__(self) -> None:
+        check_range("rate", self.rate, 0, 1)
+        check_range("count", self.count, 1)
 
     def __call__(self, model: Any, *, key: PRNGKeyArray) -> Members:
         def masked(leaf: Array, key: PRNGKeyArray) -> Array:
