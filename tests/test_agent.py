@@ -374,8 +374,8 @@ def test_impossible_thinking_is_refused_with_rule_and_value(options, message):
         ({"tolerance": "4"}, "`tolerance` must be a number or None; got '4'"),
         ({"terms": {SIG(): "1"}}, "must be a number; got '1'"),
         ({"terms": "sig"}, r"such as {SIG\(\): 1.0}; got 'sig'"),
-        ({"terms": [SIG()]}, r"such as {SIG\(\): 1.0}; got SIG.*without a weight"),
-        ({"terms": SIG()}, r"such as {SIG\(\): 1.0}; got SIG"),
+        ({"terms": [SIG()]}, r"such as {SIG\(.*\): 1.0}; got no weight"),
+        ({"terms": SIG()}, r"such as {SIG\(.*\): 1.0}"),
     ],
 )
 def test_thinking_of_another_type_is_refused_with_what_is_wanted(options, message):

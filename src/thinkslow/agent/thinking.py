@@ -234,15 +234,21 @@ def _weighted(terms: Any) -> tuple:
     """Terms with their weights as pairs.
 
     **Errors:** `TypeError` for anything else than terms with weights, `ValueError` for a weight
-    that is not finite.
+    that is non-finite.
     """
     pairs = terms.items() if hasattr(terms, "items") else terms
-    if isinstance(pairs, str) or not hasattr(pairs, "__iter__"):
-        raise TypeError(f"`terms` must be {_WITH_WEIGHTS}; got {terms!r}.")
+    if isinstance(pairs, str):
+        raise TypeError(
+            f"`terms` must be terms with weights, such as {{SIG(): 1.0}}; got {terms!r}."
+        )
+    if not hasattr(pairs, "__iter__"):
+        raise TypeError(f"`terms` must be terms with weights, such as {{{terms!r}: 1.0}}.")
     out = []
     for pair in pairs:
         if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise TypeError(f"`terms` must be {_WITH_WEIGHTS}; got {pair!r} without a weight.")
+            raise TypeError(
+                f"`terms` must be terms with weights, such as {{{pair!r}: 1.0}}; got no weight."
+            )
         term, weight = pair[0], floating(settings.plain(pair[1]))
         if not settings.fits(weight, float):
             raise TypeError(f"The weight of {term!r} must be a number; got {weight!r}.")
@@ -250,6 +256,3 @@ def _weighted(terms: Any) -> tuple:
             raise ValueError(f"The weight of {term!r} must be finite; got {weight}.")
         out.append((term, weight))
     return tuple(out)
-
-
-_WITH_WEIGHTS = "terms with weights, such as {SIG(): 1.0}"
