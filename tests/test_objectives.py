@@ -29,7 +29,7 @@ from thinkslow import objectives
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.thinking import Thinking
 from thinkslow.distributions import Categorical, Gaussian
-from thinkslow.needs import SPREAD, missing
+from thinkslow.needs import SPREAD, unmet
 from thinkslow.objectives import ELBO, PIG, SIG, Anchor, Entropy, Evidence
 from thinkslow.objectives.members import Noise
 from thinkslow.objectives.term import ImaginedTerm, PresentTerm
@@ -573,8 +573,8 @@ def test_a_term_of_ones_own_is_weighed_and_summed_as_ours_are():
 
 def test_what_a_term_of_ones_own_needs_is_asked_of_the_model_before_it_is_used():
     at, terms = line(), {Guided(): 1.0}
-    assert missing(at.model, Guided().needs) == "it has no map. Draw one"
-    assert missing(at.model, Guided().needs, members=gains(1.0)) is None
+    assert unmet(at.model, Guided().needs) == "it has no map. Draw one"
+    assert unmet(at.model, Guided().needs, members=gains(1.0)) is None
     with pytest.raises(ValueError, match=r"`guided` .*: it has no map\. Draw one"):
         lookahead(*at, terms)
     thinking = Thinking(terms, steps=1)

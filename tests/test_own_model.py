@@ -16,7 +16,7 @@ from thinkslow.distributions import Categorical, Squared
 from thinkslow.dreamer import saved
 from thinkslow.dreamer.architectures import register_architecture
 from thinkslow.gap.moment import perceived
-from thinkslow.needs import CRITIC, missing
+from thinkslow.needs import CRITIC, unmet
 from thinkslow.objectives import Entropy
 from thinkslow.objectives.members import Noise, checkpoints
 from thinkslow.readouts import Mode
@@ -160,8 +160,8 @@ def test_a_critic_must_predict_one_number():
         def value(self, state):
             return Squared(state.memory)
 
-    assert missing(made(Valued), (CRITIC,)) is None
-    reason = missing(made(Wide), (CRITIC,))
+    assert unmet(made(Valued), (CRITIC,)) is None
+    reason = unmet(made(Wide), (CRITIC,))
     assert reason is not None
     assert "(5,)" in reason
 

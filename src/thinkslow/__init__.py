@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from thinkslow.evaluation.video import record
     from thinkslow.evaluation.watching.session import Watched, watch
     from thinkslow.loading import load
-    from thinkslow.needs import Need, missing
+    from thinkslow.needs import Need, unmet
     from thinkslow.objectives import ImaginedTerm, PresentTerm, lookahead
     from thinkslow.readouts import Readout
     from thinkslow.refinement import Gradient, Mirror, Refined, Status, Update, refine
@@ -48,7 +48,7 @@ _HOMES = {
     "evaluation.video": ("record",),
     "evaluation.watching.session": ("Watched", "watch"),
     "loading": ("load",),
-    "needs": ("Need", "missing"),
+    "needs": ("Need", "unmet"),
     "objectives": ("ImaginedTerm", "PresentTerm", "lookahead"),
     "readouts": ("Readout",),
     "refinement": ("Gradient", "Mirror", "Refined", "Status", "Update", "refine"),
@@ -90,11 +90,11 @@ __all__ = [
     "imagine",
     "load",
     "lookahead",
-    "missing",
     "perceive",
     "record",
     "refine",
     "register",
+    "unmet",
     "watch",
 ]
 

@@ -1,6 +1,6 @@
 """Needs: what a term, a readout or a score requires from a model, and whether a model has it.
 
-`missing` answers this in all places: an agent refuses a term, an evaluation leaves out an arm, and
+`unmet` answers this in all places: an agent refuses a term, an evaluation leaves out an arm, and
 the contract marks an entry as not applicable. Add your own `Need` if you need another.
 """
 
@@ -23,7 +23,7 @@ class Need:
     """`lacking(model, members)`: why the need is not met, with the remedy; None if it is met."""
 
 
-def missing(model: Any, needs: Iterable[Need], members: Any = None) -> str | None:
+def unmet(model: Any, needs: Iterable[Need], members: Any = None) -> str | None:
     """The reason for the first need that is not met; None if all are met.
 
     Args:

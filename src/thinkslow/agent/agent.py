@@ -34,7 +34,7 @@ from thinkslow.needs import (
     TRAINED_BETA,
     TRAINED_FREE_NATS,
     Need,
-    missing,
+    unmet,
 )
 from thinkslow.objectives.members import Members, Source
 from thinkslow.plural import plural
@@ -109,9 +109,9 @@ class Agent(AbstractAgent):
             settings: how to think.
         """
         for what, needs in needs_of(settings):
-            if (reason := missing(self.model, needs, self.members)) is not None:
+            if (reason := unmet(self.model, needs, self.members)) is not None:
                 return f"`{what}` does not work with this agent: {reason}."
-        if self.greedy and (reason := missing(self.model, (GREEDY,))) is not None:
+        if self.greedy and (reason := unmet(self.model, (GREEDY,))) is not None:
             return f"The mode of the policy does not work with this agent: {reason}."
         if settings.choice is not None and self.policy not in (own_policy, greedy_policy):
             return (
@@ -171,7 +171,7 @@ class Agent(AbstractAgent):
 
         **Errors:** `ValueError` if the model lacks something that the source needs.
         """
-        if (reason := missing(self.model, source.needs)) is not None:
+        if (reason := unmet(self.model, source.needs)) is not None:
             raise ValueError(f"`{type(source).__name__}` does not work with this agent: {reason}.")
         return dataclasses.replace(self, members=source(self.model, key=jr.key(seed)))
 

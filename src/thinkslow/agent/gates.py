@@ -25,7 +25,7 @@ from thinkslow.agent.decision import Decided, decide, decide_batch
 from thinkslow.agent.inputs import Ages, Batch, Carry, Flags, Inputs, prepared
 from thinkslow.agent.scores import Score
 from thinkslow.agent.thinking import Thinking
-from thinkslow.needs import missing
+from thinkslow.needs import unmet
 from thinkslow.objectives.members import Members
 from thinkslow.settings import fits, floating, plain
 from thinkslow.trees import Parts, Tree, compiled, once, parts
@@ -72,7 +72,7 @@ class Gated(AbstractAgent):
             )
         if not isinstance(score, Score):
             raise TypeError(f"`score` must be a Score, such as Surprise(); got {score!r}.")
-        if (reason := missing(agent.model, score.needs, agent.members)) is not None:
+        if (reason := unmet(agent.model, score.needs, agent.members)) is not None:
             raise ValueError(f"`{score.name}` does not work with this agent: {reason}.")
         if share is not None:
             check_share(share)

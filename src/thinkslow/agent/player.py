@@ -11,7 +11,7 @@ import numpy as np
 
 from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.agent.agent import Agent, greedy_policy, own_policy
-from thinkslow.needs import GREEDY, missing
+from thinkslow.needs import GREEDY, unmet
 from thinkslow.plural import plural
 
 
@@ -114,7 +114,7 @@ class Player:
         """The agent with the mode of its policy."""
         agent = self.agent
         own = isinstance(agent, Agent) and agent.policy in (own_policy, greedy_policy)
-        if not own or missing(agent.model, (GREEDY,)) is not None:
+        if not own or unmet(agent.model, (GREEDY,)) is not None:
             raise ValueError(
                 f"`deterministic` must be False for {type(agent).__name__} of "
                 f"{type(agent.model).__name__}. Load the agent with action='mode' instead."

@@ -232,7 +232,7 @@ def _shared(heads: Any) -> Float[Array, ""]:
     return 0.5 * jnp.sum(jnp.log(total) - jnp.mean(jnp.log(heads.scale**2), 0))
 
 
-class Lookahead(Score):
+class AdvantageScore(Score):
     """A score from a few imagined values, cheaper than a choice by values.
 
     **Cost:** `latents * actions * horizon` steps of the core, the policy, the reward and the
@@ -264,7 +264,7 @@ class Lookahead(Score):
         """The score of imagined advantages, with one row for each draw of the belief."""
 
 
-class ValueOfComputation(Lookahead):
+class ValueOfComputation(AdvantageScore):
     """The expected gain, in units of return, of finding out which action is better.
 
     With d the imagined advantage of the best action over the second best and s its standard error,
@@ -325,7 +325,7 @@ class TwoStage(ValueOfComputation):
         )
 
 
-class Improvement(Lookahead):
+class Improvement(AdvantageScore):
     """The largest imagined advantage over the policy's mean, in units of return. Each advantage is
     shrunk by its standard error."""
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from thinkslow.distributions import Belief, Point
 from thinkslow.objectives import lookahead
-from thinkslow.objectives.term import Values
+from thinkslow.objectives.term import TermValues
 from thinkslow.refinement import Objective, Refined
 from thinkslow.refinement.joint import Joint, Shift, joint, moved, shift
 from thinkslow.worldmodel import Memory, Moment, Observation
@@ -61,7 +61,7 @@ def objective_and_start(
     if not isinstance(first, Joint | Shift):
         return objective_at(moment, start), first
 
-    def objective(both: Joint | Shift, key: PRNGKeyArray) -> tuple[Array, Values]:
+    def objective(both: Joint | Shift, key: PRNGKeyArray) -> tuple[Array, TermValues]:
         memory = moved(moment.memory, both.shift, jnp.inf if share is None else share)
         prior = agent.model.prior(memory)
         assert prior is not None  # the agent has checked that its model has one

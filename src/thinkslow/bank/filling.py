@@ -32,7 +32,7 @@ from thinkslow.envs.snapshots import Snapshot
 from thinkslow.evaluation.records import BASE
 from thinkslow.evaluation.seeds import episode_seed
 from thinkslow.evaluation.subjects import described_environment, facts, fitted
-from thinkslow.needs import CRITIC, missing
+from thinkslow.needs import CRITIC, unmet
 from thinkslow.storage.headers import Occupied, as_read
 from thinkslow.storage.lock import claim
 
@@ -142,7 +142,7 @@ class _Filling:
     def __init__(self, bank: Bank, plan: Plan, agent: Agent, envs: VectorEnv, show: Show):
         self.bank, self.plan, self.agent, self.envs, self.show = bank, plan, agent, envs, show
         self.every = every_action(agent.action_spaces, MOST_ACTIONS)
-        self.has_critic = missing(agent.model, (CRITIC,)) is None
+        self.has_critic = unmet(agent.model, (CRITIC,)) is None
 
     def run(self) -> None:
         self._tell()

@@ -17,7 +17,7 @@ from thinkslow.agent.scores import Score
 from thinkslow.agent.thinking import Thinking
 from thinkslow.bank.stored import Bank, Moments, carried
 from thinkslow.evaluation.records import BASE
-from thinkslow.needs import missing
+from thinkslow.needs import unmet
 
 Show = Callable[[str, int, int], None]
 
@@ -71,7 +71,7 @@ def refusal(agent: AbstractAgent, bank: Bank) -> str | None:
 
 def lacking(agent: Agent, score: Score) -> str | None:
     """Why a score does not work with an agent; None if it does."""
-    return missing(agent.model, score.needs, agent.members)
+    return unmet(agent.model, score.needs, agent.members)
 
 
 def judge(

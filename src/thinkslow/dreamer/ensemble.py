@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from thinkslow.agent.agent import Agent
 from thinkslow.distributions import Belief
 from thinkslow.envs import VectorEnv
-from thinkslow.needs import PRIOR, PRIOR_LAYER, missing
+from thinkslow.needs import PRIOR, PRIOR_LAYER, unmet
 from thinkslow.objectives import parameter_information_gain
 from thinkslow.objectives.members import Members, Noise, Where, prior_layer, replaced
 from thinkslow.plural import plural
@@ -89,7 +89,7 @@ def make(
     """
     if members < 2:
         raise ValueError(f"`members` must be 2 or more, to disagree; got {members}.")
-    if (reason := missing(model, (PRIOR_LAYER, PRIOR))) is not None:
+    if (reason := unmet(model, (PRIOR_LAYER, PRIOR))) is not None:
         raise ValueError(f"An ensemble of {type(model).__name__} cannot be fitted: {reason}.")
     play_key, fit_key = jr.split(jr.key(seed))
     played = collect(Agent(model), envs, decisions, key=play_key, show=show)

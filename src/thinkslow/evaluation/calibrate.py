@@ -21,7 +21,7 @@ from thinkslow.evaluation.clean import measured_clean, wants_clean, with_clean
 from thinkslow.evaluation.play import play
 from thinkslow.evaluation.seeds import CALIBRATION, episode_seed
 from thinkslow.evaluation.subjects import described_environment, fitted, refuse_modules
-from thinkslow.needs import CRITIC, DISCOUNT, missing
+from thinkslow.needs import CRITIC, DISCOUNT, unmet
 from thinkslow.worldmodel import State
 
 
@@ -110,7 +110,7 @@ def returns_in(
     **Errors:** `ValueError` for an agent without critic or discount.
     """
     inner = agent.inner
-    reason = "it is not an `Agent`" if inner is None else missing(inner.model, (CRITIC, DISCOUNT))
+    reason = "it is not an `Agent`" if inner is None else unmet(inner.model, (CRITIC, DISCOUNT))
     if inner is None or reason is not None:
         raise ValueError(f"The returns of this agent cannot be measured: {reason}.")
     lived = _Lived(inner.model, envs.count)

@@ -26,7 +26,7 @@ from thinkslow.gap.bounds import (
     loss,
     unmixed,
 )
-from thinkslow.needs import DECODER, TRAINED_BETA, missing
+from thinkslow.needs import DECODER, TRAINED_BETA, unmet
 from thinkslow.worldmodel import Moment, Observation, State, perceive, surprise
 
 JUDGES = 64
@@ -103,9 +103,9 @@ def refusal(model: Any, beta: float | None) -> str | None:
         model: a `WorldModel`.
         beta: weight of the KL; None: as the model was trained.
     """
-    if (reason := missing(model, (DECODER,))) is not None:
+    if (reason := unmet(model, (DECODER,))) is not None:
         return "it has no decoder, which is needed for the cost of a belief"
-    if beta is None and (reason := missing(model, (TRAINED_BETA,))) is not None:
+    if beta is None and (reason := unmet(model, (TRAINED_BETA,))) is not None:
         return f"{reason.partition('. ')[0]}. Give `beta`, such as 1"
     return None
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from thinkslow.needs import DECODES_ALL, MEMBERS, SPREAD, Need
 from thinkslow.objectives.information import parameter_information_gain, state_information_gain
-from thinkslow.objectives.term import ImaginedStep, ImaginedTerm, Values
+from thinkslow.objectives.term import ImaginedStep, ImaginedTerm, TermValues
 from thinkslow.worldmodel import State, surprise
 
 ESTIMATORS = ("kl", "barber-agakov", "entropies")
@@ -64,7 +64,7 @@ class SIG(ImaginedTerm):
             return again.log_prob(value) - prior.log_prob(value)
         return state_information_gain(again, prior)
 
-    def diagnostics(self, model: Any, step: ImaginedStep) -> Values:
+    def diagnostics(self, model: Any, step: ImaginedStep) -> TermValues:
         again, prior = step.posterior, step.prior
         value = step.state.latent.astype(jax.tree.leaves(again)[0].dtype)
         bound = again.log_prob(value) - prior.log_prob(value)

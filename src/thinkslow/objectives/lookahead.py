@@ -11,9 +11,16 @@ import jax.random as jr
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from thinkslow.distributions import Belief, Objective
-from thinkslow.needs import missing
+from thinkslow.needs import unmet
 from thinkslow.objectives.members import Members
-from thinkslow.objectives.term import ImaginedStep, ImaginedTerm, Present, PresentTerm, Term, Values
+from thinkslow.objectives.term import (
+    ImaginedStep,
+    ImaginedTerm,
+    Present,
+    PresentTerm,
+    Term,
+    TermValues,
+)
 from thinkslow.readouts import Readout, Sample
 from thinkslow.worldmodel import (
     Moment,
@@ -81,7 +88,7 @@ def lookahead(
     weighted = paired(terms)
     check_counts(weighted, horizon, rollouts, latent, imagery)
     for term, _ in weighted:
-        if (reason := missing(model, term.needs, members)) is not None:
+        if (reason := unmet(model, term.needs, members)) is not None:
             raise ValueError(f"`{term.name}` does not work with this model: {reason}.")
     present = [term for term, _ in weighted if isinstance(term, PresentTerm)]
     imagined = [term for term, _ in weighted if isinstance(term, ImaginedTerm)]
@@ -91,10 +98,10 @@ def lookahead(
         model, acting, moment, imagined, horizon, latent, imagery, members, through_memory
     )
 
-    def objective(belief: Belief, key: PRNGKeyArray) -> tuple[Float[Array, ""], Values]:
+    def objective(belief: Belief, key: PRNGKeyArray) -> tuple[Float[Array, ""], TermValues]:
         present_key, future_key = jr.split(key)
         keys = jr.split(present_key, max(1, len(present)))
-        found: Values = {}
+        found: TermValues = {}
         for term, term_key in zip(present, keys, strict=False):
             found[term.name] = _one_number(term, term.value(belief, here, key=term_key))
         if imagined:
@@ -180,7 +187,7 @@ class _Future:
     members: Members | None
     through_memory: bool
 
-    def __call__(self, belief: Belief, key: PRNGKeyArray) -> tuple[Array, Values]:
+    def __call__(self, belief: Belief, key: PRNGKeyArray) -> tuple[Array, TermValues]:
         """The first latent, and the terms."""
         start_key, roll_key, step_key = jr.split(key, 3)
         state = State(self.moment.memory, self.latent(belief, key=start_key))
@@ -211,10 +218,10 @@ class _Future:
                 values[term.name] += _one_number(term, term.at_step(self.model, now, key=now_key))
         return state.latent, values
 
-    def _at(self, before: State, step: Rollout, keys: Key[Array, " keys"]) -> Values:
+    def _at(self, before: State, step: Rollout, keys: Key[Array, " keys"]) -> TermValues:
         """The terms of one step, with their diagnostics."""
         imagined = self._imagined(before, step, keys[0])
-        found: Values = {}
+        found: TermValues = {}
         for term, key in zip(self.terms, keys[1:], strict=True):
             found[term.name] = _one_number(term, term.at_step(self.model, imagined, key=key))
             for name, value in term.diagnostics(self.model, imagined).items():

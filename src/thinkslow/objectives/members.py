@@ -18,7 +18,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from thinkslow.distributions import Belief
-from thinkslow.needs import PRIOR_LAYER, Need, missing
+from thinkslow.needs import PRIOR_LAYER, Need, unmet
 from thinkslow.settings import check_range
 
 Where: TypeAlias = Callable[[Any], PyTree[Array]]
@@ -79,7 +79,7 @@ def prior_layer(model: Any) -> Any:
 
     **Errors:** `ValueError` for a model without `prior_layer`.
     """
-    if (reason := missing(model, (PRIOR_LAYER,))) is not None:
+    if (reason := unmet(model, (PRIOR_LAYER,))) is not None:
         raise ValueError(f"{type(model).__name__} has no members: {reason}.")
     return model.prior_layer
 

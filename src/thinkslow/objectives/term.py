@@ -24,7 +24,7 @@ from thinkslow.settings import takes_floats
 from thinkslow.trees import register
 from thinkslow.worldmodel import Moment, Observation, Rollout, State, WorldModel
 
-Values: TypeAlias = dict[str, Float[Array, ""]]
+TermValues: TypeAlias = dict[str, Float[Array, ""]]
 
 
 class _Frozen:
@@ -203,7 +203,7 @@ class ImaginedTerm(Term, abc.ABC):
             key: PRNG key of the term's random draws.
         """
 
-    def diagnostics(self, model: Any, step: ImaginedStep) -> Values:
+    def diagnostics(self, model: Any, step: ImaginedStep) -> TermValues:
         """Further values to report as `term/name`; they are not minimised.
 
         Args:

@@ -11,7 +11,7 @@ import numpy as np
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.thinking import Thinking
 from thinkslow.agent.values import Values
-from thinkslow.needs import missing
+from thinkslow.needs import unmet
 from thinkslow.testing.case import Case
 from thinkslow.testing.entries import Entry, same
 
@@ -28,7 +28,7 @@ def choice_entries(case: Case) -> Iterator[Entry]:
     def entry(rule: str, holds: bool | None, detail: str) -> Entry:
         return Entry(case.name, name, "", rule, holds, detail)
 
-    if (reason := missing(case.model, Values().needs)) is not None:
+    if (reason := unmet(case.model, Values().needs)) is not None:
         yield entry("applies to the model", None, reason)
         return
     batch = {key: np.asarray(value)[None] for key, value in case.observation.items()}

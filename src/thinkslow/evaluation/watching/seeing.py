@@ -19,7 +19,7 @@ from thinkslow.distributions import BoundedNormal, Categorical, Gaussian, expect
 from thinkslow.evaluation.metrics import AHEAD
 from thinkslow.evaluation.scoring import CHUNK, current, predicted
 from thinkslow.evaluation.watching.episode import Episode, Told
-from thinkslow.needs import ACTOR, CRITIC, missing
+from thinkslow.needs import ACTOR, CRITIC, unmet
 from thinkslow.spaces import Space
 
 
@@ -92,8 +92,8 @@ def believed(agent: AbstractAgent, told: Sequence[Told]) -> dict[str, np.ndarray
     model, inner = agent.model, agent.inner
     acts = inner is not None and inner.policy in (own_policy, greedy_policy)
     has = {
-        "value": missing(model, (CRITIC,)) is None,
-        "policy": acts and missing(model, (ACTOR,)) is None,
+        "value": unmet(model, (CRITIC,)) is None,
+        "policy": acts and unmet(model, (ACTOR,)) is None,
     }
     found: list[dict[str, np.ndarray]] = []
     for first in range(0, len(told), CHUNK):
