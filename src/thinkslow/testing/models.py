@@ -50,7 +50,8 @@ def _agent_entries(case: Case) -> Iterator[Entry]:
 
     def act(thinking: Thinking) -> tuple[Any, Any, Any]:
         agent = Agent(case.model, thinking, policy=policy)
-        carry = dataclasses.replace(agent.start(1), action=case.action[None])
+        given = Agent(case.model, thinking, policy=lambda m, s, key: jnp.ravel(case.policy(s, key)))
+        carry = dataclasses.replace(given.start(1), action=case.action[None])
         batch = {key: np.asarray(value)[None] for key, value in case.observation.items()}
         return agent.act(carry, batch, np.ones(1, bool), keys=jr.split(jr.key(0), 1))
 
