@@ -542,14 +542,14 @@ def test_what_is_alone_of_its_kind_may_have_another_name():
         (
             {"image": image(24)},
             choice(9),
-            r"its image is 16x16x3, the environment's 24x24x3 \(make it with `size` 16\)",
+            "its image is 16x16x3, the environment's 24x24x3 (make it with `size` 16)",
         ),
         ({"image": image(16, 1)}, choice(9), "16x16x3, the environment's 16x16x1"),
         ({"vector": vector(3)}, choice(9), "sees the image, the environment shows no image"),
         ({"image": image(16)}, choice(4), "one of 9 actions, the environment one of 4 actions"),
         ({"image": image(16)}, vector(9), "one of 9 actions, the environment 9 continuous"),
         ({"image": image(16)}, choice(15), "the 9 of IMPALA and the 15 of PopArt"),
-        ({"image": image(8)}, choice(4), "8x8x3; it takes one of 9"),
+        ({"image": image(8)}, choice(4), "8x8x3 (make it with `size` 16); it takes one of 9"),
     ],
 )
 def test_a_mismatch_is_told_field_by_field(spaces, action, said):
