@@ -21,6 +21,17 @@ def all_finite(tree: PyTree) -> Bool[Array, ""]:
     return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))
 
 
+def one_number(what: str, value: Any) -> Array:
+    """The value as an array. **Errors:** `TypeError` unless it is one floating number."""
+    shape, kind = jnp.shape(value), jnp.result_type(value)
+    if shape or not jnp.issubdtype(kind, jnp.floating):
+        raise TypeError(
+            f"{what} must be one floating number; got {kind} of shape {shape}. Sum it over its "
+            "axes."
+        )
+    return jnp.asarray(value)
+
+
 def where(condition: Bool[Array, ""], new: Tree, old: Tree) -> Tree:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 

@@ -22,6 +22,7 @@ from thinkslow.objectives.term import (
     TermValues,
 )
 from thinkslow.readouts import Readout, Sample
+from thinkslow.trees import one_number
 from thinkslow.worldmodel import (
     Moment,
     Observation,
@@ -103,7 +104,7 @@ def lookahead(
         keys = jr.split(present_key, max(1, len(present)))
         found: TermValues = {}
         for term, term_key in zip(present, keys, strict=False):
-            found[term.name] = _one_number(term, term.value(belief, here, key=term_key))
+            found[term.name] = _checked(term, term.value(belief, here, key=term_key))
         if imagined:
             latents, values = jax.vmap(partial(future, belief))(jr.split(future_key, rollouts))
             found |= {name: latent.mean(each, latents, belief) for name, each in values.items()}
@@ -162,15 +163,9 @@ def check_counts(
             )
 
 
-def _one_number(term: Term, value: Any) -> Float[Array, ""]:
+def _checked(term: Term, value: Any) -> Float[Array, ""]:
     """The value of a term. **Errors:** `TypeError` unless it is one floating number."""
-    shape, kind = jnp.shape(value), jnp.result_type(value)
-    if shape or not jnp.issubdtype(kind, jnp.floating):
-        raise TypeError(
-            f"The value of {type(term).__name__} must be one floating number; got {kind} of shape "
-            f"{shape}. Sum it over its axes."
-        )
-    return jnp.asarray(value)
+    return one_number(f"The value of {type(term).__name__}", value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,7 +210,7 @@ class _Future:
                 action = jax.tree.map(lambda x: x[0], steps.action)
                 here = Rollout(action, self.moment.prior, state)
                 now = self._imagined(state, here, image_key)
-                values[term.name] += _one_number(term, term.at_step(self.model, now, key=now_key))
+                values[term.name] += _checked(term, term.at_step(self.model, now, key=now_key))
         return state.latent, values
 
     def _at(self, before: State, step: Rollout, keys: Key[Array, " keys"]) -> TermValues:
@@ -223,7 +218,7 @@ class _Future:
         imagined = self._imagined(before, step, keys[0])
         found: TermValues = {}
         for term, key in zip(self.terms, keys[1:], strict=True):
-            found[term.name] = _one_number(term, term.at_step(self.model, imagined, key=key))
+            found[term.name] = _checked(term, term.at_step(self.model, imagined, key=key))
             for name, value in term.diagnostics(self.model, imagined).items():
                 found[f"{term.name}/{name}"] = value
         return found

@@ -19,7 +19,7 @@ from thinkslow.distributions import Objective
 from thinkslow.refinement.result import Scalar, Select
 from thinkslow.refinement.updates import Gradient, Update
 from thinkslow.settings import check_range
-from thinkslow.trees import all_finite, register, where
+from thinkslow.trees import all_finite, one_number, register, where
 
 CERTAINTY = 2.0
 """Standard errors by which an objective must fall on several judging draws."""
@@ -249,13 +249,10 @@ def checked(objective: Objective) -> Objective:
                 "An objective must return two things, the loss and a dictionary of terms (which "
                 f"may be empty); got {type(out).__name__}."
             )
-        for name, value in (("loss", out[0]), *((f"term {k!r}", v) for k, v in out[1].items())):
-            shape, kind = jnp.shape(value), jnp.result_type(value)
-            if shape or not jnp.issubdtype(kind, jnp.floating):
-                raise TypeError(
-                    f"The {name} of an objective must be one floating number; got {kind} of shape "
-                    f"{shape}. Sum it over its axes."
-                )
-        return jnp.asarray(out[0]), {name: jnp.asarray(value) for name, value in out[1].items()}
+        loss = one_number("The loss of an objective", out[0])
+        return loss, {
+            name: one_number(f"The term {name!r} of an objective", value)
+            for name, value in out[1].items()
+        }
 
     return call
