@@ -14,10 +14,10 @@ import thinkslow
 from thinkslow.dreamer.config import MLPConfig, ModelConfig
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.dreamer.nets import named
-from thinkslow.importers import Source, register_source
+from thinkslow.importers import Importer
+from thinkslow.importers.importer import Foreign, Found, files, inside
 from thinkslow.importers.profiles.main import acted, observed, sizes
 from thinkslow.importers.renaming import Taken
-from thinkslow.importers.source import Foreign, Found, files, inside
 from thinkslow.spaces import Space
 
 
@@ -36,7 +36,6 @@ def read(found: Found, *, classes: int | None = None) -> Foreign:
         rep_scale=0.1,
     )
     return Foreign(
-        architecture="dreamerv3-main",
         model=model,
         weights=taken.out,
         observations=observations,
@@ -47,15 +46,17 @@ def read(found: Found, *, classes: int | None = None) -> Foreign:
     )
 
 
-register_source(
-    Source(
-        "mylab",
-        "MyLab's Dreamer",
-        files("agent.pickle"),
-        read=read,
+def mylab() -> Importer:
+    """MyLab's Dreamer."""
+    return Importer(
+        title="MyLab's Dreamer",
+        places=files("agent.pickle"),
         recognises=lambda content: "dyn.dyngru.kernel" in inside(content, "mylab"),
+        read=read,
     )
-)
+
+
+thinkslow.register("importer", "mylab", mylab)
 
 if __name__ == "__main__":
     small = MLPConfig(1, 32)

@@ -27,7 +27,7 @@ from golden_heads import described, latent
 
 from thinkslow import importers
 from thinkslow.distributions import Categorical, TwoHot
-from thinkslow.dreamer.config import TrainConfig
+from thinkslow.dreamer.config import ModelConfig, TrainConfig
 from thinkslow.dreamer.match_spaces import match_spaces
 from thinkslow.dreamer.model import Dreamer, Head
 from thinkslow.dreamer.nets import with_named
@@ -40,6 +40,7 @@ from thinkslow.dreamer.training.losses import (
     replayed_value_loss,
     world_model_losses,
 )
+from thinkslow.dreamer.v1.config import V1Config
 from thinkslow.importers.foreign import Foreign, Found
 from thinkslow.importers.loading import read, saved_from
 from thinkslow.importers.options import option
@@ -76,7 +77,7 @@ def compare(folder: Path) -> list[Line]:
     for name, array in compared.items():
         theirs = array.astype(np.float64)
         limit = TIED.get(name) or inputs.allowed(
-            name, array, golden, summed=summed, wide_bins=foreign.architecture == "dreamerv3-main"
+            name, array, golden, summed=summed, wide_bins=isinstance(foreign.model, ModelConfig)
         )
         difference = float("inf")
         found = shown(name)
@@ -127,8 +128,8 @@ def computed(folder: Path, golden: Mapping[str, np.ndarray]) -> tuple[Foreign, d
     """The agent, and our value of each array by the golden file's names."""
     found = importers.find(folder)
     foreign = _read(found, folder, golden)
-    if foreign.architecture == "dreamerv3-v1":
-        return foreign, golden_v1.computed(foreign, golden, found.source)
+    if isinstance(foreign.model, V1Config):
+        return foreign, golden_v1.computed(foreign, golden, found.format)
     model, slow = fitted(folder, foreign, golden)
     batch = read_batch(model, golden)
     out, states = _filtered(model, slow, batch)
@@ -139,12 +140,12 @@ def computed(folder: Path, golden: Mapping[str, np.ndarray]) -> tuple[Foreign, d
     ours |= {f"imag/{name}": array for name, array in imag.items()}
     loss: dict[str, jax.Array] = {}
     wanted = any(name.startswith("loss/") for name in golden)
-    if found.source == "dreamerv3" and wanted:
+    if found.format == "dreamerv3" and wanted:
         loss = _losses(model, slow, _returns(foreign.extras), batch, foreign.options)
     elif wanted:
         loss = _torch_losses(model, slow, _returns(foreign.extras), batch, foreign.options)
-    if found.source != "dreamerv3":
-        ours = {n: as_torch(n, x, model, found.source) for n, x in ours.items()}
+    if found.format != "dreamerv3":
+        ours = {n: as_torch(n, x, model, found.format) for n, x in ours.items()}
     ours |= {f"loss/{name}": x for name, x in loss.items()}
     if "grad/f32/dJ_dlogit" in golden:
         logits = jnp.asarray(golden["out/post_logit"][-1])
@@ -159,7 +160,7 @@ def _read(found: Found, folder: Path, golden: Mapping[str, np.ndarray]) -> Forei
     try:
         return read(found, classes=classes)
     except Misfit:
-        if found.source != "dreamerv3-v1":
+        if found.format != "dreamerv3-v1":
             raise
         names = inputs.observations(golden, {})
         vectors = tuple(name for name in names if golden[f"in/{name}"].ndim < 5)

@@ -17,10 +17,10 @@ import pytest
 
 from thinkslow import registry, zoo
 from thinkslow.cli import COMMANDS, MODULES, evaluate, flags, main, parsing, progress
+from thinkslow.cli.arms import WAYS
 from thinkslow.cli.modules import load_modules
-from thinkslow.importers import table
 
-FORMATS = table.names()
+FORMATS = tuple(registry.entries("importer"))
 """Ours: read before a test of this process registers another."""
 
 
@@ -187,7 +187,7 @@ def test_the_version_may_be_asked_for_in_every_usual_way(arguments, capsys):
 def test_arms_lists_every_name_with_what_it_is(capsys):
     assert main(["arms"]) == 0
     out = capsys.readouterr().out
-    for kind in registry.KINDS:
+    for kind in WAYS:
         for name, entry in registry.entries(kind).items():
             assert re.search(rf"^[* ] {re.escape(name)} +{re.escape(entry.about[:20])}", out, re.M)
     assert main(["arms", "--json", "mirror"]) == 0

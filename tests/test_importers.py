@@ -21,6 +21,7 @@ import pytest
 import yaml
 from helpers import golden_case, tiny_dreamer
 
+import thinkslow
 from thinkslow import importers
 from thinkslow.cli import main
 from thinkslow.dreamer import saved as checkpoint
@@ -28,11 +29,10 @@ from thinkslow.dreamer.config import MLPConfig
 from thinkslow.dreamer.match_spaces import match_spaces
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.dreamer.nets import named
-from thinkslow.importers import table
 from thinkslow.importers.foreign import Foreign, Found
 from thinkslow.importers.formats.arrays import Stored
+from thinkslow.importers.importer import files, inside
 from thinkslow.importers.loading import read, saved_from
-from thinkslow.importers.source import files, inside
 from thinkslow.spaces import Space
 from thinkslow.storage import checks, store
 
@@ -273,32 +273,30 @@ def test_a_module_that_only_the_agents_files_name_is_not_imported():
     assert checkpoint.environment_of(one, None, mine)["wrappers"] == ["mine:Class"]
 
 
-def test_a_source_from_outside_is_opened_like_any_other(tmp_path):
+def test_an_importer_from_outside_is_opened_like_any_other(tmp_path):
     def read_it(found: Found, *, classes: int | None = None) -> Foreign:
         own = as_danijar(tmp_path / "inner", tiny_dreamer(**SMALL))
         inner = read(importers.find(own))
         return dataclasses.replace(inner, steps=found.content["theirs"])
 
-    importers.register_source(
-        importers.Source(
-            name="mine",
-            title="a project of mine",
+    def mine(title: str = "a project of mine") -> importers.Importer:
+        return importers.Importer(
+            title=title,
             places=files("mine.pkl"),
             recognises=lambda content: "theirs" in inside(content),
             read=read_it,
         )
-    )
+
+    thinkslow.register("importer", "mine", mine)
     (tmp_path / "log").mkdir()
     (tmp_path / "log" / "mine.pkl").write_bytes(pickle.dumps({"theirs": 12}))
     saved = importers.open_agent(tmp_path / "log")
     assert saved.manifest["source"]["project"] == "a project of mine"
     assert saved.manifest["training"]["steps"] == 12
-    # Run again, as from a cell of a notebook, it is known anew; another's is refused.
-    importers.register_source(dataclasses.replace(table.source("mine"), title="as mended"))
-    assert table.source("mine").title == "as mended"
-    for name in ("mine", "sheeprl"):
-        with pytest.raises(ValueError, match=rf"'{name}' already"):
-            importers.register_source(dataclasses.replace(table.source("r2dreamer"), name=name))
+    with pytest.raises(ValueError, match="not by a project of mine"):
+        importers.find(tmp_path / "inner", format="mine")
+    with pytest.raises(ValueError, match="'sheeprl' is taken"):
+        thinkslow.register("importer", "sheeprl", mine)
 
 
 @pytest.mark.parametrize(
@@ -449,7 +447,7 @@ def test_a_file_cut_at_any_kilobyte_gives_one_error(name, tmp_path):
     file = tmp_path / found.file.name
     # An archive without its end fails at once; of a pickle, all that is there is looked at first,
     # which takes long with every call type-checked: the next test cuts it at every kilobyte.
-    for end in range(0, len(data), 1024 if found.source != "dreamerv3" else 24 * 1024):
+    for end in range(0, len(data), 1024 if found.format != "dreamerv3" else 24 * 1024):
         file.write_bytes(data[:end])
         error = weights_of(file, found.config)
         assert isinstance(error, str)

@@ -22,7 +22,7 @@ from thinkslow.dreamer.v1.config import ConvConfig, V1Config
 from thinkslow.dreamer.v1.model import V1Dreamer
 from thinkslow.importers.foreign import Foreign, Found
 from thinkslow.importers.formats.arrays import Stored
-from thinkslow.importers.sources import danijar_v1, sheeprl_v1, torch_v1
+from thinkslow.importers.projects import danijar_v1, sheeprl_v1, torch_v1
 from thinkslow.spaces import Space
 from thinkslow.storage.checks import match
 from thinkslow.storage.store import Damaged, Misfit
@@ -228,7 +228,7 @@ def test_another_model_is_refused_by_the_name_of_its_option(tmp_path, path, valu
 def test_the_classes_are_asked_for_where_there_is_no_configuration(tmp_path):
     model = agent(**CASES["a smallest map of 6"])
     source = as_danijar(model, tmp_path)
-    alone = Found(source.source, source.file, None, source.content)
+    alone = Found(source.format, source.file, None, source.content)
     with pytest.raises(FileNotFoundError, match="`classes=N`"):
         danijar_v1.read(alone)
     check_same(danijar_v1.read(alone, classes=5), model)

@@ -13,8 +13,6 @@ import pytest
 import thinkslow
 from thinkslow.agent.values import Values
 from thinkslow.distributions import Categorical, Squared
-from thinkslow.dreamer import saved
-from thinkslow.dreamer.architectures import register_architecture
 from thinkslow.gap.moment import perceived
 from thinkslow.needs import CRITIC, unmet
 from thinkslow.objectives import Entropy
@@ -35,6 +33,9 @@ class Sizes:
     @classmethod
     def from_json(cls, data):
         return cls(**data)
+
+    def build(self, observations, actions, *, key):
+        return Recurrent(observations, actions, self, key=key)
 
 
 class Recurrent(WorldModel):
@@ -113,17 +114,20 @@ def model():
 
 
 def test_it_is_saved_and_loaded_with_every_array_as_it_was(model, tmp_path):
-    with pytest.raises(ValueError, match="register_architecture"):
-        saved.save(tmp_path / "one", model, name="one", environment={"id": None}, training={})
-    register_architecture("recurrent", Recurrent, Sizes)
+    with pytest.raises(ValueError, match=r"thinkslow\.register"):
+        thinkslow.save(tmp_path / "one", model, name="one", environment={"id": None}, training={})
+    thinkslow.register("architecture", "recurrent", Sizes)
     half = {"environment": {"id": None}, "training": {}, "dtype": "float16"}
-    saved.save(tmp_path / "one", model, name="one", **half)
+    thinkslow.save(tmp_path / "one", model, name="one", **half)
     again: Any = thinkslow.load(tmp_path / "one").model
     arrays = [eqx.filter(one, eqx.is_array) for one in (model, again)]
     assert len(jax.tree.leaves(arrays[0])) == 13
     assert again.steps == model.steps
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3), *arrays)  # of float16
     assert store.read_manifest(tmp_path / "one")["environment"]["repeat"] == 1
+    # A subclass with the sizes of its parent would be loaded as its parent.
+    with pytest.raises(ValueError, match="Recurrent, not Valued"):
+        thinkslow.save(tmp_path / "two", made(Valued), name="two", **half)
 
 
 @pytest.mark.slow  # compiles the contract

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from thinkslow.agent.scores import Score
     from thinkslow.agent.thinking import Thinking
     from thinkslow.distributions import Belief, Categorical, Gaussian
+    from thinkslow.dreamer.saved import save
     from thinkslow.evaluation.calibrate import calibrated
     from thinkslow.evaluation.protocol import evaluate
     from thinkslow.evaluation.result import Evaluation
@@ -41,6 +42,7 @@ _HOMES = {
     "agent.presets": ("Arm", "arm"),
     "agent.scores": ("Score",),
     "agent.thinking": ("Thinking",),
+    "dreamer.saved": ("save",),
     "distributions": ("Belief", "Categorical", "Gaussian"),
     "evaluation.calibrate": ("calibrated",),
     "evaluation.protocol": ("evaluate",),
@@ -94,6 +96,7 @@ __all__ = [
     "record",
     "refine",
     "register",
+    "save",
     "unmet",
     "watch",
 ]

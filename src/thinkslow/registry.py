@@ -34,7 +34,10 @@ KINDS = {
     "check": "how a frame is checked before it is used",
     "members": "a source of plausible parameters",
     "arm": "a complete way to think",
+    "importer": "a project whose agents can be read",
+    "architecture": "the sizes of a world model, which build it",
 }
+"""What a kind is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Entry:
     about: str
     """A description of one line."""
 
-    def load(self) -> Callable[..., Any]:
+    def load(self) -> Any:
         if not isinstance(self.make, str):
             return self.make
         module, _, attribute = self.make.partition(":")
@@ -183,6 +186,21 @@ _TABLE: dict[str, dict[str, Entry]] = {
         ),
     },
     "arm": {},
+    "architecture": {
+        "dreamerv3-main": Entry("thinkslow.dreamer.config:ModelConfig", "DreamerV3 since 2024"),
+        "dreamerv3-v1": Entry("thinkslow.dreamer.v1.config:V1Config", "DreamerV3 of 2023"),
+    },
+    "importer": {  # in the order in which they are tried
+        name: Entry(f"thinkslow.importers.projects.{module}:importer", about)
+        for name, module, about in (
+            ("dreamerv3", "danijar", "danijar/dreamerv3 since December 2024"),
+            ("dreamerv3-v1", "danijar_v1", "danijar/dreamerv3 of 2023"),
+            ("dreamerv3-torch", "torch_v1", "NM512/dreamerv3-torch"),
+            ("r2dreamer", "r2dreamer", "NM512/r2dreamer"),
+            ("sheeprl", "sheeprl_v1", "sheeprl dreamer_v3"),
+            ("sheeprl-3.5", "sheeprl_main", "sheeprl dreamer_v3_5"),
+        )
+    },
 }
 
 
@@ -194,7 +212,7 @@ def register(kind: str, name: str, make: Callable[..., Any], about: str = "") ->
         name: the name; a name that is already in use is refused. A file or a notebook cell that
             runs again may register its names again.
         make: a class or a function that makes the object; its parameters may be given after
-            the name.
+            the name. For an architecture, the class of its sizes (see `thinkslow.save`).
         about: a description of one line; by default the first line of its docstring.
 
     **Errors:** `ValueError` for an unknown kind or a name that is in use; `TypeError` for a `make`

@@ -14,6 +14,11 @@ from thinkslow.agent.presets import DEFAULT
 from thinkslow.cli.common import Common, Usage
 from thinkslow.cli.common import parse as parse_options
 
+WAYS = (
+    "arm",
+    *sorted(set(registry.KINDS) - {"arm", "importer", "architecture"}, key=[*registry.KINDS].index),
+)
+"""The kinds of what a way to think consists of."""
 DESCRIPTION = """List the arms and their parts.
 
 An arm is a way to think. Each part can be changed: the terms of the objective, the update that
@@ -66,10 +71,10 @@ def run(options: Options) -> dict[str, Any]:
             for name, entry in registry.entries(kind).items()
             if part in f"{name} {entry.about}".lower()
         }
-        for kind in sorted(registry.KINDS, key=lambda kind: kind != "arm")
+        for kind in WAYS
     }
     if not any(found.values()):
-        names = [name for kind in registry.KINDS for name in registry.entries(kind)]
+        names = [name for kind in WAYS for name in registry.entries(kind)]
         raise Usage(f"Nothing is called {options.pattern!r}{registry.nearest(part, names)}")
     if not options.json:
         print("\n\n".join(_text(kind, names) for kind, names in found.items() if names))

@@ -19,8 +19,7 @@ from thinkslow import settings
 from thinkslow.cli import parsing
 from thinkslow.cli.modules import load_modules
 from thinkslow.cli.wording import InFlags
-from thinkslow.importers import table
-from thinkslow.registry import nearest
+from thinkslow.registry import entries, nearest
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -116,7 +115,7 @@ def parse(
         _refuse_nan(found)
         load_modules(getattr(found, "imports", ()))
         if isinstance(found, Opening):
-            known = ("auto", *table.names())
+            known = ("auto", *entries("importer"))
             if found.format not in known:
                 raise Usage(f"There is no format {found.format!r}{nearest(found.format, known)}")
         return found

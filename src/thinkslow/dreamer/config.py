@@ -2,11 +2,16 @@
 
 import dataclasses
 import math
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 from thinkslow.dreamer import ranges
 from thinkslow.registry import nearest
+from thinkslow.spaces import Space
 from thinkslow.storage.faults import shown
+
+if TYPE_CHECKING:
+    from thinkslow.dreamer.model import Dreamer
 
 OFFICIAL = "https://github.com/danijar/dreamerv3"
 
@@ -150,6 +155,14 @@ class ModelConfig:
     def latent_shape(self) -> tuple[int, ...]:
         """Shape of z."""
         return (self.stoch,) if self.classes is None else (self.stoch, self.classes)
+
+    def build(
+        self, observations: Mapping[str, Space], actions: Mapping[str, Space], *, key: Any
+    ) -> "Dreamer":
+        """A model of these sizes, with random weights."""
+        from thinkslow.dreamer.model import Dreamer
+
+        return Dreamer(observations, actions, self, key=key)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "ModelConfig":

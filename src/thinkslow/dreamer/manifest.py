@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from thinkslow.dreamer.architectures import architectures, config_of
+from thinkslow import registry
 from thinkslow.spaces import Space
 from thinkslow.storage.faults import Damaged, line, shown
 
@@ -14,7 +14,7 @@ LONGEST_NAME = 200
 LONGEST_TEXT = 2000
 """Largest number of characters of a sentence."""
 MOST_SPACES = 256
-"""Observations, or actions."""
+"""Largest number of observations, and of actions."""
 DTYPES = frozenset(
     {
         "bool",
@@ -32,7 +32,7 @@ DTYPES = frozenset(
         "float64",
     }
 )
-"""The largest number of observations and of actions."""
+"""What a number of an observation or an action may be."""
 
 Spaces = dict[str, Space]
 
@@ -41,8 +41,8 @@ Spaces = dict[str, Space]
 class Described:
     """The description of an agent in its manifest."""
 
-    architecture: str
     config: Any
+    """Its sizes; their class is the architecture."""
     observations: Spaces
     actions: Spaces
 
@@ -61,20 +61,20 @@ def described(manifest: Mapping[str, Any], folder: Path) -> Described:
             f"{folder} is the state of a training run, not an agent. "
             "Agents are in RUN/agents/STEPS."
         )
-    profile = manifest.get("architecture")
-    if not isinstance(profile, str) or profile not in architectures():
+    profile, known = manifest.get("architecture"), registry.entries("architecture")
+    if not isinstance(profile, str) or profile not in known:
         raise Damaged(
-            f"This version reads agents of architecture {' or '.join(architectures())}; {folder} "
+            f"This version reads agents of architecture {' or '.join(known)}; {folder} "
             f"is {shown(profile)}. Upgrade thinkslow, or import the module that registers it."
         )
     try:
         _check(manifest)
-        config = config_of(profile).from_json(manifest["model"])
+        config = known[profile].load().from_json(manifest["model"])
         observations, actions = (_spaces(manifest, part) for part in ("observations", "actions"))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         why = f"it lacks {error}" if isinstance(error, KeyError) else error
         raise Damaged(f"{folder}/manifest.json does not describe an agent: {why}") from error
-    return Described(profile, config, observations, actions)
+    return Described(config, observations, actions)
 
 
 def _spaces(manifest: Mapping[str, Any], part: str) -> Spaces:

@@ -13,9 +13,8 @@ import jax.random as jr
 import numpy as np
 
 from thinkslow.dreamer.actor_critic import ActorCritic
-from thinkslow.dreamer.architectures import model_of
+from thinkslow.dreamer.config import ModelConfig
 from thinkslow.dreamer.nets import named, with_named, with_only
-from thinkslow.dreamer.saved import architecture
 from thinkslow.dreamer.vision import width
 from thinkslow.objectives.members import Members
 from thinkslow.plural import plural
@@ -70,8 +69,7 @@ def match_spaces(
     if decoded is not None:
         decoded = tuple(name for old in decoded for name in names[old])
     config = dataclasses.replace(model.config, decoded=decoded)
-    make = model_of(architecture(model))
-    shape = jax.eval_shape(lambda: make(renamed, actions, config, key=jr.key(0)))
+    shape = jax.eval_shape(lambda: config.build(renamed, actions, key=jr.key(0)))
     expected = {name: leaf.shape for name, leaf in named(shape).items()}
     checks.match(weights, expected, what=f"{name} does not fit {id}")
     if members is not None:
@@ -202,7 +200,7 @@ def _renamed(
             here = slice(start, start := start + width(spaces[part]))
             out[f"{before}{part}{name.removeprefix(head)}"] = array[..., here]
     kernel = "enc/mlp0/kernel"
-    if architecture(model) == "dreamerv3-main" and kernel in out:
+    if isinstance(model.config, ModelConfig) and kernel in out:
         # Inputs are joined in the sorted order of their names, and the names may have changed.
         rows: dict[str, np.ndarray] = {}
         start = 0

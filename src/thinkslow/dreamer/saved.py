@@ -12,13 +12,12 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from thinkslow.dreamer.architectures import architectures, model_of
+from thinkslow import registry
 from thinkslow.dreamer.manifest import described
 from thinkslow.dreamer.nets import named, with_named, with_only
 from thinkslow.objectives.members import Members
 from thinkslow.storage import checks, store
 from thinkslow.storage.faults import line, shown
-from thinkslow.worldmodel import WorldModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,18 +89,30 @@ def save(
     training: Mapping[str, Any],
     dtype: str = "float32",
 ) -> None:
-    """Write an agent of a registered architecture.
+    """Write an agent, so that `thinkslow.load` and every command can read it.
 
     Args:
         folder: Where to write it.
-        model: A `WorldModel` with a `config`, as `register_architecture` says.
+        model: A `WorldModel` with a field `config`, a dataclass of sizes whose class is registered:
+            `thinkslow.register("architecture", NAME, Sizes)`. `Sizes.from_json(dictionary)` reads
+            back what `dataclasses.asdict` gave after a trip through JSON, and raises `ValueError`
+            or `TypeError` for what no agent can be. `sizes.build(observations, actions, key=key)`
+            makes a model; the first two map names to `Space`.
         name: The name of the agent.
         environment: The environment that it plays: `id`, and by default `size` 64, `repeat` 1.
         training: What is known of its training, such as `steps`, `seed` and `preset`.
         dtype: The type of the weights on disk.
 
-    **Errors:** `ValueError` for an architecture that is not registered; those of `store.write`.
+    **Errors:** `ValueError` for sizes that are not registered or that build another class; those
+    of `store.write`.
     """
+    profile, spaces = architecture(model.config), (model.observation_spaces, model.action_spaces)
+    built = eqx.filter_eval_shape(lambda: model.config.build(*map(dict, spaces), key=jr.key(0)))
+    if type(built) is not type(model):
+        raise ValueError(
+            f"{type(model.config).__name__} builds {type(built).__name__}, not "
+            f"{type(model).__name__}. Give each class of models sizes of its own."
+        )
     arrays = {name: np.asarray(array) for name, array in named(model).items()}
     weights = {
         name: array.astype(dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
@@ -109,10 +120,10 @@ def save(
     }
     manifest = {
         "name": name,
-        "architecture": architecture(model),
+        "architecture": profile,
         "model": dataclasses.asdict(model.config),
-        "observations": {key: space.to_json() for key, space in model.observation_spaces},
-        "actions": {key: space.to_json() for key, space in model.action_spaces},
+        "observations": {key: space.to_json() for key, space in spaces[0]},
+        "actions": {key: space.to_json() for key, space in spaces[1]},
         "environment": {"size": 64, "repeat": 1, **environment},
         "training": {"steps": None, "seed": None, "preset": None, **training},
         **provenance(),
@@ -147,9 +158,7 @@ def load(folder: str | Path, *, ensemble: bool = True) -> Saved:
     facts = described(manifest, Path(folder))
     try:
         shape = eqx.filter_eval_shape(
-            lambda: model_of(facts.architecture)(
-                facts.observations, facts.actions, facts.config, key=jr.key(0)
-            )
+            lambda: facts.config.build(facts.observations, facts.actions, key=jr.key(0))
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise store.Damaged(
@@ -169,17 +178,18 @@ def load(folder: str | Path, *, ensemble: bool = True) -> Saved:
     return Saved(model, manifest, Members(with_only(shape, members)))
 
 
-def architecture(model: WorldModel) -> str:
-    """The profile name of a model in manifests.
+def architecture(sizes: Any) -> str:
+    """The name of an architecture in manifests, found by the class of its sizes.
 
-    **Errors:** `ValueError` if the class of the model is not registered.
+    **Errors:** `ValueError` if the class is not registered.
     """
-    for name in architectures():
-        if type(model) is model_of(name):
+    for name, entry in registry.entries("architecture").items():
+        if type(sizes) is entry.load():
             return name
+    kind = type(sizes).__name__
     raise ValueError(
-        f"{type(model).__name__} is no architecture that can be saved. Register it: "
-        "thinkslow.dreamer.architectures.register_architecture."
+        f"The sizes of a model that is saved must be of a registered class; got {kind}. Register "
+        f'it: thinkslow.register("architecture", "NAME", {kind}).'
     )
 
 

@@ -1,6 +1,6 @@
 """Find agents of other projects, read them without running their code, and convert them.
 
-Modules are loaded on first use, so listing the sources imports neither NumPy nor JAX.
+Modules are loaded on first use, so listing the importers imports neither NumPy nor JAX.
 """
 
 import importlib
@@ -8,27 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from thinkslow.importers.finding import find
+    from thinkslow.importers.importer import Importer
     from thinkslow.importers.loading import load, open_agent, told, write
-    from thinkslow.importers.source import Source
-    from thinkslow.importers.table import names, register_source
     from thinkslow.storage.store import is_own
 
 _HOMES = {
     "importers.finding": ("find",),
     "importers.loading": ("load", "open_agent", "told", "write"),
-    "importers.source": ("Source",),
-    "importers.table": ("names", "register_source"),
+    "importers.importer": ("Importer",),
     "storage.store": ("is_own",),
 }
 
 __all__ = [
-    "Source",
+    "Importer",
     "find",
     "is_own",
     "load",
-    "names",
     "open_agent",
-    "register_source",
     "told",
     "write",
 ]

@@ -1,6 +1,6 @@
 """Find the newest checkpoint of a log folder, and the project that wrote it.
 
-The path may be a log folder, a checkpoint folder or the file itself. Each source knows where its
+The path may be a log folder, a checkpoint folder or the file itself. Each importer knows where its
 project stores checkpoints and how to recognise them.
 """
 
@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from thinkslow.importers import table
 from thinkslow.importers.foreign import Found
 from thinkslow.importers.formats import pickles, torchfile
 from thinkslow.importers.formats.arrays import File
-from thinkslow.importers.source import Order, Source
+from thinkslow.importers.importer import Order, importers
 from thinkslow.plural import plural
 from thinkslow.storage.faults import Damaged, Missing, shown
 from thinkslow.storage.reading import is_there
@@ -32,24 +31,25 @@ def find(path: Path, *, format: str = "auto") -> Found:
 
     Args:
         path: Where to look.
-        format: A name of `table.names()`, or `auto`.
+        format: The name of an importer, or `auto`.
 
     **Errors:** `Missing` if there is no checkpoint; `ValueError` if there are several runs, or if
-    another source wrote it; `Damaged` and `pickles.Refused` from reading.
+    another project wrote it; `Damaged` and `pickles.Refused` from reading.
     """
-    if format != "auto" and format not in table.names():
+    known = importers()
+    if format not in ("auto", *known):
         raise ValueError(
-            f"`format` must be auto or one of {', '.join(table.names())}; got {shown(format)}."
+            f"`format` must be auto or one of {', '.join(known)}; got {shown(format)}."
         )
     file = newest(path)
     content = content_of(file)
-    theirs = whose(content, file)
-    if format not in ("auto", theirs.name):
+    name = whose(content, file)
+    if format not in ("auto", name):
         raise ValueError(
-            f"{file} was written by {theirs.title}, not by {table.source(format).title}. Leave "
+            f"{file} was written by {known[name].title}, not by {known[format].title}. Leave "
             "`format` out, or check the path."
         )
-    return Found(theirs.name, file, _config(file, theirs.config), content)
+    return Found(name, file, _config(file, known[name].config), content)
 
 
 def content_of(file: Path) -> Any:
@@ -94,29 +94,28 @@ def newest(path: Path) -> Path:
     return max(here)[1]
 
 
-def whose(content: Any, file: Path) -> Source:
-    """The source that wrote a checkpoint.
+def whose(content: Any, file: Path) -> str:
+    """The name of the importer for a checkpoint.
 
-    **Errors:** `Damaged` if no known source wrote it, or if this version of the source is not
+    **Errors:** `Damaged` if no known project wrote it, or if this version of the project is not
     supported.
     """
-    sources = [table.source(name) for name in table.names()]
-    for each in sources:
+    known = importers()
+    for each in known.values():
         if (why := each.unread(content)) is not None:
             raise Damaged(f"{file} {why}")
-    for each in sources:
+    for name, each in known.items():
         if each.recognises(content):
-            return each
-    raise Damaged(
-        f"{file} holds no agent of a known project: {', '.join(each.title for each in sources)}."
-    )
+            return name
+    titles = ", ".join(each.title for each in known.values())
+    raise Damaged(f"{file} holds no agent of a known project: {titles}.")
 
 
 def _checkpoints(folder: Path) -> Iterator[tuple[Order, Path]]:
     """The checkpoints directly in a folder, in the layout of each project, with their sort keys."""
     seen = set()
-    for name in table.names():
-        for order, file in table.source(name).places(folder):
+    for each in importers().values():
+        for order, file in each.places(folder):
             if file not in seen:
                 seen.add(file)
                 yield order, file

@@ -1,9 +1,9 @@
 """Input and output of a reader of another project's agents.
 
-Each source has a module with one public function, `read(found: Found) -> Foreign`. It picks the
+Each project has a module with one public function, `read(found: Found) -> Foreign`. It picks the
 agent's arrays from `found.content` by name, reads and renames them, and derives every size from
 their shapes. What shapes do not determine (the classes of the latent, the uniform mix) comes from
-the source's configuration. The caller checks that names and shapes are exactly those of the model.
+the project's configuration. The caller checks that names and shapes are exactly those of the model.
 """
 
 import dataclasses
@@ -21,12 +21,12 @@ from thinkslow.spaces import Space
 class Found:
     """The files of a foreign agent, found before its weights are read."""
 
-    source: str
-    """Name of the source, from `importers.table`."""
+    format: str
+    """Name of the importer."""
     file: Path
     """The checkpoint that was chosen."""
     config: Path | None
-    """Its configuration file, if the source writes one."""
+    """Its configuration file, if the project writes one."""
     content: Any
     """The result of `pickles.load` or `torchfile.load`."""
 
@@ -35,32 +35,31 @@ class Found:
 class Foreign:
     """A foreign agent: its weights under our names, and a description of its model."""
 
-    architecture: str
-    """Architecture of the model: `dreamerv3-main` or `dreamerv3-v1`."""
     model: ModelConfig | V1Config
+    """Sizes of the model."""
     weights: dict[str, np.ndarray]
-    """The weights as float32, under the names of that architecture."""
+    """The weights as float32, under the names of that model."""
     observations: dict[str, Space]
     actions: dict[str, Space]
     environment: dict[str, Any]
-    """`{"id", "size", "repeat"}` in Gymnasium's terms, and `task`, the source's own name. The id is
-    None if no environment here is the same.
+    """`{"id", "size", "repeat"}` in Gymnasium's terms, and `task`, the project's own name. The id
+    is None if no environment here is the same.
     """
     action: Literal["sample", "mode"]
-    """How the source chooses an action in its own evaluation: `sample` or `mode`."""
+    """How the project chooses an action in its own evaluation: `sample` or `mode`."""
     logits: Literal["raw", "mixed"]
-    """Whether the latent logits that the source stores are before or after the uniform mix."""
+    """Whether the latent logits that the project stores are before or after the uniform mix."""
     extras: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    """Other arrays that the source stores: the slow critic `slowval/...`,
+    """Other arrays that the project stores: the slow critic `slowval/...`,
     `retnorm/{lo,hi}/value`.
     """
     steps: int | None = None
-    """Number of decisions in the environment during training, if the source stores it."""
+    """Number of decisions in the environment during training, if the project stores it."""
     seed: int | None = None
-    """Seed of the training, if the source stores it."""
+    """Seed of the training, if the project stores it."""
     cannot: dict[str, str] = dataclasses.field(default_factory=dict)
     """What this agent cannot do, with reasons."""
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """The source's own configuration; empty if it writes none."""
+    """The project's own configuration; empty if it writes none."""
     assumed: tuple[str, ...] = ()
     """Assumptions that no file confirms, one clause each."""

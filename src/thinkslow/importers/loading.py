@@ -9,11 +9,10 @@ import equinox as eqx
 import jax.random as jr
 import numpy as np
 
+from thinkslow import registry
 from thinkslow.dreamer import saved as checkpoint
-from thinkslow.dreamer.architectures import model_of
 from thinkslow.dreamer.nets import named, with_named
 from thinkslow.dreamer.saved import Saved, provenance
-from thinkslow.importers import table
 from thinkslow.importers.finding import find, has_checksum
 from thinkslow.importers.foreign import Foreign, Found
 from thinkslow.importers.formats.globals import Refused
@@ -63,8 +62,8 @@ def load(
 ) -> Saved:
     """Load the newest agent of another project at a path: log folder, checkpoint folder, or file.
 
-    `format` is one of `table.names()`. `classes` of the latent is needed if the source wrote no
-    configuration; `vectors`, the names of the vector observations in order, if the source did not
+    `format` is the name of an importer. `classes` of the latent is needed if the project wrote no
+    configuration; `vectors`, the names of the vector observations in order, if the project did not
     store the order. Nothing in the files is executed. Names and shapes must be exactly those of the
     model.
 
@@ -82,10 +81,9 @@ def saved_from(
     path: Path, found: Found, foreign: Foreign, *, allow_nonfinite: bool = False
 ) -> Saved:
     """The agent from the results of the steps of `load`."""
-    make = model_of(foreign.architecture)
     try:
         shape = eqx.filter_eval_shape(
-            lambda: make(foreign.observations, foreign.actions, foreign.model, key=jr.key(0))
+            lambda: foreign.model.build(foreign.observations, foreign.actions, key=jr.key(0))
         )
     except (ValueError, TypeError, OverflowError) as error:
         raise store.Misfit(f"{found.file} describes no agent that could be: {error}") from error
@@ -104,19 +102,19 @@ def read(
     """The agent of a checkpoint, under our names.
 
     **Errors:** `Damaged`, `Misfit`; `FileNotFoundError` for a missing configuration that is needed;
-    `ValueError` for `vectors` if the source stores their order.
+    `ValueError` for `vectors` if the project stores their order.
     """
-    source = table.source(found.source)
+    importer = registry.make("importer", found.format)
     given: dict[str, Any] = {} if classes is None else {"classes": classes}
     if vectors is not None:
-        if not source.orders_vectors:
+        if not importer.orders_vectors:
             raise ValueError(
-                f"`vectors` orders the vectors of sources that store no order; {source.title} "
+                f"`vectors` orders the vectors of projects that store no order; {importer.title} "
                 "stores it. Leave `vectors` out."
             )
         given["vectors"] = vectors
     try:
-        return source.read(found, **given)
+        return importer.read(found, **given)
     except (store.Damaged, store.Misfit, Refused, OSError, MemoryError):
         raise
     except ValueError as error:
@@ -125,7 +123,7 @@ def read(
     except Exception as error:
         # The file may hold anything where a mapping is expected.
         raise store.Damaged(
-            f"{found.file} is not laid out as {source.title} does "
+            f"{found.file} is not laid out as {importer.title} does "
             f"({type(error).__name__}: {shown(str(error), 200)})."
         ) from error
 
@@ -197,15 +195,15 @@ def _manifest(path: Path, found: Found, foreign: Foreign) -> dict[str, Any]:
     environment = {"id": None, "size": sides[0] if sides else 64, "repeat": 1}
     return {
         "name": _name(path),
-        "architecture": foreign.architecture,
+        "architecture": checkpoint.architecture(foreign.model),
         "model": dataclasses.asdict(foreign.model),
         "observations": {key: space.to_json() for key, space in foreign.observations.items()},
         "actions": {key: space.to_json() for key, space in foreign.actions.items()},
         "environment": environment | {k: v for k, v in foreign.environment.items() if v},
         "training": {"steps": foreign.steps, "seed": foreign.seed, "preset": None},
         "source": {
-            "format": found.source,
-            "project": table.source(found.source).title,
+            "format": found.format,
+            "project": registry.make("importer", found.format).title,
             "file": os.path.realpath(found.file),
             "sha256": store.sha256(found.file),
             "checked": has_checksum(found.file),

@@ -34,7 +34,7 @@ _WORDS: dict[str, Any] = {
 
 
 class Options:
-    """A source's configuration, or its defaults if no file was found.
+    """A project's configuration, or its defaults if no file was found.
 
     If there is a file, it must contain every option that has no default.
     """

@@ -2,10 +2,15 @@
 
 import dataclasses
 import math
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 from thinkslow.dreamer import ranges
+from thinkslow.spaces import Space
 from thinkslow.storage.faults import shown
+
+if TYPE_CHECKING:
+    from thinkslow.dreamer.v1.model import V1Dreamer
 
 Widths = tuple[int, ...]
 """Numbers of units of the dense layers, in order."""
@@ -135,6 +140,14 @@ class V1Config:
     def growth(self) -> int:
         """How many times larger an image is than the feature map that its decoder starts from."""
         return math.prod(conv.stride for conv in self.decoder_convs)
+
+    def build(
+        self, observations: Mapping[str, Space], actions: Mapping[str, Space], *, key: Any
+    ) -> "V1Dreamer":
+        """A model of these sizes, with random weights."""
+        from thinkslow.dreamer.v1.model import V1Dreamer
+
+        return V1Dreamer(observations, actions, self, key=key)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "V1Config":

@@ -1,6 +1,6 @@
 """Derive the sizes of an agent of profile `v1` from the shapes of its weights.
 
-The three sources of this profile differ in names and layouts. Each reader converts its weights to
+The three projects of this profile differ in names and layouts. Each reader converts its weights to
 the names and layouts of danijar's code of 2023, and passes on what no shape determines.
 """
 
@@ -20,7 +20,7 @@ from thinkslow.storage.store import Misfit
 
 Weights = Mapping[str, np.ndarray]
 EXTRAS = ("task_behavior/critic/slow/", "task_behavior/ac/retnorm_extr/")
-"""Arrays that the sources store besides the agent: the slow critic, the range of returns."""
+"""Arrays that the projects store besides the agent: the slow critic, the range of returns."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,7 +225,7 @@ def _vectors(weights: Weights, order: tuple[str, ...] | None) -> dict[str, int]:
             f"The agent sees vectors of {plural(total, 'number')}; the checkpoint does not say "
             "in which "
             f"order ({', '.join(f'{name} has {size}' for name, size in sorted(known.items()))}). "
-            "Name them all in the order of the source's observation space: `vectors=A,B,...`"
+            "Name them all in the order of the project's observation space: `vectors=A,B,...`"
         )
     if missing := sorted(set(known) - set(order)):
         raise Misfit(f"The agent reconstructs {missing[0]}, which it does not see.")

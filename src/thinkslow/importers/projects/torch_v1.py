@@ -3,9 +3,9 @@
 import numpy as np
 
 from thinkslow.importers.foreign import Foreign, Found
+from thinkslow.importers.importer import Importer, files, has, inside
 from thinkslow.importers.profiles.v1 import Told, Torch, sized, sorted_out
 from thinkslow.importers.renaming import stripped
-from thinkslow.importers.source import Source, files, has, inside
 from thinkslow.plural import plural
 from thinkslow.storage.store import Misfit
 
@@ -53,7 +53,6 @@ def read(found: Found, *, classes: int | None = None) -> Foreign:
     )
     model, observations, actions, cannot = sized(weights, told)
     return Foreign(
-        architecture="dreamerv3-v1",
         model=model,
         weights=weights,
         extras=extras,
@@ -132,10 +131,10 @@ def _dense(
     return layers
 
 
-SOURCE = Source(
-    name="dreamerv3-torch",
-    title="NM512/dreamerv3-torch",
-    places=files("latest.pt"),
-    recognises=lambda content: has(inside(content, "agent_state_dict"), "_wm."),
-    read=read,
-)
+def importer() -> Importer:
+    return Importer(
+        title="NM512/dreamerv3-torch",
+        places=files("latest.pt"),
+        recognises=lambda content: has(inside(content, "agent_state_dict"), "_wm."),
+        read=read,
+    )

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from thinkslow.importers.foreign import Foreign, Found
+from thinkslow.importers.importer import Importer, Order, has, inside
 from thinkslow.importers.options import Options
 from thinkslow.importers.profiles.v1 import Told, Torch, sized, sorted_out
 from thinkslow.importers.renaming import stripped
-from thinkslow.importers.source import Order, Source, has, inside
 from thinkslow.storage.store import Misfit
 
 WRAPPERS = ("_forward_module.", "module.", "_orig_mod.")
@@ -93,7 +93,6 @@ def read(found: Found, *, classes: int | None = None) -> Foreign:
     model, observations, actions, cannot = sized(weights, told)
     step = re.fullmatch(r"ckpt_(\d+)_\d+\.ckpt", found.file.name)
     return Foreign(
-        architecture="dreamerv3-v1",
         model=model,
         weights=weights,
         extras=extras,
@@ -226,13 +225,14 @@ def places(folder: Path) -> Iterator[tuple[Order, Path]]:
                 yield (0, int(version[1]) if version else 0, int(match[1]), -int(match[2])), file
 
 
-SOURCE = Source(
-    name="sheeprl",
-    title="sheeprl dreamer_v3",
-    places=places,
-    recognises=lambda content: (
-        "actor" in inside(content) and has(inside(content, "world_model"), "recurrent_model.rnn.")
-    ),
-    read=read,
-    config=("../config.yaml", "config.yaml"),
-)
+def importer() -> Importer:
+    return Importer(
+        title="sheeprl dreamer_v3",
+        places=places,
+        recognises=lambda content: (
+            "actor" in inside(content)
+            and has(inside(content, "world_model"), "recurrent_model.rnn.")
+        ),
+        read=read,
+        config=("../config.yaml", "config.yaml"),
+    )

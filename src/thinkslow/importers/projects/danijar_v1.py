@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from thinkslow.importers.foreign import Foreign, Found
+from thinkslow.importers.importer import Importer, files, has, inside
 from thinkslow.importers.options import Options
 from thinkslow.importers.profiles.v1 import EXTRAS, Told, count, sized, sorted_out
 from thinkslow.importers.renaming import Taken
-from thinkslow.importers.source import Source, files, has, inside
 from thinkslow.spaces import Space
 from thinkslow.storage.store import Damaged
 
@@ -97,7 +97,6 @@ def read(
     model, observations, actions, cannot = sized(weights, told)
     step = found.content.get("step")
     return Foreign(
-        architecture="dreamerv3-v1",
         model=model,
         weights=weights,
         extras=extras,
@@ -152,12 +151,12 @@ def _environment(options: Options) -> dict[str, Any]:
     return {"task": task, "repeat": repeat}
 
 
-SOURCE = Source(
-    name="dreamerv3-v1",
-    title="danijar/dreamerv3 of 2023, PyPI 1.5.0",
-    places=files("checkpoint.ckpt"),
-    recognises=lambda content: has(inside(content, "agent"), "agent/wm/"),
-    read=read,
-    config=("config.yaml",),
-    orders_vectors=True,
-)
+def importer() -> Importer:
+    return Importer(
+        title="danijar/dreamerv3 of 2023, PyPI 1.5.0",
+        places=files("checkpoint.ckpt"),
+        recognises=lambda content: has(inside(content, "agent"), "agent/wm/"),
+        read=read,
+        config=("config.yaml",),
+        orders_vectors=True,
+    )

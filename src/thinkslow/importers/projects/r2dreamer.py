@@ -4,10 +4,10 @@ from typing import Any
 
 from thinkslow.dreamer.match_spaces import JOINED
 from thinkslow.importers.foreign import Foreign, Found
+from thinkslow.importers.importer import Importer, files, has, inside
 from thinkslow.importers.options import Options
 from thinkslow.importers.profiles.main import acted, observed, sizes
 from thinkslow.importers.renaming import Taken, stripped
-from thinkslow.importers.source import Source, files, has, inside
 from thinkslow.plural import plural
 from thinkslow.storage.store import Misfit
 
@@ -70,7 +70,6 @@ def read(found: Found, *, classes: int | None = None) -> Foreign:
             "metrics and no arms that reconstruct: sig, elbo, evidence, best of N"
         )
     return Foreign(
-        architecture="dreamerv3-main",
         model=model,
         weights=weights,
         extras={name: x for name, x in taken.out.items() if name not in weights},
@@ -243,11 +242,11 @@ def _names(options: Options, part: str) -> list[str]:
     return [] if names == "$^" else sorted(name for name in names.split("|") if name)
 
 
-SOURCE = Source(
-    name="r2dreamer",
-    title="NM512/r2dreamer",
-    places=files("latest.pt"),
-    recognises=lambda content: has(inside(content, "agent_state_dict"), "rssm._deter_net."),
-    read=read,
-    config=(".hydra/config.yaml",),
-)
+def importer() -> Importer:
+    return Importer(
+        title="NM512/r2dreamer",
+        places=files("latest.pt"),
+        recognises=lambda content: has(inside(content, "agent_state_dict"), "rssm._deter_net."),
+        read=read,
+        config=(".hydra/config.yaml",),
+    )

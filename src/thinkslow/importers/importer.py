@@ -1,10 +1,11 @@
-"""A source: everything about one project's agents, in one object."""
+"""An importer: how the agents of one project are found, recognised and read."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from thinkslow import registry
 from thinkslow.importers.foreign import Foreign, Found
 
 Order = tuple[int, ...]
@@ -14,14 +15,13 @@ Places = Callable[[Path], Iterable[tuple[Order, Path]]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class Importer:
     """A project whose agents can be read.
 
-    Its module does not mention other sources. The table `importers.table` has one line for it.
+    `thinkslow.register("importer", NAME, make)` adds one; `make()` returns it, and NAME is what
+    `--format` accepts.
     """
 
-    name: str
-    """The name that `--format` accepts."""
     title: str
     """The project and its versions, for people."""
     places: Places
@@ -38,6 +38,11 @@ class Source:
     """Whether no file stores the order of vectors, so that a user may pass it."""
     unread: Callable[[Any], str | None] = lambda content: None
     """The reason why a recognised version of this project cannot be read."""
+
+
+def importers() -> dict[str, Importer]:
+    """Every importer by its name, in the order in which they are tried."""
+    return {name: registry.make("importer", name) for name in registry.entries("importer")}
 
 
 def files(*names: str) -> Places:
@@ -63,4 +68,4 @@ def has(mapping: Mapping[Any, Any], *pieces: str) -> bool:
     return any(isinstance(name, str) and piece in name for name in mapping for piece in pieces)
 
 
-__all__ = ["Foreign", "Found", "Order", "Places", "Source", "files", "has", "inside"]
+__all__ = ["Foreign", "Found", "Importer", "Order", "Places", "files", "has", "inside"]

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from thinkslow.importers.foreign import Foreign, Found
+from thinkslow.importers.importer import Importer, Order, has, inside
 from thinkslow.importers.options import Options, option
 from thinkslow.importers.profiles.main import acted, observed, sizes
 from thinkslow.importers.renaming import Taken
-from thinkslow.importers.source import Order, Source, has, inside
 from thinkslow.storage.faults import Damaged, shown
 from thinkslow.storage.reading import read_bounded
 
@@ -78,7 +78,6 @@ def read(found: Found, *, classes: int | None = None) -> Foreign:
         else 1 - 1 / options("agent.horizon", float, 333.0),
     )
     return Foreign(
-        architecture="dreamerv3-main",
         model=model,
         weights=weights,
         extras={name: x for name, x in taken.out.items() if name not in weights},
@@ -170,14 +169,14 @@ def _unread(content: Any) -> str | None:
     )
 
 
-SOURCE = Source(
-    name="dreamerv3",
-    title="danijar/dreamerv3 since December 2024",
-    places=places,
-    recognises=lambda content: isinstance(
-        (inside(content, "agent") or inside(content)).get("params"), Mapping
-    ),
-    read=read,
-    config=("../../config.yaml", "config.yaml"),
-    unread=_unread,
-)
+def importer() -> Importer:
+    return Importer(
+        title="danijar/dreamerv3 since December 2024",
+        places=places,
+        recognises=lambda content: isinstance(
+            (inside(content, "agent") or inside(content)).get("params"), Mapping
+        ),
+        read=read,
+        config=("../../config.yaml", "config.yaml"),
+        unread=_unread,
+    )

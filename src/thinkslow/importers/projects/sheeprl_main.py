@@ -5,12 +5,17 @@ import re
 import numpy as np
 
 from thinkslow.importers.foreign import Foreign, Found
+from thinkslow.importers.importer import Importer, has, inside
 from thinkslow.importers.options import Options
 from thinkslow.importers.profiles.main import acted, observed, sizes
+from thinkslow.importers.projects.r2dreamer import (
+    features_first,
+    split_action,
+    square,
+    tokens_first,
+)
+from thinkslow.importers.projects.sheeprl_v1 import places
 from thinkslow.importers.renaming import Taken, stripped
-from thinkslow.importers.source import Source, has, inside
-from thinkslow.importers.sources.r2dreamer import features_first, split_action, square, tokens_first
-from thinkslow.importers.sources.sheeprl_v1 import places
 from thinkslow.plural import plural
 from thinkslow.storage.store import Damaged, Misfit
 
@@ -84,7 +89,6 @@ def read(found: Found, *, classes: int | None = None) -> Foreign:
     )
     number = re.fullmatch(r"ckpt_(\d+)_\d+\.ckpt", found.file.name)
     return Foreign(
-        architecture="dreamerv3-main",
         model=model,
         weights=weights,
         extras={name: x for name, x in taken.out.items() if name not in weights},
@@ -261,14 +265,14 @@ def _sort_vectors(taken: Taken, names: list[str]) -> None:
     taken.rows("enc/mlp0/kernel", [(int(starts[n]), (known[n],)) for n in sorted(names)])
 
 
-SOURCE = Source(
-    name="sheeprl-3.5",
-    title="sheeprl dreamer_v3_5",
-    places=places,
-    recognises=lambda content: (
-        "actor" in inside(content)
-        and has(inside(content, "world_model"), "recurrent_model.recurrent_projection.")
-    ),
-    read=read,
-    config=("../config.yaml", "config.yaml"),
-)
+def importer() -> Importer:
+    return Importer(
+        title="sheeprl dreamer_v3_5",
+        places=places,
+        recognises=lambda content: (
+            "actor" in inside(content)
+            and has(inside(content, "world_model"), "recurrent_model.recurrent_projection.")
+        ),
+        read=read,
+        config=("../config.yaml", "config.yaml"),
+    )
