@@ -100,7 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    kinds = {"objective": "term", "gate": "score"}
+    kinds = {"objective": "term", "gate": "gate"}
     for field in dataclasses.fields(Setting):
         choices = registry.entries(kinds[field.name]) if field.name in kinds else None
         kind = str if field.default is None else type(field.default)
@@ -220,7 +220,7 @@ def decision(agent: AbstractAgent, batch: int) -> Callable[[int], None]:
 
 def gated(agent: Agent, setting: Setting) -> Gated:
     """The agent behind a gate that opens for `share` of the frames to come."""
-    closed = Gated(agent, registry.make("score", str(setting.gate)), np.inf)
+    closed = Gated(agent, registry.make("gate", str(setting.gate)), np.inf)
     scores = []
     for index in range(FRAMES):
         *arguments, keys = inputs(agent, setting.batch, index)

@@ -44,7 +44,11 @@ class Small(thinkslow.WorldModel):
 
     def __init__(self, observations, actions, config, *, key):
         (self.seen,), (self.done,) = observations.items(), actions.items()
-        size, choices, keys = self.seen[1].shape[0], self.done[1].classes, jax.random.split(key, 4)
+        size, choices, keys = (
+            self.seen[1].shape[0],
+            self.done[1].classes or 1,
+            jax.random.split(key, 4),
+        )
         units, classes = config.units, config.classes
         self.config = config
         self.cell = eqx.nn.GRUCell(classes + choices, units, key=keys[0])

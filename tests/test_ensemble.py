@@ -14,8 +14,8 @@ import pytest
 from helpers import golden_case, tiny_dreamer, tiny_v1
 
 from thinkslow.agent.agent import Agent
+from thinkslow.agent.gate_scores import Disagreement
 from thinkslow.agent.presets import Arm, arm
-from thinkslow.agent.scores import Disagreement
 from thinkslow.cli import main
 from thinkslow.distributions import Categorical, Gaussian
 from thinkslow.dreamer import saved as checkpoint

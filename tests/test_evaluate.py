@@ -27,9 +27,9 @@ from thinkslow import registry
 from thinkslow.agent import presets
 from thinkslow.agent.abstract import About, AbstractAgent
 from thinkslow.agent.agent import Agent
+from thinkslow.agent.gate_scores import Surprise, TwoStage
 from thinkslow.agent.gates import Gated
 from thinkslow.agent.presets import Arm
-from thinkslow.agent.scores import Surprise, TwoStage
 from thinkslow.agent.thinking import Thinking
 from thinkslow.cli import main
 from thinkslow.cli.results import progress, show_result

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.gates import Gated, threshold_of
-from thinkslow.agent.scores import (
+from thinkslow.agent.gate_scores import (
     Chance,
     Disagreement,
+    GateScore,
     Novelty,
     PosteriorEntropy,
-    Score,
     Sensitivity,
     Surprise,
 )
+from thinkslow.agent.gates import Gated, threshold_of
 from thinkslow.agent.thinking import Thinking
 from thinkslow.objectives import Evidence, PresentTerm
 from thinkslow.objectives.members import Noise
@@ -47,7 +47,7 @@ def act(agent, given):
     return agent.act(*arguments, keys=keys)
 
 
-def doubts(agent: Agent, score: Score, given) -> np.ndarray:
+def doubts(agent: Agent, score: GateScore, given) -> np.ndarray:
     """The scores of a closed gate."""
     found = act(Gated(agent, score, np.inf), given)[2].doubt
     assert found is not None
@@ -190,7 +190,7 @@ def test_disagreement_is_zero_for_identical_members_and_positive_for_others(drea
     assert (score(1.0) > 1e-3).all()
 
 
-class Broken(Score):
+class Broken(GateScore):
     """NaN where the first number of the latent's memory is the batch's second."""
 
     at: Any

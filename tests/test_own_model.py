@@ -197,7 +197,7 @@ def test_an_action_that_does_not_fit_its_spaces_is_refused(model, action, error,
         thinkslow.Agent(model, policy=lambda model, state, key: action).start(1)
 
 
-class Many(thinkslow.Score):
+class Many(thinkslow.GateScore):
     """A score that is not one number."""
 
     def __call__(self, model, policy, thought: Any, observation, *, members, key):

@@ -21,16 +21,16 @@ from thinkslow.agent.choices import (
     perturbed,
     strength,
 )
-from thinkslow.agent.gates import Gated
-from thinkslow.agent.presets import arm
-from thinkslow.agent.scores import (
+from thinkslow.agent.gate_scores import (
+    GateScore,
     Improvement,
     PolicyInformation,
-    Score,
     TwoStage,
     ValueOfComputation,
     value_of_computation,
 )
+from thinkslow.agent.gates import Gated
+from thinkslow.agent.presets import arm
 from thinkslow.agent.thinking import Thinking
 from thinkslow.agent.values import Shuffled, Tempered, Values, imagined_return, shrunk
 from thinkslow.distributions import BoundedNormal, Categorical, SymlogSquared
@@ -353,7 +353,7 @@ def test_a_gate_opens_for_a_choice_and_is_the_base_agent_while_closed():
 def test_the_second_stage_of_a_gate_is_the_value_of_computation_where_the_first_is_high():
     agent = Agent(walker(), Thinking(choice=Values(**FEW)))
 
-    def doubt(score: Score) -> np.ndarray:
+    def doubt(score: GateScore) -> np.ndarray:
         return np.asarray(decide(Gated(agent, score, np.inf))[2].doubt)
 
     first, voc = doubt(PolicyInformation()), doubt(ValueOfComputation())

@@ -9,7 +9,7 @@ from thinkslow.evaluation.metrics import AHEAD
 from thinkslow.evaluation.watching.block import FORMAT, NUMBERS
 from thinkslow.evaluation.watching.pictures import inlined
 
-ARMS = ("none", "evidence+gate=surprise+share=0.2", "sig-3", "control-soft")
+ARMS = ("none", "evidence+gate=surprise", "sig-3", "control-soft")
 COUNT, MISSING = 40, 12
 """Decisions, and one whose frame did not come."""
 SHAPES = {"front": (16, 24, 1), "map": (32, 32, 3)}

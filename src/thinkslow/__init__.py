@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from thinkslow.agent.agent import Agent
     from thinkslow.agent.deadline import Timed
     from thinkslow.agent.decision import Thought
+    from thinkslow.agent.gate_scores import GateScore
     from thinkslow.agent.gates import Gated
     from thinkslow.agent.inputs import Carry
     from thinkslow.agent.presets import Arm, arm
-    from thinkslow.agent.scores import Score
     from thinkslow.agent.thinking import Thinking
     from thinkslow.distributions import Belief, Categorical, Gaussian
     from thinkslow.dreamer.saved import save
@@ -40,7 +40,7 @@ _HOMES = {
     "agent.gates": ("Gated",),
     "agent.inputs": ("Carry",),
     "agent.presets": ("Arm", "arm"),
-    "agent.scores": ("Score",),
+    "agent.gate_scores": ("GateScore",),
     "agent.thinking": ("Thinking",),
     "dreamer.saved": ("save",),
     "distributions": ("Belief", "Categorical", "Gaussian"),
@@ -67,6 +67,7 @@ __all__ = [
     "Carry",
     "Categorical",
     "Evaluation",
+    "GateScore",
     "Gated",
     "Gaussian",
     "Gradient",
@@ -76,7 +77,6 @@ __all__ = [
     "PresentTerm",
     "Readout",
     "Refined",
-    "Score",
     "State",
     "Status",
     "Thinking",

@@ -29,7 +29,7 @@ KINDS = {
     "term": "a term of the objective",
     "update": "an update rule",
     "readout": "how a latent is taken from a belief",
-    "score": "the score of a gate",
+    "gate": "the score by which a gate opens",
     "choice": "how an action is chosen",
     "check": "how a frame is checked before it is used",
     "members": "a source of plausible parameters",
@@ -59,7 +59,7 @@ class Entry:
 _IMAGINED, _PRESENT = "thinkslow.objectives.imagined", "thinkslow.objectives.present"
 _UPDATES, _READOUTS = "thinkslow.refinement.updates", "thinkslow.readouts"
 _CHECKS = "thinkslow.agent.check_controls"
-_SCORES, _MEMBERS = "thinkslow.agent.scores", "thinkslow.objectives.members"
+_GATES, _MEMBERS = "thinkslow.agent.gate_scores", "thinkslow.objectives.members"
 _VALUES = "thinkslow.agent.values"
 
 _TABLE: dict[str, dict[str, Entry]] = {
@@ -115,35 +115,35 @@ _TABLE: dict[str, dict[str, Entry]] = {
         ),
         "best-of": Entry(f"{_READOUTS}:BestOf", "the best of N samples by reconstruction"),
     },
-    "score": {
-        "surprise": Entry(f"{_SCORES}:Surprise", "Bayesian surprise, KL(posterior || prior), nats"),
-        "entropy": Entry(f"{_SCORES}:PosteriorEntropy", "entropy of the posterior, nats"),
+    "gate": {
+        "surprise": Entry(f"{_GATES}:Surprise", "Bayesian surprise, KL(posterior || prior), nats"),
+        "entropy": Entry(f"{_GATES}:PosteriorEntropy", "entropy of the posterior, nats"),
         "novelty": Entry(
-            f"{_SCORES}:Novelty", "nats by which the history predicts worse than no history"
+            f"{_GATES}:Novelty", "nats by which the history predicts worse than no history"
         ),
         "sensitivity": Entry(
-            f"{_SCORES}:Sensitivity", "how often two latents choose different actions"
+            f"{_GATES}:Sensitivity", "how often two latents choose different actions"
         ),
         "disagreement": Entry(
-            f"{_SCORES}:Disagreement",
+            f"{_GATES}:Disagreement",
             "nats by which plausible parameters differ on the prior; needs an ensemble",
         ),
         "policy-information": Entry(
-            f"{_SCORES}:PolicyInformation", "information of the latent about the action, nats"
+            f"{_GATES}:PolicyInformation", "information of the latent about the action, nats"
         ),
         "voc": Entry(
-            f"{_SCORES}:ValueOfComputation",
+            f"{_GATES}:ValueOfComputation",
             "expected gain of finding out which action is better; needs a critic",
         ),
         "voc-staged": Entry(
-            f"{_SCORES}:TwoStage",
+            f"{_GATES}:TwoStage",
             "voc where policy-information is above its median; never elsewhere",
         ),
         "improvement": Entry(
-            f"{_SCORES}:Improvement",
+            f"{_GATES}:Improvement",
             "imagined gain of the best action over the policy's; needs a critic",
         ),
-        "random": Entry(f"{_SCORES}:Chance", "a uniform random number: the control of every gate"),
+        "random": Entry(f"{_GATES}:Chance", "a uniform random number: the control of every gate"),
     },
     "check": {
         "robust": Entry(
@@ -354,7 +354,7 @@ def check(kind: str, spec: str) -> Entry:
     """
     name, table = spec.partition(":")[0], _table(kind)
     if name not in table:
-        what = {"score": "gate", "members": "source of plausible parameters"}.get(kind, kind)
+        what = {"members": "source of plausible parameters"}.get(kind, kind)
         raise ValueError(f"There is no {what} {name!r}{nearest(name, table)}")
     return table[name]
 

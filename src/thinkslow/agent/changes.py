@@ -16,16 +16,15 @@ from thinkslow.registry import nearest
 OF_ARM = {field.name: field for field in dataclasses.fields(Arm) if field.name != "thinking"}
 """Settings of when and for how long to think."""
 SETTINGS = {field.name: field for field in dataclasses.fields(Thinking)} | OF_ARM
-_KINDS = {"gate": "score", "members": "members"}
 
 
 def kind_of(name: str) -> str | None:
     """The kind of the registry for a setting's values; None for numbers and words.
 
     >>> kind_of("update"), kind_of("gate"), kind_of("steps")
-    ('update', 'score', None)
+    ('update', 'gate', None)
     """
-    return SETTINGS[name].metadata.get("kind") or _KINDS.get(name)
+    return name if name in registry.KINDS else SETTINGS[name].metadata.get("kind")
 
 
 def made(name: str, value: Any) -> Any:

@@ -22,8 +22,8 @@ from jaxtyping import Array, Bool, Int, Key
 from thinkslow.agent.abstract import About, AbstractAgent
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.decision import Decided, decide, decide_batch
+from thinkslow.agent.gate_scores import GateScore
 from thinkslow.agent.inputs import Ages, Batch, Carry, Flags, Inputs, prepared
-from thinkslow.agent.scores import Score
 from thinkslow.agent.thinking import Thinking
 from thinkslow.needs import unmet
 from thinkslow.objectives.members import Members
@@ -51,14 +51,14 @@ class Gated(AbstractAgent):
     agent: Agent
     model: WorldModel
     about: About
-    score: Score
+    score: GateScore
     threshold: float | None
     share: float | None
 
     def __init__(
         self,
         agent: Agent,
-        score: Score,
+        score: GateScore,
         threshold: float | None = None,
         *,
         share: float | None = None,
@@ -70,8 +70,8 @@ class Gated(AbstractAgent):
                 f"`lag` 0 and `particles` 1; got {settings.steps}, {settings.choice}, "
                 f"{settings.lag} and {settings.particles}."
             )
-        if not isinstance(score, Score):
-            raise TypeError(f"`score` must be a Score, such as Surprise(); got {score!r}.")
+        if not isinstance(score, GateScore):
+            raise TypeError(f"`score` must be a GateScore, such as Surprise(); got {score!r}.")
         if (reason := unmet(agent.model, score.needs, agent.members)) is not None:
             raise ValueError(f"`{score.name}` does not work with this agent: {reason}.")
         if share is not None:
@@ -208,7 +208,7 @@ def threshold_of(scores: npt.ArrayLike, share: float) -> float:
 
 
 @compiled
-def _look(looking: tuple[Agent, Score], given: Inputs) -> Decided:
+def _look(looking: tuple[Agent, GateScore], given: Inputs) -> Decided:
     """Decide without thinking, and score."""
     agent, score = looking
     model = agent.model

@@ -18,7 +18,7 @@ from thinkslow.plural import plural
 if TYPE_CHECKING:
     from thinkslow.agent.abstract import AbstractAgent
     from thinkslow.agent.agent import Agent
-    from thinkslow.agent.scores import Score
+    from thinkslow.agent.gate_scores import GateScore
     from thinkslow.objectives.members import Source
 
 HORIZONS = (1, 3, 8, 16)
@@ -35,6 +35,10 @@ DEFAULT = ("none", "sig-3", "evidence", "control-mode", "control-soft", "control
 """The arms that `evaluate` compares by default."""
 
 
+SHARE = 0.2
+"""By default a gate opens for a fifth of the decisions."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Arm:
     """A way to think that an evaluation compares: how, when and for how long.
@@ -44,10 +48,10 @@ class Arm:
     """
 
     thinking: Thinking
-    gate: "Score | None" = None
+    gate: "GateScore | None" = None
     """Think only where this score is high; by default think at every decision."""
-    share: float = 1.0
-    """Share of the decisions in which a gate should open; its threshold is calibrated to it."""
+    share: float = SHARE
+    """Share of the decisions in which the gate should open; its threshold is calibrated to it."""
     members: "Source | None" = None
     """The source of its plausible parameters; None: the agent's own."""
     deadline_ms: float | None = None
@@ -60,19 +64,13 @@ class Arm:
                 "An `Arm` is made of a `Thinking`, such as "
                 f"`thinkslow.arm('evidence').thinking`; got {self.thinking!r}."
             )
-        if not 0 < self.share <= 1:
-            raise ValueError(f"`share` must be above 0 and at most 1; got {self.share}.")
-        if self.gate is None and self.share != 1:
-            raise ValueError(
-                "`share` needs a gate, which is calibrated to it: pass `gate=SCORE` too."
-            )
-        if self.deadline_ms is not None and not self.deadline_ms >= 0:
-            raise ValueError(f"`deadline_ms` must be 0 or more; got {self.deadline_ms}.")
-        if self.deadline_ms is not None and (self.gate or self.thinking.particles > 1):
-            raise ValueError(
-                "`deadline_ms` stops the refinement of every decision of one belief: it goes with "
-                "neither a `gate` nor `particles`."
-            )
+        _check_kinds(self.gate, self.members)
+        check_when(
+            gated=self.gate is not None,
+            share=self.share,
+            deadline_ms=self.deadline_ms,
+            particles=self.thinking.particles,
+        )
 
     def of(self, agent: "Agent") -> "AbstractAgent":
         """The agent with this way to think.
@@ -102,6 +100,46 @@ class Arm:
 
         needs = [need for _, some in needs_of(self.thinking) for need in some]
         return MEMBERS in (*needs, *(self.gate.needs if self.gate else ()))
+
+
+def check_when(
+    *, gated: bool, share: float = SHARE, deadline_ms: float | None = None, particles: int = 1
+) -> None:
+    """Check when and for how long an arm thinks.
+
+    Args:
+        gated: whether it has a gate.
+        share: the share of the decisions in which the gate should open.
+        deadline_ms: milliseconds for a decision; None: no limit.
+        particles: beliefs of each decision.
+
+    **Errors:** `ValueError` for a value out of range, or settings that exclude each other.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"`share` must be above 0 and at most 1; got {share}.")
+    if not gated and share != SHARE:
+        raise ValueError("`share` needs a gate, which is calibrated to it: pass `gate=SCORE` too.")
+    if deadline_ms is not None and not deadline_ms >= 0:
+        raise ValueError(f"`deadline_ms` must be 0 or more; got {deadline_ms}.")
+    if deadline_ms is not None and (gated or particles > 1):
+        raise ValueError(
+            "`deadline_ms` stops the refinement of every decision of one belief: it goes with "
+            "neither a `gate` nor `particles`."
+        )
+
+
+def _check_kinds(gate: Any, members: Any) -> None:
+    """**Errors:** `TypeError` for a gate or a source of members of another kind."""
+    if gate is not None:
+        from thinkslow.agent.gate_scores import GateScore
+
+        if not isinstance(gate, GateScore):
+            raise TypeError(f"`gate` must be a GateScore, such as Surprise(); got {gate!r}.")
+    if members is not None:
+        from thinkslow.objectives.members import Source
+
+        if not isinstance(members, Source):
+            raise TypeError(f"`members` must be a Source, such as Noise(0.05); got {members!r}.")
 
 
 def arm(name: str) -> Arm:
@@ -158,7 +196,7 @@ def soft_held() -> Thinking:
 
 def gated(score: str) -> Arm:
     """`evidence` in a fifth of the decisions."""
-    return Arm(evidence(), gate=registry.make("score", score), share=0.2)
+    return Arm(evidence(), gate=registry.make("gate", score))
 
 
 def reading(readout: str) -> Thinking:

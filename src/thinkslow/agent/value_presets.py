@@ -19,7 +19,7 @@ def choosing(choice: str, **settings: Any) -> Thinking:
 
 def in_doubt(score: str, **settings: Any) -> Arm:
     """`values` in a fifth of the decisions."""
-    return Arm(choosing("values", **settings), gate=registry.make("score", score), share=0.2)
+    return Arm(choosing("values", **settings), gate=registry.make("gate", score))
 
 
 for _name, _make, _about in (

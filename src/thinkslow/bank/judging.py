@@ -12,8 +12,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.agent.agent import Agent
+from thinkslow.agent.gate_scores import GateScore
 from thinkslow.agent.gates import Gated
-from thinkslow.agent.scores import Score
 from thinkslow.agent.thinking import Thinking
 from thinkslow.bank.stored import Bank, Moments, carried
 from thinkslow.evaluation.records import BASE
@@ -69,7 +69,7 @@ def refusal(agent: AbstractAgent, bank: Bank) -> str | None:
     return None
 
 
-def lacking(agent: Agent, score: Score) -> str | None:
+def lacking(agent: Agent, score: GateScore) -> str | None:
     """Why a score does not work with an agent; None if it does."""
     return unmet(agent.model, score.needs, agent.members)
 
@@ -78,7 +78,7 @@ def judge(
     bank: Bank,
     arms: Mapping[str, AbstractAgent],
     *,
-    scores: Mapping[str, Score] | None = None,
+    scores: Mapping[str, GateScore] | None = None,
     draws: int = 4,
     discount: float = 1 - 1 / 333,
     seed: int = 0,
@@ -145,7 +145,7 @@ class _Judge:
     bank: Bank
     base: Agent
     arms: Mapping[str, AbstractAgent]
-    scores: Mapping[str, Score]
+    scores: Mapping[str, GateScore]
     draws: int
     discount: float
     seed: int
@@ -223,7 +223,7 @@ class _Judge:
     def _mean(self, array: Any) -> np.ndarray:
         return self._apart(array).mean(1)
 
-    def _doubt(self, gate: Gated | None, score: Score, given: tuple) -> np.ndarray:
+    def _doubt(self, gate: Gated | None, score: GateScore, given: tuple) -> np.ndarray:
         """The score of each moment, as a mean over draws."""
         thinking = gate.agent if gate is not None else _thinking(self.base)
         carry, seen, first, keys = given

@@ -70,7 +70,7 @@ def parse(arguments: Sequence[str]) -> Options:
         for name in options.arm_names:
             registry.check("arm", name)
         for name in options.gate_names:
-            registry.check("score", name)
+            registry.check("gate", name)
     except ValueError as error:
         raise Usage(str(error)) from error
     return options
@@ -142,7 +142,7 @@ def playable(agent: Any, filled: Any, options: Options) -> tuple[dict[str, Any],
         arms[name] = made
     scores = {}
     for name in options.gate_names:
-        score = registry.make("score", name)
+        score = registry.make("gate", name)
         if (reason := lacking(agent, score)) is not None:
             _say(f"no gate {name}: {reason}")
         else:

@@ -13,7 +13,7 @@ import tyro
 
 from thinkslow import registry, settings
 from thinkslow.agent.changes import OF_ARM, SETTINGS, changed, kind_of, made
-from thinkslow.agent.presets import Arm, arm
+from thinkslow.agent.presets import Arm, arm, check_when
 from thinkslow.agent.thinking import Thinking
 from thinkslow.cli.parsing import documentation
 
@@ -71,11 +71,9 @@ def given(changes: Any) -> dict[str, Any]:
                 registry.check(kind, spec)
         elif "least" in field.metadata:
             settings.check_value(field, value)
-    if "gate" in out:
-        out.setdefault("share", 0.2)
     # A share alone is meant for arms that have a gate.
-    gate = "any" if "share" in out else None
-    Arm(Thinking(), **{"gate": gate, **{name: out[name] for name in OF_ARM if name in out}})
+    when = {name: out[name] for name in ("share", "deadline_ms") if name in out}
+    check_when(gated="gate" in out or "share" in out, **when)
     return out
 
 
@@ -122,7 +120,7 @@ def without_effect(changes: Mapping[str, Any], arms: Mapping[str, Arm]) -> dict[
             out[name] = reason
         elif not any(f"+{name}=" in label for label in arms):
             out[name] = "every arm that refines has this value already, or keeps its own"
-    if "gate" in out:  # a gate brings a share of its own
+    if "gate" in changes:  # a gate has a share, given or not
         out.pop("share", None)
     return out
 

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Array
 
 from thinkslow.agent.abstract import AbstractAgent
+from thinkslow.agent.gate_scores import GateScore
 from thinkslow.agent.gates import Gated, threshold_of
-from thinkslow.agent.scores import Score
 from thinkslow.agent.thinking import Thinking
 from thinkslow.distributions import expected
 from thinkslow.envs import Step, VectorEnv
@@ -71,7 +71,7 @@ def calibrated_in(
     assert isinstance(agent, Gated)
     assert agent.share is not None
 
-    def threshold(score: Score, share: float) -> float:
+    def threshold(score: GateScore, share: float) -> float:
         doubts, closed = _Doubts(), Gated(agent.inner, score, np.inf)
         play(closed, envs, _seeds(seed, envs), seed, max_decisions=max_decisions, watchers=[doubts])
         return threshold_of(doubts.found, share)

@@ -1,6 +1,6 @@
 """A gate score of your own: think where the world model did not predict this frame.
 
-thinkslow evaluate collect-half --import examples/own_score.py --arms evidence --gate unforeseen
+thinkslow evaluate collect-half --import examples/own_gate.py --arms evidence --gate unforeseen
 """
 
 import thinkslow
@@ -9,7 +9,7 @@ from thinkslow.needs import DECODER
 from thinkslow.worldmodel import State, surprise
 
 
-class Unforeseen(thinkslow.Score):
+class Unforeseen(thinkslow.GateScore):
     """-log p(frame | most likely latent of the prior), nats."""
 
     needs = (DECODER,)
@@ -19,7 +19,7 @@ class Unforeseen(thinkslow.Score):
         return surprise(model, foreseen, observation)
 
 
-thinkslow.register("score", "unforeseen", Unforeseen)
+thinkslow.register("gate", "unforeseen", Unforeseen)
 
 if __name__ == "__main__":
     agent = thinkslow.load("collect-half")

@@ -1,7 +1,7 @@
-"""Scores of a decision, by which a gate opens.
+"""Gate scores: what a gate measures of a decision to open or stay closed.
 
-Scores have no common scale; a quantile of recorded scores gives the threshold. Subclass `Score` for
-your own.
+They have no common scale; a quantile of recorded scores gives the threshold. Subclass `GateScore`
+for your own.
 """
 
 import abc
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from thinkslow.agent.decision import Thought
 
 
-class Score(eqx.Module):
+class GateScore(eqx.Module):
     """A score of one decision: a gate thinks where it is high."""
 
     needs: ClassVar[tuple[Need, ...]] = ()
@@ -42,7 +42,7 @@ class Score(eqx.Module):
         """Its name in records."""
         return type(self).__name__.lower()
 
-    def calibrated(self, threshold: Callable[["Score", float], float]) -> "Score":
+    def calibrated(self, threshold: Callable[["GateScore", float], float]) -> "GateScore":
         """The score with its own thresholds set; most scores have none.
 
         Args:
@@ -73,7 +73,7 @@ class Score(eqx.Module):
         """
 
 
-class Surprise(Score):
+class Surprise(GateScore):
     """Bayesian surprise, KL(posterior || prior), nats. **Cost:** none."""
 
     def __call__(
@@ -89,7 +89,7 @@ class Surprise(Score):
         return thought.before.kl(thought.prior)
 
 
-class PosteriorEntropy(Score):
+class PosteriorEntropy(GateScore):
     """Entropy of the posterior, nats. **Cost:** none."""
 
     @property
@@ -109,7 +109,7 @@ class PosteriorEntropy(Score):
         return thought.before.entropy()
 
 
-class Novelty(Score):
+class Novelty(GateScore):
     """By how many nats the history predicts worse than no history: above 0, it misleads.
 
     KL(q || p) - KL(q || p_0) + KL(q || q_0), where p_0 and q_0 are prior and posterior of the
@@ -139,7 +139,7 @@ class Novelty(Score):
         return belief.kl(thought.prior) - belief.kl(alone) + belief.kl(told)
 
 
-class Sensitivity(Score):
+class Sensitivity(GateScore):
     """How often two latents of the belief choose different actions. **Cost:** `latents` actions."""
 
     latents: int = 8
@@ -162,7 +162,7 @@ class Sensitivity(Score):
         return jnp.sum(jnp.mean(actions**2, 0) - jnp.mean(actions, 0) ** 2)
 
 
-class Disagreement(Score):
+class Disagreement(GateScore):
     """Nats by which plausible parameters differ on the next prior; needs an ensemble.
 
     **Cost:** one prior for each member.
@@ -187,7 +187,7 @@ class Disagreement(Score):
         return parameter_information_gain(members.each(model, next_prior))
 
 
-class PolicyInformation(Score):
+class PolicyInformation(GateScore):
     """Information of the latent about the action, nats: H(mean pi) - mean H(pi), over the belief.
 
     An uncertain belief does not matter if all its latents lead to the same action. **Cost:**
@@ -232,7 +232,7 @@ def _shared(heads: Any) -> Float[Array, ""]:
     return 0.5 * jnp.sum(jnp.log(total) - jnp.mean(jnp.log(heads.scale**2), 0))
 
 
-class AdvantageScore(Score):
+class AdvantageScore(GateScore):
     """A score from a few imagined values, cheaper than a choice by values.
 
     **Cost:** `latents * actions * horizon` steps of the core, the policy, the reward and the
@@ -306,7 +306,7 @@ class TwoStage(ValueOfComputation):
         """The score of the first stage."""
         return PolicyInformation(self.latents)
 
-    def calibrated(self, threshold: Callable[[Score, float], float]) -> Score:
+    def calibrated(self, threshold: Callable[[GateScore, float], float]) -> GateScore:
         if self.above is not None:
             return self
         return dataclasses.replace(self, above=threshold(self.first, 0.5))
@@ -348,7 +348,7 @@ def value_of_computation(draws: Float[Array, "latents actions"]) -> Float[Array,
     return jnp.where(error > 0, found, 0.0)
 
 
-class Chance(Score):
+class Chance(GateScore):
     """A uniform number: the control of every gate, at an equal rate. **Cost:** none."""
 
     keeps = ("gate",)
