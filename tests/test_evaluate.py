@@ -36,6 +36,7 @@ from thinkslow.cli.results import progress, show_result
 from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.envs import Step
+from thinkslow.envs.make import described_environment
 from thinkslow.evaluation import Evaluation, Failing, Occupied, evaluate, images, protocol, read
 from thinkslow.evaluation.calibrate import calibrated, calibrated_in
 from thinkslow.evaluation.curves import read_curve
@@ -43,7 +44,7 @@ from thinkslow.evaluation.metrics import AHEAD
 from thinkslow.evaluation.play import play
 from thinkslow.evaluation.scoring import CHUNK, EVERY, Scorer
 from thinkslow.evaluation.seeds import episode_seed
-from thinkslow.evaluation.subjects import described_environment, settings, told_apart, written
+from thinkslow.evaluation.subjects import settings, told_apart, written
 from thinkslow.loading import agent_of
 from thinkslow.objectives import SIG, Entropy, Evidence
 from thinkslow.readouts import Soft

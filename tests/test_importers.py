@@ -26,6 +26,7 @@ from thinkslow import importers
 from thinkslow.cli import main
 from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.config import MLPConfig
+from thinkslow.dreamer.environment import environment_of
 from thinkslow.dreamer.match_spaces import match_spaces
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.dreamer.nets import named
@@ -264,13 +265,13 @@ def test_a_module_that_only_the_agents_files_name_is_not_imported():
     environment = {"id": "evil:Env-v0", "size": 8, "repeat": 1}
     one = checkpoint.Saved(tiny_dreamer(), {"name": "theirs", "environment": environment})
     with pytest.raises(ValueError, match="`environment=evil:Env-v0`"):
-        checkpoint.environment_of(one)
-    assert checkpoint.environment_of(one, "CartPole-v1")["id"] == "CartPole-v1"
+        environment_of(one)
+    assert environment_of(one, "CartPole-v1")["id"] == "CartPole-v1"
     environment |= {"id": "CartPole-v1", "wrappers": ["evil:Class"]}
     with pytest.raises(ValueError, match="`wrappers=evil:Class`"):
-        checkpoint.environment_of(one, "CartPole-v1")
+        environment_of(one, "CartPole-v1")
     mine = {"wrappers": ["mine:Class"]}
-    assert checkpoint.environment_of(one, None, mine)["wrappers"] == ["mine:Class"]
+    assert environment_of(one, None, mine)["wrappers"] == ["mine:Class"]
 
 
 def test_an_importer_from_outside_is_opened_like_any_other(tmp_path):

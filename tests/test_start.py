@@ -9,10 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 import thinkslow
-from thinkslow.cli import COMMANDS
+from thinkslow import zoo
+from thinkslow.cli import COMMANDS, early
+from thinkslow.envs import VectorEnv
+from thinkslow.envs.crew import started_early
 
 HEAVY = {"jax", "numpy", "optax", "equinox", "gymnasium", "jinja2", "tensorboardX"}
 HELP = [[name, "--help"] for name in COMMANDS]
@@ -81,3 +85,60 @@ def test_an_agent_is_inspected_without_jax(loaded):
 @pytest.mark.parametrize("module", LIGHT)
 def test_what_runs_in_an_environments_process_does_not_import_jax(module, loaded):
     assert "jax" not in loaded[f"import {module}"]
+
+
+CART = {"id": "CartPole-v1", "size": 64, "repeat": 1}
+
+
+def test_processes_that_start_early_play():
+    with started_early(CART, 2) as crew:
+        early_ones = [worker.process.pid for worker in crew.workers]
+        with VectorEnv(**CART, count=2) as envs, VectorEnv(**CART, count=2) as others:
+            assert envs.pids == early_ones
+            assert not set(others.pids) & set(early_ones)
+            envs.reset()
+    assert not any(map(psutil.pid_exists, early_ones))
+
+
+@pytest.mark.parametrize("other", [{"count": 1}, {"count": 2, "repeat": 2}])
+def test_early_processes_of_another_environment_end_unused(other):
+    with started_early(CART, 2) as crew:
+        early_ones = [worker.process.pid for worker in crew.workers]
+        with VectorEnv(**CART | other) as envs:
+            assert not set(envs.pids) & set(early_ones)
+    assert not any(map(psutil.pid_exists, early_ones))
+
+
+@pytest.mark.parametrize(
+    ("agent", "said"),
+    [
+        ("collect-half", ValueError("no such environment")),
+        ("no-such-agent", CART),
+        (__file__, CART),
+    ],
+)
+def test_nothing_starts_early_if_the_agent_or_its_environment_is_in_doubt(agent, said, monkeypatch):
+    """The usual way then says what is wrong."""
+
+    def described(agents):
+        if isinstance(said, ValueError):
+            raise said
+        return {**agents[0].environment, **said}
+
+    started = []
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: started.append(a))
+    with early.environments([Path(agent)], described, 1):
+        assert not started
+
+
+def test_the_environment_of_a_bundled_agent_starts_early():
+    seen = []
+
+    def described(agents):
+        seen.append(agents[0].environment["id"])
+        return CART
+
+    with early.environments([Path(zoo.DEMO[0])], described, 1):
+        assert seen == ["thinkslow/CollectGoodObjects-v0"]
+        (child,) = psutil.Process().children()
+    assert not child.is_running()

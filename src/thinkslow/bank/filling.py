@@ -28,10 +28,11 @@ from thinkslow.bank.stored import ALIVE, CUT, TERMINAL, Bank, Header, Moments
 from thinkslow.distributions import expected
 from thinkslow.dreamer.saved import provenance
 from thinkslow.envs import VectorEnv, arguments
+from thinkslow.envs.make import described_environment
 from thinkslow.envs.snapshots import Snapshot
 from thinkslow.evaluation.records import BASE
 from thinkslow.evaluation.seeds import episode_seed
-from thinkslow.evaluation.subjects import described_environment, facts, fitted
+from thinkslow.evaluation.subjects import facts, fitted
 from thinkslow.needs import CRITIC, unmet
 from thinkslow.storage.headers import Occupied, as_read
 from thinkslow.storage.lock import claim

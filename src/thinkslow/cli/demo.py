@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from thinkslow import settings
+from thinkslow import settings, zoo
+from thinkslow.cli import early
 from thinkslow.cli.common import Common, console
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.settings import setting
@@ -27,6 +28,8 @@ examples:
 
 DECISIONS = 60
 """Length of an episode; the agents were trained on episodes of 250 decisions."""
+BATCH = 5
+"""Environments in parallel."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,7 +60,16 @@ def run(options: Options) -> dict[str, Any]:
     say = console()
     text = BEGINS.format(episodes=options.episodes)
     say.print(text, markup=False, highlight=False, soft_wrap=True)
-    from thinkslow import zoo
+    with early.environments([Path(zoo.DEMO[0])], _environment, min(BATCH, options.episodes)):
+        return _run(options)
+
+
+def _environment(agents: Sequence[Any]) -> dict[str, Any]:
+    """The environment of the first agent, with short episodes."""
+    return {**agents[0].environment, "options": {"decisions": DECISIONS}}
+
+
+def _run(options: Options) -> dict[str, Any]:
     from thinkslow.agent.presets import DEFAULT
     from thinkslow.cli.evaluate import play_and_report
     from thinkslow.evaluation import known
@@ -69,15 +81,13 @@ def run(options: Options) -> dict[str, Any]:
             known.play(folder / FOLDER, seed=options.seed, command="thinkslow demo")
 
     agents = {name: load(name) for name in zoo.DEMO}
-    trained = agents[zoo.DEMO[0]].about.environment
-    environment = {**trained, "options": {"decisions": DECISIONS}}
     return play_and_report(
         {name: {arm: agent.thinking(arm) for arm in DEFAULT} for name, agent in agents.items()},
         {
-            "environment": environment,
+            "environment": _environment([agent.about for agent in agents.values()]),
             "episodes": options.episodes,
             "seed": options.seed,
-            "batch": 5,
+            "batch": BATCH,
         },
         out=options.out,
         numbered=options.out == Options.out,

@@ -10,7 +10,7 @@ import tyro
 
 from thinkslow import registry, settings
 from thinkslow.agent.presets import DEFAULT, Arm, arm
-from thinkslow.cli import flags
+from thinkslow.cli import early, flags
 from thinkslow.cli.common import Usage, beside_none, console, output
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.exports import Showing, of_evaluation
@@ -91,6 +91,15 @@ class Options(Showing, PlayingAgents):
     )
     """Changed settings of every arm that refines."""
 
+    def environment(self, saved: Sequence[Any]) -> dict[str, Any]:
+        found = super().environment(saved)
+        if self.repeat is not None:
+            found["repeat"] = self.repeat
+        if self.delay:
+            shifts = [found.get("shift"), f"delayed:{self.delay}"]
+            found["shift"] = ",".join(filter(None, shifts))
+        return found
+
     @property
     def arm_names(self) -> list[str]:
         """The arms in `--arms`, `none` first."""
@@ -138,14 +147,17 @@ def chosen(options: Options) -> dict[str, Arm]:
 def run(options: Options) -> dict[str, Any]:
     """Evaluate, print the table and the verdict, and write the page."""
     options.check_exports()
+    if (options.out / "evaluation.json").exists():  # perhaps there is nothing to play
+        return _run(options)
+    count = min(options.batch, options.episodes)
+    with early.environments(options.agents, options.environment, count):
+        return _run(options)
+
+
+def _run(options: Options) -> dict[str, Any]:
     asked, members = chosen(options), plausible(options)
     saved = [options.open(source) for source in options.agents]
     environment = options.environment(saved)
-    if options.repeat is not None:
-        environment["repeat"] = options.repeat
-    if options.delay:
-        shifts = [environment.get("shift"), f"delayed:{options.delay}"]
-        environment["shift"] = ",".join(filter(None, shifts))
     agents = [
         thinker(one, source, options, members)
         for one, source in zip(saved, options.agents, strict=True)

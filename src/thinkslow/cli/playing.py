@@ -10,7 +10,7 @@ import tyro
 from thinkslow.cli.common import Common, Opening, Usage
 
 if TYPE_CHECKING:
-    from thinkslow.dreamer.saved import Saved
+    from thinkslow.dreamer.environment import Trained
 
 PYTHON = {"True": True, "False": False, "None": None}
 
@@ -95,13 +95,13 @@ class PlayingAgents(Opening, Playing):
     env: Annotated[str | None, tyro.conf.arg(metavar="ID")] = None
     """Play this environment; by default the one that the agent was trained on."""
 
-    def environment(self, saved: Sequence["Saved"]) -> dict[str, Any]:
+    def environment(self, saved: Sequence["Trained"]) -> dict[str, Any]:
         """The environment that these agents will play, as `envs.make` takes it.
 
         **Errors:** `Usage` if their environments differ or none is known; those of
         `environment_of`.
         """
-        from thinkslow.dreamer.saved import environment_of
+        from thinkslow.dreamer.environment import environment_of
         from thinkslow.envs.requirements import closest
 
         first, *others = saved

@@ -17,7 +17,6 @@ from thinkslow.dreamer.manifest import described
 from thinkslow.dreamer.nets import named, with_named, with_only
 from thinkslow.objectives.members import Members
 from thinkslow.storage import checks, store
-from thinkslow.storage.faults import line, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,46 +37,6 @@ class Saved:
     def environment(self) -> dict[str, Any]:
         """`{"id", "size", "repeat"}`: the environment that it was trained on."""
         return self.manifest["environment"]
-
-
-def environment_of(
-    saved: Saved, id: str | None = None, changes: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """The environment that an agent will play, without modules that only its files name.
-
-    An id `module:Name` and a wrapper `module:Class` are imported. The files of an agent may come
-    from anywhere, so only the user may name a module.
-
-    Args:
-        saved: The agent.
-        id: The environment that the user asks for; None: the one that the agent was trained on.
-        changes: Other settings from the user, such as `wrappers` and `options`.
-
-    Returns: The stored description with these changes; `options` are merged. Its `id` is None if
-        neither gives one.
-
-    **Errors:** `ValueError` with the remedy if the agent's files name a module.
-    """
-    stored = dict(saved.environment)
-    if (
-        id is not None and id != stored["id"]
-    ):  # options and wrappers belong to the stored environment
-        stored = {"id": id, "size": stored["size"], "repeat": stored["repeat"]}
-    environment = {**stored, **(changes or {})}
-    if stored.get("options") and environment["options"] is not stored["options"]:
-        environment["options"] = {**stored["options"], **environment["options"]}
-    flags = {}
-    if id is None and environment["id"] is not None and ":" in environment["id"]:
-        flags[environment["id"]] = "environment"
-    if not (changes or {}).get("wrappers"):
-        flags |= dict.fromkeys(stored.get("wrappers", ()), "wrappers")
-    if flags:
-        raise ValueError(
-            f"{saved.name} asks to import {shown(next(iter(flags)))} for its environment, which "
-            "the files of an agent may not: they may come from anywhere. If you know the module, "
-            f"pass {' '.join(f'`{flag}={line(name, 100)}`' for name, flag in flags.items())}"
-        )
-    return environment
 
 
 def save(

@@ -129,6 +129,17 @@ def described(environment: str | Mapping[str, Any]) -> dict[str, Any]:
     return arguments(given)
 
 
+def described_environment(environment: str | Mapping[str, Any]) -> dict[str, Any]:
+    """As `described`, with the `size` and the `repeat` that apply if none are given.
+
+    Args:
+        environment: its id, or a mapping such as an agent's `about.environment`.
+
+    **Errors:** those of `described`.
+    """
+    return {"size": 64, "repeat": 1, **described(environment)}
+
+
 class Environment(gymnasium.Env):
     """An environment seen through `make`; `observations` and `actions` describe it."""
 

@@ -8,27 +8,17 @@ import dataclasses
 import logging
 import mmap
 import time
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from thinkslow import standard_streams
+from thinkslow.envs.crew import crew_of
 from thinkslow.envs.failures import Failed, Failure, Mismatch
 from thinkslow.envs.requirements import Unavailable, installing
 from thinkslow.envs.snapshots import Snapshot
 from thinkslow.envs.steps import Episode
-from thinkslow.envs.worker import (
-    PATIENCE_S,
-    Died,
-    Played,
-    Spaces,
-    Worker,
-    nameless_memory,
-    size_of,
-    views,
-)
+from thinkslow.envs.worker import Died, Played, Spaces, size_of, views
 
 DEATHS = 3
 """Number of failures of one environment without a completed step, after which the cause is
@@ -62,25 +52,20 @@ class Pool:
 
     def __init__(self, making: Mapping[str, Any], count: int, seed: int, limits: Limits):
         self.id, self.count, self.seed, self.limits = making["id"], count, seed, limits
-        self._making = making
         self.episodes = [Episode() for _ in range(count)]
         self._said: set[str] = set()
         self._hurried: float | None = None
         self._deaths = [0] * count
-        standard_streams.reserve()
-        self._file = nameless_memory()
-        self._workers: list[Worker] = []
-        # Also if this object is garbage collected, and when the interpreter ends.
-        self._finalizer = weakref.finalize(self, _close, self._workers, self._file)
+        self._crew = crew_of(making, count)
+        self._workers = self._crew.workers
         try:
-            self._workers.extend(self._start() for _ in range(count))
             self.spaces = self._ready(0)
             if self.spaces.drawn and self.spaces.drawn not in _SAID:
                 _SAID.add(self.spaces.drawn)
                 log.info("%s draws %s.", self.id, self.spaces.drawn)
             size_bytes = size_of(self.spaces.observations, count)
-            self._file.truncate(size_bytes)
-            memory = mmap.mmap(self._file.fileno(), size_bytes)
+            self._crew.file.truncate(size_bytes)
+            memory = mmap.mmap(self._crew.file.fileno(), size_bytes)
             self.observation = views(memory, self.spaces.observations, count)
             """The present observations, in shared memory."""
             for index in range(count):
@@ -97,7 +82,7 @@ class Pool:
     @property
     def closed(self) -> bool:
         """Whether the processes have ended."""
-        return not self._finalizer.alive
+        return self._crew.closed
 
     @property
     def settled(self) -> bool:
@@ -111,7 +96,7 @@ class Pool:
 
     def close(self) -> None:
         """End all processes. A second call does nothing."""
-        self._finalizer()
+        self._crew.close()
 
     def hurry(self, seconds: float) -> None:
         """Limit the waiting time for pending answers to `seconds` from now."""
@@ -245,7 +230,7 @@ class Pool:
                 failure,
             )
         self._workers[index].close()
-        self._workers[index] = self._start()
+        self._workers[index] = self._crew.start()
         try:
             self._ready(index)
         except Died as again:
@@ -254,9 +239,6 @@ class Pool:
             raise Unavailable(f"{self.id} could not be made again. {again}") from None
         self._attach(index)
 
-    def _start(self) -> Worker:
-        return Worker(self._making, memory=self._file)
-
     def _ready(self, index: int) -> Spaces:
         spaces, notes = self._workers[index].ready(self.limits.reset_s)
         self.say(notes)
@@ -264,12 +246,3 @@ class Pool:
 
     def _attach(self, index: int) -> None:
         self._workers[index].attach(self.spaces.observations, self.count, index)
-
-
-def _close(workers: list[Worker], file: IO[bytes]) -> None:
-    for worker in workers:
-        worker.leave()
-    until = time.monotonic() + PATIENCE_S
-    for worker in workers:
-        worker.close(until)
-    file.close()

@@ -17,10 +17,11 @@ from thinkslow.agent.gates import Gated, threshold_of
 from thinkslow.agent.thinking import Thinking
 from thinkslow.distributions import expected
 from thinkslow.envs import Step, VectorEnv
+from thinkslow.envs.make import described_environment
 from thinkslow.evaluation.clean import measured_clean, wants_clean, with_clean
 from thinkslow.evaluation.play import play
 from thinkslow.evaluation.seeds import CALIBRATION, episode_seed
-from thinkslow.evaluation.subjects import described_environment, fitted, refuse_modules
+from thinkslow.evaluation.subjects import fitted, refuse_modules
 from thinkslow.needs import CRITIC, DISCOUNT, unmet
 from thinkslow.worldmodel import State
 

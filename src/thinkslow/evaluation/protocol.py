@@ -30,6 +30,7 @@ import jax
 from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.dreamer.saved import provenance
 from thinkslow.envs import VectorEnv, arguments, lateness
+from thinkslow.envs.make import described_environment
 from thinkslow.evaluation import records, subjects, whole, windows
 from thinkslow.evaluation.blocks import Show, Sitting
 from thinkslow.evaluation.records import BASE, Header, Records
@@ -106,7 +107,7 @@ def evaluate(
     max_decisions, real_time_ms = plain(max_decisions), plain(real_time_ms)
     named = subjects.by_name(agents)
     subjects.refuse_modules(environment, (one for arms in named.values() for one in arms.values()))
-    setting = subjects.described_environment(environment)
+    setting = described_environment(environment)
     named = subjects.awaiting(named, lateness(setting.get("shift", "")))
     _check_numbers(episodes, seed, batch, max_decisions)
     if real_time_ms is not None:

@@ -21,20 +21,11 @@ from thinkslow.agent.thinking import Thinking
 from thinkslow.dreamer.actor_critic import ActorCritic
 from thinkslow.dreamer.match_spaces import match_spaces
 from thinkslow.envs import VectorEnv
-from thinkslow.envs.make import described
 from thinkslow.evaluation.records import BASE
 from thinkslow.evaluation.running_code import code_of
 from thinkslow.storage.faults import line
 
 Agents = Mapping[str, AbstractAgent] | Mapping[str, Mapping[str, AbstractAgent]]
-
-
-def described_environment(environment: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `envs.make`, from an id or a mapping such as an agent's `about.environment`.
-
-    **Errors:** `ValueError` for an unknown key, with the nearest.
-    """
-    return {"size": 64, "repeat": 1, **described(environment)}
 
 
 def refuse_modules(environment: str | Mapping[str, Any], agents: Iterable[AbstractAgent]) -> None:

@@ -23,6 +23,7 @@ from thinkslow.agent.inputs import Carry
 from thinkslow.agent.thinking import Thinking
 from thinkslow.dreamer.saved import provenance
 from thinkslow.envs import VectorEnv, arguments
+from thinkslow.envs.make import described_environment
 from thinkslow.evaluation.calibrate import calibrated_in
 from thinkslow.evaluation.play import decision_keys, play
 from thinkslow.evaluation.records import BASE
@@ -30,7 +31,6 @@ from thinkslow.evaluation.seeds import episode_seed
 from thinkslow.evaluation.subjects import (
     Agents,
     by_name,
-    described_environment,
     facts,
     fitted,
     settings,

@@ -12,6 +12,7 @@ from thinkslow.agent.presets import Arm
 from thinkslow.agent.thinking import Thinking
 from thinkslow.dreamer.saved import provenance
 from thinkslow.envs import VectorEnv, lateness
+from thinkslow.envs.make import described_environment
 from thinkslow.evaluation import subjects
 from thinkslow.evaluation.calibrate import calibrated
 from thinkslow.evaluation.records import BASE
@@ -117,7 +118,7 @@ def watch(
     if not isinstance(given, str) and not given.get("id"):
         raise ValueError("Which environment the agent plays is not known. Give `environment`.")
     subjects.refuse_modules(given, agents.values())
-    described = subjects.described_environment(given)
+    described = described_environment(given)
     agents = {
         name: subjects.awaits(one, lateness(described.get("shift", "")))
         for name, one in agents.items()

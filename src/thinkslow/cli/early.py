@@ -1,0 +1,42 @@
+"""Start environments before JAX is imported, which takes about as long as a simulator to start."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from thinkslow import zoo
+
+
+@contextlib.contextmanager
+def environments(
+    agents: Sequence[Path],
+    described: Callable[[Sequence[Any]], Mapping[str, Any]],
+    count: int,
+) -> Iterator[None]:
+    """Start the environments that the body will need, if the agents' manifests say which.
+
+    Nothing starts for agents of other projects, nor if anything is wrong: the body then gives the
+    error.
+
+    Args:
+        agents: paths of agents, or names of bundled ones.
+        described: the environment of agents of which only the facts are known.
+        count: how many environments.
+    """
+    from thinkslow.dreamer.environment import facts
+    from thinkslow.envs.crew import started_early
+    from thinkslow.envs.make import arguments, described_environment
+    from thinkslow.storage.store import is_own
+
+    paths = [zoo.path(str(one)) if _is_bundled(one) else one for one in agents]
+    making = None
+    with contextlib.suppress(ValueError, OSError):
+        if all(map(is_own, paths)):
+            making = arguments(described_environment(described([facts(path) for path in paths])))
+    with started_early(making, count) if making else contextlib.nullcontext():
+        yield
+
+
+def _is_bundled(agent: Path) -> bool:
+    return not agent.exists() and str(agent) in zoo.names()
