@@ -14,7 +14,7 @@ ABOVE = {
     "bank": "evaluation dreamer agent objectives envs storage needs distributions",
     "study": "evaluation loading dreamer agent registry envs storage",
     "evaluation": "dreamer agent refinement registry envs storage toy worldmodel needs "
-    "distributions spaces",
+    "distributions spaces trees",
     "loading": "zoo importers dreamer agent registry storage",
     "zoo": "",
     "importers": "dreamer registry storage spaces",
@@ -27,7 +27,7 @@ ABOVE = {
     "toy": "worldmodel distributions spaces",
     "worldmodel": "readouts distributions spaces trees",
     "readouts": "needs distributions",
-    "needs": "distributions",
+    "needs": "distributions trees",
     "envs": "spaces registry",
     "registry": "",
     "distributions": "",

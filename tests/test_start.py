@@ -9,14 +9,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import numpy as np
 import psutil
 import pytest
 
 import thinkslow
 from thinkslow import zoo
 from thinkslow.cli import COMMANDS, early
+from thinkslow.dreamer.nets import Linear, shaped
 from thinkslow.envs import VectorEnv
 from thinkslow.envs.crew import started_early
+from thinkslow.trees import put
 
 HEAVY = {"jax", "numpy", "optax", "equinox", "gymnasium", "jinja2", "tensorboardX"}
 HELP = [[name, "--help"] for name in COMMANDS]
@@ -142,3 +146,26 @@ def test_the_environment_of_a_bundled_agent_starts_early():
         assert seen == ["thinkslow/CollectGoodObjects-v0"]
         (child,) = psutil.Process().children()
     assert not child.is_running()
+
+
+def test_numbers_become_arrays_without_a_program_for_each_shape(caplog):
+    """`jnp.asarray` compiled one for each shape, at every start."""
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        for side in (5, 17, 31):
+            array = put(np.full((side, 3), 0.5, np.float32))
+            assert array.shape == (side, 3)
+            assert float(put(0.5, np.float32)) == 0.5
+    assert "ompil" not in caplog.text
+
+
+def test_the_shapes_of_a_model_need_no_random_numbers(monkeypatch):
+    def layer(key):
+        return Linear(3, 2, key=key)
+
+    drawn = layer(jax.random.key(0))
+    monkeypatch.setattr(jax.random, "truncated_normal", None)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), shaped(layer)) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), drawn
+    )
+    monkeypatch.undo()
+    np.testing.assert_array_equal(layer(jax.random.key(0)).kernel, drawn.kernel)

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from thinkslow.distributions import Categorical, expected
+from thinkslow.trees import remembered
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +40,17 @@ def unmet(model: Any, needs: Iterable[Need], members: Any = None) -> str | None:
     return None
 
 
+@remembered
 def decoded(model: Any) -> dict[str, Any]:
     """The heads of a model's decoder by name, abstract; empty without a decoder."""
     return jax.eval_shape(lambda: model.decode(model.initial()))
+
+
+def modes_of(model: Any) -> dict[str, Any]:
+    """The modes of the heads of a model's decoder by name, abstract."""
+    return jax.eval_shape(
+        lambda heads: {name: head.mode() for name, head in heads.items()}, decoded(model)
+    )
 
 
 def has_spread(head: Any) -> bool:
@@ -146,7 +155,7 @@ def _numbers(model: Any, members: Any) -> str | None:
 
 
 def _images(model: Any, members: Any) -> str | None:
-    modes = jax.eval_shape(lambda: {k: h.mode() for k, h in model.decode(model.initial()).items()})
+    modes = modes_of(model)
     if any(len(mode.shape) == 3 for mode in modes.values()):
         return None
     return f"it decodes no image, only {', '.join(sorted(modes)) or 'nothing'}"

@@ -1,6 +1,8 @@
 """Pytrees of arrays, and programs that are compiled once for each structure."""
 
+import contextlib
 import dataclasses
+import functools
 import types
 import weakref
 from collections.abc import Callable, Hashable, Iterable
@@ -15,6 +17,7 @@ from jaxtyping import Array, Bool, PyTree
 
 Tree = TypeVar("Tree")
 Kind = TypeVar("Kind", bound=type)
+Out = TypeVar("Out")
 
 
 def all_finite(tree: PyTree) -> Bool[Array, ""]:
@@ -30,6 +33,17 @@ def one_number(what: str, value: Any) -> Array:
             "axes."
         )
     return jnp.asarray(value)
+
+
+def put(value: Any, dtype: Any = None) -> Array:
+    """The numbers as an array of JAX.
+
+    Outside of traced functions `jnp.asarray` compiles a small program for each new shape; this
+    compiles none.
+    """
+    if isinstance(value, jax.Array) and dtype is None:
+        return value
+    return jax.device_put(np.asarray(value, dtype))
 
 
 def where(condition: Bool[Array, ""], new: Tree, old: Tree) -> Tree:
@@ -92,7 +106,7 @@ def parts(tree: PyTree) -> Parts:
     leaves, definition = jax.tree.flatten(tree)
     traced = [isinstance(leaf, float | jax.Array | np.ndarray | np.generic) for leaf in leaves]
     arrays = [
-        jnp.asarray(leaf, jnp.float32) if isinstance(leaf, float) else jnp.asarray(leaf)
+        put(leaf, np.float32) if isinstance(leaf, float) else put(leaf)
         for leaf, array in zip(leaves, traced, strict=True)
         if array
     ]
@@ -120,21 +134,31 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return program
 
 
-def once(method: Callable[[Any], Any]) -> property:
-    """A property that is computed once for each object.
+def remembered(function: Callable[[Any], Out]) -> Callable[[Any], Out]:
+    """A function of one object that is computed once for each object.
 
-    It is stored outside the object: an attribute would change the pytree of an Equinox module.
+    Its value is stored outside the object: an attribute would change the pytree of an Equinox
+    module.
     """
-    kept: dict[int, Any] = {}
+    kept: dict[int, Out] = {}
 
-    def get(self: Any) -> Any:
-        key = id(self)
-        if key not in kept:
-            kept[key] = method(self)
-            weakref.finalize(self, kept.pop, key, None).atexit = False
-        return kept[key]
+    @functools.wraps(function)
+    def get(one: Any) -> Out:
+        key = id(one)
+        if key in kept:
+            return kept[key]
+        value = function(one)
+        with contextlib.suppress(TypeError):  # an object without weak references is not remembered
+            weakref.finalize(one, kept.pop, key, None).atexit = False
+            kept[key] = value
+        return value
 
-    return property(get, doc=method.__doc__)
+    return get
+
+
+def once(method: Callable[[Any], Any]) -> property:
+    """A property that is computed once for each object."""
+    return property(remembered(method), doc=method.__doc__)
 
 
 class _Traced:

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Key, PRNGKeyArray
 
 from thinkslow.agent.abstract import About, AbstractAgent
@@ -39,7 +40,7 @@ from thinkslow.needs import (
 from thinkslow.objectives.members import Members, Source
 from thinkslow.plural import plural
 from thinkslow.spaces import Space
-from thinkslow.trees import Parts, compiled, once, parts, register
+from thinkslow.trees import Parts, compiled, once, parts, put, register
 from thinkslow.worldmodel import State, WorldModel
 
 if TYPE_CHECKING:
@@ -188,15 +189,12 @@ class Agent(AbstractAgent):
         return dataclasses.replace(self, returns=float(spread))
 
     def start(self, batch: int) -> Carry:
-        state = self.model.initial()
-        action = _checked(
-            jax.eval_shape(lambda: self.policy(self.model, state, jr.key(0))), self.action_spaces
-        )
+        state, action = self.model.initial(), self._action
         past, count = None, self.settings.particles
         if count > 1:
             many = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), state)
             past = Cloud(many, jnp.full(count, -jnp.log(count)))
-        none_yet = jnp.zeros(action.shape, action.dtype)
+        none_yet = put(np.zeros(action.shape, action.dtype))
         stream, settings = None, self.settings
         foresees = settings.futures > 1 and not settings.delay
         if settings.delay or settings.check is not None or foresees:
@@ -206,7 +204,7 @@ class Agent(AbstractAgent):
                 futures=no_futures(state, settings.futures) if foresees else None,
             )
         carry = Carry(state, none_yet, past, stream)
-        return jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *x.shape)), carry)
+        return jax.tree.map(partial(_repeated, batch), carry)
 
     def act(
         self,
@@ -254,6 +252,13 @@ class Agent(AbstractAgent):
                 f"{decisions}."
             )
         return _waited(carry, decisions) if decisions else carry
+
+    @once
+    def _action(self) -> jax.ShapeDtypeStruct:
+        """The shape of an action."""
+        state = jax.eval_shape(self.model.initial)
+        action = jax.eval_shape(lambda at: self.policy(self.model, at, jr.key(0)), state)
+        return _checked(action, self.action_spaces)
 
     @once
     def parts(self) -> Parts:
@@ -314,6 +319,14 @@ def _checked(action: Any, spaces: Sequence[tuple[str, Space]]) -> jax.ShapeDtype
             f"`action_spaces` are {parts}; got {action.size}. Change the policy or the spaces."
         )
     return action
+
+
+def _repeated(batch: int, x: Array) -> Array:
+    """The array for each environment; outside of traced functions nothing is compiled for it."""
+    shape = (batch, *x.shape)
+    if isinstance(x, Tracer):
+        return jnp.broadcast_to(x, shape)
+    return put(np.broadcast_to(np.asarray(x), shape))
 
 
 @compiled

@@ -19,6 +19,7 @@ from thinkslow.agent.observing import kept, named
 from thinkslow.agent.past import Cloud, Window
 from thinkslow.agent.stream import Stream
 from thinkslow.plural import plural
+from thinkslow.trees import put
 from thinkslow.worldmodel import State, WorldModel
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def prepared(
             "the `scale`, or the agent its `returns`."
         )
     seen = named(agent.observation_spaces, observation)
-    is_first = jnp.asarray(is_first)
+    is_first = put(is_first)
     flags = _flags(agent.model, missing, seen)
     flagged = {f"`missing` of {name}": flag for name, flag in (flags or {}).items()}
     flagged |= {} if age is None else {"age": age}

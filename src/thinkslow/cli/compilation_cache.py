@@ -10,8 +10,9 @@ import os
 import warnings
 from pathlib import Path
 
-LEAST_SECONDS = 0.05
-"""Programs that compile faster than this, in seconds, are not kept."""
+LEAST_SECONDS = 0.0
+"""Programs that compile faster than this, in seconds, are not kept. To read the smallest takes a
+tenth of compiling it."""
 MOST_BYTES = 2**30
 """Largest size of the cache; above it, the oldest programs are removed."""
 

@@ -8,13 +8,11 @@ If both match, the agent takes the environment's names; if not, the error lists 
 import dataclasses
 from collections.abc import Mapping
 
-import jax
-import jax.random as jr
 import numpy as np
 
 from thinkslow.dreamer.actor_critic import ActorCritic
 from thinkslow.dreamer.config import ModelConfig
-from thinkslow.dreamer.nets import named, with_named, with_only
+from thinkslow.dreamer.nets import named, shaped, with_named, with_only
 from thinkslow.dreamer.vision import width
 from thinkslow.objectives.members import Members
 from thinkslow.plural import plural
@@ -69,7 +67,7 @@ def match_spaces(
     if decoded is not None:
         decoded = tuple(name for old in decoded for name in names[old])
     config = dataclasses.replace(model.config, decoded=decoded)
-    shape = jax.eval_shape(lambda: config.build(renamed, actions, key=jr.key(0)))
+    shape = shaped(lambda key: config.build(renamed, actions, key=key))
     expected = {name: leaf.shape for name, leaf in named(shape).items()}
     checks.match(weights, expected, what=f"{name} does not fit {id}")
     if members is not None:

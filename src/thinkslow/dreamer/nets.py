@@ -7,6 +7,7 @@ with `vmap`. Nothing here knows what a world model is.
 """
 
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -21,6 +22,20 @@ from thinkslow.dreamer.product import product
 
 Tree = TypeVar("Tree")
 
+_DRAWN: ContextVar[bool] = ContextVar("_DRAWN", default=True)
+
+
+def shaped(build: Callable[[PRNGKeyArray], Tree]) -> Tree:
+    """What `build(key)` returns, with shapes instead of arrays.
+
+    Kernels are then zeros: tracing their random numbers would be most of the time.
+    """
+    token = _DRAWN.set(False)
+    try:
+        return eqx.filter_eval_shape(lambda: build(jr.key(0)))
+    finally:
+        _DRAWN.reset(token)
+
 
 def truncated_normal(
     key: PRNGKeyArray, shape: tuple[int, ...], fan_in: int, scale: float
@@ -29,6 +44,8 @@ def truncated_normal(
 
     The divisor restores the deviation that truncation removes.
     """
+    if not _DRAWN.get():
+        return jnp.zeros(shape)
     deviation = scale / np.sqrt(fan_in) / 0.87962566103423978
     return deviation * jr.truncated_normal(key, -2.0, 2.0, shape)
 

@@ -7,14 +7,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 
 from thinkslow import registry
 from thinkslow.dreamer.manifest import described
-from thinkslow.dreamer.nets import named, with_named, with_only
+from thinkslow.dreamer.nets import named, shaped, with_named, with_only
 from thinkslow.objectives.members import Members
 from thinkslow.storage import checks, store
 
@@ -66,7 +64,7 @@ def save(
     of `store.write`.
     """
     profile, spaces = architecture(model.config), (model.observation_spaces, model.action_spaces)
-    built = eqx.filter_eval_shape(lambda: model.config.build(*map(dict, spaces), key=jr.key(0)))
+    built = shaped(lambda key: model.config.build(*map(dict, spaces), key=key))
     if type(built) is not type(model):
         raise ValueError(
             f"{type(model.config).__name__} builds {type(built).__name__}, not "
@@ -116,9 +114,7 @@ def load(folder: str | Path, *, ensemble: bool = True) -> Saved:
         weights, manifest = store.read(folder)
     facts = described(manifest, Path(folder))
     try:
-        shape = eqx.filter_eval_shape(
-            lambda: facts.config.build(facts.observations, facts.actions, key=jr.key(0))
-        )
+        shape = shaped(lambda key: facts.config.build(facts.observations, facts.actions, key=key))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise store.Damaged(
             f"{folder}/manifest.json does not describe an agent: {error}."

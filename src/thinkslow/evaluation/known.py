@@ -26,6 +26,7 @@ from thinkslow.evaluation.records import BASE, Episode, Header
 from thinkslow.evaluation.report.beside import BEST
 from thinkslow.evaluation.seeds import episode_seed
 from thinkslow.toy import Problem, filtered, hidden_markov, noisy, simulate
+from thinkslow.trees import put
 
 PROTOCOL = "known-v1"
 STATES = 4
@@ -99,7 +100,7 @@ def _episodes(
     the cost.
     """
     count = len(seeds)
-    own = jnp.array(seeds, jnp.uint32)
+    own = put(seeds, np.uint32)
     carry = agent.start(count)
     beliefs, moved, thinks = [], [], []
     for step in range(STEPS):

@@ -19,6 +19,7 @@ from jaxtyping import Array
 from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.envs import Step, VectorEnv
 from thinkslow.evaluation.subjects import told
+from thinkslow.trees import put
 
 
 @runtime_checkable
@@ -85,7 +86,7 @@ def play(
     playing = np.ones(envs.count, bool)
     played = [Played(one, first) for one, first in zip(seeds, envs.first_seen, strict=True)]
     _note_nonfinite(played, playing, step)
-    own = jnp.array(seeds, jnp.uint32)
+    own = put(seeds, np.uint32)
     for watcher in watchers:
         watcher.began(step.observation)
     # The first call compiles, so its time is not counted.

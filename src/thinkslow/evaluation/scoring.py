@@ -20,7 +20,9 @@ from jaxtyping import Array
 from thinkslow.envs import Step
 from thinkslow.evaluation.images import WINDOW
 from thinkslow.evaluation.metrics import AHEAD, IMAGE, ahead, gain
+from thinkslow.needs import modes_of
 from thinkslow.spaces import Space
+from thinkslow.trees import put
 from thinkslow.worldmodel import State
 
 EVERY = 5
@@ -136,7 +138,7 @@ class Scorer:
             [one.actions + one.actions[-1:] * (max(AHEAD) - len(one.actions)) for one in padded]
         )
         alike = all(np.array_equal(*both) for both in jax.tree.leaves(states))
-        found = predicted(self.model, states, jnp.asarray(actions), self.images)
+        found = predicted(self.model, states, put(actions), self.images)
         for name, (now, later) in jax.tree.map(np.asarray, found).items():
             for steps, shown in zip((0, *AHEAD), (now, *np.moveaxis(later, 2, 0)), strict=True):
                 rows = [row for row, one in enumerate(moments) if steps in one.came]
@@ -168,9 +170,7 @@ def visible(model: Any, observations: Mapping[str, Space]) -> list[str]:
     if not hasattr(model, "decode"):
         return []
     shown = {name: space.shape for name, space in observations.items() if len(space.shape) == 3}
-    drawn = jax.eval_shape(
-        lambda: {name: head.mode() for name, head in model.decode(model.initial()).items()}
-    )
+    drawn = modes_of(model)
     return [name for name, shape in shown.items() if name in drawn and drawn[name].shape == shape]
 
 

@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.envs import Step
 from thinkslow.envs.make import Environment, described, make
+from thinkslow.needs import modes_of
 
 SIDE = 256
 """Length of the longer side to which small images are enlarged, in pixels."""
@@ -233,7 +234,7 @@ def _shown(
 def _decodes(model: Any, name: str) -> bool:
     if not hasattr(model, "decode"):
         return False
-    drawn = jax.eval_shape(lambda: {k: v.mode() for k, v in model.decode(model.initial()).items()})
+    drawn = modes_of(model)
     return name in drawn and len(drawn[name].shape) == 3
 
 

@@ -19,7 +19,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from thinkslow.agent.abstract import AbstractAgent
@@ -39,6 +38,7 @@ from thinkslow.evaluation.play import (
 )
 from thinkslow.evaluation.records import BASE, WINDOWS, Episode
 from thinkslow.evaluation.scoring import Scorer
+from thinkslow.trees import put
 
 NAME = WINDOWS
 EVERY = 25
@@ -130,7 +130,7 @@ def play_windows(
     each window.
     """
     act, split = agent.act, agent.model.split
-    own = jnp.array(seeds, jnp.uint32)
+    own = put(seeds, np.uint32)
     first = windows[0].snapshots
     played = [Played(s, one.first_seen) for s, one in zip(seeds, first, strict=True)]
     images: list[list[dict[str, float | None]]] = [[] for _ in seeds]

@@ -5,13 +5,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
-import jax.random as jr
 import numpy as np
 
 from thinkslow import registry
 from thinkslow.dreamer import saved as checkpoint
-from thinkslow.dreamer.nets import named, with_named
+from thinkslow.dreamer.nets import named, shaped, with_named
 from thinkslow.dreamer.saved import Saved, provenance
 from thinkslow.importers.finding import find, has_checksum
 from thinkslow.importers.foreign import Foreign, Found
@@ -82,8 +80,8 @@ def saved_from(
 ) -> Saved:
     """The agent from the results of the steps of `load`."""
     try:
-        shape = eqx.filter_eval_shape(
-            lambda: foreign.model.build(foreign.observations, foreign.actions, key=jr.key(0))
+        shape = shaped(
+            lambda key: foreign.model.build(foreign.observations, foreign.actions, key=key)
         )
     except (ValueError, TypeError, OverflowError) as error:
         raise store.Misfit(f"{found.file} describes no agent that could be: {error}") from error

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from thinkslow.agent.abstract import AbstractAgent
@@ -21,6 +20,7 @@ from thinkslow.agent.gates import Gated
 from thinkslow.agent.inputs import Carry
 from thinkslow.envs import Step, VectorEnv
 from thinkslow.evaluation.play import Telling, decision_keys, taken_by
+from thinkslow.trees import put
 
 Tick = Callable[[str, int], None]
 """Called with the present part and the number of decisions made."""
@@ -145,7 +145,7 @@ def play(
     _check_alike(acting, thinkers)
     order = [acting, *(name for name in arms if name != acting)]
     episode = Episode(acting, [_first(step)], [], {name: [] for name in arms})
-    own = jnp.array([environment_seed], jnp.uint32)
+    own = put([environment_seed], np.uint32)
     try:
         while episode.length < max_decisions:
             number = episode.length

@@ -19,7 +19,7 @@ from thinkslow.distributions import BoundedNormal, Categorical, Gaussian, expect
 from thinkslow.evaluation.metrics import AHEAD
 from thinkslow.evaluation.scoring import CHUNK, current, predicted
 from thinkslow.evaluation.watching.episode import Episode, Told
-from thinkslow.needs import ACTOR, CRITIC, unmet
+from thinkslow.needs import ACTOR, CRITIC, modes_of, unmet
 from thinkslow.spaces import Space
 
 
@@ -58,9 +58,7 @@ def parts_of(model: Any, observations: Mapping[str, Space]) -> Parts:
     numbers = {name: space for name, space in shown.items() if name not in images}
     if not hasattr(model, "decode"):
         return Parts(images, numbers, ())
-    drawn = jax.eval_shape(
-        lambda: {name: head.mode() for name, head in model.decode(model.initial()).items()}
-    )
+    drawn = modes_of(model)
     fits = tuple(n for n, s in shown.items() if n in drawn and drawn[n].shape in _shapes(s))
     return Parts(images, numbers, fits)
 
