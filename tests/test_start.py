@@ -4,6 +4,7 @@ Nothing here is timed: JAX takes a second to import and NumPy a tenth of one, so
 loads neither is fast.
 """
 
+import ast
 import json
 import subprocess
 import sys
@@ -169,3 +170,16 @@ def test_the_shapes_of_a_model_need_no_random_numbers(monkeypatch):
     )
     monkeypatch.undo()
     np.testing.assert_array_equal(layer(jax.random.key(0)).kernel, drawn.kernel)
+
+
+def test_playing_does_not_import_optax():
+    """Only optimisers need it, and it takes longer to import than the agents do."""
+    parts = ("agent", "evaluation", "objectives", "refinement", "importers")
+    found = []
+    for part in parts:
+        for path in (Path(thinkslow.__file__).parent / part).rglob("*.py"):
+            for node in ast.parse(path.read_text()).body:
+                names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+                names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+                found += [path for name in names if name.partition(".")[0] == "optax"]
+    assert not found

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-import optax
 from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray, PyTree
 
 from thinkslow.distributions import Objective
@@ -143,7 +142,7 @@ class Rules:
         """The next belief, the next state, the norm of the gradient, and whether the step was
         taken.
         """
-        norm = optax.tree.norm(gradient)
+        norm = jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(gradient)))
         proposed = self.update.propose(now, gradient, held.state, key=key)
         change, state = _checked_proposal(proposed, now, self.update)
         new = within(now, change, held.step_kl, first=self.first, max_kl=self.descent.max_kl)

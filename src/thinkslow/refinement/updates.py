@@ -4,13 +4,13 @@
 """
 
 import abc
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from thinkslow.distributions import Belief, Categorical
@@ -64,7 +64,31 @@ class Update(eqx.Module):
         return max_kl / max(1, steps) ** 2
 
 
-def _alike(optimiser: optax.GradientTransformation) -> optax.GradientTransformation:
+@runtime_checkable
+class Optimiser(Protocol):
+    """An Optax transformation. Optax itself, which takes a while to import, is not needed here."""
+
+    @property
+    def init(self) -> Callable[..., Any]:
+        """`init(belief)` returns the first state."""
+        ...
+
+    @property
+    def update(self) -> Callable[..., Any]:
+        """`update(gradient, state, belief)` returns the change and the next state."""
+        ...
+
+
+class _Plain(NamedTuple):
+    init: Callable[..., Any]
+    update: Callable[..., Any]
+
+
+def _downhill(gradient: Any, state: PyTree, belief: Any) -> tuple[Any, PyTree]:
+    return jax.tree.map(lambda x: -x, gradient), state
+
+
+def _alike(optimiser: Any) -> Any:
     """The same optimiser, made equal to another one with the same code."""
     return type(optimiser)(*map(Alike, optimiser))
 
@@ -79,8 +103,8 @@ class Gradient(Update):
     """
 
     step_size: Scalar = 1.0
-    optimiser: optax.GradientTransformation = eqx.field(
-        static=True, default=optax.sgd(1.0), converter=_alike
+    optimiser: Optimiser = eqx.field(
+        static=True, default=_Plain(lambda belief: (), _downhill), converter=_alike
     )
 
     def init(self, belief: Any) -> PyTree:
@@ -97,6 +121,8 @@ def adam(step_size: Scalar = 1.0) -> Gradient:
     Args:
         step_size: the learning rate of Adam. May be traced.
     """
+    import optax
+
     return Gradient(step_size, optax.adam(1.0))
 
 
