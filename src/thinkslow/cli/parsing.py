@@ -7,10 +7,11 @@ None shows the unit of its value. Empty defaults are not shown.
 """
 
 import ast
+import contextlib
 import dataclasses
 import functools
 import inspect
-import textwrap
+import sys
 import typing
 from pathlib import Path
 from types import NoneType, UnionType
@@ -56,7 +57,7 @@ def grouped(options: type, default: Any = None) -> type:
         made.append(
             (
                 f"group_{title.replace(' ', '_')}",
-                Annotated[tyro.conf.OmitArgPrefixes[group], tyro.conf.arg(name=title)],
+                Annotated[tyro.conf.OmitArgPrefixes[group], tyro.conf.arg(name=title, help="")],
                 dataclasses.field(default_factory=group),
             )
         )
@@ -75,11 +76,9 @@ def values(given: Any) -> dict[str, Any]:
 @functools.cache
 def documentation(kind: type) -> dict[str, str]:
     """The text below each field of a class, on one line; empty for a class without a source."""
-    try:
-        body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
-    except (OSError, TypeError):
+    body = _classes(kind.__module__).get(kind.__qualname__)
+    if body is None:
         return {}
-    assert isinstance(body, ast.ClassDef)
     out = {}
     for field, text in zip(body.body, body.body[1:], strict=False):
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
@@ -87,6 +86,29 @@ def documentation(kind: type) -> dict[str, str]:
             if isinstance(constant, ast.Constant) and isinstance(constant.value, str):
                 out[field.target.id] = " ".join(constant.value.split())
     return out
+
+
+@functools.cache
+def _classes(module: str) -> dict[str, ast.ClassDef]:
+    """The classes in the source of a module, by their qualified names.
+
+    `inspect.getsource` would parse the module again for each class.
+    """
+    found = {}
+
+    def walk(parent: ast.AST, within: str) -> None:
+        for node in ast.iter_child_nodes(parent):
+            if isinstance(node, ast.ClassDef):
+                found[within + node.name] = node
+                walk(node, f"{within}{node.name}.")
+            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                walk(node, f"{within}{node.name}.<locals>.")
+            elif isinstance(node, ast.stmt):
+                walk(node, within)
+
+    with contextlib.suppress(OSError, TypeError):  # a module without a source
+        walk(ast.parse(inspect.getsource(sys.modules[module])), "")
+    return found
 
 
 def _entry(name: str, hint: Any, text: str, default: Any) -> tuple[str, Any, Any]:

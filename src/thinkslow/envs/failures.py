@@ -5,6 +5,7 @@ that is. The whole traceback is kept too.
 """
 
 import dataclasses
+import functools
 import re
 import signal
 import sysconfig
@@ -131,6 +132,7 @@ def ended(code: int, call: str, words: str) -> Failure:
     return Failure(call, "Killed", message, where, words)
 
 
+@functools.cache
 def owner(filename: str) -> str:
     """Say whose code is in a file: `USERS`, our own, Python's, or that of a package."""
     path = Path(filename)
