@@ -14,7 +14,7 @@ from helpers import codes, equal, steer, tiny_dreamer
 
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.check_controls import Masked, Median, Moments, RandomRejection, Wiser
-from thinkslow.agent.checks import Check, Robust, Verdict
+from thinkslow.agent.checks import Check, Frame, Judgement, Robust, Verdict
 from thinkslow.agent.clean import Clean
 from thinkslow.agent.thinking import Thinking
 from thinkslow.distributions import Categorical, Squared
@@ -244,6 +244,37 @@ def test_without_history_decides_the_rule_of_wiser():
     _, kept = after(agent(Wiser()), frame(0), frame(2, seed=1))
     _, lost = after(agent(Wiser()), frame(0), frame(0, wrong=(0, 1, 2), seed=1))
     assert (verdict(kept), verdict(lost)) == (Verdict.BELIEVED, Verdict.REJECTED)
+
+
+class Dim(Check):
+    """Rejects a frame of small numbers."""
+
+    def suspects(self, frame: Frame, distance: jax.Array) -> jax.Array:
+        return jnp.max(jnp.abs(jnp.asarray(frame.observation["row"]))) < 0.5
+
+    def judge(self, frame: Frame, suspicious: jax.Array) -> Judgement:
+        return frame.rejected(suspicious)
+
+
+class Bare(Dim):
+    def judge(self, frame: Frame, suspicious: jax.Array) -> Any:
+        return tuple(super().judge(frame, suspicious))
+
+
+def test_a_check_of_your_own_says_what_is_suspicious_and_what_is_used():
+    dark = {"row": np.zeros((1, WIDTH), np.float32)}
+    _, thought = after(agent(Dim()), frame(0), dark)
+    assert thought.checked.suspicious[0]
+    assert verdict(thought) == Verdict.REJECTED
+    equal(thought.after.soft(), thought.prior.soft())
+    _, thought = after(agent(Dim()), frame(0), frame(2, seed=1))
+    assert not thought.checked.suspicious[0]
+    assert np.argmax(thought.after.soft()[0]) == 2
+
+
+def test_a_check_that_returns_a_bare_tuple_is_told_what_to_return():
+    with pytest.raises(TypeError, match=r"`judge` of Bare .*`Judgement`.*tuple"):
+        after(agent(Bare()), frame(0))
 
 
 @pytest.mark.slow

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from thinkslow.agent.abstract import About, AbstractAgent
     from thinkslow.agent.agent import Agent
+    from thinkslow.agent.checks import Check
+    from thinkslow.agent.choices import Choice
     from thinkslow.agent.deadline import Timed
     from thinkslow.agent.decision import Thought
     from thinkslow.agent.gate_scores import GateScore
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "agent.abstract": ("About", "AbstractAgent"),
     "agent.agent": ("Agent",),
+    "agent.checks": ("Check",),
+    "agent.choices": ("Choice",),
     "agent.deadline": ("Timed",),
     "agent.decision": ("Thought",),
     "agent.gates": ("Gated",),
@@ -66,6 +70,8 @@ __all__ = [
     "Belief",
     "Carry",
     "Categorical",
+    "Check",
+    "Choice",
     "Evaluation",
     "GateScore",
     "Gated",

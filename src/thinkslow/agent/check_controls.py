@@ -51,7 +51,7 @@ class RandomRejection(Check):
     def judge(self, frame: Frame, suspicious: Bool[Array, ""]) -> Judgement:
         guard = frame.guard
         share = (guard.suspicious + suspicious.astype(jnp.float32)) / (guard.frames + 1)
-        return _rejected(frame, jr.uniform(frame.key) < share)
+        return frame.rejected(jr.uniform(frame.key) < share)
 
 
 class Wiser(Check):
@@ -67,7 +67,7 @@ class Wiser(Check):
 
     def judge(self, frame: Frame, suspicious: Bool[Array, ""]) -> Judgement:
         alone = frame.alone()
-        return _rejected(frame, mean_error(frame.errors(frame.drawn(alone))) > frame.clean.alone)
+        return frame.rejected(mean_error(frame.errors(frame.drawn(alone))) > frame.clean.alone)
 
 
 class Median(Check):
@@ -101,14 +101,6 @@ class Moments(Check):
         return _filtered(frame, matched)
 
 
-def _rejected(frame: Frame, rejects: Bool[Array, ""]) -> Judgement:
-    """The prior where the frame is rejected."""
-    moment = frame.moment
-    posterior = where(rejects, moment.prior, moment.posterior)
-    verdict = jnp.where(rejects, Verdict.REJECTED, Verdict.BELIEVED).astype(jnp.int32)
-    return moment.memory, moment.prior, posterior, verdict
-
-
 def _filtered(frame: Frame, change: Callable[[str, Array], Array]) -> Judgement:
     """The posterior of a frame whose images are changed."""
     moment, out = frame.moment, dict(frame.observation)
@@ -117,8 +109,7 @@ def _filtered(frame: Frame, change: Callable[[str, Array], Array]) -> Judgement:
         out[name] = change(name, target(heads[name], frame.observation[name]))
     posterior = frame.model.infer(moment.memory, out)
     posterior = where(moment.seen, posterior, moment.posterior)
-    verdict = jnp.asarray(int(Verdict.MENDED), jnp.int32)
-    return moment.memory, moment.prior, posterior, verdict
+    return frame.judgement(posterior, Verdict.MENDED)
 
 
 def _median(image: Float[Array, "height width channels"]) -> Float[Array, "height width channels"]:

@@ -11,6 +11,7 @@ import dataclasses
 import enum
 from collections.abc import Mapping
 from functools import partial
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -33,30 +34,56 @@ TENTH = 10
 
 
 class Verdict(enum.IntEnum):
-    """What happened to a frame."""
+    """What happened to a frame.
+
+    Attributes:
+        BELIEVED: 0, used unchanged.
+        MENDED: 1, repaired: the posterior is that of the frame with its implausible patches
+            replaced.
+        REJECTED: 2, the prior replaces the posterior.
+        RESTARTED: 3, used, after the memory was reset.
+        SHIFTED: 4, used unchanged although no latent explains it: even the best of the recent
+            frames are explained as badly, so the environment has changed, and no better frame
+            will come. `Check.judged` gives this verdict; your `judge` returns BELIEVED.
+    """
 
     BELIEVED = 0
-    """Used unchanged."""
     MENDED = 1
-    """Repaired: the posterior is that of the frame with its implausible patches replaced."""
     REJECTED = 2
-    """Rejected: the prior replaces the posterior."""
     RESTARTED = 3
-    """Used, after the memory was reset."""
     SHIFTED = 4
-    """Used unchanged although no latent explains it: even the best of the recent frames are
-    explained as badly, so the environment has changed, and no better frame will come."""
+
+
+class Judgement(NamedTuple):
+    """The result of `Check.judge`: the agent continues with these instead of the frame's own.
+
+    Attributes:
+        memory: the memory to continue with; `frame.moment.memory`, unless it is reset.
+        prior: the prior at this memory.
+        posterior: the belief to act on.
+        verdict: a `Verdict`. After REJECTED the frame counts as not seen.
+    """
+
+    memory: Memory
+    prior: Belief
+    posterior: Belief
+    verdict: Int[Array, ""] | int
 
 
 class Guard(eqx.Module):
-    """The memory of a check between decisions."""
+    """The memory of a check between decisions.
+
+    Attributes:
+        run: number of rejections in a row.
+        recent: median error of each of the last 20 frames, in units of the usual one; the largest
+            float32 before the first frame.
+        suspicious: number of suspicious frames so far.
+        frames: number of frames so far.
+    """
 
     run: Int[Array, "*batch"]
-    """Rejections in a row."""
     recent: Float[Array, "*batch recent"]
-    """Median error of each of the last frames in units of the usual one; `UNKNOWN` before them."""
     suspicious: Float[Array, "*batch"]
-    """Suspicious frames so far."""
     frames: Float[Array, "*batch"]
 
     @classmethod
@@ -89,38 +116,78 @@ UNKNOWN = float(np.finfo(np.float32).max)
 
 
 class Checked(eqx.Module):
-    """The result of a check; leading axis: the batch."""
+    """The result of a check, in `Thought.checked`; leading axis: the batch.
+
+    Attributes:
+        distance: the error of the posterior's own reconstruction: see `Check.suspects`.
+        level: how many times larger than usual the errors of even the best recent frames are; at
+            least 1.
+        suspicious: what `Check.suspects` returned; False for a frame that was not seen.
+        verdict: a `Verdict`.
+    """
 
     distance: Float[Array, "*batch"]
-    """The error of the posterior's own reconstruction, `Clean.distance`, relative to `level`."""
     level: Float[Array, "*batch"]
-    """How many times larger than usual the errors of even the best recent frames are."""
     suspicious: Bool[Array, "*batch"]
     verdict: Int[Array, "*batch"]
-    """A `Verdict`."""
 
 
 class Frame(eqx.Module):
-    """One frame to be checked, with the quantities that a check may need."""
+    """One frame to be checked, without a batch axis, with the quantities that a check may need.
+
+    Attributes:
+        model: the world model.
+        clean: the usual errors on clean frames, at the level of the recent frames.
+        moment: memory, prior and posterior of the frame.
+        observation: the frame, by name: images uint8.
+        guard: the check's memory of earlier frames.
+        action: the action that led here, as one vector.
+        latent_key: PRNG key of the latent that the base agent would draw.
+        key: PRNG key of everything else.
+    """
 
     model: WorldModel
     clean: Clean
-    """The usual errors, at the level of the recent frames."""
     moment: Moment
     observation: Observation
     guard: Guard
     action: Array
     latent_key: PRNGKeyArray
-    """PRNG key of the latent that the base agent would draw."""
     key: PRNGKeyArray
-    """PRNG key of everything else."""
+
+    def rejected(self, rejects: Bool[Array, ""]) -> Judgement:
+        """The judgement that replaces the posterior by the prior, or leaves the frame alone.
+
+        Args:
+            rejects: whether the frame is rejected.
+        """
+        verdict = jnp.where(rejects, int(Verdict.REJECTED), int(Verdict.BELIEVED))
+        return self.judgement(where(rejects, self.moment.prior, self.moment.posterior), verdict)
+
+    def judgement(self, posterior: Belief, verdict: Int[Array, ""] | int) -> Judgement:
+        """The judgement with another posterior, at the frame's own memory and prior.
+
+        Args:
+            posterior: the belief to act on.
+            verdict: a `Verdict`.
+        """
+        return Judgement(self.moment.memory, self.moment.prior, posterior, verdict)
 
     def errors(self, state: State, observation: Observation | None = None) -> dict[str, Array]:
-        """The errors of a state's reconstruction."""
+        """The errors of a state's reconstruction: see `agent.clean.Errors`.
+
+        Args:
+            state: the state that is decoded.
+            observation: what it is compared with; None: the frame.
+        """
         return errors_of(self.model.decode(state), observation or self.observation)
 
     def at(self, latent: Array) -> State:
-        """The state of a latent at the present memory."""
+        """The state of a latent at the present memory.
+
+        Args:
+            latent: shaped as a draw of the belief.
+        """
         return State(self.moment.memory, latent.astype(self.model.initial().latent.dtype))
 
     def alone(self) -> Moment:
@@ -132,36 +199,59 @@ class Frame(eqx.Module):
         return Moment(memory, prior, posterior, jnp.ones((), bool))
 
     def drawn(self, moment: Moment) -> State:
-        """The state of a moment with the latent that the base agent would draw."""
+        """The state of a moment with the latent that the base agent would draw.
+
+        Args:
+            moment: the frame's own, or another.
+        """
         latent = moment.posterior.sample(key=self.latent_key)
         return State(moment.memory, latent.astype(self.model.initial().latent.dtype))
 
 
 Scalar = Float[Array, ""] | float
-Judgement = tuple[Memory, Belief, Belief, Int[Array, ""]]
-"""Memory, prior and posterior to continue with, and the verdict."""
 
 
 class Check(eqx.Module):
-    """How a frame is checked before it is used. Subclass it for your own check."""
+    """How a frame is checked before it is used. Subclass it for your own check.
+
+    For each frame, `suspects` says whether it looks wrong, and `judge` what to continue with.
+    Both are traced; choose by `jnp.where`, not by `if`. A missing frame, or one that the encoder
+    could not use, is not judged: `judge` is still traced for it, with `suspicious` False.
+    `thinkslow.calibrated` and evaluations measure the usual errors, `frame.clean`.
+    """
 
     @property
     def needs(self) -> tuple[Need, ...]:
-        """What it needs from a model."""
+        """What it needs from a model; always a decoder of images or vectors, for `distance`."""
         return (DECODES_NUMBERS,)
 
     @abc.abstractmethod
     def judge(self, frame: Frame, suspicious: Bool[Array, ""]) -> Judgement:
-        """The moment that replaces the frame's own."""
+        """What the agent continues with. `frame.rejected(suspicious)` is the simplest judgement.
+
+        Args:
+            frame: the frame, with the usual errors of clean frames.
+            suspicious: what `suspects` returned; False for a frame that was not seen.
+        """
 
     def suspects(self, frame: Frame, distance: Float[Array, ""]) -> Bool[Array, ""]:
-        """Whether to look at the frame at all."""
+        """Whether the frame looks wrong; by default, whether `distance` exceeds the threshold of
+        clean episodes.
+
+        Args:
+            frame: the frame, with the usual errors of clean frames.
+            distance: the error of the posterior's own reconstruction, without unit. Images are cut
+                into patches of 8x8 pixels, vectors into their numbers; discrete parts are left
+                out. The squared error of each patch and number is divided by its usual one on
+                clean frames and by the level of the recent frames. The distance is the mean over
+                all of them, each counted as at most 9. So it is about 1 for a usual frame, and an
+                image weighs more than a short vector.
+        """
         return distance > frame.clean.threshold
 
     def judged(self, frame: Frame) -> tuple[Moment, Checked, Guard]:
-        """The moment to continue with, the result of the check, and its new memory.
-
-        A missing frame, or one that the encoder could not use, is not judged.
+        """The moment to continue with, the result of the check, and its new memory. Agents call
+        it; a check need not replace it.
 
         Args:
             frame: the frame, with the usual errors of clean frames.
@@ -172,7 +262,14 @@ class Check(eqx.Module):
         frame = dataclasses.replace(frame, clean=clean.times(seen.level))
         distance = capped(ratios, seen.level)
         suspicious = self.suspects(frame, distance) & moment.seen
-        memory, prior, posterior, verdict = self.judge(frame, suspicious)
+        found = self.judge(frame, suspicious)
+        if not isinstance(found, Judgement):
+            raise TypeError(
+                f"`judge` of {type(self).__name__} must return a `Judgement`, such as "
+                f"`frame.rejected(suspicious)`; it returned a {type(found).__name__}."
+            )
+        memory, prior, posterior, verdict = found
+        verdict = jnp.asarray(verdict, jnp.int32)
         shifted = ~suspicious & (verdict == Verdict.BELIEVED) & (capped(ratios) > clean.threshold)
         verdict = jnp.where(shifted & moment.seen, int(Verdict.SHIFTED), verdict)
         believed = verdict != Verdict.REJECTED
@@ -215,7 +312,8 @@ class Robust(Check):
         return (DECODES_NUMBERS, TRAINED_BETA) if self.beta is None else (DECODES_NUMBERS,)
 
     def judge(self, frame: Frame, suspicious: Bool[Array, ""]) -> Judgement:
-        believed = (*_parts(frame.moment), jnp.asarray(int(Verdict.BELIEVED), jnp.int32))
+        verdict = jnp.asarray(int(Verdict.BELIEVED), jnp.int32)
+        believed = frame.judgement(frame.moment.posterior, verdict)
         return only_if(suspicious, lambda: self._judged(frame), believed)
 
     def ratios(self, frame: Frame, state: State) -> dict[str, Array]:
@@ -245,7 +343,7 @@ class Robust(Check):
         verdict = jnp.where(rejects, int(Verdict.REJECTED), verdict)
         verdict = jnp.where(restarts, int(Verdict.RESTARTED), verdict).astype(jnp.int32)
         used = (moment.memory, moment.prior, where(rejects, moment.prior, belief))
-        return (*where(restarts, _parts(alone), used), verdict)
+        return Judgement(*where(restarts, _parts(alone), used), verdict)
 
     def _explains(self, frame: Frame, ratios: dict[str, Array]) -> Bool[Array, ""]:
         """Whether enough of the frame is explained for it to be evidence."""

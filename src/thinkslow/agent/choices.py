@@ -30,44 +30,53 @@ HALVINGS = 30
 
 
 class Facing(NamedTuple):
-    """The inputs of a choice."""
+    """The inputs of a choice: one decision, without a batch axis.
+
+    Attributes:
+        model: the world model.
+        policy: `policy(state, key)` returns an action vector; what the agent acts by in imagined
+            futures.
+        greedy: whether the policy takes its most likely action instead of a sample.
+        belief: the belief after refinement.
+        state: memory and latent that were read from the belief.
+        action: the policy's action in `state`, as one vector; discrete actions are one-hot.
+        members: plausible parameters, if the agent has them; otherwise None.
+        returns: the range of the agent's returns, from 5% to 95%; None unless the choice is
+            `scaled`.
+    """
 
     model: WorldModel
-    """For one example."""
     policy: Callable[[State, PRNGKeyArray], Action]
-    """The policy in imagined futures."""
     greedy: bool
-    """Whether the policy takes its most likely action instead of a sample."""
     belief: Belief
-    """The belief after refinement."""
     state: State
-    """The state read from the belief."""
     action: Action
-    """The policy's action in that state."""
     members: Members | None
     returns: Float[Array, ""] | float | None
-    """The range of the agent's returns, from 5% to 95%."""
 
 
 class Chosen(eqx.Module):
-    """The numbers behind a choice; leading axis: `actions`."""
+    """The numbers behind a choice, for records and the viewer.
+
+    Attributes:
+        actions: vectors of the actions that were compared, `(actions, action)`.
+        log_probs: the policy's log-probability of each of them, `(actions,)`.
+        advantages: their imagined advantages over the policy's mean, in units of return.
+        errors: standard errors of the advantages.
+        improved: log-probabilities that the action was taken by.
+        kl: KL(improved || policy), nats; a scalar.
+    """
 
     actions: Float[Array, "*batch actions action"]
-    """Vectors of the actions that were compared."""
     log_probs: Float[Array, "*batch actions"]
-    """The index of the policy's action among them."""
     advantages: Float[Array, "*batch actions"]
-    """Imagined advantages over the policy's mean, in units of return."""
     errors: Float[Array, "*batch actions"]
-    """Standard errors of the advantages."""
     improved: Float[Array, "*batch actions"]
-    """Log-probabilities that the action was taken by."""
     kl: Float[Array, "*batch"]
-    """KL(improved || policy), nats."""
 
 
 class Choice(eqx.Module):
-    """A way to choose an action."""
+    """A way to choose an action. Subclass it for your own."""
 
     @property
     def needs(self) -> tuple[Need, ...]:
@@ -76,12 +85,23 @@ class Choice(eqx.Module):
 
     @property
     def scaled(self) -> bool:
-        """Whether it needs the range of the agent's returns."""
+        """Whether it needs the range of the agent's returns; `thinkslow.calibrated` and
+        evaluations measure it.
+        """
         return False
 
     @abc.abstractmethod
     def __call__(self, facing: Facing, *, key: PRNGKeyArray) -> tuple[Action, Chosen | None]:
-        """The action of one decision, and the numbers behind it."""
+        """The action of one decision, and the numbers behind it, or None.
+
+        Args:
+            facing: the model, the belief, and the policy's own action.
+            key: PRNG key of the choice's random draws.
+
+        The action has the shape and type of `facing.action`: one vector, in the order of the
+        model's `action_spaces`, with discrete actions one-hot. `facing.model.parts` cuts it into
+        the named actions.
+        """
 
 
 class Likeliest(Choice):

@@ -30,17 +30,22 @@ Errors = Mapping[str, Float[Array, "..."]]
 
 
 class Clean(eqx.Module):
-    """The usual errors on clean frames."""
+    """The usual errors on clean frames.
+
+    Attributes:
+        errors: median errors: of the patches of an image `(rows, columns)`, of the numbers of a
+            vector, by the name of the part.
+        threshold: threshold of `distance`; above it a frame is suspicious.
+        alone: threshold of the mean error of a reconstruction without history: the rule of WISER.
+        means: mean of the pixels of each channel, in [0, 1], by the name of the image.
+        deviations: their deviation.
+    """
 
     errors: Errors
-    """Median errors."""
     threshold: Float[Array, ""] | float
-    """Threshold of `distance`; above it a frame is suspicious."""
     alone: Float[Array, ""] | float
-    """Threshold of the mean error of a reconstruction without history: the rule of WISER."""
     means: Mapping[str, Float[Array, " channels"]]
     deviations: Mapping[str, Float[Array, " channels"]]
-    """Mean and deviation of the pixels of each channel of an image."""
 
     def ratios(self, errors: Errors) -> dict[str, Array]:
         """Errors in units of the usual ones."""

@@ -30,12 +30,20 @@ class Members(eqx.Module):
 
     Computation that does not depend on a differing array is shared: members that differ in a head
     cost M heads and one core.
+
+    Attributes:
+        differing: the structure of the model, with the stacked arrays and None: see `replaced`.
     """
 
     differing: PyTree
 
     def each(self, model: Any, function: Callable[[Any], Any]) -> Any:
-        """`function` of the model under each set of parameters, stacked along a first axis."""
+        """`function` of the model under each set of parameters, stacked along a first axis.
+
+        Args:
+            model: the model whose parameters these are.
+            function: what to compute of a model.
+        """
         return jax.vmap(lambda part: function(eqx.combine(part, model)))(self.differing)
 
     @property
@@ -44,14 +52,22 @@ class Members(eqx.Module):
 
 
 def replaced(model: Any, where: Where, stacked: PyTree[Array]) -> Members:
-    """Members whose arrays at `where` are `stacked`: the same structure with a first axis of
-    M, from a fitted ensemble or any other source."""
+    """Members whose arrays at `where` are `stacked`.
+
+    Args:
+        model: the model that the members vary.
+        where: a function from the model to the arrays that differ, such as `prior_layer`.
+        stacked: the structure of `where(model)`; each array has a first axis of M.
+    """
     nothing = jax.tree.map(lambda _: None, model)
     return Members(eqx.tree_at(where, nothing, stacked, is_leaf=lambda x: x is None))
 
 
 def checkpoints(models: Sequence[Any]) -> Members:
     """One member for each model, all of one structure, such as checkpoints of one training.
+
+    Args:
+        models: the models, such as `[thinkslow.load(folder).model for folder in folders]`.
 
     **Cost:** M whole models; nothing is shared.
     """
@@ -60,7 +76,10 @@ def checkpoints(models: Sequence[Any]) -> Members:
 
 
 class Source(eqx.Module):
-    """Makes plausible parameters of a model."""
+    """Makes plausible parameters of a model. Subclass it for your own source.
+
+    An `Arm` takes a source as `members`; an `Agent` takes the `Members` that a source made.
+    """
 
     @property
     def needs(self) -> tuple[Need, ...]:
@@ -71,7 +90,12 @@ class Source(eqx.Module):
 
     @abc.abstractmethod
     def __call__(self, model: Any, *, key: PRNGKeyArray) -> Members:
-        """The members; called once for an agent."""
+        """The members, from `replaced`; called once for an agent, and not traced.
+
+        Args:
+            model: the agent's model.
+            key: PRNG key of the source's random draws.
+        """
 
 
 def prior_layer(model: Any) -> Any:
