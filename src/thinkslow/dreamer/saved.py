@@ -33,7 +33,7 @@ class Saved:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """`{"id", "size", "repeat"}`: the environment that it was trained on."""
+        """The environment that it was trained on: see `environment` of `save`."""
         return self.manifest["environment"]
 
 
@@ -54,11 +54,22 @@ def save(
             `thinkslow.register("architecture", NAME, Sizes)`. `Sizes.from_json(dictionary)` reads
             back what `dataclasses.asdict` gave after a trip through JSON, and raises `ValueError`
             or `TypeError` for what no agent can be. `sizes.build(observations, actions, key=key)`
-            makes a model; the first two map names to `Space`.
+            makes a model; the first two map names to `thinkslow.spaces.Space`, as in an
+            environment of `envs.make`, in the order of the model's `observation_spaces` and
+            `action_spaces`.
         name: The name of the agent.
-        environment: The environment that it plays: `id`, and by default `size` 64, `repeat` 1.
+        environment: The environment that it plays, as arguments of `envs.make`: `id`, None if it
+            is unknown; `size` of the images (64) and `repeat` of the actions (1); and only where
+            they are needed `options` of its constructor, a dictionary; `wrappers`, a list of
+            `module:Class`; `image`, a list of the names of observations to read as images.
         training: What is known of its training, such as `steps`, `seed` and `preset`.
         dtype: The type of the weights on disk.
+
+    Loading an agent imports nothing that `environment` names. If its `id` is `module:Name`, or it
+    has `wrappers`, then commands, `evaluate`, `calibrated`, `record` and `watch` refuse to import
+    these modules on the word of the files; the user names them again, by `--env` and `--wrapper`
+    or as an own description of the environment. `size`, `repeat`, `image`, `options` and an `id`
+    of Gymnasium are used as stored.
 
     **Errors:** `ValueError` for sizes that are not registered or that build another class; those
     of `store.write`.
