@@ -11,6 +11,7 @@ import pkgutil
 import re
 import runpy
 import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,7 @@ def test_an_example_runs(example, capsys, monkeypatch):
     if example.name == "crafter_env.py":
         pytest.importorskip("crafter")
     monkeypatch.syspath_prepend(str(example.parent))
+    monkeypatch.setattr(sys, "argv", [str(example)])  # those of pytest are not its arguments
     runpy.run_path(str(example), run_name="__main__")
     assert capsys.readouterr().out
 

@@ -19,11 +19,11 @@ import numpy as np
 import odd_episodes
 import pytest
 from counting import LENGTH
-from helpers import ask, smallest_config, tiny_v1
+from helpers import ask, codes, smallest_config, tiny_v1
 from odd_episodes import id_of
 from odd_players import Guesser, SideBySide
 
-from thinkslow import registry
+from thinkslow import bank, gap, registry
 from thinkslow.agent import presets
 from thinkslow.agent.abstract import About, AbstractAgent
 from thinkslow.agent.agent import Agent
@@ -45,6 +45,7 @@ from thinkslow.evaluation.play import play
 from thinkslow.evaluation.scoring import CHUNK, EVERY, Scorer
 from thinkslow.evaluation.seeds import episode_seed
 from thinkslow.evaluation.subjects import settings, told_apart, written
+from thinkslow.evaluation.video import record
 from thinkslow.loading import agent_of
 from thinkslow.objectives import SIG, Entropy, Evidence
 from thinkslow.readouts import Soft
@@ -389,6 +390,27 @@ def test_an_agent_of_no_known_architecture_is_evaluated_without_a_folder():
     assert (score(result)["pairs"], score(result)["paired"]) == (9, True)
     assert all(row["psnr"] is None for row in rows(result))
     assert result.summary["notes"] == []
+
+
+@pytest.mark.parametrize("key", ["id", "wrappers"])
+@pytest.mark.parametrize("call", ["evaluate", "calibrated", "record", "measure", "fill"])
+def test_no_function_imports_a_module_that_only_the_files_of_an_agent_name(call, key, tmp_path):
+    """`record`, `gap.measure` and `bank.fill` imported it."""
+    place = {"id": "CartPole-v1", "size": 64, "repeat": 1}
+    place |= {"id": "unheard_of:Env-v0"} if key == "id" else {"wrappers": ["unheard_of:Wrapper"]}
+    agent = Agent(codes(), policy=ask, about=About(name="theirs", environment=place))
+    gated = Arm(Thinking({Entropy(): 1.0}, steps=1), gate=Surprise())
+    out = tmp_path / "out.gif"
+    calls = {
+        "evaluate": lambda: evaluate({"none": agent}, place, episodes=2, seed=0),
+        "calibrated": lambda: calibrated(agent.thinking(gated), place),
+        "record": lambda: record(agent, place, out),
+        "measure": lambda: gap.measure({"none": agent}, place, gap.Plan(beta=1.0), out),
+        "fill": lambda: bank.fill(agent, place, bank.Plan(), out),
+    }
+    with pytest.raises(ValueError, match=r"files ask to import unheard_of:\w+"):
+        calls[call]()
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("wrong", ["repaet", "sizes", "Id"])

@@ -17,8 +17,10 @@ import jax.random as jr
 import numpy as np
 import odd_episodes
 import pytest
-from helpers import smallest_config
+from helpers import codes, smallest_config
 
+from thinkslow.agent.abstract import About
+from thinkslow.agent.agent import Agent
 from thinkslow.cli import main
 from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.model import Dreamer
@@ -31,7 +33,7 @@ from thinkslow.study import Another, Misplanned, finish, planned, read, shipped
 from thinkslow.study.executors import Failing
 from thinkslow.study.rehearsal import keep, known, longest, rehearse
 from thinkslow.study.run import joined, run
-from thinkslow.study.tasks import arms_of, block_seed, found, playing, tasks
+from thinkslow.study.tasks import arms_of, block_seed, environment, found, playing, tasks
 from thinkslow.study.verdicts import judge
 
 PLAN: dict[str, Any] = {
@@ -48,6 +50,17 @@ PLAN: dict[str, Any] = {
 
 
 H = PLAN["hypotheses"][0]
+
+
+@pytest.mark.parametrize("more", [{"id": "unheard_of:Env-v0"}, {"wrappers": ["unheard_of:One"]}])
+def test_a_module_that_only_the_files_of_an_agent_name_is_not_imported(more):
+    place = {"id": "CartPole-v1", "size": 64, "repeat": 1, **more}
+    agent = Agent(codes(), about=About(name="theirs", environment=place))
+    with pytest.raises(Misplanned, match=r"theirs ask to import a module.*`env`"):
+        environment(planned(PLAN, "plan.toml"), agent, "clean")
+    own = {**PLAN, "settings": {"clean": {"env": "unheard_of:mine"}}}
+    chosen = environment(planned(own, "plan.toml"), agent, "clean")
+    assert chosen == {"id": "unheard_of:mine", "size": 64, "repeat": 1}
 
 
 def test_every_plan_that_is_shipped_can_be_made():

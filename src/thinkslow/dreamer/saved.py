@@ -66,10 +66,11 @@ def save(
         dtype: The type of the weights on disk.
 
     Loading an agent imports nothing that `environment` names. If its `id` is `module:Name`, or it
-    has `wrappers`, then commands, `evaluate`, `calibrated`, `record` and `watch` refuse to import
-    these modules on the word of the files; the user names them again, by `--env` and `--wrapper`
-    or as an own description of the environment. `size`, `repeat`, `image`, `options` and an `id`
-    of Gymnasium are used as stored.
+    has `wrappers`, then all commands, and all functions that get `agent.about.environment`, refuse
+    to import these modules, because the files of an agent may come from anywhere. Name them again
+    to allow it: in the command, in the plan of a study, or in a dictionary that you write. `size`,
+    `repeat`, `image`, `options` and an `id` of Gymnasium are used as stored. (`envs.make` knows no
+    agent: `envs.make(**agent.about.environment)` imports what the files name.)
 
     **Errors:** `ValueError` for sizes that are not registered or that build another class; those
     of `store.write`.

@@ -33,6 +33,7 @@ from thinkslow.evaluation.subjects import (
     by_name,
     facts,
     fitted,
+    refuse_modules,
     settings,
 )
 from thinkslow.gap import bounds, moment, paths, stored
@@ -84,6 +85,7 @@ def measure(
     saying why; those of the environment.
     """
     named = by_name(agents)
+    refuse_modules(environment, (one for arms in named.values() for one in arms.values()))
     for name, arms in named.items():
         for arm, agent in arms.items():
             if (reason := refusal(agent, plan.beta, base=arm == BASE)) is not None:

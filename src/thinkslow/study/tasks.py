@@ -17,6 +17,7 @@ import numpy as np
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.changes import changed, made
 from thinkslow.agent.presets import Arm, arm
+from thinkslow.dreamer.environment import Facts, environment_of
 from thinkslow.evaluation import records
 from thinkslow.evaluation.protocol import evaluate
 from thinkslow.evaluation.subjects import told_apart
@@ -148,12 +149,18 @@ def _loaded(path: str) -> Agent:
 def environment(plan: Plan, agent: Agent, setting: str) -> dict[str, Any]:
     """The environment of an agent: the one it was trained on, with the changes of the setting.
 
-    **Errors:** `Misplanned` if neither gives an environment.
+    **Errors:** `Misplanned` if neither gives an environment, or if the agent's files name a module.
     """
     said = plan.setting(setting)
-    out = dict(agent.about.environment)
-    if said.env is not None:
-        out["id"] = said.env
+    try:
+        about = Facts(str(agent.about.name), dict(agent.about.environment))
+        out = environment_of(about, said.env)
+    except ValueError:
+        raise Misplanned(
+            f"Setting {setting}: the files of {agent.about.name} ask to import a module for its "
+            "environment, which the files of an agent may not. If you know the module, give `env`: "
+            "module:Name, or module:function of a function that makes it with its wrappers."
+        ) from None
     if said.shift:
         out["shift"] = said.shift
     if not out.get("id"):
