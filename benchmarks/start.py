@@ -10,8 +10,9 @@ time, in at most three times `python -c "import jax"`.
 **Method.** Each in a process of its own, in turn, `--repeats` times after one; processor seconds
 of the process and its children, median, and the ratio to `import numpy`. `report` builds the page
 of an evaluation folder (`--report DIR`), if one is given. The first decision is when its action
-reaches the environment, by the clock, from the start of the process; `import jax` is timed in the
-same way, in turn. docs/performance.md has the tables.
+reaches the environment: seconds by the clock from the start of the process, and processor seconds
+of the process, alone and with its environments. `import jax` is timed in the same way, in turn.
+docs/performance.md has the tables.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
+import psutil
 
 import thinkslow
 from thinkslow.cli import COMMANDS
@@ -66,30 +68,40 @@ def main() -> None:
 
 
 class Timed(gym.Wrapper):
-    """Writes the time of the first action into the file that FIRST_DECISION names."""
+    """Writes when the first action came into the file that FIRST_DECISION names: the time, and the
+    processor seconds of the parent, and of the parent and its children, until then.
+    """
 
     def step(self, action):
         file = Path(os.environ["FIRST_DECISION"])
         if not file.exists():
-            file.write_text(repr(time.time()))
+            parent = psutil.Process(os.getppid())
+            own, *others = map(spent_s, [parent, *parent.children()])
+            file.write_text(f"{time.time()} {own} {own + sum(others)}")
         return self.env.step(action)
 
 
+def spent_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
+
+
 def first_decisions(repeats: int) -> None:
-    found: dict[str, list[float]] = {"import jax": []} | {arms: [] for arms in ARMS}
+    found: dict[str, list[list[float]]] = {name: [] for name in ("import jax", *ARMS)}
     for _ in range(1 + repeats):
         before = time.time()
-        subprocess.run([sys.executable, *PYTHON["import jax"]], check=True)
-        found["import jax"].append(time.time() - before)
+        spent = processor_s([sys.executable, *PYTHON["import jax"]])
+        found["import jax"].append([time.time() - before, spent, spent])
         for arms in ARMS:
             found[arms].append(first_decision_s(arms))
-    middle = {name: float(np.median(times[1:])) for name, times in found.items()}
-    print("| | s | of `import jax` |\n|---|---|---|")
+    middle = {name: np.median(times[1:], axis=0) for name, times in found.items()}
+    print("| | s | processor s, alone | with environments | of `import jax` |\n" + "|---" * 5 + "|")
     for name, seconds in middle.items():
-        print(f"| `{name}` | {seconds:.2f} | {seconds / middle['import jax']:.1f} |")
+        ratios = ", ".join(f"{ratio:.1f}" for ratio in seconds / middle["import jax"])
+        print(f"| `{name}` | {' | '.join(f'{one:.2f}' for one in seconds)} | {ratios} |")
 
 
-def first_decision_s(arms: str) -> float:
+def first_decision_s(arms: str) -> list[float]:
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "time"
         words = ["collect-half", "--arms", arms, "--episodes", "2", "--max-decisions", "1"]
@@ -103,7 +115,8 @@ def first_decision_s(arms: str) -> float:
             stderr=subprocess.DEVNULL,
             check=True,
         )
-        return float(file.read_text()) - before
+        at, *spent = map(float, file.read_text().split())
+        return [at - before, *spent]
 
 
 def processor_s(call: list[str]) -> float:

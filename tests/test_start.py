@@ -5,6 +5,7 @@ loads neither is fast.
 """
 
 import ast
+import gc
 import json
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 
 import thinkslow
 from thinkslow import zoo
-from thinkslow.cli import COMMANDS, early
+from thinkslow.cli import COMMANDS, early, main
 from thinkslow.dreamer.nets import Linear, shaped
 from thinkslow.envs import VectorEnv
 from thinkslow.envs.crew import started_early
@@ -183,3 +184,16 @@ def test_playing_does_not_import_optax():
                 names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
                 found += [path for name in names if name.partition(".")[0] == "optax"]
     assert not found
+
+
+def test_a_command_called_from_python_leaves_its_garbage_collector_alone(monkeypatch, capsys):
+    before = gc.get_threshold()
+    assert main(["--version"]) == 0
+    assert gc.get_threshold() == before
+    monkeypatch.setattr(sys, "argv", ["thinkslow", "--version"])
+    try:
+        assert main() == 0
+        assert gc.get_threshold()[0] > 2_000
+    finally:
+        gc.set_threshold(*before)
+    assert capsys.readouterr().out
