@@ -59,6 +59,18 @@ def test_frames_are_averaged_in_decibels_not_in_error():
     assert images.psnr(prediction, truth).mean() == pytest.approx(40.0)
 
 
+@pytest.mark.parametrize("side", [8, 16])  # the window of SSIM has 11 pixels
+def test_measures_together_are_the_measures_alone(side):
+    rng = np.random.default_rng(side)
+    prediction, truth = rng.random((3, side, side, 3)), rng.random((3, side, side, 3))
+    prediction[1, 0, 0, 0] = np.nan
+    found = images.compared(prediction, truth)
+    alone = [images.psnr, images.mse] + [images.ssim] * (side > 11)
+    assert set(found) == {measure.__name__ for measure in alone}
+    for measure in alone:
+        np.testing.assert_array_equal(found[measure.__name__], measure(prediction, truth))
+
+
 @pytest.mark.parametrize("metric", [images.mse, images.psnr, images.ssim])
 def test_predictions_are_clipped_to_the_range(metric):
     prediction, truth = pictures(3, 16, 16, 3)

@@ -6,12 +6,9 @@ images, each also has its own columns, such as `left/psnr`.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
-import numpy as np
-
-from thinkslow.evaluation import images
 from thinkslow.plural import plural
 
 Direction = Literal["higher is better", "lower is better", ""]
@@ -19,12 +16,8 @@ Format = Literal["estimate", "percent"]
 
 AHEAD = (1, 3, 8)
 """Steps ahead of the open-loop predictions that are scored."""
-IMAGE: Mapping[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "psnr": images.psnr,
-    "ssim": images.ssim,
-    "mse": images.mse,
-}
-"""Measures of an image against the real one."""
+IMAGE = ("psnr", "ssim", "mse")
+"""Measures of an image against the real one, as `images.compared` names them."""
 
 
 @dataclasses.dataclass(frozen=True)

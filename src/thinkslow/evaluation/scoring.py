@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array
 
 from thinkslow.envs import Step
-from thinkslow.evaluation.images import WINDOW
+from thinkslow.evaluation.images import compared
 from thinkslow.evaluation.metrics import AHEAD, IMAGE, ahead, gain
 from thinkslow.needs import modes_of
 from thinkslow.spaces import Space
@@ -145,13 +145,11 @@ class Scorer:
                 if not rows:
                     continue
                 truth = np.stack([moments[row].came[steps][name] for row in rows])
-                for measure, compare in IMAGE.items():
-                    if measure == "ssim" and min(truth.shape[-3:-1]) < WINDOW:
-                        continue
-                    after = compare(shown[0, rows], truth)
-                    before = after if alike else compare(shown[1, rows], truth)
+                after = compared(shown[0, rows], truth)
+                before = after if alike else compared(shown[1, rows], truth)
+                for measure in after:
                     column = ahead(measure, steps) if steps else measure
-                    for row, one, other in zip(rows, after, before, strict=True):
+                    for row, one, other in zip(rows, after[measure], before[measure], strict=True):
                         sums = self._sums[moments[row].index]
                         _add(sums, f"{name}/{column}", float(one))
                         _add(sums, f"{name}/{gain(measure, steps)}", float(one - other))
