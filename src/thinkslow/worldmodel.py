@@ -141,7 +141,8 @@ class WorldModel(eqx.Module):
         spaces = dict(self.action_spaces)
         return {
             name: part if spaces[name].classes is None else part.argmax(-1)
-            for name, part in self.parts(action).items()
+            # Equinox binds a method by going through all arrays of the model.
+            for name, part in type(self).parts(self, action).items()
         }
 
     @property

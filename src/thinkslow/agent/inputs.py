@@ -19,7 +19,6 @@ from thinkslow.agent.observing import kept, named
 from thinkslow.agent.past import Cloud, Window
 from thinkslow.agent.stream import Stream
 from thinkslow.plural import plural
-from thinkslow.trees import put
 from thinkslow.worldmodel import State, WorldModel
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def prepared(
             "the `scale`, or the agent its `returns`."
         )
     seen = named(agent.observation_spaces, observation)
-    is_first = put(is_first)
+    is_first = is_first if isinstance(is_first, jax.Array) else np.asarray(is_first)
     flags = _flags(agent.model, missing, seen)
     flagged = {f"`missing` of {name}": flag for name, flag in (flags or {}).items()}
     flagged |= {} if age is None else {"age": age}
@@ -117,6 +116,8 @@ def _with_flags(
     agent: "Agent", carry: Carry, seen: Batch, flags: dict[str, Array] | None, age: Ages | None
 ) -> Carry:
     """The carry, with the flags of the present observation."""
+    if flags is None and age is None and carry.stream is None:
+        return carry
     delay = agent.settings.delay
     if isinstance(age, np.ndarray) and len(age) and age.max() > delay:
         raise ValueError(
@@ -135,7 +136,7 @@ def _with_flags(
     return dataclasses.replace(carry, stream=None if empty else flagged)
 
 
-def _with_window(agent: "Agent", carry: Carry, seen: Batch, is_first: Array) -> Carry:
+def _with_window(agent: "Agent", carry: Carry, seen: Batch, is_first: Array | np.ndarray) -> Carry:
     """The carry with a window of the right shapes. The first observation of an episode clears its
     frames.
     """
