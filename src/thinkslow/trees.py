@@ -26,13 +26,49 @@ def all_finite(tree: PyTree) -> Bool[Array, ""]:
 
 def one_number(what: str, value: Any) -> Array:
     """The value as an array. **Errors:** `TypeError` unless it is one floating number."""
-    shape, kind = jnp.shape(value), jnp.result_type(value)
-    if shape or not jnp.issubdtype(kind, jnp.floating):
-        raise TypeError(
-            f"{what} must be one floating number; got {kind} of shape {shape}. Sum it over its "
-            "axes."
-        )
-    return jnp.asarray(value)
+    numeric = not isinstance(value, bool) and isinstance(value, jax.Array | np.generic | float)
+    if numeric and not jnp.shape(value) and jnp.issubdtype(jnp.result_type(value), jnp.floating):
+        return jnp.asarray(value)
+    remedy = " Sum it over its axes." if getattr(value, "shape", ()) else ""
+    raise TypeError(f"{what} must be one floating number; got {described(value)}.{remedy}")
+
+
+def same_form(what: str, value: Tree, example: Any) -> Tree:
+    """The value, whose structure, shapes and floating arrays must be those of an example.
+
+    Args:
+        what: its name in messages.
+        value: what a user's code returned.
+        example: arrays, or their shapes and types.
+
+    **Errors:** `TypeError` with both.
+    """
+    if _form(value) == _form(example):
+        return value
+    raise TypeError(f"{what} must be {described(example)}; got {described(value)}.")
+
+
+def _form(tree: Any) -> Hashable:
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, tuple((np.shape(leaf), _kind(leaf)) for leaf in leaves)
+
+
+def _kind(leaf: Any) -> str:
+    """The type of numbers; floats of every precision are alike."""
+    if not hasattr(leaf, "dtype") and not isinstance(leaf, bool | int | float | complex):
+        return type(leaf).__name__
+    kind = jnp.result_type(leaf)
+    return "float" if jnp.issubdtype(kind, jnp.floating) else str(kind)
+
+
+def described(tree: Any) -> str:
+    """Arrays by type and shape, for messages; other objects by their class."""
+    leaves, structure = jax.tree.flatten(tree)
+    if len(leaves) == 1 and jax.tree.structure(0) == structure:
+        (leaf,) = leaves
+        return f"{_kind(leaf)} of shape {leaf.shape}" if hasattr(leaf, "shape") else _kind(leaf)
+    inside = ", ".join(map(described, leaves)) or "no arrays"
+    return f"{type(tree).__name__} with {inside}" if tree is not None else "None"
 
 
 def put(value: Any, dtype: Any = None) -> Array:

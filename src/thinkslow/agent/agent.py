@@ -40,7 +40,7 @@ from thinkslow.needs import (
 from thinkslow.objectives.members import Members, Source
 from thinkslow.plural import plural
 from thinkslow.spaces import Space
-from thinkslow.trees import Parts, compiled, once, parts, put, register
+from thinkslow.trees import Parts, compiled, described, once, parts, put, register
 from thinkslow.worldmodel import State, WorldModel
 
 if TYPE_CHECKING:
@@ -170,11 +170,18 @@ class Agent(AbstractAgent):
             source: makes them, such as `objectives.members.Noise`.
             seed: seed of what the source draws.
 
-        **Errors:** `ValueError` if the model lacks something that the source needs.
+        **Errors:** `ValueError` if the model lacks something that the source needs; `TypeError` for
+        a source that returns no `Members`.
         """
         if (reason := unmet(self.model, source.needs)) is not None:
             raise ValueError(f"`{type(source).__name__}` does not work with this agent: {reason}.")
-        return dataclasses.replace(self, members=source(self.model, key=jr.key(seed)))
+        members = source(self.model, key=jr.key(seed))
+        if not isinstance(members, Members):
+            raise TypeError(
+                f"{type(source).__name__} must return Members; got {described(members)}. "
+                "`thinkslow.objectives.members.replaced` makes them."
+            )
+        return dataclasses.replace(self, members=members)
 
     @property
     def inner(self) -> "Agent":

@@ -7,7 +7,7 @@ agent, bit for bit.
 
 import dataclasses
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import equinox as eqx
 import jax
@@ -28,12 +28,15 @@ from thinkslow.distributions import Belief, Point
 from thinkslow.readouts import Sample
 from thinkslow.refinement import Descent, Refined
 from thinkslow.refinement.loop import descend
-from thinkslow.trees import Tree, all_finite, where
+from thinkslow.trees import Tree, all_finite, described, same_form, where
 from thinkslow.worldmodel import Moment, Observation, State, perceive, surprise_at
 
 if TYPE_CHECKING:
     from thinkslow.agent.agent import Agent
     from thinkslow.agent.thinking import Thinking
+
+ONE_HOT = 1e-3
+"""How far the numbers of a discrete action may be from 0 and 1."""
 
 _AHEAD, _CHOICE = 0xA4EAD, 0xC401
 """Offset of further random streams, far from the small numbers that splitting a key folds in."""
@@ -71,6 +74,10 @@ class Thought(eqx.Module):
     """The numbers behind the action, with a `choice` that compares; None behind a gate."""
     checked: Checked | None = None
     """The result of the `check`, if there is one."""
+    replaced: Bool[Array, "*batch"] | None = None
+    """Whether the `readout` or the `choice` returned NaN, infinity or no action of the spaces, so
+    that a sample of the encoder's belief or the policy's action took its place. None without both.
+    """
 
 
 Decided: TypeAlias = tuple[Carry, Float[Array, "*batch action"], Thought]
@@ -111,7 +118,7 @@ def read_and_act(
     """Read a state from the refined belief, and act."""
     latent_key, action_key, _, pick_key = streams(key)
     settings, plain = agent.settings, looked.plain
-    after, state = _read_state(
+    after, state, sound = _read_state(
         agent, looked.observation, looked.moment, refined, latent_key, pick_key
     )
     base = State(plain.memory, plain.posterior.sample(key=latent_key))
@@ -119,7 +126,7 @@ def read_and_act(
     if not settings.carry:
         carried = State(looked.unrefined.memory, looked.unrefined.posterior.sample(key=latent_key))
     carried, acting = _in_time(agent, looked, carried, state, key)
-    action, chosen = choose_action(agent, after, acting, action_key, key)
+    action, chosen, valid = choose_action(agent, after, acting, action_key, key)
     thinks = jnp.asarray(bool(settings.steps or settings.lag or settings.choice))
     if looked.moment.absent is not None:
         thinks |= ~looked.moment.seen
@@ -145,6 +152,7 @@ def read_and_act(
         blank(looked.observation),
         checked=looked.checked,
         chosen=chosen,
+        replaced=_replaced(settings, sound, valid),
     )
     return Carry(carried, action, looked.past, looked.stream), action, thought
 
@@ -176,11 +184,15 @@ def _in_time(
 
 def choose_action(
     agent: "Agent", belief: Belief, state: State, action_key: PRNGKeyArray, key: PRNGKeyArray
-) -> tuple[Float[Array, " action"], Chosen | None]:
-    """The policy's action in a state, or the action of the agent's choice."""
-    action = agent.policy(agent.model, state, action_key)
+) -> tuple[Float[Array, " action"], Chosen | None, Bool[Array, ""]]:
+    """The policy's action in a state, or the action of the agent's choice; and whether that is
+    an action of the spaces. If not, the policy's action is taken.
+
+    **Errors:** `TypeError` for a choice that does not return an action vector and a record.
+    """
+    action, always = agent.policy(agent.model, state, action_key), jnp.ones((), bool)
     if agent.settings.choice is None:
-        return action, None
+        return action, None, always
     # It must not be fused with what follows: that may change its last bit.
     action = jax.lax.optimization_barrier(action)
     facing = Facing(
@@ -193,7 +205,34 @@ def choose_action(
         agent.members,
         agent.returns,
     )
-    return agent.settings.choice(facing, key=jr.fold_in(key, _CHOICE))
+    what = type(agent.settings.choice).__name__
+    found = agent.settings.choice(facing, key=jr.fold_in(key, _CHOICE))
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise TypeError(
+            f"{what} must return two things, the action and the numbers behind it (or None); got "
+            f"{described(found)}."
+        )
+    taken, chosen = found
+    same_form(f"The action that {what} returns", taken, action)
+    valid = is_action(agent.model, taken)
+    return jnp.where(valid, taken, action), chosen, valid
+
+
+def is_action(model: Any, action: Float[Array, " action"]) -> Bool[Array, ""]:
+    """Whether a vector is finite, and one-hot where the action is discrete."""
+    valid = all_finite(action)
+    parts = model.parts(action)
+    for name, space in model.action_spaces:
+        if space.classes is not None:
+            codes = jax.nn.one_hot(jnp.argmax(parts[name], -1), space.classes)
+            valid &= jnp.all(jnp.abs(parts[name] - codes) < ONE_HOT)
+    return valid
+
+
+def _replaced(
+    settings: "Thinking", latent: Bool[Array, ""], action: Bool[Array, ""]
+) -> Bool[Array, ""] | None:
+    return None if settings.readout is None and settings.choice is None else ~(latent & action)
 
 
 def descent(settings: "Thinking") -> Descent:
@@ -224,7 +263,7 @@ def _decide_by_particles(agent: "Agent", given: Inputs, cloud: Cloud) -> Decided
     forget = is_first | jnp.any(firsts) | ~all_finite(weights)
     known = jnp.where(forget, -jnp.log(count), weights)
     think = partial(_think, agent, observation)
-    afters, refined, states = jax.vmap(think)(moments, *jr.split(own_key, (2, count)))
+    afters, refined, states, sound = jax.vmap(think)(moments, *jr.split(own_key, (2, count)))
     updated = weighted(model, known, moments, afters, states, observation)
     weights = jnp.where(sound, updated, known)
 
@@ -234,8 +273,8 @@ def _decide_by_particles(agent: "Agent", given: Inputs, cloud: Cloud) -> Decided
 
     plain = pick(known, moments)
     base = State(plain.memory, plain.posterior.sample(key=latent_key))
-    after, refined, state = pick(weights, (afters, refined, states))
-    action, chosen = choose_action(agent, after, state, action_key, key)
+    after, refined, state, sound = pick(weights, (afters, refined, states, sound))
+    action, chosen, valid = choose_action(agent, after, state, action_key, key)
     thought = Thought(
         plain.prior,
         plain.posterior,
@@ -249,6 +288,7 @@ def _decide_by_particles(agent: "Agent", given: Inputs, cloud: Cloud) -> Decided
         blank(observation),
         Mixture(afters, weights),
         chosen=chosen,
+        replaced=_replaced(agent.settings, sound, valid),
     )
     past = resampled(Cloud(states, weights), key=resample_key)
     remembered = None if stream.held is None else Stream(held=stream.held)
@@ -261,12 +301,14 @@ def _think(
     moment: Moment,
     latent_key: PRNGKeyArray,
     think_key: PRNGKeyArray,
-) -> tuple[Belief, Refined | None, State]:
-    """Refine the belief of a particle's moment and read a state from it."""
+) -> tuple[Belief, Refined | None, State, Bool[Array, ""]]:
+    """Refine the belief of a particle's moment and read a state from it; whether the state could
+    be used.
+    """
     refine_key, pick_key = jr.split(think_key)
     refined = _refined(agent, observation, moment, latent_key, refine_key)
-    after, state = _read_state(agent, observation, moment, refined, latent_key, pick_key)
-    return after, refined, state
+    after, state, sound = _read_state(agent, observation, moment, refined, latent_key, pick_key)
+    return after, refined, state, sound
 
 
 def _refined(
@@ -291,12 +333,16 @@ def _read_state(
     refined: Refined | None,
     latent_key: PRNGKeyArray,
     pick_key: PRNGKeyArray,
-) -> tuple[Belief, State]:
-    """The belief after thinking, and a state read from it."""
-    settings = agent.settings
+) -> tuple[Belief, State, Bool[Array, ""]]:
+    """The belief after thinking, a state read from it, and whether the readout's latent is
+    finite. If not, a sample of the encoder's belief takes its place.
+
+    **Errors:** `TypeError` for a readout that returns something else than a latent.
+    """
+    settings, always = agent.settings, jnp.ones((), bool)
     after, memory = belief_and_memory(agent, moment, refined)
     if isinstance(after, Point):
-        return after, State(memory, projected(after.value, settings.landing))
+        return after, State(memory, projected(after.value, settings.landing)), always
 
     def error(latent: Array) -> Float[Array, ""]:
         there = moment._replace(memory=memory)
@@ -304,7 +350,12 @@ def _read_state(
 
     readout = settings.readout or Sample()
     latent = readout.best(after, error, key=latent_key, other_key=pick_key)
-    return after, State(memory, latent)
+    if settings.readout is None:
+        return after, State(memory, latent), always
+    plain = moment.posterior.sample(key=latent_key)
+    same_form(f"The latent that {type(readout).__name__} returns", latent, plain)
+    finite = all_finite(latent)
+    return after, State(memory, jnp.where(finite, latent, plain)), finite
 
 
 def _nats(
@@ -313,4 +364,4 @@ def _nats(
     """How far thinking moved the belief or the stepped variable."""
     if agent.settings.variable != "belief" and refined is not None:
         return refined.moved[refined.chosen]
-    return after.kl(plain.posterior)
+    return jnp.maximum(after.kl(plain.posterior), 0.0)  # it may round to less

@@ -21,14 +21,14 @@ from jaxtyping import Array, Bool, Int, Key
 
 from thinkslow.agent.abstract import About, AbstractAgent
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.decision import Decided, decide, decide_batch
+from thinkslow.agent.decision import Decided, Thought, decide, decide_batch
 from thinkslow.agent.gate_scores import GateScore
 from thinkslow.agent.inputs import Ages, Batch, Carry, Flags, Inputs, prepared
 from thinkslow.agent.thinking import Thinking
 from thinkslow.needs import unmet
 from thinkslow.objectives.members import Members
 from thinkslow.settings import fits, floating, plain
-from thinkslow.trees import Parts, Tree, compiled, once, parts
+from thinkslow.trees import Parts, Tree, compiled, once, one_number, parts
 from thinkslow.worldmodel import WorldModel
 
 
@@ -223,14 +223,16 @@ def _look(looking: tuple[Agent, GateScore], given: Inputs) -> Decided:
             members=agent.members,
             key=jr.fold_in(given.key, _OF_SCORES),
         )
-        if jnp.shape(found):
-            raise TypeError(
-                f"The score {score.name} must be one number; got shape {jnp.shape(found)}. Sum it "
-                "over its axes."
-            )
-        return carry, action, dataclasses.replace(thought, doubt=found)
+        found = one_number(f"The gate score {score.name}", found)
+        return carry, action, dataclasses.replace(_flagged(thought), doubt=found)
 
     return jax.vmap(one)(given)
+
+
+def _flagged(thought: Thought) -> Thought:
+    """With and without thinking, the records of a batch must have one structure."""
+    replaced = jnp.zeros_like(thought.seen) if thought.replaced is None else thought.replaced
+    return dataclasses.replace(thought, replaced=replaced)
 
 
 _OF_SCORES = 0x6A7E
@@ -247,7 +249,8 @@ def _think_again(
         return jax.tree.map(lambda x: x[jnp.minimum(chosen, len(given.key) - 1)], tree)
 
     carry, action, thought = decide_batch(agent, some(given))
-    thought = dataclasses.replace(thought, refined=None, chosen=None, doubt=some(first[2].doubt))
+    doubt = some(first[2].doubt)
+    thought = dataclasses.replace(_flagged(thought), refined=None, chosen=None, doubt=doubt)
     return jax.tree.map(
         lambda old, new: old.at[chosen].set(new, mode="drop"), first, (carry, action, thought)
     )

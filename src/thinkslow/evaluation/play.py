@@ -5,6 +5,7 @@ length of an episode (except for 8 bytes per decision, its milliseconds).
 """
 
 import dataclasses
+import logging
 import time
 from array import array
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,8 @@ from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.envs import Step, VectorEnv
 from thinkslow.evaluation.subjects import told
 from thinkslow.trees import put
+
+log = logging.getLogger("thinkslow")
 
 
 @runtime_checkable
@@ -96,7 +99,7 @@ def play(
         jax.block_until_ready(act(carry, step.observation, step.is_first, keys=keys, **known))
     else:
         agent.warm(carry, step.observation, step.is_first, keys=keys)
-    decision, before = 0, np.empty(0)
+    decision, before, odd = 0, np.empty(0), False
     while playing.any():
         keys = jax.block_until_ready(decision_keys(seed, own, decision))
         waiting = late if decision else 0
@@ -109,6 +112,15 @@ def play(
         )
         latency_ms = 1e3 * (time.perf_counter() - begun)
         decision += 1
+        replaced = getattr(thought, "replaced", None)
+        if not odd and replaced is not None and np.any(replaced):
+            odd = True
+            log.warning(
+                "The readout or the choice of this arm returned NaN, infinity or no action at "
+                "decision %d; there and wherever it happens again, a sample of the encoder's "
+                "belief or the policy's action is used. `thought.replaced` shows where.",
+                decision,
+            )
         count_decision(played, playing, thought, latency_ms)
         acts = taken_by(split, action)
         for taken in [before] * waiting + [acts]:

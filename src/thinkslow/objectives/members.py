@@ -58,7 +58,24 @@ def replaced(model: Any, where: Where, stacked: PyTree[Array]) -> Members:
         model: the model that the members vary.
         where: a function from the model to the arrays that differ, such as `prior_layer`.
         stacked: the structure of `where(model)`; each array has a first axis of M.
+
+    **Errors:** `ValueError` for other shapes, or arrays of different M.
     """
+    own, counts = jax.tree.leaves_with_path(where(model)), set()
+    for (path, array), new in zip(own, jax.tree.leaves(stacked), strict=True):
+        if jnp.shape(new)[1:] != array.shape or not jnp.ndim(new):
+            at = jax.tree_util.keystr(path) or "where"
+            raise ValueError(
+                "Arrays of members must be those of the model with a first axis of M, (M, "
+                f"{', '.join(map(str, array.shape))}) at {at}; got {jnp.shape(new)}. Stack them: "
+                "`jnp.stack`."
+            )
+        counts.add(len(new))
+    if len(counts) != 1:
+        raise ValueError(
+            f"All arrays of members must have one number of members M; got "
+            f"{', '.join(map(str, sorted(counts)))}."
+        )
     nothing = jax.tree.map(lambda _: None, model)
     return Members(eqx.tree_at(where, nothing, stacked, is_leaf=lambda x: x is None))
 

@@ -18,7 +18,7 @@ from thinkslow.distributions import Objective
 from thinkslow.refinement.result import Scalar, Select
 from thinkslow.refinement.updates import Gradient, Update
 from thinkslow.settings import check_range
-from thinkslow.trees import all_finite, one_number, register, where
+from thinkslow.trees import all_finite, described, one_number, register, same_form, where
 
 CERTAINTY = 2.0
 """Standard errors by which an objective must fall on several judging draws."""
@@ -144,7 +144,7 @@ class Rules:
         """
         norm = jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(gradient)))
         proposed = self.update.propose(now, gradient, held.state, key=key)
-        change, state = _checked_proposal(proposed, now, self.update)
+        change, state = _checked_proposal(proposed, now, held.state, self.update)
         new = within(now, change, held.step_kl, first=self.first, max_kl=self.descent.max_kl)
         after = self.judge(new)
         taken = jnp.isfinite(loss) & jnp.isfinite(norm) & all_finite(new)
@@ -190,18 +190,20 @@ def within(belief: Any, change: Any, step_kl: Scalar, *, first: Any, max_kl: Sca
     return at(jnp.where((step_kl > 0) & (max_kl > 0), share, 0.0))
 
 
-def _checked_proposal(proposed: Any, belief: Any, update: Update) -> tuple[Any, PyTree]:
+def _checked_proposal(
+    proposed: Any, belief: Any, state: PyTree, update: Update
+) -> tuple[Any, PyTree]:
     """What `propose` returned. **Errors:** `TypeError` for anything else than a change of every
-    array of the belief, and a state.
+    array of the belief, and a state like the one before.
     """
-    shapes = [jnp.shape(x) for x in jax.tree.leaves(belief)]
-    two = isinstance(proposed, tuple) and len(proposed) == 2
-    if not two or [jnp.shape(x) for x in jax.tree.leaves(proposed[0])] != shapes:
+    name = type(update).__name__
+    if not isinstance(proposed, tuple) or len(proposed) != 2:
         raise TypeError(
-            f"{type(update).__name__}.propose must return a change of every array of the belief, "
-            f"of shapes {', '.join(map(str, shapes))}, and the new state."
+            f"{name}.propose must return two things, the change of the belief and the new state; "
+            f"got {described(proposed)}."
         )
-    return proposed
+    change = same_form(f"The change that {name}.propose returns", proposed[0], belief)
+    return change, same_form(f"The new state that {name}.propose returns", proposed[1], state)
 
 
 class Held(NamedTuple):
