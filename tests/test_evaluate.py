@@ -25,7 +25,7 @@ from odd_players import Guesser, SideBySide
 
 from thinkslow import bank, gap, registry
 from thinkslow.agent import presets
-from thinkslow.agent.abstract import About, AbstractAgent
+from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.gate_scores import Surprise, TwoStage
 from thinkslow.agent.gates import Gated
@@ -801,14 +801,6 @@ def test_several_agents_are_told_apart_by_their_paths():
     assert told_apart(["x", "x", "y"], paths) == ["x (a)", "x (b)", "y"]
     with pytest.raises(ValueError, match="given twice"):
         told_apart(["x", "x"], [paths[0], Path("runs/../runs/a/agents/200")])
-
-
-def test_a_module_that_an_agents_own_description_names_is_not_imported():
-    environment = {"id": "a_module_of_theirs:Env-v0", "size": 8, "repeat": 1}
-    about = About(name="theirs", environment=environment)
-    agent = Agent(tiny_v1(), about=about)
-    with pytest.raises(ValueError, match=r"import a_module_of_theirs:Env-v0.*about.environment"):
-        evaluate({"none": agent}, agent.about.environment, episodes=2, seed=0)
 
 
 def test_a_crashed_episode_is_no_point_of_a_curve(tmp_path):

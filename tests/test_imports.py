@@ -9,17 +9,18 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "thinkslow"
 ABOVE = {
-    "cli": "gap bank study evaluation loading dreamer importers zoo agent registry envs storage",
+    "cli": "gap bank study evaluation loading dreamer importers zoo agent registry envs storage "
+    "consent",
     "gap": "evaluation dreamer agent refinement envs storage needs distributions trees worldmodel",
     "bank": "evaluation dreamer agent objectives envs storage needs distributions",
     "study": "evaluation loading dreamer agent registry envs storage",
     "evaluation": "dreamer agent refinement registry envs storage toy worldmodel needs "
     "distributions spaces trees",
-    "loading": "zoo importers dreamer agent registry storage",
+    "loading": "zoo importers dreamer agent registry storage consent",
     "zoo": "",
     "importers": "dreamer registry storage spaces",
     "dreamer": "agent objectives registry envs storage worldmodel readouts needs distributions "
-    "spaces trees",
+    "spaces trees consent",
     "testing": "agent refinement objectives worldmodel readouts needs distributions trees",
     "agent": "refinement objectives worldmodel readouts needs registry distributions spaces trees",
     "refinement": "needs distributions trees",
@@ -28,12 +29,13 @@ ABOVE = {
     "worldmodel": "readouts distributions spaces trees",
     "readouts": "needs distributions",
     "needs": "distributions trees",
-    "envs": "spaces registry",
+    "envs": "spaces registry consent",
     "registry": "",
     "distributions": "",
     "storage": "",
     "spaces": "",
     "trees": "",
+    "consent": "",
     "plural": "",
     "settings": "",
     "standard_streams": "",

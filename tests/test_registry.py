@@ -8,16 +8,17 @@ import jax
 import pytest
 
 from thinkslow import registry
-from thinkslow.agent.presets import Arm, arm
+from thinkslow.agent.presets import Arm
 from thinkslow.agent.thinking import Thinking
 from thinkslow.objectives import Anchor, PresentTerm
+from thinkslow.spaces import Space
 
 OWN = """
-import dataclasses
 import thinkslow
-@dataclasses.dataclass
-class Mine:
+class Mine(thinkslow.PresentTerm):
     length: int = 1
+    def value(self, belief, present, *, key):
+        return 0.0
     def size(self):
         return {size}
 thinkslow.register("term", "mine-again", Mine)
@@ -56,10 +57,17 @@ def test_an_arm_is_made_of_thinking(thinking):
         Arm(thinking)
 
 
-def test_a_registered_arm_that_returns_nothing_is_named(monkeypatch):
-    monkeypatch.setattr(registry, "make", lambda kind, name: None)
-    with pytest.raises(TypeError, match=r"'forgets' must return.* returned None"):
-        arm("forgets")
+KINDS = [kind for kind in registry.KINDS if kind != "architecture"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_makes_another_kind_is_named(kind, monkeypatch):
+    """An update registered as a term failed only in use, by its own text of several lines."""
+    with pytest.raises(TypeError, match=rf"{kind} 'a-space' must be of class .*; got Space"):
+        registry.register(kind, "a-space", Space)
+    monkeypatch.setattr(registry, "check", lambda kind, spec: registry.Entry(lambda: None, ""))
+    with pytest.raises(TypeError, match=rf"{kind} 'forgets' must be of class .*; got NoneType"):
+        registry.make(kind, "forgets")
 
 
 def test_the_annotated_fields_of_a_term_are_its_arguments():
@@ -100,15 +108,14 @@ def test_an_argument_of_another_type_is_refused_by_its_name(kind, spec, said):
 
 
 def test_an_argument_is_read_by_its_annotation():
+    got = []
+
     def named(label: str, size: float = 1, order: Literal["up", "down"] = "up", **more: int):
-        return label, size, order, more
+        got[:] = label, size, order, more
+        return Anchor()
 
     registry.register("term", "named", named)
-    assert registry.make("term", "named:8:size=2:order=down:extra=3") == (
-        "8",
-        2.0,
-        "down",
-        {"extra": 3},
-    )
+    registry.make("term", "named:8:size=2:order=down:extra=3")
+    assert got == ["8", 2.0, "down", {"extra": 3}]
     with pytest.raises(ValueError, match="`order` must be up or down; got 'left'"):
         registry.make("term", "named:8:order=left")

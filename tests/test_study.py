@@ -453,6 +453,9 @@ def test_pairs_that_crashed_are_left_out_and_counted():
     assert (one.pairs, one.dropped) == (39, 1)
 
 
+COUNTING = "counting:thinkslow-test/Counting-v0"
+
+
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A plan of two tiny agents on a tiny environment."""
@@ -468,13 +471,14 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             tmp_path / f"agent-{seed}",
             model,
             name=f"agent-{seed}",
-            environment={"id": "counting:thinkslow-test/Counting-v0", "size": 16, "repeat": 1},
+            environment={"id": COUNTING, "size": 16, "repeat": 1},
             training={"steps": 7, "seed": seed, "preset": "test"},
         )
     return PLAN | {
         "agents": {"ours": f"{tmp_path}/agent-*"},
         "arms": ["control-soft", "evidence"],
-        "settings": {"clean": {}, "noisy": {"shift": "noise:5"}},
+        # An id of a module: the files of an agent may not name one.
+        "settings": {"clean": {"env": COUNTING}, "noisy": {"env": COUNTING, "shift": "noise:5"}},
         "hypotheses": [{"name": "H", "claim": "", "effect": {"arm": "evidence"}}],
     }
 
@@ -576,7 +580,8 @@ def test_a_dry_run_plays_nothing_and_knows_the_time_of_a_study_that_was_begun(tm
 
 @pytest.mark.slow
 def test_the_time_is_told_of_what_is_missing_and_nothing_is_kept(small, tmp_path):
-    plan = planned(small | {"settings": {"clean": {}}, "max_decisions": 6}, "plan.toml")
+    clean = {"settings": {"clean": {"env": COUNTING}}, "max_decisions": 6}
+    plan = planned(small | clean, "plan.toml")
     told: list[str] = []
     first = rehearse(plan, tmp_path / "study", jobs=1, show=told.append)
     assert (first["tasks"], first["episodes"], first["finished"]) == (4, 24, 0)

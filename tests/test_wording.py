@@ -79,7 +79,7 @@ def test_an_error_names_the_flag_at_the_command_line(monkeypatch, capsys):
 
     monkeypatch.setattr(inspect, "run", failing)
     assert main(["inspect", "agent"]) == 1
-    assert "--wrapper module:Class, --max-decisions 9." in capsys.readouterr().err
+    assert "--wrapper module:Class, --max-decisions 9" in capsys.readouterr().err
 
 
 QUAINT = {

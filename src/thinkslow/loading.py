@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from thinkslow import zoo
 from thinkslow.agent.abstract import About
 from thinkslow.agent.agent import Agent, greedy_policy
+from thinkslow.consent import stored
 from thinkslow.registry import nearest
 from thinkslow.storage.store import Missing
 
@@ -83,7 +84,7 @@ def agent_of(saved: "Saved", *, action: ActionName | None = None) -> Agent:
     way = action or manifest.get("conventions", {}).get("action", "sample")
     about = About(
         name=saved.name,
-        environment=saved.environment,
+        environment=stored(saved.environment),
         training={key: training.get(key) for key in ("steps", "seed", "preset")},
         source=manifest.get("source", {}).get("project"),
         action=way,

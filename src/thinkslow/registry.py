@@ -40,6 +40,21 @@ KINDS = {
 """What a kind is."""
 
 
+_OBJECTIVES = "thinkslow.objectives"
+_CLASSES: dict[str, tuple[str, ...]] = {
+    "term": (f"{_OBJECTIVES}:PresentTerm", f"{_OBJECTIVES}:ImaginedTerm"),
+    "update": ("thinkslow.refinement:Update",),
+    "readout": ("thinkslow.readouts:Readout",),
+    "gate": ("thinkslow.agent.gate_scores:GateScore",),
+    "choice": ("thinkslow.agent.choices:Choice",),
+    "check": ("thinkslow.agent.checks:Check",),
+    "members": (f"{_OBJECTIVES}.members:Source",),
+    "arm": ("thinkslow.agent.thinking:Thinking", "thinkslow.agent.presets:Arm"),
+    "importer": ("thinkslow.importers.importer:Importer",),
+}
+"""What the objects of a kind are instances of."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Entry:
     """One name of a kind."""
@@ -50,10 +65,13 @@ class Entry:
     """A description of one line."""
 
     def load(self) -> Any:
-        if not isinstance(self.make, str):
-            return self.make
-        module, _, attribute = self.make.partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        return _at(self.make) if isinstance(self.make, str) else self.make
+
+
+def _at(path: str) -> Any:
+    """The object at `module:attribute`."""
+    module, _, attribute = path.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 _IMAGINED, _PRESENT = "thinkslow.objectives.imagined", "thinkslow.objectives.present"
@@ -216,7 +234,7 @@ def register(kind: str, name: str, make: Callable[..., Any], about: str = "") ->
         about: a description of one line; by default the first line of its docstring.
 
     **Errors:** `ValueError` for an unknown kind or a name that is in use; `TypeError` for a `make`
-    that cannot be called.
+    that cannot be called, or a class of another kind.
     """
     table = _table(kind)
     if not callable(make):
@@ -230,6 +248,8 @@ def register(kind: str, name: str, make: Callable[..., Any], about: str = "") ->
             f"A name must have letters and hyphens, without ':', '*', ',', '=' or spaces; got "
             f"{name!r}."
         )
+    if isinstance(make, type) and kind in _CLASSES:
+        _check_class(kind, name, make)
     first_line = (inspect.getdoc(make) or "").partition("\n")[0]
     table[name] = Entry(make, about or first_line)
 
@@ -263,7 +283,8 @@ def make(kind: str, spec: str) -> Any:
     """The object for a text such as `sig`, `best-of:8` or `evidence:beta=1:samples=4`.
 
     **Errors:** `ValueError` for an unknown name or argument, with the nearest; for an argument that
-    is given twice, or whose value is not of the annotated type.
+    is given twice, or whose value is not of the annotated type. `TypeError` for a function that
+    makes an object of another kind.
 
     >>> make("readout", "best-of:4").count
     4
@@ -289,9 +310,20 @@ def make(kind: str, spec: str) -> Any:
         else:
             bound.arguments[key] = read(text, name=key)
     try:
-        return function(*bound.args, **bound.kwargs)
+        made = function(*bound.args, **bound.kwargs)
     except TypeError as error:
         raise ValueError(f"The {what} cannot be made from {spec!r}: {error}") from error
+    if kind in _CLASSES:
+        _check_class(kind, name, type(made))
+    return made
+
+
+def _check_class(kind: str, name: str, found: type) -> None:
+    """**Errors:** `TypeError` for a class of another kind."""
+    wanted_classes = tuple(map(_at, _CLASSES[kind]))
+    if not issubclass(found, wanted_classes):
+        names = either([one.__name__ for one in wanted_classes])
+        raise TypeError(f"The {kind} {name!r} must be of class {names}; got {found.__name__}.")
 
 
 def _read(text: str, *, annotation: Any, what: str, name: str) -> Any:

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from thinkslow import standard_streams
 from thinkslow.cli import compilation_cache, stopping
 from thinkslow.cli.common import Usage, console
+from thinkslow.cli.places import place_of
 from thinkslow.cli.wording import CAUSE_ALONE, as_typed, in_flags, printable
 from thinkslow.registry import nearest
 from thinkslow.storage import jsontext
@@ -188,7 +189,12 @@ def _one_line(error: Exception) -> str:
         barred = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
         other = ", or allow access to this one" if barred else ""
         return f"{place}: {error.strerror}. Give another path{other}."
+    text = text.partition(" -------------------- For simplicity, JAX")[0]  # its note on tracebacks
     expected = (ValueError, OSError, RuntimeError)
     if isinstance(error, expected) and text and not type(error).__module__.startswith("jax"):
-        return text
-    return f"{type(error).__name__}: {text or 'no message'}. Pass --debug for the traceback."
+        place = place_of(error, deepest=True)
+        return f"{text.rstrip('.')} ({place})." if place else text
+    place = place_of(error)
+    at = f" ({place})" if place else ""
+    said = text.rstrip(".") or "no message"
+    return f"{type(error).__name__}: {said}{at}. Pass --debug for the traceback."

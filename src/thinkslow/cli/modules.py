@@ -8,6 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from thinkslow.cli.places import place_of
+from thinkslow.consent import trust
+
 
 def load_modules(names: Sequence[str]) -> None:
     """Import the user's modules, so that they can register names.
@@ -25,10 +28,17 @@ def load_modules(names: Sequence[str]) -> None:
                 _load_file(Path(name))
             else:
                 importlib.import_module(name)
+            trust(Path(name).stem if name.endswith(".py") else name)
         except Exception as error:
+            said = " ".join(str(error).split()).rstrip(".")
+            remedy = ""
+            if isinstance(error, FileNotFoundError | ModuleNotFoundError):
+                remedy = " Searched the working folder and Python's path."
+            if "," in name:
+                remedy = " For several modules repeat the flag: --import A --import B."
+            at = f" ({place})" if (place := place_of(error)) else ""
             raise ValueError(
-                f"--import {name}: {type(error).__name__}: {str(error).rstrip('.')}. Searched the "
-                "working folder and Python's path."
+                f"--import {name}: {type(error).__name__}: {said}{at}.{remedy}"
             ) from error
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from thinkslow.consent import untrusted
 from thinkslow.dreamer.manifest import described
 from thinkslow.storage import store
 from thinkslow.storage.faults import line, shown
@@ -43,7 +44,7 @@ def environment_of(
     """The environment that an agent will play, without modules that only its files name.
 
     An id `module:Name` and a wrapper `module:Class` are imported. The files of an agent may come
-    from anywhere, so only the user may name a module.
+    from anywhere, so only the user may name a module, here or by `--import`.
 
     Args:
         agent: The agent, whole or as its manifest describes it.
@@ -63,11 +64,11 @@ def environment_of(
     environment = {**stored, **(changes or {})}
     if stored.get("options") and environment["options"] is not stored["options"]:
         environment["options"] = {**stored["options"], **environment["options"]}
-    flags = {}
-    if id is None and environment["id"] is not None and ":" in environment["id"]:
-        flags[environment["id"]] = "environment"
+    flags: dict[str, str] = {}
+    if id is None:
+        flags |= dict.fromkeys(untrusted([environment["id"]]), "environment")
     if not (changes or {}).get("wrappers"):
-        flags |= dict.fromkeys(stored.get("wrappers", ()), "wrappers")
+        flags |= dict.fromkeys(untrusted(stored.get("wrappers", ())), "wrappers")
     if flags:
         raise ValueError(
             f"{agent.name} asks to import {shown(next(iter(flags)))} for its environment, which "

@@ -3,6 +3,7 @@
 Importing this module registers the project's own tasks with Gymnasium and loads no simulator.
 """
 
+from thinkslow.consent import trust
 from thinkslow.envs.failures import Failed, Failure, Mismatch, Nonfinite
 from thinkslow.envs.make import arguments, make
 from thinkslow.envs.requirements import Unavailable
@@ -26,6 +27,7 @@ __all__ = [
     "arguments",
     "lateness",
     "make",
+    "trust",
     "twin_of",
 ]
 

@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
+from thinkslow.consent import refuse_stored
 from thinkslow.envs import constructor
 from thinkslow.envs.acting import actions
 from thinkslow.envs.adapt import Adapted, adapted
@@ -62,6 +63,7 @@ def make(
     for name, value in (("size", size), ("repeat", repeat)):
         if value < 1:
             raise ValueError(f"`{name}` must be 1 or more; got {value}.")
+    refuse_stored(id, wrappers)
     notes: list[str] = []
     family, asked = family_of(id), dict(options or {})
     prepared = prepare(id, size=size, repeat=repeat, asked=asked)
@@ -118,7 +120,8 @@ def described(environment: str | Mapping[str, Any]) -> dict[str, Any]:
     Args:
         environment: its id, or a mapping such as an agent's `about.environment`.
 
-    **Errors:** `ValueError` for an unknown key, with the nearest.
+    **Errors:** `ValueError` for an unknown key, with the nearest, and for a module that only the
+    files of an agent name.
     """
     given = {"id": environment} if isinstance(environment, str) else environment
     for name in given:
@@ -126,7 +129,9 @@ def described(environment: str | Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(
                 f"An environment has no setting {name!r}{nearest(str(name), ARGUMENTS)}"
             )
-    return arguments(given)
+    out = arguments(given)
+    refuse_stored(out.get("id"), out.get("wrappers", ()))
+    return out
 
 
 def described_environment(environment: str | Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from thinkslow.envs.make import described_environment
 from thinkslow.evaluation.clean import measured_clean, wants_clean, with_clean
 from thinkslow.evaluation.play import play
 from thinkslow.evaluation.seeds import CALIBRATION, episode_seed
-from thinkslow.evaluation.subjects import fitted, refuse_modules
+from thinkslow.evaluation.subjects import fitted
 from thinkslow.needs import CRITIC, DISCOUNT, unmet
 from thinkslow.worldmodel import State
 
@@ -44,7 +44,6 @@ def calibrated(
     """
     if not needs_calibration(agent):
         return agent
-    refuse_modules(environment, [agent])
     described = described_environment(environment)
     with VectorEnv(**described, count=batch) as envs:
         agent = fitted(agent, envs, name="the agent")

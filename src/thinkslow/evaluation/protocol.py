@@ -106,7 +106,6 @@ def evaluate(
     episodes, seed, batch = plain(episodes), plain(seed), plain(batch)
     max_decisions, real_time_ms = plain(max_decisions), plain(real_time_ms)
     named = subjects.by_name(agents)
-    subjects.refuse_modules(environment, (one for arms in named.values() for one in arms.values()))
     setting = described_environment(environment)
     named = subjects.awaiting(named, lateness(setting.get("shift", "")))
     _check_numbers(episodes, seed, batch, max_decisions)

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,27 +23,8 @@ from thinkslow.dreamer.match_spaces import match_spaces
 from thinkslow.envs import VectorEnv
 from thinkslow.evaluation.records import BASE
 from thinkslow.evaluation.running_code import code_of
-from thinkslow.storage.faults import line
 
 Agents = Mapping[str, AbstractAgent] | Mapping[str, Mapping[str, AbstractAgent]]
-
-
-def refuse_modules(environment: str | Mapping[str, Any], agents: Iterable[AbstractAgent]) -> None:
-    """Refuse a description of an environment that would import a module named by an agent's files.
-
-    **Errors:** `ValueError` with the remedy.
-    """
-    if isinstance(environment, str) or not any(
-        environment is agent.about.environment for agent in agents
-    ):
-        return
-    modules = [environment.get("id"), *environment.get("wrappers", ())]
-    if named := [line(one, 100) for one in modules if one is not None and ":" in str(one)]:
-        raise ValueError(
-            f"The agent's files ask to import {', '.join(named)} for its environment, which the "
-            "files of an agent may not: they may come from anywhere. If you know the module, "
-            "write the description yourself instead of `about.environment`."
-        )
 
 
 def by_name(agents: Agents) -> dict[str, dict[str, AbstractAgent]]:

@@ -26,12 +26,13 @@ from thinkslow.objectives import (
     Term,
 )
 from thinkslow.objectives.members import Members
+from thinkslow.refinement import Update
 from thinkslow.testing.case import Case, Traced
 from thinkslow.testing.choices import choice_entries
 from thinkslow.testing.entries import Broken, Entry
 from thinkslow.testing.models import model_entries
 from thinkslow.testing.terms import term_entries
-from thinkslow.testing.updates import UPDATES, Trial, update_entries
+from thinkslow.testing.updates import UPDATES, Trial, trial, update_entries
 from thinkslow.worldmodel import Observation, Policy, WorldModel
 
 __all__ = ["TERMS", "UPDATES", "Broken", "Entry", "Trial", "check"]
@@ -61,7 +62,7 @@ def check(
     action: Any,
     members: Members | None = None,
     terms: Sequence[Term] = TERMS,
-    updates: Mapping[str, Trial] = UPDATES,
+    updates: Mapping[str, Update | Trial] = UPDATES,
 ) -> list[Entry]:
     """Run the table on a model and return its entries; raise if an entry does not hold.
 
@@ -76,8 +77,8 @@ def check(
         action: an action of the model, without a batch axis.
         members: an ensemble of plausible parameters, for terms that compare them.
         terms: the terms to check, including your own.
-        updates: by label, a pair: a function from a step size to an update, and options of
-            `refine`.
+        updates: by label, an update; or a pair, a function from a step size to an update and
+            options of `refine`.
 
     **Cost:** compilation. All terms, and updates with equal options, share their programs: three
     programs of 2 to 5 s for each set of options (`UPDATES` has three), 10 s for the terms run
@@ -85,9 +86,10 @@ def check(
     numbers takes about a minute on one core, a small Dreamer two to three minutes. To compile
     less, name fewer terms, or updates with the same options.
 
-    **Errors:** `Broken`, which names model, term, update and rule.
+    **Errors:** `Broken`, which names model, term, update and rule; `TypeError` for something
+    else than an update.
     """
-    before = _dice()
+    before, trials = _dice(), {label: trial(label, one) for label, one in updates.items()}
     case = Case(model, members, observation, jnp.asarray(action), policy)
     entries = [*model_entries(case), *choice_entries(case)]
     usable: list[Term] = []
@@ -100,8 +102,8 @@ def check(
     if usable:
         values, at = Traced(case, usable), jax.jit(case.beliefs)(case.arrays)
         entries += term_entries(case, values, at)
-        if updates:
-            entries += update_entries(case, values, at, updates)
+        if trials:
+            entries += update_entries(case, values, at, trials)
     rule = "NumPy's global random numbers are untouched"
     entries.append(Entry(case.name, "", "", rule, _dice() == before))
     broken = [entry for entry in entries if entry.holds is False]

@@ -46,6 +46,21 @@ UPDATES: dict[str, Trial] = {
 """Every update, with the options of `refine` with which it is checked."""
 
 
+def trial(label: str, given: Any) -> Trial:
+    """How an update is checked.
+
+    **Errors:** `TypeError` for anything but an update, or a pair of a function and options.
+    """
+    if isinstance(given, Update):
+        return lambda _: given, {}
+    if isinstance(given, tuple) and len(given) == 2 and callable(given[0]):
+        return given
+    raise TypeError(
+        f"`updates[{label!r}]` must be an Update, such as Gradient(0.1), or a pair of a function "
+        f"from a step size to an update and options of `refine`; got {type(given).__name__}."
+    )
+
+
 class OneOf(Update):
     """One of several updates, with an index that may be traced."""
 

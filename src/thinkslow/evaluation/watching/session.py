@@ -117,7 +117,6 @@ def watch(
     given = agent.about.environment if environment is None else environment
     if not isinstance(given, str) and not given.get("id"):
         raise ValueError("Which environment the agent plays is not known. Give `environment`.")
-    subjects.refuse_modules(given, agents.values())
     described = described_environment(given)
     agents = {
         name: subjects.awaits(one, lateness(described.get("shift", "")))
