@@ -355,7 +355,10 @@ def _is_other(value: Any, annotation: Any) -> bool:
     if not isinstance(kind, type) or kind in (inspect.Parameter.empty, Any, float):
         return False
     arrays = any(hasattr(kind, name) for name in ("dtype", "dtypes"))
-    return not (arrays or getattr(kind, "_is_protocol", False) or isinstance(value, kind))
+    unknown = getattr(kind, "_is_protocol", False) and not getattr(
+        kind, "_is_runtime_protocol", False
+    )
+    return not (arrays or unknown or isinstance(value, kind))
 
 
 def taken(
