@@ -25,7 +25,7 @@ from odd_players import Guesser, SideBySide
 
 from thinkslow import bank, gap, registry
 from thinkslow.agent import presets
-from thinkslow.agent.abstract import AbstractAgent
+from thinkslow.agent.abstract import About, AbstractAgent
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.gate_scores import Surprise, TwoStage
 from thinkslow.agent.gates import Gated
@@ -33,6 +33,7 @@ from thinkslow.agent.presets import Arm
 from thinkslow.agent.thinking import Thinking
 from thinkslow.cli import main
 from thinkslow.cli.results import progress, show_result
+from thinkslow.consent import stored
 from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.envs import Step
@@ -398,6 +399,7 @@ def test_no_function_imports_a_module_that_only_the_files_of_an_agent_name(call,
     """`record`, `gap.measure` and `bank.fill` imported it."""
     place = {"id": "CartPole-v1", "size": 64, "repeat": 1}
     place |= {"id": "unheard_of:Env-v0"} if key == "id" else {"wrappers": ["unheard_of:Wrapper"]}
+    place = stored(place)  # as `load` does
     agent = Agent(codes(), policy=ask, about=About(name="theirs", environment=place))
     gated = Arm(Thinking({Entropy(): 1.0}, steps=1), gate=Surprise())
     out = tmp_path / "out.gif"

@@ -32,7 +32,7 @@ from thinkslow.envs.make import described_environment
 from thinkslow.envs.snapshots import Snapshot
 from thinkslow.evaluation.records import BASE
 from thinkslow.evaluation.seeds import episode_seed
-from thinkslow.evaluation.subjects import facts, fitted, refuse_modules
+from thinkslow.evaluation.subjects import facts, fitted
 from thinkslow.needs import CRITIC, unmet
 from thinkslow.storage.headers import Occupied, as_read
 from thinkslow.storage.lock import claim
@@ -77,7 +77,6 @@ def fill(
     """
     if agent.settings != Thinking():
         raise ValueError("A bank needs the base agent: pass an agent that does not think.")
-    refuse_modules(environment, [agent])
     folder, setting = Path(out), described_environment(environment)
     header = as_read(_header(agent, setting, plan))
     folder.mkdir(parents=True, exist_ok=True)

@@ -68,9 +68,9 @@ def save(
     Loading an agent imports nothing that `environment` names. If its `id` is `module:Name`, or it
     has `wrappers`, then all commands, and all functions that get `agent.about.environment`, refuse
     to import these modules, because the files of an agent may come from anywhere. Name them again
-    to allow it: in the command, in the plan of a study, or in a dictionary that you write. `size`,
-    `repeat`, `image`, `options` and an `id` of Gymnasium are used as stored. (`envs.make` knows no
-    agent: `envs.make(**agent.about.environment)` imports what the files name.)
+    to allow it: in the command, in the plan of a study, in a dictionary that you write, or by
+    `thinkslow.envs.trust`. `size`, `repeat`, `image`, `options` and an `id` of Gymnasium are used
+    as stored.
 
     **Errors:** `ValueError` for sizes that are not registered or that build another class; those
     of `store.write`.

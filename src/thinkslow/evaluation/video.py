@@ -19,7 +19,6 @@ from PIL import Image, ImageDraw
 from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.envs import Step
 from thinkslow.envs.make import Environment, described, make
-from thinkslow.evaluation.subjects import refuse_modules
 from thinkslow.needs import modes_of
 
 SIDE = 256
@@ -62,8 +61,6 @@ def record(
     `ModuleNotFoundError` for MP4 without PyAV; those of the environment.
     """
     given = isinstance(environment, Environment)
-    if not given:
-        refuse_modules(environment, [agent])
     env = environment if given else _made(environment)
     film = Film(Path(path), agent.model, images_of(env.observations), fps=fps)
     player, first = agent.player(seed), True

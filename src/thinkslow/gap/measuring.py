@@ -33,7 +33,6 @@ from thinkslow.evaluation.subjects import (
     by_name,
     facts,
     fitted,
-    refuse_modules,
     settings,
 )
 from thinkslow.gap import bounds, moment, paths, stored
@@ -85,12 +84,11 @@ def measure(
     saying why; those of the environment.
     """
     named = by_name(agents)
-    refuse_modules(environment, (one for arms in named.values() for one in arms.values()))
+    folder, setting = Path(out), described_environment(environment)
     for name, arms in named.items():
         for arm, agent in arms.items():
             if (reason := refusal(agent, plan.beta, base=arm == BASE)) is not None:
                 raise ValueError(f"{name}, {arm}: no gap can be measured: {reason}.")
-    folder, setting = Path(out), described_environment(environment)
     header = as_read(_header(named, setting, plan, command))
     folder.mkdir(parents=True, exist_ok=True)
     lock = claim(folder, what="measurement")
