@@ -20,7 +20,7 @@ from thinkslow.distributions import Categorical, Point
 from thinkslow.objectives import L2, SIG, Anchor, Entropy, Evidence, Prior
 from thinkslow.readouts import Reinforce, Soft, Softened
 from thinkslow.refinement import Gradient, refine
-from thinkslow.refinement.joint import Shift
+from thinkslow.refinement.joint import Shift, moved
 from thinkslow.trees import cast
 from thinkslow.worldmodel import perceive
 
@@ -173,6 +173,14 @@ def test_the_memory_moves_where_it_is_stepped_and_the_belief_stays():
 
 
 descend = eqx.filter_jit(refine)
+
+
+@pytest.mark.parametrize(("radius", "share"), [(np.inf, 1.0), (0.5, 0.5)])
+def test_a_memory_that_was_moved_has_a_gradient(radius, share):
+    """Without a bound it was NaN, so that of several steps only the first was made."""
+    memory, shift = jnp.array([3.0, 4.0]), jnp.array([0.0, 5.0])
+    slope = jax.grad(lambda shift: moved(memory, shift, radius)[0])(shift)
+    np.testing.assert_allclose(slope, [share, 0.0], atol=1e-6)
 
 
 @pytest.mark.slow

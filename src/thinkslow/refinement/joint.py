@@ -65,7 +65,9 @@ def moved(memory: PyTree, shift: PyTree, radius: Scalar) -> PyTree:
     """
     most = radius * _length(memory)
     length = _length(shift)
-    share = jnp.where(length > most, most / jnp.where(length > 0, length, 1.0), 1.0)
+    # Both numbers are replaced where they are not used, or an infinite radius gives NaN gradients.
+    far = length > most
+    share = jnp.where(far, jnp.where(far, most, 1.0) / jnp.where(far, length, 1.0), 1.0)
     return jax.tree.map(lambda h, d: h + (share * d).astype(h.dtype), memory, shift)
 
 
