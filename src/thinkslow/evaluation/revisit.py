@@ -29,7 +29,7 @@ SAME_DB = 40.0
 """PSNR above which a frame counts as the one that was seen before."""
 MEASURES = ("return", "way back", "next, turning back", "next", "now")
 """PSNR of: the last frame of the way back; the mean of all its frames, both predicted at the
-turning point; the next frame, predicted anew at each step of the way back; the next frame at other
+turning point; the next frame, predicted again at each step of the way back; the next frame at other
 moments, while the agent plays; and the present frame there."""
 
 
