@@ -242,6 +242,9 @@ def test_agents_lists_the_bundled_ones(capsys):
         ("none,evidence", ["--share", "0.5", "--gate", "surprise"], set()),
         ("none,evidence", ["--share", "0.2", "--gate", "surprise"], set()),
         ("none,sig-3", ["--steps", "0"], set()),
+        ("none,robust", ["--check", "masked"], set()),  # it had changed nothing anywhere
+        ("none,evidence", ["--check", "masked"], {"check"}),
+        ("none,values", ["--choice", "shuffled"], set()),
     ],
 )
 def test_a_flag_that_changes_nothing_in_this_call_is_named(arms, given, idle):

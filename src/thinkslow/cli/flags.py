@@ -103,6 +103,10 @@ def without_effect(changes: Mapping[str, Any], arms: Mapping[str, Arm]) -> dict[
             any(one.thinking.accept for one in refining),
             "no arm judges its steps; pass --accept True",
         ),
+        "check": (
+            any(one.thinking.check is not None for one in arms.values()),
+            "no arm checks its frames, such as robust",
+        ),
         **dict.fromkeys(
             ("horizon", "rollouts", "imagery"),
             (
@@ -114,10 +118,10 @@ def without_effect(changes: Mapping[str, Any], arms: Mapping[str, Arm]) -> dict[
     out = {}
     for name in changes:
         used, reason = unless.get(name, (True, ""))
-        if not refining and changes.get("steps") != 0:
-            out[name] = "no arm refines"
-        elif not used:
+        if not used:
             out[name] = reason
+        elif not refining and changes.get("steps") != 0 and f"+{name}=" not in "".join(arms):
+            out[name] = "no arm refines"
         elif not any(f"+{name}=" in label for label in arms):
             out[name] = "every arm that refines has this value already, or keeps its own"
     if "gate" in changes:  # a gate has a share, given or not
@@ -128,9 +132,10 @@ def without_effect(changes: Mapping[str, Any], arms: Mapping[str, Arm]) -> dict[
 def labelled(name: str, changes: Mapping[str, tuple[Any, Any]]) -> tuple[str, Arm]:
     """An arm with changed settings, and a label that names the changes.
 
-    Only an arm that refines is changed. The random controls stay random: a random step follows no
-    gradient, so nothing selects among its steps. A setting that keeps its value is not in the
-    label.
+    An arm is changed where it has the stage of a setting: one that checks frames takes another
+    check, one that chooses by value another choice, one that refines all others. The random
+    controls stay random: a random step follows no gradient, so nothing selects among its steps. A
+    setting that keeps its value is not in the label.
 
     Args:
         name: the name of the arm.
@@ -143,15 +148,20 @@ def labelled(name: str, changes: Mapping[str, tuple[Any, Any]]) -> tuple[str, Ar
     """
     found = arm(name)
     thinking = found.thinking
-    if not (thinking.steps or thinking.choice):
-        return name, found
-    fixed = {*getattr(thinking.update, "keeps", ()), *getattr(found.gate, "keeps", ())}
+    stages = {"check": thinking.check is not None}
     if not thinking.steps:  # it does not refine, so the objective has no effect
-        fixed |= {key for key in FIELDS if key not in (*OF_ARM, "carry")}
+        stages |= dict.fromkeys(FIELDS.keys() - stages.keys(), False)
+        chooses = thinking.choice is not None
+        stages |= dict.fromkeys([*OF_ARM, "carry", "choice"], chooses)
+    keeps = {*getattr(thinking.update, "keeps", ()), *getattr(found.gate, "keeps", ())}
+
+    def differs(key: str, value: Any) -> bool:
+        return value != getattr(found if key in OF_ARM else thinking, key)
+
     mine = {
         key: value
         for key, (value, _) in changes.items()
-        if key not in fixed and value != getattr(found if key in OF_ARM else found.thinking, key)
+        if stages.get(key, True) and key not in keeps and differs(key, value)
     }
     label = "".join(f"+{key}={_written(changes[key][1])}" for key in mine)
     return name + label, changed(found, mine)
