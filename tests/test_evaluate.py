@@ -777,7 +777,7 @@ def test_numbers_of_an_evaluation_are_integers_also_of_numpy(tmp_path):
         evaluate(GUESSERS, id_of("Vector"), episodes=2.5, **settings)  # pyright: ignore
 
 
-EXAMPLES = {"term": "--terms=reward", "update": "--update=sign:0.05", "score": "--gate=unforeseen"}
+EXAMPLES = {"term": "--terms=reward", "update": "--update=sign:0.05", "gate": "--gate=unforeseen"}
 
 
 @pytest.mark.slow

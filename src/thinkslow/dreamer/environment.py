@@ -61,7 +61,8 @@ def environment_of(
         id is not None and id != stored["id"]
     ):  # options and wrappers belong to the stored environment
         stored = {"id": id, "size": stored["size"], "repeat": stored["repeat"]}
-    environment = {**stored, **(changes or {})}
+    asked = {} if id is None else {"id": id}  # the user's own word, also if it is the stored id
+    environment = {**stored, **asked, **(changes or {})}
     if stored.get("options") and environment["options"] is not stored["options"]:
         environment["options"] = {**stored["options"], **environment["options"]}
     flags: dict[str, str] = {}
