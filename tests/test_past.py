@@ -15,7 +15,7 @@ from thinkslow.agent.inputs import Carry
 from thinkslow.agent.past import Cloud, effective, resampled, systematic
 from thinkslow.agent.presets import arm
 from thinkslow.agent.thinking import Thinking
-from thinkslow.objectives import Evidence
+from thinkslow.objectives import Entropy, Evidence
 from thinkslow.readouts import Mode, Soft
 from thinkslow.toy import exact, filtered, hidden_markov, simulate
 from thinkslow.worldmodel import State
@@ -224,6 +224,23 @@ def test_what_was_seen_stays_in_the_window_as_long_as_the_lag(dreamer):
         carry, _, _ = agent.act(carry, {"image": image}, np.array([time == 0]), keys=keys)
     window: Any = carry.past
     np.testing.assert_array_equal(window.observations["image"][:, :, 0, 0, 0], [[2, 3]])
+
+
+@pytest.mark.slow  # compiles a refinement
+def test_an_impossible_frame_does_not_weigh_particles(dreamer):
+    """Floats of 0 to 255 are no evidence. Thinking moves the beliefs all the same, and for one
+    revision that weighed the particles: another flag had taken the name of this one.
+    """
+    agent = Agent(dreamer, Thinking({Entropy(): 1.0}, steps=1, particles=4, horizon=1, max_kl=2.0))
+    carry, image = agent.start(1), np.random.default_rng(0).integers(256, size=(1, 16, 16, 3))
+    for kind, even in ((np.uint8, False), (np.float32, True)):
+        cloud: Any = carry.past
+        carry, _, thought = agent.act(
+            carry, {"image": image.astype(kind)}, np.array([not even]), keys=jr.split(jr.key(1), 1)
+        )
+        assert thought.mixture is not None
+        same = np.allclose(thought.mixture.log_weights, cloud.log_weights, atol=1e-5)
+        assert same == even
 
 
 def test_particles_need_a_decoder():

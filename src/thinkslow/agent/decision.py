@@ -118,7 +118,7 @@ def read_and_act(
     """Read a state from the refined belief, and act."""
     latent_key, action_key, _, pick_key = streams(key)
     settings, plain = agent.settings, looked.plain
-    after, state, sound = _read_state(
+    after, state, finite = _read_state(
         agent, looked.observation, looked.moment, refined, latent_key, pick_key
     )
     base = State(plain.memory, plain.posterior.sample(key=latent_key))
@@ -152,7 +152,7 @@ def read_and_act(
         blank(looked.observation),
         checked=looked.checked,
         chosen=chosen,
-        replaced=_replaced(settings, sound, valid),
+        replaced=_replaced(settings, finite, valid),
     )
     return Carry(carried, action, looked.past, looked.stream), action, thought
 
@@ -263,7 +263,7 @@ def _decide_by_particles(agent: "Agent", given: Inputs, cloud: Cloud) -> Decided
     forget = is_first | jnp.any(firsts) | ~all_finite(weights)
     known = jnp.where(forget, -jnp.log(count), weights)
     think = partial(_think, agent, observation)
-    afters, refined, states, sound = jax.vmap(think)(moments, *jr.split(own_key, (2, count)))
+    afters, refined, states, finite = jax.vmap(think)(moments, *jr.split(own_key, (2, count)))
     updated = weighted(model, known, moments, afters, states, observation)
     weights = jnp.where(sound, updated, known)
 
@@ -273,7 +273,7 @@ def _decide_by_particles(agent: "Agent", given: Inputs, cloud: Cloud) -> Decided
 
     plain = pick(known, moments)
     base = State(plain.memory, plain.posterior.sample(key=latent_key))
-    after, refined, state, sound = pick(weights, (afters, refined, states, sound))
+    after, refined, state, finite = pick(weights, (afters, refined, states, finite))
     action, chosen, valid = choose_action(agent, after, state, action_key, key)
     thought = Thought(
         plain.prior,
@@ -288,7 +288,7 @@ def _decide_by_particles(agent: "Agent", given: Inputs, cloud: Cloud) -> Decided
         blank(observation),
         Mixture(afters, weights),
         chosen=chosen,
-        replaced=_replaced(agent.settings, sound, valid),
+        replaced=_replaced(agent.settings, finite, valid),
     )
     past = resampled(Cloud(states, weights), key=resample_key)
     remembered = None if stream.held is None else Stream(held=stream.held)
@@ -302,13 +302,13 @@ def _think(
     latent_key: PRNGKeyArray,
     think_key: PRNGKeyArray,
 ) -> tuple[Belief, Refined | None, State, Bool[Array, ""]]:
-    """Refine the belief of a particle's moment and read a state from it; whether the state could
-    be used.
+    """Refine the belief of a particle's moment and read a state from it; whether the readout's
+    latent is finite.
     """
     refine_key, pick_key = jr.split(think_key)
     refined = _refined(agent, observation, moment, latent_key, refine_key)
-    after, state, sound = _read_state(agent, observation, moment, refined, latent_key, pick_key)
-    return after, refined, state, sound
+    after, state, finite = _read_state(agent, observation, moment, refined, latent_key, pick_key)
+    return after, refined, state, finite
 
 
 def _refined(
