@@ -12,10 +12,10 @@ from thinkslow import envs
 from thinkslow.cli.modules import load_modules
 from thinkslow.spaces import Space
 
-FACTORY = """from counting import Counting
+FACTORY = """import gymnasium
 
 def make():
-    return Counting()
+    return gymnasium.make("CartPole-v1")
 """
 
 
@@ -45,9 +45,21 @@ def test_a_module_that_only_the_files_name_is_not_imported(tmp_path, environment
 
 
 def test_a_module_that_the_user_imports_may_be_named(tmp_path, monkeypatch):
+    """The processes of the environments do not know what the user imported, and refused."""
     (tmp_path / "imported_by_me.py").write_text(FACTORY)
     monkeypatch.chdir(tmp_path)
     agent = naming(tmp_path / "one", {"id": "imported_by_me:make", "size": 16})
-    load_modules(["imported_by_me"])
+    load_modules(["imported_by_me.py"])
+    assert agent.about.environment["id"] == "imported_by_me:make"
     with envs.make(**agent.about.environment) as env:
         assert env.id == "imported_by_me:make"
+    with envs.VectorEnv(**agent.about.environment, count=1) as several:
+        assert several.reset([0]).is_first.all()
+
+
+def test_a_file_with_the_name_of_another_module_is_no_consent_to_that_one(tmp_path):
+    (tmp_path / "platform.py").write_text("")
+    load_modules([str(tmp_path / "platform.py")])
+    agent = naming(tmp_path / "one", {"id": "platform:uname"})
+    with pytest.raises(ValueError, match="import platform:uname"):
+        envs.make(**agent.about.environment)

@@ -41,9 +41,16 @@ def untrusted(names: Iterable[Any]) -> list[str]:
     return [one for one in texts if one.partition(":")[0] not in _TRUSTED]
 
 
-def refuse_stored(id: Any, wrappers: Iterable[Any] = ()) -> None:
-    """**Errors:** `ValueError` for a module that only the files of an agent name."""
-    if named := untrusted(one for one in (id, *wrappers) if isinstance(one, Stored)):
+def consented(making: Mapping[str, Any]) -> dict[str, Any]:
+    """The description of an environment as the user's own, without marks.
+
+    Args:
+        making: arguments of `envs.make`.
+
+    **Errors:** `ValueError` for a module that only the files of an agent name.
+    """
+    out, wrappers = dict(making), making.get("wrappers", ())
+    if named := untrusted(x for x in (out.get("id"), *wrappers) if isinstance(x, Stored)):
         modules = ", ".join(sorted({one.partition(":")[0] for one in named}))
         raise ValueError(
             f"The agent's files ask to import {', '.join(one[:100] for one in named)} for its "
@@ -51,3 +58,8 @@ def refuse_stored(id: Any, wrappers: Iterable[Any] = ()) -> None:
             f"know {modules}, call `thinkslow.envs.trust` with its name first, or write the "
             "environment yourself instead of `about.environment`."
         )
+    if isinstance(out.get("id"), Stored):
+        out["id"] = str(out["id"])
+    if any(isinstance(one, Stored) for one in wrappers):
+        out["wrappers"] = [str(one) for one in wrappers]
+    return out

@@ -25,10 +25,10 @@ def load_modules(names: Sequence[str]) -> None:
     for name in names:
         try:
             if name.endswith(".py"):
-                _load_file(Path(name))
+                name_of_module = _load_file(Path(name))
             else:
-                importlib.import_module(name)
-            trust(Path(name).stem if name.endswith(".py") else name)
+                name_of_module = importlib.import_module(name).__name__
+            trust(name_of_module)
         except Exception as error:
             said = " ".join(str(error).split()).rstrip(".")
             remedy = ""
@@ -42,10 +42,11 @@ def load_modules(names: Sequence[str]) -> None:
             ) from error
 
 
-def _load_file(path: Path) -> None:
+def _load_file(path: Path) -> str:
+    """Import a file and return the name of its module."""
     name = _name(path)
     if name in sys.modules:
-        return  # once is enough: its names are registered
+        return name  # once is enough: its names are registered
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
@@ -56,6 +57,7 @@ def _load_file(path: Path) -> None:
     except BaseException:
         sys.modules.pop(name, None)
         raise
+    return name
 
 
 def _name(path: Path) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
-from thinkslow.consent import refuse_stored
+from thinkslow.consent import consented
 from thinkslow.envs import constructor
 from thinkslow.envs.acting import actions
 from thinkslow.envs.adapt import Adapted, adapted
@@ -63,7 +63,7 @@ def make(
     for name, value in (("size", size), ("repeat", repeat)):
         if value < 1:
             raise ValueError(f"`{name}` must be 1 or more; got {value}.")
-    refuse_stored(id, wrappers)
+    consented({"id": id, "wrappers": wrappers})
     notes: list[str] = []
     family, asked = family_of(id), dict(options or {})
     prepared = prepare(id, size=size, repeat=repeat, asked=asked)
@@ -129,9 +129,7 @@ def described(environment: str | Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(
                 f"An environment has no setting {name!r}{nearest(str(name), ARGUMENTS)}"
             )
-    out = arguments(given)
-    refuse_stored(out.get("id"), out.get("wrappers", ()))
-    return out
+    return consented(arguments(given))
 
 
 def described_environment(environment: str | Mapping[str, Any]) -> dict[str, Any]:

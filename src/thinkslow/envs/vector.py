@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from thinkslow.consent import consented
 from thinkslow.envs.failures import Failure, Nonfinite
 from thinkslow.envs.make import only
 from thinkslow.envs.pool import Limits, Pool
@@ -75,7 +76,8 @@ class VectorEnv:
                 raise ValueError(f"`{name}` must be above 0; got {value}.")
         self.id, self.count, self.seed = id, count, seed
         limits = Limits(float(step_limit_s), float(reset_limit_s))
-        self._pool = Pool({"id": id, **making}, count, seed, limits)
+        # Consent is known here and not in the processes of the environments.
+        self._pool = Pool(consented({"id": id, **making}), count, seed, limits)
         self.observation_space: dict[str, Space] = self._pool.spaces.observations
         self.action_spaces: dict[str, Space] = self._pool.spaces.actions
         self._started = False
