@@ -15,7 +15,16 @@ from thinkslow.distributions import Categorical, Squared, SymlogSquared
 from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.config import PRESETS, ModelConfig, TrainConfig, model_preset
 from thinkslow.dreamer.model import Dreamer
-from thinkslow.dreamer.nets import MLP, BlockLinear, Conv, RMSNorm, named, with_named
+from thinkslow.dreamer.nets import (
+    MLP,
+    BlockLinear,
+    Conv,
+    RMSNorm,
+    named,
+    shaped,
+    truncated_normal,
+    with_named,
+)
 from thinkslow.dreamer.training.learner import start
 from thinkslow.dreamer.training.losses import Batch, ReturnRange, losses
 from thinkslow.dreamer.vision import join_patches, split_patches
@@ -464,3 +473,10 @@ def test_a_manifest_without_what_commands_need_is_damaged(dreamer, tmp_path, cha
     store.write(folder, weights, manifest | change)
     with pytest.raises(store.Damaged, match=message):
         checkpoint.load(folder)
+
+
+def test_the_shapes_of_a_model_leave_no_zeros_in_what_its_builder_compiles():
+    """A compiled part of a builder kept the zeros that stand for kernels, for real weights too."""
+    kernel = jax.jit(lambda key: truncated_normal(key, (3, 4), 4, 1.0))
+    assert shaped(kernel).shape == (3, 4)
+    assert np.all(np.asarray(kernel(jr.key(1))) != 0)

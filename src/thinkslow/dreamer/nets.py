@@ -28,11 +28,17 @@ _DRAWN: ContextVar[bool] = ContextVar("_DRAWN", default=True)
 def shaped(build: Callable[[PRNGKeyArray], Tree]) -> Tree:
     """What `build(key)` returns, with shapes instead of arrays.
 
-    Kernels are then zeros: tracing their random numbers would be most of the time.
+    Kernels are then zeros: tracing their random numbers would be most of the time. Functions that
+    `build` has compiled are traced in line, so that none keeps a program with the zeros.
     """
+
+    def inline() -> Tree:
+        with jax.disable_jit():
+            return build(jr.key(0))
+
     token = _DRAWN.set(False)
     try:
-        return eqx.filter_eval_shape(lambda: build(jr.key(0)))
+        return eqx.filter_eval_shape(inline)
     finally:
         _DRAWN.reset(token)
 
