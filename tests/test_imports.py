@@ -9,8 +9,8 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "thinkslow"
 ABOVE = {
-    "cli": "gap bank study evaluation loading dreamer importers zoo agent registry envs storage "
-    "consent",
+    "cli": "gap bank study evaluation loading dreamer importers zoo agent registry names envs "
+    "storage consent",
     "gap": "evaluation dreamer agent refinement envs storage needs distributions trees worldmodel",
     "bank": "evaluation dreamer agent objectives envs storage needs distributions",
     "study": "evaluation loading dreamer agent registry envs storage",
@@ -22,7 +22,8 @@ ABOVE = {
     "dreamer": "agent objectives registry envs storage worldmodel readouts needs distributions "
     "spaces trees consent",
     "testing": "agent refinement objectives worldmodel readouts needs distributions trees",
-    "agent": "refinement objectives worldmodel readouts needs registry distributions spaces trees",
+    "agent": "refinement objectives worldmodel readouts needs registry names distributions spaces "
+    "trees",
     "refinement": "needs distributions trees",
     "objectives": "worldmodel readouts needs distributions trees",
     "toy": "worldmodel distributions spaces",
@@ -30,7 +31,8 @@ ABOVE = {
     "readouts": "needs distributions",
     "needs": "distributions trees",
     "envs": "spaces registry consent",
-    "registry": "",
+    "registry": "names",
+    "names": "",
     "distributions": "",
     "storage": "",
     "spaces": "",

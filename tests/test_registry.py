@@ -7,7 +7,7 @@ from typing import Literal
 import jax
 import pytest
 
-from thinkslow import registry
+from thinkslow import names, registry
 from thinkslow.agent.presets import Arm
 from thinkslow.agent.thinking import Thinking
 from thinkslow.objectives import Anchor, PresentTerm
@@ -57,7 +57,7 @@ def test_an_arm_is_made_of_thinking(thinking):
         Arm(thinking)
 
 
-KINDS = [kind for kind in registry.KINDS if kind != "architecture"]
+KINDS = [kind for kind in names.KINDS if kind != "architecture"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -65,7 +65,7 @@ def test_what_makes_another_kind_is_named(kind, monkeypatch):
     """An update registered as a term failed only in use, by its own text of several lines."""
     with pytest.raises(TypeError, match=rf"{kind} 'a-space' must be of class .*; got Space"):
         registry.register(kind, "a-space", Space)
-    monkeypatch.setattr(registry, "check", lambda kind, spec: registry.Entry(lambda: None, ""))
+    monkeypatch.setattr(registry, "check", lambda kind, spec: names.Entry(lambda: None, ""))
     with pytest.raises(TypeError, match=rf"{kind} 'forgets' must be of class .*; got NoneType"):
         registry.make(kind, "forgets")
 

@@ -12,7 +12,6 @@ A name may have arguments: `best-of:8`, `langevin:step_size=10:temperature=0.5`.
 imports nothing from the package until an object is made.
 """
 
-import dataclasses
 import difflib
 import functools
 import importlib
@@ -23,203 +22,8 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any, get_origin
 
+from thinkslow.names import CLASSES, KINDS, TABLE, Entry, at
 from thinkslow.settings import fits, floating, members, takes_floats, wanted
-
-KINDS = {
-    "term": "a term of the objective",
-    "update": "an update rule",
-    "readout": "how a latent is taken from a belief",
-    "gate": "the score by which a gate opens",
-    "choice": "how an action is chosen",
-    "check": "how a frame is checked before it is used",
-    "members": "a source of plausible parameters",
-    "arm": "a complete way to think",
-    "importer": "a project whose agents can be read",
-    "architecture": "the sizes of a world model, which build it",
-}
-"""What a kind is."""
-
-
-_OBJECTIVES = "thinkslow.objectives"
-_CLASSES: dict[str, tuple[str, ...]] = {
-    "term": (f"{_OBJECTIVES}:PresentTerm", f"{_OBJECTIVES}:ImaginedTerm"),
-    "update": ("thinkslow.refinement:Update",),
-    "readout": ("thinkslow.readouts:Readout",),
-    "gate": ("thinkslow.agent.gate_scores:GateScore",),
-    "choice": ("thinkslow.agent.choices:Choice",),
-    "check": ("thinkslow.agent.checks:Check",),
-    "members": (f"{_OBJECTIVES}.members:Source",),
-    "arm": ("thinkslow.agent.thinking:Thinking", "thinkslow.agent.presets:Arm"),
-    "importer": ("thinkslow.importers.importer:Importer",),
-}
-"""What the objects of a kind are instances of."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """One name of a kind."""
-
-    make: Callable[..., Any] | str
-    """The function that makes the object, or its path as `module:attribute`."""
-    about: str
-    """A description of one line."""
-
-    def load(self) -> Any:
-        return _at(self.make) if isinstance(self.make, str) else self.make
-
-
-def _at(path: str) -> Any:
-    """The object at `module:attribute`."""
-    module, _, attribute = path.partition(":")
-    return getattr(importlib.import_module(module), attribute)
-
-
-_IMAGINED, _PRESENT = "thinkslow.objectives.imagined", "thinkslow.objectives.present"
-_UPDATES, _READOUTS = "thinkslow.refinement.updates", "thinkslow.readouts"
-_CHECKS = "thinkslow.agent.check_controls"
-_GATES, _MEMBERS = "thinkslow.agent.gate_scores", "thinkslow.objectives.members"
-_VALUES = "thinkslow.agent.values"
-
-_TABLE: dict[str, dict[str, Entry]] = {
-    "term": {
-        "sig": Entry(
-            f"{_IMAGINED}:SIG",
-            "state information gain: KL from the prior to the re-encoded imagined observation",
-        ),
-        "pig": Entry(
-            f"{_IMAGINED}:PIG",
-            "parameter information gain: how far plausible parameters disagree about the prior",
-        ),
-        "pig-observed": Entry(
-            f"{_IMAGINED}:ObservedPIG",
-            "information gain about the imagined observation; needs a decoder with a spread",
-        ),
-        "elbo": Entry(
-            f"{_IMAGINED}:ELBO",
-            "imagined evidence bound: sig plus the error of decoding, encoding, decoding",
-        ),
-        "entropy": Entry(
-            f"{_IMAGINED}:Entropy", "entropy of the imagined priors; needs no decoder"
-        ),
-        "ambiguity": Entry(
-            f"{_IMAGINED}:Ambiguity",
-            "entropy of the imagined observations; needs a decoder with a spread",
-        ),
-        "evidence": Entry(
-            f"{_PRESENT}:Evidence",
-            "the encoder's training loss at the present observation: surprise plus KL to the prior",
-        ),
-        "anchor": Entry(f"{_PRESENT}:Anchor", "KL from the encoder's belief"),
-        "prior": Entry(f"{_PRESENT}:Prior", "KL to the prior"),
-        "l2": Entry(
-            f"{_PRESENT}:L2", "half the squared distance of the latent from its first value"
-        ),
-    },
-    "update": {
-        "gradient": Entry(f"{_UPDATES}:Gradient", "plain gradient descent"),
-        "adam": Entry(f"{_UPDATES}:adam", "Adam"),
-        "mirror": Entry(f"{_UPDATES}:Mirror", "mirror descent: the natural gradient"),
-        "langevin": Entry(f"{_UPDATES}:Langevin", "a gradient step with noise"),
-        "random": Entry(f"{_UPDATES}:Random", "a random direction: the control"),
-    },
-    "readout": {
-        "sample": Entry(f"{_READOUTS}:Sample", "one sample, straight-through"),
-        "mode": Entry(f"{_READOUTS}:Mode", "the most likely latent, straight-through"),
-        "soft": Entry(f"{_READOUTS}:Soft", "the expectation"),
-        "gumbel": Entry(f"{_READOUTS}:Gumbel", "a relaxed sample"),
-        "reinforce": Entry(f"{_READOUTS}:Reinforce", "samples with the score-function gradient"),
-        "softened": Entry(
-            f"{_READOUTS}:Softened", "control: a sample moved towards the expectation by a length"
-        ),
-        "best-of": Entry(f"{_READOUTS}:BestOf", "the best of N samples by reconstruction"),
-    },
-    "gate": {
-        "surprise": Entry(f"{_GATES}:Surprise", "Bayesian surprise, KL(posterior || prior), nats"),
-        "entropy": Entry(f"{_GATES}:PosteriorEntropy", "entropy of the posterior, nats"),
-        "novelty": Entry(
-            f"{_GATES}:Novelty", "nats by which the history predicts worse than no history"
-        ),
-        "sensitivity": Entry(
-            f"{_GATES}:Sensitivity", "how often two latents choose different actions"
-        ),
-        "disagreement": Entry(
-            f"{_GATES}:Disagreement",
-            "nats by which plausible parameters differ on the prior; needs an ensemble",
-        ),
-        "policy-information": Entry(
-            f"{_GATES}:PolicyInformation", "information of the latent about the action, nats"
-        ),
-        "voc": Entry(
-            f"{_GATES}:ValueOfComputation",
-            "expected gain of finding out which action is better; needs a critic",
-        ),
-        "voc-staged": Entry(
-            f"{_GATES}:TwoStage",
-            "voc where policy-information is above its median; never elsewhere",
-        ),
-        "improvement": Entry(
-            f"{_GATES}:Improvement",
-            "imagined gain of the best action over the policy's; needs a critic",
-        ),
-        "random": Entry(f"{_GATES}:Chance", "a uniform random number: the control of every gate"),
-    },
-    "check": {
-        "robust": Entry(
-            "thinkslow.agent.checks:Robust",
-            "frames that no latent explains are repaired, or replaced by the prior",
-        ),
-        "masked": Entry(
-            f"{_CHECKS}:Masked", "control: exactly black pixels are repaired in the same way"
-        ),
-        "wiser": Entry(
-            f"{_CHECKS}:Wiser",
-            "control: frames with a bad reconstruction without history are rejected",
-        ),
-        "random": Entry(
-            f"{_CHECKS}:RandomRejection",
-            "control: as many frames as are suspicious are rejected at random",
-        ),
-        "median": Entry(f"{_CHECKS}:Median", "control: a 3x3 median filter of every image"),
-        "moments": Entry(
-            f"{_CHECKS}:Moments",
-            "control: each channel gets the mean and deviation of clean frames",
-        ),
-    },
-    "members": {
-        "noise": Entry(f"{_MEMBERS}:Noise", "Gaussian noise on the prior's last layer"),
-        "dropout": Entry(f"{_MEMBERS}:Dropout", "dropout masks on the prior's last layer"),
-    },
-    "choice": {
-        "values": Entry(f"{_VALUES}:Values", "the policy, tilted by imagined advantages"),
-        "ascent": Entry(
-            "thinkslow.agent.ascent:Ascent",
-            "the best of imagined sequences of continuous actions, improved by ascent",
-        ),
-        "tempered": Entry(f"{_VALUES}:Tempered", "control: the policy sharpened by the same KL"),
-        "shuffled": Entry(
-            f"{_VALUES}:Shuffled", "control: the same advantages, assigned to other actions"
-        ),
-        "likeliest": Entry(
-            "thinkslow.agent.choices:Likeliest", "control: the policy's most likely action"
-        ),
-    },
-    "arm": {},
-    "architecture": {
-        "dreamerv3-main": Entry("thinkslow.dreamer.config:ModelConfig", "DreamerV3 since 2024"),
-        "dreamerv3-v1": Entry("thinkslow.dreamer.v1.config:V1Config", "DreamerV3 of 2023"),
-    },
-    "importer": {  # in the order in which they are tried
-        name: Entry(f"thinkslow.importers.projects.{module}:importer", about)
-        for name, module, about in (
-            ("dreamerv3", "danijar", "danijar/dreamerv3 since December 2024"),
-            ("dreamerv3-v1", "danijar_v1", "danijar/dreamerv3 of 2023"),
-            ("dreamerv3-torch", "torch_v1", "NM512/dreamerv3-torch"),
-            ("r2dreamer", "r2dreamer", "NM512/r2dreamer"),
-            ("sheeprl", "sheeprl_v1", "sheeprl dreamer_v3"),
-            ("sheeprl-3.5", "sheeprl_main", "sheeprl dreamer_v3_5"),
-        )
-    },
-}
 
 
 def register(kind: str, name: str, make: Callable[..., Any], about: str = "") -> None:
@@ -248,7 +52,7 @@ def register(kind: str, name: str, make: Callable[..., Any], about: str = "") ->
             f"A name must have letters and hyphens, without ':', '*', ',', '=' or spaces; got "
             f"{name!r}."
         )
-    if isinstance(make, type) and kind in _CLASSES:
+    if isinstance(make, type) and kind in CLASSES:
         _check_class(kind, name, make)
     first_line = (inspect.getdoc(make) or "").partition("\n")[0]
     table[name] = Entry(make, about or first_line)
@@ -313,14 +117,14 @@ def make(kind: str, spec: str) -> Any:
         made = function(*bound.args, **bound.kwargs)
     except TypeError as error:
         raise ValueError(f"The {what} cannot be made from {spec!r}: {error}") from error
-    if kind in _CLASSES:
+    if kind in CLASSES:
         _check_class(kind, name, type(made))
     return made
 
 
 def _check_class(kind: str, name: str, found: type) -> None:
     """**Errors:** `TypeError` for a class of another kind."""
-    wanted_classes = tuple(map(_at, _CLASSES[kind]))
+    wanted_classes = tuple(map(at, CLASSES[kind]))
     if not issubclass(found, wanted_classes):
         names = either([one.__name__ for one in wanted_classes])
         raise TypeError(f"The {kind} {name!r} must be of class {names}; got {found.__name__}.")
@@ -450,14 +254,14 @@ def _table(kind: str) -> dict[str, Entry]:
         for module in ("presets", "value_presets"):  # the import registers them
             importlib.import_module(f"thinkslow.agent.{module}")
     _from_packages(kind)
-    return _TABLE[kind]
+    return TABLE[kind]
 
 
 @functools.cache
 def _from_packages(kind: str) -> None:
     """Names that installed packages declare as entry points."""
     for found in metadata.entry_points(group=f"thinkslow.{kind}"):
-        _TABLE[kind].setdefault(found.name, Entry(found.value, f"from {found.module}"))
+        TABLE[kind].setdefault(found.name, Entry(found.value, f"from {found.module}"))
 
 
 def _value(text: str) -> Any:

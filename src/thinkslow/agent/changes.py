@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from thinkslow import registry
+from thinkslow import names, registry
 from thinkslow.agent.presets import Arm
 from thinkslow.agent.thinking import Thinking
 from thinkslow.registry import nearest
@@ -24,7 +24,7 @@ def kind_of(name: str) -> str | None:
     >>> kind_of("update"), kind_of("gate"), kind_of("steps")
     ('update', 'gate', None)
     """
-    return name if name in registry.KINDS else SETTINGS[name].metadata.get("kind")
+    return name if name in names.KINDS else SETTINGS[name].metadata.get("kind")
 
 
 def made(name: str, value: Any) -> Any:

@@ -13,11 +13,10 @@ from thinkslow import registry
 from thinkslow.agent.presets import DEFAULT
 from thinkslow.cli.common import Common, Usage
 from thinkslow.cli.common import parse as parse_options
+from thinkslow.names import KINDS
 
-WAYS = (
-    "arm",
-    *sorted(set(registry.KINDS) - {"arm", "importer", "architecture"}, key=[*registry.KINDS].index),
-)
+OTHERS = ("arm", "importer", "architecture")
+WAYS = ("arm", *(kind for kind in KINDS if kind not in OTHERS))
 """The kinds of what a way to think consists of."""
 DESCRIPTION = """List the arms and their parts.
 
