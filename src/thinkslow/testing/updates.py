@@ -316,8 +316,8 @@ class Judge:
             if same(_choices(one), _choices(_at(index, out)))[0]:
                 found.append(one.belief)
                 expected.append(_at(index, out.belief))
-        # Another order of sums may change the bisection of a step's length by one position. Its
-        # resolution is 34 halvings times 2**-15, which is 0.07% of each step.
+        # Another order of sums may change the search for a step's length by one position. Its
+        # resolution is 34 halvings / 33**3, which is 0.07% of each step.
         good, detail = close(found, expected, 2e-3)
         verdict = (good and bool(found), detail if found else "every one took other steps")
         yield entry("a batch is as a loop", *verdict)
