@@ -27,6 +27,11 @@ Memory: TypeAlias = PyTree[Array]
 Observation: TypeAlias = Mapping[str, Array | np.ndarray]
 Action: TypeAlias = Float[Array, " action"]
 
+UNROLLED = 8
+"""Imagined steps that are compiled one after another in place of a loop, except on a CPU. On an
+H100, eight steps of `size12m` then take 3.1 ms in place of 3.7 for one example (benchmarks/gpu.py).
+"""
+
 
 class State(eqx.Module):
     """A model's state: its deterministic memory h and one value of the latent z."""
@@ -353,7 +358,8 @@ def imagine(
         state = State(memory, latent)
         return state, Rollout(action, prior, state)
 
-    return jax.lax.scan(step, state, (action_keys, noises))[1]
+    unroll = 1 if jax.default_backend() == "cpu" else min(horizon, UNROLLED)
+    return jax.lax.scan(step, state, (action_keys, noises), unroll=unroll)[1]
 
 
 def surprise(
