@@ -31,6 +31,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
+from thinkslow.agent.blocks import in_blocks
 from thinkslow.dreamer.config import model_preset
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.dreamer.nets import named
@@ -140,7 +141,7 @@ def refinement(batch: int, case: Path) -> dict[str, Any]:
             found = jax.value_and_grad(lambda b: objective(b, jr.key(0))[0])(posterior)
             return found[0], found[1].logits
 
-        losses, gradients = jax.vmap(one)(*moments)
+        losses, gradients = in_blocks(one, *moments)  # as an agent does
         return jnp.sum(losses), gradients
 
     moments = (memory, prior, posterior, observation)
