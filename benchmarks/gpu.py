@@ -7,37 +7,35 @@
 **Claim.** None of its own: docs/performance.md quotes the rows, with the machine.
 
 **Method.** Random weights, random 64x64 images, three actions. Rows in the order of what they
-are worth, each compiled (timed apart), called twice, then called until a second or 30 calls have
-passed, each waited for: median, 10th and 90th percentile. A base decision and a thinking one take
-turns. `gflop` counts the multiplications and additions of products and convolutions, loops
-included; `peak_share` is what that makes of `peak_tflop_s`, which a product of two large matrices
-reaches in the same precision (float32 is whatever the backend's default is: TF32 on NVIDIA). A
-row that would not fit the time left, judged by the longest so far, is skipped and said to be. A
-clock of its own ends the run, whatever it is doing, half a minute after its time. Each row is
+are worth, each in a process of its own. A wave of them compiles side by side (`--at-once`); when
+all of it is compiled, they are timed one after another, each alone: two calls of each program,
+then in turn until three seconds or 100 calls have passed, each waited for: median, 10th and 90th
+percentile. A base decision and a thinking one take turns. `first_s` is the first call, compilation
+and its neighbours included. `gflop` counts the multiplications and additions of products and
+convolutions, loops included; `peak_share` is what that makes of `peak_tflop_s`, which a product
+of two large matrices reaches in the same precision (float32 is whatever the backend's default is:
+TF32 on NVIDIA). Rows that are not timed when the minutes end are listed as skipped. Each row is
 printed and written to `--out` when it is known, so nothing is lost.
-
-`convolution` rows are those of benchmarks/convolution.py; a GPU uses the plain form.
 """
 
 import argparse
 import dataclasses
 import json
+import multiprocessing
 import os
 import platform
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from importlib.metadata import version
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.random as jr
-from convolution import LAYERS, layer
 from decision import decision, operations, operations_of
-from timing import timed
+from timing import first, timed
 from update import random_batch
 
 from thinkslow.agent.agent import Agent
@@ -50,10 +48,10 @@ from thinkslow.objectives import SIG
 from thinkslow.spaces import Space
 from thinkslow.trees import cast
 
-GRACE = 30.0
-"""Seconds after which a row that is still running is given up."""
 PRECISIONS = ("bfloat16", "float32")
 Row = dict[str, Any]
+Measure = partial[Iterator[Row]]
+"""Compiles, and yields what is known then; timed, it yields the row."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,50 +64,51 @@ class Plan:
     horizons: tuple[int, ...] = (1, 2, 4, 16)
     steps: tuple[int, ...] = (2, 4, 8)
     side: int = 8192
-    calls: int = 30
-    convolution_batch: int = 1024
+    calls: int = 100
+    seconds: float = 3.0
 
 
-QUICK = Plan(("tiny",), (1, 4), 2, (1,), (2,), 512, 5, 8)
+QUICK = Plan(("tiny",), (1, 4), 2, (1,), (2,), 512, 5)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=6.0, help="in which to end")
+    parser.add_argument("--minutes", type=float, default=8.0, help="in which to end")
     parser.add_argument("--out", type=Path, help="a JSON file, written after each row")
     parser.add_argument("--cache", type=Path, help="where compiled programs are kept and found")
     parser.add_argument(
-        "--presets",
-        nargs="+",
-        default=list(Plan.presets),
-        choices=list(PRESETS),
-        help="in the order of what they are worth; with --cache, one or two a call fill it",
+        "--at-once",
+        type=int,
+        default=max(1, (os.cpu_count() or 1) * 3 // 4),
+        help="programs that compile side by side",
+    )
+    parser.add_argument(
+        "--presets", nargs="+", default=list(Plan.presets), choices=list(PRESETS), help="in order"
     )
     parser.add_argument("--quick", action="store_true", help="few and small rows")
     given = parser.parse_args()
-    if given.cache is not None:
-        jax.config.update("jax_compilation_cache_dir", str(given.cache.absolute()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    report = Report(given.out, time.monotonic() + 60 * given.minutes)
-    report.watch()
-    plan = QUICK if given.quick else Plan(presets=tuple(given.presets))
-    for name, measure in rows(plan):
-        report.row(name, measure)
+    deadline = time.monotonic() + 60 * given.minutes
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # many processes share it
+    report = Report(given.out)
+    todo = rows(QUICK if given.quick else Plan(presets=tuple(given.presets)))
+    while todo and time.monotonic() < deadline:
+        run(todo[: given.at_once], given.cache, report, deadline)
+        todo = todo[given.at_once :]
+    for name, _ in todo:
+        report.add("skipped", {"name": name})
     report.end()
 
 
 class Report:
-    """The rows so far, on paper as soon as they are known."""
+    """The rows so far, written down as soon as they are known."""
 
-    def __init__(self, out: Path | None, deadline: float):
-        self.out, self.deadline = out, deadline
-        self.longest, self.running = 0.0, "start"
-        self.lock = threading.Lock()
+    def __init__(self, out: Path | None):
+        self.out = out
+        self.peaks: dict[str, float] = {}
         self.content: dict[str, Any] = {
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, {jax.devices()[0]}",
-            "device": jax.devices()[0].device_kind,
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
             "versions": {name: version(name) for name in ("jax", "jaxlib", "equinox", "optax")}
             | {"python": platform.python_version()},
             "revision": revision(),
@@ -119,27 +118,19 @@ class Report:
             "complete": False,
         }
 
-    def row(self, name: str, measure: Callable[[], Row]) -> None:
-        """Measures one, if there is time, and writes it down; a failure is written down too."""
-        left = self.deadline - time.monotonic()
-        if left < min(self.longest, 60.0):
-            self.add("skipped", {"name": name, "seconds_left": round(left, 1)})
-            return
-        begun, self.running = time.monotonic(), name
-        try:
-            found = measure()
-        except Exception as error:  # the other rows are still worth having
-            self.add("failed", {"name": name, "error": f"{type(error).__name__}: {error}"[:500]})
-        else:
-            took = round(time.monotonic() - begun, 1)
-            self.add("rows", {"name": name} | found | {"row_s": took})
-        self.longest = max(self.longest, time.monotonic() - begun)
-
     def add(self, kind: str, entry: Row) -> None:
-        with self.lock:
-            self.content[kind].append(entry)
-            print(f"{kind}: {json.dumps(entry)}", flush=True)
-            self.write()
+        if "peak_tflop_s" in entry:
+            self.peaks[entry["precision"]] = entry["peak_tflop_s"]
+        peak = self.peaks.get(entry.get("precision", ""))
+        if peak and "gflop" in entry:
+            entry["peak_share"] = entry["gflop"] / entry["ms"] / peak
+        self.content[kind].append(entry)
+        print(f"{kind}: {json.dumps(entry)}", flush=True)
+        self.write()
+
+    def end(self) -> None:
+        self.content["complete"] = not self.content["skipped"] and not self.content["failed"]
+        self.write()
 
     def write(self) -> None:
         if self.out is not None:
@@ -147,73 +138,102 @@ class Report:
             draft.write_text(json.dumps(self.content, indent=1))
             draft.replace(self.out)
 
-    def end(self) -> None:
-        with self.lock:
-            self.content["complete"] = not self.content["skipped"] and not self.content["failed"]
-            self.write()
-            print(json.dumps(self.content), flush=True)
 
-    def watch(self) -> None:
-        """Ends the process if a row hangs beyond the time: a compilation cannot be interrupted."""
+def run(
+    wave: list[tuple[str, Measure]], cache: Path | None, report: Report, deadline: float
+) -> None:
+    """Compiles a wave side by side, then times one after another."""
+    processes = multiprocessing.get_context("spawn")
+    ends = {}
+    for name, measure in wave:
+        ours, theirs = processes.Pipe()
+        processes.Process(target=row, args=(measure, cache, theirs), daemon=True).start()
+        theirs.close()
+        ends[name] = ours
+    compiling = dict(ends)
+    while compiling:
+        ready = wait(compiling.values(), max(0.0, deadline - time.monotonic()))
+        if not ready:
+            break
+        compiling = {name: end for name, end in compiling.items() if end not in ready}
+    for name in compiling:
+        report.add("skipped", {"name": name})
+    for name in [name for name in ends if name not in compiling]:
+        kind, found = said(ends[name])
+        if kind == "rows":
+            kind, timings = said(ends[name], "now")
+            found |= timings
+        report.add(kind, {"name": name} | found)
+    for process in multiprocessing.active_children():
+        process.kill()
+        process.join()
 
-        def stop() -> None:
-            with self.lock:
-                self.content["failed"].append({"name": self.running, "error": "out of time"})
-                self.write()
-                print(json.dumps(self.content), flush=True)
-                sys.stdout.flush()
-                os._exit(0)
 
-        timer = threading.Timer(max(0.0, self.deadline - time.monotonic()) + GRACE, stop)
-        timer.daemon = True
-        timer.start()
+def said(end: Connection, word: str | None = None) -> tuple[str, Row]:
+    """What the process says, or answers to a word; it may have been killed for its memory."""
+    try:
+        if word is not None:
+            end.send(word)
+        return end.recv()
+    except (EOFError, OSError):
+        return "failed", {"error": "the process ended without a word"}
 
 
-def rows(plan: Plan) -> Iterator[tuple[str, Callable[[], Row]]]:
+def row(measure: Measure, cache: Path | None, end: Connection) -> None:
+    """One row, in its own process: what is known when it is compiled, then the times."""
+    if cache is not None:
+        jax.config.update("jax_compilation_cache_dir", str(cache.absolute()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    try:
+        found = measure()
+        end.send(("rows", next(found)))
+        end.recv()
+        end.send(("rows", next(found)))
+    except Exception as error:  # the other rows are still worth having
+        end.send(("failed", {"error": f"{type(error).__name__}: {error}"[:500]}))
+
+
+def rows(plan: Plan) -> list[tuple[str, Measure]]:
     """What to measure, the most telling first."""
-    peaks: dict[str, float] = {}
-    for precision in PRECISIONS:
-        yield f"peak {precision}", partial(peak, plan, precision, peaks)
-    first, *others = plan.presets
-    decide = partial(decisions, plan, peaks)
 
-    def work(preset: str, precision: str) -> Iterator[tuple[str, Callable[[], Row]]]:
+    def work(preset: str, precision: str) -> Iterator[tuple[str, Measure]]:
         for batch in plan.batches:
             yield (
                 f"decision {preset} {precision} batch {batch}",
-                partial(decide, preset, precision, batch, plan.horizon, 1),
+                partial(decisions, plan, preset, precision, batch, plan.horizon, 1),
             )
-        yield f"update {preset} {precision}", partial(update, plan, peaks, preset, precision)
+        yield f"update {preset} {precision}", partial(update, plan, preset, precision)
 
-    for precision in PRECISIONS:
-        yield from work(first, precision)
-    for preset in others:
-        yield from work(preset, "bfloat16")
-    batch = sorted(plan.batches)[1]
-    for horizon in plan.horizons:
-        yield f"growth horizon {horizon}", partial(decide, first, "bfloat16", batch, horizon, 1)
-    for steps in plan.steps:
-        yield (
-            f"growth steps {steps}",
-            partial(decide, first, "bfloat16", batch, plan.horizon, steps),
+    def growth(horizon: int, steps: int) -> tuple[str, Measure]:
+        return (
+            f"growth horizon {horizon} steps {steps}",
+            partial(decisions, plan, first_preset, "bfloat16", batch, horizon, steps),
         )
-    for depth in (4, 16, 32):
-        for precision in PRECISIONS:
-            yield (
-                f"convolution depth {depth} {precision}",
-                partial(convolutions, plan, depth, precision),
-            )
-    for preset in others:
-        yield from work(preset, "float32")
+
+    first_preset, *others = plan.presets
+    batch = sorted(plan.batches)[1]
+    return [
+        *((f"peak {precision}", partial(peak, plan, precision)) for precision in PRECISIONS),
+        *(one for precision in PRECISIONS for one in work(first_preset, precision)),
+        *(one for preset in others for one in work(preset, "bfloat16")),
+        *(growth(horizon, 1) for horizon in reversed(plan.horizons)),
+        *(growth(plan.horizon, steps) for steps in reversed(plan.steps)),
+        *(one for preset in others for one in work(preset, "float32")),
+    ]
 
 
-def peak(plan: Plan, precision: str, peaks: dict[str, float]) -> Row:
+def peak(plan: Plan, precision: str) -> Iterator[Row]:
     """Teraflops a second of a product of large square matrices."""
     matrix = jr.normal(jr.key(0), (plan.side, plan.side)).astype(precision)
     product = jax.jit(lambda x: x @ x)
-    ms, compile_s = timed([lambda: product(matrix)], plan.calls)
-    peaks[precision] = 2 * plan.side**3 / 1e9 / ms[0][1]
-    return {"peak_tflop_s": peaks[precision], "side": plan.side, "compile_s": compile_s[0]}
+    calls = [lambda: product(matrix)]
+    (first_s,) = first(calls)
+    yield {"precision": precision, "side": plan.side, "first_s": first_s}
+    (ms,) = timed(calls, plan.calls, plan.seconds)
+    yield {
+        "peak_tflop_s": 2 * plan.side**3 / 1e9 / ms[1],
+        "device": jax.devices()[0].device_kind,
+    }
 
 
 def model_of(preset: str) -> Dreamer:
@@ -227,77 +247,57 @@ def model_of(preset: str) -> Dreamer:
 
 def descending(horizon: int, steps: int) -> Thinking:
     """Down the state information gain."""
-    return Thinking({SIG(): 1.0}, steps=steps, horizon=horizon)
+    return Thinking({SIG(): 1.0}, steps=steps, horizon=horizon, record=False)
 
 
 def decisions(
-    plan: Plan,
-    peaks: dict[str, float],
-    preset: str,
-    precision: str,
-    batch: int,
-    horizon: int,
-    steps: int,
-) -> Row:
+    plan: Plan, preset: str, precision: str, batch: int, horizon: int, steps: int
+) -> Iterator[Row]:
     """The base decision and one that descends the state information gain, in turn."""
     model = cast(model_of(preset), precision)
     agents = [Agent(model, how) for how in (Thinking(), descending(horizon, steps))]
     calls = [partial(decision(agent, batch), 0) for agent in agents]
-    (base, found), (base_compile, compile_s) = timed(calls, plan.calls)
-    flop = operations(agents[1], batch)
-    return {
+    base_first_s, first_s = first(calls)
+    yield {
         "preset": preset,
         "precision": precision,
         "batch": batch,
         "horizon": horizon,
         "steps": steps,
+        "first_s": first_s,
+        "base_first_s": base_first_s,
+    }
+    base, found = timed(calls, plan.calls, plan.seconds)
+    yield {
         "base_ms": base[1],
+        "base_p10_p90_ms": [base[0], base[2]],
         "ms": found[1],
         "p10_p90_ms": [found[0], found[2]],
         "ratio": found[1] / base[1],
         "per_second": 1e3 * batch / found[1],
-        "gflop": flop / 1e9,
-        "peak_share": share(flop, found[1], peaks.get(precision)),
-        "compile_s": compile_s,
-        "base_compile_s": base_compile,
+        "gflop": operations(agents[1], batch) / 1e9,
     }
 
 
-def update(plan: Plan, peaks: dict[str, float], preset: str, precision: str) -> Row:
+def update(plan: Plan, preset: str, precision: str) -> Iterator[Row]:
     """One update on a batch of the preset's size."""
     config = dataclasses.replace(train_preset(preset), precision=precision)
     model = model_of(preset)
     batch = random_batch(model, config)
     state = learner.start(model, config)
     compiled = jax.jit(learner.update, static_argnames="config")
-    (ms,), (compile_s,) = timed(
-        [lambda: compiled(state, batch, jr.key(0), config=config)], plan.calls
-    )
+    calls = [lambda: compiled(state, batch, jr.key(0), config=config)]
+    (first_s,) = first(calls)
+    size = [config.batch_size, config.batch_length]
+    yield {"preset": preset, "precision": precision, "batch": size, "first_s": first_s}
+    (ms,) = timed(calls, plan.calls, plan.seconds)
     traced = jax.make_jaxpr(partial(learner.update, config=config))(state, batch, jr.key(0))
-    flop = operations_of(traced.jaxpr)
-    steps = config.batch_size * config.batch_length
-    return {
-        "preset": preset,
-        "precision": precision,
-        "batch": [config.batch_size, config.batch_length],
+    yield {
         "ms": ms[1],
         "p10_p90_ms": [ms[0], ms[2]],
-        "replayed_steps_per_s": 1e3 * steps / ms[1],
-        "gflop": flop / 1e9,
-        "peak_share": share(flop, ms[1], peaks.get(precision)),
-        "compile_s": compile_s,
+        "replayed_steps_per_s": 1e3 * config.batch_size * config.batch_length / ms[1],
+        "gflop": operations_of(traced.jaxpr) / 1e9,
     }
-
-
-def convolutions(plan: Plan, depth: int, precision: str) -> Row:
-    """Each layer of the official vision of that depth, in both forms, ms."""
-    batch = plan.convolution_batch
-    found = {name: layer(name, depth, batch, precision, min(10, plan.calls)) for name in LAYERS}
-    return {"depth": depth, "precision": precision, "batch": batch} | found
-
-
-def share(flop: float, ms: float, peak_tflop_s: float | None) -> float | None:
-    return None if peak_tflop_s is None else flop / 1e9 / ms / peak_tflop_s
 
 
 if __name__ == "__main__":
