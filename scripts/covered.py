@@ -1,0 +1,195 @@
+"""Covered patches: does the error of a patch tell whether it is covered?
+
+Question: can an agent find which patches of a frame are covered, so that only these are replaced?
+Method: the base agent plays clean episodes, which are recorded. It is then led through the same
+frames and actions, once as they are and once with a part of each frame covered (`--shift`). What
+it carries comes from the frames that it is shown, so its predictions suffer as they would in play.
+A score of a patch of 8x8 pixels is its squared error divided by the median of that patch on clean
+frames: of the frame predicted before it is seen (`prediction`, decoded from the mean of the prior),
+or of the posterior's own reconstruction (`posterior`, what `robust` looks at). `of 3` is the
+smallest of the patch's last three scores, because a cover stays.
+
+Calibration: medians, and for each score the threshold that 1% of the patches of clean frames
+exceed, on `--calibration` episodes of other environment seeds.
+
+A patch is covered if at least half of its pixels are; patches covered by less count on neither
+side. Each number is a mean over episodes with a 95% bootstrap interval over episodes:
+AUC against patches of the same frames of which nothing is covered, and against all patches of the
+clean frames; the share of covered patches above the threshold (hits); and of the patches that are
+not covered, in the same and in clean frames (false alarms).
+
+Fixed before the test, on seed 7101 (6 episodes of each agent): the score to judge is `posterior`,
+and it is good enough to repair by if on both agents the lower bounds of AUC in the same frames and
+of the hits are at least .9 and .5, and the upper bound of the alarms on clean frames at most .02.
+
+Reproduce: `uv run python scripts/covered.py collect-good collect-half --seed 605` (`--json FILE`
+keeps the numbers of every episode). Needs OpenGL for the bundled agents.
+"""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+
+import thinkslow
+from thinkslow.agent.clean import LEAST, errors_of, patched
+from thinkslow.envs import VectorEnv, arguments
+from thinkslow.envs.shifts import shifts
+from thinkslow.evaluation.protocol import machine
+from thinkslow.evaluation.scoring import visible
+from thinkslow.evaluation.seeds import CALIBRATION, EVALUATION, episode_seed
+from thinkslow.evaluation.statistics import paired
+from thinkslow.evaluation.walks import Walk, led, walked
+from thinkslow.worldmodel import State
+
+ALARMS = 0.01
+HELD = 3
+COLUMNS = ("AUC, same frames", "AUC, clean frames", "hits", "alarms, same", "alarms, clean")
+Scores = dict[str, np.ndarray]
+"""By name, `[decisions, episodes, rows, columns]`."""
+
+
+@eqx.filter_jit
+def errors(model: Any, states: State, priors: Any, observation: Mapping[str, Any]) -> Any:
+    """Errors of the prediction and of the posterior, by part of the observation."""
+
+    def one(state: State, prior: Any, seen: Mapping[str, Any]) -> Any:
+        expected = State(state.memory, prior.soft().astype(state.latent.dtype))
+        return errors_of(model.decode(expected), seen), errors_of(model.decode(state), seen)
+
+    return jax.vmap(one)(states, priors, observation)
+
+
+def measured(agent: Any, walk: Walk, image: str) -> Scores:
+    """Squared errors of every patch of the image."""
+    found: dict[str, list[np.ndarray]] = {"prediction": [], "posterior": []}
+    for decision, _, thought in led(agent, walk):
+        pair = errors(agent.model, thought.base, thought.prior, walk.seen(decision))
+        for name, error in zip(found, pair, strict=True):
+            found[name].append(np.asarray(error[image]))
+    return {name: np.stack(each) for name, each in found.items()}
+
+
+def covered(walk: Walk, image: str, shift: str, spaces: Any) -> tuple[Walk, np.ndarray]:
+    """The walk with covered frames, and the share of each patch that is covered."""
+    frames = walk.observations[image]
+    shown, shares = np.empty_like(frames), []
+    for episode, seed in enumerate(walk.environment_seeds):
+        (cover,), (again,) = shifts(shift, spaces), shifts(shift, spaces)
+        cover.begin(seed)
+        again.begin(seed)
+        for time, frame in enumerate(frames[:, episode]):
+            shown[time, episode] = cover.see({image: frame})[image]
+            white = again.see({image: np.full_like(frame, 255)})[image]
+            shares.append(np.asarray(patched((white[..., :1] == 0).astype(np.float32))))
+    share = np.stack(shares).reshape(frames.shape[1], len(frames), *shares[0].shape)
+    observations = {**walk.observations, image: shown}
+    return dataclasses.replace(walk, observations=observations), share.swapaxes(0, 1)
+
+
+def held(scores: Scores) -> Scores:
+    """The scores, and the smallest of the last ones of each patch."""
+    out = dict(scores)
+    for name, score in scores.items():
+        padded = np.concatenate([np.zeros((HELD - 1, *score.shape[1:])), score])
+        last = [padded[at : at + len(score)] for at in range(HELD)]
+        out[f"{name}, of {HELD}"] = np.min(last, 0)
+    return out
+
+
+def auc(high: np.ndarray, low: np.ndarray) -> float:
+    """The share of pairs in which the number of `high` is the larger one; half for equal ones."""
+    low = np.sort(low)
+    below, not_above = (np.searchsorted(low, high, side) for side in ("left", "right"))
+    return float(np.mean(below + not_above) / 2 / len(low))
+
+
+class Detector:
+    """The usual errors and the thresholds of one agent."""
+
+    def __init__(self, name: str, given: argparse.Namespace):
+        self.agent: Any = thinkslow.load(name)
+        self.given = given
+        walk, self.image = self.recorded(given.calibration, CALIBRATION)
+        found = measured(self.agent, walk, self.image)
+        self.usual = {
+            name: np.maximum(np.median(each[walk.going], 0), LEAST) for name, each in found.items()
+        }
+        clean = held({name: each / self.usual[name] for name, each in found.items()})
+        self.thresholds = {
+            name: float(np.quantile(each[walk.going], 1 - ALARMS)) for name, each in clean.items()
+        }
+
+    def recorded(self, count: int, purpose: int = EVALUATION) -> tuple[Walk, str]:
+        seed = self.given.seed
+        seeds = [episode_seed(seed, number, purpose) for number in range(count)]
+        with VectorEnv(**arguments(self.agent.about.environment), count=count) as envs:
+            self.spaces = envs.observation_space
+            image = visible(self.agent.model, self.spaces)[0]
+            walk = walked(self.agent, envs, seeds, seed, decisions=self.given.decisions)
+        return walk, image
+
+    def scores(self, walk: Walk) -> Scores:
+        found = measured(self.agent, walk, self.image)
+        return held({name: each / self.usual[name] for name, each in found.items()})
+
+    def tested(self) -> dict[str, np.ndarray]:
+        """Of each score `[columns, episodes]`."""
+        walk, _ = self.recorded(self.given.episodes)
+        hidden, share = covered(walk, self.image, self.given.shift, self.spaces)
+        clean, shown = self.scores(walk), self.scores(hidden)
+        out: dict[str, np.ndarray] = {}
+        for name, limit in self.thresholds.items():
+            rows = []
+            for episode in range(self.given.episodes):
+                going = walk.going[:, episode]
+                part = share[going, episode]
+                now, usual = shown[name][going, episode], clean[name][going, episode].ravel()
+                yes, no = now[part >= 0.5], now[part == 0]
+                rates = [float(np.mean(each > limit)) for each in (yes, no, usual)]
+                rows.append([auc(yes, no), auc(yes, usual), *rates])
+            out[name] = np.array(rows).T
+        return out
+
+
+def cell(values: np.ndarray) -> str:
+    found = paired(values, seed=0)
+    low, high = found.interval
+    return f"{found.mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("agents", nargs="+")
+    parser.add_argument("--episodes", type=int, default=20)
+    parser.add_argument("--calibration", type=int, default=8, help="episodes")
+    parser.add_argument("--decisions", type=int, help="of an episode; by default all")
+    parser.add_argument("--shift", default="occlusion:3")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="file for all numbers")
+    given = parser.parse_args()
+    report: dict[str, Any] = {"machine": machine(), "arguments": dict(vars(given), json=None)}
+    for name in given.agents:
+        detector = Detector(name, given)
+        found = detector.tested()
+        report[name] = {"thresholds": detector.thresholds}
+        report[name] |= {score: rows.tolist() for score, rows in found.items()}
+        print(f"\n{name}\n\n| score | threshold | " + " | ".join(COLUMNS) + " |")
+        print("|---|---" + "|---" * len(COLUMNS) + "|")
+        for score, rows in found.items():
+            limit = f"{detector.thresholds[score]:.1f}"
+            print("| " + " | ".join([score, limit, *map(cell, rows)]) + " |", flush=True)
+        if given.json:
+            given.json.write_text(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
