@@ -64,6 +64,7 @@ from thinkslow.spaces import Space
 
 WARM, FRAMES = 5, 20
 """Calls before the clock runs; frames that a gate sees."""
+ARMS = ("robust", "robust-reject", "robust-covered", "smooth-5", "control-particles-16")
 SWEEP = (
     *({"horizon": horizon} for horizon in (1, 3, 8, 16)),
     *({"steps": steps} for steps in (2, 4, 8)),
@@ -71,7 +72,7 @@ SWEEP = (
     *({"batch": batch} for batch in (8, 64)),
     *({"objective": objective} for objective in ("entropy", "elbo", "evidence")),
     *({"choice": choice} for choice in ("values", "values:latents=8", "values:horizon=1")),
-    *({"arm": arm} for arm in ("robust", "robust-reject", "smooth-5", "control-particles-16")),
+    *({"arm": arm} for arm in ARMS),
     *({"preset": preset, "horizon": 8} for preset in ("size1m", "size12m")),
 )
 """What `--sweep` changes, one at a time, from the flags given."""
@@ -194,7 +195,7 @@ def nothing_is_clean(model: Dreamer) -> Clean:
     """Usual errors that every frame exceeds, without rejecting it."""
     image = model.decode(model.initial())["image"].mode()
     none = {"image": jnp.zeros(image.shape[-1])}
-    return Clean({"image": jnp.ones_like(patched(image))}, -1.0, -1.0, none, none)
+    return Clean({"image": jnp.ones_like(patched(image))}, -1.0, -1.0, -1.0, none, none)
 
 
 def inputs(agent: AbstractAgent, batch: int, index: int) -> tuple:

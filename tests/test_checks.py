@@ -13,9 +13,16 @@ import pytest
 from helpers import codes, equal, steer, tiny_dreamer
 
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.check_controls import Masked, Median, Moments, RandomRejection, Wiser
-from thinkslow.agent.checks import Check, Frame, Judgement, Robust, Verdict
-from thinkslow.agent.clean import Clean
+from thinkslow.agent.check_controls import (
+    Masked,
+    Median,
+    Misplaced,
+    Moments,
+    RandomRejection,
+    Wiser,
+)
+from thinkslow.agent.checks import Check, Covered, Frame, Judgement, Robust, Verdict
+from thinkslow.agent.clean import Clean, patched
 from thinkslow.agent.thinking import Thinking
 from thinkslow.distributions import Categorical, Squared
 from thinkslow.readouts import Mode
@@ -54,7 +61,9 @@ class Signs(WorldModel):
         return state.latent[:2]
 
 
-CLEAN = Clean({"row": jnp.full(WIDTH, NOISE**2)}, threshold=3.0, alone=0.5, means={}, deviations={})
+CLEAN = Clean(
+    {"row": jnp.full(WIDTH, NOISE**2)}, threshold=3.0, alone=0.5, patch=9.0, means={}, deviations={}
+)
 FIRST, STEADY = np.ones(1, bool), np.zeros(1, bool)
 
 
@@ -277,8 +286,94 @@ def test_a_check_that_returns_a_bare_tuple_is_told_what_to_return():
         after(agent(Bare()), frame(0))
 
 
+SIDE, PATCHES = 8, 4
+PICTURED = Clean(
+    {"image": jnp.full((PATCHES, PATCHES), NOISE**2)}, 3.0, 0.5, patch=9.0, means={}, deviations={}
+)
+
+
+class Pictures(Signs):
+    """The signs as the brightness of 4x4 patches of an image: .3 or .7."""
+
+    def infer(self, memory: jax.Array, observation: Mapping[str, Any]) -> Categorical:
+        image = jnp.asarray(observation["image"])
+        rows = (patched(image).ravel() - 0.5) / 0.2
+        return super().infer(memory, {"row": rows})
+
+    def decode(self, state: State) -> dict[str, Any]:
+        shown = 0.5 + 0.2 * super().decode(state)["row"].mode().reshape(PATCHES, PATCHES)
+        return {"image": Squared(jnp.repeat(jnp.repeat(shown, SIDE, 0), SIDE, 1)[..., None])}
+
+
+BLOCK = ((1, 1), (1, 2), (2, 1), (2, 2))
+"""Places in the middle of the image."""
+VIEWS = SIGNS.reshape(CLASSES, PATCHES, PATCHES).copy()
+VIEWS[1, 1:3, 1:3] = 1
+VIEWS[2] = VIEWS[1]
+VIEWS[2, 1:3, 1:3] = -1
+"""States 1 and 2 differ in the middle only, where a black cover speaks for state 2."""
+
+
+def picture(state: int, *, black: tuple[tuple[int, int], ...] = ()) -> dict[str, np.ndarray]:
+    shown = 0.5 + 0.2 * VIEWS[state]
+    for place in black:
+        shown[place] = 0
+    return {"image": shown.repeat(SIDE, 0).repeat(SIDE, 1)[None, ..., None].astype(np.float32)}
+
+
+def pictures(check: Check | None) -> Agent:
+    return Agent(
+        Pictures(jnp.asarray(VIEWS.reshape(CLASSES, WIDTH))), Thinking(check=check), clean=PICTURED
+    )
+
+
+def judged_covered(check: Covered, **shown: Any) -> np.ndarray:
+    """Which patches a check takes as covered, of the second frame of an episode."""
+    seen: list[np.ndarray] = []
+
+    class Watched(type(check)):
+        def covered(self, frame: Frame) -> dict[str, jax.Array]:
+            found = super().covered(frame)
+            jax.debug.callback(lambda x: seen.append(np.asarray(x)), found["image"])
+            return found
+
+    after(pictures(Watched(beta=0.1)), picture(1), picture(1, **shown))
+    jax.effects_barrier()
+    return seen[-1]
+
+
+def test_a_covered_block_is_found_and_what_it_hides_is_predicted():
+    covered = judged_covered(Covered(beta=0.1), black=BLOCK)
+    assert sorted(zip(*np.nonzero(covered), strict=True)) == sorted(BLOCK)
+    _, plain = after(pictures(None), picture(1), picture(1, black=BLOCK))
+    assert plain.after.soft()[0, 1] < 0.01
+    _, thought = after(pictures(Covered(beta=0.1)), picture(1), picture(1, black=BLOCK))
+    assert verdict(thought) == Verdict.MENDED
+    assert thought.after.soft()[0, 1] > 0.99
+
+
+def test_one_wrong_patch_and_a_new_view_are_no_cover():
+    """A single patch is often wrong on clean frames, and a latent that explains a new view has no
+    errors."""
+    for frames in ([picture(1), picture(1, black=BLOCK[:1])], [picture(1), picture(3)]):
+        carry, thought = after(pictures(Covered(beta=0.1)), *frames)
+        plain_carry, plain = after(pictures(None), *frames)
+        equal((carry.state, thought.after), (plain_carry.state, plain.after))
+        assert verdict(thought) == Verdict.BELIEVED
+
+
+def test_the_control_replaces_as_many_patches_elsewhere():
+    covered = judged_covered(Misplaced(beta=0.1), black=BLOCK)
+    assert covered.sum() == len(BLOCK)
+    assert sorted(zip(*np.nonzero(covered), strict=True)) != sorted(BLOCK)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("check", [Robust(), Masked(), Median(), Moments(), Wiser()], ids=str)
+@pytest.mark.parametrize(
+    "check",
+    [Robust(), Covered(), Masked(), Misplaced(), Median(), Moments(), Wiser()],
+    ids=str,
+)
 def test_images_are_checked_in_one_program(check):
     """A random DreamerV3: every check runs, twice in one trace, and gives a finite belief."""
     dreamer = tiny_dreamer()
@@ -286,6 +381,7 @@ def test_images_are_checked_in_one_program(check):
         {"image": jnp.full((2, 2), 0.01)},
         1.0,
         0.01,
+        9.0,
         {"image": jnp.full(3, 0.4)},
         {"image": jnp.full(3, 0.2)},
     )

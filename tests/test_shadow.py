@@ -37,7 +37,9 @@ ARMS = {
     "late": Thinking(delay=2),
     "predict-through": Thinking(missing="predict"),
 }
-CLEAN = Clean({"image": jnp.full((2, 2), 1e-3)}, threshold=1.0, alone=0.5, means={}, deviations={})
+CLEAN = Clean(
+    {"image": jnp.full((2, 2), 1e-3)}, threshold=1.0, alone=0.5, patch=9.0, means={}, deviations={}
+)
 """Errors so small that every frame is suspicious."""
 
 

@@ -151,8 +151,15 @@ TABLE: dict[str, dict[str, Entry]] = {
             "thinkslow.agent.checks:Robust",
             "frames that no latent explains are repaired, or replaced by the prior",
         ),
+        "covered": Entry(
+            "thinkslow.agent.checks:Covered",
+            "patches that no latent explains are replaced by the prediction",
+        ),
         "masked": Entry(
-            f"{_CHECKS}:Masked", "control: exactly black pixels are repaired in the same way"
+            f"{_CHECKS}:Masked", "control: exactly black pixels are replaced in the same way"
+        ),
+        "misplaced": Entry(
+            f"{_CHECKS}:Misplaced", "control: as many patches as with covered, at another place"
         ),
         "wiser": Entry(
             f"{_CHECKS}:Wiser",

@@ -6,40 +6,38 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float
 
-from thinkslow.agent.checks import Check, Frame, Judgement, Robust, Verdict
+from thinkslow.agent.checks import Check, Covered, Frame, Judgement, Verdict
 from thinkslow.agent.clean import images, mean_error, patched
 from thinkslow.needs import DECODES_IMAGES, Need
 from thinkslow.trees import where
-from thinkslow.worldmodel import State, target
+from thinkslow.worldmodel import target
 
 
-class Masked(Robust):
+class Masked(Covered):
     """A control: exactly black pixels count as covered and are replaced in the same way.
 
     An oracle if a shift covers part of the frame with black, such as `occlusion`: other arms do
-    not know which pixels are covered. Covered patches are no evidence for or against a belief.
+    not know which pixels are covered.
     """
 
-    @property
-    def needs(self) -> tuple[Need, ...]:
-        return (DECODES_IMAGES, *super().needs)
+    def covered(self, frame: Frame) -> dict[str, Bool[Array, "rows columns"]]:
+        heads = frame.model.decode(frame.at(frame.moment.posterior.soft()))
+        shown = {name: jnp.asarray(frame.observation[name]) for name in images(heads)}
+        black = {name: jnp.all(image == 0, -1, keepdims=True) for name, image in shown.items()}
+        return {name: patched(each.astype(jnp.float32)) > 0 for name, each in black.items()}
 
-    def suspects(self, frame: Frame, distance: Float[Array, ""]) -> Bool[Array, ""]:
-        return jnp.any(jnp.stack([jnp.any(black > 0) for black in _black(frame).values()]))
 
-    def ratios(self, frame: Frame, state: State) -> dict[str, Array]:
-        black = _black(frame)
-        return {
-            name: jnp.where(black[name] > 0, 0, ratio) if name in black else ratio
-            for name, ratio in super().ratios(frame, state).items()
-        }
+class Misplaced(Covered):
+    """A control: as many patches count as covered as in `Covered`, in the same form, elsewhere."""
 
-    def weights(self, frame: Frame, ratios: dict[str, Array]) -> dict[str, Array]:
-        black = _black(frame)
-        return {
-            name: (black[name] == 0).astype(ratio.dtype) if name in black else jnp.ones_like(ratio)
-            for name, ratio in ratios.items()
-        }
+    def covered(self, frame: Frame) -> dict[str, Bool[Array, "rows columns"]]:
+        def moved(mask: Array) -> Array:
+            for axis, size in enumerate(mask.shape):
+                places = jr.randint(jr.fold_in(frame.key, axis), (), 0, size)
+                mask = jnp.roll(mask, places, axis)
+            return mask
+
+        return {name: moved(mask) for name, mask in super().covered(frame).items()}
 
 
 class RandomRejection(Check):
@@ -117,13 +115,3 @@ def _median(image: Float[Array, "height width channels"]) -> Float[Array, "heigh
     rows, columns, _ = image.shape
     around = [wide[i : i + rows, j : j + columns] for i in range(3) for j in range(3)]
     return jnp.median(jnp.stack(around), 0)
-
-
-def _black(frame: Frame) -> dict[str, Array]:
-    """The share of each patch of every image that is exactly black."""
-    heads = frame.model.decode(frame.at(frame.moment.posterior.soft()))
-    shown = {name: jnp.asarray(frame.observation[name]) for name in images(heads)}
-    return {
-        name: patched(jnp.all(image == 0, -1, keepdims=True).astype(jnp.float32))
-        for name, image in shown.items()
-    }

@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from thinkslow.agent.clean import Clean, capped, errors_of, unpatched
 from thinkslow.distributions import Belief
-from thinkslow.needs import DECODES_NUMBERS, TRAINED_BETA, Need
+from thinkslow.needs import DECODES_IMAGES, DECODES_NUMBERS, TRAINED_BETA, Need
 from thinkslow.trees import only_if, where
 from thinkslow.worldmodel import Memory, Moment, Observation, State, WorldModel, target
 
@@ -144,6 +144,8 @@ class Frame(eqx.Module):
         action: the action that led here, as one vector.
         latent_key: PRNG key of the latent that the base agent would draw.
         key: PRNG key of everything else.
+        covered: by name, which patches of an image count as covered; images without an entry are
+            judged as a whole.
     """
 
     model: WorldModel
@@ -154,6 +156,7 @@ class Frame(eqx.Module):
     action: Array
     latent_key: PRNGKeyArray
     key: PRNGKeyArray
+    covered: Mapping[str, Bool[Array, "rows columns"]] = dataclasses.field(default_factory=dict)
 
     def rejected(self, rejects: Bool[Array, ""]) -> Judgement:
         """The judgement that replaces the posterior by the prior, or leaves the frame alone.
@@ -317,13 +320,21 @@ class Robust(Check):
         return only_if(suspicious, lambda: self._judged(frame), believed)
 
     def ratios(self, frame: Frame, state: State) -> dict[str, Array]:
-        """Errors of a state's reconstruction in units of the usual ones."""
-        return frame.clean.ratios(frame.errors(state))
+        """Errors of a state's reconstruction in units of the usual ones; covered patches have
+        none."""
+        ratios = frame.clean.ratios(frame.errors(state))
+        return ratios | {
+            name: jnp.where(covered, 0, ratios[name]) for name, covered in frame.covered.items()
+        }
 
     def weights(self, frame: Frame, ratios: dict[str, Array]) -> dict[str, Array]:
-        """Weight of each patch, from its error in units of the usual error."""
+        """Weight of each patch, from its error in units of the usual error, or 0 for covered
+        patches and 1 for all others."""
         weights = {name: 1 / (1 + ratio / FREEDOM) for name, ratio in ratios.items()}
-        return {name: jnp.where(each < self.cut, 0, each) for name, each in weights.items()}
+        weights = {name: jnp.where(each < self.cut, 0, each) for name, each in weights.items()}
+        return weights | {
+            name: (~covered).astype(weights[name].dtype) for name, covered in frame.covered.items()
+        }
 
     def _judged(self, frame: Frame) -> Judgement:
         moment, threshold = frame.moment, frame.clean.threshold
@@ -374,6 +385,48 @@ class Robust(Check):
         starts = _stacked(frame.moment.posterior, frame.moment.prior)
         ends = jax.vmap(lambda q: jax.lax.scan(again, q, None, self.rounds)[0])(starts)
         return [jax.tree.map(lambda x, at=at: x[at], ends) for at in range(2)]
+
+
+class Covered(Robust):
+    """Covered patches are replaced by the prediction, and the rest of the frame is used.
+
+    Patches count as covered in blocks of 2x2 in which the posterior's own error exceeds everywhere
+    what 1% of the patches of clean frames exceed. Beliefs compete as in `Robust`, but covered
+    patches speak neither for nor against any of them, and no patch is replaced except covered ones
+    and their neighbours.
+
+    **Cost:** as `Robust`; a frame is suspicious if any of its patches counts as covered.
+    """
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (DECODES_IMAGES, *super().needs)
+
+    def covered(self, frame: Frame) -> dict[str, Bool[Array, "rows columns"]]:
+        """Which patches of each image are covered.
+
+        Args:
+            frame: the frame, with the usual errors of clean frames.
+        """
+        ratios = frame.clean.ratios(frame.errors(frame.drawn(frame.moment)))
+        return {
+            name: _in_blocks(each > frame.clean.patch)
+            for name, each in ratios.items()
+            if each.ndim == 2
+        }
+
+    def suspects(self, frame: Frame, distance: Float[Array, ""]) -> Bool[Array, ""]:
+        return jnp.any(jnp.stack([jnp.any(each) for each in self.covered(frame).values()]))
+
+    def _judged(self, frame: Frame) -> Judgement:
+        return super()._judged(dataclasses.replace(frame, covered=self.covered(frame)))
+
+
+def _in_blocks(high: Bool[Array, "rows columns"]) -> Bool[Array, "rows columns"]:
+    """Those that belong to a block of 2x2 of them."""
+    wide = jnp.pad(high, 1)
+    full = wide[:-1, :-1] & wide[1:, :-1] & wide[:-1, 1:] & wide[1:, 1:]
+    return full[:-1, :-1] | full[1:, :-1] | full[:-1, 1:] | full[1:, 1:]
 
 
 def _stacked(*beliefs: Belief) -> Belief:

@@ -37,6 +37,8 @@ class Clean(eqx.Module):
             vector, by the name of the part.
         threshold: threshold of `distance`; above it a frame is suspicious.
         alone: threshold of the mean error of a reconstruction without history: the rule of WISER.
+        patch: threshold of the error of one patch in units of its usual one; above it, the patch
+            may be covered.
         means: mean of the pixels of each channel, in [0, 1], by the name of the image.
         deviations: their deviation.
     """
@@ -44,6 +46,7 @@ class Clean(eqx.Module):
     errors: Errors
     threshold: Float[Array, ""] | float
     alone: Float[Array, ""] | float
+    patch: Float[Array, ""] | float
     means: Mapping[str, Float[Array, " channels"]]
     deviations: Mapping[str, Float[Array, " channels"]]
 

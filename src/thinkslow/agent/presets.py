@@ -330,6 +330,11 @@ for _name, _make, _about in (
         "ours: frames that no latent explains are replaced by the prior",
     ),
     (
+        "robust-covered",
+        partial(checked, "covered"),
+        "ours: patches that no latent explains are replaced by the prediction",
+    ),
+    (
         "ambiguity-3",
         partial(one_step, "ambiguity"),
         "ours: entropy of 3 imagined observations; not for decoders with fixed variance",
@@ -371,7 +376,12 @@ for _name, _make, _about in (
             (
                 "masked",
                 "masked",
-                "exactly black pixels count as covered and are repaired as in `robust`",
+                "exactly black pixels count as covered, as in `robust-covered`",
+            ),
+            (
+                "misplaced",
+                "misplaced",
+                "as many patches as in `robust-covered` are replaced, at another place",
             ),
             ("wiser", "wiser", "frames with a bad reconstruction without history are rejected"),
             ("reject-random", "random", "as many frames as are suspicious are rejected at random"),

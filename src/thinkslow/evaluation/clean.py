@@ -22,6 +22,8 @@ from thinkslow.worldmodel import State, target
 
 FALSE_ALARMS = 0.005
 """Share of clean frames that lie above each threshold."""
+FALSE_PATCHES = 0.01
+"""Share of the patches of clean frames that lie above theirs."""
 
 
 def wants_clean(agent: AbstractAgent) -> bool:
@@ -86,13 +88,18 @@ class _Frames:
         all_found = jax.tree.map(lambda *x: np.concatenate(x), *self._found)
         errors, alone, means, squares = all_found
         usual = {k: np.maximum(np.median(v, 0), LEAST) for k, v in errors.items()}
-        ratios = [np.minimum(v / usual[k], MOST).reshape(len(v), -1) for k, v in errors.items()]
-        distances = np.concatenate(ratios, 1).mean(1)
+        ratios = {k: v / usual[k] for k, v in errors.items()}
+        capped = [np.minimum(each, MOST).reshape(len(each), -1) for each in ratios.values()]
+        distances = np.concatenate(capped, 1).mean(1)
+        patches = [each.ravel() for each in ratios.values() if each.ndim == 3]
         mean = {k: v.mean(0) for k, v in means.items()}
         return Clean(
             errors={k: jnp.asarray(v, jnp.float32) for k, v in usual.items()},
             threshold=float(np.quantile(distances, 1 - FALSE_ALARMS)),
             alone=float(np.quantile(alone, 1 - FALSE_ALARMS)),
+            patch=float(np.quantile(np.concatenate(patches), 1 - FALSE_PATCHES))
+            if patches
+            else float("inf"),
             means={k: jnp.asarray(v, jnp.float32) for k, v in mean.items()},
             deviations={
                 k: jnp.asarray(np.sqrt(np.maximum(v.mean(0) - mean[k] ** 2, 0)), jnp.float32)
