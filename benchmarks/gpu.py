@@ -29,6 +29,7 @@ from collections.abc import Iterator
 from functools import partial
 from importlib.metadata import version
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -142,14 +143,15 @@ class Report:
 def run(
     wave: list[tuple[str, Measure]], cache: Path | None, report: Report, deadline: float
 ) -> None:
-    """Compiles a wave side by side, then times one after another."""
+    """Compiles a wave side by side, then times one after another; what failed is tried alone."""
     processes = multiprocessing.get_context("spawn")
-    ends = {}
+    ends: dict[str, Connection] = {}
+    started: dict[str, BaseProcess] = {}
     for name, measure in wave:
-        ours, theirs = processes.Pipe()
-        processes.Process(target=row, args=(measure, cache, theirs), daemon=True).start()
+        ends[name], theirs = processes.Pipe()
+        started[name] = processes.Process(target=row, args=(measure, cache, theirs), daemon=True)
+        started[name].start()
         theirs.close()
-        ends[name] = ours
     compiling = dict(ends)
     while compiling:
         ready = wait(compiling.values(), max(0.0, deadline - time.monotonic()))
@@ -157,16 +159,26 @@ def run(
             break
         compiling = {name: end for name, end in compiling.items() if end not in ready}
     for name in compiling:
+        end_of(started[name])  # what is timed now is alone
         report.add("skipped", {"name": name})
+    failed = []
     for name in [name for name in ends if name not in compiling]:
         kind, found = said(ends[name])
         if kind == "rows":
             kind, timings = said(ends[name], "now")
             found |= timings
-        report.add(kind, {"name": name} | found)
-    for process in multiprocessing.active_children():
-        process.kill()
-        process.join()
+        end_of(started[name])
+        if kind == "failed" and len(wave) > 1:
+            failed.append(name)
+        else:
+            report.add(kind, {"name": name} | found)
+    for name in failed:  # beside the others its memory may have been too small
+        run([(name, dict(wave)[name])], cache, report, deadline)
+
+
+def end_of(process: BaseProcess) -> None:
+    process.kill()
+    process.join()
 
 
 def said(end: Connection, word: str | None = None) -> tuple[str, Row]:
