@@ -252,6 +252,9 @@ def test_how_far_it_goes_is_said_once_and_counts_what_is_missing():
     ("record", "mark"),
     [
         ({"difference": 1.0, "interval": [0.5, 1.5]}, "better"),
+        ({"difference": 1.0, "interval": [0.5, 1.5], "metric": "mse"}, "worse"),  # was green
+        ({"difference": -1.0, "interval": [-1.5, -0.5], "metric": "left/mse"}, "better"),
+        ({"difference": 1.0, "interval": [0.5, 1.5], "metric": "length"}, "other"),
         ({"difference": -1.0, "interval": [-1.5, -0.5], "untested": None}, "worse"),
         ({"difference": 1.0, "interval": [0.5, 1.5], "untested": "few episodes"}, ""),
         ({"difference": 1.0, "interval": [-0.5, 2.5]}, ""),
@@ -261,7 +264,7 @@ def test_how_far_it_goes_is_said_once_and_counts_what_is_missing():
     ],
 )
 def test_tables_mark_intervals_without_zero_where_there_is_a_test(record, mark):
-    assert marked(record) == mark
+    assert marked(record and {"metric": "score", **record}) == mark
 
 
 def test_the_caption_says_that_stars_are_uncorrected_and_p_is_not():

@@ -10,7 +10,7 @@ from thinkslow.evaluation import metrics
 from thinkslow.evaluation.metrics import AHEAD, IMAGE, METRICS
 from thinkslow.evaluation.reading import Kind, Record, arms, comparisons, estimate, kind
 from thinkslow.evaluation.records import BASE, finite
-from thinkslow.evaluation.report.conclusion import marked
+from thinkslow.evaluation.report.conclusion import Mark, marked
 from thinkslow.evaluation.report.text import estimated, metric_name, number
 
 COLUMNS = 6
@@ -24,7 +24,7 @@ class Cell:
     """A number as text, with its mark."""
 
     text: str
-    mark: str = ""
+    mark: Mark = ""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from thinkslow.evaluation import planning
+from thinkslow.evaluation.metrics import metric
 from thinkslow.evaluation.reading import (
     Estimate,
     Record,
@@ -99,12 +100,25 @@ P_HOLM = "p (Holm): corrected for the number of arms with the same measure and b
 """The meaning of the column of that name."""
 
 
-def marked(record: Record | None) -> Literal["better", "worse", ""]:
-    """Whether a difference is marked in tables, as `caption` says, and which way it goes."""
+Mark = Literal["better", "worse", "other", ""]
+"""How a marked difference goes: `other` if neither way of its measure is better."""
+
+
+def marked(record: Record | None) -> Mark:
+    """Whether a difference is marked in tables, as `caption` says, and which way it goes.
+
+    >>> marked({"metric": "mse", "difference": 0.3, "interval": [0.1, 0.5]})
+    'worse'
+    """
     difference = estimate(record, "difference")
     if record is None or difference is None or record.get("untested"):
         return ""
-    return "better" if difference.above else "worse" if difference.below else ""
+    if not (difference.above or difference.below):
+        return ""
+    direction = metric(record["metric"]).direction
+    if not direction:
+        return "other"
+    return "better" if difference.above == (direction == "higher is better") else "worse"
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from thinkslow.evaluation.reading import (
     kind,
 )
 from thinkslow.evaluation.records import BASE, Episode, finite
-from thinkslow.evaluation.report.conclusion import marked
+from thinkslow.evaluation.report.conclusion import Mark, marked
 from thinkslow.evaluation.report.scale import Scale, Tick
 from thinkslow.evaluation.report.text import estimated, metric_name, metric_unit, number
 
@@ -47,8 +47,8 @@ class Bar:
     low: float
     high: float
     text: str
-    mark: str = ""
-    """`better`, `worse`, or empty, as in the table."""
+    mark: Mark = ""
+    """How its difference is marked, as in the table."""
     dots: list[float] = field(default_factory=list)
 
 
@@ -327,7 +327,7 @@ def bar(
     found: Estimate,
     scale: Scale,
     metric: str,
-    mark: str,
+    mark: Mark,
     *,
     signed: bool = True,
     dots: Sequence[float] = (),

@@ -76,7 +76,7 @@ def _difference(record: Record | None, *, interval: bool) -> Text:
         return Text("–")
     mark = marked(record)
     star = "*" if mark else ""
-    style = {"better": "green", "worse": "red", "": ""}[mark]
+    style = {"better": "green", "worse": "red"}.get(mark, "")
     shown = _narrow(estimated(difference, signed=True))
     return Text((shown if interval else shown.split(" ")[0]) + star, style=style)
 
