@@ -438,8 +438,9 @@ def test_every_public_name_is_there():
     for name in thinkslow.__all__:
         assert getattr(thinkslow, name) is not None
     assert set(thinkslow.__all__) <= set(dir(thinkslow))
-    with pytest.raises(AttributeError, match="nonsense"):
+    with pytest.raises(AttributeError, match="nonsense") as raised:
         _ = thinkslow.nonsense
+    assert raised.value.obj is thinkslow  # Python then names the nearest
 
 
 @pytest.fixture

@@ -158,6 +158,36 @@ def misnamed(code: str) -> list[str]:
     return wrong
 
 
+HOMES = ("", ".objectives", ".readouts", ".refinement", ".distributions")
+"""Modules whose names a page may be tempted to use without an import."""
+
+
+def unimported(code: str) -> set[str]:
+    """Names of the package that the code uses and does not import."""
+    public = set()
+    for home in HOMES:
+        module = importlib.import_module(f"thinkslow{home}")
+        public |= set(getattr(module, "__all__", ())) | {
+            name for name, one in vars(module).items() if inspect.isclass(one)
+        }
+    names = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)]
+    used = {node.id for node in names if isinstance(node.ctx, ast.Load)}
+    bound = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            bound |= {one.asname or one.name for one in node.names}
+        elif isinstance(node, ast.ClassDef | ast.FunctionDef):
+            bound.add(node.name)
+    return used & public - bound
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_shown_imports_what_it_uses_of_the_package(page):
+    """The first block of docs/python.md ended in a NameError: `SIG` came from nowhere."""
+    assert not [name for code in CODE.findall(page.read_text()) for name in unimported(code)]
+    assert unimported("f(SIG(), evaluate)") == {"SIG", "evaluate"}
+
+
 def test_a_keyword_that_is_gone_is_found():
     """docs/updates.md showed `Anytime(..., trust=0.1)` after it was renamed."""
     code = "from thinkslow.refinement import Anytime, Gone\nAnytime(f, u, d, chunk=3, trust=0.1)"

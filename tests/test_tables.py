@@ -5,9 +5,13 @@ import json
 import sys
 import types
 
+import pages
 import pytest
 
-from thinkslow.evaluation import tables
+from thinkslow.cli import numbers
+from thinkslow.evaluation import result, tables
+from thinkslow.evaluation.result import Evaluation
+from thinkslow.loading import located
 
 ROWS = [{"arm": "none", "score": 1.5}, {"arm": "evidence", "score": None, "psnr": 20.0}]
 
@@ -44,3 +48,23 @@ def test_what_a_run_logged_comes_as_two_tables(tmp_path):
     assert found == {"episodes": [{"step": 4, "score": 2.0}], "updates": [lines[1]]}
     with pytest.raises(FileNotFoundError):
         tables.training(tmp_path / "elsewhere")
+
+
+def test_episodes_are_a_table_before_anything_is_compared(tmp_path, monkeypatch):
+    """Comparing takes seconds, and a table of episodes waited for it."""
+    made = Evaluation(pages.evaluation(tmp_path / "out", episodes=4))
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with monkeypatch.context() as alone:
+        alone.setattr(result, "summarise", lambda _: pytest.fail("was compared"))
+        assert len(made.frame()) == 4 * len(pages.ARMS) * len(pages.AGENTS)
+    assert len(made.conclusion.splitlines()) == len(pages.AGENTS)
+    assert "times as much time" in made.conclusion
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    """The pages load ~/logdir/my-dreamer, which was looked for in the working folder."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "agent").mkdir()
+    assert located("~/agent") == numbers.path("~/agent") == tmp_path / "agent"
+    pages.evaluation(tmp_path / "out", episodes=4)
+    assert Evaluation("~/out").folder == tmp_path / "out"

@@ -5,6 +5,7 @@ import this package and must not load JAX.
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -112,7 +113,8 @@ def __getattr__(name: str) -> Any:
     for home, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(f"thinkslow.{home}"), name)
-    raise AttributeError(f"module 'thinkslow' has no attribute {name!r}")
+    message = f"module 'thinkslow' has no attribute {name!r}"
+    raise AttributeError(message, name=name, obj=sys.modules[__name__])  # for "Did you mean"
 
 
 def __dir__() -> list[str]:

@@ -62,11 +62,12 @@ def opened(source: str | Path, *, format: str = "auto", **options: Any) -> "Save
 
 
 def located(source: str | Path) -> Path:
-    """The path of an agent. A text that is not a path is the name of a bundled agent.
+    """The path of an agent. A text that is not a path is the name of a bundled agent; `~` is the
+    home folder.
 
     **Errors:** `FileNotFoundError` if neither exists.
     """
-    path = Path(source)
+    path = Path(source).expanduser()
     if path.exists():
         return path
     names = zoo.names()

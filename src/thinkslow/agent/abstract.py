@@ -34,7 +34,7 @@ class About:
     """The project that trained it; None: this one."""
     action: str = "sample"
     """How the source takes an action from the policy: a `sample`, or the `mode`."""
-    curve: Mapping[str, Any] | None = None
+    curve: Mapping[str, Any] | None = dataclasses.field(default=None, repr=False)
     """Its learning curve: `score` by `step`."""
 
 

@@ -50,11 +50,11 @@ def truth(text: str) -> bool:
 
 
 def path(text: str) -> Path:
-    """The path in a text.
+    """The path in a text; `~` is the home folder, which a shell leaves as it is in `--out=~/runs`.
 
     **Errors:** `ValueError` for an empty text, such as an unset variable of a shell; it would be
     the working folder.
     """
     if not text.strip():
         raise ValueError(f"must be a path; got {text!r}. The working folder is a dot.")
-    return Path(text)
+    return Path(text).expanduser()

@@ -23,6 +23,7 @@ from thinkslow.envs.failures import failure
 from thinkslow.envs.families import FAMILIES
 from thinkslow.envs.families.family import Family
 from thinkslow.plural import plural
+from thinkslow.registry import either
 
 
 class Unavailable(ValueError):
@@ -149,7 +150,7 @@ def require_registered(id: str) -> None:
         gymnasium.spec(name)
     except gymnasium.error.Error as error:
         near = difflib.get_close_matches(name, sorted(gymnasium.registry), n=3, cutoff=0.5)
-        hint = f"Did you mean {' or '.join(near)}?" if near else "No registered id is similar."
+        hint = f"Did you mean {either(near)}?" if near else "No registered id is similar."
         raise Unavailable(
             f"There is no environment {id!r}. {hint} Environments of your own are reached as "
             "`module:id`, where importing the module registers the id, or as `module:function`."
@@ -174,7 +175,7 @@ def load(module: str) -> Any:
         ):
             looked = ", ".join(dict.fromkeys([here, *_own_folders()]))
             near = difflib.get_close_matches(error.name, _modules(here), n=2, cutoff=0.6)
-            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            hint = f" Did you mean {either(near)}?" if near else ""
             raise Unavailable(
                 f"There is no module {error.name}: looked in {looked} and in the installed "
                 f"packages.{hint} Start in its folder, or put that on PYTHONPATH."

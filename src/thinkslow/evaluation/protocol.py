@@ -152,7 +152,7 @@ def evaluate(
     )
     header = as_read(header)
     temporary = out is None
-    folder = Path(tempfile.mkdtemp(prefix="thinkslow-")) if out is None else Path(out)
+    folder = Path(tempfile.mkdtemp(prefix="thinkslow-")) if out is None else Path(out).expanduser()
     with _writing(folder):
         before = _before(folder, header, resume)
         if before is not None and before.holds(header):

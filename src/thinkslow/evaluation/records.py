@@ -229,7 +229,7 @@ def read(folder: str | Path) -> Records:
     **Errors:** `FileNotFoundError` if the folder holds no evaluation; `ValueError` with the file's
     name if a file cannot be read.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     path = folder / HEADER
     if not path.is_file():
         old = ", of an earlier version" if (folder / "summary.json").exists() else ""

@@ -4,7 +4,7 @@ import shutil
 import weakref
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from thinkslow.evaluation import records, tables
 from thinkslow.evaluation.records import Row
@@ -23,8 +23,8 @@ class Evaluation:
     **Errors:** those of `read`.
     """
 
-    def __init__(self, folder: Path, *, temporary: bool = False):
-        self.folder = folder
+    def __init__(self, folder: str | Path, *, temporary: bool = False):
+        self.folder = folder = Path(folder).expanduser()
         self.records = records.read(folder)
         if temporary:
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
@@ -48,10 +48,9 @@ class Evaluation:
 
         **Errors:** `ValueError` for another name.
         """
-        known = {"episodes": self.episodes, "comparisons": self.comparisons}
-        if what not in known:
-            raise ValueError(f"`what` must be one of {', '.join(known)}; got {what!r}.")
-        return tables.frame(known[what])
+        if what not in get_args(Table):
+            raise ValueError(f"`what` must be one of {', '.join(get_args(Table))}; got {what!r}.")
+        return tables.frame(getattr(self, what))
 
     def write_csv(self, out: str | Path | None = None) -> tuple[Path, Path]:
         """Write episodes.csv and comparisons.csv; returns their paths.
@@ -59,7 +58,7 @@ class Evaluation:
         Args:
             out: the folder; None: the evaluation's own.
         """
-        folder = self.folder if out is None else Path(out)
+        folder = self.folder if out is None else Path(out).expanduser()
         return (
             tables.write_csv(folder / "episodes.csv", self.episodes),
             tables.write_csv(folder / "comparisons.csv", self.comparisons),
@@ -69,6 +68,13 @@ class Evaluation:
     def summary(self) -> dict[str, Any]:
         """Means, comparisons and notes: the content of `summary.json`."""
         return summarise(self.records)
+
+    @property
+    def conclusion(self) -> str:
+        """The verdict in words, with the cost of thinking: a line for each agent."""
+        from thinkslow.evaluation.report.conclusion import conclusion
+
+        return conclusion(self.summary)
 
     def report(self, out: str | Path | None = None) -> Path:
         """Write summary.json and report.html; returns the path of the page.
@@ -80,7 +86,7 @@ class Evaluation:
         """
         from thinkslow.evaluation.report.page import build
 
-        folder = self.folder if out is None else Path(out)
+        folder = self.folder if out is None else Path(out).expanduser()
         if folder.resolve() != self.folder.resolve():
             if (folder / records.HEADER).exists():
                 raise Occupied(f"{folder} holds an evaluation already. Give another folder.")

@@ -48,10 +48,11 @@ def by_name(agents: Agents) -> dict[str, dict[str, AbstractAgent]]:
     for arms in (alone, *grouped.values()):
         for arm, agent in arms.items():
             if not isinstance(agent, AbstractAgent):
+                made = isinstance(agent, str | Path) and f"`thinkslow.load({str(agent)!r})`"
                 raise TypeError(
-                    f"Each arm of `agents` must be an agent, such as `thinkslow.load("
-                    f"{agent if isinstance(agent, str) else 'collect-half'!r})` or "
-                    f"`agent.thinking('evidence')`; {arm} is {agent!r}."
+                    "Each arm of `agents` must be an agent, such as "
+                    f"{made or '`agent.thinking(...)`, which takes a way to think or its name'}; "
+                    f"{arm} is {repr(agent) if made else f'a {type(agent).__name__}'}."
                 )
     if grouped and alone:
         raise ValueError(

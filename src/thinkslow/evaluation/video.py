@@ -62,7 +62,7 @@ def record(
     """
     given = isinstance(environment, Environment)
     env = environment if given else _made(environment)
-    film = Film(Path(path), agent.model, images_of(env.observations), fps=fps)
+    film = Film(Path(path).expanduser(), agent.model, images_of(env.observations), fps=fps)
     player, first = agent.player(seed), True
     try:
         seen, _ = env.reset(seed=seed)

@@ -48,7 +48,7 @@ def read(source: str | Path, agents: Mapping[str, Sequence[str]] | None = None) 
     **Errors:** `FileNotFoundError` if neither exists; `Misplanned` for an invalid plan, before
     anything is played.
     """
-    path = Path(source)
+    path = Path(source).expanduser()
     if not path.is_file():
         plans = shipped()
         if str(source) not in plans:

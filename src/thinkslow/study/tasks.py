@@ -6,6 +6,7 @@ block's number. Tasks can therefore be played in any order, anywhere, and more t
 
 import dataclasses
 import glob
+import os
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -59,7 +60,7 @@ def found(plan: Plan) -> dict[str, dict[str, str]]:
             pattern = given
             if group.budget is not None:
                 pattern = f"{given.rstrip('/')}/agents/{group.budget}"
-            here = sorted(glob.glob(pattern)) or [pattern]
+            here = sorted(glob.glob(os.path.expanduser(pattern))) or [pattern]
             try:
                 paths += [(one, located(one)) for one in here]
             except FileNotFoundError as error:

@@ -109,7 +109,7 @@ def watch(
         raise TypeError(
             f"`agent` must be one agent, and `arms` its ways to think; got {type(agent).__name__}."
         )
-    folder = folder_of(agent.about.name, seed, episode) if out is None else Path(out)
+    folder = folder_of(agent.about.name, seed, episode) if out is None else Path(out).expanduser()
     check(folder, seed=seed, episode=episode, max_decisions=max_decisions)
     agents = thinkers(agent, arms)
     if acting not in agents:
