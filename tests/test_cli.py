@@ -678,7 +678,7 @@ def test_output_that_is_closed_or_of_few_letters_is_no_failure():
     few = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
     unknown = subprocess.run([*THINKSLOW, "arms", "☃"], capture_output=True, env=few, check=False)
     assert unknown.returncode == 2
-    assert b"Nothing is called '\\u2603'" in unknown.stderr
+    assert b"No name or description contains '\\u2603'" in unknown.stderr
     helped = subprocess.run(
         [*THINKSLOW, "arms", "--help"], capture_output=True, env=few, check=False
     )

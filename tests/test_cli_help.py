@@ -9,6 +9,7 @@ import json
 import pickle
 import re
 import shlex
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 
 from thinkslow import registry, zoo
 from thinkslow.cli import COMMANDS, MODULES, evaluate, flags, main, parsing, progress
-from thinkslow.cli.arms import WAYS
+from thinkslow.cli.arms import TITLES, WAYS
 from thinkslow.cli.modules import load_modules
 
 FORMATS = tuple(registry.entries("importer"))
@@ -240,6 +241,7 @@ def test_agents_lists_the_bundled_ones(capsys):
         ("none,evidence", ["--judges", "4"], {"judges"}),
         ("none,evidence", ["--judges", "4", "--accept", "True"], set()),
         ("none,evidence", ["--share", "0.5", "--gate", "surprise"], set()),
+        ("none,evidence", ["--share", "0.2"], {"share"}),
         ("none,evidence", ["--share", "0.2", "--gate", "surprise"], set()),
         ("none,sig-3", ["--steps", "0"], set()),
         ("none,robust", ["--check", "masked"], set()),  # it had changed nothing anywhere
@@ -251,6 +253,36 @@ def test_a_flag_that_changes_nothing_in_this_call_is_named(arms, given, idle):
     options = evaluate.parse(["agent", "--arms", arms, *given])
     found = flags.without_effect(flags.given(options.changes), evaluate.chosen(options))
     assert set(found) == idle
+    assert "share" not in found or "--gate" in found["share"]
+
+
+def test_a_wrong_agent_is_told_before_jax_is_imported():
+    """It was told when the compiler and the environments had been loaded, seconds later."""
+    code = (
+        "import sys; from thinkslow.cli import main\n"
+        "assert main(['evaluate', 'colect-half']) == 1 and main(['gap', 'no/folder']) == 1\n"
+        "assert main(['import', 'no/folder', 'there']) == 1 and 'jax' not in sys.modules"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr
+    assert told.stderr.count("There is no file, folder or bundled agent") == 3
+
+
+def test_arms_begin_with_none_and_every_list_has_its_flag(capsys):
+    """`values` came before `none`, and the gates were headed by the word gate alone."""
+    assert set(TITLES) == set(WAYS)
+    assert main(["arms"]) == 0
+    headed, first, *_ = capsys.readouterr().out.splitlines()
+    assert "--arms" in headed
+    assert first.startswith("* none ")
+
+
+def test_a_message_does_not_list_a_hundred_names(capsys):
+    for arguments in (["arms", "zzz"], ["evaluate", "collect-half", "--arms", "zzz"]):
+        assert main(arguments) == 2
+        said = capsys.readouterr().err
+        assert "`thinkslow arms` lists the names" in said
+        assert len(said) < 120
 
 
 def test_without_a_terminal_an_evaluation_names_each_part_once(monkeypatch):

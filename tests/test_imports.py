@@ -13,11 +13,11 @@ ABOVE = {
     "storage consent",
     "gap": "evaluation dreamer agent refinement envs storage needs distributions trees worldmodel",
     "bank": "evaluation dreamer agent objectives envs storage needs distributions",
-    "study": "evaluation loading dreamer agent registry envs storage",
+    "study": "evaluation loading zoo dreamer agent registry envs storage",
     "evaluation": "dreamer agent refinement registry envs storage toy worldmodel needs "
     "distributions spaces trees",
     "loading": "zoo importers dreamer agent registry storage consent",
-    "zoo": "",
+    "zoo": "registry storage",
     "importers": "dreamer registry storage spaces",
     "dreamer": "agent objectives registry envs storage worldmodel readouts needs distributions "
     "spaces trees consent",

@@ -11,7 +11,7 @@ import pytest
 from thinkslow.cli import numbers
 from thinkslow.evaluation import result, tables
 from thinkslow.evaluation.result import Evaluation
-from thinkslow.loading import located
+from thinkslow.zoo import located
 
 ROWS = [{"arm": "none", "score": 1.5}, {"arm": "evidence", "score": None, "psnr": 20.0}]
 

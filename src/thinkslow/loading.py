@@ -3,12 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from thinkslow import zoo
 from thinkslow.agent.abstract import About
 from thinkslow.agent.agent import Agent, greedy_policy
 from thinkslow.consent import stored
-from thinkslow.registry import nearest
-from thinkslow.storage.store import Missing
+from thinkslow.zoo import located
 
 if TYPE_CHECKING:
     from thinkslow.dreamer.saved import Saved
@@ -59,23 +57,6 @@ def opened(source: str | Path, *, format: str = "auto", **options: Any) -> "Save
     from thinkslow import importers
 
     return importers.open_agent(located(source), format=format, **options)
-
-
-def located(source: str | Path) -> Path:
-    """The path of an agent. A text that is not a path is the name of a bundled agent; `~` is the
-    home folder.
-
-    **Errors:** `FileNotFoundError` if neither exists.
-    """
-    path = Path(source).expanduser()
-    if path.exists():
-        return path
-    names = zoo.names()
-    if str(source) in names:
-        return zoo.path(str(source))
-    raise Missing(
-        f"There is no file, folder or bundled agent {str(source)!r}{nearest(str(source), names)}"
-    )
 
 
 def agent_of(saved: "Saved", *, action: ActionName | None = None) -> Agent:

@@ -194,7 +194,7 @@ def check(kind: str, spec: str) -> Entry:
     name, table = spec.partition(":")[0], _table(kind)
     if name not in table:
         what = {"members": "source of plausible parameters"}.get(kind, kind)
-        raise ValueError(f"There is no {what} {name!r}{nearest(name, table)}")
+        raise ValueError(f"There is no {what} {name!r}{nearest(name, table, 'thinkslow arms')}")
     return table[name]
 
 
@@ -211,7 +211,10 @@ def weights(text: str) -> list[tuple[str, float]]:
         except ValueError:
             weight = math.nan
         if not math.isfinite(weight):
-            raise ValueError(f"A weight must be a finite number; got {before!r} in {text!r}.")
+            raise ValueError(
+                f"A weight must be a finite number; got {before!r} in {text!r}. Separate terms by "
+                "commas, as in sig,0.5*evidence."
+            )
         out.append((spec.strip(), weight))
     if not out:
         raise ValueError(f"Name at least one, such as sig,0.5*evidence; got {text!r}.")
@@ -229,11 +232,23 @@ def weighted(kind: str, text: str) -> tuple[tuple[Any, float], ...]:
     return tuple((make(kind, spec), weight) for spec, weight in weights(text))
 
 
-def nearest(name: str, known: Any) -> str:
-    """The end of a message about an unknown name: the nearest names, or all."""
+MANY = 20
+"""Names that a message lists at most."""
+
+
+def nearest(name: str, known: Any, lister: str = "") -> str:
+    """The end of a message about an unknown name: the nearest names, or all.
+
+    Args:
+        name: the unknown name.
+        known: the known ones.
+        lister: a command that lists them, which is named instead if there are many.
+    """
     names = sorted(known) if isinstance(known, set | frozenset) else list(dict.fromkeys(known))
     if near := difflib.get_close_matches(name, names, 3):
         return f". Did you mean {either(near)}?"
+    if lister and len(names) > MANY:
+        return f". `{lister}` lists the names."
     return f". Available: {', '.join(names)}." if names else "."
 
 

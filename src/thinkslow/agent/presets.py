@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from thinkslow import registry
 from thinkslow.agent.thinking import Thinking
+from thinkslow.names import TABLE, Entry
 from thinkslow.plural import plural
 
 if TYPE_CHECKING:
@@ -411,4 +412,4 @@ for _name, _make, _about in (
         "control: `evidence` chooses the action, but the refined state is not carried",
     ),
 ):
-    registry.register("arm", _name, _make, _about)
+    TABLE["arm"][_name] = Entry(_make, _about)  # `register` would load the other presets first

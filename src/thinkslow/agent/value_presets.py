@@ -9,6 +9,7 @@ from typing import Any
 from thinkslow import registry
 from thinkslow.agent.presets import Arm
 from thinkslow.agent.thinking import Thinking
+from thinkslow.names import TABLE, Entry
 
 
 def choosing(choice: str, **settings: Any) -> Thinking:
@@ -79,4 +80,4 @@ for _name, _make, _about in (
         "control: `values` in a random fifth of the decisions",
     ),
 ):
-    registry.register("arm", _name, _make, _about)
+    TABLE["arm"][_name] = Entry(_make, _about)

@@ -35,7 +35,7 @@ TITLES = {
     "update": "Updates (--update NAME)",
     "readout": "Readouts (--readout NAME, --latent NAME)",
     "choice": "Choices of the action (--choice NAME)",
-    "score": "Gates (--gate NAME)",
+    "gate": "Gates (--gate NAME)",
     "check": "Checks of a frame (--check NAME)",
     "members": "Plausible parameters (--members NAME:VALUE)",
 }
@@ -74,7 +74,8 @@ def run(options: Options) -> dict[str, Any]:
     }
     if not any(found.values()):
         names = [name for kind in WAYS for name in registry.entries(kind)]
-        raise Usage(f"Nothing is called {options.pattern!r}{registry.nearest(part, names)}")
+        near = registry.nearest(part, names, "thinkslow arms")
+        raise Usage(f"No name or description contains {options.pattern!r}{near}")
     if not options.json:
         print("\n\n".join(_text(kind, names) for kind, names in found.items() if names))
     return found
@@ -82,7 +83,7 @@ def run(options: Options) -> dict[str, Any]:
 
 def _text(kind: str, names: dict[str, str]) -> str:
     """One line for each name; on a terminal, wrapped to its width."""
-    lines = [TITLES.get(kind, kind)]
+    lines = [TITLES[kind]]
     columns = min(shutil.get_terminal_size().columns, 100) if sys.stdout.isatty() else None
     width = max(map(len, names)) + 2
     for name, about in names.items():

@@ -20,6 +20,7 @@ from thinkslow.cli import parsing
 from thinkslow.cli.modules import load_modules
 from thinkslow.cli.wording import InFlags
 from thinkslow.registry import entries, nearest
+from thinkslow.zoo import located
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -67,6 +68,16 @@ class Opening(Common):
     """Import this module or .py file first. It registers your terms, updates, readouts, gates,
     arms or agents. Repeat the flag for more."""
 
+    def locate(self) -> None:
+        """Find the agents on the command line, which tells a wrong name before JAX is imported.
+
+        **Errors:** `FileNotFoundError` for a path or a name that there is not.
+        """
+        for name in ("agent", "agents", "source"):
+            given = getattr(self, name, ())
+            for one in given if isinstance(given, tuple) else (given,):
+                located(one)
+
     def open(self, path: Path) -> "Saved":
         """The agent at a path. A description of another project's checkpoint is printed on standard
         error.
@@ -74,7 +85,7 @@ class Opening(Common):
         **Errors:** those of `importers.open_agent`.
         """
         from thinkslow import importers
-        from thinkslow.loading import located, opened
+        from thinkslow.loading import opened
 
         vectors = self.vectors and tuple(name.strip() for name in self.vectors.split(","))
         path = located(path)

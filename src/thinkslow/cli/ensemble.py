@@ -70,7 +70,7 @@ def run(options: Options) -> dict[str, Any]:
     from thinkslow.dreamer.ensemble import make, seed_of
     from thinkslow.envs import VectorEnv, arguments
     from thinkslow.evaluation.subjects import fitted
-    from thinkslow.loading import located
+    from thinkslow.zoo import located
 
     folder = located(options.agent)
     own = importers.is_own(folder)

@@ -99,6 +99,10 @@ def without_effect(changes: Mapping[str, Any], arms: Mapping[str, Arm]) -> dict[
     refining = [one for one in arms.values() if one.thinking.steps]
     terms = [term for one in refining for term, _ in one.thinking.terms]
     unless = {
+        "share": (
+            any(one.gate is not None for one in arms.values()),
+            "no arm has a gate; pass --gate too",
+        ),
         "judges": (
             any(one.thinking.accept for one in refining),
             "no arm judges its steps; pass --accept True",

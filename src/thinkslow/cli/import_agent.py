@@ -42,9 +42,9 @@ def run(options: Options) -> dict[str, Any]:
     agent of another source.
     """
     from thinkslow import importers
-    from thinkslow.loading import located
     from thinkslow.storage.faults import line
     from thinkslow.storage.manifest import read_manifest
+    from thinkslow.zoo import located
 
     if importers.is_own(located(options.source)):
         raise Usage(

@@ -22,8 +22,9 @@ from thinkslow.dreamer.environment import Facts, environment_of
 from thinkslow.evaluation import records
 from thinkslow.evaluation.protocol import evaluate
 from thinkslow.evaluation.subjects import told_apart
-from thinkslow.loading import load, located, opened
+from thinkslow.loading import load, opened
 from thinkslow.study.plan import Misplanned, Plan, StudyArm
+from thinkslow.zoo import located
 
 PURPOSES = {"report": 0, "tuning": 1}
 """The last bit of every seed: seeds of tuning are odd, seeds of a report are even."""

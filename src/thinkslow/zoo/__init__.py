@@ -7,6 +7,9 @@ has its critic and an ensemble.
 
 from pathlib import Path
 
+from thinkslow.registry import nearest
+from thinkslow.storage.faults import Missing
+
 FOLDER = Path(__file__).parent
 
 DEMO = ("collect-half", "collect-good")
@@ -26,3 +29,20 @@ def path(name: str) -> Path:
     if name not in names():
         raise ValueError(f"A bundled agent must be one of {', '.join(names())}; got {name!r}.")
     return FOLDER / name
+
+
+def located(source: str | Path) -> Path:
+    """The path of an agent. A text that is not a path is the name of a bundled agent; `~` is the
+    home folder.
+
+    **Errors:** `FileNotFoundError` if neither exists.
+    """
+    found = Path(source).expanduser()
+    if found.exists():
+        return found
+    known = names()
+    if str(source) in known:
+        return FOLDER / str(source)
+    raise Missing(
+        f"There is no file, folder or bundled agent {str(source)!r}{nearest(str(source), known)}"
+    )
