@@ -295,6 +295,9 @@ def test_without_a_terminal_an_evaluation_names_each_part_once(monkeypatch):
     show("evidence", 3, 4)
     assert "3 of 4" in said[-1]
     show.again()
+    assert said[-1] == said[-2]
+    monkeypatch.setattr(progress, "LONG", 0.0)
+    show.again()
     assert said[-1].startswith(f"{said[-2]}, for ")
 
 
@@ -307,6 +310,7 @@ def test_without_a_terminal_a_line_also_comes_while_a_program_compiles(monkeypat
             spoken.set()
 
     monkeypatch.setattr(progress, "LINE_EVERY", 0.01)
+    monkeypatch.setattr(progress, "LONG", 0.01)
     with progress.block_lines(say) as show:
         show("judging", 0, 3)
         assert spoken.wait(timeout=60)

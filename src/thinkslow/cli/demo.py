@@ -57,11 +57,13 @@ Loading JAX and the agents ..."""
 
 
 def run(options: Options) -> dict[str, Any]:
-    say = console()
-    text = BEGINS.format(episodes=options.episodes)
-    say.print(text, markup=False, highlight=False, soft_wrap=True)
+    say(BEGINS.format(episodes=options.episodes))
     with early.environments([Path(zoo.DEMO[0])], _environment, min(BATCH, options.episodes)):
         return _run(options)
+
+
+def say(text: str) -> None:
+    console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _environment(agents: Sequence[Any]) -> dict[str, Any]:
@@ -78,6 +80,7 @@ def _run(options: Options) -> dict[str, Any]:
 
     def beside(folder: Path) -> None:
         if not (folder / FOLDER).exists():
+            say("Playing the small problem with a known truth ...")
             known.play(folder / FOLDER, seed=options.seed, command="thinkslow demo")
 
     agents = {name: load(name) for name in zoo.DEMO}

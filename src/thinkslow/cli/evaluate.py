@@ -1,6 +1,7 @@
 """`thinkslow evaluate`: does thinking help this agent?"""
 
 import dataclasses
+import itertools
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -231,7 +232,8 @@ def thinker(saved: Any, source: Path, options: Options, members: Any) -> Any:
     given, replaces its ensemble.
     """
     from thinkslow.evaluation.curves import read_curve
-    from thinkslow.loading import agent_of, located
+    from thinkslow.loading import agent_of
+    from thinkslow.zoo import located
 
     agent = agent_of(saved, action=options.action)
     if agent.about.curve is None:
@@ -315,14 +317,17 @@ def play_and_report(
     from thinkslow.evaluation import Occupied, evaluate, read
     from thinkslow.evaluation.records import HEADER
 
-    for folder in (out, *(out.with_name(f"{out.name}-{number}") for number in range(2, 1000))):
+    numbers = range(2, 1000)
+    folders = [out, *(out.with_name(f"{out.name}-{number}") for number in numbers)]
+    for folder, following in itertools.pairwise(folders):
         whole = f"{command} --out {shlex.quote(str(folder))}"
         try:
             if numbered and afresh and (folder / HEADER).exists() and read(folder).finished:
                 continue
             with progress() as show:
                 result = evaluate(agents, **playing, out=folder, command=whole, show=show)
-                beside(result.folder)
+            beside(result.folder)
+            _say("Comparing the arms and writing the page ...")
             if exports is not None:
                 exports.export(of_evaluation(result))
             shown = show_result(result.summary, result.report(), quiet=quiet, brief=brief)
@@ -332,7 +337,7 @@ def play_and_report(
         except Occupied as error:
             if not numbered:
                 raise
-            _say(f"{str(error).partition(':')[0].rstrip('.')}. Looking for another folder.")
+            _say(f"{str(error).partition(':')[0].rstrip('.')}: trying {following}.")
         except KeyboardInterrupt:
             if (folder / "evaluation.json").exists():
                 _say(

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 LINE_EVERY = 30.0
 """Seconds between two lines without a terminal."""
+LONG = 10.0
+"""Seconds after which a line also says for how long nothing changed."""
 
 log = logging.getLogger("thinkslow")
 
@@ -112,7 +114,8 @@ class BlockLines:
         with self.lock:
             now = time.monotonic()
             if now - self.said >= LINE_EVERY:
-                self.say(f"{self.line}, for {now - self.began:.0f} s now")
+                spent = now - self.began
+                self.say(f"{self.line}, for {spent:.0f} s now" if spent >= LONG else self.line)
                 self.said = now
 
 
