@@ -33,6 +33,12 @@ OVERLAPS = """() => [...document.querySelectorAll('svg.axis')].flatMap(axis => {
 })"""
 
 
+TEXTS_OUTSIDE = """() => [...document.querySelectorAll('svg.axis text')].filter(one => {
+    const figure = one.closest('figure').getBoundingClientRect();
+    return one.getBoundingClientRect().right > figure.right + 1;
+}).map(one => one.textContent)"""
+
+
 @pytest.fixture(scope="module", params=["evaluation", "study"])
 def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(request.param) / "out"
@@ -57,6 +63,7 @@ def test_nothing_needs_sideways_scrolling_of_the_page(browser, page, width):
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     assert tab.evaluate(OUTSIDE) == []
     assert tab.evaluate(OVERLAPS) == []
+    assert tab.evaluate(TEXTS_OUTSIDE) == []
     tab.close()
 
 
@@ -112,6 +119,7 @@ def test_print_shows_what_is_folded_and_cuts_no_figure(browser, page):
     assert tab.evaluate(OUTSIDE) == []
     assert tab.evaluate(TOO_WIDE) == 0
     assert tab.evaluate(OVERLAPS) == []
+    assert tab.evaluate(TEXTS_OUTSIDE) == []  # the last tick of a narrow figure was cut
     for kind in ("figure", ".frames", "tr", ".claims li"):
         broken = "all => all.map(one => getComputedStyle(one).breakInside)"
         assert set(tab.eval_on_selector_all(kind, broken)) <= {"avoid"}
@@ -131,4 +139,13 @@ def test_the_numbers_of_a_figure_are_downloaded_from_the_page_itself(browser, tm
     first = dict(zip(lines[0].split(","), lines[1].split(","), strict=True))
     assert float(first["difference"]) == result["hypotheses"][0]["difference"]
     assert first["hypothesis"] == result["hypotheses"][0]["name"]
+    tab.close()
+
+
+def test_no_number_is_broken_inside(browser, page):
+    """Browsers break 4e-4 after its hyphen, which left a line that began with 4]."""
+    tab = opened(browser, page, WIDTHS["desktop"])
+    broken = "all => all.filter(one => one.getClientRects().length > 1).map(one => one.innerText)"
+    assert tab.eval_on_selector_all(".whole", broken) == []
+    assert tab.locator(".value .whole").count() > 0
     tab.close()

@@ -230,7 +230,8 @@ def test_a_logarithmic_axis_has_round_numbers():
 
 
 def test_what_is_not_known_is_a_dash_on_the_page_and_empty_in_the_file():
-    data = Data("name", ["row", "x"], [["a", None], ["b", 1234.5678]])
-    assert [row.cells[0].text for row in data.table.rows] == ["–", "1235"]
+    data = Data("name", ["row", "x"], [["a", None], ["b", 1234.5678], ["c", 6e4], ["d", 1.5]])
+    shown = [row.cells[0].text for row in data.table.rows]
+    assert shown == ["–", "1,235", "60,000", "1.5"]  # 60,000 decisions were shown as 6e+04
     text = base64.b64decode(data.csv.partition("base64,")[2]).decode()
-    assert text == "row,x\na,\nb,1234.5678\n"
+    assert text == "row,x\na,\nb,1234.5678\nc,60000.0\nd,1.5\n"

@@ -337,7 +337,8 @@ def _of_seeds(seen: View, one: Played, arm: str, measure: str) -> list[float]:
 def _row(record: Record | None) -> list[float | int | None]:
     if record is None:
         return [None] * len(EFFECTS)
-    return [record["difference"], *interval(record), record["p_value_holm"], record["pairs"]]
+    p = None if record.get("untested") else record["p_value_holm"]
+    return [record["difference"], *interval(record), p, record["pairs"]]
 
 
 def interval(record: Record) -> tuple[float | None, float | None]:

@@ -65,7 +65,7 @@ def render(folder: Path, result: Record) -> str:
             f"{metric_name(outcome)} of every arm, against none",
             figures.effects(seen, outcome),
         ),
-        ("return", "Return against milliseconds", return_and_cost(seen)),
+        ("return", "Score against milliseconds", return_and_cost(seen)),
         ("settings", "Along one setting", figures.over_settings(seen, outcome)),
         ("budgets", "With more training", figures.over_budgets(seen, outcome)),
         ("power", "Power", [power] if power else []),

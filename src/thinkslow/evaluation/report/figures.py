@@ -152,7 +152,7 @@ def improvements(summary: Record, agent: str) -> Intervals | None:
         return None
     return Intervals(
         "Probability of improvement",
-        "share of pairs with a higher score than none",
+        "share of pairs above none",
         bars,
         scale.few_ticks(),
         zero=50.0,

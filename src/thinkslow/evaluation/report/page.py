@@ -19,6 +19,7 @@ from thinkslow.evaluation.report.beside import Known, known_beside
 from thinkslow.evaluation.report.conclusion import P_HOLM, caption, scopes, verdicts
 from thinkslow.evaluation.report.sections import section
 from thinkslow.evaluation.summary import summarise
+from thinkslow.plural import plural
 from thinkslow.storage import atomic
 
 
@@ -90,11 +91,12 @@ def _render(
         ],
         beside=beside,
         sections=sections,
+        settings=_settings(summary),
         learning=figures.learning(records.header.curves, records.header.agents),
         videos=videos,
         moments=moments.shown,
         moments_left_out=moments.left_out,
-        caption=f"{caption('*')} {P_HOLM}",
+        caption=f"{caption('*')} {P_HOLM} The verdict corrects p for measures and agents too.",
         provenance=_provenance(summary),
     )
 
@@ -109,6 +111,17 @@ def _videos(folder: Path, records: Records) -> list[tuple[str, str, str]]:
     return [
         (agent, arm, f"video/{quote(path.name)}") for agent, arm, path in places if path.is_file()
     ]
+
+
+def _settings(summary: Record) -> str:
+    """Settings of the environment that change the score of an episode, as text."""
+    given = {key: one for key, one in summary["environment"].items() if key not in ("id", "size")}
+    if given.get("repeat") == 1:
+        del given["repeat"]
+    if (most := summary["protocol"].get("max_decisions")) is not None:
+        given["at most"] = plural(most, "decision")
+    options = given.pop("options", {})
+    return ", ".join(f"{key} {value}" for key, value in {**given, **options}.items())
 
 
 def _provenance(summary: Record) -> list[tuple[str, str]]:

@@ -125,7 +125,7 @@ function rowsOfDecision() {
     const one = arm.objective[at];
     return one ? `${written(one.loss[0])} → ${written(one.loss[one.chosen])}` : "did not think";
   }, arm => arm.objective);
-  row("gate: doubt of threshold", arm => `${written(arm.doubt[at])} of ${written(settings[arm.name].threshold)}, ${arm.thinks[at] ? "open" : "closed"}`, arm => arm.doubt);
+  row("gate: score, threshold", arm => `${written(arm.doubt[at])}, ${written(settings[arm.name].threshold)}: ${arm.thinks[at] ? "open" : "closed"}`, arm => arm.doubt);
   row("entropy of the belief, nats", arm => written(arm.entropy_after[at]), arm => arm.entropy_after);
   row("value of the state", arm => written(arm.value[at][1]), arm => arm.value);
   return rows;
