@@ -199,6 +199,14 @@ def test_code_shown_uses_names_and_keywords_that_exist(page):
     assert not [found for code in CODE.findall(page.read_text()) for found in misnamed(code)]
 
 
+def test_every_column_of_the_terminal_is_explained():
+    """`better` of the terminal was P(improve) on the page and in its explanation."""
+    from thinkslow.evaluation.report.table import NUMBERS
+
+    page = (ROOT / "docs" / "read-a-result.md").read_text()
+    assert not [name for name in NUMBERS if f"`{name}`" not in page and f"| {name}" not in page]
+
+
 def test_the_documents_show_the_main_commands():
     assert {line.split()[1] for _, line in commands()} >= {"demo", "train", "evaluate", "doctor"}
 

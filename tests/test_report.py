@@ -493,7 +493,7 @@ def test_several_agents_have_a_line_each(summary):
 
 def printed(summary: dict[str, Any], width: int = 80) -> str:
     console = Console(width=width, record=True, file=StringIO())
-    console.print(table(summary))
+    console.print(table(summary, width))
     return console.export_text()
 
 
@@ -514,6 +514,18 @@ def test_a_table_without_images_or_timings_has_dashes(summary):
     arm = {"agent": "a", "arm": "[none]", "score": {"mean": 1.0}, "latency_ms": None}
     shown = printed(summary | {"arms": [arm], "comparisons": []})
     assert re.search(r"\[none\] +1.00( +–){5}", shown)
+
+
+@pytest.mark.parametrize("width", [45, 50, 64, 80])
+def test_a_narrow_terminal_breaks_no_number(summary, width):
+    """In 50 columns an interval was shown as `[2.85,4` above `.30]`."""
+    shown = printed(summary, width)
+    for agent in AGENTS:
+        for record in reading.comparisons(summary, agent, "score").values():
+            found = reading.estimate(record, "difference")
+            value, interval = estimated(found, signed=True).replace(", ", ",").split()
+            assert value in shown
+            assert interval in shown
 
 
 @pytest.mark.parametrize("width", [30, 40, 60, 80])

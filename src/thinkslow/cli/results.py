@@ -70,7 +70,7 @@ def show_result(
     known = known_beside(page.parent)
     if not quiet:
         terminal = output()
-        terminal.print(table(dict(summary)))
+        terminal.print(table(dict(summary), terminal.width))
         for arm, about in legend(summary):
             line = Text.assemble((printable(f"  {arm}"), "bold"), f": {about}")
             terminal.print(line)

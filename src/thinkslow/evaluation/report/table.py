@@ -1,5 +1,8 @@
 """The arms of an evaluation as a table for the terminal."""
 
+from collections.abc import Mapping, Sequence
+
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -10,55 +13,112 @@ from thinkslow.evaluation.report.text import estimated, number
 from thinkslow.plural import plural
 from thinkslow.storage.faults import line
 
+GAP = 1
+"""Spaces between two columns."""
+NAME = 10
+"""The smallest width of the column of names; longer names are wrapped."""
+NUMBERS = {
+    "score": "",
+    "diff": "diff: mean difference from none, {how}, with its 95% interval.",
+    "better": "better: share of pairs with a higher score than none.",
+    "dPSNR": "dPSNR: difference in dB on the same frames.",
+    "ms/act": "ms/act: milliseconds per decision{together}, median (mean behind a gate).",
+    "think": "think: share of the decisions with thinking.",
+}
+"""The columns after the names, with what the caption says of them."""
+FEW = ("score", "diff", "ms/act")
+"""The columns of a narrow terminal; the page has the others."""
 
-def table(summary: Record) -> Table:
+
+def table(summary: Record, width: int = 80) -> Table:
     """The arms as rows, grouped by agent: score, differences and cost.
 
     Differences are against `none`, paired if episodes are. Stars: see `caption`.
-    Text that does not fit the width is wrapped, never cut.
+    No number is cut: where the columns are wider than the terminal, intervals stand below their
+    numbers, then fewer columns are shown and names are wrapped, and at last numbers are wrapped.
+
+    Args:
+        summary: the summary of the evaluation.
+        width: columns of the terminal.
     """
     environment, protocol = summary["environment"], summary["protocol"]
     paired = all(row.get("paired", True) for row in summary["comparisons"])
-    how = "paired" if paired else "between independent samples"
+    rows = {agent: _rows(summary, agent) for agent in agents(summary)}
+    names = [cell_len(line(name)) for agent in rows for name in (agent, *rows[agent])]
+    cells = [row for own in rows.values() for row in own.values()]
+    shown, stacked = tuple(NUMBERS), False
+    if max(names, default=0) + _width(cells, shown) > width:
+        cells, stacked = [_stacked(row) for row in cells], True
+        if NAME + _width(cells, shown) > width:
+            shown = FEW
+    whole = NAME + _width(cells, shown) <= width
+    told = {
+        "how": "paired" if paired else "between independent samples",
+        "together": _together(protocol.get("batch")),
+    }
+    said = [NUMBERS[heading].format(**told) for heading in shown]
     result = Table(
         title=f"{line(environment.get('id', ''))}, {_episodes(protocol.get('episodes'))} an arm",
         caption_justify="left",
-        caption=(
-            f"diff: mean difference from none, {how}, with its 95% interval. better: share of "
-            "pairs with a higher score than none. dPSNR: difference in dB on the same frames. "
-            f"ms/act: milliseconds per decision{_together(protocol.get('batch'))}, median (mean "
-            "behind a gate). think: "
-            f"share of the decisions with thinking. {caption('*')}"
-        ),
+        caption=" ".join(filter(None, [*said, caption("*")])),
         box=None,
         pad_edge=False,
         collapse_padding=True,
     )
     result.add_column("arm", overflow="fold")
-    for heading in ("score", "diff", "better", "dPSNR", "ms/act", "think"):
-        result.add_column(heading, justify="right", overflow="fold")
-    for agent in agents(summary):
+    for heading in shown:
+        result.add_column(heading, justify="right", overflow="fold", no_wrap=whole)
+    for agent, own in rows.items():
         if result.rows:
             result.add_row()
         result.add_row(Text(line(agent), style="bold"))
-        score, psnr = comparisons(summary, agent, "score"), comparisons(summary, agent, "psnr")
-        for arm in arms(summary, agent):
-            name = arm["arm"]
-            improved = finite(score.get(name, {}).get("p_improve"))
-            share = finite(arm.get("thought_share"))
-            # Behind a gate the median may be a decision without thinking.
-            gated = share is not None and 0 < share < 1
-            latency = (arm.get("latency_ms") or {}).get("mean" if gated else "median")
-            result.add_row(
-                Text(line(name), style="" if kind(name) == "refinement" else "dim"),
-                Text(_narrow(estimated(estimate(arm["score"])))),
-                _difference(score.get(name), interval=True),
-                number(improved),
-                _difference(psnr.get(name), interval=False),
-                number(finite(latency)),
-                "–" if share is None else f"{share:.0%}",
-            )
+        for name, row in own.items():
+            style = "" if kind(name) == "refinement" else "dim"
+            each = _stacked(row) if stacked else row
+            result.add_row(Text(line(name), style=style), *(each[heading] for heading in shown))
     return result
+
+
+def _rows(summary: Record, agent: str) -> dict[str, dict[str, Text]]:
+    """The cells of every arm of an agent, by column."""
+    score, psnr = comparisons(summary, agent, "score"), comparisons(summary, agent, "psnr")
+    rows = {}
+    for arm in arms(summary, agent):
+        name = arm["arm"]
+        improved = finite(score.get(name, {}).get("p_improve"))
+        share = finite(arm.get("thought_share"))
+        # Behind a gate the median may be a decision without thinking.
+        gated = share is not None and 0 < share < 1
+        latency = (arm.get("latency_ms") or {}).get("mean" if gated else "median")
+        rows[name] = {
+            "score": Text(_narrow(estimated(estimate(arm["score"])))),
+            "diff": _difference(score.get(name), interval=True),
+            "better": Text(number(improved)),
+            "dPSNR": _difference(psnr.get(name), interval=False),
+            "ms/act": Text(number(finite(latency))),
+            "think": Text("–" if share is None else f"{share:.0%}"),
+        }
+    return rows
+
+
+def _width(rows: Sequence[Mapping[str, Text]], shown: Sequence[str]) -> int:
+    """The width of the columns of numbers, with the gaps before them."""
+    widest = (
+        max(
+            len(heading),
+            *(cell_len(part) for row in rows for part in row[heading].plain.split("\n")),
+        )
+        for heading in shown
+    )
+    return sum(GAP + each for each in widest)
+
+
+def _stacked(row: Mapping[str, Text]) -> dict[str, Text]:
+    """Every interval below its number."""
+    return {
+        heading: Text(cell.plain.replace(" [", "\n["), style=cell.style)
+        for heading, cell in row.items()
+    }
 
 
 def _episodes(number: int | None) -> str:
