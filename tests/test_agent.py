@@ -12,7 +12,7 @@ from helpers import BITS, Line, codes, push, steer
 
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.decision import Thought
-from thinkslow.agent.inputs import Carry
+from thinkslow.agent.inputs import Carry, Inputs, prepared
 from thinkslow.agent.thinking import Thinking
 from thinkslow.distributions import Categorical, Gaussian
 from thinkslow.objectives import SIG, Anchor, Evidence
@@ -310,6 +310,22 @@ def test_integers_of_an_update_or_a_readout_are_numbers_too():
 def test_an_object_of_another_kind_is_refused_by_its_name(wrong):
     with pytest.raises(TypeError, match=f"`{next(iter(wrong))}` must be an object of the class"):
         Thinking({SIG(): 1.0}, steps=1, **wrong)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"lag": 3}, {"particles": 5}, {"futures": 5}, {"delay": 2}],
+    ids=lambda how: next(iter(how)),
+)
+def test_an_episode_begins_without_a_program_for_each_of_its_shapes(how, caplog):
+    """A window of the past alone compiled sixteen before the first decision."""
+    agent = Agent(codes(), Thinking(**how), policy=lambda model, state, key: steer(state, key))
+    keys, bits = jr.split(jr.key(0), 11), np.ones((11, 5), np.float32)
+    agent.model.initial()  # what the model itself compiles
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        given = Inputs(agent.start(11), {"bits": bits}, np.ones(11, bool), keys)
+        assert len(prepared(agent, given).carry.action) == 11
+    assert "ompil" not in caplog.text
 
 
 def test_optimisers_made_alike_share_a_program(dreamer, stream):

@@ -13,6 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, PyTree
 
 Tree = TypeVar("Tree")
@@ -80,6 +81,15 @@ def put(value: Any, dtype: Any = None) -> Array:
     if isinstance(value, jax.Array) and dtype is None:
         return value
     return jax.device_put(np.asarray(value, dtype))
+
+
+def copies(x: Array | np.ndarray, count: int, axis: int = 0) -> Array:
+    """`count` copies of an array along a new axis. Outside of traced functions this compiles
+    nothing.
+    """
+    if isinstance(x, Tracer):
+        return jnp.repeat(jnp.expand_dims(x, axis), count, axis)
+    return put(np.repeat(np.expand_dims(np.asarray(x), axis), count, axis))
 
 
 def where(condition: Bool[Array, ""], new: Tree, old: Tree) -> Tree:

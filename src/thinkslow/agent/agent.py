@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Bool, Key, PRNGKeyArray
 
 from thinkslow.agent.abstract import About, AbstractAgent
@@ -40,7 +39,7 @@ from thinkslow.needs import (
 from thinkslow.objectives.members import Members, Source
 from thinkslow.plural import plural
 from thinkslow.spaces import Space
-from thinkslow.trees import Parts, compiled, described, once, parts, put, register
+from thinkslow.trees import Parts, compiled, copies, described, once, parts, put, register
 from thinkslow.worldmodel import State, WorldModel
 
 if TYPE_CHECKING:
@@ -199,8 +198,8 @@ class Agent(AbstractAgent):
         state, action = self.model.initial(), self._action
         past, count = None, self.settings.particles
         if count > 1:
-            many = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), state)
-            past = Cloud(many, jnp.full(count, -jnp.log(count)))
+            many = jax.tree.map(lambda x: copies(x, count), state)
+            past = Cloud(many, put(np.full(count, -np.log(count), np.float32)))
         none_yet = put(np.zeros(action.shape, action.dtype))
         stream, settings = None, self.settings
         foresees = settings.futures > 1 and not settings.delay
@@ -211,7 +210,7 @@ class Agent(AbstractAgent):
                 futures=no_futures(state, settings.futures) if foresees else None,
             )
         carry = Carry(state, none_yet, past, stream)
-        return jax.tree.map(partial(_repeated, batch), carry)
+        return jax.tree.map(lambda x: copies(x, batch), carry)
 
     def act(
         self,
@@ -326,14 +325,6 @@ def _checked(action: Any, spaces: Sequence[tuple[str, Space]]) -> jax.ShapeDtype
             f"`action_spaces` are {parts}; got {action.size}. Change the policy or the spaces."
         )
     return action
-
-
-def _repeated(batch: int, x: Array) -> Array:
-    """The array for each environment; outside of traced functions nothing is compiled for it."""
-    shape = (batch, *x.shape)
-    if isinstance(x, Tracer):
-        return jnp.broadcast_to(x, shape)
-    return put(np.broadcast_to(np.asarray(x), shape))
 
 
 @compiled

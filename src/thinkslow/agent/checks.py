@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from thinkslow.agent.clean import Clean, capped, errors_of, unpatched
 from thinkslow.distributions import Belief
 from thinkslow.needs import DECODES_IMAGES, DECODES_NUMBERS, TRAINED_BETA, Need
-from thinkslow.trees import only_if, where
+from thinkslow.trees import only_if, put, where
 from thinkslow.worldmodel import Memory, Moment, Observation, State, WorldModel, target
 
 FREEDOM = 4.0
@@ -89,8 +89,8 @@ class Guard(eqx.Module):
     @classmethod
     def new(cls) -> "Guard":
         """The memory before the first frame."""
-        zero = jnp.zeros(())
-        return cls(jnp.zeros((), jnp.int32), jnp.full(RECENT, UNKNOWN, jnp.float32), zero, zero)
+        zero, unknown = put(np.float32(0)), np.full(RECENT, UNKNOWN, np.float32)
+        return cls(put(np.int32(0)), put(unknown), zero, zero)
 
     def seeing(self, ratios: Mapping[str, Array]) -> "Guard":
         """The memory with one more frame, whose errors are given in units of the usual ones."""

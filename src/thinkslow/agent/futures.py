@@ -12,10 +12,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray
 
 from thinkslow.agent.past import weighted
-from thinkslow.trees import only_if
+from thinkslow.trees import copies, only_if, put
 from thinkslow.worldmodel import Action, Moment, Observation, State, WorldModel, perceive
 
 
@@ -64,8 +65,8 @@ class Futures(eqx.Module):
 
 def no_futures(state: State, count: int) -> Futures:
     """The futures of an agent that predicts `count` of them, before its first frame."""
-    many = jax.tree.map(lambda x: jnp.broadcast_to(x, (count - 1, *x.shape)), state)
-    return Futures(many, jnp.zeros((), bool))
+    many = jax.tree.map(lambda x: copies(x, count - 1), state)
+    return Futures(many, put(np.zeros((), bool)))
 
 
 def likely(

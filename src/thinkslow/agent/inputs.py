@@ -19,6 +19,7 @@ from thinkslow.agent.observing import kept, named
 from thinkslow.agent.past import Cloud, Window
 from thinkslow.agent.stream import Stream
 from thinkslow.plural import plural
+from thinkslow.trees import copies, put
 from thinkslow.worldmodel import State, WorldModel
 
 if TYPE_CHECKING:
@@ -141,8 +142,7 @@ def _with_window(agent: "Agent", carry: Carry, seen: Batch, is_first: Array | np
     frames.
     """
     frames = kept(agent.observation_spaces, seen)
-    yes = jnp.ones_like(is_first)
+    yes = put(np.ones(np.shape(is_first), bool))
     window = Window(carry.state, carry.action, frames, yes, yes)
-    lag = agent.settings.lag
-    many = jax.tree.map(lambda x: jnp.repeat(jnp.asarray(x)[:, None], lag, 1), window)
+    many = jax.tree.map(lambda x: copies(x, agent.settings.lag, axis=1), window)
     return Carry(carry.state, carry.action, many, carry.stream)

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from thinkslow.spaces import Space
+from thinkslow.trees import put
 from thinkslow.worldmodel import Observation
 
 NO_NUMBERS = "OSUMmc"
@@ -95,7 +96,7 @@ def kept(spaces: Spaces, observation: Observation) -> dict[str, Any]:
     declared = dict(spaces)
     out = {}
     for name, value in observation.items():
-        array = jnp.asarray(value)
+        array = put(value)
         bytes_declared = name in declared and declared[name].dtype == "uint8"
         if bytes_declared and jnp.issubdtype(array.dtype, jnp.floating):
             array = jnp.round(255 * jnp.clip(jnp.nan_to_num(array), 0, 1)).astype(jnp.uint8)

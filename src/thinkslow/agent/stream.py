@@ -11,11 +11,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from thinkslow.agent.checks import Guard
 from thinkslow.agent.futures import Futures
-from thinkslow.trees import where
+from thinkslow.trees import put, where
 from thinkslow.worldmodel import Action, Observation, State, WorldModel
 
 
@@ -66,9 +67,9 @@ def empty_queue(action: Array, delay: int) -> Queue:
     """
     slots = 2 * delay + 1
     return Queue(
-        jnp.zeros((slots, *action.shape), action.dtype),
-        jnp.zeros(slots, bool),
-        jnp.zeros((), jnp.int32),
+        put(np.zeros((slots, *action.shape), action.dtype)),
+        put(np.zeros(slots, bool)),
+        put(np.zeros((), np.int32)),
     )
 
 
