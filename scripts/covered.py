@@ -2,8 +2,9 @@
 
 Question: can an agent find which patches of a frame are covered, so that only these are replaced?
 Method: the base agent plays clean episodes, which are recorded. It is then led through the same
-frames and actions, once as they are and once with a part of each frame covered (`--shift`). What
-it carries comes from the frames that it is shown, so its predictions suffer as they would in play.
+frames and actions, once as they are and once with a part of each frame covered (`--shift`), by
+black or by that part of another episode's frame (`--fill other`). What it carries comes from the
+frames that it is shown, so its predictions suffer as they would in play.
 A score of a patch of 8x8 pixels is its squared error divided by the median of that patch on clean
 frames: of the frame predicted before it is seen (`prediction`, decoded from the mean of the prior),
 or of the posterior's own reconstruction (`posterior`, what `robust` looks at). `of 3` is the
@@ -76,9 +77,10 @@ def measured(agent: Any, walk: Walk, image: str) -> Scores:
     return {name: np.stack(each) for name, each in found.items()}
 
 
-def covered(walk: Walk, image: str, shift: str, spaces: Any) -> tuple[Walk, np.ndarray]:
+def covered(walk: Walk, image: str, shift: str, spaces: Any, fill: str) -> tuple[Walk, np.ndarray]:
     """The walk with covered frames, and the share of each patch that is covered."""
     frames = walk.observations[image]
+    others = np.roll(frames, 1, 1)
     shown, shares = np.empty_like(frames), []
     for episode, seed in enumerate(walk.environment_seeds):
         (cover,), (again,) = shifts(shift, spaces), shifts(shift, spaces)
@@ -86,8 +88,10 @@ def covered(walk: Walk, image: str, shift: str, spaces: Any) -> tuple[Walk, np.n
         again.begin(seed)
         for time, frame in enumerate(frames[:, episode]):
             shown[time, episode] = cover.see({image: frame})[image]
-            white = again.see({image: np.full_like(frame, 255)})[image]
-            shares.append(np.asarray(patched((white[..., :1] == 0).astype(np.float32))))
+            hidden = again.see({image: np.full_like(frame, 255)})[image] == 0
+            if fill == "other":
+                shown[time, episode] = np.where(hidden, others[time, episode], frame)
+            shares.append(np.asarray(patched(hidden[..., :1].astype(np.float32))))
     share = np.stack(shares).reshape(frames.shape[1], len(frames), *shares[0].shape)
     observations = {**walk.observations, image: shown}
     return dataclasses.replace(walk, observations=observations), share.swapaxes(0, 1)
@@ -142,7 +146,7 @@ class Detector:
     def tested(self) -> dict[str, np.ndarray]:
         """Of each score `[columns, episodes]`."""
         walk, _ = self.recorded(self.given.episodes)
-        hidden, share = covered(walk, self.image, self.given.shift, self.spaces)
+        hidden, share = covered(walk, self.image, self.given.shift, self.spaces, self.given.fill)
         clean, shown = self.scores(walk), self.scores(hidden)
         out: dict[str, np.ndarray] = {}
         for name, limit in self.thresholds.items():
@@ -173,6 +177,7 @@ def main() -> None:
     parser.add_argument("--calibration", type=int, default=8, help="episodes")
     parser.add_argument("--decisions", type=int, help="of an episode; by default all")
     parser.add_argument("--shift", default="occlusion:3")
+    parser.add_argument("--fill", choices=["black", "other"], default="black")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="file for all numbers")
     given = parser.parse_args()
