@@ -23,7 +23,7 @@ from thinkslow.cli import COMMANDS, doctor, inspect, main
 from thinkslow.envs import families, trial
 from thinkslow.envs.families import atari
 from thinkslow.envs.families.family import Family
-from thinkslow.storage import store
+from thinkslow.storage import lock, store
 
 THINKSLOW = (sys.executable, "-c", "import sys; from thinkslow.cli import main; sys.exit(main())")
 """The command in a process of its own."""
@@ -378,6 +378,33 @@ def test_an_error_of_the_system_is_told_without_its_number(number, remedy, monke
     assert said.startswith(f"thinkslow: /media/out: {os.strerror(number)}. ")
     assert remedy in said
     assert "Errno" not in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "watch AGENT --out OUT",
+        "gap AGENT --arms none --out OUT",
+        "bank AGENT --out OUT",
+        "ensemble OUT",
+        "import FOREIGN OUT",
+        "report OUT",
+        "study quick --out OUT",
+    ],
+)
+def test_whatever_writes_a_folder_is_refused_while_another_does(words, original, agent, capsys):
+    """Two that wrote one agent's ensemble left a manifest that named a deleted file."""
+    foreign = Path(__file__).parent / "data" / "golden" / "danijar_main-b"
+    places = {"AGENT": original, "OUT": agent, "FOREIGN": foreign}
+    before = sorted(os.listdir(agent))
+    held = lock.claim(agent)
+    try:
+        assert main([str(places.get(word, word)) for word in words.split()]) == 1
+    finally:
+        held.release()
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"thinkslow: {agent} is in use: process {os.getpid()} on this machine")
+    assert sorted(os.listdir(agent)) == before
 
 
 def test_a_study_is_refused_before_its_time_is_measured(tmp_path, capsys):

@@ -648,7 +648,7 @@ def test_an_agent_of_other_weights_is_another_evaluation(tmp_path):
 
 @pytest.mark.usefixtures("quick")
 def test_a_second_writer_is_refused_while_the_first_plays(tmp_path):
-    lock = claim(tmp_path / "out", what="evaluation")
+    lock = claim(tmp_path / "out")
     try:
         with pytest.raises(Locked, match=rf"process {os.getpid()} .*another folder"):
             guessed("Vector", out=tmp_path / "out")

@@ -20,6 +20,7 @@ from thinkslow.cli.common import Usage
 from thinkslow.cli.exports import Showing, of_evaluation, of_study
 from thinkslow.dreamer.training.logs import Logs
 from thinkslow.evaluation import Evaluation, tables
+from thinkslow.storage.events import Events
 
 TRACKERS = ("wandb", "trackio")
 
@@ -155,6 +156,15 @@ def test_tensorboard_of_a_study_is_written_anew(study):
     runs = {path.name for path in (study / "tensorboard").iterdir()}
     assert runs == {"partial-clean-partial-0-none", "partial-clean-partial-0-evidence"}
     assert len(events(study / "tensorboard" / "partial-clean-partial-0-none")["episode/score"]) == 8
+
+
+def test_events_that_are_not_whole_replace_none(study, monkeypatch):
+    assert main(["report", str(study), "--tensorboard"]) == 0
+    before = sorted(study.rglob("tensorboard/**/events.*"))
+    monkeypatch.setattr(Events, "add_scalar", lambda *_: 1 / 0)
+    assert main(["report", str(study), "--tensorboard"]) == 1
+    assert sorted(study.rglob("tensorboard/**/events.*")) == before
+    assert not list(study.glob(".*"))
 
 
 def test_a_study_is_written_as_csv(study):

@@ -17,7 +17,7 @@ from thinkslow.storage import atomic, lock
 HOLD = """
 import sys, time
 from thinkslow.storage import lock
-held = lock.claim(sys.argv[1], what="test")
+held = lock.claim(sys.argv[1])
 print("held", flush=True)
 time.sleep(600)
 """
@@ -41,11 +41,11 @@ def test_a_second_process_is_refused_by_name_until_the_first_ends(tmp_path):
     first = elsewhere(tmp_path)
     try:
         with pytest.raises(lock.Locked, match=rf"process {first.pid} .*choose another folder"):
-            lock.claim(tmp_path, what="run")
+            lock.claim(tmp_path)
     finally:
         first.terminate()
         first.communicate()
-    lock.claim(tmp_path, what="run").release()
+    lock.claim(tmp_path).release()
     assert os.listdir(tmp_path) == []
 
 
@@ -57,7 +57,7 @@ def test_a_killed_process_does_not_keep_its_folder(tmp_path, waited_for):
     os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)
     if waited_for:
         first.wait()
-    held = lock.claim(tmp_path, what="run")
+    held = lock.claim(tmp_path)
     held.check()
     held.release()
     first.communicate()
@@ -69,11 +69,11 @@ def test_a_claim_is_as_old_as_its_process_whatever_the_clock_said(tmp_path, sinc
     claimed_by(tmp_path, process=first.pid, started=lock.began(first.pid), since=since)
     try:
         with pytest.raises(lock.Locked, match=since):
-            lock.claim(tmp_path, what="run")
+            lock.claim(tmp_path)
     finally:
         first.kill()
         first.communicate()
-    lock.claim(tmp_path, what="run").release()
+    lock.claim(tmp_path).release()
 
 
 @pytest.mark.skipif(shutil.which("ps") is None, reason="no ps")
@@ -89,37 +89,37 @@ def test_the_start_of_a_process_does_not_depend_on_the_time_zone(monkeypatch):
 
 
 def test_a_process_does_not_claim_twice(tmp_path):
-    held = lock.claim(tmp_path, what="run")
+    held = lock.claim(tmp_path)
     with pytest.raises(lock.Locked, match=str(os.getpid())):
-        lock.claim(tmp_path, what="run")
+        lock.claim(tmp_path)
     held.release()
     held.release()
-    lock.claim(tmp_path, what="run").release()
+    lock.claim(tmp_path).release()
 
 
 def test_a_process_id_that_was_given_again_is_not_the_holder(tmp_path):
     claimed_by(tmp_path, started="long ago")
-    lock.claim(tmp_path, what="run").release()
+    lock.claim(tmp_path).release()
 
 
 def test_the_claim_of_another_machine_stands_until_its_file_is_deleted(tmp_path):
     claimed_by(tmp_path, host=platform.node() + "-2")
     with pytest.raises(lock.Locked, match=rf"{platform.node()}-2 .*delete .*{lock.NAME}"):
-        lock.claim(tmp_path, what="run")
+        lock.claim(tmp_path)
     (tmp_path / lock.NAME).unlink()
-    lock.claim(tmp_path, what="run").release()
+    lock.claim(tmp_path).release()
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"host": 1}', "null", 10**5 * "["])
 def test_a_claim_that_says_nothing_is_refused_with_the_file_to_delete(tmp_path, text):
     (tmp_path / lock.NAME).write_text(text)
     with pytest.raises(lock.Locked, match=r"delete that file") as error:
-        lock.claim(tmp_path, what="run")
+        lock.claim(tmp_path)
     assert lock.NAME in str(error.value)
 
 
 def test_a_folder_that_is_deleted_while_it_is_held_is_noticed(tmp_path):
-    held = lock.claim(tmp_path / "run", what="run")
+    held = lock.claim(tmp_path / "run")
     (tmp_path / "run" / lock.NAME).unlink()
     (tmp_path / "run").rmdir()
     with pytest.raises(lock.Lost, match="deleted"):
@@ -129,7 +129,7 @@ def test_a_folder_that_is_deleted_while_it_is_held_is_noticed(tmp_path):
 
 
 def test_a_folder_that_is_taken_over_is_noticed_and_not_given_free(tmp_path):
-    held = lock.claim(tmp_path, what="run")
+    held = lock.claim(tmp_path)
     claimed_by(tmp_path, process=1)
     with pytest.raises(lock.Lost, match="taken over by process 1"):
         held.check()
@@ -140,7 +140,7 @@ def test_a_folder_that_is_taken_over_is_noticed_and_not_given_free(tmp_path):
 def test_of_many_that_claim_at_once_one_gets_the_folder(tmp_path):
     script = (
         "import sys, time\nfrom thinkslow.storage import lock\n"
-        "try: held = lock.claim(sys.argv[1], what='run')\n"
+        "try: held = lock.claim(sys.argv[1])\n"
         "except lock.Locked: print('no', flush=True)\n"
         "else: print('yes', flush=True)\n"
         "sys.stdin.read()\n"

@@ -1,6 +1,7 @@
 """Episodes as video: every decision a frame, what came beside what the model decodes."""
 
 import importlib.util
+import os
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from thinkslow.agent.agent import Agent
 from thinkslow.evaluation import evaluate, protocol, video
 from thinkslow.evaluation.report.page import build
 from thinkslow.spaces import Space
+from thinkslow.storage.lock import Locked
 
 COUNTING = {"id": "counting:thinkslow-test/Counting-v0", "size": 16}
 
@@ -52,6 +54,18 @@ def test_an_environment_with_nothing_to_show_says_so(tmp_path):
     with pytest.raises(ValueError, match="render_mode"):
         thinkslow.record(agent, env, tmp_path / "nothing.gif")
     assert not list(tmp_path.iterdir())
+
+
+def test_of_two_recordings_of_one_file_the_second_is_refused(tmp_path):
+    path = tmp_path / "film.gif"
+    first = video.Video(path)
+    first.add(np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(Locked, match="another recording"):
+        video.Video(path)
+    assert first.close() == path
+    first.drop()
+    video.Video(path).drop()
+    assert os.listdir(tmp_path) == ["film.gif"]
 
 
 @pytest.mark.parametrize("name", ["film.avi", "film"])

@@ -35,7 +35,7 @@ from thinkslow.evaluation.seeds import episode_seed
 from thinkslow.evaluation.subjects import facts, fitted
 from thinkslow.needs import CRITIC, unmet
 from thinkslow.storage.headers import Occupied, as_read
-from thinkslow.storage.lock import claim
+from thinkslow.storage.lock import writing
 
 PURPOSE = 0xBA2C
 """The purpose of these environment seeds: episodes outside training and evaluation."""
@@ -79,9 +79,7 @@ def fill(
         raise ValueError("A bank needs the base agent: pass an agent that does not think.")
     folder, setting = Path(out), described_environment(environment)
     header = as_read(_header(agent, setting, plan))
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = claim(folder, what="bank")
-    try:
+    with writing(folder):
         bank = _opened(folder, header)
         if len(bank) < plan.moments:
             with VectorEnv(**arguments(setting), count=plan.batch, **dict(limits or {})) as envs:
@@ -90,8 +88,6 @@ def fill(
                 _Filling(bank, plan, player, envs, show).run()
         else:
             log.info("%s holds %d moments already: none is played.", folder, len(bank))
-    finally:
-        lock.release()
     return bank
 
 

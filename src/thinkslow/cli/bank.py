@@ -85,6 +85,7 @@ def run(options: Options) -> dict[str, Any]:
     from thinkslow.cli.results import progress
     from thinkslow.loading import agent_of
     from thinkslow.storage import atomic
+    from thinkslow.storage.lock import writing
 
     saved = options.open(options.agent)
     environment = options.environment([saved])
@@ -102,7 +103,9 @@ def run(options: Options) -> dict[str, Any]:
         arms, scores = playable(agent, filled, options)
         choices = bank.judge(filled, arms, scores=scores, draws=options.draws, show=show)
     summary = bank.summarise(choices)
-    atomic.write_text(out / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
+    text = json.dumps(summary, indent=1, allow_nan=False) + "\n"
+    with writing(out):
+        atomic.write_text(out / "summary.json", text)
     if not options.json:
         for table in tables(summary):
             output().print(table)

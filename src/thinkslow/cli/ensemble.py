@@ -70,6 +70,7 @@ def run(options: Options) -> dict[str, Any]:
     from thinkslow.dreamer.ensemble import make, seed_of
     from thinkslow.envs import VectorEnv, arguments
     from thinkslow.evaluation.subjects import fitted
+    from thinkslow.storage.lock import writing
     from thinkslow.zoo import located
 
     folder = located(options.agent)
@@ -94,6 +95,7 @@ def run(options: Options) -> dict[str, Any]:
         folder = options.out
     environment = options.environment([saved])
     with (
+        writing(folder),
         VectorEnv(
             count=ENVIRONMENTS,
             seed=seed_of(options.seed),
@@ -112,10 +114,10 @@ def run(options: Options) -> dict[str, Any]:
             seed=options.seed,
             show=show,
         )
-    facts = {"environment": environment["id"], **facts}
-    if not own:
-        importers.write(saved, folder)
-    checkpoint.save_members(folder, members, facts)
+        facts = {"environment": environment["id"], **facts}
+        if not own:
+            importers.write(saved, folder)
+        checkpoint.save_members(folder, members, facts)
     if not options.json:
         terminal = output()
         terminal.print(_table(facts))

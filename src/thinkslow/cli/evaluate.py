@@ -316,6 +316,7 @@ def play_and_report(
     """
     from thinkslow.evaluation import Occupied, evaluate, read
     from thinkslow.evaluation.records import HEADER
+    from thinkslow.storage.lock import writing
 
     numbers = range(2, 1000)
     folders = [out, *(out.with_name(f"{out.name}-{number}") for number in numbers)]
@@ -326,11 +327,13 @@ def play_and_report(
                 continue
             with progress() as show:
                 result = evaluate(agents, **playing, out=folder, command=whole, show=show)
-            beside(result.folder)
             _say("Comparing the arms and writing the page ...")
-            if exports is not None:
-                exports.export(of_evaluation(result))
-            shown = show_result(result.summary, result.report(), quiet=quiet, brief=brief)
+            with writing(folder):
+                beside(folder)
+                if exports is not None:
+                    exports.export(of_evaluation(result))
+                page = result.report()
+            shown = show_result(result.summary, page, quiet=quiet, brief=brief)
             if playing.get("video") and not quiet:
                 _say_videos(result.folder)
             return shown

@@ -79,6 +79,7 @@ def run(options: Options) -> dict[str, Any]:
     from thinkslow.evaluation.subjects import told_apart
     from thinkslow.gap.page import build
     from thinkslow.loading import agent_of
+    from thinkslow.storage.lock import writing
 
     saved = [options.open(source) for source in options.agents]
     environment = options.environment(saved)
@@ -100,7 +101,8 @@ def run(options: Options) -> dict[str, Any]:
             soft_wrap=True,
         )
         raise
-    summary, page = build(out)
+    with writing(out):
+        summary, page = build(out)
     if not options.json:
         terminal = output()
         for one in summary["agents"]:

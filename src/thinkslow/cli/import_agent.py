@@ -43,6 +43,7 @@ def run(options: Options) -> dict[str, Any]:
     """
     from thinkslow import importers
     from thinkslow.storage.faults import line
+    from thinkslow.storage.lock import writing
     from thinkslow.storage.manifest import read_manifest
     from thinkslow.zoo import located
 
@@ -52,15 +53,17 @@ def run(options: Options) -> dict[str, Any]:
             f"{located(options.source)}."
         )
     saved = options.open(options.source)
-    if importers.is_own(options.dest):
-        there = read_manifest(options.dest)
-        before = (there.get("source") or {}).get("file")
-        if before != saved.manifest["source"]["file"]:
-            raise FileExistsError(
-                f"{options.dest} holds another agent, {line(there.get('name'), 100)}, of "
-                f"{line(before or 'a training run', 300)}. Give another folder, or delete that one."
-            )
-    importers.write(saved, options.dest)
+    with writing(options.dest):
+        if importers.is_own(options.dest):
+            there = read_manifest(options.dest)
+            before = (there.get("source") or {}).get("file")
+            if before != saved.manifest["source"]["file"]:
+                raise FileExistsError(
+                    f"{options.dest} holds another agent, {line(there.get('name'), 100)}, of "
+                    f"{line(before or 'a training run', 300)}. Give another folder, or delete that "
+                    "one."
+                )
+        importers.write(saved, options.dest)
     if not options.json:
         output().print(f"The agent is in {options.dest}", soft_wrap=True)
     return {"agent": str(options.dest), "source": saved.manifest["source"]["file"]}

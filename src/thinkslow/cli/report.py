@@ -33,23 +33,31 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def run(options: Options) -> dict[str, Any]:
-    options.check_exports()
-    import json
+    """Write the page again, and print the result.
 
+    **Errors:** `FileNotFoundError` for a folder without records; `lock.Locked` while another
+    process writes in it; those of reading.
+    """
+    options.check_exports()
+    from thinkslow.storage.lock import writing
+
+    if not options.folder.is_dir():
+        raise FileNotFoundError(
+            f"There is no folder {options.folder}. Give the --out of an evaluation or a study."
+        )
     if (options.folder / "study.json").exists():
         from thinkslow.cli.study import show_study
         from thinkslow.study.run import finish
 
-        result = finish(options.folder)
-        options.export(of_study(result, options.folder))
+        with writing(options.folder):
+            result = finish(options.folder)
+            options.export(of_study(result, options.folder))
         return show_study(result, options.folder, quiet=options.json)
     from thinkslow.cli.results import show_result
-    from thinkslow.evaluation.report.page import build
+    from thinkslow.evaluation import Evaluation
 
-    page = build(options.folder)
-    if options.csv or options.parquet or options.tensorboard or options.projects:
-        from thinkslow.evaluation import Evaluation
-
-        options.export(of_evaluation(Evaluation(options.folder)))
-    summary = json.loads((options.folder / "summary.json").read_text())
-    return show_result(summary, page, quiet=options.json)
+    with writing(options.folder):
+        found = Evaluation(options.folder)
+        page = found.report()
+        options.export(of_evaluation(found))
+    return show_result(found.summary, page, quiet=options.json)

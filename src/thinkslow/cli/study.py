@@ -81,12 +81,12 @@ def run(options: Options) -> dict[str, Any]:
         from thinkslow.study.rehearsal import known
 
         return _say(known(plan, folder, jobs=_processes(options)), options)
-    from thinkslow.storage.lock import claim
+    from thinkslow.storage.lock import writing
     from thinkslow.study.run import run as play
 
-    claim(folder, what="study").release()  # before a forecast of minutes
-    if not (folder / "blocks").exists() and not options.json:
-        _rehearse(plan, folder, options)
+    with writing(folder):
+        if not (folder / "blocks").exists() and not options.json:
+            _rehearse(plan, folder, options)
     with progress() as show:
         result = play(
             plan,
@@ -97,7 +97,8 @@ def run(options: Options) -> dict[str, Any]:
             command=_command(options, folder),
             show=lambda done, total: show(f"{plan.name}, episodes", done, total),
         )
-    options.export(of_study(result, folder))
+    with writing(folder):
+        options.export(of_study(result, folder))
     return show_study(result, folder, quiet=options.json)
 
 

@@ -81,44 +81,53 @@ def imported(package: str, flag: str) -> Any:
 
 def write_events(found: Findings) -> Path:
     """Write TensorBoard events: a run for each arm, with its episodes by number. Returns the
-    folder, which is replaced.
+    folder, which is replaced when the new one is complete.
 
     The means are in the tab HPARAMS.
     """
-    import shutil
+    from thinkslow.storage import atomic
 
+    runs: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for row in found.tables["episodes"]:
+        key = tuple(str(row[part]) for part in ("group", "setting", "agent", "arm") if part in row)
+        runs.setdefault(key, []).append(row)
+    with atomic.folder(found.folder / "tensorboard", replace=True) as place:
+        for key, rows in runs.items():
+            _write_runs(place, key, rows, found.numbers)
+    return found.folder / "tensorboard"
+
+
+def _write_runs(
+    place: Path,
+    key: tuple[str, ...],
+    rows: Sequence[Mapping[str, Any]],
+    numbers: Mapping[str, float],
+) -> None:
+    """Write the events of one arm: its episodes as one run, and its means as another."""
     from tensorboardX.summary import hparams
 
     from thinkslow.evaluation.records import finite
     from thinkslow.storage.events import Events
 
-    place = found.folder / "tensorboard"
-    shutil.rmtree(place, ignore_errors=True)
-    runs: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
-    for row in found.tables["episodes"]:
-        key = tuple(str(row[part]) for part in ("group", "setting", "agent", "arm") if part in row)
-        runs.setdefault(key, []).append(row)
-    for key, rows in runs.items():
-        name = "-".join(re.sub(r"[^\w.+=-]+", "_", part) for part in key)
-        with contextlib.closing(Events(place / name)) as writer:
-            for row in rows:
-                for column, value in row.items():
-                    number = finite(value)
-                    if number is not None and (column in SHOWN or "_gain" in column):
-                        writer.add_scalar(f"episode/{column}", number, row["episode"])
-        start = "/".join(key) + "/"
-        means = {
-            f"mean/{where.removeprefix(start)}": number
-            for where, number in found.numbers.items()
-            if where.startswith(start)
-        }
-        names = ("group", "setting", "agent", "arm")[-len(key) :]
-        with contextlib.closing(Events(place / name / "means")) as writer:
-            for summary in hparams(dict(zip(names, key, strict=True)), means):
-                writer.add_summary(summary)
-            for tag, number in means.items():
-                writer.add_scalar(tag, number, 0)
-    return place
+    name = "-".join(re.sub(r"[^\w.+=-]+", "_", part) for part in key)
+    with contextlib.closing(Events(place / name)) as writer:
+        for row in rows:
+            for column, value in row.items():
+                number = finite(value)
+                if number is not None and (column in SHOWN or "_gain" in column):
+                    writer.add_scalar(f"episode/{column}", number, row["episode"])
+    start = "/".join(key) + "/"
+    means = {
+        f"mean/{where.removeprefix(start)}": number
+        for where, number in numbers.items()
+        if where.startswith(start)
+    }
+    names = ("group", "setting", "agent", "arm")[-len(key) :]
+    with contextlib.closing(Events(place / name / "means")) as writer:
+        for summary in hparams(dict(zip(names, key, strict=True)), means):
+            writer.add_summary(summary)
+        for tag, number in means.items():
+            writer.add_scalar(tag, number, 0)
 
 
 @contextlib.contextmanager

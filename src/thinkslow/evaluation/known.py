@@ -25,6 +25,7 @@ from thinkslow.evaluation.play import decision_keys
 from thinkslow.evaluation.records import BASE, Episode, Header
 from thinkslow.evaluation.report.beside import BEST
 from thinkslow.evaluation.seeds import episode_seed
+from thinkslow.storage import atomic
 from thinkslow.toy import Problem, filtered, hidden_markov, noisy, simulate
 from thinkslow.trees import put
 
@@ -68,14 +69,14 @@ def play(folder: Path, *, episodes: int = 40, seed: int = 0, command: str = "") 
         curves={},
         sittings=[{"command": command, "revision": made["revision"]}],
     )
-    folder.mkdir(parents=True)
     played = [
         one
         for name, agent in agents.items()
         for one in _episodes(name, agent, seeds, truth, symbols)
     ]
-    records.write_header(folder, header)
-    records.append(folder, played)
+    with atomic.folder(folder) as place:
+        records.write_header(place, header)
+        records.append(place, played)
     return folder
 
 

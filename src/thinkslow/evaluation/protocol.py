@@ -15,13 +15,12 @@ differ only in their thinking. An arm without thinking is the base agent, bit fo
 - milliseconds per decision: one compiled call for the whole batch, warm, median over decisions.
 """
 
-import contextlib
 import logging
 import os
 import platform
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -42,7 +41,7 @@ from thinkslow.evaluation.subjects import Agents
 from thinkslow.plural import plural
 from thinkslow.settings import MOST_SEED, fits, plain
 from thinkslow.storage.headers import Occupied, as_read
-from thinkslow.storage.lock import claim
+from thinkslow.storage.lock import writing
 
 log = logging.getLogger("thinkslow")
 
@@ -153,7 +152,7 @@ def evaluate(
     header = as_read(header)
     temporary = out is None
     folder = Path(tempfile.mkdtemp(prefix="thinkslow-")) if out is None else Path(out).expanduser()
-    with _writing(folder):
+    with writing(folder):
         before = _before(folder, header, resume)
         if before is not None and before.holds(header):
             return Evaluation(folder, temporary=temporary)
@@ -213,20 +212,6 @@ def _called(environment: Mapping[str, Any], episodes: int, seed: int, batch: int
     given = ", ".join(f"{key}={value!r}" for key, value in environment.items() if key != "id")
     where = f"dict(id={environment['id']!r}, {given})"
     return f"thinkslow.evaluate(agents, {where}, episodes={episodes}, seed={seed}, batch={batch})"
-
-
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Lock the folder, and remove it if nothing was written."""
-    fresh = not folder.exists()
-    lock = claim(folder, what="evaluation")
-    try:
-        yield
-    finally:
-        lock.release()
-        if fresh:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
 
 
 def _before(folder: Path, header: Header, resume: bool) -> Records | None:

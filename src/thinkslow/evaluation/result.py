@@ -11,6 +11,7 @@ from thinkslow.evaluation.records import Row
 from thinkslow.evaluation.summary import flat, summarise
 from thinkslow.evaluation.tables import Table
 from thinkslow.storage.headers import Occupied
+from thinkslow.storage.lock import NAME, writing
 
 
 class Evaluation:
@@ -82,15 +83,17 @@ class Evaluation:
         Args:
             out: another folder, to which the records are copied; None: the evaluation's own.
 
-        **Errors:** `Occupied` if the folder holds an evaluation already.
+        **Errors:** `Occupied` if the folder holds an evaluation already; `lock.Locked` while
+        another process writes there.
         """
         from thinkslow.evaluation.report.page import build
 
         folder = self.folder if out is None else Path(out).expanduser()
         if folder.resolve() != self.folder.resolve():
-            if (folder / records.HEADER).exists():
-                raise Occupied(f"{folder} holds an evaluation already. Give another folder.")
-            shutil.copytree(
-                self.folder, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("lock.json")
-            )
+            with writing(folder):
+                if (folder / records.HEADER).exists():
+                    raise Occupied(f"{folder} holds an evaluation already. Give another folder.")
+                shutil.copytree(
+                    self.folder, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(NAME)
+                )
         return build(folder, summary=self.summary)

@@ -4,9 +4,11 @@ MP4 needs PyAV (the extra `video`). GIF and animated PNG need only Pillow; they 
 memory and are larger.
 """
 
+import contextlib
+import functools
 import importlib
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.envs import Step
 from thinkslow.envs.make import Environment, described, make
 from thinkslow.needs import modes_of
+from thinkslow.storage import atomic
+from thinkslow.storage.lock import alone
 
 SIDE = 256
 """Length of the longer side to which small images are enlarged, in pixels."""
@@ -92,12 +96,11 @@ class Film:
     """
 
     def __init__(self, path: Path, model: Any, images: Sequence[str], *, fps: int = FPS):
-        self.path, self.model, self.images = path, model, tuple(images)
+        self.model, self.images = model, tuple(images)
         self.score, self.count = 0.0, 0
         self._decoded = tuple(name for name in images if _decodes(model, name))
-        self._part = path.with_name(f".{path.name}.part")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._writer = writer(path.suffix.lower(), self._part, fps)
+        self._video = Video(path, fps)
+        self.close, self.drop = self._video.close, self._video.drop
         self._now: Mapping[str, np.ndarray] = {}
 
     def add(self, shown: Mapping[str, np.ndarray], thought: Any) -> None:
@@ -107,7 +110,7 @@ class Film:
             state = jax.tree.map(lambda x: x[0], thought.state)
             pictures += [np.asarray(one) for one in _decode(self.model, state, self._decoded)]
         self.count += 1
-        self._writer.add(framed(pictures, f"decision {self.count}, score {self.score:g}"))
+        self._video.add(framed(pictures, f"decision {self.count}, score {self.score:g}"))
 
     def began(self, observation: Mapping[str, np.ndarray]) -> None:
         self._now = {name: observation[name][0] for name in self.images}
@@ -118,15 +121,40 @@ class Film:
             self.score += float(step.reward[0])
             self.began(step.observation)
 
+
+class Video:
+    """A file that frames are added to. It is written under another name, and exists after `close`.
+
+    Args:
+        path: `.mp4`, `.gif` or `.png`.
+        fps: Number of frames per second.
+
+    **Errors:** `ValueError` for another suffix; `ModuleNotFoundError` for MP4 without PyAV;
+    `lock.Locked` while another recording writes this file.
+    """
+
+    def __init__(self, path: Path, fps: int = FPS):
+        made = _writer_of(path.suffix.lower())
+        self._path, self._part = path, path.with_name(f".{path.name}.part")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as held:
+            held.enter_context(alone(self._part))
+            held.callback(self._part.unlink, missing_ok=True)
+            self._writer = made(self._part, fps)
+            self._held = held.pop_all()
+        self.add = self._writer.add
+
     def close(self) -> Path:
         """Write the remaining frames, and move the file into place."""
         self._writer.close()
-        self._part.replace(self.path)
-        return self.path
+        atomic.sync(self._part)
+        self._part.replace(self._path)
+        self._held.close()
+        return self._path
 
     def drop(self) -> None:
         """Discard a file that was not closed."""
-        self._part.unlink(missing_ok=True)
+        self._held.close()
 
 
 def suffix() -> str:
@@ -189,13 +217,10 @@ class _Animated:
         )
 
 
-def writer(kind: str, path: Path, fps: int) -> _Encoded | _Animated:
-    """The writer of a video; `kind` is a suffix.
-
-    **Errors:** `ValueError` for another suffix; `ModuleNotFoundError` for MP4 without PyAV.
-    """
+def _writer_of(kind: str) -> Callable[[Path, int], "_Encoded | _Animated"]:
+    """The class that writes videos of a suffix."""
     if kind in ANIMATED:
-        return _Animated(kind, path, fps)
+        return functools.partial(_Animated, kind)
     if kind not in ENCODED:
         raise ValueError(f"`path` must end in {', '.join((*ENCODED, *ANIMATED))}; got {kind!r}.")
     if not importlib.util.find_spec("av"):
@@ -203,7 +228,7 @@ def writer(kind: str, path: Path, fps: int) -> _Encoded | _Animated:
             "MP4 is written by PyAV, which is not installed: install thinkslow[video], or give a "
             "path that ends in .gif."
         )
-    return _Encoded(path, fps)
+    return _Encoded
 
 
 def _made(environment: str | Mapping[str, Any]) -> Environment:

@@ -42,7 +42,7 @@ from thinkslow.gap.stored import BEST, BEST_LATER, Header, Row
 from thinkslow.gap.watch import Recorder, Seen
 from thinkslow.plural import plural
 from thinkslow.storage.headers import Occupied, as_read
-from thinkslow.storage.lock import claim
+from thinkslow.storage.lock import writing
 
 PURPOSE = 0x6A9
 """The purpose of these environment seeds: episodes outside training and evaluation."""
@@ -90,9 +90,7 @@ def measure(
             if (reason := refusal(agent, plan.beta, base=arm == BASE)) is not None:
                 raise ValueError(f"{name}, {arm}: no gap can be measured: {reason}.")
     header = as_read(_header(named, setting, plan, command))
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = claim(folder, what="measurement")
-    try:
+    with writing(folder):
         before, rows = _opened(folder, header)
         if before is not None and before.episodes == header.episodes:
             header = before
@@ -102,8 +100,6 @@ def measure(
                 _Measuring(folder, header, plan, rows, envs, show).run(named)
         else:
             log.info("%s holds these gaps already: nothing is measured.", folder)
-    finally:
-        lock.release()
     if not stored.measured(rows):
         raise ValueError(
             f"Episodes of {setting['id']} are shorter than {plural(plan.lag + 1, 'decision')}: "

@@ -23,17 +23,22 @@ class Full(OSError):
 
 
 @contextlib.contextmanager
-def folder(path: str | Path) -> Iterator[Path]:
+def folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield an empty folder that becomes `path` if the body succeeds.
 
-    If the body fails or the process is killed, `path` does not exist. Everything that the body
-    wrote is first flushed to the disk.
+    If the body fails or the process is killed, `path` does not exist, or holds what it held.
+    Everything that the body wrote is first flushed to the disk.
+
+    Args:
+        path: the folder.
+        replace: whether it may hold something, which is then deleted after the body. For an
+            instant, there is then no such folder.
 
     **Errors:** `FileExistsError` if `path` exists and is not an empty folder; `Full` if the disk is
     full; any error of the body.
     """
     path = absolute(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if not replace and path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise FileExistsError(f"{path} must not exist yet, or be an empty folder; it is neither.")
     for leftover in _leftovers(path):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -47,7 +52,11 @@ def folder(path: str | Path) -> Iterator[Path]:
                 for name in files:
                     sync(Path(root, name))
                 sync(Path(root))
+            old = _temporary(path)
+            if replace and path.exists():
+                os.rename(path, old)
             os.rename(temporary, path)
+            shutil.rmtree(old, ignore_errors=True)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise

@@ -8,17 +8,31 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from thinkslow.storage import atomic
+
+
+def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a file, which is either completely replaced or unchanged.
+
+    **Errors:** as `append`.
+    """
+    atomic.write_text(path, _text(rows))
+
 
 def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append rows and flush them to the disk.
 
     **Errors:** `ValueError` for a non-finite number, before anything is written.
     """
-    text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+    text = _text(rows)
     with path.open("ab") as file:
         file.write(text.encode())
         file.flush()
         os.fsync(file.fileno())
+
+
+def _text(rows: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
 
 
 def whole(path: Path) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""One writer per folder: a training run or an evaluation locks its folder while it runs.
+"""One writer per folder: whatever writes several files into a folder locks it meanwhile.
 
 The claim is a file in the folder, `lock.json`, with the host, the process id, the start time of the
 process and its command. It is removed at the end. A killed process leaves it behind. A claim of
@@ -28,6 +28,8 @@ from thinkslow.storage.reading import read_bounded
 NAME = "lock.json"
 LARGEST = 2**20
 """Bytes of the largest claim that is read; it holds a command."""
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
+"""Errors of a file system without locks."""
 
 
 class Locked(RuntimeError):
@@ -109,19 +111,18 @@ class Lock:
         self._finalizer()
 
 
-def claim(folder: str | Path, *, what: str) -> Lock:
+def claim(folder: str | Path) -> Lock:
     """Hold a folder until `release` or the end of the process. A missing folder is created.
 
     Args:
         folder: The folder to write to.
-        what: What this process writes there, such as `training run`, for messages.
 
     **Errors:** `Locked` if another process holds it, or this process already does; the message has
     the process id, the host and a remedy. `OSError` if the folder cannot be created or written to.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     held = claim(folder, what="training run")
+    ...     held = claim(folder)
     ...     held.check()
     ...     held.release()
     """
@@ -140,14 +141,56 @@ def claim(folder: str | Path, *, what: str) -> Lock:
             end = f"end it (kill {found.process})" if here else "end it there"
             stale = "" if here else f" If it runs no more, delete {folder / NAME}."
             raise Locked(
-                f"{folder} is in use: process {found.process} on {where} writes this {what} "
-                f"since {found.since} ({found.command}). Wait for it, {end}, or choose "
-                f"another folder.{stale}"
+                f"{folder} is in use: process {found.process} on {where} writes there since "
+                f"{found.since} ({found.command}). Wait for it, {end}, or choose another "
+                f"folder.{stale}"
             )
         holder = Holder.me()
         text = json.dumps(dataclasses.asdict(holder), indent=1)
         atomic.write_text(folder / NAME, text + "\n")
     return Lock(folder, holder)
+
+
+@contextlib.contextmanager
+def writing(folder: str | Path) -> Iterator[None]:
+    """Hold a folder during the body. A missing folder is created, and removed if it stays empty.
+
+    **Errors:** those of `claim`.
+    """
+    folder = atomic.absolute(folder)
+    fresh = not folder.exists()
+    lock = claim(folder)
+    try:
+        yield
+    finally:
+        lock.release()
+        if fresh:
+            with contextlib.suppress(OSError):  # it holds something, or is gone
+                folder.rmdir()
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold a single file during the body by the system's lock, which ends with the process. A
+    missing file is created.
+
+    **Errors:** `Locked` if another process, or another writer of this one, holds it.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Locked(
+                f"{path} is in use: another recording writes it. Wait for it, or choose another "
+                "path."
+            ) from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def began(process: int) -> str | None:
@@ -226,7 +269,7 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF):
+            if error.errno not in NO_LOCKS:
                 raise
         yield
     finally:

@@ -30,7 +30,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from thinkslow.plural import plural
-from thinkslow.storage import atomic, tensorfile
+from thinkslow.storage import atomic, lock, tensorfile
 from thinkslow.storage.faults import Damaged, Misfit, Missing, shown
 from thinkslow.storage.manifest import FORMAT, MANIFEST, manifest_text, read_manifest
 from thinkslow.storage.reading import is_there
@@ -245,7 +245,7 @@ def _refuse_others(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} must be a folder or not exist yet; it is a file.")
-    names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    names = sorted(set(os.listdir(folder)) - {lock.NAME}) if folder.is_dir() else []
     if others := [name for name in names if not FILES.fullmatch(name)]:
         raise ValueError(
             f"An agent can replace only an agent or an empty folder; {folder} holds {others[0]}. "

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from thinkslow.storage import atomic
 from thinkslow.study.tasks import Task
 
 TRIES = 3
@@ -164,10 +165,8 @@ def _played(plan: bytes, task: dict[str, Any]) -> bytes:
 
 def _unpacked(content: bytes, folder: Path) -> None:
     """Move the complete records of a finished task into place."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as place:
-        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-            archive.extractall(Path(place) / "new", filter="data")
-        if folder.exists():
-            folder.rename(Path(place) / "old")
-        (Path(place) / "new").rename(folder)
+    with (
+        atomic.folder(folder, replace=True) as place,
+        tarfile.open(fileobj=io.BytesIO(content)) as archive,
+    ):
+        archive.extractall(place, filter="data")

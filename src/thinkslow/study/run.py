@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import json
 import logging
 import os
 import time
@@ -15,9 +14,9 @@ from thinkslow.dreamer.saved import provenance
 from thinkslow.evaluation import records
 from thinkslow.evaluation.records import Episode, Records
 from thinkslow.evaluation.summary import summarise
-from thinkslow.storage import atomic, jsontext
+from thinkslow.storage import atomic, jsontext, lines
 from thinkslow.storage.faults import Damaged
-from thinkslow.storage.lock import claim
+from thinkslow.storage.lock import writing
 from thinkslow.storage.reading import read_json
 from thinkslow.study import executors, page, verdicts
 from thinkslow.study.effects import Cells
@@ -66,8 +65,7 @@ def run(
     for agents that do not fit the plan; `executors.Failing`; `lock.Locked` while another process
     plays there.
     """
-    lock = claim(folder, what="study")
-    try:
+    with writing(folder):
         agents = begin(plan, folder, command)
         todo = tasks(plan, agents)
         missing = [task for task in todo if not finished(folder / task.folder)]
@@ -82,8 +80,6 @@ def run(
             executors.on_ray(folder, missing, address, progress)
         progress()
         return finish(folder)
-    finally:
-        lock.release()
 
 
 def begin(plan: Plan, folder: Path, command: str = "") -> dict[str, dict[str, str]]:
@@ -165,8 +161,7 @@ def finish(folder: Path) -> dict[str, Any]:
         place = cell(folder, group, setting)
         place.mkdir(parents=True, exist_ok=True)
         records.write_header(place, each.header)
-        (place / records.EPISODES).unlink(missing_ok=True)
-        records.append(place, each.episodes)
+        lines.write(place / records.EPISODES, (one.row() for one in each.episodes))
     result = {name: stored[name] for name in FACTS} | {
         "finished": all(finished(folder / task.folder) for task in tasks(plan, stored["agents"])),
         "hypotheses": [dataclasses.asdict(one) for one in verdicts.judge(plan, cells)],
@@ -176,8 +171,7 @@ def finish(folder: Path) -> dict[str, Any]:
         ],
     }
     atomic.write_text(folder / RESULT, jsontext.dumps(result, indent=1) + "\n")
-    lines = [json.dumps(row, allow_nan=False) + "\n" for row in rows(cells)]
-    atomic.write_text(folder / records.EPISODES, "".join(lines))
+    lines.write(folder / records.EPISODES, rows(cells))
     page.build(folder, result)
     return result
 

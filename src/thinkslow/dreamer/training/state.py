@@ -31,11 +31,6 @@ LOOK_EVERY = 1.0
 """Seconds between two checks whether the folder of the run still exists."""
 
 
-def claim(run: Path) -> lock.Lock:
-    """The lock of the folder. **Errors:** `lock.Locked` if another process writes in it."""
-    return lock.claim(run, what="training run")
-
-
 class RunState:
     """Everything that a run consists of: agent, replay, environments, counters, logs.
 
@@ -228,7 +223,7 @@ class RunState:
         assert self.logs is not None
         time.sleep(LOOK_EVERY)  # until the deletion has finished
         log.warning("%s was deleted: saving it again, and stopping.", self.run)
-        self.lock = claim(self.run)
+        self.lock = lock.claim(self.run)
         text = self.logs.text()
         self.logs.close()
         atomic.write_text(self.run / runs.CONFIG, self.description)

@@ -39,7 +39,7 @@ from thinkslow.dreamer.training.programs import Pending, act, update
 from thinkslow.dreamer.training.run import RunConfig
 from thinkslow.dreamer.training.state import RunState
 from thinkslow.dreamer.training.stopping import stoppable
-from thinkslow.storage import atomic, saves
+from thinkslow.storage import atomic, lock, saves
 
 HURRY_S = 10.0
 """Seconds that a stopping run waits for environments that do not answer."""
@@ -68,7 +68,7 @@ class Trainer(RunState):
         runs.refuse_used(run)
         trainer = cls(run, config, model, learning)
         try:
-            trainer.lock = state.claim(run)
+            trainer.lock = lock.claim(run)
             runs.refuse_used(run)  # by a run that began in the meantime
             trainer.step = trainer.envs.reset()  # before: a run that never began is no run
             atomic.write_text(run / runs.CONFIG, trainer.description)
@@ -91,7 +91,7 @@ class Trainer(RunState):
         else now.
         """
         described = runs.read(run)
-        held = state.claim(run)
+        held = lock.claim(run)
         try:
             config = dataclasses.replace(described.run, **(changes or {}))
             trainer = cls(run, config, described.model, described.learning)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from thinkslow.evaluation.records import BASE
-from thinkslow.evaluation.video import FPS, framed, writer
+from thinkslow.evaluation.video import Video, framed
 from thinkslow.evaluation.watching import seeing
 from thinkslow.evaluation.watching.episode import Episode
 from thinkslow.evaluation.watching.pictures import as_bytes, coloured
@@ -26,11 +26,11 @@ class Film:
     """
 
     def __init__(self, path: Path, episode: Episode, parts: seeing.Parts):
-        self.path, self._episode, self._images = path, episode, list(parts.images)
+        self._episode, self._images = episode, list(parts.images)
         self._decoded = [name for name in self._images if name in parts.decoded]
-        self._part = path.with_name(f".{path.name}.part")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._writer = writer(path.suffix, self._part, FPS)
+        self._width = WIDTH[path.suffix]
+        self._video = Video(path)
+        self.close, self.drop = self._video.close, self._video.drop
         self._score = 0.0
         self.count = 0
 
@@ -46,21 +46,11 @@ class Film:
                 pictures.append(coloured(as_bytes(shown.now[arm][name])))
                 labels.append("without thinking" if arm == BASE else arm)
         line = f"decision {number + 1}, score {self._score:g}"
-        side = max(48, min(WIDEST, WIDTH[self.path.suffix] // len(pictures)))
-        self._writer.add(framed(pictures, line, labels, side=side))
+        side = max(48, min(WIDEST, self._width // len(pictures)))
+        self._video.add(framed(pictures, line, labels, side=side))
         self._score += self._episode.rewards[number]
         self.count += 1
 
     def _order(self) -> Sequence[str]:
         arms = list(self._episode.thoughts)
         return sorted(arms, key=lambda arm: arm != BASE)
-
-    def close(self) -> Path:
-        """Write the remaining frames, and move the file into place."""
-        self._writer.close()
-        self._part.replace(self.path)
-        return self.path
-
-    def drop(self) -> None:
-        """Discard a file that was not closed."""
-        self._part.unlink(missing_ok=True)

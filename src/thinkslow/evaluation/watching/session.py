@@ -1,7 +1,6 @@
 """Watch an agent: one episode as a page to step through, a video and a table of its decisions."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,8 @@ from thinkslow.evaluation.watching.block import Gathering, rows
 from thinkslow.evaluation.watching.episode import Episode, play
 from thinkslow.evaluation.watching.film import Film
 from thinkslow.evaluation.watching.page import page
-from thinkslow.storage import atomic
+from thinkslow.storage import atomic, lines
+from thinkslow.storage.lock import writing
 
 ARMS = ("evidence", "sig-3")
 """Default arms: evidence of the present frame, and information gain in the future."""
@@ -102,15 +102,15 @@ def watch(
     decisions of three arms of a small agent on two cores, most of it compiling.
 
     **Errors:** `ValueError` for impossible settings, or an arm that the agent cannot play;
-    `FileExistsError` if `out` holds an episode; those of the environment. On `KeyboardInterrupt`
-    what was played is written first.
+    `FileExistsError` if `out` holds an episode; `lock.Locked` while another process writes there;
+    those of the environment. On `KeyboardInterrupt` what was played is written first.
     """
     if not isinstance(agent, AbstractAgent):
         raise TypeError(
             f"`agent` must be one agent, and `arms` its ways to think; got {type(agent).__name__}."
         )
     folder = folder_of(agent.about.name, seed, episode) if out is None else Path(out).expanduser()
-    check(folder, seed=seed, episode=episode, max_decisions=max_decisions)
+    check_numbers(seed=seed, episode=episode, max_decisions=max_decisions)
     agents = thinkers(agent, arms)
     if acting not in agents:
         raise ValueError(f"`acting` must be one of {', '.join(agents)}; got {acting!r}.")
@@ -122,43 +122,45 @@ def watch(
         name: subjects.awaits(one, lateness(described.get("shift", "")))
         for name, one in agents.items()
     }
-    show("preparing the arms", 0, max_decisions)
-    for name in agents:
-        agents[name] = calibrated(agents[name], described, seed=seed)
-    own = episode_seed(seed, episode)
-    with VectorEnv(
-        **described, count=1, step_limit_s=step_limit_s, reset_limit_s=reset_limit_s
-    ) as envs:
-        named = agent.about.name or "agent"
-        agents = {name: subjects.fitted(one, envs, name=named) for name, one in agents.items()}
-        played = play(
-            agents,
-            acting,
-            envs,
-            seed=seed,
-            environment_seed=own,
-            max_decisions=max_decisions,
-            tick=lambda what, done: show(what, done, max_decisions),
-        )
-        observations, actions = envs.observation_space, envs.action_spaces
-    if played.stop is not None and not played.length:
-        raise played.stop
-    about = {
-        "agent": subjects.facts(named, {BASE: next(iter(agents.values()))}),
-        "environment": described,
-        "seed": seed,
-        "episode": episode,
-        "environment_seed": own,
-        "command": command or _called(named, described, acting, seed, episode),
-        **provenance(),
-        "settings": [
-            subjects.settings(named, name, one) | _gate(one) for name, one in agents.items()
-        ],
-    }
-    result = write(folder, played, agents, observations, actions, about, video=video, show=show)
-    if played.stop is not None:
-        raise played.stop
-    return result
+    with writing(folder):
+        refuse_taken(folder)
+        show("preparing the arms", 0, max_decisions)
+        for name in agents:
+            agents[name] = calibrated(agents[name], described, seed=seed)
+        own = episode_seed(seed, episode)
+        with VectorEnv(
+            **described, count=1, step_limit_s=step_limit_s, reset_limit_s=reset_limit_s
+        ) as envs:
+            named = agent.about.name or "agent"
+            agents = {name: subjects.fitted(one, envs, name=named) for name, one in agents.items()}
+            played = play(
+                agents,
+                acting,
+                envs,
+                seed=seed,
+                environment_seed=own,
+                max_decisions=max_decisions,
+                tick=lambda what, done: show(what, done, max_decisions),
+            )
+            observations, actions = envs.observation_space, envs.action_spaces
+        if played.stop is not None and not played.length:
+            raise played.stop
+        about = {
+            "agent": subjects.facts(named, {BASE: next(iter(agents.values()))}),
+            "environment": described,
+            "seed": seed,
+            "episode": episode,
+            "environment_seed": own,
+            "command": command or _called(named, described, acting, seed, episode),
+            **provenance(),
+            "settings": [
+                subjects.settings(named, name, one) | _gate(one) for name, one in agents.items()
+            ],
+        }
+        result = write(folder, played, agents, observations, actions, about, video=video, show=show)
+        if played.stop is not None:
+            raise played.stop
+        return result
 
 
 def folder_of(name: str | None, seed: int, episode: int) -> Path:
@@ -171,10 +173,15 @@ def folder_of(name: str | None, seed: int, episode: int) -> Path:
     return Path("out/watch") / own.replace("/", "-")
 
 
-def check(folder: Path, *, seed: int, episode: int, max_decisions: int) -> None:
-    """**Errors:** `ValueError` for numbers out of range; `FileExistsError` for a taken folder."""
-    if (folder / PLAYER).exists():
-        raise FileExistsError(f"{folder} holds an episode already. Give another folder.")
+def refuse_taken(folder: Path) -> None:
+    """**Errors:** `FileExistsError` for a folder that holds what would be overwritten."""
+    for name in (PLAYER, DECISIONS, f"episode{suffix()}"):
+        if (folder / name).exists():
+            raise FileExistsError(f"{folder} holds {name} already. Give another folder.")
+
+
+def check_numbers(*, seed: int, episode: int, max_decisions: int) -> None:
+    """**Errors:** `ValueError` for a number out of range."""
     for name, value, least in (
         ("seed", seed, 0),
         ("episode", episode, 0),
@@ -264,8 +271,7 @@ def write(
         show("writing", played.length, played.length)
         block = gathering.block(about, agents)
         atomic.write_text(folder / PLAYER, page(block))
-        lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows(block))
-        atomic.write_text(folder / DECISIONS, lines)
+        lines.write(folder / DECISIONS, rows(block))
         made = film.close() if film is not None else None
     finally:
         if film is not None:
