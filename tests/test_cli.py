@@ -380,6 +380,16 @@ def test_an_error_of_the_system_is_told_without_its_number(number, remedy, monke
     assert "Errno" not in said
 
 
+def test_an_option_that_does_not_exist_is_told_before_the_folder_it_differs_from(resumed, capsys):
+    """The line was a list of all settings in which a misspelt option made the run another."""
+    folder, _ = resumed
+    command = ["train", "CartPole-v1", "--run", str(folder), "--steps", "9", "--env-option"]
+    assert main([*command, "suton=true"]) == 1
+    assert "CartPole-v1 has no option suton. It accepts sutton_barto_reward" in one_line(capsys)
+    assert main([*command, "sutton_barto_reward=true"]) == 1
+    assert "holds a run already" in one_line(capsys)
+
+
 @pytest.mark.parametrize(
     "words",
     [

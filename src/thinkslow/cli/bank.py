@@ -93,7 +93,7 @@ def run(options: Options) -> dict[str, Any]:
     out = options.out or Path("out/bank") / saved.name
     plan = part(options, Plan)
     try:
-        with progress() as show:
+        with options.cause_first(environment), progress() as show:
             filled = bank.fill(agent, environment, plan, out, limits=options.limits(), show=show)
     except KeyboardInterrupt:
         _say(f"What was stored is in {out}; the same command continues with the rest.")

@@ -174,29 +174,30 @@ def _run(options: Options) -> dict[str, Any]:
             *flags.typed(options, without=("agents", "out", "resume")),
         ]
     )
-    return play_and_report(
-        {
-            name: {label: agent.thinking(arm) for label, arm in arms.items()}
-            for name, agent in zip(names, agents, strict=True)
-        },
-        {
-            "environment": environment,
-            "episodes": options.episodes,
-            "seed": options.seed,
-            "batch": options.batch,
-            "pool": options.pool,
-            "max_decisions": options.max_decisions,
-            "real_time_ms": options.real_time,
-            "protocol": options.protocol,
-            "video": options.video,
-            **options.limits(),
-        },
-        out=options.out,
-        numbered=options.out == Options.out and not options.resume,
-        command=command,
-        quiet=options.json,
-        exports=options,
-    )
+    with options.cause_first(environment):
+        return play_and_report(
+            {
+                name: {label: agent.thinking(arm) for label, arm in arms.items()}
+                for name, agent in zip(names, agents, strict=True)
+            },
+            {
+                "environment": environment,
+                "episodes": options.episodes,
+                "seed": options.seed,
+                "batch": options.batch,
+                "pool": options.pool,
+                "max_decisions": options.max_decisions,
+                "real_time_ms": options.real_time,
+                "protocol": options.protocol,
+                "video": options.video,
+                **options.limits(),
+            },
+            out=options.out,
+            numbered=options.out == Options.out and not options.resume,
+            command=command,
+            quiet=options.json,
+            exports=options,
+        )
 
 
 def named(options: Options, own: Sequence[str]) -> list[str]:

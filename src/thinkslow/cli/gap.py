@@ -91,7 +91,7 @@ def run(options: Options) -> dict[str, Any]:
     plan = part(options, Plan)
     command = shlex.join(["thinkslow", "gap", *map(str, options.agents), *_flags(options)])
     try:
-        with progress() as show:
+        with options.cause_first(environment), progress() as show:
             gap.measure(
                 agents, environment, plan, out, limits=options.limits(), command=command, show=show
             )

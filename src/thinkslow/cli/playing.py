@@ -1,8 +1,9 @@
 """Options of all commands that play: the environment, its arguments, its time limits."""
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
@@ -84,6 +85,28 @@ class Playing(Making):
                 flag = name.replace("_", "-")
                 raise Usage(f"--{flag} must be above 0; got {getattr(self, name)}.")
         return {"step_limit_s": self.step_limit, "reset_limit_s": self.reset_limit}
+
+    @contextlib.contextmanager
+    def cause_first(self, environment: Mapping[str, Any]) -> Iterator[None]:
+        """If the body refuses a folder because it holds something else, make the environment once.
+        If it cannot be made, as with a misspelt option, this is the cause.
+
+        Args:
+            environment: the arguments of `envs.make`.
+
+        **Errors:** those of the environment, before those of the body.
+        """
+        from thinkslow.storage.headers import Occupied
+
+        try:
+            yield
+        except (Occupied, FileExistsError):
+            from thinkslow.envs import VectorEnv, arguments
+
+            making: dict[str, Any] = {**arguments(environment), **self.limits()}
+            with VectorEnv(**making, count=1):
+                pass
+            raise
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -189,7 +189,9 @@ def _trainer(options: Options) -> "Trainer":
     if other == {}:
         log.info("%s holds this run: continuing. Pass another --run for a new one.", options.run)
         return Trainer.resume(options.run, free)
-    runs.refuse_used(options.run, (other or {}).values())
+    environment = {"id": options.env, "size": options.size, "repeat": options.repeat}
+    with options.cause_first(environment | options.making()):
+        runs.refuse_used(options.run, (other or {}).values())
     return Trainer.begin(options.run, *settings)
 
 
