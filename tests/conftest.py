@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from thinkslow.dreamer.model import Dreamer
     from thinkslow.dreamer.v1.model import V1Dreamer
 
+collect_ignore = ["fakes"]
+"""Stand-ins for simulators: whatever is collected is imported, and its folder put on the path."""
 gc.set_threshold(100_000, 50, 100)
 """Programs are many objects that stay: looking for cycles among them is a tenth of the time."""
 MOST_MAPS = 40_000

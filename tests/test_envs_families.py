@@ -7,6 +7,8 @@ and once more in another environment, because of `pygame`, with '.[craftax,popgy
 """
 
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,6 +100,11 @@ def test_an_end_by_the_clock_is_no_end_of_the_task(name):
 def test_the_clock_of_every_family_is_tried():
     lab = {family.name for family in (dmlab.FAMILY, dmlab.GYM)}  # by a fake: test_envs_dmlab.py
     assert set(TRUNCATED) == {family.name for family in FAMILIES} - lab
+
+
+def test_the_stand_in_for_an_engine_is_not_on_the_path():
+    """A run of all tests collected it, and so imported it and took it for DeepMind Lab."""
+    assert str(Path(__file__).parent / "fakes") not in sys.path
 
 
 @quiet
