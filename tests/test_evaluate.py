@@ -19,7 +19,7 @@ import numpy as np
 import odd_episodes
 import pytest
 from counting import LENGTH
-from helpers import ask, codes, smallest_config, tiny_v1
+from helpers import ask, codes, smallest_config, tiny_v1, with_random_weights
 from odd_episodes import id_of
 from odd_players import Guesser, SideBySide
 
@@ -79,7 +79,8 @@ def environments():
 def dreamer(image: int = 16, names: tuple[str, ...] = ("image",)) -> Dreamer:
     observations = {name: Space((image, image, 3), "uint8") for name in names}
     actions = {"action": Space((), "int32", 3)}
-    return jax.jit(lambda key: Dreamer(observations, actions, MODEL, key=key))(jr.key(0))
+    shape = jax.eval_shape(lambda: Dreamer(observations, actions, MODEL, key=jr.key(0)))
+    return with_random_weights(shape, 0)
 
 
 def saved_agent(folder: Path, image: int = 16) -> checkpoint.Saved:
@@ -641,7 +642,7 @@ def test_an_agent_of_other_weights_is_another_evaluation(tmp_path):
             out=tmp_path,
             show=stopping_after(1),
         )
-    changed = jax.tree.map(lambda x: x + 1 if x.ndim > 1 else x, model)
+    changed = with_random_weights(model, 1)
     with pytest.raises(Occupied, match=r"its agents differ \(weights of agent\)"):
         evaluate({"none": Agent(changed)}, environment, episodes=2, seed=0, batch=1, out=tmp_path)
 
@@ -699,9 +700,7 @@ def test_killed_at_any_instant_it_ends_with_the_same_table(tmp_path):
 @pytest.mark.parametrize("score", [Surprise(), TwoStage()], ids=lambda score: score.name)
 def test_a_gate_opens_in_the_share_that_it_is_calibrated_to(score):
     thinking = Thinking({Entropy(): 1.0}, steps=1)
-    # A new critic is zero everywhere, and nothing is worth computing.
-    model = jax.tree.map(lambda x: x + 0.1 * jr.normal(jr.key(x.size), x.shape), dreamer())
-    waiting = Gated(Agent(model, thinking), score, share=0.3)
+    waiting = Gated(Agent(dreamer(), thinking), score, share=0.3)
     with SideBySide(ENVIRONMENT["id"], 4, size=16) as envs:
         gated = calibrated_in(waiting, envs, 0)
         assert isinstance(gated, Gated)

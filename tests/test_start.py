@@ -19,7 +19,7 @@ import pytest
 import thinkslow
 from thinkslow import zoo
 from thinkslow.cli import COMMANDS, early, main
-from thinkslow.dreamer.nets import Linear, shaped
+from thinkslow.dreamer.nets import LayerNorm, Linear, shaped
 from thinkslow.envs import VectorEnv
 from thinkslow.envs.crew import started_early
 from thinkslow.trees import put
@@ -157,6 +157,7 @@ def test_numbers_become_arrays_without_a_program_for_each_shape(caplog):
             array = put(np.full((side, 3), 0.5, np.float32))
             assert array.shape == (side, 3)
             assert float(put(0.5, np.float32)) == 0.5
+            assert LayerNorm(side).scale.shape == (side,)
     assert "ompil" not in caplog.text
 
 

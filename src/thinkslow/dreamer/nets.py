@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from thinkslow.dreamer.convolution import convolve, convolve_and_pool, double_and_convolve
 from thinkslow.dreamer.product import product
+from thinkslow.trees import put
 
 Tree = TypeVar("Tree")
 
@@ -64,7 +65,7 @@ class Linear(eqx.Module):
 
     def __init__(self, inputs: int, outputs: int, *, scale: float = 1.0, key: PRNGKeyArray):
         self.kernel = truncated_normal(key, (inputs, outputs), inputs, scale)
-        self.bias = jnp.zeros(outputs)
+        self.bias = put(np.zeros(outputs, np.float32))
 
     def __call__(self, x: Float[Array, "... inputs"]) -> Float[Array, "... outputs"]:
         return product(x, self.kernel) + self.bias
@@ -80,7 +81,7 @@ class BlockLinear(eqx.Module):
         self.kernel = truncated_normal(
             key, (blocks, inputs // blocks, outputs // blocks), inputs // blocks, 1.0
         )
-        self.bias = jnp.zeros(outputs)
+        self.bias = put(np.zeros(outputs, np.float32))
 
     def __call__(self, x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
         blocks = x.reshape(self.kernel.shape[0], -1)
@@ -97,7 +98,7 @@ class Conv(eqx.Module):
         self.kernel = truncated_normal(
             key, (size, size, inputs, outputs), size * size * inputs, 1.0
         )
-        self.bias = jnp.zeros(outputs)
+        self.bias = put(np.zeros(outputs, np.float32))
 
     def __call__(
         self, x: Float[Array, "height width inputs"]
@@ -123,7 +124,7 @@ class RMSNorm(eqx.Module):
     scale: Float[Array, " channels"]
 
     def __init__(self, channels: int):
-        self.scale = jnp.ones(channels)
+        self.scale = put(np.ones(channels, np.float32))
 
     def __call__(self, x: Float[Array, "... channels"]) -> Float[Array, "... channels"]:
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
@@ -138,7 +139,10 @@ class LayerNorm(eqx.Module):
     bias: Float[Array, " channels"]
 
     def __init__(self, channels: int):
-        self.scale, self.bias = jnp.ones(channels), jnp.zeros(channels)
+        self.scale, self.bias = (
+            put(np.ones(channels, np.float32)),
+            put(np.zeros(channels, np.float32)),
+        )
 
     def __call__(self, x: Float[Array, "... channels"]) -> Float[Array, "... channels"]:
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
@@ -213,7 +217,7 @@ class TransposedConv(eqx.Module):
             key, (size, size, outputs, inputs), size * size * inputs, 1.0
         )
         self.norm = None if last else LayerNorm(outputs)
-        self.bias = jnp.zeros(outputs) if last else None
+        self.bias = put(np.zeros(outputs, np.float32)) if last else None
         self.stride = stride
 
     def __call__(
