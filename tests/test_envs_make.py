@@ -331,6 +331,12 @@ def test_a_simulator_that_fails_is_named_with_where_to_look(monkeypatch):
         make("CartPole-v1")  # draws nothing: its own words are all there is to say
 
 
+def test_a_simulator_that_prints_leaves_the_output_alone(capsys):
+    """`Falling back to num_samples=4` stood twice before the first decision of an example."""
+    make("thinkslow/CollectGoodObjects-v0").close()
+    assert capsys.readouterr().out == ""
+
+
 def test_a_package_that_the_simulator_misses_is_told_in_its_own_words(monkeypatch):
     def broken(*_: object, **__: object) -> None:
         raise gymnasium.error.DependencyNotInstalled("Box2D is not installed, pip install swig")

@@ -1,6 +1,8 @@
 """One interface for all environments: named observations, actions in a known range."""
 
+import contextlib
 import copy
+import io
 import math
 import pickle
 import re
@@ -75,7 +77,9 @@ def make(
         if family is None
         else {name: asked.pop(name, default) for name, default in family.options.items()}
     )
-    env = _constructed(id, given, asked, notes, also=own)
+    # Simulators print while they begin, such as the number of samples that a renderer lacks.
+    with contextlib.redirect_stdout(io.StringIO()) if family else contextlib.nullcontext():
+        env = _constructed(id, given, asked, notes, also=own)
     if family is not None:
         env = family.dress(env, size, **own)
     for wrapper in wrappers:
