@@ -75,6 +75,8 @@ def _said(value: Any) -> str:
     'shape 64 64 3, dtype uint8'
     >>> _said({"low": 0.123456789, "by": {"members": [1.0, 2.0]}})
     'low 0.123457, by (members 1 2)'
+    >>> _said(None)
+    '–'
     """
     if isinstance(value, dict):
         parts = ((name, part) for name, part in value.items() if part not in (None, [], {}))
@@ -82,6 +84,8 @@ def _said(value: Any) -> str:
             f"{name} {f'({_said(part)})' if isinstance(part, dict) else _said(part)}"
             for name, part in parts
         )
+    if value is None:
+        return "–"
     if isinstance(value, list | tuple):
         return " ".join(map(_said, value))
     return f"{value:g}" if isinstance(value, float) else str(value)

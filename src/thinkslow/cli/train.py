@@ -160,6 +160,10 @@ def _config(options: Options, making: Mapping[str, Any]) -> "RunConfig":
         raise Usage(str(error)) from error
 
 
+BUILDING = "Starting the environments and building the agent."
+"""Said before what takes seconds, and a minute on a loaded machine."""
+
+
 def _trainer(options: Options) -> "Trainer":
     """The run that the options ask for, begun or continued.
 
@@ -179,6 +183,7 @@ def _trainer(options: Options) -> "Trainer":
                 f"--resume takes its settings from the run: {'; '.join(other.values())}. Leave "
                 "them out, or begin another run."
             )
+        log.info(BUILDING)
         return Trainer.resume(options.run, free)
     config = _config(options, options.making())
     settings = (config, model_preset(options.preset), options.learning)
@@ -192,6 +197,7 @@ def _trainer(options: Options) -> "Trainer":
     environment = {"id": options.env, "size": options.size, "repeat": options.repeat}
     with options.cause_first(environment | options.making()):
         runs.refuse_used(options.run, (other or {}).values())
+    log.info(BUILDING)
     return Trainer.begin(options.run, *settings)
 
 
