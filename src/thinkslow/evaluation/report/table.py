@@ -51,7 +51,7 @@ def table(summary: Record, width: int = 80) -> Table:
         cells, stacked = [_stacked(row) for row in cells], True
         if NAME + _width(cells, shown) > width:
             shown = FEW
-    whole = NAME + _width(cells, shown) <= width
+    room = width - _width(cells, shown)
     told = {
         "how": "paired" if paired else "between independent samples",
         "together": _together(protocol.get("batch")),
@@ -67,15 +67,17 @@ def table(summary: Record, width: int = 80) -> Table:
     )
     result.add_column("arm", overflow="fold")
     for heading in shown:
-        result.add_column(heading, justify="right", overflow="fold", no_wrap=whole)
+        result.add_column(heading, justify="right", overflow="fold", no_wrap=room >= NAME)
     for agent, own in rows.items():
         if result.rows:
             result.add_row()
-        result.add_row(Text(line(agent), style="bold"))
+        result.add_row(Text(_wrapped(line(agent), room), style="bold"))
         for name, row in own.items():
             style = "" if kind(name) == "refinement" else "dim"
             each = _stacked(row) if stacked else row
-            result.add_row(Text(line(name), style=style), *(each[heading] for heading in shown))
+            result.add_row(
+                Text(_wrapped(line(name), room), style=style), *(each[heading] for heading in shown)
+            )
     return result
 
 
@@ -99,6 +101,23 @@ def _rows(summary: Record, agent: str) -> dict[str, dict[str, Text]]:
             "think": Text("–" if share is None else f"{share:.0%}"),
         }
     return rows
+
+
+def _wrapped(name: str, room: int) -> str:
+    """A name in lines of this width, broken before a plus sign where there is one.
+
+    >>> print(_wrapped("evidence+steps=16+deadline_ms=2", 20))
+    evidence+steps=16
+    +deadline_ms=2
+    """
+    first, *rest = name.split("+")
+    lines = [first]
+    for part in rest:
+        if cell_len(f"{lines[-1]}+{part}") <= room:
+            lines[-1] += f"+{part}"
+        else:
+            lines.append(f"+{part}")
+    return "\n".join(lines)
 
 
 def _width(rows: Sequence[Mapping[str, Text]], shown: Sequence[str]) -> int:
