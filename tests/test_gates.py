@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from helpers import Codes, codes, steer
 
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.gate_scores import (
@@ -23,23 +24,33 @@ from thinkslow.agent.thinking import Thinking
 from thinkslow.objectives import Evidence, PresentTerm
 from thinkslow.objectives.members import Noise
 from thinkslow.readouts import BestOf, Mode, Sample, Soft
+from thinkslow.worldmodel import State
 
 pytestmark = pytest.mark.usefixtures("strict")
 
 BATCH = 3
-EVIDENCE = Thinking({Evidence(): 1.0}, steps=2, latent=Soft(), max_kl=2.0)
+EVIDENCE = Thinking({Evidence(0.5, 0.0): 1.0}, steps=2, latent=Soft(), max_kl=2.0)
+# A gate does not look into its model, and the smallest compiles in half the time.
+MODEL = codes()
+
+
+def moving(model: Codes, state: State, key: jax.Array) -> jax.Array:
+    """Actions with some noise, so that no two environments remember the same."""
+    return steer(state, key) + 0.1 * jr.normal(key, (2,))
+
+
+def agent_of(thinking: Thinking | None = None, policy: Any = moving, **more: Any) -> Agent:
+    return Agent(MODEL, thinking, policy=policy, **more)
 
 
 @pytest.fixture(scope="module")
-def given(dreamer):
+def given():
     """A carry in the middle of an episode, what is seen there, and keys."""
-    rng = np.random.default_rng(0)
-    images = rng.integers(256, size=(2, BATCH, 16, 16, 3)).astype(np.uint8)
-    agent = Agent(dreamer)
-    first = np.ones(BATCH, bool)
+    bits = np.random.default_rng(0).integers(2, size=(2, BATCH, 5)).astype(np.float32)
+    agent, first = agent_of(), np.ones(BATCH, bool)
     keys = jr.split(jr.key(0), BATCH)
-    carry, _, _ = agent.act(agent.start(BATCH), {"image": images[0]}, first, keys=keys)
-    return carry, {"image": images[1]}, ~first, jr.split(jr.key(1), BATCH)
+    carry, _, _ = agent.act(agent.start(BATCH), {"bits": bits[0]}, first, keys=keys)
+    return carry, {"bits": bits[1]}, ~first, jr.split(jr.key(1), BATCH)
 
 
 def act(agent, given):
@@ -75,34 +86,35 @@ class Costly(PresentTerm):
 
 
 @pytest.mark.parametrize("readout", [Sample(), Mode(), BestOf(4)], ids=["sample", "mode", "best"])
-def test_a_closed_gate_is_the_agent_of_no_steps_and_never_refines(dreamer, given, readout):
+def test_a_closed_gate_is_the_agent_of_no_steps_and_never_refines(given, readout):
     """It once took the sampled latent whatever the readout, and compared two readouts."""
-    costly = Agent(dreamer, Thinking({Costly(): 1.0}, steps=1, readout=readout))
+    costly = agent_of(Thinking({Costly(): 1.0}, steps=1, readout=readout))
     carry, action, thought = act(Gated(costly, Surprise(), np.inf), given)
-    equal((carry, action), act(Agent(dreamer, Thinking(readout=readout)), given)[:2])
+    equal((carry, action), act(agent_of(Thinking(readout=readout)), given)[:2])
     assert not thought.thinks.any()
 
 
-def test_an_open_gate_is_the_thinking_agent(dreamer, given):
-    agent = Agent(dreamer, EVIDENCE)
+def test_an_open_gate_is_the_thinking_agent(given):
+    agent = agent_of(EVIDENCE)
     carry, action, thought = act(Gated(agent, Surprise(), -np.inf), given)
     whole = act(agent, given)
     close((carry, action), whole[:2])
     close(thought.after, whole[2].after)
+    assert np.all(thought.moved > 0.01)
     assert thought.thinks.all()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("row", range(BATCH))
-def test_each_environment_thinks_by_its_own_doubt(dreamer, given, row):
-    agent = Agent(dreamer, EVIDENCE)
+def test_each_environment_thinks_by_its_own_doubt(given, row):
+    agent = agent_of(EVIDENCE)
     scores = doubts(agent, Surprise(), given)
     others = np.delete(scores, row)
     assert scores[row] not in others
     carry, action, thought = act(Gated(agent, Surprise(), float(np.sort(scores)[1])), given)
     doubtful = scores > np.sort(scores)[1]
     np.testing.assert_array_equal(thought.thinks, doubtful)
-    expected = act(agent if doubtful[row] else Agent(dreamer), given)
+    expected = act(agent if doubtful[row] else agent_of(), given)
     same = close if doubtful[row] else equal
     same(some((carry, action), row), some(expected[:2], row))
 
@@ -110,14 +122,14 @@ def test_each_environment_thinks_by_its_own_doubt(dreamer, given, row):
 def counting(traces: list) -> Any:
     def policy(model: Any, state: Any, key: Any) -> Any:
         traces.append(1)
-        return model.policy(state, key)
+        return moving(model, state, key)
 
     return policy
 
 
-def test_a_threshold_compiles_nothing_anew(dreamer, given):
+def test_a_threshold_compiles_nothing_anew(given):
     traces: list = []
-    gate = Gated(Agent(dreamer, EVIDENCE, policy=counting(traces)), Surprise(), -np.inf)
+    gate = Gated(agent_of(EVIDENCE, policy=counting(traces)), Surprise(), -np.inf)
     act(gate, given)
     before = len(traces)
     assert before > 0
@@ -125,10 +137,10 @@ def test_a_threshold_compiles_nothing_anew(dreamer, given):
     assert len(traces) == before
 
 
-def test_a_warm_gate_compiles_nothing_however_many_are_in_doubt(dreamer, given):
+def test_a_warm_gate_compiles_nothing_however_many_are_in_doubt(given):
     *arguments, keys = given
     traces: list = []
-    agent = Agent(dreamer, EVIDENCE, policy=counting(traces))
+    agent = agent_of(EVIDENCE, policy=counting(traces))
     Gated(agent, Surprise(), np.inf).warm(*arguments, keys=keys)
     before = len(traces)
     assert before > 0
@@ -137,9 +149,9 @@ def test_a_warm_gate_compiles_nothing_however_many_are_in_doubt(dreamer, given):
     assert len(traces) == before
 
 
-def test_scores_are_what_their_names_say(dreamer, given):
-    agent = Agent(dreamer, EVIDENCE)
-    base = act(Agent(dreamer), given)[2]
+def test_scores_are_what_their_names_say(given):
+    agent = agent_of(EVIDENCE)
+    base = act(agent_of(), given)[2]
     scores = (Surprise(), PosteriorEntropy(), Chance())
     found = {score.name: doubts(agent, score, given) for score in scores}
     kl = jax.jit(jax.vmap(lambda q, p: q.kl(p)))(base.before, base.prior)
@@ -150,17 +162,17 @@ def test_scores_are_what_their_names_say(dreamer, given):
     assert ((found["random"] >= 0) & (found["random"] < 1)).all()
 
 
-def test_sensitivity_is_the_chance_that_two_latents_act_apart(dreamer, given):
+def test_sensitivity_is_the_chance_that_two_latents_act_apart(given):
     """A policy that acts on one factor of the latent: 1 - sum of squares of its frequencies."""
 
     def blind(model, state, key):
-        return jnp.array([1.0, 0.0, 0.0])
+        return jnp.array([1.0, 0.0])
 
     def follows(model, state, key):
-        return state.latent[0, :3]
+        return state.latent[0, :2]
 
     def score(policy):
-        agent = Agent(dreamer, EVIDENCE, policy=policy)
+        agent = agent_of(EVIDENCE, policy=policy)
         carry = agent.start(BATCH)
         return doubts(agent, Sensitivity(), (carry, *given[1:]))
 
@@ -169,21 +181,21 @@ def test_sensitivity_is_the_chance_that_two_latents_act_apart(dreamer, given):
     assert (score(follows) <= 1).all()
 
 
-def test_novelty_is_zero_where_there_is_no_history(dreamer, given):
+def test_novelty_is_zero_where_there_is_no_history(given):
     """At a first frame the history is no history, and what remains is KL(q || q) = 0."""
     carry, seen, _, keys = given
     first = jnp.ones(BATCH, bool)
-    found = doubts(Agent(dreamer, EVIDENCE), Novelty(), (carry, seen, first, keys))
+    found = doubts(agent_of(EVIDENCE), Novelty(), (carry, seen, first, keys))
     np.testing.assert_allclose(found, np.zeros(BATCH), atol=1e-5)
 
 
-def test_disagreement_is_zero_for_identical_members_and_positive_for_others(dreamer, given):
+def test_disagreement_is_zero_for_identical_members_and_positive_for_others(given):
     def heads(model):
-        return model.dyn.layers["priorlogit"].kernel
+        return model.head
 
     def score(scale):
-        members = Noise(scale, 3, heads)(dreamer, key=jr.key(2))
-        agent = Agent(dreamer, EVIDENCE, members=members)
+        members = Noise(scale, 3, heads)(MODEL, key=jr.key(2))
+        agent = agent_of(EVIDENCE, members=members)
         return doubts(agent, Disagreement(), given)
 
     np.testing.assert_allclose(score(0.0), np.zeros(BATCH), atol=1e-6)
@@ -200,9 +212,9 @@ class Broken(GateScore):
         return jnp.where(here, jnp.nan, 1.0)
 
 
-def test_a_score_that_is_nan_opens_no_gate(dreamer, given):
-    agent = Agent(dreamer, EVIDENCE)
-    memory = act(Agent(dreamer), given)[2].base.memory
+def test_a_score_that_is_nan_opens_no_gate(given):
+    agent = agent_of(EVIDENCE)
+    memory = act(agent_of(), given)[2].base.memory
     thought = act(Gated(agent, Broken(memory[1, 0]), -1.0), given)[2]
     np.testing.assert_array_equal(thought.thinks, [True, False, True])
 
@@ -214,12 +226,12 @@ def test_a_calibrated_threshold_opens_for_the_asked_share(share):
     assert opened == pytest.approx(share, abs=1 / scores.size)
 
 
-def test_impossible_gates_are_refused(dreamer):
-    agent = Agent(dreamer, EVIDENCE)
+def test_impossible_gates_are_refused():
+    agent = agent_of(EVIDENCE)
     with pytest.raises(ValueError, match="`steps` must be 1 or more"):
-        Gated(Agent(dreamer), Surprise(), 0.0)
+        Gated(agent_of(), Surprise(), 0.0)
     with pytest.raises(ValueError, match="`lag` 0"):
-        Gated(Agent(dreamer, Thinking(lag=2)), Surprise(), 0.0)
+        Gated(agent_of(Thinking(lag=2)), Surprise(), 0.0)
     with pytest.raises(ValueError, match=r"`disagreement` .* thinkslow ensemble"):
         Gated(agent, Disagreement(), 0.0)
     with pytest.raises(ValueError, match="`threshold`, or the `share`"):
@@ -232,8 +244,8 @@ def test_impossible_gates_are_refused(dreamer):
         threshold_of([float("nan")], 0.5)
 
 
-def test_a_gate_that_is_not_calibrated_says_how_to(dreamer, given):
-    gate = Gated(Agent(dreamer, EVIDENCE), Surprise(), share=0.2)
+def test_a_gate_that_is_not_calibrated_says_how_to(given):
+    gate = Gated(agent_of(EVIDENCE), Surprise(), share=0.2)
     with pytest.raises(ValueError, match=r"20% .* thinkslow\.calibrated"):
         act(gate, given)
     assert act(gate.opening_above(-1.0), given)[2].thinks.all()
