@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from helpers import golden_case, tiny_dreamer, tiny_v1
 
+from thinkslow import zoo
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.gate_scores import Disagreement
 from thinkslow.agent.presets import Arm, arm
@@ -364,6 +365,14 @@ def test_another_projects_agent_is_kept_as_one_of_ours(importable, tmp_path, cap
     assert saved.manifest["source"]["format"] == "dreamerv3"
     assert main(["ensemble", str(kept), "--out", str(tmp_path / "other")]) == 2
     assert "Leave out --out" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_bundled_agent_keeps_its_ensemble(capsys):
+    """A trial with 50 decisions replaced the ensemble inside the installed package."""
+    before = {path: path.read_bytes() for path in zoo.path("collect-half").iterdir()}
+    assert main(["ensemble", "collect-half", "--decisions", "50"]) == 2
+    assert "Copy" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in zoo.path("collect-half").iterdir()} == before
 
 
 def test_an_ensemble_of_nothing_is_refused(tmp_path, capsys):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 import tyro
 from rich.table import Table
 
-from thinkslow import settings
+from thinkslow import settings, zoo
 from thinkslow.cli.common import Usage, output
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.playing import PlayingAgents
@@ -38,8 +38,8 @@ class Options(PlayingAgents):
     GROUP: ClassVar = "fit"
 
     agent: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="AGENT")]
-    """A bundled agent by name, an agent folder, or a log folder or checkpoint of another
-    project."""
+    """An agent folder, or a log folder or checkpoint of another project. A bundled agent keeps the
+    ensemble that it comes with."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Convert another project's agent, and write it to this folder with its ensemble."""
     decisions: int = setting(4000, least=1)
@@ -60,9 +60,14 @@ def parse(arguments: Sequence[str]) -> Options:
 def run(options: Options) -> dict[str, Any]:
     """Play, fit, judge and store.
 
-    **Errors:** `Usage` for another project's agent without `out`, or one of ours with `out`; errors
-    of reading, of the environment and of `ensemble.make`.
+    **Errors:** `Usage` for a bundled agent, for another project's agent without `out`, or one of
+    ours with `out`; errors of reading, of the environment and of `ensemble.make`.
     """
+    if not options.agent.exists() and str(options.agent) in zoo.names():
+        raise Usage(
+            f"{options.agent} is bundled with thinkslow, has an ensemble and is not changed. Copy "
+            f"{zoo.path(str(options.agent))} and pass the copy."
+        )
     from thinkslow import importers
     from thinkslow.agent.agent import Agent
     from thinkslow.cli.results import progress
