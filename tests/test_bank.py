@@ -14,7 +14,7 @@ from thinkslow.agent.agent import Agent
 from thinkslow.agent.thinking import Thinking
 from thinkslow.bank.judging import Choices, opened
 from thinkslow.bank.summary import summarise
-from thinkslow.cli.bank import tables
+from thinkslow.cli.bank import scope, tables
 from thinkslow.cli.common import output
 from thinkslow.spaces import Space
 from thinkslow.storage.faults import Damaged, Missing
@@ -202,6 +202,8 @@ def test_the_printed_tables_have_every_number_below_its_title(monkeypatch):
         "critic": {"r": 0.5, "slope": 2.0, "bias": row},
         "gates": {"values": {"policy-information": shares}},
     }
+    said = scope({"moments": 1, "episodes": 30})
+    assert said.startswith("1 moment of 30 episodes; 95% intervals")
     made = tables(summary)
     for table in made:
         assert all(list(column.cells) and all(column.cells) for column in table.columns)

@@ -121,7 +121,7 @@ def judge(
 def _shown(bank: Bank, show: Show) -> Any:
     total = len(bank.index)
     for done, part in enumerate(bank.parts()):
-        show("judging", done, total)
+        show("judging" if done else "judging, compiling once", done, total)
         yield part
     show("judging", total, total)
 

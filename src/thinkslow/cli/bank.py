@@ -14,6 +14,7 @@ from thinkslow.bank.plan import Plan
 from thinkslow.cli.common import Usage, beside_none, console, output, part
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.playing import PlayingAgents
+from thinkslow.plural import plural
 from thinkslow.settings import setting
 
 DESCRIPTION = """Fill a bank of decisions and judge arms on it.
@@ -109,6 +110,7 @@ def run(options: Options) -> dict[str, Any]:
     if not options.json:
         for table in tables(summary):
             output().print(table)
+        output().print(scope(summary))
         output().print(f"The bank: {out}", soft_wrap=True)
     return {"bank": str(out), **summary}
 
@@ -151,6 +153,12 @@ def playable(agent: Any, filled: Any, options: Options) -> tuple[dict[str, Any],
         else:
             scores[name] = score
     return arms, scores
+
+
+def scope(summary: Mapping[str, Any]) -> str:
+    """What the numbers rest on."""
+    moments, episodes = (plural(summary[key], key[:-1]) for key in ("moments", "episodes"))
+    return f"{moments} of {episodes}; 95% intervals over episodes, of one checkpoint."
 
 
 def tables(summary: Mapping[str, Any]) -> list[Table]:
