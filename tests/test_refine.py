@@ -15,6 +15,7 @@ from thinkslow import refinement
 from thinkslow.distributions import Categorical, Gaussian
 from thinkslow.refinement import Gradient, Mirror, Random, Status
 from thinkslow.refinement.result import Iterates, chosen
+from thinkslow.refinement.step import within
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -164,6 +165,18 @@ def test_a_short_step_is_taken_whole_to_the_bit():
     assert free.moved[1] > 0
 
 
+@pytest.mark.parametrize("nats", [1e-3, 0.1, 3.0])
+def test_a_long_step_spends_its_nats(nats):
+    """Of 256 beliefs none is left behind or moved too far."""
+    first, change = (
+        Categorical(size * jr.normal(key, (256, 4, 8)))
+        for size, key in zip((1, 30), jr.split(jr.key(0)), strict=True)
+    )
+    moved = jax.jit(jax.vmap(partial(within, step_kl=nats, max_kl=jnp.inf)))
+    spent = jax.vmap(lambda a, b: a.kl(b))(moved(first, change, first=first), first)
+    np.testing.assert_allclose(spent, nats, rtol=0.01)
+
+
 def test_each_step_stays_within_step_kl_and_all_within_max_kl():
     belief = categorical(2)
     out = descend(linear, belief, 1e3, Gradient, steps=8, step_kl=0.05, max_kl=0.12)
@@ -282,7 +295,7 @@ def test_without_its_record_an_update_that_looks_at_nothing_evaluates_nothing():
     assert refine(nowhere, categorical(), Random(), **given).status == Status.NOT_FINITE
     out = refine(nowhere, categorical(), Random(), **given, record=False)
     assert out.status == Status.KL_SPENT
-    np.testing.assert_allclose(out.moved[-1], 0.5, rtol=0.01)
+    np.testing.assert_allclose(out.moved[-1], 0.5, rtol=0.1)
 
 
 @pytest.mark.slow

@@ -188,8 +188,9 @@ def within(belief: Any, change: Any, step_kl: Scalar, *, first: Any, max_kl: Sca
         good = jax.vmap(fits)(start * 2.0**-between)
         many = jnp.min(jnp.where(good, between, many))
         few = jnp.max(jnp.where(between < many, between, few))
-    share = start * 2.0**-many
-    share = jnp.where(fits(1.0), 1.0, jnp.where(fits(share), share, 0.0))
+    # Judged once more, by itself, the share that was found could fail by rounding.
+    share = jnp.where(many < HALVINGS, start * 2.0**-many, 0.0)
+    share = jnp.where(fits(1.0), 1.0, share)
     return at(jnp.where((step_kl > 0) & (max_kl > 0), share, 0.0))
 
 
