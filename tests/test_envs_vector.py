@@ -17,6 +17,7 @@ from helpers import slow
 
 from thinkslow import standard_streams
 from thinkslow.envs import Failed, Mismatch, Nonfinite, Step, Unavailable, VectorEnv, make
+from thinkslow.envs.failures import failure
 
 FRAGILE = "tiny_envs:tiny/Fragile-v0"
 KILL, RAISE = 1, 2  # actions of Fragile
@@ -480,3 +481,32 @@ def test_an_argument_that_cannot_be_is_told_in_our_own_words():
     """It was said to be a ValueError in thinkslow's own code."""
     with pytest.raises(Unavailable, match=r"^`image` must name observations"):
         VectorEnv("CartPole-v1", 1, image=["pixels"])
+
+
+class Wordless(Exception):
+    def __str__(self):
+        raise KeyError("no words")
+
+
+def noted() -> Exception:
+    error = RuntimeError("the wall is gone")
+    error.add_note("see the manual")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (RuntimeError("L" * 5_000_000), "RuntimeError", "LLL ... LLL"),
+        (Wordless(), "Wordless", "its text cannot be made (KeyError)"),
+        (noted(), "RuntimeError", "the wall is gone"),
+        (SyntaxError("bad", ("maze.py", 3, 1, "x")), "SyntaxError", "bad"),
+    ],
+    ids=["long", "wordless", "noted", "syntax"],
+)
+def test_whatever_an_environment_raises_is_a_short_line(error, kind, said):
+    """A message of 5 MB was printed and kept whole, and a note was taken for the message."""
+    found = failure(error, "step")
+    assert found.kind == kind
+    assert said in found.line
+    assert len(found.line) < 2_000

@@ -22,6 +22,8 @@ FATAL, FRAME = "Fatal Python error: ", re.compile(r'File "(.+)", line (\d+) in (
 """How Python reports the place of a crash in compiled code."""
 KEPT = 20_000
 """Number of characters of a traceback that are kept."""
+MOST = 1_000
+"""Number of characters of a message that are kept."""
 USERS = "your code"
 """What messages call the user's code."""
 OWN = "thinkslow's own code"
@@ -90,10 +92,21 @@ class Failed(RuntimeError):
 
 def failure(error: BaseException, call: str) -> Failure:
     """The data of an exception that was caught where the environment was called."""
-    last = traceback.format_exception_only(error)[-1].strip()
-    kind, _, message = last.partition(": ")
     text = "".join(traceback.format_exception(error))
-    return Failure(call, kind.rpartition(".")[2], message, origin(error), text[-KEPT:])
+    return Failure(call, type(error).__name__, _said(error), origin(error), text[-KEPT:])
+
+
+def _said(error: BaseException) -> str:
+    """The message of an exception. Its class may be anybody's."""
+    try:
+        said = error.msg if isinstance(error, SyntaxError) else str(error)
+    except Exception as other:
+        said = f"its text cannot be made ({type(other).__name__})"
+    return _short(said)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MOST else f"{text[: MOST // 2]} ... {text[-MOST // 4 :]}"
 
 
 def origin(error: BaseException) -> str:
@@ -123,7 +136,7 @@ def ended(code: int, call: str, words: str) -> Failure:
     fatal = [line for line in lines if line.startswith(FATAL)]
     if lines:
         last = fatal[-1].removeprefix(FATAL) if fatal else lines[-1].strip()
-        message += f"; its last output: {last}"
+        message += f"; its last output: {_short(last)}"
     frames = FRAME.findall(words) if fatal else []
     theirs = [frame for frame in frames if owner(frame[0]) == USERS]
     where = ""
