@@ -12,7 +12,9 @@ from thinkslow.worldmodel import State, surprise
 class Unforeseen(thinkslow.GateScore):
     """-log p(frame | most likely latent of the prior), nats."""
 
-    needs = (DECODER,)
+    @property
+    def needs(self):
+        return (DECODER,)
 
     def __call__(self, model, policy, thought, observation, *, members, key):
         foreseen = State(thought.base.memory, thought.prior.mode())

@@ -13,8 +13,11 @@ from thinkslow.needs import CATEGORICAL
 class Sharp(thinkslow.Readout):
     """A sample of q^(1/T), normalised: T = 1 is `sample`, and T near 0 is `mode`."""
 
-    needs = (CATEGORICAL,)
     temperature: float = 0.5
+
+    @property
+    def needs(self):
+        return (CATEGORICAL,)
 
     def of(self, belief: Any, noise):
         return thinkslow.Categorical(belief.log_probs() / self.temperature).sample_of(noise)

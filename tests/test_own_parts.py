@@ -2,6 +2,7 @@
 that nothing could act on are replaced and flagged.
 """
 
+import inspect
 from typing import Any
 
 import jax
@@ -144,3 +145,20 @@ def test_a_source_returns_members():
     source = own(Source, "__call__", lambda self, model, *, key: None)
     with pytest.raises(TypeError, match="OwnSource must return Members; got None"):
         thinkslow.Agent(made(Valued)).having_members(source)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        thinkslow.PresentTerm,
+        thinkslow.Update,
+        Readout,
+        thinkslow.GateScore,
+        Choice,
+        thinkslow.Check,
+        Source,
+    ],
+)
+def test_every_kind_says_its_needs_by_a_property(kind):
+    """Some had an attribute of the class, others a property: two ways to learn for one thing."""
+    assert isinstance(inspect.getattr_static(kind, "needs"), property)

@@ -22,11 +22,15 @@ from thinkslow.needs import DECODER, Need
 class Readout(eqx.Module):
     """A way to take a latent from a belief."""
 
-    needs: ClassVar[tuple[Need, ...]] = ()
     noiseless: ClassVar[bool] = False
     """Whether two draws from one belief are always equal."""
     least_draws: ClassVar[int] = 1
     """Smallest number of draws for which `mean` has a gradient."""
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """What it needs from a model."""
+        return ()
 
     @abc.abstractmethod
     def of(self, belief: Belief, noise: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -157,8 +161,11 @@ class Softened(Readout):
 class BestOf(Readout):
     """The one of `count` samples that reconstructs the present observation best."""
 
-    needs: ClassVar[tuple[Need, ...]] = (DECODER,)
     count: int = 8
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (DECODER,)
 
     def __check_init__(self) -> None:
         if self.count < 1:

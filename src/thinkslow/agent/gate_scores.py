@@ -33,9 +33,13 @@ if TYPE_CHECKING:
 class GateScore(eqx.Module):
     """A score of one decision: a gate thinks where it is high."""
 
-    needs: ClassVar[tuple[Need, ...]] = ()
     keeps: ClassVar[tuple[str, ...]] = ()
     """Settings of a control that flags and studies do not change."""
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """What it needs from a model."""
+        return ()
 
     @property
     def name(self) -> str:
@@ -168,7 +172,9 @@ class Disagreement(GateScore):
     **Cost:** one prior for each member.
     """
 
-    needs: ClassVar[tuple[Need, ...]] = (MEMBERS,)
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (MEMBERS,)
 
     def __call__(
         self,
@@ -194,8 +200,11 @@ class PolicyInformation(GateScore):
     `latents` calls of the actor.
     """
 
-    needs: ClassVar[tuple[Need, ...]] = (ACTOR,)
     latents: int = 8
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (ACTOR,)
 
     @property
     def name(self) -> str:
@@ -239,9 +248,12 @@ class AdvantageScore(GateScore):
     critic.
     """
 
-    needs: ClassVar[tuple[Need, ...]] = (ACTOR, REWARD, DISCOUNT, CRITIC)
     latents: int = 8
     horizon: int = 1
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (ACTOR, REWARD, DISCOUNT, CRITIC)
 
     def __call__(
         self,

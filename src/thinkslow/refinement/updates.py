@@ -22,11 +22,15 @@ from thinkslow.trees import Alike
 class Update(eqx.Module):
     """An update rule: the change of a belief, given a gradient."""
 
-    needs: ClassVar[tuple[Need, ...]] = ()
     keeps: ClassVar[tuple[str, ...]] = ()
     """Settings of a control that flags and studies do not change."""
     ignores_objective: ClassVar[bool] = False
     """Whether it uses neither the loss nor the gradient."""
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """What it needs from a model."""
+        return ()
 
     @abc.abstractmethod
     def init(self, belief: Any) -> PyTree:
@@ -138,8 +142,11 @@ class Mirror(Update):
     **Errors:** `TypeError` for a belief that is not categorical.
     """
 
-    needs: ClassVar[tuple[Need, ...]] = (CATEGORICAL,)
     step_size: Scalar = 1.0
+
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        return (CATEGORICAL,)
 
     def init(self, belief: Belief) -> PyTree:
         if not isinstance(belief, Categorical):
