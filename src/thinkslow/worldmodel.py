@@ -28,8 +28,8 @@ Observation: TypeAlias = Mapping[str, Array | np.ndarray]
 Action: TypeAlias = Float[Array, " action"]
 
 UNROLLED = 8
-"""Imagined steps that are compiled one after another in place of a loop, except on a CPU. On an
-H100, eight steps of `size12m` then take 3.1 ms in place of 3.7 for one example (benchmarks/gpu.py).
+"""Imagined steps that are compiled one after another instead of a loop, except on a CPU. On an
+H100, eight steps of `size12m` then take 3.1 ms instead of 3.7 for one example (benchmarks/gpu.py).
 """
 
 

@@ -423,7 +423,7 @@ class Covered(Robust):
 
 
 def _in_blocks(high: Bool[Array, "rows columns"]) -> Bool[Array, "rows columns"]:
-    """Those that belong to a block of 2x2 of them."""
+    """The high places that belong to a block of 2x2 high places."""
     wide = jnp.pad(high, 1)
     full = wide[:-1, :-1] & wide[1:, :-1] & wide[:-1, 1:] & wide[1:, 1:]
     return full[:-1, :-1] | full[1:, :-1] | full[:-1, 1:] | full[1:, 1:]
