@@ -590,7 +590,7 @@ def test_terms_of_ones_own_replace_the_objective_of_every_arm_that_refines():
     ],
 )
 def test_impossible_thinking_is_wrong_usage(flags, complaint, capsys):
-    assert main(["evaluate", "agent", "--arms", "sig-3", *flags]) == 2
+    assert main(["evaluate", "collect-half", "--arms", "sig-3", *flags]) == 2
     assert complaint in " ".join(capsys.readouterr().err.split())
 
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from thinkslow import standard_streams
 from thinkslow.cli import compilation_cache, stopping
-from thinkslow.cli.common import Opening, Usage, console
+from thinkslow.cli.common import Usage, console
 from thinkslow.cli.places import place_of
 from thinkslow.cli.wording import CAUSE_ALONE, as_typed, in_flags, printable
 from thinkslow.registry import nearest
@@ -127,10 +127,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         compilation_cache.enable()
         command = importlib.import_module(f"thinkslow.cli.{MODULES.get(name, name)}")
         with stopping.by_signals():
-            options = command.parse(rest)
-            if isinstance(options, Opening):
-                options.locate()
-            result = command.run(options)
+            result = command.run(command.parse(rest))
         if "--json" in rest:
             print(jsontext.dumps(result))
         return 0

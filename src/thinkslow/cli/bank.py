@@ -82,6 +82,7 @@ def run(options: Options) -> dict[str, Any]:
 
     **Errors:** `Usage` for an agent of no environment; those of `bank.fill` and of `bank.judge`.
     """
+    options.locate()
     from thinkslow import bank
     from thinkslow.cli.results import progress
     from thinkslow.loading import agent_of

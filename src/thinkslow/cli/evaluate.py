@@ -147,6 +147,7 @@ def chosen(options: Options) -> dict[str, Arm]:
 
 def run(options: Options) -> dict[str, Any]:
     """Evaluate, print the table and the verdict, and write the page."""
+    options.locate()
     options.check_exports()
     if (options.out / "evaluation.json").exists():  # perhaps there is nothing to play
         return _run(options)

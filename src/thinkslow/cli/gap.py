@@ -74,6 +74,7 @@ def run(options: Options) -> dict[str, Any]:
     **Errors:** `Usage` for an agent without an environment, agents of several environments, or an
     arm whose gaps cannot be measured; those of `gap.measure`.
     """
+    options.locate()
     from thinkslow import gap
     from thinkslow.cli.results import progress
     from thinkslow.evaluation.subjects import told_apart

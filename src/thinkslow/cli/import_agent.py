@@ -41,6 +41,7 @@ def run(options: Options) -> dict[str, Any]:
     **Errors:** `Usage` if SOURCE is already in our format; `FileExistsError` if DEST holds the
     agent of another source.
     """
+    options.locate()
     from thinkslow import importers
     from thinkslow.storage.faults import line
     from thinkslow.storage.lock import writing

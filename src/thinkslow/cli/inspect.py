@@ -40,6 +40,7 @@ def parse(arguments: Sequence[str]) -> Options:
 
 def run(options: Options) -> dict[str, Any]:
     """**Errors:** those of reading; `ValueError` for weights that are non-finite."""
+    options.locate()
     from thinkslow.dreamer.manifest import described
     from thinkslow.storage import checks, store
 

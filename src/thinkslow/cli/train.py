@@ -183,7 +183,6 @@ def _trainer(options: Options) -> "Trainer":
                 f"--resume takes its settings from the run: {'; '.join(other.values())}. Leave "
                 "them out, or begin another run."
             )
-        log.info(BUILDING)
         return Trainer.resume(options.run, free)
     config = _config(options, options.making())
     settings = (config, model_preset(options.preset), options.learning)

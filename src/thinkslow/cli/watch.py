@@ -104,6 +104,7 @@ def run(options: Options) -> dict[str, Any]:
     **Errors:** `Usage` for an agent without an environment, or an arm that it cannot play; those of
     `thinkslow.watch`.
     """
+    options.locate()
     from thinkslow.evaluation.watching.session import folder_of, watch
     from thinkslow.loading import agent_of
 
