@@ -235,7 +235,7 @@ def test_numbers_that_are_not_finite_are_named_and_become_zero(bad):
         assert set(player.nonfinite) == {"pose", "image"}
 
 
-@pytest.mark.parametrize("reward", [None, "much", [1.0, 2.0]])
+@pytest.mark.parametrize("reward", ["1", None, "much", [1.0, 2.0]])
 def test_a_reward_that_is_no_number_is_refused(reward):
     class Pays(Shows):
         def step(self, action: Any) -> Any:

@@ -368,7 +368,7 @@ def _reward(value: Any) -> float:
         array = np.asarray(value, np.float64)
     except (TypeError, ValueError):
         array = np.full(2, np.nan)
-    if value is None or array.size != 1:
+    if value is None or isinstance(value, str | bytes) or array.size != 1:
         raise Mismatch(f"its reward must be one number; got {value!r}.")
     return array.item()
 
