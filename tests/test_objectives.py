@@ -208,6 +208,25 @@ def test_imagination_in_half_precision_keeps_its_types():
     assert steps.prior.logits.dtype == jnp.float32
 
 
+@pytest.mark.parametrize("horizon", [0, 3, 11])
+def test_unrolled_imagination_is_the_loop(monkeypatch, horizon):
+    """As on a GPU, where 11 steps are 8 and 3."""
+    from helpers import tiny_dreamer
+
+    model = tiny_dreamer()
+
+    def imagined() -> Any:
+        return imagine(model, model.policy, model.initial(), horizon=horizon, key=jr.key(0))
+
+    looped = imagined()
+    steps = str(jax.make_jaxpr(partial(imagined))())  # a new function, or it is not traced again
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert str(jax.make_jaxpr(partial(imagined))()) != steps  # not the loop again
+    unrolled = imagined()
+    assert len(unrolled.action) == horizon
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), unrolled, looped)
+
+
 class Sharpness(ImaginedTerm):
     """How far an imagined observation lies from its mean, in deviations, signed."""
 

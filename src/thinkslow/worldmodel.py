@@ -29,7 +29,8 @@ Action: TypeAlias = Float[Array, " action"]
 
 UNROLLED = 8
 """Imagined steps that are compiled one after another instead of a loop, except on a CPU. On an
-H100, eight steps of `size12m` then take 3.1 ms instead of 3.7 for one example (benchmarks/gpu.py).
+H100, eight steps of `size12m` then take 3.1 ms instead of 3.7 for one example
+(docs/performance.md).
 """
 
 
@@ -358,7 +359,7 @@ def imagine(
         state = State(memory, latent)
         return state, Rollout(action, prior, state)
 
-    unroll = 1 if jax.default_backend() == "cpu" else min(horizon, UNROLLED)
+    unroll = 1 if jax.default_backend() == "cpu" else UNROLLED
     return jax.lax.scan(step, state, (action_keys, noises), unroll=unroll)[1]
 
 
