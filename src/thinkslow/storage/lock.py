@@ -177,20 +177,13 @@ def alone(path: Path) -> Iterator[None]:
     **Errors:** `Locked` if another process, or another writer of this one, holds it.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with _flocked(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB) as mine:
+        if not mine:
             raise Locked(
                 f"{path} is in use: another recording writes it. Wait for it, or choose another "
                 "path."
-            ) from None
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
+            )
         yield
-    finally:
-        os.close(descriptor)
 
 
 def began(process: int) -> str | None:
@@ -264,13 +257,24 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
     because processes started in the meantime may inherit it. If the file system has no locks, two
     claims at the same instant are not distinguished.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
+    with _flocked(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX):
+        yield
+
+
+@contextlib.contextmanager
+def _flocked(descriptor: int, how: int) -> Iterator[bool]:
+    """Hold the system's lock of an open file and close it after the body; gives whether it is held,
+    or the file system has no locks.
+    """
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            fcntl.flock(descriptor, how)
+        except BlockingIOError:
+            yield False
+            return
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
-        yield
+        yield True
     finally:
         os.close(descriptor)
