@@ -25,8 +25,8 @@ from timing import first, timed
 
 from thinkslow.agent.agent import Agent
 from thinkslow.dreamer.model import Dreamer
-from thinkslow.dreamer.saved import revision
 from thinkslow.evaluation.protocol import machine
+from thinkslow.saved.provenance import revision
 from thinkslow.worldmodel import State
 
 

@@ -24,8 +24,8 @@ import jax.random as jr
 from timing import first, timed
 
 from thinkslow.dreamer.convolution import convolve_and_pool, double_and_convolve
-from thinkslow.dreamer.saved import revision
 from thinkslow.evaluation.protocol import machine
+from thinkslow.saved.provenance import revision
 
 LAYERS = {
     "decoder 32 to 64": (double_and_convolve, 32, 2, 0),

@@ -48,18 +48,18 @@ import numpy as np
 
 from thinkslow import registry
 from thinkslow.agent import agent as engine
-from thinkslow.agent import gates
 from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.clean import Clean, patched
-from thinkslow.agent.gates import Gated, threshold_of
-from thinkslow.agent.presets import LONG, arm
+from thinkslow.agent.arms.presets import LONG, arm
+from thinkslow.agent.checks.clean import Clean, patched
+from thinkslow.agent.gates import gated as gates
+from thinkslow.agent.gates.gated import Gated, threshold_of
 from thinkslow.agent.thinking import Thinking
 from thinkslow.dreamer.config import model_preset
 from thinkslow.dreamer.model import Dreamer
-from thinkslow.dreamer.saved import revision
 from thinkslow.evaluation.protocol import machine
 from thinkslow.refinement import Gradient
+from thinkslow.saved.provenance import revision
 from thinkslow.spaces import Space
 
 WARM, FRAMES = 5, 20

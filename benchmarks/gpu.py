@@ -43,9 +43,9 @@ from thinkslow.agent.agent import Agent
 from thinkslow.agent.thinking import Thinking
 from thinkslow.dreamer.config import PRESETS, model_preset, train_preset
 from thinkslow.dreamer.model import Dreamer
-from thinkslow.dreamer.saved import revision
 from thinkslow.dreamer.training import learner
 from thinkslow.objectives import SIG
+from thinkslow.saved.provenance import revision
 from thinkslow.spaces import Space
 from thinkslow.trees import cast
 

@@ -23,13 +23,13 @@ from pathlib import Path
 
 import numpy as np
 
-from thinkslow.dreamer.saved import revision
 from thinkslow.evaluation.protocol import machine
+from thinkslow.saved.provenance import revision
 
 LOAD = """
 import json, resource, sys, time
 import jax
-from thinkslow.dreamer import saved as checkpoint
+from thinkslow.saved import folder as checkpoint
 jax.block_until_ready(jax.numpy.zeros(1))
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

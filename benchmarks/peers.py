@@ -34,12 +34,12 @@ import numpy as np
 from thinkslow.agent.blocks import in_blocks
 from thinkslow.dreamer.config import model_preset
 from thinkslow.dreamer.model import Dreamer
-from thinkslow.dreamer.nets import named
-from thinkslow.dreamer.saved import revision
 from thinkslow.evaluation.protocol import machine
 from thinkslow.objectives import SIG, Objective, lookahead
 from thinkslow.readouts import Mode
+from thinkslow.saved.provenance import revision
 from thinkslow.spaces import Space
+from thinkslow.weights import named
 from thinkslow.worldmodel import Moment
 
 HERE = Path(__file__).parent

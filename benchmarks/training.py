@@ -20,11 +20,11 @@ from pathlib import Path
 from update import measure
 
 from thinkslow.dreamer.config import model_preset, train_preset
-from thinkslow.dreamer.saved import revision
 from thinkslow.dreamer.training.episodes import Progress
 from thinkslow.dreamer.training.run import RunConfig
 from thinkslow.dreamer.training.trainer import Trainer
 from thinkslow.evaluation.protocol import machine
+from thinkslow.saved.provenance import revision
 
 TASK, WARM = "thinkslow/CollectGoodObjects-v0", 20
 

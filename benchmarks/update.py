@@ -39,10 +39,10 @@ from thinkslow.dreamer.config import (
     train_preset,
 )
 from thinkslow.dreamer.model import Dreamer
-from thinkslow.dreamer.saved import revision
 from thinkslow.dreamer.training import learner
 from thinkslow.dreamer.training.losses import Batch
 from thinkslow.evaluation.protocol import machine
+from thinkslow.saved.provenance import revision
 from thinkslow.spaces import Space
 
 TINY = model_preset("tiny")

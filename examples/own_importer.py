@@ -13,12 +13,12 @@ import numpy as np
 import thinkslow
 from thinkslow.dreamer.config import MLPConfig, ModelConfig
 from thinkslow.dreamer.model import Dreamer
-from thinkslow.dreamer.nets import named
 from thinkslow.importers import Importer
 from thinkslow.importers.importer import Foreign, Found, files, inside
 from thinkslow.importers.profiles.main import acted, observed, sizes
 from thinkslow.importers.renaming import Taken
 from thinkslow.spaces import Space
+from thinkslow.weights import named
 
 
 def read(found: Found, *, classes: int | None = None) -> Foreign:

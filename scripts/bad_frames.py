@@ -39,7 +39,7 @@ import numpy as np
 
 import thinkslow
 from thinkslow import registry
-from thinkslow.agent.presets import Arm, evidence
+from thinkslow.agent.arms.presets import Arm, evidence
 from thinkslow.envs import VectorEnv, arguments
 from thinkslow.evaluation.protocol import machine
 from thinkslow.trees import all_finite

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from thinkslow.cli import ensemble
-from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.config import train_preset
 from thinkslow.evaluation.curves import read_curve
+from thinkslow.saved import folder as checkpoint
 from thinkslow.zoo import FOLDER
 
 

@@ -39,7 +39,7 @@ import jax
 import numpy as np
 
 import thinkslow
-from thinkslow.agent.clean import LEAST, errors_of, patched
+from thinkslow.agent.checks.clean import LEAST, errors_of, patched
 from thinkslow.envs import VectorEnv, arguments
 from thinkslow.envs.shifts import shifts
 from thinkslow.evaluation.protocol import machine

@@ -30,7 +30,6 @@ from thinkslow.distributions import Categorical, TwoHot
 from thinkslow.dreamer.config import ModelConfig, TrainConfig
 from thinkslow.dreamer.match_spaces import match_spaces
 from thinkslow.dreamer.model import Dreamer, Head
-from thinkslow.dreamer.nets import with_named
 from thinkslow.dreamer.training.losses import (
     Batch,
     ReturnRange,
@@ -46,6 +45,7 @@ from thinkslow.importers.loading import read, saved_from
 from thinkslow.importers.options import option
 from thinkslow.readouts import Mode
 from thinkslow.storage.store import Misfit
+from thinkslow.weights import with_named
 from thinkslow.worldmodel import State, imagine
 
 # A near tie in a max-pooling of case a: as rounding falls, the float32 gradient is one of three

@@ -11,11 +11,11 @@ import numpy as np
 from golden_heads import described, latent
 
 from thinkslow.distributions import SymlogTwoHot
-from thinkslow.dreamer.nets import named, with_named
 from thinkslow.dreamer.v1.config import V1Config
 from thinkslow.dreamer.v1.model import V1Dreamer, V1Head
 from thinkslow.importers.foreign import Foreign
 from thinkslow.storage.checks import match
+from thinkslow.weights import named, with_named
 from thinkslow.worldmodel import State, target
 
 SLOW = "task_behavior/critic/slow/"

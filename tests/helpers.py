@@ -15,7 +15,6 @@ import pytest
 from thinkslow.distributions import Bernoulli, Categorical, Gaussian, Squared
 from thinkslow.dreamer.config import MLPConfig, ModelConfig
 from thinkslow.dreamer.model import Dreamer
-from thinkslow.dreamer.nets import named, with_named
 from thinkslow.dreamer.v1.config import ConvConfig, V1Config
 from thinkslow.dreamer.v1.model import V1Dreamer
 from thinkslow.needs import Need
@@ -25,6 +24,7 @@ from thinkslow.objectives import (
 )
 from thinkslow.objectives.members import Members, replaced
 from thinkslow.spaces import Space
+from thinkslow.weights import named, with_named
 from thinkslow.worldmodel import State, WorldModel
 
 GOLDEN = (Path(__file__).parents[1] / ".." / "shared" / "golden").resolve()

@@ -389,9 +389,9 @@ def serve() -> None:
     import numpy as np
 
     from thinkslow import importers
-    from thinkslow.dreamer.nets import named
     from thinkslow.importers.formats import pickles
     from thinkslow.storage import store
+    from thinkslow.weights import named
 
     events: list[str] = []
 

@@ -13,7 +13,9 @@ import pytest
 from helpers import codes, equal, steer, tiny_dreamer
 
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.check_controls import (
+from thinkslow.agent.checks.check import Check, Covered, Frame, Judgement, Robust, Verdict
+from thinkslow.agent.checks.clean import Clean, patched
+from thinkslow.agent.checks.controls import (
     Masked,
     Median,
     Misplaced,
@@ -21,8 +23,6 @@ from thinkslow.agent.check_controls import (
     RandomRejection,
     Wiser,
 )
-from thinkslow.agent.checks import Check, Covered, Frame, Judgement, Robust, Verdict
-from thinkslow.agent.clean import Clean, patched
 from thinkslow.agent.thinking import Thinking
 from thinkslow.distributions import Categorical, Squared
 from thinkslow.readouts import Mode

@@ -32,7 +32,7 @@ THINKSLOW = (sys.executable, "-c", "import sys; from thinkslow.cli import main; 
 @pytest.fixture(scope="module")
 def original(dreamer, tmp_path_factory) -> Path:
     """A random agent."""
-    from thinkslow.dreamer import saved as checkpoint
+    from thinkslow.saved import folder as checkpoint
 
     folder = tmp_path_factory.mktemp("agents") / "random"
     checkpoint.save(

@@ -33,10 +33,10 @@ from helpers import (
 from thinkslow import toy
 from thinkslow.agent.agent import Agent
 from thinkslow.distributions import Categorical
-from thinkslow.dreamer import saved as checkpoint
 from thinkslow.objectives import PIG, SIG, Ambiguity, Anchor, Entropy, Evidence, lookahead
 from thinkslow.objectives.members import Noise, checkpoints
 from thinkslow.refinement import Gradient, refine
+from thinkslow.saved import folder as checkpoint
 from thinkslow.spaces import Space
 from thinkslow.testing import TERMS, UPDATES, Broken, case, check, models, updates
 from thinkslow.worldmodel import State

@@ -14,14 +14,15 @@ from helpers import ask, tiny_v1, tiny_v1_config, with_random_weights
 
 from thinkslow import registry
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.presets import arm
+from thinkslow.agent.arms.presets import arm
 from thinkslow.distributions import BoundedNormal, Categorical, SymlogSquared
-from thinkslow.dreamer import saved as checkpoint
-from thinkslow.dreamer.nets import LayerNorm, StridedConv, TransposedConv, named
+from thinkslow.dreamer.nets import LayerNorm, StridedConv, TransposedConv
 from thinkslow.dreamer.v1.config import PRESETS, ConvConfig, V1Config
 from thinkslow.dreamer.v1.model import V1Dreamer
 from thinkslow.objectives.members import Noise
+from thinkslow.saved import folder as checkpoint
 from thinkslow.spaces import Space
+from thinkslow.weights import named
 from thinkslow.worldmodel import State, surprise
 
 pytestmark = pytest.mark.usefixtures("strict")

@@ -15,17 +15,17 @@ from helpers import golden_case, tiny_dreamer, tiny_v1
 
 from thinkslow import zoo
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.gate_scores import Disagreement
-from thinkslow.agent.presets import Arm, arm
+from thinkslow.agent.arms.presets import Arm, arm
+from thinkslow.agent.gates.scores import Disagreement
 from thinkslow.cli import main
 from thinkslow.distributions import Categorical, Gaussian
-from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.ensemble import Experience, collect, fit, judged, make, resampled, split
-from thinkslow.dreamer.nets import named
 from thinkslow.envs import VectorEnv
 from thinkslow.loading import load
 from thinkslow.objectives import parameter_information_gain
+from thinkslow.saved import folder as checkpoint
 from thinkslow.storage import store
+from thinkslow.weights import named
 
 ENVIRONMENT = {"id": "counting:thinkslow-test/Counting-v0", "size": 16, "repeat": 1}
 CONTEXTS, CLASSES, EPISODES = 2, 4, 6

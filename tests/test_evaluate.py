@@ -24,17 +24,16 @@ from odd_episodes import id_of
 from odd_players import Guesser, SideBySide
 
 from thinkslow import bank, gap, registry
-from thinkslow.agent import presets
 from thinkslow.agent.abstract import About, AbstractAgent
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.gate_scores import Surprise, TwoStage
-from thinkslow.agent.gates import Gated
-from thinkslow.agent.presets import Arm
+from thinkslow.agent.arms import presets
+from thinkslow.agent.arms.presets import Arm
+from thinkslow.agent.gates.gated import Gated
+from thinkslow.agent.gates.scores import Surprise, TwoStage
 from thinkslow.agent.thinking import Thinking
 from thinkslow.cli import main
 from thinkslow.cli.results import progress, show_result
 from thinkslow.consent import stored
-from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.envs import Step
 from thinkslow.envs.make import described_environment
@@ -50,6 +49,7 @@ from thinkslow.evaluation.video import record
 from thinkslow.loading import agent_of
 from thinkslow.objectives import SIG, Entropy, Evidence
 from thinkslow.readouts import Soft
+from thinkslow.saved import folder as checkpoint
 from thinkslow.spaces import Space
 from thinkslow.storage.lock import Locked, claim
 

@@ -11,8 +11,8 @@ import pytest
 from helpers import Blind, codes, equal, push, steer
 
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.check_controls import Wiser
-from thinkslow.agent.clean import Clean
+from thinkslow.agent.checks.clean import Clean
+from thinkslow.agent.checks.controls import Wiser
 from thinkslow.agent.thinking import Thinking
 from thinkslow.toy import exact, ring
 from thinkslow.trees import only_if

@@ -10,7 +10,8 @@ import pytest
 from helpers import Codes, codes, steer
 
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.gate_scores import (
+from thinkslow.agent.gates.gated import Gated, threshold_of
+from thinkslow.agent.gates.scores import (
     Chance,
     Disagreement,
     GateScore,
@@ -19,7 +20,6 @@ from thinkslow.agent.gate_scores import (
     Sensitivity,
     Surprise,
 )
-from thinkslow.agent.gates import Gated, threshold_of
 from thinkslow.agent.thinking import Thinking
 from thinkslow.objectives import Evidence, PresentTerm
 from thinkslow.objectives.members import Noise

@@ -11,7 +11,7 @@ import pytest
 from helpers import GOLDEN, golden_case
 
 from thinkslow import importers
-from thinkslow.dreamer.nets import named
+from thinkslow.weights import named
 
 BUNDLED = Path(__file__).parent / "data" / "golden" / "danijar_main-b"
 CASES = (

@@ -24,18 +24,18 @@ from helpers import golden_case, tiny_dreamer
 import thinkslow
 from thinkslow import importers
 from thinkslow.cli import main
-from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.config import MLPConfig
-from thinkslow.dreamer.environment import environment_of
 from thinkslow.dreamer.match_spaces import match_spaces
 from thinkslow.dreamer.model import Dreamer
-from thinkslow.dreamer.nets import named
 from thinkslow.importers.foreign import Foreign, Found
 from thinkslow.importers.formats.arrays import Stored
 from thinkslow.importers.importer import files, inside
 from thinkslow.importers.loading import read, saved_from
+from thinkslow.saved import folder as checkpoint
+from thinkslow.saved.environment import environment_of
 from thinkslow.spaces import Space
 from thinkslow.storage import checks, store
+from thinkslow.weights import named
 
 MAIN = ("danijar_main-a", "r2dreamer-b", "sheeprl_v35-a")
 

@@ -17,7 +17,6 @@ import pytest
 import yaml
 from helpers import tiny_v1
 
-from thinkslow.dreamer.nets import named
 from thinkslow.dreamer.v1.config import ConvConfig, V1Config
 from thinkslow.dreamer.v1.model import V1Dreamer
 from thinkslow.importers.foreign import Foreign, Found
@@ -26,6 +25,7 @@ from thinkslow.importers.projects import danijar_v1, sheeprl_v1, torch_v1
 from thinkslow.spaces import Space
 from thinkslow.storage.checks import match
 from thinkslow.storage.store import Damaged, Misfit
+from thinkslow.weights import named
 
 Arrays = Mapping[str, np.ndarray]
 

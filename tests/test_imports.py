@@ -9,18 +9,20 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "thinkslow"
 ABOVE = {
-    "cli": "gap bank study evaluation loading dreamer importers zoo agent registry names envs "
-    "storage consent",
-    "gap": "evaluation dreamer agent refinement envs storage needs distributions trees worldmodel",
-    "bank": "evaluation dreamer agent objectives envs storage needs distributions",
-    "study": "evaluation loading zoo dreamer agent registry envs storage",
-    "evaluation": "dreamer agent refinement registry envs storage toy worldmodel needs "
+    "cli": "gap bank study evaluation loading dreamer saved importers zoo agent weights registry "
+    "names envs storage consent",
+    "gap": "evaluation dreamer saved agent refinement envs storage needs distributions trees "
+    "worldmodel",
+    "bank": "evaluation dreamer saved agent objectives envs storage needs distributions",
+    "study": "evaluation loading zoo dreamer saved agent registry envs storage",
+    "evaluation": "dreamer saved agent refinement registry envs storage toy worldmodel needs "
     "distributions spaces trees",
-    "loading": "zoo importers dreamer agent registry storage consent",
+    "loading": "zoo importers dreamer saved agent registry storage consent",
     "zoo": "registry storage",
-    "importers": "dreamer registry storage spaces",
-    "dreamer": "agent objectives registry envs storage worldmodel readouts needs distributions "
-    "spaces trees consent",
+    "importers": "dreamer saved weights registry storage spaces",
+    "dreamer": "saved agent objectives weights registry envs storage worldmodel readouts needs "
+    "distributions spaces trees",
+    "saved": "objectives weights registry storage spaces consent",
     "testing": "agent refinement objectives worldmodel readouts needs distributions trees",
     "agent": "refinement objectives worldmodel readouts needs registry names distributions spaces "
     "trees",
@@ -36,6 +38,7 @@ ABOVE = {
     "distributions": "",
     "storage": "",
     "spaces": "",
+    "weights": "",
     "trees": "",
     "consent": "",
     "plural": "",

@@ -15,7 +15,6 @@ from helpers import tiny_dreamer
 
 from thinkslow.dreamer.config import TrainConfig
 from thinkslow.dreamer.model import Dreamer
-from thinkslow.dreamer.nets import named
 from thinkslow.dreamer.training import learner
 from thinkslow.dreamer.training.losses import (
     Batch,
@@ -25,6 +24,7 @@ from thinkslow.dreamer.training.losses import (
     losses,
 )
 from thinkslow.spaces import Space
+from thinkslow.weights import named
 from thinkslow.worldmodel import State
 
 # Optax promotes types inside, so `strict` holds where only our own code runs.

@@ -12,24 +12,16 @@ import scipy.linalg
 from helpers import ask, tiny_config, tiny_dreamer
 
 from thinkslow.distributions import Categorical, Squared, SymlogSquared
-from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.config import PRESETS, ModelConfig, TrainConfig, model_preset
 from thinkslow.dreamer.model import Dreamer
-from thinkslow.dreamer.nets import (
-    MLP,
-    BlockLinear,
-    Conv,
-    RMSNorm,
-    named,
-    shaped,
-    truncated_normal,
-    with_named,
-)
+from thinkslow.dreamer.nets import MLP, BlockLinear, Conv, RMSNorm, truncated_normal
 from thinkslow.dreamer.training.learner import start
 from thinkslow.dreamer.training.losses import Batch, ReturnRange, losses
 from thinkslow.dreamer.vision import join_patches, split_patches
+from thinkslow.saved import folder as checkpoint
 from thinkslow.spaces import Space
 from thinkslow.storage import store
+from thinkslow.weights import named, shaped, with_named
 from thinkslow.worldmodel import State, surprise
 
 pytestmark = pytest.mark.usefixtures("strict")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from helpers import tiny_dreamer
 
-from thinkslow.dreamer import saved
+from thinkslow.saved import folder as saved
 from thinkslow.spaces import Space
 
 NOTEBOOK = Path(__file__).parents[1] / "examples" / "from_run_to_figure.ipynb"

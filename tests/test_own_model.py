@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import thinkslow
-from thinkslow.agent.values import Values
+from thinkslow.agent.choices.values import Values
 from thinkslow.distributions import Categorical, Squared
 from thinkslow.gap.moment import perceived
 from thinkslow.needs import CRITIC, unmet

@@ -19,10 +19,11 @@ import pytest
 import thinkslow
 from thinkslow import zoo
 from thinkslow.cli import COMMANDS, early, main
-from thinkslow.dreamer.nets import LayerNorm, Linear, shaped
+from thinkslow.dreamer.nets import LayerNorm, Linear
 from thinkslow.envs import VectorEnv
 from thinkslow.envs.crew import started_early
 from thinkslow.trees import put
+from thinkslow.weights import shaped
 
 HEAVY = {"jax", "numpy", "optax", "equinox", "gymnasium", "jinja2", "tensorboardX"}
 HELP = [[name, "--help"] for name in COMMANDS]

@@ -12,8 +12,8 @@ from helpers import codes, equal, slow, steer
 
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.deadline import Timed
-from thinkslow.agent.gate_scores import Chance
-from thinkslow.agent.gates import Gated
+from thinkslow.agent.gates.gated import Gated
+from thinkslow.agent.gates.scores import Chance
 from thinkslow.agent.thinking import Thinking
 from thinkslow.evaluation.play import Telling
 from thinkslow.evaluation.subjects import awaits

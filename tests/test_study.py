@@ -22,11 +22,11 @@ from helpers import codes, smallest_config
 from thinkslow.agent.abstract import About
 from thinkslow.agent.agent import Agent
 from thinkslow.cli import main
-from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.envs import make
 from thinkslow.evaluation import records
 from thinkslow.evaluation.records import Episode, Header, Records
+from thinkslow.saved import folder as checkpoint
 from thinkslow.spaces import Space
 from thinkslow.storage.faults import Damaged
 from thinkslow.study import Another, Misplanned, finish, planned, read, shipped

@@ -22,18 +22,18 @@ from helpers import slow, smallest_config
 from tensorboardX.event_file_writer import EventsWriter
 
 from thinkslow.distributions import Gaussian
-from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.config import TrainConfig
 from thinkslow.dreamer.model import Dreamer
-from thinkslow.dreamer.nets import named
 from thinkslow.dreamer.training import experience
 from thinkslow.dreamer.training import run as runs
 from thinkslow.dreamer.training import state as module
 from thinkslow.dreamer.training.run import RunConfig
 from thinkslow.dreamer.training.trainer import Diverged, Trainer
 from thinkslow.envs import VectorEnv
+from thinkslow.saved import folder as checkpoint
 from thinkslow.storage import lock, manifest, saves, store
 from thinkslow.storage.events import Events
+from thinkslow.weights import named
 
 ENVIRONMENT = "counting:thinkslow-test/Counting-v0"
 MODEL = smallest_config()

@@ -12,8 +12,9 @@ import pytest
 from helpers import Line, tiny_dreamer, tiny_v1
 
 from thinkslow.agent.agent import Agent, greedy_policy
-from thinkslow.agent.ascent import Ascent
-from thinkslow.agent.choices import (
+from thinkslow.agent.arms.presets import arm
+from thinkslow.agent.choices.ascent import Ascent
+from thinkslow.agent.choices.choice import (
     Facing,
     Likeliest,
     divergence,
@@ -21,7 +22,9 @@ from thinkslow.agent.choices import (
     perturbed,
     strength,
 )
-from thinkslow.agent.gate_scores import (
+from thinkslow.agent.choices.values import Shuffled, Tempered, Values, imagined_return, shrunk
+from thinkslow.agent.gates.gated import Gated
+from thinkslow.agent.gates.scores import (
     GateScore,
     Improvement,
     PolicyInformation,
@@ -29,10 +32,7 @@ from thinkslow.agent.gate_scores import (
     ValueOfComputation,
     value_of_computation,
 )
-from thinkslow.agent.gates import Gated
-from thinkslow.agent.presets import arm
 from thinkslow.agent.thinking import Thinking
-from thinkslow.agent.values import Shuffled, Tempered, Values, imagined_return, shrunk
 from thinkslow.distributions import BoundedNormal, Categorical, SymlogSquared
 from thinkslow.objectives import Evidence
 from thinkslow.readouts import Soft

@@ -10,13 +10,13 @@ import pytest
 
 from thinkslow import zoo
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.values import Values
+from thinkslow.agent.choices.values import Values
 from thinkslow.cli import main
-from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.config import train_preset
-from thinkslow.dreamer.nets import named
 from thinkslow.loading import agent_of
+from thinkslow.saved import folder as checkpoint
 from thinkslow.storage import store
+from thinkslow.weights import named
 
 COUNTING = "counting:thinkslow-test/Counting-v0"
 LIMIT = 12_800_000

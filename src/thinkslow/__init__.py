@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from thinkslow.agent.abstract import About, AbstractAgent
     from thinkslow.agent.agent import Agent
-    from thinkslow.agent.checks import Check
-    from thinkslow.agent.choices import Choice
+    from thinkslow.agent.arms.presets import Arm, arm
+    from thinkslow.agent.checks.check import Check
+    from thinkslow.agent.choices.choice import Choice
     from thinkslow.agent.deadline import Timed
     from thinkslow.agent.decision import Thought
-    from thinkslow.agent.gate_scores import GateScore
-    from thinkslow.agent.gates import Gated
+    from thinkslow.agent.gates.gated import Gated
+    from thinkslow.agent.gates.scores import GateScore
     from thinkslow.agent.inputs import Carry
-    from thinkslow.agent.presets import Arm, arm
     from thinkslow.agent.thinking import Thinking
     from thinkslow.distributions import Belief, Categorical, Gaussian
-    from thinkslow.dreamer.saved import save
     from thinkslow.evaluation.calibrate import calibrated
     from thinkslow.evaluation.protocol import evaluate
     from thinkslow.evaluation.result import Evaluation
@@ -33,21 +32,22 @@ if TYPE_CHECKING:
     from thinkslow.readouts import Readout
     from thinkslow.refinement import Gradient, Mirror, Refined, Status, Update, refine
     from thinkslow.registry import register
+    from thinkslow.saved.folder import save
     from thinkslow.worldmodel import State, WorldModel, detached, imagine, perceive
 
 _HOMES = {
     "agent.abstract": ("About", "AbstractAgent"),
     "agent.agent": ("Agent",),
-    "agent.checks": ("Check",),
-    "agent.choices": ("Choice",),
+    "agent.checks.check": ("Check",),
+    "agent.choices.choice": ("Choice",),
     "agent.deadline": ("Timed",),
     "agent.decision": ("Thought",),
-    "agent.gates": ("Gated",),
+    "agent.gates.gated": ("Gated",),
     "agent.inputs": ("Carry",),
-    "agent.presets": ("Arm", "arm"),
-    "agent.gate_scores": ("GateScore",),
+    "agent.arms.presets": ("Arm", "arm"),
+    "agent.gates.scores": ("GateScore",),
     "agent.thinking": ("Thinking",),
-    "dreamer.saved": ("save",),
+    "saved.folder": ("save",),
     "distributions": ("Belief", "Categorical", "Gaussian"),
     "evaluation.calibrate": ("calibrated",),
     "evaluation.protocol": ("evaluate",),

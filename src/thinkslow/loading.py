@@ -9,7 +9,7 @@ from thinkslow.consent import stored
 from thinkslow.zoo import located
 
 if TYPE_CHECKING:
-    from thinkslow.dreamer.saved import Saved
+    from thinkslow.saved.folder import Saved
 
 ActionName = Literal["sample", "mode"]
 

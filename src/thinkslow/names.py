@@ -28,11 +28,11 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "term": (f"{_OBJECTIVES}:PresentTerm", f"{_OBJECTIVES}:ImaginedTerm"),
     "update": ("thinkslow.refinement:Update",),
     "readout": ("thinkslow.readouts:Readout",),
-    "gate": ("thinkslow.agent.gate_scores:GateScore",),
-    "choice": ("thinkslow.agent.choices:Choice",),
-    "check": ("thinkslow.agent.checks:Check",),
+    "gate": ("thinkslow.agent.gates.scores:GateScore",),
+    "choice": ("thinkslow.agent.choices.choice:Choice",),
+    "check": ("thinkslow.agent.checks.check:Check",),
     "members": (f"{_OBJECTIVES}.members:Source",),
-    "arm": ("thinkslow.agent.thinking:Thinking", "thinkslow.agent.presets:Arm"),
+    "arm": ("thinkslow.agent.thinking:Thinking", "thinkslow.agent.arms.presets:Arm"),
     "importer": ("thinkslow.importers.importer:Importer",),
 }
 """What the objects of a kind are instances of."""
@@ -59,9 +59,9 @@ def at(path: str) -> Any:
 
 _IMAGINED, _PRESENT = "thinkslow.objectives.imagined", "thinkslow.objectives.present"
 _UPDATES, _READOUTS = "thinkslow.refinement.updates", "thinkslow.readouts"
-_CHECKS = "thinkslow.agent.check_controls"
-_GATES, _MEMBERS = "thinkslow.agent.gate_scores", "thinkslow.objectives.members"
-_VALUES = "thinkslow.agent.values"
+_CHECKS = "thinkslow.agent.checks.controls"
+_GATES, _MEMBERS = "thinkslow.agent.gates.scores", "thinkslow.objectives.members"
+_VALUES = "thinkslow.agent.choices.values"
 
 TABLE: dict[str, dict[str, Entry]] = {
     "term": {
@@ -148,11 +148,11 @@ TABLE: dict[str, dict[str, Entry]] = {
     },
     "check": {
         "robust": Entry(
-            "thinkslow.agent.checks:Robust",
+            "thinkslow.agent.checks.check:Robust",
             "frames that no latent explains are repaired, or replaced by the prior",
         ),
         "covered": Entry(
-            "thinkslow.agent.checks:Covered",
+            "thinkslow.agent.checks.check:Covered",
             "patches that no latent explains are replaced by the prediction",
         ),
         "masked": Entry(
@@ -182,7 +182,7 @@ TABLE: dict[str, dict[str, Entry]] = {
     "choice": {
         "values": Entry(f"{_VALUES}:Values", "the policy, tilted by imagined advantages"),
         "ascent": Entry(
-            "thinkslow.agent.ascent:Ascent",
+            "thinkslow.agent.choices.ascent:Ascent",
             "the best of imagined sequences of continuous actions, improved by ascent",
         ),
         "tempered": Entry(f"{_VALUES}:Tempered", "control: the policy sharpened by the same KL"),
@@ -190,7 +190,7 @@ TABLE: dict[str, dict[str, Entry]] = {
             f"{_VALUES}:Shuffled", "control: the same advantages, assigned to other actions"
         ),
         "likeliest": Entry(
-            "thinkslow.agent.choices:Likeliest", "control: the policy's most likely action"
+            "thinkslow.agent.choices.choice:Likeliest", "control: the policy's most likely action"
         ),
     },
     "arm": {},

@@ -266,8 +266,8 @@ def _table(kind: str) -> dict[str, Entry]:
     if kind not in KINDS:
         raise ValueError(f"A kind must be one of {', '.join(KINDS)}; got {kind!r}.")
     if kind == "arm":
-        for module in ("presets", "value_presets"):  # the import registers them
-            importlib.import_module(f"thinkslow.agent.{module}")
+        for module in ("presets", "values"):  # the import registers them
+            importlib.import_module(f"thinkslow.agent.arms.{module}")
     _from_packages(kind)
     return TABLE[kind]
 

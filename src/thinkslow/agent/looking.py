@@ -15,13 +15,13 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray
 
-from thinkslow.agent.checks import Checked, Frame, Guard
-from thinkslow.agent.futures import likely
+from thinkslow.agent.checks.check import Checked, Frame, Guard
 from thinkslow.agent.inputs import Inputs, streams
 from thinkslow.agent.observing import admitted, kept
-from thinkslow.agent.past import Cloud, Window, reinferred
-from thinkslow.agent.smoothing import smoothed
-from thinkslow.agent.stream import Stream, age_of, caught_up
+from thinkslow.agent.past.futures import likely
+from thinkslow.agent.past.past import Cloud, Window, reinferred
+from thinkslow.agent.past.smoothing import smoothed
+from thinkslow.agent.past.stream import Stream, age_of, caught_up
 from thinkslow.trees import all_finite, only_if, where
 from thinkslow.worldmodel import Moment, Observation, State, perceive
 

@@ -14,8 +14,8 @@ from thinkslow import settings
 from thinkslow.settings import floating, setting
 
 if TYPE_CHECKING:
-    from thinkslow.agent.checks import Check
-    from thinkslow.agent.choices import Choice
+    from thinkslow.agent.checks.check import Check
+    from thinkslow.agent.choices.choice import Choice
     from thinkslow.objectives import Terms
     from thinkslow.readouts import Readout
     from thinkslow.refinement import Update
@@ -152,8 +152,8 @@ class Thinking:
         if not given:
             return
         # Whoever made the objects has imported JAX already.
-        from thinkslow.agent.checks import Check
-        from thinkslow.agent.choices import Choice
+        from thinkslow.agent.checks.check import Check
+        from thinkslow.agent.choices.choice import Choice
         from thinkslow.readouts import Readout
         from thinkslow.refinement import Update
 

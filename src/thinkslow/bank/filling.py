@@ -19,14 +19,13 @@ import numpy as np
 from jaxtyping import Array
 
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.choices import every_action
+from thinkslow.agent.choices.choice import every_action
 from thinkslow.agent.inputs import Batch, Carry
 from thinkslow.agent.thinking import Thinking
 from thinkslow.bank import stored
 from thinkslow.bank.plan import Plan
 from thinkslow.bank.stored import ALIVE, CUT, TERMINAL, Bank, Header, Moments
 from thinkslow.distributions import expected
-from thinkslow.dreamer.saved import provenance
 from thinkslow.envs import VectorEnv, arguments
 from thinkslow.envs.make import described_environment
 from thinkslow.envs.snapshots import Snapshot
@@ -34,6 +33,7 @@ from thinkslow.evaluation.records import BASE
 from thinkslow.evaluation.seeds import episode_seed
 from thinkslow.evaluation.subjects import facts, fitted
 from thinkslow.needs import CRITIC, unmet
+from thinkslow.saved.provenance import provenance
 from thinkslow.storage.headers import Occupied, as_read
 from thinkslow.storage.lock import writing
 

@@ -12,8 +12,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.gate_scores import GateScore
-from thinkslow.agent.gates import Gated
+from thinkslow.agent.gates.gated import Gated
+from thinkslow.agent.gates.scores import GateScore
 from thinkslow.agent.thinking import Thinking
 from thinkslow.bank.stored import Bank, Moments, carried
 from thinkslow.evaluation.records import BASE

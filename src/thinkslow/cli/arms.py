@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from thinkslow import registry
-from thinkslow.agent.presets import DEFAULT
+from thinkslow.agent.arms.presets import DEFAULT
 from thinkslow.cli.common import Common, Usage
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.names import KINDS

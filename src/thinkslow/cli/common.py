@@ -25,7 +25,7 @@ from thinkslow.zoo import located
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from thinkslow.dreamer.saved import Saved
+    from thinkslow.saved.folder import Saved
 
 Options = TypeVar("Options", bound="Common")
 Part = TypeVar("Part")

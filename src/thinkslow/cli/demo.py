@@ -72,7 +72,7 @@ def _environment(agents: Sequence[Any]) -> dict[str, Any]:
 
 
 def _run(options: Options) -> dict[str, Any]:
-    from thinkslow.agent.presets import DEFAULT
+    from thinkslow.agent.arms.presets import DEFAULT
     from thinkslow.cli.evaluate import play_and_report
     from thinkslow.evaluation import known
     from thinkslow.evaluation.report.beside import FOLDER

@@ -24,9 +24,9 @@ def environments(
         described: the environment of agents of which only the facts are known.
         count: how many environments.
     """
-    from thinkslow.dreamer.environment import facts
     from thinkslow.envs.crew import started_early
     from thinkslow.envs.make import arguments, described_environment
+    from thinkslow.saved.environment import facts
     from thinkslow.storage.store import is_own
 
     paths = [zoo.path(str(one)) if _is_bundled(one) else one for one in agents]

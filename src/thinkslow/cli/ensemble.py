@@ -71,10 +71,10 @@ def run(options: Options) -> dict[str, Any]:
     from thinkslow import importers
     from thinkslow.agent.agent import Agent
     from thinkslow.cli.results import progress
-    from thinkslow.dreamer import saved as checkpoint
     from thinkslow.dreamer.ensemble import make, seed_of
     from thinkslow.envs import VectorEnv, arguments
     from thinkslow.evaluation.subjects import fitted
+    from thinkslow.saved import folder as checkpoint
     from thinkslow.storage.lock import writing
     from thinkslow.zoo import located
 

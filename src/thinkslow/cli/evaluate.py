@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 from thinkslow import registry, settings
-from thinkslow.agent.presets import DEFAULT, Arm, arm
+from thinkslow.agent.arms.presets import DEFAULT, Arm, arm
 from thinkslow.cli import early, flags
 from thinkslow.cli.common import Usage, beside_none, console, output
 from thinkslow.cli.common import parse as parse_options

@@ -41,7 +41,7 @@ def parse(arguments: Sequence[str]) -> Options:
 def run(options: Options) -> dict[str, Any]:
     """**Errors:** those of reading; `ValueError` for weights that are non-finite."""
     options.locate()
-    from thinkslow.dreamer.manifest import described
+    from thinkslow.saved.manifest import described
     from thinkslow.storage import checks, store
 
     path = options.agent
@@ -55,7 +55,7 @@ def run(options: Options) -> dict[str, Any]:
         if bad:
             manifest["nonfinite"] = bad
     else:
-        from thinkslow.dreamer.nets import named
+        from thinkslow.weights import named
 
         saved = options.open(path)
         weights, manifest = named(saved.model), saved.manifest

@@ -11,7 +11,7 @@ import tyro
 from thinkslow.cli.common import Common, Opening, Usage
 
 if TYPE_CHECKING:
-    from thinkslow.dreamer.environment import Trained
+    from thinkslow.saved.environment import Trained
 
 PYTHON = {"True": True, "False": False, "None": None}
 
@@ -124,8 +124,8 @@ class PlayingAgents(Opening, Playing):
         **Errors:** `Usage` if their environments differ or none is known; those of
         `environment_of`.
         """
-        from thinkslow.dreamer.environment import environment_of
         from thinkslow.envs.requirements import closest
+        from thinkslow.saved.environment import environment_of
 
         first, *others = saved
         for one in others:

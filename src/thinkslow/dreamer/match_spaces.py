@@ -12,12 +12,12 @@ import numpy as np
 
 from thinkslow.dreamer.actor_critic import ActorCritic
 from thinkslow.dreamer.config import ModelConfig
-from thinkslow.dreamer.nets import named, shaped, with_named, with_only
 from thinkslow.dreamer.vision import width
 from thinkslow.objectives.members import Members
 from thinkslow.plural import plural
 from thinkslow.spaces import Space
 from thinkslow.storage import checks, store
+from thinkslow.weights import named, shaped, with_named, with_only
 
 JOINED = "+"
 """Separator between the names of vectors of which an agent knows only the total width."""

@@ -1,14 +1,10 @@
-"""Layers, and the names of their weights.
+"""Layers.
 
 Every leaf of a layer is an array and everything else is static, so plain `jax.jit`, `grad`,
 `vmap` and `scan` work on a model. Kernels are stored `(in, out)` under the leaf names of the
 official DreamerV3, so that importing weights is renaming. A layer maps one example; batch
 with `vmap`. Nothing here knows what a world model is.
 """
-
-from collections.abc import Callable, Mapping
-from contextvars import ContextVar
-from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -20,28 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from thinkslow.dreamer.convolution import convolve, convolve_and_pool, double_and_convolve
 from thinkslow.dreamer.product import product
 from thinkslow.trees import put
-
-Tree = TypeVar("Tree")
-
-_DRAWN: ContextVar[bool] = ContextVar("_DRAWN", default=True)
-
-
-def shaped(build: Callable[[PRNGKeyArray], Tree]) -> Tree:
-    """What `build(key)` returns, with shapes instead of arrays.
-
-    Kernels are then zeros: tracing their random numbers would be most of the time. Functions that
-    `build` has compiled are traced in line, so that none keeps a program with the zeros.
-    """
-
-    def inline() -> Tree:
-        with jax.disable_jit():
-            return build(jr.key(0))
-
-    token = _DRAWN.set(False)
-    try:
-        return eqx.filter_eval_shape(inline)
-    finally:
-        _DRAWN.reset(token)
+from thinkslow.weights import drawn
 
 
 def truncated_normal(
@@ -51,7 +26,7 @@ def truncated_normal(
 
     The divisor restores the deviation that truncation removes.
     """
-    if not _DRAWN.get():
+    if not drawn():
         return jnp.zeros(shape)
     deviation = scale / np.sqrt(fan_in) / 0.87962566103423978
     return deviation * jr.truncated_normal(key, -2.0, 2.0, shape)
@@ -250,60 +225,3 @@ class MLP(eqx.Module):
         for index in range(len(self.layers) // 2):
             x = jax.nn.silu(self.layers[f"norm{index}"](self.layers[f"linear{index}"](x)))
         return x
-
-
-def named(tree: object) -> dict[str, Any]:
-    """The arrays of a model, or their shapes, by name. A name joins attributes and keys by `/`.
-
-    An attribute called `layers` is left out of the name. Functions have no name.
-
-    >>> import jax.random as jr
-    >>> sorted(named(MLP(3, 4, 1, key=jr.key(0))))
-    ['linear0/bias', 'linear0/kernel', 'norm0/scale']
-    """
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {_name(path): leaf for path, leaf in leaves if _is_array(leaf)}
-
-
-def with_named(tree: Tree, arrays: Mapping[str, np.ndarray | Array]) -> Tree:
-    """The model with its arrays replaced by name; every name is required.
-
-    **Errors:** `KeyError` for a missing name; shapes are the caller's to check (`checks.match`).
-    """
-    return _map_named(tree, lambda name, leaf: _as_type(arrays[name], leaf.dtype))
-
-
-def with_only(tree: Tree, arrays: Mapping[str, np.ndarray | Array]) -> Tree:
-    """The model with the named arrays in place, of any shape, and None for all others.
-
-    **Errors:** `KeyError` for a name that the model does not have.
-    """
-    if unknown := arrays.keys() - named(tree).keys():
-        raise KeyError(f"{min(unknown)} is no array of the model.")
-    return _map_named(
-        eqx.filter(tree, _is_array),
-        lambda name, leaf: _as_type(arrays[name], leaf.dtype) if name in arrays else None,
-    )
-
-
-def _as_type(array: np.ndarray | Array, dtype: Any) -> Array:
-    """NumPy converts its own arrays: JAX would compile a program for each of their shapes."""
-    if isinstance(array, np.ndarray):
-        array = array.astype(dtype, copy=False)
-    return jnp.asarray(array, dtype)
-
-
-def _map_named(tree: Tree, function: Callable[[str, Array], Array | None]) -> Tree:
-    def at(path: tuple, leaf: Any) -> Any:
-        return function(_name(path), leaf) if _is_array(leaf) else leaf
-
-    return jax.tree_util.tree_map_with_path(at, tree)
-
-
-def _is_array(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
-
-
-def _name(path: tuple) -> str:
-    parts = (getattr(part, "name", None) or str(getattr(part, "key", part)) for part in path)
-    return "/".join(part for part in parts if part != "layers")

@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.clean import LEAST, MOST, Clean, errors_of, images, mean_error
+from thinkslow.agent.checks.clean import LEAST, MOST, Clean, errors_of, images, mean_error
 from thinkslow.agent.thinking import Thinking
 from thinkslow.envs import Step, VectorEnv, arguments
 from thinkslow.evaluation.play import play

@@ -19,12 +19,12 @@ import numpy as np
 
 from thinkslow.agent.abstract import About, AbstractAgent
 from thinkslow.agent.agent import Agent
-from thinkslow.dreamer.saved import provenance
 from thinkslow.evaluation import records, subjects
 from thinkslow.evaluation.play import decision_keys
 from thinkslow.evaluation.records import BASE, Episode, Header
 from thinkslow.evaluation.report.beside import BEST
 from thinkslow.evaluation.seeds import episode_seed
+from thinkslow.saved.provenance import provenance
 from thinkslow.storage import atomic
 from thinkslow.toy import Problem, filtered, hidden_markov, noisy, simulate
 from thinkslow.trees import put

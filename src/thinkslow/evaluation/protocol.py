@@ -27,7 +27,6 @@ from typing import Any, Literal, TypeAlias, get_args
 import jax
 
 from thinkslow.agent.abstract import AbstractAgent
-from thinkslow.dreamer.saved import provenance
 from thinkslow.envs import VectorEnv, arguments, lateness
 from thinkslow.envs.make import described_environment
 from thinkslow.evaluation import records, subjects, whole, windows
@@ -39,6 +38,7 @@ from thinkslow.evaluation.seeds import episode_seed
 from thinkslow.evaluation.shadow import Pictures
 from thinkslow.evaluation.subjects import Agents
 from thinkslow.plural import plural
+from thinkslow.saved.provenance import provenance
 from thinkslow.settings import MOST_SEED, fits, plain
 from thinkslow.storage.headers import Occupied, as_read
 from thinkslow.storage.lock import writing

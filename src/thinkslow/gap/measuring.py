@@ -21,7 +21,6 @@ from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.inputs import Carry
 from thinkslow.agent.thinking import Thinking
-from thinkslow.dreamer.saved import provenance
 from thinkslow.envs import VectorEnv, arguments
 from thinkslow.envs.make import described_environment
 from thinkslow.evaluation.calibrate import calibrated_in
@@ -41,6 +40,7 @@ from thinkslow.gap.plan import Plan
 from thinkslow.gap.stored import BEST, BEST_LATER, Header, Row
 from thinkslow.gap.watch import Recorder, Seen
 from thinkslow.plural import plural
+from thinkslow.saved.provenance import provenance
 from thinkslow.storage.headers import Occupied, as_read
 from thinkslow.storage.lock import writing
 

@@ -8,17 +8,18 @@ from typing import Any
 import numpy as np
 
 from thinkslow import registry
-from thinkslow.dreamer import saved as checkpoint
-from thinkslow.dreamer.nets import named, shaped, with_named
-from thinkslow.dreamer.saved import Saved, provenance
 from thinkslow.importers.finding import find, has_checksum
 from thinkslow.importers.foreign import Foreign, Found
 from thinkslow.importers.formats.globals import Refused
 from thinkslow.plural import plural
+from thinkslow.saved import folder as checkpoint
+from thinkslow.saved.folder import Saved
+from thinkslow.saved.provenance import provenance
 from thinkslow.storage import store
 from thinkslow.storage.checks import LARGEST, check_finite, match
 from thinkslow.storage.faults import line, shown
 from thinkslow.storage.store import is_own
+from thinkslow.weights import named, shaped, with_named
 
 
 def open_agent(

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from thinkslow.dreamer.saved import provenance
 from thinkslow.evaluation import records
 from thinkslow.evaluation.records import Episode, Records
 from thinkslow.evaluation.summary import summarise
+from thinkslow.saved.provenance import provenance
 from thinkslow.storage import atomic, jsontext, lines
 from thinkslow.storage.faults import Damaged
 from thinkslow.storage.lock import writing

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.changes import changed, made
-from thinkslow.agent.presets import Arm, arm
-from thinkslow.dreamer.environment import Facts, environment_of
+from thinkslow.agent.arms.changes import changed, made
+from thinkslow.agent.arms.presets import Arm, arm
 from thinkslow.evaluation import records
 from thinkslow.evaluation.protocol import evaluate
 from thinkslow.evaluation.subjects import told_apart
 from thinkslow.loading import load, opened
+from thinkslow.saved.environment import Facts, environment_of
 from thinkslow.study.plan import Misplanned, Plan, StudyArm
 from thinkslow.zoo import located
 

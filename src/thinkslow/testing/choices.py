@@ -9,8 +9,8 @@ import jax.random as jr
 import numpy as np
 
 from thinkslow.agent.agent import Agent
+from thinkslow.agent.choices.values import Values
 from thinkslow.agent.thinking import Thinking
-from thinkslow.agent.values import Values
 from thinkslow.needs import unmet
 from thinkslow.testing.case import Case
 from thinkslow.testing.entries import Entry, same

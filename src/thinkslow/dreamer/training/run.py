@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from thinkslow import settings
-from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.config import ModelConfig, TrainConfig
 from thinkslow.plural import plural
+from thinkslow.saved.provenance import provenance
 from thinkslow.settings import setting
 from thinkslow.spaces import Space
 from thinkslow.storage import jsontext, saves, store
@@ -86,14 +86,14 @@ def describe(
         "observations": {name: space.to_json() for name, space in observations.items()},
         "actions": {name: space.to_json() for name, space in actions.items()},
         "command": shlex.join(sys.argv),
-        **checkpoint.provenance(),
+        **provenance(),
     }
     return jsontext.dumps(described, indent=1)
 
 
 def made_by() -> dict[str, Any]:
     """The code and libraries that train now. The numbers of a run may depend on them."""
-    found = checkpoint.provenance()
+    found = provenance()
     return {"revision": found["revision"], **found["versions"]}
 
 

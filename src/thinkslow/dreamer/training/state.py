@@ -11,10 +11,8 @@ import jax.random as jr
 import numpy as np
 
 from thinkslow.agent.agent import Agent
-from thinkslow.dreamer import saved as checkpoint
 from thinkslow.dreamer.config import ModelConfig, TrainConfig
 from thinkslow.dreamer.model import Dreamer
-from thinkslow.dreamer.nets import named, with_named
 from thinkslow.dreamer.training import experience, learner
 from thinkslow.dreamer.training import run as runs
 from thinkslow.dreamer.training.episodes import Episodes
@@ -23,7 +21,9 @@ from thinkslow.dreamer.training.programs import shardings
 from thinkslow.dreamer.training.replay import Replay
 from thinkslow.dreamer.training.run import RunConfig
 from thinkslow.envs import Step, VectorEnv
+from thinkslow.saved import folder as checkpoint
 from thinkslow.storage import atomic, checks, lock, saves, store
+from thinkslow.weights import named, with_named
 
 PLAYED = "environments"
 """The name of the environments' state in a save; it is JSON as bytes."""

@@ -7,9 +7,8 @@ from typing import Any
 
 from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.presets import Arm
+from thinkslow.agent.arms.presets import Arm
 from thinkslow.agent.thinking import Thinking
-from thinkslow.dreamer.saved import provenance
 from thinkslow.envs import VectorEnv, lateness
 from thinkslow.envs.make import described_environment
 from thinkslow.evaluation import subjects
@@ -22,6 +21,7 @@ from thinkslow.evaluation.watching.block import Gathering, rows
 from thinkslow.evaluation.watching.episode import Episode, play
 from thinkslow.evaluation.watching.film import Film
 from thinkslow.evaluation.watching.page import page
+from thinkslow.saved.provenance import provenance
 from thinkslow.storage import atomic, lines
 from thinkslow.storage.lock import writing
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from thinkslow.consent import untrusted
-from thinkslow.dreamer.manifest import described
+from thinkslow.saved.manifest import described
 from thinkslow.storage import store
 from thinkslow.storage.faults import line, shown
 

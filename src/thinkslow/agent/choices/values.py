@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from thinkslow.agent.choices import (
+from thinkslow.agent.choices.choice import (
     Choice,
     Chosen,
     Facing,

@@ -17,8 +17,8 @@ from jax.scipy.special import xlogy
 from jax.scipy.stats import norm
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from thinkslow.agent.choices import Facing
-from thinkslow.agent.values import Values, mean_and_error, shrunk
+from thinkslow.agent.choices.choice import Facing
+from thinkslow.agent.choices.values import Values, mean_and_error, shrunk
 from thinkslow.distributions import Categorical
 from thinkslow.needs import ACTOR, CRITIC, DISCOUNT, MEMBERS, REWARD, Need
 from thinkslow.objectives import parameter_information_gain

@@ -19,7 +19,7 @@ from thinkslow.plural import plural
 if TYPE_CHECKING:
     from thinkslow.agent.abstract import AbstractAgent
     from thinkslow.agent.agent import Agent
-    from thinkslow.agent.gate_scores import GateScore
+    from thinkslow.agent.gates.scores import GateScore
     from thinkslow.objectives.members import Source
 
 HORIZONS = (1, 3, 8, 16)
@@ -82,7 +82,7 @@ class Arm:
         **Errors:** `ValueError` if the agent lacks something that the arm needs.
         """
         from thinkslow.agent.deadline import Timed
-        from thinkslow.agent.gates import Gated
+        from thinkslow.agent.gates.gated import Gated
 
         if self.members is not None:
             agent = agent.having_members(self.members)
@@ -132,7 +132,7 @@ def check_when(
 def _check_kinds(gate: Any, members: Any) -> None:
     """**Errors:** `TypeError` for a gate or a source of members of another kind."""
     if gate is not None:
-        from thinkslow.agent.gate_scores import GateScore
+        from thinkslow.agent.gates.scores import GateScore
 
         if not isinstance(gate, GateScore):
             raise TypeError(f"`gate` must be a GateScore, such as Surprise(); got {gate!r}.")

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from thinkslow.agent.clean import Clean, capped, errors_of, unpatched
+from thinkslow.agent.checks.clean import Clean, capped, errors_of, unpatched
 from thinkslow.distributions import Belief
 from thinkslow.needs import DECODES_IMAGES, DECODES_NUMBERS, TRAINED_BETA, Need
 from thinkslow.trees import only_if, put, where

@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Int, Key
 from thinkslow.agent.abstract import About, AbstractAgent
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.decision import Decided, Thought, decide, decide_batch
-from thinkslow.agent.gate_scores import GateScore
+from thinkslow.agent.gates.scores import GateScore
 from thinkslow.agent.inputs import Ages, Batch, Carry, Flags, Inputs, prepared
 from thinkslow.agent.thinking import Thinking
 from thinkslow.needs import unmet

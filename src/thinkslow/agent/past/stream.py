@@ -14,8 +14,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from thinkslow.agent.checks import Guard
-from thinkslow.agent.futures import Futures
+from thinkslow.agent.checks.check import Guard
+from thinkslow.agent.past.futures import Futures
 from thinkslow.trees import put, where
 from thinkslow.worldmodel import Action, Observation, State, WorldModel
 

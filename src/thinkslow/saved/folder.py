@@ -1,9 +1,7 @@
 """An agent as a folder: named weights and a manifest that describes them."""
 
 import dataclasses
-import subprocess
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from thinkslow import registry
-from thinkslow.dreamer.manifest import described
-from thinkslow.dreamer.nets import named, shaped, with_named, with_only
 from thinkslow.objectives.members import Members
+from thinkslow.saved.manifest import described
+from thinkslow.saved.provenance import provenance
 from thinkslow.storage import checks, store
+from thinkslow.weights import named, shaped, with_named, with_only
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,30 +157,3 @@ def architecture(sizes: Any) -> str:
         f"The sizes of a model that is saved must be of a registered class; got {kind}. Register "
         f'it: thinkslow.register("architecture", "NAME", {kind}).'
     )
-
-
-def provenance() -> dict[str, Any]:
-    """The versions and the git revision that write a file."""
-    packages = ("thinkslow", "jax", "equinox", "numpy", "miniworld")
-    return {
-        "versions": {package: metadata.version(package) for package in packages},
-        "revision": revision(),
-    }
-
-
-def revision() -> str | None:
-    """The git revision of the source, with `+` if there are uncommitted changes; None outside
-    git.
-    """
-    here = Path(__file__)
-
-    def git(*arguments: str) -> str:
-        # Without locks, so that a commit by the user at the same moment does not fail.
-        command = ["git", "--no-optional-locks", "-C", str(here.parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", here.name)  # an installed copy is not the source
-        return git("describe", "--always", "--dirty=+", "--exclude", "*")
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -1,0 +1,1 @@
+"""Arms: named ways to think."""

@@ -1,0 +1,1 @@
+"""Checks: which frames, and which parts of them, are used."""

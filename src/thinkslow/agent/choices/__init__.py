@@ -1,0 +1,1 @@
+"""Choices: how an action is chosen under a belief."""

@@ -1,0 +1,1 @@
+"""Gates: when to think."""

@@ -1,0 +1,1 @@
+"""The past: frames seen again, particles, missing and late frames."""

@@ -1,0 +1,1 @@
+"""Agents as folders: weights, a manifest, and the environment that it names."""
