@@ -135,6 +135,7 @@ def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path):
         ({"settings": {"a/b": {}}}, "letters.*'a/b'"),
         ({"agents": {"ours": {"runs": "runs/*", "buget": 9}}}, "`budget` is missing"),
         ({"agents": {"ours": {"budget": 9}}}, "`runs` with a `budget`"),
+        ({"name": "../../mine"}, "`name`: .*as a folder is called so; got '../../mine'"),
     ],
 )
 def test_what_a_plan_cannot_mean_is_refused_before_anything_is_played(change, said):
@@ -153,6 +154,28 @@ def test_what_a_plan_cannot_mean_is_refused_before_anything_is_played(change, sa
 def test_an_arm_that_cannot_be_made_is_refused(arm, said):
     with pytest.raises(Misplanned, match=said):
         arms_of(planned(PLAN | {"arms": [arm], "hypotheses": []}, "plan.toml"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"shift": "drpped:3"}, "Setting clean: There is no shift 'drpped'.*dropped"),
+        ({"shift": "dropped:9"}, "Setting clean: .*severity 0 to 5.*'dropped:9'"),
+        ({"env": "CartPol-v1"}, "Setting clean: There is no environment 'CartPol-v1'.*CartPole-v1"),
+        ({"env": "no_module_so_named:X"}, "Setting clean: There is no module no_module_so_named"),
+    ],
+)
+def test_a_shift_or_environment_that_there_is_not_is_refused_at_once(setting, said):
+    """The dry run showed it as sound, and the study said it after minutes of other settings."""
+    plan = planned(PLAN | {"settings": {"clean": setting}, "hypotheses": []}, "plan.toml")
+    with pytest.raises(Misplanned, match=said):
+        playing(plan)
+
+
+def test_an_arm_that_cannot_be_made_is_refused_by_a_dry_run(tmp_path):
+    arms = {"arms": [{"arm": "evidence", "stepps": 2}], "hypotheses": []}
+    with pytest.raises(Misplanned, match=r"Arm evidence: .*'stepps'.*steps"):
+        known(planned(PLAN | arms, "plan.toml"), tmp_path)
 
 
 def test_a_plan_is_known_by_what_it_says():

@@ -117,6 +117,7 @@ def planned(
             f"{where}: `purpose` is tuning, so `tuned_on` must name the training seeds that are "
             "tuned on; it is empty."
         )
+    _named([plan.name], f"{where}: `name`")
     text = json.dumps(dataclasses.asdict(plan), sort_keys=True)
     return dataclasses.replace(plan, hash=_hash(text.encode()))
 

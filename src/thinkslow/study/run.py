@@ -21,7 +21,7 @@ from thinkslow.storage.reading import read_json
 from thinkslow.study import executors, page, verdicts
 from thinkslow.study.effects import Cells
 from thinkslow.study.plan import Plan, restored
-from thinkslow.study.tasks import Task, arms_of, finished, playing, tasks
+from thinkslow.study.tasks import Task, finished, playing, tasks
 
 log = logging.getLogger("thinkslow")
 
@@ -92,7 +92,6 @@ def begin(plan: Plan, folder: Path, command: str = "") -> dict[str, dict[str, st
 
     **Errors:** `Another`, `Misplanned`.
     """
-    arms_of(plan)
     agents = playing(plan)
     path, code = folder / STORED, code_hash()
     if path.exists():

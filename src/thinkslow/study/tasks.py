@@ -18,12 +18,14 @@ import numpy as np
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.arms.changes import changed, made
 from thinkslow.agent.arms.presets import Arm, arm
+from thinkslow.envs.requirements import prepare
+from thinkslow.envs.shifts import kinds
 from thinkslow.evaluation import records
 from thinkslow.evaluation.protocol import evaluate
 from thinkslow.evaluation.subjects import told_apart
 from thinkslow.loading import load, opened
 from thinkslow.saved.environment import Facts, environment_of
-from thinkslow.study.plan import Misplanned, Plan, StudyArm
+from thinkslow.study.plan import Misplanned, Plan, Setting, StudyArm
 from thinkslow.zoo import located
 
 PURPOSES = {"report": 0, "tuning": 1}
@@ -75,11 +77,15 @@ def found(plan: Plan) -> dict[str, dict[str, str]]:
 
 
 def playing(plan: Plan) -> dict[str, dict[str, str]]:
-    """The agents of each group, as of `found`. Each is opened once: the agents of a group must be
-    of different training seeds, and seeds on which something was tuned are not reported.
+    """The agents of each group, as of `found`, after all that can be checked without playing: arms,
+    shifts and environments. Each agent is opened once: the agents of a group must be of different
+    training seeds, and seeds on which something was tuned are not reported.
 
     **Errors:** `Misplanned`, also for what cannot be opened.
     """
+    arms_of(plan)
+    for setting in plan.settings:
+        _check_setting(setting)
     agents = found(plan)
     for group, paths in agents.items():
         known: dict[int, str] = {}
@@ -141,6 +147,17 @@ def _arm(planned: StudyArm) -> Arm:
         return changed(arm(planned.arm), values)
     except (TypeError, ValueError) as error:
         raise Misplanned(f"Arm {planned.name}: {error}") from None
+
+
+def _check_setting(setting: Setting) -> None:
+    """**Errors:** `Misplanned` for a shift or an environment that there is not."""
+    try:
+        if setting.shift:
+            kinds(setting.shift)
+        if setting.env is not None:
+            prepare(setting.env, size=64)
+    except ValueError as error:
+        raise Misplanned(f"Setting {setting.name}: {error}") from None
 
 
 @lru_cache(maxsize=4)
