@@ -13,7 +13,7 @@ process (/proc/self/status) at each twentieth of the calls.
 
 Machine: x86_64, 2 cores, cpu, Python 3.11, jax 0.10.2, shared with other work.
 
-Reproduce: `uv run python benchmarks/acting.py` (`--decisions N`, `--json`).
+Reproduce: `uv run python benchmarks/acting.py` (`--decisions N`, `--arms A,B`, `--json`).
 """
 
 import argparse
@@ -73,12 +73,13 @@ def measured(agent: Agent, calls: int) -> dict[int, float]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--decisions", type=int, default=1_000_000)
+    parser.add_argument("--arms", default="none,evidence", help="joined by commas")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     given = parser.parse_args()
     spaces = {"vector": Space((4,), "float32")}, {"action": Space((), "int32", 2)}
     base = Agent(Dreamer(*spaces, MODEL, key=jr.key(0)))
     found, growth = {}, {}
-    for arm in ("none", "evidence"):
+    for arm in given.arms.split(","):
         agent = base.thinking(arm)
         assert isinstance(agent, Agent)
         found[arm] = one = measured(agent, given.decisions // BATCH)
