@@ -50,7 +50,8 @@ from thinkslow import registry
 from thinkslow.agent import agent as engine
 from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.arms.presets import LONG, arm
+from thinkslow.agent.arms.arm import arm
+from thinkslow.agent.arms.presets import LONG
 from thinkslow.agent.checks.clean import Clean, patched
 from thinkslow.agent.gates import gated as gates
 from thinkslow.agent.gates.gated import Gated, threshold_of

@@ -39,7 +39,8 @@ import numpy as np
 
 import thinkslow
 from thinkslow import registry
-from thinkslow.agent.arms.presets import Arm, evidence
+from thinkslow.agent.arms.arm import Arm
+from thinkslow.agent.arms.presets import evidence
 from thinkslow.envs import VectorEnv, arguments
 from thinkslow.evaluation.protocol import machine
 from thinkslow.trees import all_finite

@@ -49,7 +49,8 @@ def commands() -> list[tuple[str, str]]:
 def arms_table() -> str:
     """Every arm of `agent/arms/presets.py`, one line each."""
     from thinkslow import registry
-    from thinkslow.agent.arms.presets import DEFAULT, arm
+    from thinkslow.agent.arms.arm import arm
+    from thinkslow.agent.arms.presets import DEFAULT
     from thinkslow.objectives import ImaginedTerm
 
     rows = ["| arm | terms | steps | imagined | what it is |", "|---|---|---|---|---|"]

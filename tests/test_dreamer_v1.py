@@ -14,7 +14,7 @@ from helpers import ask, tiny_v1, tiny_v1_config, with_random_weights
 
 from thinkslow import registry
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.arms.presets import arm
+from thinkslow.agent.arms.arm import arm
 from thinkslow.distributions import BoundedNormal, Categorical, SymlogSquared
 from thinkslow.dreamer.nets import LayerNorm, StridedConv, TransposedConv
 from thinkslow.dreamer.v1.config import PRESETS, ConvConfig, V1Config

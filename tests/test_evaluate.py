@@ -23,11 +23,11 @@ from helpers import ask, codes, smallest_config, tiny_v1, with_random_weights
 from odd_episodes import id_of
 from odd_players import Guesser, SideBySide
 
+import thinkslow
 from thinkslow import bank, gap, registry
 from thinkslow.agent.abstract import About, AbstractAgent
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.arms import presets
-from thinkslow.agent.arms.presets import Arm
+from thinkslow.agent.arms.arm import Arm
 from thinkslow.agent.gates.gated import Gated
 from thinkslow.agent.gates.scores import Surprise, TwoStage
 from thinkslow.agent.thinking import Thinking
@@ -844,8 +844,8 @@ def test_an_agent_of_2023_is_evaluated_like_any_other(tmp_path):
 def test_settings_of_every_arm_are_written_as_json():
     """Those without a bound, such as paper-z, ended an evaluation at its summary."""
     for name in registry.entries("arm"):
-        text = json.dumps(written(presets.arm(name).thinking), allow_nan=False)
-        assert json.loads(text)["steps"] == presets.arm(name).thinking.steps
+        text = json.dumps(written(thinkslow.arm(name).thinking), allow_nan=False)
+        assert json.loads(text)["steps"] == thinkslow.arm(name).thinking.steps
 
 
 @pytest.mark.nightly

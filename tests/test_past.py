@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.arms.presets import arm
+from thinkslow.agent.arms.arm import arm
 from thinkslow.agent.decision import Thought
 from thinkslow.agent.inputs import Carry
-from thinkslow.agent.past.past import Cloud, effective, resampled, systematic
+from thinkslow.agent.past.particles import Cloud, effective, resampled, systematic
 from thinkslow.agent.thinking import Thinking
 from thinkslow.objectives import Entropy, Evidence
 from thinkslow.readouts import Mode, Soft

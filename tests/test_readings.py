@@ -13,7 +13,7 @@ from helpers import Fuzzy, equal, noisy, push, slow
 
 from thinkslow import toy
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.arms.presets import Arm, arm
+from thinkslow.agent.arms.arm import Arm, arm
 from thinkslow.agent.thinking import Thinking
 from thinkslow.agent.variables import objective_and_start
 from thinkslow.distributions import Categorical, Point

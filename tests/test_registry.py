@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from thinkslow import names, registry
-from thinkslow.agent.arms.presets import Arm
+from thinkslow.agent.arms.arm import Arm
 from thinkslow.agent.thinking import Thinking
 from thinkslow.objectives import Anchor, PresentTerm
 from thinkslow.spaces import Space

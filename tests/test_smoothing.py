@@ -10,8 +10,8 @@ import pytest
 
 from thinkslow import toy
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.past.past import Window
 from thinkslow.agent.past.smoothing import smoothed
+from thinkslow.agent.past.window import Window
 from thinkslow.agent.thinking import Thinking
 from thinkslow.worldmodel import State
 

@@ -12,7 +12,7 @@ import pytest
 from helpers import Line, tiny_dreamer, tiny_v1
 
 from thinkslow.agent.agent import Agent, greedy_policy
-from thinkslow.agent.arms.presets import arm
+from thinkslow.agent.arms.arm import arm
 from thinkslow.agent.choices.ascent import Ascent
 from thinkslow.agent.choices.choice import (
     Facing,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from thinkslow.agent.abstract import About, AbstractAgent
     from thinkslow.agent.agent import Agent
-    from thinkslow.agent.arms.presets import Arm, arm
+    from thinkslow.agent.arms.arm import Arm, arm
     from thinkslow.agent.checks.check import Check
     from thinkslow.agent.choices.choice import Choice
     from thinkslow.agent.deadline import Timed
@@ -44,7 +44,7 @@ _HOMES = {
     "agent.decision": ("Thought",),
     "agent.gates.gated": ("Gated",),
     "agent.inputs": ("Carry",),
-    "agent.arms.presets": ("Arm", "arm"),
+    "agent.arms.arm": ("Arm", "arm"),
     "agent.gates.scores": ("GateScore",),
     "agent.thinking": ("Thinking",),
     "saved.folder": ("save",),

@@ -32,7 +32,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "choice": ("thinkslow.agent.choices.choice:Choice",),
     "check": ("thinkslow.agent.checks.check:Check",),
     "members": (f"{_OBJECTIVES}.members:Source",),
-    "arm": ("thinkslow.agent.thinking:Thinking", "thinkslow.agent.arms.presets:Arm"),
+    "arm": ("thinkslow.agent.thinking:Thinking", "thinkslow.agent.arms.arm:Arm"),
     "importer": ("thinkslow.importers.importer:Importer",),
 }
 """What the objects of a kind are instances of."""

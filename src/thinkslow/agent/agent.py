@@ -23,7 +23,7 @@ from thinkslow.agent.checks.clean import Clean
 from thinkslow.agent.decision import Decided, decide_batch
 from thinkslow.agent.inputs import Ages, Batch, Carry, Flags, Inputs, prepared
 from thinkslow.agent.past.futures import no_futures
-from thinkslow.agent.past.past import Cloud
+from thinkslow.agent.past.particles import Cloud
 from thinkslow.agent.past.stream import Stream, empty_queue
 from thinkslow.agent.thinking import Thinking
 from thinkslow.needs import (
@@ -43,7 +43,7 @@ from thinkslow.trees import Parts, compiled, copies, described, once, parts, put
 from thinkslow.worldmodel import State, WorldModel
 
 if TYPE_CHECKING:
-    from thinkslow.agent.arms.presets import Arm
+    from thinkslow.agent.arms.arm import Arm
 
 Policy: TypeAlias = Callable[[Any, State, PRNGKeyArray], Array]
 
@@ -143,7 +143,7 @@ class Agent(AbstractAgent):
 
         **Errors:** `ValueError` for an unknown name, or if the agent lacks something.
         """
-        from thinkslow.agent.arms.presets import Arm, arm
+        from thinkslow.agent.arms.arm import Arm, arm
 
         if isinstance(how, Thinking):
             return self.having(how)

@@ -21,7 +21,7 @@ from thinkslow.agent.choices.choice import Chosen, Facing
 from thinkslow.agent.inputs import Carry, Inputs, streams
 from thinkslow.agent.looking import Look, handle_missing, look, reset_state, usable
 from thinkslow.agent.observing import admitted, blank
-from thinkslow.agent.past.past import Cloud, Mixture, resampled, weighted
+from thinkslow.agent.past.particles import Cloud, Mixture, resampled, weighted
 from thinkslow.agent.past.stream import Stream, unseen
 from thinkslow.agent.variables import belief_and_memory, objective_and_start, projected
 from thinkslow.distributions import Belief, Point

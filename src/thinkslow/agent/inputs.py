@@ -16,8 +16,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from thinkslow.agent.observing import kept, named
-from thinkslow.agent.past.past import Cloud, Window
+from thinkslow.agent.past.particles import Cloud
 from thinkslow.agent.past.stream import Stream
+from thinkslow.agent.past.window import Window
 from thinkslow.plural import plural
 from thinkslow.trees import copies, put
 from thinkslow.worldmodel import State, WorldModel

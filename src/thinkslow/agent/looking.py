@@ -19,9 +19,10 @@ from thinkslow.agent.checks.check import Checked, Frame, Guard
 from thinkslow.agent.inputs import Inputs, streams
 from thinkslow.agent.observing import admitted, kept
 from thinkslow.agent.past.futures import likely
-from thinkslow.agent.past.past import Cloud, Window, reinferred
+from thinkslow.agent.past.particles import Cloud
 from thinkslow.agent.past.smoothing import smoothed
 from thinkslow.agent.past.stream import Stream, age_of, caught_up
+from thinkslow.agent.past.window import Window, reinferred
 from thinkslow.trees import all_finite, only_if, where
 from thinkslow.worldmodel import Moment, Observation, State, perceive
 

@@ -10,7 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 from thinkslow import registry, settings
-from thinkslow.agent.arms.presets import DEFAULT, Arm, arm
+from thinkslow.agent.arms.arm import Arm, arm
+from thinkslow.agent.arms.presets import DEFAULT
 from thinkslow.cli import early, flags
 from thinkslow.cli.common import Usage, beside_none, console, output
 from thinkslow.cli.common import parse as parse_options

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 import tyro
 
 from thinkslow import registry, settings
+from thinkslow.agent.arms.arm import Arm, arm, check_when
 from thinkslow.agent.arms.changes import OF_ARM, SETTINGS, changed, kind_of, made
-from thinkslow.agent.arms.presets import Arm, arm, check_when
 from thinkslow.agent.thinking import Thinking
 from thinkslow.cli.parsing import documentation
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.agent.inputs import Carry
-from thinkslow.agent.past.past import Cloud
+from thinkslow.agent.past.particles import Cloud
 from thinkslow.envs import Step
 from thinkslow.evaluation.images import psnr
 from thinkslow.evaluation.metrics import AHEAD

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from thinkslow.agent.agent import Agent
+from thinkslow.agent.arms.arm import Arm, arm
 from thinkslow.agent.arms.changes import changed, made
-from thinkslow.agent.arms.presets import Arm, arm
 from thinkslow.envs.requirements import prepare
 from thinkslow.envs.shifts import kinds
 from thinkslow.evaluation import records

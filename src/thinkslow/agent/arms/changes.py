@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from thinkslow import names, registry
-from thinkslow.agent.arms.presets import Arm
+from thinkslow.agent.arms.arm import Arm
 from thinkslow.agent.thinking import Thinking
 from thinkslow.registry import nearest
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from thinkslow import registry
-from thinkslow.agent.arms.presets import Arm
+from thinkslow.agent.arms.arm import Arm
 from thinkslow.agent.thinking import Thinking
 from thinkslow.names import TABLE, Entry
 

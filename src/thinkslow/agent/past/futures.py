@@ -15,7 +15,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray
 
-from thinkslow.agent.past.past import weighted
+from thinkslow.agent.past.particles import weighted
 from thinkslow.trees import copies, only_if, put
 from thinkslow.worldmodel import Action, Moment, Observation, State, WorldModel, perceive
 

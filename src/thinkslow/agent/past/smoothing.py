@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from thinkslow.agent.past.past import Window
+from thinkslow.agent.past.window import Window
 from thinkslow.distributions import Belief
 from thinkslow.refinement import Gradient, Update, refine
 from thinkslow.trees import where

@@ -7,7 +7,7 @@ from typing import Any
 
 from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.arms.presets import Arm
+from thinkslow.agent.arms.arm import Arm
 from thinkslow.agent.thinking import Thinking
 from thinkslow.envs import VectorEnv, lateness
 from thinkslow.envs.make import described_environment

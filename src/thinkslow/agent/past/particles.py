@@ -1,58 +1,16 @@
-"""Beliefs from real evidence: use more of the past to infer the present.
+"""Several samples of the latent, weighted by how well they predict the observations.
 
-An RSSM carries one sample of its latent; other possibilities are lost. Two remedies use real
-observations and no gradient: encode the last frames again with soft latents between them
-(`reinferred`), or carry several samples, weighted by how well they predict the observations
-(`weighted`, `resampled`). Nothing here knows agents; all functions are for one example.
+An RSSM carries one sample of its latent; other possibilities are lost.
 """
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from thinkslow.distributions import Belief
-from thinkslow.trees import where
-from thinkslow.worldmodel import Moment, Observation, State, WorldModel, perceive, surprise_at
-
-
-class Window(eqx.Module):
-    """The last decisions, oldest first; leading axis `lag`. The present is not among them."""
-
-    states: State
-    """The state before each decision, from which its memory was predicted."""
-    actions: Float[Array, "*lag action"]
-    """The action that led to it."""
-    observations: Observation
-    first: Bool[Array, "*lag"]
-    """Whether an episode began there."""
-    seen: Bool[Array, "*lag"]
-    """Whether the observation could be used."""
-
-    def pushed(self, new: "Window") -> "Window":
-        """The window after one more decision, `new`, which has no leading axis."""
-        return jax.tree.map(lambda old, x: jnp.concatenate([old[1:], x[None]]), self, new)
-
-
-def reinferred(model: WorldModel, window: Window) -> State:
-    """The state after the window: from the oldest state, every frame encoded again.
-
-    Between frames the latent is soft: the expectation instead of a sample. If the memory is linear
-    in the latent, this is the exact filter, started from one sample `lag` decisions ago. If an
-    episode began within the window, the model forgets everything before it.
-
-    **Cost:** `lag` steps of the core and the encoder.
-    """
-
-    def step(state: State, now: Window) -> tuple[State, None]:
-        moment = perceive(model, state, now.actions, now.first, now.observations)
-        belief = where(now.seen, moment.posterior, moment.prior)
-        latent = belief.soft().astype(state.latent.dtype)
-        return State(moment.memory, latent), None
-
-    oldest = jax.tree.map(lambda x: x[0], window.states)
-    return jax.lax.scan(step, oldest, window)[0]
+from thinkslow.worldmodel import Moment, Observation, State, WorldModel, surprise_at
 
 
 class Cloud(eqx.Module):
