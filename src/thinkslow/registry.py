@@ -266,10 +266,16 @@ def _table(kind: str) -> dict[str, Entry]:
     if kind not in KINDS:
         raise ValueError(f"A kind must be one of {', '.join(KINDS)}; got {kind!r}.")
     if kind == "arm":
-        for module in ("presets", "values"):  # the import registers them
-            importlib.import_module(f"thinkslow.agent.arms.{module}")
+        _own_arms()
     _from_packages(kind)
     return TABLE[kind]
+
+
+@functools.cache
+def _own_arms() -> None:
+    """Our arms are made of other names, so their modules are imported when arms are asked for."""
+    for module in ("presets", "values"):
+        TABLE["arm"] |= importlib.import_module(f"thinkslow.agent.arms.{module}").ARMS
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from typing import Any
 from thinkslow import registry
 from thinkslow.agent.arms.arm import Arm
 from thinkslow.agent.thinking import Thinking
-from thinkslow.names import TABLE, Entry
+from thinkslow.names import Entry
 from thinkslow.plural import plural
 
 HORIZONS = (1, 3, 8, 16)
@@ -113,7 +113,7 @@ _PAPER = {
     "elbo": "imagined ELBO",
 }
 
-for _name, _make, _about in (
+_ARMS = (
     ("none", Thinking, "the base agent: the encoder's belief, sampled"),
     *(
         (
@@ -286,5 +286,7 @@ for _name, _make, _about in (
         partial(evidence, carry=False),
         "control: `evidence` chooses the action, but the refined state is not carried",
     ),
-):
-    TABLE["arm"][_name] = Entry(_make, _about)  # `register` would load the other presets first
+)
+
+ARMS = {name: Entry(make, about) for name, make, about in _ARMS}
+"""Arms by name."""

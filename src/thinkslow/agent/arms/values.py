@@ -9,7 +9,7 @@ from typing import Any
 from thinkslow import registry
 from thinkslow.agent.arms.arm import Arm
 from thinkslow.agent.thinking import Thinking
-from thinkslow.names import TABLE, Entry
+from thinkslow.names import Entry
 
 
 def choosing(choice: str, **settings: Any) -> Thinking:
@@ -23,7 +23,7 @@ def in_doubt(score: str, **settings: Any) -> Arm:
     return Arm(choosing("values", **settings), gate=registry.make("gate", score))
 
 
-for _name, _make, _about in (
+_ARMS = (
     (
         "values",
         partial(choosing, "values"),
@@ -79,5 +79,7 @@ for _name, _make, _about in (
         partial(in_doubt, "random"),
         "control: `values` in a random fifth of the decisions",
     ),
-):
-    TABLE["arm"][_name] = Entry(_make, _about)
+)
+
+ARMS = {name: Entry(make, about) for name, make, about in _ARMS}
+"""Arms by name."""
