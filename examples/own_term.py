@@ -5,7 +5,7 @@ thinkslow evaluate collect-half --import examples/own_term.py --arms sig-3 --ter
 
 import thinkslow
 from thinkslow import envs
-from thinkslow.distributions import expected
+from thinkslow.heads import expected
 from thinkslow.needs import REWARD
 
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thinkslow import Agent, Gaussian, Gradient, State, Thinking, WorldModel
-from thinkslow.distributions import Squared
+from thinkslow.heads import Squared
 from thinkslow.objectives import Evidence
 
 SHAPES = {

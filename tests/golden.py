@@ -26,7 +26,7 @@ import numpy as np
 from golden_heads import described, latent
 
 from thinkslow import importers
-from thinkslow.distributions import Categorical, TwoHot
+from thinkslow.distributions import Categorical
 from thinkslow.dreamer.config import ModelConfig, TrainConfig
 from thinkslow.dreamer.match_spaces import match_spaces
 from thinkslow.dreamer.model import Dreamer, Head
@@ -40,6 +40,7 @@ from thinkslow.dreamer.training.losses import (
     world_model_losses,
 )
 from thinkslow.dreamer.v1.config import V1Config
+from thinkslow.heads import TwoHot
 from thinkslow.importers.foreign import Foreign, Found
 from thinkslow.importers.loading import read, saved_from
 from thinkslow.importers.options import option

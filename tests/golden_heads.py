@@ -5,7 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from thinkslow.distributions import Categorical, SymlogSquared
+from thinkslow.distributions import Categorical
+from thinkslow.heads import SymlogSquared
 from thinkslow.worldmodel import State
 
 

@@ -10,9 +10,9 @@ import jax.random as jr
 import numpy as np
 from golden_heads import described, latent
 
-from thinkslow.distributions import SymlogTwoHot
 from thinkslow.dreamer.v1.config import V1Config
 from thinkslow.dreamer.v1.model import V1Dreamer, V1Head
+from thinkslow.heads import SymlogTwoHot
 from thinkslow.importers.foreign import Foreign
 from thinkslow.storage.checks import match
 from thinkslow.weights import named, with_named

@@ -12,11 +12,12 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from thinkslow.distributions import Bernoulli, Categorical, Gaussian, Squared
+from thinkslow.distributions import Categorical, Gaussian
 from thinkslow.dreamer.config import MLPConfig, ModelConfig
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.dreamer.v1.config import ConvConfig, V1Config
 from thinkslow.dreamer.v1.model import V1Dreamer
+from thinkslow.heads import Bernoulli, Squared
 from thinkslow.needs import Need
 from thinkslow.objectives import (
     ImaginedTerm,

@@ -24,7 +24,8 @@ from thinkslow.agent.checks.controls import (
     Wiser,
 )
 from thinkslow.agent.thinking import Thinking
-from thinkslow.distributions import Categorical, Squared
+from thinkslow.distributions import Categorical
+from thinkslow.heads import Squared
 from thinkslow.readouts import Mode
 from thinkslow.worldmodel import State, WorldModel
 

@@ -9,16 +9,14 @@ from helpers import ask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thinkslow.distributions import (
+from thinkslow.distributions import Categorical, Gaussian, straight_through
+from thinkslow.heads import (
     Bernoulli,
     BoundedNormal,
-    Categorical,
-    Gaussian,
     Squared,
     SymlogSquared,
     SymlogTwoHot,
     TwoHot,
-    straight_through,
     symexp,
     symlog,
 )

@@ -15,10 +15,11 @@ from helpers import ask, tiny_v1, tiny_v1_config, with_random_weights
 from thinkslow import registry
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.arms.arm import arm
-from thinkslow.distributions import BoundedNormal, Categorical, SymlogSquared
+from thinkslow.distributions import Categorical
 from thinkslow.dreamer.nets import LayerNorm, StridedConv, TransposedConv
 from thinkslow.dreamer.v1.config import PRESETS, ConvConfig, V1Config
 from thinkslow.dreamer.v1.model import V1Dreamer
+from thinkslow.heads import BoundedNormal, SymlogSquared
 from thinkslow.objectives.members import Noise
 from thinkslow.saved import folder as checkpoint
 from thinkslow.spaces import Space

@@ -11,13 +11,14 @@ import pytest
 import scipy.linalg
 from helpers import ask, tiny_config, tiny_dreamer
 
-from thinkslow.distributions import Categorical, Squared, SymlogSquared
+from thinkslow.distributions import Categorical
 from thinkslow.dreamer.config import PRESETS, ModelConfig, TrainConfig, model_preset
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.dreamer.nets import MLP, BlockLinear, Conv, RMSNorm, truncated_normal
 from thinkslow.dreamer.training.learner import start
 from thinkslow.dreamer.training.losses import Batch, ReturnRange, losses
 from thinkslow.dreamer.vision import join_patches, split_patches
+from thinkslow.heads import Squared, SymlogSquared
 from thinkslow.saved import folder as checkpoint
 from thinkslow.spaces import Space
 from thinkslow.storage import store

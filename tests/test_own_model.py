@@ -12,8 +12,9 @@ import pytest
 
 import thinkslow
 from thinkslow.agent.choices.values import Values
-from thinkslow.distributions import Categorical, Squared
+from thinkslow.distributions import Categorical
 from thinkslow.gap.moment import perceived
+from thinkslow.heads import Squared
 from thinkslow.needs import CRITIC, unmet
 from thinkslow.objectives import Entropy
 from thinkslow.objectives.members import Noise, checkpoints

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from thinkslow.agent.agent import Agent
-from thinkslow.distributions import Categorical, Squared
+from thinkslow.distributions import Categorical
 from thinkslow.evaluation.images import PSNR_CAP_DB, psnr
 from thinkslow.evaluation.revisit import Turns, returned, revisits
 from thinkslow.evaluation.walks import Walk
+from thinkslow.heads import Squared
 from thinkslow.worldmodel import State, WorldModel
 
 VIEWS, LEVELS, SIDE = 8, 4, 8

@@ -33,7 +33,8 @@ from thinkslow.agent.gates.scores import (
     value_of_computation,
 )
 from thinkslow.agent.thinking import Thinking
-from thinkslow.distributions import BoundedNormal, Categorical, SymlogSquared
+from thinkslow.distributions import Categorical
+from thinkslow.heads import BoundedNormal, SymlogSquared
 from thinkslow.objectives import Evidence
 from thinkslow.readouts import Soft
 from thinkslow.spaces import Space

@@ -10,7 +10,8 @@ from typing import Any
 
 import jax
 
-from thinkslow.distributions import Categorical, expected
+from thinkslow.distributions import Categorical
+from thinkslow.heads import expected
 from thinkslow.trees import remembered
 
 

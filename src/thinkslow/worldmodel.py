@@ -18,7 +18,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
-from thinkslow.distributions import Belief, Categorical, Distribution, Squared
+from thinkslow.distributions import Belief, Categorical
+from thinkslow.heads import Distribution, Squared
 from thinkslow.readouts import Readout, Sample
 from thinkslow.spaces import Space
 from thinkslow.trees import all_finite, where

@@ -25,13 +25,13 @@ from thinkslow.agent.thinking import Thinking
 from thinkslow.bank import stored
 from thinkslow.bank.plan import Plan
 from thinkslow.bank.stored import ALIVE, CUT, TERMINAL, Bank, Header, Moments
-from thinkslow.distributions import expected
 from thinkslow.envs import VectorEnv, arguments
 from thinkslow.envs.make import described_environment
 from thinkslow.envs.snapshots import Snapshot
 from thinkslow.evaluation.records import BASE
 from thinkslow.evaluation.seeds import episode_seed
 from thinkslow.evaluation.subjects import facts, fitted
+from thinkslow.heads import expected
 from thinkslow.needs import CRITIC, unmet
 from thinkslow.saved.provenance import provenance
 from thinkslow.storage.headers import Occupied, as_read

@@ -14,16 +14,10 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from thinkslow.distributions import (
-    Belief,
-    Bernoulli,
-    BoundedNormal,
-    Categorical,
-    SymlogTwoHot,
-    TwoHot,
-)
+from thinkslow.distributions import Belief, Categorical
 from thinkslow.dreamer.nets import Linear
 from thinkslow.dreamer.vision import width
+from thinkslow.heads import Bernoulli, BoundedNormal, SymlogTwoHot, TwoHot
 from thinkslow.spaces import Space
 from thinkslow.worldmodel import State, WorldModel
 

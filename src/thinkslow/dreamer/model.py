@@ -9,19 +9,13 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from thinkslow.distributions import (
-    Belief,
-    Bernoulli,
-    BoundedNormal,
-    Categorical,
-    Distribution,
-    TwoHot,
-)
+from thinkslow.distributions import Belief, Categorical
 from thinkslow.dreamer.actor_critic import ActorCritic
 from thinkslow.dreamer.config import MLPConfig, ModelConfig
 from thinkslow.dreamer.nets import MLP, Linear
 from thinkslow.dreamer.rssm import RSSM
 from thinkslow.dreamer.vision import Decoder, Encoder, width
+from thinkslow.heads import Bernoulli, BoundedNormal, Distribution, TwoHot
 from thinkslow.spaces import Space
 from thinkslow.worldmodel import Observation, State
 

@@ -14,16 +14,11 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from thinkslow.distributions import (
-    Categorical,
-    Distribution,
-    Squared,
-    SymlogSquared,
-    symlog,
-)
+from thinkslow.distributions import Categorical
 from thinkslow.dreamer.config import ModelConfig
 from thinkslow.dreamer.convolution import by_itself
 from thinkslow.dreamer.nets import MLP, BlockLinear, Conv, Linear, RMSNorm
+from thinkslow.heads import Distribution, Squared, SymlogSquared, symlog
 from thinkslow.plural import plural
 from thinkslow.spaces import Space
 from thinkslow.worldmodel import Observation

@@ -15,13 +15,13 @@ from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.agent.gates.gated import Gated, threshold_of
 from thinkslow.agent.gates.scores import GateScore
 from thinkslow.agent.thinking import Thinking
-from thinkslow.distributions import expected
 from thinkslow.envs import Step, VectorEnv
 from thinkslow.envs.make import described_environment
 from thinkslow.evaluation.clean import measured_clean, wants_clean, with_clean
 from thinkslow.evaluation.play import play
 from thinkslow.evaluation.seeds import CALIBRATION, episode_seed
 from thinkslow.evaluation.subjects import fitted
+from thinkslow.heads import expected
 from thinkslow.needs import CRITIC, DISCOUNT, unmet
 from thinkslow.worldmodel import State
 

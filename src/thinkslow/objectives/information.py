@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from thinkslow.distributions import Belief, Bernoulli, Categorical
+from thinkslow.distributions import Belief, Categorical
+from thinkslow.heads import Bernoulli
 
 
 def state_information_gain(posterior: Belief, prior: Belief) -> Float[Array, ""]:

@@ -15,7 +15,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from thinkslow.distributions import Categorical, Distribution, straight_through
+from thinkslow.distributions import Categorical, straight_through
+from thinkslow.heads import Distribution
 from thinkslow.toy.problem import Problem
 from thinkslow.worldmodel import Observation, State, WorldModel
 

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from thinkslow.distributions import Categorical, SymlogSquared, symlog
+from thinkslow.distributions import Categorical
+from thinkslow.heads import SymlogSquared, symlog
 from thinkslow.worldmodel import Observation, target
 
 PATCH = 8

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from thinkslow.agent.choices.choice import Choice, Chosen, Facing
 from thinkslow.agent.choices.values import lambda_return, mean_and_error, shrunk
-from thinkslow.distributions import expected
+from thinkslow.heads import expected
 from thinkslow.needs import ACTOR, CONTINUOUS, CRITIC, DISCOUNT, REWARD, Need
 from thinkslow.objectives import parameter_information_gain
 from thinkslow.settings import floating

@@ -27,7 +27,7 @@ from thinkslow.agent.choices.choice import (
     perturbed,
     strength,
 )
-from thinkslow.distributions import expected
+from thinkslow.heads import expected
 from thinkslow.needs import ACTOR, CRITIC, DISCOUNT, REWARD, Need
 from thinkslow.settings import floating
 from thinkslow.trees import all_finite

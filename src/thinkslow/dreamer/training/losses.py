@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from thinkslow.distributions import Belief, BoundedNormal, Categorical, TwoHot
+from thinkslow.distributions import Belief, Categorical
 from thinkslow.dreamer.config import TrainConfig
 from thinkslow.dreamer.model import Dreamer, Head, carried
+from thinkslow.heads import BoundedNormal, TwoHot
 from thinkslow.readouts import Readout, Sample
 from thinkslow.worldmodel import State, detached, imagine, target
 

@@ -8,19 +8,14 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from thinkslow.distributions import (
-    Bernoulli,
-    BoundedNormal,
-    Categorical,
-    Distribution,
-    SymlogTwoHot,
-)
+from thinkslow.distributions import Categorical
 from thinkslow.dreamer.actor_critic import ActorCritic
 from thinkslow.dreamer.nets import Linear, NormLinear
 from thinkslow.dreamer.v1.config import V1Config, Widths
 from thinkslow.dreamer.v1.rssm import V1RSSM
 from thinkslow.dreamer.v1.vision import V1Decoder, V1Encoder, dense, through
 from thinkslow.dreamer.vision import width
+from thinkslow.heads import Bernoulli, BoundedNormal, Distribution, SymlogTwoHot
 from thinkslow.spaces import Space
 from thinkslow.worldmodel import Observation, State
 

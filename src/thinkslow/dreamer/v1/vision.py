@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from thinkslow.distributions import Distribution, Squared, SymlogSquared, symlog
 from thinkslow.dreamer.nets import Linear, NormLinear, StridedConv, TransposedConv
 from thinkslow.dreamer.v1.config import ConvConfig, V1Config, Widths
 from thinkslow.dreamer.vision import image_shape, images, unit, vectors
+from thinkslow.heads import Distribution, Squared, SymlogSquared, symlog
 from thinkslow.plural import plural
 from thinkslow.spaces import Space
 from thinkslow.worldmodel import Observation

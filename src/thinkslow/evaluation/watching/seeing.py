@@ -15,10 +15,11 @@ import numpy as np
 
 from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.agent.agent import greedy_policy, own_policy
-from thinkslow.distributions import BoundedNormal, Categorical, Gaussian, expected
+from thinkslow.distributions import Categorical, Gaussian
 from thinkslow.evaluation.metrics import AHEAD
 from thinkslow.evaluation.scoring import CHUNK, current, predicted
 from thinkslow.evaluation.watching.episode import Episode, Told
+from thinkslow.heads import BoundedNormal, expected
 from thinkslow.needs import ACTOR, CRITIC, modes_of, unmet
 from thinkslow.spaces import Space
 
