@@ -25,6 +25,7 @@ from thinkslow.agent.checks.controls import (
 )
 from thinkslow.agent.thinking import Thinking
 from thinkslow.distributions import Categorical
+from thinkslow.evaluation.clean import _Frames
 from thinkslow.heads import Squared
 from thinkslow.readouts import Mode
 from thinkslow.worldmodel import State, WorldModel
@@ -62,8 +63,15 @@ class Signs(WorldModel):
         return state.latent[:2]
 
 
+NO_BLOCKS = jnp.full(2, jnp.inf)
 CLEAN = Clean(
-    {"row": jnp.full(WIDTH, NOISE**2)}, threshold=3.0, alone=0.5, patch=9.0, means={}, deviations={}
+    {"row": jnp.full(WIDTH, NOISE**2)},
+    threshold=3.0,
+    alone=0.5,
+    largest={},
+    blocks=NO_BLOCKS,
+    means={},
+    deviations={},
 )
 FIRST, STEADY = np.ones(1, bool), np.zeros(1, bool)
 
@@ -288,9 +296,8 @@ def test_a_check_that_returns_a_bare_tuple_is_told_what_to_return():
 
 
 SIDE, PATCHES = 8, 4
-PICTURED = Clean(
-    {"image": jnp.full((PATCHES, PATCHES), NOISE**2)}, 3.0, 0.5, patch=9.0, means={}, deviations={}
-)
+USUAL = {"image": jnp.full((PATCHES, PATCHES), NOISE**2)}
+PICTURED = Clean(USUAL, 3.0, 0.5, USUAL, jnp.array([9.0, 9.0]), means={}, deviations={})
 
 
 class Pictures(Signs):
@@ -322,9 +329,9 @@ def picture(state: int, *, black: tuple[tuple[int, int], ...] = ()) -> dict[str,
     return {"image": shown.repeat(SIDE, 0).repeat(SIDE, 1)[None, ..., None].astype(np.float32)}
 
 
-def pictures(check: Check | None) -> Agent:
+def pictures(check: Check | None, clean: Clean = PICTURED) -> Agent:
     return Agent(
-        Pictures(jnp.asarray(VIEWS.reshape(CLASSES, WIDTH))), Thinking(check=check), clean=PICTURED
+        Pictures(jnp.asarray(VIEWS.reshape(CLASSES, WIDTH))), Thinking(check=check), clean=clean
     )
 
 
@@ -351,6 +358,35 @@ def test_a_covered_block_is_found_and_what_it_hides_is_predicted():
     _, thought = after(pictures(Covered(beta=0.1)), picture(1), picture(1, black=BLOCK))
     assert verdict(thought) == Verdict.MENDED
     assert thought.after.soft()[0, 1] > 0.99
+
+
+def test_a_block_may_be_large_and_hardly_unusual_or_small_and_very_unusual():
+    usual = dataclasses.replace(PICTURED, blocks=jnp.array([30.0, 9.0]))
+    errors = np.full((PATCHES, PATCHES), NOISE**2)
+    for side, times, covered in ((2, 20, 0), (2, 40, 4), (3, 20, 9), (3, 5, 0)):
+        shown = errors.copy()
+        shown[:side, :side] *= times
+        found = usual.covered({"image": jnp.asarray(shown)})["image"]
+        assert int(found.sum()) == covered
+        assert bool(found[:side, :side].all()) == (covered > 0)
+    # A place whose errors are often large needs larger ones.
+    often = dataclasses.replace(usual, largest={"image": USUAL["image"].at[0, 0].multiply(10)})
+    shown = errors.copy()
+    shown[:2, :2] *= 40
+    assert not often.covered({"image": jnp.asarray(shown)})["image"].any()
+
+
+def test_one_in_a_hundred_clean_frames_has_a_covered_patch():
+    rng = np.random.default_rng(0)
+    scale = np.exp(rng.normal(size=(8_000, 1, 1)))  # of a whole frame, so that blocks occur
+    errors = np.exp(rng.normal(size=(8_000, 6, 6))) * scale
+    frames = _Frames(None)
+    none = {"image": np.zeros((8_000, 3))}
+    frames._found = [({"image": errors[:4_000]}, np.zeros(4_000), none, none)]
+    clean = frames.clean()
+    found = jax.vmap(lambda x: clean.covered({"image": x})["image"])(jnp.asarray(errors[4_000:]))
+    share = np.asarray(found).any((1, 2)).mean()
+    assert 0.004 < share < 0.016  # 40 of 4,000, give or take three deviations of both halves
 
 
 def test_one_wrong_patch_and_a_new_view_are_no_cover():
@@ -382,7 +418,8 @@ def test_images_are_checked_in_one_program(check):
         {"image": jnp.full((2, 2), 0.01)},
         1.0,
         0.01,
-        9.0,
+        {"image": jnp.full((2, 2), 0.1)},
+        jnp.array([1.0, jnp.inf]),
         {"image": jnp.full(3, 0.4)},
         {"image": jnp.full(3, 0.2)},
     )

@@ -100,11 +100,7 @@ def test_the_others_are_forgotten_where_an_episode_begins_or_a_number_is_not_fin
 @pytest.mark.parametrize("believed", [False, True])
 def test_a_rejected_frame_chooses_nothing(believed):
     """A check that rejects all frames, or none, after one that was flagged as missing."""
-    clean = Clean(
-        {"bits": jnp.ones(1)}, threshold=1e9, alone=-1.0, patch=1e9, means={}, deviations={}
-    )
-    if believed:
-        clean = dataclasses.replace(clean, alone=1e9)
+    clean = dataclasses.replace(Clean.even(codes(), 1e9), alone=1e9 if believed else -1.0)
     carries = []
     for futures in (1, 16):
         settings = Thinking(check=Wiser(), missing="predict", futures=futures)

@@ -38,7 +38,7 @@ ARMS = {
     "predict-through": Thinking(missing="predict"),
 }
 CLEAN = Clean(
-    {"image": jnp.full((2, 2), 1e-3)}, threshold=1.0, alone=0.5, patch=9.0, means={}, deviations={}
+    {"image": jnp.full((2, 2), 1e-3)}, 1.0, 0.5, {}, jnp.full(2, jnp.inf), means={}, deviations={}
 )
 """Errors so small that every frame is suspicious."""
 

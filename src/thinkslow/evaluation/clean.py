@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import Array
+from numpy.lib.stride_tricks import sliding_window_view
 
 from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.checks.clean import LEAST, MOST, Clean, errors_of, images, mean_error
+from thinkslow.agent.checks.clean import BLOCKS, LEAST, MOST, Clean, errors_of, images, mean_error
 from thinkslow.agent.thinking import Thinking
 from thinkslow.envs import Step, VectorEnv, arguments
 from thinkslow.evaluation.play import play
@@ -23,7 +24,9 @@ from thinkslow.worldmodel import State, target
 FALSE_ALARMS = 0.005
 """Share of clean frames that lie above each threshold."""
 FALSE_PATCHES = 0.01
-"""Share of the patches of clean frames that lie above theirs."""
+"""Share of the errors of each patch on clean frames that lie above `Clean.largest`."""
+FALSE_COVERS = 0.01
+"""Share of clean frames with a patch that counts as covered."""
 
 
 def wants_clean(agent: AbstractAgent) -> bool:
@@ -91,21 +94,42 @@ class _Frames:
         ratios = {k: v / usual[k] for k, v in errors.items()}
         capped = [np.minimum(each, MOST).reshape(len(each), -1) for each in ratios.values()]
         distances = np.concatenate(capped, 1).mean(1)
-        patches = [each.ravel() for each in ratios.values() if each.ndim == 3]
+        pictures = {k: v for k, v in errors.items() if v.ndim == 3}
+        largest = {
+            k: np.maximum(np.quantile(v, 1 - FALSE_PATCHES, 0), LEAST) for k, v in pictures.items()
+        }
         mean = {k: v.mean(0) for k, v in means.items()}
         return Clean(
             errors={k: jnp.asarray(v, jnp.float32) for k, v in usual.items()},
             threshold=float(np.quantile(distances, 1 - FALSE_ALARMS)),
             alone=float(np.quantile(alone, 1 - FALSE_ALARMS)),
-            patch=float(np.quantile(np.concatenate(patches), 1 - FALSE_PATCHES))
-            if patches
-            else float("inf"),
+            largest={k: jnp.asarray(v, jnp.float32) for k, v in largest.items()},
+            blocks=jnp.asarray(
+                [limit([v / largest[k] for k, v in pictures.items()], side) for side in BLOCKS],
+                jnp.float32,
+            ),
             means={k: jnp.asarray(v, jnp.float32) for k, v in mean.items()},
             deviations={
                 k: jnp.asarray(np.sqrt(np.maximum(v.mean(0) - mean[k] ** 2, 0)), jnp.float32)
                 for k, v in squares.items()
             },
         )
+
+
+def limit(ratios: list[np.ndarray], side: int) -> float:
+    """The threshold of blocks of `side` x `side`; infinite where no image holds one.
+
+    Args:
+        ratios: of each image, errors in units of the largest, `[frames, rows, columns]`.
+    """
+    found = [
+        sliding_window_view(each, (side, side), (1, 2)).min((3, 4)).max((1, 2))
+        for each in ratios
+        if min(each.shape[1:]) >= side
+    ]
+    if not found:
+        return float("inf")
+    return float(np.quantile(np.max(found, 0), 1 - FALSE_COVERS / len(BLOCKS)))
 
 
 @eqx.filter_jit

@@ -390,8 +390,9 @@ class Robust(Check):
 class Covered(Robust):
     """Covered patches are replaced by the prediction, and the rest of the frame is used.
 
-    Patches count as covered in blocks of 2x2 in which the posterior's own error exceeds everywhere
-    what 1% of the patches of clean frames exceed. Beliefs compete as in `Robust`, but covered
+    Patches count as covered in blocks of 2x2 or 3x3 in which the posterior's own error is unusual
+    everywhere, relative to what 1% of the errors of the same patch exceed on clean frames; 1% of
+    clean frames have such a block. Beliefs compete as in `Robust`, but covered
     patches speak neither for nor against any of them, and no patch is replaced except covered ones
     and their neighbours.
 
@@ -408,25 +409,13 @@ class Covered(Robust):
         Args:
             frame: the frame, with the usual errors of clean frames.
         """
-        ratios = frame.clean.ratios(frame.errors(frame.drawn(frame.moment)))
-        return {
-            name: _in_blocks(each > frame.clean.patch)
-            for name, each in ratios.items()
-            if each.ndim == 2
-        }
+        return frame.clean.covered(frame.errors(frame.drawn(frame.moment)))
 
     def suspects(self, frame: Frame, distance: Float[Array, ""]) -> Bool[Array, ""]:
         return jnp.any(jnp.stack([jnp.any(each) for each in self.covered(frame).values()]))
 
     def _judged(self, frame: Frame) -> Judgement:
         return super()._judged(dataclasses.replace(frame, covered=self.covered(frame)))
-
-
-def _in_blocks(high: Bool[Array, "rows columns"]) -> Bool[Array, "rows columns"]:
-    """The high places that belong to a block of 2x2 high places."""
-    wide = jnp.pad(high, 1)
-    full = wide[:-1, :-1] & wide[1:, :-1] & wide[:-1, 1:] & wide[1:, 1:]
-    return full[:-1, :-1] | full[1:, :-1] | full[:-1, 1:] | full[1:, 1:]
 
 
 def _stacked(*beliefs: Belief) -> Belief:

@@ -11,7 +11,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from thinkslow.distributions import Categorical
 from thinkslow.heads import SymlogSquared, symlog
@@ -26,6 +26,9 @@ LEAST = 1e-6
 suspicious.
 """
 
+BLOCKS = (2, 3)
+"""Sides, in patches, of the blocks that may be covered; covers of other sizes hold such blocks."""
+
 Errors = Mapping[str, Float[Array, "..."]]
 """Mean squared errors of each patch, or of each number of a vector, by the name of the part."""
 
@@ -38,8 +41,9 @@ class Clean(eqx.Module):
             vector, by the name of the part.
         threshold: threshold of `distance`; above it a frame is suspicious.
         alone: threshold of the mean error of a reconstruction without history: the rule of WISER.
-        patch: threshold of the error of one patch in units of its usual one; above it, the patch
-            may be covered.
+        largest: what 1% of the errors of each patch exceed, by the name of the image.
+        blocks: for each of `BLOCKS`, the threshold of the errors of a block in units of `largest`;
+            if all of them are above it, the block is covered.
         means: mean of the pixels of each channel, in [0, 1], by the name of the image.
         deviations: their deviation.
     """
@@ -47,9 +51,32 @@ class Clean(eqx.Module):
     errors: Errors
     threshold: Float[Array, ""] | float
     alone: Float[Array, ""] | float
-    patch: Float[Array, ""] | float
+    largest: Errors
+    blocks: Float[Array, " sides"]
     means: Mapping[str, Float[Array, " channels"]]
     deviations: Mapping[str, Float[Array, " channels"]]
+
+    @classmethod
+    def even(cls, model: Any, threshold: float, *, usual: float = 1.0) -> "Clean":
+        """The same usual error of every patch and number, and one threshold for everything.
+
+        Args:
+            model: a world model with a decoder.
+            threshold: -1: every frame is suspicious and covered; infinity: none is.
+            usual: the usual error.
+        """
+        shapes = jax.eval_shape(
+            lambda: {k: head.mode() for k, head in numeric(model.decode(model.initial())).items()}
+        )
+        errors = {
+            name: jnp.full_like(patched(jnp.zeros(shape.shape)), usual)
+            for name, shape in shapes.items()
+        }
+        pictured = [name for name, shape in shapes.items() if len(shape.shape) == 3]
+        none = {name: jnp.zeros(shapes[name].shape[-1]) for name in pictured}
+        largest = {name: errors[name] for name in pictured}
+        blocks = jnp.full(len(BLOCKS), threshold)
+        return cls(errors, threshold, threshold, largest, blocks, none, none)
 
     def ratios(self, errors: Errors) -> dict[str, Array]:
         """Errors in units of the usual ones."""
@@ -57,12 +84,46 @@ class Clean(eqx.Module):
 
     def times(self, level: Float[Array, ""]) -> "Clean":
         """The same where all errors are `level` times as large."""
-        errors = {name: error * level for name, error in self.errors.items()}
-        return dataclasses.replace(self, errors=errors)
+        errors, largest = (
+            {name: error * level for name, error in each.items()}
+            for each in (self.errors, self.largest)
+        )
+        return dataclasses.replace(self, errors=errors, largest=largest)
+
+    def covered(self, errors: Errors) -> dict[str, Bool[Array, "rows columns"]]:
+        """Which patches of each image belong to a covered block."""
+        return {
+            name: jnp.any(
+                jnp.stack(
+                    [
+                        in_blocks(errors[name] / largest, side) > limit
+                        for side, limit in zip(BLOCKS, self.blocks, strict=True)
+                    ]
+                ),
+                0,
+            )
+            for name, largest in self.largest.items()
+        }
 
     def distance(self, errors: Errors) -> Float[Array, ""]:
         """The mean over patches of their error in units of the usual one, none above `MOST`."""
         return capped(self.ratios(errors))
+
+
+def in_blocks(ratios: Float[Array, "rows columns"], side: int) -> Float[Array, "rows columns"]:
+    """For each patch, the smallest ratio in that block of `side` x `side` around it in which the
+    smallest ratio is largest; minus infinity if the image is smaller than a block.
+
+    >>> in_blocks(jnp.array([[1.0, 5.0, 5.0], [1.0, 5.0, 3.0]]), 2)
+    Array([[1., 3., 3.],
+           [1., 3., 3.]], dtype=float32)
+    """
+    if min(ratios.shape) < side:
+        return jnp.full(ratios.shape, -jnp.inf)
+    window, stride = (side, side), (1, 1)
+    least = jax.lax.reduce_window(ratios, jnp.inf, jax.lax.min, window, stride, "VALID")
+    wide = jnp.pad(least, side - 1, constant_values=-jnp.inf)
+    return jax.lax.reduce_window(wide, -jnp.inf, jax.lax.max, window, stride, "VALID")
 
 
 def capped(ratios: Mapping[str, Array], level: Float[Array, ""] | float = 1.0) -> Float[Array, ""]:
