@@ -13,7 +13,15 @@ import pytest
 from helpers import codes, equal, steer, tiny_dreamer
 
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.checks.check import Check, Covered, Frame, Judgement, Robust, Verdict
+from thinkslow.agent.checks.check import (
+    Check,
+    Covered,
+    CoveredOrLost,
+    Frame,
+    Judgement,
+    Robust,
+    Verdict,
+)
 from thinkslow.agent.checks.clean import Clean, patched
 from thinkslow.agent.checks.controls import (
     Masked,
@@ -399,6 +407,30 @@ def test_one_wrong_patch_and_a_new_view_are_no_cover():
         assert verdict(thought) == Verdict.BELIEVED
 
 
+def test_one_check_rejects_bad_frames_and_replaces_covered_patches():
+    """Of a glaring frame every patch is wrong, but none so wrong that it counts as covered."""
+    usual = dataclasses.replace(PICTURED, blocks=jnp.array([30.0, 30.0]))
+    glaring = {"image": picture(1)["image"] + 0.25 * np.sign(picture(1)["image"] - 0.5)}
+    many = tuple((row, column) for row in range(3) for column in range(3))
+    cases = [  # frame, verdicts of `robust`, `covered` and both, and the one that both follow
+        (picture(3), Verdict.BELIEVED, Verdict.BELIEVED, Covered),
+        (glaring, Verdict.REJECTED, Verdict.BELIEVED, Robust),
+        (picture(1, black=BLOCK), Verdict.BELIEVED, Verdict.MENDED, Covered),
+        (picture(1, black=many), None, Verdict.MENDED, Covered),
+    ]
+    for seen, whole, parts, follows in cases:
+        found = {
+            kind: after(pictures(kind(beta=0.1), usual), picture(1), seen)
+            for kind in (Robust, Covered, CoveredOrLost)
+        }
+        if whole is not None:
+            assert verdict(found[Robust][1]) == whole
+        assert verdict(found[Covered][1]) == parts
+        (carry, thought), (other, expected) = found[CoveredOrLost], found[follows]
+        assert verdict(thought) == verdict(expected)
+        equal((carry.state, thought.after), (other.state, expected.after))
+
+
 def test_the_control_replaces_as_many_patches_elsewhere():
     covered = judged_covered(Misplaced(beta=0.1), black=BLOCK)
     assert covered.sum() == len(BLOCK)
@@ -408,7 +440,7 @@ def test_the_control_replaces_as_many_patches_elsewhere():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "check",
-    [Robust(), Covered(), Masked(), Misplaced(), Median(), Moments(), Wiser()],
+    [Robust(), Covered(), CoveredOrLost(), Masked(), Misplaced(), Median(), Moments(), Wiser()],
     ids=str,
 )
 def test_images_are_checked_in_one_program(check):
