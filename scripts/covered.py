@@ -47,6 +47,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import thinkslow
@@ -199,7 +200,7 @@ class Detector:
         true, seen = (
             one.observations[self.image].astype(np.float32) / 255 for one in (walk, hidden)
         )
-        apart = np.asarray(jax.vmap(jax.vmap(patched))(np.square(seen - true)))
+        apart = np.asarray(jax.vmap(jax.vmap(patched))(jnp.square(seen - true)))
         out: dict[str, np.ndarray] = {}
         for name, threshold in self.thresholds.items():
             rows = []

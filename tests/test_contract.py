@@ -32,13 +32,16 @@ from helpers import (
 
 from thinkslow import toy
 from thinkslow.agent.agent import Agent
+from thinkslow.agent.checks.controls import RandomRejection
+from thinkslow.agent.thinking import Thinking
 from thinkslow.distributions import Categorical
 from thinkslow.objectives import PIG, SIG, Ambiguity, Anchor, Entropy, Evidence, lookahead
 from thinkslow.objectives.members import Noise, checkpoints
+from thinkslow.readouts import Soft
 from thinkslow.refinement import Gradient, refine
 from thinkslow.saved import folder as checkpoint
 from thinkslow.spaces import Space
-from thinkslow.testing import TERMS, UPDATES, Broken, case, check, models, updates
+from thinkslow.testing import TERMS, UPDATES, WAYS, Broken, Way, case, check, models, updates
 from thinkslow.worldmodel import State
 
 EVIDENCE = Evidence(0.5, 0.0, samples=2)
@@ -51,7 +54,8 @@ HELD = {"anchor", "prior", "l2"}
 def table(**options: Any) -> list[Any]:
     model = codes()
     members = Noise(0.5, 3, lambda m: m.head)(model, key=jr.key(0))
-    return check(model, BITS, steer, action=jnp.ones(2), members=members, **options)
+    given: dict[str, Any] = {"ways": {}} | options
+    return check(model, BITS, steer, action=jnp.ones(2), members=members, **given)
 
 
 def fuzzy(**options: Any) -> list[Any]:
@@ -153,6 +157,55 @@ def test_the_contract_holds_for_every_term_and_update(name, terms, updates, refu
     assert sighted == set(names) - {"evidence"}
 
 
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [
+        slow(
+            "codes",
+            {
+                "steps of the state",
+                "steps of the memory",
+                "joint smoothing",
+                "check Covered",
+                "check CoveredOrLost",
+            },
+        ),
+        pytest.param(
+            "gaussian",
+            {"joint smoothing", "check Covered", "check CoveredOrLost"},
+            marks=pytest.mark.nightly,
+        ),
+        pytest.param("dreamer", set(), marks=pytest.mark.nightly),
+        pytest.param("gaussian dreamer", set(), marks=pytest.mark.nightly),
+        pytest.param("dreamer of 2023", set(), marks=pytest.mark.nightly),
+    ],
+)
+def test_the_contract_holds_for_every_way_to_think(name, refused):
+    entries = MODELS[name](terms=[], updates={}, ways=WAYS)
+    held = {entry.terms for entry in entries if entry.holds}
+    waived = {entry.terms: entry.detail for entry in entries if entry.holds is None}
+    assert waived.keys() - {CHOICE} == refused
+    assert all(waived.values())
+    assert held >= WAYS.keys() - refused
+
+
+@pytest.mark.slow
+def test_a_way_whose_strength_counts_for_nothing_or_always_is_found_out():
+    found = broken(
+        terms=[],
+        updates={},
+        ways={
+            "always": Way(Thinking(readout=Soft())),
+            "never": Way(Thinking(check=RandomRejection()), Thinking(check=RandomRejection())),
+            "anew": Way(Thinking(missing="predict", carry=False), Thinking(missing="predict")),
+        },
+    )
+    assert "Codes x always: no strength does not change state and action" in found
+    assert "Codes x always: full strength changes state or belief" in found
+    assert "Codes x anew: changed numbers do not compile again: 1 programs" in found
+    assert "never" not in found
+
+
 @pytest.mark.slow
 def test_the_contract_is_that_of_terms_of_ones_own_too():
     """One of the present, one of the future, and one that needs what the model lacks."""
@@ -164,6 +217,7 @@ def test_the_contract_is_that_of_terms_of_ones_own_too():
         action=jnp.ones(2),
         terms=[NearPlace(0.3), Toll(), Guided()],
         updates={"mirror": UPDATES["mirror"]},
+        ways={},
     )
     held = {entry.terms for entry in entries if entry.holds and entry.update}
     assert held == {"near-place", "toll", "near-place+toll"}
@@ -188,6 +242,7 @@ def test_the_contract_holds_for_a_trained_gaussian_agent():
         action=jnp.array([1.0, 0.0, 0.0]),
         terms=[SIG(), Evidence()],
         updates={name: UPDATES[name] for name in ("gradient", "mirror")},
+        ways={},
     )
     held = {(entry.terms, entry.update) for entry in entries if entry.holds}
     assert held >= set(product(["sig", "evidence", "sig+evidence"], ["gradient"]))
@@ -206,7 +261,7 @@ def test_a_model_that_breaks_the_contract_is_told_which_entry():
     model = codes()
     bad = Forgetful(model.core, model.head, model.eyes, model.view)
     with pytest.raises(Broken, match="Forgetful: predict keeps the memory's shapes and types"):
-        check(bad, BITS, steer, action=jnp.ones(2), terms=[], updates={})
+        check(bad, BITS, steer, action=jnp.ones(2), terms=[], updates={}, ways={})
 
 
 class Sham(dict):
@@ -317,6 +372,7 @@ def test_a_belief_that_narrows_with_its_model_is_found_out():
             action=jnp.ones(2),
             terms=[Anchor()],
             updates={"gradient": UPDATES["gradient"]},
+            ways={},
         )
 
 

@@ -33,9 +33,10 @@ from thinkslow.testing.entries import Broken, Entry
 from thinkslow.testing.models import model_entries
 from thinkslow.testing.terms import term_entries
 from thinkslow.testing.updates import UPDATES, Trial, trial, update_entries
+from thinkslow.testing.ways import WAYS, Way, way_entries
 from thinkslow.worldmodel import Observation, Policy, WorldModel
 
-__all__ = ["TERMS", "UPDATES", "Broken", "Entry", "Trial", "check"]
+__all__ = ["TERMS", "UPDATES", "WAYS", "Broken", "Entry", "Trial", "Way", "check"]
 
 TERMS: tuple[Term, ...] = (
     SIG(),
@@ -63,6 +64,7 @@ def check(
     members: Members | None = None,
     terms: Sequence[Term] = TERMS,
     updates: Mapping[str, Update | Trial] = UPDATES,
+    ways: Mapping[str, Way] = WAYS,
 ) -> list[Entry]:
     """Run the table on a model and return its entries; raise if an entry does not hold.
 
@@ -79,19 +81,21 @@ def check(
         terms: the terms to check, including your own.
         updates: by label, an update; or a pair, a function from a step size to an update and
             options of `refine`.
+        ways: by label, ways to think that are no terms: steps of other variables, missing frames,
+            smoothing and checks.
 
     **Cost:** compilation. All terms, and updates with equal options, share their programs: three
     programs of 2 to 5 s for each set of options (`UPDATES` has three), 10 s for the terms run
-    eagerly and in float64, and 5 s for the rest. With all terms and updates, a model of a few
-    numbers takes about a minute on one core, a small Dreamer two to three minutes. To compile
-    less, name fewer terms, or updates with the same options.
+    eagerly and in float64, 2 to 5 s for each way, and 5 s for the rest. With all terms, updates and
+    ways, a model of a few numbers takes a minute or two on one core, a small Dreamer three to four.
+    To compile less, name fewer terms and ways, or updates with the same options.
 
     **Errors:** `Broken`, which names model, term, update and rule; `TypeError` for something
     else than an update.
     """
     before, trials = _dice(), {label: trial(label, one) for label, one in updates.items()}
     case = Case(model, members, observation, jnp.asarray(action), policy)
-    entries = [*model_entries(case), *choice_entries(case)]
+    entries = [*model_entries(case), *choice_entries(case), *way_entries(case, ways)]
     usable: list[Term] = []
     for term in terms:
         reason = case.refuses(term)
