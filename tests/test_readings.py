@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from helpers import Fuzzy, equal, noisy, push, slow
+from helpers import Codes, Fuzzy, codes, equal, noisy, push, slow, steer
 
 from thinkslow import toy
 from thinkslow.agent.agent import Agent
@@ -17,8 +17,9 @@ from thinkslow.agent.arms.arm import Arm, arm
 from thinkslow.agent.thinking import Thinking
 from thinkslow.agent.variables import objective_and_start
 from thinkslow.distributions import Categorical, Point
-from thinkslow.objectives import L2, SIG, Anchor, Entropy, Evidence, Prior
-from thinkslow.readouts import Reinforce, Soft, Softened
+from thinkslow.objectives import ELBO, L2, PIG, SIG, Anchor, Entropy, Evidence, Prior
+from thinkslow.objectives.members import Dropout, Laplace, Noise, checkpoints, replaced
+from thinkslow.readouts import Gumbel, Reinforce, Soft, Softened
 from thinkslow.refinement import Gradient, refine
 from thinkslow.refinement.joint import Shift, moved
 from thinkslow.trees import cast
@@ -57,6 +58,41 @@ def coin(model: Any, state: Any, key: Any) -> jax.Array:
     return jnp.array([0.5, 0.5], state.latent.dtype)
 
 
+def begun(world: Any, settings: Thinking, seen: Any, policy: Any, **given: Any) -> tuple[Any, Any]:
+    """The objective of the second observation of an episode, in float64, and where it starts."""
+    agent = Agent(world, settings, policy=policy, **given)
+    state = cast(world.initial(), jnp.float64)
+    action = policy(world, state, None)
+    first = perceive(world, state, action, jnp.array(True), seen)
+    start = dataclasses.replace(state, memory=first.memory, latent=first.posterior.soft())
+    moment = perceive(world, start, action, jnp.array(False), seen)
+    return objective_and_start(agent, seen, moment, jr.key(1))
+
+
+def slopes(objective: Any, at: Any, key: Any = None) -> tuple[Any, Any]:
+    """Derivatives and central differences of every term, along a direction without symmetry."""
+    key = jr.key(0) if key is None else key
+    way = jax.tree.map(lambda x: wave(x, 2.0), at)
+
+    @jax.jit
+    def along(length: Any) -> Any:
+        return objective(jax.tree.map(lambda x, d: x + length * d, at, way), key)[1]
+
+    step = 1e-5
+    numeric = jax.tree.map(lambda a, b: (a - b) / (2 * step), along(step), along(-step))
+    return jax.tree.map(float, (jax.jvp(along, (0.0,), (1.0,))[1], numeric))
+
+
+def wave(x: jax.Array, phase: float) -> jax.Array:
+    return jnp.sin(phase + jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape)
+
+
+def agree(found: tuple[Any, Any], names: Any) -> None:
+    for name in names:
+        analytic, numeric = found[0][name], found[1][name]
+        np.testing.assert_allclose(analytic, numeric, rtol=1e-5, atol=1e-7, err_msg=name)
+
+
 @pytest.mark.parametrize("variable", VARIABLES)
 @pytest.mark.parametrize("model", ["toy", "floats"])
 def test_the_gradient_of_every_reading_is_that_of_finite_differences(model, variable):
@@ -68,40 +104,131 @@ def test_the_gradient_of_every_reading_is_that_of_finite_differences(model, vari
             terms, policy, seen = (*HELD, Entropy()), coin, {"symbol": jnp.array([0.2, 0.5, 0.3])}
         else:
             world = Place(jnp.array(0.8))
-            terms, policy, seen = (*SIGS, *HELD), still, {"seen": jnp.array([1.0, -1.0])}
+            terms, policy, seen = (*SIGS, ELBO(), *HELD), still, {"seen": jnp.array([1.0, -1.0])}
         settings = Thinking(
             dict.fromkeys(terms, 1.0), steps=1, horizon=2, latent=Soft(), variable=variable
         )
-        agent = Agent(world, settings, policy=policy)
-        state = cast(world.initial(), jnp.float64)
-        action = coin(world, state, None)
-        first = perceive(world, state, action, jnp.array(True), seen)
-        start = dataclasses.replace(state, memory=first.memory, latent=first.posterior.soft())
-        moment = perceive(world, start, action, jnp.array(False), seen)
-        objective, begin = objective_and_start(agent, seen, moment, jr.key(1))
-
-        def wave(x: jax.Array, phase: float) -> jax.Array:
-            return jnp.sin(phase + jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape)
-
+        objective, begin = begun(world, settings, seen, policy)
         at = jax.tree.map(lambda x: x + 0.1 * wave(x, 1.0), begin)
         if model == "toy" and variable != "belief":
             # A table of probabilities takes no negative latent.
             at = jax.tree.map(lambda x: jnp.abs(x) + 0.2, at)
-        way = jax.tree.map(lambda x: wave(x, 2.0), at)
-
-        @jax.jit
-        def along(length: Any) -> Any:
-            moved = jax.tree.map(lambda x, d: x + length * d, at, way)
-            return objective(moved, jr.key(0))[1]
-
-        step = 1e-5
-        numeric = jax.tree.map(lambda a, b: (a - b) / (2 * step), along(step), along(-step))
-        analytic = jax.jvp(along, (0.0,), (1.0,))[1]
-        for term in terms:
-            found, expected = float(analytic[term.name]), float(numeric[term.name])
-            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7, err_msg=term.name)
-        moving = [abs(float(analytic[term.name])) > 1e-6 for term in terms]
+        found = slopes(objective, at)
+        agree(found, [term.name for term in terms])
+        moving = [abs(found[0][term.name]) > 1e-6 for term in terms]
         assert sum(moving) >= (len(terms) - 2 if variable != "memory" else 2)
+
+
+class Headed(Codes):
+    """The codes, whose prior follows from the memory."""
+
+    def prior(self, memory: jax.Array) -> Categorical:
+        return self._belief(memory @ self.head)
+
+
+def head(model: Any) -> Any:
+    return model.head
+
+
+def leaning(model: Any, state: Any, key: Any) -> jax.Array:
+    return steer(state, key)
+
+
+SOURCES = {
+    "dropout": Dropout(0.25, 3, head),
+    "noise": Noise(0.5, 3, head),
+    "laplace": Laplace(jnp.sin(jnp.arange(20.0)).reshape(5, 4), 1.0, 3, head),
+}
+
+
+@pytest.mark.parametrize(
+    ("source", "variable"),
+    [
+        ("dropout", "state"),
+        *(slow("dropout", variable) for variable in ("belief", "latent", "memory")),
+        *(slow(source, "state") for source in ("noise", "laplace", "ensemble", "checkpoints")),
+    ],
+)
+def test_the_gradient_of_parameter_gain_is_that_of_finite_differences(source, variable):
+    """For every source of plausible parameters, dropout at test time among them."""
+    base = codes()
+    model = Headed(base.core, base.head, base.eyes, base.view)
+    if source == "ensemble":
+        members = replaced(model, head, jnp.stack([0.5 * model.head, jnp.cos(model.head)]))
+    elif source == "checkpoints":
+        members = checkpoints([model, jax.tree.map(jnp.sin, model)])
+    else:
+        members = SOURCES[source](model, key=jr.key(2))
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):  # as `codes` needs
+        settings = Thinking({PIG(): 1.0}, steps=1, horizon=2, latent=Soft(), variable=variable)
+        world, members = cast((model, members), jnp.float64)
+        bits = {"bits": jnp.array([1.0, 0.0, 0.0, 1.0, 1.0])}
+        objective, begin = begun(world, settings, bits, leaning, members=members)
+        at = jax.tree.map(lambda x: x + 0.1 * wave(x, 1.0), begin)
+        found = slopes(objective, at)
+        agree(found, ["pig"])
+        assert abs(found[0]["pig"]) > 1e-6
+
+
+@pytest.mark.parametrize("key", [0, 7])
+def test_the_gradient_under_each_draw_of_the_noise_is_that_of_finite_differences(key):
+    """Fresh noise is another key at each step: each gradient is that of its own draw."""
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):  # as `codes` needs
+        terms = (SIG(), Evidence(0.5, 0.0, samples=2))
+        settings = Thinking(
+            dict.fromkeys(terms, 1.0), steps=1, horizon=2, latent=Gumbel(), fresh_noise=True
+        )
+        world, bits = cast(codes(), jnp.float64), {"bits": jnp.array([1.0, 0.0, 0.0, 1.0, 1.0])}
+        objective, begin = begun(world, settings, bits, leaning)
+        found = slopes(objective, begin, jr.key(key))
+        agree(found, [term.name for term in terms])
+        other = slopes(objective, begin, jr.key(key + 1))[0]
+        assert all(abs(found[0][name] - other[name]) > 1e-6 for name in ("sig", "evidence"))
+
+
+@pytest.mark.parametrize(
+    ("part", "variable"), [("policy", "belief"), ("policy", "state"), ("memory", "state")]
+)
+def test_a_gradient_without_a_part_is_that_of_finite_differences_with_it_held(part, variable):
+    """One imagined step, so that what is held, its action or the memory before it, is known."""
+    with jax.enable_x64(True):
+        seen = {"seen": jnp.array([1.0, -1.0])}
+        holding: list[Any] = []
+
+        class Held(Place):
+            def predict(self, state: Any, action: jax.Array, is_first: jax.Array):
+                if part == "memory" and holding:
+                    state = dataclasses.replace(state, memory=holding[0].memory)
+                return super().predict(state, action, is_first)
+
+        def acting(model: Any, state: Any, key: Any) -> jax.Array:
+            where = holding[0] if part == "policy" and holding else state
+            return push(where, jr.key(9)).astype(jnp.float64)
+
+        def objective(**options: Any) -> tuple[Any, Any]:
+            settings = Thinking(
+                {SIG(): 1.0}, steps=1, horizon=1, latent=Soft(), variable=variable, **options
+            )
+            return begun(Held(jnp.array(0.8)), settings, seen, acting)
+
+        (cut, at), (whole, _) = objective(**{f"through_{part}": False}), objective()
+        states: list[Any] = []
+
+        def noting(model: Any, state: Any, key: Any) -> jax.Array:
+            jax.debug.callback(states.append, state)
+            return acting(model, state, key)
+
+        settings = Thinking({SIG(): 1.0}, steps=1, horizon=1, latent=Soft(), variable=variable)
+        noted, _ = begun(Held(jnp.array(0.8)), settings, seen, noting)
+        jax.effects_barrier()
+        states.clear()
+        noted(at, jr.key(0))
+        jax.effects_barrier()
+        analytic, through = slopes(cut, at)[0]["sig"], slopes(whole, at)[0]["sig"]
+        holding.append(jax.tree.map(jnp.asarray, states[0]))
+        numeric = slopes(whole, at)[1]["sig"]
+        np.testing.assert_allclose(analytic, numeric, rtol=1e-5, atol=1e-7)
+        assert abs(analytic - through) > 1e-4
 
 
 def decided(thinking: Thinking, model: Any = WALK) -> tuple[Any, Any]:
@@ -111,15 +238,24 @@ def decided(thinking: Thinking, model: Any = WALK) -> tuple[Any, Any]:
     return (carry.state, action), thought
 
 
-@pytest.mark.parametrize("variable", ["belief", *map(slow, VARIABLES[1:])])
-def test_no_steps_and_steps_of_no_length_are_the_base_agent_to_the_bit(variable):
+@pytest.mark.parametrize(
+    ("variable", "landing"),
+    [
+        ("belief", "as-is"),
+        *(slow(variable, "as-is") for variable in VARIABLES[1:]),
+        slow("latent", "code"),
+        slow("state", "simplex"),
+    ],
+)
+def test_no_steps_and_steps_of_no_length_are_the_base_agent_to_the_bit(variable, landing):
     plain = decided(Thinking())[0]
     terms = {SIG(): 1.0, Evidence(0.5, 0.0): 1.0}
-    equal(decided(Thinking(terms, variable=variable))[0], plain)
+    equal(decided(Thinking(terms, variable=variable, landing=landing))[0], plain)
     idle = Thinking(
         terms,
         steps=3,
         variable=variable,
+        landing=landing,
         update=Gradient(0.0),
         max_kl=float("inf"),
         fresh_noise=True,
