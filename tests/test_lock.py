@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from thinkslow.storage import atomic, lock
+from thinkslow.storage import atomic, lines, lock
 
 HOLD = """
 import sys, time
@@ -126,6 +126,42 @@ def test_a_folder_that_is_deleted_while_it_is_held_is_noticed(tmp_path):
         held.check()
     held.release()
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("again", ["nothing", "a folder", "another writer"])
+def test_nothing_is_written_into_what_took_the_place_of_a_moved_folder(tmp_path, again):
+    """An evaluation whose folder was moved said that its path was wrong, and appended its rows to
+    another evaluation that was begun there."""
+    place, moved = tmp_path / "out", tmp_path / "moved"
+
+    def played() -> None:
+        with lock.writing(place):
+            lines.append(place / "rows.jsonl", [{"row": 1}])
+            place.rename(moved)
+            if again != "nothing":
+                place.mkdir()
+            if again == "another writer":
+                claimed_by(place, process=1)
+            for write in (lines.append, lines.write):
+                with pytest.raises(lock.Lost):
+                    write(place / "rows.jsonl", [{"row": 2}])
+            (place / "rows.jsonl").read_bytes()
+
+    with pytest.raises(lock.Lost, match=r"out was .* continue in its new place"):
+        played()
+    left = ["lock.json"] if again == "another writer" else []
+    assert not place.exists() or os.listdir(place) == left
+    assert (moved / "rows.jsonl").read_text() == '{"row": 1}\n'
+
+
+def test_a_folder_that_is_still_to_be_written_is_claimed_again(tmp_path):
+    with lock.writing(tmp_path / "out") as held:
+        shutil.rmtree(tmp_path / "out")
+        held.renew()
+        atomic.write_text(tmp_path / "out" / "page", "page")
+        with pytest.raises(lock.Locked):
+            lock.claim(tmp_path / "out")
+    assert os.listdir(tmp_path / "out") == ["page"]
 
 
 def test_a_folder_that_is_taken_over_is_noticed_and_not_given_free(tmp_path):

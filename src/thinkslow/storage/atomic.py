@@ -14,8 +14,11 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+
+GUARDS: dict[Path, Callable[[], None]] = {}
+"""By folder, what is called before each write inside it. `lock.writing` adds its check."""
 
 
 class Full(OSError):
@@ -42,6 +45,7 @@ def folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
         raise FileExistsError(f"{path} must not exist yet, or be an empty folder; it is neither.")
     for leftover in _leftovers(path):
         shutil.rmtree(leftover, ignore_errors=True)
+    guard(path)
     temporary = _temporary(path)
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,6 +73,7 @@ def write_bytes(path: str | Path, chunks: Iterable[bytes | memoryview]) -> None:
     **Errors:** `Full` if the disk is full.
     """
     path = absolute(path)
+    guard(path)
     for leftover in _leftovers(path):
         leftover.unlink(missing_ok=True)
     temporary = _temporary(path)
@@ -93,6 +98,16 @@ def write_text(path: str | Path, text: str) -> None:
     Parts of a path that are not UTF-8 are escaped.
     """
     write_bytes(path, [text.encode(errors="backslashreplace")])
+
+
+def guard(path: Path) -> None:
+    """Check that the folders around an absolute path are still held.
+
+    **Errors:** those of `GUARDS`.
+    """
+    for folder in path.parents:
+        if folder in GUARDS:
+            GUARDS[folder]()
 
 
 def absolute(path: str | Path) -> Path:

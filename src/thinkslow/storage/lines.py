@@ -25,6 +25,7 @@ def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     **Errors:** `ValueError` for a non-finite number, before anything is written.
     """
     text = _text(rows)
+    atomic.guard(atomic.absolute(path))
     with path.open("ab") as file:
         file.write(text.encode())
         file.flush()

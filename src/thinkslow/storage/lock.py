@@ -100,11 +100,26 @@ class Lock:
         except ValueError:
             found = None
         if found is None or not found.same(self.holder):
-            what = "deleted" if found is None else f"taken over by process {found.process}"
+            what = "deleted or moved" if found is None else f"taken over by process {found.process}"
             raise Lost(
                 f"{self.folder} was {what} while process {self.holder.process} wrote in it.",
                 deleted=found is None,
             )
+
+    def renew(self) -> None:
+        """Claim the folder again if it was deleted. Call it if all of its content is written next.
+
+        **Errors:** `Lost` if another process has it now; those of `claim`.
+        """
+        try:
+            self.check()
+        except Lost as lost:
+            if not lost.deleted:
+                raise
+            watched = atomic.GUARDS.pop(self.folder, None)
+            self._again = claim(self.folder)
+            if watched is not None:
+                atomic.GUARDS[self.folder] = watched
 
     def release(self) -> None:
         """Release the folder. A second call does nothing."""
@@ -152,17 +167,35 @@ def claim(folder: str | Path) -> Lock:
 
 
 @contextlib.contextmanager
-def writing(folder: str | Path) -> Iterator[None]:
+def writing(folder: str | Path) -> Iterator[Lock]:
     """Hold a folder during the body. A missing folder is created, and removed if it stays empty.
 
-    **Errors:** those of `claim`.
+    Before each write inside it by `atomic` or `lines` it is checked that the folder is still held.
+
+    **Errors:** those of `claim`; `Lost` if the folder was deleted, moved or taken over meanwhile.
     """
     folder = atomic.absolute(folder)
     fresh = not folder.exists()
     lock = claim(folder)
+
+    def check() -> None:
+        try:
+            lock.check()
+        except Lost as lost:
+            raise Lost(
+                f"{lost} If it was moved, continue in its new place; if it was deleted, run the "
+                "command again.",
+                deleted=lost.deleted,
+            ) from None
+
+    atomic.GUARDS[folder] = check
     try:
-        yield
+        yield lock
+    except OSError:
+        check()  # a missing file of a folder that is gone is not the cause
+        raise
     finally:
+        atomic.GUARDS.pop(folder, None)
         lock.release()
         if fresh:
             with contextlib.suppress(OSError):  # it holds something, or is gone

@@ -122,7 +122,7 @@ def watch(
         name: subjects.awaits(one, lateness(described.get("shift", "")))
         for name, one in agents.items()
     }
-    with writing(folder):
+    with writing(folder) as lock:
         refuse_taken(folder)
         show("preparing the arms", 0, max_decisions)
         for name in agents:
@@ -157,6 +157,7 @@ def watch(
                 subjects.settings(named, name, one) | _gate(one) for name, one in agents.items()
             ],
         }
+        lock.renew()
         result = write(folder, played, agents, observations, actions, about, video=video, show=show)
         if played.stop is not None:
             raise played.stop
