@@ -252,3 +252,10 @@ def test_comparisons_are_flat_for_a_data_frame():
     assert rows[0]["interval_low"] == rows[0]["interval_high"] == 0.5
     for row in rows:
         assert all(isinstance(cell, str | int | float | bool | None) for cell in row.values())
+
+
+def test_the_command_of_a_result_is_that_which_ended_it():
+    """The page named 8 episodes, and a folder that was moved, beside what was played later."""
+    sittings = [{"command": "first", "machine": "a"}, {"command": "second", "machine": "b"}]
+    protocol = summarise(records({"a": 1.0}, sittings=sittings))["protocol"]
+    assert (protocol["command"], protocol["machine"]) == ("second", "a")

@@ -59,6 +59,7 @@ def summarise(records: Records) -> Record:
             {"agent": group, **row} for row in _comparisons(played, metrics, header.seed)
         ]
     first = header.sittings[0] if header.sittings else {}
+    command = {"command": header.sittings[-1].get("command")} if header.sittings else {}
     agreed = agreement(episodes, records.whole, header.seed)
     return {
         "format": FORMAT,
@@ -72,6 +73,7 @@ def summarise(records: Records) -> Record:
             "max_decisions": header.max_decisions,
             "versions": header.versions,
             **first,
+            **command,
             "sittings": len(header.sittings),
         },
         "images": header.images,
