@@ -37,6 +37,11 @@ def slow(*values: Any) -> Any:
     return pytest.param(*values, marks=pytest.mark.slow)
 
 
+def nightly(*values: Any) -> Any:
+    """Parameters of the nightly tier, whose rule a cheaper one holds in the others."""
+    return pytest.param(*values, marks=pytest.mark.nightly)
+
+
 @partial(jax.jit, static_argnums=1)
 def ask(this: Any, method: str, *arguments: Any, **keywords: Any) -> Any:
     """Call a method, compiled: eagerly each of its operations would be a program of its own."""

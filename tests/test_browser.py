@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import studies
+from helpers import nightly
 from pages import OPEN, WIDTHS, evaluation
 
 pytestmark = pytest.mark.slow
@@ -73,8 +74,15 @@ def test_every_table_fits_a_desktop(browser, page):
     tab.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [WIDTHS["desktop"], WIDTHS["phone"]])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (WIDTHS["desktop"], "light"),
+        (WIDTHS["phone"], "dark"),
+        nightly(WIDTHS["desktop"], "dark"),
+        nightly(WIDTHS["phone"], "light"),
+    ],
+)
 def test_axe_finds_nothing(browser, page, width, scheme):
     axe = importlib.import_module("axe_playwright_python.sync_playwright").Axe()
     tab = opened(browser, page, width, color_scheme=scheme)

@@ -23,6 +23,7 @@ from helpers import (
     Toll,
     codes,
     gains,
+    nightly,
     push,
     slow,
     steer,
@@ -117,15 +118,14 @@ MODELS: dict[str, Any] = {
 
 
 # All models under every update take nine minutes: .ci/nightly. In the slow tier the smallest is
-# held to every term and every update. The nightly tier holds it to the whole cross, and the others
+# held to every term under one update. The nightly tier holds it to the whole cross, and the others
 # to an update each, since what the others add does not look at the model.
 @pytest.mark.parametrize(
     ("name", "terms", "updates", "refused", "blind"),
     [
         slow("codes", TERMS, ("gradient",), set(), HELD),
-        slow("codes", (EVIDENCE,), tuple(UPDATES), set(), set()),
         *(
-            pytest.param(*entry, marks=pytest.mark.nightly)
+            nightly(*entry)
             for entry in (
                 ("codes", TERMS, tuple(UPDATES), set(), HELD),
                 # Its one parameter is in the prior's mean alone.
@@ -175,9 +175,9 @@ def test_the_contract_holds_for_every_term_and_update(name, terms, updates, refu
             {"joint smoothing", "check Covered", "check CoveredOrLost"},
             marks=pytest.mark.nightly,
         ),
-        pytest.param("dreamer", set(), marks=pytest.mark.nightly),
-        pytest.param("gaussian dreamer", set(), marks=pytest.mark.nightly),
-        pytest.param("dreamer of 2023", set(), marks=pytest.mark.nightly),
+        nightly("dreamer", set()),
+        nightly("gaussian dreamer", set()),
+        nightly("dreamer of 2023", set()),
     ],
 )
 def test_the_contract_holds_for_every_way_to_think(name, refused):

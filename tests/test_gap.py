@@ -311,7 +311,7 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_measured_gaps_are_the_same_however_often_they_were_interrupted(cart, tmp_path):
     plan = gap.Plan(**PLAN)
     _, whole = gap.measure(arms(cart), "CartPole-v1", plan, tmp_path / "whole")

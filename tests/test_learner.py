@@ -223,7 +223,7 @@ def test_training_on_one_batch_lowers_its_loss(begun, batch):
     assert seen[-1] < 0.85 * seen[0]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_half_precision_computes_finite_losses_near_those_of_single(begun, batch, updated):
     """The scan of imagination failed: a bfloat16 latent went in, a float32 sample came out."""
     config = dataclasses.replace(CONFIG, precision="bfloat16")

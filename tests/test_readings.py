@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from helpers import Codes, Fuzzy, codes, equal, noisy, push, slow, steer
+from helpers import Codes, Fuzzy, codes, equal, nightly, noisy, push, slow, steer
 
 from thinkslow import toy
 from thinkslow.agent.agent import Agent
@@ -406,8 +406,7 @@ def test_dropout_comes_with_its_arm(dreamer):
     assert float(thought.moved[0]) > 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["paper-z", "paper-state", "paper-memory"])
+@pytest.mark.parametrize("name", [slow("paper-z"), nightly("paper-state"), nightly("paper-memory")])
 def test_a_reading_runs_on_a_dreamer(dreamer, name):
     agent = Agent(dreamer).thinking(name)
     image = np.random.default_rng(0).integers(256, size=(1, 16, 16, 3)).astype(np.uint8)

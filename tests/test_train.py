@@ -251,7 +251,7 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path, uninterrupted):
             np.testing.assert_array_equal(weights[name], array, err_msg=name)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_agent_with_a_gaussian_latent_trains_and_resumes_bit_for_bit(tmp_path):
     model = dataclasses.replace(MODEL, classes=None)
 
@@ -451,7 +451,7 @@ def test_the_first_update_comes_when_it_was_said_to(tmp_path):
     assert trainer.updates == 1
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_what_an_environment_shows_may_have_any_name(tmp_path):
     """What it called `action`, `reward`, ... took the place of that field, and was learnt as it."""
     config = dataclasses.replace(CONFIG, environment="counting:thinkslow-test/Names-v0")
@@ -487,9 +487,9 @@ def test_a_save_holds_an_episode_of_any_length(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_run_compiles_its_decision_and_its_update_once(tmp_path, caplog):
     """It compiled them three times and twice: arrays came back laid out otherwise."""
-    jax.clear_caches()
+    model = dataclasses.replace(MODEL, stoch=3)  # no other test has compiled its programs
     with jax.log_compiles(), caplog.at_level(logging.WARNING, logger="jax"):
-        finish(begin(tmp_path / "run"), 40)
+        finish(Trainer.begin(tmp_path / "run", CONFIG, model, LEARNING), 40)
         finish(Trainer.resume(tmp_path / "run"), 60)
     for name in ("act", "update"):
         done = [text for text in caplog.messages if f"XLA compilation of jit({name})" in text]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from helpers import Line, tiny_dreamer, tiny_v1
+from helpers import Line, nightly, slow, tiny_dreamer, tiny_v1
 
 from thinkslow.agent.agent import Agent, greedy_policy
 from thinkslow.agent.arms.arm import arm
@@ -216,12 +216,11 @@ MODELS = {
 }
 
 
-SLOW = ("main", "v1", "two actions", "continuous", "gaussian")
+TIERS = {"main": slow, "continuous": slow}
+TIERS |= {"v1": nightly, "two actions": nightly, "gaussian": nightly}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in MODELS]
-)
+@pytest.mark.parametrize("name", [TIERS.get(name, pytest.param)(name) for name in MODELS])
 def test_a_choice_that_may_not_move_is_the_base_agent_and_one_that_may_moves_it(name):
     model = MODELS[name]()
     plain = decide(Agent(model))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import nightly
 from pages import OPEN, WIDTHS
 from watched import ARMS, COUNT, MISSING, block
 
@@ -231,8 +232,10 @@ def test_nothing_is_cut_or_needs_sideways_scrolling(browser, tmp_path, width, ar
     tab.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [(1280, "light"), (390, "dark"), nightly(1280, "dark"), nightly(390, "light")],
+)
 def test_axe_finds_no_fault(browser, player, width, scheme):
     axe = importlib.import_module("axe_playwright_python.sync_playwright").Axe()
     tab = opened(browser, player, width, at="#decision=9", color_scheme=scheme)
