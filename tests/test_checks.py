@@ -325,6 +325,7 @@ BLOCK = ((1, 1), (1, 2), (2, 1), (2, 2))
 """Places in the middle of the image."""
 VIEWS = SIGNS.reshape(CLASSES, PATCHES, PATCHES).copy()
 VIEWS[1, 1:3, 1:3] = 1
+VIEWS[0] = -VIEWS[1]
 VIEWS[2] = VIEWS[1]
 VIEWS[2, 1:3, 1:3] = -1
 """States 1 and 2 differ in the middle only, where a black cover speaks for state 2."""
@@ -435,6 +436,36 @@ def test_the_control_replaces_as_many_patches_elsewhere():
     covered = judged_covered(Misplaced(beta=0.1), black=BLOCK)
     assert covered.sum() == len(BLOCK)
     assert sorted(zip(*np.nonzero(covered), strict=True)) != sorted(BLOCK)
+
+
+MOST = (*((row, column) for row in range(PATCHES) for column in range(2)), (0, 2), (1, 2))
+
+
+def test_a_frame_of_which_most_is_covered_is_rejected():
+    """What is left of it was used: of a lost frame that is shown as black, the dark parts."""
+    _, thought = after(pictures(Covered(beta=0.1)), picture(1), picture(2, black=MOST))
+    assert verdict(thought) == Verdict.REJECTED
+    equal(thought.after.soft(), thought.prior.soft())
+
+
+class Stubborn(Pictures):
+    """No frame moves it from the state that it was in."""
+
+    def predict(self, state: State, action: jax.Array, is_first: jax.Array):
+        memory = jax.nn.log_softmax(jnp.where(is_first, 0.0, 500.0) * state.latent)
+        return memory, Categorical(memory)
+
+
+def test_a_view_that_the_memory_denies_starts_a_new_one_after_eight_rejections():
+    """Most of it counts as covered, and what was left never spoke for a new memory."""
+    model = Stubborn(jnp.asarray(VIEWS.reshape(CLASSES, WIDTH)))
+    played = dataclasses.replace(pictures(Covered(beta=0.1)), model=model)
+    frames = [picture(1), *[picture(0)] * 9]
+    _, thought = after(played, *frames[:-1])
+    assert verdict(thought) == Verdict.REJECTED
+    _, thought = after(played, *frames)
+    assert verdict(thought) == Verdict.RESTARTED
+    assert np.argmax(thought.after.soft()[0]) == 0
 
 
 @pytest.mark.slow

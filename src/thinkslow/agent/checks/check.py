@@ -350,7 +350,8 @@ class Robust(Check):
         told, untold = (self.ratios(frame, frame.drawn(each)) for each in (moment, alone))
         restarts = (capped(untold) <= threshold) & (threshold < capped(told))
         late = rejects & (frame.guard.run >= self.patience)
-        restarts |= late & self._explains(frame, untold)
+        whole = dataclasses.replace(frame, covered={})
+        restarts |= late & self._explains(whole, self.ratios(whole, frame.drawn(alone)))
         verdict = jnp.where(best == 0, int(Verdict.BELIEVED), int(Verdict.MENDED))
         verdict = jnp.where(rejects, int(Verdict.REJECTED), verdict)
         verdict = jnp.where(restarts, int(Verdict.RESTARTED), verdict).astype(jnp.int32)
@@ -395,10 +396,16 @@ class Covered(Robust):
     everywhere, relative to what 1% of the errors of the same patch exceed on clean frames; 1% of
     clean frames have such a block. Beliefs compete as in `Robust`, but covered
     patches speak neither for nor against any of them, and no patch is replaced except covered ones
-    and their neighbours.
+    and their neighbours. If more than half of the patches are covered, the frame is rejected: what
+    is left, such as the dark parts of a lost frame that is shown as black, is no evidence either.
+    After eight rejections in a row, a frame of which half is explained without history starts a new
+    memory.
 
     **Cost:** as `Robust`; a frame is suspicious if any of its patches counts as covered.
     """
+
+    least: Scalar = 0.5
+    """Share of the patches that are not covered below which a frame is rejected."""
 
     @property
     def needs(self) -> tuple[Need, ...]:
