@@ -366,11 +366,19 @@ def _wrapped(env: gymnasium.Env, wrapper: str) -> gymnasium.Env:
 def _reward(value: Any) -> float:
     try:
         array = np.asarray(value, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         array = np.full(2, np.nan)
     if value is None or isinstance(value, str | bytes) or array.size != 1:
-        raise Mismatch(f"its reward must be one number; got {value!r}.")
+        raise Mismatch(f"its reward must be one number; got {_written(value)}.")
     return array.item()
+
+
+def _written(value: Any) -> str:
+    """A value in short; an integer of thousands of digits has no `repr`."""
+    if isinstance(value, int) and value.bit_length() > 1024:
+        return "an integer too large for a float"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:76]} ..."
 
 
 def _flag(name: str, value: Any) -> bool:
@@ -379,7 +387,7 @@ def _flag(name: str, value: Any) -> bool:
         return value
     array = np.asarray(value)
     if array.dtype.kind not in "biuf" or array.size != 1 or array.item() not in (0, 1):
-        raise Mismatch(f"its `{name}` must be true or false; got {value!r}.")
+        raise Mismatch(f"its `{name}` must be true or false; got {_written(value)}.")
     return bool(array.item())
 
 

@@ -62,7 +62,8 @@ class Sight:
         except ValueError as error:  # rows of different lengths
             raise self.mismatch("rows of different lengths") from error
         if array.dtype.kind not in "biuf":
-            raise self.mismatch(f"a {type(value).__name__}")
+            kind = f" of {array.dtype}" if array is value else ""
+            raise self.mismatch(f"a {type(value).__name__}{kind}")
         if array.shape == declared:
             return array
         if _long(array.shape) != _long(declared):
