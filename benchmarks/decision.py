@@ -65,7 +65,15 @@ from thinkslow.spaces import Space
 
 WARM, FRAMES = 5, 20
 """Calls before the clock runs; frames that a gate sees."""
-ARMS = ("robust", "robust-reject", "robust-covered", "smooth-5", "control-particles-16")
+ARMS = (
+    *("paper-z", "paper-state", "paper-memory", "control-best8"),
+    *("smooth-5", "control-lag-3", "control-particles-16"),
+    *("robust", "robust-16", "robust-reject", "robust-covered", "robust-covered-or-lost"),
+    *("control-masked", "control-misplaced", "control-wiser", "control-reject-random"),
+    *("control-median", "control-moments", "predict-through-16"),
+)
+LOST = ("predict-through", "predict-through-16", "control-hold", "control-stale")
+"""Arms that are also measured at a missing frame."""
 SWEEP = (
     *({"horizon": horizon} for horizon in (1, 3, 8, 16)),
     *({"steps": steps} for steps in (2, 4, 8)),
@@ -73,7 +81,10 @@ SWEEP = (
     *({"batch": batch} for batch in (8, 64)),
     *({"objective": objective} for objective in ("entropy", "elbo", "evidence")),
     *({"choice": choice} for choice in ("values", "values:latents=8", "values:horizon=1")),
+    {"choice": "values", "gate": "voc"},
     *({"arm": arm} for arm in ARMS),
+    *({"arm": arm, "lost": True} for arm in LOST),
+    *({"delay": delay} for delay in (1, 2, 5)),
     *({"preset": preset, "horizon": 8} for preset in ("size1m", "size12m")),
 )
 """What `--sweep` changes, one at a time, from the flags given."""
@@ -93,7 +104,12 @@ class Setting:
     """By value in place of refinement, such as `values:latents=8`."""
     arm: str | None = None
     """A named arm in place of refinement. For a check, every frame is suspicious: the most that it
-    may cost."""
+    may cost. With several futures, the frame before was missing, so that the present one chooses.
+    """
+    lost: bool = False
+    """Whether the frame is missing; for arms that use flags of missing frames."""
+    delay: int = 0
+    """Predicting through frames that are this many decisions late, in place of refinement."""
     gate: str | None = None
     share: float = 0.2
 
@@ -106,15 +122,21 @@ def main() -> None:
     for field in dataclasses.fields(Setting):
         choices = registry.entries(kinds[field.name]) if field.name in kinds else None
         kind = str if field.default is None else type(field.default)
+        if kind is bool:
+            parser.add_argument(f"--{field.name}", action="store_true")
+            continue
         parser.add_argument(f"--{field.name}", type=kind, default=field.default, choices=choices)
+    parser.add_argument("--only", help="settings of the sweep that name one of these, by comma")
     parser.add_argument("--repeats", type=int, default=50)
     parser.add_argument("--sweep", action="store_true", help="a table of many settings")
     parser.add_argument("--json", action="store_true", help="one JSON object per setting")
     given = vars(parser.parse_args())
     repeats, sweep, as_json = (given.pop(name) for name in ("repeats", "sweep", "json"))
+    only = (given.pop("only") or "").split(",")
     base = Setting(**given)
     about = {"peak_gflop_s": peak(), "machine": machine(), "revision": revision()}
-    for change in SWEEP if sweep else ({},):
+    wanted = [one for one in SWEEP if only == [""] or {*map(str, one.values()), *one} & {*only}]
+    for change in wanted if sweep else ({},):
         found = measure(dataclasses.replace(base, **change), max(30, repeats)) | about
         if as_json:
             print(json.dumps(found), flush=True)
@@ -149,6 +171,8 @@ def measure(setting: Setting, repeats: int) -> dict[str, Any]:
         thinking = Thinking(choice=registry.make("choice", setting.choice))
     if setting.arm is not None:
         thinking = arm(setting.arm).thinking
+    if setting.delay:
+        thinking = Thinking(missing="predict", delay=setting.delay)
     agents: dict[str, Any] = {
         "base": Agent(model),
         "thinking": Agent(model, thinking, returns=1.0, clean=Clean.even(model, -1.0)),
@@ -156,8 +180,12 @@ def measure(setting: Setting, repeats: int) -> dict[str, Any]:
     plain = dict(agents)
     if setting.gate is not None:
         agents["thinking"] = gated(agents["thinking"], setting)
-    decide = {name: decision(agent, setting.batch) for name, agent in agents.items()}
-    compile_s = {name: seconds(call, 0) for name, call in decide.items()}
+    decide, compile_s = {}, {}
+    for name, agent in agents.items():
+        begun = time.perf_counter()
+        decide[name] = decision(agent, setting)
+        decide[name](0)
+        compile_s[name] = time.perf_counter() - begun
     if isinstance(agents["thinking"], Gated):
         *arguments, keys = inputs(agents["thinking"], setting.batch, 0)
         agents["thinking"].warm(*arguments, keys=keys)
@@ -174,7 +202,7 @@ def measure(setting: Setting, repeats: int) -> dict[str, Any]:
     if compilations() != compiled:
         raise RuntimeError("Something was compiled between two decisions.")
     # Afterwards: what was traced by hand takes JAX's slower way from then on.
-    flop = {name: operations(agent, setting.batch) for name, agent in plain.items()}
+    flop = {name: operations(agent, setting) for name, agent in plain.items()}
     times = {name: np.array([pair[name] for pair in pairs]) for name in decide}
     centre = np.median if setting.gate is None else np.mean
     middle = {name: float(centre(values)) for name, values in times.items()}
@@ -194,23 +222,39 @@ def measure(setting: Setting, repeats: int) -> dict[str, Any]:
 
 def inputs(agent: AbstractAgent, batch: int, index: int) -> tuple:
     images = np.random.default_rng(index).integers(0, 255, (batch, 64, 64, 3), dtype=np.uint8)
+    images[:, :16, :16] = 0  # covered, for `control-masked`
     keys = jr.split(jr.key(index), batch)
     return agent.start(batch), {"image": jnp.asarray(images)}, jnp.zeros(batch, bool), keys
 
 
-def decision(agent: AbstractAgent, batch: int) -> Callable[[int], None]:
+def decision(agent: AbstractAgent, setting: Setting) -> Callable[[int], None]:
     """A call that decides once for the whole batch and waits for the answer.
 
     With a gate every call sees another frame, so that it opens for some; else always the same.
     """
     count = FRAMES if isinstance(agent, Gated) else 1
-    frames = [inputs(agent, batch, index) for index in range(count)]
+    frames = [inputs(agent, setting.batch, index) for index in range(count)]
+    told = flags(agent, setting)
+    if told:
+        _, *rest, keys = frames[0]
+        carry = agent.start(setting.batch)
+        for missing in [False] * setting.delay + [False, True]:
+            lost = np.full(setting.batch, missing)
+            carry, _, _ = agent.act(carry, *rest, keys=keys, missing=lost)
+        frames = [(carry, *rest, keys)]
 
     def call(index: int) -> None:
         *arguments, keys = frames[index % len(frames)]
-        jax.block_until_ready(agent.act(*arguments, keys=keys))
+        jax.block_until_ready(agent.act(*arguments, keys=keys, **told))
 
     return call
+
+
+def flags(agent: AbstractAgent, setting: Setting) -> dict[str, Any]:
+    """Which frames of a decision are missing, for an agent that asks for it."""
+    if agent.inner is None or agent.inner.settings.missing is None:
+        return {}
+    return {"missing": np.full(setting.batch, setting.lost)}
 
 
 def gated(agent: Agent, setting: Setting) -> Gated:
@@ -244,10 +288,11 @@ def peak() -> float:
     return 2 * side**3 / 1e9 / float(np.median(times))
 
 
-def operations(agent: Agent, batch: int) -> float:
+def operations(agent: Agent, setting: Setting) -> float:
     """Floating-point operations of the products and convolutions of one decision."""
-    *arguments, keys = inputs(agent, batch, 0)
-    traced = jax.make_jaxpr(lambda *a: agent.act(*a[:-1], keys=a[-1]))(*arguments, keys)
+    *arguments, keys = inputs(agent, setting.batch, 0)
+    told = flags(agent, setting)
+    traced = jax.make_jaxpr(lambda *a: agent.act(*a[:-1], keys=a[-1], **told))(*arguments, keys)
     return operations_of(traced.jaxpr)
 
 
