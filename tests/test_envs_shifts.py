@@ -234,3 +234,15 @@ def test_a_shifted_episode_is_restored_by_replay():
         assert again.errors == (None, None)
         for name, array in last.observation.items():
             np.testing.assert_array_equal(array, again.observation[name])
+
+
+def test_a_coloured_cover_keeps_its_colour_for_as_long_as_its_place():
+    (shift,) = shifts("occlusion-coloured:3", {"image": Space((10, 10, 3), "uint8")})
+    shift.begin(4)
+    shown = [shift.see({"image": np.zeros((10, 10, 3), np.uint8)})["image"] for _ in range(20)]
+    colours = []
+    for frame in shown:
+        (colour,) = {tuple(pixel) for pixel in frame[frame.any(-1)].tolist()}
+        assert frame.any(-1).sum() == 16
+        colours.append(colour)
+    assert [len(set(colours[:10])), len(set(colours[10:])), len(set(colours))] == [1, 1, 2]

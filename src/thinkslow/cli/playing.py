@@ -35,9 +35,9 @@ class Making(Common):
     """Read this observation as an image, if it is not recognised as one. Repeat the flag for
     more."""
     shift: Annotated[str, tyro.conf.arg(metavar="NAME:SEVERITY,...")] = ""
-    """Disturb the environment, with severity 0 to 5: noise, occlusion, dropped, dropped-bursts
-    (each also -silent), delayed, delayed-random, brightness, contrast, colour, blur, textures,
-    rooms, sticky."""
+    """Disturb the environment, with severity 0 to 5: noise, occlusion, occlusion-coloured, dropped,
+    dropped-bursts (both also -silent), delayed, delayed-random, brightness, contrast, colour, blur,
+    textures, rooms, sticky."""
 
     def making(self) -> dict[str, Any]:
         """The arguments of `envs.make` that the flags give.

@@ -108,8 +108,23 @@ class Occlusion(_Pictures):
         )
         height, width = (round(self.dose * side) for side in image.shape[:2])
         out = image.copy()
-        out[top : top + height, left : left + width] = 0
+        out[top : top + height, left : left + width] = self.fill(image.shape[-1])
         return out
+
+    def fill(self, channels: int) -> float | np.ndarray:
+        """What the square shows."""
+        return 0.0
+
+
+class ColouredOcclusion(Occlusion):
+    """The same in a plain colour, which changes with the place."""
+
+    name = "occlusion-coloured"
+
+    def fill(self, channels: int) -> float | np.ndarray:
+        if self.time % HELD == 0:
+            self.colour = self.rng.uniform(0.0, 255.0, channels)
+        return self.colour
 
 
 class Brightness(_Pictures):
@@ -314,6 +329,7 @@ SHIFTS: dict[str, type[Shift]] = {
     for kind in (
         Noise,
         Occlusion,
+        ColouredOcclusion,
         Dropped,
         DroppedSilent,
         DroppedBursts,
