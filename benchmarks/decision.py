@@ -26,8 +26,8 @@ multiplications and additions of all matrix products and convolutions, loops inc
 | `size1m`                           | 1.46     | 13.15        | 9.0   |
 | `size12m`                          | 4.85     | 88.00        | 18.1  |
 
-docs/results.md has the rest (`taskset -c 0 … --horizon 8 --sweep`). The base decision of `tiny`
-varies between runs from 0.6 to 1.2 ms, and the ratio with it.
+docs/results.md has the rest, with every arm (`taskset -c 0 … --horizon 8 --sweep`). The base
+decision of `tiny` varies between runs from 0.6 to 1.2 ms, and the ratio with it.
 
 Machine: one core of two, x86-64, nothing else running, Python 3.11.7, jax 0.10.2.
 Revision 3571171; batch 64 at 3ba0b93.
