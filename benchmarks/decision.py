@@ -68,7 +68,7 @@ WARM, FRAMES = 5, 20
 ARMS = (
     *("paper-z", "paper-state", "paper-memory", "control-best8"),
     *("smooth-5", "control-lag-3", "control-particles-16"),
-    *("robust", "robust-16", "robust-reject", "robust-covered", "robust-covered-or-lost"),
+    *("robust", "robust-16", "robust-reject", "robust-covered"),
     *("control-masked", "control-misplaced", "control-wiser", "control-reject-random"),
     *("control-median", "control-moments", "predict-through-16"),
 )
@@ -233,14 +233,14 @@ def decision(agent: AbstractAgent, setting: Setting) -> Callable[[int], None]:
     With a gate every call sees another frame, so that it opens for some; else always the same.
     """
     count = FRAMES if isinstance(agent, Gated) else 1
-    frames = [inputs(agent, setting.batch, index) for index in range(count)]
+    frames: list[Any] = [inputs(agent, setting.batch, index) for index in range(count)]
     told = flags(agent, setting)
     if told:
         _, *rest, keys = frames[0]
         carry = agent.start(setting.batch)
         for missing in [False] * setting.delay + [False, True]:
-            lost = np.full(setting.batch, missing)
-            carry, _, _ = agent.act(carry, *rest, keys=keys, missing=lost)
+            lost: dict[str, Any] = {"missing": np.full(setting.batch, missing)}
+            carry, _, _ = agent.act(carry, *rest, keys=keys, **lost)
         frames = [(carry, *rest, keys)]
 
     def call(index: int) -> None:

@@ -167,12 +167,11 @@ def test_the_contract_holds_for_every_term_and_update(name, terms, updates, refu
                 "steps of the memory",
                 "joint smoothing",
                 "check Covered",
-                "check CoveredOrLost",
             },
         ),
         pytest.param(
             "gaussian",
-            {"joint smoothing", "check Covered", "check CoveredOrLost"},
+            {"joint smoothing", "check Covered"},
             marks=pytest.mark.nightly,
         ),
         nightly("dreamer", set()),

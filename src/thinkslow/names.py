@@ -155,10 +155,6 @@ TABLE: dict[str, dict[str, Entry]] = {
             "thinkslow.agent.checks.check:Covered",
             "patches that no latent explains are replaced by the prediction",
         ),
-        "covered-or-lost": Entry(
-            "thinkslow.agent.checks.check:CoveredOrLost",
-            "bad frames are rejected as in robust, covered patches of others replaced",
-        ),
         "masked": Entry(
             f"{_CHECKS}:Masked", "control: exactly black pixels are replaced in the same way"
         ),

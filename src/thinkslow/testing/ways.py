@@ -11,7 +11,7 @@ import numpy as np
 
 from thinkslow.agent import agent as engine
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.checks.check import Covered, CoveredOrLost, Robust
+from thinkslow.agent.checks.check import Covered, Robust
 from thinkslow.agent.checks.clean import Clean
 from thinkslow.agent.thinking import Thinking
 from thinkslow.objectives import Anchor
@@ -66,7 +66,7 @@ WAYS: dict[str, Way] = {
     "joint smoothing": Way(_smoothed(0.5), _smoothed(0.0), Thinking(lag=1), tolerance=1e-4),
     **{
         f"check {type(check).__name__}": Way(Thinking(check=check, missing="predict"))
-        for check in (Robust(beta=0.1), Covered(beta=0.1), CoveredOrLost(beta=0.1))
+        for check in (Robust(beta=0.1), Covered(beta=0.1))
     },
 }
 """All built-in ways, in the form in which they are checked."""

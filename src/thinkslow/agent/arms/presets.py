@@ -211,11 +211,6 @@ _ARMS = (
         "ours: patches that no latent explains are replaced by the prediction",
     ),
     (
-        "robust-covered-or-lost",
-        partial(checked, "covered-or-lost"),
-        "ours: bad frames are rejected as in `robust`, covered patches of others replaced",
-    ),
-    (
         "ambiguity-3",
         partial(one_step, "ambiguity"),
         "ours: entropy of 3 imagined observations; not for decoders with fixed variance",

@@ -426,32 +426,6 @@ class Covered(Robust):
         return super()._judged(dataclasses.replace(frame, covered=self.covered(frame)))
 
 
-class CoveredOrLost(Covered):
-    """A bad frame is rejected, and in any other frame covered patches are replaced.
-
-    A frame that is suspicious as a whole is judged as in `Robust`. If that rejects it or starts a
-    new memory, or if no patch counts as covered, that is the judgement; otherwise that of `Covered`
-    is.
-
-    **Cost:** as `Robust`; for a frame that is suspicious as a whole and has covered patches, twice.
-    """
-
-    def suspects(self, frame: Frame, distance: Float[Array, ""]) -> Bool[Array, ""]:
-        return Robust.suspects(self, frame, distance) | super().suspects(frame, distance)
-
-    def _judged(self, frame: Frame) -> Judgement:
-        distance = capped(self.ratios(frame, frame.drawn(frame.moment)))
-        believed = jnp.asarray(int(Verdict.BELIEVED), jnp.int32)
-        whole = only_if(
-            Robust.suspects(self, frame, distance),
-            lambda: Robust._judged(self, frame),
-            frame.judgement(frame.moment.posterior, believed),
-        )
-        used = jnp.asarray(whole.verdict) < Verdict.REJECTED
-        covered = super().suspects(frame, distance)
-        return only_if(used & covered, lambda: Covered._judged(self, frame), whole)
-
-
 def _stacked(*beliefs: Belief) -> Belief:
     return jax.tree.map(lambda *x: jnp.stack(x), *beliefs)
 
