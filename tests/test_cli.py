@@ -338,19 +338,23 @@ def test_a_run_in_place_of_an_agent_points_at_its_newest(original, tmp_path, cap
     assert str(run / "agents" / "60") in one_line(capsys)
 
 
+@pytest.mark.parametrize("given", ["out", "."])
 def test_an_interrupted_evaluation_says_where_its_episodes_are(
-    original, tmp_path, monkeypatch, capsys
+    original, tmp_path, monkeypatch, capsys, given
 ):
+    """The working folder has no name to be numbered, and was refused as a `PosixPath`."""
+    monkeypatch.chdir(tmp_path)
+
     def interrupted(*_: object, out: Path, **__: object) -> None:
-        out.mkdir()
+        out.mkdir(exist_ok=True)
         (out / "evaluation.json").touch()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(
         importlib.import_module("thinkslow.evaluation.protocol"), "evaluate", interrupted
     )
-    assert main(["evaluate", str(original), "--out", str(tmp_path / "out")]) == 130
-    assert "out/episodes.jsonl" in "".join(capsys.readouterr().err.split())
+    assert main(["evaluate", str(original), "--out", given]) == 130
+    assert str(Path(given, "episodes.jsonl")) in "".join(capsys.readouterr().err.split())
 
 
 def test_a_full_disk_says_how_to_go_on(monkeypatch, capsys):

@@ -321,8 +321,8 @@ def play_and_report(
     from thinkslow.evaluation.records import HEADER
     from thinkslow.storage.lock import writing
 
-    numbers = range(2, 1000)
-    folders = [out, *(out.with_name(f"{out.name}-{number}") for number in numbers)]
+    numbers = range(2, 1000) if numbered else (2,)
+    folders = [out, *(Path(f"{out}-{number}") for number in numbers)]
     for folder, following in itertools.pairwise(folders):
         whole = f"{command} --out {shlex.quote(str(folder))}"
         try:
