@@ -273,7 +273,7 @@ def _table(kind: str) -> dict[str, Entry]:
 
 @functools.cache
 def _own_arms() -> None:
-    """Our arms are made of other names, so their modules are imported when arms are asked for."""
+    """Our arms are made of other names, so they are imported at the first look-up."""
     for module in ("presets", "values"):
         TABLE["arm"] |= importlib.import_module(f"thinkslow.agent.arms.{module}").ARMS
 
