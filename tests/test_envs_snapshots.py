@@ -133,6 +133,7 @@ def test_an_episode_that_leads_elsewhere_is_marked():
         assert envs.step(np.zeros((1, 2))).is_first[0]
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_meanwhile_is_no_loss():
     with VectorEnv(f"{COLLECT}-v0", 1, size=16) as envs:
         envs.reset([3])

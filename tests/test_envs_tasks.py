@@ -66,10 +66,10 @@ def test_instances_in_one_process_do_not_disturb_each_other(env):
 @pytest.mark.parametrize(
     ("view", "version"),
     [
-        ("TopDown", "v0"),
-        ("Informed", "v1"),
+        slow("TopDown", "v0"),
+        slow("Informed", "v1"),
         ("Panorama", "v0"),
-        ("Map", "v1"),
+        slow("Map", "v1"),
         slow("TopDown", "v1"),
         slow("Informed", "v0"),
         slow("Panorama", "v1"),

@@ -197,6 +197,7 @@ def test_whoever_wants_to_stop_need_not_wait():
         assert envs.step(np.zeros((1, 2))).crashed[0]
 
 
+@pytest.mark.slow
 def test_an_environment_that_is_never_made_is_told():
     with pytest.raises(Failed, match=r"could not be made\. Hang: no answer within"):
         VectorEnv("tiny_envs:tiny/HangsAtBirth-v0", 1, reset_limit_s=2.0)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from helpers import Blind, codes, equal, push, steer
+from helpers import Blind, codes, equal, push, slow, steer
 
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.checks.clean import Clean
@@ -47,7 +47,7 @@ def play(
     ("settings", "lost", "age"),
     [
         (Thinking(missing="predict"), np.array([False, True, True, False]), None),
-        (Thinking(delay=2), np.zeros(4, bool), np.array([0, 1, 2, 0])),
+        slow(Thinking(delay=2), np.zeros(4, bool), np.array([0, 1, 2, 0])),
     ],
     ids=["missing", "late"],
 )

@@ -208,7 +208,7 @@ def test_imagination_in_half_precision_keeps_its_types():
     assert steps.prior.logits.dtype == jnp.float32
 
 
-@pytest.mark.parametrize("horizon", [0, 3, 11])
+@pytest.mark.parametrize("horizon", [0, 3, slow(11)])
 def test_unrolled_imagination_is_the_loop(monkeypatch, horizon):
     """As on a GPU, where 11 steps are 8 and 3."""
     from helpers import tiny_dreamer

@@ -170,7 +170,7 @@ def test_the_gradient_of_parameter_gain_is_that_of_finite_differences(source, va
         assert abs(found[0]["pig"]) > 1e-6
 
 
-@pytest.mark.parametrize("key", [0, 7])
+@pytest.mark.parametrize("key", [0, slow(7)])
 def test_the_gradient_under_each_draw_of_the_noise_is_that_of_finite_differences(key):
     """Fresh noise is another key at each step: each gradient is that of its own draw."""
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):  # as `codes` needs
@@ -187,7 +187,8 @@ def test_the_gradient_under_each_draw_of_the_noise_is_that_of_finite_differences
 
 
 @pytest.mark.parametrize(
-    ("part", "variable"), [("policy", "belief"), ("policy", "state"), ("memory", "state")]
+    ("part", "variable"),
+    [("policy", "belief"), slow("policy", "state"), slow("memory", "state")],
 )
 def test_a_gradient_without_a_part_is_that_of_finite_differences_with_it_held(part, variable):
     """One imagined step, so that what is held, its action or the memory before it, is known."""

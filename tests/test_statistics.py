@@ -296,7 +296,7 @@ def equivalent(rng: np.random.Generator, *, effect: float, seeds: int | None) ->
     return float(np.mean(said))
 
 
-@pytest.mark.parametrize("seeds", [None, 8])
+@pytest.mark.parametrize("seeds", [None, slow(8)])
 def test_equivalence_is_found_where_it_holds_and_not_at_its_margin(seeds):
     rng = np.random.default_rng(12)
     assert equivalent(rng, effect=0.0, seeds=seeds) > 0.9

@@ -280,7 +280,7 @@ def test_flags_and_ages_that_cannot_be_are_refused():
         agent.act(agent.start(1), seen, first, keys=keys, age=np.array([3], np.int32))
 
 
-@pytest.mark.parametrize("kind", [Gated, Timed])
+@pytest.mark.parametrize("kind", [slow(Gated), Timed])
 def test_an_evaluation_tells_an_agent_inside_a_gate_or_a_deadline(kind):
     """Only the agent itself was once told which frames are missing, and how late they are."""
     thinking = Thinking({Evidence(0.1, 1.0): 1.0}, steps=1, latent=Soft(), missing="predict")

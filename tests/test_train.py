@@ -406,7 +406,7 @@ def test_a_run_that_has_all_its_steps_says_so(tmp_path, uninterrupted, caplog):
     ("change", "message"),
     [
         slow({"ACTIONS": "5"}, "5 actions now, the run was trained with 4"),
-        ({"WIDTH": "6"}, r"\(6,\) as `speed` now, the run was trained with float32, \(2,\)"),
+        slow({"WIDTH": "6"}, r"\(6,\) as `speed` now, the run was trained with float32, \(2,\)"),
     ],
 )
 def test_an_environment_that_has_changed_is_named_when_its_run_goes_on(
@@ -441,6 +441,7 @@ def test_an_environment_that_does_not_come_back_begins_another_episode(tmp_path)
     assert [one["length"] for one in episodes] == [9, 9]
 
 
+@pytest.mark.slow
 def test_the_first_update_comes_when_it_was_said_to(tmp_path):
     """It was told too early for a low replay ratio."""
     trainer = begin(tmp_path / "run", dataclasses.replace(LEARNING, replay_ratio=0.4))
