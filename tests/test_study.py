@@ -28,9 +28,10 @@ from thinkslow.evaluation import records
 from thinkslow.evaluation.records import Episode, Header, Records
 from thinkslow.saved import folder as checkpoint
 from thinkslow.spaces import Space
+from thinkslow.storage import lock
 from thinkslow.storage.faults import Damaged
 from thinkslow.study import Another, Misplanned, finish, planned, read, shipped
-from thinkslow.study.executors import Failing
+from thinkslow.study.executors import Failing, local
 from thinkslow.study.rehearsal import keep, known, longest, rehearse
 from thinkslow.study.run import joined, run
 from thinkslow.study.tasks import arms_of, block_seed, environment, found, playing, tasks
@@ -213,6 +214,21 @@ def test_a_group_of_runs_has_the_agents_of_its_budget(tmp_path):
     assert list(agents["ours"].values()) == [
         str(tmp_path / name / "agents" / "20") for name in ("one", "two")
     ]
+
+
+def test_a_study_whose_folder_is_moved_says_so_and_begins_no_other(tmp_path):
+    """It tried the task three times, named a missing file, and left a folder with a log behind."""
+    task = tasks(plan := planned(PLAN, "plan.toml"), found(plan))[0]
+    place = tmp_path / "study"
+
+    def moved() -> None:
+        with lock.writing(place):
+            place.rename(tmp_path / "moved")
+            local(place, [task], 1, lambda: None)
+
+    with pytest.raises(lock.Lost, match="continue in its new place"):
+        moved()
+    assert not place.exists()
 
 
 def test_a_group_that_fits_nothing_is_refused():

@@ -41,7 +41,8 @@ def local(folder: Path, tasks: Sequence[Task], jobs: int, tick: Tick) -> None:
         jobs: number of processes at the same time.
         tick: called while the tasks run.
 
-    **Errors:** `Failing`. No process is left behind in any case.
+    **Errors:** `Failing`; `lock.Lost` if the folder was deleted or moved meanwhile. No process is
+    left behind in any case.
     """
     waiting, running = list(tasks), dict[subprocess.Popen[bytes], Task]()
     tries: dict[Task, int] = {}
@@ -49,6 +50,7 @@ def local(folder: Path, tasks: Sequence[Task], jobs: int, tick: Tick) -> None:
     alive, held = os.pipe()
     try:
         while waiting or running:
+            atomic.guard(atomic.absolute(folder / "study.json"))
             while waiting and len(running) < jobs:
                 task = waiting.pop(0)
                 running[_started(folder, task, alive)] = task
