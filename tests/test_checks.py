@@ -13,14 +13,7 @@ import pytest
 from helpers import codes, equal, steer, tiny_dreamer
 
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.checks.check import (
-    Check,
-    Covered,
-    Frame,
-    Judgement,
-    Robust,
-    Verdict,
-)
+from thinkslow.agent.checks.check import Check, Frame, Judgement, Verdict
 from thinkslow.agent.checks.clean import Clean, patched
 from thinkslow.agent.checks.controls import (
     Masked,
@@ -30,6 +23,7 @@ from thinkslow.agent.checks.controls import (
     RandomRejection,
     Wiser,
 )
+from thinkslow.agent.checks.robust import Covered, Robust
 from thinkslow.agent.thinking import Thinking
 from thinkslow.distributions import Categorical
 from thinkslow.evaluation.clean import _Frames

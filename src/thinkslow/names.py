@@ -148,11 +148,11 @@ TABLE: dict[str, dict[str, Entry]] = {
     },
     "check": {
         "robust": Entry(
-            "thinkslow.agent.checks.check:Robust",
+            "thinkslow.agent.checks.robust:Robust",
             "frames that no latent explains are repaired, or replaced by the prior",
         ),
         "covered": Entry(
-            "thinkslow.agent.checks.check:Covered",
+            "thinkslow.agent.checks.robust:Covered",
             "patches that no latent explains are replaced by the prediction",
         ),
         "masked": Entry(

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float
 
-from thinkslow.agent.checks.check import Check, Covered, Frame, Judgement, Verdict
+from thinkslow.agent.checks.check import Check, Frame, Judgement, Verdict
 from thinkslow.agent.checks.clean import images, mean_error, patched
+from thinkslow.agent.checks.robust import Covered
 from thinkslow.needs import DECODES_IMAGES, Need
 from thinkslow.trees import where
 from thinkslow.worldmodel import target
