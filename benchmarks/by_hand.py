@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from decision import decision, inputs
+from decision import Setting, decision, inputs
 from gpu import descending, model_of
 from timing import first, timed
 
@@ -45,7 +45,9 @@ def main() -> None:
     )
     for batch in given.batch:
         agents = (Agent(model), Agent(model, descending(given.horizon, 1)))
-        calls: list[Callable] = [partial(decision(agent, batch), 0) for agent in agents]
+        calls: list[Callable] = [
+            partial(decision(agent, Setting(batch=batch)), 0) for agent in agents
+        ]
         carry, observation, _, keys = inputs(agents[0], batch, 0)
         by_hand = jax.jit(jax.vmap(partial(decide, model, given.horizon)))
         calls.append(partial(by_hand, carry.state, carry.action, observation["image"], keys))

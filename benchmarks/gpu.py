@@ -35,7 +35,7 @@ from typing import Any
 
 import jax
 import jax.random as jr
-from decision import decision, operations, operations_of
+from decision import Setting, decision, operations, operations_of
 from timing import first, timed
 from update import random_batch
 
@@ -268,7 +268,7 @@ def decisions(
     """The base decision and one that descends the state information gain, in turn."""
     model = cast(model_of(preset), precision)
     agents = [Agent(model, how) for how in (Thinking(), descending(horizon, steps))]
-    calls = [partial(decision(agent, batch), 0) for agent in agents]
+    calls = [partial(decision(agent, Setting(batch=batch)), 0) for agent in agents]
     base_first_s, first_s = first(calls)
     yield {
         "preset": preset,
@@ -287,7 +287,7 @@ def decisions(
         "p10_p90_ms": [found[0], found[2]],
         "ratio": found[1] / base[1],
         "per_second": 1e3 * batch / found[1],
-        "gflop": operations(agents[1], batch) / 1e9,
+        "gflop": operations(agents[1], Setting(batch=batch)) / 1e9,
     }
 
 
