@@ -132,11 +132,11 @@ class Covered(Robust):
 
     Patches count as covered in blocks of 2x2 or 3x3 in which the posterior's own error is unusual
     everywhere, relative to what 1% of the errors of the same patch exceed on clean frames; 1% of
-    clean frames have such a block. Beliefs compete as in `Robust`, but covered
-    patches speak neither for nor against any of them, and no patch is replaced except covered ones
-    and their neighbours. If more than half of the patches are covered, the frame is rejected: what
-    is left, such as the dark parts of a lost frame that is shown as black, is no evidence either.
-    After eight rejections in a row, a frame of which half is explained without history starts a new
+    clean frames have such a block. Beliefs compete as in `Robust`, but covered patches speak
+    neither for nor against any of them, and no patch is replaced except covered ones and their
+    neighbours. If more than half of the patches are covered, the frame is rejected: what is left,
+    such as the dark parts of a lost frame that is shown as black, is no evidence either. After
+    eight rejections in a row, a frame of which half is explained without history starts a new
     memory.
 
     **Cost:** as `Robust`; a frame is suspicious if any of its patches counts as covered.
