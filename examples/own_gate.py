@@ -16,9 +16,10 @@ class Unforeseen(thinkslow.GateScore):
     def needs(self):
         return (DECODER,)
 
-    def __call__(self, model, policy, thought, observation, *, members, key):
+    def __call__(self, decision, *, key):
+        thought = decision.thought
         foreseen = State(thought.base.memory, thought.prior.mode())
-        return surprise(model, foreseen, observation)
+        return surprise(decision.model, foreseen, decision.observation)
 
 
 thinkslow.register("gate", "unforeseen", Unforeseen)

@@ -207,8 +207,8 @@ class Broken(GateScore):
 
     at: Any
 
-    def __call__(self, model, policy, thought, observation, *, members, key):  # type: ignore
-        here = thought.base.memory[0] == self.at
+    def __call__(self, decision, *, key):
+        here = decision.thought.base.memory[0] == self.at
         return jnp.where(here, jnp.nan, 1.0)
 
 

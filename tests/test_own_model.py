@@ -205,8 +205,8 @@ def test_an_action_that_does_not_fit_its_spaces_is_refused(model, action, error,
 class Many(thinkslow.GateScore):
     """A score that is not one number."""
 
-    def __call__(self, model, policy, thought: Any, observation, *, members, key):
-        return thought.before.logits
+    def __call__(self, decision: Any, *, key):
+        return decision.thought.before.logits
 
 
 class Idle(thinkslow.Update):

@@ -94,8 +94,8 @@ def test_what_a_part_returns_is_compared_with_what_it_should(make, returns, said
 
 @pytest.mark.parametrize("score", [lambda t: None, lambda t: t.prior.logits, lambda t: t.seen])
 def test_a_gate_score_is_one_number(score):
-    def scored(self, model, policy, thought, observation, *, members, key):
-        return score(thought)
+    def scored(self, decision, *, key):
+        return score(decision.thought)
 
     agent = thinkslow.Agent(made(Valued), thinkslow.Thinking({Halfway(): 1.0}, steps=1))
     gate = thinkslow.Gated(agent, own(thinkslow.GateScore, "__call__", scored), threshold=0.0)

@@ -19,7 +19,13 @@ import scipy.stats
 from svg import COLOURS, INK, Plot
 
 from thinkslow import Agent, Mirror, Thinking
-from thinkslow.agent.gates.scores import Chance, Novelty, PosteriorEntropy, Surprise
+from thinkslow.agent.gates.scores import (
+    BaseDecision,
+    Chance,
+    Novelty,
+    PosteriorEntropy,
+    Surprise,
+)
 from thinkslow.objectives import Evidence
 from thinkslow.readouts import Soft
 from thinkslow.toy import exact, hidden_markov, noisy, simulate
@@ -77,10 +83,8 @@ def judged(model: Any, thought: Any, seen: Any, keys: Any) -> tuple[jax.Array, d
 
     def one(thought: Any, seen: Any, key: Any) -> tuple[jax.Array, dict]:
         best = exact(model.problem).infer(thought.base.memory, seen)
-        scores = {
-            name: score(model, model.policy, thought, seen, members=None, key=key)
-            for name, score in SCORES.items()
-        }
+        decision = BaseDecision(model, model.policy, thought, seen, members=None)
+        scores = {name: score(decision, key=key) for name, score in SCORES.items()}
         return thought.before.kl(best) - thought.after.kl(best), scores
 
     return jax.vmap(one)(thought, seen, keys)

@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Int, Key
 from thinkslow.agent.abstract import About, AbstractAgent
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.decision import Decided, Thought, decide, decide_batch
-from thinkslow.agent.gates.scores import GateScore
+from thinkslow.agent.gates.scores import BaseDecision, GateScore
 from thinkslow.agent.inputs import Ages, Batch, Carry, Flags, Inputs, prepared
 from thinkslow.agent.thinking import Thinking
 from thinkslow.needs import unmet
@@ -215,14 +215,14 @@ def _look(looking: tuple[Agent, GateScore], given: Inputs) -> Decided:
 
     def one(given: Inputs) -> Decided:
         carry, action, thought = decide(agent, given)
-        found = score(
-            model,
-            lambda s, k: agent.policy(model, s, k),
-            thought,
-            given.observation,
+        decision = BaseDecision(
+            model=model,
+            policy=lambda s, k: agent.policy(model, s, k),
+            thought=thought,
+            observation=given.observation,
             members=agent.members,
-            key=jr.fold_in(given.key, _OF_SCORES),
         )
+        found = score(decision, key=jr.fold_in(given.key, _OF_SCORES))
         found = one_number(f"The gate score {score.name}", found)
         return carry, action, dataclasses.replace(_flagged(thought), doubt=found)
 

@@ -7,7 +7,7 @@ for your own.
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -24,10 +24,28 @@ from thinkslow.needs import ACTOR, CRITIC, DISCOUNT, MEMBERS, REWARD, Need
 from thinkslow.objectives import parameter_information_gain
 from thinkslow.objectives.members import Members
 from thinkslow.trees import only_if
-from thinkslow.worldmodel import Observation, State, WorldModel
+from thinkslow.worldmodel import Action, Observation, State, WorldModel
 
 if TYPE_CHECKING:
     from thinkslow.agent.decision import Thought
+
+
+class BaseDecision(NamedTuple):
+    """The inputs of a gate score: one decision without thinking, without a batch axis.
+
+    Attributes:
+        model: the world model.
+        policy: `policy(state, key)` returns an action vector; what the agent acts by.
+        thought: the decision, with its `prior`, the belief `before`, and the state `base`.
+        observation: the present observation: arrays by name.
+        members: plausible parameters, if the agent has them; otherwise None.
+    """
+
+    model: WorldModel
+    policy: Callable[[State, PRNGKeyArray], Action]
+    thought: "Thought"
+    observation: Observation
+    members: Members | None
 
 
 class GateScore(eqx.Module):
@@ -55,24 +73,11 @@ class GateScore(eqx.Module):
         return self
 
     @abc.abstractmethod
-    def __call__(
-        self,
-        model: WorldModel,
-        policy: Callable[[State, PRNGKeyArray], Array],
-        thought: "Thought",
-        observation: Observation,
-        *,
-        members: Members | None,
-        key: PRNGKeyArray,
-    ) -> Float[Array, ""]:
-        """The score of one moment; NaN opens no gate.
+    def __call__(self, decision: BaseDecision, *, key: PRNGKeyArray) -> Float[Array, ""]:
+        """The score of one decision; NaN opens no gate.
 
         Args:
-            model: for one example.
-            policy: what acts.
-            thought: the `Thought` of the decision without refinement.
-            observation: the present one.
-            members: plausible parameters, where the agent has them.
+            decision: the model, the observation, and the decision without thinking.
             key: PRNG key of the score's random draws.
         """
 
@@ -80,17 +85,8 @@ class GateScore(eqx.Module):
 class Surprise(GateScore):
     """Bayesian surprise, KL(posterior || prior), nats. **Cost:** none."""
 
-    def __call__(
-        self,
-        model: Any,
-        policy: Any,
-        thought: "Thought",
-        observation: Any,
-        *,
-        members: Any,
-        key: Any,
-    ) -> Float[Array, ""]:
-        return thought.before.kl(thought.prior)
+    def __call__(self, decision: BaseDecision, *, key: PRNGKeyArray) -> Float[Array, ""]:
+        return decision.thought.before.kl(decision.thought.prior)
 
 
 class PosteriorEntropy(GateScore):
@@ -100,17 +96,8 @@ class PosteriorEntropy(GateScore):
     def name(self) -> str:
         return "entropy"
 
-    def __call__(
-        self,
-        model: Any,
-        policy: Any,
-        thought: "Thought",
-        observation: Any,
-        *,
-        members: Any,
-        key: Any,
-    ) -> Float[Array, ""]:
-        return thought.before.entropy()
+    def __call__(self, decision: BaseDecision, *, key: PRNGKeyArray) -> Float[Array, ""]:
+        return decision.thought.before.entropy()
 
 
 class Novelty(GateScore):
@@ -126,20 +113,12 @@ class Novelty(GateScore):
     **Cost:** one step of the core and one encoding.
     """
 
-    def __call__(
-        self,
-        model: Any,
-        policy: Any,
-        thought: "Thought",
-        observation: Any,
-        *,
-        members: Any,
-        key: Any,
-    ) -> Float[Array, ""]:
-        belief = thought.before
-        action = jnp.zeros_like(policy(thought.base, key))
+    def __call__(self, decision: BaseDecision, *, key: PRNGKeyArray) -> Float[Array, ""]:
+        model, thought = decision.model, decision.thought
+        action = jnp.zeros_like(decision.policy(thought.base, key))
         memory, alone = model.predict(model.initial(), action, jnp.ones((), bool))
-        told = model.infer(memory, observation)
+        told = model.infer(memory, decision.observation)
+        belief = thought.before
         return belief.kl(thought.prior) - belief.kl(alone) + belief.kl(told)
 
 
@@ -148,21 +127,13 @@ class Sensitivity(GateScore):
 
     latents: int = 8
 
-    def __call__(
-        self,
-        model: Any,
-        policy: Any,
-        thought: "Thought",
-        observation: Any,
-        *,
-        members: Any,
-        key: Any,
-    ) -> Float[Array, ""]:
+    def __call__(self, decision: BaseDecision, *, key: PRNGKeyArray) -> Float[Array, ""]:
         latent_key, action_key = jr.split(key)
         keys = jr.split(latent_key, self.latents)
+        thought = decision.thought
         latents = jax.vmap(lambda k: thought.before.sample(key=k))(keys)
         memory = thought.base.memory
-        actions = jax.vmap(lambda z: policy(State(memory, z), action_key))(latents)
+        actions = jax.vmap(lambda z: decision.policy(State(memory, z), action_key))(latents)
         return jnp.sum(jnp.mean(actions**2, 0) - jnp.mean(actions, 0) ** 2)
 
 
@@ -176,21 +147,15 @@ class Disagreement(GateScore):
     def needs(self) -> tuple[Need, ...]:
         return (MEMBERS,)
 
-    def __call__(
-        self,
-        model: Any,
-        policy: Any,
-        thought: "Thought",
-        observation: Any,
-        *,
-        members: Any,
-        key: Any,
-    ) -> Float[Array, ""]:
-        def next_prior(one: Any) -> Any:
-            action = policy(thought.base, key)
-            return one.predict(thought.base, action, jnp.zeros((), bool))[1]
+    def __call__(self, decision: BaseDecision, *, key: PRNGKeyArray) -> Float[Array, ""]:
+        base = decision.thought.base
 
-        return parameter_information_gain(members.each(model, next_prior))
+        def next_prior(one: Any) -> Any:
+            action = decision.policy(base, key)
+            return one.predict(base, action, jnp.zeros((), bool))[1]
+
+        assert decision.members is not None  # as `needs` says
+        return parameter_information_gain(decision.members.each(decision.model, next_prior))
 
 
 class PolicyInformation(GateScore):
@@ -210,23 +175,14 @@ class PolicyInformation(GateScore):
     def name(self) -> str:
         return "policy-information"
 
-    def __call__(
-        self,
-        model: Any,
-        policy: Any,
-        thought: "Thought",
-        observation: Any,
-        *,
-        members: Any,
-        key: Any,
-    ) -> Float[Array, ""]:
-        keys = jr.split(key, self.latents)
-        memory = thought.base.memory
+    def __call__(self, decision: BaseDecision, *, key: PRNGKeyArray) -> Float[Array, ""]:
+        model: Any = decision.model
+        thought = decision.thought
 
         def heads(key: PRNGKeyArray) -> Any:
-            return model.actor(State(memory, thought.before.sample(key=key)))
+            return model.actor(State(thought.base.memory, thought.before.sample(key=key)))
 
-        found = jax.vmap(heads)(keys)
+        found = jax.vmap(heads)(jr.split(key, self.latents))
         return sum((_shared(head) for head in found.values()), jnp.zeros(()))
 
 
@@ -255,19 +211,19 @@ class AdvantageScore(GateScore):
     def needs(self) -> tuple[Need, ...]:
         return (ACTOR, REWARD, DISCOUNT, CRITIC)
 
-    def __call__(
-        self,
-        model: Any,
-        policy: Any,
-        thought: "Thought",
-        observation: Any,
-        *,
-        members: Any,
-        key: Any,
-    ) -> Float[Array, ""]:
+    def __call__(self, decision: BaseDecision, *, key: PRNGKeyArray) -> Float[Array, ""]:
         compare_key, act_key = jr.split(key)
-        action = policy(thought.base, act_key)
-        facing = Facing(model, policy, False, thought.before, thought.base, action, members, None)
+        thought = decision.thought
+        facing = Facing(
+            model=decision.model,
+            policy=decision.policy,
+            greedy=False,
+            belief=thought.before,
+            state=thought.base,
+            action=decision.policy(thought.base, act_key),
+            members=decision.members,
+            returns=None,
+        )
         values = Values(latents=self.latents, horizon=self.horizon)
         return self.of(values.compare(facing, key=compare_key)[2])
 
@@ -323,18 +279,16 @@ class TwoStage(ValueOfComputation):
             return self
         return dataclasses.replace(self, above=threshold(self.first, 0.5))
 
-    def __call__(self, model: Any, policy: Any, *given: Any, **named: Any) -> Float[Array, ""]:
+    def __call__(self, decision: BaseDecision, *, key: PRNGKeyArray) -> Float[Array, ""]:
         if self.above is None:
             raise ValueError(
                 "`voc-staged` has no threshold of its first stage yet. Calibrate the gate: "
                 "thinkslow.calibrated(agent, environment); or give the threshold in nats, "
                 "`voc-staged:above=0.1`."
             )
-        passes = self.first(model, policy, *given, **named) > self.above
+        passes = self.first(decision, key=key) > self.above
         second = super().__call__
-        return only_if(
-            passes, lambda: second(model, policy, *given, **named), jnp.full((), -jnp.inf)
-        )
+        return only_if(passes, lambda: second(decision, key=key), jnp.full((), -jnp.inf))
 
 
 class Improvement(AdvantageScore):
@@ -369,14 +323,5 @@ class Chance(GateScore):
     def name(self) -> str:
         return "random"
 
-    def __call__(
-        self,
-        model: Any,
-        policy: Any,
-        thought: "Thought",
-        observation: Any,
-        *,
-        members: Any,
-        key: Any,
-    ) -> Float[Array, ""]:
+    def __call__(self, decision: BaseDecision, *, key: PRNGKeyArray) -> Float[Array, ""]:
         return jr.uniform(key)
