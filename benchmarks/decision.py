@@ -52,9 +52,10 @@ from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.arms.arm import arm
 from thinkslow.agent.arms.presets import LONG
-from thinkslow.agent.checks.clean import Clean
+from thinkslow.agent.checks import Clean
+from thinkslow.agent.gates import Gated
 from thinkslow.agent.gates import gated as gates
-from thinkslow.agent.gates.gated import Gated, threshold_of
+from thinkslow.agent.gates.gated import threshold_of
 from thinkslow.agent.thinking import Thinking
 from thinkslow.dreamer.config import model_preset
 from thinkslow.dreamer.model import Dreamer

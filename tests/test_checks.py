@@ -13,17 +13,22 @@ import pytest
 from helpers import codes, equal, steer, tiny_dreamer
 
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.checks.check import Check, Frame, Judgement, Verdict
-from thinkslow.agent.checks.clean import Clean, patched
-from thinkslow.agent.checks.controls import (
+from thinkslow.agent.checks import (
+    Check,
+    Clean,
+    Covered,
+    Frame,
+    Judgement,
     Masked,
     Median,
     Misplaced,
     Moments,
     RandomRejection,
+    Robust,
+    Verdict,
     Wiser,
 )
-from thinkslow.agent.checks.robust import Covered, Robust
+from thinkslow.agent.checks.clean import patched
 from thinkslow.agent.thinking import Thinking
 from thinkslow.distributions import Categorical
 from thinkslow.evaluation.clean import _Frames

@@ -33,7 +33,7 @@ from helpers import (
 
 from thinkslow import toy
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.checks.controls import RandomRejection
+from thinkslow.agent.checks import RandomRejection
 from thinkslow.agent.thinking import Thinking
 from thinkslow.distributions import Categorical
 from thinkslow.objectives import PIG, SIG, Ambiguity, Anchor, Entropy, Evidence, lookahead

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 API = Path(__file__).parents[1] / "docs" / "api.md"
-MODULES = ("", ".objectives", ".refinement", ".evaluation", ".envs", ".testing")
+AGENT = (".agent.choices", ".agent.checks", ".agent.gates")
+MODULES = ("", *AGENT, ".objectives", ".refinement", ".evaluation", ".envs", ".testing")
 NOT_DOCUMENTED = {"Objective", "Terms", "TERMS", "UPDATES", "WAYS", "Trial"}
 """Type aliases and tables."""
 ARGUMENTS = re.compile(r"^( *)Args:\n((?:\1 +.*\n|\n)+)", re.MULTILINE)

@@ -16,7 +16,7 @@ from helpers import golden_case, tiny_dreamer, tiny_v1
 from thinkslow import zoo
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.arms.arm import Arm, arm
-from thinkslow.agent.gates.scores import Disagreement
+from thinkslow.agent.gates import Disagreement
 from thinkslow.cli import main
 from thinkslow.distributions import Categorical, Gaussian
 from thinkslow.dreamer.ensemble import Experience, collect, fit, judged, make, resampled, split

@@ -28,8 +28,7 @@ from thinkslow import bank, gap, registry
 from thinkslow.agent.abstract import About, AbstractAgent
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.arms.arm import Arm
-from thinkslow.agent.gates.gated import Gated
-from thinkslow.agent.gates.scores import Surprise, TwoStage
+from thinkslow.agent.gates import Gated, Surprise, TwoStage
 from thinkslow.agent.thinking import Thinking
 from thinkslow.cli import main
 from thinkslow.cli.results import progress, show_result

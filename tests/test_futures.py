@@ -11,8 +11,7 @@ import pytest
 from helpers import Blind, codes, equal, push, slow, steer
 
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.checks.clean import Clean
-from thinkslow.agent.checks.controls import Wiser
+from thinkslow.agent.checks import Clean, Wiser
 from thinkslow.agent.thinking import Thinking
 from thinkslow.toy import exact, ring
 from thinkslow.trees import only_if

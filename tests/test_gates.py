@@ -10,16 +10,17 @@ import pytest
 from helpers import Codes, codes, steer
 
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.gates.gated import Gated, threshold_of
-from thinkslow.agent.gates.scores import (
+from thinkslow.agent.gates import (
     Chance,
     Disagreement,
+    Gated,
     GateScore,
     Novelty,
     PosteriorEntropy,
     Sensitivity,
     Surprise,
 )
+from thinkslow.agent.gates.gated import threshold_of
 from thinkslow.agent.thinking import Thinking
 from thinkslow.objectives import Evidence, PresentTerm
 from thinkslow.objectives.members import Noise

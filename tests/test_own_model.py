@@ -12,7 +12,7 @@ import pytest
 from helpers import nightly, slow
 
 import thinkslow
-from thinkslow.agent.choices.values import Values
+from thinkslow.agent.choices import Values
 from thinkslow.distributions import Categorical
 from thinkslow.gap.moment import perceived
 from thinkslow.heads import Squared

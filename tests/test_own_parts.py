@@ -12,7 +12,7 @@ import pytest
 from test_own_model import SEEN, Valued, made
 
 import thinkslow
-from thinkslow.agent.choices.choice import Choice
+from thinkslow.agent.choices import Choice
 from thinkslow.objectives.members import Source, replaced
 from thinkslow.readouts import Mode, Readout
 

@@ -14,8 +14,7 @@ from odd_episodes import id_of
 from odd_players import Guesser, SideBySide
 
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.checks.clean import Clean
-from thinkslow.agent.checks.robust import Robust
+from thinkslow.agent.checks import Clean, Robust
 from thinkslow.agent.inputs import Carry
 from thinkslow.agent.thinking import Thinking
 from thinkslow.envs import Step

@@ -12,8 +12,7 @@ from helpers import codes, equal, slow, steer
 
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.deadline import Timed
-from thinkslow.agent.gates.gated import Gated
-from thinkslow.agent.gates.scores import Chance
+from thinkslow.agent.gates import Chance, Gated
 from thinkslow.agent.thinking import Thinking
 from thinkslow.evaluation.play import Telling
 from thinkslow.evaluation.subjects import awaits

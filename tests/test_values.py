@@ -13,25 +13,18 @@ from helpers import Line, nightly, slow, tiny_dreamer, tiny_v1
 
 from thinkslow.agent.agent import Agent, greedy_policy
 from thinkslow.agent.arms.arm import arm
-from thinkslow.agent.choices.ascent import Ascent
-from thinkslow.agent.choices.choice import (
-    Facing,
-    Likeliest,
-    divergence,
-    every_action,
-    perturbed,
-    strength,
-)
-from thinkslow.agent.choices.values import Shuffled, Tempered, Values, imagined_return, shrunk
-from thinkslow.agent.gates.gated import Gated
-from thinkslow.agent.gates.scores import (
+from thinkslow.agent.choices import Ascent, Facing, Likeliest, Shuffled, Tempered, Values
+from thinkslow.agent.choices.choice import divergence, every_action, perturbed, strength
+from thinkslow.agent.choices.values import imagined_return, shrunk
+from thinkslow.agent.gates import (
+    Gated,
     GateScore,
     Improvement,
     PolicyInformation,
     TwoStage,
     ValueOfComputation,
-    value_of_computation,
 )
+from thinkslow.agent.gates.scores import value_of_computation
 from thinkslow.agent.thinking import Thinking
 from thinkslow.distributions import Categorical
 from thinkslow.heads import BoundedNormal, SymlogSquared

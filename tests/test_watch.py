@@ -17,7 +17,7 @@ from PIL import Image
 
 import thinkslow
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.gates.scores import Surprise
+from thinkslow.agent.gates import Surprise
 from thinkslow.agent.thinking import Thinking
 from thinkslow.cli import main
 from thinkslow.cli import watch as command

@@ -10,7 +10,7 @@ import pytest
 
 from thinkslow import zoo
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.choices.values import Values
+from thinkslow.agent.choices import Values
 from thinkslow.cli import main
 from thinkslow.dreamer.config import train_preset
 from thinkslow.loading import agent_of

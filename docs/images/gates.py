@@ -19,13 +19,7 @@ import scipy.stats
 from svg import COLOURS, INK, Plot
 
 from thinkslow import Agent, Mirror, Thinking
-from thinkslow.agent.gates.scores import (
-    BaseDecision,
-    Chance,
-    Novelty,
-    PosteriorEntropy,
-    Surprise,
-)
+from thinkslow.agent.gates import BaseDecision, Chance, Novelty, PosteriorEntropy, Surprise
 from thinkslow.objectives import Evidence
 from thinkslow.readouts import Soft
 from thinkslow.toy import exact, hidden_markov, noisy, simulate

@@ -19,8 +19,7 @@ import numpy as np
 import scipy.stats
 from svg import COLOURS, INK, Plot
 
-from thinkslow.agent.choices.choice import Facing
-from thinkslow.agent.choices.values import Shuffled, Tempered, Values
+from thinkslow.agent.choices import Facing, Shuffled, Tempered, Values
 from thinkslow.distributions import Categorical
 from thinkslow.toy import Rewarded, filtered, rewarded, ring, simulate
 from thinkslow.worldmodel import State

@@ -12,12 +12,11 @@ if TYPE_CHECKING:
     from thinkslow.agent.abstract import About, AbstractAgent
     from thinkslow.agent.agent import Agent
     from thinkslow.agent.arms.arm import Arm, arm
-    from thinkslow.agent.checks.check import Check
-    from thinkslow.agent.choices.choice import Choice
+    from thinkslow.agent.checks import Check
+    from thinkslow.agent.choices import Choice
     from thinkslow.agent.deadline import Timed
     from thinkslow.agent.decision import Thought
-    from thinkslow.agent.gates.gated import Gated
-    from thinkslow.agent.gates.scores import GateScore
+    from thinkslow.agent.gates import Gated, GateScore
     from thinkslow.agent.inputs import Carry
     from thinkslow.agent.thinking import Thinking
     from thinkslow.distributions import Belief, Categorical, Gaussian
@@ -38,14 +37,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "agent.abstract": ("About", "AbstractAgent"),
     "agent.agent": ("Agent",),
-    "agent.checks.check": ("Check",),
-    "agent.choices.choice": ("Choice",),
+    "agent.checks": ("Check",),
+    "agent.choices": ("Choice",),
     "agent.deadline": ("Timed",),
     "agent.decision": ("Thought",),
-    "agent.gates.gated": ("Gated",),
     "agent.inputs": ("Carry",),
     "agent.arms.arm": ("Arm", "arm"),
-    "agent.gates.scores": ("GateScore",),
+    "agent.gates": ("GateScore", "Gated"),
     "agent.thinking": ("Thinking",),
     "saved.folder": ("save",),
     "distributions": ("Belief", "Categorical", "Gaussian"),

@@ -28,9 +28,9 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "term": (f"{_OBJECTIVES}:PresentTerm", f"{_OBJECTIVES}:ImaginedTerm"),
     "update": ("thinkslow.refinement:Update",),
     "readout": ("thinkslow.readouts:Readout",),
-    "gate": ("thinkslow.agent.gates.scores:GateScore",),
-    "choice": ("thinkslow.agent.choices.choice:Choice",),
-    "check": ("thinkslow.agent.checks.check:Check",),
+    "gate": ("thinkslow.agent.gates:GateScore",),
+    "choice": ("thinkslow.agent.choices:Choice",),
+    "check": ("thinkslow.agent.checks:Check",),
     "members": (f"{_OBJECTIVES}.members:Source",),
     "arm": ("thinkslow.agent.thinking:Thinking", "thinkslow.agent.arms.arm:Arm"),
     "importer": ("thinkslow.importers.importer:Importer",),
@@ -59,9 +59,9 @@ def at(path: str) -> Any:
 
 _IMAGINED, _PRESENT = "thinkslow.objectives.imagined", "thinkslow.objectives.present"
 _UPDATES, _READOUTS = "thinkslow.refinement.updates", "thinkslow.readouts"
-_CHECKS = "thinkslow.agent.checks.controls"
-_GATES, _MEMBERS = "thinkslow.agent.gates.scores", "thinkslow.objectives.members"
-_VALUES = "thinkslow.agent.choices.values"
+_CHECKS = "thinkslow.agent.checks"
+_GATES, _MEMBERS = "thinkslow.agent.gates", "thinkslow.objectives.members"
+_CHOICES = "thinkslow.agent.choices"
 
 TABLE: dict[str, dict[str, Entry]] = {
     "term": {
@@ -148,11 +148,11 @@ TABLE: dict[str, dict[str, Entry]] = {
     },
     "check": {
         "robust": Entry(
-            "thinkslow.agent.checks.robust:Robust",
+            f"{_CHECKS}:Robust",
             "frames that no latent explains are repaired, or replaced by the prior",
         ),
         "covered": Entry(
-            "thinkslow.agent.checks.robust:Covered",
+            f"{_CHECKS}:Covered",
             "patches that no latent explains are replaced by the prediction",
         ),
         "masked": Entry(
@@ -180,18 +180,16 @@ TABLE: dict[str, dict[str, Entry]] = {
         "dropout": Entry(f"{_MEMBERS}:Dropout", "dropout masks on the prior's last layer"),
     },
     "choice": {
-        "values": Entry(f"{_VALUES}:Values", "the policy, tilted by imagined advantages"),
+        "values": Entry(f"{_CHOICES}:Values", "the policy, tilted by imagined advantages"),
         "ascent": Entry(
-            "thinkslow.agent.choices.ascent:Ascent",
+            f"{_CHOICES}:Ascent",
             "the best of imagined sequences of continuous actions, improved by ascent",
         ),
-        "tempered": Entry(f"{_VALUES}:Tempered", "control: the policy sharpened by the same KL"),
+        "tempered": Entry(f"{_CHOICES}:Tempered", "control: the policy sharpened by the same KL"),
         "shuffled": Entry(
-            f"{_VALUES}:Shuffled", "control: the same advantages, assigned to other actions"
+            f"{_CHOICES}:Shuffled", "control: the same advantages, assigned to other actions"
         ),
-        "likeliest": Entry(
-            "thinkslow.agent.choices.choice:Likeliest", "control: the policy's most likely action"
-        ),
+        "likeliest": Entry(f"{_CHOICES}:Likeliest", "control: the policy's most likely action"),
     },
     "arm": {},
     "architecture": {

@@ -12,8 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.gates.gated import Gated
-from thinkslow.agent.gates.scores import GateScore
+from thinkslow.agent.gates import Gated, GateScore
 from thinkslow.agent.thinking import Thinking
 from thinkslow.bank.stored import Bank, Moments, carried
 from thinkslow.evaluation.records import BASE

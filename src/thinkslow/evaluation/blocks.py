@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from thinkslow.agent.abstract import AbstractAgent
-from thinkslow.agent.checks.clean import Clean
+from thinkslow.agent.checks import Clean
 from thinkslow.envs import VectorEnv
 from thinkslow.evaluation import records
 from thinkslow.evaluation.calibrate import calibrated_in

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Array
 
 from thinkslow.agent.abstract import AbstractAgent
-from thinkslow.agent.gates.gated import Gated, threshold_of
-from thinkslow.agent.gates.scores import GateScore
+from thinkslow.agent.gates import Gated, GateScore
+from thinkslow.agent.gates.gated import threshold_of
 from thinkslow.agent.thinking import Thinking
 from thinkslow.envs import Step, VectorEnv
 from thinkslow.envs.make import described_environment

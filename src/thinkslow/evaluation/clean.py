@@ -14,7 +14,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.checks.clean import BLOCKS, LEAST, MOST, Clean, errors_of, images, mean_error
+from thinkslow.agent.checks import Clean
+from thinkslow.agent.checks.clean import BLOCKS, LEAST, MOST, errors_of, images, mean_error
 from thinkslow.agent.thinking import Thinking
 from thinkslow.envs import Step, VectorEnv, arguments
 from thinkslow.evaluation.play import play

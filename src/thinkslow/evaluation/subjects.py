@@ -16,7 +16,7 @@ import numpy as np
 from thinkslow import registry
 from thinkslow.agent.abstract import About, AbstractAgent
 from thinkslow.agent.deadline import Timed
-from thinkslow.agent.gates.gated import Gated
+from thinkslow.agent.gates import Gated
 from thinkslow.agent.thinking import Thinking
 from thinkslow.dreamer.actor_critic import ActorCritic
 from thinkslow.dreamer.match_spaces import match_spaces

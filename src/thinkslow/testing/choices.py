@@ -9,7 +9,7 @@ import jax.random as jr
 import numpy as np
 
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.choices.values import Values
+from thinkslow.agent.choices import Values
 from thinkslow.agent.thinking import Thinking
 from thinkslow.needs import unmet
 from thinkslow.testing.case import Case

@@ -11,8 +11,7 @@ import numpy as np
 
 from thinkslow.agent import agent as engine
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.checks.clean import Clean
-from thinkslow.agent.checks.robust import Covered, Robust
+from thinkslow.agent.checks import Clean, Covered, Robust
 from thinkslow.agent.thinking import Thinking
 from thinkslow.objectives import Anchor
 from thinkslow.refinement import Random

@@ -101,7 +101,12 @@ class Guard(eqx.Module):
         return jnp.maximum(1.0, jnp.sort(self.recent)[(known - 1) // TENTH])
 
     def after(self, verdict: Array, suspicious: Array) -> "Guard":
-        """The memory after a verdict."""
+        """The memory after a verdict.
+
+        Args:
+            verdict: a `Verdict`.
+            suspicious: what `Check.suspects` returned.
+        """
         run = jnp.where(verdict == Verdict.REJECTED, self.run + 1, 0)
         count = self.suspicious + suspicious.astype(self.suspicious.dtype)
         return Guard(run, self.recent, count, self.frames + 1)

@@ -60,7 +60,12 @@ class Robust(Check):
 
     def ratios(self, frame: Frame, state: State) -> dict[str, Array]:
         """Errors of a state's reconstruction in units of the usual ones; covered patches have
-        none."""
+        none.
+
+        Args:
+            frame: the frame, with the usual errors of clean frames.
+            state: the state that is decoded.
+        """
         ratios = frame.clean.ratios(frame.errors(state))
         return ratios | {
             name: jnp.where(covered, 0, ratios[name]) for name, covered in frame.covered.items()
@@ -68,7 +73,12 @@ class Robust(Check):
 
     def weights(self, frame: Frame, ratios: dict[str, Array]) -> dict[str, Array]:
         """Weight of each patch, from its error in units of the usual error, or 0 for covered
-        patches and 1 for all others."""
+        patches and 1 for all others.
+
+        Args:
+            frame: the frame, with its covered patches.
+            ratios: errors in units of the usual ones, by name.
+        """
         weights = {name: 1 / (1 + ratio / FREEDOM) for name, ratio in ratios.items()}
         weights = {name: jnp.where(each < self.cut, 0, each) for name, each in weights.items()}
         return weights | {

@@ -135,7 +135,12 @@ class Values(Choice):
         self, facing: Facing, *, key: PRNGKeyArray
     ) -> tuple[Compared, Float[Array, " actions"], Float[Array, "latents actions"]]:
         """Actions, the policy's noisy log-probabilities of them, and by how much each return is
-        above the policy's mean, for each draw of the belief."""
+        above the policy's mean, for each draw of the belief.
+
+        Args:
+            facing: the decision.
+            key: PRNG key of all random draws.
+        """
         value_key, draw_key, act_key = jr.split(key, 3)
         compared = self.compared(facing, key=draw_key)
         tried = perturbed(compared.log_probs, compared.taken, key=act_key)
@@ -146,11 +151,22 @@ class Values(Choice):
     def tilt(
         self, compared: Compared, tilt: Float[Array, " actions"], *, key: PRNGKeyArray
     ) -> Float[Array, " actions"]:
-        """The addition to the log-probabilities. Controls add something else with the same KL."""
+        """The addition to the log-probabilities. Controls add something else with the same KL.
+
+        Args:
+            compared: the actions.
+            tilt: what `Values` adds to the log-probability of each, nats.
+            key: PRNG key of the control's random draws.
+        """
         return tilt
 
     def compared(self, facing: Facing, *, key: PRNGKeyArray) -> Compared:
-        """The actions to compare, the policy's own among them."""
+        """The actions to compare, the policy's own among them.
+
+        Args:
+            facing: the decision.
+            key: PRNG key of actions that are drawn.
+        """
         model: Any = facing.model
         listed = every_action(model.action_spaces, LARGEST)
         if listed is None:
@@ -177,6 +193,12 @@ class Values(Choice):
         """Imagined returns of all actions above the policy's mean, by draw of the belief.
 
         If there are more than `candidates` actions, those with the largest `tried` are imagined.
+
+        Args:
+            facing: the decision.
+            compared: the actions.
+            tried: the policy's noisy log-probabilities of them.
+            key: PRNG key of imagination, the same for all actions.
         """
         count = len(compared.actions)
         looked = jnp.arange(count)
@@ -191,7 +213,13 @@ class Values(Choice):
     def returns(
         self, facing: Facing, actions: Float[Array, "actions action"], *, key: PRNGKeyArray
     ) -> Float[Array, "latents actions"]:
-        """Imagined returns by draw of the belief and first action."""
+        """Imagined returns by draw of the belief and first action.
+
+        Args:
+            facing: the decision.
+            actions: vectors of the first actions.
+            key: PRNG key of imagination, the same for all actions.
+        """
         latent_keys, roll_keys = jr.split(key, (2, self.latents))
 
         def of_one(latent_key: PRNGKeyArray, key: PRNGKeyArray) -> Float[Array, " actions"]:

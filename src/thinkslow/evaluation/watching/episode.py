@@ -16,7 +16,7 @@ import numpy as np
 from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.agent.deadline import Timed
 from thinkslow.agent.decision import Thought
-from thinkslow.agent.gates.gated import Gated
+from thinkslow.agent.gates import Gated
 from thinkslow.agent.inputs import Carry
 from thinkslow.envs import Step, VectorEnv
 from thinkslow.evaluation.play import Telling, decision_keys, taken_by
