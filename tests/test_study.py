@@ -607,7 +607,7 @@ def test_a_dry_run_plays_nothing_and_knows_the_time_of_a_study_that_was_begun(tm
     assert "not known yet" in " ".join(capsys.readouterr().out.split())
     assert not (tmp_path / "out").exists()
     plan = read("quick")
-    times = {"half-trained/own": 60.0, "trained/own": 90.0}
+    times = {"half-trained in its environment": 60.0, "trained in its environment": 90.0}
     (tmp_path / "out").mkdir()
     keep(tmp_path / "out", {"plan": plan.hash, "seconds": times})
     assert main([*command, "--json"]) == 0
@@ -619,13 +619,13 @@ def test_a_dry_run_plays_nothing_and_knows_the_time_of_a_study_that_was_begun(tm
 
 @pytest.mark.slow
 def test_the_time_is_told_of_what_is_missing_and_nothing_is_kept(small, tmp_path):
-    clean = {"settings": {"clean": {"env": COUNTING}}, "max_decisions": 6}
-    plan = planned(small | clean, "plan.toml")
+    settings = {"clean": {"env": COUNTING}, "lost": {"env": COUNTING, "shift": "dropped:3"}}
+    plan = planned(small | {"settings": settings, "max_decisions": 6}, "plan.toml")
     told: list[str] = []
     first = rehearse(plan, tmp_path / "study", jobs=1, show=told.append)
-    assert (first["tasks"], first["episodes"], first["finished"]) == (4, 24, 0)
-    assert 0 < first["minutes"] < 10
-    assert told == ["ours in clean"]
+    assert (first["tasks"], first["episodes"], first["finished"]) == (8, 48, 0)
+    assert 0 < first["minutes"] < 20
+    assert told == [f"ours in {COUNTING}"]  # a shift is no other kind of task
     assert not (tmp_path / "study").exists()
     (tmp_path / "study").mkdir()
     keep(tmp_path / "study", first)
