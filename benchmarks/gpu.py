@@ -1,5 +1,6 @@
 """What an accelerator does in a few minutes: updates, decisions, and how a decision grows.
 
+    uv run --extra cuda python benchmarks/gpu.py --minutes 8 --cache programs --compile-only
     uv run --extra cuda python benchmarks/gpu.py --minutes 8 --cache programs --out gpu.json
     uv run --extra cuda python benchmarks/gpu.py --presets size50m --cache programs
     uv run python benchmarks/gpu.py --quick        # anywhere, two minutes: that it runs
@@ -15,12 +16,14 @@ and its neighbours included. `gflop` counts the multiplications and additions of
 convolutions, loops included; `peak_share` is what that makes of `peak_tflop_s`, which a product
 of two large matrices reaches in the same precision (float32 is whatever the backend's default is:
 TF32 on NVIDIA). Rows that are not timed when the minutes end are listed as skipped. Each row is
-printed and written to `--out` when it is known, so nothing is lost.
+printed and written to `--out` when it is known, so nothing is lost. `--compile-only` times nothing
+and keeps every core busy until all programs are in the cache: after it all rows fit into 8 minutes.
 """
 
 import argparse
 import dataclasses
 import json
+import math
 import multiprocessing
 import os
 import platform
@@ -34,7 +37,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from decision import Setting, decision, operations, operations_of
 from timing import first, timed
 from update import random_batch
@@ -47,7 +52,7 @@ from thinkslow.dreamer.training import learner
 from thinkslow.objectives import SIG
 from thinkslow.saved.provenance import revision
 from thinkslow.spaces import Space
-from thinkslow.trees import cast
+from thinkslow.weights import shaped
 
 PRECISIONS = ("bfloat16", "float32")
 Row = dict[str, Any]
@@ -88,18 +93,46 @@ def main() -> None:
     parser.add_argument(
         "--presets", nargs="+", default=list(Plan.presets), choices=list(PRESETS), help="in order"
     )
+    parser.add_argument("--compile-only", action="store_true", help="fill the cache; time nothing")
     parser.add_argument("--quick", action="store_true", help="few and small rows")
     given = parser.parse_args()
+    if given.compile_only and given.cache is None:
+        parser.error("--compile-only needs --cache, where the programs are kept.")
     deadline = time.monotonic() + 60 * given.minutes
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # many processes share it
     report = Report(given.out)
     todo = rows(QUICK if given.quick else Plan(presets=tuple(given.presets)))
+    if given.compile_only:
+        compile_only(todo, given.cache, given.at_once, deadline)
+        return
     while todo and time.monotonic() < deadline:
         run(todo[: given.at_once], given.cache, report, deadline)
         todo = todo[given.at_once :]
     for name, _ in todo:
         report.add("skipped", {"name": name})
     report.end()
+
+
+def compile_only(
+    todo: list[tuple[str, Measure]], cache: Path, at_once: int, deadline: float
+) -> None:
+    """Compiles all, always so many side by side, and says which could not be, or not in time."""
+    running: dict[Connection, tuple[str, BaseProcess]] = {}
+    while todo or running:
+        while todo and len(running) < at_once:
+            name, measure = todo.pop(0)
+            process, end = begun(measure, cache)
+            running[end] = name, process
+        ready = wait(running, max(0.0, deadline - time.monotonic()))
+        for end in ready or list(running):
+            name, process = running.pop(end)  # pyright: ignore[reportArgumentType]
+            kind, found = said(end) if ready else ("skipped", {})  # pyright: ignore[reportArgumentType]
+            end_of(process)
+            print(f"{kind}: {json.dumps({'name': name} | found)}", flush=True)
+        if not ready:
+            break
+    for name, _ in todo:
+        print(f"skipped: {json.dumps({'name': name})}")
 
 
 class Report:
@@ -144,14 +177,10 @@ def run(
     wave: list[tuple[str, Measure]], cache: Path | None, report: Report, deadline: float
 ) -> None:
     """Compiles a wave side by side, then times one after another; what failed is tried alone."""
-    processes = multiprocessing.get_context("spawn")
     ends: dict[str, Connection] = {}
     started: dict[str, BaseProcess] = {}
     for name, measure in wave:
-        ends[name], theirs = processes.Pipe()
-        started[name] = processes.Process(target=row, args=(measure, cache, theirs), daemon=True)
-        started[name].start()
-        theirs.close()
+        started[name], ends[name] = begun(measure, cache)
     compiling = dict(ends)
     while compiling:
         ready = wait(compiling.values(), max(0.0, deadline - time.monotonic()))
@@ -174,6 +203,16 @@ def run(
             report.add(kind, {"name": name} | found)
     for name in failed:  # beside the others its memory may have been too small
         run([(name, dict(wave)[name])], cache, report, deadline)
+
+
+def begun(measure: Measure, cache: Path | None) -> tuple[BaseProcess, Connection]:
+    """A row in a process of its own, and what to hear it by."""
+    processes = multiprocessing.get_context("spawn")
+    ours, theirs = processes.Pipe()
+    process = processes.Process(target=row, args=(measure, cache, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    return process, ours
 
 
 def end_of(process: BaseProcess) -> None:
@@ -248,13 +287,18 @@ def peak(plan: Plan, precision: str) -> Iterator[Row]:
     }
 
 
-def model_of(preset: str) -> Dreamer:
-    return Dreamer(
-        {"image": Space((64, 64, 3), "uint8")},
-        {"action": Space((), "int32", 3)},
-        model_preset(preset),
-        key=jr.key(0),
-    )
+def model_of(preset: str, precision: str = "float32") -> Dreamer:
+    """Random weights, drawn by NumPy: JAX would compile a program for each of their shapes."""
+    draw = np.random.default_rng(0).standard_normal
+
+    def weights(leaf: Any) -> Any:
+        drawn = draw(leaf.shape, np.float32) / math.sqrt(math.prod(leaf.shape[:-1]))
+        return jnp.asarray(drawn.astype(jnp.dtype(precision)))
+
+    observation = {"image": Space((64, 64, 3), "uint8")}
+    action = {"action": Space((), "int32", 3)}
+    build = partial(Dreamer, observation, action, model_preset(preset))
+    return jax.tree.map(weights, shaped(lambda key: build(key=key)))
 
 
 def descending(horizon: int, steps: int) -> Thinking:
@@ -266,7 +310,7 @@ def decisions(
     plan: Plan, preset: str, precision: str, batch: int, horizon: int, steps: int
 ) -> Iterator[Row]:
     """The base decision and one that descends the state information gain, in turn."""
-    model = cast(model_of(preset), precision)
+    model = model_of(preset, precision)
     agents = [Agent(model, how) for how in (Thinking(), descending(horizon, steps))]
     calls = [partial(decision(agent, Setting(batch=batch)), 0) for agent in agents]
     base_first_s, first_s = first(calls)
@@ -296,7 +340,7 @@ def update(plan: Plan, preset: str, precision: str) -> Iterator[Row]:
     config = dataclasses.replace(train_preset(preset), precision=precision)
     model = model_of(preset)
     batch = random_batch(model, config)
-    state = learner.start(model, config)
+    state = jax.jit(learner.start, static_argnums=1)(model, config)
     compiled = jax.jit(learner.update, static_argnames="config")
     calls = [lambda: compiled(state, batch, jr.key(0), config=config)]
     (first_s,) = first(calls)
