@@ -34,7 +34,7 @@ from importlib.metadata import version
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -116,22 +116,24 @@ def main() -> None:
 def compile_only(
     todo: list[tuple[str, Measure]], cache: Path, at_once: int, deadline: float
 ) -> None:
-    """Compiles all, always so many side by side, and says which could not be, or not in time."""
-    running: dict[Connection, tuple[str, BaseProcess]] = {}
-    while todo or running:
+    """Compiles all, always so many side by side; what failed, for memory perhaps, once more."""
+    running: dict[Any, tuple[str, Measure, BaseProcess]] = {}
+    failed: set[str] = set()
+    while (todo or running) and time.monotonic() < deadline:
         while todo and len(running) < at_once:
-            name, measure = todo.pop(0)
-            process, end = begun(measure, cache)
-            running[end] = name, process
-        ready = wait(running, max(0.0, deadline - time.monotonic()))
-        for end in ready or list(running):
-            name, process = running.pop(end)  # pyright: ignore[reportArgumentType]
-            kind, found = said(end) if ready else ("skipped", {})  # pyright: ignore[reportArgumentType]
+            process, end = begun(todo[0][1], cache)
+            running[end] = *todo.pop(0), process
+        for end in wait(list(running), max(0.0, deadline - time.monotonic())):
+            name, measure, process = running.pop(end)
+            kind, found = said(cast(Connection, end))
             end_of(process)
             print(f"{kind}: {json.dumps({'name': name} | found)}", flush=True)
-        if not ready:
-            break
-    for name, _ in todo:
+            if kind == "failed" and name not in failed:
+                failed.add(name)
+                todo.append((name, measure))
+    for _, _, process in running.values():
+        end_of(process)
+    for name in [*(name for name, _, _ in running.values()), *(name for name, _ in todo)]:
         print(f"skipped: {json.dumps({'name': name})}")
 
 
