@@ -8,7 +8,9 @@ from typing import Any
 import optax
 import pytest
 
+from thinkslow.agent.thinking import Thinking
 from thinkslow.evaluation.running_code import code_of
+from thinkslow.evaluation.subjects import written
 from thinkslow.refinement import Gradient
 
 TERM = '''
@@ -119,13 +121,28 @@ def test_a_file_that_is_edited_after_its_import_does_not_count(tmp_path, monkeyp
     assert code_of(imported_once.term) == once == code_of(typed(TERM))
 
 
-def test_an_optimiser_is_known_by_its_constants():
-    """Adam and plain descent with one step size were one arm."""
-    assert code_of(Gradient(1.0)) is None
-    adam = code_of(Gradient(1.0, optax.adam(1.0)))
-    assert adam is not None
-    assert adam == code_of(Gradient(1.0, optax.adam(1.0)))
-    assert adam != code_of(Gradient(1.0, optax.adam(1.0, b1=0.5)))
+def told(optimiser: Any) -> str:
+    """What the records have of an arm that descends by it."""
+    return written(Thinking(update=Gradient(1.0, optimiser)))["update"]
+
+
+def test_an_optimiser_of_a_package_is_known_by_its_constants_in_words():
+    """By a hash, an evaluation could not go on with Adam under another version of Python."""
+    assert code_of(Gradient(1.0, optax.adam(1.0))) is None
+    adam = told(optax.adam(1.0))
+    assert "scale_by_adam(b1=0.9, b2=0.999, eps=1e-08" in adam
+    assert adam == told(optax.adam(1.0))
+    others = optax.adam(1.0, b1=0.5), optax.adam(1.0, mu_dtype="float16"), optax.sgd(1.0)
+    assert len({adam, *map(told, others)}) == 4
+    assert written(Thinking(update=Gradient(2.0)))["update"] == "Gradient(step_size=2.0)"
+
+
+def test_a_schedule_of_ones_own_in_an_optimiser_is_known_by_its_code():
+    def of(text: str) -> str | None:
+        return code_of(Gradient(1.0, optax.adam(typed(f"term = lambda count: {text}"))))
+
+    assert of("0.1") is not None
+    assert of("0.1") == of("0.1") != of("0.2")
 
 
 @pytest.mark.slow

@@ -232,6 +232,41 @@ class Alike:
     def __hash__(self) -> int:
         return hash(self.identity)
 
+    def __repr__(self) -> str:
+        return words(self.function)
+
+
+def words(value: Any, within: tuple[types.FunctionType, ...] = ()) -> str:
+    """A function as the name of what made it and the constants that it closes over.
+
+    Equal in all versions of Python. The code itself is not told.
+
+    Args:
+        value: the function, or a constant.
+        within: the functions that it was reached from, for one that calls itself.
+
+    >>> def scaled(factor):
+    ...     return lambda x: factor * x
+    >>> words(scaled(0.5))
+    'scaled(factor=0.5)'
+    """
+    if isinstance(value, Alike):
+        value = value.function
+    if isinstance(value, tuple):
+        return f"({', '.join(words(one, within) for one in value)})"
+    if not isinstance(value, types.FunctionType):
+        return repr(value) if isinstance(value, _CONSTANTS) else type(value).__name__
+    made = value.__qualname__.partition(".<locals>")[0]
+    if value in within:
+        return made
+    cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
+    found = {name: cell.cell_contents for name, cell in cells if cell != types.CellType()}
+    inside = (f"{name}={words(one, (*within, value))}" for name, one in found.items())
+    return f"{made}({', '.join(inside)})"
+
+
+_CONSTANTS = (bool, int, float, complex, str, bytes, types.NoneType)
+
 
 def _identity(leaf: Any, within: tuple[types.FunctionType, ...] = ()) -> Hashable:
     """The key by which two leaves of a structure are equal.

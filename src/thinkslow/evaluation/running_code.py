@@ -3,8 +3,8 @@
 It is made from the code in memory and not from files: a class may have been typed at a prompt, and
 a file may have been edited since it was imported. It covers the methods of the user's classes, the
 functions that these call, and the constants that both read. Line numbers, comments, addresses and
-the names of files do not count. Of the code of packages only names and constants count, such as
-those of an optimiser.
+the names of files do not count. Of the code of packages only names and constants count. An
+optimiser of a package has no hash: the records have its constants in words (`trees.words`).
 
 The hash depends on the version of Python, because the bytecode does.
 """
@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from thinkslow.envs.failures import OWN, USERS, owner
+from thinkslow.trees import Alike
 
 PLAIN = (bool, int, float, complex, str, bytes, types.NoneType, types.EllipsisType)
 WRAPPED = ("func", "function", "jvp", "fwd", "bwd")
@@ -52,6 +53,8 @@ class _Walk:
     def __init__(self):
         self.found = hashlib.blake2b(digest_size=8)
         self.others = False
+        """Whether there is code that is not ours and that the records do not have in words."""
+        self.users = False
         self._seen: dict[int, tuple[int, Any]] = {}
 
     def add(self, *words: object) -> None:
@@ -99,6 +102,8 @@ class _Walk:
             self.function(value)
         elif isinstance(value, types.ModuleType):
             self.add(value.__name__)
+        elif isinstance(value, Alike):
+            self.told_in_words(value)
         elif isinstance(value, tuple):
             self.add(type(value).__name__)
             for one in value:
@@ -127,6 +132,12 @@ class _Walk:
         else:
             self.instance(value)
 
+    def told_in_words(self, value: Alike) -> None:
+        """A part of an optimiser: the records have the constants of packages in words."""
+        before = self.others
+        self.value(value.function, constants=False)
+        self.others = before or self.users
+
     def container(self, value: Mapping[Any, Any] | list[Any], *, constants: bool) -> None:
         self.add(type(value).__name__)
         if not constants or self.seen(value):
@@ -145,7 +156,7 @@ class _Walk:
         if not is_users(kind):
             self.add(kind.__module__)
             return
-        self.others = True
+        self.others = self.users = True
         for base in kind.__mro__[1:]:
             self.kind(base)
         for name, value in sorted(vars(kind).items()):
@@ -168,6 +179,7 @@ class _Walk:
             if wrapped is not None:
                 return  # such as `jax.vmap` and checks of types
         self.others |= owner(function.__code__.co_filename) != OWN
+        self.users |= owned
         cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
         for one in (function.__defaults__, function.__kwdefaults__, *cells):
             self.value(one, constants=owned)

@@ -23,6 +23,7 @@ from thinkslow.dreamer.match_spaces import match_spaces
 from thinkslow.envs import VectorEnv
 from thinkslow.evaluation.records import BASE
 from thinkslow.evaluation.running_code import code_of
+from thinkslow.refinement import Gradient
 
 Agents = Mapping[str, AbstractAgent] | Mapping[str, Mapping[str, AbstractAgent]]
 
@@ -168,11 +169,13 @@ def _written(value: Any) -> Any:
         return str(value)  # JSON has no infinity
     if value is None or isinstance(value, int | float | str):
         return value
-    given = {
+    given: dict[str, Any] = {
         field.name: one
         for field in dataclasses.fields(value)
         if isinstance(one := getattr(value, field.name), int | float | str)
     }
+    if isinstance(value, Gradient) and value.optimiser != Gradient().optimiser:
+        given["optimiser"] = value.optimiser
     return f"{type(value).__name__}({', '.join(f'{k}={v!r}' for k, v in given.items())})"
 
 
