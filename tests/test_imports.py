@@ -105,3 +105,10 @@ def test_durations_are_measured_by_a_clock_that_does_not_jump(part):
     for path in set(parts()[part]) - set(dates):
         found = re.findall(r"\btime\.time(?:_ns)?\(|datetime\.\w*now\(", path.read_text())
         assert not found, f"{path.relative_to(SOURCE)} calls {found[0]}...); use time.monotonic()"
+
+
+@pytest.mark.parametrize("part", ABOVE)
+def test_a_home_folder_is_expanded_in_one_place(part):
+    """`thinkslow.save`, `gap` and `bank` in Python wrote into a folder that is called `~`."""
+    for path in set(parts()[part]) - {SOURCE / "storage" / "paths.py"}:
+        assert "expanduser" not in path.read_text(), f"{path}: use thinkslow.storage.paths.expanded"

@@ -11,6 +11,7 @@ import pytest
 import scipy.linalg
 from helpers import ask, tiny_config, tiny_dreamer
 
+import thinkslow
 from thinkslow.distributions import Categorical
 from thinkslow.dreamer.config import PRESETS, ModelConfig, TrainConfig, model_preset
 from thinkslow.dreamer.model import Dreamer
@@ -429,6 +430,15 @@ def test_an_agent_without_its_critic_acts_as_before_and_cannot_be_trained(mixed,
         actor.value(actor.initial())
     with pytest.raises(ValueError, match="stored without it"):
         start(actor, TrainConfig())
+
+
+def test_an_agent_is_saved_in_the_home_folder(dreamer, tmp_path, monkeypatch):
+    """It was written into a folder that is called `~`."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    thinkslow.save("~/agent", dreamer, name="one", **FACTS)
+    assert [path.name for path in tmp_path.iterdir()] == ["agent"]
+    assert thinkslow.load("~/agent").about.name == "one"
 
 
 def test_weights_that_do_not_fit_the_manifest_are_named_with_both_shapes(dreamer, tmp_path):

@@ -36,6 +36,7 @@ from thinkslow.needs import CRITIC, unmet
 from thinkslow.saved.provenance import provenance
 from thinkslow.storage.headers import Occupied, as_read
 from thinkslow.storage.lock import writing
+from thinkslow.storage.paths import expanded
 
 PURPOSE = 0xBA2C
 """The purpose of these environment seeds: episodes outside training and evaluation."""
@@ -77,7 +78,7 @@ def fill(
     """
     if agent.settings != Thinking():
         raise ValueError("A bank needs the base agent: pass an agent that does not think.")
-    folder, setting = Path(out), described_environment(environment)
+    folder, setting = expanded(out), described_environment(environment)
     header = as_read(_header(agent, setting, plan))
     with writing(folder):
         bank = _opened(folder, header)

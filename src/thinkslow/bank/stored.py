@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
 from thinkslow.storage import atomic, headers
 from thinkslow.storage.faults import Damaged, Missing
+from thinkslow.storage.paths import expanded
 
 FORMAT = 1
 HEADER, INDEX, FOLDER = "bank.json", "index.json", "moments"
@@ -186,7 +187,7 @@ def read(folder: str | Path) -> Bank:
     **Errors:** `Missing` if there is none; `Damaged` for files that are not what was written, or
     of another version.
     """
-    folder = Path(folder)
+    folder = expanded(folder)
     if not is_there(folder):
         raise Missing(f"{folder} holds no bank. Fill one: thinkslow bank AGENT --out {folder}")
     header = headers.read(folder / HEADER, Header, format=FORMAT, again=_AGAIN)

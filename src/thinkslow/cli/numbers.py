@@ -3,6 +3,8 @@
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
+from thinkslow.storage.paths import expanded
+
 
 def whole(text: str) -> int:
     """The number in a text.
@@ -57,4 +59,4 @@ def path(text: str) -> Path:
     """
     if not text.strip():
         raise ValueError(f"must be a path; got {text!r}. The working folder is a dot.")
-    return Path(text).expanduser()
+    return expanded(text)

@@ -42,6 +42,7 @@ from thinkslow.saved.provenance import provenance
 from thinkslow.settings import MOST_SEED, fits, plain
 from thinkslow.storage.headers import Occupied, as_read
 from thinkslow.storage.lock import writing
+from thinkslow.storage.paths import expanded
 
 log = logging.getLogger("thinkslow")
 
@@ -151,7 +152,7 @@ def evaluate(
     )
     header = as_read(header)
     temporary = out is None
-    folder = Path(tempfile.mkdtemp(prefix="thinkslow-")) if out is None else Path(out).expanduser()
+    folder = Path(tempfile.mkdtemp(prefix="thinkslow-")) if out is None else expanded(out)
     with writing(folder):
         before = _before(folder, header, resume)
         if before is not None and before.holds(header):

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 
 from thinkslow.evaluation.metrics import image_columns
 from thinkslow.storage import headers, lines
+from thinkslow.storage.paths import expanded
 
 FORMAT = 2
 HEADER, EPISODES, WHOLE = "evaluation.json", "episodes.jsonl", "whole.jsonl"
@@ -229,7 +230,7 @@ def read(folder: str | Path) -> Records:
     **Errors:** `FileNotFoundError` if the folder holds no evaluation; `ValueError` with the file's
     name if a file cannot be read.
     """
-    folder = Path(folder).expanduser()
+    folder = expanded(folder)
     path = folder / HEADER
     if not path.is_file():
         old = ", of an earlier version" if (folder / "summary.json").exists() else ""

@@ -12,6 +12,7 @@ from thinkslow.evaluation.summary import flat, summarise
 from thinkslow.evaluation.tables import Table
 from thinkslow.storage.headers import Occupied
 from thinkslow.storage.lock import NAME, writing
+from thinkslow.storage.paths import expanded
 
 
 class Evaluation:
@@ -25,7 +26,7 @@ class Evaluation:
     """
 
     def __init__(self, folder: str | Path, *, temporary: bool = False):
-        self.folder = folder = Path(folder).expanduser()
+        self.folder = folder = expanded(folder)
         self.records = records.read(folder)
         if temporary:
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
@@ -59,7 +60,7 @@ class Evaluation:
         Args:
             out: the folder; None: the evaluation's own.
         """
-        folder = self.folder if out is None else Path(out).expanduser()
+        folder = self.folder if out is None else expanded(out)
         return (
             tables.write_csv(folder / "episodes.csv", self.episodes),
             tables.write_csv(folder / "comparisons.csv", self.comparisons),
@@ -88,7 +89,7 @@ class Evaluation:
         """
         from thinkslow.evaluation.report.page import build
 
-        folder = self.folder if out is None else Path(out).expanduser()
+        folder = self.folder if out is None else expanded(out)
         if folder.resolve() != self.folder.resolve():
             with writing(folder):
                 if (folder / records.HEADER).exists():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from thinkslow.storage import atomic
+from thinkslow.storage.paths import expanded
 
 Table: TypeAlias = Literal["episodes", "comparisons"]
 
@@ -77,7 +78,7 @@ def training(run: str | Path) -> dict[str, list[dict[str, Any]]]:
     **Errors:** `FileNotFoundError` if it holds no metrics.jsonl.
     """
     out: dict[str, list[dict[str, Any]]] = {"updates": [], "episodes": []}
-    for text in (Path(run) / "metrics.jsonl").read_text().splitlines():
+    for text in (expanded(run) / "metrics.jsonl").read_text().splitlines():
         try:
             line = json.loads(text)
         except ValueError:  # a line that a kill cut off

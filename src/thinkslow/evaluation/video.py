@@ -24,6 +24,7 @@ from thinkslow.envs.make import Environment, described, make
 from thinkslow.needs import modes_of
 from thinkslow.storage import atomic
 from thinkslow.storage.lock import alone
+from thinkslow.storage.paths import expanded
 
 SIDE = 256
 """Length of the longer side to which small images are enlarged, in pixels."""
@@ -66,7 +67,7 @@ def record(
     """
     given = isinstance(environment, Environment)
     env = environment if given else _made(environment)
-    film = Film(Path(path).expanduser(), agent.model, images_of(env.observations), fps=fps)
+    film = Film(expanded(path), agent.model, images_of(env.observations), fps=fps)
     player, first = agent.player(seed), True
     try:
         seen, _ = env.reset(seed=seed)

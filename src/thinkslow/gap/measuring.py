@@ -43,6 +43,7 @@ from thinkslow.plural import plural
 from thinkslow.saved.provenance import provenance
 from thinkslow.storage.headers import Occupied, as_read
 from thinkslow.storage.lock import writing
+from thinkslow.storage.paths import expanded
 
 PURPOSE = 0x6A9
 """The purpose of these environment seeds: episodes outside training and evaluation."""
@@ -84,7 +85,7 @@ def measure(
     saying why; those of the environment.
     """
     named = by_name(agents)
-    folder, setting = Path(out), described_environment(environment)
+    folder, setting = expanded(out), described_environment(environment)
     for name, arms in named.items():
         for arm, agent in arms.items():
             if (reason := refusal(agent, plan.beta, base=arm == BASE)) is not None:

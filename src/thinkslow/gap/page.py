@@ -13,6 +13,7 @@ from thinkslow.gap import drawing, figures, paths, stored
 from thinkslow.gap.summary import summarise
 from thinkslow.gap.words import LABELS, approximated, estimated, heading, said
 from thinkslow.storage import atomic
+from thinkslow.storage.paths import expanded
 
 SUMMARY, PAGE = "gap.json", "gap.html"
 MOST = 4
@@ -29,7 +30,7 @@ def build(folder: str | Path) -> tuple[dict[str, Any], Path]:
 
     **Errors:** `Missing` or `Damaged` for a folder that holds no measured gaps.
     """
-    folder = Path(folder)
+    folder = expanded(folder)
     header, rows = stored.read(folder)
     summary = summarise(header, rows)
     atomic.write_text(folder / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")

@@ -15,6 +15,7 @@ from typing import Any
 
 from thinkslow.storage import headers, lines
 from thinkslow.storage.faults import Damaged, Missing
+from thinkslow.storage.paths import expanded
 
 FORMAT = 1
 HEADER, MOMENTS, PATHS = "plan.json", "moments.jsonl", "paths"
@@ -77,7 +78,7 @@ def read(folder: str | Path) -> tuple[Header, list[Row]]:
 
     **Errors:** `Missing` if there is no measurement; `Damaged` for an invalid file.
     """
-    folder = Path(folder)
+    folder = expanded(folder)
     path = folder / HEADER
     if not is_there(folder):
         raise Missing(f"{folder} holds no measured gaps. Measure: thinkslow gap AGENT --out DIR")

@@ -13,6 +13,7 @@ from thinkslow.objectives.members import Members
 from thinkslow.saved.manifest import described
 from thinkslow.saved.provenance import provenance
 from thinkslow.storage import checks, store
+from thinkslow.storage.paths import expanded
 from thinkslow.weights import named, shaped, with_named, with_only
 
 
@@ -96,7 +97,7 @@ def save(
         "training": {"steps": None, "seed": None, "preset": None, **training},
         **provenance(),
     }
-    store.write(folder, weights, manifest)
+    store.write(expanded(folder), weights, manifest)
 
 
 def save_members(folder: Path, members: Members, facts: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from thinkslow import registry
 from thinkslow.evaluation.metrics import METRICS, metric
 from thinkslow.evaluation.planning import LOOKS
 from thinkslow.registry import nearest
+from thinkslow.storage.paths import expanded
 from thinkslow.study.plan import (
     BASE,
     Effect,
@@ -48,7 +49,7 @@ def read(source: str | Path, agents: Mapping[str, Sequence[str]] | None = None) 
     **Errors:** `FileNotFoundError` if neither exists; `Misplanned` for an invalid plan, before
     anything is played.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     if not path.is_file():
         plans = shipped()
         if str(source) not in plans:

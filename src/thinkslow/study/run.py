@@ -17,6 +17,7 @@ from thinkslow.saved.provenance import provenance
 from thinkslow.storage import atomic, jsontext, lines
 from thinkslow.storage.faults import Damaged
 from thinkslow.storage.lock import writing
+from thinkslow.storage.paths import expanded
 from thinkslow.storage.reading import read_json
 from thinkslow.study import executors, page, verdicts
 from thinkslow.study.effects import Cells
@@ -39,7 +40,7 @@ class Another(ValueError):
 
 def run(
     plan: Plan,
-    folder: Path,
+    folder: str | Path,
     *,
     executor: Executor = "local",
     jobs: int | None = None,
@@ -65,6 +66,7 @@ def run(
     for agents that do not fit the plan; `executors.Failing`; `lock.Locked` while another process
     plays there.
     """
+    folder = expanded(folder)
     with writing(folder):
         agents = begin(plan, folder, command)
         todo = tasks(plan, agents)

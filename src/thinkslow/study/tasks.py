@@ -6,7 +6,6 @@ block's number. Tasks can therefore be played in any order, anywhere, and more t
 
 import dataclasses
 import glob
-import os
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -25,6 +24,7 @@ from thinkslow.evaluation.protocol import evaluate
 from thinkslow.evaluation.subjects import told_apart
 from thinkslow.loading import load, opened
 from thinkslow.saved.environment import Facts, environment_of
+from thinkslow.storage.paths import expanded
 from thinkslow.study.plan import Misplanned, Plan, Setting, StudyArm
 from thinkslow.zoo import located
 
@@ -63,7 +63,7 @@ def found(plan: Plan) -> dict[str, dict[str, str]]:
             pattern = given
             if group.budget is not None:
                 pattern = f"{given.rstrip('/')}/agents/{group.budget}"
-            here = sorted(glob.glob(os.path.expanduser(pattern))) or [pattern]
+            here = sorted(glob.glob(str(expanded(pattern)))) or [pattern]
             try:
                 paths += [(one, located(one)) for one in here]
             except FileNotFoundError as error:

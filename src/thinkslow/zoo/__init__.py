@@ -9,6 +9,7 @@ from pathlib import Path
 
 from thinkslow.registry import nearest
 from thinkslow.storage.faults import Missing
+from thinkslow.storage.paths import expanded
 
 FOLDER = Path(__file__).parent
 
@@ -37,7 +38,7 @@ def located(source: str | Path) -> Path:
 
     **Errors:** `FileNotFoundError` if neither exists.
     """
-    found = Path(source).expanduser()
+    found = expanded(source)
     if found.exists():
         return found
     known = names()

@@ -21,6 +21,7 @@ from thinkslow.evaluation.report.sections import section
 from thinkslow.evaluation.summary import summarise
 from thinkslow.plural import plural
 from thinkslow.storage import atomic
+from thinkslow.storage.paths import expanded
 
 
 def build(folder: Path, *, title: str | None = None, summary: Record | None = None) -> Path:
@@ -37,7 +38,7 @@ def build(folder: Path, *, title: str | None = None, summary: Record | None = No
     **Errors:** `FileNotFoundError` if there is no evaluation; `ValueError` with the file's name if
     a file cannot be read.
     """
-    folder = Path(folder)
+    folder = expanded(folder)
     records = read(folder)
     moments = strips.moments(folder, records.header)
     summary = summarise(records) if summary is None else summary

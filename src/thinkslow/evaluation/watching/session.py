@@ -24,6 +24,7 @@ from thinkslow.evaluation.watching.page import page
 from thinkslow.saved.provenance import provenance
 from thinkslow.storage import atomic, lines
 from thinkslow.storage.lock import writing
+from thinkslow.storage.paths import expanded
 
 ARMS = ("evidence", "sig-3")
 """Default arms: evidence of the present frame, and information gain in the future."""
@@ -109,7 +110,7 @@ def watch(
         raise TypeError(
             f"`agent` must be one agent, and `arms` its ways to think; got {type(agent).__name__}."
         )
-    folder = folder_of(agent.about.name, seed, episode) if out is None else Path(out).expanduser()
+    folder = folder_of(agent.about.name, seed, episode) if out is None else expanded(out)
     check_numbers(seed=seed, episode=episode, max_decisions=max_decisions)
     agents = thinkers(agent, arms)
     if acting not in agents:
