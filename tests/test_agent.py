@@ -13,6 +13,7 @@ from helpers import BITS, Line, codes, push, slow, steer
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.decision import Thought
 from thinkslow.agent.inputs import Carry, Inputs, prepared
+from thinkslow.agent.observing import named
 from thinkslow.agent.thinking import Thinking
 from thinkslow.distributions import Categorical, Gaussian
 from thinkslow.objectives import SIG, Anchor, Evidence
@@ -600,12 +601,31 @@ def test_an_ordinary_equinox_model_thinks_and_plays():
         ({"seen": np.ones((2, 3), np.float32)}, "`seen` is of 2 environments, `keys` of 1"),
         ({"seen": np.full((1, 3), "x")}, "`seen` must be an array of numbers; got ndarray of <U1"),
         ({"seen": np.array([[1, 2, None]])}, "`seen` must be an array of numbers; .* of object"),
+        ({"seen": np.zeros((1, 3), "f4,f4")}, r"`seen` must be an array of numbers; .*'f0'"),
+        ({"seen": np.ma.masked_equal([[1, 2, 3]], 2)}, "`seen` .* numbers; got 1 masked value"),
     ],
 )
 def test_what_the_agent_does_not_see_is_refused_by_name(observation, said):
     agent = Agent(notes())
     with pytest.raises(ValueError, match=said):
         agent.act(agent.start(1), observation, np.ones(1, bool), keys=jr.split(jr.key(0), 1))
+
+
+def test_any_array_that_numpy_reads_is_an_observation():
+    """A tensor's type is not NumPy's, and asking for its kind was an error of its own."""
+
+    class Tensor:
+        dtype = "torch.float32"
+
+        def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+            return np.ones((1, 3), np.float32)
+
+    spaces = (("seen", Space((3,), "float32")),)
+    np.testing.assert_array_equal(named(spaces, {"seen": Tensor()})["seen"], np.ones((1, 3)))
+    short = np.ones((1, 3), jnp.bfloat16)
+    assert named(spaces, {"seen": short})["seen"] is short
+    with pytest.raises(ValueError, match="got 2 masked values"):
+        named(spaces, {"seen": [np.ma.masked_less([1, 2, 3], 3)]})
 
 
 def test_what_the_agent_does_not_see_may_be_anything():

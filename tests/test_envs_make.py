@@ -123,7 +123,7 @@ def test_actions_that_change_after_a_reset_are_refused_with_both():
         Environment(Grows(), "its-id").reset()
 
 
-@pytest.mark.parametrize("flag", ["False", None, np.array([True, False]), 2, np.nan])
+@pytest.mark.parametrize("flag", ["False", None, np.array([True, False]), 2, np.nan, np.ma.masked])
 @pytest.mark.parametrize("which", ["terminated", "truncated"])
 def test_an_end_that_is_no_truth_value_is_refused(which: str, flag: Any):
     """A text is true, so that each episode was of one step, and its task ended."""

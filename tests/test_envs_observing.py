@@ -137,6 +137,9 @@ def test_what_is_not_certainly_an_image_can_be_told():
         (box(-1, 1, (3,), FLOATS), [[1.0], [1.0, 2.0], []], ["lengths", "(3,)"]),
         (box(-1, 1, (3,), FLOATS), None, ["NoneType", "(3,)"]),
         (box(-1, 1, (3,), FLOATS), np.zeros(3, object), ["ndarray of object", "(3,)"]),
+        (box(-1, 1, (3,), FLOATS), np.ma.masked_less([0, 0.1, 0.2], 0.2), ["2 masked", "(3,)"]),
+        (box(-1, 1, (1, 3), FLOATS), [np.ma.masked_less([0, 0.1], 1)], ["2 masked", "(1, 3)"]),
+        (spaces.Discrete(4), np.ma.masked, ["1 masked value", "Discrete(4)"]),
         (spaces.Discrete(4), 4, ["4", "Discrete(4)"]),
         (spaces.Discrete(4), 1.5, ["1.5", "Discrete(4)"]),
         (spaces.Dict(a=spaces.Discrete(4)), {"b": 1}, ["lacks a", "shows b"]),
@@ -237,7 +240,7 @@ def test_numbers_that_are_not_finite_are_named_and_become_zero(bad):
 
 
 @pytest.mark.parametrize(
-    "reward", ["1", None, "much", [1.0, 2.0], pytest.param(10**5000, id="long")]
+    "reward", ["1", None, "much", [1.0, 2.0], np.ma.masked, pytest.param(10**5000, id="long")]
 )
 def test_a_reward_that_is_no_number_is_refused(reward):
     class Pays(Shows):

@@ -7,6 +7,8 @@ store it, and networks get their sizes from it. Nothing here knows Gymnasium.
 import dataclasses
 from typing import Any
 
+import numpy as np
+
 DTYPES = (
     "bool",
     "uint8",
@@ -71,3 +73,15 @@ class Space:
         if set(data) != expected:
             raise ValueError(f"A space has the keys {sorted(expected)}; got {sorted(data)}.")
         return cls(tuple(data["shape"]), data["dtype"], data["classes"])
+
+
+def masked(value: Any) -> int:
+    """How many numbers a masked array of NumPy, or a list of such arrays, leaves out.
+
+    `np.asarray` would read whatever lies under the mask.
+
+    >>> masked(np.ma.array([1, 2, 3], mask=[False, True, False]))
+    1
+    """
+    parts = value if isinstance(value, list | tuple) else [value]
+    return sum(int(np.ma.count_masked(one)) for one in parts if np.ma.isMaskedArray(one))

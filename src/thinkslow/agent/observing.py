@@ -7,16 +7,18 @@ byte image given as floats from 0 to 255) are flagged by the program itself.
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
-from thinkslow.spaces import Space
+from thinkslow.plural import plural
+from thinkslow.spaces import Space, masked
 from thinkslow.trees import put
 from thinkslow.worldmodel import Observation
 
-NO_NUMBERS = "OSUMmc"
-"""Kinds of arrays: objects, texts, times, complex numbers."""
+ARRAYS = (np.ndarray, jax.Array)
+"""What is passed on as it is. Anything else is first read by NumPy: a tensor of Torch, a table."""
 Spaces = tuple[tuple[str, Space], ...]
 
 
@@ -35,13 +37,26 @@ def named(spaces: Spaces, observation: Mapping[str, Any]) -> dict[str, Any]:
     for name in [name for name, _ in spaces] or observation:
         value = observation[name]
         try:
-            array = value if hasattr(value, "dtype") else np.asarray(value)
+            array = value if isinstance(value, ARRAYS) else np.asarray(value)
         except ValueError:  # a list with rows of different lengths
             array = np.asarray(None)
-        if array.dtype.kind in NO_NUMBERS:
+        if not _of_numbers(array):
             raise ValueError(f"`{name}` must be an array of numbers; got {said(value)}.")
+        if hidden := masked(value):
+            raise ValueError(
+                f"`{name}` must be an array of numbers; got {plural(hidden, 'masked value')}. "
+                "Fill them, as by `.filled(0)`, or pass `missing`."
+            )
         out[name] = array
     return out
+
+
+def _of_numbers(array: Any) -> bool:
+    """Whether its type is one of numbers or truth values, JAX's own short floats included."""
+    dtype = array.dtype
+    return dtype.kind in "biuf" or any(
+        jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer)
+    )
 
 
 def said(value: Any) -> str:
@@ -71,10 +86,7 @@ def admitted(spaces: Spaces, observation: Observation) -> tuple[Observation, Boo
                 f"{space.shape}. `thinkslow.envs.make(size=...)` scales images; a "
                 "batch has one leading axis."
             )
-        floating = jnp.issubdtype(value.dtype, jnp.floating)
-        if not (floating or jnp.issubdtype(value.dtype, jnp.integer) or value.dtype == bool):
-            raise ValueError(f"`{name}` must be of numbers; got {value.dtype}.")
-        if floating and space.dtype == "uint8":
+        if jnp.issubdtype(value.dtype, jnp.floating) and space.dtype == "uint8":
             sound &= jnp.all((value >= 0) & (value <= 1))
     return observation, sound
 

@@ -26,7 +26,7 @@ from thinkslow.envs.shifts import shifts
 from thinkslow.envs.snapshots import copied, put_back
 from thinkslow.plural import plural
 from thinkslow.registry import nearest
-from thinkslow.spaces import Space
+from thinkslow.spaces import Space, masked
 
 
 def make(
@@ -368,7 +368,7 @@ def _reward(value: Any) -> float:
         array = np.asarray(value, np.float64)
     except (TypeError, ValueError, OverflowError):
         array = np.full(2, np.nan)
-    if value is None or isinstance(value, str | bytes) or array.size != 1:
+    if value is None or isinstance(value, str | bytes) or array.size != 1 or masked(value):
         raise Mismatch(f"its reward must be one number; got {_written(value)}.")
     return array.item()
 
@@ -386,7 +386,8 @@ def _flag(name: str, value: Any) -> bool:
     if isinstance(value, bool):
         return value
     array = np.asarray(value)
-    if array.dtype.kind not in "biuf" or array.size != 1 or array.item() not in (0, 1):
+    numbers = array.dtype.kind in "biuf" and array.size == 1 and not masked(value)
+    if not numbers or array.item() not in (0, 1):
         raise Mismatch(f"its `{name}` must be true or false; got {_written(value)}.")
     return bool(array.item())
 

@@ -20,7 +20,7 @@ from PIL import Image
 from thinkslow.envs.failures import Mismatch
 from thinkslow.envs.requirements import Unavailable
 from thinkslow.plural import plural
-from thinkslow.spaces import Space
+from thinkslow.spaces import Space, masked
 
 CHANNELS = 16
 """An axis of at most this length, next to two longer ones, holds channels or frames."""
@@ -57,12 +57,16 @@ class Sight:
         """The value in the declared shape, if the two differ only by axes of length 1."""
         declared = self.declared.shape
         assert declared is not None
+        if hidden := masked(value):
+            raise self.mismatch(
+                f"{plural(hidden, 'masked value')}", "Fill them, as by `.filled(0)`, or show NaN."
+            )
         try:
             array = np.asarray(value)
         except ValueError as error:  # rows of different lengths
             raise self.mismatch("rows of different lengths") from error
         if array.dtype.kind not in "biuf":
-            kind = f" of {array.dtype}" if array is value else ""
+            kind = f" of {value.dtype}" if hasattr(value, "dtype") else ""
             raise self.mismatch(f"a {type(value).__name__}{kind}")
         if array.shape == declared:
             return array
