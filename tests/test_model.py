@@ -281,6 +281,27 @@ def test_a_sampled_action_is_in_bounds_for_each_kind(mixed):
     np.testing.assert_array_equal(likeliest["turn"], turn)
 
 
+def test_actions_of_one_form_are_drawn_together_as_if_alone(monkeypatch):
+    """A hundred buttons took minutes to compile: a generator of random numbers for each."""
+    buttons = {f"button/{index}": Space((), "int32", 2) for index in range(5)}
+    actions = {**buttons, "gear": Space((), "int32", 3), "turn": Space((2,), "float32")}
+    model, draws = tiny_dreamer(3, {"speed": Space((4,), "float32")}, actions), []
+    alone = jax.jit(lambda key: model.join(one_by_one(model.actor(ONES), key)))
+    expected = [alone(jr.key(seed)) for seed in range(5)]
+    noise = Categorical.noise
+    monkeypatch.setattr(
+        Categorical, "noise", lambda self, *, key: draws.append(self) or noise(self, key=key)
+    )
+    drawn = jax.jit(partial(model.policy, ONES))
+    np.testing.assert_array_equal([drawn(jr.key(seed)) for seed in range(5)], expected)
+    assert len(draws) == 2
+
+
+def one_by_one(heads: dict[str, Any], key: Any) -> list[Any]:
+    keys = jr.split(key, len(heads))
+    return [head.sample(key=one) for head, one in zip(heads.values(), keys, strict=True)]
+
+
 @pytest.mark.slow
 def test_a_mixed_agent_has_a_loss_for_each_part_of_what_it_sees(mixed):
     lead = (2, 3)

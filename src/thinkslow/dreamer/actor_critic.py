@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from thinkslow.distributions import Belief, Categorical
 from thinkslow.dreamer.nets import Linear
@@ -70,9 +70,8 @@ class ActorCritic(WorldModel):
 
     def policy(self, state: State, key: PRNGKeyArray) -> Float[Array, " action"]:
         """A sampled action vector; the gradient reaches the actor's probabilities."""
-        heads = self.actor(state)
-        keys = jr.split(key, len(heads))
-        return self.join([d.sample(key=k) for d, k in zip(heads.values(), keys, strict=True)])
+        heads = [*self.actor(state).values()]
+        return self.join(_drawn(heads, jr.split(key, len(heads))))
 
     def join(self, parts: list[Array]) -> Float[Array, " action"]:
         """Join actions, in the order of `action_spaces`, into one vector."""
@@ -96,3 +95,20 @@ class ActorCritic(WorldModel):
     def features(self, state: State) -> Float[Array, " features"]:
         """The input of every head except the decoder: memory, then latent."""
         return jnp.concatenate([state.memory, state.latent.ravel().astype(state.memory.dtype)])
+
+
+def _drawn(heads: list[Categorical | BoundedNormal], keys: Key[Array, " heads"]) -> list[Array]:
+    """A sample of each head. Those of equal form are drawn together, which gives the same numbers.
+
+    XLA otherwise compiles as many generators of random numbers as there are actions.
+    """
+    alike: dict[Any, list[int]] = {}
+    for index, head in enumerate(heads):
+        leaves, form = jax.tree.flatten(head)
+        alike.setdefault((form, *(leaf.shape for leaf in leaves)), []).append(index)
+    drawn = {}
+    for group in alike.values():
+        stacked = jax.tree.map(lambda *each: jnp.stack(each), *(heads[i] for i in group))
+        samples = jax.vmap(lambda head, key: head.sample(key=key))(stacked, keys[jnp.array(group)])
+        drawn |= dict(zip(group, samples, strict=True))
+    return [drawn[index] for index in range(len(heads))]
