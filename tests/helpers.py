@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 from thinkslow.distributions import Categorical, Gaussian
 from thinkslow.dreamer.config import MLPConfig, ModelConfig
@@ -341,3 +342,10 @@ def steer(state: State, key: jax.Array) -> jax.Array:
 
 
 BITS = {"bits": jnp.array([1.0, 0.0, 0.0, 1.0, 1.0])}
+
+
+def nested(space: spaces.Space, levels: int) -> spaces.Space:
+    """The space inside so many tuples and dictionaries, in turn; an even number."""
+    for _ in range(levels // 2):
+        space = spaces.Tuple([spaces.Dict({"in": space})])
+    return space

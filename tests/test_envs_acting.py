@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from gymnasium import spaces
+from helpers import nested
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -128,6 +129,11 @@ def test_one_bound_alone_is_said():
         (spaces.Box(-1, 1, (0,)), "nothing to choose"),
         (spaces.Discrete(10**9), "1,000,000,000 actions"),
         (spaces.Dict({"say": spaces.Text(3), "go": spaces.Discrete(2)}), "acts in Text"),
+        (spaces.MultiBinary(10**6), "1,000,000 actions at once; at most 256"),
+        (spaces.MultiDiscrete(np.full((20, 20), 3)), "400 actions at once"),
+        (spaces.Dict({f"{i}": spaces.Discrete(2) for i in range(300)}), "300 actions at once"),
+        (spaces.Box(-1, 1, (1000, 1000)), "1,000,000 numbers"),
+        (nested(spaces.Discrete(2), 2000), "more than 32 dictionaries"),
     ],
 )
 def test_actions_that_nobody_can_learn_are_refused(space, problem):

@@ -6,9 +6,11 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
+from helpers import nested
 
 from thinkslow.envs import Mismatch, Unavailable
 from thinkslow.envs.make import Environment
+from thinkslow.envs.observing import sights
 from thinkslow.spaces import Space
 
 BYTES, FLOATS = np.uint8, np.float32
@@ -268,3 +270,28 @@ def test_what_has_no_numbers_or_too_many_values_is_not_read_as_it_is():
     twice = spaces.Dict({"a/b": spaces.Discrete(2), "a": spaces.Dict({"b": spaces.Discrete(3)})})
     with pytest.raises(Unavailable, match="two things as a/b"):
         Environment(Shows(twice, {}), "its-id", size=16)
+
+
+@pytest.mark.parametrize(
+    ("declared", "problem"),
+    [
+        (spaces.MultiBinary(10**6), "1,000,000 numbers, more than 4,096"),
+        (spaces.MultiDiscrete(np.full(5000, 3)), "5,000 numbers, more than 4,096"),
+        (spaces.Box(-1, 1, (5000,)), "5,000 numbers, and no image"),
+        (spaces.Dict({f"{i}": spaces.Discrete(2) for i in range(300)}), "300 parts; at most 256"),
+        (spaces.Dict({f"{i}": spaces.Text(9) for i in range(300)}), "reads anything"),
+        (nested(spaces.Discrete(2), 2000), "more than 32 dictionaries"),
+    ],
+)
+def test_what_no_agent_could_learn_from_is_refused_in_short(declared, problem):
+    """A million switches were a vector of a million numbers; deep nesting ended the interpreter's
+    stack; a dictionary of texts was written out whole."""
+    with pytest.raises(Unavailable, match=problem) as error:
+        sights("its-id", declared, size=16, image=(), say=print)
+    assert len(str(error.value)) < 600
+
+
+def test_nested_spaces_within_the_limit_are_read():
+    declared = nested(spaces.Discrete(3), 32)
+    (sight,) = sights("its-id", declared, size=16, image=(), say=print)
+    assert sight.name == "/".join(["0", "in"] * 16)

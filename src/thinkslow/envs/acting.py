@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from thinkslow.envs.observing import CLASSES, repeated
+from thinkslow.envs.observing import (
+    CLASSES,
+    NUMBERS,
+    PARTS,
+    brief,
+    check_depth,
+    repeated,
+    within,
+)
 from thinkslow.envs.requirements import Unavailable
 from thinkslow.plural import plural
 from thinkslow.spaces import Space
@@ -37,9 +45,11 @@ def actions(id: str, space: spaces.Space, say: Say) -> Part:
 
     **Errors:** `Unavailable` for a space that is not supported.
     """
+    check_depth(id, space)
     found = parts(id, space, say)
     if not any(math.prod(one.shape) for one in found.names.values()):
-        raise Unavailable(f"{id} acts in {space}, which leaves nothing to choose.")
+        raise Unavailable(f"{id} acts in {brief(space)}, which leaves nothing to choose.")
+    _check_count(id, len(found.names))
     return found
 
 
@@ -54,14 +64,20 @@ def parts(id: str, space: spaces.Space, say: Say, name: str = "") -> Part:
             )
         return _discrete(name or NAME, int(space.n), int(space.start))
     if isinstance(space, spaces.Box):
+        if (numbers := math.prod(space.shape)) > NUMBERS:
+            raise Unavailable(
+                f"{id} acts by {numbers:,} numbers ({name or NAME}); at most {NUMBERS:,} can be "
+                'learnt. Wrap the environment: `wrappers=["module:Class"]`.'
+            )
         return _box(name or NAME, space, say)
     if isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary):
+        assert space.shape is not None
+        _check_count(id, math.prod(space.shape))
         return _several(name or NAME, space)
     if isinstance(space, spaces.Dict | spaces.Tuple):
-        inside = space.spaces
-        named = inside.items() if isinstance(inside, dict) else enumerate(inside)
         below = {
-            key: parts(id, one, say, f"{name}/{key}" if name else f"{key}") for key, one in named
+            key: parts(id, one, say, f"{name}/{key}" if name else f"{key}")
+            for key, one in within(space)
         }
         inner = [name for part in below.values() for name in part.names]
         if twice := repeated(inner):
@@ -77,10 +93,18 @@ def parts(id: str, space: spaces.Space, say: Say, name: str = "") -> Part:
 
         return Part(names, native)
     raise Unavailable(
-        f"{id} acts in {space}. Actions must be Discrete, MultiDiscrete, MultiBinary, a Box, or a "
-        "Dict or Tuple of these. Wrap the environment: "
-        '`wrappers=["module:Class"]`.'
+        f"{id} acts in {brief(space)}. Actions must be Discrete, MultiDiscrete, MultiBinary, a "
+        'Box, or a Dict or Tuple of these. Wrap the environment: `wrappers=["module:Class"]`.'
     )
+
+
+def _check_count(id: str, count: int) -> None:
+    """**Errors:** `Unavailable` for too many actions at once."""
+    if count > PARTS:
+        raise Unavailable(
+            f"{id} takes {count:,} actions at once; at most {PARTS} can be learnt, because each "
+            'has a layer of its own. Wrap the environment: `wrappers=["module:Class"]`.'
+        )
 
 
 def _discrete(name: str, classes: int, start: int) -> Part:

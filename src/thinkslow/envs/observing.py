@@ -11,6 +11,7 @@ frames, numbers in [0, 1], [-1, 1] or [0, 255].
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,11 @@ CHANNELS = 16
 SIDE = 16
 """Numbers other than bytes with shorter sides are not an image, unless the user says so."""
 NUMBERS = 4096
-"""A longer vector is probably an image that was not recognised."""
+"""A longer box is probably an image that was not recognised; a longer vector is too large."""
+PARTS = 256
+"""Each part of an observation, and each action, has layers of its own, which are compiled apart."""
+DEEPEST = 32
+"""How many dictionaries and tuples may be nested."""
 CLASSES = 10_000
 """A discrete value with more classes is read as a number: one-hot, it would be too large."""
 CHOICES = 16
@@ -233,6 +238,7 @@ def sights(
     **Errors:** `Unavailable` if no part is supported, or if a part could be read in more than one
     way; `ValueError` for a name in `image` that is not observed or cannot be an image.
     """
+    check_depth(id, declared)
     found: list[Sight] = []
     told, left = set(image), []
     for path, space in leaves(declared):
@@ -248,9 +254,14 @@ def sights(
     if told:
         names = ", ".join("/".join(path) for path, _ in leaves(declared) if path) or "image"
         raise ValueError(f"`image` must name observations, {names}; got {', '.join(sorted(told))}.")
+    if len(found) > PARTS:
+        raise Unavailable(
+            f"{id} shows {plural(len(found), 'part')}; at most {PARTS} can be learnt, because each "
+            'has layers of its own. Join those of a kind: `wrappers=["module:Class"]`.'
+        )
     if not found:
         raise Unavailable(
-            f"{id} shows {declared}, of which no agent here reads anything: boxes, discrete "
+            f"{id} shows {brief(declared)}, of which no agent here reads anything: boxes, discrete "
             "values, and dictionaries or tuples of them are read. Wrap it: "
             '`wrappers=["module:Class"]`.'
         )
@@ -270,16 +281,37 @@ def repeated(names: Iterable[str]) -> str:
     return next((name for name in names if name in seen or seen.add(name)), "")
 
 
+def check_depth(id: str, space: spaces.Space) -> None:
+    """**Errors:** `Unavailable` for a space of the environment `id` that is nested too deeply."""
+    level, inside = 0, [space]
+    while inside := [one for outer in inside for _, one in within(outer)]:
+        level += 1
+        if level > DEEPEST:
+            raise Unavailable(
+                f"{id} has a space of more than {DEEPEST} dictionaries and tuples inside each "
+                'other. Flatten it: `wrappers=["module:Class"]`.'
+            )
+
+
+def within(space: spaces.Space) -> Iterable[tuple[Any, spaces.Space]]:
+    """The spaces of a dictionary or a tuple, each with its key; none of another space."""
+    if isinstance(space, spaces.Dict):
+        return space.spaces.items()
+    return enumerate(space.spaces) if isinstance(space, spaces.Tuple) else ()
+
+
 def leaves(space: spaces.Space, path: Path = ()) -> Iterator[tuple[Path, spaces.Space]]:
     """The spaces inside dictionaries and tuples, with their paths."""
-    if isinstance(space, spaces.Dict):
-        for key, one in space.spaces.items():
-            yield from leaves(one, (*path, str(key)))
-    elif isinstance(space, spaces.Tuple):
-        for index, one in enumerate(space.spaces):
-            yield from leaves(one, (*path, str(index)))
-    else:
+    if not isinstance(space, spaces.Dict | spaces.Tuple):
         yield path, space
+    for key, one in within(space):
+        yield from leaves(one, (*path, str(key)))
+
+
+def brief(space: spaces.Space) -> str:
+    """A space as it is shown in a message, shortened: a dictionary may hold thousands."""
+    text = str(space)
+    return text if len(text) <= 200 else f"{text[:150]} ... {text[-40:]}"
 
 
 def at(value: Any, path: Path) -> Any:
@@ -313,12 +345,13 @@ def _sights(
     """One space in the form for agents; None if it is not supported."""
     name = "/".join(path)
     if told and not isinstance(space, spaces.Box):
-        raise ValueError(f"`image` must name boxes; {name or 'the observation'} is {space}.")
+        raise ValueError(f"`image` must name boxes; {name or 'the observation'} is {brief(space)}.")
+    vector = partial(Vector, path, name or "vector", space, say)
     if isinstance(space, spaces.Discrete):
         start, classes = int(space.start), int(space.n)
         if classes > CLASSES:
             say(f"{name or 'its observation'} of {classes:,} values is read as a number")
-            return [Vector(path, name or "vector", space, say)]
+            return [vector()]
         return [Choice(path, name or "vector", space, say, start=start, classes=classes)]
     if (
         isinstance(space, spaces.MultiDiscrete)
@@ -337,26 +370,28 @@ def _sights(
             )
             for part, (n, start) in enumerate(zip(space.nvec, space.start, strict=True))
         ]
-    if isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary):
-        return [Vector(path, name or "vector", space, say)]
-    if not isinstance(space, spaces.Box):
-        return None
-    if (how := as_image(space, told=told)) is not None:
+    boxed = isinstance(space, spaces.Box)
+    if boxed and (how := as_image(space, told=told)) is not None:
         axes, scale = how
         return [Picture(path, name or "image", space, say, axes=axes, scale=scale, size=size)]
     if told:
         raise ValueError(
-            f"{name or 'the observation'} of {id} cannot be an image: it is {space}. An image has "
-            "two sides, channels or frames at most, and bounds."
+            f"{name or 'the observation'} of {id} cannot be an image: it is {brief(space)}. An "
+            "image has two sides, channels or frames at most, and bounds."
         )
-    if math.prod(space.shape) > NUMBERS:
+    if not boxed and not isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary):
+        return None
+    if (count := math.prod(space.shape)) > NUMBERS:
+        hint = (
+            " and no image that is recognised. If it is an image, name it: "
+            f'`image=["{name or "image"}"]`. Otherwise wrap it'
+        )
         raise Unavailable(
-            f"{id} shows {name or 'its observation'} as {space}: "
-            f"{plural(math.prod(space.shape), 'number')}, "
-            "and no image that is recognised. If it is an image, name it: "
-            f'`image=["{name or "image"}"]`. Otherwise wrap it: `wrappers=["module:Class"]`.'
+            f"{id} shows {name or 'its observation'} as {brief(space)}: {count:,} numbers,"
+            f"{hint if boxed else f' more than {NUMBERS:,}. Wrap it'}: "
+            '`wrappers=["module:Class"]`.'
         )
-    return [Vector(path, name or "vector", space, say)]
+    return [vector()]
 
 
 def as_image(
