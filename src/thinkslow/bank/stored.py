@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from thinkslow.storage import atomic, headers
 from thinkslow.storage.faults import Damaged, Missing
 from thinkslow.storage.paths import expanded
+from thinkslow.storage.reading import is_file, read_file
 
 FORMAT = 1
 HEADER, INDEX, FOLDER = "bank.json", "index.json", "moments"
@@ -141,7 +142,7 @@ class Bank:
     def part(self, name: str) -> Moments:
         path = _file(self.folder, name)
         try:
-            content = path.read_bytes()
+            content = read_file(path)
         except FileNotFoundError:
             raise Damaged(f"{path} is gone. {_AGAIN}") from None
         if hashlib.sha256(content).hexdigest() != self.index[name]["sha256"]:
@@ -178,7 +179,7 @@ def begin(folder: Path, header: Header) -> Bank:
 
 def is_there(folder: Path) -> bool:
     """Whether a folder holds a bank."""
-    return (folder / HEADER).is_file()
+    return is_file(folder / HEADER)
 
 
 def read(folder: str | Path) -> Bank:
@@ -192,7 +193,7 @@ def read(folder: str | Path) -> Bank:
         raise Missing(f"{folder} holds no bank. Fill one: thinkslow bank AGENT --out {folder}")
     header = headers.read(folder / HEADER, Header, format=FORMAT, again=_AGAIN)
     index: dict[str, dict[str, Any]] = {}
-    if (folder / INDEX).is_file():
+    if is_file(folder / INDEX):
         index = headers.read_json(folder / INDEX, format=FORMAT, again=_AGAIN).get("files", {})
     bad = not isinstance(index, dict) or not all(
         isinstance(one, dict) and type(one.get("moments")) is int and "sha256" in one

@@ -40,12 +40,13 @@ def run(options: Options) -> dict[str, Any]:
     """
     options.check_exports()
     from thinkslow.storage.lock import writing
+    from thinkslow.storage.reading import is_file
 
     if not options.folder.is_dir():
         raise FileNotFoundError(
             f"There is no folder {options.folder}. Give the --out of an evaluation or a study."
         )
-    if (options.folder / "study.json").exists():
+    if is_file(options.folder / "study.json"):
         from thinkslow.cli.study import show_study
         from thinkslow.study.run import finish
 

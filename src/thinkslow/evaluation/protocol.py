@@ -43,6 +43,7 @@ from thinkslow.settings import MOST_SEED, fits, plain
 from thinkslow.storage.headers import Occupied, as_read
 from thinkslow.storage.lock import writing
 from thinkslow.storage.paths import expanded
+from thinkslow.storage.reading import is_file
 
 log = logging.getLogger("thinkslow")
 
@@ -222,7 +223,7 @@ def _before(folder: Path, header: Header, resume: bool) -> Records | None:
     """
     written = (records.EPISODES, records.WHOLE, "summary.json", "report.html", "strips")
     left = [name for name in written if (folder / name).exists()]
-    if not (folder / records.HEADER).exists():
+    if not is_file(folder / records.HEADER):
         if left:
             raise Occupied(
                 f"{folder} holds {left[0]} of an evaluation that this version cannot continue. "

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from thinkslow.evaluation.metrics import image_columns
-from thinkslow.storage import headers, lines
+from thinkslow.storage import headers, lines, reading
 from thinkslow.storage.paths import expanded
 
 FORMAT = 2
@@ -232,7 +232,7 @@ def read(folder: str | Path) -> Records:
     """
     folder = expanded(folder)
     path = folder / HEADER
-    if not path.is_file():
+    if not reading.is_file(path):
         old = ", of an earlier version" if (folder / "summary.json").exists() else ""
         raise FileNotFoundError(
             f"{path} is missing, so {folder} holds no evaluation{old}. "

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from thinkslow.storage import atomic
 from thinkslow.storage.paths import expanded
+from thinkslow.storage.reading import read_file
 
 Table: TypeAlias = Literal["episodes", "comparisons"]
 
@@ -78,7 +79,7 @@ def training(run: str | Path) -> dict[str, list[dict[str, Any]]]:
     **Errors:** `FileNotFoundError` if it holds no metrics.jsonl.
     """
     out: dict[str, list[dict[str, Any]]] = {"updates": [], "episodes": []}
-    for text in (expanded(run) / "metrics.jsonl").read_text().splitlines():
+    for text in read_file(expanded(run) / "metrics.jsonl").decode().splitlines():
         try:
             line = json.loads(text)
         except ValueError:  # a line that a kill cut off

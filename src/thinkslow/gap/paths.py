@@ -23,6 +23,7 @@ from thinkslow.distributions import Belief, Categorical
 from thinkslow.refinement import Gradient
 from thinkslow.refinement.loop import descend
 from thinkslow.storage import atomic
+from thinkslow.storage.reading import read_file
 from thinkslow.trees import compiled
 from thinkslow.worldmodel import Moment, Observation
 
@@ -109,7 +110,7 @@ def read(path: Path) -> Stored | None:
     drawn.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(read_file(path)), allow_pickle=False) as arrays:
             ways = {name[4:]: arrays[name] for name in arrays if name.startswith("way/")}
             return Stored(
                 str(arrays["agent"]),

@@ -16,6 +16,7 @@ from typing import Any
 from thinkslow.storage import headers, lines
 from thinkslow.storage.faults import Damaged, Missing
 from thinkslow.storage.paths import expanded
+from thinkslow.storage.reading import is_file
 
 FORMAT = 1
 HEADER, MOMENTS, PATHS = "plan.json", "moments.jsonl", "paths"
@@ -67,7 +68,7 @@ def write_header(folder: Path, header: Header) -> None:
 
 def is_there(folder: Path) -> bool:
     """Whether a folder holds measured gaps."""
-    return (folder / HEADER).is_file()
+    return is_file(folder / HEADER)
 
 
 def read(folder: str | Path) -> tuple[Header, list[Row]]:

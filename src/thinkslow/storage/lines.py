@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from thinkslow.storage import atomic
+from thinkslow.storage import atomic, reading
 
 
 def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -38,7 +38,7 @@ def _text(rows: Iterable[Mapping[str, Any]]) -> str:
 
 def whole(path: Path) -> list[bytes]:
     """The complete lines of a file; none if there is no file."""
-    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    lines = reading.read_file(path).splitlines(keepends=True) if reading.is_file(path) else []
     if lines and not _is_whole(lines[-1]):
         lines.pop()
     return lines
@@ -47,7 +47,7 @@ def whole(path: Path) -> list[bytes]:
 def drop_torn(path: Path) -> None:
     """Cut off an incomplete last line, so that an appended row begins a new line."""
     size = sum(map(len, whole(path)))
-    if path.is_file() and path.stat().st_size > size:
+    if reading.is_file(path) and path.stat().st_size > size:
         os.truncate(path, size)
 
 

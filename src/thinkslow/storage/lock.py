@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from thinkslow.storage import atomic
-from thinkslow.storage.reading import read_bounded
+from thinkslow.storage.reading import is_file, read_bounded
 
 NAME = "lock.json"
 LARGEST = 2**20
@@ -207,8 +207,10 @@ def alone(path: Path) -> Iterator[None]:
     """Hold a single file during the body by the system's lock, which ends with the process. A
     missing file is created.
 
-    **Errors:** `Locked` if another process, or another writer of this one, holds it.
+    **Errors:** `Locked` if another process, or another writer of this one, holds it; `Damaged` if
+    it is no file.
     """
+    is_file(path)  # opening a pipe would wait for its reader
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
     with _flocked(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB) as mine:
         if not mine:

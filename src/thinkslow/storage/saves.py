@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from thinkslow.storage import atomic, store
+from thinkslow.storage.reading import is_file, read_bounded
 
 LATEST = "latest"
 NUMBERED = re.compile(r"\.?([0-9]{6,})(\.tmp-[0-9a-f]{8})?")
@@ -28,10 +29,10 @@ def latest(folder: str | Path) -> Path | None:
     **Errors:** `store.Damaged` if `latest` names no save; `store.Missing` if that save is gone.
     """
     path = Path(folder) / LATEST
-    try:
-        name = path.read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
+    if not is_file(path):
         return None
+    try:
+        name = read_bounded(path, 255, "the number of a save").decode().strip()
     except UnicodeDecodeError:
         name = ""
     if not re.fullmatch("[0-9]{6,}", name):

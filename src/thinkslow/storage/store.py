@@ -33,7 +33,7 @@ from thinkslow.plural import plural
 from thinkslow.storage import atomic, lock, tensorfile
 from thinkslow.storage.faults import Damaged, Misfit, Missing, shown
 from thinkslow.storage.manifest import FORMAT, MANIFEST, manifest_text, read_manifest
-from thinkslow.storage.reading import is_there
+from thinkslow.storage.reading import is_file, is_there
 
 __all__ = [
     "MANIFEST",
@@ -186,7 +186,7 @@ def _read_arrays(folder: Path, usual: str, entry: Any, remedy: str) -> dict[str,
     )
     file = _file(entry, usual)
     path = folder / file
-    if not path.is_file():
+    if not is_file(path):
         raise Missing(f"An agent folder holds {file}; {folder} does not. {remedy}")
     if not isinstance(expected, str) or not isinstance(table, dict):
         raise Damaged(f"{folder / MANIFEST} lacks the checksum or the table of {file}. {remedy}")

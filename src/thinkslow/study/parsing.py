@@ -16,6 +16,7 @@ from thinkslow.evaluation.metrics import METRICS, metric
 from thinkslow.evaluation.planning import LOOKS
 from thinkslow.registry import nearest
 from thinkslow.storage.paths import expanded
+from thinkslow.storage.reading import is_file, read_bounded
 from thinkslow.study.plan import (
     BASE,
     Effect,
@@ -31,6 +32,8 @@ from thinkslow.study.plan import (
 )
 
 FORMAT = 1
+LARGEST = 2**20
+"""Largest size of a plan in bytes."""
 SHIPPED = Path(__file__).parent / "shipped"
 
 
@@ -50,14 +53,14 @@ def read(source: str | Path, agents: Mapping[str, Sequence[str]] | None = None) 
     anything is played.
     """
     path = expanded(source)
-    if not path.is_file():
+    if not is_file(path):
         plans = shipped()
         if str(source) not in plans:
             raise FileNotFoundError(
                 f"There is no file or bundled study {str(source)!r}{nearest(str(source), plans)}"
             )
         path = plans[str(source)]
-    written = path.read_bytes()
+    written = read_bounded(path, LARGEST, "a plan")
     try:
         content = tomllib.loads(written.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

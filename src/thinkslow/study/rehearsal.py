@@ -25,6 +25,7 @@ from thinkslow.envs import arguments, make
 from thinkslow.evaluation.protocol import evaluate
 from thinkslow.loading import load
 from thinkslow.storage import atomic, jsontext
+from thinkslow.storage.reading import read_json
 from thinkslow.study.plan import Plan, restored
 from thinkslow.study.tasks import Task, arms_of, environment, finished, playing, tasks
 
@@ -93,9 +94,10 @@ def known(plan: Plan, folder: Path, *, jobs: int | None = None) -> dict[str, Any
     """
     todo, missing = _tasks(plan, folder)
     try:
-        kept = json.loads((folder / FORECAST).read_text())
+        kept = read_json(folder / FORECAST, "a forecast")
     except (OSError, ValueError):
-        kept = {}
+        kept = None
+    kept = kept if isinstance(kept, dict) else {}
     seconds = kept.get("seconds", {}) if kept.get("plan") == plan.hash else {}
     return _forecast(plan, todo, missing, seconds, _at_once(jobs, missing))
 

@@ -18,7 +18,7 @@ from thinkslow.storage import atomic, jsontext, lines
 from thinkslow.storage.faults import Damaged
 from thinkslow.storage.lock import writing
 from thinkslow.storage.paths import expanded
-from thinkslow.storage.reading import read_json
+from thinkslow.storage.reading import is_file, read_json
 from thinkslow.study import executors, page, verdicts
 from thinkslow.study.effects import Cells
 from thinkslow.study.plan import Plan, restored
@@ -96,7 +96,7 @@ def begin(plan: Plan, folder: Path, command: str = "") -> dict[str, dict[str, st
     """
     agents = playing(plan)
     path, code = folder / STORED, code_hash()
-    if path.exists():
+    if is_file(path):
         before = _stored(path)
         if before["plan"]["hash"] != plan.hash:
             raise Another(
@@ -153,7 +153,7 @@ def finish(folder: Path) -> dict[str, Any]:
     **Errors:** `FileNotFoundError` if the folder holds no study.
     """
     path = folder / STORED
-    if not path.is_file():
+    if not is_file(path):
         raise FileNotFoundError(f"{path} is missing, so {folder} holds no study.")
     stored = _stored(path)
     plan = restored(stored["plan"])
@@ -197,7 +197,7 @@ def joined(
     """The records of every group in every setting, over all blocks and agents."""
     parts: dict[tuple[str, str], list[tuple[Task, Records]]] = {}
     for task in tasks(plan, agents):
-        if (folder / task.folder / records.HEADER).exists():
+        if is_file(folder / task.folder / records.HEADER):
             read = records.read(folder / task.folder)
             parts.setdefault((task.group, task.setting), []).append((task, read))
     return {key: _together(plan, found) for key, found in parts.items()}

@@ -25,6 +25,7 @@ from thinkslow.evaluation.subjects import told_apart
 from thinkslow.loading import load, opened
 from thinkslow.saved.environment import Facts, environment_of
 from thinkslow.storage.paths import expanded
+from thinkslow.storage.reading import is_file
 from thinkslow.study.plan import Misplanned, Plan, Setting, StudyArm
 from thinkslow.zoo import located
 
@@ -192,7 +193,7 @@ def environment(plan: Plan, agent: Agent, setting: str) -> dict[str, Any]:
 
 def finished(folder: Path) -> bool:
     """Whether a folder holds the complete records of a task."""
-    return (folder / records.HEADER).exists() and records.read(folder).finished
+    return is_file(folder / records.HEADER) and records.read(folder).finished
 
 
 def play(plan: Plan, task: Task, folder: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from thinkslow.storage.events import Events
+from thinkslow.storage.reading import is_file
 
 log = logging.getLogger("thinkslow.train")
 
@@ -30,13 +31,15 @@ class Logs:
         """`length` is the number of bytes of metrics.jsonl to keep, and `step` the decision to
         continue from.
         """
-        path = run / "metrics.jsonl"
-        path.touch()
+        path, text = run / "metrics.jsonl", run / "log.txt"
+        for file in (path, text):  # opening a pipe would wait for its other end
+            if not is_file(file):
+                file.touch()
         self.metrics = path.open("r+")
         length = min(length, path.stat().st_size)
         self.metrics.truncate(length)
         self.metrics.seek(length)
-        self.handler = logging.FileHandler(run / "log.txt")
+        self.handler = logging.FileHandler(text)
         self.handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         log.setLevel(logging.INFO)
         log.addHandler(self.handler)

@@ -30,6 +30,7 @@ import numpy as np
 
 from thinkslow.plural import plural
 from thinkslow.storage import atomic, store
+from thinkslow.storage.reading import is_file
 
 Fields = Mapping[str, tuple[tuple[int, ...], Any]]
 Rows = dict[str, np.ndarray]
@@ -364,10 +365,9 @@ class Replay:
         **Errors:** `store.Missing`, `store.Damaged`.
         """
         path = self._folder() / file
-        try:
-            content = np.fromfile(path, np.uint8)
-        except FileNotFoundError:
-            raise store.Missing(f"The replay needs {path}, which does not exist.") from None
+        if not is_file(path):
+            raise store.Missing(f"The replay needs {path}, which does not exist.")
+        content = np.fromfile(path, np.uint8)
         if content.size != size or zlib.crc32(content.data) != crc:
             raise store.Damaged(
                 f"{path} is not what was saved ({plural(content.size, 'byte')}, expected "

@@ -15,7 +15,7 @@ from thinkslow.saved.provenance import provenance
 from thinkslow.settings import setting
 from thinkslow.spaces import Space
 from thinkslow.storage import jsontext, saves, store
-from thinkslow.storage.reading import read_json
+from thinkslow.storage.reading import is_file, read_json
 
 CONFIG = "config.json"
 FREE = ("budgets", "save_every", "step_limit", "reset_limit")
@@ -113,12 +113,11 @@ def read(folder: Path) -> Described:
     **Errors:** `store.Missing` if it holds none; `store.Damaged`.
     """
     path = folder / CONFIG
-    try:
-        described = read_json(path, "the settings of a run")
-    except (FileNotFoundError, NotADirectoryError):
+    if not is_file(path):
         raise store.Missing(
             f"{folder} holds no run to resume: {CONFIG} is missing. Choose another folder."
-        ) from None
+        )
+    described = read_json(path, "the settings of a run")
     try:
         tuples = {"budgets": tuple(described["run"]["budgets"])}
         percentiles = {"return_percentiles": tuple(described["learning"]["return_percentiles"])}
@@ -166,7 +165,7 @@ def refuse_used(run: Path, because: Iterable[str] = ()) -> None:
         run: the folder.
         because: the settings in which its run differs.
     """
-    if not (run / CONFIG).exists():
+    if not is_file(run / CONFIG):
         if there := [name for name in WRITTEN if (run / name).exists()]:
             raise FileExistsError(
                 f"{run} holds {there[0]}, of no run of this version. Choose another folder."
