@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from io import StringIO
@@ -28,6 +29,7 @@ from thinkslow.evaluation.report.conclusion import conclusion, verdicts
 from thinkslow.evaluation.report.page import build
 from thinkslow.evaluation.report.table import table
 from thinkslow.evaluation.report.text import estimated
+from thinkslow.evaluation.summary import summarise
 
 FEW = 6
 """Episodes an arm of which most pages of these tests are made."""
@@ -556,6 +558,17 @@ def test_the_table_never_cuts_a_number(width, scale):
 def test_the_table_says_that_episodes_are_no_pairs(summary):
     rows = [row | {"paired": False} for row in summary["comparisons"]]
     assert "independent" in printed(summary | {"comparisons": rows})
+
+
+def test_a_folder_that_was_moved_is_the_one_in_the_command_that_continues(folder, tmp_path):
+    """The command named the place where the evaluation was played, and began another there."""
+    found = read(shutil.copytree(folder, tmp_path / "kept"))
+    for out in ("out/old", str(tmp_path / "kept")):
+        sittings = [{"command": f"thinkslow evaluate mine --out {out} --seed 1"}]
+        header = dataclasses.replace(found.header, sittings=sittings)
+        moved = dataclasses.replace(found, header=header)
+        said = summarise(moved)["protocol"]["command"]
+        assert said == f"thinkslow evaluate mine --out {tmp_path / 'kept'} --seed 1"
 
 
 @pytest.mark.slow

@@ -206,6 +206,8 @@ class Records:
     episodes: Sequence[Episode]
     whole: Sequence[Episode] = ()
     """Under `paired-v2`, the episodes that every arm also plays whole."""
+    folder: Path | None = dataclasses.field(default=None, compare=False)
+    """Where they were read; None for records that are in memory only."""
 
     @property
     def finished(self) -> bool:
@@ -239,7 +241,7 @@ def read(folder: str | Path) -> Records:
             f"Run `thinkslow evaluate AGENT --out FOLDER` first."
         )
     header = _header(path)
-    return Records(header, _episodes(folder / EPISODES), _episodes(folder / WHOLE))
+    return Records(header, _episodes(folder / EPISODES), _episodes(folder / WHOLE), folder)
 
 
 def _episodes(path: Path) -> list[Episode]:

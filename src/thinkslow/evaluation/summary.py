@@ -8,7 +8,9 @@ be pooled: the pool is one more agent in the summary, with intervals over traini
 
 import collections
 import dataclasses
+import shlex
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,8 @@ from thinkslow.evaluation.records import BASE, FORMAT, Episode, Header, Records,
 from thinkslow.plural import plural
 
 Record = dict[str, Any]
+
+OUT = "--out"
 
 UNCARRIED = "control-uncarried"
 """A control of the carry. Its state at one moment is refined like that of other arms."""
@@ -59,7 +63,8 @@ def summarise(records: Records) -> Record:
             {"agent": group, **row} for row in _comparisons(played, metrics, header.seed)
         ]
     first = header.sittings[0] if header.sittings else {}
-    command = {"command": header.sittings[-1].get("command")} if header.sittings else {}
+    said = header.sittings[-1].get("command") if header.sittings else None
+    command = {"command": _continuing(said, records.folder)} if header.sittings else {}
     agreed = agreement(episodes, records.whole, header.seed)
     return {
         "format": FORMAT,
@@ -84,6 +89,21 @@ def summarise(records: Records) -> Record:
         **out,
         "notes": [*_notes(records, out["comparisons"]), *_agreements(agreed)],
     }
+
+
+def _continuing(command: str | None, folder: Path | None) -> str | None:
+    """The command of the last sitting, to continue in a folder that was moved or copied since.
+
+    >>> _continuing("thinkslow evaluate mine --out out/a --seed 1", Path("kept/a b"))
+    "thinkslow evaluate mine --out 'kept/a b' --seed 1"
+    """
+    if folder is None or not command or not command.startswith("thinkslow "):
+        return command
+    words = shlex.split(command)
+    place = words.index(OUT) + 1 if OUT in words[:-1] else 0
+    if not place or Path(words[place]).resolve() == folder.resolve():
+        return command
+    return shlex.join([*words[:place], str(folder), *words[place + 1 :]])
 
 
 def flat(comparisons: Sequence[Record]) -> list[Row]:
