@@ -61,26 +61,38 @@ def coin(model: Any, state: Any, key: Any) -> jax.Array:
 def begun(world: Any, settings: Thinking, seen: Any, policy: Any, **given: Any) -> tuple[Any, Any]:
     """The objective of the second observation of an episode, in float64, and where it starts."""
     agent = Agent(world, settings, policy=policy, **given)
-    state = cast(world.initial(), jnp.float64)
-    action = policy(world, state, None)
-    first = perceive(world, state, action, jnp.array(True), seen)
-    start = dataclasses.replace(state, memory=first.memory, latent=first.posterior.soft())
-    moment = perceive(world, start, action, jnp.array(False), seen)
-    return objective_and_start(agent, seen, moment, jr.key(1))
+
+    @jax.jit
+    def second() -> Any:
+        state = cast(world.initial(), jnp.float64)
+        action = policy(world, state, None)
+        first = perceive(world, state, action, jnp.array(True), seen)
+        start = dataclasses.replace(state, memory=first.memory, latent=first.posterior.soft())
+        return perceive(world, start, action, jnp.array(False), seen)
+
+    return objective_and_start(agent, seen, second(), jr.key(1))
 
 
-def slopes(objective: Any, at: Any, key: Any = None) -> tuple[Any, Any]:
-    """Derivatives and central differences of every term, along a direction without symmetry."""
-    key = jr.key(0) if key is None else key
+def slopes(objective: Any, at: Any, *keys: Any) -> Any:
+    """Derivatives and central differences of every term, along a direction without symmetry; for
+    each of several keys, if they are given. One program is compiled.
+    """
     way = jax.tree.map(lambda x: wave(x, 2.0), at)
 
     @jax.jit
-    def along(length: Any) -> Any:
-        return objective(jax.tree.map(lambda x, d: x + length * d, at, way), key)[1]
+    def along(length: Any, key: Any) -> Any:
+        def term(length: Any) -> Any:
+            return objective(jax.tree.map(lambda x, d: x + length * d, at, way), key)[1]
 
-    step = 1e-5
-    numeric = jax.tree.map(lambda a, b: (a - b) / (2 * step), along(step), along(-step))
-    return jax.tree.map(float, (jax.jvp(along, (0.0,), (1.0,))[1], numeric))
+        return jax.jvp(term, (length,), (1.0,))
+
+    def of(key: Any) -> tuple[Any, Any]:
+        step = 1e-5
+        after, before = along(step, key)[0], along(-step, key)[0]
+        numeric = {name: float(after[name] - before[name]) / (2 * step) for name in after}
+        return jax.tree.map(float, along(0.0, key)[1]), numeric
+
+    return [of(key) for key in keys] if keys else of(jr.key(0))
 
 
 def wave(x: jax.Array, phase: float) -> jax.Array:
@@ -180,10 +192,9 @@ def test_the_gradient_under_each_draw_of_the_noise_is_that_of_finite_differences
         )
         world, bits = cast(codes(), jnp.float64), {"bits": jnp.array([1.0, 0.0, 0.0, 1.0, 1.0])}
         objective, begin = begun(world, settings, bits, leaning)
-        found = slopes(objective, begin, jr.key(key))
+        found, other = slopes(objective, begin, jr.key(key), jr.key(key + 1))
         agree(found, [term.name for term in terms])
-        other = slopes(objective, begin, jr.key(key + 1))[0]
-        assert all(abs(found[0][name] - other[name]) > 1e-6 for name in ("sig", "evidence"))
+        assert all(abs(found[0][name] - other[0][name]) > 1e-6 for name in ("sig", "evidence"))
 
 
 @pytest.mark.parametrize(
@@ -255,6 +266,7 @@ def test_no_steps_and_steps_of_no_length_are_the_base_agent_to_the_bit(variable,
     idle = Thinking(
         terms,
         steps=3,
+        horizon=1,
         variable=variable,
         landing=landing,
         update=Gradient(0.0),
