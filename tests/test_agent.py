@@ -92,7 +92,7 @@ def test_the_base_agent_is_predict_infer_sample_act(dreamer, stream, base):
         np.testing.assert_array_equal(played[1], action)
 
 
-@pytest.mark.parametrize("steps_of", ["zero size", "zero nats"])
+@pytest.mark.parametrize("steps_of", ["zero size", slow("zero nats")])
 def test_thinking_of_no_size_is_the_base_agent_bit_for_bit(dreamer, stream, base, steps_of):
     idle: Any = {"update": Gradient(0.0)} if steps_of == "zero size" else {"max_kl": 0.0}
     out = play(Agent(dreamer, dataclasses.replace(EVIDENCE, **idle)), stream)
@@ -480,7 +480,7 @@ def test_an_observation_that_is_no_number_leaves_the_prior_and_says_so(thinking)
     assert thought.seen.all()
 
 
-@pytest.mark.parametrize("thinking", [EVIDENCE, Thinking(readout=BestOf(4))])
+@pytest.mark.parametrize("thinking", [EVIDENCE, slow(Thinking(readout=BestOf(4)))])
 def test_pixels_out_of_range_are_no_evidence_for_any_latent(dreamer, thinking):
     """They were flagged and not encoded, but refinement and the best of several trusted them."""
     rng = np.random.default_rng(0)

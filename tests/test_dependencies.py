@@ -1,6 +1,7 @@
 """What is declared is what is imported: nothing is installed in vain, nothing comes by luck."""
 
 import ast
+import functools
 import re
 import sys
 from importlib import metadata
@@ -11,6 +12,7 @@ import thinkslow
 SOURCE = Path(thinkslow.__file__).parent
 
 
+@functools.cache
 def imported() -> set[str]:
     """Distributions whose modules any file of the package imports, anywhere in it."""
     modules = set()

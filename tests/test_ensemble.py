@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from helpers import golden_case, tiny_dreamer, tiny_v1
+from helpers import golden_case, slow, tiny_dreamer, tiny_v1
 
 from thinkslow import zoo
 from thinkslow.agent.agent import Agent
@@ -153,7 +153,7 @@ def test_fits_are_judged_by_divergences_and_gain_of_known_value():
     np.testing.assert_allclose(found.disagreement, gain, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["categorical", "gaussian", "v1"])
+@pytest.mark.parametrize("kind", ["categorical", slow("gaussian"), slow("v1")])
 def test_every_agent_says_which_layer_its_prior_ends_in(kind):
     model = {
         "categorical": tiny_dreamer,

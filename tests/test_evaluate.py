@@ -19,7 +19,7 @@ import numpy as np
 import odd_episodes
 import pytest
 from counting import LENGTH
-from helpers import ask, codes, smallest_config, tiny_v1, with_random_weights
+from helpers import ask, codes, slow, smallest_config, tiny_v1, with_random_weights
 from odd_episodes import id_of
 from odd_players import Guesser, SideBySide
 
@@ -340,7 +340,7 @@ def test_episodes_that_are_over_count_no_decision_more():
     assert [len(one.latency_ms) for one in played] == [one.length for one in played] == [3, 9, 23]
 
 
-@pytest.mark.parametrize("name", ["Lengths", "Pixels", "Cameras"])
+@pytest.mark.parametrize("name", [slow("Lengths"), slow("Pixels"), "Cameras"])
 @pytest.mark.usefixtures("quick")
 def test_every_decoded_image_is_scored_by_whatever_name(name, tmp_path):
     names = {"Lengths": ("image",), "Pixels": ("pixels",), "Cameras": ("left", "right")}[name]

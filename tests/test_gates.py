@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from helpers import Codes, codes, steer
+from helpers import Codes, codes, slow, steer
 
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.gates import (
@@ -86,7 +86,9 @@ class Costly(PresentTerm):
         raise AssertionError("a closed gate refined")
 
 
-@pytest.mark.parametrize("readout", [Sample(), Mode(), BestOf(4)], ids=["sample", "mode", "best"])
+@pytest.mark.parametrize(
+    "readout", [Sample(), slow(Mode()), BestOf(4)], ids=["sample", "mode", "best"]
+)
 def test_a_closed_gate_is_the_agent_of_no_steps_and_never_refines(given, readout):
     """It once took the sampled latent whatever the readout, and compared two readouts."""
     costly = agent_of(Thinking({Costly(): 1.0}, steps=1, readout=readout))

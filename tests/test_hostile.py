@@ -21,7 +21,7 @@ def check(name: str, count: int, seed: int, work: Path) -> None:
 def test_a_sample_of_mutants_is_refused(name, tmp_path, monkeypatch):
     """Those of other formats, and all of them, are slow."""
     monkeypatch.chdir(tmp_path)
-    check(name, count=40, seed=0, work=tmp_path)
+    check(name, count=15, seed=0, work=tmp_path)
 
 
 @pytest.mark.slow

@@ -91,7 +91,7 @@ CONTENT = st.recursive(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(CONTENT, st.sampled_from([2, 3, 4, 5]))
 def test_arrays_in_any_structure_come_back_as_they_were(tmp_path_factory, content, protocol):
     found = load(pickle.dumps(content, protocol), tmp_path_factory.mktemp("pickle"))

@@ -300,7 +300,7 @@ def test_a_raw_step_is_the_gradient_times_its_length():
     np.testing.assert_allclose(thought.moved[0], 0.5 * jnp.sum((0.3 * gradient) ** 2), rtol=1e-4)
 
 
-@pytest.mark.parametrize("landing", ["as-is", "code", "simplex"])
+@pytest.mark.parametrize("landing", [slow("as-is"), "code", "simplex"])
 def test_a_stepped_latent_acts_where_it_lands(landing):
     thought = raw_steps("latent", Evidence(0.0, 0.0), landing=landing, update=Gradient(0.2))
     latent, stepped = np.asarray(thought.state.latent[0]), np.asarray(thought.after.value[0])

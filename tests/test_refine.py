@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 import scipy.special
-from helpers import COST, bowl, categorical, equal, gaussian, linear, noisy, slow
+from helpers import COST, bowl, categorical, equal, gaussian, linear, nightly, noisy, slow
 
 from thinkslow import refinement
 from thinkslow.distributions import Categorical, Gaussian
@@ -273,9 +273,22 @@ def test_a_gradient_that_is_no_number_moves_nothing_and_shows_in_its_norm():
     assert not np.any(out.accepted)
 
 
-@pytest.mark.parametrize("update", [Gradient(0.3), slow(Mirror(0.3)), Random()])
-@pytest.mark.parametrize("accept", [False, True])
-@pytest.mark.parametrize("steps", [slow(0), slow(1), 3])
+@pytest.mark.parametrize(
+    ("update", "accept", "steps"),
+    [
+        (Gradient(0.3), False, 3),
+        (Random(), True, 3),
+        slow(Gradient(0.3), True, 1),
+        slow(Mirror(0.3), True, 3),
+        slow(Random(), False, 0),
+        *(
+            nightly(update, accept, steps)
+            for update in (Gradient(0.3), Mirror(0.3), Random())
+            for accept in (False, True)
+            for steps in (0, 1, 3)
+        ),
+    ],
+)
 def test_a_descent_without_its_record_ends_where_the_recorded_one_does(update, accept, steps):
     given = {"steps": steps, "key": jr.key(1), "max_kl": 0.2, "accept": accept}
     recorded = refine(noisy, categorical(), update, **given)
@@ -322,9 +335,9 @@ def test_random_steps_do_not_look_at_the_objective_and_differ_by_key():
 
 
 CASES: list[tuple[Any, Any, Any, dict[str, Any]]] = [
-    (linear, categorical, Gradient, {}),
+    slow(linear, categorical, Gradient, {}),
     (noisy, categorical, Mirror, {"accept": True}),
-    (linear, categorical, Random, {}),
+    slow(linear, categorical, Random, {}),
     (bowl, gaussian, Gradient, {"select": "best"}),
 ]
 

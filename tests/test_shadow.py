@@ -158,7 +158,7 @@ def test_an_arm_is_told_of_frames_that_are_missing(agents):
     assert np.abs(images[True] - images[False]).max() > 1e-3
 
 
-@pytest.mark.parametrize("arm", [slow("control-particles"), "robust"])
+@pytest.mark.parametrize("arm", [slow("control-particles"), slow("robust")])
 def test_particles_and_checks_are_led_to_the_same_frames(agents, recorded, arm):
     """An arm with a check ended the evaluation with AttributeError."""
     images = shown(agents, recorded[1], arm)

@@ -391,6 +391,7 @@ def test_without_an_effect_a_study_of_four_claims_rarely_supports_one():
     assert wrong <= 8  # of 60 at 5% one expects 3, and more than 8 once in 200
 
 
+@pytest.mark.slow
 def test_a_claim_of_sameness_at_its_margin_is_rarely_supported_among_others():
     hypotheses = [
         {"effect": {"arm": "twice"}, "expect": "same"},
@@ -439,6 +440,7 @@ def test_half_of_a_loss_is_won_back_between_settings_episode_by_episode():
     assert one.difference == pytest.approx(0.5 - 0.5 * 4, abs=0.8)
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_difference_of_effects_of_the_same_seeds_covers():
     """Training seeds differ in level and in effect, and both settings share them."""
     hypothesis = {

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from counting import Names
-from helpers import slow, smallest_config
+from helpers import nightly, slow, smallest_config
 from tensorboardX.event_file_writer import EventsWriter
 
 from thinkslow.distributions import Gaussian
@@ -273,7 +273,11 @@ def test_an_agent_with_a_gaussian_latent_trains_and_resumes_bit_for_bit(tmp_path
 @pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize(
     ("sent", "ends"),
-    [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit), (signal.SIGHUP, SystemExit)],
+    [
+        (signal.SIGINT, KeyboardInterrupt),
+        (signal.SIGTERM, SystemExit),
+        slow(signal.SIGHUP, SystemExit),
+    ],
 )
 def test_a_signal_saves_before_it_stops(tmp_path, sent, ends):
     """SIGTERM, with which a batch system ends a job, lost all since the last save."""
@@ -326,7 +330,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["reward", "nan", "inf"])
+@pytest.mark.parametrize("fault", ["reward", nightly("nan"), "inf"])
 def test_a_value_that_is_not_finite_is_found_where_it_enters(tmp_path, monkeypatch, fault, caplog):
     """It stopped the run as a loss that diverged, or its log line stopped the save."""
     monkeypatch.setenv("FAULT", fault)

@@ -89,9 +89,9 @@ def test_langevin_draws_from_the_density_that_its_objective_names():
 
 
 ADAPTIVE = [
-    (linear, Gradient(0.5), {}),
+    slow(linear, Gradient(0.5), {}),
     (noisy, Mirror(2.0), {"accept": True}),
-    (linear, Random(), {"max_kl": 9.0, "step_kl": jnp.inf}),
+    slow(linear, Random(), {"max_kl": 9.0, "step_kl": jnp.inf}),
 ]
 
 

@@ -113,7 +113,7 @@ def equal(one, other):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
-@pytest.mark.parametrize("horizon", [1, 5])
+@pytest.mark.parametrize("horizon", [slow(1), 5])
 def test_imagined_advantages_are_the_exact_ones_of_a_toy(horizon):
     """In the mean over latents a lambda-return is the worth of the action under the belief."""
     model = rewarded(ring(), PAYS)
@@ -179,7 +179,7 @@ def test_advantages_below_their_error_count_for_nothing():
     np.testing.assert_allclose(found, [1.5, -1.5, 0.0, 0.0])
 
 
-@pytest.mark.parametrize("control", [Tempered, Shuffled])
+@pytest.mark.parametrize("control", [Tempered, slow(Shuffled)])
 def test_a_control_goes_as_far_as_the_values_do(control):
     model = rewarded(
         ring(), PAYS, acts=np.stack([np.linspace(0.2, 0.7, 8), np.linspace(0.8, 0.3, 8)], 1)

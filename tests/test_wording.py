@@ -1,6 +1,7 @@
 """The library speaks of arguments, the command line of flags."""
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +17,18 @@ FLAG = re.compile(r"(^|[\s(`])--[a-z]")
 SAID = re.compile(r"`([a-z_]+)=")
 
 
-def texts(path: Path) -> Iterator[str]:
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@functools.cache
+def texts(path: Path) -> tuple[str, ...]:
     """Every text of a file that is no docstring, f-strings whole."""
-    tree = ast.parse(path.read_text())
+    return tuple(_texts(parsed(path)))
+
+
+def _texts(tree: ast.Module) -> Iterator[str]:
     inside = {
         id(part)
         for node in ast.walk(tree)
@@ -110,7 +120,7 @@ SOURCES = sorted(SOURCE.rglob("*.py"))
 
 def docstrings(path: Path) -> Iterator[str]:
     """Every text that documents a module, a class, a function or a field."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             yield str(node.value.value)
 
