@@ -366,7 +366,7 @@ def test_a_full_disk_says_how_to_go_on(monkeypatch, capsys):
     said = one_line(capsys)
     assert "The disk is full" in said
     assert "metrics.jsonl" in said
-    assert "--resume" in said
+    assert "run the command again" in said
 
 
 @pytest.mark.parametrize(

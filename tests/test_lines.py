@@ -1,10 +1,11 @@
 """Records as lines: what a killed process leaves."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from thinkslow.storage import jsontext, lines
+from thinkslow.storage import atomic, jsontext, lines
 
 ROWS = [{"a": 1}, {"a": 2.5, "b": "line\nbreak"}]
 
@@ -20,6 +21,12 @@ def test_a_file_that_is_cut_anywhere_goes_on_behind_its_last_whole_line(tmp_path
     lines.drop_torn(path)
     lines.append(path, ROWS[there:])
     assert path.read_bytes() == content
+
+
+def test_a_full_disk_is_said_with_the_file():
+    """An evaluation was told to continue a training run, and not which file was too large."""
+    with pytest.raises(atomic.Full, match=r"Saving /dev/full needs .* Free some space"):
+        lines.append(Path("/dev/full"), ROWS)
 
 
 def test_a_number_that_is_non_finite_writes_nothing(tmp_path):

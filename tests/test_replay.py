@@ -477,3 +477,19 @@ def test_a_full_disk_during_a_save_loses_nothing(tmp_path, monkeypatch):
         assert set(os.listdir(tmp_path)) == files
         assert content(Replay.load(tmp_path, first)) == before
     assert content(Replay.load(tmp_path, replay.save())) == after
+
+
+def test_files_of_a_save_that_was_never_finished_do_not_stay(tmp_path):
+    """Each attempt on a full disk left its rows behind, so that the disk stayed full."""
+    replay = filled(4, path=tmp_path)
+    first = replay.save()
+    before, files = content(replay), set(os.listdir(tmp_path))
+    for time_ in range(4, 9):
+        replay.add(row(time_, 2))
+    replay.save()  # and the process ends before the checkpoint that holds its index
+    again = Replay.load(tmp_path, first)
+    again.remove_leftovers()
+    assert set(os.listdir(tmp_path)) == files
+    assert content(Replay.load(tmp_path, first)) == before
+    filled(0, path=tmp_path).remove_leftovers()
+    assert not os.listdir(tmp_path)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -27,11 +28,13 @@ from thinkslow.dreamer.model import Dreamer
 from thinkslow.dreamer.training import experience
 from thinkslow.dreamer.training import run as runs
 from thinkslow.dreamer.training import state as module
+from thinkslow.dreamer.training.logs import Logs
 from thinkslow.dreamer.training.run import RunConfig
 from thinkslow.dreamer.training.trainer import Diverged, Trainer
 from thinkslow.envs import VectorEnv
 from thinkslow.saved import folder as checkpoint
 from thinkslow.storage import lock, manifest, saves, store
+from thinkslow.storage.atomic import Full
 from thinkslow.storage.events import Events
 from thinkslow.weights import named
 
@@ -586,3 +589,15 @@ def test_impossible_settings_are_refused():
         dataclasses.replace(CONFIG, environments=0)
     with pytest.raises(ValueError, match=r"`batch_size`.*got 0"):
         dataclasses.replace(LEARNING, batch_size=0)
+
+
+def test_metrics_on_a_full_disk_name_their_file(tmp_path, monkeypatch):
+    def full(_: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    logs = Logs(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(logs, "metrics", SimpleNamespace(write=full))
+        with pytest.raises(Full, match=r"metrics\.jsonl needs more disk space"):
+            logs.write({"step": 1}, {}, 1)
+    logs.close()

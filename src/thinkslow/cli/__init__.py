@@ -179,8 +179,8 @@ def _one_line(error: Exception) -> str:
     said = type(error).__module__ == "thinkslow.storage.atomic"  # its message names the file
     if full and not said:
         return (
-            f"The disk is full ({text}). Free some space and run the command again; "
-            "--resume continues a training run from its last save."
+            f"The disk is full ({text}). What was saved before is untouched. Free some space and "
+            "run the command again."
         )
     if isinstance(error, OSError) and error.errno is not None and error.strerror:
         if error.filename is None:

@@ -22,11 +22,12 @@ def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append rows and flush them to the disk.
 
-    **Errors:** `ValueError` for a non-finite number, before anything is written.
+    **Errors:** `ValueError` for a non-finite number, before anything is written; `atomic.Full` if
+    the disk is full.
     """
     text = _text(rows)
     atomic.guard(atomic.absolute(path))
-    with path.open("ab") as file:
+    with atomic.explained(path), path.open("ab") as file:
         file.write(text.encode())
         file.flush()
         os.fsync(file.fileno())

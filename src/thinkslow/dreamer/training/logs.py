@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from thinkslow.storage import atomic
 from thinkslow.storage.events import Events
 from thinkslow.storage.reading import is_file
 
@@ -31,7 +32,8 @@ class Logs:
         """`length` is the number of bytes of metrics.jsonl to keep, and `step` the decision to
         continue from.
         """
-        path, text = run / "metrics.jsonl", run / "log.txt"
+        self.path = path = run / "metrics.jsonl"
+        text = run / "log.txt"
         for file in (path, text):  # opening a pipe would wait for its other end
             if not is_file(file):
                 file.touch()
@@ -56,8 +58,9 @@ class Logs:
         once.
         """
         whole, bad = null_nonfinite(line)
-        self.metrics.write(json.dumps(whole, allow_nan=False) + "\n")
-        self.metrics.flush()
+        with atomic.explained(self.path):
+            self.metrics.write(json.dumps(whole, allow_nan=False) + "\n")
+            self.metrics.flush()
         if new := [name for name in bad if name not in self._said]:
             self._said.update(new)
             log.warning(

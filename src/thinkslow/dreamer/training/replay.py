@@ -243,6 +243,16 @@ class Replay:
             if number <= index["number"] and name not in kept:
                 (folder / name).unlink(missing_ok=True)
 
+    def remove_leftovers(self) -> None:
+        """Remove files that no save needs, of a save that a kill or a full disk ended.
+
+        Only for the one process that writes the replay, before its first save.
+        """
+        kept = {entry[0] for entry in (*self._segments, *self._patches)}
+        for name in _numbers(self._folder()):
+            if name not in kept:
+                (self._folder() / name).unlink(missing_ok=True)
+
     @classmethod
     def load(cls, path: str | Path, index: Mapping[str, Any]) -> "Replay":
         """Load the replay as it was when `save` returned `index`; later files are ignored.

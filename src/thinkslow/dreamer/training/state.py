@@ -176,6 +176,7 @@ class RunState:
         self.episodes.restore({name: arrays[f"episodes/{name}"] for name in self.episodes.arrays()})
         self.rng.bit_generator.state = counters["rng"]
         self.replay = Replay.load(self.run / "replay", counters["replay"])
+        self.replay.remove_leftovers()
         self.logs = Logs(self.run, length=counters["metrics_bytes"], step=self.steps)
         self._compare(counters.get("made_by", []))
         self.step = self.envs.restore(played)

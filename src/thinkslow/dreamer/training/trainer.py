@@ -105,6 +105,7 @@ class Trainer(RunState):
             if save is not None:
                 trainer.continue_from(save)
             else:  # killed before its first save, so it begins again
+                trainer.replay.remove_leftovers()
                 trainer.step = trainer.envs.reset()
                 trainer.logs = Logs(run)
         except BaseException:
