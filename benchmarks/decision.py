@@ -53,7 +53,7 @@ from thinkslow.agent.agent import Agent
 from thinkslow.agent.arms.arm import arm
 from thinkslow.agent.arms.presets import LONG
 from thinkslow.agent.checks import Clean
-from thinkslow.agent.gates import Gated
+from thinkslow.agent.gates import Gated, GateScore
 from thinkslow.agent.gates import gated as gates
 from thinkslow.agent.gates.gated import threshold_of
 from thinkslow.agent.thinking import Thinking
@@ -82,7 +82,7 @@ SWEEP = (
     *({"batch": batch} for batch in (8, 64)),
     *({"objective": objective} for objective in ("entropy", "elbo", "evidence")),
     *({"choice": choice} for choice in ("values", "values:latents=8", "values:horizon=1")),
-    {"choice": "values", "gate": "voc"},
+    *({"choice": "values", "gate": gate} for gate in ("voc", "policy-information", "voc-staged")),
     *({"arm": arm} for arm in ARMS),
     *({"arm": arm, "lost": True} for arm in LOST),
     *({"delay": delay} for delay in (1, 2, 5)),
@@ -260,12 +260,16 @@ def flags(agent: AbstractAgent, setting: Setting) -> dict[str, Any]:
 
 def gated(agent: Agent, setting: Setting) -> Gated:
     """The agent behind a gate that opens for `share` of the frames to come."""
-    closed = Gated(agent, registry.make("gate", str(setting.gate)), np.inf)
-    scores = []
-    for index in range(FRAMES):
-        *arguments, keys = inputs(agent, setting.batch, index)
-        scores.append(closed.act(*arguments, keys=keys)[2].doubt)
-    return closed.opening_above(threshold_of(np.array(scores), setting.share))
+
+    def threshold(score: GateScore, share: float) -> float:
+        closed, found = Gated(agent, score, np.inf), []
+        for index in range(FRAMES):
+            *arguments, keys = inputs(agent, setting.batch, index)
+            found.append(closed.act(*arguments, keys=keys)[2].doubt)
+        return threshold_of(np.array(found), share)
+
+    score = registry.make("gate", str(setting.gate)).calibrated(threshold)
+    return Gated(agent, score, threshold(score, setting.share))
 
 
 def seconds(call: Callable[[int], None], index: int) -> float:
