@@ -34,6 +34,7 @@ from helpers import (
 from thinkslow import toy
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.checks import RandomRejection
+from thinkslow.agent.gates import Surprise, ValueOfComputation
 from thinkslow.agent.thinking import Thinking
 from thinkslow.distributions import Categorical
 from thinkslow.objectives import PIG, SIG, Ambiguity, Anchor, Entropy, Evidence, lookahead
@@ -197,12 +198,23 @@ def test_a_way_whose_strength_counts_for_nothing_or_always_is_found_out():
             "always": Way(Thinking(readout=Soft())),
             "never": Way(Thinking(check=RandomRejection()), Thinking(check=RandomRejection())),
             "anew": Way(Thinking(missing="predict", carry=False), Thinking(missing="predict")),
+            "shut": Way(Thinking({Anchor(): 1.0}, steps=1, max_kl=0.0), gate=Surprise()),
         },
     )
     assert "Codes x always: no strength does not change state and action" in found
     assert "Codes x always: full strength changes state or belief" in found
     assert "Codes x anew: changed numbers do not compile again: 1 programs" in found
+    assert "Codes x shut: full strength changes state or belief" in found
     assert "never" not in found
+
+
+@pytest.mark.slow
+def test_a_gate_that_lacks_what_it_needs_is_refused_with_the_reason():
+    way = Way(Thinking({Anchor(): 1.0}, steps=1), gate=ValueOfComputation())
+    entries = MODELS["codes"](terms=[], updates={}, ways={"voc": way})
+    (entry,) = [each for each in entries if each.terms == "voc"]
+    assert entry.holds is None
+    assert "actor" in entry.detail
 
 
 @pytest.mark.slow

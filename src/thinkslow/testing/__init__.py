@@ -82,7 +82,7 @@ def check(
         updates: by label, an update; or a pair, a function from a step size to an update and
             options of `refine`.
         ways: by label, ways to think that are no terms: steps of other variables, missing frames,
-            smoothing and checks.
+            windows and particles, checks and gates.
 
     **Cost:** compilation. All terms, and updates with equal options, share their programs: three
     programs of 2 to 5 s for each set of options (`UPDATES` has three), 10 s for the terms run

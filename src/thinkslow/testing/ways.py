@@ -12,7 +12,9 @@ import numpy as np
 from thinkslow.agent import agent as engine
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.checks import Clean, Covered, Robust
+from thinkslow.agent.gates import Gated, GateScore, Surprise, gated
 from thinkslow.agent.thinking import Thinking
+from thinkslow.needs import unmet
 from thinkslow.objectives import Anchor
 from thinkslow.refinement import Random
 from thinkslow.testing.case import Case
@@ -28,10 +30,10 @@ TINY, NEVER = 1e-9, float("inf")
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    """A way to think, whose strength is a number.
+    """A way to think, at full strength and at none.
 
-    At full strength, the frame of the second decision is flagged as missing, and a check finds
-    every frame suspicious; at none, no frame is.
+    At full strength, the frame of the second decision is flagged as missing, a check finds every
+    frame suspicious, and a gate opens for every decision; at none, no frame is, and it never does.
     """
 
     full: Thinking
@@ -42,13 +44,20 @@ class Way:
     """What it is at no strength; None: the base agent."""
     tolerance: float = 0.0
     """How far the beliefs may be from those of the base; 0: bit for bit."""
+    gate: GateScore | None = None
+    """The score of a gate before the thinking."""
+    numeric: bool = True
+    """Whether its strength is a number, whose change compiles nothing."""
+
+
+def _drawn(**settings: Any) -> Thinking:
+    """Random steps."""
+    return Thinking({Anchor(): 1.0}, steps=2, update=Random(), record=False, **settings)
 
 
 def _stepped(variable: Any) -> Way:
     def settings(nats: float) -> Thinking:
-        return Thinking(
-            {Anchor(): 1.0}, steps=2, update=Random(), max_kl=nats, variable=variable, record=False
-        )
+        return _drawn(variable=variable, max_kl=nats)
 
     return Way(settings(0.5), settings(0.0))
 
@@ -61,12 +70,15 @@ WAYS: dict[str, Way] = {
     **{f"steps of the {name}": _stepped(name) for name in ("latent", "state", "memory")},
     "predict-through": Way(Thinking(missing="predict")),
     "several futures": Way(Thinking(missing="predict", futures=3)),
+    "fixed lag": Way(Thinking(lag=2), Thinking(), numeric=False),
+    "particles": Way(Thinking(particles=4), Thinking(), numeric=False),
     # The window holds the present frame too; the programs round differently.
     "joint smoothing": Way(_smoothed(0.5), _smoothed(0.0), Thinking(lag=1), tolerance=1e-4),
     **{
         f"check {type(check).__name__}": Way(Thinking(check=check, missing="predict"))
         for check in (Robust(beta=0.1), Covered(beta=0.1))
     },
+    "gate": Way(_drawn(max_kl=0.5), gate=Surprise()),
 }
 """All built-in ways, in the form in which they are checked."""
 
@@ -81,17 +93,28 @@ def _entries(case: Case, name: str, way: Way) -> Iterator[Entry]:
     def entry(rule: str, holds: bool | None, detail: str = "") -> Entry:
         return Entry(case.name, name, "", rule, holds, detail)
 
-    plain = Agent(case.model, policy=lambda m, s, key: jnp.ravel(case.policy(s, key)))
-    if (reason := plain.cannot(way.full)) is not None:
+    plain = Agent(
+        case.model,
+        members=case.members,
+        policy=lambda m, s, key: jnp.ravel(case.policy(s, key)),
+    )
+    reason = plain.cannot(way.full)
+    if reason is None and way.gate is not None:
+        reason = unmet(case.model, way.gate.needs, case.members)
+    if reason is not None:
         yield entry("applies to the model", None, reason)
         return
 
-    def played(settings: Thinking, strong: bool) -> list[Any]:
+    def played(settings: Thinking, strong: bool, gate: GateScore | None = way.gate) -> list[Any]:
         threshold, usual = (-1.0, TINY) if strong else (NEVER, 1.0)
         clean = Clean.even(case.model, threshold, usual=usual)
-        agent = dataclasses.replace(plain, settings=settings, clean=clean)
+        agent: Any = dataclasses.replace(plain, settings=settings, clean=clean)
+        if gate is not None:
+            agent = Gated(agent, gate, -NEVER if strong else NEVER)
         batch = {key: np.asarray(value)[None] for key, value in case.observation.items()}
         carry, out = agent.start(1), []
+        if gate is not None:
+            agent.warm(carry, batch, np.ones(1, bool), keys=jr.split(jr.key(0), 1))
         for number in range(DECISIONS):
             told = {}
             if settings.missing:
@@ -102,7 +125,8 @@ def _entries(case: Case, name: str, way: Way) -> Iterator[Entry]:
             out.append((thought.state, action, thought.after))
         return out
 
-    base, none = played(way.base or Thinking(), False), played(way.none or way.full, False)
+    base = played(way.base or Thinking(), False, None)
+    none = played(way.none or way.full, False)
     if way.tolerance:
         soft = jax.vmap(lambda belief: belief.soft())
         beliefs = [[soft(each[2]) for each in run] for run in (none, base)]
@@ -111,13 +135,19 @@ def _entries(case: Case, name: str, way: Way) -> Iterator[Entry]:
     else:
         states = [[each[:2] for each in run] for run in (none, base)]
         yield entry("no strength does not change state and action, bit for bit", *same(*states))
-    programs: Any = engine._act
-    compiled = programs._cache_size()
+    compiled = _programs()
     full = played(way.full, True)
-    anew = programs._cache_size() - compiled
-    yield entry("changed numbers do not compile again", not anew, f"{anew} programs")
+    if way.numeric:
+        anew = _programs() - compiled
+        yield entry("changed numbers do not compile again", not anew, f"{anew} programs")
     arrays = [x for x in jax.tree.leaves(full) if jnp.issubdtype(x.dtype, jnp.floating)]
     yield entry("numbers are finite", bool(all_finite(arrays)))
     moved = not same(*([(each[0], each[2]) for each in run] for run in (full, none)))[0]
     yield entry("full strength changes state or belief", moved)
     yield entry("same keys, same thinking", *same(played(way.full, True), full))
+
+
+def _programs() -> int:
+    """How many programs of decisions are compiled."""
+    programs: tuple[Any, ...] = (engine._act, gated._look, gated._think_again)
+    return sum(program._cache_size() for program in programs)
