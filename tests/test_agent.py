@@ -456,9 +456,9 @@ def test_a_model_of_ones_own_thinks_and_acts():
     "thinking",
     [
         Thinking(),
-        Thinking({Evidence(0.1, 1.0): 1.0}, steps=2, latent=Soft()),
+        slow(Thinking({Evidence(0.1, 1.0): 1.0}, steps=2, latent=Soft())),
         Thinking(lag=2),
-        Thinking(particles=4),
+        slow(Thinking(particles=4)),
         Thinking(futures=4),
     ],
 )
@@ -580,6 +580,7 @@ def notes() -> Notes:
     return Notes(make(8, jr.key(0)), make(7, jr.key(1)))
 
 
+@pytest.mark.slow
 def test_an_ordinary_equinox_model_thinks_and_plays():
     """Function leaves were once no valid JAX type."""
     agent = Agent(notes(), Thinking({Evidence(1.0, 0.0): 1.0}, steps=2, update=Gradient(0.1)))
@@ -649,7 +650,9 @@ def test_floats_in_place_of_bytes_are_flagged_and_the_prior_stands_in(dreamer, s
     assert agent.act(agent.start(BATCH), right, first, keys=keys)[2].seen.all()
 
 
-@pytest.mark.parametrize("how", [{}, {"lag": 2}, {"particles": 3}], ids=["none", "lag", "cloud"])
+@pytest.mark.parametrize(
+    "how", [{}, slow({"lag": 2}), {"particles": 3}], ids=["none", "lag", "cloud"]
+)
 def test_an_image_of_one_colour_is_flagged_and_used(dreamer, stream, how):
     (observation, first), agent = stream[0], Agent(dreamer, Thinking(**how))
     frame = observation["image"].copy()
@@ -661,7 +664,9 @@ def test_an_image_of_one_colour_is_flagged_and_used(dreamer, stream, how):
 
 
 @pytest.mark.parametrize("bad", [np.nan, 1e30, 200.0], ids=["nan", "huge", "bytes as floats"])
-@pytest.mark.parametrize("how", [{}, {"lag": 2}, {"particles": 3}], ids=["none", "lag", "cloud"])
+@pytest.mark.parametrize(
+    "how", [{}, {"lag": 2}, slow({"particles": 3})], ids=["none", "lag", "cloud"]
+)
 def test_after_bad_frames_the_belief_is_soon_as_good_as_reset(dreamer, stream, how, bad):
     """With a lag, one float frame once left the window misread until a new start."""
     agent, frame = Agent(dreamer, Thinking(**how)), stream[0][0]["image"]

@@ -96,7 +96,7 @@ def test_no_effect_has_no_verb_in_95_of_100_evaluations(pairs, seeds, arms):
     assert spoken <= 0.05 + 0.022  # two deviations of 400 evaluations
 
 
-@pytest.mark.parametrize(("pairs", "seeds"), [(40, 1), (120, 12)])
+@pytest.mark.parametrize(("pairs", "seeds"), [slow(40, 1), (120, 12)])
 def test_a_large_effect_is_said_and_credited(pairs, seeds):
     rng = np.random.default_rng(1)
     for line in simulated(rng, effect=3.0, pairs=pairs, seeds=seeds, arms=4, count=100):

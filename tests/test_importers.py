@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
-from helpers import golden_case, tiny_dreamer
+from helpers import ask, golden_case, tiny_dreamer
 
 import thinkslow
 from thinkslow import importers
@@ -528,11 +528,11 @@ def test_what_is_alone_of_its_kind_may_have_another_name():
     observation = {"rgb": np.ones((16, 16, 3), np.uint8), "state": np.arange(6.0)}
     renamed = {"image": observation["rgb"], "vector": np.arange(6.0).reshape(2, 3)}
     memory = jnp.ones(32)
-    np.testing.assert_allclose(
-        np.asarray(one.model.infer(memory, observation).probs()),  # pyright: ignore
-        np.asarray(fitted.infer(memory, renamed).probs()),
-        rtol=1e-6,  # pyright: ignore
+    before, after = (
+        np.asarray(ask(ask(model, "infer", memory, seen), "probs"))
+        for model, seen in ((one.model, observation), (fitted, renamed))
     )
+    np.testing.assert_allclose(after, before, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,9 @@ def table(model: Any) -> Any:
     return model.table
 
 
-def gain(members: Any, model: Rows, context: Any) -> float:
-    return float(parameter_information_gain(members.each(model, lambda m: prior(m, context))))
+@eqx.filter_jit
+def gain(members: Any, model: Rows, context: Any) -> jax.Array:
+    return parameter_information_gain(members.each(model, lambda m: prior(m, context)))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def test_laplace_knows_what_each_number_of_data_leaves_open(model):
         # A diagonal of the information counts all C logits: C, not C - 1, of them are unknown.
         expected = CLASSES / (2 * count)
         # Score draws, 512 members, and the next order in 1/n.
-        np.testing.assert_allclose(gain(members, model, context), expected, rtol=0.3)
+        np.testing.assert_allclose(gain(members, model, jnp.asarray(context)), expected, rtol=0.3)
     assert members.differing.other is None
 
 
@@ -65,7 +66,7 @@ def test_an_ensemble_of_resampled_fits_is_calibrated(model):
     members = replaced(model, table, stacked)
     for context, count in enumerate(COUNTS):
         expected = (CLASSES - 1) / (2 * count)
-        np.testing.assert_allclose(gain(members, model, context), expected, rtol=0.15)
+        np.testing.assert_allclose(gain(members, model, jnp.asarray(context)), expected, rtol=0.15)
 
 
 def test_checkpoints_are_whole_models(model):
@@ -74,7 +75,7 @@ def test_checkpoints_are_whole_models(model):
     assert members.count == 2
     found = members.each(model, lambda m: m.other.sum())
     np.testing.assert_array_equal(found, [3.0, 6.0])
-    assert gain(members, model, 0) > 0
+    assert gain(members, model, jnp.asarray(0)) > 0
 
 
 def test_noise_scales_with_the_weights_and_none_is_no_disagreement(model):
@@ -82,7 +83,7 @@ def test_noise_scales_with_the_weights_and_none_is_no_disagreement(model):
     spread = Noise(0.1, 400, table)(wide, key=jr.key(0)).differing.table.std(0)
     np.testing.assert_allclose(spread, 0.3, rtol=0.2)
     none = Noise(0.0, 3, table)(wide, key=jr.key(0))
-    assert gain(none, wide, 0) < 1e-6
+    assert gain(none, wide, jnp.asarray(0)) < 1e-6
 
 
 def test_dropout_masks_whole_inputs_and_keeps_the_mean(model):

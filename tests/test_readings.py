@@ -199,7 +199,7 @@ def test_the_gradient_under_each_draw_of_the_noise_is_that_of_finite_differences
 
 @pytest.mark.parametrize(
     ("part", "variable"),
-    [("policy", "belief"), slow("policy", "state"), slow("memory", "state")],
+    [slow("policy", "belief"), slow("policy", "state"), slow("memory", "state")],
 )
 def test_a_gradient_without_a_part_is_that_of_finite_differences_with_it_held(part, variable):
     """One imagined step, so that what is held, its action or the memory before it, is known."""

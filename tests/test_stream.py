@@ -279,16 +279,27 @@ def test_flags_and_ages_that_cannot_be_are_refused():
         agent.act(agent.start(1), seen, first, keys=keys, age=np.array([3], np.int32))
 
 
-@pytest.mark.parametrize("kind", [slow(Gated), Timed])
-def test_an_evaluation_tells_an_agent_inside_a_gate_or_a_deadline(kind):
-    """Only the agent itself was once told which frames are missing, and how late they are."""
+def inside(kind: Any) -> tuple[Any, dict[str, np.ndarray], Any]:
+    """An agent behind a gate or with a deadline, a missing frame, and the flags that it gets."""
     thinking = Thinking({Evidence(0.1, 1.0): 1.0}, steps=1, latent=Soft(), missing="predict")
     inner = Agent(codes(), thinking, policy=lambda model, state, key: steer(state, key))
     agent = awaits(Gated(inner, Chance(), 0.0) if kind is Gated else Timed(inner, 1e4), 2)
     observation = {"bits": np.ones((1, 5), np.float32), "missing": np.array([True])}
-    flags = Telling(agent, observation)(observation, waiting=1)
+    return agent, observation, Telling(agent, observation)(observation, waiting=1)
+
+
+@pytest.mark.parametrize("kind", [Gated, Timed])
+def test_an_evaluation_tells_an_agent_inside_a_gate_or_a_deadline(kind):
+    """Only the agent itself was once told which frames are missing, and how late they are."""
+    _, _, flags = inside(kind)
     np.testing.assert_array_equal(flags["missing"], [True])
     np.testing.assert_array_equal(flags["age"], [1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [Gated, Timed])
+def test_what_it_is_told_reaches_the_agent_inside(kind):
+    agent, observation, flags = inside(kind)
     given = agent.start(1), {"bits": observation["bits"]}, np.ones(1, bool)
     keys = jr.split(jr.key(0), 1)
     lost, shown = (agent.act(*given, keys=keys, **told)[2].after.logits for told in (flags, {}))
