@@ -12,12 +12,12 @@ the first observation, processes and OpenGL included.
 
 | task               | processes | `VectorEnv`, frames/s | `AsyncVectorEnv`      |
 |--------------------|-----------|-----------------------|-----------------------|
-| CollectGoodObjects | 1         | 1,389 (1,282-1,467)   | 1,356 (1,322-1,391)   |
-| CollectGoodObjects | 2         | 2,172 (1,930-2,364)   | 2,512 (2,132-2,662)   |
-| its panorama       | 1         | 705 (687-729)         | 736 (726-741)         |
-| its panorama       | 2         | 1,322 (1,223-1,385)   | 1,364 (1,192-1,387)   |
+| CollectGoodObjects | 1         | 1,409 (1,280-1,464)   | 1,387 (1,339-1,431)   |
+| CollectGoodObjects | 2         | 2,412 (2,056-2,577)   | 2,498 (2,387-2,620)   |
+| its panorama       | 1         | 677 (659-733)         | 712 (688-734)         |
+| its panorama       | 2         | 1,302 (1,181-1,343)   | 1,226 (1,196-1,301)   |
 
-Machine: two cores of an AMD EPYC, otherwise idle, Python 3.11.7, Mesa llvmpipe. Revision 04a4031.
+Machine: two cores of an AMD EPYC, otherwise idle, Python 3.11.7, Mesa llvmpipe. Revision 9ac2394.
 
 Reproduce: `uv run python benchmarks/environments.py` (`--json` for one JSON object).
 """
