@@ -144,6 +144,29 @@ def test_an_arm_of_other_numbers_is_another_evaluation(tmp_path):
         evaluate(other, id_of("Vector"), episodes=2, seed=0, batch=3, out=tmp_path)
 
 
+class Unready(Guesser):
+    """An agent whose code fails, until it is edited."""
+
+    def act(self, *given: Any, **named: Any) -> Any:
+        if self.prefers == 2:
+            raise ArithmeticError("not yet")
+        return super().act(*given, **named)
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_arm_that_failed_may_be_edited_and_played_in_the_same_folder(tmp_path):
+    """Each attempt at a term of one's own needed another folder, with the base arm played again."""
+    settings: dict[str, Any] = {"episodes": 2, "seed": 0, "batch": 3, "out": tmp_path}
+    with pytest.raises(ArithmeticError):
+        evaluate({"none": Guesser(), "mine": Unready(prefers=2)}, id_of("Vector"), **settings)
+    before = read(tmp_path).episodes
+    result = evaluate({"none": Guesser(), "mine": Unready(prefers=1)}, id_of("Vector"), **settings)
+    assert len(result.episodes) == 4
+    assert result.records.episodes[:2] == before
+    with pytest.raises(Occupied, match="numbers of mine"):
+        evaluate({"none": Guesser(), "mine": Unready(prefers=0)}, id_of("Vector"), **settings)
+
+
 def test_an_arm_whose_code_was_edited_is_another_arm(tmp_path, monkeypatch):
     """A stopped evaluation went on with an edited term as if it were the same."""
     monkeypatch.syspath_prepend(tmp_path)

@@ -231,7 +231,7 @@ def _before(folder: Path, header: Header, resume: bool) -> Records | None:
             )
         return None
     found = records.read(folder)
-    if differences := found.header.differences(header):
+    if differences := found.differences(header):
         raise Occupied(
             f"{folder} holds another evaluation: {'; '.join(differences)}. Give another folder, or "
             "continue with its settings."

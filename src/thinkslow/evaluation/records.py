@@ -213,6 +213,19 @@ class Records:
     def finished(self) -> bool:
         return self.holds(self.header)
 
+    def differences(self, header: Header) -> list[str]:
+        """Why an evaluation with these settings cannot continue this one, as sentences.
+
+        An arm without an episode, such as one whose term raised an error, may have been edited.
+        """
+        begun = {(one.agent, one.arm) for one in (*self.episodes, *self.whole)}
+        now = {(arm["agent"], arm["arm"]): arm for arm in header.arms}
+        arms = [
+            arm if (key := (arm["agent"], arm["arm"])) in begun else now.get(key, arm)
+            for arm in self.header.arms
+        ]
+        return dataclasses.replace(self.header, arms=arms).differences(header)
+
     def holds(self, header: Header) -> bool:
         """Whether nothing is left to play under these settings, or under more episodes."""
         played = len(self.episodes) >= header.expected
