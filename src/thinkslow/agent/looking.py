@@ -29,6 +29,9 @@ from thinkslow.worldmodel import Moment, Observation, State, perceive
 if TYPE_CHECKING:
     from thinkslow.agent.agent import Agent
 
+Absent = Mapping[str, Bool[Array, ""]]
+"""Which parts of an observation are missing, by name."""
+
 _LATE, _CHECK, _SMOOTH, _FUTURES = 0x1A7E, 0xC4EC, 0x5300, 0xF070
 """Offset of further random streams, far from the small numbers that splitting a key folds in."""
 
@@ -87,34 +90,23 @@ def look(agent: "Agent", given: Inputs) -> Look:
         state, action, is_first = catch_up(key=jr.fold_in(key, _LATE))
         doubt = Doubt(new > 1, lambda: _caught_up(catch_up, settings.futures - 1, predict_key))
         stream = dataclasses.replace(stream, queue=queue.without(new))
-    plain = moment = usable(perceive(model, state, action, is_first, observation), sound)
-    start = state
+
+    def perceived(start: State, absent: Absent | None) -> Moment:
+        return usable(perceive(model, start, action, is_first, observation, absent), sound)
+
+    plain = perceived(state, None)
+    moment = plain if absent is None else perceived(state, absent)
+    unrefined = moment
     if isinstance(past, Window):
         past = reset_window(agent, past)
-        start = reinferred(model, past)
-    if isinstance(past, Window) or absent is not None:
-        perceived = perceive(model, start, action, is_first, observation, absent)
-        moment = usable(perceived, sound)
-    unrefined = moment
-    if isinstance(past, Window) and not settings.carry:
-        unrefined = plain
-        if absent is not None:
-            unrefined = usable(perceive(model, state, action, is_first, observation, absent), sound)
-    if isinstance(past, Window):
-        now = kept(model.observation_spaces, observation)
-        seen = plain.seen
+        moment = perceived(reinferred(model, past), absent)
+        unrefined = moment if settings.carry else unrefined
+        now, seen = kept(model.observation_spaces, observation), plain.seen
         if absent is not None:
             seen &= ~jnp.any(jnp.stack([*absent.values()]))
         past = past.pushed(Window(state, action, now, is_first, seen))
         if settings.smoothing:
-            found, _ = smoothed(
-                model,
-                past,
-                steps=settings.smoothing,
-                nats=settings.smoothing_nats,
-                key=jr.fold_in(key, _SMOOTH),
-            )
-            moment = found._replace(seen=moment.seen, absent=moment.absent)
+            moment = _smoothed(agent, past, moment, key=jr.fold_in(key, _SMOOTH))
     single = moment
     if settings.futures > 1:
         assert doubt is not None  # made by `Agent.start`
@@ -128,19 +120,7 @@ def look(agent: "Agent", given: Inputs) -> Look:
         )
     checked = None
     if settings.check is not None:
-        assert agent.clean is not None  # checked by `prepared`
-        assert stream.guard is not None  # made by `Agent.start`
-        frame = Frame(
-            model,
-            agent.clean,
-            moment,
-            observation,
-            stream.guard,
-            action,
-            latent_key=streams(key)[0],
-            key=jr.fold_in(key, _CHECK),
-        )
-        moment, checked, guard = settings.check.judged(frame)
+        moment, checked, guard = _judged(agent, stream, moment, observation, action, key=key)
         unrefined = moment
         if arrived is not None:
             guard = where(arrived, guard, stream.guard)
@@ -172,6 +152,39 @@ def look(agent: "Agent", given: Inputs) -> Look:
     )
 
 
+def _smoothed(agent: "Agent", past: Window, moment: Moment, *, key: PRNGKeyArray) -> Moment:
+    """The moment, with the belief that the whole window leads to after its refinement."""
+    steps, nats = agent.settings.smoothing, agent.settings.smoothing_nats
+    found, _ = smoothed(agent.model, past, steps=steps, nats=nats, key=key)
+    return found._replace(seen=moment.seen, absent=moment.absent)
+
+
+def _judged(
+    agent: "Agent",
+    stream: Stream,
+    moment: Moment,
+    observation: Observation,
+    action: Array,
+    *,
+    key: PRNGKeyArray,
+) -> tuple[Moment, Checked, Guard]:
+    """What the check of the agent makes of a moment."""
+    assert agent.settings.check is not None
+    assert agent.clean is not None  # checked by `prepared`
+    assert stream.guard is not None  # made by `Agent.start`
+    frame = Frame(
+        agent.model,
+        agent.clean,
+        moment,
+        observation,
+        stream.guard,
+        action,
+        latent_key=streams(key)[0],
+        key=jr.fold_in(key, _CHECK),
+    )
+    return agent.settings.check.judged(frame)
+
+
 def _caught_up(catch_up: Callable[..., tuple], count: int, key: PRNGKeyArray) -> State:
     """Several states before the present frame, of different samples."""
     return jax.vmap(lambda key: catch_up(key=key)[0])(jr.split(key, count))
@@ -179,7 +192,7 @@ def _caught_up(catch_up: Callable[..., tuple], count: int, key: PRNGKeyArray) ->
 
 def handle_missing(
     agent: "Agent", stream: Stream, observation: Observation
-) -> tuple[Observation, Mapping[str, Bool[Array, ""]] | None, Stream]:
+) -> tuple[Observation, Absent | None, Stream]:
     """The observation to use, its missing parts, and the new memory."""
     if stream.missing is None:
         return observation, None, stream
