@@ -1,8 +1,10 @@
 """A bank of decisions: exact where it can be, and the same however often it was interrupted."""
 
 import contextlib
+import dataclasses
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -167,6 +169,16 @@ def test_a_bank_is_the_same_however_often_it_was_interrupted(cart, tmp_path):
     (part / "index.json").write_text(json.dumps({"format": 99}))
     with pytest.raises(Damaged, match="format 1"):
         bank.read(part)
+
+
+@pytest.mark.slow
+def test_a_bank_ends_where_no_moment_can_be_restored(dreamer, tmp_path, monkeypatch):
+    """It played for ever, and stored files of no moments."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    plan = dataclasses.replace(PLAN, moments=2, batch=1)
+    environment = {"id": "counting:thinkslow-test/Unseeded-v0", "size": 16}
+    with pytest.raises(ValueError, match=r"no moment of 3 blocks: NotReplayed.*reset\(seed"):
+        bank.fill(Agent(dreamer), environment, plan, tmp_path / "bank")
 
 
 @pytest.mark.slow

@@ -44,6 +44,8 @@ MOST_ACTIONS = 20
 """Up to this many discrete actions are all tried; of more, some are drawn from the policy."""
 DRAWN = 8
 """Number of drawn actions, if they cannot all be tried."""
+LOST = 3
+"""Successive blocks none of whose moments could be restored; then filling ends."""
 
 log = logging.getLogger("thinkslow")
 
@@ -74,7 +76,8 @@ def fill(
     a few megabytes of memory for each environment, whatever the size of the bank; on disk some
     10 kB a moment for images of 64x64.
 
-    **Errors:** `Occupied`; `ValueError` for an agent that thinks; those of the environment.
+    **Errors:** `Occupied`; `ValueError` for an agent that thinks, and for an environment that comes
+    back to none of its moments; those of the environment.
     """
     if agent.settings != Thinking():
         raise ValueError("A bank needs the base agent: pass an agent that does not think.")
@@ -141,10 +144,12 @@ class _Filling:
         self.bank, self.plan, self.agent, self.envs, self.show = bank, plan, agent, envs, show
         self.every = every_action(agent.action_spaces, MOST_ACTIONS)
         self.has_critic = unmet(agent.model, (CRITIC,)) is None
+        self.cause = ""
+        """Why a moment could not be restored, the last time."""
 
     def run(self) -> None:
         self._tell()
-        block = 0
+        block = lost = 0
         while len(self.bank) < self.plan.moments:
             before = len(self.bank)
             rounds = self._block(block)
@@ -154,6 +159,13 @@ class _Filling:
                     "none of a whole block reached a moment. Pass a smaller `every`."
                 )
             block += 1
+            lost = lost + 1 if len(self.bank) == before else 0
+            if lost == LOST and self.cause:
+                raise ValueError(
+                    f"{self.envs.id} came back to no moment of {LOST} blocks: {self.cause}. A bank "
+                    "plays on from each moment again and again, so episodes must follow from "
+                    "their seed and actions. Mend the environment's `reset(seed=...)`."
+                )
 
     def _tell(self) -> None:
         self.show("playing out", min(len(self.bank), self.plan.moments), self.plan.moments)
@@ -212,7 +224,7 @@ class _Filling:
                 rewards[here], ended[here], value_end[here], playing = got
         state = self.agent.act(branch.carry, seen, branch.first, keys=keys)[0].state
         value = self._value(state)
-        playing = playing & ~self.envs.resume(branch.snapshots).crashed
+        playing = playing & self._back(branch)
         kept = np.flatnonzero(playing)
         moments = Moments(
             episode=episodes[kept],
@@ -252,7 +264,7 @@ class _Filling:
         model: Any = agent.model
         rewards = np.zeros((plan.batch, plan.horizon), np.float32)
         ended = np.full(plan.batch, ALIVE, np.uint8)
-        playing = playing & ~envs.resume(branch.snapshots).crashed
+        playing = playing & self._back(branch)
         alive = playing.copy()
         carry, seen, first = branch.carry, branch.seen, branch.first
         for time in range(plan.horizon):
@@ -279,6 +291,12 @@ class _Filling:
                 alive, self._value(agent.act(carry, seen, first, keys=keys)[0].state), np.nan
             )
         return rewards, ended, np.where(ended == TERMINAL, 0.0, value), playing
+
+    def _back(self, branch: _Branch) -> np.ndarray:
+        """Restore the moment of each episode; returns where that succeeded."""
+        step = self.envs.resume(branch.snapshots)
+        self.cause = next((one.line for one in step.errors if one), self.cause)
+        return ~step.crashed
 
     def _value(self, states: Any) -> np.ndarray:
         if not self.has_critic:
