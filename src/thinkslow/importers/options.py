@@ -110,7 +110,9 @@ def read_options(path: Path) -> dict[str, Any]:
     try:
         options = _parsed(data.decode("utf-8-sig"))
     except (yaml.YAMLError, ValueError) as error:
-        raise Damaged(f"{path} is not YAML of a configuration: {error}.") from None
+        raise Damaged(
+            f"{path} is not YAML of a configuration: {error}. Restore it as its project wrote it."
+        ) from None
     if not isinstance(options, dict):
         raise Damaged(f"{path} is no configuration: it has no keys.")
     return options

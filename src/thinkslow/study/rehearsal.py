@@ -223,4 +223,7 @@ def _begin(plan: Plan, task: Task, began: float, lengths: Sequence[int]) -> floa
 if __name__ == "__main__":
     stored = json.loads((Path(sys.argv[1]) / "plan.json").read_text())
     at, lengths = float(sys.argv[3]), json.loads(sys.argv[4])
-    print(_begin(restored(stored), Task(**json.loads(sys.argv[2])), at, lengths))
+    try:
+        print(_begin(restored(stored), Task(**json.loads(sys.argv[2])), at, lengths))
+    except ValueError as error:  # its message is for the user, without the name of a class
+        sys.exit(str(error))
