@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+import thinkslow
+
 API = Path(__file__).parents[1] / "docs" / "api.md"
+SOURCE = Path(thinkslow.__file__).parent
 AGENT = (".agent.choices", ".agent.checks", ".agent.gates")
 MODULES = ("", *AGENT, ".objectives", ".refinement", ".evaluation", ".envs", ".testing")
 NOT_DOCUMENTED = {"Objective", "Terms", "TERMS", "UPDATES", "WAYS", "Trial"}
@@ -79,6 +82,23 @@ def test_documented_arguments_are_those_of_the_signature(name):
         left = set() if inspect.isclass(function) else taken - set(told)
         assert not left, f"{where} does not document {left}"
         assert not set(told) - taken, f"{where} documents {told} and takes {taken}"
+
+
+PROPER = re.compile(r"[A-Z]([A-Z]|[a-z]*[A-Z ]|\b)|Optax|Gymnasium|True|False|None")
+"""Acronyms, symbols and names, which begin with a capital letter everywhere."""
+
+
+def test_every_list_of_arguments_is_written_alike():
+    """A third of the modules began each argument with a capital letter, and four lists were
+    indented by two, so that nothing compared them with the signature."""
+    wrong = []
+    for path in sorted(SOURCE.rglob("*.py")):
+        for indent, inside in ARGUMENTS.findall(path.read_text()):
+            named = re.findall(rf"^{indent}( +)\**\w+: +(.*)$", inside, re.MULTILINE)
+            assert len(named[0][0]) == 4, f"{path}: indent arguments by 4"
+            texts = [text for depth, text in named if len(depth) == 4]
+            wrong += [f"{path}: {x}" for x in texts if x[0].isupper() and not PROPER.match(x)]
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.skipif(not API.exists(), reason="the documents are not beside the tests")

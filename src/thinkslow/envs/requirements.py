@@ -47,10 +47,10 @@ def prepare(id: str, *, size: int, repeat: int = 1, asked: Collection[str] = ())
     """Import the module that registers `id`, and find out how to make it.
 
     Args:
-        id: The environment.
-        size: Width and height of its images, in pixels.
-        repeat: Number of times that each action is played.
-        asked: Arguments of the constructor from the user; they are not changed.
+        id: the environment.
+        size: width and height of its images, in pixels.
+        repeat: number of times that each action is played.
+        asked: arguments of the constructor from the user; they are not changed.
 
     **Errors:** `Unavailable` if a package or a library is missing, or if the id is not
     registered.

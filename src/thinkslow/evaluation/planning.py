@@ -29,10 +29,10 @@ def detectable(deviation: float, units: int, tests: int = 1, alpha: float = ALPH
     """The smallest true difference that an evaluation of this size detects with a power of 80%.
 
     Args:
-      deviation: standard deviation of the difference between units, as in `Paired`.
-      units: number of episodes, or of training seeds.
-      tests: number of tests that are corrected together; the plan is for Holm's first test.
-      alpha: chance of any false positive among all tests.
+        deviation: standard deviation of the difference between units, as in `Paired`.
+        units: number of episodes, or of training seeds.
+        tests: number of tests that are corrected together; the plan is for Holm's first test.
+        alpha: chance of any false positive among all tests.
 
     Infinite if there are too few units to show any difference.
 

@@ -70,15 +70,15 @@ def play(
     """One episode in each environment, under its environment seed.
 
     Args:
-        agent: The agent. It plays all episodes in one batch with a fixed shape.
-        envs: One environment for each seed.
-        seeds: Environment seeds.
-        seed: Seed of the noise of latents and actions, together with environment seed and decision.
-        max_decisions: An episode is cut after this number of decisions.
-        late: Number of steps of the environment while the agent thinks. Meanwhile the previous
+        agent: the agent. It plays all episodes in one batch with a fixed shape.
+        envs: one environment for each seed.
+        seeds: environment seeds.
+        seed: seed of the noise of latents and actions, together with environment seed and decision.
+        max_decisions: an episode is cut after this number of decisions.
+        late: number of steps of the environment while the agent thinks. Meanwhile the previous
             action continues. The environment waits for the first action of an episode.
-        watchers: Called with every decision.
-        tick: Called with the number of decisions made and of episodes finished.
+        watchers: called with every decision.
+        tick: called with the number of decisions made and of episodes finished.
 
     **Errors:** those of the environments.
     """
@@ -195,11 +195,11 @@ def lateness_of(
     alone and after compiling.
 
     Args:
-        agent: The agent that plays.
-        envs: Environments that fit the agent; one episode is begun.
-        seed: Seed of that episode.
-        step_ms: Milliseconds of one step.
-        repeats: Number of decisions for the median.
+        agent: the agent that plays.
+        envs: environments that fit the agent; one episode is begun.
+        seed: seed of that episode.
+        step_ms: milliseconds of one step.
+        repeats: number of decisions for the median.
     """
     step = envs.reset([seed] * envs.count)
     seen = {name: array[:1] for name, array in step.observation.items()}

@@ -108,12 +108,12 @@ def revisits(
     NaN for an episode without a situation that counts, and for a prediction that is non-finite.
 
     Args:
-        agent: An arm, calibrated.
+        agent: an arm, calibrated.
         walk: A walk with these turns.
-        turns: When the agent turned.
-        image: Name of the image.
-        changed: As `led` takes it.
-        forgets: Whether the memory is blank at each turning point, for a prediction without any.
+        turns: when the agent turned.
+        image: name of the image.
+        changed: as `led` takes it.
+        forgets: whether the memory is blank at each turning point, for a prediction without any.
 
     **Cost:** one decision for each frame, and `away` steps of the core and decodings for each
     situation.

@@ -68,10 +68,10 @@ class Recorder:
     """Watches the first environment of a block, played by the base agent.
 
     Args:
-        agent: The base agent.
-        count: Number of environments in parallel.
-        images: Names of the images to decode.
-        before: Number of decisions before each moment that an arm may need.
+        agent: the base agent.
+        count: number of environments in parallel.
+        images: names of the images to decode.
+        before: number of decisions before each moment that an arm may need.
     """
 
     def __init__(self, agent: AbstractAgent, count: int, images: Sequence[str], *, before: int):
@@ -129,13 +129,13 @@ class Pictures:
     """Images of the arms of one agent on the frames of its base agent's first episode.
 
     Args:
-        folder: Folder of the evaluation.
-        images: Names of the images to decode.
-        arms: All arms of the agent, by name.
-        places: Number of each arm in the header.
-        count: Number of environments in parallel.
-        seed: Seed of the evaluation.
-        environment_seed: Environment seed of the first episode.
+        folder: folder of the evaluation.
+        images: names of the images to decode.
+        arms: all arms of the agent, by name.
+        places: number of each arm in the header.
+        count: number of environments in parallel.
+        seed: seed of the evaluation.
+        environment_seed: environment seed of the first episode.
     """
 
     def __init__(
@@ -196,12 +196,12 @@ def decoded(
     """Let an arm think at the moments of the base agent.
 
     Args:
-        agent: The arm, calibrated.
-        moments: Moments of a `Recorder`.
-        images: Names of the images to decode.
-        count: Number of environments for which the arm is compiled.
-        seed: Seed of the evaluation: the arm gets the noise of the base agent.
-        environment_seed: Environment seed of the recorded episode.
+        agent: the arm, calibrated.
+        moments: moments of a `Recorder`.
+        images: names of the images to decode.
+        count: number of environments for which the arm is compiled.
+        seed: seed of the evaluation: the arm gets the noise of the base agent.
+        environment_seed: environment seed of the recorded episode.
 
     Returns None for an agent with another kind of memory than the base agent, such as your own.
     """

@@ -118,12 +118,12 @@ def paired(
     """Summarise the differences of pairs `[pairs]` with intervals and a test.
 
     Args:
-      differences: refined minus base, one number a pair.
-      clusters: each pair's training seed (or any label), `[pairs]`; None for a single one.
-      seed: seed of the bootstrap over episodes; equal seeds give equal intervals.
-      resamples: number of bootstrap resamples.
-      level: coverage of the intervals, between 0 and 1.
-      name: what the values are, for error messages, such as "score of arm sig".
+        differences: refined minus base, one number a pair.
+        clusters: each pair's training seed (or any label), `[pairs]`; None for a single one.
+        seed: seed of the bootstrap over episodes; equal seeds give equal intervals.
+        resamples: number of bootstrap resamples.
+        level: coverage of the intervals, between 0 and 1.
+        name: what the values are, for error messages, such as "score of arm sig".
 
     **Errors:** `ValueError` for no pairs, a value that is non-finite, or labels that do not match.
 
@@ -202,11 +202,11 @@ def equivalence(
     Both use `difference ± share × base` of each pair, so the uncertainty of the margin is included.
 
     Args:
-      base: values of the arm without thinking, one number per pair, `[pairs]`.
-      refined: values of the other arm, in the same order.
-      clusters: each pair's training seed, as for `paired`.
-      share: half-width of the margin, as a share of the mean; a mean of zero gives no margin.
-      name: what the values are, for error messages.
+        base: values of the arm without thinking, one number per pair, `[pairs]`.
+        refined: values of the other arm, in the same order.
+        clusters: each pair's training seed, as for `paired`.
+        share: half-width of the margin, as a share of the mean; a mean of zero gives no margin.
+        name: what the values are, for error messages.
 
     **References:** Schuirmann, A Comparison of the Two One-Sided Tests Procedure and the Power
     Approach, Journal of Pharmacokinetics and Biopharmaceutics 15(6), 1987.
@@ -240,13 +240,13 @@ def interaction(
     degrees of freedom rounded down.
 
     Args:
-      first: paired differences of one setting, `[pairs]`, such as rollout 8 - rollout 1 of the
-        agents that see part of the world.
-      second: paired differences of the other setting; their number may differ.
-      first_clusters: training seeds of `first`, as for `paired`.
-      second_clusters: training seeds of `second`; both settings have several, or neither.
-      level: coverage of the interval.
-      name: what the values are, for error messages.
+        first: paired differences of one setting, `[pairs]`, such as rollout 8 - rollout 1 of the
+            agents that see part of the world.
+        second: paired differences of the other setting; their number may differ.
+        first_clusters: training seeds of `first`, as for `paired`.
+        second_clusters: training seeds of `second`; both settings have several, or neither.
+        level: coverage of the interval.
+        name: what the values are, for error messages.
 
     **Errors:** `ValueError` for a single unit in a setting, or several training seeds in one alone.
 

@@ -90,10 +90,10 @@ class Film:
     environment.
 
     Args:
-        path: Path of the file, which exists after `close`.
-        model: The model that decodes the beliefs.
-        images: Names of the images to show.
-        fps: Number of decisions per second.
+        path: path of the file, which exists after `close`.
+        model: the model that decodes the beliefs.
+        images: names of the images to show.
+        fps: number of decisions per second.
     """
 
     def __init__(self, path: Path, model: Any, images: Sequence[str], *, fps: int = FPS):
@@ -128,7 +128,7 @@ class Video:
 
     Args:
         path: `.mp4`, `.gif` or `.png`.
-        fps: Number of frames per second.
+        fps: number of frames per second.
 
     **Errors:** `ValueError` for another suffix; `ModuleNotFoundError` for MP4 without PyAV;
     `lock.Locked` while another recording writes this file.

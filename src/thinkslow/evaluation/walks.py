@@ -65,12 +65,12 @@ def walked(
     """Record one episode in each environment.
 
     Args:
-        agent: The base agent.
-        envs: One environment for each environment seed.
-        environment_seeds: Seeds of the episodes.
-        seed: Seed of the noise of latents and actions.
-        script: Which action replaces the agent's own, if any.
-        decisions: An episode is cut after this number of decisions.
+        agent: the base agent.
+        envs: one environment for each environment seed.
+        environment_seeds: seeds of the episodes.
+        seed: seed of the noise of latents and actions.
+        script: which action replaces the agent's own, if any.
+        decisions: an episode is cut after this number of decisions.
 
     **Cost:** memory for every frame: 12 kB for an image of 64x64, 3 MB for 250 decisions.
 
@@ -106,8 +106,8 @@ def led(
     """Lead an agent through a walk; yields decision, carry before it, and thought.
 
     Args:
-        agent: An arm, calibrated. It is told neither of missing frames nor of their age.
-        walk: The record.
+        agent: an arm, calibrated. It is told neither of missing frames nor of their age.
+        walk: the record.
         changed: A change of the carry before a decision, such as a control makes.
     """
     carry = agent.start(len(walk.environment_seeds))

@@ -30,8 +30,8 @@ def find(path: Path, *, format: str = "auto") -> Found:
     """The newest checkpoint at a path: a log folder, a checkpoint folder, or a file.
 
     Args:
-        path: Where to look.
-        format: The name of an importer, or `auto`.
+        path: where to look.
+        format: the name of an importer, or `auto`.
 
     **Errors:** `Missing` if there is no checkpoint; `ValueError` if there are several runs, or if
     another project wrote it; `Damaged` and `pickles.Refused` from reading.

@@ -102,7 +102,7 @@ def read_options(path: Path) -> dict[str, Any]:
     """A YAML configuration, as values that JSON can hold.
 
     Args:
-        path: The file, of at most `LARGEST` bytes.
+        path: the file, of at most `LARGEST` bytes.
 
     **Errors:** `FileNotFoundError`; `Damaged` for anything that this module does not accept.
     """
@@ -124,10 +124,10 @@ def option(options: Mapping[str, Any], path: str, kind: type, default: Any = Non
     Numbers in quotes become numbers. Without a default the option is required.
 
     Args:
-        options: The result of `read_options`.
-        path: Keys from the outermost to the innermost, joined by dots.
-        kind: The required type.
-        default: The value if the option is missing; None: the option is required.
+        options: the result of `read_options`.
+        path: keys from the outermost to the innermost, joined by dots.
+        kind: the required type.
+        default: the value if the option is missing; None: the option is required.
 
     **Errors:** `Damaged` naming the option.
 

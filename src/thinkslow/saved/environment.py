@@ -47,9 +47,9 @@ def environment_of(
     from anywhere, so only the user may name a module, here or by `--import`.
 
     Args:
-        agent: The agent, whole or as its manifest describes it.
-        id: The environment that the user asks for; None: the one that the agent was trained on.
-        changes: Other settings from the user, such as `wrappers` and `options`.
+        agent: the agent, whole or as its manifest describes it.
+        id: the environment that the user asks for; None: the one that the agent was trained on.
+        changes: other settings from the user, such as `wrappers` and `options`.
 
     Returns: The stored description with these changes; `options` are merged. Its `id` is None if
         neither gives one.

@@ -49,7 +49,7 @@ def save(
     """Write an agent, so that `thinkslow.load` and every command can read it.
 
     Args:
-        folder: Where to write it.
+        folder: where to write it.
         model: A `WorldModel` with a field `config`, a dataclass of sizes whose class is registered:
             `thinkslow.register("architecture", NAME, Sizes)`. `Sizes.from_json(dictionary)` reads
             back what `dataclasses.asdict` gave after a trip through JSON, and raises `ValueError`
@@ -57,13 +57,13 @@ def save(
             makes a model; the first two map names to `thinkslow.spaces.Space`, as in an
             environment of `envs.make`, in the order of the model's `observation_spaces` and
             `action_spaces`.
-        name: The name of the agent.
-        environment: The environment that it plays, as arguments of `envs.make`: `id`, None if it
+        name: the name of the agent.
+        environment: the environment that it plays, as arguments of `envs.make`: `id`, None if it
             is unknown; `size` of the images (64) and `repeat` of the actions (1); and only where
             they are needed `options` of its constructor, a dictionary; `wrappers`, a list of
             `module:Class`; `image`, a list of the names of observations to read as images.
-        training: What is known of its training, such as `steps`, `seed` and `preset`.
-        dtype: The type of the weights on disk.
+        training: what is known of its training, such as `steps`, `seed` and `preset`.
+        dtype: the type of the weights on disk.
 
     Loading an agent imports nothing that `environment` names. If its `id` is `module:Name`, or it
     has `wrappers`, then all commands, and all functions that get `agent.about.environment`, refuse

@@ -51,8 +51,8 @@ def described(manifest: Mapping[str, Any], folder: Path) -> Described:
     """The sizes and spaces of an agent. Every fact that commands use is checked.
 
     Args:
-        manifest: The result of `store.read_manifest`.
-        folder: Its folder, for messages.
+        manifest: the result of `store.read_manifest`.
+        folder: its folder, for messages.
 
     **Errors:** `Damaged` naming the missing or impossible fact.
     """

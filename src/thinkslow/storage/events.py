@@ -16,8 +16,8 @@ class Events:
     """A file of events in a folder, which is created.
 
     Args:
-        folder: The run, as TensorBoard calls it.
-        purge: Forget the earlier events of this run from this step on; None: keep all.
+        folder: the run, as TensorBoard calls it.
+        purge: forget the earlier events of this run from this step on; None: keep all.
 
     **Errors:** `OSError`, here and later, if the file cannot be written.
     """

@@ -130,7 +130,7 @@ def claim(folder: str | Path) -> Lock:
     """Hold a folder until `release` or the end of the process. A missing folder is created.
 
     Args:
-        folder: The folder to write to.
+        folder: the folder to write to.
 
     **Errors:** `Locked` if another process holds it, or this process already does; the message has
     the process id, the host and a remedy. `OSError` if the folder cannot be created or written to.

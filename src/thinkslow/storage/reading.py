@@ -54,9 +54,9 @@ def read_bounded(path: Path, most: int | None, what: str) -> bytes:
     """The bytes of a file. Devices and pipes are refused, because they could be endless.
 
     Args:
-        path: The path of the file.
-        most: Largest allowed size, in bytes; None: any.
-        what: What the file should be, for messages, such as `a manifest`.
+        path: the path of the file.
+        most: largest allowed size, in bytes; None: any.
+        what: what the file should be, for messages, such as `a manifest`.
 
     **Errors:** `Damaged` if it is not a regular file or is larger; `OSError` of the system.
     """
@@ -88,9 +88,9 @@ def read_json(path: Path, what: str, *, again: str = "Copy it again.") -> Any:
     """The content of a JSON file.
 
     Args:
-        path: The path of the file.
-        what: What the file should be, for messages, such as `the settings of a run`.
-        again: The remedy for a damaged file, as a sentence.
+        path: the path of the file.
+        what: what the file should be, for messages, such as `the settings of a run`.
+        again: the remedy for a damaged file, as a sentence.
 
     **Errors:** `Damaged` as for `read_bounded`, and for a file that is not JSON; `OSError`.
     """

@@ -35,18 +35,18 @@ class Atari(gymnasium.Env):
     """A game, prepared as DreamerV3 does.
 
     Args:
-        game: The name of its ROM, such as `space_invaders`.
-        size: Side of the image, pixels, resized by area-weighted bilinear filtering.
-        repeat: Frames of a decision.
-        pooling: The maximum of this many last frames of a decision is shown, because some games
+        game: the name of its ROM, such as `space_invaders`.
+        size: side of the image, pixels, resized by area-weighted bilinear filtering.
+        repeat: frames of a decision.
+        pooling: the maximum of this many last frames of a decision is shown, because some games
             draw things only in every other frame.
-        gray: One channel instead of three.
-        sticky: Whether the previous action replaces the chosen one, with a probability of
+        gray: one channel instead of three.
+        sticky: whether the previous action replaces the chosen one, with a probability of
             0.25 in each frame; a number is another probability.
-        noops: The largest number of frames without action at the beginning of an episode.
+        noops: the largest number of frames without action at the beginning of an episode.
         actions: `all` 18 actions, or only those that the game uses (`needed`).
         lives: `unused`, or `reset`: the episode ends with each life.
-        length: Frames until an episode is truncated.
+        length: frames until an episode is truncated.
 
     **Errors:** `ValueError` for an impossible argument.
     """

@@ -20,8 +20,8 @@ class Craftax(Functional):
     """One of the package's four environments.
 
     Args:
-        name: Its name, without the version.
-        length: Steps until an episode is truncated; None: the package's own.
+        name: its name, without the version.
+        length: steps until an episode is truncated; None: the package's own.
     """
 
     def __init__(self, name: str, *, length: int | None = None):

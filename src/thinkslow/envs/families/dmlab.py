@@ -89,17 +89,17 @@ class Lab(gymnasium.Env):
     """One level.
 
     Args:
-        level: The engine's name of a level, or a name from DMLab-30.
-        size: Side of the image, pixels.
-        repeat: Frames of a decision.
+        level: the engine's name of a level, or a name from DMLab-30.
+        size: side of the image, pixels.
+        repeat: frames of a decision.
         actions: `popart` or `impala`.
         view: `first` person, or `top` for the whole level from above, which is a twin.
-        episodic: Whether every end is a termination, as in DreamerV3. Otherwise an end by the clock
+        episodic: whether every end is a termination, as in DreamerV3. Otherwise an end by the clock
             is a truncation, if the engine reports the remaining time.
         renderer: `software` or `hardware`.
         cache: A folder for compiled levels; without it, each level takes some seconds to compile
         again.
-        settings: Passed to the level, as text.
+        settings: passed to the level, as text.
 
     **Errors:** `ValueError` for an unknown choice; the engine's own for an unknown level.
     """

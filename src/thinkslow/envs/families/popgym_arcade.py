@@ -22,8 +22,8 @@ class Arcade(Functional):
     """A game of the package.
 
     Args:
-        game: Its name, with the difficulty.
-        partial: Whether only a part of the state is shown.
+        game: its name, with the difficulty.
+        partial: whether only a part of the state is shown.
     """
 
     def __init__(self, game: str, *, partial: bool = False):

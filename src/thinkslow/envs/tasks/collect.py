@@ -96,11 +96,11 @@ class CollectGoodObjects(MiniWorldEnv):
     ):
         """
         Args:
-            size: Side of the image, pixels.
-            decisions: Length of an episode.
-            counter: Whether boxes reappear by a counter, as in version 1.
-            wall: Whether the wall between the rooms is drawn. It is solid in any case.
-            render_mode: As MiniWorld takes it.
+            size: side of the image, pixels.
+            decisions: length of an episode.
+            counter: whether boxes reappear by a counter, as in version 1.
+            wall: whether the wall between the rooms is drawn. It is solid in any case.
+            render_mode: as MiniWorld takes it.
         """
         self.counter, self.wall, self.half = counter, wall, HALF
         self.surfaces = dict(SURFACES)

@@ -88,8 +88,8 @@ class CollectGoodObjectsPanorama(CollectGoodObjects):
     """The task with views all around: front and right above left and back, 90 degrees each.
 
     Args:
-        field: Degrees that are seen, around the heading; the rest is black.
-        given: Arguments of the task.
+        field: degrees that are seen, around the heading; the rest is black.
+        given: arguments of the task.
 
     **Errors:** `ValueError` for a field beyond 360 degrees, or an odd size.
     """

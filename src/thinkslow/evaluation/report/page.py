@@ -31,9 +31,9 @@ def build(folder: Path, *, title: str | None = None, summary: Record | None = No
     has about 1 MB, nearly all of it frames. An older page is replaced when the new one is complete.
 
     Args:
-        folder: The folder of an evaluation.
-        title: Title of the page; by default it names the environment.
-        summary: The summary of the records, if it is already known.
+        folder: the folder of an evaluation.
+        title: title of the page; by default it names the environment.
+        summary: the summary of the records, if it is already known.
 
     **Errors:** `FileNotFoundError` if there is no evaluation; `ValueError` with the file's name if
     a file cannot be read.

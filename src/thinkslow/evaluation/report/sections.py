@@ -18,7 +18,7 @@ def section(
     """Tables, figures, and notes about missing data.
 
     Args:
-        known: Scores of reference players, by name.
+        known: scores of reference players, by name.
     """
     ahead = figures.ahead(summary, agent)
     scores = figures.scores(records.episodes, summary, agent, known)

@@ -29,9 +29,9 @@ class Gathering:
     """Collects the data decision by decision and makes the block.
 
     Args:
-        episode: The played episode.
-        parts: The shown parts of an observation, and the decoded ones.
-        actions: Spaces of the actions, by name.
+        episode: the played episode.
+        parts: the shown parts of an observation, and the decoded ones.
+        actions: spaces of the actions, by name.
     """
 
     def __init__(self, episode: Episode, parts: seeing.Parts, actions: Mapping[str, Space]):
@@ -70,8 +70,8 @@ class Gathering:
         """The complete block.
 
         Args:
-            about: Facts of the episode, put first.
-            arms: The agents that thought.
+            about: facts of the episode, put first.
+            arms: the agents that thought.
         """
         images = {
             name: [inlined(frame[name]) for frame in self.episode.frames]

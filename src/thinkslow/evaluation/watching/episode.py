@@ -77,8 +77,8 @@ class Thinker:
     """One arm, which thinks at the decisions of the acting arm.
 
     Args:
-        agent: The arm, calibrated and fitted to the environment.
-        observation: The first observation; it shows whether the environment flags missing frames.
+        agent: the arm, calibrated and fitted to the environment.
+        observation: the first observation; it shows whether the environment flags missing frames.
     """
 
     def __init__(self, agent: AbstractAgent, observation: Mapping[str, np.ndarray]):
@@ -94,9 +94,9 @@ class Thinker:
         of 1.
 
         Args:
-            step: Of one environment.
-            keys: One.
-            leader: The carry of the acting arm; None for the acting arm itself.
+            step: of one environment.
+            keys: one.
+            leader: the carry of the acting arm; None for the acting arm itself.
         """
         carry = self.carry
         if leader is not None:
@@ -126,13 +126,13 @@ def play(
     """Play one episode.
 
     Args:
-        arms: Agents by name, calibrated and fitted.
-        acting: The arm whose actions are taken.
-        envs: Of one environment.
-        seed: Of the noise of latents and actions.
-        environment_seed: Of the episode.
-        max_decisions: Number of decisions after which it is cut.
-        tick: Called at each decision.
+        arms: agents by name, calibrated and fitted.
+        acting: the arm whose actions are taken.
+        envs: of one environment.
+        seed: of the noise of latents and actions.
+        environment_seed: of the episode.
+        max_decisions: number of decisions after which it is cut.
+        tick: called at each decision.
 
     A `KeyboardInterrupt` ends the episode. The result is then complete up to the last decision, and
     has the interrupt as `stop`.

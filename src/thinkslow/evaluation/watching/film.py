@@ -21,8 +21,8 @@ class Film:
 
     Args:
         path: `.mp4` or `.gif`.
-        episode: The played episode.
-        parts: The shown parts; one must be an image.
+        episode: the played episode.
+        parts: the shown parts; one must be an image.
     """
 
     def __init__(self, path: Path, episode: Episode, parts: seeing.Parts):

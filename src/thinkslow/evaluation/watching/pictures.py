@@ -56,9 +56,9 @@ def stride(fixed: int, each: Sequence[int], budget: int = BUDGET) -> int | None:
     """The interval, in decisions, at which imagined images fit into a page; None: they never fit.
 
     Args:
-        fixed: Number of characters of all other images.
-        each: Number of characters of the imagined images of each decision.
-        budget: Largest number of characters of all images together.
+        fixed: number of characters of all other images.
+        each: number of characters of the imagined images of each decision.
+        budget: largest number of characters of all images together.
 
     >>> stride(10, [5, 5, 5, 5], budget=20), stride(10, [50], budget=20)
     (2, None)

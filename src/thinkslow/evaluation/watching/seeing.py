@@ -52,7 +52,7 @@ def parts_of(model: Any, observations: Mapping[str, Space]) -> Parts:
 
     Args:
         model: A model of any kind.
-        observations: The spaces of the environment; its flags of late frames are left out.
+        observations: the spaces of the environment; its flags of late frames are left out.
     """
     shown = {name: space for name, space in observations.items() if name not in TOLD}
     images = {name: space for name, space in shown.items() if len(space.shape) == 3}
@@ -78,8 +78,8 @@ def believed(agent: AbstractAgent, told: Sequence[Told]) -> dict[str, np.ndarray
     """Numbers about the beliefs of one arm, one entry for each decision.
 
     Args:
-        agent: The arm.
-        told: Its results at each decision.
+        agent: the arm.
+        told: its results at each decision.
 
     Returns `surprise`, `entropy_before` and `entropy_after` in nats; `value`, `[decisions, 2]`, if
     the model has a critic; and `policy NAME` for each action, `[decisions, 2, …]`: before and after
@@ -142,9 +142,9 @@ def decoded(model: Any, episode: Episode, names: Sequence[str]) -> Iterator[Show
     """The images that every arm decodes and imagines at every decision, in order.
 
     Args:
-        model: The model of the acting arm, which all arms share.
-        episode: What was played.
-        names: Names of the parts to decode.
+        model: the model of the acting arm, which all arms share.
+        episode: what was played.
+        names: names of the parts to decode.
     """
     arms = list(episode.thoughts)
     actions = episode.actions
