@@ -115,6 +115,13 @@ def test_no_command_shows_the_overview_as_wrong_usage(capsys):
     assert "usage: thinkslow COMMAND" in capsys.readouterr().out
 
 
+def test_a_name_of_thousands_of_letters_does_not_fill_the_terminal(capsys):
+    assert main(["inspect", "x" * 5000]) == 1
+    said = one_line(capsys)
+    assert "xxx ... xxx" in said
+    assert len(said) < 700
+
+
 def test_an_unknown_command_is_wrong_usage_and_lists_the_known(capsys):
     assert main(["xyzzy"]) == 2
     line = one_line(capsys)

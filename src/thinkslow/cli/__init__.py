@@ -12,6 +12,7 @@ import importlib
 import io
 import logging
 import os
+import re
 import select
 import sys
 from collections.abc import Sequence
@@ -44,6 +45,8 @@ COMMANDS = {
 
 MODULES = {"import": "import_agent"}
 """Commands whose name is a Python keyword, with their module."""
+LONG = re.compile(r"\S{1000,}")
+"""A word, such as an id, of which a message shows the ends only."""
 
 XLA_FATAL = "3"
 """XLA's own log: only what ends the process. Its other errors also come as exceptions, except
@@ -167,7 +170,8 @@ def overview() -> str:
 def _fail(message: str, code: int) -> int:
     from rich.text import Text
 
-    said = Text.assemble(("thinkslow:", "bold red"), f" {printable(in_flags(message))}")
+    short = LONG.sub(lambda word: f"{word[0][:200]} ... {word[0][-200:]}", in_flags(message))
+    said = Text.assemble(("thinkslow:", "bold red"), f" {printable(short)}")
     console().print(said, soft_wrap=True)
     return code
 
