@@ -64,6 +64,7 @@ def test_the_library_names_no_flag_outside_a_whole_command():
             "--dirty=+",
             "--exclude",
             "--episodes",
+            "--out",
             "--episodes=",
         )
     ]

@@ -66,8 +66,8 @@ def parts(id: str, space: spaces.Space, say: Say, name: str = "") -> Part:
     if isinstance(space, spaces.Box):
         if (numbers := math.prod(space.shape)) > NUMBERS:
             raise Unavailable(
-                f"{id} acts by {numbers:,} numbers ({name or NAME}); at most {NUMBERS:,} can be "
-                'learnt. Wrap the environment: `wrappers=["module:Class"]`.'
+                f"{id} acts by {plural(numbers, 'number')} ({name or NAME}); at most "
+                f'{NUMBERS:,} can be learnt. Wrap the environment: `wrappers=["module:Class"]`.'
             )
         return _box(name or NAME, space, say)
     if isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary):
@@ -102,8 +102,9 @@ def _check_count(id: str, count: int) -> None:
     """**Errors:** `Unavailable` for too many actions at once."""
     if count > PARTS:
         raise Unavailable(
-            f"{id} takes {count:,} actions at once; at most {PARTS} can be learnt, because each "
-            'has a layer of its own. Wrap the environment: `wrappers=["module:Class"]`.'
+            f"{id} takes {plural(count, 'action')} at once; at most {PARTS} can be learnt, "
+            "because each has a layer of its own. Wrap the environment: "
+            '`wrappers=["module:Class"]`.'
         )
 
 

@@ -387,7 +387,7 @@ def _sights(
             f'`image=["{name or "image"}"]`. Otherwise wrap it'
         )
         raise Unavailable(
-            f"{id} shows {name or 'its observation'} as {brief(space)}: {count:,} numbers,"
+            f"{id} shows {name or 'its observation'} as {brief(space)}: {plural(count, 'number')},"
             f"{hint if boxed else f' more than {NUMBERS:,}. Wrap it'}: "
             '`wrappers=["module:Class"]`.'
         )
