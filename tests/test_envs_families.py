@@ -155,6 +155,22 @@ def test_four_repeated_frames_are_the_four_of_the_id_and_show_the_last_two():
 @quiet
 @pytest.mark.families
 @needed["Atari"]
+@pytest.mark.parametrize("id", ["ale_py:Pong-v4", "Pong-v0"])
+def test_old_ids_that_skip_two_to_four_frames_do_not_skip_them_again(id):
+    """Four repeats were eight to sixteen frames, and nothing said so."""
+    make("ALE/Pong-v5").close()  # registers them
+    env = make(id, repeat=4)
+    assert [note for note in env.notes if "repeats each action 2 to 4 times itself" in note]
+    env.reset(seed=0)
+    emulator = env.env.unwrapped.ale  # pyright: ignore[reportAttributeAccessIssue]
+    before = emulator.getEpisodeFrameNumber()
+    env.step(0)
+    assert emulator.getEpisodeFrameNumber() == before + 4
+
+
+@quiet
+@pytest.mark.families
+@needed["Atari"]
 def test_the_two_settings_of_dreamer_differ_as_there():
     full = make("atari/Pong-v0", size=96)
     needed_ = make("atari100k/Pong-v0")

@@ -102,8 +102,17 @@ def how_to_install(family: Family) -> str:
 
 
 def family_of(id: str) -> Family | None:
-    """The family of an id; None for the user's own environments."""
-    return next((family for family in FAMILIES if family.has(id)), None)
+    """The family of an id; None for the user's own environments.
+
+    If a simulator repeats actions unless told otherwise, as Atari does, its module decides too: old
+    ids, such as `ale_py:Pong-v4`, do so as well, and are told from others by nothing else.
+    """
+    module, _, name = id.rpartition(":")
+    spec = gymnasium.registry.get(name)
+    homes = {module, str(spec.entry_point).partition(".")[0] if spec else ""}
+    named = (family for family in FAMILIES if family.has(id))
+    counted = (one for one in FAMILIES if one.repeats and not one.repeats_itself)
+    return next(named, None) or next((one for one in counted if one.module in homes), None)
 
 
 def _frames(family: Family, id: str, repeat: int, asked: Collection[str]) -> Prepared:
@@ -118,6 +127,8 @@ def _frames(family: Family, id: str, repeat: int, asked: Collection[str]) -> Pre
     own = gymnasium.spec(id.rpartition(":")[2]).kwargs.get(family.repeats, 1)
     if own == 1:
         return Prepared({}, repeat)
+    if isinstance(own, tuple | list):  # a range to draw from, without its end
+        own = f"{own[0]} to {own[1] - 1}"
     return Prepared(
         {family.repeats: 1},
         repeat,
