@@ -145,7 +145,8 @@ MODELS: dict[str, Any] = {
     ],
 )
 def test_the_contract_holds_for_every_term_and_update(name, terms, updates, refused, blind):
-    entries = MODELS[name](terms=terms, updates={update: UPDATES[update] for update in updates})
+    named = {update: UPDATES[update] for update in updates}
+    entries = MODELS[name](terms=terms, updates=named, ways={})
     held = {(entry.terms, entry.update) for entry in entries if entry.holds}
     names = [term.name for term in terms if term.name not in refused]
     pairs = set(product({*names, "+".join(names)}, set(updates) - refused))
