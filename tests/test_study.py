@@ -103,6 +103,16 @@ def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path):
     assert read(changed).hash == read("quick").hash
 
 
+def test_a_folder_with_the_name_of_a_shipped_plan_does_not_hide_it(tmp_path, monkeypatch):
+    """The study of that name could not be run beside its results, and said to remove them."""
+    monkeypatch.chdir(tmp_path)
+    Path("quick").mkdir()
+    assert read("quick").name == "quick"
+    Path("mine").mkdir()
+    with pytest.raises(Damaged, match="mine must be a file; it is a folder"):
+        read("mine")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

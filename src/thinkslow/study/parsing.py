@@ -53,8 +53,9 @@ def read(source: str | Path, agents: Mapping[str, Sequence[str]] | None = None) 
     anything is played.
     """
     path = expanded(source)
-    if not is_file(path):
-        plans = shipped()
+    plans = shipped()
+    # a folder of the results may have the name of its study
+    if (path.is_dir() and str(source) in plans) or not is_file(path):
         if str(source) not in plans:
             raise FileNotFoundError(
                 f"There is no file or bundled study {str(source)!r}{nearest(str(source), plans)}"
