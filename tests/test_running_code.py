@@ -1,10 +1,12 @@
 """The hash of the code that a user's object runs, by which an edited arm is another arm."""
 
+import functools
 import json
 import subprocess
 import sys
 from typing import Any
 
+import jax.numpy as jnp
 import optax
 import pytest
 
@@ -135,6 +137,22 @@ def test_an_optimiser_of_a_package_is_known_by_its_constants_in_words():
     others = optax.adam(1.0, b1=0.5), optax.adam(1.0, mu_dtype="float16"), optax.sgd(1.0)
     assert len({adam, *map(told, others)}) == 4
     assert written(Thinking(update=Gradient(2.0)))["update"] == "Gradient(step_size=2.0)"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda size: optax.sgd(jnp.asarray(size)),
+        lambda size: optax.sgd(optax.piecewise_constant_schedule(1.0, {3: size})),
+        lambda size: optax.sgd(optax.warmup_constant_schedule(0.0, size, 3)),
+        lambda size: optax.sgd(functools.partial(jnp.full_like, fill_value=size)),
+        lambda size: optax.inject_hyperparams(optax.adam)(learning_rate=size),
+        lambda size: optax.partition({"a": optax.sgd(size)}, {"a": "a"}),
+    ],
+)
+def test_constants_inside_arrays_schedules_and_tables_are_told(make):
+    """An evaluation went on with another schedule, or another step size given as an array."""
+    assert told(make(0.5)) == told(make(0.5)) != told(make(0.25))
 
 
 def test_a_schedule_of_ones_own_in_an_optimiser_is_known_by_its_code():

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import types
 import weakref
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -252,10 +252,19 @@ def words(value: Any, within: tuple[types.FunctionType, ...] = ()) -> str:
     """
     if isinstance(value, Alike):
         value = value.function
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return f"({', '.join(words(one, within) for one in value)})"
+    if isinstance(value, Mapping):
+        return f"({', '.join(f'{key}={words(one, within)}' for key, one in value.items())})"
+    if isinstance(value, functools.partial):
+        return words((value.func, value.args, value.keywords), within)
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        return f"{value.dtype}({np.asarray(value).tolist()})"
+    if isinstance(value, _CONSTANTS):
+        return repr(value)
+    value = getattr(value, "__wrapped__", value)  # of `jax.jit`
     if not isinstance(value, types.FunctionType):
-        return repr(value) if isinstance(value, _CONSTANTS) else type(value).__name__
+        return value.__qualname__ if isinstance(value, type) else type(value).__name__
     made = value.__qualname__.partition(".<locals>")[0]
     if value in within:
         return made
