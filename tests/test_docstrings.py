@@ -84,7 +84,7 @@ def test_documented_arguments_are_those_of_the_signature(name):
         assert not set(told) - taken, f"{where} documents {told} and takes {taken}"
 
 
-PROPER = re.compile(r"[A-Z]([A-Z]|[a-z]*[A-Z ]|\b)|Optax|Gymnasium|True|False|None")
+PROPER = re.compile(r"(?!A )([A-Z]\b|[A-Z]\w*[A-Z]|Optax|Gymnasium|True\b|False\b|None\b)")
 """Acronyms, symbols and names, which begin with a capital letter everywhere."""
 
 

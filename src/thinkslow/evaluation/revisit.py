@@ -109,7 +109,7 @@ def revisits(
 
     Args:
         agent: an arm, calibrated.
-        walk: A walk with these turns.
+        walk: a walk with these turns.
         turns: when the agent turned.
         image: name of the image.
         changed: as `led` takes it.

@@ -108,7 +108,7 @@ def led(
     Args:
         agent: an arm, calibrated. It is told neither of missing frames nor of their age.
         walk: the record.
-        changed: A change of the carry before a decision, such as a control makes.
+        changed: a change of the carry before a decision, such as a control makes.
     """
     carry = agent.start(len(walk.environment_seeds))
     for decision in range(len(walk)):

@@ -50,7 +50,7 @@ def save(
 
     Args:
         folder: where to write it.
-        model: A `WorldModel` with a field `config`, a dataclass of sizes whose class is registered:
+        model: a `WorldModel` with a field `config`, a dataclass of sizes whose class is registered:
             `thinkslow.register("architecture", NAME, Sizes)`. `Sizes.from_json(dictionary)` reads
             back what `dataclasses.asdict` gave after a trip through JSON, and raises `ValueError`
             or `TypeError` for what no agent can be. `sizes.build(observations, actions, key=key)`

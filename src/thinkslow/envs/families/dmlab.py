@@ -97,8 +97,8 @@ class Lab(gymnasium.Env):
         episodic: whether every end is a termination, as in DreamerV3. Otherwise an end by the clock
             is a truncation, if the engine reports the remaining time.
         renderer: `software` or `hardware`.
-        cache: A folder for compiled levels; without it, each level takes some seconds to compile
-        again.
+        cache: a folder for compiled levels; without it, each level takes some seconds to compile
+            again.
         settings: passed to the level, as text.
 
     **Errors:** `ValueError` for an unknown choice; the engine's own for an unknown level.

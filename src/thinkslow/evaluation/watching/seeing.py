@@ -51,7 +51,7 @@ def parts_of(model: Any, observations: Mapping[str, Space]) -> Parts:
     """The parts of an observation, and which of them the model decodes.
 
     Args:
-        model: A model of any kind.
+        model: a model of any kind.
         observations: the spaces of the environment; its flags of late frames are left out.
     """
     shown = {name: space for name, space in observations.items() if name not in TOLD}
