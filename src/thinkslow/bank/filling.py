@@ -33,6 +33,7 @@ from thinkslow.evaluation.seeds import episode_seed
 from thinkslow.evaluation.subjects import facts, fitted
 from thinkslow.heads import expected
 from thinkslow.needs import CRITIC, unmet
+from thinkslow.plural import plural
 from thinkslow.saved.provenance import provenance
 from thinkslow.storage.headers import Occupied, as_read
 from thinkslow.storage.lock import writing
@@ -45,7 +46,7 @@ MOST_ACTIONS = 20
 DRAWN = 8
 """Number of drawn actions, if they cannot all be tried."""
 LOST = 3
-"""Successive blocks none of whose moments could be restored; then filling ends."""
+"""After so many blocks in a row, none of whose moments could be restored, filling ends."""
 
 log = logging.getLogger("thinkslow")
 
@@ -160,11 +161,12 @@ class _Filling:
                 )
             block += 1
             lost = lost + 1 if len(self.bank) == before else 0
-            if lost == LOST and self.cause:
+            if lost >= LOST and self.cause:
                 raise ValueError(
-                    f"{self.envs.id} came back to no moment of {LOST} blocks: {self.cause}. A bank "
-                    "plays on from each moment again and again, so episodes must follow from "
-                    "their seed and actions. Mend the environment's `reset(seed=...)`."
+                    f"{self.envs.id} came back to no moment of {plural(lost, 'block')}: "
+                    f"{self.cause}. A bank plays on from each moment again and again, so episodes "
+                    "must follow from their seed and actions. Mend the environment's "
+                    "`reset(seed=...)`."
                 )
 
     def _tell(self) -> None:
