@@ -255,7 +255,13 @@ def test_an_example_runs(example, capsys, monkeypatch):
     monkeypatch.syspath_prepend(str(example.parent))
     monkeypatch.setattr(sys, "argv", [str(example)])  # those of pytest are not its arguments
     runpy.run_path(str(example), run_name="__main__")
-    assert capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert out
+    for page in PAGES:
+        for shown in re.findall(
+            rf"\$ uv run python examples/{example.name}\n(.*?)^```", page.read_text(), re.S | re.M
+        ):
+            assert out == shown
 
 
 if __name__ == "__main__":
