@@ -270,10 +270,11 @@ class Forgetful(Codes):
 
 
 def test_a_model_that_breaks_the_contract_is_told_which_entry():
+    """The several futures of a wrong type ended the contract with an error of JAX."""
     model = codes()
     bad = Forgetful(model.core, model.head, model.eyes, model.view)
     with pytest.raises(Broken, match="Forgetful: predict keeps the memory's shapes and types"):
-        check(bad, BITS, steer, action=jnp.ones(2), terms=[], updates={}, ways={})
+        check(bad, BITS, steer, action=jnp.ones(2))
 
 
 class Sham(dict):
