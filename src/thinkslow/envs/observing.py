@@ -64,7 +64,7 @@ class Sight:
         assert declared is not None
         if hidden := masked(value):
             raise self.mismatch(
-                f"{plural(hidden, 'masked value')}", "Fill them, as by `.filled(0)`, or show NaN."
+                plural(hidden, "masked value"), "Fill them, as by `.filled(0)`, or show NaN."
             )
         try:
             array = np.asarray(value)

@@ -33,7 +33,8 @@ class Way:
     """A way to think, at full strength and at none.
 
     At full strength, the frame of the second decision is flagged as missing, a check finds every
-    frame suspicious, and a gate opens for every decision; at none, no frame is, and it never does.
+    frame suspicious, and a gate opens for every decision. At none, no frame is missing or
+    suspicious, and the gate stays closed.
     """
 
     full: Thinking
