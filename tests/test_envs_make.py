@@ -404,3 +404,16 @@ def test_how_an_environment_is_made_can_be_said_on_the_command_line():
         evaluate.parse(["AGENT", *words, "--env-option", "level=4"]).making()
     with pytest.raises(Usage, match=r"--step-limit.*got 0"):
         train.parse(["ENV", "--steps", "9", "--step-limit", "0"])
+
+
+def test_a_class_of_a_simulator_is_no_registered_id_and_its_frames_are_counted(
+    tmp_path, monkeypatch
+):
+    """With repeats, `ale_py:AtariEnv` ended in Gymnasium's message about an unknown id."""
+    (tmp_path / "ale_py.py").write_text(
+        "def AtariEnv(game='pong', frameskip=4): raise NotImplementedError\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "ale_py", None)  # to be put back as it was
+    del sys.modules["ale_py"]
+    assert requirements.prepare("ale_py:AtariEnv", size=64, repeat=4).arguments == {"frameskip": 1}

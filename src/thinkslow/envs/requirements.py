@@ -8,6 +8,7 @@ them, before the simulator is imported.
 import difflib
 import importlib
 import importlib.util
+import inspect
 import os
 import re
 import shlex
@@ -124,7 +125,12 @@ def _frames(family: Family, id: str, repeat: int, asked: Collection[str]) -> Pre
         return Prepared({}, repeat)
     if family.repeats_itself:
         return Prepared({family.repeats: repeat}, 1)
-    own = gymnasium.spec(id.rpartition(":")[2]).kwargs.get(family.repeats, 1)
+    made = factory(id)
+    if made is None:
+        own = gymnasium.spec(id.rpartition(":")[2]).kwargs.get(family.repeats, 1)
+    else:  # a class of the simulator's, such as `ale_py:AtariEnv`
+        parameters = inspect.signature(made).parameters
+        own = parameters[family.repeats].default if family.repeats in parameters else 1
     if own == 1:
         return Prepared({}, repeat)
     if isinstance(own, tuple | list):  # a range to draw from, without its end
