@@ -7,8 +7,6 @@ store it, and networks get their sizes from it. Nothing here knows Gymnasium.
 import dataclasses
 from typing import Any
 
-import numpy as np
-
 DTYPES = (
     "bool",
     "uint8",
@@ -80,8 +78,11 @@ def masked(value: Any) -> int:
 
     `np.asarray` would read whatever lies under the mask.
 
+    >>> import numpy as np
     >>> masked(np.ma.array([1, 2, 3], mask=[False, True, False]))
     1
     """
+    import numpy as np  # help texts load this module, too
+
     parts = value if isinstance(value, list | tuple) else [value]
     return sum(int(np.ma.count_masked(one)) for one in parts if np.ma.isMaskedArray(one))
