@@ -213,5 +213,5 @@ def play(plan: Plan, task: Task, folder: Path) -> None:
         batch=plan.block,
         out=folder,
         max_decisions=plan.max_decisions,
-        command=f"thinkslow study: {plan.name} ({plan.hash})",
+        command=f"study {plan.name}, plan {plan.hash}",
     )

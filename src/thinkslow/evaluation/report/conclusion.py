@@ -354,10 +354,8 @@ def _command(command: str, episodes: int) -> str:
     "`thinkslow evaluate 'my agent' --seed 7 --episodes 120`"
     >>> _command("", 120)
     'again with `episodes=120`'
-    >>> _command("thinkslow study: mine (8c51)", 120)    # a block, whose size is the plan's
-    'again with `episodes=120`'
     """
-    if not command.startswith("thinkslow ") or command.startswith("thinkslow study"):
+    if not command.startswith("thinkslow "):
         return f"again with `episodes={episodes}`"
     words, kept = iter(shlex.split(command)), []
     for word in words:
