@@ -625,8 +625,13 @@ def test_a_dry_run_plays_nothing_and_knows_the_time_of_a_study_that_was_begun(tm
     assert main([*command, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["tasks"], found["episodes"], found["minutes"]) == (4, 128, 5.0)
-    keep(tmp_path / "out", {"plan": "another", "seconds": times})
-    assert known(plan, tmp_path / "out")["minutes"] is None
+    for other in (
+        {"plan": "another", "seconds": times},
+        {"plan": plan.hash, "seconds": [60.0, 90.0]},
+        {"plan": plan.hash, "seconds": dict.fromkeys(times, "long")},
+    ):
+        keep(tmp_path / "out", other)
+        assert known(plan, tmp_path / "out")["minutes"] is None
 
 
 @pytest.mark.slow

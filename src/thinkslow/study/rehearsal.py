@@ -97,8 +97,11 @@ def known(plan: Plan, folder: Path, *, jobs: int | None = None) -> dict[str, Any
         kept = read_json(folder / FORECAST, "a forecast")
     except (OSError, ValueError):
         kept = None
-    kept = kept if isinstance(kept, dict) else {}
-    seconds = kept.get("seconds", {}) if kept.get("plan") == plan.hash else {}
+    seconds: dict[str, float] = {}
+    if isinstance(kept, dict) and kept.get("plan") == plan.hash:
+        table = kept.get("seconds")
+        numbers = isinstance(table, dict) and {type(one) for one in table.values()} <= {int, float}
+        seconds = table if numbers else {}
     return _forecast(plan, todo, missing, seconds, _at_once(jobs, missing))
 
 
