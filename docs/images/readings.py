@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-import scipy.stats
+from objectives import interval
 from svg import COLOURS, INK, Plot
 
 from thinkslow import Agent
@@ -58,13 +58,6 @@ def gain(model: Toy, seed: int, name: str) -> float:
         return jnp.log(jax.nn.softmax(memory) @ problem.emission[:, symbol])
 
     return float(jnp.mean(score(thought.state, symbols[2:]) - score(thought.base, symbols[2:])))
-
-
-def interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean, and the ends of its 95% interval."""
-    mean, error = float(values.mean()), float(scipy.stats.sem(values))
-    half = float(scipy.stats.t.ppf(0.975, len(values) - 1)) * error
-    return mean, mean - half, mean + half
 
 
 def draw(rows: dict[str, tuple[float, float, float]]) -> None:
