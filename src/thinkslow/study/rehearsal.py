@@ -100,8 +100,8 @@ def known(plan: Plan, folder: Path, *, jobs: int | None = None) -> dict[str, Any
     seconds: dict[str, float] = {}
     if isinstance(kept, dict) and kept.get("plan") == plan.hash:
         table = kept.get("seconds")
-        numbers = isinstance(table, dict) and {type(one) for one in table.values()} <= {int, float}
-        seconds = table if numbers else {}
+        if isinstance(table, dict) and {type(one) for one in table.values()} <= {int, float}:
+            seconds = table
     return _forecast(plan, todo, missing, seconds, _at_once(jobs, missing))
 
 
