@@ -12,15 +12,8 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from thinkslow.envs.observing import (
-    CLASSES,
-    NUMBERS,
-    PARTS,
-    brief,
-    check_depth,
-    repeated,
-    within,
-)
+from thinkslow.envs.nested import brief, check_depth, repeated, within
+from thinkslow.envs.observing import CLASSES, NUMBERS, PARTS
 from thinkslow.envs.requirements import Unavailable
 from thinkslow.plural import plural
 from thinkslow.spaces import Space

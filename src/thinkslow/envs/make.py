@@ -20,7 +20,8 @@ from thinkslow.envs import constructor
 from thinkslow.envs.acting import actions
 from thinkslow.envs.adapt import Adapted, adapted
 from thinkslow.envs.failures import Mismatch
-from thinkslow.envs.observing import Sight, at, sights
+from thinkslow.envs.nested import at
+from thinkslow.envs.observing import Sight, sights
 from thinkslow.envs.requirements import Unavailable, explained, factory, family_of, load, prepare
 from thinkslow.envs.shifts import shifts
 from thinkslow.envs.snapshots import copied, put_back

@@ -10,7 +10,7 @@ frames, numbers in [0, 1], [-1, 1] or [0, 255].
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from gymnasium import spaces
 from PIL import Image
 
 from thinkslow.envs.failures import Mismatch
+from thinkslow.envs.nested import Path, brief, check_depth, leaves, repeated
 from thinkslow.envs.requirements import Unavailable
 from thinkslow.plural import plural
 from thinkslow.spaces import Space, masked
@@ -31,8 +32,6 @@ NUMBERS = 4096
 """A longer box is probably an image that was not recognised; a longer vector is too large."""
 PARTS = 256
 """Each part of an observation, and each action, has layers of its own, which are compiled apart."""
-DEEPEST = 32
-"""How many dictionaries and tuples may be nested."""
 CLASSES = 10_000
 """A discrete value with more classes is read as a number: one-hot, it would be too large."""
 CHOICES = 16
@@ -41,7 +40,6 @@ RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
 """Ranges of floats that may be pixels."""
 
 Say = Callable[[str], None]
-Path = tuple[str, ...]
 
 
 class Sight:
@@ -273,70 +271,6 @@ def sights(
     if left:
         say(f"left out {', '.join(left)}: no agent here reads it")
     return found
-
-
-def repeated(names: Iterable[str]) -> str:
-    """The first repeated name, or None."""
-    seen: set[str] = set()
-    return next((name for name in names if name in seen or seen.add(name)), "")
-
-
-def check_depth(id: str, space: spaces.Space) -> None:
-    """**Errors:** `Unavailable` for a space of the environment `id` that is nested too deeply."""
-    level, inside = 0, [space]
-    while inside := [one for outer in inside for _, one in within(outer)]:
-        level += 1
-        if level > DEEPEST:
-            raise Unavailable(
-                f"{id} has a space of more than {DEEPEST} dictionaries and tuples inside each "
-                'other. Flatten it: `wrappers=["module:Class"]`.'
-            )
-
-
-def within(space: spaces.Space) -> Iterable[tuple[Any, spaces.Space]]:
-    """The spaces of a dictionary or a tuple, each with its key; none of another space."""
-    if isinstance(space, spaces.Dict):
-        return space.spaces.items()
-    return enumerate(space.spaces) if isinstance(space, spaces.Tuple) else ()
-
-
-def leaves(space: spaces.Space, path: Path = ()) -> Iterator[tuple[Path, spaces.Space]]:
-    """The spaces inside dictionaries and tuples, with their paths."""
-    if not isinstance(space, spaces.Dict | spaces.Tuple):
-        yield path, space
-    for key, one in within(space):
-        yield from leaves(one, (*path, str(key)))
-
-
-def brief(space: spaces.Space) -> str:
-    """A space as it is shown in a message, shortened: a dictionary may hold thousands."""
-    text = str(space)
-    return text if len(text) <= 200 else f"{text[:150]} ... {text[-40:]}"
-
-
-def at(value: Any, path: Path) -> Any:
-    """The value at a path of an observation.
-
-    **Errors:** `Mismatch` if the observation lacks it.
-    """
-    for depth, key in enumerate(path):
-        if isinstance(value, Mapping):
-            if key not in value:  # a key that is a number
-                value = {str(name): one for name, one in value.items()}
-            if key not in value:
-                raise Mismatch(
-                    f"its observation lacks {'/'.join(path[: depth + 1])}, which is declared; it "
-                    f"shows {', '.join(map(str, value)) or 'nothing'}."
-                )
-            value = value[key]
-        elif isinstance(value, tuple | list) and key.isdigit() and int(key) < len(value):
-            value = value[int(key)]
-        else:
-            raise Mismatch(
-                f"its observation {'/'.join(path[:depth])} shows a {type(value).__name__}, in "
-                f"which {key} is declared."
-            )
-    return value
 
 
 def _sights(

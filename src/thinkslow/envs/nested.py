@@ -1,0 +1,77 @@
+"""Dictionaries and tuples in the spaces of an environment, and in what it shows."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from gymnasium import spaces
+
+from thinkslow.envs.failures import Mismatch
+from thinkslow.envs.requirements import Unavailable
+
+DEEPEST = 32
+"""How many dictionaries and tuples may be nested."""
+Path = tuple[str, ...]
+
+
+def repeated(names: Iterable[str]) -> str:
+    """The first repeated name; empty if there is none."""
+    seen: set[str] = set()
+    return next((name for name in names if name in seen or seen.add(name)), "")
+
+
+def check_depth(id: str, space: spaces.Space) -> None:
+    """**Errors:** `Unavailable` for a space of the environment `id` that is nested too deeply."""
+    level, inside = 0, [space]
+    while inside := [one for outer in inside for _, one in within(outer)]:
+        level += 1
+        if level > DEEPEST:
+            raise Unavailable(
+                f"{id} has a space of more than {DEEPEST} dictionaries and tuples inside each "
+                'other. Flatten it: `wrappers=["module:Class"]`.'
+            )
+
+
+def within(space: spaces.Space) -> Iterable[tuple[Any, spaces.Space]]:
+    """The spaces of a dictionary or a tuple, each with its key; none of another space."""
+    if isinstance(space, spaces.Dict):
+        return space.spaces.items()
+    return enumerate(space.spaces) if isinstance(space, spaces.Tuple) else ()
+
+
+def leaves(space: spaces.Space, path: Path = ()) -> Iterator[tuple[Path, spaces.Space]]:
+    """The spaces inside dictionaries and tuples, with their paths."""
+    if not isinstance(space, spaces.Dict | spaces.Tuple):
+        yield path, space
+    for key, one in within(space):
+        yield from leaves(one, (*path, str(key)))
+
+
+def brief(space: spaces.Space) -> str:
+    """A space as it is shown in a message, shortened: a dictionary may hold thousands."""
+    text = str(space)
+    return text if len(text) <= 200 else f"{text[:150]} ... {text[-40:]}"
+
+
+def at(value: Any, path: Path) -> Any:
+    """The value at a path of an observation.
+
+    **Errors:** `Mismatch` if the observation lacks it.
+    """
+    for depth, key in enumerate(path):
+        if isinstance(value, Mapping):
+            if key not in value:  # a key that is a number
+                value = {str(name): one for name, one in value.items()}
+            if key not in value:
+                raise Mismatch(
+                    f"its observation lacks {'/'.join(path[: depth + 1])}, which is declared; it "
+                    f"shows {', '.join(map(str, value)) or 'nothing'}."
+                )
+            value = value[key]
+        elif isinstance(value, tuple | list) and key.isdigit() and int(key) < len(value):
+            value = value[int(key)]
+        else:
+            raise Mismatch(
+                f"its observation {'/'.join(path[:depth])} shows a {type(value).__name__}, in "
+                f"which {key} is declared."
+            )
+    return value
