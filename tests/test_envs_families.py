@@ -148,7 +148,9 @@ def test_four_repeated_frames_are_the_four_of_the_id_and_show_the_last_two():
         last = third.env.unwrapped.ale.getScreenRGB()  # pyright: ignore[reportAttributeAccessIssue]
         np.testing.assert_array_equal(shown["image"], ours.sights[0].see(np.maximum(raw, last))[0])
     every = make("ALE/Breakout-v5", repeat=4, options={"frameskip": 4})  # asked for: sixteen
-    assert not every.notes
+    every.reset(seed=0)
+    every.step(0)
+    assert ["16 frames" in note for note in every.notes] == [True]
     assert make("PongNoFrameskip-v4").action.classes == 6
 
 

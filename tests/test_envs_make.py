@@ -406,14 +406,79 @@ def test_how_an_environment_is_made_can_be_said_on_the_command_line():
         train.parse(["ENV", "--steps", "9", "--step-limit", "0"])
 
 
-def test_a_class_of_a_simulator_is_no_registered_id_and_its_frames_are_counted(
-    tmp_path, monkeypatch
+SIMULATOR = """
+import gymnasium, numpy as np
+from gymnasium import spaces
+
+class Emulator:
+    frames = 0
+    def getFrameNumber(self):
+        return self.frames
+
+class AtariEnv(gymnasium.Env):
+    observation_space, action_space = spaces.Box(0, 1, (2,)), spaces.Discrete(2)
+    def __init__(self, game="pong", frameskip=4):
+        self.ale, self._frameskip = Emulator(), frameskip
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+    def step(self, action):
+        self.ale.frames += self._frameskip
+        return np.zeros(2, np.float32), float(self._frameskip), False, False, {}
+
+class Mine(AtariEnv):
+    def __init__(self):
+        super().__init__(frameskip=3)
+
+class Twice(gymnasium.Wrapper):
+    def step(self, action):
+        self.env.step(action)
+        return self.env.step(action)
+
+def function(**options):
+    return gymnasium.Wrapper(AtariEnv(**options))
+
+for name, made, given in (
+    ("Text", "ale_py:AtariEnv", {}), ("Given", "ale_py:AtariEnv", {"frameskip": 4}),
+    ("Class", AtariEnv, {}), ("Function", function, {}), ("Once", AtariEnv, {"frameskip": 1}),
 ):
-    """With repeats, `ale_py:AtariEnv` ended in Gymnasium's message about an unknown id."""
-    (tmp_path / "ale_py.py").write_text(
-        "def AtariEnv(game='pong', frameskip=4): raise NotImplementedError\n"
-    )
+    gymnasium.register(f"users-{name}-v0", made, kwargs=given)
+"""
+
+
+@pytest.fixture
+def simulator(tmp_path, monkeypatch):
+    """A stand-in for the Arcade Learning Environment, which repeats actions itself."""
+    (tmp_path / "ale_py.py").write_text(SIMULATOR)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(sys.modules, "ale_py", None)  # to be put back as it was
     del sys.modules["ale_py"]
-    assert requirements.prepare("ale_py:AtariEnv", size=64, repeat=4).arguments == {"frameskip": 1}
+    yield
+    for id in [one for one in gymnasium.registry if one.startswith("users-")]:
+        del gymnasium.registry[id]
+
+
+def frames(env: Environment) -> int:
+    base: Any = env.env.unwrapped
+    env.reset(seed=0)
+    env.step(0)
+    return base.ale.frames
+
+
+@pytest.mark.parametrize("name", ["Text", "Given", "Class", "Function", "AtariEnv", "Mine"])
+def test_frames_are_not_repeated_twice_however_the_simulator_was_made(simulator, name):
+    """Registrations, classes and functions of users repeated 16 frames, and nothing said so."""
+    id = f"ale_py:{name}" if name in ("AtariEnv", "Mine") else f"ale_py:users-{name}-v0"
+    env = make(id, repeat=4)
+    assert frames(env) == 4
+    assert len([note for note in env.notes if "frameskip=1" in note]) == len(env.notes) == 1
+    alone = make(id)
+    assert (frames(alone), alone.notes) == (3 if name == "Mine" else 4, [])
+
+
+def test_frames_that_were_asked_for_twice_are_said(simulator):
+    asked = make("ale_py:AtariEnv", repeat=4, options={"frameskip": 4})
+    wrapped = make("ale_py:users-Once-v0", repeat=4, wrappers=["ale_py:Twice"])
+    assert (frames(asked), frames(wrapped)) == (16, 8)
+    assert ["16 frames, not the 4" in note for note in asked.notes] == [True]
+    assert ["8 frames, not the 4" in note for note in wrapped.notes] == [True]

@@ -6,7 +6,7 @@ import io
 import math
 import pickle
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,9 +20,18 @@ from thinkslow.envs import constructor
 from thinkslow.envs.acting import actions
 from thinkslow.envs.adapt import Adapted, adapted
 from thinkslow.envs.failures import Mismatch
+from thinkslow.envs.families.family import Family
 from thinkslow.envs.nested import at
 from thinkslow.envs.observing import Sight, sights
-from thinkslow.envs.requirements import Unavailable, explained, factory, family_of, load, prepare
+from thinkslow.envs.requirements import (
+    Unavailable,
+    explained,
+    factory,
+    family_of,
+    load,
+    maker,
+    prepare,
+)
 from thinkslow.envs.shifts import shifts
 from thinkslow.envs.snapshots import copied, put_back
 from thinkslow.plural import plural
@@ -71,8 +80,6 @@ def make(
     family, asked = family_of(id), dict(options or {})
     prepared = prepare(id, size=size, repeat=repeat, asked=asked)
     given, repeat = prepared.arguments, prepared.repeat
-    if prepared.note:
-        notes.append(prepared.note)
     own = (
         {}
         if family is None
@@ -81,17 +88,20 @@ def make(
     # Simulators print while they begin, such as the number of samples that a renderer lacks.
     with contextlib.redirect_stdout(io.StringIO()) if family else contextlib.nullcontext():
         env = _constructed(id, given, asked, notes, also=own)
+    home = maker(env, id)
+    if home is not None and repeat > 1 and home.repeats not in asked:
+        _once_each(env.unwrapped, home, repeat, notes)
     if family is not None:
         env = family.dress(env, size, **own)
     for wrapper in wrappers:
         env = _wrapped(env, wrapper)
-    pools = family is not None and family.pools
     return Environment(
         env,
         id,
         size=size,
         repeat=repeat,
-        pools=pools,
+        pools=home is not None and home.pools,
+        clock=None if home is None or home.clock is None else partial(home.clock, env.unwrapped),
         image=image,
         shift=shift,
         notes=notes,
@@ -159,6 +169,7 @@ class Environment(gymnasium.Env):
         size: int = 64,
         repeat: int = 1,
         pools: bool = False,
+        clock: Callable[[], int] | None = None,
         image: Sequence[str] = (),
         shift: str = "",
         notes: list[str] | None = None,
@@ -167,6 +178,7 @@ class Environment(gymnasium.Env):
         self.drawn = drawn
         """How it renders, if a renderer was chosen: `without a display, by EGL`."""
         self.env, self.id, self.repeat, self.pools = env, id, repeat, pools
+        self._clock = clock if repeat > 1 else None
         self.notes: list[str] = [] if notes is None else notes
         """Messages about conversions, adaptations and parts that are left out, once each."""
         self.nonfinite: tuple[str, ...] = ()
@@ -213,6 +225,7 @@ class Environment(gymnasium.Env):
         for one in self._shifts:
             named = one.act(named)
         total, repeats, observation = 0.0, 0, None
+        begun = 0 if self._clock is None else self._clock()
         while True:
             # Copies, as an environment may write into its action and reuse its observation.
             before = np.array(observation) if self.pools and repeats else None
@@ -223,6 +236,8 @@ class Environment(gymnasium.Env):
                 break
         if before is not None and before.ndim > 1:
             observation = np.maximum(before, observation)
+        if self._clock is not None and not (terminated or truncated):
+            self._count(self._clock() - begun)
         self.nonfinite = () if math.isfinite(total) else ("reward",)
         return self._dress(observation), total, terminated, truncated, info
 
@@ -249,6 +264,15 @@ class Environment(gymnasium.Env):
                 f"its action_space is {now} after a reset and was {self._takes} when it was made; "
                 "an agent needs one that stays. Declare one that holds the actions of all episodes."
             )
+
+    def _count(self, frames: int) -> None:
+        """Say once if a decision is of more frames than asked for."""
+        if frames != self.repeat:
+            self._say(
+                f"a decision is {plural(frames, 'frame')}, not the {self.repeat} of "
+                f"`repeat={self.repeat}`, because an option or a wrapper repeats actions, too"
+            )
+        self._clock = None
 
     def _dress(self, observation: Any) -> dict[str, np.ndarray]:
         out = {}
@@ -332,6 +356,24 @@ def _constructed(
         cause = error.__cause__ if isinstance(error.__cause__, TypeError) else error
         raise Unavailable(explained(id, cause)) from error
     return _replaced(env, made[0])
+
+
+def _once_each(base: Any, home: Family, repeat: int, notes: list[str]) -> None:
+    """Let a simulator that repeats each action itself play it once.
+
+    If both the agent and it repeated four times, the agent would see every sixteenth frame.
+    """
+    own = getattr(base, home.counter, 1) if home.counter else 1
+    if own == 1:
+        return
+    setattr(base, home.counter, 1)
+    if isinstance(own, tuple | list):  # a range to draw from, without its end
+        own = f"{own[0]} to {own[1] - 1}"
+    notes.append(
+        f"it repeats each action {own} times itself; set to {home.repeats}=1, so that a "
+        f"decision is the {plural(repeat, 'frame')} of `repeat={repeat}`. To take its own, "
+        "pass `repeat=1`"
+    )
 
 
 def _replaced(env: Any, by: Any) -> gymnasium.Env:

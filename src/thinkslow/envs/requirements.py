@@ -8,7 +8,6 @@ them, before the simulator is imported.
 import difflib
 import importlib
 import importlib.util
-import inspect
 import os
 import re
 import shlex
@@ -23,7 +22,6 @@ from thinkslow.envs import rendering
 from thinkslow.envs.failures import failure
 from thinkslow.envs.families import FAMILIES
 from thinkslow.envs.families.family import Family
-from thinkslow.plural import plural
 from thinkslow.registry import either
 
 
@@ -38,8 +36,6 @@ class Prepared(NamedTuple):
     """Arguments of its constructor that set the size of images and the repeats of actions."""
     repeat: int
     """Number of times that each action must still be repeated by a wrapper."""
-    note: str = ""
-    """A message about the repetition."""
     drawn: str = ""
     """Its renderer, for a family that chooses one."""
 
@@ -73,8 +69,10 @@ def prepare(id: str, *, size: int, repeat: int = 1, asked: Collection[str] = ())
     require_registered(id)
     if family is None:
         return Prepared({}, repeat)
-    found = _frames(family, id, repeat, asked)
-    return found._replace(arguments=family.arguments(size) | found.arguments, drawn=drawn)
+    given = family.arguments(size)
+    if family.repeats_itself and family.repeats and repeat > 1 and family.repeats not in asked:
+        given, repeat = given | {family.repeats: repeat}, 1
+    return Prepared(given, repeat, drawn)
 
 
 def require_libraries(id: str, family: Family) -> str:
@@ -116,32 +114,13 @@ def family_of(id: str) -> Family | None:
     return next(named, None) or next((one for one in counted if one.module in homes), None)
 
 
-def _frames(family: Family, id: str, repeat: int, asked: Collection[str]) -> Prepared:
-    """How an id that repeats actions itself plays each action the requested number of times.
+def maker(env: gymnasium.Env, id: str) -> Family | None:
+    """The family of an environment that was made; None for one of the user's.
 
-    If both the agent and the id repeated four times, the agent would see every sixteenth frame.
+    A registration, a function or a subclass of the user's may make one of a simulator's.
     """
-    if family.repeats is None or repeat == 1 or family.repeats in asked:
-        return Prepared({}, repeat)
-    if family.repeats_itself:
-        return Prepared({family.repeats: repeat}, 1)
-    made = factory(id)
-    if made is None:
-        own = gymnasium.spec(id.rpartition(":")[2]).kwargs.get(family.repeats, 1)
-    else:  # a class of the simulator's, such as `ale_py:AtariEnv`
-        parameters = inspect.signature(made).parameters
-        own = parameters[family.repeats].default if family.repeats in parameters else 1
-    if own == 1:
-        return Prepared({}, repeat)
-    if isinstance(own, tuple | list):  # a range to draw from, without its end
-        own = f"{own[0]} to {own[1] - 1}"
-    return Prepared(
-        {family.repeats: 1},
-        repeat,
-        f"it repeats each action {own} times itself; made with {family.repeats}=1, so that a "
-        f"decision is the {plural(repeat, 'frame')} of `repeat={repeat}`. To take its own, "
-        "pass `repeat=1`",
-    )
+    own = (family for family in FAMILIES if family.counter and family.made(env.unwrapped))
+    return family_of(id) or next(own, None)
 
 
 def factory(id: str) -> Callable[..., Any] | None:

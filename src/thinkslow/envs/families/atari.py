@@ -153,6 +153,10 @@ class Atari(gymnasium.Env):
         return (array @ GREY).astype(np.uint8)[..., None] if self.gray else array
 
 
+def _frames(env: Any) -> int:
+    return env.ale.getFrameNumber()
+
+
 def _register() -> None:
     import ale_py  # pyright: ignore[reportMissingImports]
 
@@ -188,6 +192,8 @@ FAMILY = Family(
     extra="atari",
     registers=_register,
     repeats="frameskip",
+    counter="_frameskip",  # Gymnasium's AtariPreprocessing reads it, too
+    clock=_frames,
     pools=True,
 )
 PRESET = Family(
@@ -201,4 +207,5 @@ PRESET = Family(
     registers=_register_presets,
     repeats="repeat",
     repeats_itself=True,
+    clock=_frames,
 )

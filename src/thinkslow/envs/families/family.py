@@ -57,6 +57,10 @@ class Family:
     """The constructor's argument with which the simulator repeats actions itself."""
     repeats_itself: bool = False
     """Whether the simulator repeats actions; otherwise its own repetition is switched off."""
+    counter: str = ""
+    """The attribute of its environments that says how often a step repeats its action."""
+    clock: Callable[[Any], int] | None = None
+    """Function that returns the number of frames that an environment has played."""
     pools: bool = False
     """Whether the shown frame is the maximum of the last two repeated frames, because some objects
     are drawn only in every other frame.
@@ -82,6 +86,11 @@ class Family:
         importlib.import_module(self.module)
         if self.registers is not None:
             self.registers()
+
+    def made(self, base: gymnasium.Env) -> bool:
+        """Whether an environment, without wrappers, is of a class of its package."""
+        package = self.module.partition(".")[0]
+        return any(one.__module__.partition(".")[0] == package for one in type(base).__mro__)
 
     def ids(self) -> list[str]:
         """Its ids that are registered at present."""

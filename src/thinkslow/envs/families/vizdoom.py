@@ -64,4 +64,5 @@ FAMILY = Family(
     dress=_dressed,
     repeats="frame_skip",
     repeats_itself=True,
+    counter="frame_skip",
 )
