@@ -127,6 +127,18 @@ def test_a_worker_killed_from_outside_is_replaced(fragile):
     assert not any(step.crashed.any() for step in play(fragile, 12))
 
 
+@pytest.mark.slow
+def test_what_an_environment_forks_neither_answers_nor_hides_its_death():
+    """Two processes answered one question, and a dead one was waited for as if it hung."""
+    with VectorEnv("tiny_envs:Forks", 1, step_limit_s=5.0) as envs:
+        envs.reset()
+        played = [envs.step(np.zeros((1, 2))) for _ in range(5)]
+    assert [float(step.reward[0]) for step in played] == [1, 2, 3, 4, 0]
+    (error,) = played[-1].errors
+    assert error is not None
+    assert (error.kind, played[-1].crashed.all()) == ("Killed", True)
+
+
 def test_a_worker_that_dies_before_a_reset_costs_nothing(fragile, calm):
     os.kill(fragile.pids[1], signal.SIGKILL)
     same(fragile.reset([3, 4]), calm.reset([3, 4]))

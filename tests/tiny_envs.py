@@ -175,6 +175,21 @@ class Talks(Echo):
         return super().step(action)
 
 
+class Forks(Echo):
+    """Forks, without caring which of the two goes on; later dies and leaves a process behind."""
+
+    LENGTH = 30
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        if self.time == 0:
+            os.fork()
+        if self.time == 4:
+            if not os.fork():
+                time.sleep(30)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().step(action)
+
+
 class Leaves(Echo):
     """Ends Python in a step, as some scripts do."""
 

@@ -157,6 +157,9 @@ class Worker:
         call = self.owes
         try:
             while not self._answered.poll(1_000 * GLANCE_S):
+                # What it forked may hold its end of the pipe open.
+                if self.process.poll() is not None and not self._answered.poll(0):
+                    raise EOFError
                 now, end = time.monotonic(), self._asked + limit_s
                 if now >= min(end, hurried() or end):
                     raise Died(self._hang(call, now - self._asked))
@@ -283,6 +286,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()
     pipe = Connection(file)
+    # Or a fork of the environment's that returns here would answer, too.
+    os.register_at_fork(after_in_child=pipe.close)
     served = _Served()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
