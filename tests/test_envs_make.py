@@ -4,6 +4,7 @@ import dataclasses
 import os
 import sys
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import gymnasium
@@ -240,12 +241,41 @@ def test_the_interface_before_gym_026_is_adapted_and_said():
     assert len([note for note in env.notes if "done" in note]) == 1
 
 
+@pytest.mark.parametrize("info", [None, MappingProxyType({"a": 1}), {"a": 1}, {}])
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_a_reset_may_return_its_info_in_any_form(monkeypatch, kind, info):
+    """With None for info, the pair was taken for an observation of rows of different lengths."""
+    monkeypatch.setattr(tiny_envs.Echo, "reset", lambda self, **_: kind([np.zeros(2), info]))
+    env = make("tiny_envs:tiny/Echo-v0")
+    observation, found = env.reset(seed=0)
+    np.testing.assert_array_equal(observation["vector"], [0, 0])
+    assert found == (info or {})
+    assert not env.notes
+
+
+def test_a_pair_that_is_an_observation_is_no_observation_and_info(monkeypatch):
+    pair = spaces.Tuple((spaces.Box(-1, 1, (2,)), spaces.Dict(a=spaces.Discrete(3))))
+    monkeypatch.setattr(tiny_envs.Echo, "observation_space", pair)
+    monkeypatch.setattr(tiny_envs.Echo, "reset", lambda self: (np.zeros(2), {"a": 2}))
+    observation, info = make("tiny_envs:tiny/Echo-v0").reset()
+    assert (observation["1/a"], info) == (2, {})
+
+
+@pytest.mark.parametrize("info", [None, [{}], {"TimeLimit.truncated": False}])
+def test_the_info_of_an_old_step_may_be_anything(monkeypatch, info):
+    """It ended in AttributeError, in thinkslow's own code."""
+    env = make("tiny_envs:tiny/Old-v0")
+    env.reset(seed=0)
+    monkeypatch.setattr(tiny_envs.Old, "step", lambda self, action: (np.zeros(2), 1, True, info))
+    assert env.step(np.zeros(2))[2:4] == (True, False)
+
+
 @pytest.mark.parametrize("returned", [None, 3, (0, 0.0, False)])
 def test_a_step_that_returns_something_else_is_refused(monkeypatch, returned):
     env = make("tiny_envs:tiny/Echo-v0")
     env.reset(seed=0)
     monkeypatch.setattr(tiny_envs.Echo, "step", lambda self, action: returned)
-    with pytest.raises(ValueError, match="must return 5 values"):
+    with pytest.raises(Mismatch, match="must return 5 values"):
         env.step(np.zeros(2))
 
 

@@ -5,11 +5,13 @@ Before gym 0.26, `reset` took no seed and returned only the observation, and `st
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
 from gymnasium import spaces
+
+from thinkslow.envs.failures import Mismatch
 
 Say = Callable[[str], None]
 
@@ -32,24 +34,37 @@ class Adapted(gymnasium.Wrapper):
             given["options"] = options
         if not self._seeded and seed is not None:
             self._seed_otherwise(seed)
-        found = self.env.reset(**given)
-        if isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], dict):
-            return found
+        found: Any = self.env.reset(**given)
+        if self._has_info(found):
+            return found[0], dict(found[1] or {})
         self._say("its `reset` returns only an observation, as before gym 0.26: adapted")
         return found, {}
 
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         found: Any = self.env.step(action)
         count = len(found) if isinstance(found, tuple | list) else None
         if count == 5:
-            return tuple(found)
+            *played, info = found
+            return *played, info if isinstance(info, dict) else {}  # pyright: ignore[reportReturnType]
         if count != 4:
             returned = type(found).__name__ if count is None else str(count)
-            raise ValueError(f"`step` must return 5 values; this one returned {returned}.")
+            raise Mismatch(f"its `step` must return 5 values; this one returned {returned}.")
         self._say("its `step` returns one `done`, as before gym 0.26: adapted")
         observation, reward, done, info = found
-        truncated = bool(info.get("TimeLimit.truncated", False))
-        return observation, reward, bool(done) and not truncated, truncated, info
+        info = info if isinstance(info, dict) else {}
+        late = bool(info.get("TimeLimit.truncated", False))
+        return observation, reward, False if late else done, late, info
+
+    def _has_info(self, found: Any) -> bool:
+        """Whether a reset returned an observation and an info, and not an observation alone."""
+        if not isinstance(found, tuple | list) or len(found) != 2:
+            return False
+        observation, info = found
+        if isinstance(self.env.observation_space, spaces.Tuple) and not isinstance(
+            observation, tuple | list
+        ):  # the observation is a pair itself
+            return False
+        return info is None or isinstance(info, Mapping)
 
     def _seed_otherwise(self, seed: int) -> None:
         method = getattr(self.env.unwrapped, "seed", None)
