@@ -1,8 +1,10 @@
 """What an environment shows, against what it declares."""
 
+from decimal import Decimal
 from typing import Any
 
 import gymnasium
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -42,6 +44,13 @@ def look(declared: spaces.Space, shown: Any, size: int = 64, **options: Any) -> 
 
 def box(low: float, high: float, shape: tuple[int, ...], dtype: Any) -> spaces.Box:
     return spaces.Box(low, high, shape, dtype)
+
+
+class Tensor:
+    """Does not become an array, as one of PyTorch with a gradient."""
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
 
 
 RGB = np.stack([GRADIENT, 255 - GRADIENT, GRADIENT // 2], -1).astype(BYTES)
@@ -147,6 +156,7 @@ def test_what_is_not_certainly_an_image_can_be_told():
         (spaces.Dict(a=spaces.Discrete(4)), {"b": 1}, ["lacks a", "shows b"]),
         (spaces.Dict(a=spaces.Discrete(4)), np.zeros(4), ["ndarray", "a is declared"]),
         (spaces.MultiDiscrete([2, 3]), [1, 3], ["3", "MultiDiscrete"]),
+        (box(-1, 1, (3,), FLOATS), Tensor(), ["Tensor", "requires grad", "(3,)"]),
     ],
 )
 def test_what_is_not_as_declared_is_refused_with_both(declared, shown, both):
@@ -185,6 +195,40 @@ def test_numbers_beyond_their_bounds_are_taken_and_said_once():
     np.testing.assert_array_equal(seen["vector"], [0, 7])
     assert [note for note in player.notes if "beyond its bounds" in note and "7" in note]
     assert len(player.notes) == 1
+
+
+@pytest.mark.parametrize(
+    ("declared", "shown"),
+    [(spaces.MultiBinary(4), [0, 1, 2, 1]), (spaces.MultiDiscrete([3] * 17, start=[1] * 17), [0])],
+)
+def test_counts_beyond_their_bounds_are_said(declared, shown):
+    """A 2 among binary values was taken without a word."""
+    _, (note,) = look(declared, np.resize(shown, declared.shape))
+    assert "beyond its bounds" in note
+
+
+def test_small_floats_of_jax_are_read():
+    shown = jnp.array([0.5, -0.25], jnp.bfloat16)
+    seen, notes = look(box(-1, 1, (2,), FLOATS), shown)
+    np.testing.assert_array_equal(seen["vector"], [0.5, -0.25])
+    assert not notes
+
+
+def test_floats_from_0_to_1_under_a_range_of_bytes_are_said():
+    """Declared as floats from 0 to 255, they made an almost black image without a word."""
+    env = Shows(box(0, 255, (16, 16, 3), FLOATS), np.zeros((16, 16, 3)))
+    player = Environment(env, "its-id")
+    player.reset()
+    env.shown = np.full((16, 16, 3), 0.7)
+    player.step(0)
+    player.step(0)
+    assert ["almost black" in note for note in player.notes] == [True]
+    env.shown = np.full((16, 16, 3), 70.0)
+    bright = Environment(env, "its-id")
+    bright.reset()
+    env.shown = np.full((16, 16, 3), 0.7)  # a fade
+    bright.step(0)
+    assert not bright.notes
 
 
 def test_nested_observations_are_named_by_their_path_and_text_is_left_out():
@@ -242,7 +286,22 @@ def test_numbers_that_are_not_finite_are_named_and_become_zero(bad):
 
 
 @pytest.mark.parametrize(
-    "reward", ["1", None, "much", [1.0, 2.0], np.ma.masked, pytest.param(10**5000, id="long")]
+    "reward",
+    [
+        "1",
+        None,
+        "much",
+        [1.0, 2.0],
+        ["1.5"],
+        [None],
+        1j,
+        np.complex64(1),
+        np.datetime64("2020-01-01"),
+        np.timedelta64(3, "ns"),
+        np.ma.masked,
+        Tensor(),
+        pytest.param(10**5000, id="long"),
+    ],
 )
 def test_a_reward_that_is_no_number_is_refused(reward):
     class Pays(Shows):
@@ -254,6 +313,17 @@ def test_a_reward_that_is_no_number_is_refused(reward):
     with pytest.raises(Mismatch, match="reward must be one number") as error:
         player.step(0)
     assert len(str(error.value)) < 200
+
+
+@pytest.mark.parametrize("reward", [Decimal("0.5"), [0.5], np.array([[0.5]]), jnp.bfloat16(0.5)])
+def test_a_reward_that_is_one_number_in_any_form_is_taken(reward):
+    class Pays(Shows):
+        def step(self, action: Any) -> Any:
+            return self.shown, reward, jnp.array(False), np.array([0]), {}
+
+    player = Environment(Pays(spaces.Discrete(2), 0), "its-id")
+    player.reset()
+    assert player.step(0)[1:4] == (0.5, False, False)
 
 
 def test_what_has_no_numbers_or_too_many_values_is_not_read_as_it_is():

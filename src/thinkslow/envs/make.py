@@ -4,6 +4,7 @@ import contextlib
 import copy
 import io
 import math
+import numbers
 import pickle
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -22,7 +23,7 @@ from thinkslow.envs.adapt import Adapted, adapted
 from thinkslow.envs.failures import Mismatch
 from thinkslow.envs.families.family import Family
 from thinkslow.envs.nested import at
-from thinkslow.envs.observing import Sight, sights
+from thinkslow.envs.observing import Sight, Unreadable, array_of, sights
 from thinkslow.envs.requirements import (
     Unavailable,
     explained,
@@ -407,13 +408,30 @@ def _wrapped(env: gymnasium.Env, wrapper: str) -> gymnasium.Env:
 
 
 def _reward(value: Any) -> float:
+    """**Errors:** `Mismatch` for anything but one number: a text, a date or None is none."""
+    if type(value) is float:
+        return value
+    array = _one("reward", "one number", value)
+    number: Any = array.item()
+    real = isinstance(number, numbers.Number) and not isinstance(number, complex)
+    if array.dtype.kind in "biuf" or (array.dtype.kind == "O" and real):
+        with contextlib.suppress(OverflowError):  # an integer of hundreds of digits
+            return float(array.astype(np.float64).item())
+    raise Mismatch(f"its reward must be one number; got {_written(value)}.")
+
+
+def _one(name: str, expected: str, value: Any) -> np.ndarray:
+    """An array of one element, not masked.
+
+    **Errors:** `Mismatch`.
+    """
     try:
-        array = np.asarray(value, np.float64)
-    except (TypeError, ValueError, OverflowError):
-        array = np.full(2, np.nan)
-    if value is None or isinstance(value, str | bytes) or array.size != 1 or masked(value):
-        raise Mismatch(f"its reward must be one number; got {_written(value)}.")
-    return array.item()
+        array = array_of(value)
+    except Unreadable as error:
+        raise Mismatch(f"its {name} must be {expected}; got {error}.") from error
+    if array.size != 1 or masked(value):
+        raise Mismatch(f"its {name} must be {expected}; got {_written(value)}.")
+    return array
 
 
 def _written(value: Any) -> str:
@@ -428,9 +446,8 @@ def _flag(name: str, value: Any) -> bool:
     """**Errors:** `Mismatch` for anything but one truth value: a text is always true."""
     if isinstance(value, bool):
         return value
-    array = np.asarray(value)
-    numbers = array.dtype.kind in "biuf" and array.size == 1 and not masked(value)
-    if not numbers or array.item() not in (0, 1):
+    array = _one(f"`{name}`", "true or false", value)
+    if array.dtype.kind not in "biuf" or array.item() not in (0, 1):
         raise Mismatch(f"its `{name}` must be true or false; got {_written(value)}.")
     return bool(array.item())
 

@@ -18,7 +18,7 @@ import numpy as np
 from gymnasium import spaces
 from PIL import Image
 
-from thinkslow.envs.failures import Mismatch
+from thinkslow.envs.failures import Mismatch, failure
 from thinkslow.envs.nested import Path, brief, check_depth, leaves, repeated
 from thinkslow.envs.requirements import Unavailable
 from thinkslow.plural import plural
@@ -40,6 +40,29 @@ RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
 """Ranges of floats that may be pixels."""
 
 Say = Callable[[str], None]
+
+
+class Unreadable(ValueError):
+    """A value that cannot become an array; the message describes it."""
+
+
+def array_of(value: Any) -> np.ndarray:
+    """A value of an environment as NumPy's array. The small types of JAX become float32.
+
+    **Errors:** `Unreadable` for rows of different lengths, and for an object that does not let
+    itself be read, such as a tensor with a gradient or on another device.
+    """
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # of any library
+        if isinstance(value, list | tuple) and isinstance(error, ValueError):
+            raise Unreadable("rows of different lengths") from error
+        what = failure(error, "")
+        raise Unreadable(
+            f"a {type(value).__name__} that cannot be read ({what.kind}: {what.message})"
+        ) from error
+    small = array.dtype.kind == "V" and np.can_cast(array.dtype, np.float32)
+    return array.astype(np.float32) if small else array
 
 
 class Sight:
@@ -65,9 +88,9 @@ class Sight:
                 plural(hidden, "masked value"), "Fill them, as by `.filled(0)`, or show NaN."
             )
         try:
-            array = np.asarray(value)
-        except ValueError as error:  # rows of different lengths
-            raise self.mismatch("rows of different lengths") from error
+            array = array_of(value)
+        except Unreadable as error:
+            raise self.mismatch(str(error)) from error
         if array.dtype.kind not in "biuf":
             kind = f" of {value.dtype}" if hasattr(value, "dtype") else ""
             raise self.mismatch(f"a {type(value).__name__}{kind}")
@@ -101,7 +124,7 @@ class Sight:
         if isinstance(declared, spaces.Box):
             low, high = _number(declared.low.min(initial=0)), _number(declared.high.max(initial=0))
             return f"{declared.shape} {declared.dtype} in [{low}, {high}]"
-        return str(declared)
+        return " ".join(str(declared).split())
 
 
 class Choice(Sight):
@@ -142,8 +165,7 @@ class Vector(Sight):
                 f"{plural(shape[0], 'number')}"
             )
         super().__init__(path, name, declared, Space(shape, "float32"), say)
-        bounds = declared if isinstance(declared, spaces.Box) else None
-        self._bounds = None if bounds is None else (bounds.low, bounds.high)
+        self._bounds = _bounds(declared)
 
     def see(self, value: Any) -> tuple[np.ndarray, bool]:
         array = self.shaped(value)
@@ -187,6 +209,7 @@ class Picture(Sight):
         if axes != tuple(range(len(axes))) or channels > 4:
             self.once(f"of {declared.shape} is read as an image of {self._sides}")
         self._bytes_as_floats = False
+        self._dark = self.high == 255.0 and not self._whole
 
     def see(self, value: Any) -> tuple[np.ndarray, bool]:
         array = self.shaped(value)
@@ -214,15 +237,17 @@ class Picture(Sight):
         shown = f"{array.dtype} in [{_number(low)}, {_number(high)}]"
         if low < self.low - slack or high > self.high + slack:
             raise self.mismatch(shown)
+        hint = f"If its pixels are from 0 to 1, declare Box(0, 1, {array.shape}, float32)."
+        if self._dark and high > 0:  # the first picture that is not black tells
+            self._dark = False
+            if high <= 1:
+                self.once(f"shows {shown}, declared {self.described}: almost black. {hint}")
         if self._whole and array.dtype.kind in "fb" and not self._bytes_as_floats:
             if high > 1:
                 self._bytes_as_floats = True
                 self.once(f"shows {shown}, declared {self.described}: rounded")
             elif high > 0:  # an all-black image fits any range
-                raise self.mismatch(
-                    shown,
-                    f"If its pixels are from 0 to 1, declare Box(0, 1, {array.shape}, float32).",
-                )
+                raise self.mismatch(shown, hint)
 
 
 def sights(
@@ -385,6 +410,18 @@ def _resized(image: np.ndarray, size: int) -> np.ndarray:
         for index in range(image.shape[-1])
     ]
     return np.stack(channels, -1)
+
+
+def _bounds(space: spaces.Space) -> tuple[Any, Any]:
+    """The smallest and the largest numbers of a space."""
+    if isinstance(space, spaces.Box):
+        return space.low, space.high
+    if isinstance(space, spaces.MultiBinary):
+        return 0, 1
+    if isinstance(space, spaces.MultiDiscrete):
+        return space.start, space.start + space.nvec - 1
+    assert isinstance(space, spaces.Discrete)
+    return space.start, space.start + space.n - 1
 
 
 def _long(shape: tuple[int, ...]) -> tuple[int, ...]:
