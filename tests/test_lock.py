@@ -1,6 +1,7 @@
 """A folder has one writer at a time, and one that was killed does not keep it."""
 
 import dataclasses
+import errno
 import json
 import os
 import platform
@@ -61,6 +62,31 @@ def test_a_killed_process_does_not_keep_its_folder(tmp_path, waited_for):
     held.check()
     held.release()
     first.communicate()
+
+
+def test_a_folder_that_cannot_be_written_in_is_to_be_copied(tmp_path, monkeypatch):
+    """A report of an archive said to choose another folder, which it cannot."""
+
+    def fails(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(atomic, "write_text", fails)
+    with pytest.raises(PermissionError, match=r"Read-only.*Copy it"):
+        lock.claim(tmp_path)
+
+
+def test_containers_of_one_name_do_not_take_each_others_folders(tmp_path, monkeypatch):
+    """Each counts its processes, so the other's seemed to have ended, and two trained at once."""
+    first = elsewhere(tmp_path)
+    monkeypatch.setattr(lock, "_space", lambda: "pid:[1]")
+    monkeypatch.setattr(lock, "began", lambda process: None)
+    try:
+        with pytest.raises(lock.Locked, match=r"in a container, .*end it there.*lock\.json"):
+            lock.claim(tmp_path)
+    finally:
+        first.kill()
+        first.communicate()
+    lock.claim(tmp_path).release()
 
 
 @pytest.mark.parametrize("since", ["1970-01-01 00:00:00", "2999-12-31 23:59:59"])

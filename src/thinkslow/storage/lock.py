@@ -3,8 +3,9 @@
 The claim is a file in the folder, `lock.json`, with the host, the process id, the start time of the
 process and its command. It is removed at the end. A killed process leaves it behind. A claim of
 this machine is stale, and is taken over, if its process no longer exists or if the process with
-this id started at another time. Processes of another machine cannot be checked, so their claim is
-valid until the user deletes the file.
+this id started at another time. A container counts processes on its own, so the process of another
+one is found by the system's lock of the file, which ends with it. Processes of another machine
+cannot be checked, so their claim is valid until the user deletes the file.
 """
 
 import contextlib
@@ -58,6 +59,8 @@ class Holder:
     command: str
     since: str
     """Local time when the folder was claimed."""
+    space: str = ""
+    """The system's name for where process ids count; each container has its own."""
 
     @classmethod
     def me(cls) -> "Holder":
@@ -69,6 +72,7 @@ class Holder:
             began(process) or "",
             shlex.join(sys.argv),
             time.strftime("%Y-%m-%d %H:%M:%S"),
+            _space(),
         )
 
     def same(self, other: "Holder") -> bool:
@@ -77,18 +81,18 @@ class Holder:
         return mine == theirs
 
     @property
-    def gone(self) -> bool:
-        """Whether the process certainly no longer exists."""
-        return self.host == platform.node() and began(self.process) != self.started
+    def here(self) -> bool:
+        """Whether the process is of this machine, and its id can be looked up."""
+        return self.host == platform.node() and self.space in ("", _space())
 
 
 class Lock:
     """A folder that this process holds. `claim` makes it; call `release` at the end."""
 
-    def __init__(self, folder: Path, holder: Holder):
+    def __init__(self, folder: Path, holder: Holder, descriptor: int):
         self.folder, self.holder = folder, holder
         # Also if this object is garbage collected, and when the interpreter ends.
-        self._finalizer = weakref.finalize(self, _release, folder, holder)
+        self._finalizer = weakref.finalize(self, _release, folder, holder, descriptor)
 
     def check(self) -> None:
         """Check that this process still holds the folder; call it before each write.
@@ -150,9 +154,9 @@ def claim(folder: str | Path) -> Lock:
                 f"{folder / NAME} does not say which process writes in {folder} ({error}). If no "
                 "process does, delete that file."
             ) from None
-        if found is not None and not found.gone:
-            here = found.host == platform.node()
-            where = "this machine" if here else found.host
+        if found is not None and not _gone(folder, found):
+            here, same = found.here, found.host == platform.node()
+            where = found.host if not same else f"this machine{'' if here else ', in a container,'}"
             end = f"end it (kill {found.process})" if here else "end it there"
             stale = "" if here else f" If it runs no more, delete {folder / NAME}."
             raise Locked(
@@ -163,7 +167,10 @@ def claim(folder: str | Path) -> Lock:
         holder = Holder.me()
         text = json.dumps(dataclasses.asdict(holder), indent=1)
         atomic.write_text(folder / NAME, text + "\n")
-    return Lock(folder, holder)
+        descriptor = os.open(folder / NAME, os.O_RDONLY)
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return Lock(folder, holder, descriptor)
 
 
 @contextlib.contextmanager
@@ -245,7 +252,7 @@ def _read(folder: Path) -> Holder | None:
     **Errors:** `ValueError` for a file that is not a claim.
     """
     try:
-        found = json.loads(read_bounded(folder / NAME, LARGEST, "a claim"))
+        found = {"space": "", **json.loads(read_bounded(folder / NAME, LARGEST, "a claim"))}
         kinds = {field.name: type(found[field.name]) for field in dataclasses.fields(Holder)}
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -259,9 +266,33 @@ def _read(folder: Path) -> Holder | None:
     return Holder(**{name: found[name] for name in kinds})
 
 
-def _release(folder: Path, holder: Holder) -> None:
+def _space() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:  # not Linux
+        return ""
+
+
+def _gone(folder: Path, holder: Holder) -> bool:
+    """Whether the process certainly no longer exists."""
+    if holder.here:
+        return began(holder.process) != holder.started
+    if holder.host != platform.node():
+        return False
+    descriptor = os.open(folder / NAME, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # it is held, or the file system has no locks
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _release(folder: Path, holder: Holder, descriptor: int) -> None:
     if os.getpid() != holder.process:  # a fork of the process that holds it
         return
+    os.close(descriptor)
     with (
         contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError),
         _one_at_a_time(folder),
@@ -280,7 +311,8 @@ def _writable(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise
-        text = f"{folder} cannot be written in ({error.strerror}). Choose another folder."
+        hint = "Copy it to another place, or choose" if folder.is_dir() else "Choose"
+        text = f"{folder} cannot be written in ({error.strerror}). {hint} another folder."
         raise PermissionError(error.errno, text) from error
 
 
