@@ -445,9 +445,11 @@ def test_closing_or_forgetting_ends_all_processes():
     assert not any(psutil.pid_exists(pid) for pid in left)
 
 
-def test_workers_ignore_ctrl_c(fragile):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_workers_leave_the_end_to_their_parent(fragile, sent):
+    """A batch system ends every process of a job; an episode was marked as crashed and saved so."""
     fragile.reset()
-    os.kill(fragile.pids[0], signal.SIGINT)
+    os.kill(fragile.pids[0], sent)
     assert not any(step.crashed[0] for step in play(fragile, 3))
 
 

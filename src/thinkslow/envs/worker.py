@@ -52,6 +52,8 @@ GLANCE_S = 0.5
 """Seconds between two checks whether the parent still waits."""
 COMPUTING = {"JAX_PLATFORMS": "cpu", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 """For environments written in JAX, unless the user sets it: the GPU is for the agent."""
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+"""Batch systems send them to every process of a job; it is for the parent to save and to end."""
 END_WITH_PARENT = 1
 """PR_SET_PDEATHSIG of Linux."""
 
@@ -284,10 +286,11 @@ def main() -> None:
     file, memory, parent, stays = map(int, sys.argv[1:])
     end_with(parent, kernel=bool(stays))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for each in ENDING:
+        signal.signal(each, lambda *_: None)
     faulthandler.enable()
     pipe = Connection(file)
-    # Or a fork of the environment's that returns here would answer, too.
-    os.register_at_fork(after_in_child=pipe.close)
+    os.register_at_fork(after_in_child=lambda: _forked(pipe))
     served = _Served()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
@@ -309,6 +312,13 @@ def end_with(parent: int, *, kernel: bool) -> None:
         ctypes.CDLL(None).prctl(END_WITH_PARENT, signal.SIGKILL)
     if os.getppid() != parent:  # the parent ended before that
         os._exit(1)
+
+
+def _forked(pipe: Connection) -> None:
+    """In a process that the environment forked: it neither answers, nor outlives a signal."""
+    pipe.close()
+    for each in ENDING:
+        signal.signal(each, signal.SIG_DFL)
 
 
 class _Served:
