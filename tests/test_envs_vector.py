@@ -226,7 +226,7 @@ def test_what_a_simulator_writes_neither_blocks_nor_grows():
     assert len(failure.traceback) < 5000
 
 
-def test_numbers_that_are_not_finite_are_reported_where_they_came():
+def test_numbers_that_are_not_finite_are_reported_where_they_came(caplog):
     with VectorEnv("tiny_envs:tiny/Unfinite-v0", 2) as envs:
         first = envs.reset()
         steps = [envs.step(np.zeros((2, 2))) for _ in range(7)]
@@ -237,6 +237,9 @@ def test_numbers_that_are_not_finite_are_reported_where_they_came():
     assert steps[2].nonfinite == (Nonfinite("reward", 0, 0, 3), Nonfinite("reward", 1, 0, 3))
     assert np.isinf(steps[2].reward).all()
     assert not any(one.nonfinite for one in steps[3:])
+    # One that float32 does not hold was 0 without a word.
+    assert not steps[3].reward.any()
+    assert ["count as 0" in line for line in caplog.messages] == [True]
 
 
 def test_what_was_adapted_is_said_once(caplog):

@@ -205,12 +205,13 @@ class Leaves(Echo):
 
 
 class Unfinite(Echo):
-    """The second observation holds NaN, the third reward is infinite."""
+    """The second observation holds NaN, the third reward is infinite, the fourth too small."""
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         _, reward, *rest = super().step(action)
         seen = np.array([1.0, np.nan if self.time == 2 else 2.0])
-        return seen, np.inf if self.time == 3 else reward, *rest  # pyright: ignore[reportReturnType]
+        reward = {3: np.inf, 4: -1e-310}.get(self.time, reward)
+        return seen, reward, *rest  # pyright: ignore[reportReturnType]
 
 
 class Whimsical(Echo):

@@ -27,6 +27,7 @@ from thinkslow.envs.worker import Played
 from thinkslow.spaces import Space
 
 LARGEST = float(np.finfo(np.float32).max)
+SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
 
 NOT_REPLAYED = Failure(
     "replay",
@@ -343,6 +344,8 @@ class VectorEnv:
                 end(index, step)
                 continue
             rewards[index] = played.reward
+            if 0 < abs(played.reward) < SMALLEST:
+                self._pool.say([f"rewards below {SMALLEST:.0e} count as 0"])
             step.is_last[index], step.is_terminal[index] = played.over, played.terminated
             keys = [*played.nonfinite]
             if "reward" not in keys and not abs(played.reward) <= LARGEST:
