@@ -174,6 +174,15 @@ def test_cut_episodes_are_counted_and_told():
     assert "3 of 16 episodes were cut after 9 decisions" in found["notes"][0]
 
 
+def test_seeds_that_all_begin_alike_are_told():
+    """A world that was the same for every seed counted as many, without a word."""
+    every = range(16)
+    alike = summarise(without(records({"a": 0.5}), *every, first_observation="one"))
+    assert "whatever its seed" in alike["notes"][0]
+    assert difference(alike)["paired"]
+    assert not summarise(records({"a": 0.5}))["notes"]
+
+
 def test_seeds_that_begin_otherwise_are_no_pairs():
     found = without(records({"a": 0.5}), 4, 5, 6, 7, first_observation="another")
     found = summarise(found)

@@ -354,6 +354,13 @@ def _notes(records: Records, comparisons: Sequence[Record]) -> Iterator[str]:
             "began differently. Episodes are therefore not paired, and arms are compared as "
             "independent samples."
         )
+    seeds = {one.environment_seed for one in episodes}
+    if len(seeds) > 1 and len({one.first_observation for one in episodes}) == 1:
+        yield (
+            f"Every episode of {header.environment['id']} began with the same observation, "
+            "whatever its seed. If it should begin in several ways, it ignores its seed, and so "
+            "many episodes tell less than they seem to."
+        )
     for arm in header.arms:
         mine = [one for one in episodes if (one.agent, one.arm) == (arm["agent"], arm["arm"])]
         late = _average([one for one in mine if not one.crashed], "late_share")
