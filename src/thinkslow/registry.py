@@ -19,7 +19,6 @@ import inspect
 import math
 import os
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from typing import Any, get_origin
 
 from thinkslow.names import CLASSES, KINDS, TABLE, Entry, at
@@ -81,6 +80,14 @@ def _homes(make: Callable[..., Any] | str) -> set[object]:
 def entries(kind: str) -> dict[str, Entry]:
     """Every name of a kind."""
     return dict(_table(kind))
+
+
+def find(kind: str, name: str) -> Entry | None:
+    """The entry of a name; None for an unknown one.
+
+    The packages installed here are searched only for names that are neither ours nor registered.
+    """
+    return _own(kind).get(name) or _table(kind).get(name)
 
 
 def make(kind: str, spec: str) -> Any:
@@ -191,11 +198,12 @@ def check(kind: str, spec: str) -> Entry:
 
     **Errors:** `ValueError` for an unknown name, with the nearest.
     """
-    name, table = spec.partition(":")[0], _table(kind)
-    if name not in table:
-        what = {"members": "source of plausible parameters"}.get(kind, kind)
-        raise ValueError(f"There is no {what} {name!r}{nearest(name, table, 'thinkslow arms')}")
-    return table[name]
+    name = spec.partition(":")[0]
+    found = find(kind, name)
+    if found is None:
+        what, known = {"members": "source of plausible parameters"}.get(kind, kind), _table(kind)
+        raise ValueError(f"There is no {what} {name!r}{nearest(name, known, 'thinkslow arms')}")
+    return found
 
 
 def weights(text: str) -> list[tuple[str, float]]:
@@ -263,11 +271,17 @@ def either(names: Sequence[str]) -> str:
 
 
 def _table(kind: str) -> dict[str, Entry]:
+    table = _own(kind)
+    _from_packages(kind)
+    return table
+
+
+def _own(kind: str) -> dict[str, Entry]:
+    """The names that are ours or registered."""
     if kind not in KINDS:
         raise ValueError(f"A kind must be one of {', '.join(KINDS)}; got {kind!r}.")
     if kind == "arm":
         _own_arms()
-    _from_packages(kind)
     return TABLE[kind]
 
 
@@ -281,6 +295,8 @@ def _own_arms() -> None:
 @functools.cache
 def _from_packages(kind: str) -> None:
     """Names that installed packages declare as entry points."""
+    from importlib import metadata  # slow: it imports a parser of e-mail
+
     for found in metadata.entry_points(group=f"thinkslow.{kind}"):
         TABLE[kind].setdefault(found.name, Entry(found.value, f"from {found.module}"))
 

@@ -4,10 +4,9 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
-from rich.table import Table
 
 from thinkslow import registry
 from thinkslow.bank.plan import Plan
@@ -16,6 +15,9 @@ from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.playing import PlayingAgents
 from thinkslow.plural import plural
 from thinkslow.settings import setting
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 DESCRIPTION = """Fill a bank of decisions and judge arms on it.
 
@@ -162,8 +164,10 @@ def scope(summary: Mapping[str, Any]) -> str:
     return f"{moments} of {episodes}; 95% intervals over episodes, of one checkpoint."
 
 
-def tables(summary: Mapping[str, Any]) -> list[Table]:
+def tables(summary: Mapping[str, Any]) -> "list[Table]":
     """The results of the bank as tables for the terminal."""
+    from rich.table import Table
+
     out = []
     base, critic = summary["base"], summary["critic"]
     if base:

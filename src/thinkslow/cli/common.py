@@ -19,7 +19,7 @@ from thinkslow import settings
 from thinkslow.cli import parsing
 from thinkslow.cli.modules import load_modules
 from thinkslow.cli.wording import InFlags
-from thinkslow.registry import entries, nearest
+from thinkslow.registry import entries, find, nearest
 from thinkslow.zoo import located
 
 if TYPE_CHECKING:
@@ -125,10 +125,10 @@ def parse(
         settings.check(found)
         _refuse_nan(found)
         load_modules(getattr(found, "imports", ()))
-        if isinstance(found, Opening):
+        project = found.format if isinstance(found, Opening) else "auto"
+        if project != "auto" and find("importer", project) is None:
             known = ("auto", *entries("importer"))
-            if found.format not in known:
-                raise Usage(f"There is no format {found.format!r}{nearest(found.format, known)}")
+            raise Usage(f"There is no format {project!r}{nearest(project, known)}")
         return found
     except ValueError as error:
         raise Usage(_as_flag(str(error), options)) from error

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
-from rich.table import Table
-from rich.text import Text
 
 from thinkslow.cli.common import Common, Usage, output
 from thinkslow.cli.common import parse as parse_options
@@ -260,6 +258,9 @@ def agents() -> list[Finding]:
 
 
 def _show(findings: Sequence[Finding], works: bool) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
     terminal = output()
     table = Table("what", "state", "found")
     for one in findings:

@@ -4,10 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
-from rich.table import Table
 
 from thinkslow import settings, zoo
 from thinkslow.cli.common import Usage, output
@@ -15,6 +14,9 @@ from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.playing import PlayingAgents
 from thinkslow.plural import plural
 from thinkslow.settings import setting
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 DESCRIPTION = """Fit an ensemble to an agent and store it with the agent.
 
@@ -130,7 +132,9 @@ def run(options: Options) -> dict[str, Any]:
     return {"agent": str(folder), **facts}
 
 
-def _table(facts: dict[str, Any]) -> Table:
+def _table(facts: dict[str, Any]) -> "Table":
+    from rich.table import Table
+
     parts = {"training": "fitted to", "held_out": "held out"}
     table = Table(
         "mean over decisions, nats",

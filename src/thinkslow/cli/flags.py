@@ -15,7 +15,7 @@ from thinkslow import registry, settings
 from thinkslow.agent.arms.arm import Arm, arm, check_when
 from thinkslow.agent.arms.changes import OF_ARM, SETTINGS, changed, kind_of, made
 from thinkslow.agent.thinking import Thinking
-from thinkslow.cli.parsing import documentation
+from thinkslow.cli.parsing import checked_quickly, documentation
 
 METAVARS = {int: "N", float: "X", str: "NAME"}
 UNITS = {"max_kl": "NATS", "deadline_ms": "MS", "share": "SHARE", "memory_share": "SHARE"}
@@ -37,7 +37,8 @@ def _flag(field: dataclasses.Field, text: str) -> tuple[str, Any, Any]:
     if given is bool:
         metavar = "True|False"
     note = tyro.conf.arg(help=text.replace("%", "%%"), metavar=metavar, help_behavior_hint="")
-    return field.name, Annotated[given | None, note], dataclasses.field(default=None)
+    hint = checked_quickly(Annotated[given | None, note])
+    return field.name, hint, dataclasses.field(default=None)
 
 
 FIELDS = {name: field for name, field in SETTINGS.items() if name not in ELSEWHERE}

@@ -4,16 +4,18 @@ import dataclasses
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
-from rich.table import Table
 
 from thinkslow import registry
 from thinkslow.cli.common import Usage, beside_none, console, output, part
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.playing import PlayingAgents
 from thinkslow.gap.plan import Plan
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 DESCRIPTION = """Measure how much better an agent's beliefs could be, in nats.
 
@@ -139,8 +141,10 @@ def playable(name: str, agent: Any, options: Options) -> dict[str, Any]:
     return out
 
 
-def table(agent: Mapping[str, Any]) -> Table:
+def table(agent: Mapping[str, Any]) -> "Table":
     """The gaps of one agent for the terminal."""
+    from rich.table import Table
+
     from thinkslow.gap.words import LABELS, approximated, estimated, heading
 
     shown = Table(title=heading(agent), title_justify="left")

@@ -1,6 +1,5 @@
 """Import the user's modules before a command begins, so that they can register names."""
 
-import hashlib
 import importlib
 import importlib.util
 import os
@@ -71,5 +70,7 @@ def _name(path: Path) -> str:
             file = found.origin if found is not None else str(path)
         if file is not None and Path(file).resolve() == path.resolve():
             return own
+    import hashlib
+
     digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
     return f"_imported_{digest}_{own}"

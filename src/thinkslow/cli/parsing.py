@@ -7,10 +7,9 @@ None shows the unit of its value. Empty defaults are not shown.
 """
 
 import ast
-import contextlib
 import dataclasses
 import functools
-import inspect
+import linecache
 import sys
 import typing
 from pathlib import Path
@@ -42,9 +41,9 @@ def grouped(options: type, default: Any = None) -> type:
     nested: list[tuple[str, Any, Any]] = []
     titles = [vars(one)["GROUP"] for one in options.__mro__ if "GROUP" in vars(one)]
     groups: dict[str, list[tuple[str, Any, Any]]] = {title: [] for title in titles}
+    hints = typing.get_type_hints(options, include_extras=True)
     for field in dataclasses.fields(options):
-        owner = _owner(options, field.name)
-        hint = typing.get_type_hints(owner, include_extras=True)[field.name]
+        owner, hint = _owner(options, field.name), hints[field.name]
         value = _default(field) if default is None else getattr(default, field.name)
         title = vars(owner).get("GROUP", vars(options).get("GROUP"))
         alone = not isinstance(title, str) or tyro.conf.Positional in _marks(hint)
@@ -52,8 +51,7 @@ def grouped(options: type, default: Any = None) -> type:
         entries.append(_entry(field.name, hint, documentation(owner).get(field.name, ""), value))
     made = []
     for title, entries in ((title, some) for title, some in groups.items() if some):
-        group = dataclasses.make_dataclass(title.title().replace(" ", ""), entries, kw_only=True)
-        group.__doc__ = " "
+        group = _dataclass(title.title().replace(" ", ""), entries)
         made.append(
             (
                 f"group_{title.replace(' ', '_')}",
@@ -61,15 +59,36 @@ def grouped(options: type, default: Any = None) -> type:
                 dataclasses.field(default_factory=group),
             )
         )
-    fields = [*top, *made[:1], *nested, *made[1:]]
-    return dataclasses.make_dataclass(options.__name__, fields, kw_only=True)
+    return _dataclass(options.__name__, [*top, *made[:1], *nested, *made[1:]])
+
+
+def _dataclass(name: str, entries: list[tuple[str, Any, Any]], kind: type | None = None) -> type:
+    """A class whose instances are only read: to compile its other methods would take longer.
+
+    Args:
+        name: its name.
+        entries: its fields.
+        kind: the dataclass in whose place it is.
+    """
+    made = dataclasses.make_dataclass(
+        name, entries, namespace={"KIND": kind}, kw_only=True, eq=False, repr=False
+    )
+    made.__doc__ = " "
+    return made
 
 
 def values(given: Any) -> dict[str, Any]:
-    """The values by the name of the field, without the groups."""
+    """The values by the name of the field, without the groups.
+
+    **Errors:** those of a dataclass inside the options.
+    """
     out = {}
     for name, value in vars(given).items():
-        out |= vars(value) if name.startswith("group_") else {name: value}
+        if name.startswith("group_"):
+            out |= vars(value)
+        else:
+            kind = getattr(value, "KIND", None)
+            out[name] = value if kind is None else kind(**vars(value))
     return out
 
 
@@ -90,36 +109,38 @@ def documentation(kind: type) -> dict[str, str]:
 
 @functools.cache
 def _classes(module: str) -> dict[str, ast.ClassDef]:
-    """The classes in the source of a module, by their qualified names.
+    """The classes in the source of a module, by their qualified names; none without a source.
 
     `inspect.getsource` would parse the module again for each class.
     """
     found = {}
+    home = sys.modules[module]
+    lines = linecache.getlines(getattr(home, "__file__", None) or "", vars(home))
 
     def walk(parent: ast.AST, within: str) -> None:
-        for node in ast.iter_child_nodes(parent):
+        for node in (*getattr(parent, "body", ()), *getattr(parent, "orelse", ())):
             if isinstance(node, ast.ClassDef):
                 found[within + node.name] = node
                 walk(node, f"{within}{node.name}.")
             elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 walk(node, f"{within}{node.name}.<locals>.")
-            elif isinstance(node, ast.stmt):
+            else:
                 walk(node, within)
 
-    with contextlib.suppress(OSError, TypeError):  # a module without a source
-        walk(ast.parse(inspect.getsource(sys.modules[module])), "")
+    walk(ast.parse("".join(lines)), "")
     return found
 
 
 def _entry(name: str, hint: Any, text: str, default: Any) -> tuple[str, Any, Any]:
     """One field in the form that tyro expects."""
     if _is_nested(hint):
-        return name, hint, dataclasses.field(default_factory=lambda: default)
+        return _nested(name, hint, default)
     kind, marks = _kind(hint), _marks(hint)
+    hint = checked_quickly(hint)
     silent = default is None or default is False or default in ("", ())
     said = not silent and default is not dataclasses.MISSING
     note = tyro.conf.arg(
-        metavar=None if any(getattr(mark, "metavar", None) for mark in marks) else _metavar(kind),
+        metavar=None if any(getattr(mark, "metavar", None) for mark in marks) else _metavar(hint),
         help=text.replace("%", "%%"),
         help_behavior_hint=f"(default: {_written(default)})" if said else "",
     )
@@ -127,6 +148,43 @@ def _entry(name: str, hint: Any, text: str, default: Any) -> tuple[str, Any, Any
     if kind is bool and default is False:
         shown = tyro.conf.FlagCreatePairsOff[shown]
     return name, shown, dataclasses.field(default=default)
+
+
+def _nested(name: str, hint: Any, default: Any) -> tuple[str, Any, Any]:
+    """A dataclass inside the options. tyro takes one without a source as it is."""
+    kind, texts = _bare(hint), documentation(_bare(hint))
+    about = " ".join((kind.__doc__ or "").split()) if texts else ""
+    marks = (*_marks(hint), tyro.conf.arg(help=about))  # otherwise tyro reads the source again
+    if texts:
+        hints = typing.get_type_hints(kind, include_extras=True)
+        entries = [
+            _entry(
+                field.name,
+                hints[field.name],
+                texts.get(field.name, ""),
+                getattr(default, field.name),
+            )
+            for field in dataclasses.fields(kind)
+        ]
+        made = _dataclass(kind.__name__, entries, kind)
+        return name, Annotated[(made, *marks)], dataclasses.field(default_factory=made)
+    return name, Annotated[(kind, *marks)], dataclasses.field(default_factory=lambda: default)
+
+
+def checked_quickly(hint: Any) -> Any:
+    """The same field with a type of which tyro checks a default by itself. For `X | None` and
+    `tuple[X, ...]` it imports typeguard, which takes as long as a third of the parsing.
+    """
+    bare, origin = _bare(hint), typing.get_origin(_bare(hint))
+    if origin is UnionType:
+        plain: Any = Union[typing.get_args(bare)]  # noqa: UP007
+    elif origin is tuple:
+        info = PrimitiveTypeInfo.make(hint, set())
+        kind = tuple if tyro.conf.UseAppendAction in info.markers else object
+        plain = Annotated[kind, ConstructorRegistry.get_primitive_spec(info)]
+    else:
+        return hint
+    return Annotated[(plain, *_marks(hint))] if _marks(hint) else plain
 
 
 def _owner(options: type, name: str) -> type:
@@ -160,8 +218,11 @@ def _is_nested(hint: Any) -> bool:
     return dataclasses.is_dataclass(_bare(hint))
 
 
-def _metavar(kind: Any) -> str | None:
-    """The unit of a value without an annotation; None: tyro's own."""
+def _metavar(hint: Any) -> str | None:
+    """The unit of a value without an annotation; None: tyro's own, which it repeats for a tuple."""
+    if _bare(hint) in (tuple, object):
+        return None
+    kind = _kind(hint)
     if typing.get_origin(kind) is Literal:
         return "|".join(typing.get_args(kind))
     return METAVARS.get(kind)

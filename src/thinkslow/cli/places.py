@@ -6,12 +6,6 @@ import traceback
 from pathlib import Path
 
 OURS = Path(__file__).parents[1]
-NOT_THEIRS = (
-    *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-    *site.getsitepackages(),
-    str(OURS),
-)
-"""Folders of Python, of installed packages and of this one."""
 
 
 def place_of(error: BaseException, *, deepest: bool = False) -> str:
@@ -22,8 +16,10 @@ def place_of(error: BaseException, *, deepest: bool = False) -> str:
         error: as it was caught.
         deepest: whether the error must have arisen in that line itself.
     """
+    folders = (sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    not_theirs = (*folders, *site.getsitepackages(), str(OURS))  # Python's, packages' and this one
     frames = traceback.extract_tb(error.__traceback__)
     for frame in frames[-1:] if deepest else reversed(frames):
-        if not frame.filename.startswith(("<", *NOT_THEIRS)):
+        if not frame.filename.startswith(("<", *not_theirs)):
             return f"{Path(frame.filename).name}:{frame.lineno}, in {frame.name}"
     return ""

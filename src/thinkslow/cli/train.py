@@ -78,10 +78,9 @@ class Options(Exporting, Playing):
 def parse(arguments: Sequence[str]) -> Options:
     """**Errors:** `Usage` for flags that contradict each other."""
     first, _ = tyro.cli(_First, args=list(arguments), return_unknown_args=True, add_help=False)
-    default = Options()
     if first.resume and not {"-h", "--help"}.intersection(arguments):
         default = _of_run(first.run)
-    elif first.preset is not None:
+    else:
         try:
             default = Options(preset=first.preset, learning=train_preset(first.preset))
         except ValueError as error:
@@ -112,7 +111,7 @@ def write_tables(options: Options) -> None:
 class _First:
     """The flags that set the defaults of the others."""
 
-    preset: str | None = None
+    preset: str = Options.preset
     resume: bool = False
     run: Path = Options.run
 

@@ -147,7 +147,7 @@ def _described(label: str) -> str:
     """What a label says of its arm; empty for a name that is not registered."""
     named, *changes = label.split("+")
     name, *arguments = named.split(":")
-    known = registry.entries("arm").get(name)
+    known = registry.find("arm", name)
     if known is None:
         return ""
     other = ", ".join([*arguments, *changes])

@@ -61,15 +61,17 @@ def described(manifest: Mapping[str, Any], folder: Path) -> Described:
             f"{folder} is the state of a training run, not an agent. "
             "Agents are in RUN/agents/STEPS."
         )
-    profile, known = manifest.get("architecture"), registry.entries("architecture")
-    if not isinstance(profile, str) or profile not in known:
+    profile = manifest.get("architecture")
+    known = registry.find("architecture", profile) if isinstance(profile, str) else None
+    if known is None:
         raise Damaged(
-            f"This version reads agents of architecture {' or '.join(known)}; {folder} "
-            f"is {shown(profile)}. Upgrade thinkslow, or import the module that registers it."
+            f"This version reads agents of architecture "
+            f"{' or '.join(registry.entries('architecture'))}; {folder} is {shown(profile)}. "
+            "Upgrade thinkslow, or import the module that registers it."
         )
     try:
         _check(manifest)
-        config = known[profile].load().from_json(manifest["model"])
+        config = known.load().from_json(manifest["model"])
         observations, actions = (_spaces(manifest, part) for part in ("observations", "actions"))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         why = f"it lacks {error}" if isinstance(error, KeyError) else error

@@ -13,7 +13,6 @@ import errno
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -147,7 +146,7 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex[:8]}")
+    return path.with_name(f".{path.name}.tmp-{os.urandom(4).hex()}")
 
 
 def _leftovers(path: Path) -> list[Path]:

@@ -16,7 +16,6 @@ import json
 import os
 import platform
 import shlex
-import subprocess
 import sys
 import time
 import weakref
@@ -240,6 +239,8 @@ def began(process: int) -> str | None:
             return None
         # Z is a zombie: a process that has ended but whose parent has not collected it.
         return None if fields[0] in "ZX" else fields[19]
+    import subprocess  # slow
+
     command = ["ps", "-o", "lstart=", "-p", str(process)]
     plain = os.environ | {"LC_ALL": "C", "TZ": "UTC"}  # or two terminals would call it differently
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=plain)

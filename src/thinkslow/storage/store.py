@@ -19,7 +19,6 @@ import math
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -287,7 +286,7 @@ def _replace(
     """
     path = folder / usual
     if path.exists():
-        path = folder / f"{usual.partition('.')[0]}-{uuid.uuid4().hex[:8]}.safetensors"
+        path = folder / f"{usual.partition('.')[0]}-{os.urandom(4).hex()}.safetensors"
     try:
         with atomic.explained(path):
             entry["sha256"] = _save(arrays, path)
