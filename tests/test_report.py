@@ -1,6 +1,8 @@
 """The page, the table and the sentence of an evaluation, on folders as an evaluator writes them."""
 
+import base64
 import dataclasses
+import io
 import json
 import re
 import shutil
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pages import AGENTS, ARMS, evaluation, savez, strip, strip_of
+from PIL import Image
 from rich.console import Console
 
 from thinkslow.evaluation import Evaluation, reading
@@ -228,7 +231,7 @@ def test_a_measure_that_no_arm_changed_is_left_out(page):
 def test_the_page_loads_nothing_from_elsewhere(page):
     found = Page(page)
     assert found.loaded
-    assert all(source.startswith("data:image/png;base64,") for source in found.loaded)
+    assert all(source.startswith("data:image/webp;base64,") for source in found.loaded)
     elsewhere = [target for target in found.linked if not target.startswith("#")]
     assert elsewhere == ["https://arxiv.org/abs/2402.15283"]
     assert all(f'id="{target[1:]}"' in page for target in found.linked if target not in elsewhere)
@@ -335,6 +338,16 @@ def test_strips_show_the_same_frames_under_all_arms(folder):
     assert found.shown[0].rows[0].pictures[0] != found.shown[1].rows[0].pictures[0]
 
 
+def test_pictures_are_the_recorded_frames_exactly(folder):
+    (moment, *_) = strips.moments(folder, read(folder).header).shown
+    with np.load(strip_of(folder, moment.agent, "none")) as recorded:
+        at = list(recorded["step"]).index(moment.step)
+        frame = recorded["real"][at]
+    _, _, data = moment.rows[0].pictures[0].source.partition(",")
+    shown = Image.open(io.BytesIO(base64.b64decode(data)))
+    np.testing.assert_array_equal(np.asarray(shown), frame)
+
+
 def test_more_frames_than_the_page_can_hold_are_left_out_and_counted(folder):
     found = strips.moments(folder, read(folder).header, budget=200_000)
     assert 0 < len(found.shown) < 6
@@ -349,7 +362,7 @@ def test_frames_of_other_channels_than_three_are_shown(folder, tmp_path, channel
     (changed(folder, tmp_path) / "strips").mkdir()
     savez(strip_of(tmp_path, "tiny-8k", "none"), strip("none", channels))
     (moment, *_) = strips.moments(tmp_path, read(tmp_path).header).shown
-    assert moment.rows[0].pictures[1].source.startswith("data:image/png;base64,")
+    assert moment.rows[0].pictures[1].source.startswith("data:image/webp;base64,")
 
 
 def test_strips_are_labelled_by_the_steps_they_look_ahead(folder, tmp_path):

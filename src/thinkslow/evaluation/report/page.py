@@ -1,7 +1,7 @@
 """Build the HTML page of an evaluation folder. It needs neither a network nor scripts.
 
-Everything is inlined: figures as SVG, frames as PNG. Its content security policy forbids loading or
-running anything else.
+Everything is inlined: figures as SVG, frames as WebP. Its content security policy forbids loading
+or running anything else.
 """
 
 import json

@@ -10,8 +10,10 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, WebPImagePlugin
 
+WEBP = WebPImagePlugin.WebPImageFile.format
+"""Named by its plugin: for a format that is not loaded, Pillow imports all of its formats."""
 LARGEST = 192
 """Length of the longer side to which larger images are reduced, in pixels."""
 QUALITY = 92
@@ -48,7 +50,7 @@ def inlined(image: np.ndarray) -> str:
         picture = picture.resize((size[0], size[1]), Image.Resampling.BOX)
     file = io.BytesIO()
     exact = picture.width * picture.height <= LOSSLESS
-    picture.save(file, "WEBP", quality=QUALITY, lossless=exact, use_sharp_yuv=True)
+    picture.save(file, WEBP, quality=QUALITY, lossless=exact, use_sharp_yuv=True)
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
