@@ -1,6 +1,7 @@
 """Environments side by side: the same whenever it is made, and whatever dies."""
 
 import gc
+import itertools
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -16,7 +18,16 @@ import pytest
 from helpers import slow
 
 from thinkslow import standard_streams
-from thinkslow.envs import Failed, Mismatch, Nonfinite, Step, Unavailable, VectorEnv, make
+from thinkslow.envs import (
+    Failed,
+    Mismatch,
+    Nonfinite,
+    Step,
+    Unavailable,
+    VectorEnv,
+    make,
+    worker,
+)
 from thinkslow.envs.failures import failure
 
 FRAGILE = "tiny_envs:tiny/Fragile-v0"
@@ -198,6 +209,23 @@ def test_a_simulator_that_hangs_is_ended_in_its_time_and_marked():
         )
         assert envs.step(np.zeros((2, 2))).is_first.all()
         assert not any(psutil.pid_exists(pid) for pid in before)
+
+
+@pytest.mark.slow
+def test_a_job_that_was_suspended_did_not_wait_meanwhile(monkeypatch):
+    """After an hour of SIGSTOP for all of a job, every step in progress was called a hang."""
+    with VectorEnv("tiny_envs:Slow", 2, step_limit_s=20.0) as envs:
+        envs.reset()
+        moment, glances = time.monotonic, itertools.count()
+        # The clock jumps after the first glances of the wait.
+        jumping = SimpleNamespace(monotonic=lambda: moment() + 3600 * (next(glances) > 3))
+        monkeypatch.setattr(worker, "time", jumping)
+        monkeypatch.setattr(worker.AWAKE, "suspended", 0.0)
+        step = envs.step(np.zeros((2, 2)))
+        assert worker.AWAKE.suspended > 3000
+        monkeypatch.undo()
+    assert not step.crashed.any()
+    assert step.reward.tolist() == [1, 1]
 
 
 def test_whoever_wants_to_stop_need_not_wait():

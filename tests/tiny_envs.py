@@ -197,6 +197,14 @@ class Forks(Echo):
         return super().step(action)
 
 
+class Slow(Echo):
+    """Takes a second for a step."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        time.sleep(1.2)
+        return super().step(action)
+
+
 class Leaves(Echo):
     """Ends Python in a step, as some scripts do."""
 

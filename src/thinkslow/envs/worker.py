@@ -83,6 +83,28 @@ Hurried = Callable[[], float | None]
 """The moment of `time.monotonic` that may bring the end of a wait forward."""
 
 
+class _Awake:
+    """Seconds that this process has waited, without those in which it was suspended.
+
+    A batch system may suspend a whole job, or a user a whole container, for hours.
+    """
+
+    suspended = 0.0
+
+    def now(self) -> float:
+        return time.monotonic() - self.suspended
+
+    def glanced(self, since: float) -> float:
+        """The present moment, one glance after another at `since`."""
+        now = self.now()
+        lost = max(0.0, now - since - 2 * GLANCE_S)
+        self.suspended += lost
+        return now - lost
+
+
+AWAKE = _Awake()
+
+
 class Died(Exception):
     """A worker has ended or does not answer; `failure` gives the reason."""
 
@@ -101,7 +123,7 @@ class Worker:
         self._answered.register(self.pipe, select.POLLIN)
         self.owes = "make"
         """The last request that the worker has not answered; empty: none."""
-        self._asked = time.monotonic()
+        self._asked = AWAKE.now()
         inherited = (theirs.fileno(), memory.fileno())
         # Linux ends the child with the *thread* that made it, so a permanent thread must request
         # it.
@@ -134,7 +156,7 @@ class Worker:
 
     def ask(self, kind: str, *content: Any) -> None:
         """Send a `replay` or a `step`, which `receive` answers."""
-        self.owes, self._asked = "reset" if kind == "replay" else kind, time.monotonic()
+        self.owes, self._asked = "reset" if kind == "replay" else kind, AWAKE.now()
         self._send((kind, *content))
 
     def receive(self, limit_s: float, hurried: Hurried = lambda: None) -> Played:
@@ -156,15 +178,16 @@ class Worker:
             _tell(self.pipe, message)
 
     def _receive(self, expected: str, limit_s: float, hurried: Hurried = lambda: None) -> Any:
-        call = self.owes
+        call, now = self.owes, AWAKE.now()
         try:
             while not self._answered.poll(1_000 * GLANCE_S):
                 # What it forked may hold its end of the pipe open.
                 if self.process.poll() is not None and not self._answered.poll(0):
                     raise EOFError
-                now, end = time.monotonic(), self._asked + limit_s
-                if now >= min(end, hurried() or end):
-                    raise Died(self._hang(call, now - self._asked))
+                now, soon = AWAKE.glanced(now), hurried()
+                waited = now - self._asked
+                if waited >= limit_s or (soon is not None and time.monotonic() >= soon):
+                    raise Died(self._hang(call, waited))
             kind, content = _heard(self.pipe)
         except (EOFError, OSError):
             self.process.wait()
