@@ -40,6 +40,7 @@ ERRORS = [
 ]
 INSPECT = ["inspect", str(Path(thinkslow.__file__).parent / "zoo" / "collect-half")]
 LIGHT = ("thinkslow", "thinkslow.cli", "thinkslow.envs", "thinkslow.spaces")
+PAGES = ("thinkslow.study.run", "thinkslow.evaluation.report.page")
 
 FORKS = """
 import json, os, sys
@@ -68,7 +69,7 @@ def command(words: list[str]) -> str:
 def loaded() -> dict[str, list[str]]:
     """Packages that each piece of code has loaded when it ends; None if it failed."""
     codes = [command(words) for words in (*HELP, *ERRORS, INSPECT)]
-    codes += [f"import {module}" for module in LIGHT]
+    codes += [f"import {module}" for module in (*LIGHT, *PAGES)]
     done = subprocess.run(
         [sys.executable, "-c", FORKS],
         input=json.dumps(codes),
@@ -93,6 +94,11 @@ def test_an_agent_is_inspected_without_jax(loaded):
 
 @pytest.mark.parametrize("module", LIGHT)
 def test_what_runs_in_an_environments_process_does_not_import_jax(module, loaded):
+    assert "jax" not in loaded[f"import {module}"]
+
+
+@pytest.mark.parametrize("module", PAGES)
+def test_a_page_is_made_without_jax(module, loaded):
     assert "jax" not in loaded[f"import {module}"]
 
 

@@ -1,7 +1,8 @@
 """The tasks of a study: each is one block of episodes of one agent in one setting.
 
 A task is a separate evaluation in its own folder, with seeds that follow from the plan and the
-block's number. Tasks can therefore be played in any order, anywhere, and more than once.
+block's number. Tasks can therefore be played in any order, anywhere, and more than once. What plays
+is imported when it plays: the page of a study is made without JAX.
 """
 
 import dataclasses
@@ -10,24 +11,21 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from thinkslow.agent.agent import Agent
 from thinkslow.agent.arms.arm import Arm, arm
 from thinkslow.agent.arms.changes import changed, made
-from thinkslow.envs.requirements import prepare
-from thinkslow.envs.shifts import kinds
 from thinkslow.evaluation import records
-from thinkslow.evaluation.protocol import evaluate
-from thinkslow.evaluation.subjects import told_apart
-from thinkslow.loading import load, opened
 from thinkslow.saved.environment import Facts, environment_of
 from thinkslow.storage.paths import expanded
 from thinkslow.storage.reading import is_file
 from thinkslow.study.plan import Misplanned, Plan, Setting, StudyArm
 from thinkslow.zoo import located
+
+if TYPE_CHECKING:
+    from thinkslow.agent.agent import Agent
 
 PURPOSES = {"report": 0, "tuning": 1}
 """The last bit of every seed: seeds of tuning are odd, seeds of a report are even."""
@@ -57,6 +55,8 @@ def found(plan: Plan) -> dict[str, dict[str, str]]:
 
     **Errors:** `Misplanned` for a pattern without a matching folder, or an agent given twice.
     """
+    from thinkslow.evaluation.subjects import told_apart
+
     out = {}
     for group in plan.groups:
         paths = []
@@ -84,6 +84,8 @@ def playing(plan: Plan) -> dict[str, dict[str, str]]:
 
     **Errors:** `Misplanned`, also for what cannot be opened.
     """
+    from thinkslow.loading import opened
+
     arms_of(plan)
     for setting in plan.settings:
         _check_setting(setting)
@@ -152,6 +154,9 @@ def _arm(planned: StudyArm) -> Arm:
 
 def _check_setting(setting: Setting) -> None:
     """**Errors:** `Misplanned` for a shift or an environment that there is not."""
+    from thinkslow.envs.requirements import prepare
+    from thinkslow.envs.shifts import kinds
+
     try:
         if setting.shift:
             kinds(setting.shift)
@@ -162,11 +167,13 @@ def _check_setting(setting: Setting) -> None:
 
 
 @lru_cache(maxsize=4)
-def _loaded(path: str) -> Agent:
+def _loaded(path: str) -> "Agent":
+    from thinkslow.loading import load
+
     return load(path)
 
 
-def environment(plan: Plan, agent: Agent, setting: str) -> dict[str, Any]:
+def environment(plan: Plan, agent: "Agent", setting: str) -> dict[str, Any]:
     """The environment of an agent: the one it was trained on, with the changes of the setting.
 
     **Errors:** `Misplanned` if neither gives an environment, or if the agent's files name a module.
@@ -203,6 +210,8 @@ def play(plan: Plan, task: Task, folder: Path) -> None:
     """
     if finished(folder):
         return
+    from thinkslow.evaluation.protocol import evaluate
+
     agent = _loaded(task.path)
     arms = {name: agent.thinking(one) for name, one in arms_of(plan).items()}
     evaluate(
