@@ -60,11 +60,12 @@ def comparisons(
     summary: Record, agent: str, metric: str, baseline: str = BASE
 ) -> dict[str, Record]:
     """Comparisons of one agent's arms with a baseline, by arm."""
-    wanted = {"agent": agent, "metric": metric, "baseline": baseline}
     return {
         record["arm"]: record
         for record in summary["comparisons"]
-        if all(record.get(key, BASE) == value for key, value in wanted.items())
+        if record["metric"] == metric
+        and record["agent"] == agent
+        and record.get("baseline", BASE) == baseline
     }
 
 
