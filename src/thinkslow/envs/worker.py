@@ -313,7 +313,12 @@ def main() -> None:
         signal.signal(each, lambda *_: None)
     faulthandler.enable()
     pipe = Connection(file)
-    os.register_at_fork(after_in_child=lambda: _forked(pipe))
+    # Between a fork and `_forked`, a signal to the new process would be lost.
+    os.register_at_fork(
+        before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, ENDING),
+        after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING),
+        after_in_child=lambda: _forked(pipe),
+    )
     served = _Served()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
@@ -342,6 +347,7 @@ def _forked(pipe: Connection) -> None:
     pipe.close()
     for each in ENDING:
         signal.signal(each, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
 
 
 class _Served:
