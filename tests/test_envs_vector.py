@@ -212,14 +212,19 @@ def test_a_simulator_that_hangs_is_ended_in_its_time_and_marked():
 
 
 @pytest.mark.slow
-def test_a_job_that_was_suspended_did_not_wait_meanwhile(monkeypatch):
+def test_a_job_that_was_suspended_did_not_wait_meanwhile(monkeypatch, tmp_path):
     """After an hour of SIGSTOP for all of a job, every step in progress was called a hang."""
-    with VectorEnv("tiny_envs:Slow", 2, step_limit_s=20.0) as envs:
+    file, moment, glances = tmp_path / "go", time.monotonic, itertools.count()
+
+    def jumping() -> float:
+        if next(glances) <= 3:
+            return moment()
+        file.touch()  # the steps end only after a glance has seen the jump
+        return moment() + 3600
+
+    with VectorEnv("tiny_envs:Waits", 2, step_limit_s=60.0, options={"file": str(file)}) as envs:
         envs.reset()
-        moment, glances = time.monotonic, itertools.count()
-        # The clock jumps after the first glances of the wait.
-        jumping = SimpleNamespace(monotonic=lambda: moment() + 3600 * (next(glances) > 3))
-        monkeypatch.setattr(worker, "time", jumping)
+        monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=jumping))
         monkeypatch.setattr(worker.AWAKE, "suspended", 0.0)
         step = envs.step(np.zeros((2, 2)))
         assert worker.AWAKE.suspended > 3000

@@ -196,11 +196,15 @@ class Forks(Echo):
         return super().step(action)
 
 
-class Slow(Echo):
-    """Takes a second for a step."""
+class Waits(Echo):
+    """Waits in each step for a file."""
+
+    def __init__(self, file: str):
+        self.file = file
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        time.sleep(1.2)
+        while not os.path.exists(self.file):
+            time.sleep(0.01)
         return super().step(action)
 
 
