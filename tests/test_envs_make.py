@@ -91,6 +91,28 @@ def test_an_environment_may_reuse_its_arrays_and_write_into_its_action():
     assert third["image"][:4, 0, 0].tolist() == [0, 0, 2, 2]
 
 
+def test_a_pair_of_repeated_frames_is_shown_as_it_is():
+    """A wrapper that adds a number to Atari's image ended in NumPy's words on ragged arrays."""
+    shown = (np.full((16, 16, 3), 7, np.uint8), np.ones(2, np.float32))
+
+    class Pair(tiny_envs.Echo):
+        observation_space = spaces.Tuple(
+            (spaces.Box(0, 255, (16, 16, 3), np.uint8), spaces.Box(0, 1, (2,)))
+        )
+
+        def reset(self, **options: Any) -> Any:
+            super().reset(**options)
+            return shown, {}
+
+        def step(self, action: Any) -> Any:
+            return shown, *super().step(action)[1:]
+
+    env = Environment(Pair(), "its-id", size=16, repeat=2, pools=True)
+    env.reset()
+    seen, *_ = env.step(np.zeros(2))
+    np.testing.assert_array_equal(seen["0"], shown[0])
+
+
 def test_keys_that_are_numbers_are_named_by_them():
     numbered: Any = {0: spaces.Discrete(3), 1: spaces.Discrete(2)}
 

@@ -178,7 +178,8 @@ class Environment(gymnasium.Env):
     ):
         self.drawn = drawn
         """How it renders, if a renderer was chosen: `without a display, by EGL`."""
-        self.env, self.id, self.repeat, self.pools = env, id, repeat, pools
+        self.env, self.id, self.repeat = env, id, repeat
+        self.pools = pools and isinstance(env.observation_space, spaces.Box)
         self._clock = clock if repeat > 1 else None
         self.notes: list[str] = [] if notes is None else notes
         """Messages about conversions, adaptations and parts that are left out, once each."""
