@@ -5,7 +5,8 @@
 
 Written for benchmarks/peers.py. The same batch (16 sequences of 64 steps of 64x64 images, three
 actions, 15 imagined steps) and precision (float32) as `benchmarks/update.py --preset size1m`, and
-the nearest sizes that its configuration has. Prints one JSON object.
+the nearest sizes that its configuration has. Prints one JSON object, with the operations of
+products and convolutions that PyTorch counts in one update.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from sheeprl.algos.dreamer_v3.agent import build_agent
 from sheeprl.algos.dreamer_v3.dreamer_v3 import train
 from sheeprl.algos.dreamer_v3.utils import Moments
 from sheeprl.utils.utils import dotdict
+from torch.utils.flop_counter import FlopCounterMode
 
 SIZES = [
     "exp=dreamer_v3",
@@ -77,25 +79,19 @@ def main() -> None:
         "truncated": zero,
         "is_first": zero,
     }
+    models = (world, actor, critic, target, *optimisers)
+
+    def update() -> None:
+        batch = {name: value.clone() for name, value in data.items()}
+        train(fabric, *models, batch, None, cfg, False, (3,), moments)
+
     times = []
     for _ in range(2 + repeats):
-        batch = {name: value.clone() for name, value in data.items()}
         begun = time.perf_counter()
-        train(
-            fabric,
-            world,
-            actor,
-            critic,
-            target,
-            *optimisers,
-            batch,
-            None,
-            cfg,
-            False,
-            (3,),
-            moments,
-        )
+        update()
         times.append(time.perf_counter() - begun)
+    with FlopCounterMode(display=False) as counted:
+        update()
     p10, median, p90 = np.percentile(times[2:], [10, 50, 90])
     weights = [weight for part in parts.values() for weight in part.parameters()]
     found = {
@@ -104,6 +100,7 @@ def main() -> None:
         "p10_s": p10,
         "p90_s": p90,
         "replayed_steps_per_s": steps * rows / median,
+        "gflop": counted.get_total_flops() / 1e9,
     }
     print(json.dumps(found))
 

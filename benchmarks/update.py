@@ -25,11 +25,13 @@ import argparse
 import dataclasses
 import json
 import time
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from decision import operations_of
 
 from thinkslow.dreamer.config import (
     PRESETS,
@@ -62,6 +64,7 @@ def measure(config: ModelConfig, learning: TrainConfig, repeats: int) -> dict[st
     batch = random_batch(model, learning)
     update = jax.jit(learner.update, static_argnames="config", donate_argnums=0)
     state = learner.start(model, learning)
+    traced = jax.make_jaxpr(partial(learner.update, config=learning))(state, batch, jr.key(0))
     times = []
     for index in range(1 + WARM + repeats):
         begun = time.perf_counter()
@@ -75,6 +78,7 @@ def measure(config: ModelConfig, learning: TrainConfig, repeats: int) -> dict[st
         "p90_s": float(p90),
         "replayed_steps_per_s": float(rows * steps / median),
         "compile_s": times[0],
+        "gflop": operations_of(traced.jaxpr) / 1e9,
     }
 
 
