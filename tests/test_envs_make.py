@@ -292,6 +292,15 @@ def test_the_info_of_an_old_step_may_be_anything(monkeypatch, info):
     assert env.step(np.zeros(2))[2:4] == (True, False)
 
 
+def test_a_step_may_return_any_mapping_as_its_info(monkeypatch):
+    """One that is no dict was dropped."""
+    played = (np.zeros(2), 0.0, False, False, MappingProxyType({"a": 1}))
+    monkeypatch.setattr(tiny_envs.Echo, "step", lambda self, action: played)
+    env = make("tiny_envs:tiny/Echo-v0")
+    env.reset(seed=0)
+    assert env.step(np.zeros(2))[4] == {"a": 1}
+
+
 @pytest.mark.parametrize("returned", [None, 3, (0, 0.0, False)])
 def test_a_step_that_returns_something_else_is_refused(monkeypatch, returned):
     env = make("tiny_envs:tiny/Echo-v0")

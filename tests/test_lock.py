@@ -190,6 +190,18 @@ def test_a_folder_that_is_still_to_be_written_is_claimed_again(tmp_path):
     assert os.listdir(tmp_path / "out") == ["page"]
 
 
+def test_a_claim_is_not_given_free_by_an_earlier_one_of_its_process(tmp_path):
+    """The object of the earlier claim, collected later, deleted the later claim."""
+    first = lock.claim(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    second = lock.claim(tmp_path / "out")
+    first.release()
+    with pytest.raises(lock.Locked):
+        lock.claim(tmp_path / "out")
+    second.release()
+    assert not os.listdir(tmp_path / "out")
+
+
 def test_a_folder_that_is_taken_over_is_noticed_and_not_given_free(tmp_path):
     held = lock.claim(tmp_path)
     claimed_by(tmp_path, process=1)

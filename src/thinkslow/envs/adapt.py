@@ -45,13 +45,13 @@ class Adapted(gymnasium.Wrapper):
         count = len(found) if isinstance(found, tuple | list) else None
         if count == 5:
             *played, info = found
-            return *played, info if isinstance(info, dict) else {}  # pyright: ignore[reportReturnType]
+            return *played, _mapping(info)  # pyright: ignore[reportReturnType]
         if count != 4:
             returned = type(found).__name__ if count is None else str(count)
             raise Mismatch(f"its `step` must return 5 values; this one returned {returned}.")
         self._say("its `step` returns one `done`, as before gym 0.26: adapted")
         observation, reward, done, info = found
-        info = info if isinstance(info, dict) else {}
+        info = _mapping(info)
         late = bool(info.get("TimeLimit.truncated", False))
         return observation, reward, False if late else done, late, info
 
@@ -76,6 +76,11 @@ class Adapted(gymnasium.Wrapper):
                 "its `reset` takes no seed, so episodes cannot be repeated, and those of two arms "
                 "cannot be paired"
             )
+
+
+def _mapping(info: Any) -> dict[str, Any]:
+    """The info of a step; empty for anything but a mapping."""
+    return dict(info) if isinstance(info, Mapping) else {}
 
 
 class Foreign(gymnasium.Env):

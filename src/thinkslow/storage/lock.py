@@ -90,6 +90,7 @@ class Lock:
 
     def __init__(self, folder: Path, holder: Holder, descriptor: int):
         self.folder, self.holder = folder, holder
+        self._renewed: Lock | None = None
         # Also if this object is garbage collected, and when the interpreter ends.
         self._finalizer = weakref.finalize(self, _release, folder, holder, descriptor)
 
@@ -120,13 +121,15 @@ class Lock:
             if not lost.deleted:
                 raise
             watched = atomic.GUARDS.pop(self.folder, None)
-            self._again = claim(self.folder)
+            self._renewed = claim(self.folder)
             if watched is not None:
                 atomic.GUARDS[self.folder] = watched
 
     def release(self) -> None:
         """Release the folder. A second call does nothing."""
         self._finalizer()
+        if self._renewed is not None:
+            self._renewed.release()
 
 
 def claim(folder: str | Path) -> Lock:
@@ -293,14 +296,12 @@ def _gone(folder: Path, holder: Holder) -> bool:
 def _release(folder: Path, holder: Holder, descriptor: int) -> None:
     if os.getpid() != holder.process:  # a fork of the process that holds it
         return
+    claimed = os.fstat(descriptor)
     os.close(descriptor)
-    with (
-        contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError),
-        _one_at_a_time(folder),
-    ):
-        found = _read(folder)
-        if found is not None and found.same(holder):
-            (folder / NAME).unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), _one_at_a_time(folder):
+        # Another claim may be there now, of this process too.
+        if os.path.samestat(claimed, (folder / NAME).stat()):
+            (folder / NAME).unlink()
 
 
 @contextlib.contextmanager
