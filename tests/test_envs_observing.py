@@ -301,6 +301,7 @@ def test_numbers_that_are_not_finite_are_named_and_become_zero(bad):
         np.ma.masked,
         Tensor(),
         pytest.param(10**5000, id="long"),
+        pytest.param(Decimal("sNaN"), id="signalling"),
     ],
 )
 def test_a_reward_that_is_no_number_is_refused(reward):

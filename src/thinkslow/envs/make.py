@@ -4,7 +4,6 @@ import contextlib
 import copy
 import io
 import math
-import numbers
 import pickle
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -23,7 +22,7 @@ from thinkslow.envs.adapt import Adapted, adapted
 from thinkslow.envs.failures import Mismatch
 from thinkslow.envs.families.family import Family
 from thinkslow.envs.nested import at
-from thinkslow.envs.observing import Sight, Unreadable, array_of, sights
+from thinkslow.envs.observing import Sight, sights
 from thinkslow.envs.requirements import (
     Unavailable,
     explained,
@@ -33,11 +32,12 @@ from thinkslow.envs.requirements import (
     maker,
     prepare,
 )
+from thinkslow.envs.returned import flag_of, reward_of
 from thinkslow.envs.shifts import shifts
 from thinkslow.envs.snapshots import copied, put_back
 from thinkslow.plural import plural
 from thinkslow.registry import nearest
-from thinkslow.spaces import Space, masked
+from thinkslow.spaces import Space
 
 
 def make(
@@ -232,8 +232,8 @@ class Environment(gymnasium.Env):
             # Copies, as an environment may write into its action and reuse its observation.
             before = np.array(observation) if self.pools and repeats else None
             observation, reward, *ends, info = self.env.step(self._acts.native(named))
-            terminated, truncated = map(_flag, ("terminated", "truncated"), ends)
-            total, repeats = total + _reward(reward), repeats + 1
+            terminated, truncated = map(flag_of, ("terminated", "truncated"), ends)
+            total, repeats = total + reward_of(reward), repeats + 1
             if terminated or truncated or repeats == self.repeat:
                 break
         if before is not None and before.ndim > 1:
@@ -406,51 +406,6 @@ def _wrapped(env: gymnasium.Env, wrapper: str) -> gymnasium.Env:
             ) from error
         raise Unavailable(explained(wrapper, error)) from error
     return around
-
-
-def _reward(value: Any) -> float:
-    """**Errors:** `Mismatch` for anything but one number: a text, a date or None is none."""
-    if type(value) is float:
-        return value
-    array = _one("reward", "one number", value)
-    number: Any = array.item()
-    real = isinstance(number, numbers.Number) and not isinstance(number, complex)
-    if array.dtype.kind in "biuf" or (array.dtype.kind == "O" and real):
-        with contextlib.suppress(OverflowError):  # an integer of hundreds of digits
-            return float(array.astype(np.float64).item())
-    raise Mismatch(f"its reward must be one number; got {_written(value)}.")
-
-
-def _one(name: str, expected: str, value: Any) -> np.ndarray:
-    """An array of one element, not masked.
-
-    **Errors:** `Mismatch`.
-    """
-    try:
-        array = array_of(value)
-    except Unreadable as error:
-        raise Mismatch(f"its {name} must be {expected}; got {error}.") from error
-    if array.size != 1 or masked(value):
-        raise Mismatch(f"its {name} must be {expected}; got {_written(value)}.")
-    return array
-
-
-def _written(value: Any) -> str:
-    """A value in short; an integer of thousands of digits has no `repr`."""
-    if isinstance(value, int) and value.bit_length() > 1024:
-        return "an integer too large for a float"
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:76]} ..."
-
-
-def _flag(name: str, value: Any) -> bool:
-    """**Errors:** `Mismatch` for anything but one truth value: a text is always true."""
-    if isinstance(value, bool):
-        return value
-    array = _one(f"`{name}`", "true or false", value)
-    if array.dtype.kind not in "biuf" or array.item() not in (0, 1):
-        raise Mismatch(f"its `{name}` must be true or false; got {_written(value)}.")
-    return bool(array.item())
 
 
 def _gymnasium(space: Space, *, bound: float = np.inf) -> spaces.Space:
