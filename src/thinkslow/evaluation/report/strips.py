@@ -14,16 +14,15 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
-from PIL import Image, WebPImagePlugin
+from PIL import Image
 
 from thinkslow.evaluation.reading import Kind, kind
 from thinkslow.evaluation.records import BASE, Header, strip_file
+from thinkslow.evaluation.watching.pictures import WEBP
 from thinkslow.plural import plural
 
 Arrays = dict[str, np.ndarray]
 
-WEBP = WebPImagePlugin.WebPImageFile.format
-"""Named by its plugin: for a format that is not loaded, Pillow imports all of its formats."""
 BUDGET = 800_000
 """The largest number of characters of all images on a page."""
 _FRAMES = {"real": 4, "came": 5}
