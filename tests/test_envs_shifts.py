@@ -9,11 +9,13 @@ from gymnasium import spaces
 
 from thinkslow.envs import VectorEnv, make
 from thinkslow.envs.make import Environment
-from thinkslow.envs.shifts import SHIFTS, shifts
+from thinkslow.envs.shifts import SHIFTS, Dropped, shifts
 from thinkslow.spaces import Space
 
 COUNTING = "counting:thinkslow-test/Counting-v0"
-PICTURES = sorted(name for name, kind in SHIFTS.items() if kind.pictured)
+PICTURES = sorted(
+    name for name, kind in SHIFTS.items() if kind.pictured and not issubclass(kind, Dropped)
+)
 LONG = 2000
 
 
@@ -246,3 +248,48 @@ def test_a_coloured_cover_keeps_its_colour_for_as_long_as_its_place():
         assert frame.any(-1).sum() == 16
         colours.append(colour)
     assert [len(set(colours[:10])), len(set(colours[10:])), len(set(colours))] == [1, 1, 2]
+
+
+@pytest.mark.parametrize("fill", ["coloured", "noise"])
+def test_lost_frames_that_are_not_black_are_lost_as_often_and_not_told(fill):
+    seen = play(f"dropped-bursts-silent-{fill}:3", LONG)
+    assert "missing" not in seen
+    lost = seen["time"][1:] == 0
+    assert abs(lost.mean() - 0.5) < 4 * np.sqrt(0.25 / (LONG / 5)) + 0.002
+    np.testing.assert_array_equal(
+        (seen["image"] != play("", LONG)["image"]).any((1, 2, 3))[1:], lost
+    )
+    assert (seen["image"][1:][lost] != 0).any((1, 2, 3)).all()
+
+
+def test_a_lost_frame_shows_the_colour_of_its_episode():
+    colours = []
+    for seed in range(4):
+        seen = play("dropped-bursts-silent-coloured:3", seed=seed)
+        lost = seen["image"][1:][seen["time"][1:] == 0]
+        (colour,) = {tuple(pixel) for pixel in lost.reshape(-1, 3).tolist()}
+        colours.append(colour)
+    assert len(set(colours)) == 4
+
+
+def test_noise_in_the_place_of_a_lost_frame_is_uniform_and_new_in_each():
+    seen = play("dropped-bursts-silent-noise:3", LONG)
+    lost = seen["image"][1:][seen["time"][1:] == 0].astype(float)
+    assert not np.array_equal(lost[0], lost[1])
+    # About three million pixels: five standard deviations.
+    assert abs(lost.mean() - 127.5) < 5 * 73.9 / np.sqrt(lost.size)
+    assert [lost.min(), lost.max()] == [0, 255]
+
+
+def test_a_lost_frame_of_any_number_of_channels_has_a_colour():
+    (shift,) = shifts("dropped-bursts-silent-coloured:5", {"image": Space((4, 4, 6), "uint8")})
+    shift.begin(1)
+    shown = [shift.see({"image": np.zeros((4, 4, 6), np.uint8)})["image"] for _ in range(20)]
+    (colour,) = {tuple(pixel) for frame in shown for pixel in frame[frame.any(-1)].tolist()}
+    assert colour[:3] == colour[3:]
+
+
+@pytest.mark.parametrize("fill", ["coloured", "noise"])
+def test_lost_frames_that_are_not_black_want_a_picture(fill):
+    with pytest.raises(ValueError, match="no image, only vector"):
+        shifts(f"dropped-bursts-silent-{fill}:3", {"vector": Space((3,), "float32")})

@@ -36,8 +36,8 @@ class Making(Common):
     more."""
     shift: Annotated[str, tyro.conf.arg(metavar="NAME:SEVERITY,...")] = ""
     """Disturb the environment, with severity 0 to 5: noise, occlusion, occlusion-coloured, dropped,
-    dropped-bursts (both also -silent), delayed, delayed-random, brightness, contrast, colour, blur,
-    textures, rooms, sticky."""
+    dropped-bursts (both also -silent), dropped-bursts-silent-coloured, dropped-bursts-silent-noise,
+    delayed, delayed-random, brightness, contrast, colour, blur, textures, rooms, sticky."""
 
     def making(self) -> dict[str, Any]:
         """The arguments of `envs.make` that the flags give.

@@ -198,8 +198,16 @@ class Dropped(Shift):
     def see(self, seen: Seen) -> Seen:
         missing = self.time > 0 and self.lost()
         self.time += 1
-        out = {name: np.zeros_like(array) for name, array in seen.items()} if missing else seen
+        out = {name: self.blank(name, array) for name, array in seen.items()} if missing else seen
         return out if self.silent else out | {"missing": np.asarray(missing, np.float32)}
+
+    def blank(self, name: str, array: np.ndarray) -> np.ndarray:
+        """What a lost frame shows in the place of this observation: zeros, or a filled image."""
+        return self.fill(array) if name in self.images else np.zeros_like(array)
+
+    def fill(self, image: np.ndarray) -> np.ndarray:
+        """What a lost frame shows in the place of this image."""
+        return np.zeros_like(image)
 
     def lost(self) -> bool:
         """Whether this frame is lost."""
@@ -239,6 +247,28 @@ class DroppedBurstsSilent(DroppedBursts):
     """`dropped-bursts` without the flag `missing`."""
 
     name, silent = "dropped-bursts-silent", True
+
+
+class DroppedBurstsSilentColoured(DroppedBurstsSilent):
+    """The same, where lost images show one colour, another one in each episode."""
+
+    name, pictured = "dropped-bursts-silent-coloured", True
+
+    def begin(self, seed: int) -> None:
+        super().begin(seed)
+        self.colour = self.rng.integers(0, 256, 3)
+
+    def fill(self, image: np.ndarray) -> np.ndarray:
+        return np.full_like(image, np.resize(self.colour, image.shape[-1]))
+
+
+class DroppedBurstsSilentNoise(DroppedBurstsSilent):
+    """The same, where lost images show noise, uniform on every pixel."""
+
+    name, pictured = "dropped-bursts-silent-noise", True
+
+    def fill(self, image: np.ndarray) -> np.ndarray:
+        return self.rng.integers(0, 256, image.shape, image.dtype)
 
 
 class Delayed(Shift):
@@ -334,6 +364,8 @@ SHIFTS: dict[str, type[Shift]] = {
         DroppedSilent,
         DroppedBursts,
         DroppedBurstsSilent,
+        DroppedBurstsSilentColoured,
+        DroppedBurstsSilentNoise,
         Delayed,
         DelayedRandom,
         Brightness,
