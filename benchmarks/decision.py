@@ -47,14 +47,12 @@ import jax.random as jr
 import numpy as np
 
 from thinkslow import registry
-from thinkslow.agent import agent as engine
 from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.arms.arm import arm
 from thinkslow.agent.arms.presets import LONG
 from thinkslow.agent.checks import Clean
 from thinkslow.agent.gates import Gated, GateScore
-from thinkslow.agent.gates import gated as gates
 from thinkslow.agent.gates.gated import threshold_of
 from thinkslow.agent.thinking import Thinking
 from thinkslow.dreamer.config import model_preset
@@ -63,6 +61,7 @@ from thinkslow.evaluation.protocol import machine
 from thinkslow.refinement import Gradient
 from thinkslow.saved.provenance import revision
 from thinkslow.spaces import Space
+from thinkslow.testing.ways import compilations
 
 WARM, FRAMES = 5, 20
 """Calls before the clock runs; frames that a gate sees."""
@@ -276,11 +275,6 @@ def seconds(call: Callable[[int], None], index: int) -> float:
     begun = time.perf_counter()
     call(index)
     return time.perf_counter() - begun
-
-
-def compilations() -> int:
-    programs: tuple[Any, ...] = (engine._act, gates._look, gates._think_again)
-    return sum(program._cache_size() for program in programs)
 
 
 def peak() -> float:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -106,28 +107,9 @@ def _entries(case: Case, name: str, way: Way) -> Iterator[Entry]:
         yield entry("applies to the model", None, reason)
         return
 
-    def played(settings: Thinking, strong: bool, gate: GateScore | None = way.gate) -> list[Any]:
-        threshold, usual = (-1.0, TINY) if strong else (NEVER, 1.0)
-        clean = Clean.even(case.model, threshold, usual=usual)
-        agent: Any = dataclasses.replace(plain, settings=settings, clean=clean)
-        if gate is not None:
-            agent = Gated(agent, gate, -NEVER if strong else NEVER)
-        batch = {key: np.asarray(value)[None] for key, value in case.observation.items()}
-        carry, out = agent.start(1), []
-        if gate is not None:
-            agent.warm(carry, batch, np.ones(1, bool), keys=jr.split(jr.key(0), 1))
-        for number in range(DECISIONS):
-            told = {}
-            if settings.missing:
-                told["missing"] = np.array([strong and number == 1])
-            keys, first = jr.split(jr.key(number), 1), np.array([number == 0])
-            carry, action, thought = agent.act(carry, batch, first, keys=keys, **told)
-            carry = dataclasses.replace(carry, action=jnp.asarray(case.action)[None])
-            out.append((thought.state, action, thought.after))
-        return out
-
-    base = played(way.base or Thinking(), False, None)
-    none = played(way.none or way.full, False)
+    played = partial(_played, case, plain)
+    base = played(way.base or Thinking(), None, strong=False)
+    none = played(way.none or way.full, way.gate, strong=False)
     if way.tolerance:
         soft = jax.vmap(lambda belief: belief.soft())
         beliefs = [[soft(each[2]) for each in run] for run in (none, base)]
@@ -136,19 +118,43 @@ def _entries(case: Case, name: str, way: Way) -> Iterator[Entry]:
     else:
         states = [[each[:2] for each in run] for run in (none, base)]
         yield entry("no strength does not change state and action, bit for bit", *same(*states))
-    compiled = _programs()
-    full = played(way.full, True)
+    compiled = compilations()
+    full = played(way.full, way.gate, strong=True)
     if way.numeric:
-        anew = _programs() - compiled
+        anew = compilations() - compiled
         yield entry("changed numbers do not compile again", not anew, f"{anew} programs")
     arrays = [x for x in jax.tree.leaves(full) if jnp.issubdtype(x.dtype, jnp.floating)]
     yield entry("numbers are finite", bool(all_finite(arrays)))
     moved = not same(*([(each[0], each[2]) for each in run] for run in (full, none)))[0]
     yield entry("full strength changes state or belief", moved)
-    yield entry("same keys, same thinking", *same(played(way.full, True), full))
+    yield entry("same keys, same thinking", *same(played(way.full, way.gate, strong=True), full))
 
 
-def _programs() -> int:
-    """How many programs of decisions are compiled."""
+def _played(
+    case: Case, agent: Agent, settings: Thinking, gate: GateScore | None, *, strong: bool
+) -> list[Any]:
+    """State, action and refined belief of every decision of an episode."""
+    threshold, usual = (-1.0, TINY) if strong else (NEVER, 1.0)
+    clean = Clean.even(case.model, threshold, usual=usual)
+    player: Any = dataclasses.replace(agent, settings=settings, clean=clean)
+    if gate is not None:
+        player = Gated(player, gate, -NEVER if strong else NEVER)
+    batch = {key: np.asarray(value)[None] for key, value in case.observation.items()}
+    carry, out = player.start(1), []
+    if gate is not None:
+        player.warm(carry, batch, np.ones(1, bool), keys=jr.split(jr.key(0), 1))
+    for number in range(DECISIONS):
+        told = {}
+        if settings.missing:
+            told["missing"] = np.array([strong and number == 1])
+        keys, first = jr.split(jr.key(number), 1), np.array([number == 0])
+        carry, action, thought = player.act(carry, batch, first, keys=keys, **told)
+        carry = dataclasses.replace(carry, action=jnp.asarray(case.action)[None])
+        out.append((thought.state, action, thought.after))
+    return out
+
+
+def compilations() -> int:
+    """How many programs of decisions this process has compiled, of plain and of gated agents."""
     programs: tuple[Any, ...] = (engine._act, gated._look, gated._think_again)
     return sum(program._cache_size() for program in programs)
