@@ -24,7 +24,7 @@ from thinkslow.agent.past.smoothing import smoothed
 from thinkslow.agent.past.stream import Stream, age_of, caught_up
 from thinkslow.agent.past.window import Window, reinferred
 from thinkslow.trees import all_finite, only_if, where
-from thinkslow.worldmodel import Moment, Observation, State, perceive
+from thinkslow.worldmodel import Moment, Observation, State, WorldModel, perceive
 
 if TYPE_CHECKING:
     from thinkslow.agent.agent import Agent
@@ -69,48 +69,54 @@ class Look(NamedTuple):
     """With `futures`, whether one was chosen by the observation."""
 
 
+class _Received(NamedTuple):
+    """What arrived, and the state that it is seen from: the carried one, with a delay caught up."""
+
+    observation: Observation
+    sound: Bool[Array, ""]
+    """Whether the observation can be used."""
+    absent: Absent | None
+    state: State
+    action: Array
+    is_first: Bool[Array, ""]
+    stream: Stream
+    before: State
+    stays: Bool[Array, ""] | None
+    arrived: Bool[Array, ""] | None
+    doubt: Doubt | None
+
+    def perceived(self, model: WorldModel, start: State, absent: Absent | None) -> Moment:
+        """The moment after a state."""
+        moment = perceive(model, start, self.action, self.is_first, self.observation, absent)
+        return usable(moment, self.sound)
+
+
 def look(agent: "Agent", given: Inputs) -> Look:
     """Predict and infer, from the state that was carried and from the window, if there is one."""
-    carry, observation, is_first, key = given
+    carry, key = given.carry, given.key
     model, settings, past = agent.model, agent.settings, carry.past
-    stream = carry.stream or Stream()
-    observation, sound = admitted(model.observation_spaces, observation)
-    observation, absent, stream = handle_missing(agent, reset_stream(stream), observation)
-    state, action, is_first = reset_state(agent, carry.state, carry.action, is_first)
-    before, arrived, stays, chose, futures = state, None, None, None, stream.futures
     choose_key, predict_key = jr.split(jr.fold_in(key, _FUTURES))
-    doubt = None if futures is None else Doubt(futures.unsure, lambda: futures.others)
-    if absent is not None and settings.missing == "stale":
-        stays = jnp.all(jnp.stack([*absent.values()])) & ~is_first
-    if stream.queue is not None:
-        queue = stream.queue.pushed(action, is_first)
-        age = age_of(stream, queue, is_first, settings.delay)
-        arrived, new = queue.count > age, queue.count - age
-        catch_up = partial(caught_up, model, state, queue, new, steps=settings.delay)
-        state, action, is_first = catch_up(key=jr.fold_in(key, _LATE))
-        doubt = Doubt(new > 1, lambda: _caught_up(catch_up, settings.futures - 1, predict_key))
-        stream = dataclasses.replace(stream, queue=queue.without(new))
-
-    def perceived(start: State, absent: Absent | None) -> Moment:
-        return usable(perceive(model, start, action, is_first, observation, absent), sound)
-
-    plain = perceived(state, None)
-    moment = plain if absent is None else perceived(state, absent)
+    got = _received(agent, given, predict_key)
+    observation, absent, state, action = got.observation, got.absent, got.state, got.action
+    stream = got.stream
+    plain = got.perceived(model, state, None)
+    moment = plain if absent is None else got.perceived(model, state, absent)
     unrefined = moment
     if isinstance(past, Window):
         past = reset_window(agent, past)
-        moment = perceived(reinferred(model, past), absent)
+        moment = got.perceived(model, reinferred(model, past), absent)
         unrefined = moment if settings.carry else unrefined
         now, seen = kept(model.observation_spaces, observation), plain.seen
         if absent is not None:
             seen &= ~jnp.any(jnp.stack([*absent.values()]))
-        past = past.pushed(Window(state, action, now, is_first, seen))
+        past = past.pushed(Window(state, action, now, got.is_first, seen))
         if settings.smoothing:
             moment = _smoothed(agent, past, moment, key=jr.fold_in(key, _SMOOTH))
-    single = moment
+    single, chose = moment, None
     if settings.futures > 1:
+        doubt = got.doubt
         assert doubt is not None  # made by `Agent.start`
-        chose = doubt.counts & ~is_first & moment.seen
+        chose = doubt.counts & ~got.is_first & moment.seen
         moment = unrefined = only_if(
             chose,
             lambda: likely(
@@ -122,17 +128,17 @@ def look(agent: "Agent", given: Inputs) -> Look:
     if settings.check is not None:
         moment, checked, guard = _judged(agent, stream, moment, observation, action, key=key)
         unrefined = moment
-        if arrived is not None:
-            guard = where(arrived, guard, stream.guard)
+        if got.arrived is not None:
+            guard = where(got.arrived, guard, stream.guard)
         stream = dataclasses.replace(stream, guard=guard)
-    if futures is not None:
+    if stream.futures is not None:
         if checked is not None:  # a rejected frame chooses nothing
             rejected = usable(single, jnp.zeros((), bool))
             moment = unrefined = where(moment.seen, moment, rejected)
-        stream = dataclasses.replace(
-            stream,
-            futures=futures.after(model, state, action, is_first, moment.seen, key=predict_key),
+        futures = stream.futures.after(
+            model, state, action, got.is_first, moment.seen, key=predict_key
         )
+        stream = dataclasses.replace(stream, futures=futures)
     assert not isinstance(past, Cloud)
     remembered = (
         None if carry.stream is None else dataclasses.replace(stream, missing=None, age=None)
@@ -144,11 +150,35 @@ def look(agent: "Agent", given: Inputs) -> Look:
         past,
         observation,
         remembered,
-        before,
-        stays,
-        arrived,
+        got.before,
+        got.stays,
+        got.arrived,
         checked,
         chose,
+    )
+
+
+def _received(agent: "Agent", given: Inputs, predict_key: PRNGKeyArray) -> _Received:
+    """What arrived. Missing and non-finite parts are handled, and a delay is caught up."""
+    carry, observation, is_first, key = given
+    model, settings, stream = agent.model, agent.settings, reset_stream(carry.stream or Stream())
+    observation, sound = admitted(model.observation_spaces, observation)
+    observation, absent, stream = handle_missing(agent, stream, observation)
+    state, action, is_first = reset_state(agent, carry.state, carry.action, is_first)
+    before, arrived, stays, futures = state, None, None, stream.futures
+    doubt = None if futures is None else Doubt(futures.unsure, lambda: futures.others)
+    if absent is not None and settings.missing == "stale":
+        stays = jnp.all(jnp.stack([*absent.values()])) & ~is_first
+    if stream.queue is not None:
+        queue = stream.queue.pushed(action, is_first)
+        age = age_of(stream, queue, is_first, settings.delay)
+        arrived, new = queue.count > age, queue.count - age
+        catch_up = partial(caught_up, model, state, queue, new, steps=settings.delay)
+        state, action, is_first = catch_up(key=jr.fold_in(key, _LATE))
+        doubt = Doubt(new > 1, lambda: _caught_up(catch_up, settings.futures - 1, predict_key))
+        stream = dataclasses.replace(stream, queue=queue.without(new))
+    return _Received(
+        observation, sound, absent, state, action, is_first, stream, before, stays, arrived, doubt
     )
 
 
