@@ -20,7 +20,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -109,18 +109,13 @@ def evaluate(
     named = subjects.by_name(agents)
     setting = described_environment(environment)
     named = subjects.awaiting(named, lateness(setting.get("shift", "")))
-    _check_numbers(episodes, seed, batch, max_decisions)
+    _check_numbers(episodes, seed, batch, max_decisions, real_time_ms)
     if real_time_ms is not None:
-        if not real_time_ms > 0:
-            raise ValueError(f"`real_time_ms` must be above 0; got {real_time_ms}.")
         setting["real_time_ms"] = float(real_time_ms)
     refuse_protocol(protocol, named, real_time_ms)
     facts = [subjects.facts(name, arms) for name, arms in named.items()]
-    trained = [each["training_seed"] for each in facts]
-    if pool and (len(trained) < 2 or None in trained or len(set(trained)) < len(trained)):
-        raise ValueError(
-            f"`pool` needs two agents or more, each of another training seed; got {trained}."
-        )
+    if pool:
+        _check_pool(facts)
     made = provenance()
     sitting = {
         "command": command or _called(setting, episodes, seed, batch),
@@ -132,11 +127,7 @@ def evaluate(
         protocol=protocol,
         environment=setting,
         agents=facts,
-        arms=[
-            subjects.settings(name, arm, agent)
-            for name, arms in named.items()
-            for arm, agent in arms.items()
-        ],
+        arms=_arms(named),
         episodes=episodes,
         seed=seed,
         batch=batch,
@@ -144,11 +135,7 @@ def evaluate(
         pool=pool,
         versions=made["versions"],
         images={},
-        curves={
-            name: curve
-            for name, arms in named.items()
-            if (curve := dict(arms[BASE].about.curve or {}))
-        },
+        curves=_curves(named),
         sittings=[sitting],
     )
     header = as_read(header)
@@ -168,7 +155,9 @@ def evaluate(
     return Evaluation(folder, temporary=temporary)
 
 
-def _check_numbers(episodes: int, seed: int, batch: int, max_decisions: int | None) -> None:
+def _check_numbers(
+    episodes: int, seed: int, batch: int, max_decisions: int | None, real_time_ms: float | None
+) -> None:
     """**Errors:** `TypeError` for another type, `ValueError` for a number out of range."""
     given = {"episodes": episodes, "seed": seed, "batch": batch, "max_decisions": max_decisions}
     for name, value in given.items():
@@ -181,6 +170,32 @@ def _check_numbers(episodes: int, seed: int, batch: int, max_decisions: int | No
     for name, value in (("batch", batch), ("max_decisions", max_decisions)):
         if value is not None and value < 1:
             raise ValueError(f"`{name}` must be 1 or more; got {value}.")
+    if real_time_ms is not None and not real_time_ms > 0:
+        raise ValueError(f"`real_time_ms` must be above 0; got {real_time_ms}.")
+
+
+def _check_pool(facts: Sequence[Mapping[str, Any]]) -> None:
+    """**Errors:** `ValueError` for agents that are no training seeds of one recipe."""
+    trained = [each["training_seed"] for each in facts]
+    if len(trained) < 2 or None in trained or len(set(trained)) < len(trained):
+        raise ValueError(
+            f"`pool` needs two agents or more, each of another training seed; got {trained}."
+        )
+
+
+def _arms(named: Mapping[str, Mapping[str, AbstractAgent]]) -> list[dict[str, Any]]:
+    """The settings of every arm of every agent."""
+    return [
+        subjects.settings(name, arm, agent)
+        for name, arms in named.items()
+        for arm, agent in arms.items()
+    ]
+
+
+def _curves(named: Mapping[str, Mapping[str, AbstractAgent]]) -> dict[str, dict[str, Any]]:
+    """The scores of the training of every agent that has them."""
+    curves = {name: dict(arms[BASE].about.curve or {}) for name, arms in named.items()}
+    return {name: curve for name, curve in curves.items() if curve}
 
 
 def refuse_protocol(
