@@ -18,6 +18,8 @@ from thinkslow.settings import setting
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from thinkslow.saved.folder import Saved
+
 DESCRIPTION = """Fit an ensemble to an agent and store it with the agent.
 
 The arms `pig-*`, the term `pig` and the gate `disagreement` need it. A member is a copy of the
@@ -78,28 +80,8 @@ def run(options: Options) -> dict[str, Any]:
     from thinkslow.evaluation.subjects import fitted
     from thinkslow.saved import folder as checkpoint
     from thinkslow.storage.lock import writing
-    from thinkslow.zoo import located
 
-    folder = located(options.agent)
-    own = importers.is_own(folder)
-    if own and options.out is not None:
-        raise Usage(
-            f"{folder} is already an agent of thinkslow and stores its own ensemble. Leave out "
-            "--out."
-        )
-    if own:
-        saved = checkpoint.load(
-            folder, ensemble=False
-        )  # without the ensemble, so that a damaged one can be replaced
-    else:
-        if options.out is None:
-            importers.find(folder, format=options.format)  # raises if there is no agent at all
-            raise Usage(
-                f"{folder} is an agent of another project. An ensemble is stored with an agent in "
-                "our format: pass --out AGENT to convert it."
-            )
-        saved = options.open(folder)
-        folder = options.out
+    saved, folder, own = _opened(options)
     environment = options.environment([saved])
     with (
         writing(folder),
@@ -130,6 +112,33 @@ def run(options: Options) -> dict[str, Any]:
         terminal.print(_table(facts))
         terminal.print(f"Stored in {folder}", soft_wrap=True)
     return {"agent": str(folder), **facts}
+
+
+def _opened(options: Options) -> "tuple[Saved, Path, bool]":
+    """The agent, the folder that its ensemble goes into, and whether this is the agent's own.
+
+    **Errors:** `Usage` for another project's agent without `out`, or one of ours with `out`; errors
+    of reading.
+    """
+    from thinkslow import importers
+    from thinkslow.saved import folder as checkpoint
+
+    folder = zoo.located(options.agent)
+    if importers.is_own(folder):
+        if options.out is not None:
+            raise Usage(
+                f"{folder} is already an agent of thinkslow and stores its own ensemble. Leave "
+                "out --out."
+            )
+        # Without the ensemble, so that a damaged one can be replaced.
+        return checkpoint.load(folder, ensemble=False), folder, True
+    if options.out is None:
+        importers.find(folder, format=options.format)  # raises if there is no agent at all
+        raise Usage(
+            f"{folder} is an agent of another project. An ensemble is stored with an agent in "
+            "our format: pass --out AGENT to convert it."
+        )
+    return options.open(folder), options.out, False
 
 
 def _table(facts: dict[str, Any]) -> "Table":

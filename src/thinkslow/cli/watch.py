@@ -5,7 +5,7 @@ import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import tyro
 
@@ -18,6 +18,9 @@ from thinkslow.cli.results import progress
 from thinkslow.cli.wording import in_flags
 from thinkslow.plural import plural
 from thinkslow.settings import setting
+
+if TYPE_CHECKING:
+    from thinkslow.evaluation.watching.session import Watched
 
 DESCRIPTION = """Watch an agent play one episode.
 
@@ -136,13 +139,19 @@ def run(options: Options) -> dict[str, Any]:
         if (folder / "player.html").exists():
             _say(f"What was played is in {folder / 'player.html'}.")
         raise
+    _report(options, found)
+    written = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in dataclasses.asdict(found).items()
+    }
+    return {**written, "score": found.score if math.isfinite(found.score) else None}
+
+
+def _report(options: Options, found: "Watched") -> None:
+    """Print the paths, and what to know of the files."""
     if not options.json:
-        for what, path in (
-            ("player", found.player),
-            ("video", found.video),
-            ("decisions", found.decisions),
-        ):
-            if path is not None:
+        for what in ("player", "video", "decisions"):
+            if (path := getattr(found, what)) is not None:
                 output().print(f"{what}: {path}", soft_wrap=True)
     if found.ended == "cut":
         _say(
@@ -155,11 +164,6 @@ def run(options: Options) -> dict[str, Any]:
             f"The page is {size:.0f} MB, which some browsers open slowly; fewer arms or a smaller "
             "--max-decisions make it smaller."
         )
-    written = {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in dataclasses.asdict(found).items()
-    }
-    return {**written, "score": found.score if math.isfinite(found.score) else None}
 
 
 def chosen(options: Options, agent: Any) -> tuple[dict[str, Any] | None, str]:

@@ -92,13 +92,8 @@ def play(
     own = put(seeds, np.uint32)
     for watcher in watchers:
         watcher.began(step.observation)
-    # The first call compiles, so its time is not counted.
-    keys = decision_keys(seed, own, 0)
     tell = Telling(agent, step.observation)
-    if known := tell(step.observation):
-        jax.block_until_ready(act(carry, step.observation, step.is_first, keys=keys, **known))
-    else:
-        agent.warm(carry, step.observation, step.is_first, keys=keys)
+    _compile(agent, carry, step, tell(step.observation), decision_keys(seed, own, 0))
     decision, before, odd = 0, np.empty(0), False
     while playing.any():
         keys = jax.block_until_ready(decision_keys(seed, own, decision))
@@ -112,15 +107,7 @@ def play(
         )
         latency_ms = 1e3 * (time.perf_counter() - begun)
         decision += 1
-        replaced = getattr(thought, "replaced", None)
-        if not odd and replaced is not None and np.any(replaced):
-            odd = True
-            log.warning(
-                "The readout or the choice of this arm returned NaN, infinity or no action at "
-                "decision %d; there and wherever it happens again, a sample of the encoder's "
-                "belief or the policy's action is used. `thought.replaced` shows where.",
-                decision,
-            )
+        odd = odd or _replaced(thought, decision)
         count_decision(played, playing, thought, latency_ms)
         acts = taken_by(split, action)
         for taken in [before] * waiting + [acts]:
@@ -139,6 +126,30 @@ def play(
             playing[:] = False
         tick(decision, int(np.count_nonzero(~playing)))
     return played
+
+
+def _compile(
+    agent: AbstractAgent, carry: Any, step: Step, known: Mapping[str, Any], keys: Array
+) -> None:
+    """Make a decision and drop it: the first one compiles, and its time must not be counted."""
+    if known:
+        jax.block_until_ready(agent.act(carry, step.observation, step.is_first, keys=keys, **known))
+    else:
+        agent.warm(carry, step.observation, step.is_first, keys=keys)
+
+
+def _replaced(thought: Any, decision: int) -> bool:
+    """Whether something else was used than what the arm returned, with a warning."""
+    replaced = getattr(thought, "replaced", None)
+    if replaced is None or not np.any(replaced):
+        return False
+    log.warning(
+        "The readout or the choice of this arm returned NaN, infinity or no action at "
+        "decision %d; there and wherever it happens again, a sample of the encoder's "
+        "belief or the policy's action is used. `thought.replaced` shows where.",
+        decision,
+    )
+    return True
 
 
 def count_decision(

@@ -115,10 +115,7 @@ def watch(
     agents = thinkers(agent, arms)
     if acting not in agents:
         raise ValueError(f"`acting` must be one of {', '.join(agents)}; got {acting!r}.")
-    given = agent.about.environment if environment is None else environment
-    if not isinstance(given, str) and not given.get("id"):
-        raise ValueError("Which environment the agent plays is not known. Give `environment`.")
-    described = described_environment(given)
+    described = _described(agent, environment)
     agents = {
         name: subjects.awaits(one, lateness(described.get("shift", "")))
         for name, one in agents.items()
@@ -147,22 +144,41 @@ def watch(
         if played.stop is not None and not played.length:
             raise played.stop
         about = {
-            "agent": subjects.facts(named, {BASE: next(iter(agents.values()))}),
+            **_facts(named, agents),
             "environment": described,
             "seed": seed,
             "episode": episode,
             "environment_seed": own,
             "command": command or _called(named, described, acting, seed, episode),
             **provenance(),
-            "settings": [
-                subjects.settings(named, name, one) | _gate(one) for name, one in agents.items()
-            ],
         }
         lock.renew()
         result = write(folder, played, agents, observations, actions, about, video=video, show=show)
         if played.stop is not None:
             raise played.stop
         return result
+
+
+def _described(agent: AbstractAgent, environment: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """The environment to play, by default the agent's.
+
+    **Errors:** `ValueError` if it is not known.
+    """
+    given = agent.about.environment if environment is None else environment
+    if not isinstance(given, str) and not given.get("id"):
+        raise ValueError("Which environment the agent plays is not known. Give `environment`.")
+    return described_environment(given)
+
+
+def _facts(name: str, agents: Mapping[str, AbstractAgent]) -> dict[str, Any]:
+    """The facts of the agent, and the settings of its arms."""
+    return {
+        "agent": subjects.facts(name, {BASE: next(iter(agents.values()))}),
+        "settings": [
+            subjects.settings(name, arm, one) | {"threshold": getattr(one, "threshold", None)}
+            for arm, one in agents.items()
+        ],
+    }
 
 
 def folder_of(name: str | None, seed: int, episode: int) -> Path:
@@ -234,10 +250,6 @@ def _default(agent: Agent) -> dict[str, AbstractAgent]:
             except ValueError:  # it lacks something that the arm needs
                 continue
     return out
-
-
-def _gate(agent: AbstractAgent) -> dict[str, Any]:
-    return {"threshold": getattr(agent, "threshold", None)}
 
 
 def write(
