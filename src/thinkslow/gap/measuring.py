@@ -328,19 +328,11 @@ def look(
     seeds = jnp.array([environment_seed], jnp.uint32)
     key = decision_keys(plan.seed, seeds, seen.decision)
     search_key, score_key = jr.split(jr.fold_in(key[0], PURPOSE))
-    names = [name for name, _ in model.observation_spaces] or list(seen.observation)
-    observation = {name: jnp.asarray(seen.observation[name]) for name in names}
-    later = Later(
-        jnp.asarray(np.stack(seen.actions)),
-        {name: jnp.asarray(np.stack([one[name] for one in seen.later])) for name in names},
-    )
-    first = jnp.array(seen.decision == 0)
-    state = jax.tree.map(jnp.asarray, seen.state)
-    now = moment.perceived(model, state, jnp.asarray(seen.action), first, observation)
-    scene, weight = moment.Scene(now, observation, later), jnp.float32(beta)
+    scene, weight = _scene(model, seen), jnp.float32(beta)
+    now, observation = scene.moment, scene.observation
     effort = Effort(plan.sizes, plan.sweeps, plan.restarts, DRAWS)
     found = moment.searched(model, scene, weight, search_key, effort=effort)
-    beliefs = {arm: _after(agent, state, seen, observation, key) for arm, agent in arms.items()}
+    beliefs = {arm: _after(agent, seen, observation, key) for arm, agent in arms.items()}
     ends = {**beliefs, BEST: found.best.belief, BEST_LATER: found.best_later.belief}
     together = jax.tree.map(lambda *xs: jnp.stack(xs), *map(bounds.unmixed, ends.values()))
     scores = moment.scored(model, scene, together, weight, score_key)
@@ -377,15 +369,26 @@ def look(
     return Looked(row, gap if math.isfinite(gap) else -math.inf, ways)
 
 
-def _after(
-    agent: AbstractAgent, state: Any, seen: Seen, observation: Mapping[str, Any], keys: Any
-) -> Any:
+def _scene(model: Any, seen: Seen) -> moment.Scene:
+    """A recorded moment as the model perceives it, with the decisions and frames that follow."""
+    names = [name for name, _ in model.observation_spaces] or list(seen.observation)
+    observation = {name: jnp.asarray(seen.observation[name]) for name in names}
+    later = Later(
+        jnp.asarray(np.stack(seen.actions)),
+        {name: jnp.asarray(np.stack([one[name] for one in seen.later])) for name in names},
+    )
+    first = jnp.array(seen.decision == 0)
+    state = jax.tree.map(jnp.asarray, seen.state)
+    now = moment.perceived(model, state, jnp.asarray(seen.action), first, observation)
+    return moment.Scene(now, observation, later)
+
+
+def _after(agent: AbstractAgent, seen: Seen, observation: Mapping[str, Any], keys: Any) -> Any:
     """The belief of an arm at a moment of the base agent."""
     start = agent.start(1)
     assert isinstance(start, Carry)
-    carry = dataclasses.replace(
-        start, state=jax.tree.map(lambda x: x[None], state), action=jnp.asarray(seen.action)[None]
-    )
+    state = jax.tree.map(lambda x: jnp.asarray(x)[None], seen.state)
+    carry = dataclasses.replace(start, state=state, action=jnp.asarray(seen.action)[None])
     batch = {name: value[None] for name, value in observation.items()}
     thought = agent.act(carry, batch, np.array([seen.decision == 0]), keys=keys)[2]
     return jax.tree.map(lambda x: x[0], thought.after)

@@ -224,42 +224,31 @@ def power(judged: Sequence[Record]) -> Shown | None:
         f"{one['name']}: {'–' if one['power'] is None else format(one['power'], '.0%')} for 5%"
         for one in known
     )
-    return Shown(
-        Curves(
-            "Power",
-            "true effect, percent of the baseline's mean",
-            "chance to be shown",
-            x.ticks(),
-            [Tick(100 - tick.at, tick.text) for tick in ticks],
-            lines,
-            100 - y.at(planning.POWER),
-            said,
-        ),
-        Data(
-            "power",
-            [
-                "hypothesis",
-                "units",
-                "deviation",
-                "baseline",
-                "smallest detectable",
-                "power for 5%",
-                "units needed for 5%",
-            ],
-            [
-                [
-                    one["name"],
-                    f"{one['units']} {'training seeds' if one['several'] else 'episodes'}",
-                    one["deviation"],
-                    one["baseline"],
-                    one["detectable"],
-                    one["power"],
-                    _needed(one),
-                ]
-                for one in known
-            ],
-        ),
+    drawn = Curves(
+        "Power",
+        "true effect, percent of the baseline's mean",
+        "chance to be shown",
+        x.ticks(),
+        [Tick(100 - tick.at, tick.text) for tick in ticks],
+        lines,
+        100 - y.at(planning.POWER),
+        said,
     )
+    return Shown(drawn, _powers(known))
+
+
+def _powers(known: Sequence[Record]) -> Data:
+    """The power of every hypothesis, and what it follows from, as a table."""
+    columns = {
+        "hypothesis": lambda one: one["name"],
+        "units": lambda one: f"{one['units']} {'training seeds' if one['several'] else 'episodes'}",
+        "deviation": lambda one: one["deviation"],
+        "baseline": lambda one: one["baseline"],
+        "smallest detectable": lambda one: one["detectable"],
+        "power for 5%": lambda one: one["power"],
+        "units needed for 5%": _needed,
+    }
+    return Data("power", [*columns], [[read(one) for read in columns.values()] for one in known])
 
 
 def _series(

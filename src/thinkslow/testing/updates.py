@@ -226,30 +226,7 @@ class Judge:
         # The length of a step is found to a thousandth.
         yield entry("within its nats", bool(np.all(moved <= NATS * (1 + 1e-3))), f"{moved.max()}")
         yield from self._as_a_loop(entry, way, weights, out)
-
-        # The same beliefs in another order: two with 0 nats, two with a NaN objective.
-        order, idle, lost, rest = self.order, slice(0, 2), slice(2, 4), slice(4, None)
-        none = {name: jnp.where(w != 0, jnp.nan, w) for name, w in weights.items()}
-        given, keys = _at(order, (self.beliefs, self.keys))
-        mixed = go(
-            jax.tree.map(lambda w, bad: w.at[lost].set(bad), many, none),
-            self.fixed,
-            given,
-            keys,
-            nats.at[idle].set(0.0),
-        )
-        expected = _at(
-            order[rest], out.belief
-        )  # with the same program; the rounding of vector lanes differs
-        yield entry(
-            "each example of a batch is refined separately",
-            *close(_at(rest, mixed.belief), expected, 1e-5),
-        )
-        yield entry("0 nats are the identity", *same(_at(idle, mixed.belief), _at(idle, given)))
-        yield entry(
-            "NaN in the objective gives the last finite belief, flagged",
-            *_safe(_at(lost, mixed), _at(lost, given)),
-        )
+        yield from self._mixed(entry, way, weights, out)
         for what, (fixed, values) in self.spoilt.items():
             rule = f"{what} gives the last finite belief, flagged"
             if np.all(np.isfinite(weighed(many, values))):
@@ -267,16 +244,48 @@ class Judge:
             simplex = np.all(probs >= 0) and np.allclose(probs.sum(-1), 1, atol=1e-5)
             yield entry("probabilities are on the simplex", bool(simplex))
         if group.options.get("accept"):
-            after = self.fresh(out.belief)
-            change = sum(np.asarray(after[term] - self.before[term]) for term in terms)
-            error = np.std(change, ddof=1) / np.sqrt(BATCH)
-            # Below 1e-5 nats, float32 cannot distinguish a change from rounding.
-            yield entry(
-                "never worse in expectation over fresh noise",
-                bool(np.mean(change) <= 2 * error + 1e-5),
-                f"{np.mean(change):+.3g} nats, standard error {error:.2g}",
-            )
+            yield self._never_worse(entry, terms, out)
         yield entry("parameters are untouched", fingerprint(self.fixed[:2]) == before)
+
+    def _mixed(
+        self, entry: Callable[..., Entry], way: Way, weights: Any, out: Any
+    ) -> Iterator[Entry]:
+        """The same beliefs in another order: two with 0 nats, two with a NaN objective."""
+        order, idle, lost, rest = self.order, slice(0, 2), slice(2, 4), slice(4, None)
+        given, keys = _at(order, (self.beliefs, self.keys))
+
+        def spoilt(weight: Any) -> Any:
+            return jnp.full(BATCH, weight).at[lost].set(jnp.where(weight != 0, jnp.nan, 0.0))
+
+        mixed = self._go(
+            way,
+            jax.tree.map(spoilt, weights),
+            self.fixed,
+            given,
+            keys,
+            jnp.full(BATCH, NATS, jnp.float32).at[idle].set(0.0),
+        )
+        # The same program gave `out`; the rounding of vector lanes differs.
+        yield entry(
+            "each example of a batch is refined separately",
+            *close(_at(rest, mixed.belief), _at(order[rest], out.belief), 1e-5),
+        )
+        yield entry("0 nats are the identity", *same(_at(idle, mixed.belief), _at(idle, given)))
+        yield entry(
+            "NaN in the objective gives the last finite belief, flagged",
+            *_safe(_at(lost, mixed), _at(lost, given)),
+        )
+
+    def _never_worse(self, entry: Callable[..., Entry], terms: tuple[str, ...], out: Any) -> Entry:
+        after = self.fresh(out.belief)
+        change = sum(np.asarray(after[term] - self.before[term]) for term in terms)
+        error = np.std(change, ddof=1) / np.sqrt(BATCH)
+        # Below 1e-5 nats, float32 cannot distinguish a change from rounding.
+        return entry(
+            "never worse in expectation over fresh noise",
+            bool(np.mean(change) <= 2 * error + 1e-5),
+            f"{np.mean(change):+.3g} nats, standard error {error:.2g}",
+        )
 
     def _go(self, way: Way, weights: Any, fixed: Given, beliefs: Any, keys: Any, nats: Any) -> Any:
         """Refine a batch. The results are on the host."""

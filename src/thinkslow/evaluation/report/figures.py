@@ -279,12 +279,6 @@ def learning(curves: Mapping[str, Record], agents: Sequence[Mapping[str, object]
     lines = []
     for turn, (seed, (name, curve)) in enumerate(runs.items()):
         mean = _smoothed(curve)
-        marked = {
-            str(agent["name"]): step
-            for agent in agents
-            if agent.get("training_seed") == seed
-            and (step := finite(agent.get("training_steps"))) is not None
-        }
 
         def point(step: float, score: float) -> Point:
             height = 100 - y.at(score)
@@ -292,7 +286,7 @@ def learning(curves: Mapping[str, Record], agents: Sequence[Mapping[str, object]
 
         points = [point(*one) for one in mean.items()]
         stars = []
-        for agent, step in marked.items():
+        for agent, step in _evaluated(agents, seed).items():
             score = mean[_nearest(mean, step)]
             star = replace(point(step, score), text=f"{agent}: {score:.3g}")
             stars.append(replace(star, below=_below(star, points)))
@@ -320,6 +314,16 @@ def learning(curves: Mapping[str, Record], agents: Sequence[Mapping[str, object]
         zero=None,
         said=said,
     )
+
+
+def _evaluated(agents: Sequence[Mapping[str, object]], seed: object) -> dict[str, float]:
+    """Training steps of the evaluated agents of one training seed, where known."""
+    steps = {
+        str(one["name"]): finite(one.get("training_steps"))
+        for one in agents
+        if one.get("training_seed") == seed
+    }
+    return {name: step for name, step in steps.items() if step is not None}
 
 
 def bar(

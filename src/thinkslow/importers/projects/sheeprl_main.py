@@ -45,23 +45,7 @@ def read(found: Found, *, classes: int | None = None) -> Foreign:
         for name, array in found.content.get(part, {}).items()
     }
     taken = Taken(stripped(arrays, "_forward_module.", "module.", "_orig_mod."), found.file)
-    keys = {
-        kind: {
-            part: options.maybe(f"algo.{kind}_keys.{part}", list, [])
-            for part in ("encoder", "decoder")
-        }
-        for kind in ("cnn", "mlp")
-    }
-    for kind, named in keys.items():
-        if set(named["decoder"]) - set(named["encoder"]):
-            raise Damaged(
-                f"`algo.{kind}_keys.decoder` of {options.file} must be among those of the encoder."
-            )
-    if len(keys["cnn"]["encoder"]) > 1:
-        raise Damaged(
-            f"`algo.cnn_keys.encoder` of {options.file} must be one image, which is all "
-            f"that is known here; it is {keys['cnn']['encoder']}."
-        )
+    keys = _keys(options)
     _encoder(taken)
     _core(taken)
     _heads(taken)
@@ -104,6 +88,31 @@ def read(found: Found, *, classes: int | None = None) -> Foreign:
         logits="mixed",
         options=options.data,
     )
+
+
+def _keys(options: Options) -> dict[str, dict[str, list[str]]]:
+    """Names of the images (`cnn`) and vectors (`mlp`) of the encoder and of the decoder.
+
+    **Errors:** `Damaged` for several images, or for one that is decoded but not encoded.
+    """
+    keys = {
+        kind: {
+            part: options.maybe(f"algo.{kind}_keys.{part}", list, [])
+            for part in ("encoder", "decoder")
+        }
+        for kind in ("cnn", "mlp")
+    }
+    for kind, named in keys.items():
+        if set(named["decoder"]) - set(named["encoder"]):
+            raise Damaged(
+                f"`algo.{kind}_keys.decoder` of {options.file} must be among those of the encoder."
+            )
+    if len(keys["cnn"]["encoder"]) > 1:
+        raise Damaged(
+            f"`algo.cnn_keys.encoder` of {options.file} must be one image, which is all "
+            f"that is known here; it is {keys['cnn']['encoder']}."
+        )
+    return keys
 
 
 def _encoder(taken: Taken) -> None:
