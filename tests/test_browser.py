@@ -40,15 +40,17 @@ TEXTS_OUTSIDE = """() => [...document.querySelectorAll('svg.axis text')].filter(
 }).map(one => one.textContent)"""
 
 
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study") / "out"
+    return studies.folder(folder, studies.ROLLOUTS | {"episodes": 8}, seeds=2)
+
+
 @pytest.fixture(scope="module", params=["evaluation", "study"])
 def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp(request.param) / "out"
-    made = evaluation(folder) if request.param == "evaluation" else study(folder)
-    return made / "report.html"
-
-
-def study(folder: Path) -> Path:
-    return studies.folder(folder, studies.ROLLOUTS | {"episodes": 8}, seeds=2)
+    if request.param == "study":
+        return request.getfixturevalue("study") / "report.html"
+    return evaluation(tmp_path_factory.mktemp("evaluation") / "out") / "report.html"
 
 
 def opened(browser: Any, page: Path, width: int, **more: Any) -> Any:
@@ -135,11 +137,10 @@ def test_print_shows_what_is_folded_and_cuts_no_figure(browser, page):
     tab.close()
 
 
-def test_the_numbers_of_a_figure_are_downloaded_from_the_page_itself(browser, tmp_path):
-    folder = study(tmp_path / "study")
-    result = json.loads((folder / "result.json").read_text())
+def test_the_numbers_of_a_figure_are_downloaded_from_the_page_itself(browser, study):
+    result = json.loads((study / "result.json").read_text())
     tab = browser.new_page()
-    tab.goto((folder / "report.html").as_uri())
+    tab.goto((study / "report.html").as_uri())
     tab.evaluate(OPEN)
     with tab.expect_download() as download:
         tab.get_by_role("link", name="hypotheses-score.csv").click()

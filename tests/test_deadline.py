@@ -51,7 +51,8 @@ def close(one, other):
     "change",
     [
         {},
-        *map(slow, [{"memory_share": 0.1}, {"lag": 2}, {"accept": True}, {"readout": BestOf(4)}]),
+        slow({"memory_share": 0.1, "readout": BestOf(4)}),
+        slow({"lag": 2, "accept": True}),
     ],
     ids=str,
 )
@@ -85,6 +86,7 @@ def test_no_step_begins_that_would_not_leave_the_time_to_act(dreamer, given, mon
     assert next(ticks) == pytest.approx(begun + 0.110)  # the action was there at 100
 
 
+@pytest.mark.slow
 def test_the_best_belief_so_far_comes_back(dreamer, given):
     """Steps of evidence that only go up: the first belief is the best of all."""
     uphill = dataclasses.replace(THINKING, update=Random(), max_kl=8.0)

@@ -698,7 +698,7 @@ def lines(out: Path) -> int:
 def test_killed_at_any_instant_it_ends_with_the_same_table(tmp_path):
     whole = guessed("Lengths", batch=2)
     rng, out = np.random.default_rng(0), tmp_path / "out"
-    for _ in range(3):
+    for _ in range(2):
         before = lines(out)
         command = [sys.executable, "-c", KILLED, str(out), id_of("Lengths")]
         with subprocess.Popen(command) as process:

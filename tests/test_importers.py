@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
-from helpers import ask, golden_case, tiny_dreamer
+from helpers import ask, golden_case, nightly, slow, tiny_dreamer
 
 import thinkslow
 from thinkslow import importers
@@ -440,15 +440,16 @@ def weights_of(file: Path, config: Path | None) -> dict[str, np.ndarray] | str:
     return foreign.weights
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("kilobytes", [slow(16), nightly(1)])
 @pytest.mark.parametrize("name", MAIN)
-def test_a_file_cut_at_any_kilobyte_gives_one_error(name, tmp_path):
+def test_a_file_cut_anywhere_gives_one_error(name, kilobytes, tmp_path):
     found = importers.find(golden_case(name))
     data = found.file.read_bytes()
     file = tmp_path / found.file.name
     # An archive without its end fails at once; of a pickle, all that is there is looked at first,
     # which takes long with every call type-checked: the next test cuts it at every kilobyte.
-    for end in range(0, len(data), 1024 if found.format != "dreamerv3" else 24 * 1024):
+    pickled = found.format == "dreamerv3"
+    for end in range(0, len(data), 1024 * kilobytes * (24 if pickled else 1)):
         file.write_bytes(data[:end])
         error = weights_of(file, found.config)
         assert isinstance(error, str)
@@ -481,9 +482,9 @@ def test_a_pickle_cut_at_every_kilobyte_is_damaged(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("count", [slow(2), nightly(6)])
 @pytest.mark.parametrize("name", MAIN)
-def test_a_flipped_byte_spoils_one_weight_at_most_or_is_found(name, tmp_path):
+def test_a_flipped_byte_spoils_one_weight_at_most_or_is_found(name, count, tmp_path):
     """A pickle has no checksum, so that a flip inside of a number cannot be seen; an archive's
     checksums see it. Neither ever moves a weight to another place."""
     found = importers.find(golden_case(name))
@@ -492,7 +493,7 @@ def test_a_flipped_byte_spoils_one_weight_at_most_or_is_found(name, tmp_path):
     rng = np.random.default_rng(0)
     # Half of them in what is not numbers, where a flip changes what the numbers are.
     text = [i for i in rng.integers(0, len(data), 4000) if data[i] in b"/_kernelbiasc\x94R\x85"]
-    for where in [*rng.integers(0, len(data), 5), *text[:6]]:
+    for where in [*rng.integers(0, len(data), count), *text[:count]]:
         before = data[where]
         data[where] ^= 1 << rng.integers(8)
         file = tmp_path / found.file.name
@@ -589,7 +590,7 @@ def play(*arguments: Any, out: Path) -> dict[str, Any]:
 @pytest.mark.usefixtures("environments")
 def test_an_agent_of_another_project_plays_arms_of_every_kind(tmp_path, capsys):
     """Refined, gated, with more of the past, a control; each arm alone is tried elsewhere."""
-    arms = ("none", "evidence", "evidence-in-doubt", "control-soft", "control-particles-16")
+    arms = ("none", "evidence-in-doubt", "control-particles-16")
     summary = play(
         golden_case("danijar_main-a"),
         "--env",
@@ -626,14 +627,17 @@ def test_an_agent_of_another_project_plays_crafter_where_it_is_installed(tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("environments")
-@pytest.mark.parametrize("name", ["r2dreamer-b", "dreamerv3_v150-b"])
-def test_vectors_and_continuous_actions_are_played(name, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("name", "arms"),
+    [("r2dreamer-b", "none,control-soft"), ("dreamerv3_v150-b", "none,evidence")],
+)
+def test_vectors_and_continuous_actions_are_played(name, arms, tmp_path, capsys):
     summary = play(
         golden_case(name),
         "--env",
         "tiny_envs:tiny/ForeignVectors-v0",
         "--arms",
-        "none,evidence",
+        arms,
         out=tmp_path,
     )
     assert summary["agents"][0]["action"] == ("mode" if name == "r2dreamer-b" else "sample")
@@ -662,7 +666,9 @@ def test_an_agent_without_a_decoder_plays_the_arms_that_it_can(tmp_path, capsys)
     assert "--arms" in told
 
 
-@pytest.mark.parametrize("name", ["danijar_main-b", "r2dreamer-a-nodecoder", "sheeprl-a"])
+@pytest.mark.parametrize(
+    "name", ["danijar_main-b", slow("r2dreamer-a-nodecoder"), slow("sheeprl-a")]
+)
 def test_inspect_tells_what_was_found(name, capsys):
     assert main(["inspect", str(golden_case(name)), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)

@@ -232,11 +232,12 @@ def test_an_impossible_frame_does_not_weigh_particles(dreamer):
     revision that weighed the particles: another flag had taken the name of this one.
     """
     agent = Agent(dreamer, Thinking({Entropy(): 1.0}, steps=1, particles=4, horizon=1, max_kl=2.0))
-    carry, image = agent.start(1), np.random.default_rng(0).integers(256, size=(1, 16, 16, 3))
-    for kind, even in ((np.uint8, False), (np.float32, True)):
+    carry = agent.start(1)
+    image = np.random.default_rng(0).uniform(size=(1, 16, 16, 3)).astype(np.float32)
+    for largest, even in ((1, False), (255, True)):
         cloud: Any = carry.past
         carry, _, thought = agent.act(
-            carry, {"image": image.astype(kind)}, np.array([not even]), keys=jr.split(jr.key(1), 1)
+            carry, {"image": largest * image}, np.array([not even]), keys=jr.split(jr.key(1), 1)
         )
         assert thought.mixture is not None
         same = np.allclose(thought.mixture.log_weights, cloud.log_weights, atol=1e-5)

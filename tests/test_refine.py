@@ -355,15 +355,6 @@ def test_a_batch_is_as_one_by_one(objective, make, update, options):
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), one, alone)
 
 
-@pytest.mark.slow
-def test_compiled_is_as_eager():
-    belief = categorical()
-    compiled = descend(linear, belief, 0.5, Mirror, steps=1, step_kl=0.2)
-    with jax.disable_jit():
-        eager = refine(linear, belief, Mirror(0.5), steps=1, key=jr.key(0), step_kl=0.2)
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), compiled, eager)
-
-
 def test_the_same_key_gives_the_same_result_and_structure_is_kept():
     belief = categorical()
     one, two = (descend(noisy, belief, 1.0, Gradient, accept=True) for _ in range(2))
