@@ -247,8 +247,14 @@ def test_an_example_shown_in_a_page_is_the_file(example):
     assert any(shown in page.read_text() for page in PAGES)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
+def played(example: Path) -> Any:
+    """`test_evaluate.py` plays these by their names, and a page runs what the third one shows."""
+    nightly = example.name in ("own_gate.py", "own_update.py")
+    marks = pytest.mark.nightly if nightly else pytest.mark.slow
+    return pytest.param(example, marks=marks, id=example.name)
+
+
+@pytest.mark.parametrize("example", [*map(played, sorted((ROOT / "examples").glob("*.py")))])
 def test_an_example_runs(example, capsys, monkeypatch):
     if example.name == "crafter_env.py":
         pytest.importorskip("crafter")

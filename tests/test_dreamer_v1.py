@@ -293,17 +293,8 @@ KINDS = [
 
 
 QUICK = ("evidence",)
-SLOW = (
-    "none",
-    "control-soft",
-    "sig-3",
-    "smooth-5",
-    "values",
-    "paper-z",
-    "pig-3",
-    "control-particles-16",
-)
-"""One of each kind; the nightly tier has all."""
+SLOW = ("none", "control-soft", "sig-3", "values", "control-particles-16")
+"""With a soft latent, imagination, a choice and particles; the nightly tier has all arms."""
 
 
 def tier(name: str) -> Any:

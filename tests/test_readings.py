@@ -254,9 +254,11 @@ def decided(thinking: Thinking, model: Any = WALK) -> tuple[Any, Any]:
     ("variable", "landing"),
     [
         ("belief", "as-is"),
-        *(slow(variable, "as-is") for variable in VARIABLES[1:]),
         slow("latent", "code"),
         slow("state", "simplex"),
+        slow("memory", "as-is"),
+        nightly("latent", "as-is"),
+        nightly("state", "as-is"),
     ],
 )
 def test_no_steps_and_steps_of_no_length_are_the_base_agent_to_the_bit(variable, landing):

@@ -49,7 +49,7 @@ def test_a_bundled_agent_has_an_ensemble_a_critic_and_the_range_of_its_returns(n
     assert slow.settings.choice == Values()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # in CI, agents think by an ensemble that a command has fitted
 def test_a_bundled_agent_thinks_by_its_ensemble(tmp_path, capsys):
     """Episodes of nine decisions, for the sake of time, in place of its task's 250."""
     arms = ["--arms", "pig-3", "--gate", "disagreement", "--share", "0.9", "--env", COUNTING]
@@ -67,7 +67,7 @@ def test_inspect_says_that_a_critic_is_left_out(capsys):
     assert "cannot be trained" in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # what only maintainers run; the command that fits an ensemble is tested in CI
 def test_bundling_keeps_the_critic_and_fits_an_ensemble(dreamer, monkeypatch, tmp_path):
     learning = dataclasses.asdict(train_preset("tiny")) | {"precision": "float32"}
     agent = tmp_path / "run" / "agents" / "7"
