@@ -103,7 +103,8 @@ def test_thinking_of_no_size_is_the_base_agent_bit_for_bit(dreamer, stream, base
         np.testing.assert_array_equal(thought.moved, 0.0)
 
 
-@pytest.mark.parametrize("max_kl", [2.0, slow(0.0)])
+@pytest.mark.slow
+@pytest.mark.parametrize("max_kl", [2.0, 0.0])
 def test_a_large_batch_decides_as_its_halves_do(max_kl):
     """A CPU refines twelve environments in blocks of six; without strength it is the base agent."""
     frames = {"bits": jr.bernoulli(jr.key(1), shape=(12, 5)).astype(jnp.float32)}
@@ -651,7 +652,7 @@ def test_floats_in_place_of_bytes_are_flagged_and_the_prior_stands_in(dreamer, s
 
 
 @pytest.mark.parametrize(
-    "how", [{}, slow({"lag": 2}), {"particles": 3}], ids=["none", "lag", "cloud"]
+    "how", [{}, slow({"lag": 2}), slow({"particles": 3})], ids=["none", "lag", "cloud"]
 )
 def test_an_image_of_one_colour_is_flagged_and_used(dreamer, stream, how):
     (observation, first), agent = stream[0], Agent(dreamer, Thinking(**how))
@@ -696,7 +697,7 @@ def test_a_carry_that_is_not_finite_is_forgotten(dreamer, stream, base):
 
 
 @pytest.mark.parametrize(
-    "how", [{"lag": 2}, {"particles": 3}, {"delay": 1}], ids=["lag", "cloud", "delay"]
+    "how", [{"lag": 2}, slow({"particles": 3}), slow({"delay": 1})], ids=["lag", "cloud", "delay"]
 )
 def test_a_past_that_is_not_finite_is_forgotten_too(dreamer, stream, how):
     """The window of a lag kept NaN for as many decisions as it is long."""

@@ -194,7 +194,7 @@ def test_the_parser_refuses_what_it_cannot_read(arguments, capsys):
     assert err
 
 
-@pytest.mark.parametrize("command", ["inspect", "evaluate"])
+@pytest.mark.parametrize("command", ["inspect", slow("evaluate")])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_agent_is_one_line_that_says_what_is_wrong(
     command, damage, agent, tmp_path, capsys
@@ -345,7 +345,7 @@ def test_a_run_in_place_of_an_agent_points_at_its_newest(original, tmp_path, cap
     assert str(run / "agents" / "60") in one_line(capsys)
 
 
-@pytest.mark.parametrize("given", ["out", "."])
+@pytest.mark.parametrize("given", [slow("out"), "."])
 def test_an_interrupted_evaluation_says_where_its_episodes_are(
     original, tmp_path, monkeypatch, capsys, given
 ):

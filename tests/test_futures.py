@@ -96,6 +96,7 @@ def test_the_others_are_forgotten_where_an_episode_begins_or_a_number_is_not_fin
     assert all(np.isfinite(x).all() for x in numbers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("believed", [False, True])
 def test_a_rejected_frame_chooses_nothing(believed):
     """A check that rejects all frames, or none, after one that was flagged as missing."""

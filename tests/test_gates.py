@@ -140,6 +140,7 @@ def test_a_threshold_compiles_nothing_anew(given):
     assert len(traces) == before
 
 
+@pytest.mark.slow
 def test_a_warm_gate_compiles_nothing_however_many_are_in_doubt(given):
     *arguments, keys = given
     traces: list = []

@@ -139,6 +139,7 @@ def test_no_array_of_a_gradient_exceeds_its_share_of_the_weights_norm(size):
         assert after == pytest.approx(min(before, bound), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_an_update_counts_moves_weights_and_reports_every_loss(begun, batch, updated):
     # The first learning rate of a warm-up is zero: the second update is the first to move.
     second = UPDATE(updated.learner, batch, jr.key(1), config=CONFIG)
@@ -162,6 +163,7 @@ def test_an_update_counts_moves_weights_and_reports_every_loss(begun, batch, upd
     assert bool(updated.finite)
 
 
+@pytest.mark.slow
 def test_an_update_refreshes_the_state_of_every_step(begun, batch, updated):
     assert updated.states.memory.shape == (B, T, 32)
     assert updated.states.latent.shape == (B, T, 6, 8)
@@ -192,6 +194,7 @@ def test_an_observation_that_is_called_like_a_loss_is_learnt_beside_it(name):
     assert len(parts) == len(own) + 2
 
 
+@pytest.mark.slow
 def test_the_slow_critic_takes_over_its_rate_of_the_fast_one(begun, batch):
     fast = CONFIG.slow_rate
     once = UPDATE(begun, batch, jr.key(0), config=CONFIG).learner
@@ -205,6 +208,7 @@ def test_the_slow_critic_takes_over_its_rate_of_the_fast_one(begun, batch):
     assert not np.array_equal(slow["head/logits/kernel"], moved)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_changes_nothing_and_says_so(begun, batch):
     bad = jax.tree.map(lambda x: x, batch)
     bad = Batch(**{**vars(bad), "reward": bad.reward.at[1, 2].set(jnp.nan)})
@@ -214,6 +218,7 @@ def test_a_loss_that_is_not_finite_changes_nothing_and_says_so(begun, batch):
     jax.tree.map(np.testing.assert_array_equal, out.learner, begun)
 
 
+@pytest.mark.slow
 def test_training_on_one_batch_lowers_its_loss(begun, batch):
     one, seen = begun, []
     for step in range(30):
