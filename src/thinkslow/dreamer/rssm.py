@@ -78,11 +78,12 @@ class RSSM(eqx.Module):
         x = jnp.concatenate([deter.reshape(blocks, -1), shared], -1).ravel()
         for index in range(self.config.core_layers):
             x = self._dense(f"dynhid{index}", x)
-        gates = self.layers["dyngru"](x).reshape(blocks, 3, -1)
-        reset, candidate, update = (gates[:, index].ravel() for index in range(3))
+        gru = self.layers["dyngru"]
+        assert isinstance(gru, BlockLinear)
+        reset, candidate, update = gru.parts(x, 3)
         candidate = jnp.tanh(jax.nn.sigmoid(reset) * candidate)
         update = jax.nn.sigmoid(update - 1)
-        return update * candidate + (1 - update) * deter
+        return (update * candidate + (1 - update) * deter.reshape(blocks, -1)).ravel()
 
     def prior(self, deter: Float[Array, " deter"]) -> Belief:
         """The prior: the latent predicted from the memory."""
