@@ -1,3 +1,4 @@
+import re
 from functools import partial
 
 import jax
@@ -8,7 +9,12 @@ import pytest
 from helpers import slow
 from scipy.signal import correlate
 
-from thinkslow.dreamer.convolution import convolve, convolve_and_pool, double_and_convolve
+from thinkslow.dreamer.convolution import (
+    TOGETHER,
+    convolve,
+    convolve_and_pool,
+    double_and_convolve,
+)
 from thinkslow.dreamer.nets import Conv
 
 pytestmark = pytest.mark.usefixtures("strict")
@@ -161,3 +167,39 @@ def test_the_gradient_in_a_loop_is_a_convolution_that_the_cpu_computes_fast(form
     text = program.lower(images).compile().as_text() or ""
     assert "_01io->" in text
     assert "_01oi->" not in text
+
+
+@pytest.mark.parametrize("count", [TOGETHER - 1, TOGETHER, 2 * TOGETHER, 2 * TOGETHER + 5])
+def test_the_gradient_by_the_kernel_is_the_sum_over_all_images(count):
+    rng = np.random.default_rng(count)
+    images = rng.normal(size=(count, 4, 6, 2)).astype(np.float32)
+    kernel = rng.normal(size=(5, 5, 2, 3)).astype(np.float32)
+
+    def gradient(function):
+        each = jax.vmap(function, (0, None))
+        return jax.jit(jax.grad(lambda kernel: jnp.sin(each(images, kernel)).sum()))(kernel)
+
+    close(gradient(convolve), gradient(plain))
+
+
+def test_in_bfloat16_the_sum_over_all_images_is_not_rounded_on_the_way():
+    """In bfloat16, 256 and 1 are 256: such a sum would stop growing."""
+    images = jnp.ones((10 * TOGETHER, 1, 1, 1), jnp.bfloat16)
+    kernel = jnp.ones((1, 1, 1, 1), jnp.bfloat16)
+    each = jax.vmap(convolve, (0, None))
+    found = jax.jit(jax.grad(lambda kernel: each(images, kernel).astype(np.float32).sum()))(kernel)
+    assert found.item() == 10 * TOGETHER
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="of CPUs alone")
+def test_a_cpu_computes_the_gradient_by_the_kernel_fast():
+    """XLA's fast convolution reads images and kernels in these orders alone, few images at best."""
+    images, kernel = (
+        np.ones(shape, np.float32) for shape in ((2 * TOGETHER, 16, 16, 8), (5, 5, 8, 12))
+    )
+    each = jax.vmap(convolve, (0, None))
+    program = jax.jit(jax.grad(lambda kernel, images: jnp.sin(each(images, kernel)).sum()))
+    text = program.lower(kernel, images).compile().as_text() or ""
+    orders = set(re.findall(r"dim_labels=(\S+?)[,\s]", text))
+    assert orders == {"b01f_01io->b01f"}
+    assert " while(" in text

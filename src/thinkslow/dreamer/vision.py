@@ -16,7 +16,6 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from thinkslow.distributions import Categorical
 from thinkslow.dreamer.config import ModelConfig
-from thinkslow.dreamer.convolution import by_itself
 from thinkslow.dreamer.nets import MLP, BlockLinear, Conv, Linear, RMSNorm
 from thinkslow.heads import Distribution, Squared, SymlogSquared, symlog
 from thinkslow.plural import plural
@@ -184,8 +183,7 @@ class Decoder(eqx.Module):
         x = jax.nn.silu(self.layers["image0norm"](self.layers["image0"](x)))
         x = self.layers["image1"](x).reshape(-1, self.config.depth)
         x = self.layers["patch"](jax.nn.silu(self.layers["image1norm"](x)))
-        # If a sigmoid were fused with this transposition, a CPU would compute it number by number.
-        return by_itself(lambda x: join_patches(x, height, breadth), _pixels(x))
+        return join_patches(_pixels(x), height, breadth)
 
     def _convolve(
         self, deter: Float[Array, " deter"], latent: Float[Array, " latent"]
