@@ -123,6 +123,7 @@ def test_the_table_of_the_page_holds_the_numbers_of_the_records(summary, page):
                 assert float(expected.split()[0]) == pytest.approx(record["difference"], abs=5e-3)
 
 
+@pytest.mark.slow
 def test_no_table_or_figure_holds_an_image_metric_of_different_frames(summary, page):
     """`none` had 21.6 dB and `sig-3` 22.8, with a difference of -0.157: of other frames."""
     absolute = {

@@ -80,6 +80,7 @@ def walk() -> Walk:
     return carousel(levels, TURNS, 24)
 
 
+@pytest.mark.slow
 def test_a_model_that_remembers_predicts_what_returns_and_another_only_its_guess(walk):
     """Unknown views are guessed to be black, so the error of forgetting is known."""
     whole = revisits(Agent(Carousel()), walk, TURNS, "image")

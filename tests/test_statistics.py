@@ -70,7 +70,7 @@ def test_intervals_of_one_checkpoint_cover_about_as_often_as_they_say():
     ("seeds", "between"),
     [
         (3, 1.0),
-        (8, 0.3),
+        slow(8, 0.3),
         *(slow(seeds, between) for seeds in (5, 12) for between in (0.3, 1.0)),
         slow(3, 0.3),
         slow(8, 1.0),

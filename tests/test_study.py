@@ -388,6 +388,7 @@ def test_training_seeds_are_the_units_and_few_are_no_test():
     assert verdicts(hypothesis, eight, looks=[5, 12]) == ["not shown"]
 
 
+@pytest.mark.slow
 def test_without_an_effect_a_study_of_four_claims_rarely_supports_one():
     """One of them at its own bound: 10% more, where an effect of more than 10% is claimed."""
     hypotheses = [{"effect": {"arm": "twice"}, "expect": each} for each in ("more", "less")]
