@@ -80,10 +80,9 @@ def simulated(
     ("pairs", "seeds", "arms"),
     [
         slow(20, 1, 4),
-        slow(120, 12, 1),
         *(
             pytest.param(*one, marks=pytest.mark.nightly)
-            for one in ((20, 1, 1), (40, 1, 1), (40, 1, 4), (120, 12, 4))
+            for one in ((20, 1, 1), (40, 1, 1), (40, 1, 4), (120, 12, 1), (120, 12, 4))
         ),
     ],
 )

@@ -407,8 +407,11 @@ def test_a_sum_that_is_not_weighted_is_found_out(monkeypatch):
     assert "Codes x anchor+entropy: the objective is the weighted sum of its terms" in found
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", UPDATES)
+EAGER = ("gradient", "langevin", "mirror-accepted", "gradient-adaptive")
+"""Updates of every kind and option; the nightly tier has all."""
+
+
+@pytest.mark.parametrize("name", [slow(n) if n in EAGER else nightly(n) for n in UPDATES])
 def test_every_update_compiled_is_as_eager(name):
     make, options = UPDATES[name]
     belief = Categorical(jnp.array([[0.3, -0.2, 0.5], [0.1, 0.0, -0.4]]), 0.01)

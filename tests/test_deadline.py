@@ -9,7 +9,7 @@ import jax
 import jax.random as jr
 import numpy as np
 import pytest
-from helpers import slow
+from helpers import nightly, slow
 
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.deadline import Timed
@@ -52,7 +52,7 @@ def close(one, other):
     [
         {},
         slow({"memory_share": 0.1, "readout": BestOf(4)}),
-        slow({"lag": 2, "accept": True}),
+        nightly({"lag": 2, "accept": True}),
     ],
     ids=str,
 )

@@ -19,7 +19,7 @@ import numpy as np
 import odd_episodes
 import pytest
 from counting import LENGTH
-from helpers import ask, codes, slow, smallest_config, tiny_v1, with_random_weights
+from helpers import ask, codes, nightly, slow, smallest_config, tiny_v1, with_random_weights
 from odd_episodes import id_of
 from odd_players import Guesser, SideBySide
 
@@ -718,8 +718,9 @@ def test_killed_at_any_instant_it_ends_with_the_same_table(tmp_path):
 # --- agents --------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("score", [Surprise(), TwoStage()], ids=lambda score: score.name)
+@pytest.mark.parametrize(
+    "score", [nightly(Surprise()), slow(TwoStage())], ids=lambda score: score.name
+)
 def test_a_gate_opens_in_the_share_that_it_is_calibrated_to(score):
     thinking = Thinking({Entropy(): 1.0}, steps=1)
     waiting = Gated(Agent(dreamer(), thinking), score, share=0.3)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from helpers import Blind, Line, ask, push, slow
+from helpers import Blind, Line, ask, nightly, push, slow
 
 from thinkslow import gap
 from thinkslow.agent.agent import Agent
@@ -183,8 +183,7 @@ def test_what_cannot_be_is_refused():
         best(target, [point], key=jr.key(0), **DRAWS)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("lag", [1, 3])
+@pytest.mark.parametrize("lag", [nightly(1), slow(3)])
 def test_the_conditioning_gap_is_what_the_next_symbols_tell(stream, lag):
     """Of an exact encoder: KL from the filter's belief to the one that knows what followed."""
     known, symbols = stream

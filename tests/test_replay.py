@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 from crashes import every_kill
-from helpers import slow
+from helpers import nightly, slow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -369,7 +369,7 @@ def uninterrupted(rounds: int) -> list[dict[str, bytes]]:
     return contents
 
 
-@pytest.mark.parametrize("rounds", [0, slow(1), slow(5)])
+@pytest.mark.parametrize("rounds", [0, slow(1), nightly(5)])
 def test_a_run_killed_at_any_instant_of_a_checkpoint_goes_on_as_if_never_killed(
     tmp_path, monkeypatch, rounds
 ):
@@ -413,7 +413,7 @@ def test_a_run_killed_by_the_system_goes_on_as_if_never_killed(tmp_path):
         "while True: trainer.advance(); trainer.checkpoint()"
     )
     rounds = 0
-    for delay in np.random.default_rng(0).uniform(0.0, 0.1, size=3):
+    for delay in np.random.default_rng(0).uniform(0.0, 0.1, size=2):
         process = subprocess.Popen(
             [sys.executable, "-c", script, str(tmp_path)], cwd=Path(__file__).parent
         )

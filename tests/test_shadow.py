@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import slow, tiny_dreamer
+from helpers import nightly, slow, tiny_dreamer
 from odd_episodes import id_of
 from odd_players import Guesser, SideBySide
 
@@ -112,7 +112,7 @@ def test_the_base_agent_is_shown_as_it_was(agents, recorded):
         np.testing.assert_allclose(image, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("arm", ["evidence", slow("control-lag"), slow("late")])
+@pytest.mark.parametrize("arm", ["evidence", nightly("control-lag"), slow("late")])
 def test_an_arm_is_shown_as_if_it_had_been_led_there(agents, recorded, arm):
     """Decision by decision from the beginning, from what the base agent carried each time."""
     whole, recorder = recorded

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from helpers import codes, equal, slow, steer
+from helpers import codes, equal, nightly, slow, steer
 
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.deadline import Timed
@@ -232,6 +232,7 @@ def test_flags_compose_with_particles_gates_and_refinement(episodes, lost):
     np.testing.assert_allclose(thought.after.soft()[0], PROBLEM.start, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_missing_part_is_filled_in_with_what_is_expected():
     """Of two parts one came: the posterior is that of the other's expectation, and its evidence
     counts for nothing."""
@@ -296,8 +297,7 @@ def test_an_evaluation_tells_an_agent_inside_a_gate_or_a_deadline(kind):
     np.testing.assert_array_equal(flags["age"], [1])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", [Gated, Timed])
+@pytest.mark.parametrize("kind", [slow(Gated), nightly(Timed)])
 def test_what_it_is_told_reaches_the_agent_inside(kind):
     agent, observation, flags = inside(kind)
     given = agent.start(1), {"bits": observation["bits"]}, np.ones(1, bool)

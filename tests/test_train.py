@@ -332,8 +332,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
     assert manifest["counters"]["updates"] == arrays["learner/updates"] > 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("fault", ["reward", nightly("nan"), "inf"])
+@pytest.mark.parametrize("fault", [slow("reward"), nightly("nan"), slow("inf")])
 def test_a_value_that_is_not_finite_is_found_where_it_enters(tmp_path, monkeypatch, fault, caplog):
     """It stopped the run as a loss that diverged, or its log line stopped the save."""
     monkeypatch.setenv("FAULT", fault)
@@ -413,7 +412,7 @@ def test_a_run_that_has_all_its_steps_says_so(tmp_path, uninterrupted, caplog):
     ("change", "message"),
     [
         slow({"ACTIONS": "5"}, "5 actions now, the run was trained with 4"),
-        slow({"WIDTH": "6"}, r"\(6,\) as `speed` now, the run was trained with float32, \(2,\)"),
+        nightly({"WIDTH": "6"}, r"\(6,\) as `speed` now, the run was trained with float32, \(2,\)"),
     ],
 )
 def test_an_environment_that_has_changed_is_named_when_its_run_goes_on(
