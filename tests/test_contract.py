@@ -37,7 +37,7 @@ from thinkslow.agent.checks import RandomRejection
 from thinkslow.agent.gates import Surprise, ValueOfComputation
 from thinkslow.agent.thinking import Thinking
 from thinkslow.distributions import Categorical
-from thinkslow.objectives import ELBO, PIG, SIG, Ambiguity, Anchor, Entropy, Evidence, lookahead
+from thinkslow.objectives import PIG, SIG, Ambiguity, Anchor, Entropy, Evidence, lookahead
 from thinkslow.objectives.members import Noise, checkpoints
 from thinkslow.readouts import Soft
 from thinkslow.refinement import Gradient, refine
@@ -49,8 +49,8 @@ from thinkslow.worldmodel import State
 EVIDENCE = Evidence(0.5, 0.0, samples=2)
 CHOICE = "values"
 """Choosing by value, which only a model with a critic can."""
-KINDS = (SIG(), PIG(), ELBO(), EVIDENCE, Anchor())
-"""A term of the future, of members, of the present, of draws, and of the beliefs alone."""
+KINDS = (SIG(), PIG(), EVIDENCE, Anchor())
+"""Terms of the future, of members, of the present with draws, and of the beliefs alone."""
 HELD = {"anchor", "prior", "l2"}
 """Terms that look at the beliefs alone, not at the model."""
 

@@ -351,11 +351,16 @@ def test_impossible_ensembles_are_wrong_usage(arguments, said, capsys):
     assert said in " ".join(capsys.readouterr().err.split())
 
 
-@pytest.mark.slow
-def test_another_projects_agent_is_kept_as_one_of_ours(importable, tmp_path, capsys):
-    golden, kept = str(golden_case("danijar_main-a")), tmp_path / "kept"
-    assert main(["ensemble", golden]) == 2
+def test_an_agent_has_one_place_for_its_ensemble(folder, tmp_path, capsys):
+    assert main(["ensemble", str(golden_case("danijar_main-a"))]) == 2
     assert "--out AGENT" in " ".join(capsys.readouterr().err.split())
+    assert main(["ensemble", str(folder), "--out", str(tmp_path / "other")]) == 2
+    assert "Leave out --out" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.nightly  # in CI an agent is imported, and an ensemble is fitted, each by its command
+def test_another_projects_agent_is_kept_as_one_of_ours(importable, tmp_path):
+    golden, kept = str(golden_case("danijar_main-a")), tmp_path / "kept"
     few = ["--decisions", "64", "--members", "2", "--steps", "2"]
     env = ["--env", "tiny_envs:tiny/Foreign-v0", "--out", str(kept), "--json"]
     assert main(["ensemble", golden, *few, *env]) == 0
@@ -363,8 +368,6 @@ def test_another_projects_agent_is_kept_as_one_of_ours(importable, tmp_path, cap
     assert saved.members is not None
     assert saved.members.count == 2
     assert saved.manifest["source"]["format"] == "dreamerv3"
-    assert main(["ensemble", str(kept), "--out", str(tmp_path / "other")]) == 2
-    assert "Leave out --out" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_bundled_agent_keeps_its_ensemble(capsys):

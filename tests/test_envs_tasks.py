@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import slow
+from helpers import nightly, slow
 
 from thinkslow.envs import Twin, Unavailable, VectorEnv, make, twin_of
 from thinkslow.envs.make import Environment
@@ -38,8 +38,7 @@ def env() -> Environment:
     return make(TASK)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("task", [TASK, TOP_DOWN, f"{COLLECT}Panorama-v1"])
+@pytest.mark.parametrize("task", [slow(TASK), nightly(TOP_DOWN), slow(f"{COLLECT}Panorama-v1")])
 def test_a_seed_gives_the_same_frames_in_every_process(task):
     here = frames(make(task), 7, 40)
     with VectorEnv(task, 2) as envs:
@@ -70,10 +69,10 @@ def test_instances_in_one_process_do_not_disturb_each_other(env):
         slow("Informed", "v1"),
         ("Panorama", "v0"),
         slow("Map", "v1"),
-        slow("TopDown", "v1"),
-        slow("Informed", "v0"),
-        slow("Panorama", "v1"),
-        slow("Map", "v0"),
+        nightly("TopDown", "v1"),
+        nightly("Informed", "v0"),
+        nightly("Panorama", "v1"),
+        nightly("Map", "v0"),
     ],
 )
 def test_a_twin_is_of_the_same_world(view, version):

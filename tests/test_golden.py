@@ -52,7 +52,7 @@ def test_the_case_in_this_repository_equals_the_sources_own_code():
     check(BUNDLED)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # the cases themselves call theirs by many names
 def test_a_case_may_call_its_observations_as_it_likes(tmp_path):
     """The names are the case's: another image, other vectors in the same sorted order."""
     called = {

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from helpers import nightly, slow
 
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.arms.arm import arm
@@ -185,12 +186,11 @@ def test_resampling_waits_until_half_the_particles_count_for_nothing():
 # Any model, any thinking.
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "thinking",
     [
-        Thinking({Evidence(): 1.0}, lag=2, steps=1, latent=Soft(), max_kl=2.0),
-        Thinking({Evidence(): 1.0}, particles=3, steps=1, latent=Soft(), max_kl=2.0),
+        nightly(Thinking({Evidence(): 1.0}, lag=2, steps=1, latent=Soft(), max_kl=2.0)),
+        slow(Thinking({Evidence(): 1.0}, particles=3, steps=1, latent=Soft(), max_kl=2.0)),
     ],
     ids=["lag", "particles"],
 )
