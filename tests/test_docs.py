@@ -249,7 +249,7 @@ def test_an_example_shown_in_a_page_is_the_file(example):
 
 def played(example: Path) -> Any:
     """`test_evaluate.py` plays these by their names, and a page runs what the third one shows."""
-    nightly = example.name in ("own_gate.py", "own_update.py")
+    nightly = example.name in ("own_gate.py", "own_update.py", "own_term.py")
     marks = pytest.mark.nightly if nightly else pytest.mark.slow
     return pytest.param(example, marks=marks, id=example.name)
 

@@ -329,7 +329,7 @@ def test_a_command_fits_an_ensemble_by_which_an_agent_thinks(folder, importable,
     assert "ensemble members" in capsys.readouterr().out
     arms = ["--arms", "pig-1", "--gate", "disagreement", "--share", "0.5", "--json"]
     records = tmp_path / "out"
-    played = ["--episodes", "2", "--batch", "2", "--out", str(records), *env]
+    played = ["--episodes", "2", "--batch", "1", "--out", str(records), *env]
     assert main(["evaluate", str(folder), *arms, *played]) == 0
     rows = [json.loads(line) for line in (records / "episodes.jsonl").read_text().splitlines()]
     thought = [row for row in rows if row["arm"].startswith("pig-1")]

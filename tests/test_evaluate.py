@@ -846,7 +846,7 @@ def test_a_curve_is_the_mean_score_by_decision(tmp_path):
     np.testing.assert_allclose(curve["score"], np.array(curve["step"]) / 10)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # in CI, test_importers plays one of danijar's
 def test_an_agent_of_2023_is_evaluated_like_any_other(tmp_path):
     checkpoint.save(
         tmp_path / "old",

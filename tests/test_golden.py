@@ -25,8 +25,8 @@ CASES = (
     "nm512_torch-a",
     "sheeprl-a",
 )
-NIGHTLY = ("r2dreamer-b",)
-"""Vectors and continuous actions of profile `main`; those of danijar_main-b are compared in CI."""
+NIGHTLY = ("r2dreamer-b", "dreamerv3_v150-a")
+"""CI compares other cases of both projects, and of what these agents see and do in each profile."""
 OTHERS = (*sorted({file.parent.name for file in GOLDEN.glob("*/golden.npz")} - set(CASES)),)
 
 

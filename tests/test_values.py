@@ -209,8 +209,7 @@ MODELS = {
 }
 
 
-TIERS = {"main": slow, "continuous": slow}
-TIERS |= {"v1": nightly, "two actions": nightly, "gaussian": nightly}
+TIERS = dict.fromkeys(("main", "v1", "two actions", "gaussian"), nightly) | {"continuous": slow}
 
 
 @pytest.mark.parametrize("name", [TIERS.get(name, pytest.param)(name) for name in MODELS])
