@@ -8,7 +8,7 @@ import golden
 import jax
 import numpy as np
 import pytest
-from helpers import GOLDEN, golden_case, nightly, slow
+from helpers import GOLDEN, golden_case
 
 from thinkslow import importers
 from thinkslow.weights import named
@@ -25,8 +25,6 @@ CASES = (
     "nm512_torch-a",
     "sheeprl-a",
 )
-NIGHTLY = ("r2dreamer-b", "dreamerv3_v150-a")
-"""CI compares other cases of both projects, and of what these agents see and do in each profile."""
 OTHERS = (*sorted({file.parent.name for file in GOLDEN.glob("*/golden.npz")} - set(CASES)),)
 
 
@@ -41,9 +39,8 @@ def check(folder: Path, least: int = 35) -> None:
     assert not off, "\n".join(off)
 
 
-@pytest.mark.parametrize(
-    "name", [nightly(name) if name in NIGHTLY else slow(name) for name in CASES + OTHERS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES + OTHERS)
 def test_every_array_equals_the_sources_own_code(name):
     check(golden_case(name))
 
