@@ -9,7 +9,7 @@ import jax
 import jax.random as jr
 import numpy as np
 import pytest
-from helpers import nightly, slow
+from helpers import slow
 
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.deadline import Timed
@@ -51,8 +51,7 @@ def close(one, other):
     "change",
     [
         {},
-        slow({"memory_share": 0.1, "readout": BestOf(4)}),
-        nightly({"lag": 2, "accept": True}),
+        slow({"memory_share": 0.1, "readout": BestOf(4), "lag": 2, "accept": True}),
     ],
     ids=str,
 )

@@ -332,7 +332,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
     assert manifest["counters"]["updates"] == arrays["learner/updates"] > 0
 
 
-@pytest.mark.parametrize("fault", [slow("reward"), nightly("nan"), nightly("inf")])
+@pytest.mark.parametrize("fault", [slow("reward"), slow("nan"), nightly("inf")])
 def test_a_value_that_is_not_finite_is_found_where_it_enters(tmp_path, monkeypatch, fault, caplog):
     """It stopped the run as a loss that diverged, or its log line stopped the save."""
     monkeypatch.setenv("FAULT", fault)
