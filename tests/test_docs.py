@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import nightly, slow
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -247,14 +248,15 @@ def test_an_example_shown_in_a_page_is_the_file(example):
     assert any(shown in page.read_text() for page in PAGES)
 
 
-def played(example: Path) -> Any:
-    """`test_evaluate.py` plays these by their names, and a page runs what the third one shows."""
-    nightly = example.name in ("own_gate.py", "own_update.py", "own_term.py")
-    marks = pytest.mark.nightly if nightly else pytest.mark.slow
-    return pytest.param(example, marks=marks, id=example.name)
+NAMED = ("own_gate.py", "own_term.py", "own_update.py")
+"""In CI, an evaluation takes from these what it is given by name: `test_evaluate.py`."""
 
 
-@pytest.mark.parametrize("example", [*map(played, sorted((ROOT / "examples").glob("*.py")))])
+@pytest.mark.parametrize(
+    "example",
+    [nightly(p) if p.name in NAMED else slow(p) for p in sorted((ROOT / "examples").glob("*.py"))],
+    ids=lambda p: p.name,
+)
 def test_an_example_runs(example, capsys, monkeypatch):
     if example.name == "crafter_env.py":
         pytest.importorskip("crafter")
