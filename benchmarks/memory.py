@@ -18,7 +18,8 @@ were scored as they come, every state was kept twice and every frame once until 
 |    10,000 | 506.4 |
 |    20,000 | 506.4 |
 
-Machine: x86_64, 2 cores, cpu, Python 3.11, jax 0.10.2, shared with other work. Revision aeceb05.
+Machine: x86_64, 2 cores, cpu, Python 3.11, jax 0.10.2, shared with other work. Revision
+aeceb05, before a rebase; reported in f72decc.
 
 Reproduce: `uv run python benchmarks/memory.py` (`--decisions N`, `--json` for one JSON object).
 """

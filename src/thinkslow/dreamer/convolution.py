@@ -13,7 +13,7 @@ On CPUs both gradients are also written out: by the image as a convolution with 
 by the kernel as convolutions of the images with the gradient, a few images at a time. JAX's own
 gradients have axes in an order that XLA's fast convolution does not accept. XLA reorders them at
 the top level of a program, but not inside loops or branches, where the same convolution was 10 to
-40 times slower; and of all images at once, the gradient by the kernel was 4 to 7 times slower.
+40 times slower. Over all images at once, the gradient by the kernel was 3.5 to 6.3 times slower.
 
 Kernels are `(size, size, inputs, outputs)`, images `(height, width, channels)`; one example,
 batched with `vmap`.

@@ -66,8 +66,9 @@ class BlockLinear(eqx.Module):
     ) -> list[Float[Array, "blocks part_outputs"]]:
         """The outputs of each block in `count` equal parts.
 
-        Batched, the product has the blocks before the batch. In one loop with the transposition, a
-        CPU computes what follows fast only if the parts are taken first and keep their blocks.
+        A batched product has its blocks before the batch, and XLA fuses the transposition with what
+        follows. On a CPU that loop is fast only if the parts are taken before their biases are
+        added, and if they keep the axis of blocks.
         """
         blocks = x.reshape(self.kernel.shape[0], -1)
         out = jnp.einsum("gi,gio->go", blocks, self.kernel)
