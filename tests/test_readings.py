@@ -411,7 +411,7 @@ def test_softening_goes_its_length_and_no_further_than_the_probabilities():
 
 @pytest.mark.slow
 def test_dropout_comes_with_its_arm(dreamer):
-    """The agent has no ensemble: the arm brings masks, and every reading of the paper decides."""
+    """The agent has no ensemble: the arm brings masks."""
     agent = Agent(dreamer).thinking("paper-pig-dropout")
     assert isinstance(arm("paper-pig-dropout"), Arm)
     assert agent.inner is not None
@@ -421,8 +421,7 @@ def test_dropout_comes_with_its_arm(dreamer):
     assert float(thought.moved[0]) > 0
 
 
-@pytest.mark.nightly  # in CI, the arm with dropout is one of them
-@pytest.mark.parametrize("name", ["paper-z", "paper-state", "paper-memory"])
+@pytest.mark.parametrize("name", [nightly("paper-z"), slow("paper-state"), nightly("paper-memory")])
 def test_a_reading_runs_on_a_dreamer(dreamer, name):
     agent = Agent(dreamer).thinking(name)
     image = np.random.default_rng(0).integers(256, size=(1, 16, 16, 3)).astype(np.uint8)
