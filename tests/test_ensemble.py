@@ -358,7 +358,7 @@ def test_an_agent_has_one_place_for_its_ensemble(folder, tmp_path, capsys):
     assert "Leave out --out" in " ".join(capsys.readouterr().err.split())
 
 
-@pytest.mark.nightly  # in CI an agent is imported, and an ensemble is fitted, each by its command
+@pytest.mark.slow
 def test_another_projects_agent_is_kept_as_one_of_ours(importable, tmp_path):
     golden, kept = str(golden_case("danijar_main-a")), tmp_path / "kept"
     few = ["--decisions", "64", "--members", "2", "--steps", "2"]
