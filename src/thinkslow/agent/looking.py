@@ -96,7 +96,7 @@ def look(agent: "Agent", given: Inputs) -> Look:
     carry, key = given.carry, given.key
     model, settings, past = agent.model, agent.settings, carry.past
     choose_key, predict_key = jr.split(jr.fold_in(key, _FUTURES))
-    got = _received(agent, given, predict_key)
+    got = _received(agent, given, predict_key=predict_key)
     observation, absent, state, action = got.observation, got.absent, got.state, got.action
     stream = got.stream
     plain = got.perceived(model, state, None)
@@ -158,7 +158,7 @@ def look(agent: "Agent", given: Inputs) -> Look:
     )
 
 
-def _received(agent: "Agent", given: Inputs, predict_key: PRNGKeyArray) -> _Received:
+def _received(agent: "Agent", given: Inputs, *, predict_key: PRNGKeyArray) -> _Received:
     """What arrived. Missing and non-finite parts are handled, and a delay is caught up."""
     carry, observation, is_first, key = given
     model, settings, stream = agent.model, agent.settings, reset_stream(carry.stream or Stream())
