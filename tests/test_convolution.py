@@ -193,7 +193,7 @@ def test_in_bfloat16_the_sum_over_all_images_is_not_rounded_on_the_way():
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="of CPUs alone")
 def test_a_cpu_computes_the_gradient_by_the_kernel_fast():
-    """XLA's fast convolution reads images and kernels in these orders alone, few images at best."""
+    """XLA's fast convolution takes these orders alone, and is fastest for few images at a time."""
     images, kernel = (
         np.ones(shape, np.float32) for shape in ((2 * TOGETHER, 16, 16, 8), (5, 5, 8, 12))
     )
