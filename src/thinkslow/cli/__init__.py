@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 
 from thinkslow import standard_streams
-from thinkslow.cli import compilation_cache, stopping
+from thinkslow.cli import compilation_cache, huge_pages, stopping
 from thinkslow.cli.common import Usage
 from thinkslow.cli.places import place_of
 from thinkslow.cli.wording import CAUSE_ALONE, as_typed, in_flags, printable
@@ -70,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is None:  # this process is the command's own
         gc.set_threshold(*GARBAGE)
+        if sys.argv[1:2] == ["train"]:
+            huge_pages.use()
     _repair_streams()
     try:
         code = _run(arguments)

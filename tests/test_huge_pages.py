@@ -1,0 +1,70 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from thinkslow.cli import huge_pages
+
+
+@pytest.fixture
+def started(monkeypatch, tmp_path):
+    """A process that is the command alone, where huge pages are given on request."""
+    kernel = tmp_path / "enabled"
+    kernel.write_text("always [madvise] never\n")
+    calls = []
+    monkeypatch.setattr(huge_pages, "KERNEL", kernel)
+    monkeypatch.setattr(os, "confstr", lambda name: "glibc 2.36", raising=False)
+    monkeypatch.setattr(os, "execve", lambda *given: calls.append(given))
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    monkeypatch.setattr(sys, "argv", ["thinkslow", "train", "x"])
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-P", "/bin/thinkslow", "train", "x"])
+    return kernel, calls
+
+
+def test_a_command_is_started_again_with_its_own_words_and_huge_pages(started, monkeypatch):
+    monkeypatch.setenv("KEPT", "1")
+    huge_pages.use()
+    [(program, words, environment)] = started[1]
+    assert program == sys.executable
+    assert words == ["python", "-P", "/bin/thinkslow", "train", "x"]
+    assert environment == {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+
+
+def test_nothing_is_started_again_where_nothing_would_change(started, monkeypatch):
+    kernel, calls = started
+    with monkeypatch.context() as patch:
+        patch.setenv("GLIBC_TUNABLES", "")
+        huge_pages.use()
+    for libc in ("glibc 2.34", "", None):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "confstr", lambda name, libc=libc: libc)
+            huge_pages.use()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "confstr", lambda name: os.sysconf("no such name"))
+        huge_pages.use()
+    with monkeypatch.context() as patch:  # a script that calls the command
+        patch.setattr(sys, "orig_argv", ["python", "mine.py"])
+        huge_pages.use()
+    for setting in ("[always] madvise never", "always madvise [never]"):
+        kernel.write_text(setting)
+        huge_pages.use()
+    kernel.unlink()
+    huge_pages.use()
+    assert calls == []
+
+
+def test_it_stays_the_same_process():
+    code = (
+        "import os; from thinkslow.cli import huge_pages; huge_pages.use();"
+        "print(os.getpid(), os.environ.get('GLIBC_TUNABLES'))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "train"], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    out, _ = process.communicate(timeout=60)
+    pid, tunables = out.split()
+    assert int(pid) == process.pid
+    given = huge_pages._by_request() and huge_pages._glibc() >= (2, 35)
+    assert tunables == ("glibc.malloc.hugetlb=1" if given else "None")
