@@ -9,7 +9,8 @@ from gymnasium import spaces
 
 from thinkslow.envs import VectorEnv, make
 from thinkslow.envs.make import Environment
-from thinkslow.envs.shifts import SHIFTS, Dropped, shifts
+from thinkslow.envs.shifts import SHIFTS, shifts
+from thinkslow.envs.shifts.frames import Dropped
 from thinkslow.spaces import Space
 
 COUNTING = "counting:thinkslow-test/Counting-v0"
