@@ -1,4 +1,4 @@
-"""Huge pages of memory, which a process gets only if they are asked for before it starts."""
+"""Huge pages of memory, which must be requested before a process starts."""
 
 import os
 import re
