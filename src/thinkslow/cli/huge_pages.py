@@ -13,9 +13,9 @@ KERNEL = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 def use() -> None:
     """Start this command again as the same process, with huge pages where it allocates memory.
 
-    On a CPU each update of a model writes a gigabyte of memory that the kernel has to hand out. In
-    pages of 4 KiB this takes a quarter of the update, in pages of 2 MiB next to nothing
-    (docs/performance.md). Processes that this one starts ask for huge pages too.
+    On a CPU each update of a model writes memory that the kernel has to hand out anew. In pages of
+    4 KiB this takes up to a quarter of the update, in pages of 2 MiB little (docs/performance.md).
+    Processes that this one starts request huge pages too.
 
     Returns if that would change nothing: the variable `GLIBC_TUNABLES` is set, even to nothing; the
     C library is not glibc 2.35 or later; the kernel always gives huge pages, or never; or this
