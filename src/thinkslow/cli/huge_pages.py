@@ -13,7 +13,7 @@ KERNEL = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 def use() -> None:
     """Start this command again as the same process, with huge pages where it allocates memory.
 
-    On a CPU each update of a model writes memory that the kernel has to hand out anew. In pages of
+    On a CPU each update of a model writes memory that the kernel has to hand out again. In pages of
     4 KiB this takes up to a quarter of the update, in pages of 2 MiB little (docs/performance.md).
     Processes that this one starts request huge pages too.
 
