@@ -17,7 +17,7 @@ def started(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "confstr", lambda name: "glibc 2.36", raising=False)
     monkeypatch.setattr(os, "execve", lambda *given: calls.append(given))
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
-    monkeypatch.setattr(sys, "argv", ["thinkslow", "train", "x"])
+    monkeypatch.setattr(sys, "argv", ["/bin/thinkslow", "train", "x"])
     monkeypatch.setattr(sys, "orig_argv", ["python", "-P", "/bin/thinkslow", "train", "x"])
     return kernel, calls
 
@@ -43,9 +43,11 @@ def test_nothing_is_started_again_where_nothing_would_change(started, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(os, "confstr", lambda name: os.sysconf("no such name"))
         huge_pages.use()
-    with monkeypatch.context() as patch:  # a script that calls the command
-        patch.setattr(sys, "orig_argv", ["python", "mine.py"])
-        huge_pages.use()
+    for argv in (["mine.py", "train", "x"], ["-", "train"], ["-c", "train"]):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", argv)
+            patch.setattr(sys, "orig_argv", ["python", *argv])
+            huge_pages.use()
     for setting in ("[always] madvise never", "always madvise [never]"):
         kernel.write_text(setting)
         huge_pages.use()
@@ -54,14 +56,27 @@ def test_nothing_is_started_again_where_nothing_would_change(started, monkeypatc
     assert calls == []
 
 
-def test_it_stays_the_same_process():
-    code = (
+def test_a_python_that_cannot_be_started_is_done_without(started, monkeypatch):
+    def fails(*given):
+        started[1].append(given)
+        raise PermissionError
+
+    monkeypatch.setattr(os, "execve", fails)
+    huge_pages.use()
+    assert len(started[1]) == 1
+
+
+def test_it_stays_the_same_process(tmp_path):
+    (tmp_path / "thinkslow").write_text(
         "import os; from thinkslow.cli import huge_pages; huge_pages.use();"
         "print(os.getpid(), os.environ.get('GLIBC_TUNABLES'))"
     )
     environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
     process = subprocess.Popen(
-        [sys.executable, "-c", code, "train"], stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, str(tmp_path / "thinkslow"), "train"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
     )
     out, _ = process.communicate(timeout=60)
     pid, tunables = out.split()

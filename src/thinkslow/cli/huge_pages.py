@@ -1,5 +1,6 @@
 """Huge pages of memory, which must be requested before a process starts."""
 
+import contextlib
 import os
 import re
 import sys
@@ -18,15 +19,16 @@ def use() -> None:
     Processes that this one starts request huge pages too.
 
     Returns if that would change nothing: the variable `GLIBC_TUNABLES` is set, even to nothing; the
-    C library is not glibc 2.35 or later; the kernel always gives huge pages, or never; or this
-    process is not the command alone, so that it cannot be started again.
+    C library is not glibc 2.35 or later; the kernel always gives huge pages, or never. It also
+    returns in any other program that calls the command, since what that did would be done again,
+    and if Python cannot be started.
 
-    **Cost:** a start of Python, 0.05 s.
+    **Cost:** a start of Python.
     """
-    arguments = sys.argv[1:]
-    whole = bool(arguments) and sys.orig_argv[-len(arguments) :] == arguments
-    if whole and TUNABLES not in os.environ and _glibc() >= (2, 35) and _by_request():
-        os.execve(sys.executable, sys.orig_argv, {**os.environ, TUNABLES: HUGE})
+    ours = Path(sys.argv[0]).name == "thinkslow" and sys.orig_argv[-len(sys.argv) :] == sys.argv
+    if ours and TUNABLES not in os.environ and _glibc() >= (2, 35) and _by_request():
+        with contextlib.suppress(OSError):
+            os.execve(sys.executable, sys.orig_argv, {**os.environ, TUNABLES: HUGE})
 
 
 def _glibc() -> tuple[int, ...]:
