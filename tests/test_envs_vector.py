@@ -211,6 +211,16 @@ def test_a_simulator_that_hangs_is_ended_in_its_time_and_marked():
         assert not any(psutil.pid_exists(pid) for pid in before)
 
 
+def test_a_simulator_that_closes_the_pipe_and_goes_on_is_ended(monkeypatch):
+    """Its end was waited for without a limit."""
+    monkeypatch.setattr(worker, "PATIENCE_S", 0.1)
+    with VectorEnv("tiny_envs:Detaches", 1) as envs:
+        envs.reset()
+        (failure,) = envs.step(np.zeros((1, 2))).errors
+    assert failure is not None
+    assert (failure.kind, "closed the pipe" in failure.message) == ("Hang", True)
+
+
 @pytest.mark.slow
 def test_a_job_that_was_suspended_did_not_wait_meanwhile(monkeypatch, tmp_path):
     """After an hour of SIGSTOP for all of a job, every step in progress was called a hang."""

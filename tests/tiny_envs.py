@@ -153,6 +153,15 @@ class Hangs(Echo):
         return super().step(action)
 
 
+class Detaches(Echo):
+    """Closes every file, as a process that becomes a daemon does, and goes on."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        os.closerange(3, 64)
+        time.sleep(30)
+        return super().step(action)
+
+
 class HangsAtBirth(Echo):
     """Is never made."""
 
@@ -270,6 +279,26 @@ class Deeper(Levels):
 def level_of(level: int, kind: str = "Levels") -> Any:
     """Not a class."""
     return Levels(level) if kind == "Levels" else {}
+
+
+class Teams:
+    """Of several agents, as in PettingZoo."""
+
+    def observation_space(self, agent: str) -> Any:
+        return Echo.observation_space
+
+    def action_space(self, agent: str) -> Any:
+        return Echo.action_space
+
+    reset = step = observation_space
+
+
+def spaceless() -> Any:
+    return gymnasium.Env()
+
+
+def vectorised() -> Any:
+    return gymnasium.vector.SyncVectorEnv([Echo, Echo])
 
 
 class Lies(Echo):

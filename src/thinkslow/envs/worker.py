@@ -187,11 +187,10 @@ class Worker:
                 now, soon = AWAKE.glanced(now), hurried()
                 waited = now - self._asked
                 if waited >= limit_s or (soon is not None and time.monotonic() >= soon):
-                    raise Died(self._hang(call, waited))
+                    raise Died(self._hang(call, f"no answer within {waited:.0f} s"))
             kind, content = _heard(self.pipe)
         except (EOFError, OSError):
-            self.process.wait()
-            raise Died(ended(self.process.returncode, call, self.words.last())) from None
+            raise Died(self._end(call)) from None
         self.owes = ""
         if kind == "refused":
             error, told = content
@@ -202,10 +201,16 @@ class Worker:
         assert kind == expected
         return content
 
-    def _hang(self, call: str, waited: float) -> Failure:
-        return Failure(
-            call, "Hang", f"no answer within {waited:.0f} s", traceback=self.words.last()
-        )
+    def _end(self, call: str) -> Failure:
+        """Why nothing more comes from the pipe: the process has ended, or it closed the pipe."""
+        try:
+            code = self.process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            return self._hang(call, "it closed the pipe to this process, and has not ended")
+        return ended(code, call, self.words.last())
+
+    def _hang(self, call: str, what: str) -> Failure:
+        return Failure(call, "Hang", what, traceback=self.words.last())
 
     def leave(self) -> None:
         """Close the pipe, which ends the worker in its own time."""
