@@ -99,6 +99,20 @@ def test_grey_pictures_and_stacks_are_images(shape, channels):
     assert (seen["image"] == 7).all()
 
 
+@pytest.mark.parametrize("kind", [BYTES, bool, FLOATS])
+def test_a_mask_of_0_and_1_is_black_and_white(kind):
+    """Bytes of 0 and 1 made an almost black image without a word."""
+    declared = box(0, 1, (16, 16, 3), BYTES)
+    shown = np.zeros((16, 16, 3), kind)
+    shown[:8] = 1
+    seen, notes = look(declared, shown, size=16)
+    assert (seen["image"][:8] == 255).all()
+    assert (seen["image"][8:] == 0).all()
+    assert ["black and white" in note for note in notes] == [True]
+    with pytest.raises(Mismatch, match=r"uint8 in \[0, 200\], declared .* in \[0, 1\]"):
+        look(declared, np.full((16, 16, 3), 200, BYTES))
+
+
 def test_a_stack_of_frames_keeps_each_frame_together():
     frames = np.stack([np.full((20, 20, 3), value, BYTES) for value in (10, 20)])
     seen, _ = look(box(0, 255, (2, 20, 20, 3), BYTES), frames, size=20)

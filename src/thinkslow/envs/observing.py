@@ -6,7 +6,7 @@ one message. Non-finite numbers are counted and replaced by 0.
 
 Images are recognised by type, range and shape, or named by the user. They become uint8 of
 (size, size, channels): a grey image (height, width), channels before or after the sides, a stack of
-frames, numbers in [0, 1], [-1, 1] or [0, 255].
+frames, numbers in [0, 1], [-1, 1] or [0, 255], bytes of 0 and 1.
 """
 
 import math
@@ -208,6 +208,8 @@ class Picture(Sight):
         self._whole = np.issubdtype(declared.dtype, np.integer)
         if axes != tuple(range(len(axes))) or channels > 4:
             self.once(f"of {declared.shape} is read as an image of {self._sides}")
+        if declared.dtype == np.uint8 and self.high == 1.0:
+            self.once("is of bytes 0 and 1: read as black and white")
         self._bytes_as_floats = False
         self._dark = self.high == 255.0 and not self._whole
 
@@ -242,7 +244,8 @@ class Picture(Sight):
             self._dark = False
             if high <= 1:
                 self.once(f"shows {shown}, declared {self.described}: almost black. {hint}")
-        if self._whole and array.dtype.kind in "fb" and not self._bytes_as_floats:
+        whole = self._whole and self.high == 255.0
+        if whole and array.dtype.kind in "fb" and not self._bytes_as_floats:
             if high > 1:
                 self._bytes_as_floats = True
                 self.once(f"shows {shown}, declared {self.described}: rounded")
@@ -371,7 +374,7 @@ def as_image(
     if space.dtype == np.uint8 and (told or (low, high) == (0.0, 255.0) or len(axes) > 2):
         if len(axes) == 2 and min(sides) < SIDE and not told:
             return None
-        return axes, (0.0, 255.0)
+        return axes, (0.0, 1.0 if high <= 1 else 255.0)
     if told:
         return (axes, (low, high)) if np.isfinite([low, high]).all() and low < high else None
     whole = np.issubdtype(space.dtype, np.integer)
