@@ -113,6 +113,23 @@ def test_a_mask_of_0_and_1_is_black_and_white(kind):
         look(declared, np.full((16, 16, 3), 200, BYTES))
 
 
+def test_an_environment_may_ask_numpy_to_raise():
+    """Its tiny numbers were reported as a fault of our own code."""
+
+    class Strict(Shows):
+        def step(self, action: Any) -> Any:
+            return self.shown, np.longdouble("1e4000"), False, False, {}
+
+    with np.errstate(all="raise"):
+        numbers, notes = look(box(-1, 1, (2,), np.float64), np.array([1e-310, 1e-50]))
+        look(box(0, 1, (16, 16, 3), FLOATS), np.full((16, 16, 3), 1e-40, FLOATS))
+        player = Environment(Strict(box(-1, 1, (2,), FLOATS), np.zeros(2)), "its-id")
+        player.reset()
+        assert player.step(0)[1] == np.inf
+    assert not numbers["vector"].any()
+    assert not notes
+
+
 def test_a_stack_of_frames_keeps_each_frame_together():
     frames = np.stack([np.full((20, 20, 3), value, BYTES) for value in (10, 20)])
     seen, _ = look(box(0, 255, (2, 20, 20, 3), BYTES), frames, size=20)

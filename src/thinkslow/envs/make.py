@@ -231,7 +231,7 @@ class Environment(gymnasium.Env):
         while True:
             # Copies, as an environment may write into its action and reuse its observation.
             before = np.array(observation) if self.pools and repeats else None
-            observation, reward, *ends, info = self.env.step(self._acts.native(named))
+            observation, reward, *ends, info = self.env.step(self._native(named))
             terminated, truncated = map(flag_of, ("terminated", "truncated"), ends)
             total, repeats = total + reward_of(reward), repeats + 1
             if terminated or truncated or repeats == self.repeat:
@@ -276,6 +276,11 @@ class Environment(gymnasium.Env):
             )
         self._clock = None
 
+    @np.errstate(all="ignore")  # the environment may have asked NumPy to raise
+    def _native(self, action: Mapping[str, Any]) -> Any:
+        return self._acts.native(action)
+
+    @np.errstate(all="ignore")
     def _dress(self, observation: Any) -> dict[str, np.ndarray]:
         out = {}
         for sight in self.sights:

@@ -23,7 +23,7 @@ def reward_of(value: Any) -> float:
     real = isinstance(number, numbers.Number) and not isinstance(number, complex)
     if array.dtype.kind in "biuf" or (array.dtype.kind == "O" and real):
         # an integer of hundreds of digits; a signalling NaN of a `Decimal`
-        with contextlib.suppress(OverflowError, ValueError):
+        with contextlib.suppress(OverflowError, ValueError), np.errstate(all="ignore"):
             return float(array.astype(np.float64).item())
     raise Mismatch(f"its reward must be one number; got {_written(value)}.")
 
