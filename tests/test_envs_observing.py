@@ -216,6 +216,8 @@ def test_integers_that_float32_rounds_are_said_once():
     rounded.step(0)
     assert len(rounded.notes) == 1
     assert "float32 rounds" in rounded.notes[0]
+    _, notes = look(box(0, 2**62, (2,), np.int64), np.array([3, 2**60 + 1]))  # not even by float64
+    assert [note for note in notes if "float32 rounds" in note]
 
 
 def test_numbers_beyond_their_bounds_are_taken_and_said_once():

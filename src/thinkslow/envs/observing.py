@@ -179,8 +179,9 @@ class Vector(Sight):
         with np.errstate(over="ignore"):  # found as non-finite just below
             seen = array.astype(np.float32).reshape(self.space.shape)
         if array.dtype.kind in "iu" and array.dtype.itemsize > 2:
-            rounded = seen.astype(np.float64).ravel() != array.ravel()
-            if rounded.any():
+            exact = array.ravel().astype(np.float64)
+            # Integers beyond 2^53 are rounded by float64 as well.
+            if ((seen.ravel() != exact) | (np.abs(exact) > 2**53)).any():
                 self.once("holds integers beyond 2^24, which float32 rounds; divide or split them")
         finite = np.isfinite(seen)
         return (seen, True) if finite.all() else (np.where(finite, seen, np.float32(0)), False)
