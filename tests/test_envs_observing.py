@@ -185,7 +185,11 @@ def test_what_is_not_certainly_an_image_can_be_told():
         (spaces.Discrete(4), 4, ["4", "Discrete(4)"]),
         (spaces.Discrete(4), 1.5, ["1.5", "Discrete(4)"]),
         (spaces.Dict(a=spaces.Discrete(4)), {"b": 1}, ["lacks a", "shows b"]),
-        (spaces.Dict(a=spaces.Discrete(4)), np.zeros(4), ["ndarray", "a is declared"]),
+        (
+            spaces.Dict(a=spaces.Discrete(4)),
+            np.zeros(4),
+            ["its observation shows a ndarray", "a is declared", "Return a dictionary"],
+        ),
         (spaces.MultiDiscrete([2, 3]), [1, 3], ["3", "MultiDiscrete"]),
         (box(-1, 1, (3,), FLOATS), Tensor(), ["Tensor", "requires grad", "(3,)"]),
     ],
