@@ -238,6 +238,20 @@ def test_a_class_or_a_function_makes_an_environment_without_a_registration():
         make("tiny_envs:level_of", options={"level": 4, "kind": "none"})
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Teams", r"`observation_space` must be a space of Gymnasium; that of Teams is a method"),
+        ("spaceless", r"that of Env is a NoneType\. Set it in the constructor"),
+        ("vectorised", r"must be a single one; SyncVectorEnv steps several at once"),
+    ],
+)
+def test_what_is_no_single_environment_is_refused_for_what_it_is(name, said):
+    """It was called a fault of our own code, or told by the first step."""
+    with pytest.raises(Unavailable, match=said):
+        make(f"tiny_envs:{name}")
+
+
 def test_wrappers_are_put_around_in_their_order():
     doubled = "tiny_envs:Doubled"
     env = make("tiny_envs:tiny/Levels-v0", options={"level": 3}, wrappers=[doubled, doubled])

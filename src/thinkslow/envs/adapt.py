@@ -110,20 +110,33 @@ class Foreign(gymnasium.Env):
 def adapted(env: Any, say: Say) -> Adapted:
     """An environment that a constructor returned, with the present interface.
 
-    **Errors:** `TypeError` for an object without `reset` and `step`.
+    **Errors:** `TypeError` for an object without `reset` and `step`, for several environments in
+    one, and for spaces that are none.
     """
+    kind = type(env).__name__
+    if hasattr(env, "single_observation_space"):
+        raise TypeError(
+            f"An environment must be a single one; {kind} steps several at once. Give the one "
+            "that it is made of: copies of it are made here."
+        )
     if not isinstance(env, gymnasium.Env):
         for name in ("reset", "step", "observation_space", "action_space"):
             if not hasattr(env, name):
-                raise TypeError(
-                    f"An environment must have `{name}`; {type(env).__name__} does not."
-                )
+                raise TypeError(f"An environment must have `{name}`; {kind} does not.")
         env = Foreign(env)
+    for name in ("observation_space", "action_space"):
+        space = getattr(env, name, None)
+        if not isinstance(space, spaces.Space):
+            raise TypeError(
+                f"`{name}` must be a space of Gymnasium; that of {kind} is a "
+                f"{type(space).__name__}. Set it in the constructor, or wrap one agent of several "
+                "in an environment of its own."
+            )
     return Adapted(env, say)
 
 
-def translated(space: Any) -> spaces.Space:
-    """A space of the old package gym as a Gymnasium space; other spaces unchanged."""
+def translated(space: Any) -> Any:
+    """A space of the old package gym as a Gymnasium space; anything else unchanged."""
     if isinstance(space, spaces.Space):
         return space
     kind = type(space).__name__
