@@ -532,6 +532,11 @@ def test_a_table_without_images_or_timings_has_dashes(summary):
     assert re.search(r"\[none\] +1.00( +–){5}", shown)
 
 
+def test_the_table_of_an_evaluation_without_an_episode_has_headings_alone(summary):
+    """`report` of what was stopped before its first block ended with a TypeError."""
+    assert "score" in printed(summary | {"arms": [], "comparisons": []})
+
+
 @pytest.mark.parametrize("width", [45, 50, 64, 80])
 def test_a_narrow_terminal_breaks_no_number(summary, width):
     """In 50 columns an interval was shown as `[2.85,4` above `.30]`."""

@@ -123,11 +123,8 @@ def _wrapped(name: str, room: int) -> str:
 def _width(rows: Sequence[Mapping[str, Text]], shown: Sequence[str]) -> int:
     """The width of the columns of numbers, with the gaps before them."""
     widest = (
-        max(
-            len(heading),
-            *(cell_len(part) for row in rows for part in row[heading].plain.split("\n")),
-        )
-        for heading in shown
+        max(cell_len(part) for text in column for part in text.split("\n"))
+        for column in ([heading, *(row[heading].plain for row in rows)] for heading in shown)
     )
     return sum(GAP + each for each in widest)
 
