@@ -562,8 +562,13 @@ def noted() -> Exception:
         (Wordless(), "Wordless", "its text cannot be made (KeyError)"),
         (noted(), "RuntimeError", "the wall is gone"),
         (SyntaxError("bad", ("maze.py", 3, 1, "x")), "SyntaxError", "bad"),
+        (
+            ExceptionGroup("tasks", [LookupError("no door"), KeyError("key")]),
+            "ExceptionGroup",
+            "tasks (2 sub-exceptions), the first of them LookupError: no door",
+        ),
     ],
-    ids=["long", "wordless", "noted", "syntax"],
+    ids=["long", "wordless", "noted", "syntax", "several"],
 )
 def test_whatever_an_environment_raises_is_a_short_line(error, kind, said):
     """A message of 5 MB was printed and kept whole, and a note was taken for the message."""

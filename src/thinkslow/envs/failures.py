@@ -102,6 +102,9 @@ def _said(error: BaseException) -> str:
         said = error.msg if isinstance(error, SyntaxError) else str(error)
     except Exception as other:
         said = f"its text cannot be made ({type(other).__name__})"
+    if isinstance(error, BaseExceptionGroup):  # of tasks, whose errors are the cause
+        first = error.exceptions[0]
+        said += f", the first of them {type(first).__name__}: {_said(first)}"
     return _short(said)
 
 
