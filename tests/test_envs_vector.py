@@ -282,7 +282,10 @@ def test_numbers_that_are_not_finite_are_reported_where_they_came(caplog):
     assert not any(one.nonfinite for one in steps[3:])
     # One that float32 does not hold was 0 without a word.
     assert not steps[3].reward.any()
-    assert ["count as 0" in line for line in caplog.messages] == [True]
+    assert ["count as 0" in line for line in caplog.messages if "below" in line] == [True]
+    said = [line for line in caplog.messages if "non-finite" in line]
+    assert len(said) == 2, "each environment is named once"
+    assert "environment 1, episode 0, step 2: `vector` is non-finite" in said[1]
 
 
 def test_what_was_adapted_is_said_once(caplog):

@@ -349,8 +349,8 @@ def test_a_value_that_is_not_finite_is_found_where_it_enters(tmp_path, monkeypat
     assert 0 < len(marked) < len(episodes)
     if fault == "reward":
         assert all((one["score"] is None) == ("nonfinite" in one) for one in episodes)
-    name = "reward" if fault == "reward" else "`speed`"
-    said = [text for text in caplog.messages if name in text and "step 3 of its episode 2" in text]
+    name = "reward" if fault == "reward" else "speed"
+    said = [one for one in caplog.messages if f"episode 1, step 3: `{name}` is non-finite" in one]
     assert len(said) == CONFIG.environments, "each environment is named once"
 
 

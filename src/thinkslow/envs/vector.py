@@ -82,6 +82,7 @@ class VectorEnv:
         self.observation_space: dict[str, Space] = self._pool.spaces.observations
         self.action_spaces: dict[str, Space] = self._pool.spaces.actions
         self._started = False
+        self._warned: set[int] = set()
 
     @property
     def action_space(self) -> Space:
@@ -354,6 +355,7 @@ class VectorEnv:
                 episode = self._pool.episodes[index]
                 moment = (index, episode.begun - 1, len(episode.actions))
                 nonfinite += [Nonfinite(key, *moment) for key in keys]
+                self._warn(nonfinite[-len(keys)])
             self._pool.say(played.notes)
             if replayed[index]:
                 self._pool.episodes[index].first_seen = hash_of(self._pool.observation, index)
@@ -361,6 +363,21 @@ class VectorEnv:
         with np.errstate(over="ignore"):  # infinite then, and listed
             step.reward[:] = rewards
         return step._replace(errors=tuple(errors), nonfinite=tuple(nonfinite))
+
+    def _warn(self, found: Nonfinite) -> None:
+        """Report a non-finite value, once for each environment."""
+        if found.environment not in self._warned:
+            self._warned.add(found.environment)
+            log.warning(
+                "%s, environment %d, episode %d, step %d: `%s` is non-finite. Agents see and learn "
+                "from 0 instead; sums of such rewards are null. Fix the environment (float32 ends "
+                "at 3.4e38). This is reported once for each environment.",
+                self.id,
+                found.environment,
+                found.episode,
+                found.step,
+                found.key,
+            )
 
     def _renewed(self, unfaithful: Sequence[int], step: Step) -> Step:
         """Begin new episodes where a replay reached another state."""

@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from thinkslow.dreamer.training.logs import log
 from thinkslow.envs import Step
-from thinkslow.envs.failures import Nonfinite
 
 RECENT = 20
 """Number of last episodes whose mean score a run shows."""
@@ -18,8 +16,7 @@ class Episodes:
     """Score, length and non-finite values of the present episode of every environment.
 
     A non-finite reward or observation would make every later loss non-finite. `VectorEnv` detects
-    it on entry. Learning uses 0 instead, the episode records the count, and each environment is
-    reported once.
+    and reports it on entry. Learning uses 0 instead, and the episode records the count.
     """
 
     def __init__(self, environments: int):
@@ -27,7 +24,6 @@ class Episodes:
         self.length = np.zeros(environments, np.int64)
         self.nonfinite = np.zeros(environments, np.int64)
         self.recent: deque[float] = deque(maxlen=RECENT)
-        self._said: set[int] = set()
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The state that a save needs, besides `recent`."""
@@ -55,7 +51,6 @@ class Episodes:
         self.score += step.reward
         for found in step.nonfinite:
             self.nonfinite[found.environment] += 1
-            self._say(found, decision)
         records = []
         for index in np.flatnonzero(step.is_last):
             score = float(self.score[index])
@@ -74,22 +69,6 @@ class Episodes:
                 self.recent.append(score)
         reward = np.where(np.isfinite(step.reward), step.reward, 0).astype(step.reward.dtype)
         return step._replace(reward=reward), records
-
-    def _say(self, found: Nonfinite, decision: int) -> None:
-        if found.environment in self._said:
-            return
-        self._said.add(found.environment)
-        log.warning(
-            "Environment %d gave a non-finite value: `%s` at step %d of its episode %d (decision "
-            "%d). Learning uses 0 instead, and metrics.jsonl counts such values as `nonfinite` of "
-            "the episode. Fix the environment (float32 ends at 3.4e38). This is reported once for "
-            "each environment.",
-            found.environment,
-            found.key,
-            found.step,
-            found.episode + 1,
-            decision,
-        )
 
 
 @dataclasses.dataclass(frozen=True)
