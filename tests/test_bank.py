@@ -5,7 +5,10 @@ import dataclasses
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import tiny_dreamer
@@ -13,14 +16,20 @@ from helpers import tiny_dreamer
 from thinkslow import bank
 from thinkslow.agent.abstract import About
 from thinkslow.agent.agent import Agent
+from thinkslow.agent.inputs import Carry
 from thinkslow.agent.thinking import Thinking
+from thinkslow.bank import filling
 from thinkslow.bank.judging import Choices, opened
+from thinkslow.bank.stored import Moments
 from thinkslow.bank.summary import summarise
 from thinkslow.cli.bank import scope, tables
 from thinkslow.cli.common import output
+from thinkslow.envs import Failure, Step
+from thinkslow.envs.snapshots import Snapshot
 from thinkslow.spaces import Space
 from thinkslow.storage.faults import Damaged, Missing
 from thinkslow.storage.headers import Occupied
+from thinkslow.worldmodel import State
 
 PLAN = bank.Plan(moments=6, every=3, futures=2, horizon=3, batch=2, seed=3)
 
@@ -179,6 +188,75 @@ def test_a_bank_ends_where_no_moment_can_be_restored(dreamer, tmp_path, monkeypa
     environment = {"id": "counting:thinkslow-test/Unseeded-v0", "size": 16}
     with pytest.raises(ValueError, match=r"no moment of 3 blocks: NotReplayed.*reset\(seed"):
         bank.fill(Agent(dreamer), environment, plan, tmp_path / "bank")
+
+
+class Still:
+    """Environments that go on for ever and come back to any moment, but whose third step goes
+    wrong.
+    """
+
+    id, count = "Still-v0", 2
+
+    def __init__(self, *, crash: bool):
+        self.crash, self.time = crash, 0
+
+    def reset(self, seeds: Any) -> Step:
+        return self._step(np.zeros(2, bool), 0.0)
+
+    def snapshot(self) -> list[Any]:
+        return [Snapshot(index, (), "", "", {}, None) for index in range(2)]
+
+    def resume(self, snapshots: Any) -> Step:
+        self.time = 0
+        return self._step(np.zeros(2, bool), 0.0)
+
+    def step(self, actions: Any, *, playing: np.ndarray) -> Step:
+        self.time += 1
+        if self.time < 3:
+            return self._step(np.zeros(2, bool), 1.0)
+        return self._step(playing & self.crash, 1.0 if self.crash else np.nan)
+
+    def _step(self, failed: np.ndarray, reward: float) -> Step:
+        door = Failure("step", "LookupError", "the door is gone")
+        return Step(
+            {"vector": np.zeros((2, 1), np.float32)},
+            np.full(2, reward, np.float32),
+            *(np.zeros(2, bool), failed, np.zeros(2, bool), failed),
+            tuple(door if one else None for one in failed),
+        )
+
+
+class Shelf:
+    """Keeps no moments, as there are none to keep."""
+
+    index: Any = {}  # noqa: RUF012
+
+    def __len__(self) -> int:
+        return 0
+
+    def add(self, name: str, moments: Moments) -> None:
+        assert not len(moments)
+
+
+@pytest.mark.parametrize(
+    ("crash", "cause"),
+    [(True, r"LookupError: the door is gone \(in `step`\)"), (False, "a reward was non-finite")],
+)
+def test_a_play_out_that_fails_or_has_no_value_costs_its_moment(crash, cause):
+    """A reward of NaN counted as 0; where every play-out failed, filling never ended."""
+    carry = Carry(State(jnp.zeros((2, 1)), jnp.zeros((2, 1))), jnp.zeros((2, 2)))
+    agent = SimpleNamespace(
+        start=lambda _: carry,
+        act=lambda *_, **__: (carry, jnp.zeros((2, 2)), None),
+        model=SimpleNamespace(split=lambda action: {"action": action}),
+        observation_spaces=(("vector", Space((1,), "float32")),),
+    )
+    # The agent is none, and compiles nothing.
+    filled = filling._Filling.__new__(filling._Filling)
+    parts = {"bank": Shelf(), "agent": agent, "plan": PLAN, "envs": Still(crash=crash), "cause": ""}
+    vars(filled).update(parts, every=np.eye(2), has_critic=False, show=lambda *_: None)
+    with pytest.raises(ValueError, match=f"Still-v0 could keep no moment of 3 blocks: {cause}"):
+        filled.run()
 
 
 @pytest.mark.slow

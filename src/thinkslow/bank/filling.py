@@ -25,7 +25,7 @@ from thinkslow.agent.thinking import Thinking
 from thinkslow.bank import stored
 from thinkslow.bank.plan import Plan
 from thinkslow.bank.stored import ALIVE, CUT, TERMINAL, Bank, Header, Moments
-from thinkslow.envs import VectorEnv, arguments
+from thinkslow.envs import Step, VectorEnv, arguments
 from thinkslow.envs.make import described_environment
 from thinkslow.envs.snapshots import Snapshot
 from thinkslow.evaluation.records import BASE
@@ -46,7 +46,7 @@ MOST_ACTIONS = 20
 DRAWN = 8
 """Number of drawn actions, if they cannot all be tried."""
 LOST = 3
-"""After so many blocks in a row, none of whose moments could be restored, filling ends."""
+"""After so many blocks in a row, none of whose moments could be kept, filling ends."""
 
 log = logging.getLogger("thinkslow")
 
@@ -77,8 +77,11 @@ def fill(
     a few megabytes of memory for each environment, whatever the size of the bank; on disk some
     10 kB a moment for images of 64x64.
 
-    **Errors:** `Occupied`; `ValueError` for an agent that thinks, and for an environment that comes
-    back to none of its moments; those of the environment.
+    A moment is left out if the environment fails in one of its play-outs, does not come back to it,
+    or gives a non-finite reward.
+
+    **Errors:** `Occupied`; `ValueError` for an agent that thinks, and for an environment of which
+    no moment is kept; those of the environment.
     """
     if agent.settings != Thinking():
         raise ValueError("A bank needs the base agent: pass an agent that does not think.")
@@ -146,15 +149,15 @@ class _Filling:
         self.every = every_action(agent.action_spaces, MOST_ACTIONS)
         self.has_critic = unmet(agent.model, (CRITIC,)) is None
         self.cause = ""
-        """Why a moment could not be restored, the last time."""
+        """Why a moment of this block was not kept, the last time, and what to do."""
 
     def run(self) -> None:
         self._tell()
         block = lost = 0
         while len(self.bank) < self.plan.moments:
-            before = len(self.bank)
+            before, self.cause = len(self.bank), ""
             rounds = self._block(block)
-            if not rounds and len(self.bank) == before:
+            if not rounds and len(self.bank) == before and not self.cause:
                 raise ValueError(
                     f"Episodes of {self.envs.id} are shorter than `every` ({self.plan.every}): "
                     "none of a whole block reached a moment. Pass a smaller `every`."
@@ -163,10 +166,7 @@ class _Filling:
             lost = lost + 1 if len(self.bank) == before else 0
             if lost >= LOST and self.cause:
                 raise ValueError(
-                    f"{self.envs.id} came back to no moment of {plural(lost, 'block')}: "
-                    f"{self.cause}. A bank plays on from each moment again and again, so episodes "
-                    "must follow from their seed and actions. Mend the environment's "
-                    "`reset(seed=...)`."
+                    f"{self.envs.id} could keep no moment of {plural(lost, 'block')}: {self.cause}"
                 )
 
     def _tell(self) -> None:
@@ -206,6 +206,7 @@ class _Filling:
                 rounds += 1
             carry, action, _ = agent.act(carry, step.observation, step.is_first, keys=keys)
             step = envs.step(model.split(np.asarray(action)), playing=playing)
+            self._see_failure(step)
             playing = playing & ~step.is_last
             decision += 1
         return rounds
@@ -277,10 +278,14 @@ class _Filling:
                 action = jnp.asarray(forced, action.dtype)
                 carry = dataclasses.replace(carry, action=action)
             step = envs.step(model.split(np.asarray(action)), playing=alive)
-            rewards[:, time] = np.where(alive & np.isfinite(step.reward), step.reward, 0.0)
+            sound = np.isfinite(step.reward)
+            self._see_failure(step)
+            if not sound[alive].all():
+                self.cause = "a reward was non-finite. Mend the rewards of the environment."
+            rewards[:, time] = np.where(alive & sound, step.reward, 0.0)
             over = alive & step.is_last
             ended[over] = np.where(step.is_terminal, TERMINAL, CUT)[over]
-            playing = playing & ~(alive & step.crashed)
+            playing = playing & ~(alive & (step.crashed | ~sound))
             alive = alive & ~step.is_last
             seen, first = step.observation, step.is_first
             if not alive.any():
@@ -294,10 +299,19 @@ class _Filling:
             )
         return rewards, ended, np.where(ended == TERMINAL, 0.0, value), playing
 
+    def _see_failure(self, step: Step) -> None:
+        for failure in filter(None, step.errors):
+            self.cause = f"{failure.line}. Mend the environment."
+
     def _back(self, branch: _Branch) -> np.ndarray:
         """Restore the moment of each episode; returns where that succeeded."""
         step = self.envs.resume(branch.snapshots)
-        self.cause = next((one.line for one in step.errors if one), self.cause)
+        for failure in filter(None, step.errors):
+            self.cause = (
+                f"{failure.line}. A bank plays on from each moment again and again, so episodes "
+                "must follow from their seed and actions. Mend the environment's "
+                "`reset(seed=...)`."
+            )
         return ~step.crashed
 
     def _value(self, states: Any) -> np.ndarray:
