@@ -8,12 +8,14 @@ import jax.random as jr
 import numpy as np
 import pytest
 from helpers import Blind, Line, ask, nightly, push, slow
+from odd_players import SideBySide
 
 from thinkslow import gap
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.thinking import Thinking
 from thinkslow.distributions import Categorical, Gaussian, Point
-from thinkslow.gap import bounds, drawing, moment, paths, stored
+from thinkslow.evaluation.play import Played
+from thinkslow.gap import bounds, drawing, measuring, moment, paths, stored
 from thinkslow.gap.bounds import Target, best, importance_bound, loss
 from thinkslow.gap.measuring import refusal
 from thinkslow.gap.page import build
@@ -308,6 +310,19 @@ def arms(agent: Agent) -> dict:
 
 class Stop(Exception):
     pass
+
+
+def test_episodes_that_fail_before_every_moment_are_told_and_played_again(
+    cart, tmp_path, monkeypatch
+):
+    """They were called too short, and the same command played them no more."""
+    played = [Played(seed, "", crashed=True, error="LookupError: no door") for seed in (1, 2)]
+    monkeypatch.setattr(measuring, "play", lambda *_, **__: played)
+    monkeypatch.setattr(measuring._Measuring, "_ready", lambda self, agent, name: agent)
+    monkeypatch.setattr(measuring, "VectorEnv", SideBySide)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"CartPole-v1 failed before.*LookupError: no door"):
+            gap.measure({"none": cart}, "CartPole-v1", gap.Plan(**PLAN), tmp_path)
 
 
 @pytest.mark.nightly

@@ -24,7 +24,7 @@ from thinkslow.agent.thinking import Thinking
 from thinkslow.envs import VectorEnv, arguments
 from thinkslow.envs.make import described_environment
 from thinkslow.evaluation.calibrate import calibrated_in
-from thinkslow.evaluation.play import decision_keys, play
+from thinkslow.evaluation.play import Played, decision_keys, play
 from thinkslow.evaluation.records import BASE
 from thinkslow.evaluation.seeds import episode_seed
 from thinkslow.evaluation.subjects import (
@@ -96,12 +96,15 @@ def measure(
         if before is not None and before.episodes == header.episodes:
             header = before
         stored.write_header(folder, header)
+        failed = ""
         if _missing(named, rows, plan.episodes):
             with VectorEnv(**arguments(setting), count=header.count, **dict(limits or {})) as envs:
-                _Measuring(folder, header, plan, rows, envs, show).run(named)
+                failed = _Measuring(folder, header, plan, rows, envs, show).run(named)
         else:
             log.info("%s holds these gaps already: nothing is measured.", folder)
     if not stored.measured(rows):
+        if failed:
+            raise ValueError(f"{setting['id']} failed before every moment: {failed}. Mend it.")
         raise ValueError(
             f"Episodes of {setting['id']} are shorter than {plural(plan.lag + 1, 'decision')}: "
             "no moment has "
@@ -212,8 +215,11 @@ class _Measuring:
         self.envs, self.show = envs, show
         self.skipped = 0
         """Number of moments for which episodes were too short."""
+        self.failed = ""
+        """How the environment failed, the last time that an episode had no moment because of it."""
 
-    def run(self, named: Mapping[str, Mapping[str, AbstractAgent]]) -> None:
+    def run(self, named: Mapping[str, Mapping[str, AbstractAgent]]) -> str:
+        """Measure what is missing; returns `failed`."""
         for place, (name, arms) in enumerate(named.items()):
             ready: dict[str, Agent | AbstractAgent] = {}
             for first in range(0, self.plan.episodes, self.envs.count):
@@ -226,10 +232,14 @@ class _Measuring:
                     continue
                 if not ready:
                     ready = {arm: self._ready(agent, name) for arm, agent in arms.items()}
-                recorder, seeds = self._played(name, ready[BASE], first)
+                recorder, played = self._played(name, ready[BASE], first)
                 for number in wanted:
-                    found = recorder.moments(number - first)
-                    self._episode(place, name, ready, number, seeds[number - first], found)
+                    found, one = recorder.moments(number - first), played[number - first]
+                    if one.error and not found:  # the same command plays it again
+                        self.failed = one.error
+                        continue
+                    self._episode(place, name, ready, number, one.environment_seed, found)
+        return self.failed
 
     def _ready(self, agent: AbstractAgent, name: str) -> AbstractAgent:
         agent = fitted(agent, self.envs, name=name)
@@ -241,14 +251,14 @@ class _Measuring:
         total = len(self.header.agents) * self.plan.episodes * self.plan.moments
         self.show(what, len(stored.measured(self.rows)) + self.skipped, total)
 
-    def _played(self, name: str, base: AbstractAgent, first: int) -> tuple[Recorder, list[int]]:
+    def _played(self, name: str, base: AbstractAgent, first: int) -> tuple[Recorder, list[Played]]:
         plan = self.plan
         seeds = [
             episode_seed(plan.seed, first + index, purpose=PURPOSE)
             for index in range(self.envs.count)
         ]
         recorder = Recorder(base.start(self.envs.count), lag=plan.lag, moments=plan.moments)
-        play(
+        played = play(
             base,
             self.envs,
             seeds,
@@ -257,7 +267,7 @@ class _Measuring:
             watchers=[recorder],
             tick=lambda decision, over: self._tell(f"{name}: playing, decision {decision:,}"),
         )
-        return recorder, seeds
+        return recorder, played
 
     def _episode(
         self,
