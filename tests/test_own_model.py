@@ -14,7 +14,7 @@ import thinkslow
 from thinkslow.agent.choices import Values
 from thinkslow.distributions import Categorical
 from thinkslow.gap.moment import perceived
-from thinkslow.heads import Squared
+from thinkslow.heads import Squared, expected
 from thinkslow.needs import CRITIC, unmet
 from thinkslow.objectives import Entropy
 from thinkslow.objectives.members import Noise, checkpoints
@@ -134,6 +134,13 @@ def test_it_is_saved_and_loaded_with_every_array_as_it_was(model, tmp_path):
 @pytest.mark.nightly  # another model from outside, examples/foreign_model.py, is checked in CI
 def test_it_passes_the_contract(model):
     assert len(check(model, SEEN, model.policy, action=jnp.zeros(2), terms=[Entropy()])) > 20
+
+
+@pytest.mark.parametrize(("given", "kept"), [("float64", "float64"), ("bfloat16", "float32")])
+def test_a_predicted_number_keeps_its_precision(given, kept):
+    """It was rounded to float32, so that a term of rewards failed the contract's differences."""
+    with jax.enable_x64(True):
+        assert expected(Squared(jnp.ones((), given))).dtype == kept
 
 
 def test_its_moments_can_be_measured(model):

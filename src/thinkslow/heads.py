@@ -25,11 +25,14 @@ class Distribution(Protocol):
 def expected(head: Distribution) -> Float[Array, "..."]:
     """The mean of a predicted number, such as a reward; the mode, if the head has no `mean()`.
 
+    Of at least float32.
+
     >>> float(expected(Squared(jnp.array(0.5))))
     0.5
     """
     mean = getattr(head, "mean", None)
-    return jnp.asarray(mean() if callable(mean) else head.mode(), jnp.float32)
+    found = jnp.asarray(mean() if callable(mean) else head.mode())
+    return found.astype(jnp.promote_types(found.dtype, jnp.float32))
 
 
 class Bernoulli(eqx.Module):
