@@ -230,6 +230,13 @@ def test_a_calibrated_threshold_opens_for_the_asked_share(share):
     assert opened == pytest.approx(share, abs=1 / scores.size)
 
 
+@pytest.mark.parametrize(("share", "opened"), [(0.1, 0.0), (0.3, 0.4), (0.6, 0.4), (0.8, 1.0)])
+def test_equal_scores_open_for_the_nearest_share(share, opened):
+    """A score of few values, as `sensitivity` is, never opened a gate for 30%."""
+    scores = np.array([0.0] * 6 + [0.25] * 4)
+    assert np.mean(scores > threshold_of(scores, share)) == opened
+
+
 def test_impossible_gates_are_refused():
     agent = agent_of(EVIDENCE)
     with pytest.raises(ValueError, match="`steps` must be 1 or more"):

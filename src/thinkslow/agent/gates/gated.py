@@ -192,10 +192,14 @@ def check_share(share: float) -> None:
 def threshold_of(scores: npt.ArrayLike, share: float) -> float:
     """The threshold that a `share` of the recorded scores exceeds; NaN scores are left out.
 
+    Equal scores are all above it or all below it, whichever is nearer to the share.
+
     **Errors:** `ValueError` for a share outside (0, 1], or no scores.
 
     >>> threshold_of([1.0, 2.0, 3.0, 4.0, 5.0], 0.4)
     3.0
+    >>> threshold_of([0.0, 0.0, 0.0, 1.0, 1.0], 0.3)
+    0.0
     """
     values = np.asarray(scores, float).ravel()
     values = values[~np.isnan(values)]
@@ -204,7 +208,11 @@ def threshold_of(scores: npt.ArrayLike, share: float) -> float:
         raise ValueError("`scores` must hold at least one number to calibrate by; got none.")
     if share == 1:
         return float("-inf")
-    return float(np.quantile(values, 1 - share, method="inverted_cdf"))
+    at = np.quantile(values, 1 - share, method="inverted_cdf")
+    below, equal = values[values < at], np.sum(values == at)
+    if equal > 1 and np.sum(values > at) + equal / 2 < share * len(values):
+        at = np.max(below, initial=-np.inf)
+    return float(at)
 
 
 @compiled
