@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import thinkslow
+
 SOURCE = Path(__file__).parents[1] / "src" / "thinkslow"
 ABOVE = {
     "cli": "gap bank study evaluation loading dreamer saved importers zoo agent weights registry "
@@ -96,6 +98,14 @@ def test_every_public_name_of_a_package_is_there(package):
     module = importlib.import_module(f"thinkslow{package}")
     for name in getattr(module, "__all__", ()):
         assert getattr(module, name) is not None
+
+
+def test_a_module_is_there_without_an_import_of_its_own(monkeypatch):
+    """`thinkslow.testing.check` worked only where something else had imported it."""
+    monkeypatch.delattr(thinkslow, "toy", raising=False)
+    assert thinkslow.toy.__name__ == "thinkslow.toy"
+    with pytest.raises(AttributeError, match="evaluat"):
+        _ = thinkslow.evaluat
 
 
 @pytest.mark.parametrize("part", ABOVE)

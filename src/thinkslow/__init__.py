@@ -1,10 +1,10 @@
 """Give trained world-model agents time to think, and measure whether it helps.
 
-Public names are imported when they are first used, because the processes of the environments
-import this package and must not load JAX.
+Public names and modules are imported when they are first used, because the processes of the
+environments import this package and must not load JAX.
 """
 
-import importlib
+import importlib.util
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +111,8 @@ def __getattr__(name: str) -> Any:
     for home, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(f"thinkslow.{home}"), name)
+    if importlib.util.find_spec(f"thinkslow.{name}"):
+        return importlib.import_module(f"thinkslow.{name}")
     message = f"module 'thinkslow' has no attribute {name!r}"
     raise AttributeError(message, name=name, obj=sys.modules[__name__])  # for "Did you mean"
 
