@@ -286,6 +286,17 @@ def test_other_signals_end_a_command_as_ctrl_c_does(number, monkeypatch, capsys)
     assert signal.getsignal(number) == before
 
 
+def test_ctrl_c_once_more_at_the_end_shows_no_traceback():
+    """It showed that of JAX's clean-up."""
+    press = (
+        "import atexit, os, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "atexit.register(os.kill, os.getpid(), signal.SIGINT); "
+    )
+    command = [*THINKSLOW[:2], press + THINKSLOW[2], "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
 @pytest.mark.slow
 def test_a_real_interrupt_ends_a_command_with_130(tmp_path):
     """The signal arrives while the command waits for a file that never ends."""

@@ -3,6 +3,7 @@
 Finished work is kept, the processes of the environments end, and the folder is unlocked.
 """
 
+import contextlib
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,13 @@ def by_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def at_once() -> None:
+    """From here on Ctrl-C ends the process, without a traceback of whatever it does at its end."""
+    with contextlib.suppress(ValueError):  # not in the main thread
+        if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def exit_code(stop: KeyboardInterrupt) -> int:
