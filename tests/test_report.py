@@ -430,6 +430,10 @@ def test_a_broken_file_is_one_clear_error_and_keeps_the_old_page(
         ({"length": 2.5}, "`length` is 2.5"),
         ({"crashed": 1}, "`crashed` is 1"),
         ({"score": True}, "`score` is True"),
+        ({"score": float("nan")}, "`score` is nan"),
+        ({"psnr": float("inf")}, "`psnr` is inf"),
+        ({"arm": "other"}, "has no episode 0 of .*, other"),
+        ({"episode": 1000}, "has no episode 1000 of"),
         ({"psnr_of_the_moon": 1.0}, "psnr_of_the_moon"),
     ],
 )

@@ -105,7 +105,9 @@ class Episode:
             if known is None and name.rpartition("/")[2] not in _OF_IMAGES:
                 raise ValueError(f"it has a column {name!r}, which this version does not know")
             allowed = known or (float, int, types.NoneType)
-            if not isinstance(value, allowed) or (bool not in allowed and value is True):
+            infinite = isinstance(value, float) and not math.isfinite(value)
+            truth = bool not in allowed and value is True
+            if not isinstance(value, allowed) or infinite or truth:
                 raise ValueError(f"`{name}` is {value!r}")
         return cls(**{name: row[name] for name in FIELDS}, images=images)
 
@@ -254,17 +256,22 @@ def read(folder: str | Path) -> Records:
             f"Run `thinkslow evaluate AGENT --out FOLDER` first."
         )
     header = _header(path)
-    return Records(header, _episodes(folder / EPISODES), _episodes(folder / WHOLE), folder)
+    episodes, whole = (_episodes(folder / name, header) for name in (EPISODES, WHOLE))
+    return Records(header, episodes, whole, folder)
 
 
-def _episodes(path: Path) -> list[Episode]:
-    """**Errors:** `ValueError` naming a line that is not a record, or an episode that occurs
-    twice.
+def _episodes(path: Path, header: Header) -> list[Episode]:
+    """**Errors:** `ValueError` naming a line that is not a record of this evaluation, or an episode
+    that occurs twice.
     """
     episodes: list[Episode] = []
+    arms = {(arm["agent"], arm["arm"]) for arm in header.arms}
     for number, line in enumerate(lines.whole(path), start=1):
         try:
-            episodes.append(Episode.from_row(json.loads(line)))
+            one = Episode.from_row(json.loads(line))
+            if (one.agent, one.arm) not in arms or not 0 <= one.episode < header.episodes:
+                raise ValueError(f"{HEADER} has no episode {one.episode} of {one.agent}, {one.arm}")
+            episodes.append(one)
         except ValueError as error:
             raise ValueError(
                 f"{path}, line {number} is not a record of an episode: {error}. Remove the line, "
