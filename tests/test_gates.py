@@ -25,6 +25,7 @@ from thinkslow.agent.thinking import Thinking
 from thinkslow.objectives import Evidence, PresentTerm
 from thinkslow.objectives.members import Noise
 from thinkslow.readouts import BestOf, Mode, Sample, Soft
+from thinkslow.refinement import Gradient
 from thinkslow.worldmodel import State
 
 pytestmark = pytest.mark.usefixtures("strict")
@@ -140,12 +141,27 @@ def test_a_threshold_compiles_nothing_anew(given):
     assert len(traces) == before
 
 
+def test_a_gate_that_never_opens_compiles_no_thinking(given):
+    """Calibration compiled it for every power of two up to its batch: a minute in vain."""
+    *arguments, keys = given
+    traces: list = []
+
+    class Traced(Gradient):
+        def propose(self, belief, gradient, state, *, key):
+            traces.append(1)
+            return super().propose(belief, gradient, state, key=key)
+
+    agent = agent_of(Thinking({Evidence(0.5, 0.0): 1.0}, steps=2, update=Traced()))
+    Gated(agent, Surprise(), np.inf).warm(*arguments, keys=keys)
+    assert not traces
+
+
 @pytest.mark.slow
 def test_a_warm_gate_compiles_nothing_however_many_are_in_doubt(given):
     *arguments, keys = given
     traces: list = []
     agent = agent_of(EVIDENCE, policy=counting(traces))
-    Gated(agent, Surprise(), np.inf).warm(*arguments, keys=keys)
+    Gated(agent, Surprise(), 0.0).warm(*arguments, keys=keys)
     before = len(traces)
     assert before > 0
     for threshold in np.sort(doubts(agent, Surprise(), given)) - 1e-3:
