@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -456,6 +457,18 @@ def test_a_full_disk_leaves_the_old_agent_and_says_so_in_one_line(saved, monkeyp
     assert error.value.errno in (errno.ENOSPC, errno.EDQUOT)
     assert same(store.read(saved)[0], agent(0))
     assert sorted(os.listdir(saved)) == [store.MANIFEST, store.WEIGHTS]
+
+
+def test_a_write_that_a_limit_ends_names_its_file(tmp_path):
+    """ "File too large" named none."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+        with pytest.raises(OSError, match=r"File too large: '.*page\.html'"):
+            atomic.write_bytes(tmp_path / "page.html", [bytes(8192)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_failures_of_safetensors_keep_their_own_words(saved, monkeypatch):

@@ -125,9 +125,10 @@ def sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn "no space left" and "quota exceeded" into one line with a remedy.
+    """Turn "no space left" and "quota exceeded" into one line with a remedy, and name the file in
+    other errors of writing, such as that of a disk or a limit, which name none.
 
-    **Errors:** `Full`.
+    **Errors:** `Full`; `OSError` with the name of a file.
     """
     try:
         yield
@@ -135,6 +136,8 @@ def explained(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.filename is None:
+                error.filename = str(path)
             raise
         free = shutil.disk_usage(path.parent).free / 2**20 if path.parent.is_dir() else 0.0
         full = Full(
