@@ -473,6 +473,16 @@ def test_a_plugin_of_jax_that_fails_is_one_line(caplog, capsys):
     assert "calling jax_cuda.initialize(): cuInit failed: no device" in caplog.text
 
 
+def test_a_device_that_jax_does_not_have_is_named(monkeypatch, capsys):
+    """It was "AssertionError: no message"."""
+    bridge = compile("def run(options):\n    assert None\n", "jax/_src/xla_bridge.py", "exec")
+    exec(bridge, found := {})
+    monkeypatch.setattr(inspect, "run", found["run"])
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    assert main(["inspect", "agent"]) == 1
+    assert "no device of JAX_PLATFORMS=cuda. Unset" in one_line(capsys)
+
+
 def test_what_xla_says_to_its_own_developers_needs_debug(monkeypatch):
     """On a loaded machine it asked the user to file a bug, because compiling took two minutes."""
     for flags, level in ((["--debug"], None), ([], "3")):

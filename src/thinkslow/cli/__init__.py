@@ -181,6 +181,14 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
+def _raised_by(error: Exception) -> str:
+    """The file in which an exception was raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else trace.tb_frame.f_code.co_filename
+
+
 def _one_line(error: Exception) -> str:
     """The message of an expected error; an unexpected one is named and points at --debug."""
     text = " ".join(str(error).split())
@@ -198,6 +206,12 @@ def _one_line(error: Exception) -> str:
         barred = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
         other = ", or allow access to this one" if barred else ""
         return f"{place}: {error.strerror}. Give another path{other}."
+    if isinstance(error, AssertionError) and _raised_by(error).endswith("xla_bridge.py"):
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        return (
+            f"JAX found no device of JAX_PLATFORMS={asked}. Unset the variable to compute on what "
+            "there is, or install JAX for that device; `thinkslow doctor` shows what it finds."
+        )
     text = text.partition(" -------------------- For simplicity, JAX")[0]  # its note on tracebacks
     expected = (ValueError, OSError, RuntimeError)
     if isinstance(error, expected) and text and not type(error).__module__.startswith("jax"):
