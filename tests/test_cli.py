@@ -762,3 +762,13 @@ def test_a_reader_that_has_seen_enough_is_no_failure():
     with os.fdopen(writing, "wb") as closed:
         done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_what_nobody_can_read_ends_no_command():
+    """A full disk under `2> log` ended an evaluation, and `report | head -1` ended with 1."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as closed, Path("/dev/full").open("wb") as full:
+        listed = subprocess.run([*THINKSLOW, "study"], stdout=closed, stderr=full, check=False)
+        failed = subprocess.run([*THINKSLOW, "no-command"], stderr=full, check=False)
+    assert (listed.returncode, failed.returncode) == (0, 2)

@@ -73,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if sys.argv[1:2] == ["train"]:
             huge_pages.use()
     _repair_streams()
+    if arguments is None:
+        standard_streams.tolerate()
     try:
         code = _run(arguments)
         if arguments is None:

@@ -22,3 +22,7 @@ class Plain(Console):
                 column.overflow = "fold"
         plain = (printable(one) if isinstance(one, str) else one for one in objects)
         super().print(*plain, **options)
+
+    def on_broken_pipe(self) -> None:
+        """A reader that has seen enough is no failure, as `cli.main` knows; rich ends with 1."""
+        raise BrokenPipeError
