@@ -335,6 +335,8 @@ def test_a_module_is_found_in_the_working_folder(tmp_path, monkeypatch):
     assert make("lies_here:here/Echo-v0").action.shape == (2,)
     with pytest.raises(Unavailable, match=rf"no module lie_here: looked in {tmp_path}.*lies_here"):
         make("lie_here:here/Echo-v0")
+    with pytest.raises(Unavailable, match=r"dots and without \.py, here inner\.lies"):
+        make("./inner/lies_here.py:here/Echo-v0")
     with pytest.raises(Unavailable, match=r"broken_here failed.*'nobody_has_this'.*your code"):
         make("broken_here:here/Echo-v0")
     with pytest.raises(Unavailable, match=r"wrong_here failed: SyntaxError.*wrong_here.py:1"):
@@ -372,6 +374,11 @@ def test_an_unknown_id_names_the_nearest():
         make("thinkslow/ColectGoodObjects-v0")
     with pytest.raises(Unavailable, match="no_such_module"):
         make("no_such_module:Task-v0")
+    # It was not said that the module was found, nor which one it is.
+    with pytest.raises(Unavailable, match=r"tiny_envs \(.*tiny_envs.py\) registers.*mean Ech?o"):
+        make("tiny_envs:Eco")
+    with pytest.raises(Unavailable, match=r"mean .*tiny/Hangs-v0"):
+        make("tiny_envs:tiny/Hang-v0")
 
 
 def test_a_missing_package_is_named_with_its_command(monkeypatch):

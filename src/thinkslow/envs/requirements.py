@@ -138,13 +138,14 @@ def require_registered(id: str) -> None:
     For `module:id`, the module is imported first, which registers the id.
     """
     module, _, name = id.rpartition(":")
-    if module:
-        load(module)
+    loaded = load(module) if module else None
     if factory(id) is not None:
         return
     try:
         gymnasium.spec(name)
     except gymnasium.error.Error as error:
+        if loaded is not None:
+            raise Unavailable(_lacking(loaded, module, name)) from error
         near = difflib.get_close_matches(name, sorted(gymnasium.registry), n=3, cutoff=0.5)
         hint = f"Did you mean {either(near)}?" if near else "No registered id is similar."
         raise Unavailable(
@@ -153,11 +154,28 @@ def require_registered(id: str) -> None:
         ) from error
 
 
+def _lacking(loaded: Any, module: str, name: str) -> str:
+    """What to say of a module that was imported and has no such environment."""
+    makers = [one for one, value in vars(loaded).items() if callable(value) and one[0] != "_"]
+    near = difflib.get_close_matches(name, [*makers, *gymnasium.registry], n=3, cutoff=0.5)
+    hint = f" Did you mean {either(near)}?" if near else ""
+    return (
+        f"{module} ({getattr(loaded, '__file__', None) or 'of Python'}) registers no id {name!r} "
+        f"and has no class or function of that name.{hint}"
+    )
+
+
 def load(module: str) -> Any:
     """Import the user's module, which may be in the working folder.
 
     **Errors:** `Unavailable` that names the failed import and the folders that were searched.
     """
+    if "/" in module or module.startswith(".") or module.endswith(".py"):
+        dotted = module.removesuffix(".py").strip("./").replace("/", ".")
+        raise Unavailable(
+            f"A module is named with dots and without .py, here {dotted}, and found from where you "
+            f"start or on PYTHONPATH; got {module}."
+        )
     here = os.getcwd()
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)  # last, so that it does not hide an installed package
