@@ -20,7 +20,7 @@ from thinkslow.agent.inputs import Carry
 from thinkslow.agent.thinking import Thinking
 from thinkslow.bank import filling
 from thinkslow.bank.judging import Choices, opened
-from thinkslow.bank.stored import Moments
+from thinkslow.bank.stored import Header, Moments, begin
 from thinkslow.bank.summary import summarise
 from thinkslow.cli.bank import scope, tables
 from thinkslow.cli.common import output
@@ -188,6 +188,33 @@ def test_a_bank_ends_where_no_moment_can_be_restored(dreamer, tmp_path, monkeypa
     environment = {"id": "counting:thinkslow-test/Unseeded-v0", "size": 16}
     with pytest.raises(ValueError, match=r"no moment of 3 blocks: NotReplayed.*reset\(seed"):
         bank.fill(Agent(dreamer), environment, plan, tmp_path / "bank")
+
+
+def test_a_round_of_which_nothing_was_kept_is_no_part(tmp_path):
+    """Judging it ended with an IndexError."""
+    arrays = {
+        "episode": np.arange(2),
+        "environment_seed": np.arange(2),
+        "decision": np.arange(2),
+        "is_first": np.zeros(2, bool),
+        "actions": np.zeros((2, 2, 2)),
+        "rewards": np.zeros((2, 2, 2, 3)),
+        "ended": np.zeros((2, 2, 2), np.uint8),
+        "value": np.zeros(2),
+        "value_end": np.zeros((2, 2, 2)),
+    }
+    headers: dict[str, Any] = {
+        "environment": {},
+        "agent": {},
+        "candidates": 2,
+        "enumerated": True,
+        "versions": {},
+    }
+    plan: dict[str, Any] = {"seed": 0, "every": 3, "futures": 2, "horizon": 3, "batch": 2}
+    kept = begin(tmp_path, Header(**headers, **plan))
+    kept.add("00000-0000", Moments.from_arrays({k: array[:0] for k, array in arrays.items()}))
+    kept.add("00001-0000", Moments.from_arrays(arrays))
+    assert [len(part) for part in bank.read(tmp_path).parts()] == [2]
 
 
 class Still:

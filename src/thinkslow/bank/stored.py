@@ -132,12 +132,14 @@ class Bank:
         return sum(entry["moments"] for entry in self.index.values())
 
     def parts(self) -> Iterator[Moments]:
-        """The moments, one file after the other, so memory does not grow with the bank.
+        """The moments, one file after the other, so memory does not grow with the bank. Rounds of
+        which no moment was kept are left out.
 
         **Errors:** `Damaged` for a file that is not what was written.
         """
         for name in sorted(self.index):
-            yield self.part(name)
+            if self.index[name]["moments"]:
+                yield self.part(name)
 
     def part(self, name: str) -> Moments:
         path = _file(self.folder, name)
