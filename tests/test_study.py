@@ -147,11 +147,28 @@ def test_a_folder_with_the_name_of_a_shipped_plan_does_not_hide_it(tmp_path, mon
         ({"agents": {"ours": {"runs": "runs/*", "buget": 9}}}, "`budget` is missing"),
         ({"agents": {"ours": {"budget": 9}}}, "`runs` with a `budget`"),
         ({"name": "../../mine"}, "`name`: .*as a folder is called so; got '../../mine'"),
+        ({"episodes": 8 * 10**12}, "`episodes` must be at most 1,000,000; got 8000000000000"),
     ],
 )
 def test_what_a_plan_cannot_mean_is_refused_before_anything_is_played(change, said):
     with pytest.raises(Misplanned, match=said):
         planned(PLAN | change, "plan.toml")
+
+
+@pytest.mark.parametrize("content", ["x = " + "[" * 5000, f"seed = {'1' * 5000}", "\0", "{}"])
+def test_what_is_not_toml_is_said(tmp_path, content):
+    """Deep lists and long integers were an error of the reader, without the file's name."""
+    path = tmp_path / "plan.toml"
+    path.write_text(content)
+    with pytest.raises(Misplanned, match=r"plan\.toml is not TOML: "):
+        read(path)
+
+
+def test_a_plan_may_begin_with_a_byte_order_mark(tmp_path):
+    """As the editor of Windows writes it."""
+    path = tmp_path / "plan.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + shipped()["quick"].read_bytes())
+    assert read(path).hash == read("quick").hash
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ refused with the nearest known key, and an unknown name with the existing names.
 import dataclasses
 import hashlib
 import json
+import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,8 @@ from thinkslow.study.plan import (
 FORMAT = 1
 LARGEST = 2**20
 """Largest size of a plan in bytes."""
+MOST = 1_000_000
+"""Largest number of episodes; every block of them is a task."""
 SHIPPED = Path(__file__).parent / "shipped"
 
 
@@ -63,8 +66,8 @@ def read(source: str | Path, agents: Mapping[str, Sequence[str]] | None = None) 
         path = plans[str(source)]
     written = read_bounded(path, LARGEST, "a plan")
     try:
-        content = tomllib.loads(written.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        content = tomllib.loads(written.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # also of integers of thousands of digits
         raise Misplanned(f"{path} is not TOML: {error}.") from None
     plan = planned(content, str(path), agents)
     return dataclasses.replace(plan, file=path.name, file_hash=_hash(written))
@@ -93,7 +96,7 @@ def planned(
         purpose=top.choice("purpose", Purpose, "report"),
         outcome=outcome,
         seed=top.number("seed", 0, least=0),
-        episodes=top.number("episodes", None, least=2),
+        episodes=top.number("episodes", None, least=2, most=MOST),
         block=top.number("block", 8, least=2),
         max_decisions=top.number("max_decisions", 0, least=0) or None,
         tuned_on=top.numbers("tuned_on"),
@@ -324,10 +327,14 @@ class _Table:
             raise Misplanned(f"{self.where}: `{key}` must be {_KINDS[kind]}; got {value!r}.")
         return value
 
-    def number(self, key: str, default: int | None, *, least: int) -> int:
+    def number(
+        self, key: str, default: int | None, *, least: int, most: float | int = math.inf
+    ) -> int:
         value = self.take(key, int, default)
         if value < least:
             raise Misplanned(f"{self.where}: `{key}` must be {least} or more; got {value}.")
+        if value > most:
+            raise Misplanned(f"{self.where}: `{key}` must be at most {most:,}; got {value}.")
         return value
 
     def numbers(self, key: str) -> tuple[int, ...]:
