@@ -19,7 +19,15 @@ from thinkslow.agent.arms.arm import Arm, arm
 from thinkslow.agent.gates import Disagreement
 from thinkslow.cli import main
 from thinkslow.distributions import Categorical, Gaussian
-from thinkslow.dreamer.ensemble import Experience, collect, fit, judged, make, resampled, split
+from thinkslow.dreamer.ensemble import (
+    Experience,
+    collect,
+    fit,
+    judged,
+    make,
+    resample_counts,
+    split,
+)
 from thinkslow.envs import VectorEnv
 from thinkslow.loading import load
 from thinkslow.objectives import parameter_information_gain
@@ -91,7 +99,7 @@ def layers(model: Any, seed: int = 0) -> Any:
 def test_each_member_is_the_frequencies_of_its_own_resample(draws):
     experience, classes, contexts = draws
     model = Rows(jnp.zeros((CONTEXTS, CLASSES)).at[0, 0].set(0.1), jnp.ones(3))
-    times = resampled(experience.episodes, 3, seed=0)
+    times = resample_counts(experience.episodes, 3, seed=0)
     told = []
     members = fit(
         model,
@@ -118,7 +126,7 @@ def test_each_member_is_the_frequencies_of_its_own_resample(draws):
 
 def test_a_resample_holds_whole_episodes_and_as_many_as_there_are():
     episodes = np.repeat([3, 5, 9, 11], [2, 4, 1, 3])
-    times = resampled(episodes, 50, seed=1)
+    times = resample_counts(episodes, 50, seed=1)
     assert len({tuple(row) for row in times}) > 10
     for one in np.unique(episodes):
         part = times[:, episodes == one]

@@ -21,7 +21,7 @@ from thinkslow.objectives import ELBO, L2, PIG, SIG, Anchor, Entropy, Evidence, 
 from thinkslow.objectives.members import Dropout, Laplace, Noise, checkpoints, replaced
 from thinkslow.readouts import Gumbel, Reinforce, Soft, Softened
 from thinkslow.refinement import Gradient, refine
-from thinkslow.refinement.joint import Shift, moved
+from thinkslow.refinement.joint import MemoryShift, shifted
 from thinkslow.trees import cast
 from thinkslow.worldmodel import perceive
 
@@ -319,7 +319,7 @@ def test_the_memory_moves_where_it_is_stepped_and_the_belief_stays():
     thought = raw_steps("memory", Evidence(0.5, 0.0), steps=2)
     assert np.abs(thought.state.memory - thought.base.memory).max() > 1e-3
     equal(thought.state.latent, thought.base.latent)
-    one, other = Shift(jnp.array([3.0, 0.0])), Shift(jnp.array([0.0, 4.0]))
+    one, other = MemoryShift(jnp.array([3.0, 0.0])), MemoryShift(jnp.array([0.0, 4.0]))
     assert float(one.kl(other)) == 12.5
 
 
@@ -330,7 +330,7 @@ descend = eqx.filter_jit(refine)
 def test_a_memory_that_was_moved_has_a_gradient(radius, share):
     """Without a bound it was NaN, so that of several steps only the first was made."""
     memory, shift = jnp.array([3.0, 4.0]), jnp.array([0.0, 5.0])
-    slope = jax.grad(lambda shift: moved(memory, shift, radius)[0])(shift)
+    slope = jax.grad(lambda shift: shifted(memory, shift, radius)[0])(shift)
     np.testing.assert_allclose(slope, [share, 0.0], atol=1e-6)
 
 

@@ -26,7 +26,7 @@ from thinkslow.refinement import (
     coordinate,
     refine,
 )
-from thinkslow.refinement.joint import joint, moved
+from thinkslow.refinement.joint import joint, shifted
 from thinkslow.worldmodel import Moment
 
 run = partial(jax.jit, static_argnames=("objective", "steps", "accept", "judges", "select"))(refine)
@@ -260,16 +260,16 @@ def test_memory_moves_with_the_belief_within_its_own_radius():
     memory = jnp.array([3.0, 4.0])
 
     def far(both: Any, key: jax.Array) -> Any:
-        here = moved(memory, both.shift, 0.1)
+        here = shifted(memory, both.shift, 0.1)
         return bowl(both.belief, key)[0] + jnp.sum((here - 10.0) ** 2), {}
 
     out = run(far, joint(gaussian(), memory), Gradient(0.1), steps=5, key=jr.key(0), max_kl=2.0)
-    here = moved(memory, out.belief.shift, 0.1)
+    here = shifted(memory, out.belief.shift, 0.1)
     np.testing.assert_allclose(jnp.linalg.norm(here - memory), 0.5, rtol=1e-5)
     assert np.all(here > memory)
     assert out.moved[-1] > 0.1
-    equal(moved(memory, out.belief.shift, 0.0), memory)
-    equal(moved(memory, jnp.zeros(2), 0.1), memory)
+    equal(shifted(memory, out.belief.shift, 0.0), memory)
+    equal(shifted(memory, jnp.zeros(2), 0.1), memory)
 
 
 ONE = jnp.ones(())

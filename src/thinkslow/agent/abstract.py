@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
-from thinkslow.agent.inputs import Batch
+from thinkslow.agent.inputs import Observations
 from thinkslow.objectives.members import Members
 from thinkslow.spaces import Space
 from thinkslow.worldmodel import WorldModel
@@ -61,7 +61,7 @@ class AbstractAgent(eqx.Module):
     def act(
         self,
         carry: Any,
-        observation: Batch,
+        observation: Observations,
         is_first: Bool[Array | np.ndarray, " batch"],
         *,
         keys: Key[Array, " batch"],
@@ -84,7 +84,7 @@ class AbstractAgent(eqx.Module):
     def warm(
         self,
         carry: Any,
-        observation: Batch,
+        observation: Observations,
         is_first: Bool[Array | np.ndarray, " batch"],
         *,
         keys: Key[Array, " batch"],

@@ -21,7 +21,7 @@ from thinkslow.agent.abstract import About, AbstractAgent
 from thinkslow.agent.checks.check import Guard
 from thinkslow.agent.checks.clean import Clean
 from thinkslow.agent.decision import Decided, decide_batch
-from thinkslow.agent.inputs import Ages, Batch, Carry, Flags, Inputs, prepared
+from thinkslow.agent.inputs import Ages, Carry, Flags, Inputs, Observations, prepared
 from thinkslow.agent.past.futures import no_futures
 from thinkslow.agent.past.particles import Cloud
 from thinkslow.agent.past.stream import Stream, empty_queue
@@ -45,7 +45,7 @@ from thinkslow.worldmodel import State, WorldModel
 if TYPE_CHECKING:
     from thinkslow.agent.arms.arm import Arm
 
-Policy: TypeAlias = Callable[[Any, State, PRNGKeyArray], Array]
+ModelPolicy: TypeAlias = Callable[[Any, State, PRNGKeyArray], Array]
 
 register(Thinking)
 
@@ -73,7 +73,7 @@ class Agent(AbstractAgent):
 
     model: WorldModel
     settings: Thinking
-    policy: Policy
+    policy: ModelPolicy
     members: Members | None
     about: About
     returns: float | None
@@ -84,7 +84,7 @@ class Agent(AbstractAgent):
         model: WorldModel,
         settings: Thinking | None = None,
         *,
-        policy: Policy | None = None,
+        policy: ModelPolicy | None = None,
         members: Members | None = None,
         about: About | None = None,
         returns: float | None = None,
@@ -215,7 +215,7 @@ class Agent(AbstractAgent):
     def act(
         self,
         carry: Carry,
-        observation: Batch,
+        observation: Observations,
         is_first: Bool[Array | np.ndarray, " batch"],
         *,
         keys: Key[Array, " batch"],

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Key, PRNGKeyArray
 from thinkslow.agent.abstract import About, AbstractAgent
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.decision import Decided, descent, read_and_act
-from thinkslow.agent.inputs import Ages, Batch, Carry, Flags, Inputs, prepared, streams
+from thinkslow.agent.inputs import Ages, Carry, Flags, Inputs, Observations, prepared, streams
 from thinkslow.agent.looking import Look, look
 from thinkslow.agent.thinking import Thinking
 from thinkslow.agent.variables import objective_and_start, start_of
@@ -82,7 +82,7 @@ class Timed(AbstractAgent):
     def act(
         self,
         carry: Carry,
-        observation: Batch,
+        observation: Observations,
         is_first: Bool[Array | np.ndarray, " batch"],
         *,
         keys: Key[Array, " batch"],
@@ -124,7 +124,7 @@ class Timed(AbstractAgent):
     def warm(
         self,
         carry: Carry,
-        observation: Batch,
+        observation: Observations,
         is_first: Bool[Array | np.ndarray, " batch"],
         *,
         keys: Key[Array, " batch"],

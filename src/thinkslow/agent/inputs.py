@@ -26,7 +26,7 @@ from thinkslow.worldmodel import State, WorldModel
 if TYPE_CHECKING:
     from thinkslow.agent.agent import Agent
 
-Batch: TypeAlias = Mapping[str, Array | np.ndarray]
+Observations: TypeAlias = Mapping[str, Array | np.ndarray]
 Flag: TypeAlias = Bool[Array | np.ndarray, " batch"]
 Flags: TypeAlias = Mapping[str, Flag] | Flag
 Ages: TypeAlias = Int[Array | np.ndarray, " batch"]
@@ -47,7 +47,7 @@ class Inputs(NamedTuple):
     """The inputs of a decision; leading axis: the batch."""
 
     carry: Carry
-    observation: Batch
+    observation: Observations
     is_first: Bool[Array | np.ndarray, "*batch"]
     key: Key[Array, "*batch"]
 
@@ -95,7 +95,7 @@ def prepared(
     return Inputs(_with_flags(agent, carry, seen, flags, age), seen, is_first, keys)
 
 
-def _flags(model: WorldModel, missing: Flags | None, seen: Batch) -> dict[str, Array] | None:
+def _flags(model: WorldModel, missing: Flags | None, seen: Observations) -> dict[str, Array] | None:
     """Flags of every part of the observation, by name.
 
     **Errors:** `ValueError` for a part that the agent does not see.
@@ -115,7 +115,11 @@ def _flags(model: WorldModel, missing: Flags | None, seen: Batch) -> dict[str, A
 
 
 def _with_flags(
-    agent: "Agent", carry: Carry, seen: Batch, flags: dict[str, Array] | None, age: Ages | None
+    agent: "Agent",
+    carry: Carry,
+    seen: Observations,
+    flags: dict[str, Array] | None,
+    age: Ages | None,
 ) -> Carry:
     """The carry, with the flags of the present observation."""
     if flags is None and age is None and carry.stream is None:
@@ -138,7 +142,9 @@ def _with_flags(
     return dataclasses.replace(carry, stream=None if empty else flagged)
 
 
-def _with_window(agent: "Agent", carry: Carry, seen: Batch, is_first: Array | np.ndarray) -> Carry:
+def _with_window(
+    agent: "Agent", carry: Carry, seen: Observations, is_first: Array | np.ndarray
+) -> Carry:
     """The carry with a window of the right shapes. The first observation of an episode clears its
     frames.
     """

@@ -15,13 +15,13 @@ from thinkslow.distributions import Belief, Point
 from thinkslow.objectives import lookahead
 from thinkslow.objectives.term import TermValues
 from thinkslow.refinement import Objective, Refined
-from thinkslow.refinement.joint import Joint, Shift, joint, moved, shift
+from thinkslow.refinement.joint import Joint, MemoryShift, joint, memory_shift, shifted
 from thinkslow.worldmodel import Memory, Moment, Observation
 
 if TYPE_CHECKING:
     from thinkslow.agent.agent import Agent
 
-Stepped: TypeAlias = Belief | Joint | Shift
+Stepped: TypeAlias = Belief | Joint | MemoryShift
 """The variable that the steps change."""
 
 
@@ -58,11 +58,11 @@ def objective_and_start(
         )
 
     start = _belief(first, moment)
-    if not isinstance(first, Joint | Shift):
+    if not isinstance(first, Joint | MemoryShift):
         return objective_at(moment, start), first
 
-    def objective(both: Joint | Shift, key: PRNGKeyArray) -> tuple[Array, TermValues]:
-        memory = moved(moment.memory, both.shift, jnp.inf if share is None else share)
+    def objective(both: Joint | MemoryShift, key: PRNGKeyArray) -> tuple[Array, TermValues]:
+        memory = shifted(moment.memory, both.shift, jnp.inf if share is None else share)
         prior = agent.model.prior(memory)
         assert prior is not None  # the agent has checked that its model has one
         there = moment._replace(memory=memory, prior=prior)
@@ -75,7 +75,7 @@ def start_of(agent: "Agent", moment: Moment, latent_key: PRNGKeyArray) -> Steppe
     """The stepped variable before the first step."""
     settings, variable = agent.settings, agent.settings.variable
     if variable == "memory":
-        return shift(moment.memory)
+        return memory_shift(moment.memory)
     belief: Belief = moment.posterior
     if variable != "belief":
         belief = Point(jax.lax.stop_gradient(belief.sample(key=latent_key)))
@@ -92,8 +92,8 @@ def belief_and_memory(
         return moment.posterior, moment.memory
     found, share = refined.belief, agent.settings.memory_share
     memory = moment.memory
-    if isinstance(found, Joint | Shift):
-        memory = moved(memory, found.shift, jnp.inf if share is None else share)
+    if isinstance(found, Joint | MemoryShift):
+        memory = shifted(memory, found.shift, jnp.inf if share is None else share)
     return _belief(found, moment), memory
 
 
@@ -101,7 +101,7 @@ def _belief(found: Stepped, moment: Moment) -> Belief:
     """The belief inside the stepped variable; the encoder's if only the memory is stepped."""
     if isinstance(found, Joint):
         return found.belief
-    return moment.posterior if isinstance(found, Shift) else found
+    return moment.posterior if isinstance(found, MemoryShift) else found
 
 
 def projected(

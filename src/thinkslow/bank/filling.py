@@ -20,7 +20,7 @@ from jaxtyping import Array
 
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.choices.choice import every_action
-from thinkslow.agent.inputs import Batch, Carry
+from thinkslow.agent.inputs import Carry, Observations
 from thinkslow.agent.thinking import Thinking
 from thinkslow.bank import stored
 from thinkslow.bank.plan import Plan
@@ -134,7 +134,7 @@ class _Branch:
 
     snapshots: list[Snapshot]
     carry: Carry
-    seen: Batch
+    seen: Observations
     first: np.ndarray
     own: Array
     """What the keys of an episode follow from."""

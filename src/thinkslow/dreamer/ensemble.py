@@ -94,7 +94,7 @@ def make(
     play_key, fit_key = jr.split(jr.key(seed))
     played = collect(Agent(model), envs, decisions, key=play_key, show=show)
     train, held = split(played, HELD_OUT, seed=seed)
-    times = resampled(train.episodes, members, seed=seed)
+    times = resample_counts(train.episodes, members, seed=seed)
     found = fit(
         model, prior_layer, _prior, train, times, steps=steps, rate=RATE, key=fit_key, show=show
     )
@@ -168,7 +168,9 @@ def split(experience: Experience, share: float, *, seed: int) -> tuple[Experienc
     )
 
 
-def resampled(episodes: Int[np.ndarray, " decisions"], count: int, *, seed: int) -> np.ndarray:
+def resample_counts(
+    episodes: Int[np.ndarray, " decisions"], count: int, *, seed: int
+) -> np.ndarray:
     """How often each of `count` bootstrap resamples of the episodes contains each decision:
     `[count, decisions]`, equal within an episode.
     """

@@ -127,7 +127,7 @@ class Sight:
         return " ".join(str(declared).split())
 
 
-class Choice(Sight):
+class Discrete(Sight):
     """A discrete quantity, counted from 0."""
 
     def __init__(
@@ -315,14 +315,14 @@ def _sights(
         if classes > CLASSES:
             say(f"{name or 'its observation'} of {classes:,} values is read as a number")
             return [vector()]
-        return [Choice(path, name or "vector", space, say, start=start, classes=classes)]
+        return [Discrete(path, name or "vector", space, say, start=start, classes=classes)]
     if (
         isinstance(space, spaces.MultiDiscrete)
         and len(space.shape) == 1
         and (space.shape[0] <= CHOICES)
     ):
         return [
-            Choice(
+            Discrete(
                 path,
                 f"{name or 'vector'}/{part}",
                 space,

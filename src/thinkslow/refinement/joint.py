@@ -10,31 +10,31 @@ from jaxtyping import Array, Float, PyTree
 from thinkslow.refinement.result import Scalar
 
 
-class Shift(eqx.Module):
+class MemoryShift(eqx.Module):
     """A shift of the memory as a belief to refine; its KL is half the squared distance."""
 
     shift: PyTree[Float[Array, "..."]]
 
-    def kl(self, other: "Shift") -> Float[Array, ""]:
+    def kl(self, other: "MemoryShift") -> Float[Array, ""]:
         apart = jax.tree.map(
             lambda a, b: jnp.sum(jnp.square(a - b)).astype(jnp.float32), self.shift, other.shift
         )
         return 0.5 * sum(jax.tree.leaves(apart), jnp.zeros(()))
 
 
-def shift(memory: PyTree) -> Shift:
+def memory_shift(memory: PyTree) -> MemoryShift:
     """A shift of zero.
 
     **Errors:** `TypeError` for a memory that does not consist of floats.
     """
-    return Shift(joint(None, memory).shift)
+    return MemoryShift(joint(None, memory).shift)
 
 
 class Joint(eqx.Module):
     """A belief and a shift of the memory, refined together.
 
     The KL counts only the belief. The memory is a value, not a distribution; its own trust region
-    is the ball of `moved`.
+    is the ball of `shifted`.
     """
 
     belief: Any
@@ -58,7 +58,7 @@ def joint(belief: Any, memory: PyTree) -> Joint:
     return Joint(belief, jax.tree.map(jnp.zeros_like, memory))
 
 
-def moved(memory: PyTree, shift: PyTree, radius: Scalar) -> PyTree:
+def shifted(memory: PyTree, shift: PyTree, radius: Scalar) -> PyTree:
     """The memory shifted by at most `radius` times its own norm.
 
     A zero shift, or a radius of 0, returns the memory bit for bit.

@@ -96,7 +96,7 @@ class Clean(eqx.Module):
             name: jnp.any(
                 jnp.stack(
                     [
-                        in_blocks(errors[name] / largest, side) > limit
+                        least_in_blocks(errors[name] / largest, side) > limit
                         for side, limit in zip(BLOCKS, self.blocks, strict=True)
                     ]
                 ),
@@ -110,11 +110,13 @@ class Clean(eqx.Module):
         return capped(self.ratios(errors))
 
 
-def in_blocks(ratios: Float[Array, "rows columns"], side: int) -> Float[Array, "rows columns"]:
+def least_in_blocks(
+    ratios: Float[Array, "rows columns"], side: int
+) -> Float[Array, "rows columns"]:
     """For each patch, the smallest ratio in that block of `side` x `side` around it in which the
     smallest ratio is largest; minus infinity if the image is smaller than a block.
 
-    >>> in_blocks(jnp.array([[1.0, 5.0, 5.0], [1.0, 5.0, 3.0]]), 2)
+    >>> least_in_blocks(jnp.array([[1.0, 5.0, 5.0], [1.0, 5.0, 3.0]]), 2)
     Array([[1., 3., 3.],
            [1., 3., 3.]], dtype=float32)
     """

@@ -23,7 +23,7 @@ from thinkslow.agent.abstract import About, AbstractAgent
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.decision import Decided, Thought, decide, decide_batch
 from thinkslow.agent.gates.scores import BaseDecision, GateScore
-from thinkslow.agent.inputs import Ages, Batch, Carry, Flags, Inputs, prepared
+from thinkslow.agent.inputs import Ages, Carry, Flags, Inputs, Observations, prepared
 from thinkslow.agent.thinking import Thinking
 from thinkslow.needs import unmet
 from thinkslow.objectives.members import Members
@@ -116,7 +116,7 @@ class Gated(AbstractAgent):
     def act(
         self,
         carry: Carry,
-        observation: Batch,
+        observation: Observations,
         is_first: Bool[Array | np.ndarray, " batch"],
         *,
         keys: Key[Array, " batch"],
@@ -155,7 +155,7 @@ class Gated(AbstractAgent):
     def warm(
         self,
         carry: Carry,
-        observation: Batch,
+        observation: Observations,
         is_first: Bool[Array | np.ndarray, " batch"],
         *,
         keys: Key[Array, " batch"],
