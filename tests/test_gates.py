@@ -259,6 +259,8 @@ def test_impossible_gates_are_refused():
         Gated(agent_of(), Surprise(), 0.0)
     with pytest.raises(ValueError, match="`lag` 0"):
         Gated(agent_of(Thinking(lag=2)), Surprise(), 0.0)
+    with pytest.raises(TypeError, match=r"got Gated.*`inner`"):
+        Gated(Gated(agent, Surprise(), 0.0), Surprise(), 0.0)
     with pytest.raises(ValueError, match=r"`disagreement` .* thinkslow ensemble"):
         Gated(agent, Disagreement(), 0.0)
     with pytest.raises(ValueError, match="`threshold`, or the `share`"):

@@ -273,6 +273,18 @@ class Agent(AbstractAgent):
         return parts(eqx.tree_at(lambda agent: agent.about, self, None))
 
 
+def bare(agent: AbstractAgent) -> Agent:
+    """The agent to put behind a gate or a deadline.
+
+    **Errors:** `TypeError` for anything but an `Agent`, such as one that has a gate already.
+    """
+    if isinstance(agent, Agent):
+        return agent
+    remedy = " Wrap its `inner` one." if isinstance(agent, AbstractAgent) else ""
+    found = type(agent).__name__
+    raise TypeError(f"A gate or a deadline wraps an `Agent` that has neither; got {found}.{remedy}")
+
+
 def needs_of(settings: Thinking) -> list[tuple[str, tuple[Need, ...]]]:
     """The needs of each part of the settings, by the name of the part."""
     out = [(term.name, term.needs) for term, _ in settings.terms] if settings.steps else []

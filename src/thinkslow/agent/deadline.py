@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Key, PRNGKeyArray
 
 from thinkslow.agent.abstract import About, AbstractAgent
-from thinkslow.agent.agent import Agent
+from thinkslow.agent.agent import Agent, bare
 from thinkslow.agent.decision import Decided, descent, read_and_act
 from thinkslow.agent.inputs import Ages, Carry, Flags, Inputs, Observations, prepared, streams
 from thinkslow.agent.looking import Look, look
@@ -38,7 +38,8 @@ class Timed(AbstractAgent):
         deadline_ms: milliseconds for the whole batch, from the call.
 
     **Errors:** `ValueError` for a negative deadline, an agent without refinement steps, or an
-    agent with particles, which refine separately.
+    agent with particles, which refine separately; `TypeError` for an agent with a gate or a
+    deadline.
     """
 
     agent: Agent
@@ -48,7 +49,8 @@ class Timed(AbstractAgent):
     _refine: Anytime
     _clock: "_Clock"
 
-    def __init__(self, agent: Agent, deadline_ms: float):
+    def __init__(self, agent: AbstractAgent, deadline_ms: float):
+        agent = bare(agent)
         settings = agent.settings
         if not deadline_ms >= 0:
             raise ValueError(f"`deadline_ms` must be 0 or more; got {deadline_ms}.")

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from jaxtyping import Array, Bool, Int, Key
 
 from thinkslow.agent.abstract import About, AbstractAgent
-from thinkslow.agent.agent import Agent
+from thinkslow.agent.agent import Agent, bare
 from thinkslow.agent.decision import Decided, Thought, decide, decide_batch
 from thinkslow.agent.gates.scores import BaseDecision, GateScore
 from thinkslow.agent.inputs import Ages, Carry, Flags, Inputs, Observations, prepared
@@ -45,7 +45,8 @@ class Gated(AbstractAgent):
 
     **Errors:** `ValueError` for an agent that does not think, an agent with `lag` or `particles`
     (its carry would have to be updated while the gate is closed), a score whose needs the agent
-    lacks, a NaN threshold, or neither a threshold nor a share.
+    lacks, a NaN threshold, or neither a threshold nor a share; `TypeError` for an agent with a gate
+    or a deadline.
     """
 
     agent: Agent
@@ -57,12 +58,13 @@ class Gated(AbstractAgent):
 
     def __init__(
         self,
-        agent: Agent,
+        agent: AbstractAgent,
         score: GateScore,
         threshold: float | None = None,
         *,
         share: float | None = None,
     ):
+        agent = bare(agent)
         settings = agent.settings
         if not (settings.steps or settings.choice) or settings.lag or settings.particles > 1:
             raise ValueError(
