@@ -17,17 +17,14 @@ class Unforeseen(thinkslow.GateScore):
         return (DECODER,)
 
     def __call__(self, decision, *, key):
-        thought = decision.thought
-        foreseen = State(thought.base.memory, thought.prior.mode())
-        return surprise(decision.model, foreseen, decision.observation)
+        memory, prior = decision.thought.base.memory, decision.thought.prior
+        return surprise(decision.model, State(memory, prior.mode()), decision.observation)
 
 
 thinkslow.register("gate", "unforeseen", Unforeseen)
 
 if __name__ == "__main__":
     agent = thinkslow.load("collect-half")
-    slow = agent.having(thinkslow.arm("evidence").thinking)
-    player = thinkslow.Gated(slow, Unforeseen(), threshold=20.0).player()
-    with envs.make(**agent.about.environment) as env:
-        player(env.reset(seed=0)[0], first=True)
+    player = thinkslow.Gated(agent.thinking("evidence"), Unforeseen(), threshold=20.0).player()
+    player(envs.make(**agent.about.environment).reset(seed=0)[0], first=True)
     print(player.thought.doubt, player.thought.thinks)

@@ -245,6 +245,7 @@ def test_the_class_of_the_first_page_on_ideas_is_that_of_its_file():
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
 def test_an_example_shown_in_a_page_is_the_file(example):
     shown = "```python\n" + example.read_text() + "```"
+    assert example.name not in NAMED or len(example.read_text().splitlines()) <= 30
     assert any(shown in page.read_text() for page in PAGES)
 
 
