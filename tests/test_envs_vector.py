@@ -28,7 +28,7 @@ from thinkslow.envs import (
     make,
     worker,
 )
-from thinkslow.envs.failures import failure
+from thinkslow.envs.failures import ended, failure
 
 FRAGILE = "tiny_envs:tiny/Fragile-v0"
 KILL, RAISE = 1, 2  # actions of Fragile
@@ -556,6 +556,12 @@ def noted() -> Exception:
     error = RuntimeError("the wall is gone")
     error.add_note("see the manual")
     return error
+
+
+def test_the_last_output_is_no_line_of_source():
+    """What a killed process had said was given as `gym.logger.warn(`."""
+    words = "the map is large\nmaze.py:3: UserWarning: rounded\n  gym.logger.warn(\n"
+    assert ended(-9, "step", words).message.endswith("output: maze.py:3: UserWarning: rounded")
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,8 @@ def ended(code: int, call: str, words: str) -> Failure:
     lines = words.strip().splitlines()
     fatal = [line for line in lines if line.startswith(FATAL)]
     if lines:
-        last = fatal[-1].removeprefix(FATAL) if fatal else lines[-1].strip()
+        said = [line for line in lines if not line[0:1].isspace()]  # no source below a warning
+        last = fatal[-1].removeprefix(FATAL) if fatal else (said or lines)[-1].strip()
         message += f"; its last output: {_short(last)}"
     frames = FRAME.findall(words) if fatal else []
     theirs = [frame for frame in frames if owner(frame[0]) == USERS]
