@@ -350,6 +350,8 @@ def test_a_module_is_found_in_the_working_folder(tmp_path, monkeypatch):
 def test_a_package_that_the_environments_own_code_misses_is_named_with_its_command():
     with pytest.raises(Unavailable, match=r"a_package_that_nobody_has'.*in __init__.*pip install"):
         make("tiny_envs:tiny/Lost-v0")
+    with pytest.raises(Unavailable, match=r"Lazy could not .*a_package_that_nobody_has.*install"):
+        make("tiny_envs:tiny/Echo-v0", wrappers=["tiny_envs:Lazy"])
 
 
 def test_the_command_to_install_is_for_the_python_that_runs(monkeypatch, tmp_path):

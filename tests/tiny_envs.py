@@ -324,6 +324,13 @@ class Doubled(gymnasium.ObservationWrapper):
         return 2 * observation
 
 
+def __getattr__(name: str) -> Any:
+    """Imports what it is asked for only then, as `gymnasium.wrappers` does."""
+    if name == "Lazy":
+        import a_package_that_nobody_has  # noqa: F401  # pyright: ignore[reportMissingImports]
+    raise AttributeError(name)
+
+
 class Lost(Echo):
     """Its code imports a package that nobody has."""
 

@@ -398,11 +398,14 @@ def _wrapped(env: gymnasium.Env, wrapper: str) -> gymnasium.Env:
     module, _, name = wrapper.rpartition(":")
     if not module:
         raise ValueError(f"`wrappers` must be `module:Class`; got {wrapper!r}.")
-    found: Any = getattr(load(module), name, None)
-    if not callable(found):
-        raise ValueError(f"`wrappers` must be `module:Class`; {module} has no class {name}.")
+    loaded = load(module)
     try:
+        found: Any = getattr(loaded, name, None)  # which may import a module of its own
+        if not callable(found):
+            raise Unavailable(f"`wrappers` must be `module:Class`; {module} has no class {name}.")
         around: Any = found(env)
+    except Unavailable:
+        raise
     except Exception as error:  # the user's code may raise anything
         if needs := constructor.missing(error):
             raise Unavailable(
