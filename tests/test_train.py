@@ -198,6 +198,34 @@ def test_a_run_killed_after_its_last_save_still_keeps_its_last_agent(tmp_path, m
 
 
 @pytest.mark.slow
+def test_a_first_agent_comes_after_a_save_and_a_kill_between_them_loses_neither(
+    tmp_path, monkeypatch
+):
+    run = tmp_path / "run"
+    trainer = Trainer.begin(run, dataclasses.replace(CONFIG, budgets=(3,)), MODEL, LEARNING)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "write_agent", killed_at(0))
+        with pytest.raises(Killed):
+            trainer.train(steps=6)
+    trainer.close()
+    assert counters(run)["steps"] == 4
+    Trainer.resume(run).close()
+    assert (run / "agents" / "4" / store.MANIFEST).exists()
+
+
+def test_a_run_without_its_saves_does_not_begin_again(tmp_path):
+    """To free some space its saves were deleted: --resume began at 0, over its metrics."""
+    runs.check_saved(tmp_path)  # it was killed before it had anything
+    for steps in ("900", "1000", "seed"):
+        (tmp_path / "agents" / steps).mkdir(parents=True)
+    with pytest.raises(store.Missing, match=r"no save to continue from.*newest.*agents/1000"):
+        runs.check_saved(tmp_path)
+    (tmp_path / "saves/000001").mkdir(parents=True)
+    (tmp_path / "saves/latest").write_text("000001\n")
+    runs.check_saved(tmp_path)
+
+
+@pytest.mark.slow
 def test_a_run_that_other_code_goes_on_with_says_so_and_keeps_both(tmp_path, monkeypatch, caplog):
     """Nothing told such a run from one of a single version."""
     run = tmp_path / "run"

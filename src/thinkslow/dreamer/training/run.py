@@ -186,6 +186,21 @@ def refuse_used(run: Path, because: Iterable[str] = ()) -> None:
     )
 
 
+def check_saved(run: Path) -> None:
+    """Check that a run which has kept an agent has a save, as every agent is kept after one.
+
+    **Errors:** `store.Missing` if its saves are gone: it would begin again, over its own agents and
+    logs.
+    """
+    kept = [path for path in (run / "agents").glob("*") if path.name.isdigit()]
+    if kept and saves.latest(run / "saves") is None:
+        newest = max(kept, key=lambda path: int(path.name))
+        raise store.Missing(
+            f"{run} holds no save to continue from: {run / 'saves'} was emptied, or not copied. "
+            f"Restore it, or choose another folder for a new run. Its newest agent is {newest}."
+        )
+
+
 def check_spaces(
     described: Described, observations: Mapping[str, Space], actions: Mapping[str, Space]
 ) -> None:

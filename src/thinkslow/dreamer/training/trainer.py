@@ -86,11 +86,12 @@ class Trainer(RunState):
             run: its folder.
             changes: other values for settings in `run.FREE`.
 
-        **Errors:** `store.Missing` if the folder holds no run; `store.Damaged`; `lock.Locked` if
-        another process writes in it; `ValueError` if the environment shows or takes something
-        else now.
+        **Errors:** `store.Missing` if the folder holds no run, or its saves are gone;
+        `store.Damaged`; `lock.Locked` if another process writes in it; `ValueError` if the
+        environment shows or takes something else now.
         """
         described = runs.read(run)
+        runs.check_saved(run)
         held = lock.claim(run)
         try:
             config = dataclasses.replace(described.run, **(changes or {}))
@@ -104,6 +105,8 @@ class Trainer(RunState):
             save = saves.latest(run / "saves")
             if save is not None:
                 trainer.continue_from(save)
+                if trainer._spent and not trainer.agent_folder.exists():
+                    trainer.keep()  # it was killed between its first save and its first agent
             else:  # killed before its first save, so it begins again
                 trainer.replay.remove_leftovers()
                 trainer.step = trainer.envs.reset()
@@ -180,6 +183,12 @@ class Trainer(RunState):
             / (self.learning.batch_size * self.learning.batch_length)
         )
 
+    @property
+    def _spent(self) -> bool:
+        """Whether the last decisions reached one of the budgets."""
+        before = self.steps - self.config.environments
+        return any(before < budget <= self.steps for budget in self.config.budgets)
+
     def _compile(self, steps: int | None) -> None:
         """Compile the decision, and the update if one comes within `steps`."""
         begun = time.monotonic()
@@ -232,9 +241,8 @@ class Trainer(RunState):
         if self.steps // self.config.log_every > before // self.config.log_every:
             self._finish_updates()
             self._write_metrics()
-        for budget in self.config.budgets:
-            if before < budget <= self.steps:
-                self.keep()
+        if self._spent:
+            self.keep()
 
     def _begin_update(self) -> None:
         rows, indices = self.replay.sample(
@@ -290,12 +298,14 @@ class Trainer(RunState):
         self.logs.write(line, scalars, self.steps)
 
     def keep(self) -> None:
-        """Store the present agent under `agents/`.
+        """Store the present agent under `agents/`, after a first save.
 
         **Errors:** those of `save`.
         """
         self._finish_updates()
         self.check_folder()
+        if saves.latest(self.run / "saves") is None:
+            self.write_save()
         self.write_agent()
 
     def save(self) -> None:
