@@ -32,7 +32,7 @@ from thinkslow.agent.checks import (
 from thinkslow.agent.checks.clean import patched
 from thinkslow.agent.thinking import Thinking
 from thinkslow.distributions import Categorical
-from thinkslow.evaluation.clean import _Frames
+from thinkslow.evaluation.clean import clean_of
 from thinkslow.heads import Squared
 from thinkslow.readouts import Mode
 from thinkslow.worldmodel import State, WorldModel
@@ -388,10 +388,8 @@ def test_one_in_a_hundred_clean_frames_has_a_covered_patch():
     rng = np.random.default_rng(0)
     scale = np.exp(rng.normal(size=(8_000, 1, 1)))  # of a whole frame, so that blocks occur
     errors = np.exp(rng.normal(size=(8_000, 6, 6))) * scale
-    frames = _Frames(None)
     none = {"image": np.zeros((8_000, 3))}
-    frames._found = [({"image": errors[:4_000]}, np.zeros(4_000), none, none)]
-    clean = frames.clean()
+    clean = clean_of([({"image": errors[:4_000]}, np.zeros(4_000), none, none)])
     found = jax.vmap(lambda x: clean.covered({"image": x})["image"])(jnp.asarray(errors[4_000:]))
     share = np.asarray(found).any((1, 2)).mean()
     assert 0.004 < share < 0.016  # 40 of 4,000, give or take three deviations of both halves

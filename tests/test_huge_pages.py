@@ -81,5 +81,5 @@ def test_it_stays_the_same_process(tmp_path):
     out, _ = process.communicate(timeout=60)
     pid, tunables = out.split()
     assert int(pid) == process.pid
-    given = huge_pages._by_request() and huge_pages._glibc() >= (2, 35)
+    given = huge_pages.by_request() and huge_pages.glibc() >= (2, 35)
     assert tunables == ("glibc.malloc.hugetlb=1" if given else "None")

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_own_model import SEEN, Valued, made
+from own_model import SEEN, Valued, made
 
 import thinkslow
 from thinkslow.agent.choices import Choice

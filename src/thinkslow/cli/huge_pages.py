@@ -26,12 +26,12 @@ def use() -> None:
     **Cost:** a start of Python.
     """
     ours = Path(sys.argv[0]).name == "thinkslow" and sys.orig_argv[-len(sys.argv) :] == sys.argv
-    if ours and TUNABLES not in os.environ and _glibc() >= (2, 35) and _by_request():
+    if ours and TUNABLES not in os.environ and glibc() >= (2, 35) and by_request():
         with contextlib.suppress(OSError):
             os.execve(sys.executable, sys.orig_argv, {**os.environ, TUNABLES: HUGE})
 
 
-def _glibc() -> tuple[int, ...]:
+def glibc() -> tuple[int, ...]:
     try:
         version = os.confstr("CS_GNU_LIBC_VERSION") or ""
     except (ValueError, OSError):  # another C library
@@ -39,7 +39,7 @@ def _glibc() -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version))
 
 
-def _by_request() -> bool:
+def by_request() -> bool:
     """Whether the kernel gives huge pages to those who ask."""
     try:
         return "[madvise]" in KERNEL.read_text()

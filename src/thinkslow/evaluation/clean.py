@@ -1,7 +1,7 @@
 """Measure the usual errors of an agent on clean frames by playing, for its check."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -69,7 +69,7 @@ def measured_clean(
     frames = _Frames(plain.model)
     with VectorEnv(**unshifted, count=count) as envs:
         play(plain, envs, seeds, seed, max_decisions=max_decisions, watchers=[frames])
-    return frames.clean()
+    return clean_of(frames.found)
 
 
 class _Frames:
@@ -78,43 +78,49 @@ class _Frames:
     def __init__(self, model: Any):
         self.model = model
         self._now: Mapping[str, np.ndarray] = {}
-        self._found: list[Any] = []
+        self.found: list[tuple] = []
 
     def began(self, observation: Mapping[str, np.ndarray]) -> None:
         self._now = {name: array.copy() for name, array in observation.items()}
 
     def decided(self, playing: np.ndarray, thought: Any, action: Any, step: Step) -> None:
-        found = _measured(self.model, thought.base, self._now, action, jr.key(len(self._found)))
-        self._found.append(jax.tree.map(lambda x: np.asarray(x)[playing], found))
+        found = _measured(self.model, thought.base, self._now, action, jr.key(len(self.found)))
+        self.found.append(jax.tree.map(lambda x: np.asarray(x)[playing], found))
         self.began(step.observation)
 
-    def clean(self) -> Clean:
-        all_found = jax.tree.map(lambda *x: np.concatenate(x), *self._found)
-        errors, alone, means, squares = all_found
-        usual = {k: np.maximum(np.median(v, 0), LEAST) for k, v in errors.items()}
-        ratios = {k: v / usual[k] for k, v in errors.items()}
-        capped = [np.minimum(each, MOST).reshape(len(each), -1) for each in ratios.values()]
-        distances = np.concatenate(capped, 1).mean(1)
-        pictures = {k: v for k, v in errors.items() if v.ndim == 3}
-        largest = {
-            k: np.maximum(np.quantile(v, 1 - FALSE_PATCHES, 0), LEAST) for k, v in pictures.items()
-        }
-        mean = {k: v.mean(0) for k, v in means.items()}
-        return Clean(
-            errors={k: jnp.asarray(v, jnp.float32) for k, v in usual.items()},
-            threshold=float(np.quantile(distances, 1 - FALSE_ALARMS)),
-            alone=float(np.quantile(alone, 1 - FALSE_ALARMS)),
-            largest={k: jnp.asarray(v, jnp.float32) for k, v in largest.items()},
-            blocks=jnp.asarray(
-                [limit([v / largest[k] for k, v in pictures.items()], side) for side in BLOCKS],
-                jnp.float32,
-            ),
-            means={k: jnp.asarray(v, jnp.float32) for k, v in mean.items()},
-            deviations={
-                k: jnp.asarray(np.sqrt(np.maximum(v.mean(0) - mean[k] ** 2, 0)), jnp.float32)
-                for k, v in squares.items()
-            },
-        )
+
+def clean_of(found: Sequence[tuple]) -> Clean:
+    """The usual errors, from those of every decision.
+
+    Args:
+        found: for several decisions each, the errors by patch, the mean errors without history,
+            and the means and mean squares by channel; leading axis: the decisions.
+    """
+    errors, alone, means, squares = jax.tree.map(lambda *x: np.concatenate(x), *found)
+    usual = {k: np.maximum(np.median(v, 0), LEAST) for k, v in errors.items()}
+    ratios = {k: v / usual[k] for k, v in errors.items()}
+    capped = [np.minimum(each, MOST).reshape(len(each), -1) for each in ratios.values()]
+    distances = np.concatenate(capped, 1).mean(1)
+    pictures = {k: v for k, v in errors.items() if v.ndim == 3}
+    largest = {
+        k: np.maximum(np.quantile(v, 1 - FALSE_PATCHES, 0), LEAST) for k, v in pictures.items()
+    }
+    mean = {k: v.mean(0) for k, v in means.items()}
+    return Clean(
+        errors={k: jnp.asarray(v, jnp.float32) for k, v in usual.items()},
+        threshold=float(np.quantile(distances, 1 - FALSE_ALARMS)),
+        alone=float(np.quantile(alone, 1 - FALSE_ALARMS)),
+        largest={k: jnp.asarray(v, jnp.float32) for k, v in largest.items()},
+        blocks=jnp.asarray(
+            [limit([v / largest[k] for k, v in pictures.items()], side) for side in BLOCKS],
+            jnp.float32,
+        ),
+        means={k: jnp.asarray(v, jnp.float32) for k, v in mean.items()},
+        deviations={
+            k: jnp.asarray(np.sqrt(np.maximum(v.mean(0) - mean[k] ** 2, 0)), jnp.float32)
+            for k, v in squares.items()
+        },
+    )
 
 
 def limit(ratios: list[np.ndarray], side: int) -> float:
