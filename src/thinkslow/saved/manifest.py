@@ -67,7 +67,7 @@ def described(manifest: Mapping[str, Any], folder: Path) -> Described:
         raise Damaged(
             f"This version reads agents of architecture "
             f"{' or '.join(registry.entries('architecture'))}; {folder} is {shown(profile)}. "
-            "Upgrade thinkslow, or import the module that registers it."
+            "Upgrade thinkslow, or import the module that registers it (--import MODULE)."
         )
     try:
         _check(manifest)
