@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from helpers import slow
 
+from thinkslow import ending
 from thinkslow.cli import COMMANDS, doctor, inspect, main
 from thinkslow.envs import families, trial
 from thinkslow.envs.families import atari
@@ -267,7 +268,7 @@ def test_numbers_that_no_run_can_have_are_wrong_usage(words, said, capsys):
 
 
 @pytest.mark.usefixtures("hangups")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", ending.SIGNALS)
 def test_other_signals_end_a_command_as_ctrl_c_does(number, monkeypatch, capsys):
     """SIGTERM ended an evaluation on the spot, without a word of where its episodes are."""
     ended = []

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from helpers import slow
 
-from thinkslow import standard_streams
+from thinkslow import ending, standard_streams
 from thinkslow.envs import (
     Failed,
     Mismatch,
@@ -494,7 +494,7 @@ def test_closing_or_forgetting_ends_all_processes():
     assert not any(psutil.pid_exists(pid) for pid in left)
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("sent", [signal.SIGINT, *ending.SIGNALS])
 def test_workers_leave_the_end_to_their_parent(fragile, sent):
     """A batch system ends every process of a job; an episode was marked as crashed and saved so."""
     fragile.reset()

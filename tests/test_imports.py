@@ -47,10 +47,13 @@ ABOVE = {
     "plural": "",
     "settings": "",
     "standard_streams": "",
+    "ending": "",
 }
 """Every folder and module of the package, from the outermost inwards, and what it may import."""
-ANYWHERE = {"plural", "settings", "standard_streams"}
-"""What every part may import: how messages count, how settings are checked, closed streams."""
+ANYWHERE = {"plural", "settings", "standard_streams", "ending"}
+"""What every part may import: how messages count, how settings are checked, closed streams, the
+signals that end a job.
+"""
 
 
 def imported(path: Path) -> set[str]:

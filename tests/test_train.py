@@ -30,6 +30,7 @@ from thinkslow.dreamer.training import run as runs
 from thinkslow.dreamer.training import state as module
 from thinkslow.dreamer.training.logs import Logs
 from thinkslow.dreamer.training.run import RunConfig
+from thinkslow.dreamer.training.stopping import stoppable
 from thinkslow.dreamer.training.trainer import Diverged, Trainer
 from thinkslow.envs import VectorEnv
 from thinkslow.saved import folder as checkpoint
@@ -326,6 +327,16 @@ def test_a_signal_saves_before_it_stops(tmp_path, sent, ends):
         assert raised.value.code == 128 + sent
     assert counters(tmp_path / "run")["steps"] == 20
     assert signal.getsignal(sent) == before
+
+
+def test_a_limit_of_processor_time_leaves_time_to_save():
+    """The system sends its signal again every second, which would be the second signal."""
+    with stoppable() as stop:
+        for _ in range(3):
+            signal.raise_signal(signal.SIGXCPU)
+    with pytest.raises(SystemExit) as raised:
+        stop.raise_if_asked()
+    assert raised.value.code == 128 + signal.SIGXCPU
 
 
 @pytest.mark.slow

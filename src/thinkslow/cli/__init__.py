@@ -1,7 +1,7 @@
 """The command line. There is one module per command, imported when the command is used.
 
 Exit codes: 0 success, 1 failure with one line that says what to do, 2 wrong usage, 130 Ctrl-C, 143
-SIGTERM, 129 SIGHUP. The two signals end a command in the same way as Ctrl-C.
+SIGTERM, 129 SIGHUP. These signals, SIGUSR1, SIGUSR2 and SIGXCPU end a command as Ctrl-C does.
 Results go to standard output, progress and logs to standard error. With `--json` standard output
 is one JSON object.
 """

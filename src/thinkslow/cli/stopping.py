@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP end a command in the same way as Ctrl-C.
+"""SIGTERM and the other signals that end a job end a command in the same way as Ctrl-C.
 
 Finished work is kept, the processes of the environments end, and the folder is unlocked.
 """
@@ -8,8 +8,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-SIGNALS = (signal.SIGTERM, signal.SIGHUP)
-"""Sent by batch systems and by a closing terminal. Python itself handles Ctrl-C."""
+from thinkslow import ending
 
 
 class Ended(KeyboardInterrupt):
@@ -31,9 +30,9 @@ def by_signals() -> Iterator[None]:
         raise Ended(number)
 
     try:
-        for number in SIGNALS:
+        for number in ending.SIGNALS:  # Python itself handles Ctrl-C
             # A command that was started with nohup continues when its terminal closes.
-            if signal.getsignal(number) != signal.SIG_IGN:
+            if not ending.is_taken(number):
                 before[number] = signal.signal(number, end)
     except ValueError:  # not in the main thread: signals are handled elsewhere
         pass

@@ -39,6 +39,7 @@ from typing import IO, Any, NamedTuple
 import gymnasium
 import numpy as np
 
+from thinkslow import ending
 from thinkslow.envs.failures import OWN, Failure, Mismatch, ended, failure, origin
 from thinkslow.envs.make import Environment, make
 from thinkslow.envs.requirements import Unavailable
@@ -52,8 +53,6 @@ GLANCE_S = 0.5
 """Seconds between two checks whether the parent still waits."""
 COMPUTING = {"JAX_PLATFORMS": "cpu", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 """For environments written in JAX, unless the user sets it: the GPU is for the agent."""
-ENDING = (signal.SIGTERM, signal.SIGHUP)
-"""Batch systems send them to every process of a job; it is for the parent to save and to end."""
 END_WITH_PARENT = 1
 """PR_SET_PDEATHSIG of Linux."""
 
@@ -314,14 +313,14 @@ def main() -> None:
     file, memory, parent, stays = map(int, sys.argv[1:])
     end_with(parent, kernel=bool(stays))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for each in ENDING:
+    for each in ending.SIGNALS:  # it is for the parent to save and to end
         signal.signal(each, lambda *_: None)
     faulthandler.enable()
     pipe = Connection(file)
     # Between a fork and `_forked`, a signal to the new process would be lost.
     os.register_at_fork(
-        before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, ENDING),
-        after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING),
+        before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, ending.SIGNALS),
+        after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, ending.SIGNALS),
         after_in_child=lambda: _forked(pipe),
     )
     served = _Served()
@@ -350,9 +349,9 @@ def end_with(parent: int, *, kernel: bool) -> None:
 def _forked(pipe: Connection) -> None:
     """In a process that the environment forked: it neither answers, nor outlives a signal."""
     pipe.close()
-    for each in ENDING:
+    for each in ending.SIGNALS:
         signal.signal(each, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ending.SIGNALS)
 
 
 class _Served:

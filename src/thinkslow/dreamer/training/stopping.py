@@ -4,9 +4,8 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from thinkslow import ending
 from thinkslow.dreamer.training.logs import log
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stop:
@@ -26,7 +25,7 @@ class Stop:
 
 @contextmanager
 def stoppable(asked: Callable[[], None] = lambda: None) -> Iterator[Stop]:
-    """Record the first Ctrl-C, SIGTERM or SIGHUP, for the training loop to check.
+    """Record the first Ctrl-C or signal that ends a job, for the training loop to check.
 
     The second signal ends the run at once, without a save. The third has the system's default
     effect, for code that Python cannot interrupt. Outside the main thread no signal is handled.
@@ -35,6 +34,8 @@ def stoppable(asked: Callable[[], None] = lambda: None) -> Iterator[Stop]:
     stop = Stop()
 
     def handle(number: int, _: object) -> None:
+        if number == signal.SIGXCPU == stop.signal:  # it comes again every second
+            return
         if stop.signal is not None:
             stop.signal = number
             for each in before:
@@ -47,11 +48,11 @@ def stoppable(asked: Callable[[], None] = lambda: None) -> Iterator[Stop]:
 
     before = {}
     try:
-        for number in SIGNALS:
+        for number in (signal.SIGINT, *ending.SIGNALS):
             # A run that was started with nohup continues when its terminal closes.
-            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
-                continue
-            before[number] = signal.signal(number, handle)
+            heeded = number in (signal.SIGINT, signal.SIGTERM)
+            if heeded or not ending.is_taken(number):
+                before[number] = signal.signal(number, handle)
     except ValueError:  # not in the main thread
         yield stop
         return
