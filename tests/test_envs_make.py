@@ -243,7 +243,7 @@ def test_a_class_or_a_function_makes_an_environment_without_a_registration():
     [
         ("Teams", r"`observation_space` must be a space of Gymnasium; that of Teams is a method"),
         ("spaceless", r"that of Env is a NoneType\. Set it in the constructor"),
-        ("vectorised", r"must be a single one; SyncVectorEnv steps several at once"),
+        ("vectorised", r"must be a single one; got several at once, SyncVectorEnv"),
     ],
 )
 def test_what_is_no_single_environment_is_refused_for_what_it_is(name, said):

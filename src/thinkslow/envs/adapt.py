@@ -116,7 +116,7 @@ def adapted(env: Any, say: Say) -> Adapted:
     kind = type(env).__name__
     if hasattr(env, "single_observation_space"):
         raise TypeError(
-            f"An environment must be a single one; {kind} steps several at once. Give the one "
+            f"An environment must be a single one; got several at once, {kind}. Give the one "
             "that it is made of: copies of it are made here."
         )
     if not isinstance(env, gymnasium.Env):
