@@ -112,6 +112,19 @@ def test_a_state_of_another_number_of_environments_is_refused(agent):
         player.predict(SEEN[0, :2], state)
 
 
+def test_predict_takes_one_start_for_all_and_refuses_other_numbers(agent):
+    """It named `keys`, which a caller does not know, or divided by zero."""
+    player, seen = agent.player(), {"seen": SEEN[0]}
+    (by_one, _), (by_each, _) = (
+        player.predict(seen, episode_start=start) for start in (True, [True] * len(SEEN[0]))
+    )
+    np.testing.assert_array_equal(by_one, by_each)
+    with pytest.raises(ValueError, match=r"`episode_start` must be one for each.*got 5"):
+        player.predict(seen, episode_start=[True] * 5)
+    with pytest.raises(ValueError, match=r"1 environment or more; got 0"):
+        player.predict({"seen": SEEN[0][:0]})
+
+
 def test_predict_has_the_parameters_of_stable_baselines3():
     parameters = inspect.signature(Player.predict).parameters
     assert list(parameters)[1:] == ["observation", "state", "episode_start", "deterministic"]

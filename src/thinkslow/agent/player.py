@@ -100,8 +100,14 @@ class Player:
                 f"of {count}. "
                 "Pass None to begin new episodes."
             )
-        starts = np.zeros(count, bool) if episode_start is None else np.asarray(episode_start)
-        begins = starts.reshape(-1).astype(bool) | (state.decisions == 0)
+        if not count:
+            raise ValueError("`observation` must be of 1 environment or more; got 0.")
+        starts = np.asarray(episode_start if episode_start is not None else False, bool).reshape(-1)
+        if len(starts) not in (1, count):
+            raise ValueError(
+                f"`episode_start` must be one for each environment, {count}; got {len(starts)}."
+            )
+        begins = np.broadcast_to(starts, count) | (state.decisions == 0)
         carry, vectors = self._decide(state.carry, parts, begins, state.decisions, agent)
         after = PlayerState(carry, state.decisions + 1, count)
         actions = {name: np.asarray(part) for name, part in self._split(vectors).items()}
