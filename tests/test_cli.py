@@ -367,6 +367,7 @@ def test_an_interrupted_evaluation_says_where_its_episodes_are(
     def interrupted(*_: object, out: Path, **__: object) -> None:
         out.mkdir(exist_ok=True)
         (out / "evaluation.json").touch()
+        (out / "episodes.jsonl").touch()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(

@@ -345,11 +345,13 @@ def play_and_report(
                 raise
             _say(f"{str(error).partition(':')[0].rstrip('.')}: trying {following}.")
         except KeyboardInterrupt:
-            if (folder / "evaluation.json").exists():
+            if (folder / "episodes.jsonl").exists():
                 _say(
                     f"The episodes that were finished are in {folder / 'episodes.jsonl'}. The same "
                     f"command continues with the rest; thinkslow report {folder} shows them."
                 )
+            elif (folder / "evaluation.json").exists():
+                _say(f"No episode was finished in {folder}. The same command begins them again.")
             raise
     raise Usage(f"{out} and a thousand more are taken. Pass another --out.")
 
