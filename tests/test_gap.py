@@ -20,6 +20,7 @@ from thinkslow.gap.bounds import Target, best, importance_bound, loss
 from thinkslow.gap.measuring import refusal
 from thinkslow.gap.page import build
 from thinkslow.gap.summary import Columns, of_agent
+from thinkslow.storage import lines
 from thinkslow.storage.faults import Damaged
 from thinkslow.storage.headers import Occupied
 from thinkslow.toy import exact, filtered, hidden_markov, noisy, simulate
@@ -277,6 +278,17 @@ def test_a_summary_finds_the_truth_that_it_was_given():
     means = [row["amortisation"]["none"]["mean"] for row in groups]
     assert means[0] < 3 < means[-1]
     assert np.corrcoef(means, range(10))[0, 1] > 0.8
+
+
+def test_a_moment_that_is_there_twice_is_refused(tmp_path):
+    """Joined files counted it twice."""
+    first, second, *_ = rows(np.random.default_rng(0))
+    path = tmp_path / stored.MOMENTS
+    lines.append(path, [first, second])
+    assert stored._rows(path) == [first, second]
+    lines.append(path, [first])
+    with pytest.raises(Damaged, match=r"line 3 is decision \d+ of episode 0 of .* once more"):
+        stored._rows(path)
 
 
 def test_ways_are_drawn_where_they_are():

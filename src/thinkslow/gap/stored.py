@@ -117,7 +117,7 @@ def path_file(folder: Path, agent: int, episode: int) -> Path:
 
 
 def _rows(path: Path) -> list[Row]:
-    out = []
+    out, seen = [], set[tuple[str, int, int | None]]()
     for number, line in enumerate(lines.whole(path), start=1):
         try:
             row = json.loads(line)
@@ -128,6 +128,13 @@ def _rows(path: Path) -> list[Row]:
                 "Remove the "
                 "line, and run the same command again."
             ) from None
+        moment = row["agent"], row["episode"], row["decision"]
+        if moment in seen:
+            raise Damaged(
+                f"{path}, line {number} is decision {moment[2]} of episode {moment[1]} of "
+                f"{moment[0]} once more. Remove one of the two lines."
+            )
+        seen.add(moment)
         out.append(row)
     return out
 
@@ -140,6 +147,8 @@ def _check(row: Mapping[str, Any]) -> None:
             raise ValueError(f"`{name}` is {row[name]!r}")
     if row["decision"] is None:
         return
+    if not isinstance(row["decision"], int):
+        raise ValueError(f"`decision` is {row['decision']!r}")
     numbers = [row["decision"], row["surprise"], row["effective"], *row["bound"].values()]
     numbers += [belief[name] for belief in row["beliefs"].values() for name in NUMBERS]
     for value in numbers:
