@@ -407,7 +407,7 @@ def test_what_cannot_be_made_says_why():
         VectorEnv("tiny_envs:tiny/Unborn-v0", 2)
     assert "\n" not in str(error.value)
     assert "tiny_envs.py" in error.value.__notes__[0]  # the traceback, for --debug
-    with pytest.raises(Mismatch, match=r"shows \(3,\), declared \(2,\)"):
+    with pytest.raises(Mismatch, match=r"environment 0, episode 0, step 0: .*shows \(3,\)"):
         VectorEnv("tiny_envs:tiny/Lies-v0", 2).reset()
 
 

@@ -64,7 +64,8 @@ def at(value: Any, path: Path) -> Any:
             if key not in value:
                 raise Mismatch(
                     f"its observation lacks {'/'.join(path[: depth + 1])}, which is declared; it "
-                    f"shows {', '.join(map(str, value)) or 'nothing'}."
+                    f"shows {', '.join(map(str, value)) or 'nothing'}. Show every declared part at "
+                    "every step, or declare what is shown."
                 )
             value = value[key]
         elif isinstance(value, tuple | list) and key.isdigit() and int(key) < len(value):

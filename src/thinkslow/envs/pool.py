@@ -158,7 +158,7 @@ class Pool:
             try:
                 played = self._workers[index].receive(limit_s, lambda: self._hurried)
             except Mismatch as error:
-                raise Mismatch(f"Environment {index} of {self.id}: {error}") from error
+                raise Mismatch(f"{self._moment(index)}: {error}") from error
             except Died as death:
                 self._report(index, death.failure)
                 self._replace(index, death.failure)
@@ -207,15 +207,15 @@ class Pool:
             what = (
                 "the reset is tried again" if failure.call == "reset" else "its episode ends here"
             )
-            log.warning(
-                "%s, environment %d, episode %d, step %d: %s; %s.",
-                self.id,
-                index,
-                self.episodes[index].begun - 1,
-                len(self.episodes[index].actions),
-                installing(failure.line),
-                what,
-            )
+            log.warning("%s: %s; %s.", self._moment(index), installing(failure.line), what)
+
+    def _moment(self, index: int) -> str:
+        """Where an environment is now, for messages."""
+        episode = self.episodes[index]
+        return (
+            f"{self.id}, environment {index}, episode {episode.begun - 1}, "
+            f"step {len(episode.actions)}"
+        )
 
     def _replace(self, index: int, failure: Failure) -> None:
         """Replace a process that died.
