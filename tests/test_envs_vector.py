@@ -502,6 +502,15 @@ def test_workers_leave_the_end_to_their_parent(fragile, sent):
     assert not any(step.crashed[0] for step in play(fragile, 3))
 
 
+def test_a_fork_that_ends_leaves_the_processes_to_their_parent(fragile, monkeypatch):
+    """It unwound what it had copied, and killed the environments of its parent."""
+    fragile.reset()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: -1)
+        fragile.close()
+    assert not any(step.crashed.any() for step in play(fragile, 3))
+
+
 # No `if __name__ == "__main__"`: workers must not run the script again.
 SCRIPT = """
 import time

@@ -5,6 +5,7 @@ before JAX is imported; the next `VectorEnv` with the same arguments takes them.
 """
 
 import contextlib
+import os
 import time
 import weakref
 from collections.abc import Iterator, Mapping
@@ -27,8 +28,9 @@ class Crew:
         standard_streams.reserve()
         self.file = nameless_memory()
         self.workers: list[Worker] = []
+        self._owner = os.getpid()
         # Also if this object is garbage collected, and when the interpreter ends.
-        self._finalizer = weakref.finalize(self, _close, self.workers, self.file)
+        self._finalizer = weakref.finalize(self, _close, self.workers, self.file, self._owner)
         try:
             self.workers.extend(self.start() for _ in range(count))
         except BaseException:
@@ -45,13 +47,14 @@ class Crew:
         return not self._finalizer.alive
 
     def close(self, patience_s: float = PATIENCE_S) -> None:
-        """End all processes; those that do not end in time are killed. A second call does nothing.
+        """End all processes; those that do not end in time are killed. A second call does nothing,
+        nor does a call in a fork of the process that started them.
 
         Args:
             patience_s: seconds that they have.
         """
-        if self._finalizer.detach() is not None:
-            _close(self.workers, self.file, patience_s)
+        if os.getpid() == self._owner and self._finalizer.detach() is not None:
+            _close(self.workers, self.file, self._owner, patience_s)
 
 
 _EARLY: list[Crew] = []
@@ -86,7 +89,11 @@ def crew_of(making: Mapping[str, Any], count: int) -> Crew:
     return Crew(making, count)
 
 
-def _close(workers: list[Worker], file: IO[bytes], patience_s: float = PATIENCE_S) -> None:
+def _close(
+    workers: list[Worker], file: IO[bytes], owner: int, patience_s: float = PATIENCE_S
+) -> None:
+    if os.getpid() != owner:
+        return
     for worker in workers:
         worker.leave()
     until = time.monotonic() + patience_s
