@@ -157,7 +157,7 @@ def require_registered(id: str) -> None:
 def _lacking(loaded: Any, module: str, name: str) -> str:
     """What to say of a module that was imported and has no such environment."""
     makers = [one for one, value in vars(loaded).items() if callable(value) and one[0] != "_"]
-    near = difflib.get_close_matches(name, [*makers, *gymnasium.registry], n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, [*makers, *gymnasium.registry], n=3, cutoff=0.6)
     hint = f" Did you mean {either(near)}?" if near else ""
     return (
         f"{module} ({getattr(loaded, '__file__', None) or 'of Python'}) registers no id {name!r} "
