@@ -24,7 +24,7 @@ def tolerate() -> None:
     command must not end when its terminal, its pipe or its disk does.
     """
     shown = sys.stderr
-    if isinstance(shown, io.TextIOWrapper):
+    if isinstance(shown, io.TextIOWrapper) and shown is sys.__stderr__:  # not one in memory
         shown.flush()
         raw = _Discarding(shown.fileno(), "w", closefd=False)
         sys.stderr = io.TextIOWrapper(
