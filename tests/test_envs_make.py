@@ -232,7 +232,7 @@ def test_a_class_or_a_function_makes_an_environment_without_a_registration():
     for name in ("Levels", "level_of"):
         env = make(f"tiny_envs:{name}", options={"level": 4})
         np.testing.assert_array_equal(env.reset(seed=0)[0]["vector"], [4, 4])
-    with pytest.raises(Unavailable, match="'tiny_envs:Livels'"):
+    with pytest.raises(Unavailable, match="'Livels'"):
         make("tiny_envs:Livels")
     with pytest.raises(Unavailable, match="must have `reset`; dict does not"):
         make("tiny_envs:level_of", options={"level": 4, "kind": "none"})
