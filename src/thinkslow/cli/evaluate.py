@@ -359,7 +359,10 @@ def play_and_report(
 def _say_videos(folder: Path) -> None:
     videos = sorted(folder.glob("video/*"))
     if not videos:
-        _say("--video changes nothing here: the first episodes were played before, without it.")
+        _say(
+            "--video changes nothing here: it records first episodes that show an image, are "
+            "played whole, not in windows, and were not played before."
+        )
     for path in videos:
         output().print(f"A video: {path}", soft_wrap=True)
 
