@@ -254,6 +254,11 @@ def _shown(
             f"{env.id} shows no image and renders none: give an environment made with "
             '`options={"render_mode": "rgb_array"}`.'
         )
+    if rendered.dtype != np.uint8 or rendered.ndim not in (2, 3) or not rendered.size:
+        raise ValueError(
+            f"{env.id} renders {rendered.dtype} of {rendered.shape}; a picture is uint8 of "
+            "(height, width) or (height, width, channels). Mend its `render`."
+        )
     return {"rendered": rendered}
 
 
