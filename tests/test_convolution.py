@@ -203,3 +203,15 @@ def test_a_cpu_computes_the_gradient_by_the_kernel_fast():
     orders = set(re.findall(r"dim_labels=(\S+?)[,\s]", text))
     assert orders == {"b01f_01io->b01f"}
     assert " while(" in text
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="of CPUs alone")
+def test_the_gradient_by_the_kernel_copies_no_images_into_groups():
+    images, kernel = (
+        np.ones(shape, np.float32) for shape in ((2 * TOGETHER, 16, 16, 3), (5, 5, 3, 12))
+    )
+    each = jax.vmap(convolve_and_pool, (0, None))
+    program = jax.jit(jax.grad(lambda kernel, images: jnp.sin(each(images, kernel)).sum()))
+    text = program.lower(kernel, images).compile().as_text() or ""
+    assert f"f32[{2 * TOGETHER},8,8,12]" in text
+    assert f"f32[2,{TOGETHER}," not in text
