@@ -287,6 +287,27 @@ def test_other_signals_end_a_command_as_ctrl_c_does(number, monkeypatch, capsys)
     assert signal.getsignal(number) == before
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_a_destructor_met_is_not_lost(number, monkeypatch, capsys):
+    """A bank went on after SIGHUP, with a traceback, as if nothing had been sent."""
+
+    class Met:
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+
+    def told(options):
+        Met()
+        time.sleep(5)
+
+    monkeypatch.setattr(inspect, "run", told)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run may ignore it
+    try:
+        assert main(["inspect", "agent"]) == 128 + number
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert one_line(capsys) == "thinkslow: Stopped."
+
+
 def test_ctrl_c_once_more_at_the_end_shows_no_traceback():
     """It showed that of JAX's clean-up."""
     press = (

@@ -4,9 +4,13 @@ Finished work is kept, the processes of the environments end, and the folder is 
 """
 
 import contextlib
+import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from thinkslow import ending
 
@@ -21,7 +25,10 @@ class Ended(KeyboardInterrupt):
 
 @contextmanager
 def by_signals() -> Iterator[None]:
-    """Raise `Ended` at the first signal. A second signal ends the process at once."""
+    """Raise `Ended` at the first signal. A second signal ends the process at once.
+
+    Python drops an exception that is raised inside a destructor, so such a signal is sent again.
+    """
     before = {}
 
     def end(number: int, _: object) -> None:
@@ -29,6 +36,16 @@ def by_signals() -> Iterator[None]:
             signal.signal(each, signal.SIG_DFL)
         raise Ended(number)
 
+    def dropped(found: Any) -> None:
+        if not isinstance(found.exc_value, KeyboardInterrupt):
+            tell(found)
+            return
+        for each in before:
+            signal.signal(each, end)
+        number = exit_code(found.exc_value) - 128
+        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()  # once this hook is left
+
+    tell, sys.unraisablehook = sys.unraisablehook, dropped
     try:
         for number in ending.SIGNALS:  # Python itself handles Ctrl-C
             # A command that was started with nohup continues when its terminal closes.
@@ -39,6 +56,7 @@ def by_signals() -> Iterator[None]:
     try:
         yield
     finally:
+        sys.unraisablehook = tell
         for number, handler in before.items():
             signal.signal(number, handler)
 
