@@ -14,7 +14,7 @@ import tiny_envs
 from gymnasium import spaces
 
 from thinkslow.cli import evaluate, train
-from thinkslow.cli.common import Usage
+from thinkslow.cli.usage import Usage
 from thinkslow.envs import Unavailable, make, rendering, requirements
 from thinkslow.envs.failures import Mismatch
 from thinkslow.envs.families import atari

@@ -16,8 +16,8 @@ from pages import evaluation
 from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 
 from thinkslow.cli import main, train
-from thinkslow.cli.common import Usage
 from thinkslow.cli.exports import Showing, of_evaluation, of_study
+from thinkslow.cli.usage import Usage
 from thinkslow.dreamer.training.logs import Logs
 from thinkslow.evaluation import Evaluation, tables
 from thinkslow.storage.events import Events

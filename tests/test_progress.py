@@ -6,9 +6,9 @@ import time
 import pytest
 
 from thinkslow.cli import progress
-from thinkslow.cli.common import Usage
 from thinkslow.cli.numbers import whole
 from thinkslow.cli.train import parse
+from thinkslow.cli.usage import Usage
 from thinkslow.dreamer.training.episodes import Progress
 
 

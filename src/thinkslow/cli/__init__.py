@@ -19,8 +19,8 @@ from collections.abc import Sequence
 
 from thinkslow import standard_streams
 from thinkslow.cli import compilation_cache, huge_pages, stopping
-from thinkslow.cli.common import Usage
 from thinkslow.cli.places import place_of
+from thinkslow.cli.usage import Usage
 from thinkslow.cli.wording import CAUSE_ALONE, as_typed, in_flags, printable
 from thinkslow.registry import nearest
 from thinkslow.storage import jsontext

@@ -11,8 +11,9 @@ import tyro
 
 from thinkslow import registry
 from thinkslow.agent.arms.presets import DEFAULT
-from thinkslow.cli.common import Common, Usage
+from thinkslow.cli.common import Common
 from thinkslow.cli.common import parse as parse_options
+from thinkslow.cli.usage import Usage
 from thinkslow.names import KINDS
 
 OTHERS = ("arm", "importer", "architecture")

@@ -10,9 +10,10 @@ import tyro
 
 from thinkslow import registry
 from thinkslow.bank.plan import Plan
-from thinkslow.cli.common import Usage, beside_none, console, output, part
+from thinkslow.cli.common import beside_none, console, output, part
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.playing import PlayingAgents
+from thinkslow.cli.usage import Usage
 from thinkslow.plural import plural
 from thinkslow.settings import setting
 

@@ -18,6 +18,7 @@ import tyro
 from thinkslow import settings
 from thinkslow.cli import parsing
 from thinkslow.cli.modules import load_modules
+from thinkslow.cli.usage import Usage
 from thinkslow.cli.wording import InFlags
 from thinkslow.registry import entries, find, nearest
 from thinkslow.zoo import located
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
 
 Options = TypeVar("Options", bound="Common")
 Part = TypeVar("Part")
-
-
-class Usage(ValueError):
-    """A wrong flag or value: exit code 2."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from thinkslow.cli.common import Common, Usage, output
+from thinkslow.cli.common import Common, output
 from thinkslow.cli.common import parse as parse_options
+from thinkslow.cli.usage import Usage
 from thinkslow.plural import plural
 from thinkslow.storage import jsontext
 

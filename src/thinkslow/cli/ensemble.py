@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import tyro
 
 from thinkslow import settings, zoo
-from thinkslow.cli.common import Usage, output
+from thinkslow.cli.common import output
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.playing import PlayingAgents
+from thinkslow.cli.usage import Usage
 from thinkslow.plural import plural
 from thinkslow.settings import setting
 

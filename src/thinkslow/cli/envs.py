@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from thinkslow.cli.common import Common, Usage
+from thinkslow.cli.common import Common
 from thinkslow.cli.common import parse as parse_options
+from thinkslow.cli.usage import Usage
 
 DESCRIPTION = """List the environments that can be played here, and how to install the others.
 

@@ -13,11 +13,12 @@ from thinkslow import registry, settings
 from thinkslow.agent.arms.arm import Arm, arm
 from thinkslow.agent.arms.presets import DEFAULT
 from thinkslow.cli import early, flags
-from thinkslow.cli.common import Usage, beside_none, console, output
+from thinkslow.cli.common import beside_none, console, output
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.exports import Showing, of_evaluation
 from thinkslow.cli.playing import PlayingAgents
 from thinkslow.cli.results import progress, show_result
+from thinkslow.cli.usage import Usage
 from thinkslow.cli.wording import in_flags
 from thinkslow.settings import setting
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import tyro
 
 from thinkslow import registry
-from thinkslow.cli.common import Usage, beside_none, console, output, part
+from thinkslow.cli.common import beside_none, console, output, part
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.playing import PlayingAgents
+from thinkslow.cli.usage import Usage
 from thinkslow.gap.plan import Plan
 
 if TYPE_CHECKING:

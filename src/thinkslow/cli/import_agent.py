@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from thinkslow.cli.common import Opening, Usage, output
+from thinkslow.cli.common import Opening, output
 from thinkslow.cli.common import parse as parse_options
+from thinkslow.cli.usage import Usage
 
 DESCRIPTION = """Convert a checkpoint from another DreamerV3 code base to our format.
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
 
-from thinkslow.cli.common import Common, Opening, Usage
+from thinkslow.cli.common import Common, Opening
+from thinkslow.cli.usage import Usage
 
 if TYPE_CHECKING:
     from thinkslow.saved.environment import Trained

@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from thinkslow import settings
-from thinkslow.cli.common import Usage, console, output
+from thinkslow.cli.common import console, output
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.exports import Showing, of_study
 from thinkslow.cli.results import progress
+from thinkslow.cli.usage import Usage
 from thinkslow.plural import plural
 
 DESCRIPTION = """Play a study: agents, settings, arms, seeds and hypotheses from one TOML file.

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from thinkslow.cli.common import Usage
+from thinkslow.cli.usage import Usage
 
 SHOWN = ("score", "length", "thought_share", "belief_kl", "latency_ms")
 """Columns of episodes that are logged as scalars, besides the gains of images."""

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
 
-from thinkslow.cli.common import Usage, log_to_console
+from thinkslow.cli.common import log_to_console
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.exports import Exporting
 from thinkslow.cli.playing import Playing
 from thinkslow.cli.progress import shown
 from thinkslow.cli.trackers import Findings
+from thinkslow.cli.usage import Usage
 from thinkslow.dreamer.config import TrainConfig, train_preset
 from thinkslow.plural import plural
 

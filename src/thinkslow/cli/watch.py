@@ -11,10 +11,11 @@ import tyro
 
 from thinkslow import registry, settings
 from thinkslow.cli import flags
-from thinkslow.cli.common import Usage, console, output
+from thinkslow.cli.common import console, output
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.playing import PlayingAgents
 from thinkslow.cli.results import progress
+from thinkslow.cli.usage import Usage
 from thinkslow.cli.wording import in_flags
 from thinkslow.plural import plural
 from thinkslow.settings import setting
