@@ -36,4 +36,4 @@ if __name__ == "__main__":
     player = agent.thinking(arm).player()
     with envs.make(**agent.about.environment) as env:
         player(env.reset(seed=0)[0], first=True)
-    print(player.thought.refined.terms["pig"][0])
+    print(player.thought.refined.terms["pig"][0, 0])

@@ -1,10 +1,13 @@
 """Play a bundled agent that thinks before it acts, and look at what thinking did."""
 
+import dataclasses
+
 import thinkslow
 from thinkslow import envs
 
 agent = thinkslow.load("collect-half")
-player = agent.thinking("evidence").player(seed=0)
+how = dataclasses.replace(thinkslow.arm("evidence").thinking, record=True)  # the last loss too
+player = agent.thinking(how).player(seed=0)
 env = envs.make("thinkslow/CollectGoodObjects-v0")
 
 observation, _ = env.reset(seed=0)

@@ -266,6 +266,7 @@ def test_an_example_runs(example, capsys, monkeypatch):
     runpy.run_path(str(example), run_name="__main__")
     out = capsys.readouterr().out
     assert out
+    assert not re.search(r"\bnan\b", out)  # the first page showed "objective 128 -> nan"
     for page in PAGES:
         for shown in re.findall(
             rf"\$ uv run python examples/{example.name}\n(.*?)^```", page.read_text(), re.S | re.M
