@@ -142,7 +142,8 @@ def _played(
     batch = {key: np.asarray(value)[None] for key, value in case.observation.items()}
     carry, out = player.start(1), []
     if gate is not None:
-        player.warm(carry, batch, np.ones(1, bool), keys=jr.split(jr.key(0), 1))
+        opening = player.opening_above(0.0)  # one that never opens compiles no thinking
+        opening.warm(carry, batch, np.ones(1, bool), keys=jr.split(jr.key(0), 1))
     for number in range(DECISIONS):
         told = {}
         if settings.missing:
