@@ -569,7 +569,7 @@ def noted() -> Exception:
 
 def test_the_last_output_is_no_line_of_source():
     """What a killed process had said was given as `gym.logger.warn(`."""
-    words = "the map is large\nmaze.py:3: UserWarning: rounded\n  gym.logger.warn(\n"
+    words = "the map is large\nmaze.py:3: UserWarning: rounded\n\n  gym.logger.warn(\n"
     assert ended(-9, "step", words).message.endswith("output: maze.py:3: UserWarning: rounded")
 
 

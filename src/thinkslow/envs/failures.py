@@ -138,7 +138,8 @@ def ended(code: int, call: str, words: str) -> Failure:
     lines = words.strip().splitlines()
     fatal = [line for line in lines if line.startswith(FATAL)]
     if lines:
-        said = [line for line in lines if not line[0:1].isspace()]  # no source below a warning
+        # Source below a warning is indented.
+        said = [line for line in lines if line.strip() and not line[0].isspace()]
         last = fatal[-1].removeprefix(FATAL) if fatal else (said or lines)[-1].strip()
         message += f"; its last output: {_short(last)}"
     frames = FRAME.findall(words) if fatal else []
