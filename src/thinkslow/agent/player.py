@@ -105,7 +105,8 @@ class Player:
         starts = np.asarray(episode_start if episode_start is not None else False, bool).reshape(-1)
         if len(starts) not in (1, count):
             raise ValueError(
-                f"`episode_start` must be one for each environment, {count}; got {len(starts)}."
+                f"`episode_start` must be one for each environment, {count}, or one for all; got "
+                f"{len(starts)}."
             )
         begins = np.broadcast_to(starts, count) | (state.decisions == 0)
         carry, vectors = self._decide(state.carry, parts, begins, state.decisions, agent)

@@ -125,8 +125,9 @@ class Trainer(RunState):
     ) -> None:
         """Train until the run has made `steps` decisions, or for `minutes`, and save at the end.
 
-        Minutes count from the first decision, after compiling. Ctrl-C, SIGTERM or SIGHUP ends the
-        run at the next decision, with a save; a second signal ends it at once.
+        Minutes count from the first decision, after compiling. Ctrl-C or a signal of
+        `thinkslow.ending` ends the run at the next decision, with a save; a second one ends it at
+        once.
 
         **Errors:** `Diverged` at a non-finite loss, after the state before it was saved;
         `lock.Lost` if the folder was deleted, after everything was saved again; `KeyboardInterrupt`
