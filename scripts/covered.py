@@ -51,7 +51,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import thinkslow
-from thinkslow.agent.checks.clean import BLOCKS, LEAST, errors_of, in_blocks, patched
+from thinkslow.agent.checks.clean import BLOCKS, LEAST, errors_of, least_in_blocks, patched
 from thinkslow.envs import VectorEnv, arguments
 from thinkslow.envs.shifts import shifts
 from thinkslow.evaluation.clean import FALSE_PATCHES, limit
@@ -144,7 +144,7 @@ def auc(high: np.ndarray, low: np.ndarray) -> float:
 
 
 def in_all_blocks(scores: np.ndarray, side: int) -> np.ndarray:
-    return np.asarray(jax.vmap(jax.vmap(lambda x: in_blocks(x, side)))(scores))
+    return np.asarray(jax.vmap(jax.vmap(lambda x: least_in_blocks(x, side)))(scores))
 
 
 class Detector:

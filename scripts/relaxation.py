@@ -52,7 +52,7 @@ from thinkslow.evaluation.seeds import episode_seed
 from thinkslow.evaluation.statistics import paired
 from thinkslow.evaluation.walks import led, walked
 from thinkslow.refinement import Gradient, Random, Update, refine
-from thinkslow.refinement.joint import Joint, moved
+from thinkslow.refinement.joint import Joint, shifted
 from thinkslow.trees import all_finite, compiled, where
 from thinkslow.worldmodel import Moment, State
 
@@ -161,7 +161,7 @@ def state_of(moment: Moment, found: Any, landing: str, key: Any) -> State:
     belief: Belief = found.joint.belief if isinstance(found, Whole) else found
     memory = moment.memory
     if isinstance(found, Whole):
-        memory = moved(memory, found.joint.shift, jnp.inf)
+        memory = shifted(memory, found.joint.shift, jnp.inf)
     if isinstance(belief, Point):
         return State(memory, projected(belief.value, landing))
     return State(memory, belief.sample(key=key))

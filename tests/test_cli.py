@@ -20,7 +20,7 @@ import pytest
 from helpers import slow
 
 from thinkslow import ending
-from thinkslow.cli import COMMANDS, doctor, inspect, main
+from thinkslow.cli import COMMANDS, doctor, inspect, main, stopping
 from thinkslow.envs import families, trial
 from thinkslow.envs.families import atari
 from thinkslow.envs.families.family import Family
@@ -795,3 +795,17 @@ def test_what_nobody_can_read_ends_no_command():
         listed = subprocess.run([*THINKSLOW, "study"], stdout=closed, stderr=full, check=False)
         failed = subprocess.run([*THINKSLOW, "no-command"], stderr=full, check=False)
     assert (listed.returncode, failed.returncode) == (0, 2)
+
+
+def test_a_limit_of_processor_time_ends_a_command_once():
+    """The system sends SIGXCPU again every second, also while the command saves."""
+
+    def stopped():
+        with stopping.by_signals():
+            try:
+                signal.raise_signal(signal.SIGXCPU)
+            finally:
+                signal.raise_signal(signal.SIGXCPU)
+
+    with pytest.raises(stopping.Ended):
+        stopped()

@@ -107,6 +107,7 @@ def test_a_module_is_there_without_an_import_of_its_own(monkeypatch):
     """`thinkslow.testing.check` worked only where something else had imported it."""
     monkeypatch.delattr(thinkslow, "toy", raising=False)
     assert thinkslow.toy.__name__ == "thinkslow.toy"
+    assert not hasattr(thinkslow, "no.such")
     with pytest.raises(AttributeError, match="evaluat"):
         _ = thinkslow.evaluat
 

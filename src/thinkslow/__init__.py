@@ -111,7 +111,7 @@ def __getattr__(name: str) -> Any:
     for home, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(f"thinkslow.{home}"), name)
-    if importlib.util.find_spec(f"thinkslow.{name}"):
+    if "." not in name and importlib.util.find_spec(f"thinkslow.{name}"):
         return importlib.import_module(f"thinkslow.{name}")
     message = f"module 'thinkslow' has no attribute {name!r}"
     raise AttributeError(message, name=name, obj=sys.modules[__name__])  # for "Did you mean"
