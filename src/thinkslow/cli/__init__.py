@@ -208,8 +208,8 @@ def _one_line(error: Exception) -> str:
         barred = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
         other = ", or allow access to this one" if barred else ""
         return f"{place}: {error.strerror}. Give another path{other}."
-    if isinstance(error, AssertionError) and _raised_by(error).endswith("xla_bridge.py"):
-        asked = os.environ.get("JAX_PLATFORMS", "")
+    asked = os.environ.get("JAX_PLATFORMS")
+    if isinstance(error, AssertionError) and asked and _raised_by(error).endswith("xla_bridge.py"):
         return (
             f"JAX found no device of JAX_PLATFORMS={asked}. Unset the variable to compute on what "
             "there is, or install JAX for that device; `thinkslow doctor` shows what it finds."

@@ -71,7 +71,7 @@ def at(value: Any, path: Path) -> Any:
         elif isinstance(value, tuple | list) and key.isdigit() and int(key) < len(value):
             value = value[int(key)]
         else:
-            place = "".join(f" {one}" for one in ["/".join(path[:depth])] if one)
+            place = " " + "/".join(path[:depth]) if depth else ""
             raise Mismatch(
                 f"its observation{place} shows a {type(value).__name__}, in which {key} is "
                 "declared. Return a dictionary or a tuple as declared, or wrap it: "

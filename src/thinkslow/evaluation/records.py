@@ -105,9 +105,9 @@ class Episode:
             if known is None and name.rpartition("/")[2] not in _OF_IMAGES:
                 raise ValueError(f"it has a column {name!r}, which this version does not know")
             allowed = known or (float, int, types.NoneType)
-            infinite = isinstance(value, float) and not math.isfinite(value)
+            non_finite = isinstance(value, float) and not math.isfinite(value)
             truth = bool not in allowed and value is True
-            if not isinstance(value, allowed) or infinite or truth:
+            if not isinstance(value, allowed) or non_finite or truth:
                 raise ValueError(f"`{name}` is {value!r}")
         return cls(**{name: row[name] for name in FIELDS}, images=images)
 
