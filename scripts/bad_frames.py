@@ -13,11 +13,14 @@ that were really taken, so that frames and carries belong together. `reset` begi
 at decision 12; `other` shows six clean frames of another moment; `redrawn` shows no bad frame
 and has other random numbers.
 
-Two measures, means of the decisions 24 to 29, which follow 12 to 17 clean frames. `nats` is
+Three measures, means of the decisions 24 to 29, which follow 12 to 17 clean frames. `nats` is
 KL(belief || belief without bad frames): how far the agent is from where it would have been;
 `redrawn` is how far its own random numbers take it. `surprise` is KL(encoder's belief || prior):
-how badly the carry predicts the frame that comes, whatever it remembers. "Worse than reset" is
-the difference to `reset`, with its 95% interval over environments.
+how badly the carry predicts the frame that comes, whatever it remembers. `policy` is the total
+variation between the policy and the policy without bad frames, each in the state that acts: the
+probability that the two cannot be made to take the same action. "Worse than reset" is the
+difference to `reset`, with its 95% interval over environments, uncorrected, and the p-value of a
+paired t test after Holm's correction over all arms and kinds of the command.
 
 Reproduce: `uv run python scripts/bad_frames.py` (`--arms A,B`, `--draws N`, `--environments N`,
 `--json`). Needs OpenGL, as the demo does.
@@ -32,6 +35,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -43,6 +47,7 @@ from thinkslow.agent.arms.arm import Arm
 from thinkslow.agent.arms.presets import evidence
 from thinkslow.envs import VectorEnv, arguments
 from thinkslow.evaluation.protocol import machine
+from thinkslow.evaluation.statistics import holm, paired
 from thinkslow.trees import all_finite
 
 LENGTH, BAD, LAST = 30, range(6, 12), range(24, 30)
@@ -95,6 +100,7 @@ FLOATS: dict[str, Frames] = {
     "float of 0 to 255": lambda frames, at: frames[at].astype(np.float32),
 }
 CONTROLS = ("clean", "redrawn", "reset", "float in [0, 1]")
+MEASURES = ("nats", "surprise", "policy")
 FLAGGED = [*(kind for kind in FLOATS if kind not in CONTROLS), "missing", "black", "white"]
 """What the page promises a flag for. Any bytes may be a picture, so that noise has none."""
 REFUSED: dict[str, Callable[[np.ndarray], dict[str, Any]]] = {
@@ -133,6 +139,8 @@ class Played:
     """Of the last decisions."""
     surprise: np.ndarray
     """Mean of the last decisions, nats."""
+    policies: np.ndarray
+    """Of the last decisions, `[decision, kind, environment, action]`."""
     invalid: int = 0
     """Actions that are not one of the classes."""
     broken: int = 0
@@ -150,8 +158,8 @@ def played(
     """
     count = frames.shape[1]
     names = np.repeat([*kinds], count)
-    carry, surprises = agent.start(len(names)), []
-    out = Played([], np.zeros(()))
+    carry, surprises, policies = agent.start(len(names)), [], []
+    out = Played([], np.zeros(()), np.zeros(()))
     told = np.concatenate([actions] * len(kinds), 1)
     for at in range(LENGTH):
         bad = at in BAD
@@ -180,12 +188,20 @@ def played(
         if at in LAST:
             out.beliefs.append(thought.after)
             surprises.append(np.asarray(_kl(thought.before, thought.prior)))
+            policies.append(np.asarray(_policy(agent.model, thought.state)))
         carry = dataclasses.replace(carry, action=jnp.asarray(told[at]))
     out.surprise = np.mean(surprises, 0).reshape(len(kinds), count)
+    out.policies = np.reshape(policies, (len(LAST), len(kinds), count, -1))
     return out
 
 
 _kl = jax.jit(jax.vmap(lambda one, other: one.kl(other)))
+
+
+@eqx.filter_jit
+def _policy(model: Any, states: Any) -> Any:
+    """The probability of each action in each state."""
+    return jax.vmap(lambda state: next(iter(model.actor(state).values())).probs().ravel())(states)
 
 
 def apart(beliefs: list[Any], undisturbed: list[Any], count: int) -> np.ndarray:
@@ -198,11 +214,23 @@ def apart(beliefs: list[Any], undisturbed: list[Any], count: int) -> np.ndarray:
     return np.mean(found, 0)
 
 
-def interval(differences: np.ndarray) -> tuple[float, float]:
-    """Of the mean, 95%, by 10,000 resamples of environments."""
-    drawn = np.random.default_rng(0).choice(differences, (10_000, len(differences)))
-    low, high = np.percentile(drawn.mean(1), [2.5, 97.5])
-    return float(low), float(high)
+def against_reset(found: Mapping[str, Mapping[str, Any]], what: str) -> dict[str, dict[str, Any]]:
+    """Of a measure the difference to `reset`, by arm and kind: its mean, its interval over
+    environments, and its p-value, corrected for all of them.
+    """
+    kinds = [kind for kind in [*BYTES, *FLOATS] if kind not in CONTROLS]
+    tested = {
+        (arm, kind): paired(row[kind][what] - row["reset"][what], seed=0)
+        for arm, row in found.items()
+        for kind in kinds
+    }
+    out: dict[str, dict[str, Any]] = {arm: {} for arm in found}
+    for ((arm, kind), one), p in zip(
+        tested.items(), holm([one.p_value for one in tested.values()]), strict=True
+    ):
+        row = {"difference": one.mean, "interval": one.interval, "p_holm": float(p)}
+        out[arm][kind] = row
+    return out
 
 
 def refused(agent: Any, frames: np.ndarray) -> dict[str, str]:
@@ -269,15 +297,15 @@ def tried(
     draws: int,
     total: collections.Counter[str],
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Of each kind both measures of every environment, means over draws."""
+    """Of each kind the measures of every environment, means over draws."""
     count, found = frames.shape[1], collections.defaultdict(lambda: collections.defaultdict(list))
     for draw in range(draws):
-        undisturbed: list[Any] = []
         for kinds in (BYTES, FLOATS):
             one = played(agent, frames, actions, kinds, draw)
             # The first kind of each batch, as programs of other types differ in the last bits.
             undisturbed = [jax.tree.map(lambda x: x[:count], belief) for belief in one.beliefs]
             nats = apart(one.beliefs, undisturbed, count)
+            varied = np.abs(one.policies - one.policies[:, :1]).sum(-1).mean(0) / 2
             bad = [kind for kind in kinds if kind not in CONTROLS]
             total["decisions"] += LENGTH * count * len(kinds)
             total["bad"] += len(BAD) * count * len(bad)
@@ -286,6 +314,7 @@ def tried(
             for i, kind in enumerate(kinds):
                 found[kind]["nats"].append(nats[i])
                 found[kind]["surprise"].append(one.surprise[i])
+                found[kind]["policy"].append(varied[i])
                 if kind in FLAGGED:
                     total["to be flagged"] += len(BAD) * count
                     total["to be flagged, flagged"] += one.flagged[kind]
@@ -311,8 +340,7 @@ def main() -> int:
     names = given.arms.split(",") if given.arms else [*registry.entries("arm"), "deadline-30"]
     total: collections.Counter[str] = collections.Counter()
     skipped: dict[str, str] = {}
-    means: dict[str, dict[str, dict[str, float]]] = {}
-    worse: dict[str, dict[str, list[float]]] = {}
+    every: dict[str, dict[str, dict[str, np.ndarray]]] = {}
     for name in names:
         begun = time.monotonic()
         try:
@@ -320,31 +348,26 @@ def main() -> int:
         except ValueError as error:
             skipped[name] = str(error)
             continue
-        found = tried(agent, frames, actions, given.draws, total)
+        every[name] = tried(agent, frames, actions, given.draws, total)
         total["after a carry of NaN"] += poisoned(agent, frames)
         said = refused(agent, frames)
         total["to be refused"] += len(said)
         total["refused by name"] += sum(
             "`image`" in one or "lacks" in one or "sees" in one for one in said.values()
         )
-        means[name] = {
-            kind: {what: float(each.mean()) for what, each in row.items()}
-            for kind, row in found.items()
-        }
-        for what in ("nats", "surprise"):
-            for kind in [*BYTES, *FLOATS]:
-                difference = found[kind][what] - found["reset"][what]
-                low, high = interval(difference)
-                if low > 0 and kind not in CONTROLS:
-                    row = worse.setdefault(f"{name}, {kind}", {})
-                    row[what] = [round(float(x), 3) for x in (difference.mean(), low, high)]
         print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
     report = {
         "machine": machine(),
         "counts": dict(total),
-        "means": means,
+        "means": {
+            name: {
+                kind: {what: float(each.mean()) for what, each in row.items()}
+                for kind, row in found.items()
+            }
+            for name, found in every.items()
+        },
         "refused arms": skipped,
-        "worse than reset": worse,
+        "against reset": {what: against_reset(every, what) for what in MEASURES},
     }
     if given.json:
         print(json.dumps(report, indent=1))
@@ -358,15 +381,20 @@ def main() -> int:
 def shown(report: Mapping[str, Any]) -> None:
     """The report as tables."""
     kinds = [kind for kind in [*BYTES, *FLOATS] if kind not in ("clean", "float in [0, 1]")]
-    for what in ("nats", "surprise"):
+    for what in MEASURES:
         print(f"| {what} | " + " | ".join(kinds) + " |\n|" + "---|" * (len(kinds) + 1))
         for name, row in report["means"].items():
-            print(f"| {name} | " + " | ".join(f"{row[kind][what]:.2f}" for kind in kinds) + " |")
+            print(f"| {name} | " + " | ".join(f"{row[kind][what]:.3g}" for kind in kinds) + " |")
     for what, count in report["counts"].items():
         print(f"{what}: {count:,}")
-    print("worse than reset (difference, 95% interval):")
-    for what, row in report["worse than reset"].items():
-        print(f"  {what}: {row}")
+    print("worse than reset (difference, 95% interval, p after Holm):")
+    for what, arms in report["against reset"].items():
+        for name, row in arms.items():
+            for kind, one in row.items():
+                low, high = one["interval"]
+                if low > 0:
+                    numbers = f"{one['difference']:.3g} [{low:.3g}, {high:.3g}]"
+                    print(f"  {what}, {name}, {kind}: {numbers}, p {one['p_holm']:.2g}")
     print(f"refused: {report['refused arms']}\n{report['machine']}")
 
 
