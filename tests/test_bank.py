@@ -5,18 +5,16 @@ import dataclasses
 import io
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import tiny_dreamer
+from own_model import Recurrent, made
 
 from thinkslow import bank
 from thinkslow.agent.abstract import About
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.inputs import Carry
 from thinkslow.agent.thinking import Thinking
 from thinkslow.bank import filling
 from thinkslow.bank.judging import Choices, opened
@@ -24,12 +22,11 @@ from thinkslow.bank.stored import Header, Moments, begin
 from thinkslow.bank.summary import summarise
 from thinkslow.cli.bank import scope, tables
 from thinkslow.cli.common import output
-from thinkslow.envs import Failure, Step
+from thinkslow.envs import Failure, Step, VectorEnv
 from thinkslow.envs.snapshots import Snapshot
 from thinkslow.spaces import Space
 from thinkslow.storage.faults import Damaged, Missing
 from thinkslow.storage.headers import Occupied
-from thinkslow.worldmodel import State
 
 PLAN = bank.Plan(moments=6, every=3, futures=2, horizon=3, batch=2, seed=3)
 
@@ -217,73 +214,72 @@ def test_a_round_of_which_nothing_was_kept_is_no_part(tmp_path):
     assert [len(part) for part in bank.read(tmp_path).parts()] == [2]
 
 
-class Still:
-    """Environments that go on for ever and come back to any moment, but whose third step goes
-    wrong.
+class Still(VectorEnv):
+    """Two environments that come back to any moment and go on for ever, but `goes_wrong` says what
+    the third step after a moment gives: a failure, or a reward of NaN. With `lost`, the second one
+    ends before the first moment, and it cannot be brought to the moment of another.
     """
 
-    id, count = "Still-v0", 2
+    def __init__(self, goes_wrong: str, *, lost: bool):
+        self.id, self.count = "Still-v0", 2
+        model = made(Recurrent)
+        self.observation_space = dict(model.observation_spaces)
+        self.action_spaces = dict(model.action_spaces)
+        self.goes_wrong, self.lost, self.time = goes_wrong, lost, 0
 
-    def __init__(self, *, crash: bool):
-        self.crash, self.time = crash, 0
+    def close(self) -> None:
+        """There is no process."""
 
-    def reset(self, seeds: Any) -> Step:
-        return self._step(np.zeros(2, bool), 0.0)
+    def reset(self, seeds: Any = None) -> Step:
+        return self._step()
 
     def snapshot(self) -> list[Any]:
-        return [Snapshot(index, (), "", "", {}, None) for index in range(2)]
+        kept = Snapshot(0, (), "", "", {}, None)
+        return [kept, None if self.lost else kept]
 
     def resume(self, snapshots: Any) -> Step:
         self.time = 0
-        return self._step(np.zeros(2, bool), 0.0)
+        return self._step(np.array([False, self.lost]), cause="the window is gone")
 
-    def step(self, actions: Any, *, playing: np.ndarray) -> Step:
+    def step(self, actions: Any, *, playing: Any = None) -> Step:
         self.time += 1
         if self.time < 3:
-            return self._step(np.zeros(2, bool), 1.0)
-        return self._step(playing & self.crash, 1.0 if self.crash else np.nan)
+            return self._step(over=np.array([False, self.lost]), reward=1.0)
+        if self.goes_wrong == "reward":
+            return self._step(reward=np.nan)
+        return self._step(playing, cause="the door is gone")
 
-    def _step(self, failed: np.ndarray, reward: float) -> Step:
-        door = Failure("step", "LookupError", "the door is gone")
+    def _step(
+        self, failed: Any = False, *, over: Any = False, reward: float = 0.0, cause: str = ""
+    ) -> Step:
+        one, none = Failure("step", "LookupError", cause), np.zeros(2, bool)
         return Step(
-            {"vector": np.zeros((2, 1), np.float32)},
+            {"numbers": np.zeros((2, 2), np.float32)},
             np.full(2, reward, np.float32),
-            *(np.zeros(2, bool), failed, np.zeros(2, bool), failed),
-            tuple(door if one else None for one in failed),
+            *(none, none | failed | over, none, none | failed),
+            tuple(one if fails else None for fails in none | failed),
         )
 
 
-class Shelf:
-    """Keeps no moments, as there are none to keep."""
-
-    index: Any = {}  # noqa: RUF012
-
-    def __len__(self) -> int:
-        return 0
-
-    def add(self, name: str, moments: Moments) -> None:
-        assert not len(moments)
-
-
+@pytest.mark.parametrize("lost", [False, True])
 @pytest.mark.parametrize(
-    ("crash", "cause"),
-    [(True, r"LookupError: the door is gone \(in `step`\)"), (False, "a reward was non-finite")],
+    ("goes_wrong", "cause"),
+    [
+        ("step", r"LookupError: the door is gone \(in `step`\)"),
+        ("reward", "a reward was non-finite"),
+    ],
 )
-def test_a_play_out_that_fails_or_has_no_value_costs_its_moment(crash, cause):
-    """A reward of NaN counted as 0; where every play-out failed, filling never ended."""
-    carry = Carry(State(jnp.zeros((2, 1)), jnp.zeros((2, 1))), jnp.zeros((2, 2)))
-    agent = SimpleNamespace(
-        start=lambda _: carry,
-        act=lambda *_, **__: (carry, jnp.zeros((2, 2)), None),
-        model=SimpleNamespace(split=lambda action: {"action": action}),
-        observation_spaces=(("vector", Space((1,), "float32")),),
-    )
-    # The agent is none, and compiles nothing.
-    filled = filling._Filling.__new__(filling._Filling)
-    parts = {"bank": Shelf(), "agent": agent, "plan": PLAN, "envs": Still(crash=crash), "cause": ""}
-    vars(filled).update(parts, every=np.eye(2), has_critic=False, show=lambda *_: None)
+def test_a_play_out_that_fails_or_has_no_value_costs_its_moment(
+    goes_wrong, cause, lost, tmp_path, monkeypatch
+):
+    """A reward of NaN counted as 0, filling never ended where every play-out failed, and the
+    failure of an environment that had no moment to lose was called the cause.
+    """
+    envs = Still(goes_wrong, lost=lost)
+    monkeypatch.setattr(filling, "VectorEnv", lambda **_: envs)
+    agent = Agent(made(Recurrent))
     with pytest.raises(ValueError, match=f"Still-v0 could keep no moment of 3 blocks: {cause}"):
-        filled.run()
+        bank.fill(agent, "Still-v0", PLAN, tmp_path / "bank")
 
 
 @pytest.mark.slow

@@ -206,7 +206,7 @@ class _Filling:
                 rounds += 1
             carry, action, _ = agent.act(carry, step.observation, step.is_first, keys=keys)
             step = envs.step(model.split(np.asarray(action)), playing=playing)
-            self._see_failure(step)
+            self._see_failure(step, playing)
             playing = playing & ~step.is_last
             decision += 1
         return rounds
@@ -227,7 +227,7 @@ class _Filling:
                 rewards[here], ended[here], value_end[here], playing = got
         state = self.agent.act(branch.carry, seen, branch.first, keys=keys)[0].state
         value = self._value(state)
-        playing = playing & self._back(branch)
+        playing = self._back(branch, playing)
         kept = np.flatnonzero(playing)
         moments = Moments(
             episode=episodes[kept],
@@ -267,7 +267,7 @@ class _Filling:
         model: Any = agent.model
         rewards = np.zeros((plan.batch, plan.horizon), np.float32)
         ended = np.full(plan.batch, ALIVE, np.uint8)
-        playing = playing & self._back(branch)
+        playing = self._back(branch, playing)
         alive = playing.copy()
         carry, seen, first = branch.carry, branch.seen, branch.first
         for time in range(plan.horizon):
@@ -279,7 +279,7 @@ class _Filling:
                 carry = dataclasses.replace(carry, action=action)
             step = envs.step(model.split(np.asarray(action)), playing=alive)
             sound = np.isfinite(step.reward)
-            self._see_failure(step)
+            self._see_failure(step, alive)
             if not sound[alive].all():
                 self.cause = "a reward was non-finite. Mend the rewards of the environment."
             rewards[:, time] = np.where(alive & sound, step.reward, 0.0)
@@ -299,20 +299,23 @@ class _Filling:
             )
         return rewards, ended, np.where(ended == TERMINAL, 0.0, value), playing
 
-    def _see_failure(self, step: Step) -> None:
-        for failure in filter(None, step.errors):
-            self.cause = f"{failure.line}. Mend the environment."
+    def _see_failure(
+        self, step: Step, playing: np.ndarray, remedy: str = "Mend the environment."
+    ) -> None:
+        for index in np.flatnonzero(playing & step.crashed):
+            if (failure := step.errors[index]) is not None:
+                self.cause = f"{failure.line}. {remedy}"
 
-    def _back(self, branch: _Branch) -> np.ndarray:
-        """Restore the moment of each episode; returns where that succeeded."""
+    def _back(self, branch: _Branch, playing: np.ndarray) -> np.ndarray:
+        """Restore the moment of each episode; returns where one is played and that succeeded."""
         step = self.envs.resume(branch.snapshots)
-        for failure in filter(None, step.errors):
-            self.cause = (
-                f"{failure.line}. A bank plays on from each moment again and again, so episodes "
-                "must follow from their seed and actions. Mend the environment's "
-                "`reset(seed=...)`."
-            )
-        return ~step.crashed
+        self._see_failure(
+            step,
+            playing,
+            "A bank plays on from each moment again and again, so episodes must follow from their "
+            "seed and actions. Mend the environment's `reset(seed=...)`.",
+        )
+        return playing & ~step.crashed
 
     def _value(self, states: Any) -> np.ndarray:
         if not self.has_critic:
