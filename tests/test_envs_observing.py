@@ -220,8 +220,16 @@ def test_integers_that_float32_rounds_are_said_once():
     rounded.step(0)
     assert len(rounded.notes) == 1
     assert "float32 rounds" in rounded.notes[0]
-    _, notes = look(box(0, 2**62, (2,), np.int64), np.array([3, 2**60 + 1]))  # not even by float64
-    assert [note for note in notes if "float32 rounds" in note]
+
+
+@pytest.mark.parametrize(
+    ("number", "rounded"),
+    [(2**60, False), (-(2**63), False), (2**60 + 1, True), (2**53 + 1, True), (2**63 - 1, True)],
+)
+def test_integers_that_float64_rounds_too_are_told_from_exact_ones(number, rounded):
+    """All beyond 2^53 were called rounded, and 2^53 + 1 was not."""
+    _, notes = look(box(-(2**63), 2**63 - 1, (2,), np.int64), np.array([3, number]))
+    assert any("float32 rounds" in note for note in notes) is rounded
 
 
 def test_numbers_beyond_their_bounds_are_taken_and_said_once():

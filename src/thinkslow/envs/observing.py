@@ -179,9 +179,10 @@ class Vector(Sight):
         with np.errstate(over="ignore"):  # found as non-finite just below
             seen = array.astype(np.float32).reshape(self.space.shape)
         if array.dtype.kind in "iu" and array.dtype.itemsize > 2:
-            exact = array.ravel().astype(np.float64)
-            # Integers beyond 2^53 are rounded by float64 as well.
-            if ((seen.ravel() != exact) | (np.abs(exact) > 2**53)).any():
+            kept, shown = seen.ravel(), array.ravel()
+            exact = shown.astype(np.float64)
+            large = np.abs(exact) >= 2**53  # which float64 may have rounded as well
+            if (kept != exact).any() or [*map(int, kept[large])] != shown[large].tolist():
                 self.once("holds integers beyond 2^24, which float32 rounds; divide or split them")
         finite = np.isfinite(seen)
         return (seen, True) if finite.all() else (np.where(finite, seen, np.float32(0)), False)
