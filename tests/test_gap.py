@@ -1,6 +1,7 @@
 """Gaps between beliefs: on problems whose every number is known by a sum."""
 
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -282,13 +283,20 @@ def test_a_summary_finds_the_truth_that_it_was_given():
 
 def test_a_moment_that_is_there_twice_is_refused(tmp_path):
     """Joined files counted it twice."""
+    plan = {"episodes": 2, "moments": 2, "seed": 0, "lag": 2, "samples": 8, "sweeps": 1}
+    settings: dict[str, Any] = {**plan, "restarts": 1, "count": 2, "max_decisions": None}
+    header = stored.Header(environment={}, agents=[], arms=[], versions={}, command="", **settings)
+    stored.write_header(tmp_path, header)
     first, second, *_ = rows(np.random.default_rng(0))
+    empty = {**first, "episode": 1, "of": 1, "decision": None}
     path = tmp_path / stored.MOMENTS
-    lines.append(path, [first, second])
-    assert stored._rows(path) == [first, second]
-    lines.append(path, [first])
-    with pytest.raises(Damaged, match=r"line 3 is decision \d+ of episode 0 of .* once more"):
-        stored._rows(path)
+    lines.append(path, [first, second, empty])
+    assert stored.read(tmp_path)[1] == [first, second, empty]
+    for again, said in ((first, "decision 0 of episode 0 of known"), (empty, "episode 1 of known")):
+        path.unlink()
+        lines.append(path, [first, second, empty, again])
+        with pytest.raises(Damaged, match=f"line 4 is {said} once more"):
+            stored.read(tmp_path)
 
 
 def test_ways_are_drawn_where_they_are():
@@ -330,7 +338,7 @@ def test_episodes_that_fail_before_every_moment_are_told_and_played_again(
     """They were called too short, and the same command played them no more."""
     played = [Played(seed, "", crashed=True, error="LookupError: no door") for seed in (1, 2)]
     monkeypatch.setattr(measuring, "play", lambda *_, **__: played)
-    monkeypatch.setattr(measuring._Measuring, "_ready", lambda self, agent, name: agent)
+    monkeypatch.setattr(measuring, "calibrated_in", lambda agent, *_, **__: agent)
     monkeypatch.setattr(measuring, "VectorEnv", SideBySide)
     for _ in range(2):
         with pytest.raises(ValueError, match=r"CartPole-v1 failed before.*LookupError: no door"):

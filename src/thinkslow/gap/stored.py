@@ -130,9 +130,11 @@ def _rows(path: Path) -> list[Row]:
             ) from None
         moment = row["agent"], row["episode"], row["decision"]
         if moment in seen:
+            name, episode, decision = moment
+            where = "" if decision is None else f"decision {decision} of "
             raise Damaged(
-                f"{path}, line {number} is decision {moment[2]} of episode {moment[1]} of "
-                f"{moment[0]} once more. Remove one of the two lines."
+                f"{path}, line {number} is {where}episode {episode} of {name} once more. Remove "
+                "one of the two lines."
             )
         seen.add(moment)
         out.append(row)
