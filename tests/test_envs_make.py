@@ -381,6 +381,8 @@ def test_an_unknown_id_names_the_nearest():
         make("tiny_envs:Eco")
     with pytest.raises(Unavailable, match=r"mean .*tiny/Hangs-v0"):
         make("tiny_envs:tiny/Hang-v0")
+    with pytest.raises(Unavailable, match=r"of that name\. Register it there, or name what it has"):
+        make("tiny_envs:xyzzy")
 
 
 def test_a_missing_package_is_named_with_its_command(monkeypatch):

@@ -158,10 +158,10 @@ def _lacking(loaded: Any, module: str, name: str) -> str:
     """What to say of a module that was imported and has no such environment."""
     makers = [one for one, value in vars(loaded).items() if callable(value) and one[0] != "_"]
     near = difflib.get_close_matches(name, [*makers, *gymnasium.registry], n=3, cutoff=0.6)
-    hint = f" Did you mean {either(near)}?" if near else ""
+    hint = f"Did you mean {either(near)}?" if near else "Register it there, or name what it has."
     return (
         f"{module} ({getattr(loaded, '__file__', None) or 'of Python'}) registers no id {name!r} "
-        f"and has no class or function of that name.{hint}"
+        f"and has no class or function of that name. {hint}"
     )
 
 
