@@ -653,7 +653,7 @@ def test_a_dry_run_plays_nothing_and_knows_the_time_of_a_study_that_was_begun(tm
 
 
 @pytest.mark.slow
-def test_the_time_is_told_of_what_is_missing_and_nothing_is_kept(small, tmp_path):
+def test_the_time_is_told_of_what_is_missing_and_nothing_is_kept(small, tmp_path, monkeypatch):
     settings = {"clean": {"env": COUNTING}, "lost": {"env": COUNTING, "shift": "dropped:3"}}
     plan = planned(small | {"settings": settings, "max_decisions": 6}, "plan.toml")
     told: list[str] = []
@@ -669,6 +669,12 @@ def test_the_time_is_told_of_what_is_missing_and_nothing_is_kept(small, tmp_path
     broken = planned(small | {"settings": {"clean": {"env": "CartPole-v1"}}}, "plan.toml")
     with pytest.raises(ValueError, match="does not fit CartPole-v1"):
         rehearse(broken, tmp_path / "study", jobs=1)
+    killed = tmp_path / "killed"
+    killed.write_text("#!/bin/sh\necho It began well. >&2; kill -9 $$\n")
+    killed.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(killed))
+    with pytest.raises(ValueError, match="in clean: its process was ended by SIGKILL, as"):
+        rehearse(plan, tmp_path / "study", jobs=1)
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from thinkslow.envs import arguments, make
+from thinkslow.envs.failures import Failed, ended, failure
 from thinkslow.evaluation.protocol import evaluate
 from thinkslow.loading import load
 from thinkslow.storage import atomic, jsontext
@@ -186,8 +187,10 @@ def _timed(place: Path, task: Task, at_once: int, lengths: Sequence[int]) -> lis
             one.wait()
     for one, (_, errors) in zip(running, said, strict=True):
         if one.returncode:
-            last = (errors.strip().splitlines() or ["nothing"])[-1]
-            raise ValueError(f"{task.agent} cannot play in {task.setting}. It said: {last}")
+            cause = (errors.strip().splitlines() or ["nothing"])[-1]
+            if one.returncode < 0:  # before it could say why
+                cause = ended(one.returncode, "play", errors).message
+            raise ValueError(f"{task.agent} cannot play in {task.setting}: {cause}")
     return [float(out.split()[-1]) for out, _ in said]
 
 
@@ -228,5 +231,7 @@ if __name__ == "__main__":
     at, lengths = float(sys.argv[3]), json.loads(sys.argv[4])
     try:
         print(_begin(restored(stored), Task(**json.loads(sys.argv[2])), at, lengths))
-    except ValueError as error:  # its message is for the user, without the name of a class
-        sys.exit(str(error))
+    except (ValueError, OSError, Failed) as error:  # their messages are for users
+        sys.exit(" ".join(str(error).split()))
+    except Exception as error:
+        sys.exit(failure(error, "play").line)
