@@ -49,12 +49,14 @@ def test_an_environment_without_images_is_rendered(tmp_path):
 
 
 @pytest.mark.parametrize("rendered", [np.full((4, 4, 3), 0.5), np.zeros((2, 4, 4, 3), np.uint8)])
-def test_what_is_rendered_must_be_a_picture(monkeypatch, rendered):
+def test_what_is_rendered_must_be_a_picture(monkeypatch, rendered, tmp_path):
     """Floats were refused by Pillow, as a type <f8 that it cannot handle."""
+    agent = Agent(tiny_dreamer(observations={"vector": Space((2,), "float32")}))
     env = envs.make("odd_episodes:Drawn", options={"render_mode": "rgb_array"})
     monkeypatch.setattr(env.env.unwrapped, "render", lambda: rendered)
     with pytest.raises(ValueError, match=f"renders {rendered.dtype} of .*a picture is uint8"):
-        video._shown(env, {}, [])
+        thinkslow.record(agent, env, tmp_path / "drawn.gif")
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_environment_with_nothing_to_show_says_so(tmp_path):
