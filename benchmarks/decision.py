@@ -70,7 +70,7 @@ ARMS = (
     *("smooth-5", "control-lag-3", "control-particles-16"),
     *("robust", "robust-16", "robust-reject", "robust-covered"),
     *("control-masked", "control-misplaced", "control-wiser", "control-reject-random"),
-    *("control-median", "control-moments", "predict-through-16"),
+    *("control-median", "control-moments", "predict-through-16", "control-wiser-16"),
 )
 LOST = ("predict-through", "predict-through-16", "control-hold", "control-stale")
 """Arms that are also measured at a missing frame."""

@@ -266,6 +266,11 @@ _ARMS = (
         )
     ),
     (
+        "control-wiser-16",
+        partial(checked, "wiser", futures=16),
+        "control: as `control-wiser`, with 16 futures instead of one for rejected frames",
+    ),
+    (
         "control-random-z",
         random_raw,
         "control: a random step of the latent as floats, with length 0.5",
