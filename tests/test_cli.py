@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import importlib
+import itertools
 import json
 import logging
 import os
@@ -26,7 +27,7 @@ from thinkslow.envs.families import atari
 from thinkslow.envs.families.family import Family
 from thinkslow.storage import lock, store
 
-THINKSLOW = (sys.executable, "-c", "import sys; from thinkslow.cli import main; sys.exit(main())")
+THINKSLOW = (sys.executable, "-m", "thinkslow")
 """The command in a process of its own."""
 
 
@@ -308,15 +309,51 @@ def test_a_signal_that_a_destructor_met_is_not_lost(number, monkeypatch, capsys)
     assert one_line(capsys) == "thinkslow: Stopped."
 
 
+def interrupted(when: str, *words: str) -> list[str]:
+    """A command whose process runs `when` before its first line, and heeds Ctrl-C, which a test run
+    in the background ignores.
+    """
+    heed = "import os, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    start = "from thinkslow.__main__ import main; sys.exit(main())"
+    return [sys.executable, "-c", f"{heed}\n{when}\n{start}", *words]
+
+
 def test_ctrl_c_once_more_at_the_end_shows_no_traceback():
     """It showed that of JAX's clean-up."""
-    press = (
-        "import atexit, os, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "atexit.register(os.kill, os.getpid(), signal.SIGINT); "
-    )
-    command = [*THINKSLOW[:2], press + THINKSLOW[2], "--version"]
+    press = "import atexit; atexit.register(os.kill, os.getpid(), signal.SIGINT)"
+    command = interrupted(press, "--version")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
+PRESS_ONCE = """
+pressed = int(os.environ["PRESSED"])
+class Press:
+    def find_spec(self, *_):
+        global pressed
+        pressed -= 1
+        if not pressed:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Press())
+"""
+
+
+def test_ctrl_c_at_any_import_of_a_start_shows_no_traceback():
+    """In the first tenth of a second it showed that of an import."""
+    command, ends = interrupted(PRESS_ONCE, "arms", "--help"), []
+    for pressed in itertools.count(3, 12):  # 1 and 2 load the entry
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PRESSED": str(pressed)},
+            check=False,
+        )
+        if not done.returncode:
+            break
+        ends.append((done.returncode, done.stdout, done.stderr))
+    assert len(ends) > 5
+    assert set(ends) <= {(-signal.SIGINT, "", ""), (130, "", "thinkslow: Stopped.\n")}
 
 
 @pytest.mark.slow
@@ -327,13 +364,12 @@ def test_a_real_interrupt_ends_a_command_with_130(tmp_path):
     os.mkfifo(folder / store.MANIFEST)
     # A test run in the background ignores interrupts, and its children with it. A pipe is refused
     # as a manifest, so that waiting for one is put in the place of reading.
-    heed = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    waits = (
         "from thinkslow.storage import store; "
-        "store.read_manifest = lambda folder: (folder / store.MANIFEST).read_bytes(); "
+        "store.read_manifest = lambda folder: (folder / store.MANIFEST).read_bytes()"
     )
     with subprocess.Popen(
-        [*THINKSLOW[:2], heed + THINKSLOW[2], "inspect", str(folder)],
+        interrupted(waits, "inspect", str(folder)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from thinkslow import __main__ as thinkslow_main
 from thinkslow.cli import huge_pages
 
 
@@ -29,6 +30,13 @@ def test_a_command_is_started_again_with_its_own_words_and_huge_pages(started, m
     assert program == sys.executable
     assert words == ["python", "-P", "/bin/thinkslow", "train", "x"]
     assert environment == {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+
+
+def test_the_command_as_a_module_is_started_again_too(started, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [thinkslow_main.__file__, "train", "x"])
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "thinkslow", "train", "x"])
+    huge_pages.use()
+    assert started[1][0][1] == ["python", "-m", "thinkslow", "train", "x"]
 
 
 def test_nothing_is_started_again_where_nothing_would_change(started, monkeypatch):

@@ -11,6 +11,7 @@ import thinkslow
 
 SOURCE = Path(__file__).parents[1] / "src" / "thinkslow"
 ABOVE = {
+    "__main__": "cli",
     "cli": "gap bank study evaluation loading dreamer saved importers zoo agent weights registry "
     "names envs storage consent",
     "gap": "evaluation dreamer saved agent refinement envs storage needs distributions trees "

@@ -4,11 +4,12 @@ Public names and modules are imported when they are first used, because the proc
 environments import this package and must not load JAX.
 """
 
-import importlib.util
 import sys
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # as type checkers know it; to import `typing` takes as long as all else here
 if TYPE_CHECKING:
+    from typing import Any
+
     from thinkslow.agent.abstract import About, AbstractAgent
     from thinkslow.agent.agent import Agent
     from thinkslow.agent.arms.arm import Arm, arm
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from thinkslow.registry import register
     from thinkslow.saved.folder import save
     from thinkslow.worldmodel import State, WorldModel, detached, imagine, perceive
+else:
+    Any = object
 
 _HOMES = {
     "agent.abstract": ("About", "AbstractAgent"),
@@ -108,6 +111,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    import importlib.util
+
     for home, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(f"thinkslow.{home}"), name)

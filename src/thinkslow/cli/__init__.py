@@ -78,7 +78,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = _run(arguments)
         if arguments is None:
-            stopping.at_once()
             gc.freeze()  # the process ends: to look for cycles once more took a tenth of its time
         sys.stdout.flush()
     except BrokenPipeError as error:

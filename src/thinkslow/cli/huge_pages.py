@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 TUNABLES = "GLIBC_TUNABLES"
+MODULE = str(Path(__file__).parents[1] / "__main__.py")
+"""The program of `python -m thinkslow`."""
 HUGE = "glibc.malloc.hugetlb=1"
 KERNEL = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
@@ -25,7 +27,11 @@ def use() -> None:
 
     **Cost:** a start of Python.
     """
-    ours = Path(sys.argv[0]).name == "thinkslow" and sys.orig_argv[-len(sys.argv) :] == sys.argv
+    program, *words = sys.argv
+    named = program == MODULE or (
+        Path(program).name == "thinkslow" and sys.orig_argv[-len(sys.argv)] == program
+    )
+    ours = named and sys.orig_argv[-len(words) :] == words
     if ours and TUNABLES not in os.environ and glibc() >= (2, 35) and by_request():
         with contextlib.suppress(OSError):
             os.execve(sys.executable, sys.orig_argv, {**os.environ, TUNABLES: HUGE})

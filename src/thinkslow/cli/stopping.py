@@ -3,7 +3,6 @@
 Finished work is kept, the processes of the environments end, and the folder is unlocked.
 """
 
-import contextlib
 import os
 import signal
 import sys
@@ -29,7 +28,7 @@ def by_signals() -> Iterator[None]:
 
     Python drops an exception that is raised inside a destructor, so such a signal is sent again.
     """
-    before = {}
+    before: dict[int, Any] = {}
 
     def end(number: int, _: object) -> None:
         for each in before:
@@ -48,7 +47,9 @@ def by_signals() -> Iterator[None]:
 
     tell, sys.unraisablehook = sys.unraisablehook, dropped
     try:
-        for number in ending.SIGNALS:  # Python itself handles Ctrl-C
+        if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # as a command starts
+            before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in ending.SIGNALS:
             # A command that was started with nohup continues when its terminal closes.
             if not ending.is_taken(number):
                 before[number] = signal.signal(number, end)
@@ -60,13 +61,6 @@ def by_signals() -> Iterator[None]:
         sys.unraisablehook = tell
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def at_once() -> None:
-    """From here on Ctrl-C ends the process, without a traceback of whatever it does at its end."""
-    with contextlib.suppress(ValueError):  # not in the main thread
-        if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def exit_code(stop: KeyboardInterrupt) -> int:
