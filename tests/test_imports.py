@@ -49,11 +49,12 @@ ABOVE = {
     "settings": "",
     "standard_streams": "",
     "ending": "",
+    "memory": "",
 }
 """Every folder and module of the package, from the outermost inwards, and what it may import."""
-ANYWHERE = {"plural", "settings", "standard_streams", "ending"}
+ANYWHERE = {"plural", "settings", "standard_streams", "ending", "memory"}
 """What every part may import: how messages count, how settings are checked, closed streams, the
-signals that end a job.
+signals that end a job, memory that the system gets back.
 """
 
 

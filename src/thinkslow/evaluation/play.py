@@ -17,6 +17,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array
 
+from thinkslow import memory
 from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.envs import Step, VectorEnv
 from thinkslow.evaluation.subjects import told
@@ -136,6 +137,7 @@ def _compile(
         jax.block_until_ready(agent.act(carry, step.observation, step.is_first, keys=keys, **known))
     else:
         agent.warm(carry, step.observation, step.is_first, keys=keys)
+    memory.give_back()
 
 
 def _replaced(thought: Any, decision: int) -> bool:

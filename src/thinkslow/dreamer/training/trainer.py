@@ -30,6 +30,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from thinkslow import memory
 from thinkslow.dreamer.config import ModelConfig, TrainConfig
 from thinkslow.dreamer.training import experience, state
 from thinkslow.dreamer.training import run as runs
@@ -208,6 +209,7 @@ class Trainer(RunState):
             update.lower(
                 self.learner, rows, self.update_key, self.updates, config=self.learning
             ).compile()
+        memory.give_back()
         log.info("Compiled the %s in %.0f s.", what, time.monotonic() - begun)
 
     def _advance(self) -> None:

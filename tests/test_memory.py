@@ -1,0 +1,38 @@
+"""Memory goes back to the system when it is asked for."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import ctypes
+from pathlib import Path
+
+from thinkslow import memory
+
+
+def resident() -> int:
+    return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) // 1024
+
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+pieces = [libc.malloc(64 << 10) for _ in range(2048)]
+for piece in pieces:
+    ctypes.memset(ctypes.c_void_p(piece), 1, 64 << 10)
+for piece in pieces[:-1]:
+    libc.free(piece)
+held = resident()
+memory.give_back()
+print(held - resident())
+"""
+"""Frees 128 MiB in pieces of 64 KiB below one that stays, so that the C library keeps them."""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="others are not asked")
+def test_freed_memory_goes_back():
+    python = [sys.executable, "-c", SCRIPT]
+    done = subprocess.run(python, check=True, capture_output=True, text=True)
+    assert int(done.stdout) > 100
