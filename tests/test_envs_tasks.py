@@ -49,6 +49,33 @@ def test_a_seed_gives_the_same_frames_in_every_process(task):
     assert len({frame.tobytes() for frame in here}) > 10
 
 
+def test_a_frame_is_drawn_from_miniworlds_camera_with_boxes_where_they_are(env):
+    from miniworld.miniworld import MiniWorldEnv
+
+    world, rewards = world_of(env), 0
+    env.reset(seed=3)
+    for action in walk(3, 200):
+        seen, reward, *_ = env.step(action)
+        rewards += reward != 0
+        world.placed = []  # compiles the list of the boxes again
+        np.testing.assert_array_equal(MiniWorldEnv.render_obs(world), seen["image"])
+    assert rewards
+
+
+def test_a_wall_stops_as_in_miniworld(env):
+    from miniworld.math import intersect_circle_segs
+
+    from thinkslow.envs.tasks.collect import touches
+
+    env.reset(seed=0)
+    world = world_of(env)
+    places = np.random.default_rng(0).uniform(-5.0, 5.0, (2000, 3))
+    ours = [any(touches(place, 0.4, *wall) for wall in world.walls) for place in places]
+    theirs = [bool(intersect_circle_segs(place, 0.4, world.wall_segs)) for place in places]
+    assert ours == theirs
+    assert 0.05 < np.mean(ours) < 0.95
+
+
 def test_instances_in_one_process_do_not_disturb_each_other(env):
     alone = frames(env, 1, 30)
     others = [make(TASK), make(TOP_DOWN)]

@@ -28,7 +28,6 @@ import numpy as np
 import pyglet
 from gymnasium import spaces
 from miniworld.entity import COLORS, Box
-from miniworld.math import intersect_circle_segs
 from miniworld.miniworld import MiniWorldEnv
 from miniworld.opengl import FrameBuffer, Texture, drawBox
 from miniworld.params import DEFAULT_PARAMS
@@ -53,6 +52,8 @@ PARTS = 3  # of one decision
 TURN = math.radians(9.0)
 STEP = 0.22
 AWAY = 1.5  # a box comes back at least this far from the agent
+
+DEPTHS = 0.04, 100.0  # what is nearer or further than this is not drawn, in metres
 
 PARAMS = DEFAULT_PARAMS.no_random()
 PARAMS.set("cam_height", 0.8)  # low enough to see a box until it is touched
@@ -85,6 +86,8 @@ class CollectGoodObjects(MiniWorldEnv):
     agent: Any
     light_ambient: Any
     light_color: Any
+    sky_color: Any
+    wall_segs: Any
 
     def __init__(
         self,
@@ -106,6 +109,8 @@ class CollectGoodObjects(MiniWorldEnv):
         self.surfaces = dict(SURFACES)
         window = 256 if render_mode else size
         self.lists: dict[str, int] = {}
+        self.placed: list[tuple[float, float, float, float]] = []
+        """Where the boxes are in their display list: place and direction."""
         with contextlib.redirect_stdout(
             sys.stderr
         ):  # MiniWorld prints, but standard output is for results
@@ -188,6 +193,7 @@ class CollectGoodObjects(MiniWorldEnv):
             for name in (room.wall_tex_name, room.floor_tex_name, room.ceil_tex_name):
                 _load_texture(name)
         self._gen_static_data()
+        self.walls = [(*begin[::2], *end[::2]) for begin, end in self.wall_segs.tolist()]
 
         self.agent.pos = self._place(self.agent.radius, self.np_random)
         self.agent.dir = self.np_random.uniform(-math.pi, math.pi)
@@ -203,7 +209,7 @@ class CollectGoodObjects(MiniWorldEnv):
     def _move(self, action: int) -> None:
         if action == FORWARD:
             position = self.agent.pos + STEP * self.agent.dir_vec
-            if not intersect_circle_segs(position, self.agent.radius, self.wall_segs):
+            if not any(touches(position, self.agent.radius, *wall) for wall in self.walls):
                 self.agent.pos = position
         else:
             self.agent.dir += TURN if action == LEFT else -TURN
@@ -252,7 +258,8 @@ class CollectGoodObjects(MiniWorldEnv):
         """Compile the rooms and the boxes into display lists of this instance."""
         self.shadow_window.switch_to()
         if not self.lists:
-            self.lists = {name: gl.glGenLists(1) for name in ("rooms", *COLOUR.values())}
+            names = ("rooms", "things", *COLOUR.values())
+            self.lists = {name: gl.glGenLists(1) for name in names}
         gl.glNewList(self.lists["rooms"], gl.GL_COMPILE)
         # A light at infinity: the fourth coordinate is zero.
         gl.glLightfv(gl.GL_LIGHT0, gl.GL_POSITION, (gl.GLfloat * 4)(1.0, 3.5, 1.0, 0.0))
@@ -274,18 +281,50 @@ class CollectGoodObjects(MiniWorldEnv):
             drawBox(-BOX / 2, BOX / 2, 0.0, BOX, -BOX / 2, BOX / 2)
             gl.glEndList()
 
+    def render_obs(self, frame_buffer: FrameBuffer | None = None) -> np.ndarray:
+        """What the agent sees: as MiniWorld's, whose camera may tilt and multiplies matrices."""
+        frame_buffer = self.obs_fb if frame_buffer is None else frame_buffer
+        self.shadow_window.switch_to()
+        frame_buffer.bind()
+        gl.glClearColor(*self.sky_color, 1.0)
+        gl.glClearDepth(1.0)
+        gl.glClear(gl.GL_COLOR_BUFFER_BIT | gl.GL_DEPTH_BUFFER_BIT)
+        gl.glMatrixMode(gl.GL_PROJECTION)
+        gl.glLoadIdentity()
+        shape = frame_buffer.width / frame_buffer.height
+        gl.gluPerspective(self.agent.cam_fov_y, shape, *DEPTHS)
+        gl.glMatrixMode(gl.GL_MODELVIEW)
+        gl.glLoadIdentity()
+        x, y, z = self.agent.pos.tolist()
+        y += self.agent.cam_height
+        # The cosine and sine of the heading, by the half angle, to the bit as in MiniWorld.
+        cos, sin = math.cos(self.agent.dir / 2.0), math.sin(self.agent.dir / 2.0)
+        to_x, to_z = cos * cos - sin * sin, -2 * (cos * sin)
+        gl.gluLookAt(x, y, z, x + to_x, y, z + to_z, 0.0, 1.0, 0.0)
+        return self._render_world(frame_buffer, render_agent=False)
+
     def _render_world(self, frame_buffer: FrameBuffer, render_agent: bool) -> np.ndarray:
         """Render the world from the present camera, and read the image back."""
         gl.glCallList(self.lists["rooms"])
-        for thing in self.things:
-            gl.glPushMatrix()
-            gl.glTranslatef(*thing.pos)
-            gl.glRotatef(math.degrees(thing.dir), 0.0, 1.0, 0.0)
-            gl.glCallList(self.lists[thing.color])
-            gl.glPopMatrix()
+        places = [(*thing.pos.tolist(), thing.dir) for thing in self.things]
+        if places != self.placed:
+            self._place_things(places)
+        gl.glCallList(self.lists["things"])
         if render_agent:
             self._render_arrow()
-        return _read(frame_buffer)
+        return read(frame_buffer)
+
+    def _place_things(self, places: list[tuple[float, float, float, float]]) -> None:
+        """Compile all boxes where they are into a display list: they seldom move."""
+        gl.glNewList(self.lists["things"], gl.GL_COMPILE)
+        for thing, (x, y, z, turn) in zip(self.things, places, strict=True):
+            gl.glPushMatrix()
+            gl.glTranslatef(x, y, z)
+            gl.glRotatef(math.degrees(turn), 0.0, 1.0, 0.0)
+            gl.glCallList(self.lists[thing.color])
+            gl.glPopMatrix()
+        gl.glEndList()
+        self.placed = places
 
     def _render_arrow(self) -> None:
         """Draw the agent as an arrow, enlarged so that its heading is visible."""
@@ -325,11 +364,24 @@ def _load_texture(name: str) -> None:
     Texture.tex_cache[path] = Texture(texture, name)
 
 
+def touches(place: np.ndarray, radius: float, x0: float, z0: float, x1: float, z1: float) -> bool:
+    """Whether a circle on the floor comes nearer to a segment than its radius.
+
+    As `miniworld.math.intersect_circle_segs`, which makes a dozen arrays for a dozen walls.
+    """
+    x, z = float(place[0]), float(place[2])
+    along_x, along_z = x1 - x0, z1 - z0
+    share = ((x - x0) * along_x + (z - z0) * along_z) / (along_x * along_x + along_z * along_z)
+    share = min(max(share, 0.0), 1.0)
+    off_x, off_z = x0 + share * along_x - x, z0 + share * along_z - z
+    return math.sqrt(off_x * off_x + off_z * off_z) < radius
+
+
 def distance(place: np.ndarray, other: np.ndarray) -> float:
     return math.hypot(place[0] - other[0], place[2] - other[2])
 
 
-def _read(frame_buffer: FrameBuffer) -> np.ndarray:
+def read(frame_buffer: FrameBuffer) -> np.ndarray:
     """The image drawn, as `FrameBuffer.resolve` reads it, without copying the depths too."""
     size = frame_buffer.width, frame_buffer.height
     gl.glBindFramebuffer(gl.GL_READ_FRAMEBUFFER, frame_buffer.multi_fbo)
