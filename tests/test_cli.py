@@ -326,6 +326,14 @@ def test_ctrl_c_once_more_at_the_end_shows_no_traceback():
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
+@pytest.mark.parametrize(("columns", "command"), [("0", ["agents"]), ("2", ["report", "--help"])])
+def test_a_terminal_without_width_shows_what_is_printed(columns, command):
+    """With no column tables were not printed, and with three help never ended."""
+    narrow = {**os.environ, "COLUMNS": columns}
+    done = subprocess.run([*THINKSLOW, *command], capture_output=True, env=narrow, check=True)
+    assert done.stdout.strip()
+
+
 PRESS_ONCE = """
 pressed = int(os.environ["PRESSED"])
 class Press:

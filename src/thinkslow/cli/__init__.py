@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import select
+import shutil
 import sys
 from collections.abc import Sequence
 
@@ -54,6 +55,10 @@ XLA_FATAL = "3"
 """
 
 
+NARROWEST = 20
+"""Columns of the narrowest terminal. At a width of 0, as some terminals report, tables were not
+printed at all, and at one of 1 to 3 help never ended.
+"""
 GARBAGE = (50_000, 20, 20)
 """Thresholds of the garbage collector in a command. Imported modules and traced programs are many
 objects that stay, and looking for cycles among them took a tenth of a start.
@@ -75,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _repair_streams()
     if arguments is None:
         standard_streams.tolerate()
+        _widen()
     try:
         code = _run(arguments)
         if arguments is None:
@@ -94,6 +100,13 @@ def _repair_streams() -> None:
             setattr(sys, name, io.TextIOWrapper(io.FileIO(os.devnull, "w"), encoding="utf-8"))
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _widen() -> None:
+    """Write as if for `NARROWEST` columns where there are fewer."""
+    width = shutil.get_terminal_size().columns
+    if width < NARROWEST or os.environ.get("COLUMNS", "80").strip("0") == "":
+        os.environ["COLUMNS"] = str(max(width, NARROWEST))
 
 
 def _output_is_closed() -> bool:
