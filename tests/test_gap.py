@@ -1,6 +1,7 @@
 """Gaps between beliefs: on problems whose every number is known by a sum."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -281,12 +282,17 @@ def test_a_summary_finds_the_truth_that_it_was_given():
     assert np.corrcoef(means, range(10))[0, 1] > 0.8
 
 
-def test_a_moment_that_is_there_twice_is_refused(tmp_path):
-    """Joined files counted it twice."""
+def begin(folder: Path) -> None:
+    """Write the settings of a measurement."""
     plan = {"episodes": 2, "moments": 2, "seed": 0, "lag": 2, "samples": 8, "sweeps": 1}
     settings: dict[str, Any] = {**plan, "restarts": 1, "count": 2, "max_decisions": None}
     header = stored.Header(environment={}, agents=[], arms=[], versions={}, command="", **settings)
-    stored.write_header(tmp_path, header)
+    stored.write_header(folder, header)
+
+
+def test_a_moment_that_is_there_twice_is_refused(tmp_path):
+    """Joined files counted it twice."""
+    begin(tmp_path)
     first, second, *_ = rows(np.random.default_rng(0))
     empty = {**first, "episode": 1, "of": 1, "decision": None}
     path = tmp_path / stored.MOMENTS
@@ -297,6 +303,15 @@ def test_a_moment_that_is_there_twice_is_refused(tmp_path):
         lines.append(path, [first, second, empty, again])
         with pytest.raises(Damaged, match=f"line 4 is {said} once more"):
             stored.read(tmp_path)
+
+
+def test_an_integer_that_no_float_holds_is_refused_by_its_line(tmp_path):
+    """It ended with an OverflowError that named no file."""
+    begin(tmp_path)
+    one = next(iter(rows(np.random.default_rng(0))))
+    lines.append(tmp_path / stored.MOMENTS, [{**one, "surprise": 10**400}])
+    with pytest.raises(Damaged, match="line 1 is not a moment"):
+        stored.read(tmp_path)
 
 
 def test_ways_are_drawn_where_they_are():

@@ -431,6 +431,7 @@ def test_a_broken_file_is_one_clear_error_and_keeps_the_old_page(
         ({"crashed": 1}, "`crashed` is 1"),
         ({"score": True}, "`score` is True"),
         ({"score": float("nan")}, "`score` is nan"),
+        ({"score": 10**400}, "`score` is 1000"),  # an OverflowError that named no file
         ({"psnr": float("inf")}, "`psnr` is inf"),
         ({"arm": "other"}, "has no episode 0 of .*, other"),
         ({"episode": 1000}, "has no episode 1000 of"),

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -105,7 +106,7 @@ class Episode:
             if known is None and name.rpartition("/")[2] not in _OF_IMAGES:
                 raise ValueError(f"it has a column {name!r}, which this version does not know")
             allowed = known or (float, int, types.NoneType)
-            non_finite = isinstance(value, float) and not math.isfinite(value)
+            non_finite = type(value) in (int, float) and not abs(value) <= sys.float_info.max
             truth = bool not in allowed and value is True
             if not isinstance(value, allowed) or non_finite or truth:
                 raise ValueError(f"`{name}` is {value!r}")

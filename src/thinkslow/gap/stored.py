@@ -122,7 +122,7 @@ def _rows(path: Path) -> list[Row]:
         try:
             row = json.loads(line)
             _check(row)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise Damaged(
                 f"{path}, line {number} is not a moment ({type(error).__name__}: {error}). "
                 "Remove the "
