@@ -103,6 +103,15 @@ def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path):
     assert read(changed).hash == read("quick").hash
 
 
+@pytest.mark.parametrize("name", ["evaluation.json", "episodes.jsonl", "report.html"])
+def test_a_study_does_not_overwrite_another_result(tmp_path, name):
+    """In the folder of an evaluation it replaced the episodes and the page."""
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(Another, match=f"holds {name} of another result"):
+        run(read("quick"), tmp_path)
+    assert (tmp_path / name).read_text() == "mine"
+
+
 def test_a_folder_with_the_name_of_a_shipped_plan_does_not_hide_it(tmp_path, monkeypatch):
     """The study of that name could not be run beside its results, and said to remove them."""
     monkeypatch.chdir(tmp_path)

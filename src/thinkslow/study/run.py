@@ -35,7 +35,7 @@ Show = Callable[[int, int], None]
 
 
 class Another(ValueError):
-    """The folder holds another study, or a study begun by another version of the code."""
+    """The folder holds another study or result, or a study begun by another version of the code."""
 
 
 def run(
@@ -96,6 +96,14 @@ def begin(plan: Plan, folder: Path, command: str = "") -> dict[str, dict[str, st
     """
     agents = playing(plan)
     path, code = folder / STORED, code_hash()
+    theirs = [records.HEADER]  # a study has it in the folders of its tasks only
+    if not is_file(path):
+        theirs += [RESULT, page.PAGE, records.EPISODES]
+    if left := [name for name in theirs if (folder / name).exists()]:
+        raise Another(
+            f"{folder} holds {left[0]} of another result, which a study would overwrite. Give "
+            "another folder."
+        )
     if is_file(path):
         before = _stored(path)
         if before["plan"]["hash"] != plan.hash:
