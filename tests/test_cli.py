@@ -540,9 +540,10 @@ def test_a_plugin_of_jax_that_fails_is_one_line(caplog, capsys):
     assert "calling jax_cuda.initialize(): cuInit failed: no device" in caplog.text
 
 
-def test_a_device_that_jax_does_not_have_is_named(monkeypatch, capsys):
-    """It was "AssertionError: no message"."""
-    bridge = compile("def run(options):\n    assert None\n", "jax/_src/xla_bridge.py", "exec")
+@pytest.mark.parametrize("fails", ["assert None", "raise RuntimeError('no backend rocm')"])
+def test_a_device_that_jax_does_not_have_is_named(monkeypatch, capsys, fails):
+    """It was "AssertionError: no message", and for `gpu` only that there is no rocm."""
+    bridge = compile(f"def run(options):\n    {fails}\n", "jax/_src/xla_bridge.py", "exec")
     exec(bridge, found := {})
     monkeypatch.setattr(inspect, "run", found["run"])
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")

@@ -221,7 +221,8 @@ def _one_line(error: Exception) -> str:
         other = ", or allow access to this one" if barred else ""
         return f"{place}: {error.strerror}. Give another path{other}."
     asked = os.environ.get("JAX_PLATFORMS")
-    if isinstance(error, AssertionError) and asked and _raised_by(error).endswith("xla_bridge.py"):
+    kinds = (AssertionError, RuntimeError)
+    if asked and isinstance(error, kinds) and _raised_by(error).endswith("xla_bridge.py"):
         return (
             f"JAX found no device of JAX_PLATFORMS={asked}. Unset the variable to compute on what "
             "there is, or install JAX for that device; `thinkslow doctor` shows what it finds."
