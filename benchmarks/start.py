@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--report", type=Path, help="an evaluation folder")
     parser.add_argument("--first-decision", action="store_true", help="time `evaluate` alone")
     given = parser.parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # with it, no start is a second one
     if given.first_decision:
         return first_decisions(given.repeats)
     calls = {name: [sys.executable, *words] for name, words in PYTHON.items()}

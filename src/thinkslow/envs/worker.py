@@ -20,6 +20,7 @@ episode, or `("put", copy, seed)` to bring one back; back `(kind, content)`:
 import contextlib
 import ctypes
 import faulthandler
+import gc
 import mmap
 import os
 import pickle
@@ -127,7 +128,7 @@ class Worker:
         # Linux ends the child with the *thread* that made it, so a permanent thread must request
         # it.
         stays = threading.current_thread() is threading.main_thread()
-        call = "from thinkslow.envs.worker import main; main()"
+        call = "import gc; gc.disable(); from thinkslow.envs.worker import main; main()"
         path = [entry or os.getcwd() for entry in sys.path]
         numbers = map(str, (*inherited, os.getpid(), int(stays)))
         try:
@@ -372,6 +373,8 @@ def _serve(pipe: Connection, memory: int, served: _Served) -> None:
         if isinstance(error, Unavailable | Mismatch) or not origin(error).endswith(OWN):
             raise
         raise Unavailable(str(error)) from error
+    gc.freeze()  # looking for cycles among imported modules took a tenth of a start
+    gc.enable()
     _tell(pipe, ("ready", (Spaces(env.observations, env.actions, env.drawn), tuple(env.notes))))
     said, served.idle = len(env.notes), True
     spaces, count, index = _heard(pipe)
