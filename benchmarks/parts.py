@@ -33,6 +33,7 @@ from update import random_batch
 import thinkslow
 from thinkslow.dreamer.config import PRESETS, model_preset, train_preset
 from thinkslow.dreamer.model import Dreamer
+from thinkslow.dreamer.rssm import RSSM
 from thinkslow.dreamer.training import learner, losses
 from thinkslow.evaluation.protocol import machine
 from thinkslow.saved.provenance import revision
@@ -88,7 +89,7 @@ def part(name: str, preset: str, states: int | None) -> list[Callable[[], Any]]:
         start = jax.tree.map(lambda x: jr.normal(key, (count, *x.shape)), model.initial())
         action = jr.normal(key, (count, 3))
         core = partial(_memory, memory=start.memory, latent=start.latent, action=action)
-        return with_gradient(core, model)
+        return with_gradient(core, model.dyn)  # alone: to pass all arrays of a model takes 1 ms
     observed = jax.jit(losses.observe)(model, batch, key=key)
 
     def encoder(model: Dreamer) -> Any:
@@ -111,8 +112,8 @@ def part(name: str, preset: str, states: int | None) -> list[Callable[[], Any]]:
     return with_gradient(dict(zip(PARTS, functions, strict=False))[name], model)
 
 
-def _memory(model: Dreamer, memory: Any, latent: Any, action: Any) -> Any:
-    return jax.vmap(model.dyn.core)(memory, latent, action)
+def _memory(dyn: RSSM, memory: Any, latent: Any, action: Any) -> Any:
+    return jax.vmap(dyn.core)(memory, latent, action)
 
 
 def with_gradient(function: Callable[[Any], Any], weights: Any) -> list[Callable[[], Any]]:

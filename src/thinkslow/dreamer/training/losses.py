@@ -61,11 +61,7 @@ class ReturnRange(eqx.Module):
 
 
 class Inverse(Sample):
-    """A sample as `Sample`, from one random number per factor instead of one per class.
-
-    An update of `tiny` draws 4,352 latents of 1,024 classes. It takes 2.5% less time so than with
-    Gumbel noise, and 16% less to compile.
-    """
+    """A sample as `Sample`, from one random number per factor instead of one per class."""
 
     def noise(self, belief: Belief, *, key: PRNGKeyArray) -> Float[Array, "..."]:
         if isinstance(belief, Categorical):
