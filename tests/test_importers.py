@@ -536,6 +536,15 @@ def test_what_is_alone_of_its_kind_may_have_another_name():
     np.testing.assert_allclose(after, before, rtol=1e-6)
 
 
+def test_which_of_several_an_agent_sees_is_not_guessed():
+    """It was the first of those whose names are others, fit or not."""
+    one = saved(observations={"state": vector(6)}, actions={"act": choice(3)})
+    with pytest.raises(store.Misfit, match="its state may be any of goal, speed"):
+        fit(one, {"goal": vector(6), "speed": vector(6)}, choice(3))
+    fitted = fit(one, {"goal": vector(2), "speed": vector(6)}, choice(3))
+    assert [*dict(fitted.observation_spaces)] == ["speed"]
+
+
 @pytest.mark.parametrize(
     ("spaces", "action", "said"),
     [

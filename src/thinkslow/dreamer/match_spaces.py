@@ -92,12 +92,13 @@ def _matched(ours: Spaces, theirs: Spaces) -> tuple[dict[str, list[str]], list[s
                     what = kind if kind == name else f"{kind} {name}"
                     faults.append(f"it sees the {what}, the environment shows {shown}")
                     continue
-                # The only one of its kind may have another name.
-                parts = (
-                    sorted(free)
-                    if sum(width(other[k]) for k in free) == width(space)
-                    else (free[:1])
-                )
+                # The only one of its kind may have another name, if only one of theirs fits.
+                fitting = [k for k in free if _difference(name, space, [other[k]]) is None]
+                if len(fitting) > 1:
+                    faults.append(f"its {name} may be any of {', '.join(fitting)}")
+                    continue
+                together = sum(width(other[k]) for k in free) == width(space)
+                parts = sorted(free) if together else fitting or free[:1]
             fault = _difference(name, space, [other[part] for part in parts])
             faults += [fault] if fault else []
             out[name] = parts
