@@ -8,7 +8,7 @@
 **Method.** Each peer runs in a process of its own, one thread, on the CPU it is given: installed
 for the occasion by `uv run --no-project` (never into this project), or with `--python`. JAX runs
 on one core too: start this under `taskset -c 0`. An update is of 16 sequences of 64 steps of
-64x64 images at the sizes nearest to `size1m`; ours is `benchmarks/update.py --preset size1m`.
+64x64 images at the sizes nearest to `size1m`.
 Refinement is loss and gradient of the state information gain (preset `tiny`, 8 imagined steps,
 latents and actions by their mode) on the same weights and moment, ours compiled by JAX, the
 peer's `benchmarks/torch_refine.py`, whose loss and gradient must agree to 1e-4. Median of 30 calls
@@ -30,9 +30,10 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from update import measure
 
 from thinkslow.agent.blocks import in_blocks
-from thinkslow.dreamer.config import model_preset
+from thinkslow.dreamer.config import model_preset, train_preset
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.evaluation.protocol import machine
 from thinkslow.objectives import SIG, Objective, lookahead
@@ -76,9 +77,11 @@ def main() -> None:
             name = f"PyTorch {theirs['torch']} {how}"
             row("loss and gradient", name, batch, theirs[f"{how}_ms"], theirs[f"{how}_first_s"])
     if not given.skip_updates:
-        found = run("sheeprl_update.py")
-        times = [1e3 * found[name] for name in ("p10_s", "update_s", "p90_s")]
-        row(f"update, {found['parameters']:,} parameters", "sheeprl", "16 x 64", times, None)
+        ours = measure(model_preset("size1m"), train_preset("size1m"), repeats=5)
+        for name, found in (("thinkslow", ours), ("sheeprl", run("sheeprl_update.py"))):
+            times = [1e3 * found[key] for key in ("p10_s", "update_s", "p90_s")]
+            work = f"update, {found['parameters']:,} parameters"
+            row(work, name, "16 x 64", times, found.get("compile_s"))
     print(f"\n{machine()}, jax {jax.__version__}, revision {revision()}")
 
 
