@@ -8,9 +8,8 @@ def give_back() -> None:
     """Return memory that was freed to the system. Call it after compiling, before a long loop.
 
     A compiler frees nearly all that it took, in small pieces between those that stay. The C library
-    keeps such pages until it is asked: for an update of the preset `tiny` they are 800 MiB, more
-    than the training itself needs (docs/performance.md). Does nothing where the C library is not
-    glibc.
+    keeps such pages until it is asked: 600 MiB of a training of the preset `tiny`
+    (docs/performance.md). Does nothing where the C library is not glibc.
 
     **Cost:** 0.1 s for a gigabyte.
     """
