@@ -433,6 +433,8 @@ def test_a_broken_file_is_one_clear_error_and_keeps_the_old_page(
         ({"score": float("nan")}, "`score` is nan"),
         ({"score": 10**400}, "`score` is 1000"),  # an OverflowError that named no file
         ({"psnr": float("inf")}, "`psnr` is inf"),
+        ({"length": 0}, "`length` is 0 and `latency_ms` "),  # a mean without weights
+        ({"length": -1, "latency_ms": None}, "`length` is -1"),
         ({"arm": "other"}, "has no episode 0 of .*, other"),
         ({"episode": 1000}, "has no episode 1000 of"),
         ({"psnr_of_the_moon": 1.0}, "psnr_of_the_moon"),

@@ -110,6 +110,9 @@ class Episode:
             truth = bool not in allowed and value is True
             if not isinstance(value, allowed) or non_finite or truth:
                 raise ValueError(f"`{name}` is {value!r}")
+        decided = row["latency_ms"] is not None
+        if row["length"] < decided:
+            raise ValueError(f"`length` is {row['length']} and `latency_ms` {row['latency_ms']!r}")
         return cls(**{name: row[name] for name in FIELDS}, images=images)
 
 
