@@ -12,12 +12,13 @@ the first observation, processes and OpenGL included.
 
 | task               | processes | `VectorEnv`, frames/s | `AsyncVectorEnv`      |
 |--------------------|-----------|-----------------------|-----------------------|
-| CollectGoodObjects | 1         | 1,409 (1,280-1,464)   | 1,387 (1,339-1,431)   |
-| CollectGoodObjects | 2         | 2,412 (2,056-2,577)   | 2,498 (2,387-2,620)   |
-| its panorama       | 1         | 677 (659-733)         | 712 (688-734)         |
-| its panorama       | 2         | 1,302 (1,181-1,343)   | 1,226 (1,196-1,301)   |
+| CollectGoodObjects | 1         | 1,730 (1,644-1,779)   | 1,590 (1,469-1,617)   |
+| CollectGoodObjects | 2         | 2,748 (2,251-3,071)   | 2,936 (2,564-3,029)   |
+| its panorama       | 1         | 770 (689-858)         | 898 (852-921)         |
+| its panorama       | 2         | 1,651 (1,415-1,737)   | 1,705 (1,606-1,792)   |
 
-Machine: two cores of an AMD EPYC, otherwise idle, Python 3.11.7, Mesa llvmpipe. Revision 9ac2394.
+Machine: two cores of an AMD EPYC, otherwise idle, Python 3.11.7, Mesa llvmpipe. Revision
+a36fa4a.
 
 Reproduce: `uv run python benchmarks/environments.py` (`--json` for one JSON object).
 """
