@@ -3,8 +3,7 @@
     taskset -c 0 uv run python benchmarks/frames.py
 
 **Claim.** A decision of CollectGoodObjects takes at most two thirds of the processor time that it
-takes with MiniWorld's own drawing. MiniWorld's own tasks cannot reach that: OpenGL alone takes two
-thirds of theirs.
+takes with MiniWorld's own drawing.
 
 **Method.** Each side in a process of its own, in turn, `--repeats` times: the same seed and random
 actions, 64x64, 250 decisions to warm up and 2,000 measured, episodes begun again included.
