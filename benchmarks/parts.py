@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def part(name: str, preset: str, states: int | None) -> list[Callable[[], Any]]:
-    """One part of an update: forward and, but for the last two, with its gradient."""
+    """One part of an update: forward and, but for optimiser and update, with its gradient."""
     config, learning = model_preset(preset), train_preset(preset)
     spaces = {"image": Space((64, 64, 3), "uint8")}
     model = Dreamer(spaces, {"action": Space((), "int32", 3)}, config, key=jr.key(0))

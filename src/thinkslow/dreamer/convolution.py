@@ -12,8 +12,8 @@ backends use the plain convolution.
 On CPUs both gradients are also written out: by the image as a convolution with the rotated kernel,
 by the kernel as convolutions of the images with the gradient, a few images at a time. JAX's own
 gradients have axes in an order that XLA's fast convolution does not accept. XLA reorders them at
-the top level of a program, but not inside loops or branches, where the same convolution was 10 to
-40 times slower. Over all images at once, the gradient by the kernel was 3.5 to 6.3 times slower.
+the top level of a program, but not inside loops or branches, where it computes the same convolution
+number by number. Over all images at once, the gradient by the kernel is slower too.
 
 Kernels are `(size, size, inputs, outputs)`, images `(height, width, channels)`; one example,
 batched with `vmap`.
