@@ -1,4 +1,5 @@
-"""The parts of an update of the learner, each compiled alone, and one step of the memory.
+"""The parts of an update of the learner, each compiled alone, one step of the memory, and the draws
+of all latents of an update.
 
     taskset -c 0 uv run python benchmarks/parts.py --preset tiny
     taskset -c 0 uv run python benchmarks/parts.py --only memory --preset size12m --states 1
@@ -31,11 +32,13 @@ from timing import timed
 from update import random_batch
 
 import thinkslow
+from thinkslow.distributions import Categorical
 from thinkslow.dreamer.config import PRESETS, model_preset, train_preset
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.dreamer.rssm import RSSM
 from thinkslow.dreamer.training import learner, losses
 from thinkslow.evaluation.protocol import machine
+from thinkslow.readouts import Sample
 from thinkslow.saved.provenance import revision
 from thinkslow.spaces import Space
 
@@ -47,6 +50,8 @@ PARTS: tuple[str, ...] = (
     "optimiser",
     "update",
     "memory",
+    "draws",
+    "draws by Gumbel noise",
 )
 
 
@@ -72,7 +77,7 @@ def main() -> None:
 
 
 def part(name: str, preset: str, states: int | None) -> list[Callable[[], Any]]:
-    """One part of an update: forward and, but for optimiser and update, with its gradient."""
+    """One part of an update: forward; of a part with weights of its own, also with its gradient."""
     config, learning = model_preset(preset), train_preset(preset)
     spaces = {"image": Space((64, 64, 3), "uint8")}
     model = Dreamer(spaces, {"action": Space((), "int32", 3)}, config, key=jr.key(0))
@@ -90,6 +95,16 @@ def part(name: str, preset: str, states: int | None) -> list[Callable[[], Any]]:
         action = jr.normal(key, (count, 3))
         core = partial(_memory, memory=start.memory, latent=start.latent, action=action)
         return with_gradient(core, model.dyn)  # alone: to pass all arrays of a model takes 1 ms
+    if name.startswith("draws"):
+        readout = losses.INVERSE if name == "draws" else Sample()
+        starts = learning.batch_size * (learning.imagination_starts or learning.batch_length)
+        count = batch.is_first.size + starts * learning.imagination
+        logits, keys = jr.normal(key, (count, *config.latent_shape)), jr.split(key, count)
+
+        def draw(logits: jax.Array, key: jax.Array) -> jax.Array:
+            return readout(Categorical(logits, config.unimix), key=key)
+
+        return [partial(jax.jit(jax.vmap(draw)), logits, keys)]
     observed = jax.jit(losses.observe)(model, batch, key=key)
 
     def encoder(model: Dreamer) -> Any:
