@@ -9,10 +9,14 @@ import dataclasses
 import re
 import sys
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, TypeAlias, Union, get_args, get_origin
 
 MOST_SEED = 2**31 - 1
 """The largest seed of a command, a run or a plan."""
+Select: TypeAlias = Literal["last", "best"]
+"""The iterate of a refinement that is returned."""
+Imagery: TypeAlias = Literal["mode", "sample"]
+"""How an imagined observation is taken from the decoder."""
 
 
 def setting(

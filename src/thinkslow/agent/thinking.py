@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from thinkslow import settings
-from thinkslow.settings import floating, setting
+from thinkslow.settings import Imagery, Select, floating, setting
 
 if TYPE_CHECKING:
     from thinkslow.agent.checks.check import Check
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from thinkslow.readouts import Readout
     from thinkslow.refinement import Update
 
-Select = Literal["last", "best"]
-Imagery = Literal["mode", "sample"]
 Variable = Literal["belief", "latent", "state", "memory"]
 Landing = Literal["as-is", "code", "simplex"]
 Missing = Literal["predict", "hold", "stale"]

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any, Literal, TypeAlias, cast, get_args
+from typing import Any, TypeAlias, cast, get_args
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from thinkslow.objectives.term import (
     TermValues,
 )
 from thinkslow.readouts import Readout, Sample
+from thinkslow.settings import Imagery
 from thinkslow.trees import one_number
 from thinkslow.worldmodel import (
     Moment,
@@ -37,7 +38,6 @@ from thinkslow.worldmodel import (
 Weight: TypeAlias = Float[Array, ""] | float
 Terms: TypeAlias = Mapping[Any, Weight] | Iterable[tuple[Term, Weight]]
 """Terms with their weights: a mapping from each `Term` to its weight, or pairs."""
-Imagery: TypeAlias = Literal["mode", "sample"]
 
 
 def lookahead(

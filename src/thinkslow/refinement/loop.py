@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from thinkslow.distributions import Objective
-from thinkslow.refinement.result import SPENT, Iterates, Refined, Scalar, Select, chosen
+from thinkslow.refinement.result import SPENT, Iterates, Refined, Scalar, chosen
 from thinkslow.refinement.step import Descent, Held, Rules
 from thinkslow.refinement.updates import Update
+from thinkslow.settings import Select
 from thinkslow.trees import all_finite
 
 

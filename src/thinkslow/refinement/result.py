@@ -1,14 +1,15 @@
 """The result of a refinement: the belief, all iterates, and why it stopped."""
 
 import enum
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from thinkslow.settings import Select
+
 Scalar: TypeAlias = Float[Array, ""] | float
-Select: TypeAlias = Literal["last", "best"]
 
 SPENT = 0.99
 """Share of `max_kl` above which it counts as used up, because the bound is found to a

@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray, PyTree
 
 from thinkslow.distributions import Objective
-from thinkslow.refinement.result import Scalar, Select
+from thinkslow.refinement.result import Scalar
 from thinkslow.refinement.updates import Gradient, Update
-from thinkslow.settings import check_range
+from thinkslow.settings import Select, check_range
 from thinkslow.trees import all_finite, described, one_number, register, same_form, where
 
 CERTAINTY = 2.0
