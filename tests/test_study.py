@@ -687,6 +687,31 @@ def test_the_time_is_told_of_what_is_missing_and_nothing_is_kept(small, tmp_path
 
 
 @pytest.mark.slow
+def test_an_error_of_the_users_code_in_a_rehearsal_is_told_with_its_line(
+    small, tmp_path, monkeypatch
+):
+    """Only errors whose messages are for users were tested."""
+    home = tmp_path / "code"
+    home.mkdir()
+    (home / "limited.py").write_text(
+        "from counting import Counting\n\n\n"
+        "class Limited(Counting):\n"
+        "    @property\n"
+        "    def max_steps(self):\n"
+        '        raise KeyError("steps")\n'
+    )
+    monkeypatch.syspath_prepend(home)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(home), os.environ["PYTHONPATH"]]))
+    plan = planned(small | {"settings": {"clean": {"env": "limited:Limited"}}}, "plan.toml")
+    told = (
+        r"cannot play in clean: KeyError: 'steps' \(in `play`; "
+        r"limited\.py:7 in max_steps, your code\)$"
+    )
+    with pytest.raises(ValueError, match=told):
+        rehearse(plan, tmp_path / "study", jobs=1)
+
+
+@pytest.mark.slow
 def test_agents_that_something_was_tuned_on_are_not_reported(small, tmp_path):
     with pytest.raises(Misplanned, match="training seed 2"):
         run(planned(small | {"tuned_on": [2]}, "plan.toml"), tmp_path / "study")
