@@ -17,7 +17,7 @@ import numpy as np
 from gymnasium import spaces
 from PIL import Image
 
-from thinkslow.envs.families.family import Family
+from thinkslow.envs.families.family import Family, chosen, register
 
 PRESETS: dict[str, dict[str, Any]] = {
     "atari": {"gray": True, "sticky": True, "actions": "all"},
@@ -73,9 +73,7 @@ class Atari(gymnasium.Env):
         ):
             if value < least:
                 raise ValueError(f"`{name}` must be {least} or more; got {value}.")
-        for name, value, known in (("actions", actions, ACTIONS), ("lives", lives, LIVES)):
-            if value not in known:
-                raise ValueError(f"`{name}` must be one of {', '.join(known)}; got {value!r}.")
+        chosen(actions=(actions, ACTIONS), lives=(lives, LIVES))
         chance = STICKY * sticky if isinstance(sticky, bool) else float(sticky)
         if not 0 <= chance < 1:
             raise ValueError(f"`sticky` must be true, false or from 0 to below 1; got {sticky}.")
@@ -172,15 +170,7 @@ def _register_presets() -> None:
     }
     for preset, given in PRESETS.items():
         for name, game in games.items():
-            id = f"{preset}/{name}-v0"
-            if id not in gymnasium.registry:
-                gymnasium.register(
-                    id,
-                    f"{__name__}:Atari",
-                    kwargs={"game": game, **given},
-                    order_enforce=False,
-                    disable_env_checker=True,
-                )
+            register(f"{preset}/{name}-v0", f"{__name__}:Atari", game=game, **given)
 
 
 FAMILY = Family(

@@ -6,11 +6,10 @@ the other. Compiling takes a minute or more, and the first import builds a cache
 
 from typing import Any
 
-import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from thinkslow.envs.families.family import Family
+from thinkslow.envs.families.family import Family, register
 from thinkslow.envs.families.functional import Functional, Stepped
 
 NAMES = ("Craftax-Pixels", "Craftax-Symbolic", "Craftax-Classic-Pixels", "Craftax-Classic-Symbolic")
@@ -61,15 +60,7 @@ class Craftax(Functional):
 
 def _register() -> None:
     for name in NAMES:
-        id = f"{name}-v1"
-        if id not in gymnasium.registry:
-            gymnasium.register(
-                id,
-                f"{__name__}:Craftax",
-                kwargs={"name": name},
-                order_enforce=False,
-                disable_env_checker=True,
-            )
+        register(f"{name}-v1", f"{__name__}:Craftax", name=name)
 
 
 FAMILY = Family(

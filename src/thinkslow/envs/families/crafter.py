@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from thinkslow.envs.families.family import Family
+from thinkslow.envs.families.family import Family, register
 
 
 class InOrder(dict):
@@ -57,14 +57,7 @@ class Crafter(gymnasium.Env):
 
 def _register() -> None:
     for id, reward in (("CrafterReward-v1", True), ("CrafterNoReward-v1", False)):
-        if id not in gymnasium.registry:
-            gymnasium.register(
-                id,
-                f"{__name__}:Crafter",
-                kwargs={"reward": reward},
-                order_enforce=False,
-                disable_env_checker=True,
-            )
+        register(id, f"{__name__}:Crafter", reward=reward)
 
 
 FAMILY = Family(

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from thinkslow.envs.families.family import Family
+from thinkslow.envs.families.family import Family, chosen, register
 
 SHOWS = ("image", "vectors", "both")
 
@@ -22,8 +22,7 @@ class Control(gymnasium.Env):
     def __init__(
         self, domain: str, task: str, *, size: int = 64, camera: int = 0, show: str = "image"
     ):
-        if show not in SHOWS:
-            raise ValueError(f"`show` must be one of {', '.join(SHOWS)}; got {show!r}.")
+        chosen(show=(show, SHOWS))
         suite = _suite()
         self.suite: Any = suite.load(domain, task)
         self.size, self.camera, self.show = size, camera, show
@@ -73,15 +72,7 @@ def _suite() -> Any:
 
 def _register() -> None:
     for domain, task in _suite().ALL_TASKS:
-        id = f"dm_control/{domain}-{task}-v0"
-        if id not in gymnasium.registry:
-            gymnasium.register(
-                id,
-                f"{__name__}:Control",
-                kwargs={"domain": domain, "task": task},
-                order_enforce=False,
-                disable_env_checker=True,
-            )
+        register(f"dm_control/{domain}-{task}-v0", f"{__name__}:Control", domain=domain, task=task)
 
 
 def _import() -> None:

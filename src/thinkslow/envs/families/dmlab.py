@@ -23,7 +23,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from thinkslow.envs.families.family import Family
+from thinkslow.envs.families.family import Family, chosen, register
 
 FORWARD, BACKWARD = (0, 0, 0, 1, 0, 0, 0), (0, 0, 0, -1, 0, 0, 0)
 LEFT, RIGHT = (0, 0, -1, 0, 0, 0, 0), (0, 0, 1, 0, 0, 0, 0)
@@ -118,7 +118,7 @@ class Lab(gymnasium.Env):
         fps: int = 60,
         **settings: Any,
     ):
-        _check(actions=(actions, ACTIONS), view=(view, VIEWS))
+        chosen(actions=(actions, ACTIONS), view=(view, VIEWS))
         self.repeat, self.episodic = repeat, episodic
         self.frames = repeat * 60 / fps
         """Frames of a decision, of 60 per second."""
@@ -233,29 +233,16 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _check(**chosen: Any) -> None:
-    for name, (value, known) in chosen.items():
-        if value not in known:
-            raise ValueError(f"`{name}` must be one of {', '.join(known)}; got {value!r}.")
-
-
 def _dressed(env: gymnasium.Env, size: int, *, actions: str) -> gymnasium.Env:
     """**Errors:** `ValueError` for an unknown set of actions."""
-    _check(actions=(actions, ACTIONS))
+    chosen(actions=(actions, ACTIONS))
     return Chosen(env, actions)
 
 
 def _register() -> None:
     for level in THIRTY:
-        _id(f"dmlab/{level}-v0", {"level": level})
-    _id("dmlab/level-v0", {})
-
-
-def _id(id: str, given: dict[str, Any]) -> None:
-    if id not in gymnasium.registry:
-        gymnasium.register(
-            id, f"{__name__}:Lab", kwargs=given, order_enforce=False, disable_env_checker=True
-        )
+        register(f"dmlab/{level}-v0", f"{__name__}:Lab", level=level)
+    register("dmlab/level-v0", f"{__name__}:Lab")
 
 
 BUILD = (

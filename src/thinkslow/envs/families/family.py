@@ -4,10 +4,38 @@ import dataclasses
 import importlib
 import importlib.util
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
 import gymnasium
+
+
+def register(id: str, entry_point: str, **given: Any) -> None:
+    """Register an environment with Gymnasium, unless its id is registered already.
+
+    Gymnasium's own checks are left out: ours compare every observation with its space.
+
+    Args:
+        id: its id.
+        entry_point: its class, `module:Class`.
+        given: arguments of the class.
+    """
+    if id not in gymnasium.registry:
+        gymnasium.register(
+            id, entry_point, kwargs=given, order_enforce=False, disable_env_checker=True
+        )
+
+
+def chosen(**options: tuple[Any, Collection[Any]]) -> None:
+    """Check options, each given with the values that it may have.
+
+    **Errors:** `ValueError` for another value.
+
+    >>> chosen(view=("top", ("first", "top")))
+    """
+    for name, (value, known) in options.items():
+        if value not in known:
+            raise ValueError(f"`{name}` must be one of {', '.join(known)}; got {value!r}.")
 
 
 def _nothing(size: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from thinkslow.envs.families.family import Family
+from thinkslow.envs.families.family import Family, chosen, register
 
 MAZES = ("9x9", "11x11", "13x13", "15x15")
 VIEWS = ("first", "top")
@@ -24,8 +24,7 @@ class MemoryMaze(gymnasium.Env):
     """A maze of one size, in the first person or from above, with the package's actions."""
 
     def __init__(self, maze: str, *, view: str = "first", **given: Any):
-        if view not in VIEWS:
-            raise ValueError(f"`view` must be one of {', '.join(VIEWS)}; got {view!r}.")
+        chosen(view=(view, VIEWS))
         self.make = getattr(_tasks(), f"memory_maze_{maze}")
         self.given = {
             "image_only_obs": True,
@@ -66,15 +65,7 @@ def _tasks() -> Any:
 def _register() -> None:
     _tasks()
     for maze in MAZES:
-        id = f"MemoryMaze-{maze}-v0"
-        if id not in gymnasium.registry:
-            gymnasium.register(
-                id,
-                f"{__name__}:MemoryMaze",
-                kwargs={"maze": maze},
-                order_enforce=False,
-                disable_env_checker=True,
-            )
+        register(f"MemoryMaze-{maze}-v0", f"{__name__}:MemoryMaze", maze=maze)
 
 
 FAMILY = Family(

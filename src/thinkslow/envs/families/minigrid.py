@@ -9,7 +9,7 @@ from typing import Any
 
 import gymnasium
 
-from thinkslow.envs.families.family import Family
+from thinkslow.envs.families.family import Family, chosen
 
 VIEWS = ("partial", "full", "cells")
 AHEAD = 7
@@ -20,8 +20,7 @@ def _seen(env: gymnasium.Env, size: int, *, view: str) -> gymnasium.Env:
     """**Errors:** `ValueError` for an unknown view."""
     from minigrid import wrappers  # pyright: ignore[reportMissingImports]
 
-    if view not in VIEWS:
-        raise ValueError(f"`view` must be one of {', '.join(VIEWS)}; got {view!r}.")
+    chosen(view=(view, VIEWS))
     world: Any = env.unwrapped
     if view == "partial":
         return wrappers.RGBImgPartialObsWrapper(env, tile_size=max(1, size // AHEAD))

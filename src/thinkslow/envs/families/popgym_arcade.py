@@ -6,11 +6,10 @@ part of it. With the same seed and actions, both are the same game.
 
 from typing import Any
 
-import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from thinkslow.envs.families.family import Family
+from thinkslow.envs.families.family import Family, register
 from thinkslow.envs.families.functional import Functional, Stepped
 
 SIDE = 128
@@ -53,14 +52,7 @@ def _register() -> None:
     for game in REGISTERED_ENVIRONMENTS:
         for partial in (False, True):
             id = f"popgym-arcade/{game}{PARTIAL * partial}-v0"
-            if id not in gymnasium.registry:
-                gymnasium.register(
-                    id,
-                    f"{__name__}:Arcade",
-                    kwargs={"game": game, "partial": partial},
-                    order_enforce=False,
-                    disable_env_checker=True,
-                )
+            register(id, f"{__name__}:Arcade", game=game, partial=partial)
 
 
 FAMILY = Family(

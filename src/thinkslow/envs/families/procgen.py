@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from thinkslow.envs.families.family import Family
+from thinkslow.envs.families.family import Family, register
 
 
 class Procgen(gymnasium.Env):
@@ -53,14 +53,7 @@ def _register() -> None:
     for game, _, kinds in registration.procgen_game_config:
         for kind in kinds:
             task = f"{game.capitalize()}{registration.distribution[kind]}-v0"
-            if (id := f"procgen/{task}") not in gymnasium.registry:
-                gymnasium.register(
-                    id,
-                    f"{__name__}:Procgen",
-                    kwargs={"task": task},
-                    order_enforce=False,
-                    disable_env_checker=True,
-                )
+            register(f"procgen/{task}", f"{__name__}:Procgen", task=task)
 
 
 FAMILY = Family(

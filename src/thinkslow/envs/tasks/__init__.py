@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-import gymnasium
+from thinkslow.envs.families import family
 
 COLLECT = "thinkslow/CollectGoodObjects"
 WITHDRAWN = "TopDown"
@@ -49,10 +49,4 @@ def register() -> None:
     """Register them with Gymnasium."""
     for task in TASKS:
         for version, given in VERSIONS.items():
-            gymnasium.register(
-                f"{task.name}-{version}",
-                task.entry_point,
-                kwargs=dict(given),
-                disable_env_checker=True,
-                order_enforce=False,
-            )
+            family.register(f"{task.name}-{version}", task.entry_point, **given)
