@@ -9,7 +9,7 @@ from gymnasium import spaces
 
 from thinkslow.envs import VectorEnv, make
 from thinkslow.envs.make import Environment
-from thinkslow.envs.shifts import SHIFTS, shifts
+from thinkslow.envs.shifts import SHIFTS, lateness, shifts
 from thinkslow.envs.shifts.frames import Dropped
 from thinkslow.spaces import Space
 
@@ -220,6 +220,12 @@ def test_shifts_act_one_after_the_other():
 def test_a_shift_that_is_not_one_is_refused(shift, problem):
     with pytest.raises(ValueError, match=problem):
         make(COUNTING, size=16, shift=shift)
+
+
+def test_a_misspelt_delay_is_not_taken_for_no_delay():
+    """It was 0, and its name was refused only by the processes of the environments."""
+    with pytest.raises(ValueError, match="mean delayed"):
+        lateness("delayd:2")
 
 
 def test_a_shift_of_pictures_wants_a_picture():

@@ -137,15 +137,13 @@ def lateness(text: str) -> int:
     """How many decisions late an observation may come under the shifts of a text.
 
     Args:
-        text: `name:severity`, several joined by commas, such as `delayed:2,noise:1`.
+        text: as `kinds` takes it; empty for no shift.
 
-    >>> lateness("delayed:2,noise:1"), lateness("dropped:3")
-    (2, 0)
+    **Errors:** those of `kinds`.
+
+    >>> lateness("delayed:2,noise:1"), lateness("dropped:3"), lateness("")
+    (2, 0, 0)
     """
-    found = [part.strip().partition(":") for part in text.split(",") if part.strip()]
-    late = [
-        (SHIFTS[name], int(level))
-        for name, _, level in ((a.rpartition("-v")[0] or a, b, c) for a, b, c in found)
-        if issubclass(SHIFTS.get(name, Shift), Delayed) and level.isdecimal()
-    ]
-    return sum(int(kind.doses[level - 1]) for kind, level in late if level)
+    found = kinds(text) if text else []
+    late = [kind.doses[level - 1] for kind, level in found if level and issubclass(kind, Delayed)]
+    return int(sum(late))
