@@ -114,9 +114,8 @@ def _several(name: str, space: "spaces.MultiDiscrete | spaces.MultiBinary") -> P
     binary = isinstance(space, spaces.MultiBinary)
     counts = np.full(shape, 2).ravel() if binary else space.nvec.ravel()
     starts = np.zeros(shape, int).ravel() if binary else space.start.ravel()
-    digits = len(
-        str(len(counts) - 1)
-    )  # zero-padded, so that sorted names keep the order of the parts
+    # Zero-padded, so that sorted names keep the order of the parts.
+    digits = len(str(len(counts) - 1))
     names = {f"{name}/{i:0{digits}}": Space((), "int32", int(n)) for i, n in enumerate(counts)}
 
     def native(action: Mapping[str, Any]) -> np.ndarray:

@@ -60,9 +60,8 @@ class Adapted(gymnasium.Wrapper):
         if not isinstance(found, tuple | list) or len(found) != 2:
             return False
         observation, info = found
-        if isinstance(self.env.observation_space, spaces.Tuple) and not isinstance(
-            observation, tuple | list
-        ):  # the observation is a pair itself
+        pairs = isinstance(self.env.observation_space, spaces.Tuple)
+        if pairs and not isinstance(observation, tuple | list):  # `found` is the observation
             return False
         return info is None or isinstance(info, Mapping)
 

@@ -259,10 +259,8 @@ def explained(id: str, error: Exception) -> str:
         return f"{id} needs a package that is not installed here. {installing(str(error))}"
     what = said(error, "make")
     family = family_of(id)
-    wrong = isinstance(
-        error, TypeError | ValueError | KeyError
-    )  # the arguments are wrong, not the renderer
-    if family is not None and family.draws and not wrong:
+    of_arguments = isinstance(error, TypeError | ValueError | KeyError)
+    if family is not None and family.draws and not of_arguments:
         return (
             f"{id} could not open a renderer here: {what}. "
             "`thinkslow doctor` tries each step of rendering and says how to fix it."

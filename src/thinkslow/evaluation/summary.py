@@ -350,8 +350,7 @@ def _notes(records: Records, comparisons: Sequence[Record]) -> Iterator[str]:
     if any(not row["paired"] for row in comparisons):
         yield (
             f"{header.environment['id']} ignores its seed: with the same seed, episodes of two "
-            "arms "
-            "began differently. Episodes are therefore not paired, and arms are compared as "
+            "arms began differently. Episodes are therefore not paired, and arms are compared as "
             "independent samples."
         )
     seeds = {one.environment_seed for one in episodes}
@@ -375,8 +374,8 @@ def _notes(records: Records, comparisons: Sequence[Record]) -> Iterator[str]:
         ).most_common(1)[0]
         yield (
             f"{len(crashed)} of {len(episodes)} episodes ended because the environment failed. "
-            "They "
-            f"are left out with their pairs. {'All' if times == len(crashed) else 'Most'}: {error}."
+            "They are left out with their pairs. "
+            f"{'All' if times == len(crashed) else 'Most'}: {error}."
         )
     if cut := sum(one.cut for one in episodes):
         yield (

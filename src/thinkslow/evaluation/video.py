@@ -179,9 +179,8 @@ class _Encoded:
         self._begun = False
 
     def add(self, image: np.ndarray) -> None:
-        height, width = (
-            size + size % 2 for size in image.shape[:2]
-        )  # the codec halves the colour resolution, so sides must be even
+        # The codec halves the colour resolution, so sides must be even.
+        height, width = (size + size % 2 for size in image.shape[:2])
         even = np.zeros((height, width, 3), np.uint8)
         even[: image.shape[0], : image.shape[1]] = image
         if not self._begun:

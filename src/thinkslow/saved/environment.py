@@ -57,9 +57,8 @@ def environment_of(
     **Errors:** `ValueError` with the remedy if the agent's files name a module.
     """
     stored = dict(agent.environment)
-    if (
-        id is not None and id != stored["id"]
-    ):  # options and wrappers belong to the stored environment
+    # Options and wrappers belong to the stored environment.
+    if id is not None and id != stored["id"]:
         stored = {"id": id, "size": stored["size"], "repeat": stored["repeat"]}
     asked = {} if id is None else {"id": id}  # the user's own word, also if it is the stored id
     environment = {**stored, **asked, **(changes or {})}

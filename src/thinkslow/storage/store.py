@@ -295,10 +295,8 @@ def _replace(
                 path = folder / usual
             if path.name != usual:
                 entry["file"] = path.name
-            if (folder / MANIFEST).exists():
-                shutil.copymode(
-                    folder / MANIFEST, path
-                )  # safetensors makes it readable by its owner only
+            if (folder / MANIFEST).exists():  # safetensors makes it readable by its owner only
+                shutil.copymode(folder / MANIFEST, path)
             atomic.sync(path)
             atomic.write_text(folder / MANIFEST, manifest_text(manifest))
     except BaseException:

@@ -125,9 +125,8 @@ def on_ray(folder: Path, tasks: Sequence[Task], address: str | None, tick: Tick)
             "The Ray executor needs the package ray: pip install 'thinkslow[ray]'."
         ) from None
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "os.fork"
-        )  # starting a program needs a share of a core only
+        # Ray forks only to start a program.
+        warnings.filterwarnings("ignore", "os.fork")
         ray.init(address=address, log_to_driver=False, include_dashboard=False)
     plan = (folder / "study.json").read_bytes()
     remote = ray.remote(num_cpus=1, max_retries=TRIES - 1)(_played)

@@ -223,9 +223,8 @@ class Trainer(RunState):
             self.act_key,
             self.steps,
         )
-        action = np.asarray(
-            action
-        )  # waits for the weights of the last update, and therefore for all updates
+        # Waits for the weights of the last update, and therefore for all updates.
+        action = np.asarray(action)
         self._finish_updates()
         self.carry = carry
         clean, records = self.episodes.see(step, self.steps)

@@ -129,9 +129,8 @@ class V1Dreamer(ActorCritic):
         state = jax.tree.map(
             lambda new, old: jnp.where(is_first, new, old.astype(dtype)), self.initial(), state
         )
-        action = jnp.where(
-            is_first, 0, action.astype(dtype)
-        )  # selected, not multiplied: 0 x NaN is NaN
+        # Selected, not multiplied: 0 x NaN is NaN.
+        action = jnp.where(is_first, 0, action.astype(dtype))
         deter = self.wm.rssm.core(state.memory, state.latent, action)
         return deter, self.wm.rssm.prior(deter)
 

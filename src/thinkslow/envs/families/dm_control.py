@@ -42,9 +42,8 @@ class Control(gymnasium.Env):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         super().reset(seed=seed)
-        if (
-            seed is not None
-        ):  # the suite accepts a seed when a task is loaded, and keeps its generator here
+        # The suite accepts a seed when a task is loaded, and keeps its generator here.
+        if seed is not None:
             self.suite.task._random = np.random.RandomState(self.np_random.integers(2**31))
         return self._see(self.suite.reset()), {}
 

@@ -51,9 +51,8 @@ def cover(world: Any, rng: np.random.Generator, count: int) -> None:
             if (kind, name) not in changed:
                 other, differs = str(rng.choice(OTHERS)), rng.random() < count / SURFACES
                 changed[kind, name] = other if differs else name
-                changed.setdefault(
-                    (kind, other), other
-                )  # the room of a passage, named after its rooms
+                # The room of a passage is named after its rooms.
+                changed.setdefault((kind, other), other)
             given[kind] = changed[kind, name]
         return plain(world, **given)
 

@@ -111,9 +111,8 @@ class CollectGoodObjects(MiniWorldEnv):
         self.lists: dict[str, int] = {}
         self.placed: list[tuple[float, float, float, float]] = []
         """Where the boxes are in their display list: place and direction."""
-        with contextlib.redirect_stdout(
-            sys.stderr
-        ):  # MiniWorld prints, but standard output is for results
+        # MiniWorld prints, but standard output is for results.
+        with contextlib.redirect_stdout(sys.stderr):
             super().__init__(
                 max_episode_steps=decisions,
                 obs_width=size,
