@@ -10,7 +10,7 @@ import tyro
 
 from thinkslow import registry
 from thinkslow.bank.plan import Plan
-from thinkslow.cli.common import beside_none, console, output, part
+from thinkslow.cli.common import beside_none, output, part, say
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.playing import PlayingAgents
 from thinkslow.cli.usage import Usage
@@ -101,7 +101,7 @@ def run(options: Options) -> dict[str, Any]:
         with options.cause_first(environment), progress() as show:
             filled = bank.fill(agent, environment, plan, out, limits=options.limits(), show=show)
     except KeyboardInterrupt:
-        _say(f"What was stored is in {out}; the same command continues with the rest.")
+        say(f"What was stored is in {out}; the same command continues with the rest.")
         raise
     with progress() as show:
         agent = with_returns(agent, environment, plan)
@@ -142,18 +142,18 @@ def playable(agent: Any, filled: Any, options: Options) -> tuple[dict[str, Any],
         try:
             made = agent.thinking(name)
         except ValueError as error:
-            _say(f"no {name}: {error}")
+            say(f"no {name}: {error}")
             continue
         reason = refusal(made, filled)
         if reason and (filled.header.enumerated or name != "none"):
-            _say(f"no {name}: {reason}")
+            say(f"no {name}: {reason}")
             continue
         arms[name] = made
     scores = {}
     for name in options.gate_names:
         score = registry.make("gate", name)
         if (reason := lacking(agent, score)) is not None:
-            _say(f"no gate {name}: {reason}")
+            say(f"no gate {name}: {reason}")
         else:
             scores[name] = score
     return arms, scores
@@ -222,7 +222,3 @@ def _correlation(value: float | None, interval: Sequence[float] | None = None) -
         return "–"
     ends = f" [{interval[0]:+.2f}, {interval[1]:+.2f}]" if interval else ""
     return f"{value:+.2f}{ends}"
-
-
-def _say(text: str) -> None:
-    console().print(text, markup=False, highlight=False, soft_wrap=True)

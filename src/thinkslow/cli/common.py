@@ -19,7 +19,7 @@ from thinkslow import settings
 from thinkslow.cli import parsing
 from thinkslow.cli.modules import load_modules
 from thinkslow.cli.usage import Usage
-from thinkslow.cli.wording import InFlags
+from thinkslow.cli.wording import InFlags, in_flags
 from thinkslow.registry import entries, find, nearest
 from thinkslow.zoo import located
 
@@ -95,7 +95,7 @@ class Opening(Common):
         )
         if "source" in saved.manifest and not importers.is_own(path):
             for line in importers.told(saved):
-                console().print(line, soft_wrap=True)
+                say(line)
         return saved
 
 
@@ -209,6 +209,13 @@ def console() -> "Console":
     from thinkslow.cli.plain import Plain
 
     return Plain(stderr=True)
+
+
+def say(text: str) -> None:
+    """Print a message on standard error, with flags instead of Python arguments. Only a terminal
+    breaks its lines.
+    """
+    console().print(in_flags(text), soft_wrap=True)
 
 
 class _Printed(logging.Handler):

@@ -9,7 +9,7 @@ import tyro
 
 from thinkslow import settings, zoo
 from thinkslow.cli import early
-from thinkslow.cli.common import Common, console
+from thinkslow.cli.common import Common, say
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.settings import setting
 
@@ -60,10 +60,6 @@ def run(options: Options) -> dict[str, Any]:
     say(BEGINS.format(episodes=options.episodes))
     with early.environments([Path(zoo.DEMO[0])], _environment, min(BATCH, options.episodes)):
         return _run(options)
-
-
-def say(text: str) -> None:
-    console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _environment(agents: Sequence[Any]) -> dict[str, Any]:

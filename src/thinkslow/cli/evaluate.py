@@ -13,13 +13,12 @@ from thinkslow import registry, settings
 from thinkslow.agent.arms.arm import Arm, arm
 from thinkslow.agent.arms.presets import DEFAULT
 from thinkslow.cli import early, flags
-from thinkslow.cli.common import beside_none, console, output
+from thinkslow.cli.common import beside_none, output, say
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.exports import Showing, of_evaluation
 from thinkslow.cli.playing import PlayingAgents
 from thinkslow.cli.results import progress, show_result
 from thinkslow.cli.usage import Usage
-from thinkslow.cli.wording import in_flags
 from thinkslow.settings import setting
 
 DESCRIPTION = """Play agents with and without thinking, under paired seeds.
@@ -258,7 +257,7 @@ def playable(options: Options, arms: Mapping[str, Arm], agents: Sequence[Any]) -
         name = agent.about.name
         if agent.about.action != "sample":
             said = "as asked" if options.action else "as its own project does; or --action sample"
-            _say(f"{name}: takes the {agent.about.action} of its policy ({said})")
+            say(f"{name}: takes the {agent.about.action} of its policy ({said})")
         for label in list(arms):
             try:
                 agent.thinking(arms[label])
@@ -268,9 +267,9 @@ def playable(options: Options, arms: Mapping[str, Arm], agents: Sequence[Any]) -
                         f"{name} cannot play {label}: {error} Leave it out of --arms."
                     ) from error
                 del arms[label]
-                _say(f"{name}: no {label}: {error}")
+                say(f"{name}: no {label}: {error}")
     if not asked and not any(one.thinking.steps for one in arms.values()):
-        _say(f"{WITHOUT_DECODER} instead, which needs no decoder")
+        say(f"{WITHOUT_DECODER} instead, which needs no decoder")
         arms[WITHOUT_DECODER] = arm(WITHOUT_DECODER)
     return arms
 
@@ -286,7 +285,7 @@ def warn_of_idle_flags(options: Options, arms: Mapping[str, Arm], agents: Sequen
     if options.members is not None and not any(one.compares_members for one in arms.values()):
         idle["members"] = "no arm compares plausible parameters, as pig-3 does"
     for name, reason in idle.items():
-        _say(f"--{name.replace('_', '-')} changes nothing here: {reason}.")
+        say(f"--{name.replace('_', '-')} changes nothing here: {reason}.")
 
 
 def play_and_report(
@@ -331,7 +330,7 @@ def play_and_report(
                 continue
             with progress() as show:
                 result = evaluate(agents, **playing, out=folder, command=whole, show=show)
-            _say("Comparing the arms and writing the page ...")
+            say("Comparing the arms and writing the page ...")
             with writing(folder):
                 beside(folder)
                 if exports is not None:
@@ -344,15 +343,15 @@ def play_and_report(
         except Occupied as error:
             if not numbered:
                 raise
-            _say(f"{str(error).partition(':')[0].rstrip('.')}: trying {following}.")
+            say(f"{str(error).partition(':')[0].rstrip('.')}: trying {following}.")
         except KeyboardInterrupt:
             if (folder / "episodes.jsonl").exists():
-                _say(
+                say(
                     f"The episodes that were finished are in {folder / 'episodes.jsonl'}. The same "
                     f"command continues with the rest; thinkslow report {folder} shows them."
                 )
             elif (folder / "evaluation.json").exists():
-                _say(f"No episode was finished in {folder}. The same command begins them again.")
+                say(f"No episode was finished in {folder}. The same command begins them again.")
             raise
     raise Usage(f"{out} and a thousand more are taken. Pass another --out.")
 
@@ -360,13 +359,9 @@ def play_and_report(
 def _say_videos(folder: Path) -> None:
     videos = sorted(folder.glob("video/*"))
     if not videos:
-        _say(
+        say(
             "--video changes nothing here: it records first episodes that show an image, are "
             "played whole, not in windows, and were not played before."
         )
     for path in videos:
         output().print(f"A video: {path}", soft_wrap=True)
-
-
-def _say(text: str) -> None:
-    console().print(in_flags(text), soft_wrap=True)

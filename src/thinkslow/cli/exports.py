@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 import tyro
 
-from thinkslow.cli.common import Common, console
+from thinkslow.cli.common import Common, say
 from thinkslow.cli.trackers import Findings, Tracker, imported, write_events
 
 
@@ -55,7 +55,7 @@ class Exporting(Common):
         ):
             for name, rows in found.tables.items() if asked else ():
                 path = write(found.folder / f"{name}.{ending}", rows)
-                console().print(f"Wrote {path}", soft_wrap=True)
+                say(f"Wrote {path}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ class Showing(Exporting):
         self.write(found)
         if self.tensorboard:
             path = write_events(found)
-            console().print(f"Wrote {path}", soft_wrap=True)
+            say(f"Wrote {path}")
         for tracker in self.trackers(found.folder, {}):
             tracker.log(found)
             tracker.close()

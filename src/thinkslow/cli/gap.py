@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import tyro
 
 from thinkslow import registry
-from thinkslow.cli.common import beside_none, console, output, part
+from thinkslow.cli.common import beside_none, output, part, say
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.playing import PlayingAgents
 from thinkslow.cli.usage import Usage
@@ -100,10 +100,7 @@ def run(options: Options) -> dict[str, Any]:
                 agents, environment, plan, out, limits=options.limits(), command=command, show=show
             )
     except KeyboardInterrupt:
-        console().print(
-            f"What was measured is in {out}; the same command continues with the rest.",
-            soft_wrap=True,
-        )
+        say(f"What was measured is in {out}; the same command continues with the rest.")
         raise
     with writing(out):
         summary, page = build(out)
@@ -138,7 +135,7 @@ def playable(name: str, agent: Any, options: Options) -> dict[str, Any]:
         elif options.arms != ARMS:
             raise Usage(f"{name}, {label}: {reason}. Leave it out of --arms.")
         else:
-            console().print(f"{name}: no {label}: {reason}.", soft_wrap=True)
+            say(f"{name}: no {label}: {reason}.")
     return out
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from thinkslow import settings
-from thinkslow.cli.common import console, output
+from thinkslow.cli.common import output, say
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.exports import Showing, of_study
 from thinkslow.cli.results import progress
@@ -81,7 +81,7 @@ def run(options: Options) -> dict[str, Any]:
     if options.dry_run:
         from thinkslow.study.rehearsal import known
 
-        return _say(known(plan, folder, jobs=_processes(options)), options)
+        return _forecast(known(plan, folder, jobs=_processes(options)), options)
     from thinkslow.storage.lock import writing
     from thinkslow.study.run import run as play
 
@@ -117,16 +117,10 @@ def _rehearse(plan: Any, folder: Path, options: Options) -> None:
     """Measure how long the study takes on the beginning of every kind of task, and say it."""
     from thinkslow.study.rehearsal import keep, rehearse
 
-    say = console()
-    say.print("Playing a few decisions of every arm, to estimate the time. This may take minutes.")
-    found = rehearse(
-        plan,
-        folder,
-        jobs=_processes(options),
-        show=lambda what: say.print(f"  {what}", markup=False),
-    )
+    say("Playing a few decisions of every arm, to estimate the time. This may take minutes.")
+    found = rehearse(plan, folder, jobs=_processes(options), show=lambda what: say(f"  {what}"))
     keep(folder, found)
-    _say(found, options)
+    _forecast(found, options)
 
 
 def _processes(options: Options) -> int | None:
@@ -134,7 +128,7 @@ def _processes(options: Options) -> int | None:
     return 1 if options.executor == "ray" else options.jobs
 
 
-def _say(found: dict[str, Any], options: Options) -> dict[str, Any]:
+def _forecast(found: dict[str, Any], options: Options) -> dict[str, Any]:
     """Print how much will be played and how long it takes. Returns the same numbers."""
     if options.json:
         return found
@@ -162,20 +156,20 @@ def _command(options: Options, folder: Path) -> str:
 
 
 def _show_plan(plan: Any) -> None:
-    say = output().print
-    say(f"{plan.name}: {plan.question}")
-    say(f"  plan {plan.hash}, {plural(plan.episodes, 'episode')} of each agent, setting and arm")
+    show = output().print
+    show(f"{plan.name}: {plan.question}")
+    show(f"  plan {plan.hash}, {plural(plan.episodes, 'episode')} of each agent, setting and arm")
     for group in plan.groups:
-        say(f"  agents {group.name}: {', '.join(group.agents)}")
+        show(f"  agents {group.name}: {', '.join(group.agents)}")
     for setting in plan.settings:
         where = setting.env or "the environment of each agent"
-        say(
+        show(
             f"  setting {setting.name}: {where}{f', {setting.shift}' if setting.shift else ''}; "
             f"{', '.join(setting.groups)}"
         )
-    say(f"  arms: {', '.join(one.name for one in plan.arms)}")
+    show(f"  arms: {', '.join(one.name for one in plan.arms)}")
     for one in plan.hypotheses:
-        say(f"  {one.name}: {one.claim}")
+        show(f"  {one.name}: {one.claim}")
 
 
 def show_study(result: dict[str, Any], folder: Path, *, quiet: bool) -> dict[str, Any]:

@@ -11,12 +11,11 @@ import tyro
 
 from thinkslow import registry, settings
 from thinkslow.cli import flags
-from thinkslow.cli.common import console, output
+from thinkslow.cli.common import output, say
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.playing import PlayingAgents
 from thinkslow.cli.results import progress
 from thinkslow.cli.usage import Usage
-from thinkslow.cli.wording import in_flags
 from thinkslow.plural import plural
 from thinkslow.settings import setting
 
@@ -138,7 +137,7 @@ def run(options: Options) -> dict[str, Any]:
             )
     except KeyboardInterrupt:
         if (folder / "player.html").exists():
-            _say(f"What was played is in {folder / 'player.html'}.")
+            say(f"What was played is in {folder / 'player.html'}.")
         raise
     _report(options, found)
     written = {
@@ -155,13 +154,13 @@ def _report(options: Options, found: "Watched") -> None:
             if (path := getattr(found, what)) is not None:
                 output().print(f"{what}: {path}", soft_wrap=True)
     if found.ended == "cut":
-        _say(
+        say(
             f"The episode was cut after {plural(found.length, 'decision')}; --max-decisions N "
             "shows more."
         )
     size = found.player.stat().st_size / 1e6
     if size > LARGE_MB:
-        _say(
+        say(
             f"The page is {size:.0f} MB, which some browsers open slowly; fewer arms or a smaller "
             "--max-decisions make it smaller."
         )
@@ -186,7 +185,7 @@ def chosen(options: Options, agent: Any) -> tuple[dict[str, Any] | None, str]:
         raise Usage(str(error)) from error
     labels = dict(zip(names, arms, strict=True))
     for name, reason in flags.without_effect(changes, arms).items():
-        _say(f"--{name.replace('_', '-')} changes nothing here: {reason}.")
+        say(f"--{name.replace('_', '-')} changes nothing here: {reason}.")
     return arms, labels.get(options.acting, options.acting)
 
 
@@ -201,7 +200,3 @@ def command(options: Options) -> str:
     return shlex.join(
         ["thinkslow", "watch", str(options.agent), *flags.typed(options, without=("agent",))]
     )
-
-
-def _say(text: str) -> None:
-    console().print(in_flags(text), soft_wrap=True)
