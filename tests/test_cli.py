@@ -583,6 +583,7 @@ def test_every_public_name_is_there():
 @pytest.fixture
 def healthy(monkeypatch):
     """A machine on which everything that takes long is fine."""
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)  # doctor reads it
     fine = doctor.Finding("renderer", True, "drew a frame")
     monkeypatch.setattr(doctor, "drawing", lambda limit_s: [fine])
     monkeypatch.setattr(doctor, "agents", lambda: [])
