@@ -156,6 +156,10 @@ def test_version_is_that_of_the_installed_package(arguments, capsys):
         (["train", "some/Env-v0", "--steps", "0"], "--steps must be above 0; got 0."),
         (["train", "some/Env-v0", "--minutes", "-1"], "--minutes must be above 0; got -1.0."),
         (["train", "--steps", "9"], "Say what to play"),
+        (["evaluate", "a", "--real-time", "0"], "--real-time must be above 0; got 0.0."),
+        (["bank", "a", "--wrapper", "Frame"], "--wrapper must be MODULE:CLASS; got 'Frame'."),
+        (["ensemble", "a", "--step-limit", "-1"], "--step-limit must be above 0; got -1.0."),
+        (["watch", "a", "--shift", "nois:1"], "There is no shift 'nois'"),
         (["train", "some/Env-v0", "--steps", "9", "--preset", "huge"], "no preset 'huge'"),
     ],
 )

@@ -20,7 +20,12 @@ Imagery: TypeAlias = Literal["mode", "sample"]
 
 
 def setting(
-    default: Any, *, least: int | None = None, most: int | None = None, kind: str | None = None
+    default: Any,
+    *,
+    least: int | None = None,
+    most: int | None = None,
+    above: int | None = None,
+    kind: str | None = None,
 ) -> Any:
     """A field of settings.
 
@@ -28,9 +33,11 @@ def setting(
         default: the default value.
         least: the smallest number that is allowed.
         most: the largest number that is allowed, with `least`.
+        above: the largest number that is not allowed any more, instead of `least`.
         kind: the kind of the registry that names its values on the command line.
     """
-    return dataclasses.field(default=default, metadata={"least": least, "most": most, "kind": kind})
+    metadata = {"least": least, "most": most, "above": above, "kind": kind}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def seed() -> Any:
@@ -72,6 +79,9 @@ def check_value(field: dataclasses.Field, value: Any) -> Any:
     least, most = field.metadata.get("least"), field.metadata.get("most")
     if least is not None:
         check_range(field.name, value, least, most)
+    above = field.metadata.get("above")
+    if above is not None and value is not None and not value > above:
+        raise ValueError(f"`{field.name}` must be above {above}; got {value}.")
     kinds = [one for one in (field.type, *get_args(field.type)) if get_origin(one) is Literal]
     if kinds and not (value is None and kinds[0] is not field.type):
         choices = get_args(kinds[0])

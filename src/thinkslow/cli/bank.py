@@ -13,7 +13,6 @@ from thinkslow.bank.plan import Plan
 from thinkslow.cli.common import beside_none, output, part, say
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.playing import PlayingAgents
-from thinkslow.cli.usage import Usage
 from thinkslow.plural import plural
 from thinkslow.settings import setting
 
@@ -57,6 +56,14 @@ class Options(PlayingAgents, Plan):
     draws: int = setting(4, least=1)
     """Let each arm decide N times at each moment."""
 
+    def check(self) -> None:
+        """**Errors:** `ValueError` for unknown arms or scores."""
+        super().check()
+        for name in self.arm_names:
+            registry.check("arm", name)
+        for name in self.gate_names:
+            registry.check("gate", name)
+
     @property
     def arm_names(self) -> list[str]:
         """The arms in `--arms`, `none` first."""
@@ -69,15 +76,7 @@ class Options(PlayingAgents, Plan):
 
 def parse(arguments: Sequence[str]) -> Options:
     """**Errors:** `Usage` for impossible values."""
-    options = parse_options(Options, "bank", DESCRIPTION, arguments)
-    try:
-        for name in options.arm_names:
-            registry.check("arm", name)
-        for name in options.gate_names:
-            registry.check("gate", name)
-    except ValueError as error:
-        raise Usage(str(error)) from error
-    return options
+    return parse_options(Options, "bank", DESCRIPTION, arguments)
 
 
 def run(options: Options) -> dict[str, Any]:

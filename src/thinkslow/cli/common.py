@@ -43,6 +43,12 @@ class Common:
     debug: bool = False
     """Print the traceback of an error."""
 
+    def check(self) -> None:
+        """Check the options together, before anything is loaded.
+
+        **Errors:** `ValueError` for impossible or contradicting options.
+        """
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Opening(Common):
@@ -108,7 +114,7 @@ def parse(
 ) -> Options:
     """Options from the command line; the modules of `--import` are imported.
 
-    **Errors:** `Usage` for a value that the option itself refuses; `SystemExit` from the parser.
+    **Errors:** `Usage` for values that the options refuse; `SystemExit` from the parser.
     """
     try:
         with parsing.READING, _unmarked():
@@ -119,9 +125,10 @@ def parse(
                 args=list(arguments),
             )
         found = options(**parsing.values(given))
-        settings.check(found)
         _refuse_nan(found)
+        settings.check(found)
         load_modules(getattr(found, "imports", ()))
+        found.check()
         project = found.format if isinstance(found, Opening) else "auto"
         if project != "auto" and find("importer", project) is None:
             known = ("auto", *entries("importer"))

@@ -14,8 +14,8 @@ import tyro
 
 from thinkslow.cli.common import Common, output
 from thinkslow.cli.common import parse as parse_options
-from thinkslow.cli.usage import Usage
 from thinkslow.plural import plural
+from thinkslow.settings import setting
 from thinkslow.storage import jsontext
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ AT_ONCE = 4
 class Options(Common):
     """Options of `thinkslow doctor`."""
 
-    limit: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 60.0
+    limit: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = setting(60.0, above=0)
     """Give each environment this time to start and to make three steps."""
 
 
@@ -68,11 +68,8 @@ def parse(arguments: Sequence[str]) -> Options:
 def run(options: Options) -> dict[str, Any]:
     """Make all checks and print the results.
 
-    **Errors:** `Usage` for a limit that is not above 0; `SystemExit` with code 1, after the results
-    are printed, if the demo cannot run.
+    **Errors:** `SystemExit` with code 1, after the results are printed, if the demo cannot run.
     """
-    if not options.limit > 0:
-        raise Usage(f"--limit must be above 0; got {options.limit}.")
     findings = [
         python(),
         devices(),

@@ -71,7 +71,7 @@ class Options(Showing, PlayingAgents):
     command continues too, or begins."""
     delay: int = setting(0, least=0, most=5)
     """Show every observation N decisions late, 0 to 5; the same as --shift delayed:N."""
-    real_time: Annotated[float | None, tyro.conf.arg(metavar="MS")] = None
+    real_time: Annotated[float | None, tyro.conf.arg(metavar="MS")] = setting(None, above=0)
     """Let the environment make a step every MS milliseconds while an agent thinks, so that slow
     decisions act late; by default the environment waits."""
     video: bool = False
@@ -93,6 +93,24 @@ class Options(Showing, PlayingAgents):
     )
     """Changed settings of every arm that refines."""
 
+    def check(self) -> None:
+        """**Errors:** `ValueError` for unknown names and impossible or contradicting options."""
+        super().check()
+        if not self.agents:
+            raise Usage("Say which agent: thinkslow evaluate AGENT. `thinkslow train` makes one.")
+        if self.pool and len(self.agents) < 2:
+            raise Usage("--pool needs two agents or more, each of another training seed.")
+        if self.resume and not (self.out / "evaluation.json").is_file():
+            raise Usage(
+                f"--resume continues an evaluation, and {self.out} holds none. Pass its --out, or "
+                "leave --resume out to begin one."
+            )
+        flags.given(self.changes)
+        for name in self.arm_names:
+            registry.check("arm", name)
+        if self.members is not None:
+            registry.check("members", self.members)
+
     def environment(self, saved: Sequence[Any]) -> dict[str, Any]:
         found = super().environment(saved)
         if self.repeat is not None:
@@ -110,29 +128,7 @@ class Options(Showing, PlayingAgents):
 
 def parse(arguments: Sequence[str]) -> Options:
     """**Errors:** `Usage` for impossible values."""
-    options = parse_options(Options, "evaluate", DESCRIPTION, arguments)
-    options.making()
-    options.limits()
-    if not options.agents:
-        raise Usage("Say which agent: thinkslow evaluate AGENT. `thinkslow train` makes one.")
-    if options.pool and len(options.agents) < 2:
-        raise Usage("--pool needs two agents or more, each of another training seed.")
-    if options.resume and not (options.out / "evaluation.json").is_file():
-        raise Usage(
-            f"--resume continues an evaluation, and {options.out} holds none. Pass its --out, or "
-            "leave --resume out to begin one."
-        )
-    if options.real_time is not None and not options.real_time > 0:
-        raise Usage(f"--real-time must be above 0 milliseconds; got {options.real_time}.")
-    try:
-        flags.given(options.changes)
-        for name in options.arm_names:
-            registry.check("arm", name)
-        if options.members is not None:
-            registry.check("members", options.members)
-    except ValueError as error:
-        raise Usage(str(error)) from error
-    return options
+    return parse_options(Options, "evaluate", DESCRIPTION, arguments)
 
 
 def chosen(options: Options) -> dict[str, Arm]:

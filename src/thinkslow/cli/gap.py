@@ -50,6 +50,16 @@ class Options(PlayingAgents, Plan):
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Write the records and the page to this folder; by default out/gap/NAME."""
 
+    def check(self) -> None:
+        """**Errors:** `ValueError` for no agent, or unknown arms."""
+        super().check()
+        if not self.agents:
+            raise Usage(
+                "Say which agent: thinkslow gap AGENT. `thinkslow agents` lists the bundled."
+            )
+        for name in self.arm_names:
+            registry.check("arm", name)
+
     @property
     def arm_names(self) -> list[str]:
         """The arms in `--arms`, `none` first."""
@@ -58,17 +68,7 @@ class Options(PlayingAgents, Plan):
 
 def parse(arguments: Sequence[str]) -> Options:
     """**Errors:** `Usage` for impossible values."""
-    options = parse_options(Options, "gap", DESCRIPTION, arguments)
-    options.making()
-    options.limits()
-    if not options.agents:
-        raise Usage("Say which agent: thinkslow gap AGENT. `thinkslow agents` lists the bundled.")
-    try:
-        for name in options.arm_names:
-            registry.check("arm", name)
-    except ValueError as error:
-        raise Usage(str(error)) from error
-    return options
+    return parse_options(Options, "gap", DESCRIPTION, arguments)
 
 
 def run(options: Options) -> dict[str, Any]:

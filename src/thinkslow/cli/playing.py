@@ -10,6 +10,7 @@ import tyro
 
 from thinkslow.cli.common import Common, Opening
 from thinkslow.cli.usage import Usage
+from thinkslow.settings import setting
 
 if TYPE_CHECKING:
     from thinkslow.saved.environment import Trained
@@ -40,11 +41,16 @@ class Making(Common):
     dropped-bursts (both also -silent), dropped-bursts-silent-coloured, dropped-bursts-silent-noise,
     delayed, delayed-random, brightness, contrast, colour, blur, textures, rooms, sticky."""
 
+    def check(self) -> None:
+        """**Errors:** those of `making`."""
+        super().check()
+        self.making()
+
     def making(self) -> dict[str, Any]:
         """The arguments of `envs.make` that the flags give.
 
-        **Errors:** `Usage` for an option without a name, a wrapper that is not MODULE:CLASS, or
-        an unknown shift.
+        **Errors:** `Usage` for an option without a name, or a wrapper that is not MODULE:CLASS;
+        `ValueError` for an unknown shift.
         """
         for text in self.wrapper:
             if not all(text.partition(":")):
@@ -52,10 +58,7 @@ class Making(Common):
         if self.shift:
             from thinkslow.envs.shifts import kinds
 
-            try:
-                kinds(self.shift)
-            except ValueError as error:
-                raise Usage(str(error)) from None
+            kinds(self.shift)
         given = {
             "options": options(self.env_option),
             "wrappers": list(self.wrapper),
@@ -71,20 +74,13 @@ class Playing(Making):
 
     GROUP: ClassVar = "environment"
 
-    step_limit: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 60.0
+    step_limit: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = setting(60.0, above=0)
     """Restart an environment whose step takes longer than this."""
-    reset_limit: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 300.0
+    reset_limit: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = setting(300.0, above=0)
     """Restart an environment whose reset or start takes longer than this."""
 
     def limits(self) -> dict[str, float]:
-        """The limits as `VectorEnv` takes them.
-
-        **Errors:** `Usage` for a limit that is not above 0.
-        """
-        for name in ("step_limit", "reset_limit"):
-            if not getattr(self, name) > 0:
-                flag = name.replace("_", "-")
-                raise Usage(f"--{flag} must be above 0; got {getattr(self, name)}.")
+        """The limits as `VectorEnv` takes them."""
         return {"step_limit_s": self.step_limit, "reset_limit_s": self.reset_limit}
 
     @contextlib.contextmanager

@@ -52,16 +52,19 @@ class Options(Showing):
     played.
     """
 
+    def check(self) -> None:
+        """**Errors:** `Usage` for an address without a cluster, or an agent without a group."""
+        super().check()
+        if self.address and self.executor != "ray":
+            raise Usage("--address needs a Ray cluster: pass --executor ray too.")
+        for each in self.agents:
+            if not all(each.partition("=")):
+                raise Usage(f"--agents must be GROUP=AGENT; got {each!r}.")
+
 
 def parse(arguments: Sequence[str]) -> Options:
     """**Errors:** `Usage` for impossible values."""
-    options = parse_options(Options, "study", DESCRIPTION, arguments)
-    if options.address and options.executor != "ray":
-        raise Usage("--address needs a Ray cluster: pass --executor ray too.")
-    for each in options.agents:
-        if not all(each.partition("=")):
-            raise Usage(f"--agents must be GROUP=AGENT; got {each!r}.")
-    return options
+    return parse_options(Options, "study", DESCRIPTION, arguments)
 
 
 def run(options: Options) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from thinkslow.cli.trackers import Findings
 from thinkslow.cli.usage import Usage
 from thinkslow.dreamer.config import TrainConfig, train_preset
 from thinkslow.plural import plural
+from thinkslow.settings import setting
 
 if TYPE_CHECKING:
     from thinkslow.dreamer.training.run import RunConfig
@@ -50,9 +51,9 @@ class Options(Exporting, Playing):
     preset: str = "tiny"
     """Train an agent of this size: tiny or tiny-gaussian (for CPUs), size1m, size12m, size25m,
     size50m, size100m, size200m, size400m."""
-    steps: int | None = None
+    steps: int | None = setting(None, above=0)
     """Stop after N decisions in total, over all environments."""
-    minutes: Annotated[float | None, tyro.conf.arg(metavar="MINUTES")] = None
+    minutes: Annotated[float | None, tyro.conf.arg(metavar="MINUTES")] = setting(None, above=0)
     """Stop after this time. It counts from the first decision, so compiling is not included. With
     --steps, the first limit that is reached applies."""
     seed: int = 0
@@ -65,7 +66,7 @@ class Options(Exporting, Playing):
     """Play each action N times."""
     budgets: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N ...")] = ()
     """Also keep the agent after these numbers of decisions. The last agent is always kept."""
-    save_every: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 300.0
+    save_every: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = setting(300.0, above=0)
     """Save the run at this interval."""
     resume: bool = False
     """Continue the run in --run with its settings. Time limits, --budgets and --save-every may
@@ -74,6 +75,14 @@ class Options(Exporting, Playing):
         default_factory=lambda: train_preset("tiny")
     )
     """How the agent learns. The defaults come from the preset."""
+
+    def check(self) -> None:
+        """**Errors:** `Usage` without a duration or an environment."""
+        super().check()
+        if self.steps is None and self.minutes is None:
+            raise Usage("Say how long to train: pass --steps N or --minutes M.")
+        if not self.resume and not self.env:
+            raise Usage("Say what to play: thinkslow train ENV, or --resume with --run RUN.")
 
 
 def parse(arguments: Sequence[str]) -> Options:
@@ -86,18 +95,7 @@ def parse(arguments: Sequence[str]) -> Options:
             default = Options(preset=first.preset, learning=train_preset(first.preset))
         except ValueError as error:
             raise Usage(str(error)) from error
-    options = parse_options(Options, "train", DESCRIPTION, arguments, default)
-    options.making()
-    options.limits()
-    if options.steps is None and options.minutes is None:
-        raise Usage("Say how long to train: pass --steps N or --minutes M.")
-    for name in ("steps", "minutes"):
-        value = getattr(options, name)
-        if value is not None and value <= 0:
-            raise Usage(f"--{name} must be above 0; got {value}.")
-    if not options.resume and not options.env:
-        raise Usage("Say what to play: thinkslow train ENV, or --resume with --run RUN.")
-    return options
+    return parse_options(Options, "train", DESCRIPTION, arguments, default)
 
 
 def write_tables(options: Options) -> None:

@@ -79,6 +79,13 @@ class Options(PlayingAgents):
     )
     """Changed settings of every arm that refines."""
 
+    def check(self) -> None:
+        """**Errors:** `ValueError` for unknown arms or impossible settings."""
+        super().check()
+        flags.given(self.changes)
+        for name in self.arm_names:
+            registry.check("arm", name)
+
     @property
     def arm_names(self) -> list[str]:
         """The requested arms, each once."""
@@ -89,16 +96,7 @@ class Options(PlayingAgents):
 
 def parse(arguments: Sequence[str]) -> Options:
     """**Errors:** `Usage` for impossible values."""
-    options = parse_options(Options, "watch", DESCRIPTION, arguments)
-    options.making()
-    options.limits()
-    try:
-        flags.given(options.changes)
-        for name in options.arm_names:
-            registry.check("arm", name)
-    except ValueError as error:
-        raise Usage(str(error)) from error
-    return options
+    return parse_options(Options, "watch", DESCRIPTION, arguments)
 
 
 def run(options: Options) -> dict[str, Any]:

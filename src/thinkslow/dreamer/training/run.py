@@ -42,22 +42,19 @@ class RunConfig:
     """Number of times that each action is repeated."""
     making: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Further arguments of `envs.make`: constructor options, wrappers, names of images."""
-    step_limit: float = 60.0
+    step_limit: float = setting(60.0, above=0)
     """Time limit for a step of an environment, in seconds."""
-    reset_limit: float = 300.0
+    reset_limit: float = setting(300.0, above=0)
     """Time limit for a reset of an environment, in seconds."""
     budgets: tuple[int, ...] = ()
     """Numbers of decisions at which the agent is stored under `agents/`."""
     log_every: int = setting(1000, least=1)
     """Number of decisions between two lines of metrics."""
-    save_every: float = 300.0
+    save_every: float = setting(300.0, above=0)
     """Time between two saves, in seconds."""
 
     def __post_init__(self) -> None:
         settings.check(self)
-        for name in ("save_every", "step_limit", "reset_limit"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"`{name}` must be above 0; got {getattr(self, name)}.")
 
 
 @dataclasses.dataclass(frozen=True)
