@@ -8,6 +8,8 @@ import dataclasses
 import json
 import os
 import pickle
+import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -196,6 +198,89 @@ def test_the_folder_above_one_log_folder_holds_one_run(tmp_path):
     as_danijar(tmp_path / "logs" / "two", tiny_dreamer(**SMALL))
     with pytest.raises(ValueError, match="holds 2 runs"):
         importers.find(tmp_path / "logs")
+
+
+def _run_of_ours(folder: Path) -> Path:
+    """A training run with two agents and a save, as far as their places tell."""
+    for name in ("agents/200", "agents/1000", "saves/000001"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "manifest.json").write_text("{}")
+        (folder / name / "weights.safetensors").touch()
+    (folder / "config.json").write_text("{}")
+    (folder / "saves" / "latest").write_text("000001")
+    (folder / "replay").mkdir()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("agents/200/manifest.json", "belongs to the agent {run}/agents/200. Give that folder."),
+        ("agents/200/weights.safetensors", "belongs to the agent {run}/agents/200."),
+        (
+            ".",
+            "{run} is a training run; its agents are in agents/: the newest is {run}/agents/1000.",
+        ),
+        ("agents", "belongs to {run}, which is a training run"),
+        ("config.json", "the newest is {run}/agents/1000."),
+        ("saves/latest", "the newest is {run}/agents/1000."),
+        ("saves/000001/weights.safetensors", "the newest is {run}/agents/1000."),
+        ("replay", "the newest is {run}/agents/1000."),
+        ("..", "is not an agent; 2 agents below it. Give {run}/agents/200 or {run}/agents/1000."),
+    ],
+)
+def test_what_belongs_to_an_agent_or_a_run_says_which_folder_to_give(given, said, tmp_path):
+    """They were `not a checkpoint`, and a folder of agents `held no agent`."""
+    run = _run_of_ours(tmp_path.resolve() / "run")
+    path = Path(os.path.normpath(run / given))
+    with pytest.raises(store.Missing, match=re.escape(said.format(run=run))):
+        thinkslow.load(path)
+
+
+@pytest.mark.parametrize("file", ["evaluation.json", "study.json", "bank.json", "moments.jsonl"])
+def test_a_result_in_place_of_an_agent_is_called_one(file, tmp_path):
+    (tmp_path / file).write_text("{}")
+    (tmp_path / "report.html").touch()
+    for path in (tmp_path, tmp_path / "report.html"):
+        with pytest.raises(store.Missing, match="a result of `thinkslow"):
+            thinkslow.load(path)
+
+
+def test_an_agent_of_another_project_beside_a_result_is_still_opened(tmp_path):
+    """An evaluation may be written into the log folder of its agent."""
+    as_danijar(tmp_path, tiny_dreamer(**SMALL))
+    (tmp_path / "evaluation.json").write_text("{}")
+    assert thinkslow.load(tmp_path).about.name == tmp_path.name
+
+
+@pytest.mark.parametrize(
+    ("given", "remedy"),
+    [
+        ("https://example.org/agent", "Download it"),
+        ("hf://someone/agent", "Download it"),
+        ("git@example.org:someone/agent.git", "Download it"),
+        ("file:///home/someone/agent", "Give the path alone"),
+    ],
+)
+def test_an_address_in_place_of_an_agent_is_called_one(given, remedy, capsys):
+    assert main(["inspect", given]) == 1
+    err = capsys.readouterr().err
+    assert "is an address" in err
+    assert remedy in err
+
+
+def test_a_packed_agent_is_to_be_unpacked(tmp_path):
+    """A zip of an agent folder `has 0 files data.pkl`, another archive `is not a checkpoint`."""
+    run = _run_of_ours(tmp_path / "run")
+    for kind in ("zip", "gztar", "xztar"):
+        packed = Path(shutil.make_archive(str(tmp_path / kind), kind, run / "agents"))
+        with pytest.raises(store.Damaged, match="npack it"):
+            thinkslow.load(packed)
+
+
+def test_the_home_of_nobody_is_said(capsys):
+    assert main(["inspect", "~no-such-user/agent"]) == 1
+    assert "that of '~no-such-user/agent' is unknown" in capsys.readouterr().err
 
 
 def test_an_archive_that_was_not_copied_to_its_end_is_cut_off(tmp_path):

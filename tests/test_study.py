@@ -277,10 +277,16 @@ def test_what_is_no_agent_is_named_before_anything_is_played(tmp_path):
     run = tmp_path / "runs" / "one"
     (run / "agents" / "20").mkdir(parents=True)
     (run / "config.json").write_text("{}")
-    for given, said in ((run, "is a training run"), (run / "agents" / "20", "no agent")):
+    for given, said in ((run, "is a training run"), (run / "agents" / "20", "none yet")):
         plan = planned(PLAN, "plan.toml", {"ours": [str(given)]})
         with pytest.raises(Misplanned, match=f"Agents of ours: .*{said}"):
             playing(plan)
+
+
+def test_a_folder_in_place_of_a_plan_is_not_to_be_removed(tmp_path):
+    """The results of a study were `to be moved or removed`."""
+    with pytest.raises(FileNotFoundError, match="rebuild a page: thinkslow report"):
+        read(tmp_path)
 
 
 def episode(arm: str, agent: str, number: int, score: float) -> Episode:

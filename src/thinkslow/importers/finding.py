@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from thinkslow.importers import misplaced
 from thinkslow.importers.foreign import Found
 from thinkslow.importers.formats import pickles, torchfile
 from thinkslow.importers.formats.arrays import File
@@ -22,6 +23,8 @@ DEEPEST = 6
 """How many levels of folders are searched; sheeprl's logs have five."""
 MOST_FOLDERS = 10_000
 """Largest number of folders that are searched."""
+PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf\x27\x1c")
+"""The first bytes of files of gzip, bzip2, xz, zstd and 7z."""
 INSIDE = re.compile(r"checkpoint|ckpt|version_\d+")
 """Folders that belong to the run in their parent folder."""
 
@@ -59,6 +62,11 @@ def content_of(file: Path) -> Any:
     """
     opened = File(file)
     start = bytes(opened.read(0, min(opened.size, len(torchfile.OLD))))
+    if start.startswith(PACKED):
+        raise Damaged(
+            f"{file} is packed, and an agent is a folder or a checkpoint file. Unpack it, and give "
+            "what was in it."
+        )
     archive = start.startswith((torchfile.MARK, b"PK")) or start == torchfile.OLD
     return torchfile.load(file) if archive else pickles.load(file)
 
@@ -86,6 +94,8 @@ def newest(path: Path) -> Path:
     if not here:
         here = _of_one_run(path)
     if not here:
+        if instead := misplaced.above(path) or misplaced.below(path, _below(path)):
+            raise Missing(instead)
         raise Missing(
             f"{path} holds no agent: neither manifest.json, as thinkslow writes, nor ckpt/latest, "
             "checkpoint.pkl, checkpoint.ckpt, latest.pt or ckpt_STEP_RANK.ckpt, as others do. "

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from thinkslow import registry
+from thinkslow.importers import misplaced
 from thinkslow.importers.finding import find, has_checksum
 from thinkslow.importers.foreign import Foreign, Found
 from thinkslow.importers.formats.globals import Refused
@@ -41,11 +42,9 @@ def open_agent(
             members = named(saved.members.differing)
             check_finite(members, path / store.ENSEMBLE, allow=allow_nonfinite)
         return saved
-    if (path / "config.json").is_file() and (path / "agents").is_dir():
-        found = filter(is_own, (path / "agents").iterdir())
-        kept = sorted(found, key=lambda one: (one.name.isdecimal(), one.name.zfill(20)))
-        newest = f"the newest is {kept[-1]}" if kept else "there is none yet"
-        raise store.Missing(f"{path} is a training run; its agents are in agents/: {newest}.")
+    ours = misplaced.is_run(path) or misplaced.is_file_of_ours(path)
+    if ours and (instead := misplaced.above(path)):
+        raise store.Missing(instead)
     return load(
         path, format=format, classes=classes, vectors=vectors, allow_nonfinite=allow_nonfinite
     )

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import re
+import shlex
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -58,7 +59,12 @@ def read(source: str | Path, agents: Mapping[str, Sequence[str]] | None = None) 
     path = expanded(source)
     plans = shipped()
     # a folder of the results may have the name of its study
-    if (path.is_dir() and str(source) in plans) or not is_file(path):
+    if path.is_dir() and str(source) not in plans:
+        raise FileNotFoundError(
+            f"A plan is a TOML file; {str(source)!r} is a folder. Give the file of the plan, or "
+            f"rebuild a page: thinkslow report {shlex.quote(str(source))}"
+        )
+    if path.is_dir() or not is_file(path):
         if str(source) not in plans:
             raise FileNotFoundError(
                 f"There is no file or bundled study {str(source)!r}{nearest(str(source), plans)}"

@@ -5,6 +5,7 @@ at several budgets; docs/zoo.md says how. Weights are float16; evaluation comput
 has its critic and an ensemble.
 """
 
+import re
 from pathlib import Path
 
 from thinkslow.registry import nearest
@@ -12,6 +13,10 @@ from thinkslow.storage.faults import Missing
 from thinkslow.storage.paths import expanded
 
 FOLDER = Path(__file__).parent
+
+ADDRESS = re.compile(r"(?P<kind>[a-zA-Z][a-zA-Z0-9+.-]+:)/|[\w.-]+@[\w.-]+:")
+"""The beginning of an address, such as `https:/` (a path keeps one of its slashes) or `git@host:`.
+"""
 
 DEMO = ("collect-half", "collect-good")
 """The two agents of the demo."""
@@ -44,6 +49,13 @@ def located(source: str | Path) -> Path:
     known = names()
     if str(source) in known:
         return FOLDER / str(source)
+    if address := ADDRESS.match(str(source)):
+        file = (address["kind"] or "").lower() == "file:"
+        remedy = "Give the path alone" if file else "Download it, and give the path of that"
+        raise Missing(
+            f"An agent is a folder, a file or a bundled name on this machine; {str(source)!r} is "
+            f"an address. {remedy}."
+        )
     raise Missing(
         f"There is no file, folder or bundled agent {str(source)!r}{nearest(str(source), known)}"
     )

@@ -117,6 +117,11 @@ class _Archive:
             self._check(entries)
             self.budget = Budget(sum(entry.file_size for entry in entries), times=SHARED)
             pickles = [name for name in self.entries if name.endswith("/data.pkl")]
+            if not pickles:
+                raise Damaged(
+                    f"{path} is an archive, but not one of `torch.save`: it has no data.pkl. If it "
+                    "holds an agent, unpack it and give that folder."
+                )
             if len(pickles) != 1:
                 raise Damaged(
                     f"{path} is not what `torch.save` wrote: it has {plural(len(pickles), 'file')} "
