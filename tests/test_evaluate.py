@@ -592,6 +592,12 @@ def test_an_interrupted_evaluation_goes_on_and_ends_as_if_it_never_stopped(tmp_p
     assert len(again.records.header.sittings) == 4
 
 
+def test_the_cores_of_a_machine_are_those_that_may_be_used(monkeypatch):
+    """A command kept to one core by `taskset` was said to have measured on all of them."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3}, raising=False)
+    assert ", 1 core, " in protocol.machine()
+
+
 @pytest.mark.usefixtures("quick")
 def test_the_report_of_an_interrupted_evaluation_says_how_far_it_went(tmp_path):
     with pytest.raises(Stopped):

@@ -50,11 +50,12 @@ ABOVE = {
     "standard_streams": "",
     "ending": "",
     "memory": "",
+    "cores": "",
 }
 """Every folder and module of the package, from the outermost inwards, and what it may import."""
-ANYWHERE = {"plural", "settings", "standard_streams", "ending", "memory"}
+ANYWHERE = {"plural", "settings", "standard_streams", "ending", "memory", "cores"}
 """What every part may import: how messages count, how settings are checked, closed streams, the
-signals that end a job, memory that the system gets back.
+signals that end a job, memory that the system gets back, the cores of the process.
 """
 
 

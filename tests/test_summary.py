@@ -268,3 +268,18 @@ def test_the_command_of_a_result_is_that_which_ended_it():
     sittings = [{"command": "first", "machine": "a"}, {"command": "second", "machine": "b"}]
     protocol = summarise(records({"a": 1.0}, sittings=sittings))["protocol"]
     assert (protocol["command"], protocol["machine"]) == ("second", "a")
+
+
+def test_an_evaluation_that_went_on_elsewhere_or_by_other_code_says_so():
+    """Arms were compared in milliseconds of two machines, and nothing said it."""
+    first = {"machine": "8 cores", "revision": "a1"}
+    for other, said in (
+        (first, []),
+        ({}, []),  # as older records have it
+        ({"machine": "1 core", "revision": "a1"}, ["different machines (8 cores; 1 core)"]),
+        ({"machine": "8 cores", "revision": "b2"}, ["different revisions (a1, b2)"]),
+    ):
+        notes = summarise(records({"a": 1.0}, sittings=[first, other]))["notes"]
+        found = [note for note in notes if "different" in note]
+        assert len(found) == len(said)
+        assert all(part in note for part, note in zip(said, found, strict=True))

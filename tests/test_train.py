@@ -241,6 +241,15 @@ def test_a_run_that_other_code_goes_on_with_says_so_and_keeps_both(tmp_path, mon
     assert [one["revision"] for one in made] == ["a1", "b2"]
 
 
+def test_settings_of_jax_that_change_numbers_are_told_apart():
+    """A run that went on with JAX_ENABLE_X64=1 got other weights, and nothing said why."""
+    before = runs.made_by()
+    with jax.enable_x64(True):
+        now = runs.made_by()
+    assert runs.told_apart(now, before) == "jax_enable_x64 True"
+    assert not any(name.startswith("jax_") for name in before)
+
+
 @pytest.mark.parametrize("theirs", ["metrics.jsonl", "agents/notes"])
 def test_a_folder_with_another_projects_files_is_refused(tmp_path, theirs):
     """The metrics of a log folder of DreamerV3's own were emptied."""

@@ -16,7 +16,6 @@ differ only in their thinking. An arm without thinking is the base agent, bit fo
 """
 
 import logging
-import os
 import platform
 import tempfile
 import time
@@ -27,6 +26,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import jax
 
 from thinkslow.agent.abstract import AbstractAgent
+from thinkslow.cores import cores
 from thinkslow.envs import VectorEnv, arguments, lateness
 from thinkslow.envs.make import described_environment
 from thinkslow.evaluation import records, subjects, whole, windows
@@ -325,6 +325,6 @@ def _pictures(
 
 
 def machine() -> str:
-    """Processor, number of cores and devices, on which the milliseconds were measured."""
+    """What the milliseconds were measured on: processor, usable cores, devices."""
     devices = ", ".join(sorted({device.device_kind for device in jax.local_devices()}))
-    return f"{platform.machine()}, {plural(os.cpu_count() or 1, 'core')}, {devices}"
+    return f"{platform.machine()}, {plural(cores(), 'core')}, {devices}"

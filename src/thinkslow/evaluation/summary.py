@@ -335,6 +335,24 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
+def _sittings(header: Header) -> Iterator[str]:
+    """What differs between the processes that played."""
+    told = {
+        key: list(dict.fromkeys(one[key] for one in header.sittings if one.get(key)))
+        for key in ("machine", "revision")
+    }
+    if len(told["machine"]) > 1:
+        yield (
+            f"Milliseconds were measured on different machines ({'; '.join(told['machine'])}), so "
+            "those of two arms may differ for this reason alone."
+        )
+    if len(told["revision"]) > 1:
+        yield (
+            f"Episodes were played by different revisions ({', '.join(told['revision'])}). Whether "
+            "these compute the same is not known."
+        )
+
+
 def _notes(records: Records, comparisons: Sequence[Record]) -> Iterator[str]:
     """Notes that are needed to read the numbers correctly, one sentence each."""
     header, episodes = records.header, records.episodes
@@ -347,6 +365,7 @@ def _notes(records: Records, comparisons: Sequence[Record]) -> Iterator[str]:
             f"Not finished: {done} of {total} {what} were played. The same command continues with "
             "the rest."
         )
+    yield from _sittings(header)
     if any(not row["paired"] for row in comparisons):
         yield (
             f"{header.environment['id']} ignores its seed: with the same seed, episodes of two "

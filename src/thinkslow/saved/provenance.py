@@ -5,14 +5,35 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+USUAL = {
+    "jax_enable_x64": False,
+    "jax_disable_jit": False,
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+    "jax_random_seed_offset": 0,
+    "jax_default_matmul_precision": None,
+}
+"""JAX's settings that change numbers or random draws, and their usual values."""
+
 
 def provenance() -> dict[str, Any]:
-    """The versions and the git revision that write a file."""
+    """The versions and the git revision that write a file. Settings of JAX that change numbers are
+    with the versions.
+    """
     packages = ("thinkslow", "jax", "equinox", "numpy", "miniworld")
+    versions = {package: metadata.version(package) for package in packages}
     return {
-        "versions": {package: metadata.version(package) for package in packages},
+        "versions": versions | _unusual(),
         "revision": revision(),
     }
+
+
+def _unusual() -> dict[str, str]:
+    """JAX's settings that are not the usual ones, such as by JAX_ENABLE_X64=1, by name."""
+    import jax  # slow, and not needed to ask for the revision
+
+    now = {name: getattr(jax.config, name, usual) for name, usual in USUAL.items()}
+    return {name: str(value) for name, value in now.items() if value != USUAL[name]}
 
 
 def revision() -> str | None:

@@ -12,7 +12,6 @@ import heapq
 import itertools
 import json
 import math
-import os
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from thinkslow.cores import cores
 from thinkslow.envs import arguments, make
 from thinkslow.envs.failures import Failed, ended, failure
 from thinkslow.evaluation.protocol import evaluate
@@ -113,7 +113,7 @@ def _tasks(plan: Plan, folder: Path) -> tuple[list[Task], list[Task]]:
 
 
 def _at_once(jobs: int | None, missing: Sequence[Task]) -> int:
-    return min(jobs or os.cpu_count() or 1, max(len(missing), 1))
+    return min(jobs or cores(), max(len(missing), 1))
 
 
 def _kind(plan: Plan, task: Task) -> str:

@@ -4,12 +4,12 @@ import dataclasses
 import functools
 import hashlib
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from thinkslow.cores import cores
 from thinkslow.evaluation import records
 from thinkslow.evaluation.records import Episode, Records
 from thinkslow.evaluation.summary import summarise
@@ -77,7 +77,7 @@ def run(
         if not missing:
             log.info("%s holds this study, finished: nothing is played.", folder)
         if missing and executor == "local":
-            executors.local(folder, missing, jobs or os.cpu_count() or 1, progress)
+            executors.local(folder, missing, jobs or cores(), progress)
         elif missing:
             executors.on_ray(folder, missing, address, progress)
         progress()
