@@ -74,6 +74,7 @@ NO_BLOCKS = jnp.full(2, jnp.inf)
 CLEAN = Clean(
     {"row": jnp.full(WIDTH, NOISE**2)},
     threshold=3.0,
+    unrelated=7.5,
     alone=0.5,
     largest={},
     blocks=NO_BLOCKS,
@@ -160,6 +161,24 @@ def test_a_frame_that_is_wrong_everywhere_leaves_the_prior():
         assert thought.thinks[0]
 
 
+@pytest.mark.parametrize(("unrelated", "rejected"), [(6.5, True), (8.0, False)])
+def test_a_frame_as_far_off_as_an_unrelated_one_is_no_evidence(unrelated, rejected):
+    """A fourth of it is explained; whether that is much follows from frames of other episodes."""
+    clean = dataclasses.replace(CLEAN, unrelated=unrelated)
+    partly = frame(1, seed=2)
+    partly["row"][:, :12] += 10 * NOISE
+    _, thought = after(agent(Robust(rounds=0, beta=0.1), clean), frame(0), partly)
+    assert 6.5 < thought.checked.distance[0] < 8.0
+    assert (verdict(thought) == Verdict.REJECTED) == rejected
+
+
+def test_an_unrelated_frame_is_half_of_those_of_other_episodes():
+    own, others = {"row": np.ones((100, 2))}, {"row": np.arange(200.0).reshape(100, 2) / 40}
+    none = {}
+    clean = clean_of([(own, others, np.ones(100), none, none)])
+    assert clean.unrelated == pytest.approx(np.median(others["row"].mean(1)))
+
+
 def test_rejecting_alone_never_mends():
     frames = [frame(1), frame(1, seed=1), frame(1, wrong=(0, 1, 2), seed=2)]
     assert verdict(after(agent(Robust(rounds=0, beta=0.1)), *frames)[1]) != Verdict.MENDED
@@ -168,7 +187,7 @@ def test_rejecting_alone_never_mends():
 def test_after_many_rejections_in_a_row_the_memory_starts_anew():
     """The memory sees nothing else any more, and the frames are too poor to contradict it alone."""
     frames = [frame(2, hidden=8, seed=seed) for seed in range(4)]
-    check = Robust(beta=0.1, patience=3, rounds=0, least=0.3)
+    check = Robust(beta=0.1, patience=3, rounds=0)
     played = Agent(Locked(jnp.asarray(SIGNS)), Thinking(check=check, readout=Mode()), clean=CLEAN)
     _, thought = after(played, frame(0), frame(0, seed=1), *frames)
     assert verdict(thought) == Verdict.RESTARTED
@@ -304,7 +323,7 @@ def test_a_check_that_returns_a_bare_tuple_is_told_what_to_return():
 
 SIDE, PATCHES = 8, 4
 USUAL = {"image": jnp.full((PATCHES, PATCHES), NOISE**2)}
-PICTURED = Clean(USUAL, 3.0, 0.5, USUAL, jnp.array([9.0, 9.0]), means={}, deviations={})
+PICTURED = Clean(USUAL, 3.0, 7.5, 0.5, USUAL, jnp.array([9.0, 9.0]), means={}, deviations={})
 
 
 class Pictures(Signs):
@@ -389,7 +408,9 @@ def test_one_in_a_hundred_clean_frames_has_a_covered_patch():
     scale = np.exp(rng.normal(size=(8_000, 1, 1)))  # of a whole frame, so that blocks occur
     errors = np.exp(rng.normal(size=(8_000, 6, 6))) * scale
     none = {"image": np.zeros((8_000, 3))}
-    clean = clean_of([({"image": errors[:4_000]}, np.zeros(4_000), none, none)])
+    clean = clean_of(
+        [({"image": errors[:4_000]}, {"image": errors[:4_000]}, np.zeros(4_000), none, none)]
+    )
     found = jax.vmap(lambda x: clean.covered({"image": x})["image"])(jnp.asarray(errors[4_000:]))
     share = np.asarray(found).any((1, 2)).mean()
     assert 0.004 < share < 0.016  # 40 of 4,000, give or take three deviations of both halves
@@ -463,6 +484,7 @@ def test_images_are_checked_in_one_program(check):
     usual = Clean(
         {"image": jnp.full((2, 2), 0.01)},
         1.0,
+        8.0,
         0.01,
         {"image": jnp.full((2, 2), 0.1)},
         jnp.array([1.0, jnp.inf]),

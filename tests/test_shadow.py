@@ -37,7 +37,14 @@ ARMS = {
     "predict-through": Thinking(missing="predict"),
 }
 CLEAN = Clean(
-    {"image": jnp.full((2, 2), 1e-3)}, 1.0, 0.5, {}, jnp.full(2, jnp.inf), means={}, deviations={}
+    {"image": jnp.full((2, 2), 1e-3)},
+    1.0,
+    8.0,
+    0.5,
+    {},
+    jnp.full(2, jnp.inf),
+    means={},
+    deviations={},
 )
 """Errors so small that every frame is suspicious."""
 

@@ -59,9 +59,10 @@ def measured_clean(
         count: number of episodes, played in parallel.
         max_decisions: an episode is cut after this number of decisions.
 
-    **Cost:** the episodes, with three decodings, two encodings and two steps of the core for each
-    decision.
+    **Cost:** the episodes, two at least, with three decodings, two encodings and two steps of the
+    core for each decision.
     """
+    count = max(2, count)  # each frame is compared with one of another episode
     assert agent.inner is not None
     plain = agent.inner.having(Thinking())
     unshifted = {k: v for k, v in arguments(environment).items() if k != "shift"}
@@ -93,14 +94,13 @@ def clean_of(found: Sequence[tuple]) -> Clean:
     """The usual errors, from those of every decision.
 
     Args:
-        found: for several decisions each, the errors by patch, the mean errors without history,
-            and the means and mean squares by channel; leading axis: the decisions.
+        found: for several decisions each, the errors by patch, those of the frame of another
+            episode, the mean errors without history, and the means and mean squares by channel;
+            leading axis: the decisions.
     """
-    errors, alone, means, squares = jax.tree.map(lambda *x: np.concatenate(x), *found)
+    errors, others, alone, means, squares = jax.tree.map(lambda *x: np.concatenate(x), *found)
     usual = {k: np.maximum(np.median(v, 0), LEAST) for k, v in errors.items()}
-    ratios = {k: v / usual[k] for k, v in errors.items()}
-    capped = [np.minimum(each, MOST).reshape(len(each), -1) for each in ratios.values()]
-    distances = np.concatenate(capped, 1).mean(1)
+    own, unrelated = (_distances(each, usual) for each in (errors, others))
     pictures = {k: v for k, v in errors.items() if v.ndim == 3}
     largest = {
         k: np.maximum(np.quantile(v, 1 - FALSE_PATCHES, 0), LEAST) for k, v in pictures.items()
@@ -108,7 +108,8 @@ def clean_of(found: Sequence[tuple]) -> Clean:
     mean = {k: v.mean(0) for k, v in means.items()}
     return Clean(
         errors={k: jnp.asarray(v, jnp.float32) for k, v in usual.items()},
-        threshold=float(np.quantile(distances, 1 - FALSE_ALARMS)),
+        threshold=float(np.quantile(own, 1 - FALSE_ALARMS)),
+        unrelated=float(np.median(unrelated)),
         alone=float(np.quantile(alone, 1 - FALSE_ALARMS)),
         largest={k: jnp.asarray(v, jnp.float32) for k, v in largest.items()},
         blocks=jnp.asarray(
@@ -121,6 +122,12 @@ def clean_of(found: Sequence[tuple]) -> Clean:
             for k, v in squares.items()
         },
     )
+
+
+def _distances(errors: Mapping[str, np.ndarray], usual: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The distance of each decision: see `Clean.distance`."""
+    capped = [np.minimum(v / usual[k], MOST).reshape(len(v), -1) for k, v in errors.items()]
+    return np.concatenate(capped, 1).mean(1)
 
 
 def limit(ratios: list[np.ndarray], side: int) -> float:
@@ -141,11 +148,12 @@ def limit(ratios: list[np.ndarray], side: int) -> float:
 
 @eqx.filter_jit
 def _measured(model: Any, states: State, observation: Any, actions: Array, key: Array) -> Any:
-    """Errors by patch, the mean error without history, means and mean squares by channel."""
+    """Errors by patch, those of the next episode's frame, the mean error without history, means and
+    mean squares by channel."""
     spaces = dict(model.observation_spaces)
     seen = {k: v for k, v in observation.items() if k in spaces} if spaces else observation
 
-    def one(state: State, seen: Any, action: Array, key: Array) -> Any:
+    def one(state: State, seen: Any, other: Any, action: Array, key: Array) -> Any:
         heads = model.decode(state)
         memory, _ = model.predict(model.initial(), jnp.zeros_like(action), jnp.ones((), bool))
         latent = model.infer(memory, seen).sample(key=key).astype(state.latent.dtype)
@@ -153,6 +161,7 @@ def _measured(model: Any, states: State, observation: Any, actions: Array, key: 
         shown = {k: target(heads[k], seen[k]) for k in images(heads)}
         means = {k: jnp.mean(x, (0, 1)) for k, x in shown.items()}
         squares = {k: jnp.mean(x**2, (0, 1)) for k, x in shown.items()}
-        return errors_of(heads, seen), alone, means, squares
+        return errors_of(heads, seen), errors_of(heads, other), alone, means, squares
 
-    return jax.vmap(one)(states, seen, actions, jr.split(key, len(actions)))
+    others = jax.tree.map(lambda x: jnp.roll(x, 1, 0), seen)
+    return jax.vmap(one)(states, seen, others, actions, jr.split(key, len(actions)))

@@ -40,6 +40,8 @@ class Clean(eqx.Module):
         errors: median errors: of the patches of an image `(rows, columns)`, of the numbers of a
             vector, by the name of the part.
         threshold: threshold of `distance`; above it a frame is suspicious.
+        unrelated: median distance of a reconstruction from the frame of another episode; a frame
+            that far from its own reconstruction is no evidence.
         alone: threshold of the mean error of a reconstruction without history: the rule of WISER.
         largest: what 1% of the errors of each patch exceed, by the name of the image.
         blocks: for each of `BLOCKS`, the threshold of the errors of a block in units of `largest`;
@@ -50,6 +52,7 @@ class Clean(eqx.Module):
 
     errors: Errors
     threshold: Float[Array, ""] | float
+    unrelated: Float[Array, ""] | float
     alone: Float[Array, ""] | float
     largest: Errors
     blocks: Float[Array, " sides"]
@@ -76,7 +79,7 @@ class Clean(eqx.Module):
         none = {name: jnp.zeros(shapes[name].shape[-1]) for name in pictured}
         largest = {name: errors[name] for name in pictured}
         blocks = jnp.full(len(BLOCKS), threshold)
-        return cls(errors, threshold, threshold, largest, blocks, none, none)
+        return cls(errors, threshold, MOST, threshold, largest, blocks, none, none)
 
     def ratios(self, errors: Errors) -> dict[str, Array]:
         """Errors in units of the usual ones."""

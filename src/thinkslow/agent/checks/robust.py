@@ -27,10 +27,11 @@ class Robust(Check):
     posterior, two repairs of it, and the prior. A repair begins at the posterior or at the prior.
     Up to `rounds` times, the patches that the belief does not explain are replaced by the belief's
     own prediction, and the result is encoded again. The belief with the best evidence is used. If
-    it explains too little of the frame, the frame is rejected and the prior is used: such a frame
-    is no evidence, while a frame that is explained in part is better than none. A frame that is
-    explained only without any history starts a new memory; after eight rejections in a row, a frame
-    that is explained in part without history does, too.
+    it explains the frame no better than it would explain one of another episode, the frame is
+    rejected and the prior is used: such a frame is no evidence, while a frame that is explained in
+    part is better than none. A frame that is explained only without any history starts a new
+    memory; after eight rejections in a row, a frame that is explained in part without history does,
+    too.
 
     **Cost:** one decoding; for a suspicious frame also one step of the core, `2 * rounds + 1`
     encodings and `2 * rounds + 6` decodings, for the whole batch.
@@ -42,8 +43,6 @@ class Robust(Check):
     """A patch with a weight below this value is replaced completely, together with its
     neighbours.
     """
-    least: Scalar = 0.15
-    """Mean weight of the patches below which a frame is rejected."""
     patience: int = 8
     """Number of rejections in a row after which the memory, and not the frames, counts as wrong."""
     beta: Scalar | None = None
@@ -108,8 +107,7 @@ class Robust(Check):
 
     def _explains(self, frame: Frame, ratios: dict[str, Array]) -> Bool[Array, ""]:
         """Whether enough of the frame is explained for it to be evidence."""
-        weights = [each.ravel() for each in self.weights(frame, ratios).values()]
-        return jnp.mean(jnp.concatenate(weights)) >= self.least
+        return capped(ratios) < frame.clean.unrelated
 
     def _cost(self, frame: Frame, belief: Belief, ratios: dict[str, Array]) -> Float[Array, ""]:
         """Negative log evidence of a belief, up to a constant."""
@@ -172,6 +170,10 @@ class Covered(Robust):
 
     def _judged(self, frame: Frame) -> Judgement:
         return super()._judged(dataclasses.replace(frame, covered=self.covered(frame)))
+
+    def _explains(self, frame: Frame, ratios: dict[str, Array]) -> Bool[Array, ""]:
+        weights = [each.ravel() for each in self.weights(frame, ratios).values()]
+        return jnp.mean(jnp.concatenate(weights)) >= self.least
 
 
 def _stacked(*beliefs: Belief) -> Belief:
