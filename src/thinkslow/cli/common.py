@@ -154,6 +154,24 @@ def part(options: Any, kind: type[Part]) -> Part:
     return kind(**{name: getattr(options, name) for name in names})
 
 
+def typed(options: Any, without: Sequence[str]) -> list[str]:
+    """The flags of a command that differ from their defaults, as they would be typed.
+
+    Args:
+        options: with `imports`, which come first.
+        without: names of fields that are left out, besides what only changes the output.
+    """
+    out = [word for name in options.imports for word in ("--import", name)]
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if field.name in (*without, "json", "debug", "imports") or value == field.default:
+            continue
+        flag = f"--{field.name.replace('_', '-')}"
+        for one in value if isinstance(value, tuple) else (value,):
+            out += [flag] if one is True else [flag, str(one)]
+    return out
+
+
 def _as_flag(text: str, options: type) -> str:
     """The message of a value that is out of range, with the flag instead of the field."""
     found = re.match("`([a-z_]+)` must", text)

@@ -15,6 +15,7 @@ from thinkslow import registry, settings
 from thinkslow.agent.arms.arm import Arm, arm, check_when
 from thinkslow.agent.arms.changes import OF_ARM, SETTINGS, changed, kind_of, made
 from thinkslow.agent.thinking import Thinking
+from thinkslow.cli import common
 from thinkslow.cli.parsing import checked_quickly, documentation
 
 METAVARS = {int: "N", float: "X", str: "NAME"}
@@ -177,22 +178,14 @@ def _written(value: Any) -> str:
 
 
 def typed(options: Any, without: Sequence[str]) -> list[str]:
-    """The flags of a command that differ from their defaults, as they would be typed.
+    """`common.typed`, with the flags of thinking.
 
     Args:
         options: with `changes` of thinking and `imports`.
-        without: names of fields that are left out, besides what only changes the output.
+        without: as there.
     """
-    given: dict[str, Any] = {
-        field.name: value
-        for field in dataclasses.fields(options)
-        if field.name not in (*without, "json", "debug", "changes", "imports")
-        and (value := getattr(options, field.name)) != field.default
-    }
-    given |= {name: value for name, value in vars(options.changes).items() if value is not None}
-    out = [word for name in options.imports for word in ("--import", name)]
-    for name, value in given.items():
-        flag = f"--{name.replace('_', '-')}"
-        for one in value if isinstance(value, tuple) else (value,):
-            out += [flag] if one is True and name not in FIELDS else [flag, str(one)]
+    out = common.typed(options, (*without, "changes"))
+    for name, value in vars(options.changes).items():
+        if value is not None:
+            out += [f"--{name.replace('_', '-')}", str(value)]
     return out

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import tyro
 
 from thinkslow import registry
-from thinkslow.cli.common import beside_none, output, part, say
+from thinkslow.cli.common import beside_none, output, part, say, typed
 from thinkslow.cli.common import parse as parse_options
 from thinkslow.cli.playing import PlayingAgents
 from thinkslow.cli.usage import Usage
@@ -93,11 +93,17 @@ def run(options: Options) -> dict[str, Any]:
     }
     out = options.out or Path("out/gap") / "-".join(one.name for one in saved)
     plan = part(options, Plan)
-    command = shlex.join(["thinkslow", "gap", *map(str, options.agents), *_flags(options)])
+    words = ["thinkslow", "gap", *map(str, options.agents), *typed(options, ("agents",))]
     try:
         with options.cause_first(environment), progress() as show:
             gap.measure(
-                agents, environment, plan, out, limits=options.limits(), command=command, show=show
+                agents,
+                environment,
+                plan,
+                out,
+                limits=options.limits(),
+                command=shlex.join(words),
+                show=show,
             )
     except KeyboardInterrupt:
         say(f"What was measured is in {out}; the same command continues with the rest.")
@@ -160,18 +166,3 @@ def table(agent: Mapping[str, Any]) -> "Table":
     shown.caption = f"approximation gap {approximated(agent)}; nats, 95% intervals over episodes"
     shown.caption_justify = "left"
     return shown
-
-
-def _flags(options: Options) -> list[str]:
-    """The flags that differ from their defaults, as they would be typed."""
-    out = [word for name in options.imports for word in ("--import", name)]
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        if field.name in ("agents", "json", "debug", "imports", "out") or value == field.default:
-            continue
-        flag = f"--{field.name.replace('_', '-')}"
-        for one in value if isinstance(value, tuple) else (value,):
-            out += [flag] if one is True else [flag, str(one)]
-    if options.out is not None:
-        out += ["--out", str(options.out)]
-    return out
