@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from thinkslow import zoo
+from thinkslow.zoo import located
 
 
 @contextlib.contextmanager
@@ -29,14 +29,10 @@ def environments(
     from thinkslow.saved.environment import facts
     from thinkslow.storage.store import is_own
 
-    paths = [zoo.path(str(one)) if _is_bundled(one) else one for one in agents]
     making = None
     with contextlib.suppress(ValueError, OSError):
+        paths = [located(one) for one in agents]
         if all(map(is_own, paths)):
             making = arguments(described_environment(described([facts(path) for path in paths])))
     with started_early(making, count) if making else contextlib.nullcontext():
         yield
-
-
-def _is_bundled(agent: Path) -> bool:
-    return not agent.exists() and str(agent) in zoo.names()

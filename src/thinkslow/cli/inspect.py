@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from thinkslow import zoo
 from thinkslow.cli.common import Opening
 from thinkslow.cli.common import parse as parse_options
+from thinkslow.zoo import located
 
 DESCRIPTION = """Show an agent's sizes, parameters and spaces, and how it was trained.
 
@@ -40,13 +40,10 @@ def parse(arguments: Sequence[str]) -> Options:
 
 def run(options: Options) -> dict[str, Any]:
     """**Errors:** those of reading; `ValueError` for weights that are non-finite."""
-    options.locate()
+    path = located(options.agent)
     from thinkslow.saved.manifest import described
     from thinkslow.storage import checks, store
 
-    path = options.agent
-    if not path.exists() and str(path) in zoo.names():
-        path = zoo.path(str(path))
     if store.is_own(path):  # read without JAX, whose import takes a second
         weights, members, manifest = store.read_whole(path)
         described(manifest, path)
