@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
+from thinkslow.evaluation.report.rendering import rendered
 from thinkslow.gap import drawing, figures, paths, stored
 from thinkslow.gap.summary import summarise
 from thinkslow.gap.words import LABELS, approximated, estimated, heading, said
@@ -39,20 +38,10 @@ def build(folder: str | Path) -> tuple[dict[str, Any], Path]:
 
 
 def _render(folder: Path, summary: Mapping[str, Any]) -> str:
-    environment = Environment(
-        loader=ChoiceLoader(
-            [
-                PackageLoader("thinkslow.gap", "templates"),
-                PackageLoader("thinkslow.evaluation.report", "templates"),
-            ]
-        ),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     agents = summary["agents"]
-    return environment.get_template("gap.html.jinja").render(
+    return rendered(
+        "thinkslow.gap",
+        "gap.html.jinja",
         summary=summary,
         labels=LABELS,
         estimated=estimated,

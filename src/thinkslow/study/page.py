@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
 from thinkslow.evaluation import planning
 from thinkslow.evaluation.reading import Record, agents, arms, estimate
 from thinkslow.evaluation.records import finite
 from thinkslow.evaluation.report.arms import all_numbers, main_table
 from thinkslow.evaluation.report.conclusion import P_HOLM, caption
+from thinkslow.evaluation.report.rendering import rendered
 from thinkslow.evaluation.report.text import estimated, metric_name, metric_unit
 from thinkslow.plural import plural
 from thinkslow.storage import atomic
@@ -43,18 +42,6 @@ def build(folder: Path, result: Record) -> Path:
 
 def render(folder: Path, result: Record) -> str:
     """The page as text; arguments as for `build`."""
-    environment = Environment(
-        loader=ChoiceLoader(
-            [
-                PackageLoader("thinkslow.study", "templates"),
-                PackageLoader("thinkslow.evaluation.report", "templates"),
-            ]
-        ),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     plan, seen, judged = result["plan"], view(result), result["hypotheses"]
     outcome = plan["outcome"]
     power = figures.power(judged)
@@ -73,7 +60,9 @@ def render(folder: Path, result: Record) -> str:
     sections = [
         {"id": name, "heading": heading, "shown": shown} for name, heading, shown in parts if shown
     ]
-    return environment.get_template("study.html.jinja").render(
+    return rendered(
+        "thinkslow.study",
+        "study.html.jinja",
         plan=plan,
         result=result,
         folder=str(folder),

@@ -8,8 +8,6 @@ import json
 from pathlib import Path
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from thinkslow.evaluation import reading
 from thinkslow.evaluation.reading import Record
 from thinkslow.evaluation.records import Records, read, video_file
@@ -17,6 +15,7 @@ from thinkslow.evaluation.references import known_scores
 from thinkslow.evaluation.report import figures, strips
 from thinkslow.evaluation.report.beside import Known, known_beside
 from thinkslow.evaluation.report.conclusion import P_HOLM, caption, scopes, verdicts
+from thinkslow.evaluation.report.rendering import SHARED, rendered
 from thinkslow.evaluation.report.sections import section
 from thinkslow.evaluation.summary import summarise
 from thinkslow.plural import plural
@@ -56,13 +55,6 @@ def _render(
     videos: list[tuple[str, str, str]],
     title: str | None,
 ) -> str:
-    environment = Environment(
-        loader=PackageLoader("thinkslow.evaluation.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     names = reading.agents(summary)
     scale = figures.common_scale(summary, names, "score")
     known = known_scores(summary)
@@ -71,7 +63,9 @@ def _render(
         for number, agent in enumerate(names, start=1)
     ]
     said = verdicts(summary)
-    return environment.get_template("page.html.jinja").render(
+    return rendered(
+        SHARED,
+        "page.html.jinja",
         title=title or f"Thinking slow on {summary['environment'].get('id', 'an environment')}",
         summary=summary,
         paired=all(row.get("paired", True) for row in summary["comparisons"]),

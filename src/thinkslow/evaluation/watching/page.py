@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from thinkslow.evaluation.records import BASE
+from thinkslow.evaluation.report.rendering import rendered
 from thinkslow.plural import plural
 from thinkslow.storage import jsontext
 
@@ -34,16 +33,11 @@ def page(block: Mapping[str, Any]) -> str:
     """
     folder = resources.files(_PLACE) / "templates"
     script = "\n".join((folder / name).read_text() for name in SCRIPTS)
-    environment = Environment(
-        loader=PackageLoader(_PLACE, "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     agent, where = block["agent"], block["environment"]
     shift = f", {where['shift']}" if where.get("shift") else ""
-    return environment.get_template("player.html.jinja").render(
+    return rendered(
+        _PLACE,
+        "player.html.jinja",
         title=f"{agent['name']} on {where['id']}{shift}, seed {block['seed']}",
         block=block,
         base=BASE,
