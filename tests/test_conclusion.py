@@ -10,6 +10,7 @@ from helpers import slow
 from scipy import stats
 
 from thinkslow.evaluation import planning, statistics
+from thinkslow.evaluation.report.arms import main_table
 from thinkslow.evaluation.report.conclusion import P_HOLM, caption, conclusion, marked
 
 COMMAND = "thinkslow evaluate collect-half --episodes 4 --seed 7"
@@ -234,6 +235,18 @@ def test_the_cost_is_a_range_over_arms_and_that_of_a_gate_its_mean():
     gated = said(("sig-in-doubt", 0.1, 0.9), milliseconds={"none": 2.0, "sig-in-doubt": 3.0})
     assert "thinking costs 3.0 times as much time" in gated  # means: 6 of 2
     assert "what thinking costs was not measured" in said(("sig", 0.1, 0.9), milliseconds={})
+
+
+def test_the_table_of_the_page_has_the_cost_of_the_headline():
+    """Behind a gate it showed the median, often a decision without thinking, and "×1.0"."""
+    times = {"none": (2.0, 2.0, 0.0), "sig-in-doubt": (2.0, 6.0, 0.2)}
+    arms = [
+        {"agent": "a", "arm": arm, "score": None, "thought_share": share}
+        | {"latency_ms": {"median": median, "mean": mean}}
+        for arm, (median, mean, share) in times.items()
+    ]
+    rows = main_table({"arms": arms, "comparisons": []}, "a").rows
+    assert [row.cells[4].text for row in rows] == ["2.00 (×1.0)", "6.00 (×3.0)"]
 
 
 def test_how_far_it_goes_is_said_once_and_counts_what_is_missing():

@@ -188,7 +188,7 @@ def show_result(result: Mapping[str, Any]) -> None:
     """The tables: verdicts first, then the score of every arm."""
     from rich.table import Table
 
-    from thinkslow.evaluation.reading import arms, comparisons
+    from thinkslow.evaluation.reading import arms, comparisons, decision_ms
     from thinkslow.study.view import view
 
     terminal = output()
@@ -208,13 +208,13 @@ def show_result(result: Mapping[str, Any]) -> None:
     for label in seen.labels:
         differences = comparisons(seen.summary, label, "score")
         for arm in arms(seen.summary, label):
-            score, latency = arm["score"] or {}, arm["latency_ms"] or {}
+            score, latency = arm["score"] or {}, decision_ms(arm)
             table.add_row(
                 label,
                 arm["arm"],
                 _interval({"difference": score.get("mean"), "interval": score.get("interval")}),
                 _interval(differences[arm["arm"]]) if arm["arm"] in differences else "",
-                f"{latency['median']:.3g}" if latency else "",
+                "" if latency is None else f"{latency:.3g}",
             )
     terminal.print(table)
     if not result["finished"]:

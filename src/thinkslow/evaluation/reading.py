@@ -76,3 +76,12 @@ def estimate(record: Record | None, key: str = "mean") -> Estimate | None:
     low, high = record.get("interval") or (None, None)
     low, high = finite(low), finite(high)
     return Estimate(value, None if low is None or high is None else (low, high))
+
+
+def decision_ms(arm: Record) -> float | None:
+    """Milliseconds per decision: the median, or the mean behind a gate, where the median may be a
+    decision without thinking.
+    """
+    share = finite(arm.get("thought_share"))
+    gated = share is not None and 0 < share < 1
+    return finite((arm.get("latency_ms") or {}).get("mean" if gated else "median"))

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 
 from thinkslow.evaluation import metrics
 from thinkslow.evaluation.metrics import AHEAD, IMAGE, METRICS
-from thinkslow.evaluation.reading import Kind, Record, arms, comparisons, estimate, kind
+from thinkslow.evaluation.reading import (
+    Kind,
+    Record,
+    arms,
+    comparisons,
+    decision_ms,
+    estimate,
+    kind,
+)
 from thinkslow.evaluation.records import BASE, finite
 from thinkslow.evaluation.report.conclusion import Mark, marked
 from thinkslow.evaluation.report.text import estimated, metric_name, number
@@ -47,10 +55,10 @@ class Table:
 def main_table(summary: Record, agent: str) -> Table:
     """The main table: score, differences and cost, in seven columns."""
     base = next((arm for arm in arms(summary, agent) if arm["arm"] == BASE), {})
-    plain = _milliseconds(base)
+    plain = decision_ms(base)
     rows = []
     for arm in arms(summary, agent):
-        name, milliseconds = arm["arm"], _milliseconds(arm)
+        name, milliseconds = arm["arm"], decision_ms(arm)
         times = f" (×{milliseconds / plain:.1f})" if milliseconds and plain else ""
         share = finite(arm.get("thought_share"))
         rows.append(
@@ -139,7 +147,3 @@ def _improvement(summary: Record, agent: str, arm: str) -> str:
     record = comparisons(summary, agent, "score").get(arm, {})
     known = {"mean": record.get("p_improve"), "interval": record.get("p_improve_interval")}
     return estimated(estimate(known))
-
-
-def _milliseconds(arm: Record) -> float | None:
-    return finite((arm.get("latency_ms") or {}).get("median"))

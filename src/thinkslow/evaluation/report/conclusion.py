@@ -21,6 +21,7 @@ from thinkslow.evaluation.reading import (
     agents,
     arms,
     comparisons,
+    decision_ms,
     estimate,
     kind,
 )
@@ -368,22 +369,13 @@ def _command(command: str, episodes: int) -> str:
 
 def _cost(summary: Record, agent: str, names: list[str]) -> str:
     """How many times as long a decision takes with thinking; a range for several arms."""
-    timed = {arm["arm"]: ms for arm in arms(summary, agent) if (ms := _milliseconds(arm))}
+    timed = {arm["arm"]: ms for arm in arms(summary, agent) if (ms := decision_ms(arm))}
     base = timed.get("none")
     ratios = sorted(timed[arm] / base for arm in names if arm in timed) if base else []
     if not ratios:
         return "what thinking costs was not measured"
     ends = list(dict.fromkeys(f"{ratio:.1f}" for ratio in (ratios[0], ratios[-1])))
     return f"thinking costs {' to '.join(ends)} times as much time"
-
-
-def _milliseconds(arm: Record) -> float | None:
-    """Milliseconds per decision: the median, or the mean behind a gate, where the median may be a
-    decision without thinking.
-    """
-    share = finite(arm.get("thought_share"))
-    gated = share is not None and 0 < share < 1
-    return finite((arm.get("latency_ms") or {}).get("mean" if gated else "median"))
 
 
 def _scope(verdict: _Verdict) -> str:

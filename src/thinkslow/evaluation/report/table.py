@@ -6,7 +6,15 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from thinkslow.evaluation.reading import Record, agents, arms, comparisons, estimate, kind
+from thinkslow.evaluation.reading import (
+    Record,
+    agents,
+    arms,
+    comparisons,
+    decision_ms,
+    estimate,
+    kind,
+)
 from thinkslow.evaluation.records import finite
 from thinkslow.evaluation.report.conclusion import caption, marked
 from thinkslow.evaluation.report.text import estimated, number
@@ -89,15 +97,12 @@ def _rows(summary: Record, agent: str) -> dict[str, dict[str, Text]]:
         name = arm["arm"]
         improved = finite(score.get(name, {}).get("p_improve"))
         share = finite(arm.get("thought_share"))
-        # Behind a gate the median may be a decision without thinking.
-        gated = share is not None and 0 < share < 1
-        latency = (arm.get("latency_ms") or {}).get("mean" if gated else "median")
         rows[name] = {
             "score": Text(_narrow(estimated(estimate(arm["score"])))),
             "diff": _difference(score.get(name), interval=True),
             "better": Text(number(improved)),
             "dPSNR": _difference(psnr.get(name), interval=False),
-            "ms/act": Text(number(finite(latency))),
+            "ms/act": Text(number(decision_ms(arm))),
             "think": Text("–" if share is None else f"{share:.0%}"),
         }
     return rows
