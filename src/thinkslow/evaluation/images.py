@@ -5,6 +5,7 @@ divided by 255). Every function returns one number for each leading index, so th
 caller averages decibels over frames, never the error inside a logarithm. A prediction may
 leave [0, 1], as a Gaussian decoder's mean does: it is clipped first. A frame whose
 prediction is non-finite scores NaN: that is for the caller to report, not for a mean to hide.
+`as_bytes` and `coloured` make images that can be shown.
 
 Computed in float64 on the host. SSIM is a program compiled by JAX, which is imported at its first
 use; in NumPy, its many small products would keep all cores busy. Nothing here knows models, beliefs
@@ -99,6 +100,18 @@ def compared(prediction: npt.ArrayLike, truth: npt.ArrayLike) -> dict[str, np.nd
     error, *similarity = _score(predicted, true, _error, *[_similarity] * large)
     found = {"psnr": _decibels(error), "mse": error}
     return found | {"ssim": similarity[0]} if large else found
+
+
+def as_bytes(image: np.ndarray) -> np.ndarray:
+    """Floats in [0, 1] as uint8; non-finite values become 0."""
+    if image.dtype == np.uint8:
+        return image
+    return (np.clip(np.nan_to_num(image), 0, 1) * 255).round().astype(np.uint8)
+
+
+def coloured(image: np.ndarray) -> np.ndarray:
+    """The image as `[H, W, 3]`. If it is not RGB, the first channel is shown in grey."""
+    return image if image.shape[-1] == 3 else np.repeat(image[..., :1], 3, -1)
 
 
 def _decibels(error: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.agent.inputs import Carry
 from thinkslow.agent.past.particles import Cloud
 from thinkslow.envs import Step
-from thinkslow.evaluation.images import psnr
+from thinkslow.evaluation.images import as_bytes, psnr
 from thinkslow.evaluation.metrics import AHEAD
 from thinkslow.evaluation.play import Telling, decision_keys
 from thinkslow.evaluation.records import BASE, strip_file
@@ -236,8 +236,8 @@ def write(
         came = np.stack([[moment.came[step][image] for step in AHEAD] for moment in moments])
         now, imagined = found.now[image], found.imagined[image]
         arrays: dict[str, Any] = {
-            "now": _bytes(now),
-            "imagined": _bytes(imagined),
+            "now": as_bytes(now),
+            "imagined": as_bytes(imagined),
             "psnr": np.concatenate([psnr(now, real)[:, None], psnr(imagined, came)], 1),
             "step": np.array([moment.step for moment in moments]),
             "ahead": np.array(AHEAD),
@@ -296,7 +296,3 @@ def _fits(carry: Carry, decision: Decision) -> bool:
     mine = jax.tree.map(lambda x: (x.shape[1:], x.dtype), (carry.state, carry.action))
     other = jax.tree.map(lambda x: (x.shape, x.dtype), (decision.state, decision.action))
     return jax.tree.structure(mine) == jax.tree.structure(other) and mine == other
-
-
-def _bytes(images: np.ndarray) -> np.ndarray:
-    return (np.clip(np.nan_to_num(images), 0, 1) * 255).round().astype(np.uint8)

@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw
 from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.envs import Step
 from thinkslow.envs.make import Environment, described, make
+from thinkslow.evaluation.images import coloured
 from thinkslow.needs import modes_of
 from thinkslow.storage import atomic
 from thinkslow.storage.lock import alone
@@ -287,7 +288,7 @@ def framed(
     """
     large = []
     for picture in pictures:
-        colours = picture if picture.shape[-1] == 3 else np.repeat(picture[..., :1], 3, -1)
+        colours = coloured(picture)
         factor = max(1, side // max(colours.shape[:2]))
         large.append(np.repeat(np.repeat(colours, factor, 0), factor, 1))
     above = LINE if labels else 0

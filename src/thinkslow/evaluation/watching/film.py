@@ -5,11 +5,11 @@ arm.
 from collections.abc import Sequence
 from pathlib import Path
 
+from thinkslow.evaluation.images import as_bytes
 from thinkslow.evaluation.records import BASE
 from thinkslow.evaluation.video import Video, framed
 from thinkslow.evaluation.watching import seeing
 from thinkslow.evaluation.watching.episode import Episode
-from thinkslow.evaluation.watching.pictures import as_bytes, coloured
 
 WIDTH = {".mp4": 800, ".gif": 560}
 """Largest total width in pixels, as far as integer factors allow, because a GIF is large."""
@@ -39,11 +39,11 @@ class Film:
         pictures, labels = [], []
         several = len(self._images) > 1
         for name in self._images:
-            pictures.append(coloured(self._episode.frames[number][name]))
+            pictures.append(self._episode.frames[number][name])
             labels.append(f"{name} that came" if several else "what came")
             for arm in self._order() if shown is not None and name in self._decoded else ():
                 assert shown is not None
-                pictures.append(coloured(as_bytes(shown.now[arm][name])))
+                pictures.append(as_bytes(shown.now[arm][name]))
                 labels.append("without thinking" if arm == BASE else arm)
         line = f"decision {number + 1}, score {self._score:g}"
         side = max(48, min(WIDEST, self._width // len(pictures)))

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, WebPImagePlugin
 
+from thinkslow.evaluation.images import as_bytes, coloured
+
 WEBP = WebPImagePlugin.WebPImageFile.format
 """Named by its plugin: for a format that is not loaded, Pillow imports all of its formats."""
 LARGEST = 192
@@ -23,18 +25,6 @@ BUDGET = 12_000_000
 """Largest number of characters of all images of a page."""
 STRIDES = (1, 2, 4, 8, 16, 32)
 """Possible intervals, in decisions, at which imagined images are kept."""
-
-
-def as_bytes(image: np.ndarray) -> np.ndarray:
-    """Floats in [0, 1] as uint8; non-finite values become 0."""
-    if image.dtype == np.uint8:
-        return image
-    return (np.clip(np.nan_to_num(image), 0, 1) * 255).round().astype(np.uint8)
-
-
-def coloured(image: np.ndarray) -> np.ndarray:
-    """The image as `[H, W, 3]`. If it is not RGB, the first channel is shown in grey."""
-    return image if image.shape[-1] == 3 else np.repeat(image[..., :1], 3, -1)
 
 
 def inlined(image: np.ndarray) -> str:
