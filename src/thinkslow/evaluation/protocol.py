@@ -39,7 +39,7 @@ from thinkslow.evaluation.shadow import Pictures
 from thinkslow.evaluation.subjects import Agents
 from thinkslow.plural import plural
 from thinkslow.saved.provenance import provenance
-from thinkslow.settings import MOST_SEED, fits, plain
+from thinkslow.settings import MOST_SEED, check_range, fits, plain
 from thinkslow.storage.headers import Occupied, as_read
 from thinkslow.storage.lock import writing
 from thinkslow.storage.paths import expanded
@@ -165,11 +165,9 @@ def _check_numbers(
             raise TypeError(f"`{name}` must be an integer; got {value!r}.")
     if episodes < 2:
         raise ValueError(f"`episodes` must be 2 or more, to have an interval; got {episodes}.")
-    if not 0 <= seed <= MOST_SEED:
-        raise ValueError(f"`seed` must be between 0 and {MOST_SEED}; got {seed}.")
-    for name, value in (("batch", batch), ("max_decisions", max_decisions)):
-        if value is not None and value < 1:
-            raise ValueError(f"`{name}` must be 1 or more; got {value}.")
+    check_range("seed", seed, 0, MOST_SEED)
+    check_range("batch", batch, 1)
+    check_range("max_decisions", max_decisions, 1)
     if real_time_ms is not None and not real_time_ms > 0:
         raise ValueError(f"`real_time_ms` must be above 0; got {real_time_ms}.")
 

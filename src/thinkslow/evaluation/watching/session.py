@@ -22,6 +22,7 @@ from thinkslow.evaluation.watching.episode import Episode, play
 from thinkslow.evaluation.watching.film import Film
 from thinkslow.evaluation.watching.page import page
 from thinkslow.saved.provenance import provenance
+from thinkslow.settings import MOST_SEED, check_range
 from thinkslow.storage import atomic, lines
 from thinkslow.storage.lock import writing
 from thinkslow.storage.paths import expanded
@@ -111,7 +112,9 @@ def watch(
             f"`agent` must be one agent, and `arms` its ways to think; got {type(agent).__name__}."
         )
     folder = folder_of(agent.about.name, seed, episode) if out is None else expanded(out)
-    check_numbers(seed=seed, episode=episode, max_decisions=max_decisions)
+    check_range("seed", seed, 0, MOST_SEED)
+    check_range("episode", episode, 0)
+    check_range("max_decisions", max_decisions, 1)
     agents = thinkers(agent, arms)
     if acting not in agents:
         raise ValueError(f"`acting` must be one of {', '.join(agents)}; got {acting!r}.")
@@ -196,17 +199,6 @@ def refuse_taken(folder: Path) -> None:
     for name in (PLAYER, DECISIONS, f"episode{suffix()}"):
         if (folder / name).exists():
             raise FileExistsError(f"{folder} holds {name} already. Give another folder.")
-
-
-def check_numbers(*, seed: int, episode: int, max_decisions: int) -> None:
-    """**Errors:** `ValueError` for a number out of range."""
-    for name, value, least in (
-        ("seed", seed, 0),
-        ("episode", episode, 0),
-        ("max_decisions", max_decisions, 1),
-    ):
-        if value < least:
-            raise ValueError(f"`{name}` must be {least} or more; got {value}.")
 
 
 def thinkers(
