@@ -54,6 +54,11 @@ class Space:
         """Whether the values are classes rather than numbers."""
         return self.classes is not None
 
+    @property
+    def is_image(self) -> bool:
+        """Whether it is an image: height, width and channels."""
+        return len(self.shape) == 3
+
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary that `from_json` reads back.
 

@@ -81,8 +81,8 @@ def _matched(ours: Spaces, theirs: Spaces) -> tuple[dict[str, list[str]], list[s
     out: dict[str, list[str]] = {}
     faults: list[str] = []
     for kind, picture in (("image", True), ("vector", False)):
-        mine = {k: space for k, space in ours.items() if (len(space.shape) == 3) == picture}
-        other = {k: space for k, space in theirs.items() if (len(space.shape) == 3) == picture}
+        mine = {k: space for k, space in ours.items() if space.is_image == picture}
+        other = {k: space for k, space in theirs.items() if space.is_image == picture}
         for name, space in mine.items():
             parts = name.split(JOINED)
             if not set(parts) <= set(other):
@@ -107,7 +107,7 @@ def _matched(ours: Spaces, theirs: Spaces) -> tuple[dict[str, list[str]], list[s
 
 def _difference(name: str, ours: Space, theirs: list[Space]) -> str | None:
     """Why two spaces do not hold the same numbers in another shape; None if they do."""
-    if len(ours.shape) == 3:
+    if ours.is_image:
         sizes = {space.shape[:2] for space in theirs}
         if sizes == {ours.shape[:2]} and sum(s.shape[2] for s in theirs) == ours.shape[2]:
             return None

@@ -202,8 +202,8 @@ class Decoder(eqx.Module):
 
 
 def images(spaces: tuple[tuple[str, Space], ...]) -> list[tuple[str, Space]]:
-    """The observations of rank 3."""
-    return [(key, space) for key, space in spaces if len(space.shape) == 3]
+    """The observations that are images."""
+    return [(key, space) for key, space in spaces if space.is_image]
 
 
 def vectors(spaces: tuple[tuple[str, Space], ...]) -> list[tuple[str, Space]]:

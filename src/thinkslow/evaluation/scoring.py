@@ -167,7 +167,7 @@ def visible(model: Any, observations: Mapping[str, Space]) -> list[str]:
     """The images of an environment that the model decodes, by name."""
     if not hasattr(model, "decode"):
         return []
-    shown = {name: space.shape for name, space in observations.items() if len(space.shape) == 3}
+    shown = {name: space.shape for name, space in observations.items() if space.is_image}
     drawn = modes_of(model)
     return [name for name, shape in shown.items() if name in drawn and drawn[name].shape == shape]
 

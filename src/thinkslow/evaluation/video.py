@@ -23,6 +23,7 @@ from thinkslow.envs import Step
 from thinkslow.envs.make import Environment, described, make
 from thinkslow.evaluation.images import coloured
 from thinkslow.needs import modes_of
+from thinkslow.spaces import Space
 from thinkslow.storage import atomic
 from thinkslow.storage.lock import alone
 from thinkslow.storage.paths import expanded
@@ -164,9 +165,9 @@ def suffix() -> str:
     return ".mp4" if importlib.util.find_spec("av") else ".gif"
 
 
-def images_of(observations: Mapping[str, Any]) -> list[str]:
+def images_of(observations: Mapping[str, Space]) -> list[str]:
     """Names of the observations that are images."""
-    return [name for name, space in observations.items() if len(space.shape) == 3]
+    return [name for name, space in observations.items() if space.is_image]
 
 
 class _Encoded:

@@ -189,7 +189,7 @@ def _manifest(path: Path, found: Found, foreign: Foreign) -> dict[str, Any]:
             f"{shown(repeat)}."
         )
     # Without an image, `size` has no effect.
-    sides = [space.shape[0] for space in foreign.observations.values() if len(space.shape) == 3]
+    sides = [space.shape[0] for space in foreign.observations.values() if space.is_image]
     environment = {"id": None, "size": sides[0] if sides else 64, "repeat": 1}
     return {
         "name": _name(path),

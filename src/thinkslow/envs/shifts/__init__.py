@@ -73,7 +73,7 @@ def shifts(text: str, observations: Mapping[str, Space], world: Any = None) -> l
     >>> [type(one).__name__ for one in shifts("dropped:3,sticky:0", {})]
     ['Dropped']
     """
-    images = tuple(name for name, space in observations.items() if len(space.shape) == 3)
+    images = tuple(name for name, space in observations.items() if space.is_image)
     out: list[Shift] = []
     for kind, level in kinds(text):
         if kind.pictured and not images:

@@ -55,7 +55,7 @@ def parts_of(model: Any, observations: Mapping[str, Space]) -> Parts:
         observations: the spaces of the environment; its flags of late frames are left out.
     """
     shown = {name: space for name, space in observations.items() if name not in TOLD}
-    images = {name: space for name, space in shown.items() if len(space.shape) == 3}
+    images = {name: space for name, space in shown.items() if space.is_image}
     numbers = {name: space for name, space in shown.items() if name not in images}
     if not hasattr(model, "decode"):
         return Parts(images, numbers, ())
