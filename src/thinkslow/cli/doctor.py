@@ -137,20 +137,18 @@ def drawing(limit_s: float) -> list[Finding]:
 
 def renderer(limit_s: float) -> Finding:
     """A frame of the task, drawn in a child process."""
-    from thinkslow.envs.rendering import command, missing_packages
+    from thinkslow.envs import rendering
     from thinkslow.envs.trial import tried
 
-    if missing := missing_packages() if sys.platform == "linux" else []:
+    if missing := rendering.missing_packages() if sys.platform == "linux" else []:
         found = f"missing Debian packages {', '.join(missing)}"
-        return Finding("renderer", False, found, command(missing))
+        return Finding("renderer", False, found, rendering.command(missing))
     trial = tried(TASK, limit_s)
-    return Finding("renderer", trial.works, trial.found, "" if trial.works else _RENDER_REMEDY)
-
-
-_RENDER_REMEDY = (
-    "sudo apt-get install -y libegl1 libgl1 libglu1-mesa libgl1-mesa-dri libfreetype6 "
-    "libfontconfig1; if they are there, see docs/troubleshooting.md"
-)
+    if trial.works:
+        return Finding("renderer", True, trial.found)
+    install = rendering.command([*rendering.OPENGL.values(), rendering.DRIVER_PACKAGE])
+    remedy = f"{install}; if they are there, see docs/troubleshooting.md"
+    return Finding("renderer", False, trial.found, remedy)
 
 
 def renderers(first: Finding) -> list[Finding]:

@@ -140,11 +140,11 @@ class Pool:
             self._report(index, death.failure)
             self._replace(index, death.failure)
             self.replay(index)
-            self.receive(index, True)
+            self.receive(index, replayed=True)
             return None
 
     def receive(
-        self, index: int, replayed: bool, brought: Snapshot | None = None
+        self, index: int, *, replayed: bool, brought: Snapshot | None = None
     ) -> Played | Failure:
         """One answer, or the reason why a step has none. The process has then been replaced.
 
@@ -178,7 +178,7 @@ class Pool:
         for index, worker in enumerate(self._workers):
             if worker.owes:
                 with contextlib.suppress(Mismatch):
-                    self.receive(index, False)
+                    self.receive(index, replayed=False)
 
     @contextlib.contextmanager
     def undone_if_interrupted(self) -> Iterator[None]:

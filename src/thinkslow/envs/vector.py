@@ -336,7 +336,7 @@ class VectorEnv:
                 step.is_first[index], step.is_last[index] = False, True
                 continue
             snapshot = None if brought is None else brought[index]
-            played = self._pool.receive(index, replayed[index], snapshot)
+            played = self._pool.receive(index, replayed=replayed[index], brought=snapshot)
             if isinstance(played, Failure):
                 errors[index] = played
                 self._pool.episodes[index].actions.pop()  # its result was not used
@@ -394,7 +394,7 @@ class VectorEnv:
             )
             self._pool.begin(index, None)
         for index in unfaithful:
-            played = self._pool.receive(index, True)
+            played = self._pool.receive(index, replayed=True)
             assert isinstance(played, Played)
             self._pool.episodes[index].first_seen = hash_of(self._pool.observation, index)
             for name, array in self._pool.observation.items():
