@@ -49,6 +49,15 @@ class Vector(Lengths):
         return self.np_random.uniform(-1, 1, 2).astype(np.float32)
 
 
+class LineEnd(Vector):
+    """The same numbers under a name of two lines."""
+
+    observation_space = spaces.Dict({"a\nb": Vector.observation_space})
+
+    def see(self) -> Any:
+        return {"a\nb": super().see()}
+
+
 class Drawn(Vector):
     """The same, with a picture for people, twice as wide as high."""
 
@@ -138,6 +147,7 @@ for _class in (
     Endless,
     Cameras,
     Pixels,
+    LineEnd,
 ):
     gymnasium.register(f"odd-test/{_class.__name__}-v0", f"odd_episodes:{_class.__name__}")
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import pytest
 from counting import Names
@@ -34,6 +35,7 @@ from thinkslow.dreamer.training.stopping import stoppable
 from thinkslow.dreamer.training.trainer import Diverged, Trainer
 from thinkslow.envs import VectorEnv
 from thinkslow.saved import folder as checkpoint
+from thinkslow.spaces import Space
 from thinkslow.storage import lock, manifest, saves, store
 from thinkslow.storage.atomic import Full
 from thinkslow.storage.events import Events
@@ -239,6 +241,43 @@ def test_a_run_that_other_code_goes_on_with_says_so_and_keeps_both(tmp_path, mon
     assert "by revision a1 so far, and continues with revision b2" in caplog.text
     made = store.read_manifest(run / "agents" / "22")["training"]["made_by"]
     assert [one["revision"] for one in made] == ["a1", "b2"]
+
+
+def test_an_agent_that_could_not_be_read_again_is_not_trained(tmp_path):
+    """After hours of training on observations named `a\\nb`, its agents were refused as damaged."""
+    config = dataclasses.replace(CONFIG, environment="odd_episodes:odd-test/LineEnd-v0")
+    with pytest.raises(ValueError, match=r"read again: a name in `observations` .*'a\\nb'"):
+        Trainer.begin(tmp_path / "run", config, MODEL, LEARNING)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("seen", "name", "environment"),
+    [
+        ("a\u00a0b", "mine", {}),
+        ("k" * 201, "mine", {}),
+        ("\ud800", "mine", {}),
+        ("x", "a/b", {}),
+        ("x", "mine", {"size": 0}),
+        ("x", "mine", {"id": "module:" + "E" * 300}),
+    ],
+)
+def test_what_could_not_be_read_again_is_not_saved(seen, name, environment, tmp_path):
+    spaces = {seen: Space((2,), "float32")}, {"action": Space((), "int32", 3)}
+    model = MODEL.build(*spaces, key=jr.key(0))
+    with pytest.raises(ValueError, match="read again"):
+        checkpoint.save(
+            tmp_path / "a", model, name=name, environment={"id": "x", **environment}, training={}
+        )
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_name_with_spaces_can_be_read_again(tmp_path):
+    """It was saved, and refused when it was read."""
+    spaces = {" a  b": Space((2,), "float32")}, {"action": Space((), "int32", 3)}
+    model = MODEL.build(*spaces, key=jr.key(0))
+    checkpoint.save(tmp_path / "a", model, name="a", environment={"id": "x"}, training={})
+    assert dict(checkpoint.load(tmp_path / "a").model.observation_spaces) == spaces[0]
 
 
 def test_settings_of_jax_that_change_numbers_are_told_apart():

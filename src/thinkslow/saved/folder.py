@@ -1,6 +1,7 @@
 """An agent as a folder: named weights and a manifest that describes them."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,24 @@ def save(
     `thinkslow.envs.trust`. `size`, `repeat`, `image`, `options` and an `id` of Gymnasium are used
     as stored.
 
-    **Errors:** `ValueError` for sizes that are not registered or that build another class; those
-    of `store.write`.
+    **Errors:** those of `manifest_of`, before anything is written; those of `store.write`.
+    """
+    manifest = manifest_of(model, name=name, environment=environment, training=training)
+    arrays = {name: np.asarray(array) for name, array in named(model).items()}
+    weights = {
+        name: array.astype(dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
+        for name, array in arrays.items()
+    }
+    store.write(expanded(folder), weights, manifest)
+
+
+def manifest_of(
+    model: Any, *, name: str, environment: Mapping[str, Any], training: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The manifest of an agent; arguments as for `save`.
+
+    **Errors:** `ValueError` for sizes that are not registered or that build another class, and for
+    what `load` would refuse, such as a name of an observation with a line end.
     """
     profile, spaces = architecture(model.config), (model.observation_spaces, model.action_spaces)
     built = shaped(lambda key: model.config.build(*map(dict, spaces), key=key))
@@ -82,11 +99,6 @@ def save(
             f"{type(model.config).__name__} builds {type(built).__name__}, not "
             f"{type(model).__name__}. Give each class of models sizes of its own."
         )
-    arrays = {name: np.asarray(array) for name, array in named(model).items()}
-    weights = {
-        name: array.astype(dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
-        for name, array in arrays.items()
-    }
     manifest = {
         "name": name,
         "architecture": profile,
@@ -97,7 +109,13 @@ def save(
         "training": {"steps": None, "seed": None, "preset": None, **training},
         **provenance(),
     }
-    store.write(expanded(folder), weights, manifest)
+    try:
+        described(json.loads(json.dumps(manifest)), Path(name))
+    except store.Damaged as error:
+        raise ValueError(
+            f"An agent must be one that can be read again: {error.__cause__ or error}"
+        ) from error
+    return manifest
 
 
 def save_members(folder: Path, members: Members, facts: Mapping[str, Any]) -> None:

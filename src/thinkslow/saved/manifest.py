@@ -84,7 +84,11 @@ def _spaces(manifest: Mapping[str, Any], part: str) -> Spaces:
     if not isinstance(given, dict) or not 1 <= len(given) <= MOST_SPACES:
         raise ValueError(f"`{part}` must be 1 to {MOST_SPACES} spaces by name.")
     for name, data in given.items():
-        _name(f"a name in `{part}`", name)
+        if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
+            raise ValueError(
+                f"a name in `{part}` must be 1 to {LONGEST_NAME} letters that can be printed; got "
+                f"{shown(name)}."
+            )
         sides, classes = data["shape"], data["classes"]
         if (
             not isinstance(sides, list)

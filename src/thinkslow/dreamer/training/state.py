@@ -105,18 +105,24 @@ class RunState:
 
     def write_agent(self) -> None:
         """Store the present agent under `agents/`."""
+        checkpoint.save(self.agent_folder, self.learner.model, **self._about())
+
+    def check_agent(self) -> None:
+        """**Errors:** `ValueError` for an agent that could not be read again, before it trains."""
+        checkpoint.manifest_of(self.learner.model, **self._about())
+
+    def _about(self) -> dict[str, Any]:
+        """What `checkpoint.save` stores of the present agent beside its weights."""
         config = self.config
-        checkpoint.save(
-            self.agent_folder,
-            self.learner.model,
-            name=f"{config.preset}-seed{config.seed}-{self.steps}",
-            environment={
+        return {
+            "name": f"{config.preset}-seed{config.seed}-{self.steps}",
+            "environment": {
                 "id": config.environment,
                 "size": config.size,
                 "repeat": config.repeat,
                 **config.making,
             },
-            training={
+            "training": {
                 "steps": self.steps,
                 "updates": self.updates,
                 "seed": config.seed,
@@ -126,7 +132,7 @@ class RunState:
                 "configuration": dataclasses.asdict(self.learning),
                 "made_by": self.made_by,
             },
-        )
+        }
 
     def write_save(self) -> None:
         """Write a save. If the process is killed meanwhile, the previous save stays valid."""

@@ -64,11 +64,12 @@ class Trainer(RunState):
         """Begin a new run.
 
         **Errors:** `FileExistsError` if the folder holds a run; `lock.Locked` if another process
-        writes in it; those of the environment.
+        writes in it; those of `check_agent`, and of the environment.
         """
         runs.refuse_used(run)
         trainer = cls(run, config, model, learning)
         try:
+            trainer.check_agent()
             trainer.lock = lock.claim(run)
             runs.refuse_used(run)  # by a run that began in the meantime
             trainer.step = trainer.envs.reset()  # before: a run that never began is no run
