@@ -16,6 +16,7 @@ from gymnasium import spaces
 from thinkslow.cli import evaluate, train
 from thinkslow.cli.usage import Usage
 from thinkslow.envs import Unavailable, make, rendering, requirements
+from thinkslow.envs.adapt import adapted
 from thinkslow.envs.failures import Mismatch
 from thinkslow.envs.families import atari
 from thinkslow.envs.make import Environment
@@ -263,6 +264,32 @@ def test_wrappers_are_put_around_in_their_order():
     ):
         with pytest.raises(ValueError, match=problem):
             make("tiny_envs:tiny/Echo-v0", wrappers=[wrong])
+
+
+def test_a_simulator_that_keeps_its_seed_in_31_bits_gets_one_that_it_takes():
+    """Half of the seeds that follow from a run's are larger, and its resets failed."""
+
+    class Small(tiny_envs.Echo):
+        def reset(self, *, seed=None, options=None):
+            if seed is not None and seed >= 2**31:
+                raise ValueError("Seed must be between 0 and 2**31 - 1")
+            self.given = seed
+            return super().reset(seed=seed)
+
+    class Broken(tiny_envs.Echo):
+        def reset(self, *, seed=None, options=None):
+            raise ValueError("its map is missing")
+
+    inner = Small()
+    env = Environment(adapted(inner, lambda _: None), "small")
+    for seed, given in ((5, 5), (2**31 - 1, 2**31 - 1), (2**31 + 5, 5), (2**32 - 1, 2**31 - 1)):
+        env.reset(seed=seed)
+        assert inner.given == given
+    said: list[str] = []
+    adapted(inner, said.append).reset(seed=2**31)
+    assert [line for line in said if "without their highest bit" in line]
+    with pytest.raises(ValueError, match="map"):
+        adapted(Broken(), said.append).reset(seed=2**31)
 
 
 def test_the_interface_before_gym_026_is_adapted_and_said():

@@ -13,6 +13,9 @@ from gymnasium import spaces
 
 from thinkslow.envs.failures import Mismatch
 
+LARGEST_SEED = 2**31 - 1
+"""The largest seed that every simulator takes: many keep it as a C integer."""
+
 Say = Callable[[str], None]
 
 
@@ -29,12 +32,13 @@ class Adapted(gymnasium.Wrapper):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        given: dict[str, Any] = {"seed": seed} if self._seeded else {}
-        if self._optioned:
-            given["options"] = options
-        if not self._seeded and seed is not None:
-            self._seed_otherwise(seed)
-        found: Any = self.env.reset(**given)
+        given = {"options": options} if self._optioned else {}
+        if self._seeded:
+            found: Any = self._with(seed, lambda one: self.env.reset(seed=one, **given))
+        else:
+            if seed is not None:
+                self._seed_otherwise(seed)
+            found = self.env.reset(**given)
         if self._has_info(found):
             return found[0], dict(found[1] or {})
         self._say("its `reset` returns only an observation, as before gym 0.26: adapted")
@@ -55,6 +59,23 @@ class Adapted(gymnasium.Wrapper):
         late = bool(info.get("TimeLimit.truncated", False))
         return observation, reward, False if late else done, late, info
 
+    def _with(self, seed: int | None, call: Callable[[int | None], Any]) -> Any:
+        """The result of a call with a seed. If the environment refuses one for its size, it gets
+        the seed without its highest bit.
+        """
+        try:
+            return call(seed)
+        except (OverflowError, TypeError, ValueError) as error:
+            about = isinstance(error, OverflowError) or "seed" in str(error).lower()
+            if seed is None or seed <= LARGEST_SEED or not about:
+                raise
+            try:
+                found = call(seed & LARGEST_SEED)
+            except Exception:
+                raise error from None
+        self._say("it takes no seed of 2^31 or more: those are given without their highest bit")
+        return found
+
     def _has_info(self, found: Any) -> bool:
         """Whether a reset returned an observation and an info, and not an observation alone."""
         if not isinstance(found, tuple | list) or len(found) != 2:
@@ -68,7 +89,7 @@ class Adapted(gymnasium.Wrapper):
     def _seed_otherwise(self, seed: int) -> None:
         method = getattr(self.env.unwrapped, "seed", None)
         if callable(method):
-            method(seed)
+            self._with(seed, method)
             self._say("its `reset` takes no seed: its method `seed` is called before")
         else:
             self._say(
