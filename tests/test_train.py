@@ -5,6 +5,7 @@ import errno
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -214,6 +215,21 @@ def test_a_first_agent_comes_after_a_save_and_a_kill_between_them_loses_neither(
     assert counters(run)["steps"] == 4
     Trainer.resume(run).close()
     assert (run / "agents" / "4" / store.MANIFEST).exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"run": {"budgets": []}, "revision": "e7adcc1"}', "Use revision e7adcc1, which wrote it"),
+        ('{"run": {"budgets": []}}', "lacks 'learning'. Copy it again, or begin a run in another"),
+        ("[]", "Copy it again"),
+    ],
+)
+def test_the_settings_of_a_run_of_another_version_say_what_to_do(content, said, tmp_path):
+    """It was told `'observations'` alone."""
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(store.Damaged, match=re.escape(said)):
+        runs.read(tmp_path)
 
 
 def test_a_run_without_its_saves_does_not_begin_again(tmp_path):

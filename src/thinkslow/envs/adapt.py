@@ -32,7 +32,7 @@ class Adapted(gymnasium.Wrapper):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        given = {"options": options} if self._optioned else {}
+        given: dict[str, Any] = {"options": options} if self._optioned else {}
         if self._seeded:
             found: Any = self._with(seed, lambda one: self.env.reset(seed=one, **given))
         else:

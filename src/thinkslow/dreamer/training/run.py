@@ -11,7 +11,7 @@ from typing import Any
 from thinkslow import settings
 from thinkslow.dreamer.config import ModelConfig, TrainConfig
 from thinkslow.plural import plural
-from thinkslow.saved.provenance import provenance
+from thinkslow.saved.provenance import provenance, revision
 from thinkslow.settings import setting
 from thinkslow.spaces import Space
 from thinkslow.storage import jsontext, saves, store
@@ -126,7 +126,15 @@ def read(folder: Path) -> Described:
             {name: Space.from_json(data) for name, data in described["actions"].items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise store.Damaged(f"{path} does not describe a run of this version: {error}.") from error
+        why = f"it lacks {error}" if isinstance(error, KeyError) else error
+        by = described.get("revision") if isinstance(described, dict) else None
+        remedy = (
+            "Copy it again" if by in (None, revision()) else f"Use revision {by}, which wrote it"
+        )
+        raise store.Damaged(
+            f"{path} does not describe a run of this version: {why}. {remedy}, or begin a run in "
+            "another folder. Its agents may still be read."
+        ) from error
 
 
 def differences(
