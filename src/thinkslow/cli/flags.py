@@ -16,7 +16,7 @@ from thinkslow.agent.arms.arm import Arm, arm, check_when
 from thinkslow.agent.arms.changes import OF_ARM, SETTINGS, changed, kind_of, made
 from thinkslow.agent.thinking import Thinking
 from thinkslow.cli import common
-from thinkslow.cli.parsing import checked_quickly, documentation
+from thinkslow.cli.parsing import checked_quickly, documentation, written
 
 METAVARS = {int: "N", float: "X", str: "NAME"}
 UNITS = {"max_kl": "NATS", "deadline_ms": "MS", "share": "SHARE", "memory_share": "SHARE"}
@@ -169,12 +169,8 @@ def labelled(name: str, changes: Mapping[str, tuple[Any, Any]]) -> tuple[str, Ar
         for key, (value, _) in changes.items()
         if stages.get(key, True) and key not in keeps and differs(key, value)
     }
-    label = "".join(f"+{key}={_written(changes[key][1])}" for key in mine)
+    label = "".join(f"+{key}={written(changes[key][1])}" for key in mine)
     return name + label, changed(found, mine)
-
-
-def _written(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def typed(options: Any, without: Sequence[str]) -> list[str]:

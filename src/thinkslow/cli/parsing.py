@@ -142,7 +142,7 @@ def _entry(name: str, hint: Any, text: str, default: Any) -> tuple[str, Any, Any
     note = tyro.conf.arg(
         metavar=None if any(getattr(mark, "metavar", None) for mark in marks) else _metavar(hint),
         help=text.replace("%", "%%"),
-        help_behavior_hint=f"(default: {_written(default)})" if said else "",
+        help_behavior_hint=f"(default: {written(default)})" if said else "",
     )
     shown: Any = Annotated[hint, note]
     if kind is bool and default is False:
@@ -228,10 +228,10 @@ def _metavar(hint: Any) -> str | None:
     return METAVARS.get(kind)
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
     """A default as it would be typed."""
     if isinstance(value, tuple):
-        return " ".join(map(_written, value))
+        return " ".join(map(written, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
