@@ -118,7 +118,7 @@ def test_a_folder_with_the_name_of_a_shipped_plan_does_not_hide_it(tmp_path, mon
     Path("quick").mkdir()
     assert read("quick").name == "quick"
     Path("mine").mkdir()
-    with pytest.raises(Damaged, match="mine must be a file; it is a folder"):
+    with pytest.raises(FileNotFoundError, match="'mine' is a folder"):
         read("mine")
 
 
