@@ -172,6 +172,30 @@ def test_a_file_that_is_no_checkpoint_is_called_so(name, capsys):
     assert "opy it" not in err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "collect-half", "--out", "s3://bucket/result"],
+        ["train", "CartPole-v1", "--steps", "9", "--run", "gs://bucket/run"],
+        ["inspect", "https://example.org/agent"],
+    ],
+)
+def test_an_address_is_not_taken_for_a_folder(words, tmp_path, monkeypatch, capsys):
+    """Results for `s3://bucket` went into a folder `s3:` of the working folder."""
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    err = " ".join(capsys.readouterr().err.split())
+    assert "must be a path on this machine; got the address" in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["runs/one/config.json", ".", "..terms", ""])
+def test_what_cannot_be_a_module_is_not_imported(name, capsys):
+    """There was `no module named runs/one/config`, and Python's words on relative imports."""
+    assert main(["arms", "--import", name]) == 2
+    assert "--import must be a module" in capsys.readouterr().err
+
+
 def test_an_agent_of_ours_is_not_imported_again(tmp_path, capsys):
     """A bundled agent was written, and then there was a KeyError."""
     assert main(["import", "collect-half", str(tmp_path / "copy")]) == 2

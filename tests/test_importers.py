@@ -262,11 +262,10 @@ def test_an_agent_of_another_project_beside_a_result_is_still_opened(tmp_path):
         ("file:///home/someone/agent", "Give the path alone"),
     ],
 )
-def test_an_address_in_place_of_an_agent_is_called_one(given, remedy, capsys):
-    assert main(["inspect", given]) == 1
-    err = capsys.readouterr().err
-    assert "is an address" in err
-    assert remedy in err
+def test_an_address_in_place_of_an_agent_is_called_one(given, remedy):
+    for form in (str, Path):
+        with pytest.raises(store.Missing, match=f"is an address. {remedy}"):
+            thinkslow.load(form(given))
 
 
 def test_a_packed_agent_is_to_be_unpacked(tmp_path):

@@ -1,6 +1,7 @@
 """Names for the command line: whose they are."""
 
 import dataclasses
+import re
 import runpy
 from typing import Literal
 
@@ -105,6 +106,19 @@ def test_the_annotated_fields_of_a_term_are_its_arguments():
 def test_an_argument_of_another_type_is_refused_by_its_name(kind, spec, said):
     with pytest.raises(ValueError, match=said):
         registry.make(kind, spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("evidence:step=3", "The arm evidence has no argument 'step'. Did you mean steps?"),
+        ("sig-3:=1", "The arm sig-3 has no argument ''. Available: terms, steps"),
+    ],
+)
+def test_a_setting_that_an_arm_lacks_is_answered_with_the_nearest(spec, said):
+    """Python's words were shown: `Thinking.__init__() got an unexpected keyword argument`."""
+    with pytest.raises(ValueError, match=re.escape(said)):
+        registry.make("arm", spec)
 
 
 def test_an_argument_is_read_by_its_annotation():

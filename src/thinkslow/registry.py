@@ -18,7 +18,7 @@ import importlib
 import inspect
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_origin
 
 from thinkslow.names import CLASSES, KINDS, TABLE, Entry, at
@@ -123,10 +123,23 @@ def make(kind: str, spec: str) -> Any:
     try:
         made = function(*bound.args, **bound.kwargs)
     except TypeError as error:
+        if "unexpected keyword" in str(error):
+            _refuse_unknown(given, kind, what)
         raise ValueError(f"The {what} cannot be made from {spec!r}: {error}") from error
     if kind in CLASSES:
         _check_class(kind, name, type(made))
     return made
+
+
+def _refuse_unknown(given: Mapping[str, Any], kind: str, what: str) -> None:
+    """**Errors:** `ValueError` for an argument that a function passed on to what it makes, and
+    that no class of this kind has.
+    """
+    fields = [getattr(at(one), "__dataclass_fields__", {}) for one in CLASSES.get(kind, ())]
+    known = [name for each in fields for name in each]
+    for name in given:
+        if known and name not in known:
+            raise ValueError(f"The {what} has no argument {name!r}{nearest(name, known)}")
 
 
 def _check_class(kind: str, name: str, found: type) -> None:

@@ -22,6 +22,11 @@ def load_modules(names: Sequence[str]) -> None:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     for name in names:
+        if not name.endswith(".py") and (os.sep in name or name.startswith(".") or not name):
+            raise ValueError(
+                f"--import must be a module, such as mypackage.terms, or a file that ends in .py; "
+                f"got {name!r}."
+            )
         try:
             if name.endswith(".py"):
                 name_of_module = _load_file(Path(name))
