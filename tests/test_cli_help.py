@@ -185,7 +185,7 @@ def test_an_address_is_not_taken_for_a_folder(words, tmp_path, monkeypatch, caps
     monkeypatch.chdir(tmp_path)
     assert main(words) == 2
     err = " ".join(capsys.readouterr().err.split())
-    assert "must be a path on this machine; got the address" in err
+    assert "path must be on this machine; got the address" in err
     assert not list(tmp_path.iterdir())
 
 

@@ -37,6 +37,7 @@ from thinkslow.saved import folder as checkpoint
 from thinkslow.saved.environment import environment_of
 from thinkslow.spaces import Space
 from thinkslow.storage import checks, store
+from thinkslow.storage.paths import expanded
 from thinkslow.weights import named
 
 MAIN = ("danijar_main-a", "r2dreamer-b", "sheeprl_v35-a")
@@ -275,6 +276,13 @@ def test_a_packed_agent_is_to_be_unpacked(tmp_path):
         packed = Path(shutil.make_archive(str(tmp_path / kind), kind, run / "agents"))
         with pytest.raises(store.Damaged, match="npack it"):
             thinkslow.load(packed)
+
+
+def test_an_address_is_no_path_in_python_either(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="on this machine; got the address 's3://bucket/run'"):
+        expanded("s3://bucket/run")
+    assert expanded("a:b//c") == Path("a:b/c")
 
 
 def test_the_home_of_nobody_is_said(capsys):

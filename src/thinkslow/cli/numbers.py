@@ -1,6 +1,5 @@
 """Values as people write them on a command line: 100000, 1e5, true, runs/first."""
 
-import re
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
@@ -56,14 +55,8 @@ def path(text: str) -> Path:
     """The path in a text; `~` is the home folder, which a shell leaves as it is in `--out=~/runs`.
 
     **Errors:** `ValueError` for an empty text, such as an unset variable of a shell; it would be
-    the working folder. `ValueError` for an address such as `s3://bucket/run`, which would be a
-    folder `s3:` of this machine.
+    the working folder. Those of `expanded`.
     """
-    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", text):
-        raise ValueError(
-            f"must be a path on this machine; got the address {text!r}. Download what is there "
-            "first, and copy results there afterwards."
-        )
     if not text.strip():
         raise ValueError(f"must be a path; got {text!r}. The working folder is a dot.")
     return expanded(text)

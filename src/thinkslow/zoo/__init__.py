@@ -43,19 +43,20 @@ def located(source: str | Path) -> Path:
 
     **Errors:** `FileNotFoundError` if neither exists.
     """
-    found = expanded(source)
-    if found.exists():
-        return found
-    known = names()
-    if str(source) in known:
-        return FOLDER / str(source)
-    if address := ADDRESS.match(str(source)):
+    address = ADDRESS.match(str(source))
+    if address and not Path(source).exists():
         file = (address["kind"] or "").lower() == "file:"
         remedy = "Give the path alone" if file else "Download it, and give the path of that"
         raise Missing(
             f"An agent is a folder, a file or a bundled name on this machine; {str(source)!r} is "
             f"an address. {remedy}."
         )
+    found = expanded(source)
+    if found.exists():
+        return found
+    known = names()
+    if str(source) in known:
+        return FOLDER / str(source)
     raise Missing(
         f"There is no file, folder or bundled agent {str(source)!r}{nearest(str(source), known)}"
     )
