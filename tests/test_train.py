@@ -220,7 +220,10 @@ def test_a_first_agent_comes_after_a_save_and_a_kill_between_them_loses_neither(
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ('{"run": {"budgets": []}, "revision": "e7adcc1"}', "Use revision e7adcc1, which wrote it"),
+        (
+            '{"run": {"budgets": []}, "revision": "e7adcc1"}',
+            "or use revision e7adcc1, which wrote it",
+        ),
         ('{"run": {"budgets": []}}', "lacks 'learning'. Copy it again, or begin a run in another"),
         ("[]", "Copy it again"),
     ],

@@ -126,10 +126,12 @@ def read(folder: Path) -> Described:
             {name: Space.from_json(data) for name, data in described["actions"].items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        why = f"it lacks {error}" if isinstance(error, KeyError) else error
+        why = f"it lacks {error}" if isinstance(error, KeyError) else str(error).rstrip(".")
         by = described.get("revision") if isinstance(described, dict) else None
         remedy = (
-            "Copy it again" if by in (None, revision()) else f"Use revision {by}, which wrote it"
+            "Copy it again"
+            if by in (None, revision())
+            else f"Restore it, or use revision {by}, which wrote it"
         )
         raise store.Damaged(
             f"{path} does not describe a run of this version: {why}. {remedy}, or begin a run in "
