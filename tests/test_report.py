@@ -30,6 +30,7 @@ from thinkslow.evaluation.references import known_scores
 from thinkslow.evaluation.report import figures, strips
 from thinkslow.evaluation.report.conclusion import conclusion, verdicts
 from thinkslow.evaluation.report.page import build
+from thinkslow.evaluation.report.scale import Scale
 from thinkslow.evaluation.report.table import table
 from thinkslow.evaluation.report.text import estimated
 from thinkslow.evaluation.summary import summarise
@@ -222,6 +223,20 @@ def test_costs_are_medians_with_the_ratio_to_none(summary):
     assert [bar.text for bar in figure.bars[:2]] == ["2.1 ms (×1.0)", "19.7 ms (×9.4)"]
     assert figure.bars[1].at == pytest.approx(9.4 * figure.bars[0].at, rel=1e-3)
     assert all(bar.low < bar.at < bar.high for bar in figure.bars)
+
+
+def test_the_cost_of_a_gated_arm_is_that_of_the_table():
+    """The figure kept the median, so that beside ×3.0 in the table it said ×1.0."""
+    times = {"none": (2.0, 2.0, 0.0), "sig-in-doubt": (2.0, 6.0, 0.05)}
+    arms = [
+        {"agent": "a", "arm": arm, "thought_share": share}
+        | {"latency_ms": {"median": median, "mean": mean, "p10": 1.5, "p90": 2.5}}
+        for arm, (median, mean, share) in times.items()
+    ]
+    figure = figures.cost({"arms": arms}, "a")
+    assert figure is not None
+    assert [bar.text for bar in figure.bars] == ["2 ms (×1.0)", "6 ms (×3.0)"]
+    assert figure.bars[1].at < Scale(0.0, 6.0).at(6.0)  # inside the frame, above its p90
 
 
 def test_a_measure_that_no_arm_changed_is_left_out(page):

@@ -19,6 +19,7 @@ from thinkslow.evaluation.reading import (
     Record,
     arms,
     comparisons,
+    decision_ms,
     estimate,
     kind,
 )
@@ -183,32 +184,33 @@ def scores(
 
 
 def cost(summary: Record, agent: str) -> Intervals | None:
-    """Milliseconds per decision, median with p10 to p90, and the ratio to `none`."""
+    """Milliseconds per decision (`decision_ms`) with p10 to p90, and the ratio to `none`."""
     timed = [
-        (arm["arm"], median, arm["latency_ms"])
+        (arm["arm"], usual, arm["latency_ms"])
         for arm in arms(summary, agent)
-        if (median := finite((arm.get("latency_ms") or {}).get("median"))) is not None
+        if (usual := decision_ms(arm)) is not None
     ]
     if not timed:
         return None
-    base = next((median for arm, median, _ in timed if arm == BASE), None)
+    base = next((usual for arm, usual, _ in timed if arm == BASE), None)
     ends = {
-        arm: (finite(spread.get("p10")) or median, finite(spread.get("p90")) or median)
-        for arm, median, spread in timed
+        arm: (finite(spread.get("p10")) or usual, finite(spread.get("p90")) or usual)
+        for arm, usual, spread in timed
     }
-    scale = Scale(0.0, 1.05 * max(high for _, high in ends.values()))
+    scale = Scale(0.0, 1.05 * max(max(usual, ends[arm][1]) for arm, usual, _ in timed))
     bars = [
         Bar(
             arm,
             kind(arm),
-            scale.at(median),
+            scale.at(usual),
             scale.at(ends[arm][0]),
             scale.at(ends[arm][1]),
-            f"{median:.3g} ms" + (f" (×{median / base:.1f})" if base else ""),
+            f"{usual:.3g} ms" + (f" (×{usual / base:.1f})" if base else ""),
         )
-        for arm, median, _ in timed
+        for arm, usual, _ in timed
     ]
-    return Intervals("Cost", "ms per decision: median, p10 to p90", bars, scale.few_ticks())
+    measure = "ms per decision: median (behind a gate the mean), p10 to p90"
+    return Intervals("Cost", measure, bars, scale.few_ticks())
 
 
 def ahead(summary: Record, agent: str, metric: str = "psnr") -> Curves | None:
