@@ -272,7 +272,7 @@ def test_an_address_in_place_of_an_agent_is_called_one(given, remedy):
 def test_a_packed_agent_is_to_be_unpacked(tmp_path):
     """A zip of an agent folder `has 0 files data.pkl`, another archive `is not a checkpoint`."""
     run = _run_of_ours(tmp_path / "run")
-    for kind in ("zip", "gztar", "xztar"):
+    for kind in ("zip", "tar", "gztar", "xztar"):
         packed = Path(shutil.make_archive(str(tmp_path / kind), kind, run / "agents"))
         with pytest.raises(store.Damaged, match="npack it"):
             thinkslow.load(packed)

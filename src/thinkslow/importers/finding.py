@@ -62,7 +62,8 @@ def content_of(file: Path) -> Any:
     """
     opened = File(file)
     start = bytes(opened.read(0, min(opened.size, len(torchfile.OLD))))
-    if start.startswith(PACKED):
+    tar = opened.size >= 262 and opened.read(257, 5) == b"ustar"
+    if tar or start.startswith(PACKED):
         raise Damaged(
             f"{file} is packed, and an agent is a folder or a checkpoint file. Unpack it, and give "
             "what was in it."
