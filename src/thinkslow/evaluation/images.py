@@ -1,7 +1,7 @@
 """MSE, PSNR and SSIM of predicted images against the real images, per frame.
 
 Images are arrays `[..., height, width, channels]`, floats in [0, 1] or uint8 (which is
-divided by 255). Every function returns one number for each leading index, so that the
+divided by 255). Every measure is one number for each leading index, so that the
 caller averages decibels over frames, never the error inside a logarithm. A prediction may
 leave [0, 1], as a Gaussian decoder's mean does: it is clipped first. A frame whose
 prediction is non-finite scores NaN: that is for the caller to report, not for a mean to hide.
