@@ -27,7 +27,6 @@ import argparse
 import contextlib
 import itertools
 import json
-import os
 import platform
 import sys
 import time
@@ -37,7 +36,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from thinkslow.cores import cores
 from thinkslow.envs import VectorEnv, make
+from thinkslow.plural import plural
 
 TASKS = ("thinkslow/CollectGoodObjects-v0", "thinkslow/CollectGoodObjectsPanorama-v0")
 STEPS = 250
@@ -90,7 +91,7 @@ def main() -> None:
         for count, begin in itertools.product((1, 2), (ours, gymnasiums)):
             rows.append(measure(begin, task, count, options.repeats))
             print(rows[-1], file=sys.stderr)
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    machine = f"{platform.machine()}, {plural(cores(), 'core')}, Python {platform.python_version()}"
     if options.json:
         print(json.dumps({"machine": machine, "rows": rows}))
         return

@@ -18,15 +18,16 @@ and `pygame-ce` overwrite each other:
 
 import argparse
 import json
-import os
 import platform
 import time
 from typing import Any
 
 import numpy as np
 
+from thinkslow.cores import cores
 from thinkslow.envs import VectorEnv
 from thinkslow.envs.families import FAMILIES
+from thinkslow.plural import plural
 
 
 def main() -> None:
@@ -37,7 +38,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[family.name for family in FAMILIES])
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     given = parser.parse_args()
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    machine = f"{platform.machine()}, {plural(cores(), 'core')}, Python {platform.python_version()}"
     rows = []
     for family in FAMILIES:
         if family.installed and family.name in given.only:

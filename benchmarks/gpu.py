@@ -46,10 +46,12 @@ from update import random_batch
 
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.thinking import Thinking
+from thinkslow.cores import cores
 from thinkslow.dreamer.config import PRESETS, model_preset, train_preset
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.dreamer.training import learner
 from thinkslow.objectives import SIG
+from thinkslow.plural import plural
 from thinkslow.saved.provenance import revision
 from thinkslow.spaces import Space
 from thinkslow.weights import shaped
@@ -87,7 +89,7 @@ def main() -> None:
     parser.add_argument(
         "--at-once",
         type=int,
-        default=max(1, (os.cpu_count() or 1) * 3 // 4),
+        default=max(1, cores() * 3 // 4),
         help="programs that compile side by side",
     )
     parser.add_argument(
@@ -144,7 +146,7 @@ class Report:
         self.out = out
         self.peaks: dict[str, float] = {}
         self.content: dict[str, Any] = {
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            "machine": f"{platform.machine()}, {plural(cores(), 'core')}",
             "versions": {name: version(name) for name in ("jax", "jaxlib", "equinox", "optax")}
             | {"python": platform.python_version()},
             "revision": revision(),
