@@ -263,6 +263,15 @@ def test_students_t_is_that_of_scipy(df):
         assert student.within(t, df) == pytest.approx(1 - 2 * stats.t.sf(t, df), abs=1e-13)
     for p in (0.001, 0.2, 0.5, 0.8, 0.975, 0.9995):
         assert student.quantile(p, df) == pytest.approx(stats.t.ppf(p, df), rel=1e-9, abs=1e-9)
+    for t in (0.0, 3.3, 5.0, 20.0, 1e10, np.inf):  # a difference from 1 has no digits at 20
+        assert student.outside(t, df) == pytest.approx(2 * stats.t.sf(t, df), rel=1e-9)
+
+
+def test_a_small_p_value_is_that_of_the_test_and_not_its_least():
+    values = np.random.default_rng(0).normal(3.5, 3.6, 120)
+    p = paired(values, seed=0).p_value
+    assert p == pytest.approx(stats.ttest_1samp(values, 0)[1], rel=1e-9)
+    assert p > 2.0**-119
 
 
 def samples_of(rng: np.random.Generator, trials: int, units: int, effect: float) -> np.ndarray:

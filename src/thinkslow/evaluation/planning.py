@@ -62,8 +62,8 @@ def power(
         return float(effect != 0)
     reached = abs(effect) * math.sqrt(units) / deviation
     over = reached - student.quantile(1 - alpha / 2 / tests, units - 1)
-    within = student.within(abs(over), units - 1)
-    return (1 + within) / 2 if over > 0 else (1 - within) / 2
+    tail = student.outside(abs(over), units - 1) / 2
+    return 1 - tail if over > 0 else tail
 
 
 def units_needed(deviation: float, effect: float, tests: int = 1) -> int:

@@ -273,7 +273,7 @@ def interaction(
         inverse = sum((e / error**2) ** 2 / (n - 1) for e, n in zip(errors, sizes, strict=True))
         df = math.floor(1 / inverse + 1e-9)
         half = error * student.quantile((1 + level) / 2, df)
-        p = 1 - student.within(abs(difference) / error, df)
+        p = student.outside(abs(difference) / error, df)
     else:
         half, p = 0.0, float(difference == 0)
     floor = min(1.0, 2 / math.comb(sum(sizes), sizes[0]))
@@ -329,7 +329,7 @@ def _tail(units: np.ndarray) -> float:
     """One-sided p of a t test that the mean lies above zero, at least 2^-units."""
     mean, deviation, count = mean_of(units), deviation_of(units), len(units)
     if deviation > 0:
-        outside = 1 - student.within(abs(mean) * math.sqrt(count) / deviation, count - 1)
+        outside = student.outside(abs(mean) * math.sqrt(count) / deviation, count - 1)
         p = outside / 2 if mean > 0 else 1 - outside / 2
     else:  # equal values, or a single one
         p = 0.5 - 0.5 * float(np.sign(mean))
