@@ -172,7 +172,7 @@ def test_a_frame_as_far_off_as_an_unrelated_one_is_no_evidence(unrelated, reject
     assert (verdict(thought) == Verdict.REJECTED) == rejected
 
 
-def test_an_unrelated_frame_is_half_of_those_of_other_episodes():
+def test_the_distance_of_unrelated_frames_is_a_median():
     own, others = {"row": np.ones((100, 2))}, {"row": np.arange(200.0).reshape(100, 2) / 40}
     none = {}
     clean = clean_of([(own, others, np.ones(100), none, none)])

@@ -56,19 +56,19 @@ def measured_clean(
         agent: an agent that fits the environment.
         environment: as in `thinkslow.envs.make`; a `shift` is left out.
         seed: environment seeds follow from it; no evaluation uses them.
-        count: number of episodes, played in parallel.
+        count: number of episodes, played in parallel; at least 2 are, because frames are compared
+            with those of another episode.
         max_decisions: an episode is cut after this number of decisions.
 
-    **Cost:** the episodes, two at least, with three decodings, two encodings and two steps of the
+    **Cost:** the episodes, with three decodings, two encodings and two steps of the
     core for each decision.
     """
-    count = max(2, count)  # each frame is compared with one of another episode
     assert agent.inner is not None
     plain = agent.inner.having(Thinking())
     unshifted = {k: v for k, v in arguments(environment).items() if k != "shift"}
-    seeds = [episode_seed(seed, index, purpose=CALIBRATION) for index in range(count)]
+    seeds = [episode_seed(seed, index, purpose=CALIBRATION) for index in range(max(2, count))]
     frames = _Frames(plain.model)
-    with VectorEnv(**unshifted, count=count) as envs:
+    with VectorEnv(**unshifted, count=len(seeds)) as envs:
         play(plain, envs, seeds, seed, max_decisions=max_decisions, watchers=[frames])
     return clean_of(frames.found)
 

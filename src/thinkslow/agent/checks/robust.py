@@ -106,7 +106,7 @@ class Robust(Check):
         return Judgement(*where(restarts, _parts(alone), used), verdict)
 
     def _explains(self, frame: Frame, ratios: dict[str, Array]) -> Bool[Array, ""]:
-        """Whether enough of the frame is explained for it to be evidence."""
+        """Whether a frame with these errors is evidence: explained better than an unrelated one."""
         return capped(ratios) < frame.clean.unrelated
 
     def _cost(self, frame: Frame, belief: Belief, ratios: dict[str, Array]) -> Float[Array, ""]:
