@@ -661,30 +661,6 @@ def test_a_run_that_describes_no_run_is_damaged(tmp_path, uninterrupted, change)
         Trainer.resume(tmp_path)
 
 
-@pytest.mark.usefixtures("untyped")
-@pytest.mark.parametrize(
-    ("part", "name", "value"),
-    [
-        ("run", "environment", 5),
-        ("run", "making", []),
-        ("run", "budgets", "x"),
-        ("run", "budgets", None),
-        ("learning", "batch_size", 2.5),
-        ("learning", "horizon", True),
-        ("learning", "precision", "half"),
-        ("learning", "return_percentiles", [5, None]),
-        ("actions", "action", 3),
-    ],
-)
-def test_a_value_of_a_wrong_type_in_a_run_is_named(tmp_path, uninterrupted, part, name, value):
-    """A number as the environment was an AttributeError, and half a sequence was accepted."""
-    described = json.loads((uninterrupted[0] / "config.json").read_text())
-    described[part][name] = value
-    (tmp_path / "config.json").write_text(json.dumps(described))
-    with pytest.raises(store.Damaged, match=rf"`{name}` must be .*got .*begin a run in another"):
-        runs.read(tmp_path)
-
-
 @pytest.mark.parametrize("text", ["", "{", "null", 10**5 * "[", None])
 def test_settings_that_cannot_be_read_are_named_and_not_waited_for(tmp_path, text):
     """Nested JSON was a RecursionError without a name; a pipe was waited for."""

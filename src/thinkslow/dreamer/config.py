@@ -5,7 +5,6 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from thinkslow import settings
 from thinkslow.dreamer import ranges
 from thinkslow.registry import nearest
 from thinkslow.spaces import Space
@@ -272,7 +271,6 @@ class TrainConfig:
     """Precision of the computation; `auto` is bfloat16 on a GPU and float32 on a CPU."""
 
     def __post_init__(self) -> None:
-        settings.check(self)
         if self.batch_length < 2 or self.imagination_starts == 1:
             raise ValueError(
                 "`batch_length` must be 2 or more and `imagination_starts` not 1, for the critic "
@@ -300,10 +298,7 @@ class TrainConfig:
         for name in ("trace", "slow_rate", "return_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` must be between 0 and 1; got {getattr(self, name)}.")
-        pair = self.return_percentiles
-        if len(pair) != 2 or not all(settings.fits(one, float) for one in pair):
-            raise TypeError(f"`return_percentiles` must be two numbers; got {pair!r}.")
-        low, high = pair
+        low, high = self.return_percentiles
         if not 0 <= low < high <= 100:
             raise ValueError(
                 f"`return_percentiles` must rise from 0 or more to 100 or less; got {low}, {high}."

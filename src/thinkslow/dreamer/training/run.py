@@ -55,10 +55,6 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         settings.check(self)
-        if not isinstance(self.making, Mapping):
-            raise TypeError(f"`making` must be arguments by name; got {self.making!r}.")
-        if not all(settings.fits(settings.plain(one), int) for one in self.budgets):
-            raise TypeError(f"`budgets` must be integers; got {self.budgets!r}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,16 +116,8 @@ def read(folder: Path) -> Described:
         )
     described = read_json(path, "the settings of a run")
     try:
-        _typed("content", described, dict)
-        for section in ("run", "learning", "model", "observations", "actions"):
-            _typed(section, described[section], dict)
-        tuples = _tuple(described["run"], "budgets")
-        percentiles = _tuple(described["learning"], "return_percentiles")
-        for part in ("observations", "actions"):
-            for name, data in described[part].items():
-                _typed(name, data, dict)
-        if not described["actions"]:
-            raise ValueError("`actions` must have a space; it is empty")
+        tuples = {"budgets": tuple(described["run"]["budgets"])}
+        percentiles = {"return_percentiles": tuple(described["learning"]["return_percentiles"])}
         return Described(
             RunConfig(**described["run"] | tuples),
             ModelConfig.from_json(described["model"]),
@@ -149,19 +137,6 @@ def read(folder: Path) -> Described:
             f"{path} does not describe a run of this version: {why}. {remedy}, or begin a run in "
             "another folder. Its agents may still be read."
         ) from error
-
-
-def _typed(name: str, value: Any, kind: type) -> Any:
-    """The value, if it is of that kind."""
-    if not isinstance(value, kind):
-        what = {dict: "a mapping", list: "a list"}[kind]
-        raise TypeError(f"`{name}` must be {what}; got {value!r}.")
-    return value
-
-
-def _tuple(part: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The setting as a tuple: JSON has lists alone."""
-    return {name: tuple(_typed(name, part[name], list))}
 
 
 def differences(
