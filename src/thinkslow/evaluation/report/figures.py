@@ -184,7 +184,8 @@ def scores(
 
 
 def cost(summary: Record, agent: str) -> Intervals | None:
-    """Milliseconds per decision (`decision_ms`) with p10 to p90, and the ratio to `none`."""
+    """Milliseconds per decision, as in the table (`decision_ms`), with p10 to p90, and the ratio to
+    `none`."""
     timed = [
         (arm["arm"], usual, arm["latency_ms"])
         for arm in arms(summary, agent)
@@ -209,7 +210,7 @@ def cost(summary: Record, agent: str) -> Intervals | None:
         )
         for arm, usual, _ in timed
     ]
-    measure = "ms per decision: median (behind a gate the mean), p10 to p90"
+    measure = "ms per decision, p10 to p90"
     return Intervals("Cost", measure, bars, scale.few_ticks())
 
 
