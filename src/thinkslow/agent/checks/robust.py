@@ -172,6 +172,7 @@ class Covered(Robust):
         return super()._judged(dataclasses.replace(frame, covered=self.covered(frame)))
 
     def _explains(self, frame: Frame, ratios: dict[str, Array]) -> Bool[Array, ""]:
+        """Whether enough of the frame is not covered, or, judged as a whole, explained."""
         weights = [each.ravel() for each in self.weights(frame, ratios).values()]
         return jnp.mean(jnp.concatenate(weights)) >= self.least
 
