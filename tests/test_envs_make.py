@@ -15,7 +15,7 @@ from gymnasium import spaces
 
 from thinkslow.cli import evaluate, train
 from thinkslow.cli.usage import Usage
-from thinkslow.envs import Unavailable, make, rendering, requirements
+from thinkslow.envs import Unavailable, VectorEnv, make, rendering, requirements
 from thinkslow.envs.adapt import adapted
 from thinkslow.envs.failures import Mismatch
 from thinkslow.envs.families import atari
@@ -396,6 +396,26 @@ def test_the_command_to_install_is_for_the_python_that_runs(monkeypatch, tmp_pat
 def test_impossible_sizes_are_refused(options):
     with pytest.raises(ValueError, match="must be 1 or more; got 0"):
         make(TASK, **options)
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("options", 5, "a mapping; got 5"),
+        ("wrappers", "module:Class", "a list of texts; got 'module:Class'"),
+        ("image", [3], r"a list of texts; got \[3\]"),
+        ("repeat", 2.5, "an integer; got 2.5"),
+        ("size", True, "an integer; got True"),
+        ("shift", None, "a text; got None"),
+        ("id", 5, "a text; got 5"),
+    ],
+)
+def test_a_setting_of_another_type_is_named_before_a_process_starts(name, value, said):
+    """It was "'int' object is not iterable, in thinkslow's own code"."""
+    making = {"id": "CartPole-v1", name: value}
+    with pytest.raises(TypeError, match=f"`{name}` of an environment must be {said}"):
+        VectorEnv(**making, count=1)
 
 
 def test_an_unknown_id_names_the_nearest():

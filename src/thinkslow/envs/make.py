@@ -37,6 +37,7 @@ from thinkslow.envs.shifts import shifts
 from thinkslow.envs.snapshots import copied, put_back
 from thinkslow.plural import plural
 from thinkslow.registry import nearest
+from thinkslow.settings import plain
 from thinkslow.spaces import Space
 
 
@@ -110,8 +111,16 @@ def make(
     )
 
 
-ARGUMENTS = ("id", "size", "repeat", "image", "options", "wrappers", "shift")
-"""Arguments of `make` that a description of an environment may hold."""
+ARGUMENTS = {
+    "id": "a text",
+    "size": "an integer",
+    "repeat": "an integer",
+    "image": "a list of texts",
+    "options": "a mapping",
+    "wrappers": "a list of texts",
+    "shift": "a text",
+}
+"""Arguments of `make` that a description of an environment may hold, with their types."""
 
 
 def arguments(environment: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,15 +146,28 @@ def described(environment: str | Mapping[str, Any]) -> dict[str, Any]:
         environment: its id, or a mapping such as an agent's `about.environment`.
 
     **Errors:** `ValueError` for an unknown key, with the nearest, and for a module that only the
-    files of an agent name.
+    files of an agent name; `TypeError` for a value of another type.
     """
     given = {"id": environment} if isinstance(environment, str) else environment
-    for name in given:
+    for name, value in given.items():
         if name not in (*ARGUMENTS, *RECORDED):
             raise ValueError(
                 f"An environment has no setting {name!r}{nearest(str(name), ARGUMENTS)}"
             )
+        if name in ARGUMENTS and not _fits(value, ARGUMENTS[name]):
+            raise TypeError(
+                f"`{name}` of an environment must be {ARGUMENTS[name]}; got {value!r:.80}."
+            )
     return consented(arguments(given))
+
+
+def _fits(value: Any, wanted: str) -> bool:
+    """Whether a value is of a type of `ARGUMENTS`."""
+    if wanted == "a list of texts":
+        return isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+    if wanted == "a mapping":
+        return value is None or isinstance(value, Mapping)
+    return isinstance(value, str) if wanted == "a text" else type(plain(value)) is int
 
 
 def described_environment(environment: str | Mapping[str, Any]) -> dict[str, Any]:

@@ -17,9 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from thinkslow.consent import consented
 from thinkslow.envs.failures import Failure, Nonfinite
-from thinkslow.envs.make import only
+from thinkslow.envs.make import described, only
 from thinkslow.envs.pool import Limits, Pool
 from thinkslow.envs.snapshots import Snapshot
 from thinkslow.envs.steps import Episode, Step, end, hash_of, rows_of
@@ -78,7 +77,7 @@ class VectorEnv:
         self.id, self.count, self.seed = id, count, seed
         limits = Limits(float(step_limit_s), float(reset_limit_s))
         # Consent is known here and not in the processes of the environments.
-        self._pool = Pool(consented({"id": id, **making}), count, seed, limits)
+        self._pool = Pool(described({"id": id, **making}), count, seed, limits)
         self.observation_space: dict[str, Space] = self._pool.spaces.observations
         self.action_spaces: dict[str, Space] = self._pool.spaces.actions
         self._started = False
