@@ -1,7 +1,5 @@
 """Folders of studies as they are after play, of which tests of pages and exports are made."""
 
-import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,9 @@ from thinkslow.evaluation import records
 from thinkslow.evaluation.metrics import image_columns
 from thinkslow.evaluation.records import Episode, Header
 from thinkslow.evaluation.subjects import written
-from thinkslow.study import finish, planned
+from thinkslow.study import finish, planned, stored
 from thinkslow.study.plan import Plan
+from thinkslow.study.stored import Stored
 from thinkslow.study.tasks import arms_of, block_seed, tasks
 
 LEVEL = {"partial": 12.0, "informed": 17.0, "early": 3.0}
@@ -103,19 +102,16 @@ def folder(place: Path, plan: dict[str, Any], *, seeds: int = 1, blocks: int | N
         for group in whole.groups
     }
     place.mkdir(parents=True)
-    (place / "study.json").write_text(
-        json.dumps(
-            {
-                "plan": dataclasses.asdict(whole),
-                "agents": agents,
-                "code": "c0de",
-                "revision": "abc",
-                "versions": {"thinkslow": "0.1.0"},
-                "began": "2026-11-26 12:00:00 +0000",
-                "command": f"thinkslow study {whole.name}.toml --out {place}",
-            }
-        )
+    begun = Stored(
+        plan=whole,
+        agents=agents,
+        code="c0de",
+        revision="abc",
+        versions={"thinkslow": "0.1.0"},
+        began="2026-11-26 12:00:00 +0000",
+        command=f"thinkslow study {whole.name}.toml --out {place}",
     )
+    stored.write(place, begun)
     for task in tasks(whole, agents):
         if blocks is None or task.block < blocks:
             _play(whole, task, place / task.folder, int(task.agent.rpartition("-")[2]))

@@ -413,7 +413,7 @@ BROKEN = [
     ("evaluation.json", b"\xff\xfe", "evaluation.json is not JSON"),
     ("evaluation.json", b"[]", "format 2; got 'list'"),
     ("evaluation.json", b'{"format": 1}', "format 2; got 1"),
-    ("evaluation.json", b'{"format": 2}', "`protocol` must be str"),
+    ("evaluation.json", b'{"format": 2}', "lacks protocol"),
     ("episodes.jsonl", b"{}\n", "episodes.jsonl, line 1 .*lacks agent, arm"),
     ("episodes.jsonl", b'{"agent": "a"\n{}\n', "episodes.jsonl, line 1 is not a record"),
     ("episodes.jsonl", b"[]\n", "line 1 .*got list"),

@@ -1,7 +1,9 @@
 """Studies: what a plan may say, that tasks are played in any order, and what verdicts follow."""
 
 import contextlib
+import functools
 import json
+import operator
 import os
 import re
 import signal
@@ -17,6 +19,7 @@ import jax.random as jr
 import numpy as np
 import odd_episodes
 import pytest
+import studies
 from helpers import codes, smallest_config
 
 from thinkslow.agent.abstract import About
@@ -627,6 +630,26 @@ def test_a_damaged_study_is_named(tmp_path, text):
     (tmp_path / "study.json").write_text(text)
     with pytest.raises(Damaged, match=r"study\.json is"):
         finish(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("plan episodes", "8", "`plan.episodes` must be an integer; got '8'"),
+        ("plan looks", [2.5], r"`plan.looks\[0\]` must be an integer; got 2.5"),
+        ("plan groups", [{"name": "a"}], r"`plan.groups\[0\]` lacks agents"),
+        ("agents", [], r"`agents` must be a mapping; got \[\]"),
+    ],
+)
+def test_a_value_of_another_type_in_a_study_is_named(small, tmp_path, path, value, said):
+    """An edited plan ended in an error of Python, far from its file."""
+    folder = studies.folder(tmp_path / "study", small, blocks=0)
+    content = json.loads((folder / "study.json").read_text())
+    *parents, last = path.split()
+    functools.reduce(operator.getitem, parents, content)[last] = value
+    (folder / "study.json").write_text(json.dumps(content))
+    with pytest.raises(Damaged, match=rf"study\.json is no study: {said}.*another folder"):
+        finish(folder)
 
 
 def test_the_length_of_an_episode_is_taken_from_whoever_says_it():

@@ -2,8 +2,10 @@
 
 import dataclasses
 import errno
+import functools
 import json
 import logging
+import operator
 import os
 import re
 import shutil
@@ -224,7 +226,11 @@ def test_a_first_agent_comes_after_a_save_and_a_kill_between_them_loses_neither(
             '{"run": {"budgets": []}, "revision": "e7adcc1"}',
             "or use revision e7adcc1, which wrote it",
         ),
-        ('{"run": {"budgets": []}}', "lacks 'learning'. Copy it again, or begin a run in another"),
+        (
+            '{"run": {"budgets": []}}',
+            "lacks model, learning, observations, actions. Copy it again, "
+            "or begin a run in another",
+        ),
         ("[]", "Copy it again"),
     ],
 )
@@ -536,6 +542,14 @@ def test_an_environment_that_has_changed_is_named_when_its_run_goes_on(
     finish(Trainer.resume(tmp_path / "run"), 10)
 
 
+def test_a_run_that_describes_no_actions_is_not_continued(uninterrupted):
+    """It was "not enough values to unpack"."""
+    described = runs.read(uninterrupted[0])
+    without = dataclasses.replace(described, actions={})
+    with pytest.raises(ValueError, match="the run was trained with no action"):
+        runs.check_spaces(without, described.observations, described.actions)
+
+
 @pytest.mark.slow
 def test_an_environment_that_does_not_come_back_begins_another_episode(tmp_path):
     """Its next observations were learnt as what followed from those before the stop."""
@@ -659,6 +673,38 @@ def test_a_run_that_describes_no_run_is_damaged(tmp_path, uninterrupted, change)
     (tmp_path / "config.json").write_text(json.dumps(described | change))
     with pytest.raises(store.Damaged, match="run of this version"):
         Trainer.resume(tmp_path)
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("run environment", 5, "`run.environment` must be a text; got 5"),
+        ("run making", [], "`run.making` must be a mapping"),
+        ("run budgets", "x", "`run.budgets` must be a list"),
+        ("run budgets", [10, "x"], r"`run.budgets\[1\]` must be an integer; got 'x'"),
+        ("run save_every", 10**400, "`run.save_every` must be a number"),
+        ("run max_steps", 5, "`run` has .'max_steps'., which this version does not know"),
+        ("learning batch_size", 2.5, "`learning.batch_size` must be an integer"),
+        ("learning horizon", True, "`learning.horizon` must be an integer"),
+        ("learning precision", "half", "`learning.precision` must be auto or float32 or"),
+        ("learning return_percentiles", [5], "`learning.return_percentiles` must be a list of 2"),
+        ("learning return_percentiles", [5, None], r"`learning.return_percentiles\[1\]` must be"),
+        ("model policy", {"layers": 1}, "`model.policy` lacks units"),
+        ("model policy", None, "`model.policy` must be a mapping"),
+        ("model", [], "`model` must be a mapping"),
+        ("actions action", 3, "`actions.action` must be a mapping; got 3"),
+        ("actions action shape", 3, "`actions.action.shape` must be a list"),
+    ],
+)
+def test_a_setting_of_another_type_in_a_run_is_named(tmp_path, uninterrupted, path, value, said):
+    """A number as the environment was an AttributeError, and half a sequence was accepted."""
+    described = json.loads((uninterrupted[0] / "config.json").read_text())
+    *parents, last = path.split()
+    functools.reduce(operator.getitem, parents, described)[last] = value
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    with pytest.raises(store.Damaged, match=rf"{said}.*begin a run in another"):
+        runs.read(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "null", 10**5 * "[", None])

@@ -70,7 +70,7 @@ def check_value(field: dataclasses.Field, value: Any) -> Any:
         raise TypeError(f"`{field.name}` must be an object, such as {made}; got {value!r}.")
     if kind is not None:
         value = _with_floats(value)
-    if all(one in (bool, int, float, NoneType) for one in members(field.type)):
+    if all(one in (bool, int, float, str, NoneType) for one in members(field.type)):
         value = plain(value)
         if not fits(value, field.type):
             raise TypeError(f"`{field.name}` must be {wanted(field.type)}; got {value!r}.")

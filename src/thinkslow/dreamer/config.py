@@ -5,10 +5,13 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from thinkslow import settings
 from thinkslow.dreamer import ranges
 from thinkslow.registry import nearest
+from thinkslow.settings import setting
 from thinkslow.spaces import Space
 from thinkslow.storage.faults import shown
+from thinkslow.storage.typed import built
 
 if TYPE_CHECKING:
     from thinkslow.dreamer.model import Dreamer
@@ -166,14 +169,11 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "ModelConfig":
-        """Rebuild from `dataclasses.asdict` after a trip through JSON. Unknown keys: TypeError."""
-        nested: dict[str, Any] = {}
-        for key, value in data.items():
-            if isinstance(value, dict):
-                nested[key] = MLPConfig(**value)
-            else:
-                nested[key] = tuple(value) if isinstance(value, list) else value
-        return cls(**nested)
+        """Rebuild from `dataclasses.asdict` after a trip through JSON.
+
+        **Errors:** those of `thinkslow.storage.typed.built`.
+        """
+        return built(cls, data)
 
 
 def official(deter: int, hidden: int, classes: int, depth: int, units: int) -> ModelConfig:
@@ -235,33 +235,33 @@ def model_preset(name: str) -> ModelConfig:
 class TrainConfig:
     """How the agent learns. The defaults are those of the preset."""
 
-    batch_size: int = 16
+    batch_size: int = setting(16, least=1)
     """Sequences in a batch."""
-    batch_length: int = 64
+    batch_length: int = setting(64, least=2)
     """Time steps in a sequence."""
-    replay_ratio: float = 64.0
+    replay_ratio: float = setting(64.0, above=0)
     """Replayed time steps for each decision in the environment."""
-    replay_capacity: int = 500_000
+    replay_capacity: int = setting(500_000, least=1)
     """Time steps that the replay buffer holds."""
-    learning_rate: float = 4e-5
+    learning_rate: float = setting(4e-5, above=0)
     """Learning rate of the optimiser, LaProp."""
-    warmup: int = 1000
+    warmup: int = setting(1000, least=0)
     """Updates over which the learning rate rises from zero."""
-    clip: float = 0.3
+    clip: float = setting(0.3, above=0)
     """Adaptive gradient clipping: the largest update, as a share of the norm of the weights."""
-    imagination: int = 15
+    imagination: int = setting(15, least=1)
     """Imagined steps that train actor and critic."""
-    imagination_starts: int = 0
+    imagination_starts: int = setting(0, least=0)
     """Imagine from this many last steps of a sequence; 0: all, as in the official code."""
-    horizon: int = 333
+    horizon: int = setting(333, least=2)
     """Horizon of the discount, which is 1 - 1/horizon; it is part of the continue head."""
-    actor_entropy: float = 3e-4
+    actor_entropy: float = setting(3e-4, least=0)
     """Weight of the actor's entropy."""
-    trace: float = 0.95
+    trace: float = setting(0.95, least=0, most=1)
     """Lambda of the lambda-return."""
-    slow_rate: float = 0.02
+    slow_rate: float = setting(0.02, least=0, most=1)
     """Rate at which the slow copy of the critic follows the critic in each update."""
-    return_rate: float = 0.01
+    return_rate: float = setting(0.01, least=0, most=1)
     """Rate of the running percentiles that normalise returns."""
     return_percentiles: tuple[float, float] = (5.0, 95.0)
     """Percentiles of the returns; returns are normalised by their distance."""
@@ -271,15 +271,12 @@ class TrainConfig:
     """Precision of the computation; `auto` is bfloat16 on a GPU and float32 on a CPU."""
 
     def __post_init__(self) -> None:
-        if self.batch_length < 2 or self.imagination_starts == 1:
+        settings.check(self)
+        if self.imagination_starts == 1:
             raise ValueError(
-                "`batch_length` must be 2 or more and `imagination_starts` not 1, for the critic "
-                f"to learn from a step and the next; got {self.batch_length} and "
-                f"{self.imagination_starts}."
+                "`imagination_starts` must not be 1, for the critic to learn from a step and the "
+                "next."
             )
-        for name in ("batch_size", "imagination", "replay_capacity"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be 1 or more; got {getattr(self, name)}.")
         for name in (
             "replay_ratio",
             "learning_rate",
@@ -289,23 +286,12 @@ class TrainConfig:
         ):
             if not math.isfinite(getattr(self, name)):
                 raise ValueError(f"`{name}` must be finite; got {getattr(self, name)}.")
-        for name in ("replay_ratio", "learning_rate", "clip"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"`{name}` must be above 0; got {getattr(self, name)}.")
-        for name in ("warmup", "actor_entropy"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"`{name}` must be 0 or more; got {getattr(self, name)}.")
-        for name in ("trace", "slow_rate", "return_rate"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"`{name}` must be between 0 and 1; got {getattr(self, name)}.")
         low, high = self.return_percentiles
         if not 0 <= low < high <= 100:
             raise ValueError(
                 f"`return_percentiles` must rise from 0 or more to 100 or less; got {low}, {high}."
             )
-        if self.horizon < 2:
-            raise ValueError(f"`horizon` must be 2 or more; got {self.horizon}.")
-        if not 0 <= self.imagination_starts <= self.batch_length:
+        if self.imagination_starts > self.batch_length:
             raise ValueError(
                 f"`imagination_starts` must be between 0 and `batch_length` ({self.batch_length}); "
                 f"got {self.imagination_starts}."

@@ -318,15 +318,10 @@ def write_header(folder: Path, header: Header) -> None:
 
 def _header(path: Path) -> Header:
     """**Errors:** `ValueError` naming the file and the missing part."""
-    content = headers.read_json(path, format=FORMAT, again=_AGAIN)
-    kinds = {field.name: _kinds(field.type) for field in dataclasses.fields(Header)}
-    for name, allowed in kinds.items():
-        if name not in content or not isinstance(content[name], allowed):
-            words = " or ".join(one.__name__ for one in allowed)
-            raise ValueError(f"{path}: `{name}` must be {words}; it is missing or not.")
+    header = headers.read(path, Header, format=FORMAT, again=_AGAIN)
     for part, keys in {"agents": ("name",), "arms": ("agent", "arm")}.items():
-        have(content[part], keys, f"{path}: `{part}`")
-    return Header(**{name: content[name] for name in kinds})
+        have(getattr(header, part), keys, f"{path}: `{part}`")
+    return header
 
 
 _AGAIN = "Evaluate again with this version of thinkslow."

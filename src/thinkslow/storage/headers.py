@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from thinkslow.storage import atomic, jsontext, reading
 from thinkslow.storage.faults import Damaged
+from thinkslow.storage.typed import built
 
 Header = TypeVar("Header")
 
@@ -40,10 +41,11 @@ def read(path: Path, kind: type[Header], *, format: int, again: str) -> Header:
     **Errors:** `Damaged` for another version, or a file that is not what was written.
     """
     content = read_json(path, format=format, again=again)
-    names = [field.name for field in dataclasses.fields(kind)]  # pyright: ignore[reportArgumentType]
-    if absent := [name for name in names if name not in content]:
-        raise Damaged(f"{path} lacks {', '.join(absent)}. {again}")
-    return kind(**{name: content[name] for name in names})
+    del content["format"]
+    try:
+        return built(kind, content)
+    except (TypeError, ValueError) as error:
+        raise Damaged(f"{path}: {str(error).rstrip('.')}. {again}") from error
 
 
 def read_json(path: Path, *, format: int, again: str) -> dict[str, Any]:

@@ -130,31 +130,3 @@ class Plan:
 
     def setting(self, name: str) -> Setting:
         return next(one for one in self.settings if one.name == name)
-
-
-def restored(data: Mapping[str, Any]) -> Plan:
-    """A plan from the result of `dataclasses.asdict` and JSON."""
-
-    def effect(given: Any) -> Any:
-        return None if given is None else Effect(**given)
-
-    return Plan(
-        **{
-            **data,
-            "tuned_on": tuple(data["tuned_on"]),
-            "looks": tuple(data["looks"]),
-            "groups": tuple(
-                Group(**{**one, "agents": tuple(one["agents"])}) for one in data["groups"]
-            ),
-            "settings": tuple(
-                Setting(**{**one, "groups": tuple(one["groups"])}) for one in data["settings"]
-            ),
-            "arms": tuple(StudyArm(**one) for one in data["arms"]),
-            "hypotheses": tuple(
-                Hypothesis(
-                    **{**one, "effect": effect(one["effect"]), "minus": effect(one["minus"])}
-                )
-                for one in data["hypotheses"]
-            ),
-        }
-    )

@@ -27,7 +27,8 @@ from thinkslow.evaluation.protocol import evaluate
 from thinkslow.loading import load
 from thinkslow.storage import atomic, jsontext
 from thinkslow.storage.reading import read_json
-from thinkslow.study.plan import Plan, restored
+from thinkslow.storage.typed import built
+from thinkslow.study.plan import Plan
 from thinkslow.study.tasks import Task, arms_of, environment, finished, playing, tasks
 
 SHORT, LONG = 16, 56
@@ -230,7 +231,7 @@ if __name__ == "__main__":
     stored = json.loads((Path(sys.argv[1]) / "plan.json").read_text())
     at, lengths = float(sys.argv[3]), json.loads(sys.argv[4])
     try:
-        print(_begin(restored(stored), Task(**json.loads(sys.argv[2])), at, lengths))
+        print(_begin(built(Plan, stored), Task(**json.loads(sys.argv[2])), at, lengths))
     except (ValueError, OSError, Failed) as error:  # their messages are for users
         sys.exit(" ".join(str(error).split()))
     except Exception as error:

@@ -15,20 +15,18 @@ from thinkslow.evaluation.records import Episode, Records
 from thinkslow.evaluation.summary import summarise
 from thinkslow.saved.provenance import provenance
 from thinkslow.storage import atomic, jsontext, lines
-from thinkslow.storage.faults import Damaged
 from thinkslow.storage.lock import writing
 from thinkslow.storage.paths import expanded
-from thinkslow.storage.reading import is_file, read_json
-from thinkslow.study import executors, page, verdicts
+from thinkslow.storage.reading import is_file
+from thinkslow.study import executors, page, stored, verdicts
 from thinkslow.study.effects import Cells
-from thinkslow.study.plan import Plan, restored
+from thinkslow.study.plan import Plan
+from thinkslow.study.stored import STORED, Stored
 from thinkslow.study.tasks import Task, finished, playing, tasks
 
 log = logging.getLogger("thinkslow")
 
-STORED, RESULT = "study.json", "result.json"
-FACTS = ("plan", "code", "revision", "versions", "agents", "command", "began")
-"""What `study.json` holds."""
+RESULT = "result.json"
 Executor = Literal["local", "ray"]
 Show = Callable[[int, int], None]
 """Called with the number of finished episodes, and of all episodes."""
@@ -105,52 +103,32 @@ def begin(plan: Plan, folder: Path, command: str = "") -> dict[str, dict[str, st
             "another folder."
         )
     if is_file(path):
-        before = _stored(path)
-        if before["plan"]["hash"] != plan.hash:
+        before = stored.read(folder)
+        if before.plan.hash != plan.hash:
             raise Another(
-                f"{folder} holds study {before['plan']['name']} of plan {before['plan']['hash']}, "
-                f"not {plan.hash}. Give another folder."
+                f"{folder} holds study {before.plan.name} of plan {before.plan.hash}, not "
+                f"{plan.hash}. Give another folder."
             )
-        if before["code"] != code:
+        if before.code != code:
             raise Another(
-                f"{folder} was begun by other code of thinkslow ({before['code']}, now {code}). A "
+                f"{folder} was begun by other code of thinkslow ({before.code}, now {code}). A "
                 "study is played by one. Go back to it, or give another folder."
             )
-        if before["agents"] != agents:
+        if before.agents != agents:
             raise Another(f"{folder} was begun with other agents. Give another folder.")
         return agents
     made = provenance()
-    atomic.write_text(
-        path,
-        jsontext.dumps(
-            {
-                "plan": dataclasses.asdict(plan),
-                "agents": agents,
-                "code": code,
-                "revision": made["revision"],
-                "versions": made["versions"],
-                "command": command,
-                "began": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-            },
-            indent=1,
-        )
-        + "\n",
+    begun = Stored(
+        plan=plan,
+        agents=agents,
+        code=code,
+        revision=made["revision"],
+        versions=made["versions"],
+        command=command,
+        began=time.strftime("%Y-%m-%d %H:%M:%S %z"),
     )
+    stored.write(folder, begun)
     return agents
-
-
-def _stored(path: Path) -> dict[str, Any]:
-    """What `study.json` says.
-
-    **Errors:** `Damaged` for a file that is no study.
-    """
-    again = "Copy it again, or play the study in another folder."
-    stored = read_json(path, "a study", again=again)
-    held = stored if isinstance(stored, dict) else {}
-    lacks = [name for name in FACTS if name not in held]
-    if lacks or not isinstance(held["plan"], dict):
-        raise Damaged(f"{path} is no study: it lacks {', '.join(lacks) or 'a plan'}. {again}")
-    return stored
 
 
 def finish(folder: Path) -> dict[str, Any]:
@@ -160,19 +138,16 @@ def finish(folder: Path) -> dict[str, Any]:
 
     **Errors:** `FileNotFoundError` if the folder holds no study.
     """
-    path = folder / STORED
-    if not is_file(path):
-        raise FileNotFoundError(f"{path} is missing, so {folder} holds no study.")
-    stored = _stored(path)
-    plan = restored(stored["plan"])
-    cells = joined(plan, stored["agents"], folder)
+    begun = stored.read(folder)
+    plan, agents = begun.plan, begun.agents
+    cells = joined(plan, agents, folder)
     for (group, setting), each in cells.items():
         place = cell(folder, group, setting)
         place.mkdir(parents=True, exist_ok=True)
         records.write_header(place, each.header)
         lines.write(place / records.EPISODES, (one.row() for one in each.episodes))
-    result = {name: stored[name] for name in FACTS} | {
-        "finished": all(finished(folder / task.folder) for task in tasks(plan, stored["agents"])),
+    result = dataclasses.asdict(begun) | {
+        "finished": all(finished(folder / task.folder) for task in tasks(plan, agents)),
         "hypotheses": [dataclasses.asdict(one) for one in verdicts.judge(plan, cells)],
         "cells": [
             {"group": group, "setting": setting, **summarise(each)}

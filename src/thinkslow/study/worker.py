@@ -7,15 +7,14 @@ import sys
 import threading
 from pathlib import Path
 
+from thinkslow.study import stored
 from thinkslow.study.executors import REFUSED
-from thinkslow.study.plan import Plan, restored
 from thinkslow.study.tasks import Task, play
 
 
 def play_stored(folder: Path, task: Task) -> None:
     """Play a task of the study in a folder."""
-    plan: Plan = restored(json.loads((folder / "study.json").read_text())["plan"])
-    play(plan, task, folder / task.folder)
+    play(stored.read(folder).plan, task, folder / task.folder)
 
 
 def end_with_parent() -> None:

@@ -16,6 +16,7 @@ from thinkslow.settings import setting
 from thinkslow.spaces import Space
 from thinkslow.storage import jsontext, saves, store
 from thinkslow.storage.reading import is_file, read_json
+from thinkslow.storage.typed import built
 
 CONFIG = "config.json"
 FREE = ("budgets", "save_every", "step_limit", "reset_limit")
@@ -116,17 +117,10 @@ def read(folder: Path) -> Described:
         )
     described = read_json(path, "the settings of a run")
     try:
-        tuples = {"budgets": tuple(described["run"]["budgets"])}
-        percentiles = {"return_percentiles": tuple(described["learning"]["return_percentiles"])}
-        return Described(
-            RunConfig(**described["run"] | tuples),
-            ModelConfig.from_json(described["model"]),
-            TrainConfig(**described["learning"] | percentiles),
-            {name: Space.from_json(data) for name, data in described["observations"].items()},
-            {name: Space.from_json(data) for name, data in described["actions"].items()},
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        why = f"it lacks {error}" if isinstance(error, KeyError) else str(error).rstrip(".")
+        names = [field.name for field in dataclasses.fields(Described)]
+        return built(Described, {name: described[name] for name in names if name in described})
+    except (TypeError, ValueError) as error:
+        why = str(error).rstrip(".")
         by = described.get("revision") if isinstance(described, dict) else None
         remedy = (
             "Copy it again"
@@ -236,8 +230,9 @@ def check_spaces(
 
 
 def _action(spaces: Mapping[str, Space]) -> str:
-    if len(spaces) > 1:
-        return ", ".join(f"{name}: {_said(space)}" for name, space in spaces.items())
+    if len(spaces) != 1:
+        said = [f"{name}: {_said(space)}" for name, space in spaces.items()]
+        return ", ".join(said) or "no action"
     (space,) = spaces.values()
     if space.classes is not None and not space.shape:
         return plural(space.classes, "action")

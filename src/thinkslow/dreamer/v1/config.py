@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from thinkslow.dreamer import ranges
 from thinkslow.spaces import Space
 from thinkslow.storage.faults import shown
+from thinkslow.storage.typed import built
 
 if TYPE_CHECKING:
     from thinkslow.dreamer.v1.model import V1Dreamer
@@ -151,13 +152,11 @@ class V1Config:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "V1Config":
-        """Rebuild from `dataclasses.asdict` after a trip through JSON. Unknown keys: TypeError."""
-        plain: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
-        }
-        for name in ("encoder_convs", "decoder_convs"):
-            plain[name] = tuple(ConvConfig(**conv) for conv in plain.get(name, ()))
-        return cls(**plain)
+        """Rebuild from `dataclasses.asdict` after a trip through JSON.
+
+        **Errors:** those of `thinkslow.storage.typed.built`.
+        """
+        return built(cls, data)
 
 
 def official(deter: int, units: int, depth: int, layers: int) -> V1Config:
