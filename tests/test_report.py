@@ -414,6 +414,7 @@ BROKEN = [
     ("evaluation.json", b"[]", "format 2; got 'list'"),
     ("evaluation.json", b'{"format": 1}', "format 2; got 1"),
     ("evaluation.json", b'{"format": 2}', "lacks protocol"),
+    ("evaluation.json", b'{"format": 2, "format": 2}', "'format' is given twice"),
     ("episodes.jsonl", b"{}\n", "episodes.jsonl, line 1 .*lacks agent, arm"),
     ("episodes.jsonl", b'{"agent": "a"\n{}\n', "episodes.jsonl, line 1 is not a record"),
     ("episodes.jsonl", b"[]\n", "line 1 .*got list"),

@@ -707,7 +707,7 @@ def test_a_setting_of_another_type_in_a_run_is_named(tmp_path, uninterrupted, pa
         runs.read(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "null", 10**5 * "[", None])
+@pytest.mark.parametrize("text", ["", "{", "null", 10**5 * "[", None, '{"run": {}, "run": {}}'])
 def test_settings_that_cannot_be_read_are_named_and_not_waited_for(tmp_path, text):
     """Nested JSON was a RecursionError without a name; a pipe was waited for."""
     config = tmp_path / "config.json"

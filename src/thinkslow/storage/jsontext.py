@@ -7,6 +7,8 @@ import json
 import re
 from typing import Any
 
+from thinkslow.storage.faults import shown
+
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|-?Infinity|NaN')
 _WRITTEN = {"Infinity": "1e999", "-Infinity": "-1e999", "NaN": "null"}
 
@@ -22,3 +24,16 @@ def dumps(value: Any, *, indent: int | None = None) -> str:
     """
     text = json.dumps(value, indent=indent)
     return _TOKEN.sub(lambda found: _WRITTEN.get(found[0], found[0]), text)
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An `object_pairs_hook` of `json.loads`, which would take the last of two equal names.
+
+    **Errors:** `ValueError` for a name that is given twice.
+    """
+    out = dict(pairs)
+    if len(out) != len(pairs):
+        seen = set[str]()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+        raise ValueError(f"{shown(twice)} is given twice")
+    return out

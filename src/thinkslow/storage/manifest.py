@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from thinkslow.storage import atomic
+from thinkslow.storage import atomic, jsontext
 from thinkslow.storage.faults import Damaged, Missing, shown
 from thinkslow.storage.reading import is_there, read_bounded
 
@@ -78,7 +78,7 @@ def _parsed(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(
             read_bounded(path, LARGEST_MANIFEST, "a manifest"),
-            object_pairs_hook=_once,
+            object_pairs_hook=jsontext.once,
             parse_constant=_not_finite,
             parse_float=_finite,
         )
@@ -91,13 +91,6 @@ def _parsed(path: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict):
         raise Damaged(f"{path} is not the manifest of an agent: it names no format.")
     return manifest
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    out = dict(pairs)
-    if len(out) != len(pairs):
-        raise ValueError("a name is given twice")
-    return out
 
 
 def _not_finite(name: str) -> float:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from thinkslow.storage import jsontext
 from thinkslow.storage.faults import Damaged, line
 
 LARGEST_JSON = 64 * 2**20
@@ -92,11 +93,12 @@ def read_json(path: Path, what: str, *, again: str = "Copy it again.") -> Any:
         what: what the file should be, for messages, such as `the settings of a run`.
         again: the remedy for a damaged file, as a sentence.
 
-    **Errors:** `Damaged` as for `read_bounded`, and for a file that is not JSON; `OSError`.
+    **Errors:** `Damaged` as for `read_bounded`, and for a file that is not JSON or gives a name
+    twice; `OSError`.
     """
     data = read_bounded(path, LARGEST_JSON, what)
     try:
-        return json.loads(data)
+        return json.loads(data, object_pairs_hook=jsontext.once)
     except (ValueError, RecursionError) as error:  # nested beyond the interpreter's stack
         raise Damaged(f"{path} is not JSON ({line(error, 200)}). {again}") from None
 
