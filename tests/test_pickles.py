@@ -98,6 +98,19 @@ def test_arrays_in_any_structure_come_back_as_they_were(tmp_path_factory, conten
     assert same(found, content)
 
 
+@pytest.mark.parametrize(
+    ("columns", "others", "refused"), [(1, 15, True), (15, 1, True), (2, 14, False), (1, 14, False)]
+)
+def test_an_array_alone_in_another_order_is_refused(tmp_path, columns, others, refused):
+    """One changed bit says so of an array; its numbers were read in the wrong places."""
+    whole = {str(i): np.full((2, 3), i, np.float32) for i in range(columns + others)}
+    turned = {name: np.asfortranarray(whole[name]) for name in list(whole)[:columns]}
+    row = {"one row": np.ones((1, 4), np.float32), "one number": np.float32(1)}
+    found, error = attempt(pickle.dumps(whole | turned | row), tmp_path)
+    assert same(found, None if refused else whole | row)
+    assert ("(2, 3) is stored" in error) is refused
+
+
 def test_long_arrays_stay_in_the_file_until_they_are_read(tmp_path):
     content = {"a": np.arange(10_000.0), "b": np.ones((100, 100), np.float32)}
     (tmp_path / "file").write_bytes(pickle.dumps(content))

@@ -77,6 +77,8 @@ class Stored:
     fetch: Callable[[], np.ndarray] = dataclasses.field(repr=False)
     budget: Budget | None = dataclasses.field(default=None, repr=False, compare=False)
     """Budget of the file that holds it. Several arrays may share bytes."""
+    columns: bool = dataclasses.field(default=False, repr=False, compare=False)
+    """Whether its numbers are stored column by column, and not row by row as usual."""
 
     @property
     def size(self) -> int:
@@ -160,7 +162,11 @@ def checked_shape(shape: object) -> tuple[int, ...]:
 
 
 def filled(
-    data: bytes | bytearray | Span, shape: tuple[int, ...], dtype: np.dtype, order: str = "C"
+    data: bytes | bytearray | Span,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    *,
+    columns: bool = False,
 ) -> Stored:
     """An array made from these bytes.
 
@@ -175,10 +181,10 @@ def filled(
 
     def fetch() -> np.ndarray:
         raw = data.read() if isinstance(data, Span) else bytearray(data)
-        array = np.frombuffer(raw, dtype).reshape(shape, order=order)  # pyright: ignore
+        array = np.frombuffer(raw, dtype).reshape(shape, order="F" if columns else "C")
         return np.ascontiguousarray(array).reshape(shape)
 
-    return Stored(shape, dtype, fetch)
+    return Stored(shape, dtype, fetch, columns=columns)
 
 
 def _identity(status: os.stat_result) -> tuple[int, int, int]:

@@ -73,7 +73,7 @@ def check_type(state: Any) -> None:
 def array_of(shape: Any, kind: Any, fortran: Any, data: Any) -> Stored:
     if not isinstance(kind, Type) or not isinstance(data, bytes | Span):
         raise ValueError("an array has no numbers")
-    return filled(data, checked_shape(shape), kind.dtype, "F" if fortran else "C")
+    return filled(data, checked_shape(shape), kind.dtype, columns=bool(fortran))
 
 
 def _scalar(kind: Any, data: Any) -> Any:

@@ -14,7 +14,7 @@ import dataclasses
 import io
 import pickle
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ LONGEST_TEXT = 2**20
 """Largest number of bytes of a string, such as a name."""
 LONGEST_NUMBER = 64
 """Largest number of bytes of an integer."""
+MANY = 16
+"""A file of so many tables stores all of them in one order; agents have dozens."""
 LAZY = 4096
 """Byte strings of at least this length stay in the file until they are read."""
 
@@ -385,6 +387,7 @@ def _plain(value: Any, budget: Budget) -> Any:
     """The structure with complete arrays instead of incomplete ones."""
     done: dict[int, Any] = {}
     todo: list[tuple[Any, Any]] = []
+    arrays: dict[int, Stored] = {}
 
     def replaced(item: Any) -> Any:
         if isinstance(item, Array):
@@ -392,6 +395,7 @@ def _plain(value: Any, budget: Budget) -> Any:
                 raise ValueError("an array has no content")
             item = item.stored
         if isinstance(item, Stored):
+            arrays[id(item)] = item
             return dataclasses.replace(item, budget=budget)
         if type(item) in (dict, list, tuple) and id(item) not in done:
             done[id(item)] = {} if isinstance(item, dict) else []
@@ -405,4 +409,22 @@ def _plain(value: Any, budget: Budget) -> Any:
             after.update((key, replaced(item)) for key, item in before.items())
         else:
             after.extend(map(replaced, before))
+    _check_order(arrays.values())
     return out
+
+
+def _check_order(arrays: Iterable[Stored]) -> None:
+    """**Errors:** `ValueError` if one array alone is stored in the other order.
+
+    One changed bit does this, and the array is then read as other numbers of the same size.
+    """
+    tables = [one for one in arrays if sum(side > 1 for side in one.shape) > 1]
+    for columns in (False, True):
+        alone = [one for one in tables if one.columns is columns]
+        if len(alone) == 1 and len(tables) >= MANY:
+            order = ("row by row", "column by column")
+            raise ValueError(
+                f"an array of shape {alone[0].shape} is stored {order[columns]} and the other "
+                f"{len(tables) - 1} {order[not columns]}, as after one changed bit (if it was "
+                "written so, write all of them in one order)"
+            )
