@@ -504,3 +504,19 @@ def test_the_shapes_of_a_model_leave_no_zeros_in_what_its_builder_compiles():
     kernel = jax.jit(lambda key: truncated_normal(key, (3, 4), 4, 1.0))
     assert shaped(kernel).shape == (3, 4)
     assert np.all(np.asarray(kernel(jr.key(1))) != 0)
+
+
+@pytest.mark.parametrize(
+    "change", [{"model": {"stoch": 2**20, "classes": 2**20}}, {"shape": [10**6] * 3}]
+)
+def test_a_manifest_that_claims_a_huge_model_allocates_nothing(dreamer, tmp_path, change):
+    """Biases were made as wide as the manifest said, which was a `MemoryError`."""
+    folder = tmp_path / "agent"
+    checkpoint.save(folder, dreamer, name="agent", **FACTS)
+    weights, manifest = store.read(folder)
+    manifest["model"] |= change.get("model", {})
+    if "shape" in change:
+        manifest["actions"] = {"action": Space((1,), "float32").to_json() | change}
+    store.write(folder, weights, manifest)
+    with pytest.raises(store.Misfit, match="do not fit its manifest"):
+        checkpoint.load(folder)

@@ -32,6 +32,16 @@ def truncated_normal(
     return deviation * jr.truncated_normal(key, -2.0, 2.0, shape)
 
 
+def constant(value: float, size: int) -> Float[Array, " size"]:
+    """The first value of a bias or a scale.
+
+    Where only shapes matter, no memory is allocated: a file may claim any size.
+    """
+    if not drawn():
+        return jnp.full(size, value)
+    return put(np.full(size, value, np.float32))
+
+
 class Linear(eqx.Module):
     """`x @ kernel + bias` over the last axis; leading axes pass through."""
 
@@ -40,7 +50,7 @@ class Linear(eqx.Module):
 
     def __init__(self, inputs: int, outputs: int, *, scale: float = 1.0, key: PRNGKeyArray):
         self.kernel = truncated_normal(key, (inputs, outputs), inputs, scale)
-        self.bias = put(np.zeros(outputs, np.float32))
+        self.bias = constant(0.0, outputs)
 
     def __call__(self, x: Float[Array, "... inputs"]) -> Float[Array, "... outputs"]:
         return product(x, self.kernel) + self.bias
@@ -56,7 +66,7 @@ class BlockLinear(eqx.Module):
         self.kernel = truncated_normal(
             key, (blocks, inputs // blocks, outputs // blocks), inputs // blocks, 1.0
         )
-        self.bias = put(np.zeros(outputs, np.float32))
+        self.bias = constant(0.0, outputs)
 
     def __call__(self, x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
         return self.parts(x, 1)[0].ravel()
@@ -86,7 +96,7 @@ class Conv(eqx.Module):
         self.kernel = truncated_normal(
             key, (size, size, inputs, outputs), size * size * inputs, 1.0
         )
-        self.bias = put(np.zeros(outputs, np.float32))
+        self.bias = constant(0.0, outputs)
 
     def __call__(
         self, x: Float[Array, "height width inputs"]
@@ -112,7 +122,7 @@ class RMSNorm(eqx.Module):
     scale: Float[Array, " channels"]
 
     def __init__(self, channels: int):
-        self.scale = put(np.ones(channels, np.float32))
+        self.scale = constant(1.0, channels)
 
     def __call__(self, x: Float[Array, "... channels"]) -> Float[Array, "... channels"]:
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
@@ -128,8 +138,8 @@ class LayerNorm(eqx.Module):
 
     def __init__(self, channels: int):
         self.scale, self.bias = (
-            put(np.ones(channels, np.float32)),
-            put(np.zeros(channels, np.float32)),
+            constant(1.0, channels),
+            constant(0.0, channels),
         )
 
     def __call__(self, x: Float[Array, "... channels"]) -> Float[Array, "... channels"]:
@@ -205,7 +215,7 @@ class TransposedConv(eqx.Module):
             key, (size, size, outputs, inputs), size * size * inputs, 1.0
         )
         self.norm = None if last else LayerNorm(outputs)
-        self.bias = put(np.zeros(outputs, np.float32)) if last else None
+        self.bias = constant(0.0, outputs) if last else None
         self.stride = stride
 
     def __call__(
