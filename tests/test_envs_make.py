@@ -147,6 +147,21 @@ def test_actions_that_change_after_a_reset_are_refused_with_both():
         Environment(Grows(), "its-id").reset()
 
 
+def test_actions_that_change_in_place_are_refused_too():
+    """The space was compared with itself, and actions were scaled to bounds of before."""
+    taken = spaces.Box(0.0, 1.0, (2,))
+
+    class Widens(tiny_envs.Echo):
+        action_space = taken
+
+        def reset(self, **options: Any) -> Any:
+            taken.high[:] = 10.0
+            return super().reset(**options)
+
+    with pytest.raises(Mismatch, match=r"Box\(0.0, 10.0, .* after a reset .* Box\(0.0, 1.0, "):
+        Environment(Widens(), "its-id").reset()
+
+
 @pytest.mark.parametrize("flag", ["False", None, np.array([True, False]), 2, np.nan, np.ma.masked])
 @pytest.mark.parametrize("which", ["terminated", "truncated"])
 def test_an_end_that_is_no_truth_value_is_refused(which: str, flag: Any):

@@ -157,21 +157,28 @@ def adapted(env: Any, say: Say) -> Adapted:
 
 def translated(space: Any) -> Any:
     """A space of the old package gym as a Gymnasium space; anything else unchanged."""
-    if isinstance(space, spaces.Space):
-        return space
+    return space if isinstance(space, spaces.Space) else made_anew(space)
+
+
+def made_anew(space: Any) -> Any:
+    """A space with the present numbers of another, of gym or Gymnasium; any other unchanged.
+
+    An environment may change its space in place, and a `Box` shows the bounds it was made with.
+    """
     kind = type(space).__name__
     if kind == "Box":
-        return spaces.Box(space.low, space.high, space.shape, space.dtype)
+        return spaces.Box(space.low.copy(), space.high.copy(), space.shape, space.dtype)
     if kind == "Discrete":
         return spaces.Discrete(int(space.n), start=int(getattr(space, "start", 0)))
     if kind == "MultiDiscrete":
-        return spaces.MultiDiscrete(space.nvec)
+        start = getattr(space, "start", None)
+        return spaces.MultiDiscrete(space.nvec.copy(), space.dtype, start=start)
     if kind == "MultiBinary":
         return spaces.MultiBinary(space.n)
     if kind == "Tuple":
-        return spaces.Tuple([translated(one) for one in space.spaces])
+        return spaces.Tuple([made_anew(one) for one in space.spaces])
     if kind == "Dict":
-        return spaces.Dict({name: translated(one) for name, one in space.spaces.items()})
+        return spaces.Dict({name: made_anew(one) for name, one in space.spaces.items()})
     return space
 
 

@@ -18,7 +18,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from thinkslow.consent import consented
 from thinkslow.envs import constructor
 from thinkslow.envs.acting import actions
-from thinkslow.envs.adapt import Adapted, adapted
+from thinkslow.envs.adapt import Adapted, adapted, made_anew
 from thinkslow.envs.failures import Mismatch
 from thinkslow.envs.families.family import Family
 from thinkslow.envs.nested import at
@@ -214,8 +214,8 @@ class Environment(gymnasium.Env):
         self._shifts = shifts(shift, self.observations, env.unwrapped) if shift else []
         for one in self._shifts:
             self.observations |= one.adds
-        self._takes = env.action_space
-        self._acts = actions(id, self._takes, self._say)
+        self._acts = actions(id, env.action_space, self._say)
+        self._takes = made_anew(env.action_space)
         self.actions: dict[str, Space] = self._acts.names
         self.observation_space = spaces.Dict(
             {name: _gymnasium(space) for name, space in self.observations.items()}
@@ -283,10 +283,11 @@ class Environment(gymnasium.Env):
     def _check_actions(self) -> None:
         """**Errors:** `Mismatch` if the environment takes other actions than when it was made."""
         now = self.env.action_space
-        if now is not self._takes and now != self._takes:
+        if now != self._takes:
             raise Mismatch(
-                f"its action_space is {now} after a reset and was {self._takes} when it was made; "
-                "an agent needs one that stays. Declare one that holds the actions of all episodes."
+                f"its action_space is {made_anew(now)} after a reset and was {self._takes} when it "
+                "was made; an agent needs one that stays. Declare one that holds the actions of "
+                "all episodes."
             )
 
     def _count(self, frames: int) -> None:
