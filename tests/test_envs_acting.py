@@ -117,6 +117,14 @@ def test_one_bound_alone_is_said():
     assert "one bound" in said[0]
 
 
+@pytest.mark.parametrize(("dtype", "count"), [(np.int64, 1), (np.float32, 0)])
+def test_whole_numbers_without_bounds_are_said(dtype, count):
+    """An agent takes three of them, which nothing told."""
+    said: list[str] = []
+    parts("its-id", spaces.Box(-(2**62), 2**62, (2,), dtype), said.append)
+    assert [one.endswith("an agent takes -1, 0 and 1") for one in said] == [True] * count
+
+
 @pytest.mark.parametrize(
     ("space", "problem"),
     [

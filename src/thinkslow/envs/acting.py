@@ -145,6 +145,8 @@ def _box(name: str, space: spaces.Box, say: Say) -> Part:
             f"{name} has one bound only, in {space}: an agent's [-1, 1] begins at a lower bound "
             "and ends at an upper one"
         )
+    if whole and not (below | above).all():
+        say(f"{name} has whole numbers without bounds, in {space}: an agent takes -1, 0 and 1")
     # One step more, so that integers have equal shares; the last one is clipped below.
     width = np.where(both, high - low + whole, 0.0)
     first = np.where(both, low, 0.0)
