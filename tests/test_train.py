@@ -26,17 +26,19 @@ from counting import Names
 from helpers import nightly, slow, smallest_config
 from tensorboardX.event_file_writer import EventsWriter
 
+from thinkslow.cli import train as command
 from thinkslow.distributions import Gaussian
 from thinkslow.dreamer.config import TrainConfig
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.dreamer.training import experience
 from thinkslow.dreamer.training import run as runs
 from thinkslow.dreamer.training import state as module
+from thinkslow.dreamer.training.episodes import Episodes
 from thinkslow.dreamer.training.logs import Logs
 from thinkslow.dreamer.training.run import RunConfig
 from thinkslow.dreamer.training.stopping import stoppable
 from thinkslow.dreamer.training.trainer import Diverged, Trainer
-from thinkslow.envs import VectorEnv
+from thinkslow.envs import Failure, Step, VectorEnv
 from thinkslow.saved import folder as checkpoint
 from thinkslow.spaces import Space
 from thinkslow.storage import lock, manifest, saves, store
@@ -752,3 +754,19 @@ def test_metrics_on_a_full_disk_name_their_file(tmp_path, monkeypatch):
         with pytest.raises(Full, match=r"metrics\.jsonl needs more disk space"):
             logs.write({"step": 1}, {}, 1)
     logs.close()
+
+
+def test_episodes_that_failed_are_counted_where_a_run_ends(monkeypatch, tmp_path, caplog):
+    """Every episode had failed, and the only word on it had scrolled away hours before."""
+    episodes = Episodes(2)
+    failure = Failure("step", "KeyError", "'door'", "play.py:7 in step, your code")
+    off, on = np.zeros(2, bool), np.ones(2, bool)
+    step = Step({}, np.ones(2, np.float32), off, on, off, np.array([True, False]), (failure, None))
+    episodes.see(step, 4)
+    done = SimpleNamespace(logs=None, episodes=episodes, steps=4, updates=1)
+    done.train, done.close = lambda **_: None, lambda: None
+    monkeypatch.setattr(command, "_trainer", lambda _: done)
+    with caplog.at_level(logging.WARNING):
+        command.run(command.Options(env="its-id", steps=4, run=tmp_path))
+    assert "1 of 2 episodes in this call ended because the environment failed" in caplog.text
+    assert "KeyError: 'door' (in `step`; play.py:7 in step, your code)" in caplog.text

@@ -226,6 +226,14 @@ def run(options: Options) -> dict[str, Any]:
             "It is untrained: the first update comes after %d decisions. Train longer.",
             trainer.first_update,
         )
+    if failed := trainer.episodes.failed:
+        log.warning(
+            "%d of %s in this call ended because the environment failed, the last by %s. They are "
+            "learnt from and have no score. Fix the environment.",
+            failed,
+            plural(trainer.episodes.ended, "episode"),
+            trainer.episodes.last_failure,
+        )
     return {
         "run": str(options.run),
         "agent": str(agent),

@@ -24,6 +24,12 @@ class Episodes:
         self.length = np.zeros(environments, np.int64)
         self.nonfinite = np.zeros(environments, np.int64)
         self.recent: deque[float] = deque(maxlen=RECENT)
+        self.ended = 0
+        """Number of episodes that ended since this process began or resumed the run."""
+        self.failed = 0
+        """Number of those that ended because the environment failed."""
+        self.last_failure = ""
+        """Why the last of those did, in one line."""
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The state that a save needs, besides `recent`."""
@@ -60,8 +66,11 @@ class Episodes:
                 "length": int(self.length[index]),
                 "crashed": bool(step.crashed[index]),
             }
+            self.ended += 1
             if (failure := step.errors[index]) is not None:
                 record["error"] = failure.line
+                self.failed += 1
+                self.last_failure = failure.line
             if self.nonfinite[index]:
                 record["nonfinite"] = int(self.nonfinite[index])
             records.append(record)
