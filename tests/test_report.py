@@ -307,6 +307,13 @@ def test_a_page_from_few_records_says_what_is_missing(folder, tmp_path):
     assert "no refinement was compared with none (none alone), so nothing is shown." in words
 
 
+def test_a_page_whose_scores_are_all_unknown_says_so(folder, tmp_path):
+    """It said that none was compared with no refinement, and named both."""
+    unknown = [dataclasses.replace(one, score=None, images={}) for one in few(folder)]
+    words = " ".join(Page(build(changed(folder, tmp_path, unknown)).read_text()).words.split())
+    assert "of no pair are both scores known (none, " in words
+
+
 def test_an_evaluation_of_one_arm_and_no_images_still_makes_a_page(folder, tmp_path):
     first = read(folder).episodes[0]
     bare = dataclasses.replace(

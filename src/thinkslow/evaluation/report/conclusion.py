@@ -172,9 +172,12 @@ def _agent(summary: Record, agent: str) -> Said:
     claims = len(compared) * (1 if _pooled(summary, agent) else _single(summary))
     verdicts = {each: _verdict(summary, agent, each, claims) for each in compared}
     if not verdicts:
-        played = ", ".join(arm["arm"] for arm in arms(summary, agent)) or "no arm"
-        nothing = f"no refinement was compared with none ({played} alone), so nothing is shown."
-        return Said(agent, nothing, [], "")
+        names = [arm["arm"] for arm in arms(summary, agent)]
+        played = ", ".join(names) or "no arm"
+        nothing = f"no refinement was compared with none ({played} alone)"
+        if "none" in names and any(kind(name) == "refinement" for name in names):
+            nothing = f"of no pair are both scores known ({played})"
+        return Said(agent, f"{nothing}, so nothing is shown.", [], "")
     first = verdicts[compared[0]]
     cost = _cost(summary, agent, first.credited or first.raised or first.lowered or first.refined)
     if not first.enough:
