@@ -7,6 +7,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import slow
+from jax.errors import JaxRuntimeError
 
 from thinkslow import ending
 from thinkslow.cli import COMMANDS, doctor, inspect, main, stopping
@@ -531,6 +533,19 @@ def test_an_unexpected_error_is_named_and_points_at_debug(monkeypatch, capsys):
     assert said.endswith(", in broken). Pass --debug for the traceback.")
     with pytest.raises(KeyError):
         main(["inspect", "agent", "--debug"])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError("Unable to allocate 9 TiB"), JaxRuntimeError("RESOURCE_EXHAUSTED: Out of 9 TiB")],
+)
+def test_memory_that_is_not_enough_is_told_with_what_to_lower(monkeypatch, capsys, error):
+    def large(options):
+        raise error
+
+    monkeypatch.setattr(inspect, "run", large)
+    assert main(["inspect", "agent"]) == 1
+    assert re.search(r"not enough memory \(.*9 TiB\).*--batch.*--learning\.batch", one_line(capsys))
 
 
 def test_a_plugin_of_jax_that_fails_is_one_line(caplog, capsys):

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from thinkslow import memory
+
 SCRIPT = """
 import ctypes
 from pathlib import Path
@@ -36,3 +38,13 @@ def test_freed_memory_goes_back():
     python = [sys.executable, "-c", SCRIPT]
     done = subprocess.run(python, check=True, capture_output=True, text=True)
     assert int(done.stdout) > 100
+
+
+def test_the_limit_of_a_container_or_a_job_counts(tmp_path, monkeypatch):
+    """A replay that fits the machine may not fit the job."""
+    monkeypatch.setattr(memory, "_limits", lambda: [tmp_path / "a", tmp_path / "b", tmp_path / "c"])
+    machine = memory.allowed()
+    (tmp_path / "a").write_text("max\n")
+    assert memory.allowed() == machine
+    (tmp_path / "b").write_text("1048576\n")
+    assert memory.allowed() == 2**20

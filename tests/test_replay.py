@@ -493,3 +493,10 @@ def test_files_of_a_save_that_was_never_finished_do_not_stay(tmp_path):
     assert content(Replay.load(tmp_path, first)) == before
     filled(0, path=tmp_path).remove_leftovers()
     assert not os.listdir(tmp_path)
+
+
+def test_a_replay_beyond_the_memory_says_how_much_it_needs():
+    replay = Replay(FIELDS, streams=2, capacity=10)
+    assert replay.nbytes == sum(rows.nbytes for rows in replay._rows.values())
+    with pytest.raises(ValueError, match=r"replay of 10,[0,]* time steps needs .* GiB.*Lower"):
+        Replay(FIELDS, streams=2, capacity=10**16)

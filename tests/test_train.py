@@ -26,6 +26,7 @@ from counting import Names
 from helpers import nightly, slow, smallest_config
 from tensorboardX.event_file_writer import EventsWriter
 
+from thinkslow import memory
 from thinkslow.cli import train as command
 from thinkslow.distributions import Gaussian
 from thinkslow.dreamer.config import TrainConfig
@@ -735,6 +736,16 @@ def test_a_batch_starts_from_the_latent_stored_one_step_before(tmp_path):
 def test_a_replay_too_small_to_learn_from_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"`replay_capacity` must be \d+ or more.*got 19"):
         begin(tmp_path / "run", dataclasses.replace(LEARNING, replay_capacity=19))
+
+
+def test_a_replay_that_the_memory_cannot_hold_is_said_at_the_start(tmp_path, monkeypatch, caplog):
+    """The system killed such a run hours later, once its replay was full."""
+    trainer = begin(tmp_path / "fits")
+    assert "replay" not in caplog.text
+    monkeypatch.setattr(memory, "allowed", lambda: int(1.2 * trainer.replay.nbytes))
+    trainer.close()
+    begin(tmp_path / "run").close()
+    assert re.search(r"replay takes .* GiB when it is full.*Lower `replay_capacity`", caplog.text)
 
 
 def test_impossible_settings_are_refused():

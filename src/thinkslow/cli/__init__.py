@@ -25,6 +25,7 @@ from thinkslow.cli.usage import Usage
 from thinkslow.cli.wording import CAUSE_ALONE, as_typed, in_flags, printable
 from thinkslow.registry import nearest
 from thinkslow.storage import jsontext
+from thinkslow.storage.faults import line
 
 COMMANDS = {
     "demo": "play two bundled agents with and without thinking",
@@ -48,6 +49,9 @@ MODULES = {"import": "import_agent"}
 """Commands whose name is a Python keyword, with their module."""
 LONG = re.compile(r"\S{1000,}")
 """A word, such as an id, of which a message shows the ends only."""
+
+EXHAUSTED = re.compile("RESOURCE_EXHAUSTED|out of memory", re.IGNORECASE)
+"""What JAX says where a device has no memory left."""
 
 XLA_FATAL = "3"
 """XLA's own log: only what ends the process. Its other errors also come as exceptions, except
@@ -220,6 +224,15 @@ def _one_line(error: Exception) -> str:
         barred = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
         other = ", or allow access to this one" if barred else ""
         return f"{place}: {error.strerror}. Give another path{other}."
+    by_jax = type(error).__module__.startswith("jax")
+    if isinstance(error, MemoryError) or (by_jax and EXHAUSTED.search(text)):
+        said = line(text, 200) or "for Python"
+        return (
+            f"There is not enough memory ({said}). Compute less at once: fewer episodes in "
+            "parallel (--batch), smaller batches of training (--learning.batch-size, "
+            "--learning.imagination-starts), fewer samples of an arm. On a GPU, another process "
+            "may hold its memory (nvidia-smi)."
+        )
     asked = os.environ.get("JAX_PLATFORMS")
     kinds = (AssertionError, RuntimeError)
     if asked and isinstance(error, kinds) and _raised_by(error).endswith("xla_bridge.py"):
@@ -229,7 +242,7 @@ def _one_line(error: Exception) -> str:
         )
     text = text.partition(" -------------------- For simplicity, JAX")[0]  # its note on tracebacks
     expected = (ValueError, OSError, RuntimeError)
-    if isinstance(error, expected) and text and not type(error).__module__.startswith("jax"):
+    if isinstance(error, expected) and text and not by_jax:
         place = place_of(error, deepest=True)
         return f"{text.rstrip('.')} ({place})." if place else text
     place = place_of(error)

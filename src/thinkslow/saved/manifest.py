@@ -156,7 +156,9 @@ def _text(what: str, value: Any, most: int = LONGEST_TEXT) -> None:
 
 def _whole(what: str, value: Any, *, least: int, most: int) -> None:
     if type(value) is not int or not least <= value <= most:
-        raise ValueError(f"{what} must be a whole number of {least} or more; got {shown(value)}.")
+        raise ValueError(
+            f"{what} must be a whole number from {least} to {most}; got {shown(value)}."
+        )
 
 
 def _range(what: str, value: Any) -> None:

@@ -72,7 +72,8 @@ class Replay:
         counts time steps over all streams; `path` is the folder for `save`, which belongs to
         the replay alone; `mutable` names the fields that `write` may change.
 
-        **Errors:** `ValueError` for sizes below one, or a mutable name that is no field.
+        **Errors:** `ValueError` for sizes below one, a mutable name that is no field, or more
+        memory than the system gives.
         """
         if streams < 1 or capacity < streams:
             raise ValueError(
@@ -89,10 +90,16 @@ class Replay:
         self.streams = streams
         self.size = capacity // streams
         self._added = 0  # rows ever added, which is the absolute time of the next one
-        self._rows = {  # zeros, because Linux allocates those pages only on first use
-            name: np.zeros((streams, self.size, *shape), kind)
-            for name, (shape, kind) in self.fields.items()
-        }
+        try:
+            self._rows = {  # zeros, because Linux allocates those pages only on first use
+                name: np.zeros((streams, self.size, *shape), kind)
+                for name, (shape, kind) in self.fields.items()
+            }
+        except MemoryError as error:
+            raise ValueError(
+                f"A replay of {capacity:,} time steps needs {self.nbytes / 2**30:,.1f} GiB of "
+                "memory, which the system does not give. Lower `replay_capacity`."
+            ) from error
         # For each time step, whether its mutable fields differ from those of its segment, and from
         # those of the last save.
         self._changed = np.zeros((streams, self.size), bool)
@@ -105,6 +112,12 @@ class Replay:
     def __len__(self) -> int:
         """Time steps held, over all streams."""
         return self.streams * (self._added - self._oldest)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that its rows take once it is full."""
+        step = sum(math.prod(shape) * kind.itemsize for shape, kind in self.fields.values())
+        return self.streams * self.size * step
 
     @property
     def steps(self) -> int:

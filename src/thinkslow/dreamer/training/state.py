@@ -10,6 +10,7 @@ import jax
 import jax.random as jr
 import numpy as np
 
+from thinkslow import memory
 from thinkslow.agent.agent import Agent
 from thinkslow.dreamer.config import ModelConfig, TrainConfig
 from thinkslow.dreamer.model import Dreamer
@@ -29,6 +30,10 @@ PLAYED = "environments"
 """The name of the environments' state in a save; it is JSON as bytes."""
 LOOK_EVERY = 1.0
 """Seconds between two checks whether the folder of the run still exists."""
+
+
+FULL = 0.8
+"""Share of the memory above which a replay is said to be too large."""
 
 
 class RunState:
@@ -81,6 +86,15 @@ class RunState:
             capacity=learning.replay_capacity,
             mutable=experience.LATENTS,
         )
+        most = memory.allowed()
+        if most is not None and self.replay.nbytes > FULL * most:
+            log.warning(
+                "The replay takes %.1f GiB when it is full (%s time steps), and this process may "
+                "use %.1f GiB: the system may kill it. Lower `replay_capacity`.",
+                self.replay.nbytes / 2**30,
+                f"{learning.replay_capacity:,}",
+                most / 2**30,
+            )
         self.rng = np.random.default_rng(config.seed)
         self.steps = self.updates = 0
         self.credit = 0.0
