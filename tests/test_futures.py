@@ -76,7 +76,8 @@ def test_until_a_frame_returns_it_is_the_agent_with_one_future_bit_for_bit():
         equal((thought.after, thought.thinks), (base.after, base.thinks))
 
 
-def test_the_others_are_forgotten_where_an_episode_begins_or_a_number_is_not_finite():
+@pytest.mark.parametrize("missing", [True, False])
+def test_the_others_are_forgotten_where_an_episode_begins_or_a_number_is_not_finite(missing):
     settings = Thinking(missing="predict", futures=3)
     lost = np.array([False, True, True])
     carry, _ = play(settings, lost)[-1]
@@ -90,7 +91,7 @@ def test_the_others_are_forgotten_where_an_episode_begins_or_a_number_is_not_fin
     agent, keys = Agent(MODEL, settings), jr.split(jr.key(1), 1)
     start = dataclasses.replace(carry, stream=broken)
     carry, _, _ = agent.act(
-        start, {"symbol": np.array([1])}, np.zeros(1, bool), keys=keys, missing=np.ones(1, bool)
+        start, {"symbol": np.array([1])}, np.zeros(1, bool), keys=keys, missing=np.full(1, missing)
     )
     numbers = [x for x in jax.tree.leaves(carry) if jnp.issubdtype(x.dtype, jnp.floating)]
     assert all(np.isfinite(x).all() for x in numbers)

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, PRNGKeyArray
 from thinkslow.agent.checks.check import Checked, Frame, Guard
 from thinkslow.agent.inputs import Inputs, streams
 from thinkslow.agent.observing import admitted, kept
-from thinkslow.agent.past.futures import likely
+from thinkslow.agent.past.futures import Futures, likely
 from thinkslow.agent.past.particles import Cloud
 from thinkslow.agent.past.smoothing import smoothed
 from thinkslow.agent.past.stream import Stream, age_of, caught_up
@@ -278,6 +278,7 @@ def reset_stream(stream: Stream) -> Stream:
         finite = jnp.where(jnp.isfinite(queue.actions), queue.actions, 0)
         queue = dataclasses.replace(queue, actions=finite)
     if futures is not None:
-        sound = futures.unsure & all_finite(futures.others)
-        futures = dataclasses.replace(futures, unsure=sound)
+        sound = all_finite(futures.others)
+        blank = jax.tree.map(jnp.zeros_like, futures.others)
+        futures = Futures(where(sound, futures.others, blank), futures.unsure & sound)
     return dataclasses.replace(stream, guard=guard, queue=queue, futures=futures)
