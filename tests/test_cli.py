@@ -186,6 +186,25 @@ def test_an_unknown_update_lists_the_known():
 
 
 @pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["evaluate", "a", "--episodes", "many"], "--episodes: must be a whole number"),
+        (["train", "a", "--budgets", "5", "x"], "--budgets: must be a whole number"),
+        (["train", "a", "--learning.return-percentiles", "5", "x"], "must be a number, such as"),
+        (
+            ["evaluate", "a", "s3://bucket/run"],
+            "AGENT ...: A path must be on this machine; got the",
+        ),
+        (["evaluate", ""], "AGENT ...: must be a path; got ''"),
+    ],
+)
+def test_what_is_wrong_with_a_value_is_said_for_one_and_for_several(arguments, said, capsys):
+    """Of several it was "Could not find valid parse for arguments", whatever was wrong."""
+    assert main(arguments) == 2
+    assert said in " ".join(capsys.readouterr().err.replace("|", " ").split())
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ["inspect"],

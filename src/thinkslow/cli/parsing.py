@@ -180,8 +180,12 @@ def checked_quickly(hint: Any) -> Any:
         plain: Any = Union[typing.get_args(bare)]  # noqa: UP007
     elif origin is tuple:
         info = PrimitiveTypeInfo.make(hint, set())
-        kind = tuple if tyro.conf.UseAppendAction in info.markers else object
-        plain = Annotated[kind, ConstructorRegistry.get_primitive_spec(info)]
+        spec: Any = ConstructorRegistry.get_primitive_spec(info)
+        appended = tyro.conf.UseAppendAction in info.markers
+        read = READ.get(_kind(hint))
+        if read is not None and not appended:  # tyro leaves out what is wrong with a value
+            spec = dataclasses.replace(spec, instance_from_str=lambda all: tuple(map(read, all)))
+        plain = Annotated[tuple if appended else object, spec]
     else:
         return hint
     return Annotated[(plain, *_marks(hint))] if _marks(hint) else plain
