@@ -99,6 +99,26 @@ def test_what_follows_a_snapshot_follows_again(id, options, copied):
     assert [one is not None and one.copy is not None for one in snapshots] == [copied, copied]
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("Forgets", "do not lead back to the same moment"), ("Reads", "FileNotFoundError")],
+)
+def test_a_state_that_leads_elsewhere_is_not_used(name, said, caplog):
+    """Methods of these names were believed, and every play-out was of another world."""
+    with VectorEnv(f"tiny_envs:tiny/{name}-v0", 2) as envs:
+        envs.reset([3, 4])
+        envs.step(np.zeros((2, 2)))
+        snapshots = envs.snapshot()
+        assert [one is not None and one.copy for one in snapshots] == [None, None]
+        assert said in caplog.text
+        once = [envs.step(np.zeros((2, 2))) for _ in range(4)]
+        assert envs.resume(snapshots).errors == (None, None)
+        for step in once:
+            more = envs.step(np.zeros((2, 2)))
+            for index in range(2):
+                alike(step, index, more, index)
+
+
 def test_a_first_moment_is_brought_back_as_a_first():
     with VectorEnv(COUNTING, 1, size=16) as envs:
         first = envs.reset([3])

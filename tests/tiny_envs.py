@@ -234,6 +234,29 @@ class Unfinite(Echo):
         return seen, reward, *rest  # pyright: ignore[reportReturnType]
 
 
+class Forgets(Echo):
+    """Shows noise; what it gives as its state lacks its random numbers."""
+
+    LENGTH = 30
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        _, *rest = super().step(action)
+        return self.np_random.normal(size=2), *rest  # pyright: ignore[reportReturnType]
+
+    def state(self) -> int:
+        return self.time
+
+    def restore(self, state: int) -> None:
+        self.time = state
+
+
+class Reads(Forgets):
+    """Its methods of these names are for something else."""
+
+    def restore(self, state: Any) -> None:
+        raise FileNotFoundError(state)
+
+
 class Whimsical(Echo):
     """Follows from no seed."""
 
@@ -344,6 +367,8 @@ for _class in (
     Talks,
     Leaves,
     Unfinite,
+    Forgets,
+    Reads,
     Whimsical,
     Old,
     Levels,

@@ -17,13 +17,18 @@ from thinkslow.envs.crew import crew_of
 from thinkslow.envs.failures import Failed, Failure, Mismatch
 from thinkslow.envs.requirements import Unavailable, installing
 from thinkslow.envs.snapshots import Snapshot
-from thinkslow.envs.steps import Episode
+from thinkslow.envs.steps import Episode, action_of
 from thinkslow.envs.worker import Died, Played, Spaces, size_of, views
 
 DEATHS = 3
 """Number of failures of one environment without a completed step, after which the cause is
 raised.
 """
+
+TRIED = 8
+"""Number of steps that try whether a copy is exact."""
+COPYING = ("copy", "put")
+"""Calls that copy an episode and bring it back."""
 
 log = logging.getLogger("thinkslow")
 _SAID: set[str] = set()
@@ -56,6 +61,8 @@ class Pool:
         self._said: set[str] = set()
         self._hurried: float | None = None
         self._deaths = [0] * count
+        self._copies: bool | None = None
+        """Whether copies of this simulator are exact; None: not tried yet."""
         self._crew = crew_of(making, count)
         self._workers = self._crew.workers
         try:
@@ -131,17 +138,60 @@ class Pool:
             self._workers[index].ask("put", snapshot.copy, snapshot.seed)
 
     def copy(self, index: int) -> bytes | None:
-        """The simulator of an environment at the present moment; None if it cannot be copied."""
+        """The simulator of an environment at the present moment; None if it cannot be copied.
+
+        A first copy is tried: played from twice, it must lead to the same.
+        """
+        if self._copies is False:
+            return None
         worker = self._workers[index]
         worker.ask("copy")
         try:
-            return worker.copied(self.limits.step_s)
+            copy = worker.copied(self.limits.step_s)
+            if copy is not None and self._copies is None:
+                self._copies = self._leads_back(index, copy)
         except Died as death:  # the episode can still be played again
-            self._report(index, death.failure)
+            if death.failure.call in COPYING:
+                self._copies = False
+            self._report(index, death.failure, "its episode is played again instead of copied")
             self._replace(index, death.failure)
-            self.replay(index)
-            self.receive(index, replayed=True)
-            return None
+        else:
+            if self._copies is not False:
+                return copy
+            log.warning(
+                "%s: its `state` and `restore` do not lead back to the same moment, so its "
+                "episodes are played again instead. Everything that changes in a step belongs to "
+                "its state, random numbers too.",
+                self.id,
+            )
+        self.replay(index)
+        self.receive(index, replayed=True)
+        return None
+
+    def _leads_back(self, index: int, copy: bytes) -> bool:
+        """Whether a copy of the present moment, which this goes back to, is exact: a few random
+        actions after it show the same twice.
+
+        **Errors:** `Died`.
+        """
+        worker, step_s = self._workers[index], self.limits.step_s
+        before = {name: array[index].copy() for name, array in self.observation.items()}
+        seen = []
+        for _ in range(2):
+            rng = np.random.default_rng(0)
+            for _ in range(TRIED):
+                worker.ask("step", action_of(self.spaces.actions, rng))
+                played = worker.receive(step_s, lambda: self._hurried)
+                self.say(played.notes)
+                shown = [array[index].tobytes() for array in self.observation.values()]
+                seen.append((shown, str(played.reward), played.over, played.terminated))
+                if played.over:
+                    break
+            worker.ask("put", copy, self.episodes[index].seed)
+            worker.receive(step_s, lambda: self._hurried)
+        for name, array in before.items():
+            self.observation[name][index] = array
+        return seen[: len(seen) // 2] == seen[len(seen) // 2 :]
 
     def receive(
         self, index: int, *, replayed: bool, brought: Snapshot | None = None
@@ -200,13 +250,15 @@ class Pool:
                 self._said.add(note)
                 log.warning("%s: %s.", self.id, note.rstrip("."))
 
-    def _report(self, index: int, failure: Failure) -> None:
+    def _report(self, index: int, failure: Failure, what: str = "its episode ends here") -> None:
         """Log a failure, once for each kind."""
         if failure.line not in self._said:
             self._said.add(failure.line)
             what = (
                 "the reset is tried again" if failure.call == "reset" else "its episode ends here"
             )
+            if failure.call in COPYING:
+                what = "its episodes are played again instead of copied"
             log.warning("%s: %s; %s.", self._moment(index), installing(failure.line), what)
 
     def _moment(self, index: int) -> str:

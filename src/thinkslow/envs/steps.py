@@ -78,6 +78,17 @@ def rows_of(
     return [{name: rows[i] for name, rows in lists.items()} for i in range(count)]
 
 
+def action_of(spaces: Mapping[str, Space], rng: np.random.Generator) -> Any:
+    """A random action, as a row of `rows_of`."""
+    drawn = {
+        name: rng.uniform(-1, 1, space.shape).tolist()
+        if space.classes is None
+        else rng.integers(space.classes, size=space.shape).tolist()
+        for name, space in spaces.items()
+    }
+    return drawn if len(drawn) > 1 else next(iter(drawn.values()))
+
+
 def hash_of(observation: Mapping[str, np.ndarray], index: int) -> str:
     """A hash of one environment's observation."""
     digest = hashlib.blake2b(digest_size=12)
