@@ -23,10 +23,13 @@ from thinkslow.bank.summary import summarise
 from thinkslow.cli.bank import scope, tables
 from thinkslow.cli.common import output
 from thinkslow.envs import Failure, Step, VectorEnv
+from thinkslow.envs.make import described_environment
 from thinkslow.envs.snapshots import Snapshot
+from thinkslow.saved.provenance import provenance
 from thinkslow.spaces import Space
+from thinkslow.storage import lock
 from thinkslow.storage.faults import Damaged, Missing
-from thinkslow.storage.headers import Occupied
+from thinkslow.storage.headers import Occupied, as_read, write_json
 
 PLAN = bank.Plan(moments=6, every=3, futures=2, horizon=3, batch=2, seed=3)
 
@@ -133,6 +136,38 @@ def cart() -> Agent:
         actions={"action": Space((), "int32", 2)},
     )
     return Agent(model, about=About(name="cart"))
+
+
+@pytest.fixture
+def older(cart, tmp_path, monkeypatch) -> Path:
+    """An empty bank that an older JAX began."""
+    now = provenance()
+    with monkeypatch.context() as then:
+        then.setattr(filling, "provenance", lambda: {"versions": now["versions"] | {"jax": "0.1"}})
+        header = filling._header(cart, described_environment("CartPole-v1"), PLAN)
+    begin(tmp_path, as_read(header))
+    return tmp_path
+
+
+def test_a_bank_is_filled_by_one_version_and_judged_by_any(cart, older):
+    """Another JAX, or other settings of it, went on with a bank, and nothing told."""
+    with pytest.raises(Occupied, match=r"its versions differ \(jax is 0.1, not "):
+        bank.fill(cart, "CartPole-v1", PLAN, older)
+    full = {"files": {"00000-0000": {"moments": PLAN.moments, "sha256": ""}}}
+    write_json(older / "index.json", full, format=1)
+    assert len(bank.fill(cart, "CartPole-v1", PLAN, older)) == PLAN.moments
+
+
+def test_a_bank_is_held_while_its_arms_are_judged(cart, older):
+    """What was judged for minutes was lost if another command filled the bank meanwhile."""
+    full = {"files": {"00000-0000": {"moments": PLAN.moments, "sha256": ""}}}
+    write_json(older / "index.json", full, format=1)
+    with (
+        bank.filled(cart, "CartPole-v1", PLAN, older),
+        pytest.raises(lock.Locked, match="is in use"),
+    ):
+        lock.claim(older)
+    lock.claim(older).release()
 
 
 class Stop(Exception):

@@ -637,7 +637,7 @@ def test_finished_and_other_evaluations_are_never_touched(tmp_path):
     ):
         with pytest.raises(Occupied, match=f"holds another evaluation.*{said}.*another folder"):
             guessed("Vector", out=tmp_path, **{"episodes": 3, **other})
-    with pytest.raises(Occupied, match="its environment is"):
+    with pytest.raises(Occupied, match=r"its environment differs \(id is"):
         guessed("Lengths", out=tmp_path, episodes=3)
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 

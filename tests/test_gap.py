@@ -16,15 +16,17 @@ from thinkslow import gap
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.thinking import Thinking
 from thinkslow.distributions import Categorical, Gaussian, Point
+from thinkslow.envs.make import described_environment
 from thinkslow.evaluation.play import Played
 from thinkslow.gap import bounds, drawing, measuring, moment, paths, stored
 from thinkslow.gap.bounds import Target, best, importance_bound, loss
 from thinkslow.gap.measuring import refusal
 from thinkslow.gap.page import build
 from thinkslow.gap.summary import Columns, of_agent
+from thinkslow.saved.provenance import provenance
 from thinkslow.storage import lines
 from thinkslow.storage.faults import Damaged
-from thinkslow.storage.headers import Occupied
+from thinkslow.storage.headers import Occupied, as_read
 from thinkslow.toy import exact, filtered, hidden_markov, noisy, simulate
 from thinkslow.worldmodel import Moment, State, surprise
 
@@ -358,6 +360,24 @@ def test_episodes_that_fail_before_every_moment_are_told_and_played_again(
     for _ in range(2):
         with pytest.raises(ValueError, match=r"CartPole-v1 failed before.*LookupError: no door"):
             gap.measure({"none": cart}, "CartPole-v1", gap.Plan(**PLAN), tmp_path)
+
+
+def test_gaps_are_measured_by_one_version_and_shown_by_any(cart, tmp_path, monkeypatch):
+    """Another JAX, or other settings of it, went on with a measurement, and nothing told."""
+    now, plan = provenance()["versions"], gap.Plan(**PLAN)
+    with monkeypatch.context() as then:
+        then.setattr(measuring, "provenance", lambda: {"versions": now | {"jax": "0.1"}})
+        header = measuring._header(
+            {"cart": {"none": cart}}, described_environment("CartPole-v1"), plan, ""
+        )
+    stored.write_header(tmp_path, as_read(header))
+    with pytest.raises(Occupied, match=r"its versions differ \(jax is 0.1, not "):
+        gap.measure({"none": cart}, "CartPole-v1", plan, tmp_path)
+    row = {"agent": "cart", "episode": 0, "of": 1, "decision": 0}
+    rows = [row, {**row, "episode": 1}]
+    monkeypatch.setattr(stored, "read", lambda folder: (as_read(header), rows))
+    shown, _ = gap.measure({"none": cart}, "CartPole-v1", plan, tmp_path)
+    assert shown.versions["jax"] == "0.1"
 
 
 @pytest.mark.nightly

@@ -1,6 +1,7 @@
 """Studies: what a plan may say, that tasks are played in any order, and what verdicts follow."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 import operator
@@ -36,7 +37,7 @@ from thinkslow.storage.faults import Damaged
 from thinkslow.study import Another, Misplanned, finish, planned, read, shipped
 from thinkslow.study.executors import Failing, local
 from thinkslow.study.rehearsal import keep, known, longest, rehearse
-from thinkslow.study.run import joined, run
+from thinkslow.study.run import begin, joined, run
 from thinkslow.study.tasks import arms_of, block_seed, environment, found, playing, tasks
 from thinkslow.study.verdicts import judge
 
@@ -268,6 +269,36 @@ def test_a_study_whose_folder_is_moved_says_so_and_begins_no_other(tmp_path):
     with pytest.raises(lock.Lost, match="continue in its new place"):
         moved()
     assert not place.exists()
+
+
+def test_a_study_is_played_with_one_version_of_the_libraries(tmp_path):
+    """Another JAX, or other settings of it, went on with a study, and nothing told."""
+    plan = planned(PLAN, "plan.toml")
+    begin(plan, tmp_path)
+    begin(plan, tmp_path)
+    path = tmp_path / "study.json"
+    stored = json.loads(path.read_text())
+    stored["versions"] |= {"jax_default_prng_impl": "rbg"}
+    path.write_text(json.dumps(stored))
+    with pytest.raises(Another, match="settings of JAX: jax_default_prng_impl is rbg, not None"):
+        begin(plan, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("versions", {"thinkslow": "0.2.0"}, r"versions differ \(thinkslow is 0.1.0, not 0.2.0\)"),
+        ("agents", [{"name": "partial-0", "weights": "other"}], "weights of partial-0"),
+    ],
+)
+def test_blocks_of_other_weights_or_versions_are_not_put_together(tmp_path, name, value, said):
+    """An agent that was trained anew between two commands, or a node with another JAX."""
+    studies.folder(tmp_path / "study", studies.QUICK)
+    place = tmp_path / "study/blocks/partial/clean/partial-0/001"
+    header = records.read(place).header
+    records.write_header(place, dataclasses.replace(header, **{name: value}))
+    with pytest.raises(Another, match=rf"Blocks 0 and 1 of partial-0 in clean .*{said}.*Delete"):
+        finish(tmp_path / "study")
 
 
 def test_a_group_that_fits_nothing_is_refused():

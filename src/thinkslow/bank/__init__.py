@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from thinkslow.bank.filling import fill
+    from thinkslow.bank.filling import fill, filled
     from thinkslow.bank.judging import Choices, judge
     from thinkslow.bank.plan import Plan
     from thinkslow.bank.stored import Bank, Moments, read
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "fill": "filling",
+    "filled": "filling",
     "Choices": "judging",
     "judge": "judging",
     "Plan": "plan",
@@ -28,7 +29,7 @@ _HOMES = {
     "summarise": "summary",
 }
 
-__all__ = ["Bank", "Choices", "Moments", "Plan", "fill", "judge", "read", "summarise"]
+__all__ = ["Bank", "Choices", "Moments", "Plan", "fill", "filled", "judge", "read", "summarise"]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,9 +5,10 @@ interrupted. To continue in the middle of a block, its episodes are played again
 play-outs, which are nearly all of the cost.
 """
 
+import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +84,27 @@ def fill(
     **Errors:** `Occupied`; `ValueError` for an agent that thinks, and for an environment of which
     no moment is kept; those of the environment.
     """
+    with filled(agent, environment, plan, out, limits=limits, show=show) as bank:
+        return bank
+
+
+@contextlib.contextmanager
+def filled(
+    agent: Agent,
+    environment: str | Mapping[str, Any],
+    plan: Plan,
+    out: str | Path,
+    *,
+    limits: Mapping[str, Any] | None = None,
+    show: Show = lambda *_: None,
+) -> Iterator[Bank]:
+    """Fill a bank as `fill` does, and hold its folder during the body, which may write there."""
     if agent.settings != Thinking():
         raise ValueError("A bank needs the base agent: pass an agent that does not think.")
     folder, setting = expanded(out), described_environment(environment)
     header = as_read(_header(agent, setting, plan))
     with writing(folder):
-        bank = _opened(folder, header)
+        bank = _opened(folder, header, plan.moments)
         if len(bank) < plan.moments:
             with VectorEnv(**arguments(setting), count=plan.batch, **dict(limits or {})) as envs:
                 player = fitted(agent, envs, name=str(agent.about.name or "the agent"))
@@ -96,7 +112,7 @@ def fill(
                 _Filling(bank, plan, player, envs, show).run()
         else:
             log.info("%s holds %d moments already: none is played.", folder, len(bank))
-    return bank
+        yield bank
 
 
 def _header(agent: Agent, environment: dict[str, Any], plan: Plan) -> Header:
@@ -113,14 +129,14 @@ def _header(agent: Agent, environment: dict[str, Any], plan: Plan) -> Header:
     )
 
 
-def _opened(folder: Path, header: Header) -> Bank:
+def _opened(folder: Path, header: Header, moments: int) -> Bank:
     if not stored.is_there(folder):
         left = [entry.name for entry in folder.iterdir() if entry.name != "lock.json"]
         if left:
             raise Occupied(f"{folder} holds {left[0]} and no bank. Pass another `out`.")
         return stored.begin(folder, header)
     bank = stored.read(folder)
-    if differences := bank.header.differences(header):
+    if differences := bank.header.differences(header, full=len(bank) >= moments):
         raise Occupied(
             f"{folder} holds another bank: {'; '.join(differences)}. Pass another `out`, or the "
             "settings of this bank."

@@ -54,13 +54,15 @@ class Header:
     """Whether these are all actions; otherwise they are drawn from the policy."""
     versions: dict[str, str]
 
-    def differences(self, other: "Header") -> list[str]:
-        """The settings that differ and must be equal to continue, as text."""
+    def differences(self, other: "Header", *, full: bool = False) -> list[str]:
+        """The settings that differ and must be equal to continue, as text. Of a full bank, to which
+        nothing is added, versions may be others.
+        """
         ours, theirs = (
             dataclasses.replace(one, agent={"weights": one.agent.get("weights")})
             for one in (self, other)
         )
-        return headers.differences(ours, theirs, apart=("versions",))
+        return headers.differences(ours, theirs, apart=("versions",) if full else ())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

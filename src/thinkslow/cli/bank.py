@@ -82,14 +82,13 @@ def parse(arguments: Sequence[str]) -> Options:
 def run(options: Options) -> dict[str, Any]:
     """Fill the bank, judge the arms, print the result and write it next to the bank.
 
-    **Errors:** `Usage` for an agent of no environment; those of `bank.fill` and of `bank.judge`.
+    **Errors:** `Usage` for an agent of no environment; those of `bank.filled` and of `bank.judge`.
     """
     options.locate()
     from thinkslow import bank
     from thinkslow.cli.results import progress
     from thinkslow.loading import agent_of
     from thinkslow.storage import atomic
-    from thinkslow.storage.lock import writing
 
     saved = options.open(options.agent)
     environment = options.environment([saved])
@@ -97,19 +96,20 @@ def run(options: Options) -> dict[str, Any]:
     out = options.out or Path("out/bank") / saved.name
     plan = part(options, Plan)
     try:
-        with options.cause_first(environment), progress() as show:
-            filled = bank.fill(agent, environment, plan, out, limits=options.limits(), show=show)
+        with (
+            options.cause_first(environment),
+            progress() as show,
+            bank.filled(agent, environment, plan, out, limits=options.limits(), show=show) as held,
+        ):
+            agent = with_returns(agent, environment, plan)
+            arms, scores = playable(agent, held, options)
+            choices = bank.judge(held, arms, scores=scores, draws=options.draws, show=show)
+            summary = bank.summarise(choices)
+            text = json.dumps(summary, indent=1, allow_nan=False) + "\n"
+            atomic.write_text(held.folder / "summary.json", text)
     except KeyboardInterrupt:
         say(f"What was stored is in {out}; the same command continues with the rest.")
         raise
-    with progress() as show:
-        agent = with_returns(agent, environment, plan)
-        arms, scores = playable(agent, filled, options)
-        choices = bank.judge(filled, arms, scores=scores, draws=options.draws, show=show)
-    summary = bank.summarise(choices)
-    text = json.dumps(summary, indent=1, allow_nan=False) + "\n"
-    with writing(out):
-        atomic.write_text(out / "summary.json", text)
     if not options.json:
         for table in tables(summary):
             output().print(table)

@@ -92,12 +92,12 @@ def measure(
                 raise ValueError(f"{name}, {arm}: no gap can be measured: {reason}.")
     header = as_read(_header(named, setting, plan, command))
     with writing(folder):
-        before, rows = _opened(folder, header)
+        before, rows = _opened(folder, header, named)
         if before is not None and before.episodes == header.episodes:
             header = before
         stored.write_header(folder, header)
         failed = ""
-        if _missing(named, rows, plan.episodes):
+        if _missing(named, rows, header.episodes):
             with VectorEnv(**arguments(setting), count=header.count, **dict(limits or {})) as envs:
                 failed = _Measuring(folder, header, plan, rows, envs, show).run(named)
         else:
@@ -179,14 +179,17 @@ def _beta(agent: AbstractAgent, plan: Plan) -> float:
     return float(agent.model.trained_beta if plan.beta is None else plan.beta)
 
 
-def _opened(folder: Path, header: Header) -> tuple[Header | None, list[Row]]:
+def _opened(
+    folder: Path, header: Header, named: Mapping[str, Any]
+) -> tuple[Header | None, list[Row]]:
     if not stored.is_there(folder):
         left = [entry.name for entry in folder.iterdir() if entry.name != "lock.json"]
         if left:
             raise Occupied(f"{folder} holds {left[0]} and no gaps. Pass another `out`.")
         return None, []
     before, rows = stored.read(folder)
-    if differences := before.differences(header):
+    whole = not _missing(named, rows, header.episodes)
+    if differences := before.differences(header, whole=whole):
         raise Occupied(
             f"{folder} holds other gaps: {'; '.join(differences)}. Pass another `out`, or the "
             "settings that it was begun with."
@@ -195,9 +198,7 @@ def _opened(folder: Path, header: Header) -> tuple[Header | None, list[Row]]:
     return before, rows
 
 
-def _missing(
-    named: Mapping[str, Mapping[str, AbstractAgent]], rows: Sequence[Row], episodes: int
-) -> bool:
+def _missing(named: Mapping[str, Any], rows: Sequence[Row], episodes: int) -> bool:
     return not all(
         stored.is_whole(stored.of_episode(rows, name, number))
         for name in named

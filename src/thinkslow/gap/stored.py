@@ -54,11 +54,16 @@ class Header:
     versions: dict[str, str]
     command: str
 
-    def differences(self, other: "Header") -> list[str]:
+    def differences(self, other: "Header", *, whole: bool = False) -> list[str]:
         """The settings that differ and must be equal to continue, as text. The number of episodes
-        may be larger.
+        may be larger. Of a measurement that is `whole`, to which nothing is added, versions may be
+        others.
         """
-        apart = ("versions", "command", *(("episodes",) if other.episodes > self.episodes else ()))
+        apart = ["command"]
+        if other.episodes > self.episodes:
+            apart.append("episodes")
+        if whole:
+            apart.append("versions")
         return headers.differences(self, other, apart=apart)
 
 

@@ -78,8 +78,24 @@ def differences(ours: Any, theirs: Any, *, apart: Collection[str] = ()) -> list[
     ]
 
 
+def unlike(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """The facts in which two mappings differ, each as a clause.
+
+    >>> unlike({"jax": "0.10.1", "numpy": "2.4"}, {"jax": "0.10.2", "numpy": "2.4"})
+    ['jax is 0.10.1, not 0.10.2']
+    """
+    return [
+        f"{fact} is {ours.get(fact)}, not {theirs.get(fact)}"
+        for fact in {**ours, **theirs}
+        if ours.get(fact) != theirs.get(fact)
+    ]
+
+
 def _difference(name: str, ours: Any, theirs: Any) -> str:
     """One setting. Lists are facts of agents or of arms, which have names."""
+    if isinstance(ours, Mapping):
+        verb = "differ" if name.endswith("s") else "differs"
+        return f"its {name} {verb} ({', '.join(unlike(ours, theirs))})"
     if isinstance(ours, list):
         key = "arm" if name == "arms" else "name"
         old, new = ([one.get(key) for one in x] for x in (ours, theirs))

@@ -14,7 +14,7 @@ from thinkslow.evaluation import records
 from thinkslow.evaluation.records import Episode, Records
 from thinkslow.evaluation.summary import summarise
 from thinkslow.saved.provenance import provenance
-from thinkslow.storage import atomic, jsontext, lines
+from thinkslow.storage import atomic, headers, jsontext, lines
 from thinkslow.storage.lock import writing
 from thinkslow.storage.paths import expanded
 from thinkslow.storage.reading import is_file
@@ -27,6 +27,8 @@ from thinkslow.study.tasks import Task, finished, playing, tasks
 log = logging.getLogger("thinkslow")
 
 RESULT = "result.json"
+OWN = ("episodes", "seed", "images", "curves", "sittings")
+"""What the blocks of one agent in one setting need not have in common."""
 Executor = Literal["local", "ray"]
 Show = Callable[[int, int], None]
 """Called with the number of finished episodes, and of all episodes."""
@@ -93,7 +95,7 @@ def begin(plan: Plan, folder: Path, command: str = "") -> dict[str, dict[str, st
     **Errors:** `Another`, `Misplanned`.
     """
     agents = playing(plan)
-    path, code = folder / STORED, code_hash()
+    path, code, made = folder / STORED, code_hash(), provenance()
     theirs = [records.HEADER]  # a study has it in the folders of its tasks only
     if not is_file(path):
         theirs += [RESULT, page.PAGE, records.EPISODES]
@@ -114,10 +116,14 @@ def begin(plan: Plan, folder: Path, command: str = "") -> dict[str, dict[str, st
                 f"{folder} was begun by other code of thinkslow ({before.code}, now {code}). A "
                 "study is played by one. Go back to it, or give another folder."
             )
+        if others := headers.unlike(before.versions, made["versions"]):
+            raise Another(
+                f"{folder} was begun with other libraries or settings of JAX: {', '.join(others)}. "
+                "A study is played with one. Go back to them, or give another folder."
+            )
         if before.agents != agents:
             raise Another(f"{folder} was begun with other agents. Give another folder.")
         return agents
-    made = provenance()
     begun = Stored(
         plan=plan,
         agents=agents,
@@ -187,7 +193,21 @@ def joined(
 
 
 def _together(plan: Plan, parts: list[tuple[Task, Records]]) -> Records:
+    """The blocks of a group in a setting as one evaluation.
+
+    **Errors:** `Another` for a block that was played by other weights, arms or libraries than an
+    earlier block of the same agent, such as after another training run wrote the agent.
+    """
     first = parts[0][1].header
+    earlier: dict[str, tuple[Task, records.Header]] = {}
+    for task, part in parts:
+        before, known = earlier.setdefault(task.agent, (task, part.header))
+        if others := headers.differences(known, part.header, apart=OWN):
+            raise Another(
+                f"Blocks {before.block} and {task.block} of {task.agent} in {task.setting} are not "
+                f"of one study: {'; '.join(others)}. Delete {before.folder} or {task.folder} in "
+                "the folder of the study, whichever is wrong; the same command plays it again."
+            )
     facts = {one["name"]: one for _, part in parts for one in part.header.agents}
     arms = {(one["agent"], one["arm"]): one for _, part in parts for one in part.header.arms}
     seeds = [one["training_seed"] for one in facts.values()]
