@@ -881,6 +881,26 @@ def test_what_nobody_can_read_ends_no_command():
     assert (listed.returncode, failed.returncode) == (0, 2)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_became_an_error_still_ends_a_command(number):
+    """Ctrl-C while NumPy was imported ended a command with an ImportError and exit code 1."""
+
+    def stopped():
+        with stopping.by_signals():
+            try:
+                signal.raise_signal(number)
+            except KeyboardInterrupt:
+                raise ImportError("an error while initializing the extension") from None
+
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # as a command starts
+    try:
+        with pytest.raises(KeyboardInterrupt) as stop:
+            stopped()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert stopping.exit_code(stop.value) == 128 + number
+
+
 def test_a_limit_of_processor_time_ends_a_command_once():
     """The system sends SIGXCPU again every second, also while the command saves."""
 

@@ -27,14 +27,22 @@ def by_signals() -> Iterator[None]:
     """Raise `Ended` at the first signal. A second signal ends the process at once.
 
     Python drops an exception that is raised inside a destructor, so such a signal is sent again.
+    Code in C may make it an error of its own, as NumPy does while it is imported; the first signal
+    is then raised instead of that.
     """
     before: dict[int, Any] = {}
+    stops: list[KeyboardInterrupt] = []
 
     def end(number: int, _: object) -> None:
         for each in before:
             again = each == number == signal.SIGXCPU  # it comes every second
             signal.signal(each, signal.SIG_IGN if again else signal.SIG_DFL)
-        raise Ended(number)
+        stops.append(Ended(number))
+        raise stops[-1]
+
+    def interrupt(number: int, _: object) -> None:
+        stops.append(KeyboardInterrupt())
+        raise stops[-1]
 
     def dropped(found: Any) -> None:
         if not isinstance(found.exc_value, KeyboardInterrupt):
@@ -48,7 +56,7 @@ def by_signals() -> Iterator[None]:
     tell, sys.unraisablehook = sys.unraisablehook, dropped
     try:
         if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # as a command starts
-            before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
+            before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
         for number in ending.SIGNALS:
             # A command that was started with nohup continues when its terminal closes.
             if not ending.is_taken(number):
@@ -57,6 +65,10 @@ def by_signals() -> Iterator[None]:
         pass
     try:
         yield
+    except Exception as error:
+        if stops:
+            raise stops[0] from error
+        raise
     finally:
         sys.unraisablehook = tell
         for number, handler in before.items():
