@@ -284,6 +284,14 @@ def test_a_study_is_played_with_one_version_of_the_libraries(tmp_path):
         begin(plan, tmp_path)
 
 
+def test_what_differs_between_two_plans_is_said(tmp_path):
+    """Two hashes were all that was told where `--agents` gave another path of the same agent."""
+    begin(planned(PLAN, "plan.toml"), tmp_path)
+    moved = planned(PLAN | {"seed": 3}, "other.toml", {"others": ["collect-early"]})
+    with pytest.raises(Another, match=r", with other seed, groups\. Give another folder"):
+        begin(moved, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [

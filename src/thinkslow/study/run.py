@@ -107,9 +107,15 @@ def begin(plan: Plan, folder: Path, command: str = "") -> dict[str, dict[str, st
     if is_file(path):
         before = stored.read(folder)
         if before.plan.hash != plan.hash:
+            others = [
+                field.name
+                for field in dataclasses.fields(plan)
+                if field.name not in ("hash", "file", "file_hash")
+                and getattr(plan, field.name) != getattr(before.plan, field.name)
+            ]
             raise Another(
                 f"{folder} holds study {before.plan.name} of plan {before.plan.hash}, not "
-                f"{plan.hash}. Give another folder."
+                f"{plan.hash}, with other {', '.join(others)}. Give another folder."
             )
         if before.code != code:
             raise Another(
