@@ -236,6 +236,29 @@ def test_a_wrapper_that_needs_more_than_the_environment_is_told_so():
         make("tiny_envs:tiny/Levels-v0", options={"level": 3}, wrappers=["tiny_envs:Scaled"])
 
 
+def test_a_wrapper_may_have_the_interface_before_gym_026():
+    """Its four results were said to be an error in thinkslow's own code."""
+    env = make("tiny_envs:tiny/Echo-v0", wrappers=["tiny_envs:Former"])
+    env.reset(seed=0)
+    assert env.step(np.zeros(2))[1:4] == (1.0, False, False)
+    said = " ".join(env.notes)
+    for what in ("`reset` takes no seed", "only an observation", "one `done`"):
+        assert what in said
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nothing", "must have `reset`; NoneType does not"),
+        ("several", "several at once, SyncVectorEnv"),
+    ],
+)
+def test_a_wrapper_that_gives_no_environment_is_refused_for_what_it_gives(name, said):
+    """Several at once were played as one of another shape."""
+    with pytest.raises(Unavailable, match=said):
+        make("tiny_envs:tiny/Echo-v0", wrappers=[f"tiny_envs:{name}"])
+
+
 def test_an_error_of_a_constructor_stays_its_own():
     with pytest.raises(Unavailable, match=r"could not be made\. TypeError: int.*your code"):
         make("tiny_envs:Deeper", options={"level": 3, "depth": None})

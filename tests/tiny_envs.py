@@ -347,6 +347,25 @@ class Doubled(gymnasium.ObservationWrapper):
         return 2 * observation
 
 
+class Former(gymnasium.Wrapper):
+    """A wrapper as before gym 0.26."""
+
+    def reset(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self.env.reset()[0]
+
+    def step(self, action: Any) -> Any:
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return observation, reward, terminated or truncated, info
+
+
+def several(env: Any) -> Any:
+    return gymnasium.vector.SyncVectorEnv([lambda: env])
+
+
+def nothing(env: Any) -> None:
+    pass
+
+
 def __getattr__(name: str) -> Any:
     """Imports what it is asked for only then, as `gymnasium.wrappers` does."""
     if name == "Lazy":

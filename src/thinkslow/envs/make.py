@@ -96,7 +96,7 @@ def make(
     if family is not None:
         env = family.dress(env, size, **own)
     for wrapper in wrappers:
-        env = _wrapped(env, wrapper)
+        env = _wrapped(env, wrapper, notes)
     return Environment(
         env,
         id,
@@ -417,7 +417,7 @@ def _replaced(env: Any, by: Any) -> gymnasium.Env:
     return env
 
 
-def _wrapped(env: gymnasium.Env, wrapper: str) -> gymnasium.Env:
+def _wrapped(env: gymnasium.Env, wrapper: str, notes: list[str]) -> gymnasium.Env:
     module, _, name = wrapper.rpartition(":")
     if not module:
         raise ValueError(f"`wrappers` must be `module:Class`; got {wrapper!r}.")
@@ -426,7 +426,7 @@ def _wrapped(env: gymnasium.Env, wrapper: str) -> gymnasium.Env:
         found: Any = getattr(loaded, name, None)  # which may import a module of its own
         if not callable(found):
             raise Unavailable(f"`wrappers` must be `module:Class`; {module} has no class {name}.")
-        around: Any = found(env)
+        around = adapted(found(env), partial(_note, notes))
     except Unavailable:
         raise
     except Exception as error:  # the user's code may raise anything
