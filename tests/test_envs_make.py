@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tiny_envs
 from gymnasium import spaces
+from gymnasium.envs.registration import WrapperSpec
 
 from thinkslow.cli import evaluate, train
 from thinkslow.cli.usage import Usage
@@ -236,9 +237,20 @@ def test_a_wrapper_that_needs_more_than_the_environment_is_told_so():
         make("tiny_envs:tiny/Levels-v0", options={"level": 3}, wrappers=["tiny_envs:Scaled"])
 
 
-def test_a_wrapper_may_have_the_interface_before_gym_026():
+def registered_with(monkeypatch: pytest.MonkeyPatch, wrapper: str) -> str:
+    """The id of an environment whose registration names a wrapper."""
+    spec = WrapperSpec("its", f"tiny_envs:{wrapper}", {})
+    monkeypatch.setattr(gymnasium.registry["tiny/Echo-v0"], "additional_wrappers", (spec,))
+    return "tiny_envs:tiny/Echo-v0"
+
+
+@pytest.mark.parametrize("registered", [False, True])
+def test_a_wrapper_may_have_the_interface_before_gym_026(registered, monkeypatch):
     """Its four results were said to be an error in thinkslow's own code."""
-    env = make("tiny_envs:tiny/Echo-v0", wrappers=["tiny_envs:Former"])
+    if registered:
+        env = make(registered_with(monkeypatch, "Former"))
+    else:
+        env = make("tiny_envs:tiny/Echo-v0", wrappers=["tiny_envs:Former"])
     env.reset(seed=0)
     assert env.step(np.zeros(2))[1:4] == (1.0, False, False)
     said = " ".join(env.notes)
@@ -253,10 +265,12 @@ def test_a_wrapper_may_have_the_interface_before_gym_026():
         ("several", "several at once, SyncVectorEnv"),
     ],
 )
-def test_a_wrapper_that_gives_no_environment_is_refused_for_what_it_gives(name, said):
+def test_a_wrapper_that_gives_no_environment_is_refused_for_what_it_gives(name, said, monkeypatch):
     """Several at once were played as one of another shape."""
     with pytest.raises(Unavailable, match=said):
         make("tiny_envs:tiny/Echo-v0", wrappers=[f"tiny_envs:{name}"])
+    with pytest.raises(Unavailable, match=said):
+        make(registered_with(monkeypatch, name))
 
 
 def test_an_error_of_a_constructor_stays_its_own():
@@ -580,6 +594,7 @@ def test_how_an_environment_is_made_can_be_said_on_the_command_line():
 SIMULATOR = """
 import gymnasium, numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import WrapperSpec
 
 class Emulator:
     frames = 0

@@ -380,12 +380,13 @@ def _constructed(
     usable = {name: value for name, value in asked.items() if name not in constructor.TAKEN}
     try:
         env: Any = gymnasium.make(spec, disable_env_checker=True, **{**given, **usable})
+        env = _replaced(env, made[0])
+        return adapted(env, partial(_note, notes)) if spec.additional_wrappers else env
     except Unavailable:
         raise
     except Exception as error:  # a simulator may raise anything
         cause = error.__cause__ if isinstance(error.__cause__, TypeError) else error
         raise Unavailable(explained(id, cause)) from error
-    return _replaced(env, made[0])
 
 
 def _once_each(base: Any, home: Family, repeat: int, notes: list[str]) -> None:
@@ -406,14 +407,16 @@ def _once_each(base: Any, home: Family, repeat: int, notes: list[str]) -> None:
     )
 
 
-def _replaced(env: Any, by: Any) -> gymnasium.Env:
-    """The same wrappers, with `by` around what it wraps."""
+def _replaced(env: Any, by: Any) -> Any:
+    """The same wrappers, with `by` around what it wraps, unless a user's own kind hides it."""
     if env is by.env:
         return by
     outer = env
-    while outer.env is not by.env:
+    while isinstance(outer, gymnasium.Wrapper):
+        if outer.env is by.env:
+            outer.env = by
+            break
         outer = outer.env
-    outer.env = by
     return env
 
 
