@@ -613,6 +613,58 @@ def test_what_the_agent_does_not_see_is_refused_by_name(observation, said):
         agent.act(agent.start(1), observation, np.ones(1, bool), keys=jr.split(jr.key(0), 1))
 
 
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"keys": jr.key(0)}, r"`keys` must be one for each .*jax\.random\.split"),
+        ({"keys": 0}, "`keys` must be one for each .*; got int"),
+        ({"keys": jr.split(jr.key(0), 0)}, "`keys` must be one for each of one or more"),
+        ({"is_first": True}, "`is_first` is of none, `keys` of 2"),
+        (
+            {"observation": np.ones((2, 3))},
+            r"must be arrays by name \(seen\); got ndarray of float",
+        ),
+        ({"missing": [True]}, "`missing` of `seen` is of 1 environment, `keys` of 2"),
+        ({"carry": None}, r"`carry` must be of `agent\.start\(batch\)`.*; got None"),
+        ({"carry": 3}, "`carry` is of 3 environments, `keys` of 2"),
+        ({"carry": "other"}, r"must be of this agent.*State with .*\(8,\).*Begin with `agent"),
+    ],
+)
+@pytest.mark.parametrize("settings", [Thinking(), slow(Thinking(particles=2))])
+def test_a_decision_that_cannot_begin_says_what_to_give(change, said, settings):
+    """The carry of another number of environments ended in JAX's message about vmap."""
+    agent = Agent(notes(), settings)
+    given = {
+        "carry": agent.start(2),
+        "observation": {"seen": np.ones((2, 3), np.float32)},
+        "is_first": np.ones(2, bool),
+        "keys": jr.split(jr.key(0), 2),
+    } | change
+    if given["carry"] == 3:
+        given["carry"] = agent.start(3)
+    elif given["carry"] == "other":
+        given["carry"] = jax.tree.map(lambda x: jnp.concatenate([x, x], -1), agent.start(2))
+    with pytest.raises(ValueError, match=said):
+        agent.act(**given)
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize("batch", [0, -1, 2.5, True, None])
+def test_an_agent_starts_in_one_environment_or_more(batch):
+    with pytest.raises(ValueError, match=f"must be one or more environments; got {batch}"):
+        Agent(notes()).start(batch)
+
+
+def test_an_observation_of_another_byte_order_is_turned():
+    """An image of a file from another machine ended in JAX's message about abstract arrays."""
+    agent, keys = Agent(notes()), jr.split(jr.key(0), 1)
+    for order in "<>":
+        seen = {"seen": np.ones((1, 3), f"{order}f4")}
+        _, _, thought = agent.act(agent.start(1), seen, np.ones(1, bool), keys=keys)
+        assert thought.seen.all()
+
+
 def test_any_array_that_numpy_reads_is_an_observation():
     """A tensor's type is not NumPy's, and asking for its kind was an error of its own."""
 

@@ -49,9 +49,14 @@ def same_form(what: str, value: Tree, example: Any) -> Tree:
     raise TypeError(f"{what} must be {described(example)}; got {described(value)}.")
 
 
-def _form(tree: Any) -> Hashable:
+def shaped(tree: Any) -> Hashable:
+    """The structure and the shapes of a tree, to be compared."""
     leaves, structure = jax.tree.flatten(tree)
-    return structure, tuple((np.shape(leaf), _kind(leaf)) for leaf in leaves)
+    return structure, tuple(map(np.shape, leaves))
+
+
+def _form(tree: Any) -> Hashable:
+    return shaped(tree), tuple(map(_kind, jax.tree.leaves(tree)))
 
 
 def _kind(leaf: Any) -> str:

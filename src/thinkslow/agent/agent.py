@@ -38,6 +38,7 @@ from thinkslow.needs import (
 )
 from thinkslow.objectives.members import Members, Source
 from thinkslow.plural import plural
+from thinkslow.settings import plain
 from thinkslow.spaces import Space
 from thinkslow.trees import Parts, compiled, copies, described, once, parts, put, register
 from thinkslow.worldmodel import State, WorldModel
@@ -195,6 +196,8 @@ class Agent(AbstractAgent):
         return dataclasses.replace(self, returns=float(spread))
 
     def start(self, batch: int) -> Carry:
+        if type(plain(batch)) is not int or batch < 1:
+            raise ValueError(f"`batch` must be one or more environments; got {batch!r}.")
         state, action = self.model.initial(), self._action
         past, count = None, self.settings.particles
         if count > 1:
@@ -236,8 +239,8 @@ class Agent(AbstractAgent):
                 smaller of `settings.delay` and the age of the episode.
 
         **Errors:** `ValueError` for an observation with other names or shapes than the agent's, a
-        flag for a part that it does not see, an age above the delay, or a check that is not
-        calibrated.
+        carry of another agent or another number of environments, a flag for a part that it does not
+        see, an age above the delay, or a check that is not calibrated.
         """
         given = Inputs(carry, observation, is_first, keys)
         return _act(*self.parts, prepared(self, given, missing=missing, age=age))

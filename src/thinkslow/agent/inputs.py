@@ -20,7 +20,7 @@ from thinkslow.agent.past.particles import Cloud
 from thinkslow.agent.past.stream import Stream
 from thinkslow.agent.past.window import Window
 from thinkslow.plural import plural
-from thinkslow.trees import copies, put
+from thinkslow.trees import copies, described, put, shaped
 from thinkslow.worldmodel import State, WorldModel
 
 if TYPE_CHECKING:
@@ -52,6 +52,20 @@ class Inputs(NamedTuple):
     key: Key[Array, "*batch"]
 
 
+def fitting(agent: "Agent", state: State) -> State:
+    """The state of a carry. Its shapes are checked once, when a program is traced.
+
+    **Errors:** `ValueError` for the state of another agent, with both.
+    """
+    blank = jax.eval_shape(agent.model.initial)
+    if shaped(state) != shaped(blank):
+        raise ValueError(
+            f"`carry` must be of this agent, whose state is a {described(blank)}; got "
+            f"{described(state)}. Begin with `agent.start(batch)`."
+        )
+    return state
+
+
 def streams(key: PRNGKeyArray) -> tuple[PRNGKeyArray, ...]:
     """The independent keys of one decision: latent, action, refinement, readout."""
     latent_key, action_key, think_key = jr.split(key, 3)
@@ -75,15 +89,25 @@ def prepared(
     seen = named(agent.observation_spaces, observation)
     is_first = is_first if isinstance(is_first, jax.Array) else np.asarray(is_first)
     flags = _flags(agent.model, missing, seen)
-    flagged = {f"`missing` of {name}": flag for name, flag in (flags or {}).items()}
-    flagged |= {} if age is None else {"age": age}
-    for name, value in {**seen, "is_first": is_first, **flagged}.items():
+    if not isinstance(carry, Carry):
+        raise ValueError(
+            f"`carry` must be of `agent.start(batch)` or the last decision; got {described(carry)}."
+        )
+    if not np.ndim(keys) or not len(keys):
+        raise ValueError(
+            "`keys` must be one for each of one or more environments, such as "
+            f"`jax.random.split(key, batch)`; got {described(keys)}."
+        )
+    batches = {f"`{name}`": value for name, value in seen.items()}
+    batches |= {"`is_first`": is_first, "`carry`": carry.action}
+    batches |= {f"`missing` of `{name}`": flag for name, flag in (flags or {}).items()}
+    batches |= {} if age is None else {"`age`": age}
+    for name, value in batches.items():
         if np.shape(value)[:1] != (len(keys),):
-            count = np.shape(value)[0] if np.ndim(value) else 0
+            count = plural(np.shape(value)[0], "environment") if np.ndim(value) else "none"
             raise ValueError(
-                f"`{name}` is of {plural(count, 'environment')}, "
-                f"`keys` of {len(keys)}. Give one of each for every environment, along the first "
-                "axis."
+                f"{name} is of {count}, `keys` of {len(keys)}. Give one of each for every "
+                "environment, along the first axis."
             )
     if agent.settings.check is not None and agent.clean is None:
         raise ValueError(

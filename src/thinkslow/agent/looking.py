@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray
 
 from thinkslow.agent.checks.check import Checked, Frame, Guard
-from thinkslow.agent.inputs import Inputs, streams
+from thinkslow.agent.inputs import Inputs, fitting, streams
 from thinkslow.agent.observing import admitted, kept
 from thinkslow.agent.past.futures import Futures, likely
 from thinkslow.agent.past.particles import Cloud
@@ -248,8 +248,11 @@ def usable(moment: Moment, sound: Bool[Array, ""]) -> Moment:
 def reset_state(
     agent: "Agent", state: State, action: Array, is_first: Bool[Array | np.ndarray, ""]
 ) -> tuple[State, Array, Bool[Array, ""]]:
-    """State and action, reset if they are non-finite."""
-    sound = all_finite((state, action))
+    """State and action, reset if they are non-finite.
+
+    **Errors:** those of `fitting`.
+    """
+    sound = all_finite((fitting(agent, state), action))
     blank = jax.tree.map(lambda x, old: x.astype(old.dtype), agent.model.initial(), state)
     state = where(sound, state, blank)
     return state, jnp.where(sound, action, 0), jnp.asarray(is_first) | ~sound

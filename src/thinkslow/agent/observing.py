@@ -27,6 +27,11 @@ def named(spaces: Spaces, observation: Mapping[str, Any]) -> dict[str, Any]:
 
     **Errors:** `ValueError` that names missing or non-numeric parts.
     """
+    if not hasattr(observation, "keys"):
+        raise ValueError(
+            f"An observation must be arrays by name ({', '.join(name for name, _ in spaces)}); got "
+            f"{said(observation)}."
+        )
     if absent := [name for name, _ in spaces if name not in observation]:
         raise ValueError(
             f"The agent sees {', '.join(name for name, _ in spaces)}; the observation has "
@@ -47,6 +52,8 @@ def named(spaces: Spaces, observation: Mapping[str, Any]) -> dict[str, Any]:
                 f"`{name}` must be an array of numbers; got {plural(hidden, 'masked value')}. "
                 "Fill them, as by `.filled(0)`, or pass `missing`."
             )
+        if not array.dtype.isnative:  # of a file from another machine, which JAX does not take
+            array = array.astype(array.dtype.newbyteorder("="))
         out[name] = array
     return out
 

@@ -100,8 +100,6 @@ class Player:
                 f"of {count}. "
                 "Pass None to begin new episodes."
             )
-        if not count:
-            raise ValueError("`observation` must be of 1 environment or more; got 0.")
         starts = np.asarray(episode_start if episode_start is not None else False, bool).reshape(-1)
         if len(starts) not in (1, count):
             raise ValueError(
