@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -446,6 +447,21 @@ def test_an_unknown_setting_of_the_environment_is_refused_with_the_nearest(wrong
         evaluate(GUESSERS, {"id": "CartPole-v1", wrong: 4}, episodes=2, seed=0)
 
 
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    ("environment", "error", "said"),
+    [
+        (gymnasium.make("CartPole-v1"), TypeError, "must be its id, or a mapping.*got <Time"),
+        (5, TypeError, "must be its id, or a mapping"),
+        ({"size": 64}, ValueError, "must have an `id`; got {'size': 64}"),
+    ],
+)
+def test_what_is_no_description_of_an_environment_says_what_is(environment, error, said):
+    """An environment that was made already was "'TimeLimit' object has no attribute 'items'"."""
+    with pytest.raises(error, match=said):
+        evaluate(GUESSERS, environment, episodes=2, seed=0)
+
+
 def test_the_manifest_of_an_imported_agent_may_name_its_task():
     stored = {"id": "CartPole-v1", "repeat": 2, "task": "gym_cartpole"}
     assert described_environment(stored) == {"id": "CartPole-v1", "size": 64, "repeat": 2}
@@ -457,6 +473,8 @@ def test_the_manifest_of_an_imported_agent_may_name_its_task():
     [
         ({"none": "collect-half"}, r"thinkslow.load\('collect-half'\)"),
         ({"a": {"none": None}}, "none is a NoneType"),
+        ({3: Guesser()}, "name of an agent or an arm must be a text; got 3"),
+        ({"a": {"": Guesser()}}, "name of an agent or an arm must be a text; got ''"),
         ({**GUESSERS, "slow": Thinking()}, r"agent\.thinking.*slow is a Thinking"),
     ],
 )

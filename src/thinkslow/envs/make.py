@@ -149,6 +149,11 @@ def described(environment: str | Mapping[str, Any]) -> dict[str, Any]:
     files of an agent name; `TypeError` for a value of another type.
     """
     given = {"id": environment} if isinstance(environment, str) else environment
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            "An environment must be its id, or a mapping such as {'id': 'CartPole-v1'}; got "
+            f"{given!r:.80}. Yours is `module:Class`, or `module:function` that makes it."
+        )
     for name, value in given.items():
         if name not in (*ARGUMENTS, *RECORDED):
             raise ValueError(
@@ -158,6 +163,8 @@ def described(environment: str | Mapping[str, Any]) -> dict[str, Any]:
             raise TypeError(
                 f"`{name}` of an environment must be {ARGUMENTS[name]}; got {value!r:.80}."
             )
+    if "id" not in given:
+        raise ValueError(f"An environment must have an `id`; got {given!r:.80}.")
     return consented(arguments(given))
 
 

@@ -46,6 +46,9 @@ def by_name(agents: Agents) -> dict[str, dict[str, AbstractAgent]]:
             grouped[key] = dict(value)
         else:
             alone[key] = value
+    for name in (name for names in (agents, *grouped.values()) for name in names):
+        if not isinstance(name, str) or not name.strip():
+            raise TypeError(f"The name of an agent or an arm must be a text; got {name!r}.")
     for arms in (alone, *grouped.values()):
         for arm, agent in arms.items():
             if not isinstance(agent, AbstractAgent):
