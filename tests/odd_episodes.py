@@ -104,6 +104,19 @@ class NanReward(Vector):
         return float("nan") if self.seed_ % 3 == 0 and self.time == 5 else float(action)
 
 
+class Warms(Vector):
+    """Pays more with every episode that it has begun."""
+
+    begun = 0
+
+    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
+        self.begun += 1
+        return super().reset(**options)
+
+    def reward(self, action: int) -> float:
+        return float(self.begun)
+
+
 class Tiny(Vector):
     """Rewards of 1e-8."""
 
@@ -143,6 +156,7 @@ for _class in (
     FailsOnce,
     Fails,
     NanReward,
+    Warms,
     Tiny,
     Endless,
     Cameras,

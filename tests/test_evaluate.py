@@ -550,6 +550,16 @@ def test_an_environment_that_ignores_its_seed_is_told_and_compared_unpaired(capl
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(("name", "times"), [("Warms", 1), ("Vector", 0), ("FailsOnce", 0)])
+def test_an_environment_that_changes_between_arms_is_told(name, times, caplog):
+    """Each arm got more than the one before it, and nothing told that this was no merit."""
+    result = guessed(name)
+    assert sum("does not repeat an episode" in line for line in caplog.messages) == times
+    notes = " ".join(result.summary["notes"])
+    assert ("their difference may come from this" in notes) == bool(times)
+
+
+@pytest.mark.usefixtures("quick")
 def test_an_episode_without_an_end_is_cut_where_one_says(caplog):
     result = guessed("Endless", max_decisions=7, episodes=2, batch=2)
     assert all(row["cut"] and row["length"] == 7 for row in rows(result))

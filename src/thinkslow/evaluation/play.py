@@ -23,6 +23,9 @@ from thinkslow.envs import Step, VectorEnv
 from thinkslow.evaluation.subjects import told
 from thinkslow.trees import put
 
+REPEATED = 5_000
+"""Longest episode that is played again, to see whether the environment repeats it."""
+
 log = logging.getLogger("thinkslow")
 
 
@@ -55,6 +58,8 @@ class Played:
     moved: float = 0.0
     latency_ms: array = dataclasses.field(default_factory=lambda: array("d"))
     """Milliseconds of each decision of the whole batch during the episode."""
+    taken: list[Any] = dataclasses.field(default_factory=list)
+    """The first actions of the whole batch, `REPEATED` at most, kept with its first episode."""
 
 
 def play(
@@ -114,6 +119,8 @@ def play(
         for taken in [before] * waiting + [acts]:
             if not playing.any():
                 break
+            if playing[0] and len(played[0].taken) < REPEATED:
+                played[0].taken.append(taken)
             step = envs.step(taken, playing=playing)
             count_step(played, playing, step)
             if taken is acts:
@@ -127,6 +134,24 @@ def play(
             playing[:] = False
         tick(decision, int(np.count_nonzero(~playing)))
     return played
+
+
+def played_again(envs: VectorEnv, first: Played) -> float | None:
+    """The score of the first episode of a block with the same seed and actions; None if it cannot
+    be compared: it is too long or failed, or begins otherwise now.
+    """
+    if first.crashed or first.nonfinite or len(first.taken) >= REPEATED:
+        return None
+    alone, score = np.arange(envs.count) == 0, 0.0
+    envs.reset([first.environment_seed] * envs.count)
+    if envs.first_seen[0] != first.first_observation:
+        return None
+    for taken in first.taken:
+        step = envs.step(taken, playing=alone)
+        score += float(step.reward[0])
+        if step.is_last[0]:
+            return None if step.crashed[0] else score
+    return score
 
 
 def _compile(

@@ -372,6 +372,7 @@ def _notes(records: Records, comparisons: Sequence[Record]) -> Iterator[str]:
             "arms began differently. Episodes are therefore not paired, and arms are compared as "
             "independent samples."
         )
+    yield from [one["unrepeated"] for one in header.sittings if one.get("unrepeated")][:1]
     seeds = {one.environment_seed for one in episodes}
     if len(seeds) > 1 and len({one.first_observation for one in episodes}) == 1:
         yield (

@@ -11,7 +11,7 @@ from thinkslow.envs import lateness
 from thinkslow.evaluation import records, subjects
 from thinkslow.evaluation.blocks import Block, Sitting
 from thinkslow.evaluation.calibrate import calibrated_in, needs_calibration
-from thinkslow.evaluation.play import Watcher, lateness_of, play
+from thinkslow.evaluation.play import Played, Watcher, lateness_of, play, played_again
 from thinkslow.evaluation.records import BASE, Episode
 from thinkslow.evaluation.seeds import CALIBRATION, episode_seed
 from thinkslow.evaluation.shadow import Pictures
@@ -36,12 +36,16 @@ def play_all(
         video: whether to write the first episode of every arm as a video.
     """
     header, done, unpaired = sitting.header, 0, False
+    earlier: _Arm | None = None
     for name, arms in named.items():
         for arm, agent in arms.items():
             one = _Arm(sitting, name, arm, agent, video=video)
             for first in range(0, header.episodes, header.count):
                 block = Block(sitting, name, first)
                 if lacking := block.lacking(sitting.played, arm):
+                    if earlier is not None and earlier is not one:
+                        earlier.say_if_unrepeated()
+                    earlier = one if earlier is None else earlier
                     new = one.play(block, lacking, done)
                     unpaired = unpaired or _say_if_unpaired(sitting, new)
                     sitting.stop_if_failing(name, arm)
@@ -58,6 +62,8 @@ class _Arm:
         self.ready: AbstractAgent | None = None
         self.late = 0
         """The delay of its decisions, in steps of the environment."""
+        self.first: Played | None = None
+        """Its first episode in this process."""
 
     def play(self, block: Block, lacking: Sequence[int], done: int) -> list[Episode]:
         """Play a block, write the episodes that were lacking, and return them."""
@@ -85,12 +91,34 @@ class _Arm:
             )
             if film is not None:
                 film.close()
+        self.first = played[0] if self.first is None else self.first
         found = block.rows(self.arm, agent, played, scorer.scores())
         if pictures is not None:
             if self.arm != BASE and not pictures.recorder.watched:
                 _record_base(sitting, pictures)
             pictures.take(self.arm, agent)
         return sitting.keep(found, lacking)
+
+    def say_if_unrepeated(self) -> None:
+        """Play its first episode again, once: arms that are played one after the other can be
+        compared only if the environment does not change meanwhile."""
+        first, sitting = self.first, self.sitting
+        if first is None or not first.taken:
+            return
+        again = played_again(sitting.envs, first)
+        first.taken.clear()
+        if again is None or abs(again - first.score) <= 1e-6 * first.rewards_size:
+            return
+        said = (
+            f"{sitting.envs.id} does not repeat an episode: under the seed and the actions of one "
+            f"of {self.arm}, its score was {first.score:.6g}, and {again:.6g} after others. It "
+            "keeps something from one episode to the next, such as running averages, or draws "
+            "numbers that do not follow from its seed. Arms are played one after the other, so "
+            "their difference may come from this."
+        )
+        log.warning("%s", said)
+        sitting.header.sittings[-1]["unrepeated"] = said
+        records.write_header(sitting.folder, sitting.header)
 
     def _prepared(self, done: int) -> AbstractAgent:
         if self.ready is None:
