@@ -578,6 +578,27 @@ def test_a_plugin_of_jax_that_fails_is_one_line(caplog, capsys):
     assert "calling jax_cuda.initialize(): cuInit failed: no device" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "refused"),
+    [
+        ("JAX_DEBUG_NANS", "1", FloatingPointError("invalid value (nan) encountered in stage")),
+        ("JAX_TRANSFER_GUARD", "disallow", JaxRuntimeError("Disallowed host-to-device transfer")),
+    ],
+)
+def test_a_variable_that_makes_jax_strict_is_named(monkeypatch, capsys, name, value, refused):
+    """Only the function of ours was named, or the shape of an array."""
+
+    def run(options):
+        raise refused
+
+    monkeypatch.setattr(inspect, "run", run)
+    assert main(["inspect", "agent"]) == 1
+    assert name not in one_line(capsys)
+    monkeypatch.setenv(name, value)
+    assert main(["inspect", "agent"]) == 1
+    assert f"because of {name}={value}: unset it" in one_line(capsys)
+
+
 @pytest.mark.parametrize("fails", ["assert None", "raise RuntimeError('no backend rocm')"])
 def test_a_device_that_jax_does_not_have_is_named(monkeypatch, capsys, fails):
     """It was "AssertionError: no message", and for `gpu` only that there is no rocm."""

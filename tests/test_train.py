@@ -308,12 +308,23 @@ def test_a_name_with_spaces_can_be_read_again(tmp_path):
     assert dict(checkpoint.load(tmp_path / "a").model.observation_spaces) == spaces[0]
 
 
+def test_what_is_asked_of_xla_is_told_apart(monkeypatch):
+    """An evaluation was continued with fast mathematics, and nothing said so."""
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    before = runs.made_by()
+    assert "XLA_FLAGS" not in before
+    monkeypatch.setenv("XLA_FLAGS", " --xla_cpu_enable_fast_math=true ")
+    said = "XLA_FLAGS --xla_cpu_enable_fast_math=true"
+    assert runs.told_apart(runs.made_by(), before) == said
+
+
 def test_settings_of_jax_that_change_numbers_are_told_apart():
     """A run that went on with JAX_ENABLE_X64=1 got other weights, and nothing said why."""
     before = runs.made_by()
     with jax.enable_x64(True):
         now = runs.made_by()
     assert runs.told_apart(now, before) == "jax_enable_x64 True"
+    assert runs.told_apart(before, now) == "jax_enable_x64 not set"
     assert not any(name.startswith("jax_") for name in before)
 
 

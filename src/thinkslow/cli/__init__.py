@@ -58,6 +58,18 @@ XLA_FATAL = "3"
 "Very slow compile? If you want to file a bug, ...", which a loaded machine gives after two minutes.
 """
 
+STRICT = (
+    "JAX_DEBUG_NANS",
+    "JAX_DEBUG_INFS",
+    "JAX_NUMPY_DTYPE_PROMOTION",
+    "JAX_NUMPY_RANK_PROMOTION",
+    "JAX_TRANSFER_GUARD",
+    "JAX_TRANSFER_GUARD_HOST_TO_DEVICE",
+    "JAX_TRANSFER_GUARD_DEVICE_TO_HOST",
+    "JAX_TRANSFER_GUARD_DEVICE_TO_DEVICE",
+    "JAX_CHECK_TRACER_LEAKS",
+)
+"""Variables that let JAX refuse what is right elsewhere: an unknown number is NaN here."""
 
 NARROWEST = 20
 """Columns of the narrowest terminal. At a width of 0, as some terminals report, tables were not
@@ -247,5 +259,9 @@ def _one_line(error: Exception) -> str:
         return f"{text.rstrip('.')} ({place})." if place else text
     place = place_of(error)
     at = f" ({place})" if place else ""
-    said = text.rstrip(".") or "no message"
-    return f"{type(error).__name__}: {said}{at}. Pass --debug for the traceback."
+    said = f"{type(error).__name__}: {text.rstrip('.') or 'no message'}{at}."
+    strict = [f"{name}={os.environ[name]}" for name in STRICT if os.environ.get(name)]
+    if strict and (by_jax or isinstance(error, FloatingPointError)):
+        said += f" JAX may refuse this because of {', '.join(strict)}: unset it, or"
+        return f"{said} pass --debug for the traceback."
+    return f"{said} Pass --debug for the traceback."

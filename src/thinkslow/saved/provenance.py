@@ -1,5 +1,6 @@
 """What wrote a file: versions of packages, and the revision of the source."""
 
+import os
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -17,8 +18,8 @@ USUAL = {
 
 
 def provenance() -> dict[str, Any]:
-    """The versions and the git revision that write a file. Settings of JAX that change numbers are
-    with the versions.
+    """The versions and the git revision that write a file. Settings of JAX and XLA that change
+    numbers are with the versions.
     """
     packages = ("thinkslow", "jax", "equinox", "numpy", "miniworld")
     versions = {package: metadata.version(package) for package in packages}
@@ -29,11 +30,15 @@ def provenance() -> dict[str, Any]:
 
 
 def _unusual() -> dict[str, str]:
-    """JAX's settings that are not the usual ones, such as by JAX_ENABLE_X64=1, by name."""
+    """JAX's settings that are not the usual ones, such as by JAX_ENABLE_X64=1, by name, and what
+    the user asks of XLA, such as --xla_cpu_enable_fast_math=true.
+    """
     import jax  # slow, and not needed to ask for the revision
 
     now = {name: getattr(jax.config, name, usual) for name, usual in USUAL.items()}
-    return {name: str(value) for name, value in now.items() if value != USUAL[name]}
+    found = {name: str(value) for name, value in now.items() if value != USUAL[name]}
+    flags = " ".join(os.environ.get("XLA_FLAGS", "").split())
+    return found | ({"XLA_FLAGS": flags} if flags else {})
 
 
 def revision() -> str | None:

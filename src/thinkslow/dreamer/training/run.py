@@ -101,8 +101,8 @@ def told_apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     >>> told_apart({"revision": "a1", "jax": "0.9"}, {"revision": "a1", "jax": "0.8"})
     'jax 0.9'
     """
-    names = [name for name in one if one[name] != other.get(name)]
-    return ", ".join(f"{name} {one[name]}" for name in names) or "another version"
+    names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+    return ", ".join(f"{name} {one.get(name, 'not set')}" for name in names)
 
 
 def read(folder: Path) -> Described:
