@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -363,3 +364,21 @@ def test_the_printed_tables_have_every_number_below_its_title(monkeypatch):
         for table in made:
             output().print(table)
     assert "…" not in out.getvalue()
+
+
+def test_a_terminal_breaks_no_number_of_a_gate(monkeypatch):
+    """+9.15e-10, which is what rounding left of 0, was printed as +9.15e-1 above a 0."""
+    shares = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
+    curves = {
+        "policy-information": [{"share": share, "mean": 0.00679 * share} for share in shares],
+        "random": [{"share": share, "mean": -9.15e-10} for share in shares],
+    }
+    parts = {"base": None, "arms": {}, "calibration": {}, "critic": None}
+    (table,) = tables({**parts, "gates": {"values": curves}})
+    monkeypatch.setenv("COLUMNS", "80")
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        output().print(table)
+    printed = [word for line in out.getvalue().splitlines() for word in line.split("│")]
+    numbers = [word.strip() for word in printed if re.match(r" *[+-]?\d", word)]
+    kept = ["+0.0003", "+0.0007", "+0.0014", "+0.002", "+0.0034", "+0.0068"]
+    assert numbers == [*kept, *["+0"] * 6]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -200,8 +201,9 @@ def tables(summary: Mapping[str, Any]) -> "list[Table]":
     for arm, curves in summary["gates"].items():
         shares = [row["share"] for row in next(iter(curves.values()))]
         table = Table(f"{arm} behind a gate open for", *(f"{share:.0%}" for share in shares))
+        largest = max(abs(row["mean"]) for rows in curves.values() for row in rows)
         for name, rows in curves.items():
-            table.add_row(name, *(f"{row['mean']:+.3g}" for row in rows))
+            table.add_row(name, *(_beside(row["mean"], largest) for row in rows))
         out.append(table)
     return out
 
@@ -214,6 +216,17 @@ def _estimate(row: Mapping[str, Any]) -> str:
         return "–"
     ends = row["interval"]
     return estimated(Estimate(row["mean"], tuple(ends) if ends else None), signed=True)
+
+
+def _beside(value: float, largest: float) -> str:
+    """A number to two significant digits of the largest in its table: what is left of it by the
+    rounding of floats, such as 9.15e-10, had so many letters that a terminal broke it.
+
+    >>> _beside(0.00679, 0.00679), _beside(-9.15e-10, 0.00679), _beside(-12.34, 123.4)
+    ('+0.0068', '+0', '-12')
+    """
+    places = 1 - math.floor(math.log10(largest)) if largest else 0
+    return f"{round(value, max(places, 0)) or 0:+.3g}"
 
 
 def _correlation(value: float | None, interval: Sequence[float] | None = None) -> str:
