@@ -237,8 +237,8 @@ def test_a_round_of_which_nothing_was_kept_is_no_part(tmp_path):
         "value_end": np.zeros((2, 2, 2)),
     }
     headers: dict[str, Any] = {
-        "environment": {},
-        "agent": {},
+        "environment": {"id": "CartPole-v1"},
+        "agent": {"name": "a"},
         "candidates": 2,
         "enumerated": True,
         "versions": {},

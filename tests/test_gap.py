@@ -288,7 +288,9 @@ def begin(folder: Path) -> None:
     """Write the settings of a measurement."""
     plan = {"episodes": 2, "moments": 2, "seed": 0, "lag": 2, "samples": 8, "sweeps": 1}
     settings: dict[str, Any] = {**plan, "restarts": 1, "count": 2, "max_decisions": None}
-    header = stored.Header(environment={}, agents=[], arms=[], versions={}, command="", **settings)
+    header = stored.Header(
+        environment={"id": "CartPole-v1"}, agents=[], arms=[], versions={}, command="", **settings
+    )
     stored.write_header(folder, header)
 
 

@@ -2,8 +2,10 @@
 
 import base64
 import dataclasses
+import functools
 import io
 import json
+import operator
 import re
 import shutil
 from collections.abc import Sequence
@@ -428,6 +430,28 @@ BROKEN = [
     ("strips/0-0.npz", b"PK\x03\x04 cut off", "0-0.npz is not a readable strip"),
     ("strips/0-0.npz", b"", "0-0.npz is not a readable strip"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("environment",), {}, "environment` lacks id"),
+        (("agents", 0, "name"), {}, r"agents\[0\].name` must be a text; got {}"),
+        (("agents", 0, "training_steps"), [], r"agents\[0\].training_steps` must be an integer"),
+        (("arms", 1, "arm"), 5, r"arms\[1\].arm` must be a text; got 5"),
+        (("curves",), {"a": {"step": [1]}}, r"curves\.a` lacks score"),
+        (("curves",), {"a": {"step": ["x"], "score": [1]}}, r"curves\.a\.step\[0\]` must be a num"),
+        (("sittings",), [{"command": 5}], r"sittings\[0\].command` must be a text"),
+    ],
+)
+def test_a_header_says_where_a_value_of_another_type_is(folder, tmp_path, path, value, said):
+    """Edited by hand it ended in "unhashable type: 'dict'", or in the words of a template."""
+    content = json.loads((folder / "evaluation.json").read_text())
+    *parents, last = path
+    functools.reduce(operator.getitem, parents, content)[last] = value
+    (tmp_path / "evaluation.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf"evaluation\.json: `{said}.*Evaluate again"):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize(("name", "content", "said"), BROKEN)

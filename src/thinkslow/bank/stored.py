@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
+from thinkslow.evaluation.facts import AgentFacts, EnvironmentFacts
 from thinkslow.storage import atomic, headers
 from thinkslow.storage.faults import Damaged, Missing
 from thinkslow.storage.paths import expanded
@@ -36,9 +37,8 @@ ALIVE, TERMINAL, CUT = range(3)
 class Header:
     """The settings that a bank was filled with."""
 
-    environment: dict[str, Any]
-    agent: dict[str, Any]
-    """The facts of the agent, with a hash of its weights."""
+    environment: EnvironmentFacts
+    agent: AgentFacts
     seed: int
     every: int
     """Decisions between two moments of an episode."""

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from thinkslow.evaluation.facts import AgentFacts, ArmFacts, Curve, EnvironmentFacts, Sitting
 from thinkslow.evaluation.metrics import image_columns
 from thinkslow.storage import headers, lines, reading
 from thinkslow.storage.paths import expanded
@@ -139,12 +140,10 @@ class Header:
     """The settings of an evaluation, so that another process can continue it, or refuse to."""
 
     protocol: str
-    environment: dict[str, Any]
-    """`id`, `size`, `repeat`."""
-    agents: list[dict[str, Any]]
-    """Facts of each agent: name, origin, a hash of its weights."""
-    arms: list[dict[str, Any]]
-    """The arms of every agent in the order of play: `agent`, `arm`, settings."""
+    environment: EnvironmentFacts
+    agents: list[AgentFacts]
+    arms: list[ArmFacts]
+    """The arms of every agent in the order of play."""
     episodes: int
     """Number of episodes of each arm."""
     seed: int
@@ -157,10 +156,10 @@ class Header:
     versions: dict[str, str]
     images: dict[str, list[str]]
     """The images of each agent that are scored."""
-    curves: dict[str, dict[str, list[Any]]]
-    """Learning curves of the agents, where known: `step`, `score`."""
-    sittings: list[dict[str, Any]]
-    """Every process that played: command, revision, machine, time."""
+    curves: dict[str, Curve]
+    """Learning curves of the agents, where known."""
+    sittings: list[Sitting]
+    """Every process that played."""
 
     def differences(self, other: "Header") -> list[str]:
         """Why another evaluation cannot continue this one, as sentences. Only the number of
@@ -318,21 +317,10 @@ def write_header(folder: Path, header: Header) -> None:
 
 def _header(path: Path) -> Header:
     """**Errors:** `ValueError` naming the file and the missing part."""
-    header = headers.read(path, Header, format=FORMAT, again=_AGAIN)
-    for part, keys in {"agents": ("name",), "arms": ("agent", "arm")}.items():
-        have(getattr(header, part), keys, f"{path}: `{part}`")
-    return header
+    return headers.read(path, Header, format=FORMAT, again=_AGAIN)
 
 
 _AGAIN = "Evaluate again with this version of thinkslow."
-
-
-def have(records: Sequence[Any], keys: Sequence[str], where: str) -> None:
-    """**Errors:** `ValueError` for a record that lacks one of the keys."""
-    for number, record in enumerate(records, start=1):
-        absent = [key for key in keys if not isinstance(record, dict) or key not in record]
-        if absent:
-            raise ValueError(f"{where}: entry {number} lacks {', '.join(absent)}.")
 
 
 def finite(value: object) -> float | None:

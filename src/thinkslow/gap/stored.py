@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from thinkslow.evaluation.facts import AgentFacts, ArmFacts, EnvironmentFacts
 from thinkslow.storage import headers, lines
 from thinkslow.storage.faults import Damaged, Missing
 from thinkslow.storage.paths import expanded
@@ -34,11 +35,11 @@ Row = dict[str, Any]
 class Header:
     """The settings of a measurement, so that another process can continue it, or refuse to."""
 
-    environment: dict[str, Any]
-    agents: list[dict[str, Any]]
-    """Facts of each agent, with a hash of its weights, and `beta`, the weight of its KL."""
-    arms: list[dict[str, Any]]
-    """The arms of every agent: `agent`, `arm`, settings."""
+    environment: EnvironmentFacts
+    agents: list[AgentFacts]
+    """They also have `beta`, the weight of the agent's KL, and `free_nats`."""
+    arms: list[ArmFacts]
+    """The arms of every agent."""
     episodes: int
     """Number of episodes of each agent."""
     moments: int

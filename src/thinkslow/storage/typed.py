@@ -25,7 +25,8 @@ def built(kind: type[Built], data: Any, name: str = "") -> Built:
 
     Args:
         kind: the class. Its fields may be plain types, `Literal`, tuples, lists and mappings of
-            them, other such classes, and alternatives of these.
+            them, other such classes, and alternatives of these. A mapping that is annotated with a
+            `TypedDict` is checked by it, and may have more keys.
         data: what JSON holds.
         name: its name, for messages.
 
@@ -44,16 +45,25 @@ def built(kind: type[Built], data: Any, name: str = "") -> Built:
     ]
     if absent:
         raise TypeError(f"{_called(name)} lacks {', '.join(absent)}.")
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return kind(**_values(hints, data, name))
+
+
+def _values(hints: Mapping[str, Any], data: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The values in the types of their annotations; those without one as they are."""
     within = f"{name}." if name else ""
-    return kind(**{key: _value(hints[key], one, f"{within}{key}") for key, one in data.items()})
+    return {key: _value(hints.get(key, Any), one, f"{within}{key}") for key, one in data.items()}
 
 
 def _value(annotation: Any, value: Any, name: str) -> Any:
     """The value of a field, in the types of its annotation."""
-    for one in members(annotation):
+    for one in map(_plainly, members(annotation)):
         origin, parts = typing.get_origin(one), typing.get_args(one)
         if isinstance(value, dict):
+            if typing.is_typeddict(one):
+                if absent := sorted(one.__required_keys__ - value.keys()):
+                    raise TypeError(f"`{name}` lacks {', '.join(absent)}.")
+                return _values(typing.get_type_hints(one), value, name)
             if dataclasses.is_dataclass(one):
                 return built(typing.cast("type", one), value, name)
             if isinstance(origin, type) and issubclass(origin, Mapping):
@@ -71,6 +81,12 @@ def _value(annotation: Any, value: Any, name: str) -> Any:
         if fits(value, one) and not (one is float and type(value) is int):
             return value
     raise TypeError(f"`{name}` must be {_wanted(annotation)}; got {shown(value)}.")
+
+
+def _plainly(annotation: Any) -> Any:
+    """The type to check: of `Annotated` the `TypedDict` in it."""
+    parts = typing.get_args(annotation) if hasattr(annotation, "__metadata__") else (annotation,)
+    return next((part for part in parts if typing.is_typeddict(part)), parts[0])
 
 
 def _wanted(annotation: Any) -> str:
