@@ -698,6 +698,9 @@ def test_a_run_that_describes_no_run_is_damaged(tmp_path, uninterrupted, change)
         ("run budgets", "x", "`run.budgets` must be a list"),
         ("run budgets", [10, "x"], r"`run.budgets\[1\]` must be an integer; got 'x'"),
         ("run save_every", 10**400, "`run.save_every` must be a number"),
+        ("run environments", 10**400, "`run.environments` must be an integer"),
+        ("run size", 10**6, "`size` must be between 1 and 16384; got 1000000"),
+        ("run repeat", 2000, "`repeat` must be between 1 and 1000; got 2000"),
         ("run max_steps", 5, "`run` has .'max_steps'., which this version does not know"),
         ("learning batch_size", 2.5, "`learning.batch_size` must be an integer"),
         ("learning horizon", True, "`learning.horizon` must be an integer"),
@@ -719,6 +722,18 @@ def test_a_setting_of_another_type_in_a_run_is_named(tmp_path, uninterrupted, pa
     (tmp_path / "config.json").write_text(json.dumps(described))
     with pytest.raises(store.Damaged, match=rf"{said}.*begin a run in another"):
         runs.read(tmp_path)
+
+
+def test_a_setting_that_a_run_lacks_is_told_with_its_default(tmp_path, uninterrupted, caplog):
+    """An older version wrote fewer; in silence the run went on with another learning rate."""
+    described = json.loads((uninterrupted[0] / "config.json").read_text())
+    del described["learning"]["learning_rate"], described["run"]["seed"]
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    assert runs.read(tmp_path).learning.learning_rate == TrainConfig().learning_rate
+    assert (
+        "lacks settings of `learning`; the defaults are used: learning_rate 4e-05." in caplog.text
+    )
+    assert "lacks settings of `run`; the defaults are used: seed 0." in caplog.text
 
 
 @pytest.mark.parametrize("text", ["", "{", "null", 10**5 * "[", None, '{"run": {}, "run": {}}'])

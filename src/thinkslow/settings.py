@@ -13,6 +13,10 @@ from typing import Any, Literal, TypeAlias, Union, get_args, get_origin
 
 MOST_SEED = 2**31 - 1
 """The largest seed of a command, a run or a plan."""
+MOST_SIZE = 2**14
+"""The largest side of the images of an environment, in pixels."""
+MOST_REPEAT = 1000
+"""The largest number of times that an action is repeated."""
 Select: TypeAlias = Literal["last", "best"]
 """The iterate of a refinement that is returned."""
 Imagery: TypeAlias = Literal["mode", "sample"]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from thinkslow import registry
+from thinkslow.settings import MOST_REPEAT, MOST_SIZE
 from thinkslow.spaces import Space
 from thinkslow.storage.faults import Damaged, line, shown
 
@@ -129,8 +130,8 @@ def _check(manifest: Mapping[str, Any]) -> None:
     for key in ("wrappers", "image"):
         _sentences(f"`environment.{key}`", environment.get(key, []))
     _mapping("`environment.options`", environment.get("options", {}))
-    _whole("`environment.size`", environment["size"], least=1, most=2**14)
-    _whole("`environment.repeat`", environment["repeat"], least=1, most=1000)
+    _whole("`environment.size`", environment["size"], least=1, most=MOST_SIZE)
+    _whole("`environment.repeat`", environment["repeat"], least=1, most=MOST_REPEAT)
     if training["steps"] is not None:
         _whole("`training.steps`", training["steps"], least=0, most=2**60)
     if training["seed"] is not None:

@@ -16,6 +16,9 @@ from thinkslow.storage.faults import shown
 
 Built = TypeVar("Built")
 
+LARGEST = 2**63
+"""Integers of this size and more are no settings: they fit no array."""
+
 
 def built(kind: type[Built], data: Any, name: str = "") -> Built:
     """An object of a dataclass, from the JSON of its `dataclasses.asdict`.
@@ -78,6 +81,8 @@ def _value(annotation: Any, value: Any, name: str) -> Any:
             return value
         if one is float and type(value) is int and abs(value) <= sys.float_info.max:
             return float(value)
+        if type(value) is int and abs(value) >= LARGEST:
+            continue
         if fits(value, one) and not (one is float and type(value) is int):
             return value
     raise TypeError(f"`{name}` must be {_wanted(annotation)}; got {shown(value)}.")

@@ -10,6 +10,7 @@ from typing import Any
 
 from thinkslow import settings
 from thinkslow.dreamer.config import ModelConfig, TrainConfig
+from thinkslow.dreamer.training.logs import log
 from thinkslow.plural import plural
 from thinkslow.saved.provenance import provenance, revision
 from thinkslow.settings import setting
@@ -37,9 +38,9 @@ class RunConfig:
     """Seed of the weights, the environments and every sample."""
     environments: int = setting(4, least=1)
     """Number of environments in parallel, one process each."""
-    size: int = setting(64, least=1)
+    size: int = setting(64, least=1, most=settings.MOST_SIZE)
     """Width and height of the images, in pixels."""
-    repeat: int = setting(1, least=1)
+    repeat: int = setting(1, least=1, most=settings.MOST_REPEAT)
     """Number of times that each action is repeated."""
     making: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Further arguments of `envs.make`: constructor options, wrappers, names of images."""
@@ -118,7 +119,7 @@ def read(folder: Path) -> Described:
     described = read_json(path, "the settings of a run")
     try:
         names = [field.name for field in dataclasses.fields(Described)]
-        return built(Described, {name: described[name] for name in names if name in described})
+        found = built(Described, {name: described[name] for name in names if name in described})
     except (TypeError, ValueError) as error:
         why = str(error).rstrip(".")
         by = described.get("revision") if isinstance(described, dict) else None
@@ -131,6 +132,12 @@ def read(folder: Path) -> Described:
             f"{path} does not describe a run of this version: {why}. {remedy}, or begin a run in "
             "another folder. Its agents may still be read."
         ) from error
+    for part in ("run", "model", "learning"):
+        used = vars(getattr(found, part))
+        if absent := sorted(used.keys() - described[part].keys()):
+            values = ", ".join(f"{name} {used[name]}" for name in absent)
+            log.warning("%s lacks settings of `%s`; the defaults are used: %s.", path, part, values)
+    return found
 
 
 def differences(
