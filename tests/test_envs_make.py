@@ -301,8 +301,9 @@ def test_a_class_or_a_function_makes_an_environment_without_a_registration():
 )
 def test_what_is_no_single_environment_is_refused_for_what_it_is(name, said):
     """It was called a fault of our own code, or told by the first step."""
-    with pytest.raises(Unavailable, match=said):
+    with pytest.raises(Unavailable, match=said) as refusal:
         make(f"tiny_envs:{name}")
+    assert "own code" not in str(refusal.value)
 
 
 def test_wrappers_are_put_around_in_their_order():

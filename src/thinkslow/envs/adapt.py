@@ -130,24 +130,24 @@ class Foreign(gymnasium.Env):
 def adapted(env: Any, say: Say) -> Adapted:
     """An environment that a constructor returned, with the present interface.
 
-    **Errors:** `TypeError` for an object without `reset` and `step`, for several environments in
+    **Errors:** `Mismatch` for an object without `reset` and `step`, for several environments in
     one, and for spaces that are none.
     """
     kind = type(env).__name__
     if hasattr(env, "single_observation_space"):
-        raise TypeError(
+        raise Mismatch(
             f"An environment must be a single one; got several at once, {kind}. Give the one "
             "that it is made of: copies of it are made here."
         )
     if not isinstance(env, gymnasium.Env):
         for name in ("reset", "step", "observation_space", "action_space"):
             if not hasattr(env, name):
-                raise TypeError(f"An environment must have `{name}`; {kind} does not.")
+                raise Mismatch(f"An environment must have `{name}`; {kind} does not.")
         env = Foreign(env)
     for name in ("observation_space", "action_space"):
         space = getattr(env, name, None)
         if not isinstance(space, spaces.Space):
-            raise TypeError(
+            raise Mismatch(
                 f"`{name}` must be a space of Gymnasium; that of {kind} is a "
                 f"{type(space).__name__}. Set it in the constructor, or wrap one agent of several "
                 "in an environment of its own."

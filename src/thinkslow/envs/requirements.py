@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import gymnasium
 
 from thinkslow.envs import rendering
-from thinkslow.envs.failures import failure
+from thinkslow.envs.failures import Mismatch, failure
 from thinkslow.envs.families import FAMILIES
 from thinkslow.envs.families.family import Family
 from thinkslow.registry import either
@@ -257,7 +257,8 @@ def explained(id: str, error: Exception) -> str:
     """The message for an environment whose construction failed, with the cause first."""
     if isinstance(error, gymnasium.error.DependencyNotInstalled):
         return f"{id} needs a package that is not installed here. {installing(str(error))}"
-    what = said(error, "make")
+    # What we say of an environment has no place in our own code.
+    what = str(error) if isinstance(error, Mismatch) else said(error, "make")
     family = family_of(id)
     of_arguments = isinstance(error, TypeError | ValueError | KeyError)
     if family is not None and family.draws and not of_arguments:
