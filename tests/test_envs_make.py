@@ -148,6 +148,15 @@ def test_actions_that_change_after_a_reset_are_refused_with_both():
         Environment(Grows(), "its-id").reset()
 
 
+def test_actions_of_another_integer_type_stay_the_same():
+    """They were compared with a copy of the usual type, and no episode began."""
+
+    class Small(tiny_envs.Echo):
+        action_space = spaces.Discrete(2, dtype=np.int32)
+
+    Environment(Small(), "its-id").reset()
+
+
 def test_actions_that_change_in_place_are_refused_too():
     """The space was compared with itself, and actions were scaled to bounds of before."""
     taken = spaces.Box(0.0, 1.0, (2,))

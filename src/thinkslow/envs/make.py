@@ -289,10 +289,10 @@ class Environment(gymnasium.Env):
 
     def _check_actions(self) -> None:
         """**Errors:** `Mismatch` if the environment takes other actions than when it was made."""
-        now = self.env.action_space
+        now = made_anew(self.env.action_space)
         if now != self._takes:
             raise Mismatch(
-                f"its action_space is {made_anew(now)} after a reset and was {self._takes} when it "
+                f"its action_space is {now} after a reset and was {self._takes} when it "
                 "was made; an agent needs one that stays. Declare one that holds the actions of "
                 "all episodes."
             )
