@@ -119,6 +119,20 @@ def test_a_state_that_leads_elsewhere_is_not_used(name, said, caplog):
                 alike(step, index, more, index)
 
 
+def test_a_failure_in_the_trial_of_a_copy_ends_no_episode(caplog):
+    """The log said that it did, every snapshot tried again, and the third raised `Failed`."""
+    with VectorEnv("tiny_envs:tiny/Breaks-v0", 1) as envs:
+        envs.reset([3])
+        for _ in range(4):
+            (snapshot,) = envs.snapshot()
+            assert snapshot is not None
+            assert snapshot.copy is None
+        assert not envs.step(np.zeros((1, 2))).is_last.any()
+    assert [line.rpartition("; ")[2] for line in caplog.messages] == [
+        "its episodes are played again instead of copied."
+    ]
+
+
 def test_a_first_moment_is_brought_back_as_a_first():
     with VectorEnv(COUNTING, 1, size=16) as envs:
         first = envs.reset([3])

@@ -257,6 +257,21 @@ class Reads(Forgets):
         raise FileNotFoundError(state)
 
 
+class Breaks(Echo):
+    """Its state is exact, but its fourth step fails."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        if self.time == 3:
+            raise RuntimeError("a joint broke")
+        return super().step(action)
+
+    def state(self) -> int:
+        return self.time
+
+    def restore(self, state: int) -> None:
+        self.time = state
+
+
 class Whimsical(Echo):
     """Follows from no seed."""
 
@@ -388,6 +403,7 @@ for _class in (
     Unfinite,
     Forgets,
     Reads,
+    Breaks,
     Whimsical,
     Old,
     Levels,

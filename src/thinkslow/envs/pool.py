@@ -27,8 +27,6 @@ raised.
 
 TRIED = 8
 """Number of steps that try whether a copy is exact."""
-COPYING = ("copy", "put")
-"""Calls that copy an episode and bring it back."""
 
 log = logging.getLogger("thinkslow")
 _SAID: set[str] = set()
@@ -151,9 +149,8 @@ class Pool:
             if copy is not None and self._copies is None:
                 self._copies = self._leads_back(index, copy)
         except Died as death:  # the episode can still be played again
-            if death.failure.call in COPYING:
-                self._copies = False
-            self._report(index, death.failure, "its episode is played again instead of copied")
+            self._copies = False
+            self._report(index, death.failure, "its episodes are played again instead of copied")
             self._replace(index, death.failure)
         else:
             if self._copies is not False:
@@ -210,7 +207,8 @@ class Pool:
             except Mismatch as error:
                 raise Mismatch(f"{self._moment(index)}: {error}") from error
             except Died as death:
-                self._report(index, death.failure)
+                again = "it is brought back to its moment again"
+                self._report(index, death.failure, again if replayed else "its episode ends here")
                 self._replace(index, death.failure)
                 if not replayed:
                     return death.failure
@@ -250,15 +248,12 @@ class Pool:
                 self._said.add(note)
                 log.warning("%s: %s.", self.id, note.rstrip("."))
 
-    def _report(self, index: int, failure: Failure, what: str = "its episode ends here") -> None:
-        """Log a failure, once for each kind."""
+    def _report(self, index: int, failure: Failure, what: str) -> None:
+        """Log a failure and what follows from it, once for each kind."""
         if failure.line not in self._said:
             self._said.add(failure.line)
-            what = (
-                "the reset is tried again" if failure.call == "reset" else "its episode ends here"
-            )
-            if failure.call in COPYING:
-                what = "its episodes are played again instead of copied"
+            if failure.call == "reset":
+                what = "the reset is tried again"
             log.warning("%s: %s; %s.", self._moment(index), installing(failure.line), what)
 
     def _moment(self, index: int) -> str:
