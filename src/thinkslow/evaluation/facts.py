@@ -41,6 +41,7 @@ class _Sitting(TypedDict):
     revision: NotRequired[str | None]
     machine: NotRequired[str]
     began: NotRequired[str]
+    unrepeated: NotRequired[str]
 
 
 EnvironmentFacts: TypeAlias = Annotated[dict[str, Any], _Environment]
