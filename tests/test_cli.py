@@ -594,6 +594,9 @@ def test_a_variable_that_makes_jax_strict_is_named(monkeypatch, capsys, name, va
     monkeypatch.setattr(inspect, "run", run)
     assert main(["inspect", "agent"]) == 1
     assert name not in one_line(capsys)
+    monkeypatch.setenv(name, {"1": "False", "disallow": "allow"}[value])
+    assert main(["inspect", "agent"]) == 1
+    assert name not in one_line(capsys), "a usual value was named"
     monkeypatch.setenv(name, value)
     assert main(["inspect", "agent"]) == 1
     assert f"because of {name}={value}: unset it" in one_line(capsys)

@@ -70,6 +70,8 @@ STRICT = (
     "JAX_CHECK_TRACER_LEAKS",
 )
 """Variables that let JAX refuse what is right elsewhere: an unknown number is NaN here."""
+USUAL = ("", "0", "false", "off", "no", "f", "n", "standard", "allow")
+"""Their values that let JAX refuse nothing more."""
 
 NARROWEST = 20
 """Columns of the narrowest terminal. At a width of 0, as some terminals report, tables were not
@@ -260,8 +262,12 @@ def _one_line(error: Exception) -> str:
     place = place_of(error)
     at = f" ({place})" if place else ""
     said = f"{type(error).__name__}: {text.rstrip('.') or 'no message'}{at}."
-    strict = [f"{name}={os.environ[name]}" for name in STRICT if os.environ.get(name)]
+    strict = [f"{name}={os.environ[name]}" for name in STRICT if _is_strict(name)]
     if strict and (by_jax or isinstance(error, FloatingPointError)):
         said += f" JAX may refuse this because of {', '.join(strict)}: unset it, or"
         return f"{said} pass --debug for the traceback."
     return f"{said} Pass --debug for the traceback."
+
+
+def _is_strict(name: str) -> bool:
+    return os.environ.get(name, "").lower() not in USUAL
