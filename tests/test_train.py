@@ -234,7 +234,8 @@ def test_a_first_agent_comes_after_a_save_and_a_kill_between_them_loses_neither(
             "lacks model, learning, observations, actions. Copy it again, "
             "or begin a run in another",
         ),
-        ("[]", "Copy it again"),
+        ("[]", "it must be a mapping; got []. Copy it again"),
+        ("5", "it must be a mapping; got 5. Copy it again"),
     ],
 )
 def test_the_settings_of_a_run_of_another_version_say_what_to_do(content, said, tmp_path):

@@ -118,8 +118,11 @@ def read(folder: Path) -> Described:
         )
     described = read_json(path, "the settings of a run")
     try:
-        names = [field.name for field in dataclasses.fields(Described)]
-        found = built(Described, {name: described[name] for name in names if name in described})
+        known = described  # with facts of what wrote it, besides
+        if isinstance(described, dict):
+            names = [field.name for field in dataclasses.fields(Described)]
+            known = {name: described[name] for name in names if name in described}
+        found = built(Described, known)
     except (TypeError, ValueError) as error:
         why = str(error).rstrip(".")
         by = described.get("revision") if isinstance(described, dict) else None
