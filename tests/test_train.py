@@ -317,6 +317,8 @@ def test_what_is_asked_of_xla_is_told_apart(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", " --xla_cpu_enable_fast_math=true ")
     said = "XLA_FLAGS --xla_cpu_enable_fast_math=true"
     assert runs.told_apart(runs.made_by(), before) == said
+    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_cuda_data_dir=/opt/cuda --xla_dump_to=/tmp/x")
+    assert runs.made_by() == before, "folders of a machine were taken for settings"
 
 
 def test_settings_of_jax_that_change_numbers_are_told_apart():

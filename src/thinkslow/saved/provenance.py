@@ -16,6 +16,9 @@ USUAL = {
 }
 """JAX's settings that change numbers or random draws, and their usual values."""
 
+PLACES = ("xla_dump", "xla_gpu_cuda_data_dir")
+"""Beginnings of XLA's flags that name folders of a machine and change no number."""
+
 
 def provenance() -> dict[str, Any]:
     """The versions and the git revision that write a file. Settings of JAX and XLA that change
@@ -37,7 +40,8 @@ def _unusual() -> dict[str, str]:
 
     now = {name: getattr(jax.config, name, usual) for name, usual in USUAL.items()}
     found = {name: str(value) for name, value in now.items() if value != USUAL[name]}
-    flags = " ".join(os.environ.get("XLA_FLAGS", "").split())
+    asked = os.environ.get("XLA_FLAGS", "").split()
+    flags = " ".join(flag for flag in asked if not flag.lstrip("-").startswith(PLACES))
     return found | ({"XLA_FLAGS": flags} if flags else {})
 
 
