@@ -925,6 +925,20 @@ def test_a_signal_that_became_an_error_still_ends_a_command(number):
     assert stopping.exit_code(stop.value) == 128 + number
 
 
+def test_what_cannot_be_written_after_a_signal_is_told(monkeypatch, capsys):
+    """A disk that was full when `watch` wrote what it had played was told as "Stopped." alone."""
+
+    def run(options):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise OSError(errno.ENOSPC, "No space left on device", "player.html") from None
+
+    monkeypatch.setattr(inspect, "run", run)
+    assert main(["inspect", "agent"]) == 128 + signal.SIGTERM
+    assert "Stopped. The disk is full" in one_line(capsys)
+
+
 def test_a_limit_of_processor_time_ends_a_command_once():
     """The system sends SIGXCPU again every second, also while the command saves."""
 

@@ -174,7 +174,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     except SystemExit as exit_:  # from the parser: --help, or wrong usage already explained
         return exit_.code if isinstance(exit_.code, int) else 2
     except KeyboardInterrupt as stop:
-        return _fail("Stopped.", stopping.exit_code(stop))
+        unwritten = stop.__cause__  # what was played could not be stored after the signal
+        also = f" {as_typed(_one_line(unwritten), rest)}" if isinstance(unwritten, OSError) else ""
+        return _fail(f"Stopped.{also}", stopping.exit_code(stop))
     except Usage as error:
         return _fail(as_typed(str(error), rest), 2)
     except Exception as error:
