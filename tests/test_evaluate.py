@@ -560,6 +560,17 @@ def test_an_environment_that_changes_between_arms_is_told(name, times, caplog):
 
 
 @pytest.mark.usefixtures("quick")
+def test_of_a_long_episode_the_beginning_is_compared_alone(monkeypatch, caplog):
+    """Episodes that never end by themselves were not compared, or as long as they took."""
+    monkeypatch.setattr("thinkslow.evaluation.play.REPEATED", 2)
+    guessed("Warms")
+    assert sum("the first 2 actions of one of none" in line for line in caplog.messages) == 1
+    caplog.clear()
+    guessed("Vector")
+    assert "does not repeat" not in caplog.text
+
+
+@pytest.mark.usefixtures("quick")
 def test_an_episode_without_an_end_is_cut_where_one_says(caplog):
     result = guessed("Endless", max_decisions=7, episodes=2, batch=2)
     assert all(row["cut"] and row["length"] == 7 for row in rows(result))

@@ -23,8 +23,8 @@ from thinkslow.envs import Step, VectorEnv
 from thinkslow.evaluation.subjects import told
 from thinkslow.trees import put
 
-REPEATED = 5_000
-"""Longest episode that is played again, to see whether the environment repeats it."""
+REPEATED = 500
+"""Steps of an episode that are played again, to see whether the environment repeats them."""
 
 log = logging.getLogger("thinkslow")
 
@@ -58,8 +58,10 @@ class Played:
     moved: float = 0.0
     latency_ms: array = dataclasses.field(default_factory=lambda: array("d"))
     """Milliseconds of each decision of the whole batch during the episode."""
-    taken: list[Any] = dataclasses.field(default_factory=list)
-    """The first actions of the whole batch, `REPEATED` at most, kept with its first episode."""
+    taken: list[tuple[Any, float]] = dataclasses.field(default_factory=list)
+    """The first actions of the whole batch, `REPEATED` at most, and the first environment's reward
+    for each; kept with its first episode.
+    """
 
 
 def play(
@@ -119,9 +121,10 @@ def play(
         for taken in [before] * waiting + [acts]:
             if not playing.any():
                 break
-            if playing[0] and len(played[0].taken) < REPEATED:
-                played[0].taken.append(taken)
+            kept = playing[0] and len(played[0].taken) < REPEATED
             step = envs.step(taken, playing=playing)
+            if kept:
+                played[0].taken.append((taken, float(step.reward[0])))
             count_step(played, playing, step)
             if taken is acts:
                 for watcher in watchers:
@@ -136,22 +139,24 @@ def play(
     return played
 
 
-def played_again(envs: VectorEnv, first: Played) -> float | None:
-    """The score of the first episode of a block with the same seed and actions; None if it cannot
-    be compared: it is too long or failed, or begins otherwise now.
+def played_again(envs: VectorEnv, first: Played) -> tuple[float, float] | None:
+    """The sum of the first rewards of a block's first episode, and that of the same seed and
+    actions now; None if they cannot be compared: it failed, or begins otherwise now.
     """
-    if first.crashed or first.nonfinite or len(first.taken) >= REPEATED:
+    if first.crashed or first.nonfinite:
         return None
-    alone, score = np.arange(envs.count) == 0, 0.0
     envs.reset([first.environment_seed] * envs.count)
     if envs.first_seen[0] != first.first_observation:
         return None
-    for taken in first.taken:
+    alone, now = np.arange(envs.count) == 0, 0.0
+    for taken, _ in first.taken:
         step = envs.step(taken, playing=alone)
-        score += float(step.reward[0])
+        if step.crashed[0]:
+            return None
+        now += float(step.reward[0])
         if step.is_last[0]:
-            return None if step.crashed[0] else score
-    return score
+            break
+    return sum(reward for _, reward in first.taken), now
 
 
 def _compile(

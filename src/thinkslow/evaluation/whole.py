@@ -16,6 +16,7 @@ from thinkslow.evaluation.records import BASE, Episode
 from thinkslow.evaluation.seeds import CALIBRATION, episode_seed
 from thinkslow.evaluation.shadow import Pictures
 from thinkslow.evaluation.video import Film, images_of, suffix
+from thinkslow.plural import plural
 
 log = logging.getLogger("thinkslow")
 
@@ -100,21 +101,22 @@ class _Arm:
         return sitting.keep(found, lacking)
 
     def say_if_unrepeated(self) -> None:
-        """Play its first episode again, once: arms that are played one after the other can be
-        compared only if the environment does not change meanwhile."""
+        """Play the beginning of its first episode again, once. Arms that are played one after the
+        other can be compared only if the environment does not change meanwhile.
+        """
         first, sitting = self.first, self.sitting
         if first is None or not first.taken:
             return
-        again = played_again(sitting.envs, first)
+        sums, count = played_again(sitting.envs, first), len(first.taken)
         first.taken.clear()
-        if again is None or abs(again - first.score) <= 1e-6 * first.rewards_size:
+        if sums is None or abs(sums[1] - sums[0]) <= 1e-6 * first.rewards_size:
             return
         said = (
-            f"{sitting.envs.id} does not repeat an episode: under the seed and the actions of one "
-            f"of {self.arm}, its score was {first.score:.6g}, and {again:.6g} after others. It "
-            "keeps something from one episode to the next, such as running averages, or draws "
-            "numbers that do not follow from its seed. Arms are played one after the other, so "
-            "their difference may come from this."
+            f"{sitting.envs.id} does not repeat an episode: under the seed and the first "
+            f"{plural(count, 'action')} of one of {self.arm}, its rewards came to {sums[0]:.6g}, "
+            f"and to {sums[1]:.6g} after others. It keeps something from one episode to the next, "
+            "such as running averages, or draws numbers that do not follow from its seed. Arms are "
+            "played one after the other, so their difference may come from this."
         )
         log.warning("%s", said)
         sitting.header.sittings[-1]["unrepeated"] = said
