@@ -22,7 +22,7 @@ def allowed() -> int | None:
 
 def _limits() -> Iterator[Path]:
     """The files with limits of the control groups that this process is in, of both versions."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # no control groups, as outside of Linux
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             _, kinds, place = line.split(":", 2)
             if kinds and "memory" not in kinds.split(","):

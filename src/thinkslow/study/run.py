@@ -216,7 +216,7 @@ def _together(plan: Plan, parts: list[tuple[Task, Records]]) -> Records:
             )
     facts = {one["name"]: one for _, part in parts for one in part.header.agents}
     arms = {(one["agent"], one["arm"]): one for _, part in parts for one in part.header.arms}
-    seeds = [one["training_seed"] for one in facts.values()]
+    seeds = [one.get("training_seed") for one in facts.values()]
     header = dataclasses.replace(
         first,
         agents=[*facts.values()],
