@@ -24,7 +24,7 @@ from thinkslow.bank.summary import summarise
 from thinkslow.cli.bank import scope, tables
 from thinkslow.cli.common import output
 from thinkslow.envs import Failure, Step, VectorEnv
-from thinkslow.envs.make import described_environment
+from thinkslow.envs.descriptions import described_environment
 from thinkslow.envs.snapshots import Snapshot
 from thinkslow.saved.provenance import provenance
 from thinkslow.spaces import Space

@@ -36,7 +36,7 @@ from thinkslow.cli.results import progress, show_result
 from thinkslow.consent import stored
 from thinkslow.dreamer.model import Dreamer
 from thinkslow.envs import Step
-from thinkslow.envs.make import described_environment
+from thinkslow.envs.descriptions import described_environment
 from thinkslow.evaluation import Evaluation, Failing, Occupied, evaluate, images, protocol, read
 from thinkslow.evaluation.calibrate import calibrated, calibrated_in
 from thinkslow.evaluation.curves import read_curve

@@ -16,7 +16,7 @@ from thinkslow import gap
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.thinking import Thinking
 from thinkslow.distributions import Categorical, Gaussian, Point
-from thinkslow.envs.make import described_environment
+from thinkslow.envs.descriptions import described_environment
 from thinkslow.evaluation.play import Played
 from thinkslow.gap import bounds, drawing, measuring, moment, paths, stored
 from thinkslow.gap.bounds import Target, best, importance_bound, loss

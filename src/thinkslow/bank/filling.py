@@ -27,7 +27,7 @@ from thinkslow.bank import stored
 from thinkslow.bank.plan import Plan
 from thinkslow.bank.stored import ALIVE, CUT, TERMINAL, Bank, Header, Moments
 from thinkslow.envs import Step, VectorEnv, arguments
-from thinkslow.envs.make import described_environment
+from thinkslow.envs.descriptions import described_environment
 from thinkslow.envs.snapshots import Snapshot
 from thinkslow.evaluation.records import BASE
 from thinkslow.evaluation.seeds import episode_seed

@@ -25,7 +25,7 @@ def environments(
         count: how many environments.
     """
     from thinkslow.envs.crew import started_early
-    from thinkslow.envs.make import arguments, described_environment
+    from thinkslow.envs.descriptions import arguments, described_environment
     from thinkslow.saved.environment import facts
     from thinkslow.storage.store import is_own
 

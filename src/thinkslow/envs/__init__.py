@@ -4,8 +4,9 @@ Importing this module registers the project's own tasks with Gymnasium and loads
 """
 
 from thinkslow.consent import trust
+from thinkslow.envs.descriptions import arguments
 from thinkslow.envs.failures import Failed, Failure, Mismatch, Nonfinite
-from thinkslow.envs.make import arguments, make
+from thinkslow.envs.make import make
 from thinkslow.envs.requirements import Unavailable
 from thinkslow.envs.shifts import lateness
 from thinkslow.envs.snapshots import Snapshot

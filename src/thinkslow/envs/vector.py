@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from thinkslow.envs.descriptions import described
 from thinkslow.envs.failures import Failure, Nonfinite
-from thinkslow.envs.make import described, only
+from thinkslow.envs.make import only
 from thinkslow.envs.pool import Limits, Pool
 from thinkslow.envs.snapshots import Snapshot
 from thinkslow.envs.steps import Episode, Step, end, hash_of, rows_of

@@ -16,7 +16,7 @@ from thinkslow.agent.gates import Gated, GateScore
 from thinkslow.agent.gates.gated import threshold_of
 from thinkslow.agent.thinking import Thinking
 from thinkslow.envs import Step, VectorEnv
-from thinkslow.envs.make import described_environment
+from thinkslow.envs.descriptions import described_environment
 from thinkslow.evaluation.clean import measured_clean, wants_clean, with_clean
 from thinkslow.evaluation.play import play
 from thinkslow.evaluation.seeds import CALIBRATION, episode_seed

@@ -28,7 +28,7 @@ import jax
 from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.cores import cores
 from thinkslow.envs import VectorEnv, arguments, lateness
-from thinkslow.envs.make import described_environment
+from thinkslow.envs.descriptions import described_environment
 from thinkslow.evaluation import records, subjects, whole, windows
 from thinkslow.evaluation.blocks import Show, Sitting
 from thinkslow.evaluation.records import BASE, Header, Records

@@ -20,7 +20,8 @@ from PIL import Image, ImageDraw
 
 from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.envs import Step
-from thinkslow.envs.make import Environment, described, make
+from thinkslow.envs.descriptions import described
+from thinkslow.envs.make import Environment, make
 from thinkslow.evaluation.images import coloured
 from thinkslow.needs import modes_of
 from thinkslow.spaces import Space

@@ -22,7 +22,7 @@ from thinkslow.agent.agent import Agent
 from thinkslow.agent.inputs import Carry
 from thinkslow.agent.thinking import Thinking
 from thinkslow.envs import VectorEnv, arguments
-from thinkslow.envs.make import described_environment
+from thinkslow.envs.descriptions import described_environment
 from thinkslow.evaluation.calibrate import calibrated_in
 from thinkslow.evaluation.play import Played, decision_keys, play
 from thinkslow.evaluation.records import BASE

@@ -10,7 +10,7 @@ from thinkslow.agent.agent import Agent
 from thinkslow.agent.arms.arm import Arm
 from thinkslow.agent.thinking import Thinking
 from thinkslow.envs import VectorEnv, lateness
-from thinkslow.envs.make import described_environment
+from thinkslow.envs.descriptions import described_environment
 from thinkslow.evaluation import subjects
 from thinkslow.evaluation.calibrate import calibrated
 from thinkslow.evaluation.records import BASE
