@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -313,24 +314,57 @@ def test_other_signals_end_a_command_as_ctrl_c_does(number, monkeypatch, capsys)
     assert signal.getsignal(number) == before
 
 
+@pytest.mark.parametrize("where", ["destructor", "hook"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_that_a_destructor_met_is_not_lost(number, monkeypatch, capsys):
-    """A bank went on after SIGHUP, with a traceback, as if nothing had been sent."""
+def test_a_signal_that_python_drops_is_not_lost(number, where, monkeypatch, capsys):
+    """A bank went on after SIGHUP, with a traceback, as if nothing had been sent.
+
+    So did a command whose signal came while Python told of an exception that it had dropped.
+    """
 
     class Met:
         def __del__(self) -> None:
+            if where == "hook":
+                raise ValueError
             signal.raise_signal(number)
 
     def told(options):
         Met()
         time.sleep(5)
 
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: signal.raise_signal(number))
     monkeypatch.setattr(inspect, "run", told)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run may ignore it
     try:
         assert main(["inspect", "agent"]) == 128 + number
     finally:
         signal.signal(signal.SIGINT, before)
+    assert one_line(capsys) == "thinkslow: Stopped."
+
+
+def test_a_dropped_signal_is_not_lost_where_threads_start_slowly(monkeypatch, capsys):
+    """It was sent again before the hook was left, and dropped for good."""
+
+    class Met:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    def told(options):
+        Met()
+        time.sleep(5)
+
+    start = threading.Timer.start
+
+    def slowly(timer: threading.Timer) -> None:
+        start(timer)
+        if not slow:
+            slow.append(timer)
+            time.sleep(0.3)
+
+    slow: list[threading.Timer] = []
+    monkeypatch.setattr(threading.Timer, "start", slowly)
+    monkeypatch.setattr(inspect, "run", told)
+    assert main(["inspect", "agent"]) == 128 + signal.SIGTERM
     assert one_line(capsys) == "thinkslow: Stopped."
 
 

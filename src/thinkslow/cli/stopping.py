@@ -26,36 +26,51 @@ class Ended(KeyboardInterrupt):
 def by_signals() -> Iterator[None]:
     """Raise `Ended` at the first signal. A second signal ends the process at once.
 
-    Python drops an exception that is raised inside a destructor, so such a signal is sent again.
-    Code in C may make it an error of its own, as NumPy does while it is imported; the first signal
-    is then raised instead of that.
+    Python drops an exception that is raised inside a destructor, or inside the hook that tells of
+    it, so such a signal is sent again. Code in C may make it an error of its own, as NumPy does
+    while it is imported; the first signal is then raised instead of that.
     """
     before: dict[int, Any] = {}
     stops: list[KeyboardInterrupt] = []
+    telling = False
+
+    def stop(error: KeyboardInterrupt) -> None:
+        if telling:
+            send_again(error)
+            return
+        if isinstance(error, Ended):
+            for each in before:
+                again = each == error.number == signal.SIGXCPU  # it comes every second
+                signal.signal(each, signal.SIG_IGN if again else signal.SIG_DFL)
+        stops.append(error)
+        raise error
 
     def end(number: int, _: object) -> None:
-        for each in before:
-            again = each == number == signal.SIGXCPU  # it comes every second
-            signal.signal(each, signal.SIG_IGN if again else signal.SIG_DFL)
-        stops.append(Ended(number))
-        raise stops[-1]
+        stop(Ended(number))
 
     def interrupt(number: int, _: object) -> None:
-        stops.append(KeyboardInterrupt())
-        raise stops[-1]
+        stop(KeyboardInterrupt())
+
+    def send_again(error: KeyboardInterrupt) -> None:
+        number = exit_code(error) - 128
+        threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
 
     def dropped(found: Any) -> None:
-        if not isinstance(found.exc_value, KeyboardInterrupt):
-            tell(found)
-            return
-        for each in before:
-            signal.signal(each, end)
-        number = exit_code(found.exc_value) - 128
-        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()  # once this hook is left
+        nonlocal telling
+        telling = True
+        try:
+            if isinstance(found.exc_value, KeyboardInterrupt):
+                for each in before:
+                    signal.signal(each, end)
+                send_again(found.exc_value)
+            else:
+                tell(found)
+        finally:
+            telling = False
 
     tell, sys.unraisablehook = sys.unraisablehook, dropped
     try:
-        if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # as a command starts
+        if signal.getsignal(signal.SIGINT) in (signal.SIG_DFL, signal.default_int_handler):
             before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
         for number in ending.SIGNALS:
             # A command that was started with nohup continues when its terminal closes.
