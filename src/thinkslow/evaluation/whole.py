@@ -45,7 +45,7 @@ def play_all(
                 block = Block(sitting, name, first)
                 if lacking := block.lacking(sitting.played, arm):
                     if earlier is not None and earlier is not one:
-                        earlier.say_if_unrepeated()
+                        earlier.say_if_unrepeated(done)
                     earlier = one if earlier is None else earlier
                     new = one.play(block, lacking, done)
                     unpaired = unpaired or _say_if_unpaired(sitting, new)
@@ -100,13 +100,14 @@ class _Arm:
             pictures.take(self.arm, agent)
         return sitting.keep(found, lacking)
 
-    def say_if_unrepeated(self) -> None:
+    def say_if_unrepeated(self, done: int) -> None:
         """Play the beginning of its first episode again, once. Arms that are played one after the
         other can be compared only if the environment does not change meanwhile.
         """
         first, sitting = self.first, self.sitting
         if first is None or not first.taken:
             return
+        sitting.show(f"{self.what}, its beginning once more", done, sitting.header.expected)
         sums, count = played_again(sitting.envs, first), len(first.taken)
         first.taken.clear()
         if sums is None or abs(sums[1] - sums[0]) <= 1e-6 * first.rewards_size:
