@@ -133,6 +133,27 @@ def test_a_failure_in_the_trial_of_a_copy_ends_no_episode(caplog):
     ]
 
 
+def test_what_only_has_the_name_of_a_known_wrapper_is_not_copied():
+    """Its step was copied, not its limit: an episode ended when the one before it would have."""
+    with VectorEnv("tiny_envs:tiny/Recalls-v0", 2, wrappers=["tiny_envs:TimeLimit"]) as envs:
+        envs.reset([3, 6])
+        envs.step(np.zeros((2, 2)))
+        once, other = envs.snapshot()
+        envs.resume([other, once])
+        ends = [envs.step(np.zeros((2, 2))).is_last.tolist() for _ in range(25)]
+    assert [[row[index] for row in ends].index(True) for index in range(2)] == [24, 21]
+
+
+def test_a_method_that_takes_something_else_gives_no_state(caplog):
+    """It was called, and its error was said to be of our code."""
+    with VectorEnv("tiny_envs:tiny/Asks-v0", 1) as envs:
+        envs.reset([3])
+        (snapshot,) = envs.snapshot()
+    assert snapshot is not None
+    assert snapshot.copy is None
+    assert not caplog.messages
+
+
 def test_a_first_moment_is_brought_back_as_a_first():
     with VectorEnv(COUNTING, 1, size=16) as envs:
         first = envs.reset([3])

@@ -272,6 +272,38 @@ class Breaks(Echo):
         self.time = state
 
 
+class Recalls(Echo):
+    """Its state is exact."""
+
+    LENGTH = 40
+
+    def state(self) -> int:
+        return self.time
+
+    def restore(self, state: int) -> None:
+        self.time = state
+
+
+class Asks(Recalls):
+    """Its method of this name is for something else."""
+
+    def state(self, key: str) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return key
+
+
+class TimeLimit(gymnasium.Wrapper):
+    """A user's own of this name: each episode has another limit."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        self._elapsed_steps, self.limit = 0, 20 + (seed or 0)
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> Any:
+        *rest, truncated, info = self.env.step(action)
+        self._elapsed_steps += 1
+        return *rest, truncated or self._elapsed_steps >= self.limit, info
+
+
 class Whimsical(Echo):
     """Follows from no seed."""
 
@@ -404,6 +436,8 @@ for _class in (
     Forgets,
     Reads,
     Breaks,
+    Recalls,
+    Asks,
     Whimsical,
     Old,
     Levels,

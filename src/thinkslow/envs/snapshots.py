@@ -8,6 +8,7 @@ its observation.
 Copies are pickles, made and read by our own processes; they are for memory, not for files.
 """
 
+import inspect
 import pickle
 from typing import Any, NamedTuple
 
@@ -15,13 +16,16 @@ import gymnasium
 import numpy as np
 
 WRAPPERS = {
-    "Adapted": (),
-    "TimeLimit": ("_elapsed_steps",),
-    "OrderEnforcing": ("_has_reset",),
-    "RGBImgObsWrapper": (),
-    "RGBImgPartialObsWrapper": (),
+    "thinkslow.Adapted": (),
+    "gymnasium.TimeLimit": ("_elapsed_steps",),
+    "gymnasium.OrderEnforcing": ("_has_reset",),
+    "minigrid.RGBImgObsWrapper": (),
+    "minigrid.RGBImgPartialObsWrapper": (),
 }
-"""By name, the attributes that change during an episode."""
+"""By package and name, the attributes that change during an episode. A wrapper of the same name
+from elsewhere, or a subclass, may have others.
+"""
+ATARI = "ale_py.AtariEnv"
 FIXED = {"spec", "observation_space", "action_space", "mission_space", "window", "clock", "actions"}
 """Attributes of MiniGrid that do not change during an episode."""
 
@@ -43,13 +47,11 @@ class Snapshot(NamedTuple):
 def copied(env: gymnasium.Env) -> dict[str, Any] | None:
     """The data that `put_back` needs to restore an environment; None if no exact way is known."""
     wrappers, base = _stack(env)
-    if any(type(one).__name__ not in WRAPPERS for one in wrappers):
+    if any(_kind(one) not in WRAPPERS for one in wrappers):
         return None
     if (state := _state(base)) is None:
         return None
-    around = [
-        {name: getattr(one, name) for name in WRAPPERS[type(one).__name__]} for one in wrappers
-    ]
+    around = [{name: getattr(one, name) for name in WRAPPERS[_kind(one)]} for one in wrappers]
     return {"base": state, "wrappers": around}
 
 
@@ -62,7 +64,7 @@ def put_back(env: gymnasium.Env, copy: dict[str, Any]) -> None:
     state = copy["base"]
     if _is_ours(base):
         base.restore(state)
-    elif hasattr(base, "clone_state"):
+    elif _kind(base) == ATARI:
         base.restore_state(state["emulator"])
         base.np_random.bit_generator.state = state["random"]
     else:
@@ -72,7 +74,7 @@ def put_back(env: gymnasium.Env, copy: dict[str, Any]) -> None:
 def _state(base: Any) -> Any:
     if _is_ours(base):
         return base.state()
-    if hasattr(base, "clone_state") and hasattr(base, "restore_state"):
+    if _kind(base) == ATARI:
         return {
             "emulator": base.clone_state(include_rng=True),
             "random": base.np_random.bit_generator.state,
@@ -87,8 +89,18 @@ def _state(base: Any) -> Any:
 
 
 def _is_ours(base: Any) -> bool:
-    """Whether it has its own `state` and `restore`, as our tasks do."""
-    return callable(getattr(base, "state", None)) and callable(getattr(base, "restore", None))
+    """Whether it has its own `state()` and `restore(state)`, as our tasks do."""
+    try:
+        inspect.signature(base.state).bind()
+        inspect.signature(base.restore).bind(None)
+    except (AttributeError, TypeError, ValueError):
+        return False
+    return True
+
+
+def _kind(env: Any) -> str:
+    """Its package and its class, such as `gymnasium.TimeLimit`."""
+    return f"{type(env).__module__.partition('.')[0]}.{type(env).__name__}"
 
 
 def _stack(env: Any) -> tuple[list[gymnasium.Wrapper], Any]:
