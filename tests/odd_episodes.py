@@ -79,6 +79,25 @@ class Unseeded(Vector):
         return self.see(), {}
 
 
+class Averages(Vector):
+    """Shows numbers as its average of all so far leaves them, as wrappers that normalise do."""
+
+    count, mean = 0, 0.0
+
+    def see(self) -> Any:
+        shown, self.count = super().see(), self.count + 1
+        self.mean += (shown - self.mean) / self.count
+        return shown - self.mean
+
+
+class Fades(Averages):
+    """The same, but the first observation tells nothing."""
+
+    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
+        super().reset(**options)
+        return np.zeros(2, np.float32), {}
+
+
 class FailsOnce(Vector):
     """Raises in one episode of three."""
 
@@ -153,6 +172,8 @@ for _class in (
     Lengths,
     Vector,
     Unseeded,
+    Averages,
+    Fades,
     FailsOnce,
     Fails,
     NanReward,

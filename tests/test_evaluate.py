@@ -550,7 +550,17 @@ def test_an_environment_that_ignores_its_seed_is_told_and_compared_unpaired(capl
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize(("name", "times"), [("Warms", 1), ("Vector", 0), ("FailsOnce", 0)])
+def test_running_averages_are_not_said_to_ignore_their_seed_alone(caplog):
+    result = guessed("Averages")
+    for said in (caplog.messages[0], result.summary["notes"][0]):
+        assert "keeps something from one episode to the next, such as running averages" in said
+    assert not score(result)["paired"]
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("name", "times"), [("Warms", 1), ("Fades", 1), ("Vector", 0), ("FailsOnce", 0)]
+)
 def test_an_environment_that_changes_between_arms_is_told(name, times, caplog):
     """Each arm got more than the one before it, and nothing told that this was no merit."""
     result = guessed(name)

@@ -12,6 +12,11 @@ import numpy as np
 from thinkslow.evaluation.metrics import Metric
 from thinkslow.evaluation.records import Episode
 
+UNSEEDED = (
+    "it ignores its seed, or keeps something from one episode to the next, such as running averages"
+)
+"""Why episodes of one seed begin differently."""
+
 ROUNDING = 1e-9
 """A difference of scores below this share of the sum of absolute rewards counts as zero: adding the
 same rewards in another order can change the last bit.
@@ -36,7 +41,7 @@ class Pairs:
     """Number of pairs that were left out."""
     same_start: bool
     """Whether both sides of every pair began with the same observation. If not, the environment
-    ignores its seed, and the episodes are not paired.
+    ignores its seed or keeps something between episodes, and the episodes are not paired.
     """
 
 

@@ -9,7 +9,7 @@ import logging
 import time
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from jaxtyping import Array
 from thinkslow import memory
 from thinkslow.agent.abstract import AbstractAgent
 from thinkslow.envs import Step, VectorEnv
+from thinkslow.envs.steps import hash_of
 from thinkslow.evaluation.subjects import told
 from thinkslow.trees import put
 
@@ -62,6 +63,8 @@ class Played:
     """The first actions of the whole batch, `REPEATED` at most, and the first environment's reward
     for each; kept with its first episode.
     """
+    led_to: str = ""
+    """A hash of what the first environment showed after them."""
 
 
 def play(
@@ -125,6 +128,7 @@ def play(
             step = envs.step(taken, playing=playing)
             if kept:
                 played[0].taken.append((taken, float(step.reward[0])))
+                played[0].led_to = hash_of(step.observation, 0)
             count_step(played, playing, step)
             if taken is acts:
                 for watcher in watchers:
@@ -139,24 +143,36 @@ def play(
     return played
 
 
-def played_again(envs: VectorEnv, first: Played) -> tuple[float, float] | None:
-    """The sum of the first rewards of a block's first episode, and that of the same seed and
-    actions now; None if they cannot be compared: it failed, or begins otherwise now.
+class Again(NamedTuple):
+    """The beginning of an episode, compared with the same seed and actions later."""
+
+    before: float
+    """The sum of its rewards."""
+    now: float
+    alike: bool
+    """Whether it led to the same observation, in as many steps."""
+
+
+def played_again(envs: VectorEnv, first: Played) -> Again | None:
+    """Play the beginning of a block's first episode again; None if it cannot be compared: it
+    failed, or begins otherwise now.
     """
     if first.crashed or first.nonfinite:
         return None
     envs.reset([first.environment_seed] * envs.count)
     if envs.first_seen[0] != first.first_observation:
         return None
-    alone, now = np.arange(envs.count) == 0, 0.0
-    for taken, _ in first.taken:
+    alone, now, led_to = np.arange(envs.count) == 0, 0.0, ""
+    for number, (taken, _) in enumerate(first.taken, start=1):
         step = envs.step(taken, playing=alone)
         if step.crashed[0]:
             return None
         now += float(step.reward[0])
-        if step.is_last[0]:
+        if number == len(first.taken):
+            led_to = hash_of(step.observation, 0)
+        elif step.is_last[0]:
             break
-    return sum(reward for _, reward in first.taken), now
+    return Again(sum(reward for _, reward in first.taken), now, led_to == first.led_to)
 
 
 def _compile(

@@ -17,7 +17,7 @@ import numpy as np
 
 from thinkslow.evaluation import statistics
 from thinkslow.evaluation.metrics import Metric, metric, scored
-from thinkslow.evaluation.pairs import pairs
+from thinkslow.evaluation.pairs import UNSEEDED, pairs
 from thinkslow.evaluation.reading import CONTROL
 from thinkslow.evaluation.records import BASE, FORMAT, Episode, Header, Records, Row
 from thinkslow.plural import plural
@@ -368,9 +368,9 @@ def _notes(records: Records, comparisons: Sequence[Record]) -> Iterator[str]:
     yield from _sittings(header)
     if any(not row["paired"] for row in comparisons):
         yield (
-            f"{header.environment['id']} ignores its seed: with the same seed, episodes of two "
-            "arms began differently. Episodes are therefore not paired, and arms are compared as "
-            "independent samples."
+            f"With the same seed, episodes of two arms of {header.environment['id']} began "
+            f"differently, so {UNSEEDED}. Episodes are therefore not paired, and arms are compared "
+            "as independent samples."
         )
     yield from [one["unrepeated"] for one in header.sittings if one.get("unrepeated")][:1]
     seeds = {one.environment_seed for one in episodes}

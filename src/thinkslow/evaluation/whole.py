@@ -11,6 +11,7 @@ from thinkslow.envs import lateness
 from thinkslow.evaluation import records, subjects
 from thinkslow.evaluation.blocks import Block, Sitting
 from thinkslow.evaluation.calibrate import calibrated_in, needs_calibration
+from thinkslow.evaluation.pairs import UNSEEDED
 from thinkslow.evaluation.play import Played, Watcher, lateness_of, play, played_again
 from thinkslow.evaluation.records import BASE, Episode
 from thinkslow.evaluation.seeds import CALIBRATION, episode_seed
@@ -108,16 +109,24 @@ class _Arm:
         if first is None or not first.taken:
             return
         sitting.show(f"{self.what}, its beginning once more", done, sitting.header.expected)
-        sums, count = played_again(sitting.envs, first), len(first.taken)
+        again, count = played_again(sitting.envs, first), len(first.taken)
         first.taken.clear()
-        if sums is None or abs(sums[1] - sums[0]) <= 1e-6 * first.rewards_size:
+        if again is None:
             return
+        same = abs(again.now - again.before) <= 1e-6 * first.rewards_size
+        if same and again.alike:
+            return
+        found = (
+            "it led to one observation, and to another"
+            if same
+            else f"its rewards came to {again.before:.6g}, and to {again.now:.6g}"
+        )
         said = (
             f"{sitting.envs.id} does not repeat an episode: under the seed and the first "
-            f"{plural(count, 'action')} of one of {self.arm}, its rewards came to {sums[0]:.6g}, "
-            f"and to {sums[1]:.6g} after others. It keeps something from one episode to the next, "
-            "such as running averages, or draws numbers that do not follow from its seed. Arms are "
-            "played one after the other, so their difference may come from this."
+            f"{plural(count, 'action')} of one of {self.arm}, {found} after others. It keeps "
+            "something from one episode to the next, such as running averages, or draws numbers "
+            "that do not follow from its seed. Arms are played one after the other, so their "
+            "difference may come from this."
         )
         log.warning("%s", said)
         sitting.header.sittings[-1]["unrepeated"] = said
@@ -192,12 +201,13 @@ def _say_if_unpaired(sitting: Sitting, new: Sequence[Episode]) -> bool:
         base = known.get((one.agent, one.environment_seed))
         if base is not None and base.first_observation != one.first_observation:
             log.warning(
-                "%s ignores its seed: environment seed %d began otherwise under %s than under %s. "
+                "%s: environment seed %d began otherwise under %s than under %s, so %s. "
                 "Arms will be compared as independent samples, not as pairs.",
                 sitting.header.environment["id"],
                 one.environment_seed,
                 one.arm,
                 BASE,
+                UNSEEDED,
             )
             return True
     return False
