@@ -196,6 +196,12 @@ def test_an_environment_that_ends_python_has_failed_like_any_other():
     assert failure.line.startswith("SystemExit: licence expired")
 
 
+def test_code_that_ends_python_with_a_number_is_told_by_its_last_output():
+    """All that was said of it was `SystemExit: 2`."""
+    with pytest.raises(Failed, match=r"exit code 2; .*required: --rate \(.*your code"):
+        VectorEnv("tiny_envs:tiny/Parses-v0", 1)
+
+
 def test_a_simulator_that_hangs_is_ended_in_its_time_and_marked():
     with VectorEnv("tiny_envs:tiny/Hangs-v0", 2, step_limit_s=1.0) as envs:
         envs.reset()

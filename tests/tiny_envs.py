@@ -3,6 +3,7 @@
 Reached as `tiny_envs:tiny/NAME-v0`, also from the processes of a `VectorEnv`.
 """
 
+import argparse
 import ctypes
 import os
 import signal
@@ -224,6 +225,15 @@ class Leaves(Echo):
         raise SystemExit("licence expired")
 
 
+class Parses(Echo):
+    """Reads the command line when it is made, as a script without a `main` does."""
+
+    def __init__(self):
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--rate", required=True)
+        parser.parse_args([])
+
+
 class Unfinite(Echo):
     """The second observation holds NaN, the third reward is infinite, the fourth too small."""
 
@@ -432,6 +442,7 @@ for _class in (
     HangsAtBirth,
     Talks,
     Leaves,
+    Parses,
     Unfinite,
     Forgets,
     Reads,

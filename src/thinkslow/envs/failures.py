@@ -10,7 +10,7 @@ import re
 import signal
 import sysconfig
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,8 @@ LIBRARIES = tuple(
 OURS = Path(__file__).resolve().parents[1]
 FATAL, FRAME = "Fatal Python error: ", re.compile(r'File "(.+)", line (\d+) in (.+)')
 """How Python reports the place of a crash in compiled code."""
+CODE = re.compile(r"|None|-?\d+")
+"""An argument of `sys.exit` that is no message."""
 KEPT = 20_000
 """Number of characters of a traceback that are kept."""
 MOST = 1_000
@@ -135,19 +137,38 @@ def ended(code: int, call: str, words: str) -> Failure:
             message += ", as the system does when memory runs out"
     else:
         message = f"its process ended with exit code {code}"
-    lines = words.strip().splitlines()
-    fatal = [line for line in lines if line.startswith(FATAL)]
-    if lines:
-        # Source below a warning is indented.
-        said = [line for line in lines if line.strip() and not line[0].isspace()]
-        last = fatal[-1].removeprefix(FATAL) if fatal else (said or lines)[-1].strip()
-        message += f"; its last output: {_short(last)}"
-    frames = FRAME.findall(words) if fatal else []
+    message += _last(words)
+    frames = FRAME.findall(words) if FATAL in words else []
     theirs = [frame for frame in frames if owner(frame[0]) == USERS]
     where = ""
     for file, number, name in (theirs or frames)[:1]:  # the latest call comes first
         where = f"{Path(file).name}:{number} in {name}, {owner(file)}"
     return Failure(call, "Killed", message, where, words)
+
+
+def said_before(found: Failure, words: Callable[[], str]) -> Failure:
+    """The same failure; where code ended Python with a number alone, its last output tells why.
+
+    Args:
+        found: what the worker told.
+        words: gives the last output of its process.
+    """
+    if found.kind != "SystemExit" or not CODE.fullmatch(found.message):
+        return found
+    code = found.message.removeprefix("None") or "0"
+    return dataclasses.replace(found, message=f"exit code {code}{_last(words())}")
+
+
+def _last(words: str) -> str:
+    """The last line of an output that is no source, for the end of a message."""
+    lines = words.strip().splitlines()
+    if not lines:
+        return ""
+    fatal = [line for line in lines if line.startswith(FATAL)]
+    # Source below a warning is indented.
+    said = [line for line in lines if line.strip() and not line[0].isspace()]
+    last = fatal[-1].removeprefix(FATAL) if fatal else (said or lines)[-1].strip()
+    return f"; its last output: {_short(last)}"
 
 
 @functools.cache

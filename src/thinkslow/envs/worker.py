@@ -41,7 +41,7 @@ import gymnasium
 import numpy as np
 
 from thinkslow import ending
-from thinkslow.envs.failures import OWN, Failure, Mismatch, ended, failure, origin
+from thinkslow.envs.failures import OWN, Failure, Mismatch, ended, failure, origin, said_before
 from thinkslow.envs.make import Environment, make
 from thinkslow.envs.requirements import Unavailable
 from thinkslow.spaces import Space
@@ -197,7 +197,7 @@ class Worker:
             error.add_note(told)  # shown with a traceback, so with --debug
             raise error
         if kind == "failed":
-            raise Died(content)
+            raise Died(said_before(content, self.words.last))
         assert kind == expected
         return content
 
