@@ -188,7 +188,12 @@ def test_what_is_not_certainly_an_image_can_be_told():
         (
             spaces.Dict(a=spaces.Discrete(4)),
             np.zeros(4),
-            ["its observation shows a ndarray", "a is declared", "Return a dictionary"],
+            ["its observation is a ndarray, but part a is declared", "Return a dictionary"],
+        ),
+        (
+            spaces.Tuple([spaces.Discrete(4), spaces.Discrete(4)]),
+            (1,),
+            ["its observation is a tuple of 1 part, but part 1, counted from 0, is declared"],
         ),
         (spaces.MultiDiscrete([2, 3]), [1, 3], ["3", "MultiDiscrete"]),
         (box(-1, 1, (3,), FLOATS), Tensor(), ["Tensor", "requires grad", "(3,)"]),

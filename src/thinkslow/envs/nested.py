@@ -7,6 +7,7 @@ from gymnasium import spaces
 
 from thinkslow.envs.failures import Mismatch
 from thinkslow.envs.requirements import Unavailable
+from thinkslow.plural import plural
 
 DEEPEST = 32
 """How many dictionaries and tuples may be nested."""
@@ -72,9 +73,11 @@ def at(value: Any, path: Path) -> Any:
             value = value[int(key)]
         else:
             place = " " + "/".join(path[:depth]) if depth else ""
+            what, part = type(value).__name__, f"part {key}"
+            if isinstance(value, tuple | list):
+                what, part = f"{what} of {plural(len(value), 'part')}", f"{part}, counted from 0,"
             raise Mismatch(
-                f"its observation{place} shows a {type(value).__name__}, in which {key} is "
-                "declared. Return a dictionary or a tuple as declared, or wrap it: "
-                '`wrappers=["module:Class"]`.'
+                f"its observation{place} is a {what}, but {part} is declared. Return a "
+                'dictionary or a tuple as declared, or wrap it: `wrappers=["module:Class"]`.'
             )
     return value
