@@ -50,7 +50,7 @@ from thinkslow.weights import with_named
 from thinkslow.worldmodel import State, imagine
 
 # A near tie in a max-pooling of case a: as rounding falls, the float32 gradient is one of three
-# values 2.4e-4 apart. `test_objectives.py` holds it in float64 to 1e-8.
+# values 2.4e-4 apart. `test_gradients.py` holds it in float64 to 1e-8.
 TIED = {"grad/f32/dJ_dlogit": 1e-3}
 SCALES = {"rep": 0.1, "repval": 0.3}
 """Weights of losses that are not 1 by default."""

@@ -1,8 +1,6 @@
 import dataclasses
-from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -10,81 +8,25 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from helpers import (
-    Blind,
-    Coded,
-    Fuzzy,
-    Guided,
-    Line,
-    NearPlace,
-    Toll,
-    Trained,
-    ask,
-    gains,
-    push,
-    slow,
-)
+from helpers import Blind, Coded, Fuzzy, Trained, ask, gains, push, slow
+from looking_ahead import decided, dreaming, line, lookahead, policy_keys, pushed
 
 from thinkslow import objectives
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.thinking import Thinking
 from thinkslow.distributions import Categorical, Gaussian
-from thinkslow.needs import SPREAD, unmet
 from thinkslow.objectives import ELBO, PIG, SIG, Anchor, Entropy, Evidence
 from thinkslow.objectives.members import Noise
-from thinkslow.objectives.term import ImaginedTerm, PresentTerm
-from thinkslow.readouts import Mode, Reinforce, Soft
-from thinkslow.refinement import Gradient, refine
-from thinkslow.testing import TERMS
+from thinkslow.objectives.term import ImaginedTerm
+from thinkslow.readouts import Mode, Reinforce
+from thinkslow.refinement import Gradient
 from thinkslow.trees import cast
-from thinkslow.worldmodel import Moment, State, WorldModel, detached, imagine, perceive, surprise
-
-GOLDEN = (Path(__file__).parents[1] / ".." / "shared" / "golden" / "danijar_main-a").resolve()
-
+from thinkslow.worldmodel import State, detached, imagine, surprise
 
 parameter_information_gain, state_information_gain = (
     jax.jit(gain)
     for gain in (objectives.parameter_information_gain, objectives.state_information_gain)
 )
-
-
-def lookahead(*given: Any, **settings: Any) -> Any:
-    """The objective, compiled: operation by operation it takes ten times as long."""
-    return jax.jit(objectives.lookahead(*given, **settings))
-
-
-@jax.jit
-def perceived(model: Any, state: State, action: jax.Array, seen: dict[str, Any]) -> Moment:
-    """What is believed at a step within an episode."""
-    return perceive(model, state, action, jnp.array(False), seen)
-
-
-class At(NamedTuple):
-    """What `lookahead` is given first."""
-
-    model: Any
-    policy: Any
-    moment: Any
-    """A `Moment`, of beliefs of the model's own kind."""
-    seen: dict[str, Any]
-
-
-def line(model: WorldModel | None = None) -> At:
-    model = model or Line(jnp.array(0.8))
-    seen = {"seen": jnp.array([1.0, -1.0])}
-    action = jnp.array([0.3, 0.1])
-    return At(model, push, perceived(model, model.initial(), action, seen), seen)
-
-
-def dreaming(dreamer: Any) -> At:
-    rng = np.random.default_rng(0)
-    seen = {"image": jnp.asarray(rng.integers(256, size=(16, 16, 3)).astype(np.uint8))}
-    state = State(
-        jnp.asarray(np.float32(rng.normal(size=32))), jnp.asarray(np.eye(8, dtype="f4")[:6])
-    )
-    return At(
-        dreamer, dreamer.policy, perceived(dreamer, state, jnp.array([0.0, 1.0, 0.0]), seen), seen
-    )
 
 
 def test_evidence_is_what_the_encoder_was_trained_to_lower():
@@ -143,7 +85,7 @@ def test_imagined_terms_are_summed_over_a_rollout_walked_by_hand():
     total, found = lookahead(*at, terms, horizon=3, latent=Mode())(posterior, jr.key(0))
     state = State(memory, posterior.mean)
     expected = dict.fromkeys(weights, 0.0)
-    for key in _policy_keys(jr.key(0), 3):
+    for key in policy_keys(jr.key(0), 3):
         memory, prior = model.predict(state, push(state, key), jnp.array(False))
         state = State(memory, prior.mean)
         seen = model.decode(state)["seen"].mean
@@ -157,14 +99,6 @@ def test_imagined_terms_are_summed_over_a_rollout_walked_by_hand():
         np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
     weighted = sum(weights[name] * value for name, value in expected.items())
     np.testing.assert_allclose(total, weighted, rtol=1e-5)
-
-
-def _policy_keys(key: jax.Array, horizon: int) -> list[jax.Array]:
-    """The keys that one future gives the policy: documented by this test alone."""
-    _, future_key = jr.split(key)
-    (rollout_key,) = jr.split(future_key, 1)
-    _, roll_key, _ = jr.split(rollout_key, 3)
-    return [jr.split(k)[0] for k in jr.split(roll_key, horizon)]
 
 
 def test_several_rollouts_are_averaged_not_summed():
@@ -254,148 +188,6 @@ def test_the_present_moment_is_imagined_with_noise_of_its_own():
     assert abs(noise(True) - imagined) > 1e-3
 
 
-def finite_differences(function: Any, belief: Any, direction: Any) -> float:
-    size = 1e-5
-    ahead, behind = (
-        function(jax.tree.map(lambda x, d, s=s: np.asarray(x) + s * size * d, belief, direction))
-        for s in (1, -1)
-    )
-    return float(ahead - behind) / (2 * size)
-
-
-@pytest.mark.slow
-def test_the_gradient_of_a_gaussian_model_equals_finite_differences(x64):
-    """Of every term, all in one program."""
-    at = line(Fuzzy(jnp.array(0.8, jnp.float64)))
-    members = gains(0.5, 0.8, 1.5, kind=Fuzzy, dtype=jnp.float64)
-    objective = lookahead(*at, dict.fromkeys(TERMS, 1.0), horizon=3, rollouts=2, members=members)
-    belief = jax.tree.map(lambda x: x + 0.3, at.moment.posterior)
-    values = jax.jit(lambda b: objective(b, jr.key(0))[1])
-    gradients = jax.jit(jax.jacrev(values))(belief)
-    rng = np.random.default_rng(0)
-    for _ in range(3):
-        direction = jax.tree.map(lambda x: rng.normal(size=x.shape), belief)
-        for name in (term.name for term in TERMS):
-            gradient = gradients[name]
-            assert gradient.mean.dtype == jnp.float64
-            slope = sum(jax.tree.leaves(jax.tree.map(np.vdot, gradient, direction)))
-            numeric = finite_differences(lambda b, n=name: values(b)[n], belief, direction)
-            # Central differences of float64: 1e-10 of the third derivative, 1e-11 of rounding.
-            np.testing.assert_allclose(slope, numeric, rtol=1e-6, atol=1e-8, err_msg=name)
-
-
-@pytest.mark.slow
-def test_the_gradient_of_a_dreamer_equals_finite_differences_on_the_soft_latent(x64):
-    """Every term at once, through policy, core, decoder and encoder, in float64."""
-    from helpers import tiny_dreamer
-
-    at = dreaming(cast(tiny_dreamer(), jnp.float64))
-
-    def policy(state: State, key: jax.Array) -> jax.Array:
-        return at.model.actor(state)["action"].soft()
-
-    objective = lookahead(
-        *at._replace(policy=policy),
-        [(term, 1.0) for term in TERMS if SPREAD not in term.needs],
-        horizon=2,
-        latent=Soft(),
-        members=Noise(0.5, 3)(at.model, key=jr.key(5)),
-    )
-    posterior = at.moment.posterior
-    belief = Categorical(posterior.logits + 0.3 * jr.normal(jr.key(1), (6, 8)), posterior.mix)
-    function = jax.jit(lambda b: objective(b, jr.key(0))[0])
-    gradient = jax.jit(jax.grad(function))(belief).logits
-    direction = jr.normal(jr.key(2), (6, 8))
-    numeric = finite_differences(function, belief, Categorical(direction, posterior.mix))
-    # The bins of two-hot heads and log-probabilities are float64 too; see the Gaussian test.
-    np.testing.assert_allclose(jnp.sum(gradient * direction), numeric, rtol=1e-6)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not GOLDEN.exists(), reason=f"{GOLDEN} is not there")
-def test_the_engines_gradient_equals_that_of_the_official_model(x64):
-    """SIG over four steps of given actions, latents at their mode, by the code that refines.
-
-    In float64: a near tie in a max-pooling of this case makes the float32 gradient one of
-    three values 2.4e-4 apart, as rounding falls.
-    """
-    from thinkslow import importers
-
-    golden, model = np.load(GOLDEN / "golden.npz"), importers.load(GOLDEN).model
-    model = cast(model, jnp.float64)
-    actions = jax.nn.one_hot(jnp.asarray(golden["in/imag_action"]), 17, dtype=jnp.float64)
-    found = jax.jit(jax.vmap(jax.value_and_grad(partial(_gain_of_played, model)), (0, 0, 1)))
-    logits, memory = (
-        jnp.asarray(golden[name][-1], jnp.float64) for name in ("out/post_logit", "out/deter")
-    )
-    value, gradient = found(logits, memory, actions)
-    # Float64 noise alone; our sums run in another order.
-    np.testing.assert_allclose(value, golden["grad/f64/J_per_batch"], rtol=1e-9)
-    np.testing.assert_allclose(gradient, golden["grad/f64/dJ_dlogit"], atol=1e-8)
-
-
-def _gain_of_played(model: Any, logits: jax.Array, memory: jax.Array, actions: jax.Array):
-    """SIG under a policy that plays given actions: the clock rides on the memory's first row."""
-
-    class Clocked(WorldModel):
-        inner: Any
-
-        def initial(self) -> State:
-            start = self.inner.initial()
-            return State((start.memory, jnp.zeros((), jnp.int32)), start.latent)
-
-        def predict(self, state: State, action: Any, is_first: Any):
-            memory, prior = self.inner.predict(
-                State(state.memory[0], state.latent), action, is_first
-            )
-            return (memory, state.memory[1] + 1), prior
-
-        def infer(self, memory: Any, observation: Mapping[str, Any]):
-            return self.inner.infer(memory[0], observation)
-
-        def decode(self, state: State):
-            return self.inner.decode(State(state.memory[0], state.latent))
-
-    belief = Categorical(logits, model.config.unimix)
-    start = (memory, jnp.zeros((), jnp.int32))
-    objective = lookahead(
-        Clocked(model),
-        lambda state, key: actions[state.memory[1]],
-        Moment(start, belief, belief, jnp.array(True)),
-        {},
-        {SIG(): 1.0},
-        horizon=len(actions),
-        latent=Mode(),
-    )
-    return objective(belief, jr.key(0))[0]
-
-
-@pytest.mark.usefixtures("strict")
-def test_a_dreamers_belief_is_refined_to_a_lower_objective(dreamer):
-    at = dreaming(dreamer)
-
-    @jax.jit
-    def run(belief: Categorical) -> Any:
-        terms = {Evidence(beta=0.1, samples=2): jnp.float32(1.0)}
-        objective = lookahead(*at, terms, horizon=1)
-        return refine(objective, belief, Gradient(1.0), steps=3, key=jr.key(0), step_kl=0.3)
-
-    out = run(at.moment.posterior)
-    assert out.loss[-1] < out.loss[0]
-    assert out.moved[-1] > 0
-    np.testing.assert_array_equal(out.terms["evidence"], out.loss)
-
-
-@pytest.mark.slow
-def test_a_gaussian_belief_is_refined_by_the_paper_s_objective():
-    at = line()
-    objective = lookahead(*at, {SIG(): 1.0, Anchor(): 0.1}, horizon=3, latent=Mode())
-    out = jax.jit(lambda b: refine(objective, b, Gradient(0.1), steps=5, key=jr.key(0)))(
-        at.moment.posterior
-    )
-    assert out.loss[-1] < 0.9 * out.loss[0]
-
-
 def test_information_gain_of_a_belief_about_itself_is_zero_and_of_a_coin_one_bit():
     even, sure = Categorical(jnp.zeros((1, 2))), Categorical(jnp.array([[40.0, -40.0]]))
     assert state_information_gain(even, even) == 0.0
@@ -475,7 +267,7 @@ def test_the_bound_of_barber_and_agakov_and_its_distance_come_out_beside_sig():
     model, memory, posterior = at.model, at.moment.memory, at.moment.posterior
     objective = lookahead(*at, {SIG(): 2.0}, horizon=1, latent=Mode())
     total, found = objective(posterior, jr.key(0))
-    (key,) = _policy_keys(jr.key(0), 1)
+    (key,) = policy_keys(jr.key(0), 1)
     state = State(memory, posterior.mean)
     memory, prior = model.predict(state, push(state, key), jnp.array(False))
     again = model.infer(memory, {"seen": prior.mean + 0.1 * memory})
@@ -524,7 +316,7 @@ def test_pig_is_summed_over_what_members_predict_from_the_imagined_states():
     objective = lookahead(*at, {PIG(): 1.0}, horizon=2, latent=Mode(), members=gains(0.2, 1.0))
     found = objective(posterior, jr.key(0))[1]["pig"]
     state, expected = State(memory, posterior.mean), 0.0
-    for key in _policy_keys(jr.key(0), 2):
+    for key in policy_keys(jr.key(0), 2):
         memory, prior = model.predict(state, push(state, key), jnp.array(False))
         means = jnp.stack([0.2 * memory, 1.0 * memory])
         expected += float(
@@ -545,108 +337,6 @@ def test_members_that_differ_in_a_head_share_one_core(dreamer):
     )
     memory, prior = jax.eval_shape(predict, heads.differing)
     assert (heads.count, memory.shape, prior.logits.shape) == (7, (32,), (7, 6, 8))
-
-
-def test_what_several_terms_ask_of_a_step_is_computed_once():
-    """Decoding and encoding an imagined observation are most of what a step costs."""
-    calls = []
-
-    class Counting(Line):
-        def infer(self, memory: jax.Array, observation: Mapping[str, Any]) -> Gaussian:
-            calls.append(1)
-            return super().infer(memory, observation)
-
-    at = line(Counting(jnp.array(0.8)))
-
-    def encodings(*terms: Any) -> int:
-        objective = lookahead(*at, dict.fromkeys(terms, 1.0))
-        calls.clear()
-        jax.eval_shape(objective, at.moment.posterior, jr.key(0))
-        return len(calls)
-
-    assert encodings(SIG(), ELBO()) == encodings(SIG()) == encodings(ELBO()) > 0
-    assert encodings(Entropy()) == 0
-
-
-# Terms of one's own.
-
-
-def test_a_term_of_ones_own_is_weighed_and_summed_as_ours_are():
-    at = line()
-    posterior = at.moment.posterior
-    terms = {NearPlace(0.25): 3.0, Toll(): 2.0, Anchor(): 1.0}
-    total, found = lookahead(*at, terms, horizon=2, latent=Mode())(posterior, jr.key(0))
-    near = np.sum((posterior.mean - 0.25) ** 2)
-    state, toll = State(at.moment.memory, posterior.mean), 0.0
-    for key in _policy_keys(jr.key(0), 2):
-        action = push(state, key)
-        toll += float(jnp.sum(action**2))
-        memory, prior = at.model.predict(state, action, jnp.array(False))
-        state = State(memory, prior.mean)
-    np.testing.assert_allclose(found["near-place"], near, rtol=1e-5)
-    np.testing.assert_allclose(found["toll"], toll, rtol=1e-5)
-    np.testing.assert_allclose(total, 3 * near + 2 * toll, rtol=1e-5)
-    assert found["toll/steps"] == 2
-
-
-def test_what_a_term_of_ones_own_needs_is_asked_of_the_model_before_it_is_used():
-    at, terms = line(), {Guided(): 1.0}
-    assert unmet(at.model, Guided().needs) == "it has no map. Draw one"
-    assert unmet(at.model, Guided().needs, members=gains(1.0)) is None
-    with pytest.raises(ValueError, match=r"`guided` .*: it has no map\. Draw one"):
-        lookahead(*at, terms)
-    thinking = Thinking(terms, steps=1)
-    with pytest.raises(ValueError, match=r"`guided` .*: it has no map\. Draw one"):
-        Agent(at.model, thinking, policy=pushed)
-    agent = Agent(at.model, thinking, policy=pushed, members=gains(1.0))
-    assert agent.cannot(thinking) is None
-
-
-def pushed(model: Any, state: State, key: jax.Array) -> jax.Array:
-    return push(state, key)
-
-
-def decided(agent: Agent, seen: Mapping[str, Any], times: int = 1) -> Any:
-    """What an agent thinks when it has seen the same so many times."""
-    carry, thought = agent.start(1), None
-    batch = jax.tree.map(lambda x: x[None], dict(seen))
-    for time in range(times):
-        keys = jr.split(jr.key(time), 1)
-        carry, _, thought = agent.act(carry, batch, np.array([time == 0]), keys=keys)
-    return thought
-
-
-def test_numbers_of_a_term_and_weights_change_without_compiling_again():
-    traces = []
-
-    @dataclasses.dataclass(frozen=True)
-    class Counted(Evidence):
-        place: float = 0.0
-
-        def value(self, belief: Any, present: Any, *, key: Any) -> jax.Array:
-            traces.append(1)
-            far = jnp.sum(jnp.square(belief.soft() - self.place))
-            return super().value(belief, present, key=key) + far
-
-    at = line()
-    agent = Agent(at.model, policy=pushed)
-
-    def loss(weight: float, beta: float, place: float) -> float:
-        terms = {Counted(beta, 0.0, place=place): weight}
-        thought = decided(agent.having(Thinking(terms, steps=1, latent=Mode())), at.seen)
-        return float(thought.refined.loss[0, 0])
-
-    plain = decided(agent, at.seen)
-    kl, mean = plain.before.kl(plain.prior), plain.before.mean
-    error = loss(1.0, 0.0, 0.0) - jnp.sum(mean**2)
-    once = len(traces)
-    for weight, beta, place in ((3.0, 0.0, 0.0), (1.0, 0.5, 0.0), (1, 0.0, 2.0), (0.1, 2.0, -1.0)):
-        expected = weight * (error + beta * kl + jnp.sum((mean - place) ** 2))
-        np.testing.assert_allclose(loss(weight, beta, place), expected, rtol=1e-5)
-    assert len(traces) == once > 0
-
-
-# A memory that moves.
 
 
 @pytest.mark.parametrize("kind", ["line", slow("dreamer")])
@@ -680,65 +370,3 @@ def test_a_memory_whose_prior_is_not_known_stays():
     with pytest.raises(ValueError, match=r"`memory_share` .*`prior\(memory\)`.*Define it, or"):
         Agent(model, thinking, policy=pushed)
     assert Agent(model, policy=pushed).cannot(dataclasses.replace(thinking, steps=0)) is None
-
-
-def objective_of(terms: Any) -> Any:
-    """Loss and terms where the belief begins."""
-    at = line()
-    objective = lookahead(*at, terms, horizon=1, latent=Mode())
-    return objective(at.moment.posterior, jr.key(0))
-
-
-class Loud(ImaginedTerm):
-    """Reports a diagnostic under the name of another term."""
-
-    def at_step(self, model: Any, step: Any, *, key: jax.Array) -> jax.Array:
-        return jnp.zeros(())
-
-    def diagnostics(self, model: Any, step: Any) -> dict[str, jax.Array]:
-        return {"sig": jnp.full((), 100.0)}
-
-
-@pytest.mark.parametrize("order", [1, -1])
-def test_a_diagnostic_never_replaces_the_term_of_its_name(order):
-    terms = [(SIG(), 1.0), (Loud(), 1.0)][::order]
-    loss, found = objective_of(dict(terms))
-    alone, _ = objective_of({SIG(): 1.0})
-    np.testing.assert_allclose(loss, alone, rtol=1e-6)
-    np.testing.assert_allclose(found["loud/sig"], 100.0)
-
-
-class Long(PresentTerm):
-    """Gives several numbers."""
-
-    def value(self, belief: Any, present: Any, *, key: jax.Array) -> jax.Array:
-        return jnp.zeros(7)
-
-
-class LongLater(ImaginedTerm):
-    """Gives several numbers at each step, which were summed in silence."""
-
-    def at_step(self, model: Any, step: Any, *, key: jax.Array) -> jax.Array:
-        return jnp.ones(7)
-
-
-@pytest.mark.parametrize("term", [Long(), LongLater()])
-@pytest.mark.usefixtures("untyped")
-def test_a_term_of_several_numbers_is_refused_by_its_class(term):
-    with pytest.raises(TypeError, match=rf"value of {type(term).__name__} must be one floating"):
-        objective_of({term: 1.0})
-
-
-class Goal(PresentTerm):
-    """Holds an array."""
-
-    place: Any
-
-    def value(self, belief: Any, present: Any, *, key: jax.Array) -> jax.Array:
-        return jnp.sum(self.place)
-
-
-def test_a_term_that_holds_an_array_is_a_key():
-    loss, _ = objective_of({Goal(jnp.ones(2)): 3.0, Entropy(): 0.0})
-    np.testing.assert_allclose(loss, 6.0)
-    assert hash(SIG()) == hash(SIG())
