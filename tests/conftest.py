@@ -111,6 +111,19 @@ def cart() -> "Agent":
     return Agent(model, about=About(name="cart"))
 
 
+@pytest.fixture(scope="session")
+def stream() -> list[tuple[dict[str, Any], Any]]:
+    """Four observations of each environment; one of them begins anew on the way."""
+    import numpy as np
+    from decisions import BATCH
+
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(4, BATCH, 16, 16, 3)).astype(np.uint8)
+    first = np.zeros((4, BATCH), bool)
+    first[0], first[2, 1] = True, True
+    return [({"image": image}, flags) for image, flags in zip(images, first, strict=True)]
+
+
 @pytest.fixture
 def hangups() -> Iterator[None]:
     """SIGHUP ends a process, also under `nohup`, which has it ignored."""

@@ -1,62 +1,27 @@
 import dataclasses
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
 import pytest
-from helpers import BITS, Line, codes, push, slow, steer
+from decisions import BATCH, EVIDENCE, losses, notes, play
+from helpers import Line, codes, equal, push, slow, steer
 
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.decision import Thought
-from thinkslow.agent.inputs import Carry, Inputs, prepared
-from thinkslow.agent.observing import named
+from thinkslow.agent.inputs import Inputs, prepared
 from thinkslow.agent.thinking import Thinking
-from thinkslow.distributions import Categorical, Gaussian
+from thinkslow.distributions import Categorical
 from thinkslow.objectives import SIG, Anchor, Evidence
 from thinkslow.objectives.lookahead import paired
 from thinkslow.readouts import BestOf, Mode, Reinforce, Soft, Softened
 from thinkslow.refinement import Gradient, Langevin, Mirror
-from thinkslow.spaces import Space
-from thinkslow.trees import Alike, all_finite
+from thinkslow.trees import Alike
 from thinkslow.worldmodel import State, WorldModel, surprise
 
 pytestmark = pytest.mark.usefixtures("strict")
-
-BATCH = 3
-EVIDENCE = Thinking({Evidence(): 1.0}, steps=2, latent=Soft(), max_kl=2.0)
-
-
-@pytest.fixture(scope="module")
-def stream() -> list[tuple[dict[str, np.ndarray], np.ndarray]]:
-    """Four observations of three environments; one of them begins anew on the way."""
-    rng = np.random.default_rng(0)
-    images = rng.integers(256, size=(4, BATCH, 16, 16, 3)).astype(np.uint8)
-    first = np.zeros((4, BATCH), bool)
-    first[0], first[2, 1] = True, True
-    return [({"image": image}, flags) for image, flags in zip(images, first, strict=True)]
-
-
-def losses(thought: Thought) -> np.ndarray:
-    """Of every iterate, `[batch, steps + 1]`."""
-    assert thought.refined is not None
-    return np.asarray(thought.refined.loss)
-
-
-def play(agent: Agent, stream: list, seed: int = 0) -> list[tuple[Carry, Any, Thought]]:
-    carry, out = agent.start(BATCH), []
-    for time, (observation, first) in enumerate(stream):
-        keys = jr.split(jr.fold_in(jr.key(seed), time), BATCH)
-        carry, action, thought = agent.act(carry, observation, first, keys=keys)
-        out.append((carry, action, thought))
-    return out
-
-
-def equal(first: Any, second: Any) -> None:
-    jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
 @pytest.fixture(scope="module")
@@ -453,70 +418,6 @@ def test_a_model_of_ones_own_thinks_and_acts():
     assert np.all(losses(thought)[:, -1] < losses(thought)[:, 0])
 
 
-@pytest.mark.parametrize(
-    "thinking",
-    [
-        Thinking(),
-        slow(Thinking({Evidence(0.1, 1.0): 1.0}, steps=2, latent=Soft())),
-        Thinking(lag=2),
-        slow(Thinking(particles=4)),
-        Thinking(futures=4),
-    ],
-)
-def test_an_observation_that_is_no_number_leaves_the_prior_and_says_so(thinking):
-    """NaN logits once gave class 0, and NaN weights of particles never came back."""
-    agent = Agent(codes(), thinking, policy=lambda model, state, key: steer(state, key))
-    keys, first = jr.split(jr.key(0), 2), np.ones(2, bool)
-    good = np.asarray(BITS["bits"])
-    carry = agent.start(2)
-    carry, _, thought = agent.act(carry, {"bits": np.stack([good, good])}, first, keys=keys)
-    assert thought.seen.all()
-    broken = {"bits": np.stack([good, np.full_like(good, np.nan)])}
-    carry, action, thought = agent.act(carry, broken, ~first, keys=keys)
-    np.testing.assert_array_equal(thought.seen, [True, False])
-    if not thinking.lag:  # which has a prior of its own
-        equal(*(jax.tree.map(lambda x: x[1], belief) for belief in (thought.after, thought.prior)))
-    carry, action, thought = agent.act(carry, {"bits": np.stack([good, good])}, ~first, keys=keys)
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves((carry.state, action, thought.after)))
-    assert thought.seen.all()
-
-
-@pytest.mark.parametrize("thinking", [EVIDENCE, slow(Thinking(readout=BestOf(4)))])
-def test_pixels_out_of_range_are_no_evidence_for_any_latent(dreamer, thinking):
-    """They were flagged and not encoded, but refinement and the best of several trusted them."""
-    rng = np.random.default_rng(0)
-    shown = rng.uniform(0, 255, (BATCH, 16, 16, 3)).astype(np.float32)
-    agent, keys = Agent(dreamer, thinking), jr.split(jr.key(0), BATCH)
-    _, _, thought = agent.act(agent.start(BATCH), {"image": shown}, np.ones(BATCH, bool), keys=keys)
-    assert not thought.seen.any()
-    equal(thought.after, thought.prior)
-    equal(thought.state, thought.base)
-
-
-@pytest.mark.parametrize(
-    "thinking",
-    [
-        Thinking({Evidence(0.1, 1.0): 1.0}, steps=2, latent=Soft(), carry=False),
-        Thinking(lag=2, carry=False),
-    ],
-)
-def test_what_a_missing_observation_shows_is_not_carried(thinking):
-    """With `carry` off, the state of the frame that was flagged as missing was carried."""
-    agent = Agent(codes(), thinking, policy=lambda model, state, key: steer(state, key))
-    bits = np.asarray(BITS["bits"])
-    carries = []
-    for shown in (bits, 1 - bits):
-        carry, _, _ = agent.act(
-            agent.start(1),
-            {"bits": shown[None]},
-            np.ones(1, bool),
-            keys=jr.split(jr.key(0), 1),
-            missing=np.ones(1, bool),
-        )
-        carries.append(carry.state)
-    equal(*carries)
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("untyped")  # beartype draws from Python's generator
 def test_thinking_leaves_environment_and_global_random_numbers_as_they_were(dreamer):
@@ -543,44 +444,6 @@ def test_thinking_leaves_environment_and_global_random_numbers_as_they_were(drea
     equal(played(EVIDENCE), played(Thinking()))
 
 
-class Notes(WorldModel):
-    """An ordinary Equinox model, whose layers keep their activation as a leaf."""
-
-    core: eqx.nn.MLP
-    reader: eqx.nn.MLP
-
-    @property
-    def observation_spaces(self):
-        return (("seen", Space((3,), "float32")),)
-
-    @property
-    def action_spaces(self):
-        return (("action", Space((), "int32", 2)),)
-
-    def initial(self):
-        return State(jnp.zeros(4), jnp.zeros(2))
-
-    def predict(self, state, action, is_first):
-        given = jnp.concatenate([state.memory, state.latent, action])
-        memory = self.core(jnp.where(is_first, 0.0, given))
-        return memory, Gaussian(memory[:2], memory[2:])
-
-    def infer(self, memory, observation):
-        out = self.reader(jnp.concatenate([memory, observation["seen"]]))
-        return Gaussian(out[:2], out[2:])
-
-    def decode(self, state):
-        return {"seen": Gaussian(jnp.tile(state.latent[:1], 3), jnp.zeros(3))}
-
-    def policy(self, state, key):
-        return jax.nn.one_hot(jnp.argmax(state.latent), 2)
-
-
-def notes() -> Notes:
-    make = eqx.filter_jit(lambda inputs, key: eqx.nn.MLP(inputs, 4, 8, 1, key=key))
-    return Notes(make(8, jr.key(0)), make(7, jr.key(1)))
-
-
 @pytest.mark.slow
 def test_an_ordinary_equinox_model_thinks_and_plays():
     """Function leaves were once no valid JAX type."""
@@ -593,174 +456,3 @@ def test_an_ordinary_equinox_model_thinks_and_plays():
     _, action, _ = agent.act(agent.start(1), {"seen": seen[None]}, np.ones(1, bool), keys=keys)
     assert choice == int(np.argmax(action[0]))
     assert player({"seen": seen}) in (0, 1)
-
-
-@pytest.mark.parametrize(
-    ("observation", "said"),
-    [
-        ({"other": np.ones((1, 3), np.float32)}, "lacks seen"),
-        ({"seen": np.ones((1, 4), np.float32)}, r"`seen` is of shape \(4,\)"),
-        ({"seen": np.ones((2, 3), np.float32)}, "`seen` is of 2 environments, `keys` of 1"),
-        ({"seen": np.full((1, 3), "x")}, "`seen` must be an array of numbers; got ndarray of <U1"),
-        ({"seen": np.array([[1, 2, None]])}, "`seen` must be an array of numbers; .* of object"),
-        ({"seen": np.zeros((1, 3), "f4,f4")}, r"`seen` must be an array of numbers; .*'f0'"),
-        ({"seen": np.ma.masked_equal([[1, 2, 3]], 2)}, "`seen` .* numbers; got 1 masked value"),
-    ],
-)
-def test_what_the_agent_does_not_see_is_refused_by_name(observation, said):
-    agent = Agent(notes())
-    with pytest.raises(ValueError, match=said):
-        agent.act(agent.start(1), observation, np.ones(1, bool), keys=jr.split(jr.key(0), 1))
-
-
-@pytest.mark.usefixtures("untyped")
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"keys": jr.key(0)}, r"`keys` must be one for each .*jax\.random\.split"),
-        ({"keys": 0}, "`keys` must be one for each .*; got int"),
-        ({"keys": jr.split(jr.key(0), 0)}, "`keys` must be one for each of one or more"),
-        ({"is_first": True}, "`is_first` is of none, `keys` of 2"),
-        (
-            {"observation": np.ones((2, 3))},
-            r"must be arrays by name \(seen\); got ndarray of float",
-        ),
-        ({"missing": [True]}, "`missing` of `seen` is of 1 environment, `keys` of 2"),
-        ({"carry": None}, r"`carry` must be of `agent\.start\(batch\)`.*; got None"),
-        ({"carry": 3}, "`carry` is of 3 environments, `keys` of 2"),
-        ({"carry": "other"}, r"must be of this agent.*State with .*\(8,\).*Begin with `agent"),
-    ],
-)
-@pytest.mark.parametrize("settings", [Thinking(), slow(Thinking(particles=2))])
-def test_a_decision_that_cannot_begin_says_what_to_give(change, said, settings):
-    """The carry of another number of environments ended in JAX's message about vmap."""
-    agent = Agent(notes(), settings)
-    given = {
-        "carry": agent.start(2),
-        "observation": {"seen": np.ones((2, 3), np.float32)},
-        "is_first": np.ones(2, bool),
-        "keys": jr.split(jr.key(0), 2),
-    } | change
-    if given["carry"] == 3:
-        given["carry"] = agent.start(3)
-    elif given["carry"] == "other":
-        given["carry"] = jax.tree.map(lambda x: jnp.concatenate([x, x], -1), agent.start(2))
-    with pytest.raises(ValueError, match=said):
-        agent.act(**given)
-
-
-@pytest.mark.usefixtures("untyped")
-@pytest.mark.parametrize("batch", [0, -1, 2.5, True, None])
-def test_an_agent_starts_in_one_environment_or_more(batch):
-    with pytest.raises(ValueError, match=f"must be one or more environments; got {batch}"):
-        Agent(notes()).start(batch)
-
-
-def test_an_observation_of_another_byte_order_is_turned():
-    """An image of a file from another machine ended in JAX's message about abstract arrays."""
-    agent, keys = Agent(notes()), jr.split(jr.key(0), 1)
-    for order in "<>":
-        seen = {"seen": np.ones((1, 3), f"{order}f4")}
-        _, _, thought = agent.act(agent.start(1), seen, np.ones(1, bool), keys=keys)
-        assert thought.seen.all()
-
-
-def test_any_array_that_numpy_reads_is_an_observation():
-    """A tensor's type is not NumPy's, and asking for its kind was an error of its own."""
-
-    class Tensor:
-        dtype = "torch.float32"
-
-        def __array__(self, *_: Any, **__: Any) -> np.ndarray:
-            return np.ones((1, 3), np.float32)
-
-    spaces = (("seen", Space((3,), "float32")),)
-    np.testing.assert_array_equal(named(spaces, {"seen": Tensor()})["seen"], np.ones((1, 3)))
-    short = np.ones((1, 3), jnp.bfloat16)
-    assert named(spaces, {"seen": short})["seen"] is short
-    with pytest.raises(ValueError, match="got 2 masked values"):
-        named(spaces, {"seen": [np.ma.masked_less([1, 2, 3], 3)]})
-
-
-def test_what_the_agent_does_not_see_may_be_anything():
-    """A mission in words beside what it sees ended in JAX's message about abstract arrays."""
-    agent, keys = Agent(notes()), jr.split(jr.key(0), 1)
-    seen = {"seen": np.ones((1, 3), np.float32)}
-    more = {**seen, "mission": np.array(["go"])}
-    for observation in (seen, more):
-        _, action, _ = agent.act(agent.start(1), observation, np.ones(1, bool), keys=keys)
-        assert np.isfinite(action).all()
-
-
-def test_floats_in_place_of_bytes_are_flagged_and_the_prior_stands_in(dreamer, stream):
-    (observation, first), agent = stream[0], Agent(dreamer)
-    keys = jr.split(jr.key(0), BATCH)
-    wrong = {"image": observation["image"].astype(np.float32)}
-    _, _, thought = agent.act(agent.start(BATCH), wrong, first, keys=keys)
-    assert not thought.seen.any()
-    equal(thought.after, thought.prior)
-    right = {"image": wrong["image"] / 255}
-    assert agent.act(agent.start(BATCH), right, first, keys=keys)[2].seen.all()
-
-
-@pytest.mark.parametrize(
-    "how", [{}, slow({"lag": 2}), slow({"particles": 3})], ids=["none", "lag", "cloud"]
-)
-def test_an_image_of_one_colour_is_flagged_and_used(dreamer, stream, how):
-    (observation, first), agent = stream[0], Agent(dreamer, Thinking(**how))
-    frame = observation["image"].copy()
-    frame[0] = 255
-    keys = jr.split(jr.key(0), BATCH)
-    _, _, thought = agent.act(agent.start(BATCH), {"image": frame}, first, keys=keys)
-    np.testing.assert_array_equal(thought.blank, np.arange(BATCH) == 0)
-    assert thought.seen.all()
-
-
-@pytest.mark.parametrize("bad", [np.nan, 1e30, 200.0], ids=["nan", "huge", "bytes as floats"])
-@pytest.mark.parametrize(
-    "how", [{}, {"lag": 2}, slow({"particles": 3})], ids=["none", "lag", "cloud"]
-)
-def test_after_bad_frames_the_belief_is_soon_as_good_as_reset(dreamer, stream, how, bad):
-    """With a lag, one float frame once left the window misread until a new start."""
-    agent, frame = Agent(dreamer, Thinking(**how)), stream[0][0]["image"]
-    broken = {"image": np.full(frame.shape, bad, np.float32)}
-    carry, begins = agent.start(BATCH), np.ones(BATCH, bool)
-    thought = None
-    for time in range(8):
-        shown = broken if time in (1, 2) else {"image": frame}
-        keys = jr.split(jr.fold_in(jr.key(0), time), BATCH)
-        carry, action, thought = agent.act(carry, shown, begins & (time == 0), keys=keys)
-        np.testing.assert_array_equal(np.sum(action, -1), 1.0)
-        assert thought.seen.all() == (shown is not broken)
-    assert thought is not None
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves((carry, thought.after)))
-    if how.get("lag"):
-        past: Any = carry.past
-        assert past.observations["image"].dtype == np.uint8
-
-
-def test_a_carry_that_is_not_finite_is_forgotten(dreamer, stream, base):
-    (observation, first), agent = stream[0], Agent(dreamer)
-    poisoned = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), agent.start(BATCH))
-    keys = jr.split(jr.fold_in(jr.key(0), 0), BATCH)
-    for begins in (first, ~first):
-        carry, action, _ = agent.act(poisoned, observation, begins, keys=keys)
-        equal((carry, action), base[0][:2])
-
-
-@pytest.mark.parametrize(
-    "how", [{"lag": 2}, slow({"particles": 3}), slow({"delay": 1})], ids=["lag", "cloud", "delay"]
-)
-def test_a_past_that_is_not_finite_is_forgotten_too(dreamer, stream, how):
-    """The window of a lag kept NaN for as many decisions as it is long."""
-    agent, carry = Agent(dreamer, Thinking(**how)), None
-    for time, (observation, first) in enumerate(stream[:2]):
-        if carry is not None:
-            carry = jax.tree.map(
-                lambda x: jnp.full_like(x, jnp.nan) if x.dtype == jnp.float32 else x, carry
-            )
-        keys = jr.split(jr.fold_in(jr.key(0), time), BATCH)
-        carry = agent.start(BATCH) if carry is None else carry
-        carry, action, _ = agent.act(carry, observation, first & False, keys=keys)
-        assert all_finite([x for x in jax.tree.leaves(carry) if x.dtype == jnp.float32])
-        np.testing.assert_array_equal(action.sum(-1), 1)
