@@ -312,6 +312,28 @@ def test_nested_observations_are_named_by_their_path_and_text_is_left_out():
     assert [note for note in player.notes if "left out mission" in note]
 
 
+def test_what_is_shown_and_not_declared_is_left_out_and_said_once():
+    """It was left out without a word, and a user believed that the agent saw it."""
+    cameras = spaces.Tuple([box(0, 255, (16, 16, 3), BYTES)])
+    declared = spaces.Dict(robot=spaces.Dict(pose=box(-9, 9, (2,), FLOATS)), cameras=cameras)
+    picture = np.zeros((16, 16, 3), BYTES)
+    shown = {
+        "robot": {"pose": np.ones(2), "goal": np.ones(3)},
+        "cameras": [picture, picture],
+        "depth": picture,
+    }
+    player = Environment(Shows(declared, shown), "its-id", size=16)
+    player.reset()
+    assert player.reset()[0].keys() == {"robot/pose", "cameras/0"}
+    said = "left out robot/goal, cameras/1, depth: it is shown and not declared"
+    assert player.notes == [said]
+
+
+def test_what_is_shown_as_declared_has_no_note():
+    declared = spaces.Dict({"pose": box(-9, 9, (2,), FLOATS), "3": box(-9, 9, (1,), FLOATS)})
+    assert look(declared, {"pose": np.ones(2), 3: np.ones(1)})[1] == []
+
+
 def test_an_environment_of_text_alone_is_refused():
     with pytest.raises(Unavailable, match="reads anything"):
         look(spaces.Dict(story=spaces.Text(9)), {"story": "x"})

@@ -21,7 +21,7 @@ from thinkslow.envs.acting import actions
 from thinkslow.envs.adapt import Adapted, adapted, made_anew
 from thinkslow.envs.failures import Mismatch
 from thinkslow.envs.families.family import Family
-from thinkslow.envs.nested import at
+from thinkslow.envs.nested import at, undeclared
 from thinkslow.envs.observing import Sight, sights
 from thinkslow.envs.requirements import (
     Unavailable,
@@ -169,6 +169,8 @@ class Environment(gymnasium.Env):
         observation, info = self.env.reset(seed=seed, options=options)
         self._check_actions()
         self.nonfinite = ()
+        if extra := [*undeclared(self.env.observation_space, observation)]:
+            self._say(f"left out {', '.join(extra)}: it is shown and not declared")
         return self._dress(observation), info
 
     def step(self, action: Any) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:

@@ -81,3 +81,20 @@ def at(value: Any, path: Path) -> Any:
                 'dictionary or a tuple as declared, or wrap it: `wrappers=["module:Class"]`.'
             )
     return value
+
+
+def undeclared(space: spaces.Space, value: Any, path: Path = ()) -> Iterator[str]:
+    """The paths of what an observation shows and its space does not declare."""
+    if isinstance(space, spaces.Dict) and isinstance(value, Mapping):
+        shown = value.items()
+    elif isinstance(space, spaces.Tuple) and isinstance(value, tuple | list):
+        shown = enumerate(value)
+    else:
+        return
+    declared = {str(key): one for key, one in within(space)}
+    for key, one in shown:
+        here = (*path, str(key))
+        if str(key) in declared:
+            yield from undeclared(declared[str(key)], one, here)
+        else:
+            yield "/".join(here)
