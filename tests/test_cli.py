@@ -23,7 +23,6 @@ import pytest
 from helpers import slow
 from jax.errors import JaxRuntimeError
 
-from thinkslow import ending
 from thinkslow.cli import COMMANDS, doctor, inspect, main, stopping
 from thinkslow.envs import families, trial
 from thinkslow.envs.families import atari
@@ -294,8 +293,11 @@ def test_numbers_that_no_run_can_have_are_wrong_usage(words, said, capsys):
     assert said in one_line(capsys)
 
 
+ENDING = [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU]
+
+
 @pytest.mark.usefixtures("hangups")
-@pytest.mark.parametrize("number", ending.SIGNALS)
+@pytest.mark.parametrize("number", ENDING)
 def test_other_signals_end_a_command_as_ctrl_c_does(number, monkeypatch, capsys):
     """SIGTERM ended an evaluation on the spot, without a word of where its episodes are."""
     ended = []
@@ -312,6 +314,15 @@ def test_other_signals_end_a_command_as_ctrl_c_does(number, monkeypatch, capsys)
     assert one_line(capsys) == "thinkslow: Stopped."
     assert ended
     assert signal.getsignal(number) == before
+
+
+def test_a_command_under_nohup_goes_on_when_its_terminal_closes(monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    monkeypatch.setattr(inspect, "run", lambda _: signal.raise_signal(signal.SIGHUP))
+    try:
+        assert main(["inspect", "agent"]) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("where", ["destructor", "hook"])
