@@ -285,7 +285,9 @@ def test_numbers_that_are_not_finite_are_reported_where_they_came(caplog):
     np.testing.assert_array_equal(steps[1].observation["vector"], [[1, 0], [1, 0]])
     assert steps[2].nonfinite == (Nonfinite("reward", 0, 0, 3), Nonfinite("reward", 1, 0, 3))
     assert np.isinf(steps[2].reward).all()
-    assert not any(one.nonfinite for one in steps[3:])
+    assert steps[4].nonfinite == (Nonfinite("reward", 0, 0, 5), Nonfinite("reward", 1, 0, 5))
+    assert np.isinf(steps[4].reward).all()
+    assert not any(one.nonfinite for one in (steps[3], *steps[5:]))
     # One that float32 does not hold was 0 without a word.
     assert not steps[3].reward.any()
     assert ["count as 0" in line for line in caplog.messages if "below" in line] == [True]

@@ -178,14 +178,21 @@ def test_minutes_are_those_that_pass(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_that_resumes_before_an_update_still_writes_its_metrics(tmp_path):
+def test_a_run_that_resumes_between_two_updates_is_the_same(tmp_path):
     """It failed with AttributeError, again at every resume, when a log line came first."""
     rare = dataclasses.replace(LEARNING, replay_ratio=0.6)  # an update every 14 decisions
-    run = tmp_path / "run"
-    finish(begin(run, rare), 50)
-    trainer = Trainer.resume(run)
-    finish(trainer, 58)
-    assert trainer.last_metrics
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    weights = finish(begin(whole, rare), 80)
+    finish(begin(run, rare), 46)
+    for stop in (50, 80):
+        resumed = finish(Trainer.resume(run), stop)
+    for name, array in weights.items():
+        np.testing.assert_array_equal(resumed[name], array, err_msg=name)
+    assert lines(run) == lines(whole)
+    ends = [counters(folder) for folder in (run, whole)]
+    for each in ends:
+        del each["replay"]  # its files are numbered by save
+    assert ends[0] == ends[1]
 
 
 @pytest.mark.slow
@@ -794,6 +801,40 @@ def test_metrics_on_a_full_disk_name_their_file(tmp_path, monkeypatch):
         with pytest.raises(Full, match=r"metrics\.jsonl needs more disk space"):
             logs.write({"step": 1}, {}, 1)
     logs.close()
+
+
+def test_an_episode_that_failed_is_in_no_mean_and_no_curve(tmp_path, monkeypatch):
+    class Kept:
+        def __init__(self) -> None:
+            self.scalars: list[tuple[str, float]] = []
+
+        def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
+            self.scalars.append((tag, scalar_value))
+
+        def close(self) -> None:
+            pass
+
+    kept, run = Kept(), tmp_path / "run"
+    trainer = begin(run)
+    assert trainer.logs is not None
+    trainer.logs.writers.append(kept)
+    failed = np.array([True, False])
+    fails = trainer.step._replace(
+        reward=np.array([50.0, 3.0], np.float32),
+        is_first=~np.ones(2, bool),
+        is_last=np.ones(2, bool),
+        crashed=failed,
+        errors=(Failure("step", "KeyError", "'door'", "play.py:7 in step, your code"), None),
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.envs, "step", lambda _: fails)
+        trainer.train(steps=2)
+    trainer.train(steps=4)
+    trainer.close()
+    records = [one["episode"] for one in lines(run) if "episode" in one]
+    assert [(one["score"], one["crashed"]) for one in records] == [(50.0, True), (3.0, False)]
+    assert trainer.episodes.mean == 3.0
+    assert kept.scalars == [("score", 3.0), ("length", 1)]
 
 
 def test_episodes_that_failed_are_counted_where_a_run_ends(monkeypatch, tmp_path, caplog):

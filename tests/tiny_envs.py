@@ -235,12 +235,13 @@ class Parses(Echo):
 
 
 class Unfinite(Echo):
-    """The second observation holds NaN, the third reward is infinite, the fourth too small."""
+    """The second observation holds NaN, the third reward is infinite, the fourth too small for
+    float32, the fifth too large."""
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         _, reward, *rest = super().step(action)
         seen = np.array([1.0, np.nan if self.time == 2 else 2.0])
-        reward = {3: np.inf, 4: -1e-310}.get(self.time, reward)
+        reward = {3: np.inf, 4: -1e-310, 5: 1e39}.get(self.time, reward)
         return seen, reward, *rest  # pyright: ignore[reportReturnType]
 
 
