@@ -20,6 +20,19 @@ STEPS = {"partial": 60_000, "informed": 60_000, "early": 12_000}
 SHIFTED = {"": 0.0, "dropped:3": -4.0}
 SETTINGS = ("clean", "dropped")
 
+PLAN: dict[str, Any] = {
+    "format": 1,
+    "name": "small",
+    "question": "Does it help?",
+    "episodes": 4,
+    "block": 2,
+    "arms": ["control-soft", {"name": "twice", "arm": "evidence", "steps": 2}],
+    "agents": {"ours": "collect-half", "others": ["collect-good"]},
+    "settings": {"clean": {}, "noisy": {"shift": "noise:3", "agents": ["ours"]}},
+    "hypotheses": [{"name": "H", "claim": "It does.", "effect": {"arm": "twice"}}],
+}
+H = PLAN["hypotheses"][0]
+
 ROLLOUTS: dict[str, Any] = {
     "format": 1,
     "name": "rollouts",
