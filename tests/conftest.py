@@ -124,6 +124,34 @@ def stream() -> list[tuple[dict[str, Any], Any]]:
     return [({"image": image}, flags) for image, flags in zip(images, first, strict=True)]
 
 
+@pytest.fixture(scope="session")
+def original(dreamer, tmp_path_factory) -> Path:
+    """A random agent."""
+    from thinkslow.saved import folder as checkpoint
+
+    folder = tmp_path_factory.mktemp("agents") / "random"
+    checkpoint.save(
+        folder,
+        dreamer,
+        name="random",
+        environment={"id": "thinkslow/CollectGoodObjects-v0", "size": 16, "repeat": 1},
+        training={"steps": 0, "seed": 0, "preset": "none"},
+    )
+    return folder
+
+
+@pytest.fixture
+def agent(original, tmp_path) -> Path:
+    """A copy to damage."""
+    from thinkslow.storage import store
+
+    folder = tmp_path / "agent"
+    folder.mkdir()
+    for name in (store.WEIGHTS, store.MANIFEST):
+        (folder / name).write_bytes((original / name).read_bytes())
+    return folder
+
+
 @pytest.fixture
 def hangups() -> Iterator[None]:
     """SIGHUP ends a process, also under `nohup`, which has it ignored."""
