@@ -26,6 +26,7 @@ from thinkslow.dreamer.config import MLPConfig
 from thinkslow.importers.foreign import Foreign, Found
 from thinkslow.importers.importer import files, inside
 from thinkslow.importers.loading import read
+from thinkslow.importers.options import read_options
 from thinkslow.saved import folder as checkpoint
 from thinkslow.saved.environment import environment_of
 from thinkslow.storage import store
@@ -286,6 +287,52 @@ def test_inspect_tells_what_was_found(name, capsys):
     assert facts["source"]["file"].startswith(str(golden_case(name)))
     assert facts["parameters"]["total"] > 10_000
     assert ("decode" in facts["cannot"]) == ("nodecoder" in name)
+
+
+def test_every_command_that_opens_a_pickle_says_that_it_has_no_checksum(tmp_path, capsys):
+    """`study` opened it without a word."""
+    log, ours = as_danijar(tmp_path / "log", tiny_dreamer(**SMALL)), str(tmp_path / "ours")
+    plan = tmp_path / "plan.toml"
+    plan.write_text(
+        'format = 1\nname = "p"\nquestion = "Does it?"\nepisodes = 4\nblock = 2\n'
+        'arms = ["sig-3"]\n[settings.there]\nenv = "CartPole-v1"\n'
+    )
+    study = ["study", str(plan), "--dry-run", "--json", "--out", str(tmp_path / "out"), "--agents"]
+    for given, says in ((str(log), True), (ours, False)):
+        text = plan.read_text().partition("[agents]")[0]
+        plan.write_text(f'{text}[agents]\na = "{given}"\n')
+        for command in (["inspect", given], [*study, f"a={given}"]):
+            assert main(command) == 0
+            assert (capsys.readouterr().err.count("has no checksum") == 1) == says
+        if says:
+            assert main(["import", given, ours]) == 0
+            assert "has no checksum" in capsys.readouterr().err
+
+
+def test_an_archive_has_checksums_and_is_not_said_to_have_none(capsys):
+    assert main(["inspect", str(golden_case("r2dreamer-a"))]) == 0
+    assert "no checksum" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: &x 1\nb: *x\n", "it has an alias"),
+        ("a: &x {k: 1}\nb: {<<: {j: 1}}\n", "it merges mappings"),
+        ("a: !!python/name:os.system\n", "it has a tag"),
+        ("a: !!int '3'\n", "it has a tag"),
+        ("a: 1\nb: 2\na: 3\n", "it gives 'a' twice"),
+        ("a: 1\n---\nb: 2\n", "it has more than one document"),
+        ("? [1]\n: 2\n", "a list or a mapping for a name"),
+        ("a: " + 40 * "[" + 40 * "]" + "\n", "it is nested deeper"),
+    ],
+)
+def test_yaml_that_is_more_than_options_is_refused_by_what_it_is(tmp_path, text, said):
+    """Skipped aliases left another configuration, which no test missed."""
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(store.Damaged, match=said):
+        read_options(path)
 
 
 def test_import_writes_what_every_command_reads(tmp_path, capsys):

@@ -1,5 +1,6 @@
 """`thinkslow study`: play a study that was declared in advance, and give its verdicts."""
 
+import contextlib
 import dataclasses
 import shlex
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from thinkslow.cli.exports import Showing, of_study
 from thinkslow.cli.results import progress
 from thinkslow.cli.usage import Usage
 from thinkslow.plural import plural
+from thinkslow.zoo import located
 
 DESCRIPTION = """Play a study: agents, settings, arms, seeds and hypotheses from one TOML file.
 
@@ -81,6 +83,7 @@ def run(options: Options) -> dict[str, Any]:
     folder = options.out or Path("out/study") / plan.name
     if not options.json:
         _show_plan(plan)
+    _describe_foreign(plan)
     if options.dry_run:
         from thinkslow.study.rehearsal import known
 
@@ -114,6 +117,23 @@ def _listed(*, quiet: bool) -> dict[str, Any]:
         for name, question in found.items():
             output().print(f"{name:18} {question}", soft_wrap=True)
     return found
+
+
+def _describe_foreign(plan: Any) -> None:
+    """Say what is known of the agents of other projects, as every command does. For one that cannot
+    be opened the reason follows later.
+
+    **Errors:** those of `study.tasks.found`.
+    """
+    from thinkslow import importers
+    from thinkslow.study.tasks import found
+
+    paths = [located(path) for named in found(plan).values() for path in named.values()]
+    for path in dict.fromkeys(paths):
+        if not importers.is_own(path):
+            with contextlib.suppress(OSError, ValueError):
+                for line in importers.told(importers.open_agent(path)):
+                    say(line)
 
 
 def _rehearse(plan: Any, folder: Path, options: Options) -> None:
