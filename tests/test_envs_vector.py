@@ -4,6 +4,7 @@ import gc
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -215,6 +216,24 @@ def test_a_simulator_that_hangs_is_ended_in_its_time_and_marked():
         )
         assert envs.step(np.zeros((2, 2))).is_first.all()
         assert not any(psutil.pid_exists(pid) for pid in before)
+
+
+def test_a_reset_that_hangs_is_ended_in_its_time_and_done_again(caplog):
+    class Soon:
+        """A second for this reset, and time enough for the process that does it again."""
+
+        step_s = 60.0
+        reset_s = property(lambda _: next(seconds))
+
+    seconds = itertools.chain([1.0], itertools.repeat(300.0))
+    with VectorEnv("tiny_envs:HangsAtReset", 1) as envs:
+        envs.reset()
+        envs._pool.limits = Soon()  # pyright: ignore[reportAttributeAccessIssue]
+        step = envs.reset()
+    assert step.is_first.all()
+    assert not step.crashed.any()
+    (said,) = caplog.messages
+    assert re.search(r"Hang: no answer within \d+ s \(in `reset`\); the reset is tried again", said)
 
 
 def test_a_simulator_that_closes_the_pipe_and_goes_on_is_ended(monkeypatch):

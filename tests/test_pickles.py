@@ -219,6 +219,27 @@ def test_a_small_file_cannot_ask_for_much(name, tmp_path):
         load(PROTOCOL + BOMBS[name], tmp_path)
 
 
+def test_what_calls_make_counts_against_the_size_of_the_file(tmp_path):
+    """A text of the file, made into bytes 600,000 times, took all memory."""
+    text = b"X" + struct.pack("<I", 2**16) + b"a" * 2**16 + b"q\x00"
+    again = b"h\x01h\x00\x85R0"
+    begun = PROTOCOL + text + b"0c_codecs\nencode\nq\x010"
+    assert load(begun + 12 * again + b"N.", tmp_path) is None
+    with pytest.raises(Damaged, match="texts are larger than the whole file"):
+        load(begun + 40 * again + b"N.", tmp_path)
+
+
+def test_arrays_of_the_same_bytes_count_against_the_size_of_the_file(tmp_path):
+    data = b"B" + struct.pack("<I", 2**19) + bytes(2**19) + b"q\x00"
+    kind = NUMPY + b"dtype\nX\x02\x00\x00\x00u1\x85Rq\x010"
+    again = b"cnumpy.core.numeric\n_frombuffer\n(h\x00h\x01J" + struct.pack("<i", 2**19)
+    again += b"\x85X\x01\x00\x00\x00CtRa"
+    begun = PROTOCOL + data + b"0" + kind + b"]"
+    assert len(load(begun + 5 * again + b".", tmp_path)) == 5
+    with pytest.raises(Damaged, match="arrays are larger than the whole file"):
+        load(begun + 12 * again + b".", tmp_path)
+
+
 def test_endless_instructions_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(pickles, "MOST_INSTRUCTIONS", 1000)
     with pytest.raises(pickles.Refused, match="fewer than 1,000 instructions"):

@@ -170,6 +170,18 @@ class HangsAtBirth(Echo):
         time.sleep(1000)
 
 
+class HangsAtReset(Echo):
+    """Needs half a minute for the second reset of its process."""
+
+    resets = 0
+
+    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
+        self.resets += 1
+        if self.resets == 2:
+            time.sleep(30)
+        return super().reset(**options)
+
+
 class Talks(Echo):
     """Writes a megabyte to standard error in every step, and fails in the fourth."""
 
