@@ -152,6 +152,27 @@ def agent(original, tmp_path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def environments() -> Iterator[None]:
+    """Environments of the tests are found in the processes of a `VectorEnv`."""
+    import odd_episodes
+
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PYTHONPATH", odd_episodes.importable())
+    yield
+    patch.undo()
+
+
+@pytest.fixture
+def quick(monkeypatch) -> None:
+    """Environments of an evaluation without processes of their own."""
+    from odd_players import SideBySide
+
+    from thinkslow.evaluation import protocol
+
+    monkeypatch.setattr(protocol, "VectorEnv", SideBySide)
+
+
 @pytest.fixture
 def hangups() -> Iterator[None]:
     """SIGHUP ends a process, also under `nohup`, which has it ignored."""
