@@ -12,6 +12,7 @@ from thinkslow import evaluate
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.thinking import Thinking
 from thinkslow.evaluation import records, windows
+from thinkslow.evaluation.blocks import Failing
 from thinkslow.evaluation.summary import agreement
 
 PLAYED: dict[str, Any] = {"episodes": 6, "seed": 3, "batch": 3, "max_decisions": 30}
@@ -42,6 +43,16 @@ def tossing(agent: Agent, number: int) -> Agent:
 
 class Stop(Exception):
     pass
+
+
+def test_snapshots_that_cannot_be_brought_back_are_the_reason_that_is_told(cart, tmp_path):
+    """An episode without a decision has no median of milliseconds: an IndexError was all."""
+    environment = {"id": "CartPole-v1", "wrappers": ["gymnasium.wrappers:NormalizeObservation"]}
+    arms = {"none": cart, "same": cart.having(Thinking())}
+    with pytest.raises(Failing, match="same: NotReplayed"):
+        evaluate(arms, environment, out=tmp_path, protocol="paired-v2", **PLAYED)
+    lost = [one for one in records.read(tmp_path).episodes if one.arm == "same"]
+    assert {(one.crashed, one.length, one.latency_ms) for one in lost} == {(True, 0, None)}
 
 
 @pytest.mark.slow

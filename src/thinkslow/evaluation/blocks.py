@@ -3,6 +3,7 @@ episodes, and stop if most of them failed.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -131,14 +132,16 @@ class Block:
                 arm=arm,
                 episode=number,
                 training_seed=facts["training_seed"],
-                late_share=None if deadline_ms is None else _share_above(one, deadline_ms),
+                late_share=_share_above(one, deadline_ms),
             )
             for number, one, shown in zip(self.numbers, played, images, strict=True)
         ]
 
 
 def _record(played: Played, images: Mapping[str, float | None], **names: Any) -> Episode:
-    low, middle, high = np.percentile(played.latency_ms, [10, 50, 90])
+    # No decision is made in windows of which no snapshot can be brought back.
+    count, spent = played.length or math.nan, played.latency_ms or [math.nan]
+    low, middle, high = np.percentile(spent, [10, 50, 90])
     return Episode(
         **names,
         environment_seed=played.environment_seed,
@@ -151,16 +154,18 @@ def _record(played: Played, images: Mapping[str, float | None], **names: Any) ->
         nonfinite=played.nonfinite,
         nonfinite_first=played.nonfinite_first,
         first_observation=played.first_observation,
-        thought_share=played.thoughts / played.length,
-        belief_kl=records.finite(played.moved / played.length),
-        latency_ms=float(middle),
-        latency_ms_mean=float(np.mean(played.latency_ms)),
-        latency_ms_p10=float(low),
-        latency_ms_p90=float(high),
+        thought_share=records.finite(played.thoughts / count),
+        belief_kl=records.finite(played.moved / count),
+        latency_ms=records.finite(middle),
+        latency_ms_mean=records.finite(np.mean(spent)),
+        latency_ms_p10=records.finite(low),
+        latency_ms_p90=records.finite(high),
         images={column: records.finite(value) for column, value in images.items()},
     )
 
 
-def _share_above(played: Played, deadline_ms: float) -> float:
-    """The share of the decisions that took longer."""
+def _share_above(played: Played, deadline_ms: float | None) -> float | None:
+    """The share of the decisions that took longer; None without a deadline or a decision."""
+    if deadline_ms is None or not played.length:
+        return None
     return float(np.mean(np.array(played.latency_ms) > deadline_ms))
