@@ -173,6 +173,15 @@ def quick(monkeypatch) -> None:
     monkeypatch.setattr(protocol, "VectorEnv", SideBySide)
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(environments, tmp_path_factory) -> tuple[Path, dict[str, Any]]:
+    """A run of 60 steps, and its weights."""
+    from training import begin, finish
+
+    run = tmp_path_factory.mktemp("whole") / "run"
+    return run, finish(begin(run), 60)
+
+
 @pytest.fixture
 def hangups() -> Iterator[None]:
     """SIGHUP ends a process, also under `nohup`, which has it ignored."""

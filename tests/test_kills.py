@@ -1,6 +1,6 @@
 """The harness that kills runs and evaluations, with a few kills; the full numbers are in docs.
 
-Nightly: in each run of CI, test_train.py, test_continuing.py and test_replay.py kill once each.
+Nightly: in each run of CI, test_resuming.py, test_continuing.py and test_replay.py kill once each.
 """
 
 import subprocess
