@@ -127,10 +127,10 @@ def test_a_first_agent_comes_after_a_save_and_a_kill_between_them_loses_neither(
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path, uninterrupted):
     run = tmp_path / "run"
     script = (
-        "import conftest, sys; from pathlib import Path; import training as t\n"
+        "import conftest, dataclasses, sys; from pathlib import Path; import training as t\n"
         "if __name__ == '__main__':\n"
         "    trainer = t.begin(Path(sys.argv[1]))\n"
-        "    trainer.config = t.dataclasses.replace(trainer.config, save_every=0.2)\n"
+        "    trainer.config = dataclasses.replace(trainer.config, save_every=0.2)\n"
         "    trainer.train(steps=10**9)\n"
     )
     (tmp_path / "main.py").write_text(script)
