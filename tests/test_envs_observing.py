@@ -329,6 +329,17 @@ def test_what_is_shown_and_not_declared_is_left_out_and_said_once():
     assert player.notes == [said]
 
 
+def test_undeclared_names_that_change_fill_neither_memory_nor_terminal():
+    """Each episode gave another message, and kept it."""
+    declared, shown = spaces.Dict(pose=box(-9, 9, (2,), FLOATS)), {"pose": np.ones(2)}
+    player = Environment(Shows(declared, shown), "its-id")
+    for episode in range(3):
+        shown |= {f"object-{episode}-{number}": 0 for number in range(1000)}
+        player.reset()
+    names = ", ".join(f"object-0-{number}" for number in range(5))
+    assert player.notes == [f"left out {names} and 995 more: it is shown and not declared"]
+
+
 def test_what_is_shown_as_declared_has_no_note():
     declared = spaces.Dict({"pose": box(-9, 9, (2,), FLOATS), "3": box(-9, 9, (1,), FLOATS)})
     assert look(declared, {"pose": np.ones(2), 3: np.ones(1)})[1] == []

@@ -133,6 +133,7 @@ class Environment(gymnasium.Env):
         self._clock = clock if repeat > 1 else None
         self.notes: list[str] = [] if notes is None else notes
         """Messages about conversions, adaptations and parts that are left out, once each."""
+        self._begun = False
         self.nonfinite: tuple[str, ...] = ()
         """Names of the non-finite observations, and `reward`, of the last step."""
         self.sights: list[Sight] = sights(
@@ -169,8 +170,12 @@ class Environment(gymnasium.Env):
         observation, info = self.env.reset(seed=seed, options=options)
         self._check_actions()
         self.nonfinite = ()
-        if extra := [*undeclared(self.env.observation_space, observation)]:
-            self._say(f"left out {', '.join(extra)}: it is shown and not declared")
+        if not self._begun:  # the names of later episodes may be without end
+            extra = [*undeclared(self.env.observation_space, observation)]
+            more = f" and {len(extra) - 5} more" if len(extra) > 5 else ""
+            if extra:
+                self._say(f"left out {', '.join(extra[:5])}{more}: it is shown and not declared")
+        self._begun = True
         return self._dress(observation), info
 
     def step(self, action: Any) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
