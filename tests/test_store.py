@@ -226,6 +226,22 @@ def test_one_flipped_bit_never_loads_wrong_weights(saved, name):
             assert manifest == right
 
 
+def test_one_flipped_bit_of_an_ensemble_never_loads_other_members(saved):
+    members = {"a/kernel": np.arange(12, dtype=np.float32).reshape(2, 2, 3)}
+    store.write_ensemble(saved, members, {"fit": 0})
+    content = bytearray((saved / store.ENSEMBLE).read_bytes())
+    for position in range(len(content)):
+        content[position] ^= 1 << position % 8
+        (saved / store.ENSEMBLE).write_bytes(content)
+        content[position] ^= 1 << position % 8
+        with pytest.raises(store.Damaged, match="Fit it again"):
+            store.read_whole(saved)
+    (saved / store.ENSEMBLE).write_bytes(content)
+    ensemble = store.read_whole(saved)[1]
+    assert ensemble is not None
+    assert same(ensemble, members)
+
+
 def test_a_manifest_that_was_changed_is_damaged(saved):
     path = saved / store.MANIFEST
     path.write_text(path.read_text().replace('"steps": 100', '"steps": 900'))
