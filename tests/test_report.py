@@ -281,7 +281,7 @@ def renamed(found: Sequence[Episode], agent: str) -> list[Episode]:
 
 
 def test_names_are_escaped_wherever_they_appear(folder, tmp_path):
-    name = "</script><script>alert(1)</script>"
+    name = "</script><script>alert(1)</script>\x1b]0;hi\x07\x9b31m\u202egnp"
     arms = [{"agent": name, "arm": arm, "description": name} for arm in ARMS]
     to = changed(
         folder,
@@ -294,7 +294,10 @@ def test_names_are_escaped_wherever_they_appear(folder, tmp_path):
         curves={},
         sittings=[{"command": name, "machine": name}],
     )
-    assert "<script>alert" not in build(to).read_text()
+    page = build(to).read_text()
+    assert "<script>alert" not in page
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", page), "a terminal may obey it"
+    assert r"\x1b]0;hi\x07\x9b31m\u202egnp" in page
 
 
 def test_a_page_from_few_records_says_what_is_missing(folder, tmp_path):
