@@ -83,6 +83,26 @@ def test_what_a_missing_observation_shows_is_not_carried(thinking):
     equal(*carries)
 
 
+def test_a_window_forgets_what_a_missing_frame_showed():
+    """It is encoded again at later decisions, where nobody flags it any more."""
+    agent = Agent(codes(), Thinking(lag=2), policy=lambda model, state, key: steer(state, key))
+    bits, keys = np.asarray(BITS["bits"])[None], jr.split(jr.key(0), 1)
+    ends = []
+    for shown in (bits, 1 - bits):
+        carry, beliefs = agent.start(1), []
+        for now, seen in enumerate((bits, shown, bits)):
+            carry, _, thought = agent.act(
+                carry,
+                {"bits": seen},
+                np.full(1, now == 0),
+                keys=keys,
+                missing=np.full(1, now == 1),
+            )
+            beliefs.append(thought.after)
+        ends.append((beliefs, carry.state))
+    equal(*ends)
+
+
 @pytest.mark.parametrize(
     ("observation", "said"),
     [

@@ -9,7 +9,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 import scipy.linalg
-from helpers import ask, tiny_config, tiny_dreamer
+from helpers import ask, tiny_config, tiny_dreamer, tiny_v1_config
 
 import thinkslow
 from thinkslow.distributions import Categorical
@@ -385,6 +385,24 @@ def test_images_as_bytes_and_as_floats_are_the_same(dreamer):
 def test_impossible_sizes_are_refused_with_rule_and_value(changes, message):
     with pytest.raises(ValueError, match=message):
         tiny_config(**changes)
+
+
+SHARES = ("unimix", "actor_unimix", "discount")
+NUMBERS = (*SHARES, "free_nats", "rep_scale")
+
+
+@pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), 10**400, True, "0.1", None])
+@pytest.mark.parametrize("sizes", [tiny_config, tiny_v1_config])
+@pytest.mark.usefixtures("untyped")
+def test_a_number_that_cannot_be_is_refused_by_its_name(sizes, value):
+    """A negative `unimix` of a file was believed, and gave probabilities below zero."""
+    more = ("dyn_scale", "min_std", "max_std") if sizes is tiny_v1_config else ()
+    for name in (*NUMBERS, *more):
+        with pytest.raises(ValueError, match=f"`{name}` must be a finite number"):
+            sizes(**{name: value})
+    for name in SHARES:
+        with pytest.raises(ValueError, match=f"`{name}` must be a finite number"):
+            sizes(**{name: 1.5})
 
 
 @pytest.mark.parametrize(

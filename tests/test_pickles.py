@@ -369,6 +369,8 @@ WRONG_TENSORS = {
     "reaches beyond": ("FloatStorage", "0", 12, 8, (5,), (1,)),
     "strides reach beyond": ("FloatStorage", "0", 12, 0, (2, 3), (100, 1)),
     "swells by strides of zero": ("FloatStorage", "0", 12, 0, (2**20, 2**20), (0, 0)),
+    "names a number twice": ("FloatStorage", "0", 12, 0, (2, 3), (1, 1)),
+    "repeats a row": ("FloatStorage", "0", 12, 0, (2, 3), (0, 1)),
     "negative stride": ("FloatStorage", "0", 12, 11, (3,), (-1,)),
     "negative offset": ("FloatStorage", "0", 12, -1, (3,), (1,)),
     "negative side": ("FloatStorage", "0", 12, 0, (-3,), (1,)),
