@@ -98,6 +98,16 @@ class Fades(Averages):
         return np.zeros(2, np.float32), {}
 
 
+class Reaches(Vector):
+    """Pays as far as it may reach."""
+
+    def __init__(self, reach: float = 1.0):
+        self.reach = reach
+
+    def reward(self, action: int) -> float:
+        return min(self.reach, 5.0)
+
+
 class FailsOnce(Vector):
     """Raises in one episode of three."""
 
@@ -174,6 +184,7 @@ for _class in (
     Unseeded,
     Averages,
     Fades,
+    Reaches,
     FailsOnce,
     Fails,
     NanReward,

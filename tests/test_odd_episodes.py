@@ -1,6 +1,7 @@
 """Episodes that fail, ignore their seed, change between arms, have no end or odd rewards."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -123,3 +124,15 @@ def test_tiny_rewards_are_kept_and_compared():
     result = guessed("Tiny")
     assert all(1e-9 < row["score"] < 1e-6 for row in rows(result))
     assert score(result)["difference"] > 1e-8
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_option_without_bound_is_recorded(tmp_path):
+    """When all was played, the page could not be written."""
+    environment = {"id": id_of("Reaches"), "options": {"reach": math.inf}}
+    result = evaluate(GUESSERS, environment, episodes=2, seed=0, batch=2, out=tmp_path)
+    assert [row["score"] for row in rows(result)] == [45.0] * 4
+    result.report(tmp_path)
+    told = json.loads((tmp_path / "summary.json").read_text(), parse_constant=pytest.fail)
+    assert told["environment"]["options"] == {"reach": math.inf}
+    assert read(tmp_path).header.environment["options"] == {"reach": math.inf}

@@ -129,6 +129,9 @@ def test_a_link_to_an_agent_is_read_and_the_agent_behind_it_replaced(saved, tmp_
         ({"": np.zeros(2)}, {}, ValueError),
         ({"__metadata__": np.zeros(2)}, {}, ValueError),
         ({}, {"steps": float("nan")}, ValueError),
+        ({}, {"steps": float("inf")}, ValueError),
+        ({}, {"environment": {"options": {"high": float("nan")}}}, ValueError),
+        ({}, {"environment": {"size": float("inf")}}, ValueError),
         ({}, {"path": Path()}, TypeError),
     ],
 )
@@ -139,6 +142,15 @@ def test_what_cannot_be_saved_is_refused_before_the_disk_is_touched(
         store.write(saved, weights, manifest)
     assert same(store.read(saved)[0], agent())
     assert os.listdir(saved.parent) == ["agent"]
+
+
+def test_options_of_an_environment_may_be_without_bound(tmp_path):
+    """An agent of a robot without an upper limit was trained, and could never be saved."""
+    options = {"range": [0.7, float("inf")], "low": -float("inf")}
+    store.write(tmp_path / "agent", agent(), {"environment": {"options": options}})
+    text = (tmp_path / "agent" / store.MANIFEST).read_text()
+    assert "Infinity" not in text
+    assert store.read(tmp_path / "agent")[1]["environment"]["options"] == options
 
 
 def test_a_folder_with_other_files_is_never_replaced(tmp_path):
@@ -183,6 +195,8 @@ def test_an_absent_folder_or_file_is_missing(saved, tmp_path):
         ('{"format": 1, "format": 1}', "not JSON"),
         ('{"format": 1, "a": NaN}', "not JSON"),
         ('{"format": 1, "a": 1e999}', "not JSON"),
+        ('{"format": 1, "environment": {"size": 1e999}}', "not JSON"),
+        ('{"format": 1, "environment": {"options": {"a": Infinity}}}', "not JSON"),
         ('{"format": 1, "a": ' + "9" * 100_000 + "}", "not JSON"),
         (" " * LARGEST_MANIFEST + "{}", "too large"),
     ],

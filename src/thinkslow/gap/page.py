@@ -2,7 +2,6 @@
 scripts.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from thinkslow.evaluation.report.rendering import rendered
 from thinkslow.gap import drawing, figures, paths, stored
 from thinkslow.gap.summary import summarise
 from thinkslow.gap.words import LABELS, approximated, estimated, heading, said
-from thinkslow.storage import atomic
+from thinkslow.storage import atomic, jsontext
 from thinkslow.storage.paths import expanded
 
 SUMMARY, PAGE = "gap.json", "gap.html"
@@ -32,7 +31,7 @@ def build(folder: str | Path) -> tuple[dict[str, Any], Path]:
     folder = expanded(folder)
     header, rows = stored.read(folder)
     summary = summarise(header, rows)
-    atomic.write_text(folder / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
+    atomic.write_text(folder / SUMMARY, jsontext.dumps(summary, indent=1) + "\n")
     atomic.write_text(folder / PAGE, _render(folder, summary))
     return summary, folder / PAGE
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,23 +54,36 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
 def checksum(manifest: Mapping[str, Any]) -> str:
     """SHA-256 of a manifest's content, without the checksum itself, in hexadecimal digits."""
     content = {key: value for key, value in manifest.items() if key != "checksum"}
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def refuse_non_finite(manifest: Mapping[str, Any]) -> None:
+    """**Errors:** `ValueError` for a non-finite number, `TypeError` for a value that JSON lacks.
+
+    The options of an environment may hold infinity, as the limits of a robot do.
+    """
+    environment = manifest.get("environment")
+    if isinstance(environment, Mapping):
+        json.loads(json.dumps(environment.get("options")), parse_constant=_infinite)
+        manifest = {**manifest, "environment": {**environment, "options": None}}
+    json.dumps(manifest, allow_nan=False)
 
 
 def manifest_text(manifest: dict[str, Any]) -> str:
     """JSON with one readable line for each array, and with its checksum."""
     # A value that JSON changes, such as a tuple, is hashed in the form in which it will be read.
-    manifest = json.loads(json.dumps({**manifest, "checksum": ""}, allow_nan=False))
+    manifest = json.loads(jsontext.dumps({**manifest, "checksum": ""}))
     manifest["checksum"] = checksum(manifest)
     head = {key: value for key, value in manifest.items() if key != "weights"}
     rows = [f"  {json.dumps(n)}: {json.dumps(shape)}" for n, shape in manifest["weights"].items()]
-    body = json.dumps(head, indent=1, allow_nan=False).removesuffix("\n}")
+    body = jsontext.dumps(head, indent=1).removesuffix("\n}")
     return body + ',\n "weights": {\n' + ",\n".join(rows) + "\n }\n}\n"
 
 
 def _parsed(path: Path) -> dict[str, Any]:
-    """A JSON object without non-finite numbers and without repeated names.
+    """A JSON object without repeated names and, except in the options of an environment, without
+    non-finite numbers.
 
     **Errors:** `Missing`, `Damaged`.
     """
@@ -79,8 +91,7 @@ def _parsed(path: Path) -> dict[str, Any]:
         manifest = json.loads(
             read_bounded(path, LARGEST_MANIFEST, "a manifest"),
             object_pairs_hook=jsontext.once,
-            parse_constant=_not_finite,
-            parse_float=_finite,
+            parse_constant=_no_number,
         )
     except FileNotFoundError:
         raise Missing(f"{path} is a link to nothing. Check the path.") from None
@@ -90,13 +101,16 @@ def _parsed(path: Path) -> dict[str, Any]:
         raise Damaged(f"{path} is not JSON: it was truncated or altered. Save it again.") from None
     if not isinstance(manifest, dict):
         raise Damaged(f"{path} is not the manifest of an agent: it names no format.")
+    try:
+        refuse_non_finite(manifest)
+    except (ValueError, RecursionError):
+        raise Damaged(f"{path} is not JSON: it holds a number beyond all. Save it again.") from None
     return manifest
 
 
-def _not_finite(name: str) -> float:
+def _infinite(name: str) -> str:
+    return name if name.endswith("Infinity") else _no_number(name)
+
+
+def _no_number(name: str) -> Any:
     raise ValueError(f"{name} is no number")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    return value if math.isfinite(value) else _not_finite(text[:20])

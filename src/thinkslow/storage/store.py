@@ -31,7 +31,13 @@ from safetensors import SafetensorError
 from thinkslow.plural import plural
 from thinkslow.storage import atomic, lock, tensorfile
 from thinkslow.storage.faults import Damaged, Misfit, Missing, shown
-from thinkslow.storage.manifest import FORMAT, MANIFEST, manifest_text, read_manifest
+from thinkslow.storage.manifest import (
+    FORMAT,
+    MANIFEST,
+    manifest_text,
+    read_manifest,
+    refuse_non_finite,
+)
 from thinkslow.storage.reading import is_file, is_there
 
 __all__ = [
@@ -88,7 +94,7 @@ def write(
     arrays, described = _described(weights)
     kept = {key: value for key, value in manifest.items() if key not in ("ensemble", "file")}
     full = {**kept, "format": FORMAT, "sha256": "0" * 64, "weights": described}
-    json.dumps(full, allow_nan=False)  # refuses what is not JSON before anything is written
+    refuse_non_finite(full)  # before anything is written
     _refuse_others(folder)
     if folder.is_dir() and any(folder.iterdir()):
         _replace(folder, WEIGHTS, arrays, full, full)

@@ -4,7 +4,6 @@ Everything is inlined: figures as SVG, frames as WebP. Its content security poli
 or running anything else.
 """
 
-import json
 from pathlib import Path
 from urllib.parse import quote
 
@@ -19,7 +18,7 @@ from thinkslow.evaluation.report.rendering import SHARED, rendered
 from thinkslow.evaluation.report.sections import section
 from thinkslow.evaluation.summary import summarise
 from thinkslow.plural import plural
-from thinkslow.storage import atomic
+from thinkslow.storage import atomic, jsontext
 from thinkslow.storage.paths import expanded
 
 
@@ -42,7 +41,7 @@ def build(folder: Path, *, title: str | None = None, summary: Record | None = No
     moments = strips.moments(folder, records.header)
     summary = summarise(records) if summary is None else summary
     page = _render(records, summary, moments, known_beside(folder), _videos(folder, records), title)
-    atomic.write_text(folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False))
+    atomic.write_text(folder / "summary.json", jsontext.dumps(summary, indent=1))
     atomic.write_text(folder / "report.html", page)
     return folder / "report.html"
 
