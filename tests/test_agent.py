@@ -295,6 +295,24 @@ def test_an_episode_begins_without_a_program_for_each_of_its_shapes(how, caplog)
     assert "ompil" not in caplog.text
 
 
+@pytest.mark.parametrize("first", [[1.0, 0.0], [1, 0], jnp.array([1.0, 0.0])])
+def test_first_decisions_may_be_told_by_numbers(first):
+    """As dreamerv3-torch tells them: NumPy refused its own operator `or`."""
+    agent = Agent(codes(), policy=lambda model, state, key: steer(state, key))
+    bits, keys = np.ones((2, 5), np.float32), jr.split(jr.key(0), 2)
+    found = prepared(agent, Inputs(agent.start(2), {"bits": bits}, first, keys)).is_first
+    assert found.dtype == bool
+    assert found.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("first", [None, [0.5, 1], ["a", "b"], [np.nan, 0]])
+def test_first_decisions_that_are_no_truth_are_refused(first):
+    agent = Agent(codes(), policy=lambda model, state, key: steer(state, key))
+    bits, keys = np.ones((2, 5), np.float32), jr.split(jr.key(0), 2)
+    with pytest.raises(TypeError, match="`is_first` must be true or false for each"):
+        prepared(agent, Inputs(agent.start(2), {"bits": bits}, first, keys))
+
+
 def test_optimisers_made_alike_share_a_program(dreamer, stream):
     traces = []
 

@@ -6,13 +6,14 @@ arrays, which takes a tenth of the decision time of a small agent.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from thinkslow.agent.observing import kept, named
@@ -87,7 +88,7 @@ def prepared(
             "the `scale`, or the agent its `returns`."
         )
     seen = named(agent.observation_spaces, observation)
-    is_first = is_first if isinstance(is_first, jax.Array) else np.asarray(is_first)
+    is_first = _truths(is_first)
     flags = _flags(agent.model, missing, seen)
     if not isinstance(carry, Carry):
         raise ValueError(
@@ -117,6 +118,19 @@ def prepared(
     if agent.settings.lag and carry.past is None:
         carry = _with_window(agent, carry, seen, is_first)
     return Inputs(_with_flags(agent, carry, seen, flags, age), seen, is_first, keys)
+
+
+def _truths(is_first: Any) -> Any:
+    """`is_first` as an array. Other code bases give 0 and 1 as floats.
+
+    **Errors:** `TypeError` for what is neither true nor false.
+    """
+    found = is_first if isinstance(is_first, jax.Array) else np.asarray(is_first)
+    if found.dtype == bool or isinstance(found, Tracer):
+        return found
+    if found.dtype.kind not in "iuf" or not np.isin(found, (0, 1)).all():
+        raise TypeError(f"`is_first` must be true or false for each environment; got {found}.")
+    return found.astype(bool)
 
 
 def _flags(model: WorldModel, missing: Flags | None, seen: Observations) -> dict[str, Array] | None:
