@@ -1,6 +1,8 @@
 """Any environment in one dress, and errors that say what to install."""
 
 import dataclasses
+import inspect
+import json
 import os
 import sys
 from pathlib import Path
@@ -18,6 +20,7 @@ from thinkslow.cli import evaluate, train
 from thinkslow.cli.usage import Usage
 from thinkslow.envs import Unavailable, VectorEnv, make, rendering, requirements
 from thinkslow.envs.adapt import adapted
+from thinkslow.envs.descriptions import described_environment
 from thinkslow.envs.failures import Mismatch
 from thinkslow.envs.families import atari
 from thinkslow.envs.make import Environment
@@ -478,6 +481,43 @@ def test_a_setting_of_another_type_is_named_before_a_process_starts(name, value,
     making = {"id": "CartPole-v1", name: value}
     with pytest.raises(TypeError, match=f"`{name}` of an environment must be {said}"):
         VectorEnv(**making, count=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("id", gymnasium.Env, "a text; got <class"),
+        ("wrappers", [gymnasium.Wrapper], "a list of texts; got"),
+        ("repeat", "4", "an integer; got '4'"),
+    ],
+)
+def test_make_names_a_setting_of_another_type_too(name, value, said):
+    """It was that a type object has no attribute 'rpartition'."""
+    making: dict[str, Any] = {"id": "CartPole-v1", name: value}
+    with pytest.raises(TypeError, match=f"`{name}` of an environment must be {said}"):
+        inspect.unwrap(make)(**making)  # without the types that only the tests check
+
+
+@pytest.mark.parametrize("count", ["2", 2.0, None])
+def test_a_number_of_environments_of_another_type_is_named(count):
+    with pytest.raises(TypeError, match="`count` must be an integer; got"):
+        inspect.unwrap(VectorEnv.__init__)(object.__new__(VectorEnv), "CartPole-v1", count)
+
+
+def test_options_may_be_numbers_of_numpy():
+    """Of a loop over an array, say: they were an 'Object of type bool' that is not JSON."""
+    options = {"flag": np.bool_(True), "range": (np.float64(0.5), [np.int8(3)])}
+    found = described_environment({"id": "Any-v0", "repeat": np.int64(2), "options": options})
+    assert json.dumps(found["options"]) == '{"flag": true, "range": [0.5, [3]]}'
+    assert type(found["repeat"]) is int
+
+
+def test_options_that_cannot_be_recorded_are_refused_by_name():
+    for value in (len, np.zeros(2), {3}):
+        with pytest.raises(TypeError, match=r"`options` of an environment are recorded.*type"):
+            described_environment({"id": "Any-v0", "options": {"a": value}})
+    with pytest.raises(ValueError, match="must not hold NaN"):
+        described_environment({"id": "Any-v0", "options": {"a": [np.nan]}})
 
 
 def test_an_unknown_id_names_the_nearest():

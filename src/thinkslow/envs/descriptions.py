@@ -2,6 +2,8 @@
 them.
 """
 
+import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,8 +45,13 @@ def described(environment: str | Mapping[str, Any]) -> dict[str, Any]:
     Args:
         environment: its id, or a mapping such as an agent's `about.environment`.
 
-    **Errors:** `ValueError` for an unknown key, with the nearest, and for a module that only the
-    files of an agent name; `TypeError` for a value of another type.
+    Returns: the arguments, with Python's numbers instead of NumPy's.
+
+    **Errors:** `ValueError` for an unknown key, with the nearest, for NaN among the options, and
+    for a module that only the files of an agent name; `TypeError` for a value of another type.
+
+    >>> described({"id": "Hopper-v5", "options": {"healthy_z_range": (0.7, math.inf)}})
+    {'id': 'Hopper-v5', 'options': {'healthy_z_range': (0.7, inf)}}
     """
     given = {"id": environment} if isinstance(environment, str) else environment
     if not isinstance(given, Mapping):
@@ -63,7 +70,26 @@ def described(environment: str | Mapping[str, Any]) -> dict[str, Any]:
             )
     if "id" not in given:
         raise ValueError(f"An environment must have an `id`; got {given!r:.80}.")
-    return consented(arguments(given))
+    return consented(_with_numbers(arguments(given)))
+
+
+def _with_numbers(value: Any) -> Any:
+    """Settings with Python's numbers instead of NumPy's.
+
+    **Errors:** `ValueError` for NaN.
+    """
+    if isinstance(value, Mapping):
+        return {name: _with_numbers(one) for name, one in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_with_numbers(one) for one in value)
+    if type(value).__module__ == "numpy":
+        value = plain(value)
+    if isinstance(value, float) and math.isnan(value):
+        raise ValueError(
+            "`options` of an environment must not hold NaN, which JSON cannot record. Leave the "
+            "option out, or pass None."
+        )
+    return value
 
 
 def _fits(value: Any, wanted: str) -> bool:
@@ -81,6 +107,15 @@ def described_environment(environment: str | Mapping[str, Any]) -> dict[str, Any
     Args:
         environment: its id, or a mapping such as an agent's `about.environment`.
 
-    **Errors:** those of `described`.
+    **Errors:** those of `described`; `TypeError` for options that JSON cannot record.
     """
-    return {"size": 64, "repeat": 1, **described(environment)}
+    found = described(environment)
+    try:
+        json.dumps(found)
+    except TypeError as error:
+        raise TypeError(
+            "`options` of an environment are recorded, so they must be texts, numbers, lists or "
+            f"mappings of these; {error}. Pass such a value, or write a `module:function` that "
+            "makes the environment."
+        ) from None
+    return {"size": 64, "repeat": 1, **found}

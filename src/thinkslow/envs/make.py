@@ -15,10 +15,10 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
-from thinkslow.consent import consented
 from thinkslow.envs import constructor
 from thinkslow.envs.acting import actions
 from thinkslow.envs.adapt import Adapted, adapted, made_anew
+from thinkslow.envs.descriptions import described
 from thinkslow.envs.failures import Mismatch
 from thinkslow.envs.families.family import Family
 from thinkslow.envs.nested import at, undeclared
@@ -69,13 +69,15 @@ def make(
         shift: a disturbance that training did not have, such as `dropped:3`.
 
     **Errors:** `Unavailable` if the id is unknown, a requirement is missing, the environment cannot
-    be made, or its spaces are not supported; `ValueError` for impossible arguments. Later
+    be made, or its spaces are not supported; `ValueError` for impossible arguments, `TypeError` for
+    those of another type. Later
     `Mismatch` for an observation that does not match its space.
     """
+    given = {"id": id, "size": size, "repeat": repeat, "image": image, "options": options}
+    options = described({**given, "wrappers": wrappers, "shift": shift})["options"]
     for name, value in (("size", size), ("repeat", repeat)):
         if value < 1:
             raise ValueError(f"`{name}` must be 1 or more; got {value}.")
-    consented({"id": id, "wrappers": wrappers})
     notes: list[str] = []
     family, asked = family_of(id), dict(options or {})
     prepared = prepare(id, size=size, repeat=repeat, asked=asked)

@@ -24,6 +24,7 @@ from thinkslow.envs.pool import Limits, Pool
 from thinkslow.envs.snapshots import Snapshot
 from thinkslow.envs.steps import Episode, Step, end, hash_of, rows_of
 from thinkslow.envs.worker import Played
+from thinkslow.settings import plain
 from thinkslow.spaces import Space
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -70,6 +71,8 @@ class VectorEnv:
         reset_limit_s: float = 300.0,
         **making: Any,
     ):
+        if type(count := plain(count)) is not int:
+            raise TypeError(f"`count` must be an integer; got {count!r}.")
         if count < 1:
             raise ValueError(f"`count` must be 1 or more; got {count}.")
         for name, value in (("step_limit_s", step_limit_s), ("reset_limit_s", reset_limit_s)):

@@ -168,7 +168,7 @@ def _described(agent: AbstractAgent, environment: str | Mapping[str, Any] | None
     **Errors:** `ValueError` if it is not known.
     """
     given = agent.about.environment if environment is None else environment
-    if not isinstance(given, str) and not given.get("id"):
+    if isinstance(given, Mapping) and not given.get("id"):
         raise ValueError("Which environment the agent plays is not known. Give `environment`.")
     return described_environment(given)
 
