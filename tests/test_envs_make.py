@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import WrapperSpec
 
 from thinkslow.cli import evaluate, train
+from thinkslow.cli.playing import options
 from thinkslow.cli.usage import Usage
 from thinkslow.envs import Unavailable, VectorEnv, make, rendering, requirements
 from thinkslow.envs.adapt import adapted
@@ -608,6 +610,36 @@ def test_a_space_survives_json_and_refuses_nonsense():
     ):
         with pytest.raises(ValueError, match=r"must|list of sizes"):
             Space.from_json(sound | wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("(0.7, inf)", [0.7, math.inf]),
+        ("-inf", -math.inf),
+        (".5", 0.5),
+        ("+3", 3),
+        ("1_000", 1000),
+        ("[True, 'a']", [True, "a"]),
+        ("{'a': (1,)}", {"a": [1]}),
+        ("'q'", "'q'"),
+        ("1,2", "1,2"),
+        ("2024-10", "2024-10"),
+        ("10.0.0.1", "10.0.0.1"),
+        ("007", "007"),
+        ("{1, 2}", "{1, 2}"),
+        ("3j", "3j"),
+        ("(a)", "(a)"),
+        ("__import__('os')", "__import__('os')"),
+        (r"C:\d", r"C:\d"),
+        ("", ""),
+        ("(" * 5000, "(" * 5000),
+    ],
+)
+def test_an_option_may_be_written_as_in_python(text, value):
+    """`healthy_z_range=(0.7, inf)`, as its documentation has it, reached the robot as a text."""
+    (found,) = options((f"name={text}",)).values()
+    assert (type(found), found) == (type(value), value)
 
 
 def test_how_an_environment_is_made_can_be_said_on_the_command_line():

@@ -1,8 +1,11 @@
 """Options of all commands that play: the environment, its arguments, its time limits."""
 
+import ast
 import contextlib
 import dataclasses
 import json
+import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -144,12 +147,15 @@ class PlayingAgents(Opening, Playing):
 
 
 def options(given: tuple[str, ...]) -> Mapping[str, Any]:
-    """Arguments by name. A value is read as JSON, as True, False or None of Python, or as text.
+    """Arguments by name. A value is read as JSON, as a number or what stands in brackets of Python,
+    or as text.
 
     **Errors:** `Usage` for a text that is not NAME=VALUE, or for a name that is given twice.
 
     >>> options(("level=3", "mode=hard", "sticky=false", "fog=False"))
     {'level': 3, 'mode': 'hard', 'sticky': False, 'fog': False}
+    >>> options(("range=(.7, inf)", "maps=1,2"))
+    {'range': [0.7, inf], 'maps': '1,2'}
     """
     out = {}
     for text in given:
@@ -165,7 +171,24 @@ def options(given: tuple[str, ...]) -> Mapping[str, Any]:
 def _value(text: str) -> Any:
     if text in PYTHON:
         return PYTHON[text]
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+    for read in (json.loads, _literal):
+        with contextlib.suppress(ValueError, TypeError, SyntaxError, RecursionError):
+            return read(text)
+    return text
+
+
+class _Unbounded(ast.NodeTransformer):
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return ast.Constant(math.inf) if node.id == "inf" else node
+
+
+def _literal(text: str) -> Any:
+    """A number or a list of Python, as JSON gives it back, for so the agent's files will hold it.
+
+    **Errors:** `ValueError`, `TypeError` or `SyntaxError` for a text.
+    """
+    with warnings.catch_warnings(action="ignore"):  # about escapes in a path, say
+        value = ast.literal_eval(_Unbounded().visit(ast.parse(text, mode="eval")))
+    if not isinstance(value, int | float) and text[0] not in "([{":
+        raise ValueError(text)
+    return json.loads(json.dumps(value))
