@@ -6,7 +6,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 from decisions import BATCH, EVIDENCE, notes, play
-from helpers import BITS, codes, equal, slow, steer
+from helpers import BITS, codes, equal, slow, steer, tiny_dreamer
 
 from thinkslow.agent.agent import Agent
 from thinkslow.agent.observing import named
@@ -209,6 +209,55 @@ def test_floats_in_place_of_bytes_are_flagged_and_the_prior_stands_in(dreamer, s
     equal(thought.after, thought.prior)
     right = {"image": wrong["image"] / 255}
     assert agent.act(agent.start(BATCH), right, first, keys=keys)[2].seen.all()
+
+
+@pytest.mark.parametrize("kind", [np.int64, slow(np.uint16)])
+@pytest.mark.parametrize("thinking", [EVIDENCE, Thinking(lag=2)])
+def test_bytes_of_another_type_of_integers_are_the_same_image(dreamer, stream, thinking, kind):
+    """`evidence` compared the reconstruction with pixels that were 255 times too bright."""
+    (observation, first), agent = stream[0], Agent(dreamer, thinking)
+    keys, ends = jr.split(jr.key(0), BATCH), []
+    image = np.asarray(observation["image"])
+    for shown in (image, image.astype(kind)):
+        carry, _, one = agent.act(agent.start(BATCH), {"image": shown}, first, keys=keys)
+        carry, _, two = agent.act(carry, {"image": shown}, ~first, keys=keys)
+        assert two.seen.all()
+        ends.append((one.after, two.after))
+    for one, other in zip(*map(jax.tree.leaves, ends), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)  # two programs round apart
+
+
+@pytest.mark.parametrize("wrong", [-1, 256, 30_000])
+def test_integers_that_are_no_bytes_are_flagged_and_the_prior_stands_in(dreamer, stream, wrong):
+    """Frames of 16 bits passed as seen."""
+    (observation, first), agent = stream[0], Agent(dreamer, EVIDENCE)
+    image = np.asarray(observation["image"]).astype(np.int32)
+    image[0, 3, 3, 1] = wrong
+    keys = jr.split(jr.key(0), BATCH)
+    _, _, thought = agent.act(agent.start(BATCH), {"image": image}, first, keys=keys)
+    assert thought.seen.tolist() == [False] + [True] * (BATCH - 1)
+    equal(*(jax.tree.map(lambda x: x[0], each) for each in (thought.after, thought.prior)))
+
+
+@pytest.mark.parametrize("how", [{}, slow({"lag": 2})], ids=["none", "lag"])
+def test_classes_are_read_in_any_form_and_flagged_where_there_are_none(how):
+    """A class beyond the last was seen as none of them, and a float ended in JAX's own words."""
+    spaces = {"image": Space((16, 16, 3), "uint8"), "gear": Space((), "int32", 4)}
+    agent = Agent(tiny_dreamer(observations=spaces), Thinking(**how))
+    image, keys = np.zeros((4, 16, 16, 3), np.uint8), jr.split(jr.key(0), 4)
+
+    def seen(gear: np.ndarray) -> Any:
+        carry, shown = agent.start(4), {"image": image, "gear": gear}
+        carry, _, _ = agent.act(carry, shown, np.ones(4, bool), keys=keys)
+        return agent.act(carry, shown, np.zeros(4, bool), keys=keys)[2]
+
+    usual = seen(np.array([3, 0, 1, 1]))
+    assert usual.seen.all()
+    codes = np.eye(4)[[3, 0, 1, 1]]
+    for gear in (np.array([3.0, 0, 1, 1]), codes, codes.astype(int), codes.astype(bool)):
+        equal(seen(gear).after, usual.after)
+    assert seen(np.array([4, 0, -1, 1])).seen.tolist() == [False, True, False, True]
+    assert seen(np.array([2.5, 0, np.nan, 1])).seen.tolist() == [False, True, False, True]
 
 
 @pytest.mark.parametrize(

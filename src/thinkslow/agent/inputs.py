@@ -173,7 +173,8 @@ def _with_flags(
     held = stream.held
     if agent.settings.missing == "hold" and flags is not None and held is None:
         names = [name for name in flags if name in seen]
-        shown = kept(agent.model.observation_spaces, {name: seen[name] for name in names})
+        parts = {name: seen[name] for name in names}
+        shown = kept(agent.model.observation_spaces, parts, axes=1)
         held = jax.tree.map(jnp.asarray, shown)
     flagged = Stream(flags, age, stream.queue, held, stream.guard, stream.futures)
     empty = flags is None and not jax.tree.leaves(flagged)
@@ -186,7 +187,7 @@ def _with_window(
     """The carry with a window of the right shapes. The first observation of an episode clears its
     frames.
     """
-    frames = kept(agent.observation_spaces, seen)
+    frames = kept(agent.observation_spaces, seen, axes=1)
     yes = put(np.ones(np.shape(is_first), bool))
     window = Window(carry.state, carry.action, frames, yes, yes)
     many = jax.tree.map(lambda x: copies(x, agent.settings.lag, axis=1), window)

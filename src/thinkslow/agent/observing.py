@@ -1,7 +1,8 @@
 """Check an observation against the agent's spaces: names, shapes, types, ranges.
 
 Shapes and types are checked once, when a program is traced. Faults that only the values show (a
-byte image given as floats from 0 to 255) are flagged by the program itself.
+byte image given as floats from 0 to 255, a class that does not exist) are flagged by the program
+itself.
 """
 
 from collections.abc import Mapping
@@ -93,9 +94,46 @@ def admitted(spaces: Spaces, observation: Observation) -> tuple[Observation, Boo
                 f"{space.shape}. `thinkslow.envs.make(size=...)` scales images; a "
                 "batch has one leading axis."
             )
-        if jnp.issubdtype(value.dtype, jnp.floating) and space.dtype == "uint8":
-            sound &= jnp.all((value >= 0) & (value <= 1))
+        sound &= _is_possible(space, value)
+        observation[name] = _typed(space, value)
     return observation, sound
+
+
+def _is_possible(space: Space, value: Array) -> Bool[Array, ""]:
+    """Whether all numbers lie where their type may: bytes, pixels in [0, 1], existing classes."""
+    yes, whole = jnp.ones((), bool), jnp.issubdtype(value.dtype, jnp.integer)
+    if value.dtype == bool:
+        return yes
+    if space.classes is not None and _of_classes(space, value):
+        numbers = value if whole else jnp.where(value == jnp.round(value), value, -1)
+        return jnp.all((numbers >= 0) & (numbers < space.classes))
+    if space.classes is None and space.dtype == "uint8" and value.dtype != jnp.uint8:
+        return jnp.all((value >= 0) & (value <= (255 if whole else 1)))
+    return yes
+
+
+def _typed(space: Space, value: Array, axes: int = 0) -> Array:
+    """A value in a type that models read: bytes or floats for an image of bytes, whole numbers or
+    the floats of probabilities for classes.
+
+    Args:
+        space: its space.
+        value: the value.
+        axes: the number of leading axes that the space does not have.
+    """
+    whole = jnp.issubdtype(value.dtype, jnp.integer)
+    if space.classes is not None:
+        if _of_classes(space, value, axes):
+            return value if whole else jnp.nan_to_num(value.astype(jnp.float32)).astype(jnp.int32)
+        return value.astype(jnp.float32) if whole or value.dtype == bool else value
+    if space.dtype == "uint8":
+        return value.astype(jnp.uint8 if whole else jnp.promote_types(value.dtype, jnp.float32))
+    return value
+
+
+def _of_classes(space: Space, value: Array, axes: int = 0) -> bool:
+    """Whether a value of a space with classes is of their numbers, and not of probabilities."""
+    return value.ndim == len(space.shape) + axes
 
 
 def blank(observation: Observation) -> Bool[Array, ""]:
@@ -109,15 +147,23 @@ def blank(observation: Observation) -> Bool[Array, ""]:
     return jnp.any(jnp.stack(flat)) if flat else jnp.zeros((), bool)
 
 
-def kept(spaces: Spaces, observation: Observation) -> dict[str, Any]:
+def kept(spaces: Spaces, observation: Observation, *, axes: int = 0) -> dict[str, Any]:
     """The observation in the types that the agent declares, for a window of several: floats of a
-    byte image become bytes, NaN becomes 0."""
+    byte image become bytes, NaN becomes 0.
+
+    Args:
+        spaces: the agent's observation spaces.
+        observation: the parts that the agent sees.
+        axes: the number of leading axes, such as that of a batch.
+    """
     declared = dict(spaces)
     out = {}
     for name, value in observation.items():
         array = put(value)
-        bytes_declared = name in declared and declared[name].dtype == "uint8"
-        if bytes_declared and jnp.issubdtype(array.dtype, jnp.floating):
-            array = jnp.round(255 * jnp.clip(jnp.nan_to_num(array), 0, 1)).astype(jnp.uint8)
+        if name in declared:
+            space = declared[name]
+            array = _typed(space, array, axes)
+            if space.dtype == "uint8" and jnp.issubdtype(array.dtype, jnp.floating):
+                array = jnp.round(255 * jnp.clip(jnp.nan_to_num(array), 0, 1)).astype(jnp.uint8)
         out[name] = array
     return out
