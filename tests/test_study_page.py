@@ -12,6 +12,7 @@ import pytest
 import studies
 
 from thinkslow.cli import main
+from thinkslow.cli.study import show_result
 from thinkslow.evaluation.reading import Estimate
 from thinkslow.evaluation.report.scale import Scale
 from thinkslow.study import finish
@@ -172,6 +173,15 @@ def test_report_makes_a_study_anew(short, capsys):
     assert main(["report", str(short)]) == 0
     assert (short / "report.html").read_text() == before
     assert "report.html" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_what_limits_the_numbers_is_told_under_the_tables(short, capsys):
+    """A verdict of an environment that changed between two arms stood alone in the terminal."""
+    result = json.loads((short / "result.json").read_text())
+    for cell in result["cells"]:
+        cell["notes"] = ["It does not repeat [an episode]."]
+    show_result(result)
+    assert capsys.readouterr().out.count("It does not repeat [an episode].") == 1
 
 
 def test_records_of_all_cells_are_lines_of_json(folder):

@@ -237,6 +237,8 @@ def show_result(result: Mapping[str, Any]) -> None:
                 "" if latency is None else f"{latency:.3g}",
             )
     terminal.print(table)
+    for note in seen.notes:
+        terminal.print(note)
     if not result["finished"]:
         terminal.print("Not finished: the same command continues with the rest.")
 

@@ -78,7 +78,7 @@ def render(folder: Path, result: Record) -> str:
         ],
         arms=[_arms(seen, one) for one in seen.played],
         descriptions=_descriptions(seen),
-        notes=sorted({note for cell in result["cells"] for note in cell["notes"]}),
+        notes=seen.notes,
         looks=_looks(plan),
         caption=f"{caption('*')} {P_HOLM}",
         registered=as_json(plan),

@@ -34,6 +34,8 @@ class View:
     summary: Record
     """`arms` and `comparisons`, as in an evaluation."""
     played: Sequence[Played]
+    notes: Sequence[str]
+    """What is needed to read the numbers correctly, once each."""
 
     @property
     def labels(self) -> list[str]:
@@ -77,4 +79,6 @@ def view(result: Record) -> View:
                     seeds=[called[one] for one in names if pools and one != name],
                 )
             )
-    return View(summary, played)
+    return View(
+        summary, played, sorted({note for cell in result["cells"] for note in cell["notes"]})
+    )
