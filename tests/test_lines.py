@@ -1,6 +1,7 @@
 """Records as lines: what a killed process leaves."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,19 @@ import pytest
 from thinkslow.storage import atomic, jsontext, lines
 
 ROWS = [{"a": 1}, {"a": 2.5, "b": "line\nbreak"}]
+
+
+def test_what_a_copy_shares_by_hard_links_stays_as_it_is(tmp_path):
+    """Rows of a run that went on appeared in the run from which it was copied so."""
+    first, copy = tmp_path / "first.jsonl", tmp_path / "copy.jsonl"
+    first.write_text('{"a": 1}\n{"to')
+    os.link(first, copy)
+    lines.drop_torn(copy)
+    os.link(copy, tmp_path / "another.jsonl")
+    lines.append(copy, [{"a": 2}])
+    assert first.read_text() == '{"a": 1}\n{"to'
+    assert (tmp_path / "another.jsonl").read_text() == '{"a": 1}\n'
+    assert copy.read_text() == '{"a": 1}\n{"a": 2}\n'
 
 
 @pytest.mark.parametrize("cut", range(1, 30))

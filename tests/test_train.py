@@ -208,6 +208,20 @@ def test_metrics_on_a_full_disk_name_their_file(tmp_path, monkeypatch):
     logs.close()
 
 
+def test_a_run_copied_by_hard_links_leaves_the_other_as_it_is(tmp_path):
+    """`cp -al`, then `--resume` of the copy: its metrics and log also went into the first run."""
+    for folder in (first := tmp_path / "first", copy := tmp_path / "copy"):
+        folder.mkdir()
+    for name in ("metrics.jsonl", "log.txt"):
+        (first / name).write_text("{}\n")
+        (copy / name).hardlink_to(first / name)
+    logs = Logs(copy, length=3)
+    logs.write({"step": 1}, {}, 1)
+    logs.close()
+    assert [(first / name).read_text() for name in ("metrics.jsonl", "log.txt")] == ["{}\n"] * 2
+    assert (copy / "metrics.jsonl").read_text() == '{}\n{"step": 1}\n'
+
+
 def test_an_episode_that_failed_is_in_no_mean_and_no_curve(tmp_path, monkeypatch):
     class Kept:
         def __init__(self) -> None:

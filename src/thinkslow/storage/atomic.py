@@ -99,6 +99,18 @@ def write_text(path: str | Path, text: str) -> None:
     write_bytes(path, [text.encode(errors="backslashreplace")])
 
 
+def unshare(path: str | Path) -> None:
+    """Before a file is written in place, make it one of its own if it has other names too.
+
+    A folder that was copied by hard links (`cp -al`, a backup) would otherwise change with it.
+
+    **Errors:** as `write_bytes`.
+    """
+    path = Path(path)
+    if path.is_file() and path.stat().st_nlink > 1:
+        write_bytes(path, [path.read_bytes()])
+
+
 def guard(path: Path) -> None:
     """Check that the folders around an absolute path are still held.
 

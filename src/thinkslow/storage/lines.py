@@ -26,6 +26,7 @@ def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     the disk is full.
     """
     text = _text(rows)
+    atomic.unshare(path)
     atomic.guard(atomic.absolute(path))
     with atomic.explained(path), path.open("ab") as file:
         file.write(text.encode())
@@ -49,6 +50,7 @@ def drop_torn(path: Path) -> None:
     """Cut off an incomplete last line, so that an appended row begins a new line."""
     size = sum(map(len, whole(path)))
     if reading.is_file(path) and path.stat().st_size > size:
+        atomic.unshare(path)
         os.truncate(path, size)
 
 

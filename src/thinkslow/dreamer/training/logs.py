@@ -37,6 +37,7 @@ class Logs:
         for file in (path, text):  # opening a pipe would wait for its other end
             if not is_file(file):
                 file.touch()
+            atomic.unshare(file)
         self.metrics = path.open("r+")
         length = min(length, path.stat().st_size)
         self.metrics.truncate(length)
