@@ -132,6 +132,17 @@ def test_a_death_ends_the_episode_marked_and_disturbs_nobody_else(fragile, calm,
     assert not after.crashed.any()
 
 
+@pytest.mark.parametrize("level", ["DEBUG", "INFO"])
+def test_the_traceback_of_a_failure_is_for_debugging(caplog, level):
+    """`evaluate --debug` never showed the lines of the user's environment."""
+    with caplog.at_level(level, "thinkslow"), VectorEnv(FRAGILE, 1) as envs:
+        envs.reset()
+        envs.step(np.array([RAISE]))
+    told = [line for line in caplog.messages if "\n" in line]
+    assert len(told) == (level == "DEBUG")
+    assert all("tiny_envs.py" in line and "ArithmeticError" in line for line in told)
+
+
 def test_a_worker_killed_from_outside_is_replaced(fragile):
     fragile.reset()
     os.kill(fragile.pids[0], signal.SIGKILL)

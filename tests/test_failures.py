@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import re
+from typing import Any
 
 import pytest
 from commands import DAMAGES, one_line
@@ -11,6 +12,7 @@ from helpers import slow
 from jax.errors import JaxRuntimeError
 
 from thinkslow.cli import inspect, main
+from thinkslow.cli.common import log_to_console
 from thinkslow.storage import store
 
 
@@ -61,6 +63,21 @@ def test_an_error_of_the_system_is_told_without_its_number(number, remedy, monke
     assert said.startswith(f"thinkslow: /media/out: {os.strerror(number)}. ")
     assert remedy in said
     assert "Errno" not in said
+
+
+@pytest.mark.parametrize("words", [["--debug"], []])
+def test_what_is_logged_for_debugging_is_shown_with_debug(words, monkeypatch, capsys):
+    def told(options: Any) -> None:
+        log_to_console()
+        logging.getLogger("thinkslow").debug("a traceback\n  of two lines")
+
+    logger = logging.getLogger("thinkslow")
+    monkeypatch.setattr(logger, "handlers", [])
+    before = logger.level
+    monkeypatch.setattr(inspect, "run", told)
+    assert main(["inspect", "agent", *words]) == 0
+    assert ("a traceback\n  of two lines" in capsys.readouterr().err) == bool(words)
+    assert logger.level == before
 
 
 def test_an_unexpected_error_is_named_and_points_at_debug(monkeypatch, capsys):

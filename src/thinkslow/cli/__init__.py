@@ -143,6 +143,10 @@ def _run(arguments: Sequence[str] | None) -> int:
     if not debug:  # JAX's GPU plugin logs a long message if there is no GPU
         logging.getLogger("jax._src.xla_bridge").addFilter(CAUSE_ALONE)
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", XLA_FATAL)
+    logger = logging.getLogger("thinkslow")
+    level = logger.level
+    if debug:  # with the tracebacks of environments, which the command survives
+        logger.setLevel(logging.DEBUG)
     try:
         compilation_cache.enable()
         command = importlib.import_module(f"thinkslow.cli.{MODULES.get(name, name)}")
@@ -163,6 +167,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         if debug or isinstance(error, BrokenPipeError):
             raise
         return _fail(as_typed(one_line(error), rest), 1)
+    finally:
+        logger.setLevel(level)
 
 
 def overview() -> str:

@@ -262,7 +262,7 @@ def log_to(console: "Console") -> Iterator[None]:
     handler.setFormatter(InFlags())
     level = logger.level
     logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(min(level or logging.INFO, logging.INFO))
     try:
         yield
     finally:
@@ -275,4 +275,4 @@ def log_to_console() -> None:
     logger, handler = logging.getLogger("thinkslow"), _Printed(console())
     handler.setFormatter(InFlags("%(asctime)s %(message)s", "%H:%M:%S"))
     logger.handlers = [handler]
-    logger.setLevel(logging.INFO)
+    logger.setLevel(min(logger.level or logging.INFO, logging.INFO))

@@ -249,12 +249,16 @@ class Pool:
                 log.warning("%s: %s.", self.id, note.rstrip("."))
 
     def _report(self, index: int, failure: Failure, what: str) -> None:
-        """Log a failure and what follows from it, once for each kind."""
+        """Log a failure and what follows from it, once for each kind; for debugging its traceback
+        too.
+        """
         if failure.line not in self._said:
             self._said.add(failure.line)
             if failure.call == "reset":
                 what = "the reset is tried again"
             log.warning("%s: %s; %s.", self._moment(index), installing(failure.line), what)
+            if failure.traceback:
+                log.debug("%s", failure.traceback.rstrip())
 
     def _moment(self, index: int) -> str:
         """Where an environment is now, for messages."""
