@@ -238,6 +238,12 @@ def test_a_study_is_refused_before_its_time_is_measured(tmp_path, capsys):
     err = capsys.readouterr().err
     assert "File exists" in err
     assert "estimate the time" not in err
+    (tmp_path / "evaluation.json").touch()
+    assert main(["study", "quick", "--out", str(tmp_path)]) == 1
+    err = capsys.readouterr().err
+    assert "holds evaluation.json of another result" in err
+    assert "estimate the time" not in err
+    assert sorted(os.listdir(tmp_path)) == ["evaluation.json", "file"]
 
 
 def test_every_public_name_is_there():

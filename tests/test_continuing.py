@@ -152,6 +152,17 @@ def test_finished_and_other_evaluations_are_never_touched(tmp_path):
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
+@pytest.mark.parametrize(
+    "theirs", ["metrics.jsonl", "study.json", "bank.json", "moments.jsonl", "weights.safetensors"]
+)
+def test_the_folder_of_another_kind_of_result_is_refused(tmp_path, theirs):
+    """An evaluation was written into an unfinished study, which then refused to continue."""
+    (tmp_path / theirs).write_text("of days")
+    with pytest.raises(Occupied, match=f"holds {theirs}, of .*another folder"):
+        guessed("Vector", out=tmp_path, episodes=3)
+    assert [path.name for path in tmp_path.iterdir()] == [theirs]
+
+
 @pytest.mark.usefixtures("quick")
 def test_a_finished_evaluation_goes_on_to_more_episodes(tmp_path):
     guessed("Lengths", out=tmp_path, episodes=4)

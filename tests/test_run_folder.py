@@ -142,7 +142,9 @@ def test_settings_of_jax_that_change_numbers_are_told_apart():
     assert not any(name.startswith("jax_") for name in before)
 
 
-@pytest.mark.parametrize("theirs", ["metrics.jsonl", "agents/notes"])
+@pytest.mark.parametrize(
+    "theirs", ["metrics.jsonl", "agents/notes", "evaluation.json", "study.json", "bank.json"]
+)
 def test_a_folder_with_another_projects_files_is_refused(tmp_path, theirs):
     """The metrics of a log folder of DreamerV3's own were emptied."""
     file = tmp_path / theirs

@@ -89,9 +89,11 @@ def run(options: Options) -> dict[str, Any]:
 
         return _forecast(known(plan, folder, jobs=_processes(options)), options)
     from thinkslow.storage.lock import writing
+    from thinkslow.study.run import refuse_other
     from thinkslow.study.run import run as play
 
     with writing(folder):
+        refuse_other(folder)  # before its time is measured
         if not (folder / "blocks").exists() and not options.json:
             _rehearse(plan, folder, options)
     with progress() as show:

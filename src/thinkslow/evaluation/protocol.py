@@ -40,7 +40,7 @@ from thinkslow.evaluation.subjects import Agents
 from thinkslow.plural import plural
 from thinkslow.saved.provenance import provenance
 from thinkslow.settings import MOST_SEED, check_range, fits, plain
-from thinkslow.storage.headers import Occupied, as_read
+from thinkslow.storage.headers import Occupied, as_read, refuse_other
 from thinkslow.storage.lock import writing
 from thinkslow.storage.paths import expanded
 from thinkslow.storage.reading import is_file
@@ -242,6 +242,7 @@ def _before(folder: Path, header: Header, resume: bool) -> Records | None:
                 f"{folder} holds {left[0]} of an evaluation that this version cannot continue. "
                 "Give another folder."
             )
+        refuse_other(folder, records.HEADER)
         return None
     found = records.read(folder)
     if differences := found.differences(header):

@@ -17,8 +17,33 @@ from thinkslow.storage.typed import built
 Header = TypeVar("Header")
 
 
+KINDS = {
+    "metrics.jsonl": "a training run",
+    "evaluation.json": "an evaluation",
+    "study.json": "a study",
+    "bank.json": "a bank",
+    "moments.jsonl": "measured gaps",
+    "weights.safetensors": "an agent",
+}
+"""A file by which each kind of result is recognised, and what the folder then holds."""
+
+
 class Occupied(ValueError):
     """The folder holds other records, or these are finished."""
+
+
+def refuse_other(folder: Path, own: str) -> None:
+    """Check that no other kind of result is in a folder: it would refuse to continue there.
+
+    Args:
+        folder: the folder.
+        own: the file of `KINDS` of what is to be written.
+
+    **Errors:** `Occupied`.
+    """
+    for name, what in KINDS.items():
+        if name != own and (folder / name).exists():
+            raise Occupied(f"{folder} holds {name}, of {what}. Give another folder.")
 
 
 def write(path: Path, header: Any, *, format: int) -> None:

@@ -84,6 +84,18 @@ def run(
         return finish(folder)
 
 
+def refuse_other(folder: Path) -> None:
+    """**Errors:** `Another` if the folder holds the result of something else than a study."""
+    theirs = [records.HEADER]  # a study has it in the folders of its tasks only
+    if not is_file(folder / STORED):
+        theirs += [RESULT, page.PAGE, records.EPISODES, *headers.KINDS]
+    if left := [name for name in theirs if (folder / name).exists()]:
+        raise Another(
+            f"{folder} holds {left[0]} of another result, which a study would overwrite. Give "
+            "another folder."
+        )
+
+
 def begin(plan: Plan, folder: Path, command: str = "") -> dict[str, dict[str, str]]:
     """Register a study in a folder, or check that the folder holds this study.
 
@@ -95,15 +107,8 @@ def begin(plan: Plan, folder: Path, command: str = "") -> dict[str, dict[str, st
     **Errors:** `Another`, `Misplanned`.
     """
     agents = playing(plan)
+    refuse_other(folder)
     path, code, made = folder / STORED, code_hash(), provenance()
-    theirs = [records.HEADER]  # a study has it in the folders of its tasks only
-    if not is_file(path):
-        theirs += [RESULT, page.PAGE, records.EPISODES]
-    if left := [name for name in theirs if (folder / name).exists()]:
-        raise Another(
-            f"{folder} holds {left[0]} of another result, which a study would overwrite. Give "
-            "another folder."
-        )
     if is_file(path):
         before = stored.read(folder)
         if before.plan.hash != plan.hash:

@@ -15,7 +15,7 @@ from thinkslow.plural import plural
 from thinkslow.saved.provenance import provenance, revision
 from thinkslow.settings import setting
 from thinkslow.spaces import Space
-from thinkslow.storage import jsontext, saves, store
+from thinkslow.storage import headers, jsontext, saves, store
 from thinkslow.storage.reading import is_file, read_json
 from thinkslow.storage.typed import built
 
@@ -181,6 +181,10 @@ def refuse_used(run: Path, because: Iterable[str] = ()) -> None:
             raise FileExistsError(
                 f"{run} holds {there[0]}, of no run of this version. Choose another folder."
             )
+        try:
+            headers.refuse_other(run, "metrics.jsonl")
+        except headers.Occupied as error:
+            raise FileExistsError(str(error)) from None
         return
     done = ""
     try:
