@@ -321,3 +321,13 @@ def test_every_arm_thinks_with_an_agent_of_2023(v1, name):
         assert name.startswith("paper") or float(thought.moved[0]) < 4.01
     elif not thought.thinks[0]:
         assert float(thought.moved[0]) == 0
+
+
+def test_probabilities_of_classes_are_refused_by_name():
+    """JAX refused them, in its own words; this profile reads classes as numbers."""
+    spaces = {"image": Space((16, 16, 3), "uint8"), "gear": Space((), "int32", 4)}
+    agent = Agent(tiny_v1(observations=spaces))
+    keys, image = jr.split(jr.key(0), 2), np.zeros((2, 16, 16, 3), np.uint8)
+    shown = {"image": image, "gear": np.eye(4)[:2]}
+    with pytest.raises(ValueError, match=r"`gear` must be of shape \(\) .* got \(4,\)"):
+        agent.act(agent.start(2), shown, np.ones(2, bool), keys=keys)

@@ -67,7 +67,10 @@ class V1Encoder(eqx.Module):
         return width
 
     def __call__(self, observation: Observation) -> Float[Array, " tokens"]:
-        """Images as uint8 or as floats in [0, 1]; vectors as they are."""
+        """Images as uint8 or as floats in [0, 1]; vectors as they are.
+
+        **Errors:** `ValueError` for probabilities of classes, which this profile does not read.
+        """
         dtype = jax.tree.leaves((self.cnn, self.mlp))[0].dtype
         out = []
         if images(self.spaces):
@@ -76,6 +79,12 @@ class V1Encoder(eqx.Module):
             for index in range(len(self.cnn)):
                 x = jax.nn.silu(self.cnn[f"s{index}res"](x))
             out.append(x.ravel())
+        for key, space in vectors(self.spaces):
+            if (shape := jnp.shape(observation[key])) != space.shape:
+                raise ValueError(
+                    f"`{key}` must be of shape {space.shape} for each environment, the numbers of "
+                    f"its classes: this agent reads no probabilities of them; got {shape}."
+                )
         if vectors(self.spaces):
             parts = [
                 jnp.asarray(observation[key]).astype(jnp.float32).ravel()
