@@ -14,7 +14,7 @@ from thinkslow.agent.thinking import Thinking
 from thinkslow.objectives import Evidence
 from thinkslow.readouts import BestOf, Soft
 from thinkslow.spaces import Space
-from thinkslow.trees import all_finite
+from thinkslow.trees import all_finite, put
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -190,6 +190,16 @@ def test_any_array_that_numpy_reads_is_an_observation():
         named(spaces, {"seen": [np.ma.masked_less([1, 2, 3], 3)]})
 
 
+@pytest.mark.parametrize("kind", [np.int64, np.uint64])
+def test_numbers_beyond_32_bits_are_not_wrapped(kind):
+    """A counter of nanoseconds was a random number for JAX."""
+    spaces = (("seen", Space((2,), "float32")), ("gear", Space((), "int32", 4)))
+    large = np.array([[2**40, 3]], kind)
+    found = named(spaces, {"seen": large, "gear": large[0, :1]})
+    np.testing.assert_array_equal(put(found["seen"]), [[2.0**40, 3.0]])
+    np.testing.assert_array_equal(put(found["gear"]), [2**31 - 1])
+
+
 def test_what_the_agent_does_not_see_may_be_anything():
     """A mission in words beside what it sees ended in JAX's message about abstract arrays."""
     agent, keys = Agent(notes()), jr.split(jr.key(0), 1)
@@ -227,11 +237,11 @@ def test_bytes_of_another_type_of_integers_are_the_same_image(dreamer, stream, t
         np.testing.assert_allclose(one, other, atol=1e-4)  # two programs round apart
 
 
-@pytest.mark.parametrize("wrong", [-1, 256, 30_000])
+@pytest.mark.parametrize("wrong", [-1, 256, 30_000, 2**32 + 7])
 def test_integers_that_are_no_bytes_are_flagged_and_the_prior_stands_in(dreamer, stream, wrong):
     """Frames of 16 bits passed as seen."""
     (observation, first), agent = stream[0], Agent(dreamer, EVIDENCE)
-    image = np.asarray(observation["image"]).astype(np.int32)
+    image = np.asarray(observation["image"]).astype(np.int64)
     image[0, 3, 3, 1] = wrong
     keys = jr.split(jr.key(0), BATCH)
     _, _, thought = agent.act(agent.start(BATCH), {"image": image}, first, keys=keys)

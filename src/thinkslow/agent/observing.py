@@ -39,8 +39,8 @@ def named(spaces: Spaces, observation: Mapping[str, Any]) -> dict[str, Any]:
             f"{', '.join(map(str, observation)) or 'nothing'} and lacks {', '.join(absent)}. "
             "Rename its parts, or make the environment with `thinkslow.envs.make`."
         )
-    out = {}
-    for name in [name for name, _ in spaces] or observation:
+    out, of_floats = {}, {name: space.dtype == "float32" for name, space in spaces}
+    for name in of_floats or observation:
         value = observation[name]
         try:
             array = value if isinstance(value, ARRAYS) else np.asarray(value)
@@ -55,7 +55,7 @@ def named(spaces: Spaces, observation: Mapping[str, Any]) -> dict[str, Any]:
             )
         if not array.dtype.isnative:  # of a file from another machine, which JAX does not take
             array = array.astype(array.dtype.newbyteorder("="))
-        out[name] = array
+        out[name] = _in_32_bits(array, of_floats=of_floats.get(name, True))
     return out
 
 
@@ -65,6 +65,16 @@ def _of_numbers(array: Any) -> bool:
     return dtype.kind in "biuf" or any(
         jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer)
     )
+
+
+def _in_32_bits(array: Any, *, of_floats: bool) -> Any:
+    """Integers of 64 bits in a type that JAX has, which wraps those beyond 32 bits: what cannot be
+    a byte or a class stays so, and is flagged.
+    """
+    if isinstance(array, jax.Array) or array.dtype not in (np.int64, np.uint64):
+        return array
+    limits = np.iinfo(np.int32)
+    return array.astype(np.float32) if of_floats else np.clip(array, limits.min, limits.max)
 
 
 def said(value: Any) -> str:
