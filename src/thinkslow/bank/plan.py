@@ -14,7 +14,7 @@ class Plan:
     """
 
     moments: int = setting(300, least=1)
-    """Fill the bank with N moments."""
+    """Fill the bank with N moments, or a few more: a batch adds its own together."""
     every: int = setting(25, least=1)
     """Take a moment after every N decisions of an episode."""
     futures: int = setting(2, least=2)
