@@ -146,6 +146,15 @@ class Warms(Vector):
         return float(self.begun)
 
 
+class Dices(Vector):
+    """Pays by chance, whatever its seed."""
+
+    chance = np.random.default_rng()
+
+    def reward(self, action: int) -> float:
+        return float(self.chance.random())
+
+
 class Tiny(Vector):
     """Rewards of 1e-8."""
 
@@ -182,6 +191,7 @@ for _class in (
     Lengths,
     Vector,
     Unseeded,
+    Dices,
     Averages,
     Fades,
     Reaches,

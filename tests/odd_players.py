@@ -22,8 +22,8 @@ class SideBySide(VectorEnv):
     def __init__(self, id: str, count: int, **making: Any):
         for limit in ("step_limit_s", "reset_limit_s"):  # there is no process to end
             making.pop(limit, None)
-        self.id, self.count = id, count
-        self._players = [make(id, **making) for _ in range(count)]
+        self.id, self.count, self._making = id, count, making
+        self.restart()
         self.observation_space = self._players[0].observations
         self.action_spaces = self._players[0].actions
         self._seen = [""] * count
@@ -37,6 +37,9 @@ class SideBySide(VectorEnv):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def restart(self) -> None:
+        self._players = [make(self.id, **self._making) for _ in range(self.count)]
 
     def close(self) -> None:
         for player in self._players:

@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import pytest
 from helpers import slow
+from odd_episodes import id_of, importable
 
 from thinkslow import ending, standard_streams
 from thinkslow.envs import (
@@ -497,6 +498,24 @@ def test_where_nobody_plays_nothing_happens():
                 np.testing.assert_array_equal(array[1], first.observation[name][1])
             assert (one.reward[1], one.is_last[1], one.is_first[1]) == (0, True, False)
             assert not one.crashed.any()
+
+
+def test_a_restart_forgets_what_environments_keep_between_episodes(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", importable())
+    with VectorEnv(id_of("Warms"), 2) as envs:
+        paid, before = [], envs.pids
+        for begins in (1, 3, 0):
+            for _ in range(begins):
+                envs.reset([4, 5])
+            if not begins:
+                envs.restart()
+                with pytest.raises(RuntimeError, match="Call `reset` first"):
+                    envs.step(np.zeros(2))
+                envs.reset([4, 5])
+            paid.append(envs.step(np.zeros(2)).reward.tolist())
+        assert paid == [[1, 1], [4, 4], [1, 1]]
+        wait_until_gone([*before])
+        assert not set(before) & set(envs.pids)
 
 
 def test_wrong_numbers_and_wrong_order_are_refused():

@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,11 +69,12 @@ def test_an_environment_that_ignores_its_seed_is_told_and_compared_unpaired(capl
 
 
 @pytest.mark.usefixtures("quick")
-def test_running_averages_are_not_said_to_ignore_their_seed_alone(caplog):
+def test_running_averages_begin_anew_with_every_arm(caplog):
+    """They were said to ignore their seed, and arms were compared unpaired."""
     result = guessed("Averages")
     for said in (caplog.messages[0], result.summary["notes"][0]):
         assert "keeps something from one episode to the next, such as running averages" in said
-    assert not score(result)["paired"]
+    assert score(result)["paired"]
 
 
 @pytest.mark.usefixtures("quick")
@@ -84,7 +86,28 @@ def test_an_environment_that_changes_between_arms_is_told(name, times, caplog):
     result = guessed(name)
     assert sum("does not repeat an episode" in line for line in caplog.messages) == times
     notes = " ".join(result.summary["notes"])
-    assert ("their difference may come from this" in notes) == bool(times)
+    assert ("Every further arm begins in new processes" in notes) == bool(times)
+
+
+@pytest.mark.usefixtures("quick")
+def test_arms_of_an_environment_that_keeps_something_begin_alike(caplog):
+    """Of two arms that do the same, the second got 36 more: the environment paid it for the first.
+
+    It was a note beside a verdict.
+    """
+    alike: dict[str, Any] = {"none": Guesser(), "one": Guesser(), "other": Guesser()}
+    result = evaluate(alike, id_of("Warms"), episodes=6, seed=0, batch=2)
+    found = [row for row in result.comparisons if row["metric"] == "score"]
+    assert [row["difference"] for row in found] == [0.0, 0.0]
+    assert "In a new process it does" in caplog.messages[0]
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_environment_that_follows_from_no_seed_does_not_in_a_new_process_either(caplog):
+    result = guessed("Dices")
+    (said,) = caplog.messages
+    assert "draws numbers that do not follow from its seed" in said
+    assert "their difference may come from this" in " ".join(result.summary["notes"])
 
 
 @pytest.mark.usefixtures("quick")

@@ -282,6 +282,20 @@ class Pool:
             )
         self._workers[index].close()
         self._workers[index] = self._crew.start()
+        self._made_again(index)
+
+    def restart(self) -> None:
+        """Replace every process by a new one.
+
+        **Errors:** `Failed` or `Unavailable` if one cannot be made again.
+        """
+        for index, worker in enumerate(self._workers):
+            worker.close()
+            self._workers[index] = self._crew.start()
+        for index in range(len(self._workers)):
+            self._made_again(index)
+
+    def _made_again(self, index: int) -> None:
         try:
             self._ready(index)
         except Died as again:

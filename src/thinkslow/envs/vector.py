@@ -289,6 +289,17 @@ class VectorEnv:
                         self._pool.observation[name][index] = step.observation[name][index] = array
             return self._remember(step._replace(errors=tuple(errors)))
 
+    def restart(self) -> None:
+        """Replace all processes by new ones, without what environments keep between episodes. Call
+        `reset` next.
+
+        **Errors:** those of making them.
+        """
+        self._check_open()
+        self._pool.settle()
+        self._started = False
+        self._pool.restart()
+
     def close(self) -> None:
         """End all processes. A second call does nothing."""
         self._pool.close()

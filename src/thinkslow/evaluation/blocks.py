@@ -46,6 +46,8 @@ class Sitting:
     """By agent, the recorder of images of its first episode."""
     cleans: dict[str, Clean] = dataclasses.field(default_factory=dict)
     """By agent, the usual errors on clean frames, measured once for all its arms."""
+    renews: bool = False
+    """Whether every further arm begins in new processes of the environments."""
 
     def prepared(self, name: str, agent: AbstractAgent) -> AbstractAgent:
         """The calibrated arm of an agent."""

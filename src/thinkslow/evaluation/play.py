@@ -146,23 +146,32 @@ def play(
 class Again(NamedTuple):
     """The beginning of an episode, compared with the same seed and actions later."""
 
+    begins: bool
+    """Whether it began with the same observation; if not, it was not played."""
     before: float
     """The sum of its rewards."""
     now: float
-    alike: bool
+    leads: bool
     """Whether it led to the same observation, in as many steps."""
+
+    def same(self, size: float) -> bool:
+        """Whether it was the same episode.
+
+        Args:
+            size: the sum of the absolute rewards, which rounding is relative to.
+        """
+        return self.begins and self.leads and abs(self.now - self.before) <= 1e-6 * size
 
 
 def played_again(envs: VectorEnv, first: Played) -> Again | None:
-    """Play the beginning of a block's first episode again; None if it cannot be compared: it
-    failed, or begins otherwise now.
-    """
+    """Play the beginning of a block's first episode again; None if it failed."""
     if first.crashed or first.nonfinite:
         return None
+    before, now, led_to = sum(reward for _, reward in first.taken), 0.0, ""
     envs.reset([first.environment_seed] * envs.count)
     if envs.first_seen[0] != first.first_observation:
-        return None
-    alone, now, led_to = np.arange(envs.count) == 0, 0.0, ""
+        return Again(False, before, now, False)
+    alone = np.arange(envs.count) == 0
     for number, (taken, _) in enumerate(first.taken, start=1):
         step = envs.step(taken, playing=alone)
         if step.crashed[0]:
@@ -172,7 +181,7 @@ def played_again(envs: VectorEnv, first: Played) -> Again | None:
             led_to = hash_of(step.observation, 0)
         elif step.is_last[0]:
             break
-    return Again(sum(reward for _, reward in first.taken), now, led_to == first.led_to)
+    return Again(True, before, now, led_to == first.led_to)
 
 
 def _compile(

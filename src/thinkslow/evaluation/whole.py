@@ -12,7 +12,7 @@ from thinkslow.evaluation import records, subjects
 from thinkslow.evaluation.blocks import Block, Sitting
 from thinkslow.evaluation.calibrate import calibrated_in, needs_calibration
 from thinkslow.evaluation.pairs import UNSEEDED
-from thinkslow.evaluation.play import Played, Watcher, lateness_of, play, played_again
+from thinkslow.evaluation.play import Again, Played, Watcher, lateness_of, play, played_again
 from thinkslow.evaluation.records import BASE, Episode
 from thinkslow.evaluation.seeds import CALIBRATION, episode_seed
 from thinkslow.evaluation.shadow import Pictures
@@ -71,6 +71,8 @@ class _Arm:
         """Play a block, write the episodes that were lacking, and return them."""
         sitting, header = self.sitting, self.sitting.header
         agent = self._prepared(done)
+        if sitting.renews and self.first is None:
+            sitting.envs.restart()
         pictures = sitting.pictures[self.name] if block.first == 0 else None
         scorer = block.scorer(agent)
         watchers: list[Watcher] = [scorer]
@@ -103,30 +105,42 @@ class _Arm:
 
     def say_if_unrepeated(self, done: int) -> None:
         """Play the beginning of its first episode again, once. Arms that are played one after the
-        other can be compared only if the environment does not change meanwhile.
+        other can be compared only if the environment does not change meanwhile. If it does, but
+        not in a new process, every further arm begins in new ones.
         """
         first, sitting = self.first, self.sitting
         if first is None or not first.taken:
             return
         sitting.show(f"{self.what}, its beginning once more", done, sitting.header.expected)
-        again, count = played_again(sitting.envs, first), len(first.taken)
+        again, size, count = played_again(sitting.envs, first), first.rewards_size, len(first.taken)
+        if again is not None and not again.same(size):
+            sitting.envs.restart()
+            renewed = played_again(sitting.envs, first)
+            sitting.renews = renewed is not None and renewed.same(size)
+            if again.begins or sitting.renews:  # else the first observations of all are compared
+                self._say_unrepeated(again, count)
         first.taken.clear()
-        if again is None:
-            return
-        same = abs(again.now - again.before) <= 1e-6 * first.rewards_size
-        if same and again.alike:
-            return
-        found = (
-            "it led to one observation, and to another"
-            if same
-            else f"its rewards came to {again.before:.6g}, and to {again.now:.6g}"
+
+    def _say_unrepeated(self, again: Again, count: int) -> None:
+        sitting = self.sitting
+        if not again.begins:
+            found = "it began with one observation, and with another"
+        elif again.leads or again.now != again.before:
+            found = f"its rewards came to {again.before:.6g}, and to {again.now:.6g}"
+        else:
+            found = "it led to one observation, and to another"
+        why = (
+            "In a new process it does, so it keeps something from one episode to the next, such as "
+            "running averages. Every further arm begins in new processes, and thus alike; its "
+            "later episodes depend on its earlier ones."
+            if sitting.renews
+            else "It keeps something from one episode to the next, such as running averages, or "
+            "draws numbers that do not follow from its seed. Arms are played one after the other, "
+            "so their difference may come from this."
         )
         said = (
             f"{sitting.envs.id} does not repeat an episode: under the seed and the first "
-            f"{plural(count, 'action')} of one of {self.arm}, {found} after others. It keeps "
-            "something from one episode to the next, such as running averages, or draws numbers "
-            "that do not follow from its seed. Arms are played one after the other, so their "
-            "difference may come from this."
+            f"{plural(count, 'action')} of one of {self.arm}, {found} after others. {why}"
         )
         log.warning("%s", said)
         sitting.header.sittings[-1]["unrepeated"] = said
