@@ -9,7 +9,7 @@ from decisions import BATCH, EVIDENCE, notes, play
 from helpers import BITS, codes, equal, slow, steer, tiny_dreamer
 
 from thinkslow.agent.agent import Agent
-from thinkslow.agent.observing import named
+from thinkslow.agent.observing import admitted, named
 from thinkslow.agent.thinking import Thinking
 from thinkslow.objectives import Evidence
 from thinkslow.readouts import BestOf, Soft
@@ -247,6 +247,17 @@ def test_integers_that_are_no_bytes_are_flagged_and_the_prior_stands_in(dreamer,
     _, _, thought = agent.act(agent.start(BATCH), {"image": image}, first, keys=keys)
     assert thought.seen.tolist() == [False] + [True] * (BATCH - 1)
     equal(*(jax.tree.map(lambda x: x[0], each) for each in (thought.after, thought.prior)))
+
+
+@pytest.mark.parametrize(("kind", "classes"), [("uint8", 256), ("int8", 200), ("uint16", 1 << 16)])
+def test_a_type_of_integers_may_lack_the_number_of_classes(kind, classes):
+    """256 is 0 among bytes, so no class of `Discrete(256)` existed."""
+    seen = {"ram": np.array([100, 127], kind)}
+    found, sound = admitted((("ram", Space((2,), "int32", classes)),), seen)
+    assert sound
+    assert found["ram"].tolist() == [100, 127]
+    image = np.full((4, 4, 3), 127, np.int8)
+    assert admitted((("image", Space(image.shape, "uint8")),), {"image": image})[1]
 
 
 @pytest.mark.parametrize("how", [{}, slow({"lag": 2})], ids=["none", "lag"])

@@ -114,11 +114,12 @@ def _is_possible(space: Space, value: Array) -> Bool[Array, ""]:
     yes, whole = jnp.ones((), bool), jnp.issubdtype(value.dtype, jnp.integer)
     if value.dtype == bool:
         return yes
+    numbers = value.astype(jnp.float32)  # integers of 8 bits cannot be compared with 256
     if space.classes is not None and _of_classes(space, value):
-        numbers = value if whole else jnp.where(value == jnp.round(value), value, -1)
-        return jnp.all((numbers >= 0) & (numbers < space.classes))
+        classes = (numbers == jnp.round(numbers)) & (numbers >= 0) & (numbers < space.classes)
+        return jnp.all(classes)
     if space.classes is None and space.dtype == "uint8" and value.dtype != jnp.uint8:
-        return jnp.all((value >= 0) & (value <= (255 if whole else 1)))
+        return jnp.all((numbers >= 0) & (numbers <= (255 if whole else 1)))
     return yes
 
 
