@@ -295,12 +295,18 @@ def test_an_episode_begins_without_a_program_for_each_of_its_shapes(how, caplog)
     assert "ompil" not in caplog.text
 
 
-@pytest.mark.parametrize("first", [[1.0, 0.0], [1, 0], jnp.array([1.0, 0.0])])
-def test_first_decisions_may_be_told_by_numbers(first):
-    """As dreamerv3-torch tells them: NumPy refused its own operator `or`."""
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("first", [[1.0, 0.0], [1, 0], jnp.array([1, 0], jnp.bfloat16)])
+def test_first_decisions_may_be_told_by_numbers(first, traced):
+    """As dreamerv3-torch tells them: NumPy refused its own operator `or`, and in a program of the
+    user's JAX did."""
     agent = Agent(codes(), policy=lambda model, state, key: steer(state, key))
     bits, keys = np.ones((2, 5), np.float32), jr.split(jr.key(0), 2)
-    found = prepared(agent, Inputs(agent.start(2), {"bits": bits}, first, keys)).is_first
+
+    def read(first: Any) -> Any:
+        return prepared(agent, Inputs(agent.start(2), {"bits": bits}, first, keys)).is_first
+
+    found = jax.jit(read)(jnp.asarray(first)) if traced else read(first)
     assert found.dtype == bool
     assert found.tolist() == [True, False]
 

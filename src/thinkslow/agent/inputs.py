@@ -16,7 +16,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
-from thinkslow.agent.observing import kept, named
+from thinkslow.agent.observing import kept, named, of_numbers
 from thinkslow.agent.past.particles import Cloud
 from thinkslow.agent.past.stream import Stream
 from thinkslow.agent.past.window import Window
@@ -121,14 +121,15 @@ def prepared(
 
 
 def _truths(is_first: Any) -> Any:
-    """`is_first` as an array. Other code bases give 0 and 1 as floats.
+    """`is_first` as truth values. Other code bases give 0 and 1 as floats.
 
-    **Errors:** `TypeError` for what is neither true nor false.
+    **Errors:** `TypeError` for what is neither true nor false. A traced number may be any.
     """
     found = is_first if isinstance(is_first, jax.Array) else np.asarray(is_first)
-    if found.dtype == bool or isinstance(found, Tracer):
+    if found.dtype == bool:
         return found
-    if found.dtype.kind not in "iuf" or not np.isin(found, (0, 1)).all():
+    known = not isinstance(found, Tracer)
+    if not of_numbers(found) or (known and not ((found == 0) | (found == 1)).all()):
         raise TypeError(f"`is_first` must be true or false for each environment; got {found}.")
     return found.astype(bool)
 

@@ -46,7 +46,7 @@ def named(spaces: Spaces, observation: Mapping[str, Any]) -> dict[str, Any]:
             array = value if isinstance(value, ARRAYS) else np.asarray(value)
         except ValueError:  # a list with rows of different lengths
             array = np.asarray(None)
-        if not _of_numbers(array):
+        if not of_numbers(array):
             raise ValueError(f"`{name}` must be an array of numbers; got {said(value)}.")
         if hidden := masked(value):
             raise ValueError(
@@ -59,7 +59,7 @@ def named(spaces: Spaces, observation: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _of_numbers(array: Any) -> bool:
+def of_numbers(array: Any) -> bool:
     """Whether its type is one of numbers or truth values, JAX's own short floats included."""
     dtype = array.dtype
     return dtype.kind in "biuf" or any(
