@@ -22,7 +22,7 @@ from thinkslow.cli.playing import options
 from thinkslow.cli.usage import Usage
 from thinkslow.envs import Unavailable, VectorEnv, make, rendering, requirements
 from thinkslow.envs.adapt import adapted
-from thinkslow.envs.descriptions import described_environment
+from thinkslow.envs.descriptions import described, described_environment
 from thinkslow.envs.failures import Mismatch
 from thinkslow.envs.families import atari
 from thinkslow.envs.make import Environment
@@ -512,6 +512,22 @@ def test_options_may_be_numbers_of_numpy():
     found = described_environment({"id": "Any-v0", "repeat": np.int64(2), "options": options})
     assert json.dumps(found["options"]) == '{"flag": true, "range": [0.5, [3]]}'
     assert type(found["repeat"]) is int
+
+
+def test_options_of_other_classes_reach_the_environment_as_they_are():
+    """A dictionary with attributes, as configurations are, became a plain one."""
+    date = np.datetime64("2026-11-28", "ns")  # whose number alone says no unit
+
+    class Config(dict[str, Any]):
+        __getattr__ = dict.__getitem__
+
+    config = Config(level=np.int8(3))
+    found = described(
+        {"id": "Any-v0", "options": MappingProxyType({"config": config, "start": date})}
+    )
+    assert type(found["options"]) is dict
+    assert found["options"]["config"] is config
+    assert found["options"]["start"] is date
 
 
 def test_options_that_cannot_be_recorded_are_refused_by_name():

@@ -7,6 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from thinkslow.consent import consented
 from thinkslow.registry import nearest
 from thinkslow.settings import plain
@@ -70,19 +72,23 @@ def described(environment: str | Mapping[str, Any]) -> dict[str, Any]:
             )
     if "id" not in given:
         raise ValueError(f"An environment must have an `id`; got {given!r:.80}.")
-    return consented(_with_numbers(arguments(given)))
+    found = arguments(given)
+    if isinstance(options := found.get("options"), Mapping):
+        found["options"] = dict(options)
+    return consented(_with_numbers(found))
 
 
 def _with_numbers(value: Any) -> Any:
-    """Settings with Python's numbers instead of NumPy's.
+    """Settings with Python's numbers instead of NumPy's. Objects of other classes, such as a
+    dictionary with attributes or a date of NumPy, stay what their environment expects.
 
     **Errors:** `ValueError` for NaN.
     """
-    if isinstance(value, Mapping):
+    if type(value) is dict:
         return {name: _with_numbers(one) for name, one in value.items()}
     if type(value) in (list, tuple):
         return type(value)(_with_numbers(one) for one in value)
-    if type(value).__module__ == "numpy":
+    if isinstance(value, np.generic | np.ndarray) and value.dtype.kind in "biufU":
         value = plain(value)
     if isinstance(value, float) and math.isnan(value):
         raise ValueError(
