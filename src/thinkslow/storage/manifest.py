@@ -104,7 +104,10 @@ def _parsed(path: Path) -> dict[str, Any]:
     try:
         refuse_non_finite(manifest)
     except (ValueError, RecursionError):
-        raise Damaged(f"{path} is not JSON: it holds a number beyond all. Save it again.") from None
+        raise Damaged(
+            f"{path} holds an infinite number, as only the options of an environment may. Save it "
+            "again."
+        ) from None
     return manifest
 
 
