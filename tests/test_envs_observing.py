@@ -325,7 +325,7 @@ def test_what_is_shown_and_not_declared_is_left_out_and_said_once():
     player = Environment(Shows(declared, shown), "its-id", size=16)
     player.reset()
     assert player.reset()[0].keys() == {"robot/pose", "cameras/0"}
-    said = "left out robot/goal, cameras/1, depth: it is shown and not declared"
+    said = "left out robot/goal, cameras/1, depth: shown and not declared"
     assert player.notes == [said]
 
 
@@ -337,7 +337,7 @@ def test_undeclared_names_that_change_fill_neither_memory_nor_terminal():
         shown |= {f"object-{episode}-{number}": 0 for number in range(1000)}
         player.reset()
     names = ", ".join(f"object-0-{number}" for number in range(5))
-    assert player.notes == [f"left out {names} and 995 more: it is shown and not declared"]
+    assert player.notes == [f"left out {names} and 995 more: shown and not declared"]
 
 
 def test_what_is_shown_as_declared_has_no_note():

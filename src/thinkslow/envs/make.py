@@ -176,7 +176,7 @@ class Environment(gymnasium.Env):
             extra = [*undeclared(self.env.observation_space, observation)]
             more = f" and {len(extra) - 5} more" if len(extra) > 5 else ""
             if extra:
-                self._say(f"left out {', '.join(extra[:5])}{more}: it is shown and not declared")
+                self._say(f"left out {', '.join(extra[:5])}{more}: shown and not declared")
         self._begun = True
         return self._dress(observation), info
 
