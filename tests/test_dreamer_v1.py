@@ -331,3 +331,10 @@ def test_probabilities_of_classes_are_refused_by_name():
     shown = {"image": image, "gear": np.eye(4)[:2]}
     with pytest.raises(ValueError, match=r"`gear` must be of shape \(\) .* got \(4,\)"):
         agent.act(agent.start(2), shown, np.ones(2, bool), keys=keys)
+
+
+def test_a_part_without_classes_may_have_its_numbers_in_another_shape():
+    """One number of shape (1,) was told that it is no probability."""
+    encoder = tiny_v1(observations={"height": Space((1,), "float32")}).wm.enc
+    low, flat = (encoder({"height": np.full(shape, 0.5, np.float32)}) for shape in ((), (1,)))
+    np.testing.assert_array_equal(low, flat)

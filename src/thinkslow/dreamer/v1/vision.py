@@ -80,7 +80,7 @@ class V1Encoder(eqx.Module):
                 x = jax.nn.silu(self.cnn[f"s{index}res"](x))
             out.append(x.ravel())
         for key, space in vectors(self.spaces):
-            if (shape := jnp.shape(observation[key])) != space.shape:
+            if space.discrete and (shape := jnp.shape(observation[key])) != space.shape:
                 raise ValueError(
                     f"`{key}` must be of shape {space.shape} for each environment, the numbers of "
                     f"its classes: this agent reads no probabilities of them; got {shape}."
