@@ -18,7 +18,9 @@ def test_what_a_copy_shares_by_hard_links_stays_as_it_is(tmp_path):
     os.link(first, copy)
     lines.drop_torn(copy)
     os.link(copy, tmp_path / "another.jsonl")
-    lines.append(copy, [{"a": 2}])
+    (tmp_path / "link.jsonl").symlink_to(copy)
+    lines.append(tmp_path / "link.jsonl", [{"a": 2}])
+    assert (tmp_path / "link.jsonl").is_symlink()
     assert first.read_text() == '{"a": 1}\n{"to'
     assert (tmp_path / "another.jsonl").read_text() == '{"a": 1}\n'
     assert copy.read_text() == '{"a": 1}\n{"a": 2}\n'

@@ -115,7 +115,13 @@ def test_of_a_long_episode_the_beginning_is_compared_alone(monkeypatch, caplog):
     """Episodes that never end by themselves were not compared, or as long as they took."""
     monkeypatch.setattr("thinkslow.evaluation.play.REPEATED", 2)
     guessed("Warms")
-    assert sum("the first 2 actions of one of none" in line for line in caplog.messages) == 1
+    assert (
+        sum(
+            "one of none, with its seed and its first 2 actions, had rewards" in line
+            for line in caplog.messages
+        )
+        == 1
+    )
     caplog.clear()
     guessed("Vector")
     assert "does not repeat" not in caplog.text

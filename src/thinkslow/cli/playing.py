@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from thinkslow.saved.environment import Trained
 
 PYTHON = {"True": True, "False": False, "None": None}
+THOUSANDS = re.compile(r"[+-]?\d{1,3}(_\d{3})+")
+"""A number with an underscore after every three digits."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -154,8 +157,8 @@ def options(given: tuple[str, ...]) -> Mapping[str, Any]:
 
     >>> options(("level=3", "mode=hard", "sticky=false", "fog=False"))
     {'level': 3, 'mode': 'hard', 'sticky': False, 'fog': False}
-    >>> options(("range=(.7, inf)", "maps=1,2"))
-    {'range': [0.7, inf], 'maps': '1,2'}
+    >>> options(("range=(.7, inf)", "maps=1,2", "most=100_000", "map=4_4"))
+    {'range': [0.7, inf], 'maps': '1,2', 'most': 100000, 'map': '4_4'}
     """
     out = {}
     for text in given:
@@ -189,6 +192,7 @@ def _literal(text: str) -> Any:
     """
     with warnings.catch_warnings(action="ignore"):  # about escapes in a path, say
         value = ast.literal_eval(_Unbounded().visit(ast.parse(text, mode="eval")))
-    if not isinstance(value, int | float) and text[0] not in "([{":
+    named = "_" in text and not THOUSANDS.fullmatch(text)  # such as 2026_11_28
+    if text[0] not in "([{" and (named or not isinstance(value, int | float)):
         raise ValueError(text)
     return json.loads(json.dumps(value))

@@ -123,12 +123,13 @@ class _Arm:
 
     def _say_unrepeated(self, again: Again, count: int) -> None:
         sitting = self.sitting
+        played = f"one of {self.arm}, with its seed and its first {plural(count, 'action')},"
         if not again.begins:
-            found = "it began with one observation, and with another"
+            found = f"one of {self.arm}, with its seed, later began with another observation"
         elif again.leads or again.now != again.before:
-            found = f"its rewards came to {again.before:.6g}, and to {again.now:.6g}"
+            found = f"{played} had rewards of {again.before:.6g}, and later of {again.now:.6g}"
         else:
-            found = "it led to one observation, and to another"
+            found = f"{played} led to one observation, and later to another"
         why = (
             "In a new process it does, so it keeps something from one episode to the next, such as "
             "running averages. Every further arm begins in new processes, and thus alike; its "
@@ -138,10 +139,7 @@ class _Arm:
             "draws numbers that do not follow from its seed. Arms are played one after the other, "
             "so their difference may come from this."
         )
-        said = (
-            f"{sitting.envs.id} does not repeat an episode: under the seed and the first "
-            f"{plural(count, 'action')} of one of {self.arm}, {found} after others. {why}"
-        )
+        said = f"{sitting.envs.id} does not repeat an episode: {found}. {why}"
         log.warning("%s", said)
         sitting.header.sittings[-1]["unrepeated"] = said
         records.write_header(sitting.folder, sitting.header)

@@ -106,7 +106,7 @@ def unshare(path: str | Path) -> None:
 
     **Errors:** as `write_bytes`.
     """
-    path = Path(path)
+    path = Path(path).resolve()  # a link to it stays one
     if path.is_file() and path.stat().st_nlink > 1:
         write_bytes(path, [path.read_bytes()])
 
