@@ -198,6 +198,8 @@ def test_numbers_beyond_32_bits_are_not_wrapped(kind):
     found = named(spaces, {"seen": large, "gear": large[0, :1]})
     np.testing.assert_array_equal(put(found["seen"]), [[2.0**40, 3.0]])
     np.testing.assert_array_equal(put(found["gear"]), [2**31 - 1])
+    undeclared = named((), {"symbol": np.zeros(1, kind)})["symbol"]
+    assert undeclared.dtype.kind in "iu"  # which a model may read as a class
 
 
 def test_what_the_agent_does_not_see_may_be_anything():

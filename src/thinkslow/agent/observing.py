@@ -55,7 +55,7 @@ def named(spaces: Spaces, observation: Mapping[str, Any]) -> dict[str, Any]:
             )
         if not array.dtype.isnative:  # of a file from another machine, which JAX does not take
             array = array.astype(array.dtype.newbyteorder("="))
-        out[name] = _in_32_bits(array, of_floats=of_floats.get(name, True))
+        out[name] = _in_32_bits(array, of_floats=of_floats.get(name, False))
     return out
 
 
