@@ -6,17 +6,11 @@ from pathlib import Path
 
 from thinkslow.plural import plural
 from thinkslow.registry import either
+from thinkslow.storage.headers import RESULTS
 from thinkslow.storage.store import WEIGHTS, is_own
 
 SUFFIXES = frozenset({".json", ".jsonl", ".safetensors", ".html", ".txt", ".bin", ".csv"})
 """Endings of files that thinkslow writes; no project's checkpoint has one of them."""
-RESULTS = {
-    "evaluation.json": "evaluate",
-    "study.json": "study",
-    "bank.json": "bank",
-    "moments.jsonl": "gap",
-}
-"""Commands by a file that their results have."""
 DEEP = 3
 """Levels of folders in a training run."""
 

@@ -17,15 +17,19 @@ from thinkslow.storage.typed import built
 Header = TypeVar("Header")
 
 
+RESULTS = {
+    "evaluation.json": "evaluate",
+    "study.json": "study",
+    "bank.json": "bank",
+    "moments.jsonl": "gap",
+}
+"""Commands by a file that their results have."""
 KINDS = {
     "metrics.jsonl": "a training run",
-    "evaluation.json": "an evaluation",
-    "study.json": "a study",
-    "bank.json": "a bank",
-    "moments.jsonl": "measured gaps",
     "weights.safetensors": "an agent",
+    **{file: f"a result of `thinkslow {command}`" for file, command in RESULTS.items()},
 }
-"""A file by which each kind of result is recognised, and what the folder then holds."""
+"""A file by which each kind of folder is recognised, and what the folder then holds."""
 
 
 class Occupied(ValueError):
